@@ -1,0 +1,100 @@
+"""Cohorts: whole requests that arrived together go through all their steps together.
+
+Promises: while `in_flight` cohorts are under way, whatever arrives gathers and goes with the next one,
+without a timer and so without added latency at rest; a cohort has at most `limit` items and at most one
+of each key; each item gets its own result or its own error; a submitter that gives up breaks nothing
+for its neighbours; errors of the handler itself reach every item of that cohort and no other.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Handler = Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]]
+"""Takes the items of a cohort; returns per item, in their order, its result or its error."""
+
+
+@dataclass(slots=True, eq=False)
+class _Submitted(Generic[Item, Result]):
+    item: Item
+    key: Hashable | None
+    outcome: "asyncio.Future[Result]"
+
+
+class Cohorts(Generic[Item, Result]):
+    """Gathers items into cohorts and hands each cohort to `handler`."""
+
+    def __init__(self, handler: Handler[Item, Result], limit: int = 64, in_flight: int = 2) -> None:
+        self._handler = handler
+        self._limit = limit
+        self._in_flight = in_flight
+        self._gathered: list[_Submitted[Item, Result]] = []
+        # A cohort outlives each single submitter, so no submitter's TaskGroup can hold it; this set
+        # does, and `drain` waits for it.
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: Item, key: Hashable | None = None) -> Result:
+        """The handler's result for `item`; raises the error that it gave for it.
+
+        Items of the same key never share a cohort and are taken in the order of their submission.
+        A submitter that is cancelled before its cohort begins takes its item back; after that, the
+        item goes on without it."""
+        loop = asyncio.get_running_loop()
+        submitted = _Submitted[Item, Result](item, key, loop.create_future())
+        self._gathered.append(submitted)
+        if len(self._workers) < self._in_flight:
+            # An empty context: what one request bound for its log lines is not its neighbours'.
+            worker = loop.create_task(self._work(), context=Context())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        return await submitted.outcome
+
+    async def drain(self) -> None:
+        """Wait until nothing is gathered and nothing is under way."""
+        while self._workers:
+            await asyncio.wait(self._workers)
+
+    async def _work(self) -> None:
+        while cohort := self._take():
+            await self._handle(cohort)
+
+    def _take(self) -> list[_Submitted[Item, Result]]:
+        cohort: list[_Submitted[Item, Result]] = []
+        rest: list[_Submitted[Item, Result]] = []
+        keys: set[Hashable] = set()
+        for submitted in self._gathered:
+            if submitted.outcome.done():
+                continue
+            if len(cohort) >= self._limit or submitted.key in keys:
+                rest.append(submitted)
+                continue
+            if submitted.key is not None:
+                keys.add(submitted.key)
+            cohort.append(submitted)
+        self._gathered = rest
+        return cohort
+
+    async def _handle(self, cohort: list[_Submitted[Item, Result]]) -> None:
+        outcomes: Sequence[Result | Exception]
+        try:
+            outcomes = await self._handler([submitted.item for submitted in cohort])
+            if len(outcomes) != len(cohort):
+                raise RuntimeError("a cohort's handler must return one outcome for each item")
+        except asyncio.CancelledError:
+            for submitted in cohort:
+                submitted.outcome.cancel()
+            raise
+        except Exception as exc:  # noqa: BLE001 - every submitter of the cohort raises it
+            outcomes = [exc] * len(cohort)
+        for submitted, outcome in zip(cohort, outcomes, strict=True):
+            if submitted.outcome.done():
+                continue
+            if isinstance(outcome, Exception):
+                submitted.outcome.set_exception(outcome)
+            else:
+                submitted.outcome.set_result(outcome)

@@ -1,0 +1,118 @@
+"""Who speaks to us: devices, their channels, and what we know of them."""
+
+import zlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+PARTITIONS = 32
+"""Number of partitions of the event stream: part of the public contract, it never changes."""
+
+SHARED_IPAD_USER = "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"
+"""The UserID that every user channel of a Shared iPad sends; its UserShortName tells them apart."""
+
+
+def partition_of(device: str) -> int:
+    """The partition of a device: CRC-32 of its id in UTF-8, modulo 32."""
+    return zlib.crc32(device.encode()) % PARTITIONS
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentKey:
+    """Names one enrollment: a device channel, or a user channel of a device.
+
+    `id` is unique: the device's id, or `DEVICE:USER` for a user channel. `device` is the UDID, or the
+    EnrollmentID of a user enrollment. `user` is what stands behind the colon, None on a device channel.
+    """
+
+    id: str
+    device: str
+    udid: str | None = None
+    enrollment_id: str | None = None
+    user: str | None = None
+
+    @property
+    def is_device_channel(self) -> bool:
+        return self.user is None
+
+    @property
+    def partition(self) -> int:
+        return partition_of(self.device)
+
+
+class EnrollmentStatus(StrEnum):
+    """How far an enrollment has come. REMOVED is a stub: it keeps the certificate and `waiting`."""
+
+    AUTHENTICATED = "authenticated"
+    ENROLLED = "enrolled"
+    CHECKED_OUT = "checked_out"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class PushTarget:
+    """What APNs needs to wake a device (Apple: TokenUpdate)."""
+
+    topic: str
+    token: bytes = field(repr=False)
+    magic: str = field(repr=False)
+    dead: bool = False
+    """APNs said that this token is not in use any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Events of this device wait in the journal for the relay (docs/rules.md, rule 8).
+
+    `since` and `upto` are event times in nanoseconds, both None when nothing waits; `count` goes up
+    with every mark and never down.
+    """
+
+    since: int | None = None
+    upto: int | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a device tells of itself in Authenticate and TokenUpdate; None where it did not."""
+
+    serial_number: str | None = None
+    model: str | None = None
+    model_name: str | None = None
+    product_name: str | None = None
+    device_name: str | None = None
+    os_version: str | None = None
+    build_version: str | None = None
+    imei: str | None = None
+    meid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """What we know of one enrollment.
+
+    `generation` is the event_id of the Authenticate that began it; None before the first one is
+    applied. A user channel has none of its own: its device's counts. `certificate` is the SHA-256
+    (hex) of the device certificate in DER that is bound to it.
+    """
+
+    key: EnrollmentKey
+    status: EnrollmentStatus
+    generation: str | None = None
+    certificate: str | None = None
+    push: PushTarget | None = None
+    blocked: bool = False
+    waiting: Waiting = Waiting()
+    inventory: Inventory = Inventory()
+    bootstrap_token: bytes | None = field(default=None, repr=False)
+    last_seen: datetime | None = None
+    token_updated_at: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        return self.key.id
+
+    @property
+    def device(self) -> str:
+        return self.key.device

@@ -1,0 +1,90 @@
+"""The errors that MacroMDM raises; everything else is a bug.
+
+    MdmError
+    ├── Refused              the sender is wrong; sending it again will not help
+    │   ├── BadRequest       what was sent cannot be used (names the field)
+    │   ├── Unauthenticated  the API credentials are missing or wrong
+    │   ├── NotFound
+    │   ├── Conflict
+    │   └── TooLarge
+    ├── Blocked              a blocked device asks for commands (the one 401 a device may get)
+    ├── Unavailable          we cannot do it now; sending it again may help
+    │   ├── StoreUnavailable
+    │   ├── BrokerUnavailable
+    │   └── Overtaken        another request changed the enrollment meanwhile
+    ├── UpstreamFailed       somebody whom we asked (APNs) said no
+    └── Misconfigured        a setting cannot be used
+
+`shared.web.problems` maps them to HTTP answers, in that one place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class MdmError(Exception):
+    """Base of all errors that MacroMDM raises on purpose; `str()` is safe to show."""
+
+
+class Refused(MdmError):
+    """The sender is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request: where (`settings[0].item`), and what was expected."""
+
+    path: str
+    expected: str
+
+
+class BadRequest(Refused):
+    """What was sent cannot be used; `faults` lists every fault found."""
+
+    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
+class Unauthenticated(Refused):
+    """The API credentials are missing or wrong."""
+
+
+class NotFound(Refused):
+    """There is no such thing."""
+
+
+class Conflict(Refused):
+    """The request contradicts what is stored."""
+
+
+class TooLarge(Refused):
+    """A body or a field is over its limit."""
+
+
+class Blocked(MdmError):
+    """A blocked device asks for commands; a 401 makes it unenroll, which is the purpose."""
+
+
+class Unavailable(MdmError):
+    """We cannot do it now."""
+
+
+class StoreUnavailable(Unavailable):
+    """MongoDB does not answer, or its outcome is unknown."""
+
+
+class BrokerUnavailable(Unavailable):
+    """RabbitMQ does not answer or did not confirm."""
+
+
+class Overtaken(Unavailable):
+    """Another request of the same device changed its enrollment first, or the client is gone."""
+
+
+class UpstreamFailed(MdmError):
+    """A third party refused what we asked of it."""
+
+
+class Misconfigured(MdmError):
+    """A setting cannot be used; the message names it and says what to do."""

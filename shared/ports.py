@@ -1,0 +1,373 @@
+"""What the services need from the outside world, as Protocols.
+
+The MongoDB adapters are in `shared.storage`, the RabbitMQ and in-process ones in `shared.messaging`,
+fakes for unit tests in `tests.fakes`; one contract suite per port runs against all of them.
+All methods may raise `Unavailable` (StoreUnavailable, BrokerUnavailable); every write may be
+repeated. Methods take lists because one flush serves many requests.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from shared.domain.command import Command, Place, PlaceState
+from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory, PushTarget, Waiting
+from shared.domain.event import Event, Topic
+from shared.domain.subscription import Delivery, Lane, Subscription
+
+
+class Clock(Protocol):
+    """Wall clock for what is stored and shown, monotonic clock for durations."""
+
+    def now(self) -> datetime:
+        """The time in UTC, with a timezone."""
+
+    def time_ns(self) -> int:
+        """The time in nanoseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+
+    async def sleep(self, duration: timedelta) -> None: ...
+
+
+class Ids(Protocol):
+    def new(self) -> str:
+        """A UUIDv7 as text: later ids of one process sort after earlier ones."""
+
+
+# --- enrollments (owner: checkin) ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Bind a certificate to a device, on condition that its generation is still `generation`.
+
+    `is_new`: the device has no record yet; the record is made (status AUTHENTICATED, no generation).
+    """
+
+    key: EnrollmentKey
+    generation: str | None
+    certificate: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One message's effect on an enrollment; only what is not None is written.
+
+    Applied on condition that the generation of the *device* is `expected_generation` (for a user
+    channel the caller has just read it). `by` is the event's id, by which the outcome is found again.
+    A change of a user channel, or of a removed device, makes the record where there is none.
+    """
+
+    key: EnrollmentKey
+    by: str
+    expected_generation: str | None
+    topic: Topic
+    at: datetime
+    push: PushTarget | None = None
+    unlock_token: bytes | None = field(default=None, repr=False)
+    bootstrap_token: bytes | None = field(default=None, repr=False)
+    inventory: Inventory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """`waiting` to set on a device's record (rule 8): its event of this time is not confirmed."""
+
+    device: str
+    created_at: int
+
+
+class Enrollments(Protocol):
+    async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
+        """The enrollments of these ids (removed ones too), read from the primary."""
+
+    async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
+        """Enrollments by any id an API client may use (enrollment id, UDID, UserID, EnrollmentID,
+        serial number); removed ones are left out. An exact enrollment id beats the other kinds, a
+        device channel beats its user channels. More than one: the name is ambiguous."""
+
+    async def holders(self, certificates: Collection[str]) -> dict[str, str]:
+        """certificate -> id of the device to which it is, or once was, bound."""
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
+        """Bind, each on its condition. False: overtaken, or the certificate has another holder."""
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Apply, each on its condition. False: overtaken. Authenticate makes `by` the generation."""
+
+    async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
+        """Set the marks; False where no record matches."""
+
+    async def waiting(self, partition: int) -> dict[str, Waiting]:
+        """Devices of a partition whose events wait."""
+
+    async def read_waiting(self, device: str) -> Waiting | None: ...
+
+    async def clear_waiting(self, device: str, count: int) -> bool:
+        """Unset since and upto, on condition that `count` is still the one given."""
+
+    async def seen(self, times: Mapping[str, datetime]) -> None:
+        """Raise last_seen; never makes a record."""
+
+    async def block(self, device: str, blocked: bool) -> bool:
+        """False: no such device."""
+
+    async def remove(self, devices: Collection[str]) -> list[str]:
+        """Turn devices and their user channels into stubs; returns the enrollment ids removed."""
+
+    async def devices(self, query: "DeviceQuery") -> list[Enrollment]:
+        """Device channels that are not removed, by id."""
+
+    async def token_is_dead(self, enrollment: str, token: bytes) -> bool:
+        """Mark the push token dead on condition that it is still the one we hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceQuery:
+    """None: no filter. `per_page` 0: all."""
+
+    page: int = 0
+    per_page: int = 0
+    serial_numbers: Sequence[str] | None = None
+    udids: Sequence[str] | None = None
+
+
+# --- journal and writers (owner: checkin) ---------------------------------------------------------
+
+
+class Journal(Protocol):
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        """Store events. False, per event: its outcome is unknown or it was refused; never answer 200."""
+
+    async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
+
+    async def of_device(self, device: str, since: int, upto: int) -> list[Event]:
+        """Events of a device with since <= created_at <= upto, whoever wrote them, by time."""
+
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[Event]:
+        """Events of a writer with a number above `above`, by number."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterRecord:
+    """One process start. `watermark`: up to this number every event is done (rule 6); `latest`: the
+    greatest created_at it had stamped at its last heartbeat."""
+
+    id: str
+    watermark: int
+    heartbeat: int
+    latest: int = 0
+    leased_by: str | None = None
+    lease_seq: int = 0
+
+
+class Writers(Protocol):
+    async def register(self, writer: str) -> None: ...
+
+    async def beat(self, writer: str, watermark: int, latest: int) -> None:
+        """Count the heartbeat up; raise the watermark and the latest created_at."""
+
+    async def latest(self) -> int:
+        """The greatest created_at that any writer, forgotten ones included, noted; 0 for none."""
+
+    async def all(self) -> list[WriterRecord]:
+        """By start, earliest first."""
+
+    async def lease(self, record: WriterRecord, holder: str) -> bool:
+        """Take a stale writer over, on condition that nothing changed since `record` was read."""
+
+    async def advance(self, writer: str, watermark: int) -> None:
+        """Raise the watermark (never lower it)."""
+
+    async def remove(self, writer: str) -> None:
+        """Forget a writer whose events are all done."""
+
+
+# --- the queue (owner: commands; checkin moves the state of places) --------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A device's answer to a command: closes or rests its place, on rule 5's conditions."""
+
+    enrollment: str
+    command_uuid: str
+    generation: str | None
+    state: PlaceState
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOut:
+    """One place to hand to its device, on condition that it is open and of this generation."""
+
+    place: Place
+    generation: str | None
+
+
+class CommandQueue(Protocol):
+    # for the command API
+    async def store(self, commands: Sequence[Command], at: datetime) -> None:
+        """Store commands or, where they are stored already, touch them (rule 13)."""
+
+    async def insert(self, places: Sequence[Place]) -> list[Place | None]:
+        """Insert places. Per place: None if it is new, else the one that is there."""
+
+    async def stamp(self, place: Place, generation: str | None) -> None:
+        """Give a place another generation, on condition that it is open."""
+
+    async def requeue(self, place: Place, seen: Place) -> bool:
+        """Queue anew in the place of `seen`, on condition that this final state is unchanged."""
+
+    async def drop(self, place: Place) -> Place | None:
+        """End a place of a past generation as DROPPED_REENROLLED, on condition that it is open and of
+        the generation seen; returns what is there then."""
+
+    async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
+        """All open places of an enrollment, of any generation, in queue order."""
+
+    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
+        """End all open places of these enrollments as CANCELLED; how many there were."""
+
+    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool: ...
+
+    async def has_open(self, enrollments: Sequence[EnrollmentKey]) -> set[str]:
+        """Which of these enrollments (ids) have an open place."""
+
+    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+        """Open places accepted in a closed window of time (for the push sweep)."""
+
+    # for check-in
+    async def report(self, reports: Sequence[Report], at: datetime) -> None:
+        """Apply reports, each on condition that its place is open, of this generation, and handed out
+        since it was queued; otherwise it is kept there as the late answer."""
+
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
+        """device -> open places of all its channels, in queue order, fit for `hand_out`."""
+
+    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
+        """Mark as handed out by `by`, each on its condition; the ids of the places that were."""
+
+    async def end_generation(self, device: str, generation: str) -> int:
+        """End the open places of the generation that an Authenticate replaced."""
+
+    async def commands(self, hashes: Collection[str]) -> dict[str, Command]: ...
+
+
+# --- events on the broker ---------------------------------------------------------------------------
+
+
+class EventPublisher(Protocol):
+    async def publish(
+        self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
+    ) -> list[bool]:
+        """Publish events, started together; per event whether the broker took it within the deadline.
+
+        Never raises for a broken broker. `settled` is called once for each event when the promise
+        passed to somebody else: at the broker's confirm, or (in-process broker) at the consumer's ack.
+        It may be called before `publish` returns, and is not called for an event that is lost."""
+
+
+class Received(Protocol):
+    """An event as a consumer gets it: `body` is the webhook's JSON, the same bytes every time."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    async def ack(self) -> None:
+        """Acked; on a lost channel it does nothing, the event comes again."""
+
+    async def park(self, reason: str) -> None:
+        """Put it aside for an operator (queue `parked`), confirmed, then acked."""
+
+
+class OpenPartition(Protocol):
+    @property
+    def is_lost(self) -> bool:
+        """True once the channel is gone: acks have no effect any more."""
+
+    async def close(self) -> None:
+        """Give the partition up by closing its channel; what is not acked goes to the next consumer."""
+
+
+class PartitionConsumer(Protocol):
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        """Become the consumer of a partition: `on_event` is called for its events, in order."""
+
+
+# --- pushes (owner: push) ---------------------------------------------------------------------------
+
+
+class PushWishes(Protocol):
+    def wish(self, enrollments: Collection[str]) -> None:
+        """Ask for a push, soon, in the background. May be lost when the process dies; the sweep
+        finds what was never pushed (rule 12)."""
+
+
+class WishConsumer(Protocol):
+    async def consume(self, on_wishes: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+        """Call `on_wishes` with enrollment ids until cancelled; acked once it returns, given back when
+        it raises. Reconnects by itself."""
+
+
+# --- subscriptions and deliveries (owner: webhook) ----------------------------------------------------
+
+
+class Subscriptions(Protocol):
+    async def all(self) -> list[Subscription]: ...
+
+
+class Deliveries(Protocol):
+    async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Store each unless its event is stored for that subscription already; per delivery the
+        number that is stored."""
+
+    async def blocked(self, partition: int) -> dict[Lane, int]:
+        """Lanes of a partition with a pending delivery, and the highest number in each."""
+
+    async def head(self, lane: Lane) -> Delivery | None:
+        """The pending delivery with the lowest number."""
+
+    async def lease(self, delivery: Delivery, holder: str, until: datetime, now: datetime) -> bool:
+        """Claim a due delivery for one attempt, on condition that no other lease on it is good."""
+
+    async def delivered(self, delivery: Delivery) -> None: ...
+
+    async def failed(
+        self, delivery: Delivery, holder: str, next_attempt_at: datetime | None, error: str
+    ) -> None:
+        """Note a failed attempt, on condition that the lease is `holder`'s; without a next attempt
+        it is given up on."""
+
+    async def given_up(self, limit: int) -> list[Delivery]: ...
+
+    async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
+        """Make deliveries that were given up on pending again (None: all of them)."""
+
+
+# --- who serves which partitions ----------------------------------------------------------------------
+
+
+class Members(Protocol):
+    async def beat(self, role: str, member: str) -> None:
+        """Count this member's heartbeat up."""
+
+    async def heartbeats(self, role: str) -> dict[str, int]:
+        """member -> heartbeat. Whoever reads judges staleness by its own monotonic clock."""
+
+    async def leave(self, role: str, member: str) -> None: ...

@@ -1,0 +1,22 @@
+"""How an adapter says which indexes its collection needs: `INDEXES` in its file, made by `schema`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One index. `sparse`: documents without the field are left out (so a field that is unset costs
+    nothing and is not found). `expire_after`: documents leave by themselves so long after the
+    date in the field (TTL)."""
+
+    collection: str
+    keys: Sequence[tuple[str, int]]
+    unique: bool = False
+    sparse: bool = False
+    expire_after: timedelta | None = None
+
+    @property
+    def name(self) -> str:
+        return "_".join(f"{field}_{direction}" for field, direction in self.keys)

@@ -1,0 +1,171 @@
+"""Cohorts gather what arrives together, and keep one request's trouble from its neighbours."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from shared.batching import Cohorts
+
+
+class Gate:
+    """A handler that notes its cohorts and answers only when it is let go."""
+
+    def __init__(self) -> None:
+        self.cohorts: list[list[int]] = []
+        self.open = asyncio.Event()
+
+    async def __call__(self, items: list[int]) -> Sequence[int | Exception]:
+        self.cohorts.append(items)
+        await self.open.wait()
+        return [item * 10 if item >= 0 else ValueError(str(item)) for item in items]
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_each_item_gets_its_own_result() -> None:
+    gate = Gate()
+    gate.open.set()
+    cohorts = Cohorts(gate)
+
+    results = await asyncio.gather(*(cohorts.submit(n) for n in range(10)))
+
+    assert results == [n * 10 for n in range(10)]
+    assert gate.cohorts == [list(range(10))]
+
+
+async def test_what_arrives_during_two_cohorts_goes_with_the_next_one() -> None:
+    gate = Gate()
+    cohorts = Cohorts(gate, in_flight=2)
+    async with asyncio.TaskGroup() as tasks:
+        for n in (1, 2):
+            tasks.create_task(cohorts.submit(n))
+            await settle()
+        for n in (3, 4, 5):
+            tasks.create_task(cohorts.submit(n))
+            await settle()
+        under_way = list(gate.cohorts)
+        gate.open.set()
+
+    assert under_way == [[1], [2]]
+    assert gate.cohorts == [[1], [2], [3, 4, 5]]
+
+
+async def test_a_cohort_is_never_larger_than_its_limit() -> None:
+    gate = Gate()
+    gate.open.set()
+    cohorts = Cohorts(gate, limit=4)
+
+    await asyncio.gather(*(cohorts.submit(n) for n in range(10)))
+
+    assert [len(cohort) for cohort in gate.cohorts] == [4, 4, 2]
+
+
+async def test_items_of_one_key_never_share_a_cohort_and_keep_their_order() -> None:
+    gate = Gate()
+    gate.open.set()
+    cohorts = Cohorts(gate, in_flight=1)
+
+    await asyncio.gather(
+        cohorts.submit(1, key="a"),
+        cohorts.submit(2, key="a"),
+        cohorts.submit(3, key="b"),
+        cohorts.submit(4, key="a"),
+        cohorts.submit(5),
+        cohorts.submit(6),
+    )
+
+    assert gate.cohorts == [[1, 3, 5, 6], [2], [4]]
+
+
+async def test_one_failing_item_fails_only_itself() -> None:
+    gate = Gate()
+    gate.open.set()
+    cohorts = Cohorts(gate)
+
+    results = await asyncio.gather(*(cohorts.submit(n) for n in (1, -2, 3)), return_exceptions=True)
+
+    assert results[0] == 10
+    assert isinstance(results[1], ValueError)
+    assert results[2] == 30
+
+
+async def test_an_error_of_the_handler_fails_its_cohort_and_not_the_next_one() -> None:
+    calls = 0
+
+    async def handler(items: list[int]) -> Sequence[int | Exception]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError("store away")
+        return items
+
+    cohorts = Cohorts(handler)
+    first = await asyncio.gather(cohorts.submit(1), cohorts.submit(2), return_exceptions=True)
+    second = await cohorts.submit(3)
+
+    assert [type(outcome) for outcome in first] == [OSError, OSError]
+    assert second == 3
+
+
+async def test_a_handler_that_returns_too_little_fails_its_cohort() -> None:
+    async def handler(items: list[int]) -> Sequence[int | Exception]:
+        return items[:-1]
+
+    cohorts = Cohorts(handler)
+
+    with pytest.raises(RuntimeError, match="one outcome for each item"):
+        await cohorts.submit(1)
+
+
+async def test_a_cancelled_submitter_does_not_break_its_cohort() -> None:
+    gate = Gate()
+    cohorts = Cohorts(gate)
+    impatient = asyncio.ensure_future(cohorts.submit(1))
+    patient = asyncio.ensure_future(cohorts.submit(2))
+    await settle()
+
+    impatient.cancel()
+    await settle()
+    gate.open.set()
+
+    assert await patient == 20
+    assert impatient.cancelled()
+    assert gate.cohorts == [[1, 2]]
+
+
+async def test_an_item_whose_submitter_gave_up_while_it_gathered_is_not_handled() -> None:
+    gate = Gate()
+    cohorts = Cohorts(gate, in_flight=1)
+    first = asyncio.ensure_future(cohorts.submit(1))
+    await settle()
+    impatient = asyncio.ensure_future(cohorts.submit(2))
+    patient = asyncio.ensure_future(cohorts.submit(3))
+    await settle()
+
+    impatient.cancel()
+    await settle()
+    gate.open.set()
+    await asyncio.gather(first, patient)
+
+    assert gate.cohorts == [[1], [3]]
+
+
+async def test_drain_returns_when_all_that_was_gathered_is_done() -> None:
+    gate = Gate()
+    cohorts = Cohorts(gate, limit=1, in_flight=1)
+    submitted = [asyncio.ensure_future(cohorts.submit(n)) for n in range(3)]
+    await settle()
+
+    draining = asyncio.ensure_future(cohorts.drain())
+    await settle()
+    waits = not draining.done()
+    gate.open.set()
+    await draining
+
+    assert waits
+    assert gate.cohorts == [[0], [1], [2]]
+    assert [await outcome for outcome in submitted] == [0, 10, 20]
