@@ -1,9 +1,10 @@
 """Cohorts: whole requests that arrived together go through all their steps together.
 
-Promises: while `in_flight` cohorts are under way, whatever arrives gathers and goes with the next one,
-without a timer and so without added latency at rest; a cohort has at most `limit` items and at most one
-of each key; each item gets its own result or its own error; a submitter that gives up breaks nothing
-for its neighbours; errors of the handler itself reach every item of that cohort and no other.
+Promises: while `in_flight` cohorts are under way, whatever arrives gathers and goes with the next
+one, without a timer and so without added latency at rest; a cohort has at most `limit` items and at
+most one of each key; each item gets its own result or its own error; a submitter that gives up
+breaks nothing for its neighbours; errors of the handler itself reach every item of that cohort and
+no other.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ class Cohorts(Generic[Item, Result]):
         self._limit = limit
         self._in_flight = in_flight
         self._gathered: list[_Submitted[Item, Result]] = []
+        self._busy = 0
         # A cohort outlives each single submitter, so no submitter's TaskGroup can hold it; this set
         # does, and `drain` waits for it.
         self._workers: set[asyncio.Task[None]] = set()
@@ -47,7 +49,8 @@ class Cohorts(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         submitted = _Submitted[Item, Result](item, key, loop.create_future())
         self._gathered.append(submitted)
-        if len(self._workers) < self._in_flight:
+        if self._busy < self._in_flight:
+            self._busy += 1
             # An empty context: what one request bound for its log lines is not its neighbours'.
             worker = loop.create_task(self._work(), context=Context())
             self._workers.add(worker)
@@ -60,8 +63,12 @@ class Cohorts(Generic[Item, Result]):
             await asyncio.wait(self._workers)
 
     async def _work(self) -> None:
-        while cohort := self._take():
-            await self._handle(cohort)
+        try:
+            while cohort := self._take():
+                await self._handle(cohort)
+        finally:
+            # In the same step in which nothing was found: whoever submits next starts a worker.
+            self._busy -= 1
 
     def _take(self) -> list[_Submitted[Item, Result]]:
         cohort: list[_Submitted[Item, Result]] = []

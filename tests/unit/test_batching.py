@@ -169,3 +169,18 @@ async def test_drain_returns_when_all_that_was_gathered_is_done() -> None:
     assert waits
     assert gate.cohorts == [[0], [1], [2]]
     assert [await outcome for outcome in submitted] == [0, 10, 20]
+
+
+async def test_an_item_submitted_in_the_moment_a_worker_ends_is_handled() -> None:
+    async def handler(items: list[int]) -> Sequence[int | Exception]:
+        return items
+
+    cohorts = Cohorts(handler, in_flight=1)
+
+    async def one_after_the_other() -> int:
+        return sum([await cohorts.submit(n) for n in range(100)])
+
+    async with asyncio.timeout(5):
+        sums = await asyncio.gather(*(one_after_the_other() for _ in range(3)))
+
+    assert sums == [4950] * 3
