@@ -1,0 +1,284 @@
+"""The settings of each service: one frozen class each, made of common parts.
+
+`AllSettings` is every service's settings at once and demands none of them: what is missing there
+is embedded (store, broker) or made on the first start (API key). `shared.settings.load` reads the
+environment; the constructors themselves do not.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shared.settings.values import (
+    Address,
+    AddressValue,
+    AmqpUrl,
+    ApiKey,
+    Duration,
+    Durations,
+    HeaderName,
+    HttpUrl,
+    MongodbUrl,
+    Names,
+    Networks,
+    SecretHttpUrl,
+    Size,
+    written,
+)
+
+MARGIN = timedelta(days=3)
+"""What MDM_EVENT_RETENTION must leave beyond the last retry."""
+
+RETRY_SCHEDULE = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (1, 5, 30, 120, 600, 3600, 10_800, 21_600, 43_200, 86_400)
+)
+
+LogFormat = Literal["auto", "json", "console"]
+MongoDriver = Literal["motor", "pymongo"]
+
+
+def _http(port: int) -> Any:
+    return Field(
+        Address("127.0.0.1", port),
+        description="Where to listen: `host:port`, or `:port` for every interface.",
+        json_schema_extra={"fallback": "MICROMDM_HTTP_ADDR"},
+    )
+
+
+def _ops_http(port: int) -> Any:
+    return Field(
+        Address("127.0.0.1", port),
+        description="Where /healthz, /readyz and /metrics listen; not for the public.",
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """What every service knows."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_prefix="MDM_", hide_input_in_errors=True, extra="forbid"
+    )
+
+    service: ClassVar[str]
+    required: ClassVar[frozenset[str]] = frozenset({"mongodb_url", "amqp_url"})
+
+    http: AddressValue = _http(8080)
+    ops_http: AddressValue = _ops_http(9080)
+    server_url: HttpUrl | None = Field(
+        None,
+        description="The URL under which devices reach the server; default `http://` (with "
+        "MDM_TLS_CERT `https://`) and MDM_HTTP. Plain http gives a warning.",
+        json_schema_extra={"fallback": "MICROMDM_SERVER_URL"},
+    )
+    tls_cert: Path | None = Field(
+        None, description="PEM file: certificate chain with which to serve TLS."
+    )
+    tls_key: Path | None = Field(None, description="PEM file: key of MDM_TLS_CERT.")
+    mongodb_url: MongodbUrl | None = Field(
+        None,
+        description="URL of MongoDB 5.0 or newer. `all` starts the embedded store without it; "
+        "the single services need it.",
+    )
+    amqp_url: AmqpUrl | None = Field(
+        None,
+        description="URL of RabbitMQ 3.10 or newer. `all` uses its in-process broker without it; "
+        "the single services need it.",
+    )
+    mongo_driver: MongoDriver = Field("motor", description="`motor` or `pymongo`.")
+    data_dir: Path = Field(
+        Path("data"),
+        description="Folder of the embedded store and of the API key that `all` makes.",
+    )
+    event_retention: Duration = Field(
+        timedelta(days=30),
+        description="How long events stay in the journal; at least the retry schedule plus 3 d, "
+        "and at least MDM_COMMAND_RETENTION.",
+    )
+    command_retention: Duration = Field(
+        timedelta(days=30), description="How long finished commands stay visible."
+    )
+    max_body: Size = Field(4 * 1024**2, description="Largest request body in bytes, or as `4 MiB`.")
+    log_format: LogFormat = Field(
+        "auto", description="`json`, `console`, or `auto`: readable on a terminal, else JSON lines."
+    )
+
+    @property
+    def public_url(self) -> str:
+        """The URL under which devices reach the server, without a closing slash."""
+        scheme = "https" if self.tls_cert else "http"
+        return self.server_url or f"{scheme}://{self.http.reachable}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` collected: a constructor in a test must not see the environment."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for name in sorted(self.required):
+            if getattr(self, name) is None:
+                raise ValueError(f"MDM_{name.upper()}: is not set, and `{self.service}` needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_a_pair_of_files(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "MDM_TLS_KEY" if self.tls_key is None else "MDM_TLS_CERT"
+            raise ValueError(f"{missing}: is not set; MDM_TLS_CERT and MDM_TLS_KEY go together")
+        _must_be_files("MDM_TLS_CERT", self.tls_cert)
+        _must_be_files("MDM_TLS_KEY", self.tls_key)
+        return self
+
+    @model_validator(mode="after")
+    def _events_outlive_commands(self) -> Self:
+        if self.event_retention < self.command_retention:
+            raise ValueError(
+                "MDM_EVENT_RETENTION: must not be below MDM_COMMAND_RETENTION "
+                f"({written(self.command_retention)})"
+            )
+        return self
+
+
+class ApiSettings(ServiceSettings):
+    """What the services with an API for clients know."""
+
+    required: ClassVar[frozenset[str]] = ServiceSettings.required | {"api_key"}
+
+    api_key: ApiKey | None = Field(
+        None,
+        description="Password of the API (user `micromdm`); several keys separated by spaces are "
+        "all good, for rotation. `all` makes one on its first start.",
+        json_schema_extra={"fallback": "MICROMDM_API_KEY"},
+    )
+
+    @property
+    def api_keys(self) -> tuple[SecretStr, ...]:
+        """Every key that is good; none only before `all` made one."""
+        if self.api_key is None:
+            return ()
+        return tuple(SecretStr(key) for key in self.api_key.get_secret_value().split())
+
+
+class CheckinSettings(ServiceSettings):
+    service: ClassVar[str] = "checkin"
+
+    http: AddressValue = _http(8081)
+    ops_http: AddressValue = _ops_http(9081)
+    device_ca: Path | None = Field(
+        None,
+        description="PEM file: CAs whose certificates are device identities, beside our own CA.",
+    )
+    client_cert_header: HeaderName | None = Field(
+        None,
+        description="Header in which a proxy hands on the client certificate (RFC 9440, or "
+        "URL-escaped PEM); taken from MDM_TRUSTED_PROXIES only.",
+    )
+    trusted_proxies: Networks = Field(
+        (), description="Addresses and networks of proxies, separated by commas."
+    )
+
+    @model_validator(mode="after")
+    def _devices_can_be_known(self) -> Self:
+        _must_be_files("MDM_DEVICE_CA", self.device_ca)
+        if self.client_cert_header and not self.trusted_proxies:
+            raise ValueError("MDM_TRUSTED_PROXIES: is not set, and MDM_CLIENT_CERT_HEADER needs it")
+        return self
+
+
+class CommandsSettings(ApiSettings):
+    service: ClassVar[str] = "commands"
+
+    http: AddressValue = _http(8082)
+    ops_http: AddressValue = _ops_http(9082)
+    retry_window: Duration = Field(
+        timedelta(hours=1),
+        description="How long after its acceptance a command that the device answered is still "
+        "taken for a safe retry.",
+    )
+    accept_unknown_devices: bool = Field(
+        False, description="`true`: commands for unknown devices are queued, not refused with 404."
+    )
+
+
+class PushSettings(ApiSettings):
+    service: ClassVar[str] = "push"
+
+    http: AddressValue = _http(8083)
+    ops_http: AddressValue = _ops_http(9083)
+    apns_url: HttpUrl = Field("https://api.push.apple.com", description="Where APNs is.")
+    apns_ca: Path | None = Field(
+        None, description="PEM file: CAs to trust for MDM_APNS_URL instead of the system's."
+    )
+    push_cert: Names = Field(
+        (), description="PEM files of push certificates, separated by commas, one for each topic."
+    )
+    push_key: Names = Field(
+        (), description="PEM files of their keys, in the same order as MDM_PUSH_CERT."
+    )
+
+    @property
+    def push_pairs(self) -> tuple[tuple[Path, Path], ...]:
+        """Certificate and key of each topic."""
+        pairs = zip(self.push_cert, self.push_key, strict=True)
+        return tuple((Path(cert), Path(key)) for cert, key in pairs)
+
+    @model_validator(mode="after")
+    def _push_certificates_are_pairs(self) -> Self:
+        if len(self.push_cert) != len(self.push_key):
+            raise ValueError("MDM_PUSH_KEY: must name one key for each file of MDM_PUSH_CERT")
+        _must_be_files("MDM_PUSH_CERT", *map(Path, self.push_cert))
+        _must_be_files("MDM_PUSH_KEY", *map(Path, self.push_key))
+        _must_be_files("MDM_APNS_CA", self.apns_ca)
+        return self
+
+
+class WebhookSettings(ApiSettings):
+    service: ClassVar[str] = "webhook"
+
+    http: AddressValue = _http(8084)
+    ops_http: AddressValue = _ops_http(9084)
+    webhook_url: SecretHttpUrl | None = Field(
+        None,
+        description="Where events are posted.",
+        json_schema_extra={"fallback": "MICROMDM_WEBHOOK_URL"},
+    )
+    webhook_retry_schedule: Durations = Field(
+        RETRY_SCHEDULE, description="Waits between the attempts of a delivery."
+    )
+
+    @model_validator(mode="after")
+    def _events_outlive_their_retries(self) -> Self:
+        least = sum(self.webhook_retry_schedule, MARGIN)
+        if self.event_retention < least:
+            raise ValueError(
+                "MDM_EVENT_RETENTION: must not be below the retry schedule plus 3 d "
+                f"({written(least)})"
+            )
+        return self
+
+
+class AllSettings(CheckinSettings, CommandsSettings, PushSettings, WebhookSettings):
+    """The four services in one process."""
+
+    service: ClassVar[str] = "all"
+    required: ClassVar[frozenset[str]] = frozenset()
+
+    http: AddressValue = _http(8080)
+    ops_http: AddressValue = _ops_http(9080)
+
+
+def _must_be_files(variable: str, *paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and not path.is_file():
+            raise ValueError(f"{variable}: there is no file {path}")

@@ -1,0 +1,136 @@
+"""Reads settings from the environment, once, and says in one line what is wrong with them.
+
+A setting is looked for under its own name (MDM_API_KEY), for secrets in a mounted file
+(MDM_API_KEY_FILE), and under MicroMDM's name where it has one (MICROMDM_API_KEY), in this order.
+Empty variables count as not set, except the API key: an empty key is a mistake that must show.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from shared.domain.errors import Misconfigured
+from shared.settings.classes import (
+    AllSettings,
+    ApiSettings,
+    CheckinSettings,
+    CommandsSettings,
+    PushSettings,
+    ServiceSettings,
+    WebhookSettings,
+)
+from shared.settings.values import SHORT_KEY
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+SERVICES: tuple[type[ServiceSettings], ...] = (
+    AllSettings,
+    CheckinSettings,
+    CommandsSettings,
+    PushSettings,
+    WebhookSettings,
+)
+
+_TEST_PREFIX = "MDM_TEST_"
+
+
+def load(cls: type[Settings], environ: Mapping[str, str]) -> Settings:
+    """The settings of a service; raises Misconfigured with one line that names the variable."""
+    values: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for field, declared in cls.model_fields.items():
+        found = _look_up(field, declared, environ)
+        if found is not None:
+            names[field], values[field] = found
+    try:
+        return cls(**values)  # type: ignore[arg-type]  # text, which the validators turn into values
+    except ValidationError as exc:
+        raise Misconfigured(_one_line(exc, names)) from None
+
+
+def warnings_about(settings: ServiceSettings, environ: Mapping[str, str]) -> list[str]:
+    """What can be used and is probably not meant."""
+    found = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    if isinstance(settings, ApiSettings) and any(
+        len(key.get_secret_value()) < SHORT_KEY for key in settings.api_keys
+    ):
+        found.append(f"MDM_API_KEY: a key has fewer than {SHORT_KEY} characters")
+    if settings.public_url.startswith("http://"):
+        found.append("MDM_SERVER_URL: is plain http; devices demand https")
+    return found
+
+
+def variable(field: str) -> str:
+    return f"MDM_{field.upper()}"
+
+
+def fallback(declared: FieldInfo) -> str | None:
+    """MicroMDM's name of a setting."""
+    extra = declared.json_schema_extra
+    name = extra.get("fallback") if isinstance(extra, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def is_secret(declared: FieldInfo) -> bool:
+    return "SecretStr" in str(declared.annotation)
+
+
+def _look_up(field: str, declared: FieldInfo, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    name = variable(field)
+    file_name = f"{name}_FILE"
+    in_file = environ.get(file_name, "") if is_secret(declared) else ""
+    if in_file and environ.get(name):
+        raise Misconfigured(f"{file_name}: is set beside {name}; unset one of the two")
+    if in_file:
+        return file_name, _content(file_name, in_file)
+    for each in filter(None, (name, fallback(declared))):
+        if each in environ and (environ[each].strip() or field == "api_key"):
+            return each, environ[each]
+    return None
+
+
+def _content(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Misconfigured(f"{name}: cannot read {path}: {type(exc).__name__}") from None
+
+
+def _one_line(error: ValidationError, names: Mapping[str, str]) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    field = str(first["loc"][0])
+    text = message[:1].lower() + message[1:]
+    return " ".join(f"{names.get(field, variable(field))}: {text}".split())
+
+
+def _known_names() -> Iterable[str]:
+    for cls in SERVICES:
+        for field, declared in cls.model_fields.items():
+            yield variable(field)
+            if is_secret(declared):
+                yield f"{variable(field)}_FILE"
+
+
+_KNOWN = frozenset(_known_names())
+
+
+def _is_unknown(name: str) -> bool:
+    return name.startswith("MDM_") and not name.startswith(_TEST_PREFIX) and name not in _KNOWN
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _KNOWN, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{name}: nobody knows this setting{hint}"
+
+
+def shown(value: Any) -> str:
+    """A setting's value for people, without what is secret."""
+    return "(secret)" if isinstance(value, SecretStr) else str(value)

@@ -1,0 +1,170 @@
+"""How settings are written: addresses, durations, lists, URLs, and what is refused about each.
+
+Every validator raises ValueError with words that fit behind the variable's name:
+`MDM_HTTP: must be host:port or :port`.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, SecretStr
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+SHORT_KEY = 16
+"""API keys below this length are taken with a warning."""
+
+_PLACEHOLDERS = ("change-me", "changeme", "change_me", "replace-me")
+_UNITS = {
+    "": 1,
+    "s": 1,
+    "sec": 1,
+    "min": 60,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+}
+_SIZES = {"": 1, "k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; an empty host means every interface."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def reachable(self) -> str:
+        """The address under which this machine itself reaches it."""
+        everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
+        return str(Address(everywhere.get(self.host, self.host), self.port))
+
+
+def _address(value: Any) -> Address:
+    if isinstance(value, Address):
+        return value
+    host, colon, port = str(value).strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be host:port or :port, such as 127.0.0.1:8080")
+    return Address(host, int(port))
+
+
+def _duration(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([a-z]*)\s*", str(value).lower(), re.ASCII)
+    if match is None or match[2] not in _UNITS:
+        raise ValueError("must be a duration such as 30 s, 5 min, 1 h or 30 d")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _durations(value: Any) -> tuple[timedelta, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(_duration(each) for each in value)
+    steps = tuple(_duration(each) for each in _items(value))
+    if not steps:
+        raise ValueError("must be a list of durations such as 1 s, 5 s, 30 s")
+    return steps
+
+
+def _items(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(str(each) for each in value)
+    return tuple(each.strip() for each in str(value).split(",") if each.strip())
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(each, strict=False) for each in _items(value))
+    except ValueError:
+        raise ValueError("must be a list of addresses or networks such as 10.0.0.0/8") from None
+
+
+def _size(value: Any) -> int:
+    match = re.fullmatch(r"(\d{1,12})\s*([a-z]*)", str(value).strip().lower(), re.ASCII)
+    if match is None or match[2] not in _SIZES or int(match[1]) == 0:
+        raise ValueError("must be a size in bytes, or such as 4 MiB")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _plain(value: Any) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def _checked_url(value: Any, schemes: tuple[str, ...]) -> str:
+    url = _plain(value).strip()
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.netloc)
+    except ValueError:
+        raise ValueError(f"must be a URL that begins with {wanted}") from None
+    if parts.scheme not in schemes or not has_host:
+        raise ValueError(f"must be a URL that begins with {wanted}")
+    return url
+
+
+def _http_url(value: Any) -> str:
+    return _checked_url(value, ("https", "http")).rstrip("/")
+
+
+def _secret_http_url(value: Any) -> str:
+    return _checked_url(value, ("https", "http"))
+
+
+def _mongodb_url(value: Any) -> str:
+    return _checked_url(value, ("mongodb", "mongodb+srv"))
+
+
+def _amqp_url(value: Any) -> str:
+    return _checked_url(value, ("amqp", "amqps"))
+
+
+def _api_key(value: Any) -> str:
+    text = _plain(value).strip()
+    keys = text.split()
+    if not keys:
+        raise ValueError("is empty; give a long random key, such as of `openssl rand -hex 32`")
+    if any(placeholder in key.lower() for key in keys for placeholder in _PLACEHOLDERS):
+        raise ValueError("is the placeholder of the example; give a long random key instead")
+    return text
+
+
+def _header_name(value: Any) -> str:
+    name = str(value).strip().lower()
+    if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
+        raise ValueError("must be the name of one HTTP header")
+    return name
+
+
+AddressValue = Annotated[Address, BeforeValidator(_address)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Durations = Annotated[tuple[timedelta, ...], BeforeValidator(_durations)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
+Size = Annotated[int, BeforeValidator(_size)]
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+SecretHttpUrl = Annotated[SecretStr, BeforeValidator(_secret_http_url)]
+MongodbUrl = Annotated[SecretStr, BeforeValidator(_mongodb_url)]
+AmqpUrl = Annotated[SecretStr, BeforeValidator(_amqp_url)]
+ApiKey = Annotated[SecretStr, BeforeValidator(_api_key)]
+HeaderName = Annotated[str, BeforeValidator(_header_name)]
+
+
+def written(duration: timedelta) -> str:
+    """A duration as settings write it."""
+    seconds = duration.total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{int(seconds // size)} {unit}"
+    return f"{seconds:g} s"

@@ -1,0 +1,156 @@
+"""A metric for every promise; one object, handed to whoever keeps the promise.
+
+Names and labels are for dashboards and never change. Labels come from closed sets only, so a
+stranger's input can never make a new time series.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+)
+
+from shared.domain.event import Topic
+
+
+class Reason(StrEnum):
+    """Why a request was refused."""
+
+    TOO_LARGE = "too_large"
+    SIGNATURE = "signature"
+    CERTIFICATE = "certificate"
+    BINDING = "binding"
+    PLIST = "plist"
+    MESSAGE = "message"
+    UNKNOWN_DEVICE = "unknown_device"
+    BLOCKED = "blocked"
+    OVERTAKEN = "overtaken"
+    UNAVAILABLE = "unavailable"
+    UNAUTHENTICATED = "unauthenticated"
+    BAD_REQUEST = "bad_request"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+
+
+class PushOutcome(StrEnum):
+    """What became of a push."""
+
+    SENT = "sent"
+    DEAD_TOKEN = "dead_token"
+    REFUSED = "refused"
+    THROTTLED = "throttled"
+    FAILED = "failed"
+    NO_CERTIFICATE = "no_certificate"
+
+
+class Metrics:
+    """Counters go up by `inc(n)`, gauges take `set(value)`; all belong to one registry."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._count_messages()
+        self._count_deliveries()
+        self._count_commands()
+        self._measure_what_waits()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"macromdm_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"macromdm_{name}", text, labels, registry=self.registry)
+
+    def _count_messages(self) -> None:
+        self.messages_accepted = self._counter(
+            "messages_accepted", "Device messages answered 200", "topic"
+        )
+        self.requests_refused = self._counter("requests_refused", "Requests refused", "reason")
+        self.events_journaled = self._counter("events_journaled", "Events stored in the journal")
+        self.events_published = self._counter(
+            "events_published", "Events that the broker confirmed"
+        )
+        self.events_unpublished = self._counter(
+            "events_unpublished", "Events answered without a confirm, left to the relay"
+        )
+        self.events_relayed = self._counter("events_relayed", "Events that the relay published")
+        self.events_unroutable = self._counter(
+            "events_unroutable", "Events that no queue of the broker took"
+        )
+        self.writers_taken_over = self._counter(
+            "writers_taken_over", "Stale writers whose events were taken over"
+        )
+        self.cohort_size = Histogram(
+            "macromdm_cohort_size",
+            "Requests that went through the store together",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=self.registry,
+        )
+        for topic in Topic:
+            self.messages_accepted.labels(topic)
+        for reason in Reason:
+            self.requests_refused.labels(reason)
+
+    def _count_deliveries(self) -> None:
+        self.deliveries_delivered = self._counter(
+            "deliveries_delivered", "Events that a subscriber took"
+        )
+        self.deliveries_retried = self._counter(
+            "deliveries_retried", "Failed attempts that are tried again"
+        )
+        self.deliveries_given_up = self._counter(
+            "deliveries_given_up", "Deliveries past their retry schedule, kept for the operator"
+        )
+        self.messages_parked = self._counter(
+            "messages_parked", "Broker messages put aside because nobody can understand them"
+        )
+
+    def _count_commands(self) -> None:
+        self.commands_accepted = self._counter(
+            "commands_accepted", "Commands answered 201: stored, and in a queue"
+        )
+        self.commands_handed_out = self._counter(
+            "commands_handed_out", "Commands handed to a device"
+        )
+        self.commands_finished = self._counter(
+            "commands_finished", "Commands that a device gave a final answer to"
+        )
+        self.pushes = self._counter("pushes", "Pushes by what became of them", "outcome")
+        for outcome in PushOutcome:
+            self.pushes.labels(outcome)
+
+    def _measure_what_waits(self) -> None:
+        self.oldest_unpublished = self._gauge(
+            "oldest_unpublished_seconds", "Age of the oldest event that the broker does not have"
+        )
+        self.oldest_undelivered = self._gauge(
+            "oldest_undelivered_seconds", "Age of the oldest event owed to a subscriber"
+        )
+        self.oldest_unpushed = self._gauge(
+            "oldest_unpushed_seconds", "Age of the oldest open command that was never pushed"
+        )
+        self.lanes_blocked = self._gauge("lanes_blocked", "Lanes that wait for a retry")
+        self.partitions_served = self._gauge(
+            "partitions_served", "Partitions of the event stream that this process serves"
+        )
+        self.push_certificate_expiry = self._gauge(
+            "push_certificate_expiry_timestamp_seconds",
+            "When the push certificate of a topic expires; topics are those configured",
+            "topic",
+        )
+        self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
+
+    def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        """Let a gauge read its value when somebody asks for it."""
+        gauge.set_function(read)
+
+    def with_process(self) -> "Metrics":
+        """Add this process's CPU, memory and garbage collection."""
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+            self.registry.register(collector)
+        return self
