@@ -1,6 +1,6 @@
 """How the replicas of a service share the partitions out among themselves.
 
-Promises: members that see each other's heartbeats come to the same division; a member whose heartbeat
+Promises: members that see each other come to the same division, and a member whose heartbeat
 stands still is left out soon. It is no lock: for a moment two members may both think that they
 serve a partition, or nobody does. What two at once would break needs a guard of its own.
 """
@@ -59,7 +59,7 @@ class PartitionShare:
         return self._partitions
 
     async def leave(self) -> None:
-        """Tell the others that this member is gone, so that they need not wait for it to be stale."""
+        """Tell the others at once that this member is gone."""
         self._partitions = frozenset()
         await self._members.leave(self._role, self._member)
 
