@@ -1,0 +1,84 @@
+"""The commands that Apple publishes: what API clients may send, checked, named and converted.
+
+Compiled once from `catalogue.json`. A command that is prepared has exactly the keys that were given,
+with Apple's names and types; whatever is wrong with a request is told at once, all of it.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from shared.apple.catalogue_compile import CommandForm, compile_command
+from shared.apple.command_json import read_request
+from shared.apple.command_plist import PreparedCommand, prepare_raw, written
+from shared.apple.command_reading import Reading
+from shared.apple.command_schema import request_schema
+
+CATALOGUE = Path(__file__).with_name("catalogue.json")
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCatalogue:
+    """All request types of one release of Apple's schema."""
+
+    release: str
+    forms: Mapping[str, CommandForm]
+
+    @classmethod
+    def load(cls) -> Self:
+        """The catalogue that is part of this version."""
+        return cls.of(json.loads(CATALOGUE.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> Self:
+        commands = facts["commands"]
+        if not isinstance(commands, dict):
+            raise TypeError("a catalogue without commands")
+        forms = {name: compile_command(name, commands[name]) for name in sorted(commands)}
+        return cls(str(facts.get("release", "unnamed")), forms)
+
+    @property
+    def request_types(self) -> tuple[str, ...]:
+        return tuple(self.forms)
+
+    def prepare(self, body: Mapping[str, object], new_uuid: Callable[[], str]) -> PreparedCommand:
+        """The command that a request (from `parse_json`) asks for, or BadRequest with every fault."""
+        request, reading = read_request(body)
+        form = self._form(request.request_type, request.request_type_path, reading)
+        pair: tuple[object, object] = ({}, {})
+        if form is not None:
+            pair = form.keys.convert(request.keys, request.path, reading)
+        reading.raise_faults()
+        for_plist, for_answer = pair
+        if form is None or not isinstance(for_plist, dict) or not isinstance(for_answer, dict):
+            raise AssertionError("a request without faults has a form and keys")
+        command = written(request.uuid or new_uuid(), form.request_type, for_plist)
+        response: dict[str, object] = {
+            "command_uuid": command.uuid,
+            "command": {"request_type": form.request_type, **for_answer},
+        }
+        return PreparedCommand(request.target, command, response)
+
+    def prepare_raw(self, target: str, plist: bytes) -> PreparedCommand:
+        """The command that a property list is; its bytes stay as they are."""
+        return prepare_raw(target, plist)
+
+    def openapi_schema(self) -> dict[str, object]:
+        """The body of POST /v1/commands: one schema with an example for each request type."""
+        return request_schema(self.forms.values())
+
+    def _form(self, request_type: object, path: str, reading: Reading) -> CommandForm | None:
+        form = self.forms.get(request_type) if isinstance(request_type, str) else None
+        if form is None:
+            self._refuse_type(request_type, path, reading)
+        return form
+
+    def _refuse_type(self, request_type: object, path: str, reading: Reading) -> None:
+        if not isinstance(request_type, str) or not request_type:
+            reading.fault(path, "the name of a command, such as DeviceInformation")
+            return
+        nearest = reading.nearest(request_type, self.forms)
+        hint = f" (nearest: {nearest})" if nearest else ""
+        reading.fault(path, f"the name of one of Apple's {len(self.forms)} commands{hint}")

@@ -1,0 +1,213 @@
+"""JSON from API clients: read strictly, and turned into commands.
+
+`parse_json` promises a dictionary or BadRequest, in bounded time, whatever the bytes are: doubled keys
+and numbers beyond 64 bits are refused with their paths instead of changed in silence. `read_request`
+understands MicroMDM's flat form and Apple's (`{"Command": {...}}`).
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from shared.apple.command_names import folded
+from shared.apple.command_reading import Reading, inside, read_id, shown
+from shared.apple.command_scalars import INTEGERS, MAX_UNSIGNED
+from shared.domain.errors import BadRequest
+
+_LONG = 20
+"""Digits from which on a number must be looked at: 2^64 has as many."""
+
+
+class _Doubtful(Exception):
+    """Something that JSON allows and we do not; reading again tells where."""
+
+
+class _Pairs(list[tuple[str, object]]):
+    """An object with its doubled keys."""
+
+
+class _TooLarge:
+    """Stands for a number that cannot be kept."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Doubtful
+    return found
+
+
+def _refuse(_constant: str) -> NoReturn:
+    raise _Doubtful
+
+
+def _integer(text: str) -> int:
+    if len(text) >= _LONG and not _fits(text):
+        raise _Doubtful
+    return int(text)
+
+
+def _fits(text: str) -> bool:
+    return len(text) <= _LONG and INTEGERS[0] <= int(text) <= MAX_UNSIGNED
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Doubtful
+    return value
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_refuse
+)
+_DOUBTFUL = json.JSONDecoder(
+    object_pairs_hook=_Pairs,
+    parse_int=lambda text: None if _fits(text) else _TooLarge(),
+    parse_float=lambda text: None if math.isfinite(float(text)) else _TooLarge(),
+    parse_constant=lambda text: _TooLarge(),
+)
+
+
+def parse_json(raw: bytes) -> dict[str, object]:
+    """The object that these bytes are; a byte order mark in front is ignored."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8") from None
+    try:
+        value = _STRICT.decode(text)
+    except _Doubtful:
+        _refuse_doubtful(text)
+    except json.JSONDecodeError as exc:
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise BadRequest(f"the body is not JSON: {exc.msg} ({where})") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deep") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body is not a JSON object")
+    return value
+
+
+def _refuse_doubtful(text: str) -> NoReturn:
+    """Read again to say where the doubled keys and the numbers are."""
+    reading = Reading()
+    try:
+        _report(_DOUBTFUL.decode(text), "", reading)
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
+    reading.raise_faults()
+    raise BadRequest("the body is not JSON that can be kept")
+
+
+def _report(value: object, path: str, reading: Reading) -> None:
+    if isinstance(value, _TooLarge):
+        reading.fault(path, "a number of at most 64 bits")
+    elif isinstance(value, _Pairs):
+        names: set[str] = set()
+        for name, inner in value:
+            if name in names:
+                reading.fault(inside(path, name), "this key only once")
+            names.add(name)
+            _report(inner, inside(path, name), reading)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _report(inner, f"{path}[{index}]", reading)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """A request as the client sent it, its envelope taken off; `path` leads to the keys."""
+
+    target: str
+    uuid: str | None
+    request_type: object
+    request_type_path: str
+    keys: Mapping[str, object]
+    path: str
+
+
+def read_request(body: Mapping[str, object]) -> tuple[CommandRequest, Reading]:
+    """The parts of a request, in either form, and the reading that holds what is wrong so far."""
+    given: dict[str, str] = {}
+    keys: dict[str, object] = {}
+    doubled: list[str] = []
+    for name, value in body.items():
+        word = _ENVELOPE.get(name) or _ENVELOPE.get(folded(name))
+        if word is None:
+            keys[name] = value
+        elif value is not None:
+            doubled += [name] if word in given else []
+            given[word] = name
+    reading = Reading(exact="command" in given)
+    for name in doubled:
+        reading.fault(shown(name), "this key in one spelling only")
+    take = _apple_form if reading.exact else _flat_form
+    request = take(_Given(body, given, keys), reading)
+    return request, reading
+
+
+_ENVELOPE = {"udid": "udid", "commanduuid": "uuid", "requesttype": "type", "command": "command"} | {
+    "command_uuid": "uuid",
+    "request_type": "type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A body, the names it uses for the parts of the envelope, and what else is in it."""
+
+    body: Mapping[str, object]
+    names: Mapping[str, str]
+    keys: dict[str, object]
+
+    def read(self, word: str, default: str, read: Callable[[object, str], str]) -> str:
+        name = self.names.get(word, default)
+        return read(self.body.get(name), shown(name))
+
+
+def _flat_form(given: _Given, reading: Reading) -> CommandRequest:
+    name = given.names.get("type", "request_type")
+    return CommandRequest(
+        target=_target(given, reading),
+        uuid=_uuid(given, reading),
+        request_type=given.body.get(name),
+        request_type_path=shown(name),
+        keys=given.keys,
+        path="",
+    )
+
+
+def _apple_form(given: _Given, reading: Reading) -> CommandRequest:
+    for name, value in given.keys.items():
+        if value is not None:
+            reading.unknown(shown(name), name, ("udid", "command_uuid", "Command"))
+    if "type" in given.names:
+        reading.fault(shown(given.names["type"]), "no request type beside Command, which has one")
+    path = shown(given.names["command"])
+    command = given.body[given.names["command"]]
+    if not isinstance(command, dict):
+        reading.fault(path, "an object with a RequestType")
+        command = {}
+    return CommandRequest(
+        target=_target(given, reading),
+        uuid=_uuid(given, reading),
+        request_type=command.get("RequestType"),
+        request_type_path=inside(path, "RequestType"),
+        keys={name: value for name, value in command.items() if name != "RequestType"},
+        path=path,
+    )
+
+
+def _target(given: _Given, reading: Reading) -> str:
+    return given.read("udid", "udid", lambda value, path: read_id(value, path, reading))
+
+
+def _uuid(given: _Given, reading: Reading) -> str | None:
+    """The client's own CommandUUID; None when there is none, or a blank one (MicroMDM's way)."""
+    value = given.body.get(given.names.get("uuid", "command_uuid"))
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return read_id(value, shown(given.names.get("uuid", "command_uuid")), reading)

@@ -1,0 +1,176 @@
+"""Makes `catalogue.json` from a checkout of Apple's device-management schema.
+
+    python -m shared.apple.make_catalogue --release NAME CHECKOUT [OUTPUT]
+
+A tool for developers (it needs PyYAML, an extra); nothing that runs imports it. Only facts are taken:
+names, types, presence, allowed values, ranges, patterns, systems. Prose stays behind. A field that is
+known neither as a fact nor as prose stops the run, so no new release slips something past us.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+
+PROSE = frozenset({"title", "content", "description", "notes", "behavior"})
+SYSTEM_FACTS = frozenset(
+    {
+        "introduced",
+        "deprecated",
+        "removed",
+        "accessrights",
+        "supervised",
+        "requiresdep",
+        "userapprovedmdm",
+        "devicechannel",
+        "userchannel",
+        "multiple",
+        "allowmanualinstall",
+        "allowed-enrollments",
+        "allowed-scopes",
+        "always-skippable",
+        "beta",
+        "mode",
+    }
+)
+SYSTEM_MODES = frozenset({"sharedipad", "userenrollment"})
+KEY_FACTS = {
+    "rangelist": "allowed",
+    "range": "range",
+    "repetition": "repetition",
+    "format": "format",
+    "default": "default",
+}
+"""What Apple calls it, and what we do."""
+UNUSED_KEY_FACTS = frozenset(
+    {"valuetype", "subtype", "combinetype", "assettypes", "asset-content-types", "subkeytype"}
+)
+KEY_FIELDS = frozenset({"key", "type", "presence", "supportedOS", "subkeys"})
+TYPES = frozenset(
+    {"string", "integer", "real", "boolean", "date", "data", "array", "dictionary", "any"}
+)
+ENTRY_FIELDS = frozenset(
+    {"payload", "payloadkeys", "responsekeys", "related-status-items", "reasons"}
+)
+PAYLOAD_FIELDS = frozenset({"requesttype", "supportedOS", "beta"})
+SOURCE = "facts from apple/device-management; MIT License, Copyright (c) 2022-2024 Apple Inc."
+CATALOGUE = Path(__file__).with_name("catalogue.json")
+
+Facts = dict[str, Any]
+
+
+class SchemaSurprise(Exception):
+    """The schema holds something that this tool was not written for."""
+
+
+def read_commands(checkout: Path) -> dict[str, Facts]:
+    """All commands of the checkout, by request type."""
+    commands: dict[str, Facts] = {}
+    for path in sorted((checkout / "mdm" / "commands").glob("*.yaml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _only(document, ENTRY_FIELDS, path.name)
+        _only(document["payload"], PAYLOAD_FIELDS, path.name)
+        name = str(document["payload"]["requesttype"])
+        if name in commands:
+            raise SchemaSurprise(f"{path.name}: a second {name}")
+        entry: Facts = {"keys": [_key(k, name) for k in document.get("payloadkeys") or []]}
+        if systems := _systems(document["payload"].get("supportedOS"), name):
+            entry["systems"] = systems
+        commands[name] = entry
+    if not commands:
+        raise SchemaSurprise(f"{checkout}: no commands found")
+    return commands
+
+
+def _only(block: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    if unknown := set(block) - set(known) - PROSE:
+        raise SchemaSurprise(f"{where}: unknown fields {sorted(unknown)}")
+
+
+def _systems(block: Mapping[str, Any] | None, where: str) -> Facts:
+    systems: Facts = {}
+    for name, facts in (block or {}).items():
+        _only(facts, SYSTEM_FACTS | SYSTEM_MODES, f"{where}, {name}")
+        row = {field: facts[field] for field in facts if field in SYSTEM_FACTS}
+        for mode in sorted(SYSTEM_MODES & set(facts)):
+            _only(facts[mode], SYSTEM_FACTS, f"{where}, {name}, {mode}")
+            row[mode] = {field: v for field, v in facts[mode].items() if field in SYSTEM_FACTS}
+        systems[name] = row
+    return systems
+
+
+def _key(block: Mapping[str, Any], where: str) -> Facts:
+    name = str(block["key"])
+    where = f"{where}.{name}"
+    _only(block, KEY_FIELDS | set(KEY_FACTS) | UNUSED_KEY_FACTS, where)
+    kind = str(block["type"]).removeprefix("<").removesuffix(">")
+    if kind not in TYPES:
+        raise SchemaSurprise(f"{where}: type {block['type']}")
+    row: Facts = {"name": name, "type": kind}
+    if block.get("presence") == "required":
+        row["required"] = True
+    row |= {ours: block[theirs] for theirs, ours in KEY_FACTS.items() if theirs in block}
+    row |= _inner(kind, [_key(inner, where) for inner in block.get("subkeys") or []], where)
+    if systems := _systems(block.get("supportedOS"), where):
+        row["systems"] = systems
+    return row
+
+
+def _inner(kind: str, inner: list[Facts], where: str) -> Facts:
+    """What is inside: `items` of an array, `keys` and `any` of a dictionary, `known` values."""
+    if kind == "array":
+        return {"items": inner} | ({"by": _discriminator(inner, where)} if len(inner) > 1 else {})
+    if kind != "dictionary":
+        return {"known": [row["name"] for row in inner]} if inner else {}
+    free = [row for row in inner if row["name"].split(" ")[0] == "ANY"]
+    named = [row for row in inner if row not in free]
+    if len(free) > 1:
+        raise SchemaSurprise(f"{where}: more than one key that stands for any")
+    found: Facts = {"keys": named} if named else {}
+    return found | ({"any": {f: v for f, v in free[0].items() if f != "name"}} if free else {})
+
+
+def _discriminator(alternatives: list[Facts], where: str) -> str:
+    """The key whose single allowed value tells the alternatives of an array's item apart."""
+    for name in [row["name"] for row in alternatives[0].get("keys", [])]:
+        values = [
+            row["allowed"][0]
+            for alternative in alternatives
+            for row in alternative.get("keys", [])
+            if row["name"] == name and len(row.get("allowed", ())) == 1
+        ]
+        if len(values) == len(set(values)) == len(alternatives):
+            return str(name)
+    raise SchemaSurprise(f"{where}: nothing tells the alternatives apart")
+
+
+def as_text(commands: Mapping[str, Facts], release: str) -> str:
+    """The file: JSON, one line for each command, so that a new release shows as a short diff."""
+    rows = [
+        f"{json.dumps(name)}: {json.dumps(commands[name], default=str, separators=(',', ':'))}"
+        for name in sorted(commands)
+    ]
+    head = f'{{"source": {json.dumps(SOURCE)},\n"release": {json.dumps(release)},\n"commands": {{\n'
+    return head + ",\n".join(rows) + "\n}}\n"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="make_catalogue", description=__doc__)
+    parser.add_argument(
+        "--release", default="unnamed", help="what to call the release of the schema"
+    )
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("output", type=Path, nargs="?", default=CATALOGUE)
+    chosen = parser.parse_args(arguments)
+    commands = read_commands(chosen.checkout)
+    chosen.output.write_text(as_text(commands, chosen.release), encoding="utf-8")
+    sys.stdout.write(f"{chosen.output}: {len(commands)} commands\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
