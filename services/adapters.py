@@ -39,3 +39,5 @@ class Adapters:
     clock: Clock
     ids: Ids
     metrics: Metrics
+    is_alone: bool = False
+    """In-process broker: no other process serves this store, so every earlier writer is dead."""

@@ -1,0 +1,44 @@
+"""Reading a request's body, up to a limit, whether its length is declared or it comes in chunks.
+
+The deadline for its bytes is the connection's: see `shared.web.protocol`.
+"""
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from shared.domain.errors import Overtaken, TooLarge
+
+
+def declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """The Content-Length, None where the body comes in chunks or there is none."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body. TooLarge: it is over the limit; Overtaken: the client went away."""
+    length = declared_length(request.scope["headers"])
+    if length is not None and length > limit:
+        raise TooLarge(f"the body is over {limit} bytes")
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return _within(limit, bytes(message.get("body", b"")))
+    parts: list[bytes] = []
+    received = 0
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        received += len(parts[-1])
+        if received > limit:
+            raise TooLarge(f"the body is over {limit} bytes")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await request.receive()
+    raise Overtaken("the client went away before its body ended") from ClientDisconnect()
+
+
+def _within(limit: int, body: bytes) -> bytes:
+    if len(body) > limit:
+        raise TooLarge(f"the body is over {limit} bytes")
+    return body

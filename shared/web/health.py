@@ -1,0 +1,73 @@
+"""What operators and Kubernetes ask, on a listener of its own that no ingress reaches.
+
+/healthz: the process is alive. /readyz: it can do its work, or the reasons why it cannot.
+/metrics: for Prometheus.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from shared.telemetry.metrics import Metrics
+from shared.web.answers import JsonAnswer
+from shared.web.service import Service
+
+READY_DEADLINE = timedelta(seconds=2)
+
+
+class Readiness:
+    """Why this process cannot take requests: first because it starts, at last because it stops."""
+
+    def __init__(self) -> None:
+        self.services: Sequence[Service] = ()
+        self.starting: str | None = "starting"
+        self.stopping = False
+
+    async def reasons(self) -> list[str]:
+        if self.stopping:
+            return ["stopping"]
+        if self.starting is not None:
+            return [self.starting]
+        found: list[str] = []
+        for service in self.services:
+            found += [f"{service.name}: {reason}" for reason in await _asked(service)]
+        return found
+
+
+async def _asked(service: Service) -> list[str]:
+    try:
+        async with asyncio.timeout(READY_DEADLINE.total_seconds()):
+            return await service.ready()
+    except TimeoutError:
+        return ["does not say whether it is ready"]
+
+
+class OpsApp:
+    """The ASGI app of the operators' listener."""
+
+    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            answer = await self._answer(scope["path"])
+            await answer(scope, receive, send)
+
+    async def _answer(self, path: str) -> Response:
+        match path:
+            case "/healthz":
+                return JsonAnswer({"status": "alive"})
+            case "/readyz":
+                reasons = await self._readiness.reasons()
+                status = 503 if reasons else 200
+                return JsonAnswer({"ready": not reasons, "reasons": reasons}, status)
+            case "/metrics":
+                content = generate_latest(self._metrics.registry)
+                return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
+            case _:
+                return JsonAnswer({"error": "not found"}, 404)

@@ -1,0 +1,157 @@
+"""The one map from errors to HTTP answers.
+
+API clients get `application/json` with `error`, which MicroMDM's command-line client shows, and the
+members of RFC 9457 beside it; the framework's own errors (404, 405, unusable parameters) too.
+Devices get a status and nothing else: see `shared.web.device_route`.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from shared.domain.errors import (
+    BadRequest,
+    Blocked,
+    Conflict,
+    Fault,
+    MdmError,
+    Misconfigured,
+    NotFound,
+    Overtaken,
+    Refused,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UpstreamFailed,
+)
+from shared.telemetry.metrics import Metrics, Reason
+from shared.web.answers import RETRY_AFTER, JsonAnswer
+
+log = structlog.get_logger()
+
+CHALLENGE = 'Basic realm="micromdm"'
+
+# The first class that matches counts, so the narrow ones stand above the wide ones.
+_STATUS: tuple[tuple[type[MdmError], int, Reason], ...] = (
+    (TooLarge, 413, Reason.TOO_LARGE),
+    (Unauthenticated, 401, Reason.UNAUTHENTICATED),
+    (NotFound, 404, Reason.NOT_FOUND),
+    (Conflict, 409, Reason.CONFLICT),
+    (BadRequest, 400, Reason.BAD_REQUEST),
+    (Refused, 400, Reason.BAD_REQUEST),
+    (Blocked, 401, Reason.BLOCKED),
+    (Overtaken, 503, Reason.OVERTAKEN),
+    (Unavailable, 503, Reason.UNAVAILABLE),
+    (Misconfigured, 503, Reason.UNAVAILABLE),
+    (UpstreamFailed, 502, Reason.UNAVAILABLE),
+)
+
+
+_TYPES = {
+    400: "bad-request",
+    401: "unauthorized",
+    404: "not-found",
+    405: "method-not-allowed",
+    409: "conflict",
+    413: "too-large",
+    500: "internal-error",
+    502: "upstream-failed",
+    503: "unavailable",
+}
+
+
+def status_of(error: MdmError) -> tuple[int, Reason]:
+    """The status and the metric's label of an error."""
+    for kind, status, reason in _STATUS:
+        if isinstance(error, kind):
+            return status, reason
+    return 500, Reason.BAD_REQUEST
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    faults: tuple[Fault, ...] = (),
+    headers: dict[str, str] | None = None,
+) -> JsonAnswer:
+    """An error answer for an API client."""
+    title = HTTPStatus(status).phrase  # may change with Python; the type does not
+    content: dict[str, Any] = {
+        "error": detail,
+        "type": f"urn:macromdm:problem:{_TYPES.get(status, status)}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+    }
+    if faults:
+        content["faults"] = [{"path": each.path, "expected": each.expected} for each in faults]
+    return JsonAnswer(content, status, headers)
+
+
+def count_refused(request: Request, reason: Reason) -> None:
+    """Count a refused request; an app without metrics (a test's) counts nothing."""
+    metrics: Metrics | None = getattr(request.app.state, "metrics", None)
+    if metrics is not None:
+        metrics.requests_refused.labels(reason).inc()
+
+
+def answer_error(request: Request, error: MdmError) -> JsonAnswer:
+    """The answer of an API route that raised one of our errors."""
+    status, reason = status_of(error)
+    count_refused(request, reason)
+    if status >= 500:
+        log.warning(
+            "request_failed", path=request.url.path, status=status, error=type(error).__name__
+        )
+    detail = "Unauthorized" if status == 401 else str(error) or HTTPStatus(status).phrase
+    faults = error.faults if isinstance(error, BadRequest) else ()
+    headers = {401: {"WWW-Authenticate": CHALLENGE}, 503: {"Retry-After": RETRY_AFTER}}
+    return problem(status, detail, faults=faults, headers=headers.get(status))
+
+
+async def _on_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, MdmError)
+    return answer_error(request, exc)
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    if isinstance(exc.__cause__, MdmError):  # FastAPI wraps what reading the body raised
+        return answer_error(request, exc.__cause__)
+    return problem(exc.status_code, str(exc.detail), headers=dict(exc.headers or {}))
+
+
+async def _on_unusable_parameters(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    faults = tuple(
+        Fault(".".join(str(part) for part in fault["loc"][1:]), str(fault["msg"]))
+        for fault in exc.errors()
+    )
+    detail = "; ".join(f"{each.path}: {each.expected}" for each in faults) or "unusable request"
+    return answer_error(request, BadRequest(detail, faults))
+
+
+async def _on_bug(request: Request, exc: Exception) -> Response:
+    # The framework logs the exception itself; a client learns nothing of our insides.
+    return problem(500, "internal error")
+
+
+_HANDLERS: tuple[tuple[type[Exception], Callable[[Request, Exception], Any]], ...] = (
+    (MdmError, _on_error),
+    (HTTPException, _on_http_exception),
+    (RequestValidationError, _on_unusable_parameters),
+    (Exception, _on_bug),
+)
+
+
+def install(app: FastAPI) -> None:
+    """Let an app answer errors as this module says."""
+    for kind, handler in _HANDLERS:
+        app.add_exception_handler(kind, handler)

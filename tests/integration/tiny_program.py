@@ -1,0 +1,107 @@
+"""A process with one small service, run as `python tests/integration/tiny_program.py`.
+
+Arguments: when the port opens (`at_once` or `when_ready`), and faults to play, such as
+`frozen_close`, a part that never lets itself be closed.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request, Response
+from pydantic import SecretStr
+
+from shared.domain.errors import Blocked, Conflict, StoreUnavailable
+from shared.settings import AllSettings
+from shared.telemetry import logs
+from shared.telemetry.metrics import Metrics
+from shared.web.basic_auth import BasicAuth
+from shared.web.body import read_body
+from shared.web.device_route import DeviceRoute
+from shared.web.protocol import BoundedHttpProtocol
+from shared.web.server import Opening, Server
+from shared.web.service import Service
+
+KEY = "a-key-that-is-long-enough"
+LIMIT = 100_000
+
+
+def routes() -> APIRouter:
+    router = APIRouter()
+    devices = APIRouter(route_class=DeviceRoute)
+    clients = APIRouter(dependencies=[Depends(BasicAuth([SecretStr(KEY)]))])
+
+    @devices.put("/mdm/connect")
+    async def connect(request: Request) -> Response:
+        return Response(str(len(await read_body(request, LIMIT))))
+
+    @devices.put("/mdm/fails/{how}")
+    async def fails(how: str) -> Response:
+        raise {"blocked": Blocked(), "conflict": Conflict(), "away": StoreUnavailable()}[how]
+
+    @clients.get("/v1/slow")
+    async def slow(seconds: float) -> dict[str, bool]:
+        await asyncio.sleep(seconds)
+        return {"slow": True}
+
+    @clients.post("/v1/parsed")
+    async def parsed(body: Annotated[dict[str, str], Body()]) -> dict[str, int]:
+        return {"keys": len(body)}
+
+    router.include_router(devices)
+    router.include_router(clients)
+    return router
+
+
+class TinyProgram:
+    def __init__(self, faults: Sequence[str]) -> None:
+        self._faults = faults
+        self._builds = 0
+        self._ready = asyncio.Event()
+
+    async def build(self) -> Sequence[Service]:
+        self._builds += 1
+        if "store_comes_late" in self._faults and self._builds < 3:
+            raise StoreUnavailable("the store is away")
+        return [Service("tiny", routes(), self._run, self._reasons, self._drain)]
+
+    async def watch(self) -> None:
+        if "part_dies" in self._faults:
+            raise StoreUnavailable("the store ended by itself")
+
+    async def close(self) -> None:
+        if "frozen_close" in self._faults:
+            await asyncio.sleep(3600)
+
+    async def _run(self) -> None:
+        self._ready.set()
+        await asyncio.sleep(3600)
+
+    async def _reasons(self) -> list[str]:
+        return [] if self._ready.is_set() else ["warming up"]
+
+    async def _drain(self) -> None:
+        print("drained", flush=True)
+
+
+async def main(when: str, *faults: str) -> None:
+    logs.configure("json")
+    if "short_deadlines" in faults:
+        BoundedHttpProtocol.header_deadline /= 50
+        BoundedHttpProtocol.body_deadline /= 100
+    settings = AllSettings(http="127.0.0.1:0", ops_http="127.0.0.1:0", max_body=LIMIT)
+
+    def say_ports() -> None:
+        print(json.dumps({"http": server.main.port, "ops": server.ops.port}), flush=True)
+
+    opening = Opening(when_ready=when == "when_ready", on_open=say_ports)
+    server = Server(TinyProgram(faults), settings, Metrics(), opening)
+    if when == "at_once":
+        say_ports()
+    await server.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
