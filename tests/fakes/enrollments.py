@@ -1,0 +1,264 @@
+"""Enrollments in memory.
+
+Each operation on one document is atomic, and between two documents others get their turn, as on a real
+store. What a caller may rely on is in the port's docstrings; the contract suite holds both to them.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+
+from shared.domain.enrollment import (
+    Enrollment,
+    EnrollmentStatus,
+    Inventory,
+    Waiting,
+    partition_of,
+)
+from shared.domain.event import Topic
+from shared.ports import Binding, Change, DeviceQuery, Mark
+from tests.fakes.queue import Hook, undisturbed
+
+STATUS_AFTER = {
+    Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
+    Topic.TOKEN_UPDATE: EnrollmentStatus.ENROLLED,
+    Topic.CHECK_OUT: EnrollmentStatus.CHECKED_OUT,
+    # only a device that was removed by an API client, and speaks again, changes by a Connect
+    Topic.CONNECT: EnrollmentStatus.ENROLLED,
+}
+
+
+class FakeEnrollments:
+    """`Enrollments` on dictionaries."""
+
+    def __init__(self, before: Hook = undisturbed) -> None:
+        self.before = before
+        self.records: dict[str, Enrollment] = {}
+        self.unlock_tokens: dict[str, bytes] = {}
+        self._holders: dict[str, str] = {}
+
+    def add(self, *enrollments: Enrollment) -> None:
+        """Put records there without going through the port."""
+        for enrollment in enrollments:
+            self.records[enrollment.id] = enrollment
+            if enrollment.certificate is not None:
+                self._holders[enrollment.certificate] = enrollment.device
+
+    async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
+        await self.before("load")
+        return {i: self.records[i] for i in ids if i in self.records}
+
+    async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
+        await self.before("find")
+        found = {name: self._find(name) for name in names}
+        return {name: enrollments for name, enrollments in found.items() if enrollments}
+
+    def _find(self, name: str) -> list[Enrollment]:
+        present = [r for r in self.records.values() if r.status is not EnrollmentStatus.REMOVED]
+        exact = [record for record in present if record.id == name]
+        if exact:
+            return exact
+        matching = [record for record in present if name in _names(record)]
+        devices = {record.device for record in matching if record.key.is_device_channel}
+        return [r for r in matching if r.key.is_device_channel or r.device not in devices]
+
+    async def holders(self, certificates: Collection[str]) -> dict[str, str]:
+        await self.before("holders")
+        return {c: self._holders[c] for c in certificates if c in self._holders}
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
+        await self.before("bind")
+        bound = []
+        for binding in bindings:
+            bound.append(self._bind(binding))
+            await asyncio.sleep(0)
+        return bound
+
+    def _bind(self, binding: Binding) -> bool:
+        device = binding.key.device
+        if self._holders.get(binding.certificate, device) != device:
+            return False
+        record = self.records.get(device)
+        if binding.is_new:
+            if record is not None:
+                return record.generation is None and record.certificate == binding.certificate
+            record = Enrollment(binding.key, EnrollmentStatus.AUTHENTICATED)
+        elif record is None or record.generation != binding.generation:
+            return False
+        self.records[device] = replace(record, certificate=binding.certificate)
+        self._holders[binding.certificate] = device
+        return True
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        await self.before("apply")
+        applied = []
+        for change in changes:
+            applied.append(self._apply(change))
+            await asyncio.sleep(0)
+        for change, ok in zip(changes, applied, strict=True):
+            if ok and change.ends_user_channels:
+                await self._end_user_channels(change.key.device)
+        return applied
+
+    def _apply(self, change: Change) -> bool:
+        record = self.records.get(change.key.id)
+        if change.key.is_device_channel:
+            if record is None:
+                return False
+            if change.topic is Topic.AUTHENTICATE and record.generation == change.by:
+                return True
+            if record.generation != change.expected_generation:
+                return False
+        elif record is None:
+            record = Enrollment(change.key, EnrollmentStatus.ENROLLED)
+        self.records[change.key.id] = self._changed(replace(record, key=change.key), change)
+        return True
+
+    def _changed(self, record: Enrollment, change: Change) -> Enrollment:
+        default = record.status if record.key.is_device_channel else EnrollmentStatus.ENROLLED
+        record = replace(
+            record,
+            status=STATUS_AFTER.get(change.topic, default),
+            last_seen=max(change.at, record.last_seen or change.at),
+        )
+        if change.topic is Topic.AUTHENTICATE:
+            self.unlock_tokens.pop(record.id, None)
+            record = replace(record, generation=change.by, push=None, bootstrap_token=None)
+            record = replace(record, token_updated_at=None)
+        if change.topic is Topic.CHECK_OUT:
+            record = replace(record, push=None)
+        if change.push is not None:
+            record = replace(record, push=change.push, token_updated_at=change.at)
+        if change.unlock_token is not None:
+            self.unlock_tokens[record.id] = change.unlock_token
+        if change.bootstrap_token is not None:
+            record = replace(record, bootstrap_token=change.bootstrap_token)
+        if change.inventory is not None:
+            record = replace(record, inventory=_merged(record.inventory, change.inventory))
+        return record
+
+    async def _end_user_channels(self, device: str) -> None:
+        for record in list(self.records.values()):
+            ended = EnrollmentStatus.CHECKED_OUT
+            if record.device == device and not record.key.is_device_channel:
+                if record.status is not EnrollmentStatus.REMOVED:
+                    self.records[record.id] = replace(record, status=ended, push=None)
+                await asyncio.sleep(0)
+
+    async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
+        await self.before("mark_waiting")
+        marked = []
+        for mark in marks:
+            record = self.records.get(mark.device)
+            marked.append(record is not None)
+            if record is not None:
+                waiting = _marked(record.waiting, mark.created_at)
+                self.records[mark.device] = replace(record, waiting=waiting)
+            await asyncio.sleep(0)
+        return marked
+
+    async def waiting(self, partitions: Collection[int]) -> dict[str, Waiting]:
+        await self.before("waiting")
+        return {
+            record.id: record.waiting
+            for record in self.records.values()
+            if record.waiting.since is not None and partition_of(record.device) in partitions
+        }
+
+    async def read_waiting(self, device: str) -> Waiting | None:
+        await self.before("read_waiting")
+        record = self.records.get(device)
+        return None if record is None else record.waiting
+
+    async def clear_waiting(self, device: str, count: int) -> bool:
+        await self.before("clear_waiting")
+        record = self.records.get(device)
+        if record is None or record.waiting.count != count:
+            return False
+        self.records[device] = replace(record, waiting=Waiting(count=count))
+        return True
+
+    async def seen(self, times: Mapping[str, datetime]) -> None:
+        await self.before("seen")
+        for name, at in times.items():
+            record = self.records.get(name)
+            if record is not None and (record.last_seen is None or record.last_seen < at):
+                self.records[name] = replace(record, last_seen=at)
+            await asyncio.sleep(0)
+
+    async def block(self, device: str, blocked: bool) -> bool:
+        await self.before("block")
+        record = self.records.get(device)
+        if record is None or record.status is EnrollmentStatus.REMOVED:
+            return False
+        self.records[device] = replace(record, blocked=blocked)
+        return True
+
+    async def remove(self, devices: Collection[str]) -> list[str]:
+        await self.before("remove")
+        removed = []
+        for record in list(self.records.values()):
+            if record.device in devices and record.status is not EnrollmentStatus.REMOVED:
+                self.unlock_tokens.pop(record.id, None)
+                self.records[record.id] = _stub(self.records[record.id])
+                removed.append(record.id)
+                await asyncio.sleep(0)
+        return removed
+
+    async def devices(self, query: DeviceQuery) -> list[Enrollment]:
+        await self.before("devices")
+        found = sorted(
+            (record for record in self.records.values() if _is_listed(record, query)),
+            key=lambda record: record.id,
+        )
+        if query.per_page == 0:
+            return found
+        return found[query.page * query.per_page :][: query.per_page]
+
+    async def token_is_dead(self, enrollment: str, token: bytes) -> bool:
+        await self.before("token_is_dead")
+        record = self.records.get(enrollment)
+        if record is None or record.push is None or record.push.token != token:
+            return False
+        self.records[enrollment] = replace(record, push=replace(record.push, dead=True))
+        return True
+
+
+def _names(record: Enrollment) -> set[str | None]:
+    key = record.key
+    return {key.id, key.udid, key.user, key.enrollment_id, record.inventory.serial_number}
+
+
+def _marked(waiting: Waiting, at: int) -> Waiting:
+    return Waiting(
+        since=at if waiting.since is None else min(waiting.since, at),
+        upto=at if waiting.upto is None else max(waiting.upto, at),
+        count=waiting.count + 1,
+    )
+
+
+def _merged(known: Inventory, told: Inventory) -> Inventory:
+    news = {f.name: value for f in fields(told) if (value := getattr(told, f.name)) is not None}
+    return replace(known, **news)
+
+
+def _stub(record: Enrollment) -> Enrollment:
+    """What stays of a removed enrollment: whom the certificate proves, and what is owed to it."""
+    return Enrollment(
+        record.key,
+        EnrollmentStatus.REMOVED,
+        generation=record.generation,
+        certificate=record.certificate,
+        blocked=record.blocked,
+        waiting=record.waiting,
+    )
+
+
+def _is_listed(record: Enrollment, query: DeviceQuery) -> bool:
+    if record.status is EnrollmentStatus.REMOVED or not record.key.is_device_channel:
+        return False
+    serials, udids = query.serial_numbers, query.udids
+    if serials is not None and record.inventory.serial_number not in serials:
+        return False
+    return udids is None or record.id in udids

@@ -1,0 +1,235 @@
+"""The command queue in memory.
+
+Each operation on one document is atomic, and between two documents others get their turn, as on a real
+store. What a caller may rely on is in the port's docstrings; the contract suite holds both to them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from shared.domain.command import Command, Place, PlaceState
+from shared.domain.enrollment import EnrollmentKey
+from shared.ports import HandOut, Report
+
+Hook = Callable[[str], Awaitable[None]]
+"""Called with an operation's name before it touches anything: a test's barrier or fault."""
+
+
+async def undisturbed(operation: str) -> None:
+    """Let others have their turn, as any round trip to a store does."""
+    await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class _Stored:
+    command: Command
+    touched: datetime
+
+
+def in_queue_order(places: Collection[Place]) -> list[Place]:
+    return sorted(places, key=lambda place: (place.priority, place.order))
+
+
+class FakeCommandQueue:
+    """`CommandQueue` on dictionaries."""
+
+    def __init__(self, before: Hook = undisturbed) -> None:
+        self.before = before
+        self.places: dict[str, Place] = {}
+        self.late: dict[str, Report] = {}
+        """place id -> the last answer that came too late to change anything."""
+        self._stored: dict[str, _Stored] = {}
+
+    # --- for the command API
+
+    async def store(self, commands: Sequence[Command], at: datetime) -> None:
+        await self.before("store")
+        for command in commands:
+            there = self._stored.get(command.hash)
+            if there is None:
+                self._stored[command.hash] = _Stored(command, at)
+            else:
+                there.touched = max(there.touched, at)
+            await asyncio.sleep(0)
+
+    async def insert(self, places: Sequence[Place]) -> list[Place | None]:
+        await self.before("insert")
+        there: list[Place | None] = []
+        for place in places:
+            existing = self.places.get(place.id)
+            there.append(existing)
+            if existing is None:
+                self.places[place.id] = place
+            await asyncio.sleep(0)
+        return there
+
+    async def stamp(self, place: Place, generation: str | None) -> None:
+        await self.before("stamp")
+        current = self.places.get(place.id)
+        if current is not None and current.state.is_open and current.order == place.order:
+            self.places[place.id] = replace(current, generation=generation)
+
+    async def requeue(self, place: Place, seen: Place) -> bool:
+        await self.before("requeue")
+        current = self.places.get(place.id)
+        if current is None or current.state.is_open:
+            return False
+        if (current.state, current.order) != (seen.state, seen.order):
+            return False
+        self.places[place.id] = replace(
+            place, state=PlaceState.QUEUED, handed_by=None, attempts=0, finished_at=None
+        )
+        self.late.pop(place.id, None)
+        return True
+
+    async def drop(self, place: Place) -> Place | None:
+        await self.before("drop")
+        current = self.places.get(place.id)
+        if current is None:
+            return None
+        if current.state.is_open and current.generation == place.generation:
+            current = self._finish(current, PlaceState.DROPPED_REENROLLED, None)
+        return current
+
+    async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
+        await self.before("open_places")
+        return self._open(lambda place: place.enrollment == enrollment.id)
+
+    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
+        await self.before("cancel")
+        ids = {enrollment.id for enrollment in enrollments}
+        return await self._end(lambda place: place.enrollment in ids, PlaceState.CANCELLED)
+
+    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
+        await self.before("cancel_one")
+        named = (enrollment, command_uuid)
+        ended = await self._end(
+            lambda place: (place.enrollment, place.command_uuid) == named, PlaceState.CANCELLED
+        )
+        return ended == 1
+
+    async def has_open(self, enrollments: Sequence[EnrollmentKey]) -> set[str]:
+        await self.before("has_open")
+        ids = {enrollment.id for enrollment in enrollments}
+        return {place.enrollment for place in self._open(lambda place: place.enrollment in ids)}
+
+    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+        await self.before("accepted_between")
+        return self._open(
+            lambda place: place.accepted_at is not None and since <= place.accepted_at <= until
+        )
+
+    # --- for check-in
+
+    async def report(self, reports: Sequence[Report], at: datetime) -> None:
+        await self.before("report")
+        for report in reports:
+            self._report(report, at)
+            await asyncio.sleep(0)
+
+    def _report(self, report: Report, at: datetime) -> None:
+        place = self._named(report.enrollment, report.command_uuid)
+        if place is None:
+            return
+        counts = (
+            place.state.is_open
+            and place.generation in (None, report.generation)
+            and place.handed_by is not None
+        )
+        if not counts:
+            self.late[place.id] = report
+        elif report.state.is_open:
+            self.places[place.id] = replace(place, state=report.state)
+        else:
+            self._finish(place, report.state, at)
+
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
+        await self.before("open_of_devices")
+        found: dict[str, list[Place]] = {}
+        for place in self._open(lambda place: place.device in devices):
+            found.setdefault(place.device, []).append(place)
+        return found
+
+    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
+        await self.before("hand_out")
+        for handout in handouts:
+            current = self.places.get(handout.place.id)
+            if (
+                current is not None
+                and current.state.is_open
+                and current.generation in (None, handout.generation)
+            ):
+                self.places[current.id] = replace(
+                    current,
+                    state=PlaceState.SENT,
+                    handed_by=by,
+                    attempts=current.attempts + 1,
+                )
+            await asyncio.sleep(0)
+        await self.before("hand_out: reads again")
+        asked = {handout.place.id for handout in handouts}
+        return {place.id for place in self._open(lambda p: p.id in asked and p.handed_by == by)}
+
+    async def end_generation(self, device: str, generation: str) -> int:
+        await self.before("end_generation")
+        return await self._end(
+            lambda place: place.device == device and place.generation in (None, generation),
+            PlaceState.DROPPED_REENROLLED,
+        )
+
+    async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
+        await self.before("commands")
+        return {h: self._stored[h].command for h in hashes if h in self._stored}
+
+    # --- for the janitor
+
+    async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
+        await self.before("untouched")
+        return {
+            h: stored.touched
+            for h, stored in self._stored.items()
+            if h.startswith(prefix) and stored.touched < before
+        }
+
+    async def in_use(self, hashes: Collection[str]) -> set[str]:
+        await self.before("in_use")
+        return {p.command_hash for p in self.places.values() if p.command_hash in hashes}
+
+    async def forget(self, commands: Mapping[str, datetime]) -> int:
+        await self.before("forget")
+        forgotten = 0
+        for command_hash, touched in commands.items():
+            there = self._stored.get(command_hash)
+            if there is not None and there.touched == touched:
+                del self._stored[command_hash]
+                forgotten += 1
+            await asyncio.sleep(0)
+        return forgotten
+
+    # --- inside
+
+    def _named(self, enrollment: str, command_uuid: str) -> Place | None:
+        for place in self.places.values():
+            if (place.enrollment, place.command_uuid) == (enrollment, command_uuid):
+                return place
+        return None
+
+    def _open(self, match: Callable[[Place], bool]) -> list[Place]:
+        return in_queue_order([p for p in self.places.values() if p.state.is_open and match(p)])
+
+    def _finish(self, place: Place, state: PlaceState, at: datetime | None) -> Place:
+        finished = replace(place, state=state, finished_at=at or place.accepted_at)
+        self.places[place.id] = finished
+        return finished
+
+    async def _end(self, match: Callable[[Place], bool], state: PlaceState) -> int:
+        ended = 0
+        for place_id in [place.id for place in self._open(match)]:
+            current = self.places.get(place_id)
+            if current is not None and current.state.is_open and match(current):
+                self._finish(current, state, None)
+                ended += 1
+            await asyncio.sleep(0)
+        return ended
