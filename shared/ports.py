@@ -72,6 +72,14 @@ class Change:
     bootstrap_token: bytes | None = field(default=None, repr=False)
     inventory: Inventory | None = None
 
+    @property
+    def ends_user_channels(self) -> bool:
+        """A device that enrolls anew, or leaves, takes its user channels with it."""
+        return self.key.is_device_channel and (
+            self.topic is Topic.CHECK_OUT
+            or (self.topic is Topic.AUTHENTICATE and self.expected_generation is not None)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -102,8 +110,8 @@ class Enrollments(Protocol):
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         """Set the marks; False where no record matches."""
 
-    async def waiting(self, partition: int) -> dict[str, Waiting]:
-        """Devices of a partition whose events wait."""
+    async def waiting(self, partitions: Collection[int]) -> dict[str, Waiting]:
+        """Devices of these partitions whose events wait."""
 
     async def read_waiting(self, device: str) -> Waiting | None: ...
 
@@ -154,30 +162,25 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WriterRecord:
-    """One process start. `watermark`: up to this number every event is done (rule 6); `latest`: the
-    greatest created_at it had stamped at its last heartbeat."""
+    """One process start. `watermark`: up to this number every event is done (rule 6);
+    `leases` counts how often it was taken over."""
 
     id: str
     watermark: int
     heartbeat: int
-    latest: int = 0
-    leased_by: str | None = None
-    lease_seq: int = 0
+    leases: int = 0
 
 
 class Writers(Protocol):
     async def register(self, writer: str) -> None: ...
 
-    async def beat(self, writer: str, watermark: int, latest: int) -> None:
-        """Count the heartbeat up; raise the watermark and the latest created_at."""
-
-    async def latest(self) -> int:
-        """The greatest created_at that any writer, forgotten ones included, noted; 0 for none."""
+    async def beat(self, writer: str, watermark: int) -> None:
+        """Count the heartbeat up and raise the watermark; makes the record if it is gone."""
 
     async def all(self) -> list[WriterRecord]:
         """By start, earliest first."""
 
-    async def lease(self, record: WriterRecord, holder: str) -> bool:
+    async def lease(self, record: WriterRecord) -> bool:
         """Take a stale writer over, on condition that nothing changed since `record` was read."""
 
     async def advance(self, writer: str, watermark: int) -> None:
@@ -192,7 +195,8 @@ class Writers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A device's answer to a command: closes or rests its place, on rule 5's conditions."""
+    """A device's answer to a command: closes or rests its place, on rule 5's conditions (a place of
+    generation None counts as of this one)."""
 
     enrollment: str
     command_uuid: str
@@ -203,7 +207,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class HandOut:
-    """One place to hand to its device, on condition that it is open and of this generation."""
+    """One place to hand to its device, on condition that it is open and of this generation, or was
+    queued before the device was known (generation None)."""
 
     place: Place
     generation: str | None
@@ -253,9 +258,22 @@ class CommandQueue(Protocol):
         """Mark as handed out by `by`, each on its condition; the ids of the places that were."""
 
     async def end_generation(self, device: str, generation: str) -> int:
-        """End the open places of the generation that an Authenticate replaced."""
+        """End the open places of the generation that an Authenticate replaced, and those that were
+        queued before the device was known (generation None)."""
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]: ...
+
+    # for the janitor (rule 13)
+    async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
+        """hash -> `touched` of the stored commands whose hash begins with `prefix` (lower-case hex)
+        and which nobody has touched since `before`."""
+
+    async def in_use(self, hashes: Collection[str]) -> set[str]:
+        """Which of these commands have a place, open or finished."""
+
+    async def forget(self, commands: Mapping[str, datetime]) -> int:
+        """Delete stored commands (hash -> `touched` as read), each on condition that `touched` is
+        still the one given; how many were."""
 
 
 # --- events on the broker ---------------------------------------------------------------------------
@@ -325,6 +343,44 @@ class WishConsumer(Protocol):
         it raises. Reconnects by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class PushRecord:
+    """How the latest push of one enrollment ended; exists while the sweep may have to push again.
+
+    `tried_at` is when that push began, `next_at` when the sweep looks again. `error` is None when
+    APNs took it; `attempts` counts the pushes before it that ended alike. Times are kept to the
+    millisecond.
+    """
+
+    enrollment: str
+    tried_at: datetime
+    next_at: datetime
+    attempts: int = 0
+    pushed_at: datetime | None = None
+    error: str | None = None
+
+
+class Pushes(Protocol):
+    async def record(self, records: Sequence[PushRecord]) -> None:
+        """Store at most one record per enrollment; without `pushed_at` the earlier one stays."""
+
+    async def load(self, enrollments: Collection[str]) -> dict[str, PushRecord]: ...
+
+    async def due(
+        self, partitions: Collection[int], until: datetime, limit: int
+    ) -> list[PushRecord]:
+        """Records of these partitions with next_at <= until, the longest due first."""
+
+    async def forget(self, records: Sequence[PushRecord]) -> None:
+        """Delete records, each on condition that no push was recorded since it was read."""
+
+    async def positions(self) -> dict[int, datetime]:
+        """partition -> time up to which the sweep has looked for places that were never pushed."""
+
+    async def advance(self, partitions: Collection[int], to: datetime) -> None:
+        """Raise these positions (never lower them)."""
+
+
 # --- subscriptions and deliveries (owner: webhook) ----------------------------------------------------
 
 
@@ -332,32 +388,44 @@ class Subscriptions(Protocol):
     async def all(self) -> list[Subscription]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in a lane: the highest number, and the id of the oldest event."""
+
+    highest: int
+    oldest: str
+
+
 class Deliveries(Protocol):
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         """Store each unless its event is stored for that subscription already; per delivery the
-        number that is stored."""
+        number that is stored. At most one delivery of a lane in a call: nobody may see a later one
+        before an earlier one."""
 
-    async def blocked(self, partition: int) -> dict[Lane, int]:
-        """Lanes of a partition with a pending delivery, and the highest number in each."""
+    async def blocked(self, partitions: Collection[int]) -> dict[Lane, Backlog]:
+        """Lanes of these partitions with a pending delivery."""
 
-    async def head(self, lane: Lane) -> Delivery | None:
-        """The pending delivery with the lowest number."""
+    async def waiting(self, lanes: Collection[Lane]) -> dict[Lane, list[Delivery]]:
+        """The pending deliveries of each of these lanes, by number; no entry for an empty lane."""
 
-    async def lease(self, delivery: Delivery, holder: str, until: datetime, now: datetime) -> bool:
-        """Claim a due delivery for one attempt, on condition that no other lease on it is good."""
+    async def lease(
+        self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
+    ) -> set[str]:
+        """Claim pending deliveries for one attempt each, on condition that no other lease on them is
+        good; the ids of those claimed. `holder` is a value that was never used before."""
 
-    async def delivered(self, delivery: Delivery) -> None: ...
+    async def delivered(self, deliveries: Sequence[Delivery]) -> None: ...
 
-    async def failed(
-        self, delivery: Delivery, holder: str, next_attempt_at: datetime | None, error: str
-    ) -> None:
-        """Note a failed attempt, on condition that the lease is `holder`'s; without a next attempt
-        it is given up on."""
+    async def failed(self, delivery: Delivery, holder: str) -> None:
+        """Write attempts, next_attempt_at, last_error and state as they are in `delivery` and end
+        the lease, on condition that the lease is `holder`'s."""
 
-    async def given_up(self, limit: int) -> list[Delivery]: ...
+    async def given_up(self, limit: int) -> list[Delivery]:
+        """Deliveries that were given up on, by event id."""
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
-        """Make deliveries that were given up on pending again (None: all of them)."""
+        """Make deliveries that were given up on pending again (None: all of them), with a fresh
+        schedule; how many there were."""
 
 
 # --- who serves which partitions ----------------------------------------------------------------------
@@ -371,3 +439,22 @@ class Members(Protocol):
         """member -> heartbeat. Whoever reads judges staleness by its own monotonic clock."""
 
     async def leave(self, role: str, member: str) -> None: ...
+
+
+# --- our own CA (owner: checkin) ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAuthority:
+    """Our CA as it is kept: certificate and private key, each in PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+class AuthorityStore(Protocol):
+    async def load(self) -> StoredAuthority | None:
+        """The installation's CA, None before there is one."""
+
+    async def create(self, candidate: StoredAuthority) -> StoredAuthority:
+        """Store it if there is none yet; returns what is there then, the same for everybody."""

@@ -1,0 +1,61 @@
+"""Who may speak for which enrollment: the certificate decides, never the body alone.
+
+A certificate is bound to a device by Authenticate, once and for ever: it cannot speak for another
+device, and one that was replaced by a later Authenticate is not heard again (a recorded message of
+the time before would otherwise bring it back).
+"""
+
+from collections.abc import Mapping
+
+from services.checkin.turns import DeviceRefused, Turn
+from shared.apple.checkin import Authenticate
+from shared.apple.connect import Connect
+from shared.domain.enrollment import Enrollment
+from shared.domain.errors import Blocked, MdmError
+from shared.ports import Binding
+from shared.telemetry.metrics import Reason
+
+
+def refusal(turn: Turn, holders: Mapping[str, str]) -> MdmError | None:
+    """Why this request is not served, None if it is. `holders`: certificate -> its device."""
+    request, device = turn.request, turn.device
+    if isinstance(request.message, Authenticate):
+        return _refused_authenticate(turn, holders)
+    if device is None or device.generation is None:
+        return DeviceRefused(Reason.UNKNOWN_DEVICE, "the device never authenticated")
+    if device.certificate != request.certificate:
+        return DeviceRefused(Reason.BINDING, "the certificate is not bound to this enrollment")
+    if device.blocked and isinstance(request.message, Connect):
+        return Blocked("the device is blocked")
+    return None
+
+
+def _refused_authenticate(turn: Turn, holders: Mapping[str, str]) -> MdmError | None:
+    request = turn.request
+    if not request.message.key.is_device_channel:
+        return DeviceRefused(Reason.MESSAGE, "a user channel cannot authenticate")
+    holder = holders.get(request.certificate)
+    if holder is None or _is_bound(turn.device, request.certificate):
+        return None
+    if holder == request.device:
+        return DeviceRefused(Reason.BINDING, "the certificate was replaced by a later enrollment")
+    return DeviceRefused(Reason.BINDING, "the certificate is bound to another enrollment")
+
+
+def binding_of(turn: Turn) -> Binding | None:
+    """The binding that an Authenticate writes before it is journaled; None if it stands already."""
+    request = turn.request
+    if not isinstance(request.message, Authenticate):
+        return None
+    if _is_bound(turn.device, request.certificate):
+        return None
+    return Binding(
+        key=request.message.key,
+        generation=turn.generation,
+        certificate=request.certificate,
+        is_new=turn.device is None,
+    )
+
+
+def _is_bound(device: Enrollment | None, certificate: str) -> bool:
+    return device is not None and device.certificate == certificate

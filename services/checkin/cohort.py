@@ -1,0 +1,194 @@
+"""Device requests go through their steps in cohorts: admit, journal, apply, publish, answer.
+
+Promises (docs/rules.md, rules 1, 2 and 8): whatever can refuse a request comes before the journal;
+a 200 means that the message is in the journal, its effect stored, and its event either confirmed by
+the broker or covered by its device's mark; one bad request never fails its neighbours.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from services.checkin.binding import binding_of, refusal
+from services.checkin.changes import change_of
+from services.checkin.connect import Commands
+from services.checkin.parts import Parts, Step
+from services.checkin.seen import LastSeen
+from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn
+from shared.apple.checkin import (
+    Authenticate,
+    GetBootstrapToken,
+    Unsupported,
+    UserAuthenticate,
+    bootstrap_token_answer,
+)
+from shared.apple.connect import Connect
+from shared.domain.errors import MdmError, Overtaken, StoreUnavailable, Unavailable
+from shared.domain.event import Event
+from shared.ports import Mark
+from shared.telemetry.metrics import Reason
+
+
+class DeviceCohort:
+    """The steps; `handle` is the handler of `shared.batching.Cohorts`."""
+
+    def __init__(self, parts: Parts, seen: LastSeen) -> None:
+        self._parts = parts
+        self._seen = seen
+        self._commands = Commands(parts.queue, parts.clock, parts.ids)
+
+    async def handle(self, requests: list[DeviceRequest]) -> Sequence[Answer | Exception]:
+        """Per request its answer or its error. Raises only before anything is journaled."""
+        self._parts.metrics.cohort_size.observe(len(requests))
+        turns = [Turn(request) for request in requests]
+        await self._admit(turns)
+        await self._parts.reached(Step.ADMITTED, turns)
+        await self._journal([turn for turn in turns if turn.is_good])
+        await self._parts.reached(Step.JOURNALED, turns)
+        await self._apply([turn for turn in turns if turn.is_good and turn.event is not None])
+        await self._parts.reached(Step.APPLIED, turns)
+        await self._publish([turn for turn in turns if turn.event is not None])
+        now = self._parts.clock.now()
+        for turn in turns:
+            if turn.is_good and turn.event is not None:
+                self._parts.metrics.messages_accepted.labels(turn.event.topic).inc()
+                self._seen.note(turn.request.message.key.id, now)
+        return [turn.outcome for turn in turns]
+
+    # --- what can refuse
+
+    async def _admit(self, turns: Sequence[Turn]) -> None:
+        devices = await self._parts.enrollments.load({turn.request.device for turn in turns})
+        strangers = set()
+        for turn in turns:
+            turn.device = devices.get(turn.request.device)
+            if isinstance(turn.request.message, Authenticate):
+                strangers.add(turn.request.certificate)
+        holders = await self._parts.enrollments.holders(strangers)
+        for turn in turns:
+            turn.error = refusal(turn, holders) or _without_event(turn)
+        await self._check_connected([turn for turn in turns if turn.is_good])
+        await self._bind([turn for turn in turns if turn.is_good])
+
+    async def _check_connected(self, turns: Sequence[Turn]) -> None:
+        """After the generation was read: a request that its device gave up changes nothing."""
+        changing = [turn for turn in turns if turn.request.changes_enrollment]
+        connected = await asyncio.gather(*(turn.request.is_connected() for turn in changing))
+        for turn, is_connected in zip(changing, connected, strict=True):
+            if not is_connected:
+                turn.error = Overtaken("the device is gone")
+
+    async def _bind(self, turns: Sequence[Turn]) -> None:
+        bindings = {turn: b for turn in turns if (b := binding_of(turn)) is not None}
+        if not bindings:
+            return
+        bound = await self._parts.enrollments.bind(list(bindings.values()))
+        for turn, is_bound in zip(bindings, bound, strict=True):
+            if not is_bound:
+                turn.error = Overtaken("the binding changed meanwhile")
+
+    # --- the journal, then the state
+
+    async def _journal(self, turns: Sequence[Turn]) -> None:
+        events = []
+        for turn in turns:
+            if turn.request.message.event is not None:
+                turn.event = self._event_of(turn)
+                events.append((turn, turn.event))
+        if not events:
+            return
+        stored = await self._parts.journal.append([event for _, event in events])
+        for (turn, event), is_stored in zip(events, stored, strict=True):
+            if is_stored:
+                self._parts.metrics.events_journaled.inc()
+            else:
+                turn.error = StoreUnavailable("the journal does not answer")
+                turn.event = None
+                self._parts.writer.doubt(event)
+
+    def _event_of(self, turn: Turn) -> Event:
+        request, message = turn.request, turn.request.message
+        upto = turn.device.waiting.upto if turn.device is not None else None
+        number, at = self._parts.writer.stamp(after=upto or 0)
+        assert message.event is not None  # the caller looked
+        connect = message if isinstance(message, Connect) else None
+        return Event(
+            id=self._parts.ids.new(),
+            topic=message.event,
+            key=message.key,
+            created_at=at,
+            raw_payload=request.body,
+            writer=self._parts.writer.id,
+            number=number,
+            url_params=request.url_params,
+            status=connect.status.value if connect else None,
+            command_uuid=connect.command_uuid if connect else None,
+        )
+
+    async def _apply(self, turns: Sequence[Turn]) -> None:
+        """From here on an error costs its request the 200, but its event is published all the same:
+        it is in the journal."""
+        connects = [turn for turn in turns if isinstance(turn.request.message, Connect)]
+        try:
+            await self._change_enrollments(turns)
+            await self._commands.report(connects)
+            await self._commands.hand_out([turn for turn in connects if turn.is_good])
+        except Unavailable as exc:
+            for turn in turns:
+                turn.error = turn.error or exc
+        for turn in turns:
+            if isinstance(turn.request.message, GetBootstrapToken) and turn.device is not None:
+                turn.answer = Answer(bootstrap_token_answer(turn.device.bootstrap_token))
+
+    async def _change_enrollments(self, turns: Sequence[Turn]) -> None:
+        now = self._parts.clock.now()
+        changes = {turn: change for turn in turns if (change := change_of(turn, now)) is not None}
+        if not changes:
+            return
+        applied = await self._parts.enrollments.apply(list(changes.values()))
+        for turn, is_applied in zip(changes, applied, strict=True):
+            if not is_applied:
+                turn.error = Overtaken("the enrollment changed meanwhile")
+            elif isinstance(turn.request.message, Authenticate) and turn.generation is not None:
+                await self._parts.queue.end_generation(turn.request.device, turn.generation)
+
+    # --- the broker, or the mark
+
+    async def _publish(self, turns: Sequence[Turn]) -> None:
+        """Publish; a device whose earlier events wait stays behind them (rule 8)."""
+        writer, metrics = self._parts.writer, self._parts.metrics
+        events = {turn: turn.event for turn in turns if turn.event is not None}
+        free = [turn for turn in events if turn.device is None or turn.device.waiting.since is None]
+        taken = await self._parts.publisher.publish(
+            [events[turn] for turn in free], settled=writer.settle
+        )
+        await self._parts.reached(Step.PUBLISHED, turns)
+        metrics.events_published.inc(sum(taken))
+        confirmed = {turn for turn, is_taken in zip(free, taken, strict=True) if is_taken}
+        await self._mark([(turn, event) for turn, event in events.items() if turn not in confirmed])
+        await self._parts.reached(Step.MARKED, turns)
+
+    async def _mark(self, waiting: Sequence[tuple[Turn, Event]]) -> None:
+        if not waiting:
+            return
+        marks = [Mark(event.key.device, event.created_at) for _, event in waiting]
+        try:
+            marked = await self._parts.enrollments.mark_waiting(marks)
+        except Unavailable:
+            marked = [False] * len(waiting)
+        for (turn, event), is_marked in zip(waiting, marked, strict=True):
+            if is_marked:
+                self._parts.metrics.events_unpublished.inc()
+                self._parts.writer.settle(event)
+            else:
+                turn.error = turn.error or StoreUnavailable("the event could not be made safe")
+                self._parts.writer.doubt(event)
+
+
+def _without_event(turn: Turn) -> MdmError | None:
+    """Messages that are answered without a trace; the answer is set here, or an error returned."""
+    message = turn.request.message
+    if isinstance(message, UserAuthenticate):
+        turn.answer = Answer(status=410)
+    elif isinstance(message, Unsupported):
+        return DeviceRefused(Reason.MESSAGE, f"{message.message_type} is not served")
+    return None

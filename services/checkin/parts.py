@@ -1,0 +1,39 @@
+"""What the flows of check-in work with, handed to them by `app.build`."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from services.checkin.turns import Turn
+from services.checkin.writer import Writer
+from shared.ports import Clock, CommandQueue, Enrollments, EventPublisher, Ids, Journal
+from shared.telemetry.metrics import Metrics
+
+
+class Step(StrEnum):
+    """The points between the steps, for tests that stop or kill a cohort there."""
+
+    ADMITTED = "admitted"
+    JOURNALED = "journaled"
+    APPLIED = "applied"
+    PUBLISHED = "published"
+    MARKED = "marked"
+
+
+async def _go_on(step: Step, turns: Sequence[Turn]) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a cohort works with."""
+
+    enrollments: Enrollments
+    journal: Journal
+    queue: CommandQueue
+    publisher: EventPublisher
+    writer: Writer
+    clock: Clock
+    ids: Ids
+    metrics: Metrics
+    reached: Callable[[Step, Sequence[Turn]], Awaitable[None]] = _go_on

@@ -1,0 +1,110 @@
+"""Take-over of dead writers: what they journaled and nobody answered is handed to the relay (rule 7).
+
+Answered events need nothing: they are confirmed or marked. So a take-over only marks the devices of
+what stands above the dead writer's watermark, as rule 8 does, and then moves the watermark. The
+lease merely saves doing it twice.
+"""
+
+from datetime import timedelta
+
+import structlog
+
+from shared.domain.errors import Unavailable
+from shared.ports import Clock, Enrollments, Journal, Mark, WriterRecord, Writers
+from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+STALE_AFTER = timedelta(seconds=10)
+FORGOTTEN_AFTER = timedelta(hours=1)
+PAUSE = timedelta(seconds=3)
+BATCH = 500
+
+
+class TakeOver:
+    """Looks for writers whose heartbeat stands still.
+
+    `alone`: no other process can write this journal, so every other writer is dead at first sight
+    (in-process broker, rule 10).
+    """
+
+    def __init__(
+        self,
+        writers: Writers,
+        journal: Journal,
+        enrollments: Enrollments,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._writers = writers
+        self._journal = journal
+        self._enrollments = enrollments
+        self._clock = clock
+        self._metrics = metrics
+        self._seen: dict[str, tuple[WriterRecord, float]] = {}
+        self._silent_since: dict[str, tuple[int, float]] = {}
+
+    async def run(self, own: str) -> None:
+        """Take stale writers over until cancelled."""
+        while True:
+            try:
+                await self.look(own)
+            except Unavailable as exc:
+                log.warning("take_over_waits", reason=str(exc))
+            await self._clock.sleep(PAUSE)
+
+    async def look(self, own: str) -> None:
+        """One look at all writers: take over those that have not moved for STALE_AFTER."""
+        now = self._clock.monotonic()
+        records = [record for record in await self._writers.all() if record.id != own]
+        stale = [record for record in records if self._is_stale(record, now)]
+        self._forget_missing({record.id for record in records})
+        for record in stale:
+            if await self._writers.lease(record):
+                await self.take(record)
+                if now - self._silent_since[record.id][1] > FORGOTTEN_AFTER.total_seconds():
+                    await self._writers.remove(record.id)
+
+    async def take_all(self, own: str) -> None:
+        """Take over every other writer at once: this process is alone with the journal."""
+        for record in await self._writers.all():
+            if record.id != own:
+                await self.take(record)
+                await self._writers.remove(record.id)
+
+    async def take(self, record: WriterRecord) -> None:
+        """Mark the devices of all events above the watermark, then move it."""
+        watermark, taken = record.watermark, 0
+        while events := await self._journal.of_writer(record.id, watermark, BATCH):
+            marks: dict[str, tuple[int, int]] = {}
+            for event in events:
+                since, upto = marks.get(event.key.device, (event.created_at, event.created_at))
+                marks[event.key.device] = (
+                    min(since, event.created_at),
+                    max(upto, event.created_at),
+                )
+            await self._enrollments.mark_waiting(
+                [Mark(device, at) for device, span in marks.items() for at in set(span)]
+            )
+            watermark = events[-1].number
+            taken += len(events)
+            await self._writers.advance(record.id, watermark)
+        if taken:
+            self._metrics.writers_taken_over.inc()
+            log.info("writer_taken_over", writer=record.id, events=taken)
+
+    def _is_stale(self, record: WriterRecord, now: float) -> bool:
+        """By our own monotonic clock; a lease by somebody else starts the wait anew."""
+        heartbeat, _ = self._silent_since.get(record.id, (None, now))
+        if heartbeat != record.heartbeat:
+            self._silent_since[record.id] = (record.heartbeat, now)
+        before, since = self._seen.get(record.id, (None, now))
+        if before != record:
+            self._seen[record.id] = (record, now)
+            return False
+        return now - since >= STALE_AFTER.total_seconds()
+
+    def _forget_missing(self, present: set[str]) -> None:
+        for known in (self._seen, self._silent_since):
+            for writer in set(known) - present:
+                del known[writer]

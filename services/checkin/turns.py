@@ -1,0 +1,80 @@
+"""What a device asks, and one request's way through the steps of its cohort."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from shared.apple.checkin import (
+    Authenticate,
+    CheckinMessage,
+    CheckOut,
+    SetBootstrapToken,
+    TokenUpdate,
+)
+from shared.apple.connect import Connect
+from shared.domain.enrollment import Enrollment
+from shared.domain.errors import BadRequest, MdmError
+from shared.domain.event import Event
+from shared.telemetry.metrics import Reason
+
+
+class DeviceRefused(BadRequest):
+    """A device's request cannot be served: 400 with an empty body, and one log line."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """A message whose signature and certificate chain are good.
+
+    `certificate` is the SHA-256 (hex) of the certificate; `is_connected` tells whether the device
+    still waits for the answer.
+    """
+
+    message: CheckinMessage | Connect
+    certificate: str
+    body: bytes = field(repr=False)
+    url_params: Mapping[str, str] | None
+    is_connected: Callable[[], Awaitable[bool]]
+
+    @property
+    def device(self) -> str:
+        return self.message.key.device
+
+    @property
+    def changes_enrollment(self) -> bool:
+        """True for what a request that its device gave up must not write (rule 1)."""
+        return isinstance(self.message, Authenticate | TokenUpdate | CheckOut | SetBootstrapToken)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the device gets."""
+
+    body: bytes = field(default=b"", repr=False)
+    status: int = 200
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One request in its cohort. `device` is the record of its device as read at the beginning."""
+
+    request: DeviceRequest
+    device: Enrollment | None = None
+    event: Event | None = None
+    answer: Answer = Answer()
+    error: MdmError | None = None
+
+    @property
+    def is_good(self) -> bool:
+        return self.error is None
+
+    @property
+    def generation(self) -> str | None:
+        return None if self.device is None else self.device.generation
+
+    @property
+    def outcome(self) -> Answer | MdmError:
+        return self.error or self.answer

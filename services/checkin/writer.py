@@ -1,0 +1,92 @@
+"""This process as a writer of the journal: numbers, times, and what of it is done (rule 6).
+
+Done is an event that the broker confirmed, that its device's mark covers, or that is not stored
+and whose message was not answered. The watermark says up to which number all are done; whoever
+finds this process dead takes over what is above it.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from shared.domain.errors import Unavailable
+from shared.domain.event import Event
+from shared.ports import Clock, Enrollments, Ids, Journal, Mark, Writers
+
+log = structlog.get_logger()
+
+HEARTBEAT = timedelta(milliseconds=300)
+
+
+class Writer:
+    """Numbers events and keeps the watermark of this process."""
+
+    def __init__(
+        self, writers: Writers, journal: Journal, enrollments: Enrollments, clock: Clock, ids: Ids
+    ) -> None:
+        self.id = ids.new()
+        self._writers = writers
+        self._journal = journal
+        self._enrollments = enrollments
+        self._clock = clock
+        self._number = 0
+        self._time = 0
+        self._done: set[int] = set()
+        self._watermark = 0
+        self._doubts: dict[str, Event] = {}
+
+    async def register(self) -> None:
+        """Make this writer's record; no event may be journaled before."""
+        await self._writers.register(self.id)
+
+    def stamp(self, after: int) -> tuple[int, int]:
+        """The next number, and a time later than `after` and than any given before."""
+        self._number += 1
+        self._time = max(self._clock.time_ns(), self._time + 1, after + 1)
+        return self._number, self._time
+
+    def settle(self, event: Event) -> None:
+        """The event is done."""
+        self._done.add(event.number)
+        while self._watermark + 1 in self._done:
+            self._watermark += 1
+            self._done.discard(self._watermark)
+
+    def doubt(self, event: Event) -> None:
+        """Nobody knows whether the event is stored, or its mark could not be set: find out later.
+        Its message must not be answered 200."""
+        self._doubts[event.id] = event
+
+    async def run(self) -> None:
+        """Resolve doubts and beat, until cancelled."""
+        while True:
+            await self._clock.sleep(HEARTBEAT)
+            try:
+                await self.beat()
+            except Unavailable as exc:
+                log.warning("writer_cannot_beat", reason=str(exc))
+
+    async def beat(self) -> None:
+        await self._resolve()
+        await self._writers.beat(self.id, self._watermark)
+
+    async def _resolve(self) -> None:
+        doubts = list(self._doubts.values())[:200]
+        if not doubts:
+            return
+        stored = await self._journal.read([event.id for event in doubts])
+        unpublished = [event for event in doubts if event.id in stored]
+        marks = [Mark(event.key.device, event.created_at) for event in unpublished]
+        await self._enrollments.mark_waiting(marks)
+        # Without a record there is nothing to stay behind; its message was not answered either.
+        for event in doubts:
+            del self._doubts[event.id]
+            self.settle(event)
+
+    async def leave(self) -> None:
+        """Note the end of this process; a writer with nothing left is forgotten."""
+        async with asyncio.timeout(5):
+            await self.beat()
+            if self._watermark == self._number:
+                await self._writers.remove(self.id)

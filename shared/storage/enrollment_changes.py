@@ -1,0 +1,71 @@
+"""What each device message writes into its enrollment: one conditional update per message."""
+
+from pymongo import UpdateOne
+
+from shared.domain.enrollment import EnrollmentStatus
+from shared.domain.event import Topic
+from shared.ports import Change
+from shared.storage.enrollment_documents import identity_fields, inventory_fields, push_fields
+from shared.storage.mongo import Document
+
+_STATUS = {
+    Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
+    Topic.TOKEN_UPDATE: EnrollmentStatus.ENROLLED,
+    Topic.CHECK_OUT: EnrollmentStatus.CHECKED_OUT,
+    # a device that was removed by an API client, and speaks again
+    Topic.CONNECT: EnrollmentStatus.ENROLLED,
+}
+
+
+def update_of(change: Change) -> UpdateOne:
+    """The update of a change. The record of a user channel is made here; a device's never is, it
+    exists since its certificate was bound."""
+    fields: Document = {"changed_by": change.by, **_fields(change)}
+    if change.topic is Topic.AUTHENTICATE:
+        fields["generation"] = change.by
+    names = [change.key.id]
+    if change.inventory and change.inventory.serial_number:
+        names.append(change.inventory.serial_number)
+    if change.key.is_device_channel:
+        condition = {"_id": change.key.id, "generation": change.expected_generation}
+    else:
+        condition = {"_id": change.key.id}
+        fields |= identity_fields(change.key)
+        names.append(str(change.key.user))
+    update: Document = {
+        "$set": fields,
+        "$max": {"last_seen": change.at},
+        "$addToSet": {"names": {"$each": names}},
+    }
+    forgotten = _forgotten(change)
+    if forgotten:
+        update["$unset"] = dict.fromkeys(forgotten, "")
+    return UpdateOne(condition, update, upsert=not change.key.is_device_channel)
+
+
+def _fields(change: Change) -> Document:
+    fields: Document = {}
+    status = _STATUS.get(change.topic)
+    if status is not None:
+        fields["status"] = status.value
+    elif not change.key.is_device_channel:
+        fields["status"] = EnrollmentStatus.ENROLLED.value
+    if change.push is not None:
+        fields |= {"push": push_fields(change.push), "token_updated_at": change.at}
+    if change.unlock_token is not None:
+        fields["unlock_token"] = change.unlock_token
+    if change.bootstrap_token is not None:
+        fields["bootstrap_token"] = change.bootstrap_token
+    if change.inventory is not None:
+        told = inventory_fields(change.inventory)
+        fields |= {f"inventory.{name}": value for name, value in told.items()}
+    return fields
+
+
+def _forgotten(change: Change) -> tuple[str, ...]:
+    """A new enrollment begins without the secrets of the one before it."""
+    if change.topic is Topic.AUTHENTICATE:
+        return ("push", "unlock_token", "bootstrap_token", "token_updated_at")
+    if change.topic is Topic.CHECK_OUT:
+        return ("push",)
+    return ()

@@ -1,0 +1,240 @@
+"""Collection `enrollments`: who is enrolled, with which certificate, and how to wake them.
+
+Owner: checkin. One document per enrollment; a removed one stays as a stub, because the certificate
+binding and `waiting` must outlive it. Every condition is part of the write itself.
+"""
+
+from collections.abc import Collection as Names
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import UpdateOne
+
+from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
+from shared.ports import Binding, Change, DeviceQuery, Mark
+from shared.storage.enrollment_changes import update_of
+from shared.storage.enrollment_documents import from_document, identity_fields
+from shared.storage.indexes import Index
+from shared.storage.mongo import Document, Mongo
+
+NAME = "enrollments"
+INDEXES = (
+    Index(NAME, [("names", 1)]),
+    Index(NAME, [("certificates", 1)], unique=True, sparse=True),
+    Index(NAME, [("user_of", 1)], sparse=True),
+    Index(NAME, [("waiting_in", 1)], sparse=True),
+)
+GONE = EnrollmentStatus.REMOVED.value
+
+
+class MongoEnrollments:
+    """Implements `shared.ports.Enrollments`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._documents = mongo.collection(NAME)
+
+    async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
+        if not ids:
+            return {}
+        found = await self._documents.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: from_document(document) for document in found}
+
+    async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
+        if not names:
+            return {}
+        wanted = set(names)
+        found = await self._documents.find({"names": {"$in": list(wanted)}})
+        result: dict[str, list[Enrollment]] = {}
+        for document in found:
+            if document["status"] == GONE:
+                continue
+            enrollment = from_document(document)
+            for name in wanted.intersection(document["names"]):
+                result.setdefault(name, []).append(enrollment)
+        return {name: _best(name, matches) for name, matches in result.items()}
+
+    async def holders(self, certificates: Names[str]) -> dict[str, str]:
+        if not certificates:
+            return {}
+        wanted = set(certificates)
+        found = await self._documents.find(
+            {"certificates": {"$in": list(wanted)}}, {"certificates": 1}
+        )
+        return {
+            certificate: document["_id"]
+            for document in found
+            for certificate in wanted.intersection(document["certificates"])
+        }
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
+        new = [binding for binding in bindings if binding.is_new]
+        known = [binding for binding in bindings if not binding.is_new]
+        refused = await self._documents.insert_many([_new_record(binding) for binding in new])
+        matched, clashes = await self._documents.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": binding.key.id, "generation": binding.generation},
+                    {
+                        "$set": {"certificate": binding.certificate},
+                        "$addToSet": {"certificates": binding.certificate},
+                    },
+                )
+                for binding in known
+            ]
+        )
+        if not refused and not clashes and matched == len(known):
+            return [True] * len(bindings)
+        return await self._bound(bindings)
+
+    async def _bound(self, bindings: Sequence[Binding]) -> list[bool]:
+        """A bulk gives one sum (rule 3), so look which bindings stand."""
+        found = await self._documents.find(
+            {"_id": {"$in": [binding.key.id for binding in bindings]}},
+            {"certificate": 1, "generation": 1},
+        )
+        stands = {
+            document["_id"]: (document.get("certificate"), document.get("generation"))
+            for document in found
+        }
+        return [
+            stands.get(binding.key.id) == (binding.certificate, binding.generation)
+            for binding in bindings
+        ]
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        if not changes:
+            return []
+        matched, clashes = await self._documents.bulk_write([update_of(c) for c in changes])
+        if not clashes and matched == len(changes):
+            applied = [True] * len(changes)
+        else:
+            found = await self._documents.find(
+                {"_id": {"$in": [change.key.id for change in changes]}}, {"changed_by": 1}
+            )
+            by = {document["_id"]: document.get("changed_by") for document in found}
+            applied = [by.get(change.key.id) == change.by for change in changes]
+        await self._end_user_channels(
+            [
+                change.key.device
+                for change, ok in zip(changes, applied, strict=True)
+                if ok and change.ends_user_channels
+            ]
+        )
+        return applied
+
+    async def _end_user_channels(self, devices: Sequence[str]) -> None:
+        """User channels end with the enrollment of their device (Authenticate anew, CheckOut)."""
+        if devices:
+            await self._documents.update_many(
+                {"user_of": {"$in": list(devices)}, "status": {"$ne": GONE}},
+                {"$set": {"status": EnrollmentStatus.CHECKED_OUT.value}, "$unset": {"push": ""}},
+            )
+
+    async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
+        if not marks:
+            return []
+        matched, _ = await self._documents.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": mark.device},
+                    {
+                        "$min": {"waiting.since": mark.created_at},
+                        "$max": {"waiting.upto": mark.created_at},
+                        "$inc": {"waiting.count": 1},
+                        "$set": {"waiting_in": partition_of(mark.device)},
+                    },
+                )
+                for mark in marks
+            ]
+        )
+        if matched == len(marks):
+            return [True] * len(marks)
+        found = await self._documents.find({"_id": {"$in": [m.device for m in marks]}}, {"_id": 1})
+        present = {document["_id"] for document in found}
+        return [mark.device in present for mark in marks]
+
+    async def waiting(self, partitions: Names[int]) -> dict[str, Waiting]:
+        found = await self._documents.find(
+            {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1}
+        )
+        return {document["_id"]: Waiting(**document["waiting"]) for document in found}
+
+    async def read_waiting(self, device: str) -> Waiting | None:
+        document = await self._documents.find_one({"_id": device}, {"waiting": 1})
+        return None if document is None else Waiting(**document.get("waiting", {}))
+
+    async def clear_waiting(self, device: str, count: int) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "waiting.count": count},
+            {"$unset": {"waiting.since": "", "waiting.upto": "", "waiting_in": ""}},
+        )
+
+    async def seen(self, times: Mapping[str, datetime]) -> None:
+        await self._documents.bulk_write(
+            [
+                UpdateOne({"_id": enrollment}, {"$max": {"last_seen": at}})
+                for enrollment, at in times.items()
+            ]
+        )
+
+    async def block(self, device: str, blocked: bool) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "status": {"$ne": GONE}}, {"$set": {"blocked": blocked}}
+        )
+
+    async def remove(self, devices: Names[str]) -> list[str]:
+        ids = [
+            document["_id"]
+            for field in ("_id", "user_of")
+            for document in await self._documents.find(
+                {field: {"$in": list(devices)}, "status": {"$ne": GONE}}, {"_id": 1}
+            )
+        ]
+        if ids:
+            await self._documents.update_many(
+                {"_id": {"$in": ids}},
+                {
+                    "$set": {"status": GONE},
+                    "$unset": dict.fromkeys(
+                        ("push", "unlock_token", "bootstrap_token", "inventory", "last_seen"), ""
+                    ),
+                },
+            )
+        return ids
+
+    async def devices(self, query: DeviceQuery) -> list[Enrollment]:
+        """Without paging this reads the whole fleet; pages are cut by the store, in order of `_id`."""
+        condition: dict[str, Any] = {"user_of": None, "status": {"$ne": GONE}}
+        if query.udids is not None:
+            condition["_id"] = {"$in": list(query.udids)}
+        if query.serial_numbers is not None:
+            condition["names"] = {"$in": list(query.serial_numbers)}
+            condition["inventory.serial_number"] = {"$in": list(query.serial_numbers)}
+        page: dict[str, Any] = {"sort": [("_id", 1)]}
+        if query.per_page:
+            page |= {"skip": query.page * query.per_page, "limit": query.per_page}
+        return [from_document(d) for d in await self._documents.find(condition, None, **page)]
+
+    async def token_is_dead(self, enrollment: str, token: bytes) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": True}}
+        )
+
+
+def _best(name: str, matches: list[Enrollment]) -> list[Enrollment]:
+    """An exact id is never ambiguous; a device channel beats user channels of the same name."""
+    exact = [enrollment for enrollment in matches if enrollment.id == name]
+    channels = [enrollment for enrollment in matches if enrollment.key.is_device_channel]
+    return exact or channels or matches
+
+
+def _new_record(binding: Binding) -> Document:
+    return {
+        **identity_fields(binding.key),
+        "_id": binding.key.id,
+        "names": [binding.key.id],
+        "status": EnrollmentStatus.AUTHENTICATED.value,
+        "certificate": binding.certificate,
+        "certificates": [binding.certificate],
+    }

@@ -1,0 +1,99 @@
+"""Collection `events`: the journal. An event is inserted once and never changed; it leaves by TTL.
+
+Owner: checkin.
+"""
+
+from collections.abc import Collection as Names
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Event, Topic
+from shared.storage.enrollment_documents import identity_fields, key_of
+from shared.storage.indexes import Index
+from shared.storage.mongo import Document, Mongo
+
+NAME = "events"
+
+
+def indexes(retention: timedelta) -> tuple[Index, ...]:
+    return (
+        Index(NAME, [("writer", 1), ("number", 1)]),
+        Index(NAME, [("device", 1), ("created_at", 1)]),
+        Index(NAME, [("at", 1)], expire_after=retention),
+    )
+
+
+class MongoJournal:
+    """Implements `shared.ports.Journal`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._documents = mongo.collection(NAME)
+
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        try:
+            twice = await self._documents.insert_many([to_document(event) for event in events])
+        except StoreUnavailable:
+            return [False] * len(events)
+        # an id is made once, so an event that is there already is this one: a repeated write
+        del twice
+        return [True] * len(events)
+
+    async def read(self, ids: Names[str]) -> dict[str, Event]:
+        found = await self._documents.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: from_document(document) for document in found}
+
+    async def of_device(self, device: str, since: int, upto: int) -> list[Event]:
+        found = await self._documents.find(
+            {"device": device, "created_at": {"$gte": since, "$lte": upto}},
+            sort=[("created_at", 1), ("_id", 1)],
+        )
+        return [from_document(document) for document in found]
+
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[Event]:
+        found = await self._documents.find(
+            {"writer": writer, "number": {"$gt": above}},
+            sort=[("number", 1)],
+            limit=limit,
+        )
+        return [from_document(document) for document in found]
+
+
+def to_document(event: Event) -> Document:
+    document: Document = {
+        **identity_fields(event.key),
+        "_id": event.id,
+        "topic": event.topic.value,
+        "enrollment": event.key.id,
+        "created_at": event.created_at,
+        "at": datetime.fromtimestamp(event.created_at / 1e9, UTC),
+        "raw_payload": event.raw_payload,
+        "writer": event.writer,
+        "number": event.number,
+    }
+    document.pop("user_of", None)
+    if event.url_params is not None:
+        # pairs, because a parameter's name may hold what a field name may not
+        document["url_params"] = [[name, value] for name, value in event.url_params.items()]
+    if event.status is not None:
+        document["status"] = event.status
+    if event.command_uuid is not None:
+        document["command_uuid"] = event.command_uuid
+    return document
+
+
+def from_document(document: dict[str, Any]) -> Event:
+    url_params = document.get("url_params")
+    return Event(
+        id=document["_id"],
+        topic=Topic(document["topic"]),
+        key=key_of(document, document["enrollment"]),
+        created_at=document["created_at"],
+        raw_payload=bytes(document["raw_payload"]),
+        writer=document["writer"],
+        number=document["number"],
+        url_params=None if url_params is None else {n: v for n, v in url_params},
+        status=document.get("status"),
+        command_uuid=document.get("command_uuid"),
+    )

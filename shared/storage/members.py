@@ -1,0 +1,31 @@
+"""Collection `members`: heartbeats of the replicas that share partitions among them.
+
+Owner: whoever shares work (checkin's relay, push's sweep, webhook's partitions), by role.
+"""
+
+from shared.storage.indexes import Index
+from shared.storage.mongo import Mongo
+
+NAME = "members"
+INDEXES = (Index(NAME, [("role", 1)]),)
+
+
+class MongoMembers:
+    """Implements `shared.ports.Members`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._documents = mongo.collection(NAME)
+
+    async def beat(self, role: str, member: str) -> None:
+        await self._documents.update_one(
+            {"_id": f"{role}:{member}"},
+            {"$set": {"role": role, "member": member}, "$inc": {"heartbeat": 1}},
+            upsert=True,
+        )
+
+    async def heartbeats(self, role: str) -> dict[str, int]:
+        found = await self._documents.find({"role": role})
+        return {document["member"]: document["heartbeat"] for document in found}
+
+    async def leave(self, role: str, member: str) -> None:
+        await self._documents.delete_one({"_id": f"{role}:{member}"})

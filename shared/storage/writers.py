@@ -1,0 +1,51 @@
+"""Collection `writers`: one document per process start that journals events (rules 6 and 7).
+
+Owner: checkin.
+"""
+
+from shared.ports import WriterRecord
+from shared.storage.mongo import Mongo
+
+NAME = "writers"
+
+
+class MongoWriters:
+    """Implements `shared.ports.Writers`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._documents = mongo.collection(NAME)
+
+    async def register(self, writer: str) -> None:
+        await self._documents.insert_one({"_id": writer, "watermark": 0, "heartbeat": 0})
+
+    async def beat(self, writer: str, watermark: int) -> None:
+        await self._documents.update_one(
+            {"_id": writer},
+            {"$inc": {"heartbeat": 1}, "$max": {"watermark": watermark}},
+            upsert=True,
+        )
+
+    async def all(self) -> list[WriterRecord]:
+        found = await self._documents.find({})
+        return [
+            WriterRecord(
+                id=document["_id"],
+                watermark=document["watermark"],
+                heartbeat=document["heartbeat"],
+                leases=document.get("leases", 0),
+            )
+            for document in sorted(found, key=lambda document: str(document["_id"]))
+        ]
+
+    async def lease(self, record: WriterRecord) -> bool:
+        leases = record.leases or None  # a writer that was never taken over has no such field
+        return 1 == await self._documents.update_one(
+            {"_id": record.id, "heartbeat": record.heartbeat, "leases": leases},
+            {"$inc": {"leases": 1}},
+        )
+
+    async def advance(self, writer: str, watermark: int) -> None:
+        await self._documents.update_one({"_id": writer}, {"$max": {"watermark": watermark}})
+
+    async def remove(self, writer: str) -> None:
+        await self._documents.delete_one({"_id": writer})
