@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything about the code that needs no running server. All checks run, whatever fails first.
+set -uo pipefail
+. "$(dirname "$0")/common.sh"
+
+install_venv dev dev,embedded
+bin=$VENV/bin
+failed=()
+
+check() {
+    local name=$1
+    shift
+    if output=$("$@" 2>&1); then
+        say "ok      $name"
+    else
+        say "FAILED  $name"
+        printf '%s\n' "$output" >&2
+        failed+=("$name")
+    fi
+}
+
+check "format" "$bin/ruff" format --check .
+check "lint" "$bin/ruff" check .
+check "types" "$bin/mypy" --strict --package services --package shared
+check "import contracts" "$bin/lint-imports"
+check "settings table" "$bin/python" deploy/local/check_docs.py settings
+check "links in the documentation" "$bin/python" deploy/local/check_docs.py links
+check "compose file, proxy and manifests" "$bin/python" deploy/local/check_deploy.py
+
+if [ ${#failed[@]} -gt 0 ]; then
+    die "failed: ${failed[*]}"
+fi
