@@ -1,0 +1,149 @@
+"""The webhook service, put together: the one place where its concrete parts meet.
+
+Promises: it starts without a store and without a broker and is ready once both are there; no event
+is taken before the subscriptions are known; on the way out it finishes the attempts under way, and
+what it leaves un-acked comes to the next replica.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from random import SystemRandom
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from services.adapters import Adapters
+from services.webhook.attempts import Attempts
+from services.webhook.lanes import Crew, PartitionLanes
+from services.webhook.outbox import Outbox
+from services.webhook.partitions import Partitions
+from services.webhook.retries import Retries, RetryPolicy
+from services.webhook.routes import build_router
+from services.webhook.sender import HttpSender
+from services.webhook.subscribers import Subscribers
+from shared.domain.errors import MdmError
+from shared.messaging.envelope import event_json
+from shared.settings.classes import WebhookSettings
+from shared.sharing import PartitionShare
+from shared.storage import schema
+from shared.storage.deliveries import INDEXES, MongoDeliveries
+from shared.storage.journal import MongoJournal
+from shared.storage.members import MongoMembers
+from shared.storage.subscriptions import MongoSubscriptions
+from shared.web.service import Service
+
+log = structlog.get_logger()
+
+ROLE = "webhook"
+_AGAIN = timedelta(seconds=2)
+
+
+async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
+    work = _Work(settings, adapters)
+    return Service(
+        name=ROLE, router=build_router(), run=work.run, ready=work.reasons, drain=work.drain
+    )
+
+
+class _Work:
+    """What the service does in the background, which is all it does."""
+
+    def __init__(self, settings: WebhookSettings, adapters: Adapters) -> None:
+        self._adapters = adapters
+        self._clock = adapters.clock
+        self._group: asyncio.TaskGroup | None = None
+        self._is_prepared = False
+        url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
+        deliveries = MongoDeliveries(adapters.mongo)
+        journal = MongoJournal(adapters.mongo)
+        self._sender = HttpSender()
+        self._subscribers = Subscribers(MongoSubscriptions(adapters.mongo, url), adapters.clock)
+        self._outbox = Outbox(deliveries, journal, adapters.clock, adapters.ids)
+        self._attempts = Attempts(
+            self._sender, adapters.clock, adapters.metrics.deliveries_delivered
+        )
+        policy = RetryPolicy(settings.webhook_retry_schedule, SystemRandom().random, event_json)
+        self._retries = Retries(
+            self._outbox, self._attempts, policy, adapters.clock, adapters.metrics
+        )
+        self._crew = Crew(
+            subscribers=self._subscribers.current,
+            attempts=self._attempts,
+            outbox=self._outbox,
+            retries=self._retries,
+            clock=adapters.clock,
+            next_attempt=policy.next_attempt,
+            spawn=self._spawn,
+        )
+        share = PartitionShare(
+            MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new()
+        )
+        self._partitions = Partitions(
+            adapters.partitions, share, deliveries, adapters.clock, self._new_lanes
+        )
+        self._retries.subscriber = self._subscribers.get
+        self._attempts.on_recovery = self._recovered
+        self._show_what_waits()
+
+    async def run(self) -> None:
+        await self._prepare()
+        async with self._sender, asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._subscribers.run())
+            group.create_task(self._retries.run())
+            await self._subscribers.first_read()
+            if not self._subscribers.current():
+                log.warning("webhook_disabled", reason="MDM_WEBHOOK_URL is not set")
+            await self._partitions.run(self._spawn)
+            await asyncio.Event().wait()  # drained: stay until cancelled
+
+    async def reasons(self) -> list[str]:
+        reasons = []
+        if not self._is_prepared or not self._partitions.has_share:
+            reasons.append("waits for the store")
+        if not self._adapters.broker.healthy:
+            reasons.append("the broker does not answer")
+        elif self._partitions.missing:
+            reasons.append(f"{self._partitions.missing} partitions are not open yet")
+        return reasons
+
+    async def drain(self) -> None:
+        await self._partitions.drain()
+        await self._outbox.drain()
+
+    async def _prepare(self) -> None:
+        while not self._is_prepared:
+            try:
+                await schema.ensure(self._adapters.mongo, INDEXES)
+                self._is_prepared = True
+            except MdmError as exc:
+                log.info("webhook_waits_for_the_store", error=str(exc))
+                await self._clock.sleep(_AGAIN)
+
+    def _new_lanes(self) -> PartitionLanes:
+        return PartitionLanes(self._crew)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        if self._group is None:
+            raise RuntimeError("the webhook service is not running")
+        return self._group.create_task(work)
+
+    def _recovered(self, subscription: str) -> None:
+        self._retries.hurry(self._partitions.served, subscription)
+
+    def _show_what_waits(self) -> None:
+        metrics, partitions = self._adapters.metrics, self._partitions
+        metrics.watch(metrics.partitions_served, lambda: len(partitions.served))
+        metrics.watch(
+            metrics.lanes_blocked, lambda: sum(lanes.blocked_count for lanes in partitions.served)
+        )
+        metrics.watch(metrics.oldest_undelivered, self._oldest_age)
+
+    def _oldest_age(self) -> float:
+        """Age in seconds of the oldest event that waits, by the time in its UUIDv7."""
+        if self._partitions.oldest is None:
+            return 0.0
+        milliseconds = UUID(self._partitions.oldest).int >> 80
+        return max(0.0, self._clock.now().timestamp() - milliseconds / 1000)

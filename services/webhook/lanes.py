@@ -1,0 +1,240 @@
+"""First deliveries of one partition: side by side between lanes, strictly in order within one.
+
+Promises (docs/rules.md, rule 11): an event is acked once each of its lanes has delivered it or
+stored it; a lane with something stored makes no attempt before that is gone; the order of what is
+stored is a number, one more than the highest known in the lane, and where the event is stored
+already, the stored number counts. Nothing is handled before the blocked lanes are loaded.
+
+One object serves one opening of one partition; after the channel is gone it is thrown away.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import structlog
+
+from services.webhook.attempts import Attempts
+from services.webhook.outbox import Outbox
+from services.webhook.sender import Outcome
+from shared.domain.errors import Unavailable
+from shared.domain.subscription import Delivery, Lane, Subscription
+from shared.ports import Backlog, Clock, Received
+
+log = structlog.get_logger()
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+_AFTER_A_FAULT = timedelta(seconds=1)
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """An event from the queue, and how many lanes it still waits for."""
+
+    received: Received
+    owed: int
+
+
+@dataclass(slots=True, eq=False)
+class OpenLane:
+    """What is known of a lane while its partition is served here."""
+
+    key: Lane
+    arrivals: deque[Arrival] = field(default_factory=deque)
+    highest: int = 0
+    blocked: bool = False
+    is_working: bool = False
+    is_attempting: bool = False
+    is_storing: bool = False
+    stores_begun: int = 0
+    was_adopted: bool = False
+    """A store met an event with an older number: what was read of the lane may be out of order."""
+    is_retrying: bool = False
+    is_hurried: bool = False
+    due: float | None = None
+
+    def begin_store(self) -> int:
+        """Block the lane and take the number of the delivery that is about to be stored."""
+        self.blocked = True
+        self.is_storing = True
+        self.stores_begun += 1
+        self.highest += 1
+        return self.highest
+
+    def end_store(self, number: int, stored: int) -> None:
+        self.is_storing = False
+        if stored != number:
+            self.was_adopted = True
+            self.highest = max(self.highest, stored)
+
+    def learn(self, highest: int) -> None:
+        """A read found deliveries of this lane in the store."""
+        self.blocked = True
+        self.highest = max(self.highest, highest)
+
+
+class RetryPlan(Protocol):
+    def plan(self, lanes: "PartitionLanes", lane: OpenLane, wait: timedelta) -> None:
+        """See to a blocked lane after `wait`, unless that is planned already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Whom the lanes of all partitions work with."""
+
+    subscribers: Callable[[], Sequence[Subscription]]
+    attempts: Attempts
+    outbox: Outbox
+    retries: RetryPlan
+    clock: Clock
+    next_attempt: Callable[[int, datetime], datetime | None]
+    spawn: Spawn
+
+
+class PartitionLanes:
+    """The lanes of one partition, from the opening of its channel to the end of it."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._lanes: dict[Lane, OpenLane] = {}
+        self._early: list[Received] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
+        self.is_loaded = False
+        self.is_live = True
+        self.on_first_event: Callable[[], None] = lambda: None
+
+    @property
+    def blocked_count(self) -> int:
+        return sum(lane.blocked for lane in self._lanes.values())
+
+    def take(self, received: Received) -> None:
+        """Handle an event in the order of the queue."""
+        if not self.is_live:
+            return
+        if self.is_loaded:
+            self._route(received)
+            return
+        self._early.append(received)
+        if len(self._early) == 1:
+            # Only now we are surely the active consumer: what was read before may be out of date.
+            self.on_first_event()
+
+    def learn(self, backlogs: Mapping[Lane, Backlog]) -> None:
+        """What a read found stored for this partition; may come again and again."""
+        for key, backlog in backlogs.items():
+            lane = self._lane(key)
+            lane.learn(backlog.highest)
+            self._crew.retries.plan(self, lane, timedelta())
+
+    def loaded(self) -> None:
+        """A read that began after the first event has been learnt: begin."""
+        self.is_loaded = True
+        early, self._early = self._early, []
+        for received in early:
+            self._route(received)
+
+    def blocked_lanes(self, subscription: str) -> list[OpenLane]:
+        return [x for x in self._lanes.values() if x.blocked and x.key.subscription == subscription]
+
+    def spawn_retry(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a retry: it may finish its attempt when the channel is gone, since it holds a lease."""
+        self._spawn(work, self._retries)
+
+    async def finish(self, grace: timedelta) -> None:
+        """Begin nothing new and wait for what is under way, but not for ever."""
+        self.is_live = False
+        if under_way := self._tasks | self._retries:
+            await asyncio.wait(under_way, timeout=grace.total_seconds())
+
+    def abandon(self) -> None:
+        """The channel is gone, or grace is over: what is not acked comes again."""
+        self.is_live = False
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+        task = self._crew.spawn(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def _lane(self, key: Lane) -> OpenLane:
+        if key not in self._lanes:
+            self._lanes[key] = OpenLane(key)
+        return self._lanes[key]
+
+    def _route(self, received: Received) -> None:
+        subscribers = self._crew.subscribers()
+        arrival = Arrival(received, owed=len(subscribers))
+        if not subscribers:
+            self._spawn(self._to_nobody(arrival), self._tasks)
+        for subscription in subscribers:
+            lane = self._lane(Lane(subscription.id, received.device))
+            lane.arrivals.append(arrival)
+            if not lane.is_working:
+                lane.is_working = True
+                self._spawn(self._work(lane, subscription), self._tasks)
+
+    async def _to_nobody(self, arrival: Arrival) -> None:
+        await _ack(arrival)
+
+    async def _work(self, lane: OpenLane, subscription: Subscription) -> None:
+        try:
+            while self.is_live and lane.arrivals:
+                try:
+                    await self._settle(lane, lane.arrivals[0], subscription)
+                except Exception:  # an event never leaves its lane
+                    log.exception("event_not_handled", event_id=lane.arrivals[0].received.event_id)
+                    await self._crew.clock.sleep(_AFTER_A_FAULT)
+                else:
+                    lane.arrivals.popleft()
+        finally:
+            lane.is_working = False
+            if not lane.blocked and not lane.highest and not lane.arrivals:
+                self._lanes.pop(lane.key, None)
+
+    async def _settle(self, lane: OpenLane, arrival: Arrival, subscription: Subscription) -> None:
+        """Deliver or store one event, then ack it."""
+        outcome = None
+        if not lane.blocked:
+            lane.is_attempting = True
+            try:
+                outcome = await self._crew.attempts.first(subscription, arrival.received.body)
+            finally:
+                lane.is_attempting = False
+            if outcome.delivered:
+                await self._safe(arrival)
+                return
+        if self.is_live:
+            await self._store(lane, arrival, outcome)
+            await self._safe(arrival)
+
+    async def _store(self, lane: OpenLane, arrival: Arrival, outcome: Outcome | None) -> None:
+        now = self._crew.clock.now()
+        delivery = Delivery(lane.key, arrival.received.event_id, lane.begin_store())
+        if outcome is not None and outcome.was_made:
+            at = self._crew.next_attempt(1, now)
+            delivery = replace(delivery, attempts=1, next_attempt_at=at, last_error=outcome.reason)
+        stored = delivery.number
+        try:
+            stored = await self._crew.outbox.store(delivery)
+        finally:
+            lane.end_store(delivery.number, stored)
+        self._crew.retries.plan(self, lane, (delivery.next_attempt_at or now) - now)
+
+    async def _safe(self, arrival: Arrival) -> None:
+        """One lane less that the event waits for."""
+        arrival.owed -= 1
+        if arrival.owed == 0:
+            await _ack(arrival)
+
+
+async def _ack(arrival: Arrival) -> None:
+    try:
+        await arrival.received.ack()
+    except Unavailable as exc:
+        # It is safe; it comes again, with the same id.
+        log.warning("event_not_acked", event_id=arrival.received.event_id, error=str(exc))

@@ -1,0 +1,107 @@
+"""The store as lanes and retries need it: operations of many lanes gather into few calls.
+
+Promises: `store` and `delivered` come back only when it is done, however long the store is away; the
+others raise Unavailable. Two deliveries of one lane never share a call.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from shared.batching import Cohorts
+from shared.domain.errors import Unavailable
+from shared.domain.event import Event
+from shared.domain.subscription import Delivery, Lane
+from shared.ports import Clock, Deliveries, Ids, Journal
+
+log = structlog.get_logger()
+
+Done = TypeVar("Done")
+
+LEASE = timedelta(seconds=35)
+"""Longer than an attempt may take."""
+_DEADLINE = 15.0
+_FIRST_PAUSE = timedelta(milliseconds=200)
+_LONGEST_PAUSE = timedelta(seconds=5)
+
+
+class Outbox:
+    """What is owed to subscribers, and the events themselves."""
+
+    def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, ids: Ids) -> None:
+        self._deliveries = deliveries
+        self._journal = journal
+        self._clock = clock
+        self._ids = ids
+        self._stores = Cohorts[Delivery, int](self._store_all, limit=64)
+        self._reads = Cohorts[Lane, list[Delivery]](self._read_all, limit=32)
+        self._leases = Cohorts[Delivery, str | None](self._lease_all, limit=32)
+        self._removals = Cohorts[Delivery, None](self._remove_all, limit=64)
+        self._events = Cohorts[str, Event | None](self._load_all, limit=16)
+
+    async def store(self, delivery: Delivery) -> int:
+        """Store it unless it is stored; the number that is stored."""
+        return await self._until_done(lambda: self._stores.submit(delivery, key=delivery.lane))
+
+    async def delivered(self, delivery: Delivery) -> None:
+        await self._until_done(lambda: self._removals.submit(delivery))
+
+    async def waiting(self, lane: Lane) -> list[Delivery]:
+        """The pending deliveries of a lane in order, read after this call began."""
+        return await self._reads.submit(lane, key=lane)
+
+    async def lease(self, delivery: Delivery) -> str | None:
+        """The holder under which it is leased now; None: somebody else has it, or it is gone."""
+        return await self._leases.submit(delivery, key=delivery.id)
+
+    async def failed(self, delivery: Delivery, holder: str) -> None:
+        async with asyncio.timeout(_DEADLINE):
+            await self._deliveries.failed(delivery, holder)
+
+    async def event(self, event_id: str) -> Event | None:
+        return await self._events.submit(event_id)
+
+    async def drain(self) -> None:
+        """Wait for what is under way."""
+        for cohorts in (self._stores, self._reads, self._leases, self._removals, self._events):
+            await cohorts.drain()
+
+    async def _until_done(self, operation: Callable[[], Awaitable[Done]]) -> Done:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await operation()
+            except (Unavailable, TimeoutError) as exc:
+                log.warning(
+                    "deliveries_not_written", error=str(exc), retry_in=pause.total_seconds()
+                )
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _store_all(self, deliveries: list[Delivery]) -> Sequence[int]:
+        async with asyncio.timeout(_DEADLINE):
+            return await self._deliveries.store(deliveries)
+
+    async def _read_all(self, lanes: list[Lane]) -> Sequence[list[Delivery]]:
+        async with asyncio.timeout(_DEADLINE):
+            found = await self._deliveries.waiting(lanes)
+        return [found.get(lane, []) for lane in lanes]
+
+    async def _lease_all(self, deliveries: list[Delivery]) -> Sequence[str | None]:
+        holder, now = self._ids.new(), self._clock.now()
+        async with asyncio.timeout(_DEADLINE):
+            leased = await self._deliveries.lease(deliveries, holder, now + LEASE, now)
+        return [holder if delivery.id in leased else None for delivery in deliveries]
+
+    async def _remove_all(self, deliveries: list[Delivery]) -> Sequence[None]:
+        async with asyncio.timeout(_DEADLINE):
+            await self._deliveries.delivered(deliveries)
+        return [None] * len(deliveries)
+
+    async def _load_all(self, ids: list[str]) -> Sequence[Event | None]:
+        async with asyncio.timeout(_DEADLINE):
+            found = await self._journal.read(ids)
+        return [found.get(event_id) for event_id in ids]

@@ -1,0 +1,204 @@
+"""Which partitions this replica serves: opened, kept loaded, and given up as the share changes.
+
+Promises (docs/rules.md, rule 11): a partition's blocked lanes are read after its first event has
+come, before that event is handled, and again every few seconds; a partition is given up by closing
+its channel; when a channel is lost, all that was known under it is dropped. While the store is away
+the share stays as it is; while the broker is away, opening is tried again and again.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from services.webhook.lanes import PartitionLanes, Spawn
+from shared.domain.enrollment import partition_of
+from shared.domain.errors import Unavailable
+from shared.domain.subscription import Lane
+from shared.ports import Backlog, Clock, Deliveries, OpenPartition, PartitionConsumer
+from shared.sharing import PartitionShare
+
+log = structlog.get_logger()
+
+REFRESH = timedelta(seconds=1)
+GRACE = timedelta(seconds=10)
+_SWEEP_EVERY = 3.0
+_SWEEP_SHARE = 20.0
+"""Reading a large backlog may take this small a part of the time: one in so many."""
+_DEADLINE = 15.0
+_LOAD_PAUSE = timedelta(seconds=1)
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """A partition while it is ours."""
+
+    partition: int
+    lanes: PartitionLanes
+    channel: OpenPartition | None = None
+    is_lost: bool = False
+    is_leaving: bool = False
+
+
+class Partitions:
+    """Keeps the partitions of this replica's share open."""
+
+    def __init__(
+        self,
+        consumer: PartitionConsumer,
+        share: PartitionShare,
+        deliveries: Deliveries,
+        clock: Clock,
+        new_lanes: Callable[[], PartitionLanes],
+    ) -> None:
+        self._consumer = consumer
+        self._share = share
+        self._deliveries = deliveries
+        self._clock = clock
+        self._new_lanes = new_lanes
+        self._served: dict[int, Served] = {}
+        self._sweep_at = 0.0
+        self._is_draining = False
+        self._spawn: Spawn | None = None
+        self.has_share = False
+        self.oldest: str | None = None
+        """Id of the oldest event that waits in one of our partitions, as of the latest read."""
+
+    @property
+    def served(self) -> list[PartitionLanes]:
+        return [served.lanes for served in self._served.values()]
+
+    @property
+    def missing(self) -> int:
+        """How many partitions of our share are not open."""
+        return len(self._share.partitions - self._served.keys())
+
+    async def run(self, spawn: Spawn) -> None:
+        """Look after the partitions until cancelled. Heartbeats never wait for the rest."""
+        self._spawn = spawn
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._refresh))
+            group.create_task(self._repeat(self._tend))
+            group.create_task(self._repeat(self._sweep))
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+        while not self._is_draining:
+            await step()
+            await self._clock.sleep(REFRESH)
+
+    async def drain(self, grace: timedelta = GRACE) -> None:
+        """Take nothing new, finish what is under way, give every partition up."""
+        self._is_draining = True
+        async with asyncio.TaskGroup() as group:
+            for partition in list(self._served):
+                group.create_task(self._give_up(partition, grace))
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                await self._share.leave()
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("share_not_left", error=str(exc))
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                await self._share.refresh()
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("share_not_refreshed", error=str(exc))
+        else:
+            self.has_share = True
+
+    async def _tend(self) -> None:
+        for partition, served in list(self._served.items()):
+            if served.is_lost or (served.channel is not None and served.channel.is_lost):
+                self._drop(partition)
+        mine = self._share.partitions
+        for partition in self._served.keys() - mine:
+            self._in_background(self._give_up(partition, GRACE))
+        async with asyncio.TaskGroup() as group:
+            for partition in mine - self._served.keys():
+                group.create_task(self._open(partition))
+
+    async def _open(self, partition: int) -> None:
+        lanes = self._new_lanes()
+        served = Served(partition, lanes)
+        lanes.on_first_event = lambda: self._in_background(self._load(served))
+        self._served[partition] = served
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                served.channel = await self._consumer.open(
+                    partition, on_event=lanes.take, on_lost=lambda: self._lost(served)
+                )
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("partition_not_opened", partition=partition, error=str(exc))
+            self._drop(partition)
+        self._sweep_at = 0.0  # its blocked lanes wait for nobody's first event
+
+    async def _give_up(self, partition: int, grace: timedelta) -> None:
+        served = self._served.get(partition)
+        if served is None or served.is_leaving:
+            return
+        served.is_leaving = True
+        await served.lanes.finish(grace)
+        try:
+            if served.channel is not None:
+                async with asyncio.timeout(_DEADLINE):
+                    await served.channel.close()
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("partition_not_closed", partition=partition, error=str(exc))
+        if self._served.get(partition) is served:
+            self._drop(partition)
+
+    def _drop(self, partition: int) -> None:
+        served = self._served.pop(partition, None)
+        if served is not None:
+            served.lanes.abandon()
+
+    def _lost(self, served: Served) -> None:
+        log.warning("partition_lost", partition=served.partition)
+        served.is_lost = True
+        served.lanes.abandon()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._spawn is None:
+            raise RuntimeError("partitions are not running")
+        self._spawn(work)
+
+    async def _load(self, served: Served) -> None:
+        """Read what is blocked, now that we surely are the consumer; then let the events through."""
+        while served.lanes.is_live:
+            try:
+                served.lanes.learn(await self._blocked([served.partition]))
+            except (Unavailable, TimeoutError) as exc:
+                log.warning("lanes_not_loaded", partition=served.partition, error=str(exc))
+                await self._clock.sleep(_LOAD_PAUSE)
+            else:
+                served.lanes.loaded()
+                return
+
+    async def _sweep(self) -> None:
+        """Read the blocked lanes of all our partitions again: somebody else may have stored there."""
+        began = self._clock.monotonic()
+        if began < self._sweep_at or not self._served:
+            return
+        try:
+            found = await self._blocked(self._served)
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("lanes_not_read", error=str(exc))
+            return
+        self.oldest = min((backlog.oldest for backlog in found.values()), default=None)
+        by_partition: defaultdict[int, dict[Lane, Backlog]] = defaultdict(dict)
+        for lane, backlog in found.items():
+            by_partition[partition_of(lane.device)][lane] = backlog
+        for partition, backlogs in by_partition.items():
+            if served := self._served.get(partition):
+                served.lanes.learn(backlogs)
+        now = self._clock.monotonic()
+        self._sweep_at = now + max(_SWEEP_EVERY, (now - began) * _SWEEP_SHARE)
+
+    async def _blocked(self, partitions: Collection[int]) -> dict[Lane, Backlog]:
+        async with asyncio.timeout(_DEADLINE):
+            return await self._deliveries.blocked(partitions)

@@ -1,0 +1,118 @@
+"""Posts one event to one subscriber and says what became of it.
+
+Promises: 2xx, and nothing else, is a delivery; never longer than the timeout; redirects are not
+followed; at most a few KB of the answer are read; credentials in the URL become Basic authentication
+and never show in an error; whatever goes wrong is an Outcome, not an exception.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol, Self
+
+import aiohttp
+from yarl import URL
+
+from shared.domain.subscription import Subscription
+
+TIMEOUT = timedelta(seconds=30)
+CONTENT_TYPE = "application/json; charset=utf-8"
+_ANSWER_LIMIT = 4096
+_ANSWER_PATIENCE = 2.0  # seconds for the rest of an answer whose status is known
+# Below the idle timeout of common servers, so that we rarely post on a connection that is closing.
+_KEEPALIVE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt. `reason` is safe to store and show; None: delivered.
+
+    `was_made` is False when the subscriber was too busy to be asked at all."""
+
+    reason: str | None = None
+    was_made: bool = True
+
+    @property
+    def delivered(self) -> bool:
+        return self.reason is None
+
+
+class Sender(Protocol):
+    async def send(self, subscription: Subscription, body: bytes) -> Outcome: ...
+
+
+class HttpSender:
+    """Keeps connections open and uses them again; an async context manager."""
+
+    def __init__(self, version: str = "", timeout: timedelta = TIMEOUT) -> None:
+        self._user_agent = f"MacroMDM/{version}" if version else "MacroMDM"
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._targets: dict[str, tuple[URL, dict[str, str]]] = {}
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._timeout.total_seconds()),
+            auto_decompress=False,
+            trust_env=False,
+            headers={"User-Agent": self._user_agent, "Content-Type": CONTENT_TYPE},
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, subscription: Subscription, body: bytes) -> Outcome:
+        if self._session is None:
+            raise RuntimeError("the sender is not open")
+        url, headers = self._target(subscription.url)
+        try:
+            async with self._session.post(
+                url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                await _finish(response)
+                if 200 <= response.status < 300:
+                    return Outcome()
+                return Outcome(f"answered {response.status}")
+        except TimeoutError:
+            return Outcome(f"no answer within {self._timeout.total_seconds():g} s")
+        except aiohttp.ClientConnectorError as exc:
+            # Only the words of the operating system: the exception's own text names the address.
+            return Outcome(f"cannot connect: {exc.os_error.strerror or type(exc).__name__}")
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            return Outcome(f"failed: {type(exc).__name__}")
+
+    def _target(self, url: str) -> tuple[URL, dict[str, str]]:
+        """The URL without credentials, and the header that carries them."""
+        if url not in self._targets:
+            parsed = URL(url)
+            headers = {}
+            if parsed.user is not None:
+                basic = aiohttp.BasicAuth(parsed.user, parsed.password or "", encoding="utf-8")
+                headers["Authorization"] = basic.encode()
+            self._targets[url] = (parsed.with_user(None), headers)
+        return self._targets[url]
+
+
+async def _finish(response: aiohttp.ClientResponse) -> None:
+    """Read a short answer to its end, so that its connection can be used again; leave a long one.
+
+    The status decides, so nothing that happens here makes a delivery fail."""
+    try:
+        async with asyncio.timeout(_ANSWER_PATIENCE):
+            left = _ANSWER_LIMIT
+            while left > 0 and (chunk := await response.content.read(left)):
+                left -= len(chunk)
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        left = 0
+    if left <= 0:
+        response.close()

@@ -1,0 +1,56 @@
+"""The subscriptions as they are now, read again every few seconds.
+
+Promises: no event is taken for nobody's before the subscriptions were read once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from shared.domain.errors import Unavailable
+from shared.domain.subscription import Subscription
+from shared.ports import Clock, Subscriptions
+
+log = structlog.get_logger()
+
+_EVERY = timedelta(seconds=5)
+_AGAIN = timedelta(seconds=1)
+_DEADLINE = 15.0
+
+
+class Subscribers:
+    """Who wants to hear of events."""
+
+    def __init__(self, subscriptions: Subscriptions, clock: Clock) -> None:
+        self._subscriptions = subscriptions
+        self._clock = clock
+        self._known: dict[str, Subscription] = {}
+        self._was_read = asyncio.Event()
+
+    def current(self) -> Sequence[Subscription]:
+        return list(self._known.values())
+
+    def get(self, subscription: str) -> Subscription | None:
+        return self._known.get(subscription)
+
+    async def first_read(self) -> None:
+        """Wait until they were read once."""
+        await self._was_read.wait()
+
+    async def run(self) -> None:
+        """Keep reading, until cancelled."""
+        while True:
+            await self._clock.sleep(_EVERY if await self._read() else _AGAIN)
+
+    async def _read(self) -> bool:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                found = await self._subscriptions.all()
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("subscriptions_not_read", error=str(exc))
+            return False
+        self._known = {subscription.id: subscription for subscription in found}
+        self._was_read.set()
+        return True

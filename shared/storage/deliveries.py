@@ -1,0 +1,168 @@
+"""Collection `deliveries`: what is still owed to subscribers. A delivery that was taken is deleted.
+
+Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly
+when it is not, so each sparse index holds only what its queries look for. `lease_until` is always
+set while pending, so a claim needs no alternative in its condition.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection as Names
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import UpdateOne
+
+from shared.domain.enrollment import partition_of
+from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.ports import Backlog
+from shared.storage.indexes import Index
+from shared.storage.mongo import Document, Mongo
+
+NAME = "deliveries"
+INDEXES = (
+    Index(NAME, [("lane", 1)], sparse=True),
+    Index(NAME, [("partition", 1)], sparse=True),
+    Index(NAME, [("given_up", 1)], sparse=True),
+)
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class MongoDeliveries:
+    """Implements `shared.ports.Deliveries`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._documents = mongo.collection(NAME)
+
+    async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
+        known = await self._documents.insert_many([_to_document(d) for d in deliveries])
+        numbers = [delivery.number for delivery in deliveries]
+        if known:
+            found = await self._documents.find(
+                {"_id": {"$in": [deliveries[index].id for index in known]}}, {"number": 1}
+            )
+            stored = {document["_id"]: document["number"] for document in found}
+            # One that is gone meanwhile was delivered by somebody: its number no longer matters.
+            numbers = [stored.get(d.id, d.number) for d in deliveries]
+        return numbers
+
+    async def blocked(self, partitions: Names[int]) -> dict[Lane, Backlog]:
+        found = await self._documents.find(
+            {"partition": {"$in": sorted(partitions)}},
+            {"subscription": 1, "device": 1, "number": 1, "event_id": 1},
+        )
+        lanes: dict[Lane, Backlog] = {}
+        for document in found:
+            lane, number, event = _lane(document), document["number"], document["event_id"]
+            seen = lanes.get(lane, Backlog(number, event))
+            lanes[lane] = Backlog(max(seen.highest, number), min(seen.oldest, event))
+        return lanes
+
+    async def waiting(self, lanes: Names[Lane]) -> dict[Lane, list[Delivery]]:
+        found = await self._documents.find({"lane": {"$in": [_lane_key(lane) for lane in lanes]}})
+        by_lane: dict[Lane, list[Delivery]] = defaultdict(list)
+        for document in found:
+            by_lane[_lane(document)].append(_from_document(document))
+        return {lane: sorted(of_lane, key=_order) for lane, of_lane in by_lane.items()}
+
+    async def lease(
+        self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
+    ) -> set[str]:
+        ids = [delivery.id for delivery in deliveries]
+        matched = await self._documents.update_many(
+            {"_id": {"$in": ids}, "lease_until": {"$gte": _NEVER, "$lte": now}},
+            {"$set": {"lease_by": holder, "lease_until": until}},
+        )
+        if matched == len(set(ids)):
+            return set(ids)
+        # A bulk write gives one sum: whose lease it is tells which ones it were (rule 3).
+        found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
+        return {document["_id"] for document in found}
+
+    async def delivered(self, deliveries: Sequence[Delivery]) -> None:
+        await self._documents.delete_many({"_id": {"$in": [d.id for d in deliveries]}})
+
+    async def failed(self, delivery: Delivery, holder: str) -> None:
+        outcome: dict[str, Any] = {"attempts": delivery.attempts, "last_error": delivery.last_error}
+        gone = {"lease_by": ""}
+        if delivery.state is DeliveryState.PENDING:
+            outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
+        else:
+            outcome |= {"given_up": True, "next_attempt_at": None}
+            gone |= {"lane": "", "partition": "", "lease_until": ""}
+        await self._documents.update_one(
+            {"_id": delivery.id, "lease_by": holder}, {"$set": outcome, "$unset": gone}
+        )
+
+    async def given_up(self, limit: int) -> list[Delivery]:
+        found = await self._documents.find({"given_up": True}, sort=[("_id", 1)], limit=limit)
+        return [_from_document(document) for document in found]
+
+    async def retry(self, ids: Names[str] | None, now: datetime) -> int:
+        query: dict[str, Any] = {"given_up": True}
+        if ids is not None:
+            query["_id"] = {"$in": list(ids)}
+        found = await self._documents.find(query, {"subscription": 1, "device": 1})
+        matched = 0
+        for start in range(0, len(found), 64):
+            batch = [_pending_again(document, now) for document in found[start : start + 64]]
+            matched += (await self._documents.bulk_write(batch))[0]
+        return matched
+
+
+def _pending_again(document: Document, now: datetime) -> UpdateOne:
+    lane = _lane(document)
+    return UpdateOne(
+        {"_id": document["_id"], "given_up": True},
+        {
+            "$set": {
+                "lane": _lane_key(lane),
+                "partition": partition_of(lane.device),
+                "attempts": 0,
+                "next_attempt_at": now,
+                "lease_until": _NEVER,
+            },
+            "$unset": {"given_up": ""},
+        },
+    )
+
+
+def _lane_key(lane: Lane) -> str:
+    return f"{lane.subscription}:{lane.device}"
+
+
+def _lane(document: Document) -> Lane:
+    return Lane(document["subscription"], document["device"])
+
+
+def _order(delivery: Delivery) -> tuple[int, str]:
+    return delivery.number, delivery.event_id
+
+
+def _to_document(delivery: Delivery) -> Document:
+    return {
+        "_id": delivery.id,
+        "lane": _lane_key(delivery.lane),
+        "partition": partition_of(delivery.lane.device),
+        "subscription": delivery.lane.subscription,
+        "device": delivery.lane.device,
+        "event_id": delivery.event_id,
+        "number": delivery.number,
+        "attempts": delivery.attempts,
+        "next_attempt_at": delivery.next_attempt_at,
+        "last_error": delivery.last_error,
+        "lease_until": _NEVER,
+    }
+
+
+def _from_document(document: Document) -> Delivery:
+    given_up = document.get("given_up", False)
+    return Delivery(
+        lane=_lane(document),
+        event_id=document["event_id"],
+        number=document["number"],
+        state=DeliveryState.GIVEN_UP if given_up else DeliveryState.PENDING,
+        attempts=document.get("attempts", 0),
+        next_attempt_at=document.get("next_attempt_at"),
+        last_error=document.get("last_error"),
+    )

@@ -1,0 +1,26 @@
+"""Collection `subscriptions`: who wants to hear of events, beside the one that the settings name.
+
+Owner: webhook. MDM_WEBHOOK_URL is the subscription `config`; it is not stored, so a changed setting
+takes effect at the next start.
+"""
+
+from shared.domain.subscription import CONFIG_SUBSCRIPTION, Subscription
+from shared.storage.mongo import Mongo
+
+NAME = "subscriptions"
+INDEXES = ()
+
+
+class MongoSubscriptions:
+    """Implements `shared.ports.Subscriptions`."""
+
+    def __init__(self, mongo: Mongo, configured_url: str | None) -> None:
+        self._documents = mongo.collection(NAME)
+        self._configured = (
+            [Subscription(CONFIG_SUBSCRIPTION, configured_url)] if configured_url else []
+        )
+
+    async def all(self) -> list[Subscription]:
+        found = await self._documents.find({"_id": {"$ne": CONFIG_SUBSCRIPTION}})
+        stored = [Subscription(document["_id"], document["url"]) for document in found]
+        return [*self._configured, *sorted(stored, key=lambda subscription: subscription.id)]
