@@ -1,0 +1,151 @@
+"""The contracts of `Journal`, `Writers` and `Members`, held by the fakes and by MongoDB."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.event import Event, Topic
+from shared.ports import Journal, Members, Writers
+from tests.contract.stores import STORES, open_store
+from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
+
+MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")
+PRIVATE = EnrollmentKey("E-1", device="E-1", enrollment_id="E-1")
+
+
+@dataclass
+class Ports:
+    journal: Journal
+    writers: Writers
+    members: Members
+
+
+@pytest.fixture(params=STORES)
+async def ports(request: pytest.FixtureRequest) -> AsyncIterator[Ports]:
+    if request.param == "fake":
+        yield Ports(FakeJournal(), FakeWriters(), FakeMembers())
+        return
+    from shared.storage import journal, schema
+    from shared.storage.members import MongoMembers
+    from shared.storage.writers import MongoWriters
+
+    async with open_store(request) as mongo:
+        await schema.ensure(mongo, journal.indexes(timedelta(days=30)))
+        yield Ports(journal.MongoJournal(mongo), MongoWriters(mongo), MongoMembers(mongo))
+
+
+def event(number: int, key: EnrollmentKey = MAC, *, at: int = 0, writer: str = "w1") -> Event:
+    return Event(
+        id=f"{writer}-{number}",
+        topic=Topic.CONNECT,
+        key=key,
+        created_at=at or 1_700_000_000_000_000_000 + number,
+        raw_payload=b"\x00<plist/>\xff",
+        writer=writer,
+        number=number,
+        status="Idle",
+    )
+
+
+async def test_an_event_is_read_back_as_it_was_appended(ports: Ports) -> None:
+    stored = replace(
+        event(1, ANNA), url_params={"a.b": "$x", "": "ü"}, command_uuid="c", status="Error"
+    )
+    other = replace(event(2, PRIVATE), topic=Topic.AUTHENTICATE, status=None)
+
+    assert await ports.journal.append([stored, other]) == [True, True]
+
+    assert await ports.journal.read([stored.id, other.id, "nobody"]) == {
+        stored.id: stored,
+        other.id: other,
+    }
+
+
+async def test_appending_an_event_again_keeps_one(ports: Ports) -> None:
+    await ports.journal.append([event(1)])
+
+    assert await ports.journal.append([event(1), event(2)]) == [True, True]
+
+    assert await ports.journal.of_writer("w1", 0, 10) == [event(1), event(2)]
+
+
+async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) -> None:
+    late, early = event(1, at=300), event(2, ANNA, at=100, writer="w2")
+    middle, outside = event(3, at=200), event(4, at=301)
+    stranger = event(5, PRIVATE, at=200)
+    await ports.journal.append([late, early, middle, outside, stranger])
+
+    assert await ports.journal.of_device("MAC", 100, 300) == [early, middle, late]
+
+
+async def test_events_of_a_writer_come_by_number_above_the_watermark(ports: Ports) -> None:
+    await ports.journal.append([event(9), event(2), event(3), event(4, writer="w2")])
+
+    assert await ports.journal.of_writer("w1", 2, 10) == [event(3), event(9)]
+    assert await ports.journal.of_writer("w1", 0, 2) == [event(2), event(3)]
+
+
+async def test_a_watermark_never_moves_back(ports: Ports) -> None:
+    await ports.writers.register("w1")
+    await ports.writers.beat("w1", 7)
+    await ports.writers.beat("w1", 5)
+    await ports.writers.advance("w1", 6)
+
+    [record] = await ports.writers.all()
+
+    assert (record.watermark, record.heartbeat) == (7, 2)
+
+
+async def test_registering_again_changes_nothing(ports: Ports) -> None:
+    await ports.writers.register("w1")
+    await ports.writers.beat("w1", 7)
+
+    await ports.writers.register("w1")
+
+    assert (await ports.writers.all())[0].watermark == 7
+
+
+async def test_writers_come_by_their_start(ports: Ports) -> None:
+    for writer in ("w2", "w1", "w3"):
+        await ports.writers.register(writer)
+
+    assert [record.id for record in await ports.writers.all()] == ["w1", "w2", "w3"]
+
+
+async def test_only_one_lease_of_what_was_read_succeeds(ports: Ports) -> None:
+    await ports.writers.register("w1")
+    [record] = await ports.writers.all()
+
+    assert await ports.writers.lease(record)
+    assert not await ports.writers.lease(record)
+
+
+async def test_a_writer_that_moved_is_not_leased(ports: Ports) -> None:
+    await ports.writers.register("w1")
+    [record] = await ports.writers.all()
+    await ports.writers.beat("w1", 1)
+
+    assert not await ports.writers.lease(record)
+
+
+async def test_a_heartbeat_makes_a_forgotten_record_anew(ports: Ports) -> None:
+    await ports.writers.register("w1")
+    await ports.writers.remove("w1")
+
+    await ports.writers.beat("w1", 3)
+
+    assert [(r.id, r.watermark) for r in await ports.writers.all()] == [("w1", 3)]
+
+
+async def test_members_are_counted_by_role(ports: Ports) -> None:
+    for _ in range(2):
+        await ports.members.beat("relay", "a")
+    await ports.members.beat("webhook", "b")
+
+    assert await ports.members.heartbeats("relay") == {"a": 2}
+    await ports.members.leave("relay", "a")
+    assert await ports.members.heartbeats("relay") == {}

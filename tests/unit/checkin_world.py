@@ -1,0 +1,181 @@
+"""A small world for tests of check-in: replicas that share one store, and devices that speak to them.
+
+A replica's cohort can be held at any of its steps, so that a test writes the interleaving it means.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from services.checkin.cohort import DeviceCohort
+from services.checkin.parts import Parts, Step
+from services.checkin.relay import Relay
+from services.checkin.seen import LastSeen
+from services.checkin.takeover import TakeOver
+from services.checkin.turns import Answer, DeviceRequest, Turn
+from services.checkin.writer import Writer
+from shared.apple.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
+from shared.apple.connect import Connect, Status
+from shared.domain.command import Command, Place
+from shared.domain.enrollment import EnrollmentKey, Inventory
+from shared.sharing import PartitionShare
+from shared.telemetry.metrics import Metrics
+from tests.fakes.clock import FakeClock, FakeIds
+from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
+from tests.fakes.queue import FakeCommandQueue
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of it goes on."""
+
+
+@dataclass
+class Barrier:
+    """Holds whoever comes to a step until the test lets go."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.released.wait()
+
+
+class World:
+    """What all replicas share."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.ids = FakeIds()
+        self.enrollments = FakeEnrollments()
+        self.journal = FakeJournal()
+        self.writers = FakeWriters()
+        self.queue = FakeCommandQueue()
+        self.publisher = FakePublisher()
+        self.members = FakeMembers()
+
+    async def replica(self) -> "Replica":
+        replica = Replica(self)
+        await replica.writer.register()
+        return replica
+
+    async def enqueue(
+        self, key: EnrollmentKey, uuid: str, *, generation: str | None = None
+    ) -> Place:
+        """Put a command into the queue of an enrollment, as the command API does."""
+        command = Command(f"hash-{uuid}", uuid, "DeviceInformation", f"plist-{uuid}".encode())
+        await self.queue.store([command], self.clock.now())
+        known = self.enrollments.records.get(key.device)
+        if generation is None and known is not None:
+            generation = known.generation
+        place = Place(
+            enrollment=key.id,
+            device=key.device,
+            command_uuid=uuid,
+            command_hash=command.hash,
+            request_type=command.request_type,
+            generation=generation,
+            order=self.ids.new(),
+            accepted_at=self.clock.now(),
+        )
+        await self.queue.insert([place])
+        return place
+
+
+class Replica:
+    """One check-in process."""
+
+    def __init__(self, world: World) -> None:
+        self.writer = Writer(
+            world.writers, world.journal, world.enrollments, world.clock, world.ids
+        )
+        self.metrics = Metrics()
+        self._at: dict[Step, Callable[[Sequence[Turn]], Awaitable[None]]] = {}
+        parts = Parts(
+            enrollments=world.enrollments,
+            journal=world.journal,
+            queue=world.queue,
+            publisher=world.publisher,
+            writer=self.writer,
+            clock=world.clock,
+            ids=world.ids,
+            metrics=self.metrics,
+            reached=self._reached,
+        )
+        self.seen = LastSeen(world.enrollments, world.clock)
+        self.cohort = DeviceCohort(parts, self.seen)
+        self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
+        self.relay = Relay(parts, self.share)
+        self.takeover = TakeOver(
+            world.writers, world.journal, world.enrollments, world.clock, self.metrics
+        )
+
+    async def _reached(self, step: Step, turns: Sequence[Turn]) -> None:
+        action = self._at.pop(step, None)
+        if action is not None:
+            await action(turns)
+
+    def hold(self, step: Step) -> Barrier:
+        """Hold the next cohort that comes to this step."""
+        barrier = Barrier()
+        self._at[step] = lambda _: barrier.wait()
+        return barrier
+
+    def kill(self, step: Step) -> None:
+        """End the next cohort that comes to this step, as a kill -9 of its process would."""
+
+        async def die(_: Sequence[Turn]) -> None:
+            raise Killed
+
+        self._at[step] = die
+
+    async def serve(self, *requests: DeviceRequest) -> list[Answer | Exception]:
+        return list(await self.cohort.handle(list(requests)))
+
+    async def relay_all(self) -> None:
+        await self.share.refresh()
+        await self.relay.relay_waiting()
+
+
+@dataclass
+class Device:
+    """A simulated device: builds its requests."""
+
+    udid: str = "MAC"
+    certificate: str = "certificate-1"
+    is_connected: bool = True
+
+    @property
+    def key(self) -> EnrollmentKey:
+        return EnrollmentKey(self.udid, device=self.udid, udid=self.udid)
+
+    def user(self, name: str) -> EnrollmentKey:
+        return EnrollmentKey(f"{self.udid}:{name}", device=self.udid, udid=self.udid, user=name)
+
+    def says(self, message: CheckinMessage | Connect) -> DeviceRequest:
+        return DeviceRequest(message, self.certificate, b"<plist/>", None, self._is_connected)
+
+    async def _is_connected(self) -> bool:
+        await asyncio.sleep(0)
+        return self.is_connected
+
+    def authenticate(self) -> DeviceRequest:
+        return self.says(Authenticate(self.key, "", Inventory(serial_number=f"S-{self.udid}")))
+
+    def token_update(self, key: EnrollmentKey | None = None, token: bytes = b"t") -> DeviceRequest:
+        return self.says(TokenUpdate(key or self.key, "topic", token, "magic"))
+
+    def check_out(self) -> DeviceRequest:
+        return self.says(CheckOut(self.key))
+
+    def idle(self, key: EnrollmentKey | None = None) -> DeviceRequest:
+        return self.says(Connect(key or self.key, Status.IDLE))
+
+    def reports(self, status: Status, uuid: str, key: EnrollmentKey | None = None) -> DeviceRequest:
+        return self.says(Connect(key or self.key, status, uuid))
+
+    async def enroll(self, replica: Replica) -> None:
+        for request in (self.authenticate(), self.token_update()):
+            [answer] = await replica.serve(request)
+            assert answer == Answer(), answer
