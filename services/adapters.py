@@ -1,11 +1,17 @@
 """The concrete parts that services are built on: one store, one broker, real time.
 
-Opened by `services.__main__` before anything is built and closed after everything has drained.
+`PartsOfProcess` opens them by the settings, and closes them after everything has drained: the
+broker first, the store last, since what drains still writes.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from services.alone import Alone, locked_folder
+from shared.clock import SystemClock, SystemIds
 from shared.ports import (
     Clock,
     EventPublisher,
@@ -14,8 +20,14 @@ from shared.ports import (
     PushWishes,
     WishConsumer,
 )
+from shared.settings import ServiceSettings
+from shared.storage.members import MongoMembers
 from shared.storage.mongo import Mongo
 from shared.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from shared.messaging.local import LocalBroker
+    from shared.messaging.rabbit import RabbitBroker
 
 
 class Broker(Protocol):
@@ -28,7 +40,10 @@ class Broker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """What `services.<name>.app.build` gets; tests fill it with fakes of the ports."""
+    """What `services.<name>.app.build` gets; tests fill it with fakes of the ports.
+
+    `is_alone`: the broker is in this process, so that no other process may work on this store.
+    """
 
     mongo: Mongo
     broker: Broker
@@ -40,4 +55,99 @@ class Adapters:
     ids: Ids
     metrics: Metrics
     is_alone: bool = False
-    """In-process broker: no other process serves this store, so every earlier writer is dead."""
+
+
+class PartsOfProcess:
+    """Opens the adapters of one process, watches those that can end by themselves, closes all."""
+
+    def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = SystemClock()
+        self._ids = SystemIds()
+        self._stack = AsyncExitStack()
+        self._watched: list[Callable[[], Awaitable[None]]] = []
+        self._opened: Adapters | None = None
+
+    async def open(self) -> Adapters:
+        """Misconfigured: they cannot be used; Unavailable: not now, so call again."""
+        if self._opened is None:
+            try:
+                self._opened = await self._open()
+            except BaseException:
+                await self.close()
+                raise
+        return self._opened
+
+    async def _open(self) -> Adapters:
+        settings = self._settings
+        is_alone = settings.amqp_url is None
+        if is_alone or settings.mongodb_url is None:
+            self._stack.enter_context(locked_folder(settings.data_dir))
+        url = await self._store_url()
+        mongo = Mongo(url, driver=settings.mongo_driver)
+        self._stack.push_async_callback(mongo.close)
+        if is_alone:
+            alone = Alone(MongoMembers(mongo), self._clock, self._ids.new())
+            await alone.enter()
+            self._stack.push_async_callback(alone.leave)
+            self._watched.append(alone.watch)
+        broker = await self._broker()
+        return Adapters(
+            mongo=mongo,
+            broker=broker,
+            publisher=broker,
+            partitions=broker,
+            wishes=broker,
+            wish_consumer=broker,
+            clock=self._clock,
+            ids=self._ids,
+            metrics=self._metrics,
+            is_alone=is_alone,
+        )
+
+    async def _store_url(self) -> str:
+        if self._settings.mongodb_url is not None:
+            return self._settings.mongodb_url.get_secret_value()
+        from shared.storage.embedded import EmbeddedStore
+
+        store = EmbeddedStore(self._settings.data_dir)
+        url = await store.start()
+        self._stack.push_async_callback(store.stop)
+        self._watched.append(store.watch)
+        return url
+
+    async def _broker(self) -> "RabbitBroker | LocalBroker":
+        url = self._settings.amqp_url
+        broker = _local() if url is None else _rabbit(url.get_secret_value(), self._clock)
+        await broker.start()
+        self._stack.push_async_callback(broker.close)
+        return broker
+
+    async def watch(self) -> None:
+        """Until cancelled; raises when a part has ended by itself."""
+        async with asyncio.TaskGroup() as tasks:
+            for watch in self._watched:
+                tasks.create_task(_run(watch))
+
+    async def close(self) -> None:
+        """May be called twice."""
+        self._watched.clear()
+        self._opened = None
+        await self._stack.aclose()
+
+
+async def _run(watch: Callable[[], Awaitable[None]]) -> None:
+    await watch()
+
+
+def _local() -> "LocalBroker":
+    from shared.messaging.local import LocalBroker
+
+    return LocalBroker()
+
+
+def _rabbit(url: str, clock: Clock) -> "RabbitBroker":
+    from shared.messaging.rabbit import RabbitBroker
+
+    return RabbitBroker(url, clock)

@@ -143,6 +143,9 @@ class Metrics:
             "When the push certificate of a topic expires; topics are those configured",
             "topic",
         )
+        self.push_topics_stopped = self._gauge(
+            "push_topics_stopped", "Push topics whose certificates APNs refuses"
+        )
         self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:

@@ -1,0 +1,128 @@
+"""`python -m services NAME`: reads settings, and runs one service, or all, or a small command.
+
+Exit codes: 0 ended when told to, 2 a setting or an argument cannot be used (one line says which),
+1 something else failed.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+from prometheus_client import disable_created_metrics
+
+from services.programs import SETTINGS, ServicesProgram
+from shared.domain.errors import MdmError, Misconfigured
+from shared.settings import AllSettings, ServiceSettings, load, warnings_about
+from shared.telemetry import logs
+from shared.telemetry.metrics import Metrics
+from shared.web.listener import check_tls
+from shared.web.server import Server, tls_of
+from shared.web.version import VERSION
+
+log = structlog.get_logger()
+
+COMMAND_DEADLINE = timedelta(minutes=1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m services", description="MacroMDM")
+    top.add_argument("--version", action="version", version=f"MacroMDM {VERSION}")
+    names = top.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name in SETTINGS:
+        what = "the four services in one process" if name == "all" else f"the service {name}"
+        service = names.add_parser(name, help=f"run {what}")
+        service.add_argument("--version", action="version", version=f"MacroMDM {VERSION}")
+        service.add_argument(
+            "--check-config", action="store_true", help="check the settings and exit: 0 or 2"
+        )
+    identity = names.add_parser("identity", help="make a device identity, for simulators and tests")
+    identity.add_argument(
+        "--name", required=True, dest="identity", help="common name, and the name of the files"
+    )
+    identity.add_argument("--out", required=True, type=Path, help="folder for key and certificate")
+    deliveries = names.add_parser("deliveries", help="events that were given up on")
+    deliveries.add_argument("action", choices=["list", "retry"])
+    deliveries.add_argument("ids", nargs="*", help="retry only these deliveries")
+    return top
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the command line; returns the exit code."""
+    given = parser().parse_args(arguments)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
+    try:
+        if given.name in SETTINGS:
+            return _serve(given.name, environ, only_check=given.check_config)
+        return _small_command(given, environ)
+    except (MdmError, ExceptionGroup) as exc:
+        error = _first(exc, Misconfigured) or _first(exc, MdmError)
+        if error is None:
+            raise
+        sys.stderr.write(f"macromdm: {error}\n")
+        return 2 if isinstance(error, Misconfigured) else 1
+
+
+def _serve(name: str, environ: Mapping[str, str], *, only_check: bool) -> int:
+    settings = load(SETTINGS[name], environ)
+    logs.configure(settings.log_format)
+    for warning in warnings_about(settings, environ):
+        log.warning("setting", problem=warning)
+    if only_check:
+        check_tls(tls_of(settings))
+        sys.stdout.write("the settings can be used\n")
+        return 0
+    _run(_server(name, settings))
+    return 0
+
+
+def _server(name: str, settings: ServiceSettings) -> Coroutine[Any, Any, None]:
+    metrics = Metrics().with_process()
+    if isinstance(settings, AllSettings):
+        from services import all_in_one
+
+        return all_in_one.run(settings, metrics)
+    return _one(name, settings, metrics)
+
+
+async def _one(name: str, settings: ServiceSettings, metrics: Metrics) -> None:
+    server = Server(ServicesProgram([name], settings, metrics), settings, metrics)
+    log.info("listening", service=name, address=str(settings.http), ops=str(settings.ops_http))
+    await server.run()
+
+
+def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from services import small_commands
+
+    settings = load(AllSettings, environ)
+    logs.configure(settings.log_format)
+    if given.name == "identity":
+        work = small_commands.identity(settings, given.identity, given.out)
+    else:
+        work = small_commands.deliveries(settings, given.action, given.ids)
+    _run(asyncio.wait_for(work, COMMAND_DEADLINE.total_seconds()))
+    return 0
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def _first(error: BaseException, kind: type[MdmError]) -> BaseException | None:
+    """The first error of a kind in what task groups nest."""
+    if isinstance(error, BaseExceptionGroup):
+        found = (_first(each, kind) for each in error.exceptions)
+        return next((each for each in found if each is not None), None)
+    return error if isinstance(error, kind) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

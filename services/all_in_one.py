@@ -1,0 +1,97 @@
+"""`python -m services all`: the four services in one process, on one port, with one OpenAPI document.
+
+What no setting gives is made here: the API key on the first start, the embedded store, the
+in-process broker. The port opens when everything can serve, and only then is said where.
+"""
+
+import contextlib
+import os
+import secrets
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from services.programs import ALL_SERVICES, ServicesProgram
+from shared.domain.errors import Misconfigured
+from shared.settings import AllSettings
+from shared.telemetry.metrics import Metrics
+from shared.web.server import Opening, Server
+
+KEY_FILE = "api-key"
+
+
+async def run(settings: AllSettings, metrics: Metrics) -> None:
+    """Serve until a signal comes."""
+    is_kept = settings.api_key is None
+    settings = with_api_key(settings)
+
+    def greet() -> None:
+        # The key itself goes to a person, never into a log file.
+        lines = greeting(settings, key_is_kept=is_kept, shows_key=sys.stdout.isatty())
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    opening = Opening(when_ready=True, on_open=greet)
+    server = Server(ServicesProgram(ALL_SERVICES, settings, metrics), settings, metrics, opening)
+    await server.run()
+
+
+def with_api_key(settings: AllSettings) -> AllSettings:
+    """The settings with an API key: the one given, else the one in the data folder, else a new one."""
+    if settings.api_key is not None:
+        return settings
+    return settings.model_copy(update={"api_key": SecretStr(_kept_key(settings.data_dir))})
+
+
+def _kept_key(folder: Path) -> str:
+    path = folder / KEY_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.exists():
+            return path.read_text().strip()
+        key = secrets.token_hex(32)
+        # Whole or not at all, never readable by others, and never in the place of another's.
+        draft = path.with_name(f"{KEY_FILE}.{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(key + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+        return path.read_text().strip()
+    except OSError as exc:
+        raise Misconfigured(f"MDM_DATA_DIR: cannot use {folder}: {exc.strerror}") from None
+
+
+def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:
+    """What a newcomer wants to know once the port is open."""
+    scheme = "https" if settings.tls_cert else "http"
+    where = f"in {settings.data_dir / KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
+    lines = [
+        f"MacroMDM listens on  {scheme}://{settings.http.reachable} (API described at /docs)",
+        f"Devices reach it at  {settings.public_url}",
+        f"API user and key     micromdm, {where}",
+        f"Events go to         {_webhook(settings)}",
+        f"Data folder          {settings.data_dir.resolve()}",
+        f"Health and metrics   http://{settings.ops_http.reachable}/readyz and /metrics",
+    ]
+    if key_is_kept and shows_key:
+        lines.insert(3, f"                     {settings.api_keys[0].get_secret_value()}")
+    return lines
+
+
+def _webhook(settings: AllSettings) -> str:
+    if settings.webhook_url is None:
+        return "nowhere yet: set MDM_WEBHOOK_URL=https://your.receiver/path and start again"
+    return without_credentials(settings.webhook_url.get_secret_value())
+
+
+def without_credentials(url: str) -> str:
+    """A URL that may be shown: user, password and query may hold secrets."""
+    parts = urlsplit(url)
+    query = "..." if parts.query else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))

@@ -1,0 +1,106 @@
+"""More than one process on an in-process broker is refused: each would keep its events to itself.
+
+On one machine a lock on the data folder tells at once, and frees itself however a process ends. On
+a shared MongoDB, where another process may run elsewhere, heartbeats tell: whose count moves while
+we look is alive.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from shared.domain.errors import Misconfigured, StoreUnavailable
+from shared.ports import Clock, Members
+
+log = structlog.get_logger()
+
+ROLE = "local-broker"
+LOCK_FILE = "lock"
+BEAT = timedelta(seconds=1)
+LOOK = timedelta(seconds=3)
+
+_REFUSED = (
+    "MDM_AMQP_URL: is not set, and another process works on this store; one process only can run "
+    "with the in-process broker, so end the other one or give all of them RabbitMQ"
+)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a data folder; Misconfigured when another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise Misconfigured(f"MDM_DATA_DIR: cannot use {folder}: {exc.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Misconfigured(
+            f"MDM_DATA_DIR: another process uses {folder}; end it, or give another folder"
+        ) from None
+    finally:
+        os.close(handle)
+
+
+class Alone:
+    """Makes sure that no other process works on this store while this one does."""
+
+    def __init__(self, members: Members, clock: Clock, me: str) -> None:
+        self._members = members
+        self._clock = clock
+        self._me = me
+        self._seen: dict[str, int] = {}
+
+    async def enter(self) -> None:
+        """Misconfigured: another process is alive here."""
+        await self._members.beat(ROLE, self._me)
+        before = await self._others()
+        if not before:
+            return
+        log.info("another_process_was_here", waits_seconds=LOOK.total_seconds())
+        await self._clock.sleep(LOOK)
+        # Two that start at once must not both find that the other stands still.
+        await self._members.beat(ROLE, self._me)
+        after = await self._others()
+        if _moved(before, after):
+            await self._members.leave(ROLE, self._me)
+            raise Misconfigured(_REFUSED)
+        for member in before:
+            await self._members.leave(ROLE, member)
+
+    async def watch(self) -> None:
+        """Say that we are here, until cancelled; raises when another process came meanwhile."""
+        while True:
+            try:
+                await self._members.beat(ROLE, self._me)
+                now = await self._others()
+            except StoreUnavailable:
+                now = self._seen
+            if _moved(self._seen, now):
+                raise Misconfigured(_REFUSED)
+            self._seen = now
+            await self._clock.sleep(BEAT)
+
+    async def leave(self) -> None:
+        """Let the next process start at once."""
+        try:
+            async with asyncio.timeout(BEAT.total_seconds()):
+                await self._members.leave(ROLE, self._me)
+        except (StoreUnavailable, TimeoutError):
+            return  # the next one waits for our count to stand still
+
+    async def _others(self) -> dict[str, int]:
+        found = await self._members.heartbeats(ROLE)
+        return {member: count for member, count in found.items() if member != self._me}
+
+
+def _moved(before: dict[str, int], after: dict[str, int]) -> bool:
+    return any(count != before.get(member, count) for member, count in after.items())

@@ -1,0 +1,52 @@
+"""What `shared.web.server` runs: the services that a command line names, on one set of adapters."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from services.adapters import PartsOfProcess
+from shared.settings import (
+    AllSettings,
+    CheckinSettings,
+    CommandsSettings,
+    PushSettings,
+    ServiceSettings,
+    WebhookSettings,
+)
+from shared.telemetry.metrics import Metrics
+from shared.web.service import Service
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "all": AllSettings,
+    "checkin": CheckinSettings,
+    "commands": CommandsSettings,
+    "push": PushSettings,
+    "webhook": WebhookSettings,
+}
+
+# The consumer of events comes first: with the in-process broker they are handed over in memory.
+ALL_SERVICES = ("webhook", "push", "commands", "checkin")
+
+
+class ServicesProgram:
+    """Builds the services named, each once, whatever has to be tried again."""
+
+    def __init__(self, names: Sequence[str], settings: ServiceSettings, metrics: Metrics) -> None:
+        self._names = names
+        self._settings = settings
+        self._parts = PartsOfProcess(settings, metrics)
+        self._built: dict[str, Service] = {}
+
+    async def build(self) -> Sequence[Service]:
+        adapters = await self._parts.open()
+        for name in self._names:
+            if name not in self._built:
+                # Imported only here: a process holds no more code than its own service needs.
+                app = import_module(f"services.{name}.app")
+                self._built[name] = await app.build(self._settings, adapters)
+        return list(self._built.values())
+
+    async def watch(self) -> None:
+        await self._parts.watch()
+
+    async def close(self) -> None:
+        await self._parts.close()

@@ -1,0 +1,58 @@
+"""Commands that do one thing to the store and end, beside a running server or without one.
+
+The store is MDM_MONGODB_URL, else the embedded one that runs on the data folder, else the embedded
+one started for as long as the command takes.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from shared.clock import SystemClock
+from shared.settings import AllSettings
+from shared.storage.embedded import EmbeddedStore, running_url
+from shared.storage.mongo import Mongo
+
+
+@asynccontextmanager
+async def opened_store(settings: AllSettings) -> AsyncIterator[Mongo]:
+    """The store, closed again (and ended, where we started it)."""
+    own: EmbeddedStore | None = None
+    if settings.mongodb_url is not None:
+        url = settings.mongodb_url.get_secret_value()
+    elif (running := running_url(settings.data_dir)) is not None:
+        url = running
+    else:
+        own = EmbeddedStore(settings.data_dir)
+        url = await own.start()
+    mongo = Mongo(url, driver=settings.mongo_driver)
+    try:
+        yield mongo
+    finally:
+        await mongo.close()
+        if own is not None:
+            await own.stop()
+
+
+async def identity(settings: AllSettings, name: str, out: Path) -> None:
+    """Key and certificate of a device identity from our CA, as files."""
+    from services.identity_command import write_identity
+    from shared.storage.authority import MongoAuthorityStore
+
+    async with opened_store(settings) as mongo:
+        for path in await write_identity(name, out, MongoAuthorityStore(mongo), SystemClock()):
+            sys.stdout.write(f"{path}\n")
+
+
+async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> None:
+    """Show the deliveries that were given up on, or make them pending again."""
+    from services.webhook import deliveries_command
+    from shared.storage.deliveries import MongoDeliveries
+
+    async with opened_store(settings) as mongo:
+        store = MongoDeliveries(mongo)
+        if action == "list":
+            await deliveries_command.list_given_up(store, sys.stdout)
+        else:
+            await deliveries_command.retry(store, ids or None, SystemClock().now(), sys.stdout)
