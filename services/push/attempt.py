@@ -1,0 +1,105 @@
+"""One push to one enrollment, until its outcome is known.
+
+Promises: what may work in a moment is tried again, on another connection, a bounded number of times
+with jitter; what APNs says of a token counts only if it is the token we still hold, and a 410 only if
+the device did not send the token anew since.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from services.push.answers import Accepted, Outcome, Retry, TokenDead, TopicRefused
+from services.push.apns import Push
+from services.push.topics import Topics
+from shared.domain.enrollment import Enrollment, PushTarget
+from shared.ports import Clock, Enrollments
+
+log = structlog.get_logger()
+
+PAUSES = (timedelta(milliseconds=500), timedelta(seconds=1), timedelta(seconds=2))
+"""Between the tries of one push, each times 0.5 to 1.5."""
+
+URGENT_PAUSES = PAUSES[:1]
+"""The same while an API client waits."""
+
+EXPIRES_AFTER = timedelta(days=7)
+"""How long APNs keeps a push for a device that sleeps or is off."""
+
+
+class PushSender(Protocol):
+    async def push(self, push: Push) -> Outcome: ...
+
+
+class Attempts:
+    """Pushes to enrollments whose target is known."""
+
+    def __init__(
+        self,
+        apns: PushSender,
+        enrollments: Enrollments,
+        topics: Topics,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self._apns = apns
+        self._enrollments = enrollments
+        self._topics = topics
+        self._clock = clock
+        self.random = random
+
+    async def push(self, enrollment: Enrollment, target: PushTarget) -> Outcome:
+        """The push of a wish or of the sweep."""
+        if target.dead:
+            return TokenDead("the push token is dead", None)
+        problem = self._topics.problem(target.topic)
+        if problem is not None:
+            return problem
+        expires_at = self._clock.now() + EXPIRES_AFTER
+        return await self._decided(enrollment, target, expires_at, PAUSES)
+
+    async def push_urgently(
+        self, enrollment: Enrollment, target: PushTarget, expires_at: datetime | None
+    ) -> Outcome:
+        """The push of an API client, who wants to hear what APNs says now."""
+        problem = self._topics.problem(target.topic, urgent=True)
+        if problem is not None:
+            return problem
+        expires_at = expires_at or self._clock.now() + EXPIRES_AFTER
+        return await self._decided(enrollment, target, expires_at, URGENT_PAUSES)
+
+    async def _decided(
+        self,
+        enrollment: Enrollment,
+        target: PushTarget,
+        expires_at: datetime,
+        pauses: Sequence[timedelta],
+    ) -> Outcome:
+        push = Push(target.topic, target.token, target.magic, expires_at)
+        outcome = await self._apns.push(push)
+        for pause in pauses:
+            if not isinstance(outcome, Retry):
+                break
+            await self._clock.sleep(pause * (0.5 + self.random()))
+            outcome = await self._apns.push(push)
+        if isinstance(outcome, TokenDead):
+            return await self._bury(enrollment, target, outcome)
+        if isinstance(outcome, TopicRefused):
+            self._topics.stop(target.topic, outcome.reason)
+        elif isinstance(outcome, Accepted):
+            self._topics.works(target.topic)
+        return outcome
+
+    async def _bury(
+        self, enrollment: Enrollment, target: PushTarget, verdict: TokenDead
+    ) -> Outcome:
+        updated = enrollment.token_updated_at
+        if verdict.since is not None and updated is not None and updated >= verdict.since:
+            # APNs speaks of the time before the device registered anew.
+            return verdict
+        if await self._enrollments.token_is_dead(enrollment.id, target.token):
+            log.info("push_token_dead", enrollment=enrollment.id, reason=verdict.reason)
+            return verdict
+        return Retry("the push token was replaced meanwhile")

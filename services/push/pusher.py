@@ -1,0 +1,201 @@
+"""Wishes for pushes: collapsed per enrollment, bounded, each to an end that is known and stored.
+
+Promises: a wish returns once a push that began after it was taken by APNs or is recorded for the
+sweep, or once another wish, not yet returned, carries that promise for it; one enrollment is pushed at
+most once a second, however many wishes come; a failed push of one never holds up another.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.push.answers import Accepted, BackOff, Outcome, Retry, TokenDead
+from services.push.attempt import Attempts
+from services.push.schedule import record_of
+from services.push.topics import NoCertificate
+from shared.batching import Cohorts
+from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
+from shared.domain.errors import MdmError
+from shared.ports import Clock, Enrollments, Pushes, PushRecord
+from shared.telemetry.metrics import Metrics, PushOutcome
+
+log = structlog.get_logger()
+
+AT_ONCE = 200
+"""Pushes under way; APNs itself is limited to 100 streams for each topic."""
+
+QUIET = timedelta(seconds=1)
+"""After a push, further wishes of that enrollment gather for so long."""
+
+BATCH = 32
+"""Reads and writes that go to the store together."""
+
+OVER = frozenset({EnrollmentStatus.CHECKED_OUT, EnrollmentStatus.REMOVED})
+KEPT_LINES = 1000
+
+
+@dataclass(slots=True)
+class _Line:
+    """The pushes of one enrollment, one after the other."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_promised: bool = False
+    """Somebody waits for a push that has not begun yet."""
+    earlier: PushRecord | None = None
+    """The record whose backoff that push goes on from; None: a wish asked for it, or asked too."""
+    quiet_until: float = 0.0
+
+
+class Pusher:
+    """Turns wishes into pushes and records how they ended."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        enrollments: Enrollments,
+        pushes: Pushes,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._attempts = attempts
+        self._enrollments = enrollments
+        self._pushes = pushes
+        self._clock = clock
+        self._metrics = metrics
+        self._loads: Cohorts[str, Enrollment | None] = Cohorts(self._load, BATCH, in_flight=1)
+        self._records: Cohorts[PushRecord, None] = Cohorts(self._store, BATCH, in_flight=1)
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._lines: dict[str, _Line] = {}
+        self._prune_at = KEPT_LINES
+
+    @property
+    def lines_kept(self) -> int:
+        """Enrollments that are remembered because of a push under way or just done."""
+        return len(self._lines)
+
+    async def wishes(self, enrollments: Collection[str]) -> None:
+        """Push these enrollments, now. Raises Unavailable when a push could not be recorded."""
+        await self._all([(enrollment, None) for enrollment in set(enrollments)])
+
+    async def again(self, records: Sequence[PushRecord]) -> None:
+        """Push devices that stayed silent; the backoff of each goes on from its record."""
+        idle = [record for record in records if not self._is_under_way(record.enrollment)]
+        await self._all([(record.enrollment, record) for record in idle])
+
+    async def push_now(
+        self, enrollment: Enrollment, target: PushTarget, expires_at: datetime | None
+    ) -> Outcome:
+        """A push that an API client asked for, whatever wishes there are."""
+        tried_at = self._clock.now()
+        outcome = await self._attempts.push_urgently(enrollment, target, expires_at)
+        self._count(outcome)
+        if isinstance(outcome, Accepted):
+            await self._records.submit(self._record(outcome, enrollment.id, None, tried_at))
+        return outcome
+
+    async def drain(self) -> None:
+        """Wait for the store's reads and writes under way."""
+        await self._loads.drain()
+        await self._records.drain()
+
+    async def _all(self, wanted: Sequence[tuple[str, PushRecord | None]]) -> None:
+        errors: list[MdmError] = []
+
+        async def one(enrollment: str, earlier: PushRecord | None) -> None:
+            try:
+                await self._in_turn(enrollment, earlier)
+            except MdmError as exc:
+                errors.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            for enrollment, earlier in wanted:
+                group.create_task(one(enrollment, earlier))
+        if errors:
+            raise errors[0]
+
+    async def _in_turn(self, enrollment: str, earlier: PushRecord | None) -> None:
+        line = self._line(enrollment)
+        if line.is_promised:
+            line.earlier = line.earlier if earlier is not None else None
+            return
+        line.is_promised = True
+        line.earlier = earlier
+        try:
+            async with line.turn:
+                quiet = line.quiet_until - self._clock.monotonic()
+                if quiet > 0:
+                    await self._clock.sleep(timedelta(seconds=quiet))
+                async with self._at_once:
+                    line.is_promised = False
+                    await self._push(enrollment, line.earlier)
+                line.quiet_until = self._clock.monotonic() + QUIET.total_seconds()
+        except BaseException:
+            line.is_promised = False
+            raise
+
+    async def _push(self, enrollment: str, earlier: PushRecord | None) -> None:
+        tried_at = self._clock.now()
+        found = await self._loads.submit(enrollment)
+        if found is not None and found.status in OVER:
+            if earlier is not None:
+                await self._pushes.forget([earlier])
+            return
+        outcome = None
+        if found is not None and found.push is not None:
+            outcome = await self._attempts.push(found, found.push)
+            self._count(outcome)
+        await self._records.submit(self._record(outcome, enrollment, earlier, tried_at))
+
+    def _record(
+        self,
+        outcome: Outcome | None,
+        enrollment: str,
+        earlier: PushRecord | None,
+        tried_at: datetime,
+    ) -> PushRecord:
+        return record_of(
+            outcome, enrollment, earlier, tried_at=tried_at, random=self._attempts.random
+        )
+
+    def _is_under_way(self, enrollment: str) -> bool:
+        line = self._lines.get(enrollment)
+        return line is not None and (line.is_promised or line.turn.locked())
+
+    def _line(self, enrollment: str) -> _Line:
+        if len(self._lines) >= self._prune_at:
+            now = self._clock.monotonic()
+            for name, line in list(self._lines.items()):
+                if not self._is_under_way(name) and line.quiet_until <= now:
+                    del self._lines[name]
+            self._prune_at = max(KEPT_LINES, 2 * len(self._lines))
+        return self._lines.setdefault(enrollment, _Line())
+
+    async def _load(self, ids: list[str]) -> Sequence[Enrollment | None]:
+        found = await self._enrollments.load(ids)
+        return [found.get(enrollment) for enrollment in ids]
+
+    async def _store(self, records: list[PushRecord]) -> Sequence[None]:
+        await self._pushes.record(list({r.enrollment: r for r in records}.values()))
+        return [None] * len(records)
+
+    def _count(self, outcome: Outcome) -> None:
+        self._metrics.pushes.labels(_metric(outcome)).inc()
+
+
+def _metric(outcome: Outcome) -> PushOutcome:
+    match outcome:
+        case Accepted():
+            return PushOutcome.SENT
+        case TokenDead():
+            return PushOutcome.DEAD_TOKEN
+        case BackOff():
+            return PushOutcome.THROTTLED
+        case Retry():
+            return PushOutcome.FAILED
+        case NoCertificate():
+            return PushOutcome.NO_CERTIFICATE
+        case _:
+            return PushOutcome.REFUSED

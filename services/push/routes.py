@@ -1,0 +1,155 @@
+"""GET /push/{udid} and POST /v1/push/{udid}: push now, and say what APNs said.
+
+Promises: MicroMDM's answer on success; else, in this order: 404 unknown, 409 not to be pushed (or an
+ambiguous id), 503 no push certificate for its topic, 502 what APNs said.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, Field
+
+from services.push.answers import Accepted, TopicRefused
+from services.push.pusher import Pusher
+from services.push.topics import NoCertificate
+from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
+from shared.domain.errors import (
+    BadRequest,
+    Conflict,
+    Fault,
+    NotFound,
+    Unavailable,
+    UpstreamFailed,
+)
+from shared.ports import Enrollments
+from shared.web.answers import JsonAnswer
+from shared.web.basic_auth import BasicAuth
+
+TAG = {"name": "push", "description": "Wake a device, so that it asks for its commands."}
+
+LATEST = 253_402_300_799
+"""The last second of the year 9999."""
+
+
+class Pushed(BaseModel):
+    """APNs took the push."""
+
+    status: Literal["success"] = Field(examples=["success"])
+    push_notification_id: str = Field(
+        description="The apns-id that APNs gave to the push.",
+        examples=["6F0D7C2E-6C0B-4D1B-9E1C-0C7F1B1D9A55"],
+    )
+
+
+class Problem(BaseModel):
+    """What went wrong: `error` for people, the members of RFC 9457 for programs."""
+
+    error: str
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def _example(status: int, title: str, error: str) -> dict[str, Any]:
+    return {
+        "model": Problem,
+        "description": title,
+        "content": {
+            "application/json": {
+                "example": {
+                    "error": error,
+                    "type": f"urn:macromdm:problem:{title.lower().replace(' ', '-')}",
+                    "title": title,
+                    "status": status,
+                    "detail": error,
+                }
+            }
+        },
+    }
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: _example(400, "Bad Request", "expiration: expected seconds since 1970, or nothing"),
+    401: _example(401, "Unauthorized", "Unauthorized"),
+    404: _example(404, "Not Found", "no device 9F0C1D6E is known"),
+    409: _example(409, "Conflict", "the device is not enrolled"),
+    502: _example(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
+    503: _example(503, "Service Unavailable", "no push certificate for this topic"),
+}
+
+
+class PushRoutes:
+    """Makes the router; every route needs the API key."""
+
+    def __init__(self, enrollments: Enrollments, pusher: Pusher, auth: BasicAuth) -> None:
+        self._enrollments = enrollments
+        self._pusher = pusher
+        self.router = APIRouter(tags=["push"], dependencies=[Depends(auth)])
+        for method, path in (("GET", "/push/{udid}"), ("POST", "/v1/push/{udid}")):
+            self.router.add_api_route(
+                path,
+                self.push,
+                methods=[method],
+                response_model=Pushed,
+                responses=ERRORS,
+                summary="Push a device now",
+                operation_id=f"push_{method.lower()}",
+            )
+
+    async def push(
+        self,
+        udid: Annotated[
+            str,
+            Path(description="UDID, EnrollmentID, UserID, serial number or enrollment id."),
+        ],
+        expiration: Annotated[
+            str | None,
+            Query(
+                description="Until when APNs keeps the push for a device that is off: seconds "
+                "since 1970 (0: not at all). Default: 7 days from now.",
+                examples=["1767225600"],
+            ),
+        ] = None,
+    ) -> JsonAnswer:
+        """Asks APNs to wake the device, whether or not a command waits for it."""
+        expires_at = _expires_at(expiration)
+        enrollment = await self._find(udid)
+        target = _target(enrollment)
+        outcome = await self._pusher.push_now(enrollment, target, expires_at)
+        match outcome:
+            case Accepted(apns_id):
+                return JsonAnswer({"status": "success", "push_notification_id": apns_id})
+            case NoCertificate(reason):
+                raise Unavailable(reason)
+            case TopicRefused(reason):
+                raise UpstreamFailed(f"APNs refuses our certificate for this topic: {reason}")
+            case _:
+                raise UpstreamFailed(f"APNs did not take the push: {outcome.reason}")
+
+    async def _find(self, name: str) -> Enrollment:
+        matches = (await self._enrollments.find([name])).get(name, [])
+        if not matches:
+            raise NotFound(f"no device {name[:100]} is known")
+        if len(matches) > 1:
+            ids = ", ".join(sorted(match.id for match in matches)[:10])
+            raise Conflict(f"{name[:100]} names more than one enrollment: {ids}")
+        return matches[0]
+
+
+def _expires_at(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) > LATEST:
+        expected = "expected seconds since 1970, or nothing"
+        raise BadRequest(f"expiration: {expected}", [Fault("expiration", expected)])
+    return datetime.fromtimestamp(int(text), UTC)
+
+
+def _target(enrollment: Enrollment) -> PushTarget:
+    if enrollment.status is not EnrollmentStatus.ENROLLED:
+        raise Conflict("the device is not enrolled")
+    if enrollment.push is None or not enrollment.push.token:
+        raise Conflict("the device has not sent a push token yet")
+    return enrollment.push

@@ -1,0 +1,206 @@
+"""The sweep: finds who should have been pushed and was not, and who stays silent.
+
+Promises: a command whose process died between its 201 and the wish is pushed within 10 s; a device
+with open commands is pushed again, less and less often, until its queue is empty; a restart goes on
+where the last process stopped; among replicas each partition is swept by one, and where two do for a
+moment, a device is pushed once too often and nothing else happens.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from services.push.pusher import Pusher
+from shared.domain.command import Place
+from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
+from shared.domain.errors import Unavailable
+from shared.ports import Clock, CommandQueue, Pushes, PushRecord
+
+log = structlog.get_logger()
+
+INTERVAL = timedelta(seconds=5)
+HEARTBEAT = timedelta(seconds=1)
+
+LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1))
+"""How long after its acceptance a place is looked at: once soon, and once when even the slowest
+insert has ended and clocks that differ a little do not matter."""
+
+FIRST_LOOK_BACK = timedelta(days=1)
+"""Where the first process ever begins: its commands may have been accepted before it started."""
+
+WINDOW = timedelta(hours=1)
+"""The longest stretch of time that one look covers, when there is much to catch up."""
+
+WINDOWS_UNDER_WAY = 8
+DUE_AT_ONCE = 5000
+CHUNK = 32
+
+
+class Share(Protocol):
+    """Which partitions are ours (`shared.sharing.PartitionShare`)."""
+
+    @property
+    def partitions(self) -> frozenset[int]: ...
+    async def refresh(self) -> frozenset[int]: ...
+    async def leave(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """A stretch of time whose places are read and whose pushes have not all ended."""
+
+    since: datetime
+
+
+def key_of(enrollment: str) -> EnrollmentKey:
+    """The key as far as the id tells it: `DEVICE`, or `DEVICE:USER`."""
+    device, colon, user = enrollment.partition(":")
+    return EnrollmentKey(enrollment, device, user=user if colon else None)
+
+
+class Sweep:
+    """Runs in every replica of push; `run` never ends by itself."""
+
+    def __init__(
+        self,
+        queue: CommandQueue,
+        pushes: Pushes,
+        pusher: Pusher,
+        share: Share,
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._pushes = pushes
+        self._pusher = pusher
+        self._share = share
+        self._clock = clock
+        self._position: datetime | None = None
+        self._partitions: frozenset[int] = frozenset()
+        self._under_way: list[_Window] = []
+        self._is_leaving = False
+        self.oldest_unpushed = 0.0
+        """Age in seconds of the oldest place that the latest look found without a push."""
+
+    async def run(self) -> None:
+        # The first look needs to know what is ours, and does not wait an interval for it.
+        with suppress(Unavailable):
+            await self.heartbeat()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forever(self.heartbeat, HEARTBEAT))
+            group.create_task(self._forever(self.silent, INTERVAL))
+            group.create_task(self._forever(lambda: self.unpushed(group), INTERVAL))
+
+    async def leave(self) -> None:
+        """Begin nothing new, and let the other replicas take this one's partitions at once."""
+        self._is_leaving = True
+        await self._share.leave()
+
+    async def heartbeat(self) -> None:
+        await self._share.refresh()
+
+    async def remember_start(self) -> None:
+        """Without a certificate nothing is swept; the day there is one, it begins here."""
+        await self._resume(frozenset(range(PARTITIONS)))
+
+    async def silent(self) -> None:
+        """Push those again whose time has come and who still have an open command."""
+        if not self._share.partitions:
+            return
+        due = await self._pushes.due(self._share.partitions, self._clock.now(), DUE_AT_ONCE)
+        waiting: list[PushRecord] = []
+        for start in range(0, len(due), CHUNK):
+            chunk = due[start : start + CHUNK]
+            is_open = await self._queue.has_open([key_of(r.enrollment) for r in chunk])
+            waiting += [record for record in chunk if record.enrollment in is_open]
+            await self._pushes.forget([r for r in chunk if r.enrollment not in is_open])
+        await self._pusher.again(waiting)
+
+    async def unpushed(self, group: asyncio.TaskGroup) -> None:
+        """Look at the places accepted since the last look; `group` carries the pushes to their end."""
+        partitions = self._share.partitions
+        if not partitions:
+            return
+        if self._position is None or partitions != self._partitions:
+            self._position = await self._resume(partitions)
+            self._partitions = partitions
+        while len(self._under_way) < WINDOWS_UNDER_WAY:
+            since, now = self._position, self._clock.now()
+            if since >= now:
+                return
+            until = min(now, since + WINDOW)
+            wanted = await self._never_pushed(partitions, since, until)
+            window = _Window(since)
+            self._under_way.append(window)
+            self._position = until
+            group.create_task(self._push(window, wanted))
+
+    async def _resume(self, partitions: frozenset[int]) -> datetime:
+        stored = await self._pushes.positions()
+        missing = [partition for partition in partitions if partition not in stored]
+        start = self._clock.now() - FIRST_LOOK_BACK
+        await self._pushes.advance(missing, start)
+        return min([stored[p] for p in partitions if p in stored] + [start] * bool(missing))
+
+    async def _never_pushed(
+        self, partitions: Collection[int], since: datetime, until: datetime
+    ) -> set[str]:
+        latest: dict[str, datetime] = {}
+        for look in LOOKS:
+            for place in await self._queue.accepted_between(since - look, until - look):
+                _note(latest, place, partitions)
+        tried = await self._pushes.load(latest)
+        missed = {
+            enrollment
+            for enrollment, accepted_at in latest.items()
+            if enrollment not in tried or tried[enrollment].tried_at <= accepted_at
+        }
+        oldest = min((latest[enrollment] for enrollment in missed), default=None)
+        self.oldest_unpushed = (
+            0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
+        )
+        if missed:
+            log.info("unpushed_places_found", enrollments=len(missed))
+        return missed
+
+    async def _push(self, window: _Window, enrollments: Collection[str]) -> None:
+        await self._until_recorded(enrollments)
+        self._under_way.remove(window)
+        behind = [other.since for other in self._under_way]
+        done = min([*behind, self._position or window.since])
+        try:
+            await self._pushes.advance(self._partitions, done)
+        except Unavailable as exc:
+            log.warning("sweep_position_not_stored", error=str(exc))
+
+    async def _until_recorded(self, enrollments: Collection[str]) -> None:
+        while True:
+            try:
+                return await self._pusher.wishes(enrollments)
+            except Unavailable as exc:
+                log.warning("sweep_push_not_recorded", error=str(exc))
+                await self._clock.sleep(INTERVAL)
+
+    async def _forever(self, step: Callable[[], Awaitable[None]], interval: timedelta) -> None:
+        is_failing = False
+        while not self._is_leaving:
+            try:
+                await step()
+                is_failing = False
+            except Unavailable as exc:
+                if not is_failing:
+                    log.warning("sweep_failed", error=str(exc))
+                is_failing = True
+            await self._clock.sleep(interval)
+
+
+def _note(latest: dict[str, datetime], place: Place, partitions: Collection[int]) -> None:
+    if place.accepted_at is None or partition_of(place.device) not in partitions:
+        return
+    latest[place.enrollment] = max(
+        place.accepted_at, latest.get(place.enrollment, place.accepted_at)
+    )

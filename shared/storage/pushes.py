@@ -1,0 +1,122 @@
+"""The collections `pushes` and `sweeps` (owner: push).
+
+`pushes` has one document per enrollment that may have to be pushed again; `sweeps` has one document
+that says, per partition, up to which time the sweep has looked for places that were never pushed.
+Both are only a memory of what to try again: a lost document costs one push too many.
+"""
+
+from collections.abc import Collection as Some
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pymongo import DeleteOne, UpdateOne
+
+from shared.domain.enrollment import PARTITIONS, partition_of
+from shared.ports import PushRecord
+from shared.storage.indexes import Index
+from shared.storage.mongo import Document, Mongo
+
+NAME = "pushes"
+SWEEPS = "sweeps"
+INDEXES = (Index(NAME, [("next_at", 1)]),)
+"""The sweep asks by a closed range of next_at."""
+
+LIST_LENGTH = 32
+"""Ids in one `$in`: the embedded store's cost per id grows tenfold with long lists."""
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_POSITIONS = "positions"
+
+
+def _partition(enrollment: str) -> int:
+    """A user channel's id is `DEVICE:USER`, and partitions go by the device."""
+    return partition_of(enrollment.partition(":")[0])
+
+
+def _record(document: Document) -> PushRecord:
+    return PushRecord(
+        enrollment=document["_id"],
+        tried_at=document["tried_at"],
+        next_at=document["next_at"],
+        attempts=document.get("attempts", 0),
+        pushed_at=document.get("pushed_at"),
+        error=document.get("error"),
+    )
+
+
+def _upsert(record: PushRecord) -> UpdateOne:
+    values = {
+        "partition": _partition(record.enrollment),
+        "tried_at": record.tried_at,
+        "next_at": record.next_at,
+        "attempts": record.attempts,
+        "error": record.error,
+    }
+    if record.pushed_at is not None:
+        values["pushed_at"] = record.pushed_at
+    return UpdateOne({"_id": record.enrollment}, {"$set": values}, upsert=True)
+
+
+class MongoPushes:
+    """`Pushes` in MongoDB."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._pushes = mongo.collection(NAME)
+        self._sweeps = mongo.collection(SWEEPS)
+
+    async def record(self, records: Sequence[PushRecord]) -> None:
+        operations = [_upsert(record) for record in records]
+        _, raced = await self._pushes.bulk_write(operations)
+        # Two replicas inserted the same document at once; the loser's write is an update now.
+        await self._pushes.bulk_write([operations[index] for index in sorted(raced)])
+
+    async def load(self, enrollments: Some[str]) -> dict[str, PushRecord]:
+        ids = list(enrollments)
+        found: dict[str, PushRecord] = {}
+        for start in range(0, len(ids), LIST_LENGTH):
+            query = {"_id": {"$in": ids[start : start + LIST_LENGTH]}}
+            for document in await self._pushes.find(query):
+                found[document["_id"]] = _record(document)
+        return found
+
+    async def due(self, partitions: Some[int], until: datetime, limit: int) -> list[PushRecord]:
+        query: Document = {"next_at": {"$gte": _EARLIEST, "$lte": until}}
+        if len(partitions) < PARTITIONS:
+            query["partition"] = {"$in": sorted(partitions)}
+        found = await self._pushes.find(query, sort=[("next_at", 1)], limit=limit)
+        return [_record(document) for document in found]
+
+    async def forget(self, records: Sequence[PushRecord]) -> None:
+        await self._pushes.bulk_write(
+            [
+                DeleteOne(
+                    {
+                        "_id": record.enrollment,
+                        "tried_at": record.tried_at,
+                        "next_at": record.next_at,
+                    }
+                )
+                for record in records
+            ]
+        )
+
+    async def positions(self) -> dict[int, datetime]:
+        document = await self._sweeps.find_one({"_id": _POSITIONS}) or {}
+        return {
+            int(name.removeprefix("p")): time
+            for name, time in document.items()
+            if isinstance(time, datetime)
+        }
+
+    async def advance(self, partitions: Some[int], to: datetime) -> None:
+        if not partitions:
+            return
+        # An upsert that races with another one may meet its document: then it is there to update.
+        update = UpdateOne(
+            {"_id": _POSITIONS},
+            {"$max": {f"p{partition}": to for partition in partitions}},
+            upsert=True,
+        )
+        _, raced = await self._sweeps.bulk_write([update])
+        if raced:
+            await self._sweeps.bulk_write([update])

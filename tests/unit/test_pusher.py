@@ -1,0 +1,537 @@
+"""The pusher: wishes collapse, every push ends in a known state, and nothing is lost on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import structlog
+
+from services.push.answers import (
+    Accepted,
+    BackOff,
+    Outcome,
+    Rejected,
+    Retry,
+    TokenDead,
+    TopicRefused,
+)
+from services.push.attempt import EXPIRES_AFTER, Attempts
+from services.push.intake import Intake
+from services.push.pusher import Pusher
+from services.push.topics import Topics
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
+from shared.domain.errors import StoreUnavailable
+from shared.ports import PushRecord
+from shared.telemetry.metrics import Metrics
+from tests.fakes.apns import FakeApnsSender
+from tests.fakes.clock import FakeClock, settle
+from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.pushes import FakePushes
+
+TOPIC = "com.apple.mgmt.External.test"
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+class Bench:
+    """A pusher on fakes, without jitter."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.apns = FakeApnsSender()
+        self.enrollments = FakeEnrollments()
+        self.pushes = FakePushes()
+        self.metrics = Metrics()
+        self.stopped: list[float] = []
+        self.topics = Topics([TOPIC], self.clock, self.stopped.append)
+        attempts = Attempts(self.apns, self.enrollments, self.topics, self.clock, lambda: 0.0)
+        self.pusher = Pusher(attempts, self.enrollments, self.pushes, self.clock, self.metrics)
+
+    def enroll(self, device: str, **changes: object) -> Enrollment:
+        made = Enrollment(
+            EnrollmentKey(device, device, udid=device),
+            EnrollmentStatus.ENROLLED,
+            push=PushTarget(TOPIC, device.encode(), "magic"),
+            token_updated_at=self.clock.now(),
+        )
+        enrollment = replace(made, **changes)  # type: ignore[arg-type]  # any field
+        self.enrollments.add(enrollment)
+        return enrollment
+
+    def waits(self, device: str) -> timedelta:
+        """How long until the sweep looks at it again."""
+        return self.pushes.rows[device].next_at - self.clock.now()
+
+    def pushed(self, outcome: str) -> float:
+        return (
+            self.metrics.registry.get_sample_value("macromdm_pushes_total", {"outcome": outcome})
+            or 0.0
+        )
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@asynccontextmanager
+async def running(
+    *works: Coroutine[object, object, None],
+) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run in the background; what is still running at the end is a failure of the test."""
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        yield [group.create_task(work) for work in works]
+
+
+async def test_a_wish_becomes_one_push_that_is_recorded(bench: Bench) -> None:
+    bench.enroll("MAC")
+
+    await bench.pusher.wishes(["MAC"])
+
+    push = bench.apns.pushes[0]
+    assert (push.topic, push.token, push.magic) == (TOPIC, b"MAC", "magic")
+    assert push.expires_at == bench.clock.now() + EXPIRES_AFTER
+    assert bench.pushes.rows["MAC"].pushed_at == bench.clock.now().replace(microsecond=0)
+    assert bench.waits("MAC") == 5 * MINUTE
+    assert bench.pushed("sent") == 1
+
+
+async def test_the_same_wish_many_times_at_once_is_one_push(bench: Bench) -> None:
+    bench.enroll("MAC")
+
+    await bench.pusher.wishes(["MAC"] * 50)
+
+    assert bench.apns.tokens() == [b"MAC"]
+
+
+async def test_wishes_during_a_push_fold_into_one_more_push(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.gate.clear()
+    async with running(*[bench.pusher.wishes(["MAC"]) for _ in range(10)]):
+        await settle()
+        under_way = bench.apns.tokens()
+        bench.apns.gate.set()
+        await bench.clock.run(2 * SECOND)
+
+    assert under_way == [b"MAC"]
+    assert bench.apns.tokens() == [b"MAC", b"MAC"]
+
+
+async def test_a_wish_right_after_a_push_waits_for_the_rest_of_a_second(bench: Bench) -> None:
+    bench.enroll("MAC")
+    await bench.pusher.wishes(["MAC"])
+    async with running(bench.pusher.wishes(["MAC"]), bench.pusher.wishes(["MAC"])):
+        await bench.clock.run(timedelta(milliseconds=999))
+        within = len(bench.apns.pushes)
+        await bench.clock.run(timedelta(milliseconds=1))
+
+    assert within == 1
+    assert len(bench.apns.pushes) == 2
+
+
+async def test_a_folded_wish_returns_only_while_another_one_carries_its_promise(
+    bench: Bench,
+) -> None:
+    bench.enroll("MAC")
+    bench.apns.gate.clear()
+    wishes = [bench.pusher.wishes(["MAC"]) for _ in range(3)]
+    async with running(*wishes) as (begun, waiting, folded):
+        await settle()
+        done = [begun.done(), waiting.done(), folded.done()]
+        bench.apns.gate.set()
+        await bench.clock.run(2 * SECOND)
+
+    assert done == [False, False, True]
+
+
+async def test_when_the_wish_that_carries_the_promise_is_given_up_the_next_one_pushes(
+    bench: Bench,
+) -> None:
+    bench.enroll("MAC")
+    await bench.pusher.wishes(["MAC"])
+    async with running(bench.pusher.wishes(["MAC"])) as (given_up,):
+        await settle()
+        given_up.cancel()
+    async with running(bench.pusher.wishes(["MAC"])):
+        await bench.clock.run(SECOND)
+
+    assert len(bench.apns.pushes) == 2
+
+
+async def test_devices_do_not_wait_for_each_other(bench: Bench) -> None:
+    for number in range(30):
+        bench.enroll(f"D{number}")
+    bench.apns.gate.clear()
+    async with running(bench.pusher.wishes([f"D{number}" for number in range(30)])):
+        await settle()
+        in_flight = len(bench.apns.pushes)
+        bench.apns.gate.set()
+
+    assert in_flight == 30
+
+
+async def test_pushes_that_end_together_are_recorded_together(bench: Bench) -> None:
+    for number in range(30):
+        bench.enroll(f"D{number}")
+
+    await bench.pusher.wishes([f"D{number}" for number in range(30)])
+
+    assert sum(bench.pushes.batches) == 30
+    assert len(bench.pushes.batches) <= 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": EnrollmentStatus.AUTHENTICATED, "push": None},
+        {"status": EnrollmentStatus.ENROLLED, "push": None},
+    ],
+    ids=["authenticated", "no token"],
+)
+async def test_a_device_without_a_token_is_left_to_the_sweep_for_some_seconds(
+    bench: Bench, changes: dict[str, object]
+) -> None:
+    bench.enroll("MAC", **changes)
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert bench.apns.pushes == []
+    assert bench.waits("MAC") == 10 * SECOND
+    assert bench.pushes.rows["MAC"].error == "no push token yet"
+
+
+async def test_a_device_that_nobody_knows_yet_is_left_to_the_sweep(bench: Bench) -> None:
+    await bench.pusher.wishes(["GHOST"])
+
+    assert bench.waits("GHOST") == 10 * SECOND
+
+
+@pytest.mark.parametrize("status", [EnrollmentStatus.CHECKED_OUT, EnrollmentStatus.REMOVED])
+async def test_a_device_that_left_is_not_pushed_and_not_remembered(
+    bench: Bench, status: EnrollmentStatus
+) -> None:
+    bench.enroll("MAC", status=status)
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert bench.apns.pushes == []
+    assert bench.pushes.rows == {}
+
+
+async def test_a_dead_token_is_not_pushed(bench: Bench) -> None:
+    bench.enroll("MAC", push=PushTarget(TOPIC, b"MAC", "magic", dead=True))
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert bench.apns.pushes == []
+    assert bench.waits("MAC") == 5 * MINUTE
+
+
+async def test_a_blocked_device_is_pushed_so_that_it_comes_and_unenrolls(bench: Bench) -> None:
+    bench.enroll("MAC", blocked=True)
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert bench.apns.tokens() == [b"MAC"]
+
+
+async def test_what_may_work_in_a_moment_is_tried_again(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.script.extend([Retry("503"), Retry("ReadError")])
+    async with running(bench.pusher.wishes(["MAC"])):
+        await bench.clock.run(timedelta(milliseconds=750))
+
+    assert len(bench.apns.pushes) == 3
+    assert bench.pushes.rows["MAC"].error is None
+
+
+async def test_what_never_works_is_left_to_the_sweep_after_four_tries(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.by_token[b"MAC"] = Retry("503 ServiceUnavailable")
+    async with running(bench.pusher.wishes(["MAC"])):
+        await bench.clock.run(10 * SECOND)
+
+    assert len(bench.apns.pushes) == 4
+    assert bench.pushes.rows["MAC"].error == "503 ServiceUnavailable"
+    assert bench.pushed("failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "wait"),
+    [
+        (BackOff("429", None), 10 * SECOND),
+        (BackOff("429", 7 * MINUTE), 7 * MINUTE),
+        (Rejected("413"), 5 * MINUTE),
+        (TokenDead("400 BadDeviceToken", None), 5 * MINUTE),
+        (TopicRefused("403"), 15 * MINUTE),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_refused_push_is_not_repeated_at_once_but_left_to_the_sweep(
+    bench: Bench, outcome: Outcome, wait: timedelta
+) -> None:
+    bench.enroll("MAC")
+    bench.apns.script.append(outcome)
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert len(bench.apns.pushes) == 1
+    assert bench.waits("MAC") == wait
+
+
+async def test_a_token_that_apns_does_not_know_is_marked_dead(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.script.append(TokenDead("400 BadDeviceToken", None))
+
+    await bench.pusher.wishes(["MAC"])
+
+    target = bench.enrollments.records["MAC"].push
+    assert target is not None
+    assert target.dead
+    assert bench.pushed("dead_token") == 1
+
+
+async def test_a_token_replaced_while_apns_answered_stays_alive_and_is_pushed_soon(
+    bench: Bench,
+) -> None:
+    bench.enroll("MAC")
+    bench.apns.script.append(TokenDead("410 Unregistered", bench.clock.now() + MINUTE))
+    bench.apns.gate.clear()
+    async with running(bench.pusher.wishes(["MAC"])):
+        await settle()
+        bench.enroll("MAC", push=PushTarget(TOPIC, b"NEW", "magic"))
+        bench.apns.gate.set()
+
+    target = bench.enrollments.records["MAC"].push
+    assert target is not None
+    assert not target.dead
+    assert bench.waits("MAC") == 10 * SECOND
+
+
+async def test_a_refused_topic_stops_every_push_of_it_and_is_logged_once(bench: Bench) -> None:
+    for number in range(5):
+        bench.enroll(f"D{number}")
+    bench.apns.by_token = {f"D{n}".encode(): TopicRefused("403 BadCertificate") for n in range(5)}
+
+    with structlog.testing.capture_logs() as logged:
+        for number in range(5):
+            await bench.pusher.wishes([f"D{number}"])
+
+    assert len(bench.apns.pushes) == 1
+    assert [bench.waits(f"D{number}") for number in range(5)] == [15 * MINUTE] * 5
+    assert [line["event"] for line in logged] == ["push_topic_stopped"]
+    assert bench.stopped == [1]
+
+
+async def test_a_stopped_topic_is_probed_after_a_while_and_works_again(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.enroll("PAD")
+    bench.apns.script.append(TopicRefused("403 BadCertificate"))
+    await bench.pusher.wishes(["MAC"])
+
+    await bench.clock.run(15 * MINUTE)
+    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.wishes(["PAD"])
+
+    assert bench.apns.tokens() == [b"MAC", b"MAC", b"PAD"]
+    assert bench.stopped == [1, 0]
+
+
+async def test_a_topic_without_a_certificate_is_left_to_the_sweep_and_logged_once(
+    bench: Bench,
+) -> None:
+    for number in range(5):
+        bench.enroll(f"D{number}", push=PushTarget("com.apple.mgmt.other", b"D", "magic"))
+
+    with structlog.testing.capture_logs() as logged:
+        await bench.pusher.wishes([f"D{number}" for number in range(5)])
+
+    assert bench.apns.pushes == []
+    assert bench.waits("D0") == 15 * MINUTE
+    assert [line["event"] for line in logged] == ["push_certificate_missing"]
+    assert bench.pushed("no_certificate") == 5
+
+
+async def test_a_push_that_could_not_be_recorded_is_given_back_and_later_ones_go_on(
+    bench: Bench,
+) -> None:
+    bench.enroll("MAC")
+    bench.enroll("PAD")
+    bench.apns.gate.clear()
+
+    async def fail_once(operation: str) -> None:
+        bench.pushes.before = nothing
+        raise StoreUnavailable("away")
+
+    async def nothing(operation: str) -> None:
+        return None
+
+    bench.pushes.before = fail_once
+    first = asyncio.gather(bench.pusher.wishes(["MAC"]), return_exceptions=True)
+    await settle()
+    bench.apns.gate.set()
+    failed = await first
+    await bench.pusher.wishes(["PAD"])
+
+    assert isinstance(failed[0], StoreUnavailable)
+    assert set(bench.pushes.rows) == {"PAD"}
+
+
+async def test_a_wish_is_given_back_while_the_store_is_away(bench: Bench) -> None:
+    bench.enroll("MAC")
+
+    async def away(operation: str) -> None:
+        raise StoreUnavailable("away")
+
+    bench.enrollments.before = away
+
+    with pytest.raises(StoreUnavailable):
+        await bench.pusher.wishes(["MAC", "PAD"])
+
+
+async def test_the_backoff_of_a_silent_device_goes_on_where_it_was(bench: Bench) -> None:
+    bench.enroll("MAC")
+    waits = []
+    await bench.pusher.wishes(["MAC"])
+    for _ in range(6):
+        waits.append(bench.waits("MAC"))
+        await bench.clock.run(bench.waits("MAC"))
+        await bench.pusher.again([bench.pushes.rows["MAC"]])
+
+    hour = timedelta(hours=1)
+    assert waits == [5 * MINUTE, 30 * MINUTE, 2 * hour, 6 * hour, 24 * hour, 24 * hour]
+
+
+async def test_a_new_wish_resets_the_backoff(bench: Bench) -> None:
+    bench.enroll("MAC")
+    await bench.pusher.wishes(["MAC"])
+    await bench.clock.run(5 * MINUTE)
+    await bench.pusher.again([bench.pushes.rows["MAC"]])
+    await bench.clock.run(MINUTE)
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert bench.waits("MAC") == 5 * MINUTE
+
+
+async def test_a_wish_that_folds_into_a_push_of_the_sweep_resets_the_backoff(bench: Bench) -> None:
+    bench.enroll("MAC")
+    await bench.pusher.wishes(["MAC"])
+    row = replace(bench.pushes.rows["MAC"], attempts=3)
+    async with running(bench.pusher.again([row]), bench.pusher.wishes(["MAC"])):
+        await bench.clock.run(SECOND)
+
+    assert len(bench.apns.pushes) == 2
+    assert bench.waits("MAC") == 5 * MINUTE
+
+
+async def test_a_device_that_gets_its_token_starts_with_a_fresh_backoff(bench: Bench) -> None:
+    bench.enroll("MAC")
+    now = bench.clock.now()
+    row = PushRecord("MAC", now, now, attempts=6, error="no push token yet")
+
+    await bench.pusher.again([row])
+
+    assert bench.waits("MAC") == 5 * MINUTE
+
+
+async def test_the_sweep_leaves_a_device_alone_whose_push_is_under_way(bench: Bench) -> None:
+    bench.enroll("MAC")
+    now = bench.clock.now()
+    bench.apns.gate.clear()
+    async with running(bench.pusher.wishes(["MAC"])):
+        await settle()
+        await bench.pusher.again([PushRecord("MAC", now, now)])
+        bench.apns.gate.set()
+
+    assert len(bench.apns.pushes) == 1
+
+
+async def test_devices_that_are_at_rest_cost_no_memory(bench: Bench) -> None:
+    for number in range(3000):
+        await bench.pusher.wishes([f"G{number}"])
+        bench.clock.advance(SECOND)
+
+    assert bench.pusher.lines_kept <= 1001
+
+
+class ScriptedWishes:
+    """A consumer that hands over one batch of wishes and says whether it was acked."""
+
+    def __init__(self, wishes: list[str]) -> None:
+        self._wishes = wishes
+        self.is_acked = False
+
+    async def consume(self, on_wishes: object) -> None:
+        assert callable(on_wishes)
+        await on_wishes(self._wishes)
+        self.is_acked = True
+
+
+async def test_a_wish_is_acked_after_its_push_is_recorded(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.gate.clear()
+    wishes = ScriptedWishes(["MAC"])
+    async with running(Intake(wishes, bench.pusher).run()):
+        await settle()
+        during = wishes.is_acked
+        bench.apns.gate.set()
+
+    assert during is False
+    assert wishes.is_acked
+    assert "MAC" in bench.pushes.rows
+
+
+async def test_draining_waits_for_the_pushes_under_way(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.gate.clear()
+    intake = Intake(ScriptedWishes(["MAC"]), bench.pusher)
+    async with running(intake.run(), settle()):
+        await settle()
+        drained = asyncio.ensure_future(intake.drain())
+        await settle()
+        is_drained_early = drained.done()
+        bench.apns.gate.set()
+        await drained
+
+    assert is_drained_early is False
+    assert "MAC" in bench.pushes.rows
+
+
+async def test_wishes_that_come_after_draining_began_are_not_acked(bench: Bench) -> None:
+    wishes = ScriptedWishes(["MAC"])
+    intake = Intake(wishes, bench.pusher)
+    await intake.drain()
+    async with running(intake.run()) as (consuming,):
+        await settle()
+        consuming.cancel()
+
+    assert wishes.is_acked is False
+    assert bench.pushes.rows == {}
+
+
+async def test_without_a_certificate_wishes_are_left_to_the_sweep_without_a_write(
+    bench: Bench,
+) -> None:
+    wishes = ScriptedWishes(["MAC"])
+
+    await Intake(wishes, None).run()
+
+    assert wishes.is_acked
+    assert bench.pushes.batches == []
+
+
+async def test_an_outcome_for_an_api_client_is_what_apns_said(bench: Bench) -> None:
+    device = bench.enroll("MAC")
+    assert device.push is not None
+    bench.apns.script.append(Rejected("413 PayloadTooLarge"))
+
+    refused = await bench.pusher.push_now(device, device.push, None)
+    taken = await bench.pusher.push_now(device, device.push, bench.clock.now() + MINUTE)
+
+    assert refused == Rejected("413 PayloadTooLarge")
+    assert taken == Accepted("apns-2")
+    assert bench.apns.pushes[1].expires_at == bench.clock.now() + MINUTE
