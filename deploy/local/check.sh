@@ -23,8 +23,8 @@ check "format" "$bin/ruff" format --check .
 check "lint" "$bin/ruff" check .
 check "types" "$bin/mypy" --strict --package services --package shared
 check "import contracts" "$bin/lint-imports"
-check "settings table" "$bin/python" deploy/local/check_docs.py settings
-check "links in the documentation" "$bin/python" deploy/local/check_docs.py links
+check "settings table" "$bin/python" -m shared.settings --check
+check "links in the documentation" "$bin/python" deploy/local/check_links.py
 check "compose file, proxy and manifests" "$bin/python" deploy/local/check_deploy.py
 
 if [ ${#failed[@]} -gt 0 ]; then

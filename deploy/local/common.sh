@@ -36,21 +36,28 @@ sys.exit(1) if not (3, 11) <= sys.version_info[:2] <= (3, $newest) else print('%
 # install_venv NAME [EXTRAS]: .venv with the project and these extras. A stamp remembers what
 # pyproject.toml said at the last install, so that the next start installs nothing.
 install_venv() {
-    local name=$1 extras=${2:-} stamp now python
-    stamp=$VENV/.installed-$name
-    if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
-        python=$(find_python) || exit 1
-        say "making a virtual environment in $VENV ($("$python" --version))"
-        "$python" -m venv --clear "$VENV" || die "could not make $VENV"
-    fi
-    now=$(pwd && cat pyproject.toml)
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]; then
+    local stamp=$VENV/.installed-$1 extras=${2:-}
+    make_venv
+    if cmp -s pyproject.toml "$stamp"; then
         return
     fi
     say "installing what the project needs into $VENV (the first time takes a minute or two)"
     pip_install "$extras"
-    printf '%s\n' "$now" >"$stamp"
+    cp pyproject.toml "$stamp"
     say "installed"
+}
+
+# A folder that was moved, or whose Python is gone, is made anew: its scripts name their place.
+make_venv() {
+    local python
+    if [ "$(cat "$VENV/.place" 2>/dev/null)" = "$PWD" ] &&
+        "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
+        return
+    fi
+    python=$(find_python) || exit 1
+    say "making a virtual environment in $VENV ($("$python" --version))"
+    "$python" -m venv --clear "$VENV" || die "could not make $VENV"
+    printf '%s' "$PWD" >"$VENV/.place"
 }
 
 pip_install() {

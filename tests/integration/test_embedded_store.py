@@ -17,7 +17,7 @@ from shared.storage.mongo import Mongo
 
 # A server of its own process: it writes for ever, and says of each write that it was acknowledged.
 WRITER = """
-import asyncio, sys
+import sys, uvloop
 from pathlib import Path
 from shared.storage.embedded import EmbeddedStore
 from shared.storage.mongo import Mongo
@@ -32,7 +32,7 @@ async def main():
         number += 32
         print(number, flush=True)
 
-asyncio.run(main())
+uvloop.run(main())
 """
 
 

@@ -1,8 +1,4 @@
-"""Is the documentation current? `check_docs.py settings` and `check_docs.py links`.
-
-Promises: `settings` fails when docs/settings.md is not what the setting classes say; `links` fails
-for a link to a file or a heading that does not exist, in any Markdown file of the project.
-"""
+"""Fails for a link to a file or a heading that does not exist, in any Markdown file of the project."""
 
 import re
 import subprocess
@@ -11,18 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "docs" / "settings.md"
-
-
-def settings_faults() -> Iterator[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "shared.settings"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        yield done.stderr.strip()
-    elif done.stdout != TABLE.read_text():
-        yield "docs/settings.md is not current: python -m shared.settings > docs/settings.md"
 
 
 def documents() -> list[Path]:
@@ -57,8 +41,7 @@ def link_faults() -> Iterator[str]:
 
 
 def main() -> int:
-    checks = {"settings": settings_faults, "links": link_faults}
-    faults = list(checks[sys.argv[1]]())
+    faults = list(link_faults())
     print("\n".join(faults))
     return 1 if faults else 0
 
