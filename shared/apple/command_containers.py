@@ -94,13 +94,17 @@ class Dictionary:
                 reading.fault(inside(path, missing), "a value: this key is required")
         return for_plist, for_answer
 
+    def find(self, name: str) -> Key | None:
+        """The key that a name stands for in any of its spellings."""
+        return self._folded.get(folded(name))
+
     def _given(self, value: Mapping[str, object], path: str, reading: Reading) -> dict[str, str]:
         """Apple's name of each key that is given, with the name the client used."""
         given: dict[str, str] = {}
         for name, inner in value.items():
             if inner is None:
                 continue
-            key = self._exact.get(name) if reading.exact else self._folded.get(folded(name))
+            key = self._exact.get(name) if reading.exact else self.find(name)
             if key is None:
                 self._unknown(name, path, reading)
             elif key.name in given:

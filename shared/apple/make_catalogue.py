@@ -106,6 +106,8 @@ def _systems(block: Mapping[str, Any] | None, where: str) -> Facts:
 def _key(block: Mapping[str, Any], where: str) -> Facts:
     name = str(block["key"])
     where = f"{where}.{name}"
+    if isinstance(block["key"], bool):
+        raise SchemaSurprise(f"{where}: YAML reads this key as a boolean")
     _only(block, KEY_FIELDS | set(KEY_FACTS) | UNUSED_KEY_FACTS, where)
     kind = str(block["type"]).removeprefix("<").removesuffix(">")
     if kind not in TYPES:
