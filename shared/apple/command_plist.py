@@ -39,6 +39,7 @@ def prepare_raw(target: str, plist: bytes) -> PreparedCommand:
     """A command that a client made; BadRequest when it does not say which, or what it wants."""
     document = parse(plist)
     reading = Reading()
+    read_id(target, "udid", reading)
     uuid = read_id(document.get("CommandUUID"), "CommandUUID", reading)
     body = document.get("Command")
     request_type = ""

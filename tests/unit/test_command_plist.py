@@ -60,6 +60,13 @@ def test_a_raw_command_without_its_two_names_is_refused(document: Any, path: str
     assert [fault.path for fault in refusal_of(plistlib.dumps(document)).faults] == [path]
 
 
+@pytest.mark.parametrize("target", ["", " ", "a\nb", "x" * 257])
+def test_a_raw_command_for_an_unusable_id_is_refused(target: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        CATALOGUE.prepare_raw(target, raw(RequestType="ProfileList"))
+    assert [fault.path for fault in caught.value.faults] == ["udid"]
+
+
 @pytest.mark.parametrize("plist", [b"", b"{}", b"<plist/>", plistlib.dumps([1]), b"bplist00"])
 def test_a_raw_command_that_is_no_property_list_is_refused(plist: bytes) -> None:
     assert str(refusal_of(plist))
