@@ -1,0 +1,69 @@
+"""The JSON of an event: what subscribers get by webhook, and the body of the broker's message.
+
+Promises: MicroMDM's keys in MicroMDM's order, and one event gives the same bytes whoever writes them,
+whenever, for ever. So nothing here may depend on anything but the event; a new key would have to
+come from the event too, and only where a subscriber asked for it.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.event import Event, Topic
+
+_NANOSECONDS = 1_000_000_000
+
+
+def event_json(event: Event) -> bytes:
+    """The event as JSON in UTF-8, without white space."""
+    document: dict[str, Any] = {
+        "topic": event.topic.value,
+        "event_id": event.id,
+        "created_at": _rfc3339(event.created_at),
+    }
+    if event.topic is Topic.CONNECT:
+        document["acknowledge_event"] = _acknowledge(event)
+    else:
+        document["checkin_event"] = {**_sender(event.key), **_received(event)}
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+        return orjson.dumps(_printable(document))
+
+
+def _acknowledge(event: Event) -> dict[str, Any]:
+    document = _sender(event.key)
+    document["status"] = event.status
+    if event.command_uuid is not None:
+        document["command_uuid"] = event.command_uuid
+    return {**document, **_received(event)}
+
+
+def _sender(key: EnrollmentKey) -> dict[str, Any]:
+    if key.udid is not None:
+        return {"udid": key.udid}
+    return {"enrollment_id": key.enrollment_id}
+
+
+def _received(event: Event) -> dict[str, Any]:
+    # Sorted, because a store need not keep the order in which the names came.
+    params = dict(sorted(event.url_params.items())) if event.url_params else None
+    return {"url_params": params, "raw_payload": b64encode(event.raw_payload).decode("ascii")}
+
+
+def _rfc3339(created_at: int) -> str:
+    seconds, nanoseconds = divmod(created_at, _NANOSECONDS)
+    whole = datetime.fromtimestamp(seconds, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_printable(name): _printable(each) for name, each in value.items()}
+    return value

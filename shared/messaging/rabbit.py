@@ -1,0 +1,129 @@
+"""The broker of separate services: RabbitMQ.
+
+Promises: starting never fails because the broker is away, and closing never hangs because it is
+frozen; publishing and consuming have connections of their own, so a broker that blocks publishers
+still takes acks; the topology is declared at every connect.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from aiormq.abc import AbstractConnection
+
+from shared.domain.errors import BrokerUnavailable
+from shared.messaging import topology
+from shared.messaging.connection import Ends, Link, open_channel, translated
+from shared.messaging.consumers import Parking, RabbitPartitions
+from shared.messaging.outbox import Outbox
+from shared.messaging.publisher import RabbitPublisher
+from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes, wish_message
+from shared.ports import Clock, EventPublisher, PartitionConsumer, PushWishes, WishConsumer
+from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+PUBLISH_DEADLINE = timedelta(seconds=5)
+DECLARE_TIMEOUT = timedelta(seconds=10)
+START_PATIENCE = timedelta(seconds=2)
+LAST_WISHES = timedelta(seconds=1)
+PREFETCH = 128
+
+
+class RabbitBroker:
+    """Makes the four ports on RabbitMQ; between `start` and `close` they work by themselves."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        publish_deadline: timedelta = PUBLISH_DEADLINE,
+        prefetch: int = PREFETCH,
+    ) -> None:
+        """Raises Misconfigured for a URL that cannot be one of RabbitMQ's."""
+        metrics = metrics or Metrics()
+        self._publishing = Link(
+            url, "macromdm publishing", clock, self._set_up_publishing, self._publishing_down
+        )
+        self._consuming = Link(url, "macromdm consuming", clock, self._set_up_consuming, _ignore)
+        self._outbox = Outbox(publish_deadline, metrics, self._declare_again, self._publishing.drop)
+        self._connection: AbstractConnection | None = None
+        self._declaring = asyncio.Lock()
+        self._declared = 0
+        self._runner: asyncio.Task[None] | None = None
+        self._wishes = RabbitWishes(self._outbox, clock)
+        parking = Parking(self._outbox, clock, metrics)
+        self.publisher: EventPublisher = RabbitPublisher(self._outbox)
+        self.partitions: PartitionConsumer = RabbitPartitions(self._consuming, parking, prefetch)
+        self.wishes: PushWishes = self._wishes
+        self.wish_consumer: WishConsumer = RabbitWishConsumer(self._consuming, parking, clock)
+
+    @property
+    def healthy(self) -> bool:
+        """The broker confirms what we publish, and we can consume if anybody wants to."""
+        can_consume = self._consuming.is_up or not self._consuming.is_wanted
+        return self._outbox.is_live and can_consume
+
+    async def start(self, patience: timedelta = START_PATIENCE) -> None:
+        """Connect in the background; waits a moment, so that a broker that is there is used at once."""
+        self._runner = asyncio.create_task(self._run(), name="rabbit-broker")
+        with suppress(BrokerUnavailable):
+            await self._publishing.connection(patience)
+
+    async def close(self) -> None:
+        """Send the last wishes if that is quickly done, then disconnect; a few seconds at most."""
+        if self._runner is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WISHES.total_seconds()):
+                await self._wishes.flush()
+        self._runner.cancel()
+        await asyncio.wait({self._runner})
+        self._runner = None
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publishing.run())
+            tasks.create_task(self._consuming.run())
+            tasks.create_task(self._wishes.run())
+
+    async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
+        await self._declare(connection)
+        channel = await self._outbox.attach(connection, wish_message([]))
+        self._connection = connection
+        return [channel.closing]
+
+    async def _set_up_consuming(self, connection: AbstractConnection) -> Ends:
+        await self._declare(connection)
+        return ()
+
+    def _publishing_down(self) -> None:
+        self._connection = None
+        self._outbox.detach()
+
+    async def _declare_again(self) -> None:
+        """Declare the topology, once for all who ask meanwhile."""
+        before = self._declared
+        async with self._declaring:
+            if self._declared == before and self._connection is not None:
+                await self._declare(self._connection)
+                self._declared += 1
+
+    async def _declare(self, connection: AbstractConnection) -> None:
+        # On a channel of its own: the broker closes a channel on which a declaration is refused.
+        try:
+            with translated():
+                async with asyncio.timeout(DECLARE_TIMEOUT.total_seconds()):
+                    channel = await open_channel(connection, confirms=False)
+                    await topology.declare(channel)
+                    await channel.close()
+        except BrokerUnavailable as exc:
+            log.error("topology_not_declared", reason=str(exc))
+            raise
+
+
+def _ignore() -> None:
+    return None
