@@ -1,0 +1,167 @@
+"""Our own certificate authority, which issues device identities.
+
+Promise: an installation has one, made by exactly one process and the same for all (the store's
+`create` decides), and no key ever shows in a repr. Devices and SCEP clients are happiest with RSA.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from shared.domain.errors import BadRequest, Misconfigured
+from shared.ports import AuthorityStore, Clock, StoredAuthority
+
+AUTHORITY_VALIDITY = timedelta(days=3650)
+IDENTITY_VALIDITY = timedelta(days=365)
+CLOCK_SKEW = timedelta(hours=1)
+"""Certificates begin that much in the past, for devices whose clock is late."""
+KEY_SIZE = 2048
+
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A device identity; `key_pem` is None where the device keeps its key to itself."""
+
+    certificate: x509.Certificate
+    key_pem: bytes | None = field(default=None, repr=False)
+
+    @property
+    def certificate_pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+
+class Authority:
+    """A CA certificate and its key."""
+
+    def __init__(self, certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
+        self.certificate = certificate
+        self._key = key
+
+    @classmethod
+    def create(cls, clock: Clock) -> "Authority":
+        """A new one, with a key of its own."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
+        name = _name("MacroMDM Device CA")
+        now = clock.now()
+        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        certificate = (
+            _builder(name, name, key.public_key(), now)
+            .not_valid_after(now + AUTHORITY_VALIDITY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(identifier, critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    @classmethod
+    def restore(cls, stored: StoredAuthority) -> "Authority":
+        """The one that was stored, or Misconfigured: without it no device of ours can be served."""
+        try:
+            certificate = x509.load_pem_x509_certificate(stored.certificate_pem)
+            key = serialization.load_pem_private_key(stored.key_pem, password=None)
+        except (ValueError, TypeError):
+            raise Misconfigured("the stored CA cannot be read") from None
+        if not isinstance(key, rsa.RSAPrivateKey) or key.public_key() != certificate.public_key():
+            raise Misconfigured("the stored CA's key is not that of its certificate")
+        return cls(certificate, key)
+
+    def stored(self) -> StoredAuthority:
+        """What goes into the store."""
+        return StoredAuthority(
+            certificate_pem=self.certificate_pem,
+            key_pem=_key_pem(self._key),
+        )
+
+    @property
+    def certificate_pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        public_key: PublicKey | None = None,
+        validity: timedelta = IDENTITY_VALIDITY,
+    ) -> Issued:
+        """A device identity for a public key, or with a key made here. Never outlives the CA."""
+        key = None
+        if public_key is None:
+            key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
+            public_key = key.public_key()
+        now = clock.now()
+        authority_key = self.certificate.extensions.get_extension_for_class(
+            x509.SubjectKeyIdentifier
+        )
+        authority_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+            authority_key.value
+        )
+        certificate = (
+            _builder(_name(name), self.certificate.subject, public_key, now)
+            .not_valid_after(min(now + validity, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(authority_id, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return Issued(certificate, None if key is None else _key_pem(key))
+
+
+async def open_authority(store: AuthorityStore, clock: Clock) -> Authority:
+    """The installation's CA; made now if there is none yet, and then the same for everybody."""
+    stored = await store.load()
+    if stored is None:
+        stored = await store.create(Authority.create(clock).stored())
+    return Authority.restore(stored)
+
+
+def _name(common_name: str) -> x509.Name:
+    try:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    except ValueError as exc:
+        raise BadRequest("name: expected 1 to 64 characters") from exc
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public_key: PublicKey, now: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """A CA signs certificates; a device signs messages, and SCEP encrypts to it."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=True,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
