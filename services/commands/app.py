@@ -1,0 +1,78 @@
+"""Puts the commands service together: the only place where its concrete adapters meet."""
+
+from datetime import timedelta
+
+import structlog
+
+from services.adapters import Adapters
+from services.commands.inventory import DeviceInventory
+from services.commands.janitor import Janitor
+from services.commands.life import QueueLife
+from services.commands.openapi import TAGS
+from services.commands.queueing import Queueing, QueueingRules
+from services.commands.routes import Parts, router
+from services.commands.targets import Targets
+from shared.apple.catalogue import CommandCatalogue
+from shared.domain.errors import Unavailable
+from shared.settings import CommandsSettings
+from shared.sharing import PartitionShare
+from shared.storage import enrollments, members, place_documents, schema
+from shared.storage.enrollments import MongoEnrollments
+from shared.storage.members import MongoMembers
+from shared.storage.queue import MongoCommandQueue
+from shared.web.basic_auth import BasicAuth
+from shared.web.service import Service
+
+log = structlog.get_logger()
+
+ROLE = "janitor"
+STALE_AFTER = timedelta(minutes=1)
+"""The janitor's heartbeat is as slow as its work."""
+
+
+async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
+    """Build the service. Raises StoreUnavailable when the store does not answer; build it again
+    then."""
+    mongo, clock = adapters.mongo, adapters.clock
+    await schema.ensure(
+        mongo,
+        (
+            *enrollments.INDEXES,
+            *place_documents.indexes(settings.command_retention),
+            *members.INDEXES,
+        ),
+    )
+    queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo)
+    targets = Targets(records)
+    life = QueueLife(queue, targets)
+    rules = QueueingRules(settings.retry_window, settings.accept_unknown_devices)
+    queueing = Queueing(
+        queue, targets, adapters.wishes, clock, adapters.ids, adapters.metrics, rules
+    )
+    share = PartitionShare(
+        MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
+    )
+    janitor = Janitor(queue, records, life, share, clock)
+    parts = Parts(
+        catalogue=CommandCatalogue.load(),
+        queueing=queueing,
+        life=life,
+        inventory=DeviceInventory(records, queue, targets),
+        ids=adapters.ids,
+        max_body=settings.max_body,
+    )
+
+    async def drain() -> None:
+        await queueing.drain()
+        try:
+            await janitor.leave()
+        except Unavailable as exc:
+            log.info("janitor_left_silently", error=str(exc))
+
+    return Service(
+        name="commands",
+        router=router(parts, BasicAuth(settings.api_keys)),
+        run=janitor.run,
+        drain=drain,
+        openapi_tags=TAGS,
+    )

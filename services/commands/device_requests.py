@@ -1,0 +1,103 @@
+"""The bodies of the device routes: read as MicroMDM's clients write them.
+
+Promises: names match without letter case, unknown names are ignored, null is absent, an empty body asks
+for nothing in particular; what has a wrong type is told by its name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from shared.apple.command_json import parse_json
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.errors import BadRequest, Fault
+from shared.ports import DeviceQuery
+
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+"""What MicroMDM shows where there is no time."""
+
+MOST = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Whom to remove."""
+
+    udids: tuple[str, ...]
+    serial_numbers: tuple[str, ...]
+
+
+def read_query(body: bytes) -> DeviceQuery:
+    """`{"page", "per_page", "filter_serial", "filter_udid"}`; an empty list filters nothing."""
+    given = _object(body)
+    return DeviceQuery(
+        page=_number(given, "page"),
+        per_page=_number(given, "per_page"),
+        serial_numbers=_texts(given, "filter_serial") or None,
+        udids=_texts(given, "filter_udid") or None,
+    )
+
+
+def read_removal(body: bytes) -> Removal:
+    """`{"Opts": {"udids", "serials"}}`, or the two without `Opts`."""
+    given = _object(body)
+    inner = given.get("opts")
+    if inner is not None and not isinstance(inner, dict):
+        raise _wrong("Opts", "an object")
+    parts = [given, _folded(inner)] if isinstance(inner, dict) else [given]
+    return Removal(
+        udids=tuple(udid for part in parts for udid in _texts(part, "udids")),
+        serial_numbers=tuple(serial for part in parts for serial in _texts(part, "serials")),
+    )
+
+
+def shown(enrollment: Enrollment) -> dict[str, object]:
+    """A device, as MicroMDM's clients expect it."""
+    key = enrollment.key
+    device: dict[str, object] = {
+        "serial_number": enrollment.inventory.serial_number or "",
+        "udid": key.udid or "",
+        "enrollment_status": enrollment.status is EnrollmentStatus.ENROLLED,
+        "last_seen": _timestamp(enrollment.last_seen or NEVER),
+        "dep_profile_status": "",
+    }
+    if key.enrollment_id is not None:
+        device["enrollment_id"] = key.enrollment_id
+    return device
+
+
+def _timestamp(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _object(body: bytes) -> dict[str, object]:
+    return _folded(parse_json(body)) if body.strip() else {}
+
+
+def _folded(given: Mapping[str, object]) -> dict[str, object]:
+    return {name.lower(): value for name, value in given.items() if value is not None}
+
+
+def _number(given: Mapping[str, object], name: str) -> int:
+    value = given.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
+        raise _wrong(name, "a whole number from 0 on")
+    return value
+
+
+def _texts(given: Mapping[str, object], name: str) -> list[str]:
+    value = given.get(name, [])
+    if not isinstance(value, list):
+        raise _wrong(name, "a list of strings")
+    return [_text(item, f"{name}[{index}]") for index, item in enumerate(value)]
+
+
+def _text(value: object, path: str) -> str:
+    # A lone surrogate is JSON, but no store takes it.
+    if not isinstance(value, str) or not value.isprintable():
+        raise _wrong(path, "a string")
+    return value
+
+
+def _wrong(path: str, expected: str) -> BadRequest:
+    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])

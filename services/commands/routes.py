@@ -1,0 +1,162 @@
+"""What API clients call: commands, queues, devices. Parse, call, answer.
+
+Promises: MicroMDM's paths, bodies and answers; JSON under any Content-Type; every route needs the API
+key. Errors are raised, and answered in one place (`shared.web.problems`).
+"""
+
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Depends, Request
+
+from services.commands import openapi
+from services.commands.device_requests import read_query, read_removal, shown
+from services.commands.inventory import DeviceInventory
+from services.commands.life import QueueLife
+from services.commands.queueing import Queueing
+from shared.apple.catalogue import CommandCatalogue
+from shared.apple.command_json import parse_json
+from shared.apple.command_plist import PreparedCommand
+from shared.ports import Ids
+from shared.web.answers import JsonAnswer
+from shared.web.body import read_body
+
+RAW_LIMIT = 8 * 1024**2
+"""Of a raw property list; a profile with pictures inside is large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes hand their work to."""
+
+    catalogue: CommandCatalogue
+    queueing: Queueing
+    life: QueueLife
+    inventory: DeviceInventory
+    ids: Ids
+    max_body: int
+
+
+def router(parts: Parts, auth: Callable[[Request], Awaitable[None]]) -> APIRouter:
+    """The routes of the commands service; `auth` raises Unauthenticated."""
+    routes = APIRouter(dependencies=[Depends(auth)])
+    _add_commands(routes, parts)
+    _add_queues(routes, parts)
+    _add_devices(routes, parts)
+    return routes
+
+
+async def _queue(parts: Parts, prepared: PreparedCommand) -> JsonAnswer:
+    is_new = await parts.queueing.enqueue(prepared)
+    return JsonAnswer({"payload": prepared.response}, 201 if is_new else 200)
+
+
+def _add_commands(routes: APIRouter, parts: Parts) -> None:
+    schema = parts.catalogue.openapi_schema()
+
+    @routes.post(
+        "/v1/commands",
+        status_code=201,
+        tags=["commands"],
+        summary="Queue a command",
+        responses=openapi.POST_COMMAND,
+        openapi_extra=openapi.command_body(schema),
+    )
+    async def post_command(request: Request) -> JsonAnswer:
+        """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
+        `command_uuid` of your own makes the request safe to repeat."""
+        body = parse_json(await read_body(request, parts.max_body))
+        return await _queue(parts, parts.catalogue.prepare(body, parts.ids.new))
+
+    async def post_raw(request: Request, udid: str) -> JsonAnswer:
+        """A property list with `CommandUUID` and `Command`; it is delivered byte for byte."""
+        plist = await read_body(request, RAW_LIMIT)
+        return await _queue(parts, parts.catalogue.prepare_raw(udid, plist))
+
+    for method in ("POST", "PUT"):
+        routes.add_api_route(
+            "/v1/commands/{udid}",
+            post_raw,
+            methods=[method],
+            status_code=201,
+            tags=["commands"],
+            operation_id=f"queue_raw_{method.lower()}",
+            summary="Queue a command as a property list",
+            responses=openapi.POST_RAW,
+            openapi_extra=openapi.RAW_BODY,
+        )
+
+
+def _add_queues(routes: APIRouter, parts: Parts) -> None:
+    @routes.get(
+        "/v1/commands/{udid}",
+        tags=["commands"],
+        summary="The open commands of a device or user",
+        responses=openapi.GET_QUEUE,
+    )
+    async def get_queue(udid: str) -> JsonAnswer:
+        """Queued, handed out without an answer yet, or answered NotNow."""
+        commands = await parts.life.open_commands(udid)
+        shown_commands = [
+            {"uuid": command.uuid, "payload": base64.b64encode(command.plist).decode()}
+            for command in commands
+        ]
+        return JsonAnswer({"commands": shown_commands} if shown_commands else {})
+
+    @routes.delete(
+        "/v1/commands/{udid}",
+        tags=["commands"],
+        summary="Clear the queue of a device or user",
+        responses=openapi.DELETE_QUEUE,
+    )
+    async def delete_queue(udid: str) -> JsonAnswer:
+        """Ends all open commands, those handed out and not answered included."""
+        await parts.life.clear(udid)
+        return JsonAnswer({})
+
+
+def _add_devices(routes: APIRouter, parts: Parts) -> None:
+    @routes.post(
+        "/v1/devices",
+        tags=["devices"],
+        summary="List devices",
+        responses=openapi.LIST_DEVICES,
+        openapi_extra=openapi.LIST_BODY,
+    )
+    async def list_devices(request: Request) -> JsonAnswer:
+        """An empty body lists all."""
+        query = read_query(await read_body(request, parts.max_body))
+        devices = await parts.inventory.list(query)
+        return JsonAnswer({"devices": [shown(device) for device in devices]})
+
+    @routes.delete(
+        "/v1/devices",
+        tags=["devices"],
+        summary="Remove devices",
+        responses=openapi.DELETE_DEVICES,
+        openapi_extra=openapi.REMOVAL_BODY,
+    )
+    async def delete_devices(request: Request) -> JsonAnswer:
+        """Their records go and their commands end; who is unknown is no error. A device that is
+        still enrolled comes back with its next message."""
+        removal = read_removal(await read_body(request, parts.max_body))
+        await parts.inventory.remove(removal.udids, removal.serial_numbers)
+        return JsonAnswer({})
+
+    for action, blocked in (("block", True), ("unblock", False)):
+        _add_block(routes, parts, action, blocked=blocked)
+
+
+def _add_block(routes: APIRouter, parts: Parts, action: str, *, blocked: bool) -> None:
+    @routes.post(
+        f"/v1/devices/{{udid}}/{action}",
+        tags=["devices"],
+        operation_id=f"{action}_device",
+        summary=f"{action.capitalize()} a device",
+        responses=openapi.BLOCK,
+    )
+    async def set_blocked(udid: str) -> JsonAnswer:
+        """A blocked device hears 401 when it asks for commands, which makes it unenroll."""
+        await parts.inventory.block(udid, blocked=blocked)
+        return JsonAnswer({})

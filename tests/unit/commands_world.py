@@ -1,0 +1,190 @@
+"""The commands service on fakes: a small fleet, and barriers between the steps of a request."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from services.commands.inventory import DeviceInventory
+from services.commands.life import QueueLife
+from services.commands.queueing import Queueing, QueueingRules
+from services.commands.targets import Targets
+from shared.apple.command_plist import PreparedCommand, written
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
+from shared.domain.event import Topic
+from shared.ports import Change, HandOut, Report
+from shared.telemetry.metrics import Metrics
+from tests.fakes.clock import FakeClock, FakeIds, settle
+from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.queue import FakeCommandQueue, undisturbed
+
+MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
+ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")
+ANNA_ON_PAD = EnrollmentKey("PAD:anna", device="PAD", udid="PAD", user="anna")
+PRIVATE = EnrollmentKey("E-1", device="E-1", enrollment_id="E-1")
+
+FIRST_UUID = "0198f1d2-0000-7000-8000-000000000001"
+
+
+class Barrier:
+    """Stops whoever comes to an operation, until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, list[asyncio.Event]] = {}
+        self._arrived: dict[str, asyncio.Event] = {}
+
+    def stop(self, operation: str) -> asyncio.Event:
+        """The next one to come to this operation waits for the event that is returned."""
+        gate = asyncio.Event()
+        self._gates.setdefault(operation, []).append(gate)
+        self._arrived[operation] = asyncio.Event()
+        return gate
+
+    async def reached(self, operation: str) -> None:
+        await self._arrived[operation].wait()
+
+    async def __call__(self, operation: str) -> None:
+        await undisturbed(operation)
+        if gates := self._gates.get(operation):
+            gate = gates.pop(0)
+            self._arrived[operation].set()
+            await gate.wait()
+
+
+class Wishes:
+    """`PushWishes`, noted."""
+
+    def __init__(self) -> None:
+        self.wished: list[set[str]] = []
+
+    def wish(self, enrollments: Collection[str]) -> None:
+        self.wished.append(set(enrollments))
+
+
+@dataclass
+class World:
+    """Everything that the commands service works with. `at_store` stops its operations."""
+
+    rules: QueueingRules = field(default_factory=QueueingRules)
+    clock: FakeClock = field(default_factory=FakeClock)
+    ids: FakeIds = field(default_factory=FakeIds)
+    at_store: Barrier = field(default_factory=Barrier)
+    wishes: Wishes = field(default_factory=Wishes)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.queue = FakeCommandQueue(self.at_store)
+        self.enrollments = FakeEnrollments(self.at_store)
+        self.targets = Targets(self.enrollments)
+        self.life = QueueLife(self.queue, self.targets)
+        self.inventory = DeviceInventory(self.enrollments, self.queue, self.targets)
+        self.queueing = Queueing(
+            self.queue,
+            self.targets,
+            self.wishes,
+            self.clock,
+            self.ids,
+            self.metrics,
+            self.rules,
+        )
+        self._hands = 0
+        self._generations = 1
+        serials = {"MAC": "C02", "PAD": "DMP"}
+        for key in (MAC, PAD, PRIVATE, ANNA):
+            self.enrollments.add(enrolled(key, serials.get(key.id)))
+
+    # --- the API client
+
+    async def post(self, target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> bool:
+        """Queue a command; commands of the same uuid and text are the same."""
+        return await self.queueing.enqueue(command(target, uuid, text))
+
+    async def shown(self, target: str = "MAC") -> list[str]:
+        """The uuids that a reader of the queue sees."""
+        return [found.uuid for found in await self.life.open_commands(target)]
+
+    # --- the device, as check-in serves it
+
+    async def authenticate(self, device: str = "MAC") -> str:
+        """Enroll a device anew, with the cleaning of the generation that this replaces."""
+        replaced = self.enrollments.records[device].generation
+        generation = await self.apply_authenticate(device)
+        if replaced is not None:
+            await self.queue.end_generation(device, replaced)
+        return generation
+
+    async def apply_authenticate(self, device: str = "MAC") -> str:
+        """The first half of an Authenticate; its cleaning has not happened yet."""
+        record = self.enrollments.records[device]
+        self._generations += 1
+        by = f"gen-{self._generations}"
+        topic = Topic.AUTHENTICATE
+        now = self.clock.now()
+        done = await self.enrollments.apply([Change(record.key, by, record.generation, topic, now)])
+        assert done == [True]
+        return by
+
+    async def connect(self, key: EnrollmentKey = MAC) -> Place | None:
+        """Ask for the next command."""
+        generation = self.enrollments.records[key.device].generation
+        for place in await self.queue.open_places(key):
+            self._hands += 1
+            by = f"connect-{self._hands}"
+            if await self.queue.hand_out([HandOut(place, generation)], by, self.clock.now()):
+                return place
+        return None
+
+    async def answer(self, place: Place, state: PlaceState = PlaceState.ACKNOWLEDGED) -> None:
+        generation = self.enrollments.records[place.device].generation
+        report = Report(place.enrollment, place.command_uuid, generation, state, "event")
+        await self.queue.report([report], self.clock.now())
+
+    # --- looking
+
+    def place(self, key: EnrollmentKey = MAC, uuid: str = FIRST_UUID) -> Place:
+        """The one place under this name."""
+        [found] = [
+            place
+            for place in self.queue.places.values()
+            if (place.enrollment, place.command_uuid) == (key.id, uuid)
+        ]
+        return found
+
+    def generation(self, device: str = "MAC") -> str | None:
+        return self.enrollments.records[device].generation
+
+
+def enrolled(key: EnrollmentKey, serial: str | None = None) -> Enrollment:
+    return Enrollment(
+        key,
+        EnrollmentStatus.ENROLLED,
+        generation=f"gen-1-{key.id}" if key.is_device_channel else None,
+        certificate=f"cert-{key.id}" if key.is_device_channel else None,
+        inventory=Inventory(serial_number=serial),
+    )
+
+
+def removed(record: Enrollment) -> Enrollment:
+    return replace(record, status=EnrollmentStatus.REMOVED)
+
+
+def command(target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> PreparedCommand:
+    made = written(uuid, "DeviceInformation", {"Queries": [text]})
+    return PreparedCommand(target, made, {"command_uuid": uuid})
+
+
+async def stopped(
+    world: World, operation: str, work: Callable[[], "asyncio.Future[bool]"]
+) -> tuple["asyncio.Future[bool]", asyncio.Event]:
+    """Begin `work` and let it run until it comes to `operation`; the event lets it go on."""
+    gate = world.at_store.stop(operation)
+    begun = work()
+    async with asyncio.timeout(5):
+        await world.at_store.reached(operation)
+    await settle()
+    return begun, gate
+
+
+MINUTE = timedelta(minutes=1)

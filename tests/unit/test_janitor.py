@@ -1,0 +1,264 @@
+"""The janitor deletes what nobody needs, and nothing else, whoever works beside it.
+
+The interleavings are those in which a janitor that looks first, or does not look again, deletes a
+command that a client was told is safe (docs/rules.md, rule 13).
+"""
+
+import asyncio
+from datetime import timedelta
+
+from services.commands.janitor import Janitor
+from shared.domain.command import PlaceState
+from shared.domain.enrollment import PARTITIONS
+from shared.domain.errors import StoreUnavailable
+from tests.fakes.clock import settle
+from tests.unit.commands_world import (
+    ANNA,
+    FIRST_UUID,
+    MAC,
+    PAD,
+    Barrier,
+    World,
+    command,
+    stopped,
+)
+
+DAY = timedelta(days=1)
+HASH = command().command.hash
+
+
+class WholeShare:
+    """A share of partitions that needs no other replicas."""
+
+    def __init__(self, *partitions: int) -> None:
+        self.partitions = frozenset(partitions or range(PARTITIONS))
+
+    async def refresh(self) -> frozenset[int]:
+        return self.partitions
+
+    async def leave(self) -> None:
+        self.partitions = frozenset()
+
+
+def janitor(world: World, *partitions: int) -> Janitor:
+    share = WholeShare(*partitions)
+    return Janitor(world.queue, world.enrollments, world.life, share, world.clock)
+
+
+async def forget(world: World, *partitions: int) -> None:
+    """One whole pass over the stored commands."""
+    async for _ in janitor(world, *partitions).forget_commands():
+        pass
+
+
+async def sweep(world: World) -> None:
+    """One whole pass over the devices, and its rest."""
+
+    async def pass_over() -> None:
+        async for _ in janitor(world).end_past_generations():
+            pass
+
+    sweeping = asyncio.ensure_future(pass_over())
+    await world.clock.run(timedelta(hours=1))
+    await sweeping
+
+
+async def is_stored(world: World) -> bool:
+    return bool(await world.queue.commands({HASH}))
+
+
+# --- stored commands
+
+
+async def test_an_old_command_without_a_place_is_forgotten() -> None:
+    world = World()
+    await world.queue.store([command().command], world.clock.now())
+    world.clock.advance(DAY + timedelta(seconds=1))
+
+    await forget(world)
+
+    assert not await is_stored(world)
+
+
+async def test_a_command_that_was_touched_within_a_day_stays() -> None:
+    world = World()
+    await world.queue.store([command().command], world.clock.now())
+    world.clock.advance(DAY)
+
+    await forget(world)
+
+    assert await is_stored(world)
+
+
+async def test_a_command_with_an_open_place_stays_however_old_it_is() -> None:
+    world = World()
+    await world.post()
+    world.clock.advance(400 * DAY)
+
+    await forget(world)
+
+    assert await is_stored(world)
+
+
+async def test_a_command_with_a_finished_place_stays() -> None:
+    world = World()
+    await world.post()
+    await world.life.clear("MAC")
+    world.clock.advance(2 * DAY)
+
+    await forget(world)
+
+    assert await is_stored(world)
+
+
+async def test_a_command_goes_after_its_last_place() -> None:
+    world = World()
+    await world.post()
+    world.clock.advance(40 * DAY)
+    world.queue.places.clear()
+
+    await forget(world)
+
+    assert not await is_stored(world)
+
+
+async def test_many_old_commands_are_forgotten_in_one_pass() -> None:
+    world = World()
+    commands = [command(uuid=f"uuid-{n}").command for n in range(300)]
+    await world.queue.store(commands, world.clock.now())
+    world.clock.advance(2 * DAY)
+
+    await forget(world)
+
+    assert await world.queue.commands({each.hash for each in commands}) == {}
+
+
+async def test_replicas_share_the_commands_out_and_leave_none() -> None:
+    world = World()
+    commands = [command(uuid=f"uuid-{n}").command for n in range(100)]
+    await world.queue.store(commands, world.clock.now())
+    world.clock.advance(2 * DAY)
+    half = PARTITIONS // 2
+
+    await forget(world, *range(half))
+    after_one = len(await world.queue.commands({each.hash for each in commands}))
+    await forget(world, *range(half, PARTITIONS))
+
+    assert 0 < after_one < 100
+    assert await world.queue.commands({each.hash for each in commands}) == {}
+
+
+async def test_a_command_that_is_queued_while_the_janitor_looks_stays() -> None:
+    """The janitor has read `touched`; the client's command is touched and gets its place; then the
+    janitor looks for places."""
+    world = World()
+    await world.queue.store([command().command], world.clock.now())
+    world.clock.advance(2 * DAY)
+    gate = world.at_store.stop("in_use")
+    forgetting = asyncio.ensure_future(forget(world))
+    await world.at_store.reached("in_use")
+    await world.post()
+    gate.set()
+    await forgetting
+
+    assert await is_stored(world)
+
+
+async def test_a_command_that_is_queued_after_the_janitor_looked_stays() -> None:
+    """The janitor has found no place; the client's command is touched and gets its place; then the
+    janitor deletes."""
+    world = World()
+    await world.queue.store([command().command], world.clock.now())
+    world.clock.advance(2 * DAY)
+    gate = world.at_store.stop("forget")
+    forgetting = asyncio.ensure_future(forget(world))
+    await world.at_store.reached("forget")
+    await world.post()
+    gate.set()
+    await forgetting
+
+    assert await is_stored(world)
+
+
+async def test_a_command_that_is_touched_and_has_no_place_yet_stays() -> None:
+    world = World()
+    await world.queue.store([command().command], world.clock.now())
+    world.clock.advance(2 * DAY)
+    posting, gate = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
+    await forget(world)
+    gate.set()
+
+    assert await posting is True
+    assert await is_stored(world)
+
+
+# --- places of past generations
+
+
+async def test_what_a_killed_authenticate_left_open_is_ended() -> None:
+    world = World()
+    await world.post("MAC")
+    await world.post("anna")
+    await world.post("PAD")
+    await world.apply_authenticate("MAC")
+
+    await sweep(world)
+
+    assert world.place(MAC).state is PlaceState.DROPPED_REENROLLED
+    assert world.place(ANNA).state is PlaceState.DROPPED_REENROLLED
+    assert world.place(PAD).state is PlaceState.QUEUED
+
+
+async def test_a_command_that_is_queued_while_the_janitor_sweeps_stays() -> None:
+    """The janitor has read the places; the device enrolls anew and gets a command; then the
+    janitor reads the generation."""
+    world = World()
+    gate = world.at_store.stop("open_of_devices")
+    sweeping = asyncio.ensure_future(sweep(world))
+    await world.at_store.reached("open_of_devices")
+    await world.authenticate()
+    await world.post()
+    gate.set()
+    await sweeping
+
+    assert await world.shown() == [FIRST_UUID]
+
+
+async def test_commands_of_the_present_generation_stay() -> None:
+    world = World()
+    await world.post()
+    await world.connect()
+
+    await sweep(world)
+
+    assert world.place().state is PlaceState.SENT
+
+
+# --- running
+
+
+async def test_it_goes_on_after_a_store_that_was_away() -> None:
+    class AwayForAWhile(Barrier):
+        is_away = True
+
+        async def __call__(self, operation: str) -> None:
+            await super().__call__(operation)
+            if self.is_away:
+                raise StoreUnavailable("away")
+
+    away = AwayForAWhile()
+    away.is_away = False
+    world = World(at_store=away)
+    await world.queue.store([command().command], world.clock.now())
+    world.clock.advance(2 * DAY)
+    away.is_away = True
+    running = asyncio.ensure_future(janitor(world).run())
+    await world.clock.run(timedelta(minutes=1))
+
+    away.is_away = False
+    await world.clock.run(timedelta(hours=6))
+    running.cancel()
+    await settle()
+
+    assert running.cancelled()
+    assert not await is_stored(world)
