@@ -1,0 +1,73 @@
+"""The client certificate in a header: only from listed proxies, and only one."""
+
+import base64
+from urllib.parse import quote
+
+import pytest
+
+from shared.domain.errors import BadRequest, Misconfigured
+from shared.security.client_certificate import ClientCertificateHeader, parse_networks
+from tests.harness.identities import FleetAuthority
+
+PROXY = "10.1.2.3"
+DEVICE = FleetAuthority().issue("device", kind="ec")
+RFC9440 = ":" + base64.b64encode(DEVICE.der).decode() + ":"
+ESCAPED = quote(DEVICE.pem.decode())
+READER = ClientCertificateHeader(parse_networks("10.1.0.0/16, 2001:db8::1, 192.0.2.7"))
+
+
+@pytest.mark.parametrize("value", [RFC9440, ESCAPED, quote(DEVICE.pem.decode(), safe="")])
+@pytest.mark.parametrize("peer", [PROXY, "::ffff:10.1.2.3", "2001:db8::1", "192.0.2.7"])
+def test_a_listed_proxy_names_the_device(value: str, peer: str) -> None:
+    assert READER.read([value], peer) == DEVICE.der
+
+
+@pytest.mark.parametrize("peer", ["10.2.0.1", "127.0.0.1", "2001:db8::2", "", "testclient", None])
+@pytest.mark.parametrize("values", [[RFC9440], [RFC9440, RFC9440], ["garbage\r\n x"]])
+def test_anybody_else_is_not_listened_to(peer: str | None, values: list[str]) -> None:
+    assert READER.read(values, peer) is None
+
+
+def test_no_proxy_is_trusted_by_default() -> None:
+    assert ClientCertificateHeader(parse_networks("")).read([RFC9440], "127.0.0.1") is None
+
+
+@pytest.mark.parametrize("values", [[], [""], [" "]])
+def test_a_connection_without_a_certificate_names_nobody(values: list[str]) -> None:
+    assert READER.read(values, PROXY) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [RFC9440, RFC9440],
+        [RFC9440, ""],
+        [f"{RFC9440}, {RFC9440}"],
+        [f"{RFC9440},{RFC9440}"],
+        [RFC9440[:40] + "\r\n " + RFC9440[40:]],
+        [RFC9440[:40] + "\t" + RFC9440[40:]],
+        [RFC9440[:40] + " " + RFC9440[40:]],
+        [RFC9440[:-1]],
+        [RFC9440 + ";a=1"],
+        ["::"],
+        [":AAAA:"],
+        [":AAA:"],
+        [ESCAPED + ESCAPED],
+        [ESCAPED + "," + ESCAPED],
+        [ESCAPED[:-40]],
+        ["%ff" + ESCAPED],
+        [quote(DEVICE.key_pem.decode())],
+        ["garbage"],
+        ["é" + ESCAPED],
+        [":" + "A" * 100_000 + ":"],
+    ],
+)
+def test_a_header_that_leaves_a_doubt_is_refused(values: list[str]) -> None:
+    with pytest.raises(BadRequest, match="client certificate header"):
+        READER.read(values, PROXY)
+
+
+@pytest.mark.parametrize("text", ["localhost", "10.0.0.0/33", "10.0.0.1;10.0.0.2"])
+def test_a_proxy_list_that_cannot_be_read_is_misconfigured(text: str) -> None:
+    with pytest.raises(Misconfigured, match="MDM_TRUSTED_PROXIES"):
+        parse_networks(text)
