@@ -32,7 +32,7 @@ bench: ## measure requests per second and memory
 	@$(LOCAL)/dev.sh tests.load.bench $(ARGS)
 
 catalogue: ## make the catalogue of commands anew from Apple's schema
-	@$(LOCAL)/dev.sh shared.apple.catalogue_build $(ARGS)
+	@$(LOCAL)/dev.sh shared.apple.make_catalogue $(ARGS)
 
 clean: ## remove what was made here, except the data folder
 	rm -rf .venv .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

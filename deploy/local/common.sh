@@ -34,11 +34,11 @@ sys.exit(1) if not (3, 11) <= sys.version_info[:2] <= (3, $newest) else print('%
 }
 
 # install_venv NAME [EXTRAS]: .venv with the project and these extras. A stamp remembers what
-# pyproject.toml said at the last install, so that the next start installs nothing.
+# pyproject.toml said at the last install, so that the next start installs nothing; `dev` has all.
 install_venv() {
     local stamp=$VENV/.installed-$1 extras=${2:-}
     make_venv
-    if cmp -s pyproject.toml "$stamp"; then
+    if cmp -s pyproject.toml "$stamp" || cmp -s pyproject.toml "$VENV/.installed-dev"; then
         return
     fi
     say "installing what the project needs into $VENV (the first time takes a minute or two)"
