@@ -51,6 +51,11 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreachable(Retry):
+    """APNs was not even asked, because it cannot be reached: trying at once again is no use."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Something about this one push is wrong, for a reason that says nothing of the token."""
 

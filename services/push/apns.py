@@ -16,7 +16,7 @@ import httpx
 import structlog
 from h2.exceptions import H2Error
 
-from services.push.answers import Outcome, Rejected, Retry, classify
+from services.push.answers import Outcome, Rejected, Retry, Unreachable, classify
 from shared.ports import Clock
 
 log = structlog.get_logger()
@@ -144,7 +144,7 @@ class Apns:
         line = self._lines[push.topic]
         async with line.streams:
             if line.is_waiting:
-                return Retry("APNs cannot be reached")
+                return Unreachable("APNs cannot be reached")
             connection = line.connection
             try:
                 async with (

@@ -10,7 +10,6 @@ from datetime import timedelta
 from random import SystemRandom
 
 import structlog
-from prometheus_client import Gauge
 
 from services.adapters import Adapters
 from services.push.apns import Apns
@@ -35,7 +34,6 @@ from shared.storage import schema
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.members import MongoMembers
 from shared.storage.queue import MongoCommandQueue
-from shared.telemetry.metrics import Metrics
 from shared.web.basic_auth import BasicAuth
 from shared.web.service import Service
 
@@ -56,7 +54,7 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     )
     enrollments = MongoEnrollments(adapters.mongo)
     pushes = storage.MongoPushes(adapters.mongo)
-    topics = Topics(certificates, adapters.clock, _stopped_topics(adapters.metrics).set)
+    topics = Topics(certificates, adapters.clock, adapters.metrics.push_topics_stopped.set)
     attempts = Attempts(apns, enrollments, topics, adapters.clock, SystemRandom().random)
     pusher = Pusher(attempts, enrollments, pushes, adapters.clock, adapters.metrics)
     share = PartitionShare(MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new())
@@ -70,14 +68,6 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
         ready=work.reasons,
         drain=work.drain,
         openapi_tags=[TAG],
-    )
-
-
-def _stopped_topics(metrics: Metrics) -> Gauge:
-    return Gauge(
-        "macromdm_push_topics_stopped",
-        "Push topics that APNs refuses: renew or replace their certificates",
-        registry=metrics.registry,
     )
 
 
@@ -98,7 +88,9 @@ class _Work:
         self._pusher = pusher
         self._sweep = sweep
         self._certificates = certificates
-        self._intake = Intake(adapters.wish_consumer, pusher if certificates else None)
+        self._intake = Intake(
+            adapters.wish_consumer, pusher if certificates else None, adapters.clock
+        )
         self._is_prepared = False
 
     async def run(self) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from services.push.answers import Accepted, Outcome, Retry, TokenDead, TopicRefused
+from services.push.answers import Accepted, Outcome, Retry, TokenDead, TopicRefused, Unreachable
 from services.push.apns import Push
 from services.push.topics import Topics
 from shared.domain.enrollment import Enrollment, PushTarget
@@ -80,7 +80,7 @@ class Attempts:
         push = Push(target.topic, target.token, target.magic, expires_at)
         outcome = await self._apns.push(push)
         for pause in pauses:
-            if not isinstance(outcome, Retry):
+            if not isinstance(outcome, Retry) or isinstance(outcome, Unreachable):
                 break
             await self._clock.sleep(pause * (0.5 + self.random()))
             outcome = await self._apns.push(push)

@@ -1,7 +1,8 @@
 """Takes wishes from the broker and gives them to the pusher.
 
-Promises: a wish is acked only after its push ended in a state that is stored; once it drains, nothing
-new is begun and what is under way gets its time to end.
+Promises: a wish is acked only after its push ended in a state that is stored, or, where APNs is slow
+with it, after the sweep was told to look at it again; so a slow push holds up no other wish for long.
+Once it drains, nothing new is begun and what is under way gets its time to end.
 """
 
 import asyncio
@@ -11,26 +12,38 @@ from datetime import timedelta
 import structlog
 
 from services.push.pusher import Pusher
-from shared.ports import WishConsumer
+from shared.domain.errors import MdmError, Unavailable
+from shared.ports import Clock, WishConsumer
 
 log = structlog.get_logger()
 
-GRACE = timedelta(seconds=10)
+GRACE = timedelta(milliseconds=2500)
+PATIENCE = timedelta(milliseconds=1500)
+"""How long a wish waits for its push before the sweep is told; longer than the quiet second."""
+
+MOST_UNDER_WAY = 2000
+"""Enrollments in work beyond which no more wishes are taken from the broker."""
 
 
 class Intake:
     """`pusher` is None while there is no push certificate: then wishes are left to the sweep."""
 
-    def __init__(self, consumer: WishConsumer, pusher: Pusher | None) -> None:
+    def __init__(self, consumer: WishConsumer, pusher: Pusher | None, clock: Clock) -> None:
         self._consumer = consumer
         self._pusher = pusher
+        self._clock = clock
         self._is_stopping = False
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def run(self) -> None:
-        await self._consumer.consume(self._take)
+        async with asyncio.TaskGroup() as group:
+
+            async def take(enrollments: Sequence[str]) -> None:
+                await self._take(enrollments, group)
+
+            await self._consumer.consume(take)
 
     async def drain(self, grace: timedelta = GRACE) -> None:
         self._is_stopping = True
@@ -40,17 +53,36 @@ class Intake:
         except TimeoutError:
             log.warning("pushes_cut_short", under_way=self._under_way)
 
-    async def _take(self, enrollments: Sequence[str]) -> None:
+    async def _take(self, enrollments: Sequence[str], group: asyncio.TaskGroup) -> None:
         if self._is_stopping:
             # Not acked: when we are gone, the broker gives it to somebody else.
             await asyncio.Event().wait()
         if self._pusher is None:
             return
-        self._under_way += 1
+        pushing = group.create_task(self._push(self._pusher, enrollments))
+        patience = group.create_task(self._clock.sleep(PATIENCE))
+        try:
+            await asyncio.wait({pushing, patience}, return_when=asyncio.FIRST_COMPLETED)
+            if not pushing.done() and self._under_way <= MOST_UNDER_WAY:
+                await self._pusher.leave_to_sweep(enrollments)
+                return
+        finally:
+            patience.cancel()
+        error = await pushing
+        if error is not None:
+            raise error
+
+    async def _push(self, pusher: Pusher, enrollments: Sequence[str]) -> MdmError | None:
+        """The error instead of raising it: nobody may be waiting any more, and then the sweep knows."""
+        self._under_way += len(enrollments)
         self._idle.clear()
         try:
-            await self._pusher.wishes(enrollments)
+            await pusher.wishes(enrollments)
+        except Unavailable as exc:
+            log.info("push_not_recorded", error=str(exc))
+            return exc
         finally:
-            self._under_way -= 1
+            self._under_way -= len(enrollments)
             if not self._under_way:
                 self._idle.set()
+        return None

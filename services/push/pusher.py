@@ -30,6 +30,11 @@ AT_ONCE = 200
 QUIET = timedelta(seconds=1)
 """After a push, further wishes of that enrollment gather for so long."""
 
+LOOK_AGAIN = timedelta(minutes=1)
+"""When the sweep looks at a push that was still under way when its wish was acked."""
+
+UNDER_WAY = "under way"
+
 BATCH = 32
 """Reads and writes that go to the store together."""
 
@@ -84,6 +89,14 @@ class Pusher:
         """Push devices that stayed silent; the backoff of each goes on from its record."""
         idle = [record for record in records if not self._is_under_way(record.enrollment)]
         await self._all([(record.enrollment, record) for record in idle])
+
+    async def leave_to_sweep(self, enrollments: Collection[str]) -> None:
+        """Let the sweep look soon at those whose push has not ended yet, in case it never does."""
+        now = self._clock.now()
+        async with asyncio.TaskGroup() as group:
+            for enrollment in filter(self._is_under_way, enrollments):
+                record = PushRecord(enrollment, now, now + LOOK_AGAIN, error=UNDER_WAY)
+                group.create_task(self._records.submit(record))
 
     async def push_now(
         self, enrollment: Enrollment, target: PushTarget, expires_at: datetime | None

@@ -144,7 +144,7 @@ class Metrics:
             "topic",
         )
         self.push_topics_stopped = self._gauge(
-            "push_topics_stopped", "Push topics whose certificates APNs refuses"
+            "push_topics_stopped", "Push topics that APNs refuses: their certificates need care"
         )
         self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
 

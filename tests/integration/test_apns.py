@@ -20,6 +20,7 @@ from services.push.answers import (
     Retry,
     TokenDead,
     TopicRefused,
+    Unreachable,
 )
 from services.push.apns import Apns, Push
 from services.push.attempt import Attempts
@@ -199,7 +200,7 @@ async def test_while_apns_cannot_be_reached_pushes_fail_at_once_and_later_work_a
     await apns.close()
 
     assert all(isinstance(outcome, Retry) for outcome in tried)
-    assert held_back == Retry("APNs cannot be reached")
+    assert held_back == Unreachable("APNs cannot be reached")
     assert isinstance(mended, Accepted)
     assert server.connections == 1
 

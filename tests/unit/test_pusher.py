@@ -17,6 +17,7 @@ from services.push.answers import (
     Retry,
     TokenDead,
     TopicRefused,
+    Unreachable,
 )
 from services.push.attempt import EXPIRES_AFTER, Attempts
 from services.push.intake import Intake
@@ -475,7 +476,7 @@ async def test_a_wish_is_acked_after_its_push_is_recorded(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.gate.clear()
     wishes = ScriptedWishes(["MAC"])
-    async with running(Intake(wishes, bench.pusher).run()):
+    async with running(Intake(wishes, bench.pusher, bench.clock).run()):
         await settle()
         during = wishes.is_acked
         bench.apns.gate.set()
@@ -485,10 +486,69 @@ async def test_a_wish_is_acked_after_its_push_is_recorded(bench: Bench) -> None:
     assert "MAC" in bench.pushes.rows
 
 
+async def test_a_wish_whose_push_is_slow_is_acked_once_the_sweep_knows_of_it(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.enroll("PAD")
+    bench.apns.gate.clear()
+    wishes = ScriptedWishes(["MAC", "PAD"])
+    async with running(Intake(wishes, bench.pusher, bench.clock).run()):
+        await bench.clock.run(timedelta(milliseconds=1499))
+        early = wishes.is_acked
+        await bench.clock.run(timedelta(milliseconds=1))
+        late, waits, known = wishes.is_acked, bench.waits("MAC"), set(bench.pushes.rows)
+        bench.apns.gate.set()
+
+    assert (early, late) == (False, True)
+    assert waits == MINUTE
+    assert known == {"MAC", "PAD"}
+    assert bench.pushes.rows["MAC"].error is None
+
+
+async def test_a_slow_push_that_the_sweep_cannot_be_told_of_is_not_acked(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.gate.clear()
+
+    async def away(operation: str) -> None:
+        raise StoreUnavailable("away")
+
+    bench.pushes.before = away
+    wishes = ScriptedWishes(["MAC"])
+    with pytest.raises(ExceptionGroup) as failed:
+        async with running(Intake(wishes, bench.pusher, bench.clock).run()):
+            await bench.clock.run(2 * SECOND)
+
+    assert failed.group_contains(StoreUnavailable)
+    assert wishes.is_acked is False
+
+
+async def test_a_wish_that_could_not_be_recorded_is_given_back(bench: Bench) -> None:
+    async def away(operation: str) -> None:
+        raise StoreUnavailable("away")
+
+    bench.pushes.before = away
+    wishes = ScriptedWishes(["MAC"])
+
+    with pytest.raises(ExceptionGroup) as failed:
+        await Intake(wishes, bench.pusher, bench.clock).run()
+
+    assert failed.group_contains(StoreUnavailable)
+    assert wishes.is_acked is False
+
+
+async def test_what_cannot_be_reached_is_not_tried_again_at_once(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.script.append(Unreachable("APNs cannot be reached"))
+
+    await bench.pusher.wishes(["MAC"])
+
+    assert len(bench.apns.pushes) == 1
+    assert bench.waits("MAC") == 10 * SECOND
+
+
 async def test_draining_waits_for_the_pushes_under_way(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.gate.clear()
-    intake = Intake(ScriptedWishes(["MAC"]), bench.pusher)
+    intake = Intake(ScriptedWishes(["MAC"]), bench.pusher, bench.clock)
     async with running(intake.run(), settle()):
         await settle()
         drained = asyncio.ensure_future(intake.drain())
@@ -503,7 +563,7 @@ async def test_draining_waits_for_the_pushes_under_way(bench: Bench) -> None:
 
 async def test_wishes_that_come_after_draining_began_are_not_acked(bench: Bench) -> None:
     wishes = ScriptedWishes(["MAC"])
-    intake = Intake(wishes, bench.pusher)
+    intake = Intake(wishes, bench.pusher, bench.clock)
     await intake.drain()
     async with running(intake.run()) as (consuming,):
         await settle()
@@ -518,7 +578,7 @@ async def test_without_a_certificate_wishes_are_left_to_the_sweep_without_a_writ
 ) -> None:
     wishes = ScriptedWishes(["MAC"])
 
-    await Intake(wishes, None).run()
+    await Intake(wishes, None, bench.clock).run()
 
     assert wishes.is_acked
     assert bench.pushes.batches == []

@@ -1,0 +1,430 @@
+"""The sweep: who was never pushed, who stays silent, and what a restart and other replicas make of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from services.push.answers import TopicRefused
+from services.push.attempt import Attempts
+from services.push.pusher import Pusher
+from services.push.sweep import Sweep, key_of
+from services.push.topics import Topics
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import (
+    PARTITIONS,
+    Enrollment,
+    EnrollmentKey,
+    EnrollmentStatus,
+    PushTarget,
+    partition_of,
+)
+from shared.domain.errors import StoreUnavailable
+from shared.domain.sharing import assigned
+from shared.ports import PushRecord
+from shared.telemetry.metrics import Metrics
+from tests.fakes.apns import FakeApnsSender
+from tests.fakes.clock import FakeClock, settle
+from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.pushes import FakePushes
+from tests.fakes.queue import FakeCommandQueue
+
+TOPIC = "com.apple.mgmt.External.test"
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+ALL = frozenset(range(PARTITIONS))
+
+
+class FixedShare:
+    """A share that a test gives."""
+
+    def __init__(self, partitions: frozenset[int] = ALL) -> None:
+        self.partitions = partitions
+        self.refreshed = 0
+        self.has_left = False
+
+    async def refresh(self) -> frozenset[int]:
+        self.refreshed += 1
+        return self.partitions
+
+    async def leave(self) -> None:
+        self.has_left = True
+
+
+class World:
+    """What outlives a process of push."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.apns = FakeApnsSender()
+        self.enrollments = FakeEnrollments()
+        self.pushes = FakePushes()
+        self.queue = FakeCommandQueue()
+        self.orders = 0
+
+    def process(self, share: FixedShare | None = None) -> Sweep:
+        """A process of push, just started."""
+        topics = Topics([TOPIC], self.clock, lambda _: None)
+        attempts = Attempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
+        pusher = Pusher(attempts, self.enrollments, self.pushes, self.clock, Metrics())
+        return Sweep(self.queue, self.pushes, pusher, share or FixedShare(), self.clock)
+
+    def enroll(self, device: str) -> None:
+        self.enrollments.add(
+            Enrollment(
+                EnrollmentKey(device, device, udid=device),
+                EnrollmentStatus.ENROLLED,
+                push=PushTarget(TOPIC, device.encode(), "magic"),
+                token_updated_at=self.clock.now(),
+            )
+        )
+
+    def accept(self, device: str, at: datetime | None = None) -> Place:
+        """A command is accepted, and its process dies before the wish."""
+        self.orders += 1
+        place = Place(
+            enrollment=device,
+            device=device.partition(":")[0],
+            command_uuid=f"c{self.orders}",
+            command_hash="a" * 64,
+            request_type="DeviceInformation",
+            generation=None,
+            order=f"{self.orders:06}",
+            accepted_at=at or self.clock.now(),
+        )
+        self.queue.places[place.id] = place
+        return place
+
+    def finish(self, place: Place) -> None:
+        self.queue.places[place.id] = replace(place, state=PlaceState.ACKNOWLEDGED)
+
+    def pushed(self) -> list[str]:
+        return [token.decode() for token in self.apns.tokens()]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@asynccontextmanager
+async def running(*sweeps: Sweep) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Processes that are killed at the end."""
+    tasks = [asyncio.ensure_future(sweep.run()) for sweep in sweeps]
+    await settle()
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            assert task.cancelled()
+
+
+async def test_rule_12_a_place_that_was_never_pushed_is_swept_within_ten_seconds(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+    async with running(world.process()):
+        await world.clock.run(MINUTE)
+        for _ in range(7):
+            accepted = world.clock.now()
+            world.accept("MAC")
+            before = len(world.apns.pushes)
+            await world.clock.run(10 * SECOND)
+            assert len(world.apns.pushes) > before, accepted
+            await world.clock.run(timedelta(minutes=2, milliseconds=700))
+
+
+async def test_a_place_whose_enrollment_was_pushed_since_is_not_pushed_again(world: World) -> None:
+    world.enroll("MAC")
+    world.accept("MAC")
+    now = world.clock.now()
+    await world.pushes.record([PushRecord("MAC", now + SECOND, now + HOUR, pushed_at=now + SECOND)])
+    async with running(world.process()):
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == []
+
+
+async def test_a_push_before_the_place_was_accepted_does_not_count(world: World) -> None:
+    world.enroll("MAC")
+    now = world.clock.now()
+    await world.pushes.record([PushRecord("MAC", now - SECOND, now + HOUR, pushed_at=now)])
+    world.accept("MAC")
+    async with running(world.process()):
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_many_places_of_one_device_are_one_push(world: World) -> None:
+    world.enroll("MAC")
+    for _ in range(20):
+        world.accept("MAC")
+    async with running(world.process()):
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_a_place_that_became_visible_late_is_found_by_the_second_look(world: World) -> None:
+    world.enroll("MAC")
+    async with running(world.process()):
+        await world.clock.run(MINUTE)
+        world.accept("MAC", at=world.clock.now() - 12 * SECOND)
+        await world.clock.run(MINUTE)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_a_finished_place_is_not_pushed(world: World) -> None:
+    world.enroll("MAC")
+    world.finish(world.accept("MAC"))
+    async with running(world.process()):
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == []
+
+
+async def test_a_restart_goes_on_where_the_last_process_stopped(world: World) -> None:
+    world.enroll("MAC")
+    async with running(world.process()):
+        await world.clock.run(MINUTE)
+    world.accept("MAC")
+    await world.clock.run(3 * timedelta(days=1))
+    async with running(world.process()):
+        await world.clock.run(10 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_a_process_killed_at_a_push_leaves_it_to_the_next_one(world: World) -> None:
+    world.enroll("MAC")
+    world.apns.gate.clear()
+    async with running(world.process()):
+        world.accept("MAC")
+        await world.clock.run(30 * SECOND)
+    killed_at = len(world.apns.pushes)
+    world.apns.gate.set()
+    await world.clock.run(timedelta(days=2))
+    async with running(world.process()):
+        await world.clock.run(10 * SECOND)
+
+    assert killed_at == 1
+    assert len(world.apns.pushes) == 2
+    assert "MAC" in world.pushes.rows
+
+
+async def test_a_slow_push_does_not_hold_up_the_next_look(world: World) -> None:
+    world.enroll("MAC")
+    world.enroll("PAD")
+    world.apns.gate.clear()
+    async with running(world.process()):
+        world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+        world.accept("PAD")
+        await world.clock.run(10 * SECOND)
+
+    assert set(world.pushed()) == {"MAC", "PAD"}
+
+
+async def test_the_first_process_ever_sees_what_was_accepted_before_it(world: World) -> None:
+    world.enroll("MAC")
+    world.accept("MAC")
+    await world.clock.run(20 * HOUR)
+    async with running(world.process()):
+        await world.clock.run(10 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_what_was_queued_without_a_certificate_is_pushed_once_there_is_one(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+    await world.process().remember_start()
+    await world.clock.run(timedelta(days=9))
+    world.accept("MAC")
+    await world.clock.run(timedelta(days=9))
+    async with running(world.process()):
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_the_age_of_the_oldest_unpushed_place_is_shown(world: World) -> None:
+    world.enroll("MAC")
+    sweep = world.process()
+    world.accept("MAC")
+    await world.clock.run(HOUR)
+    async with asyncio.TaskGroup() as group:
+        await sweep.unpushed(group)
+
+    assert sweep.oldest_unpushed == HOUR.total_seconds()
+
+
+async def test_a_silent_device_is_pushed_again_while_a_command_waits(world: World) -> None:
+    world.enroll("MAC")
+    async with running(world.process()):
+        place = world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+        first = len(world.apns.pushes)
+        await world.clock.run(5 * MINUTE + 10 * SECOND)
+        second = len(world.apns.pushes)
+        await world.clock.run(30 * MINUTE + 10 * SECOND)
+        third = len(world.apns.pushes)
+        world.finish(place)
+        world.clock.advance(3 * HOUR)
+        await world.clock.run(10 * SECOND)
+
+    assert [first, second, third] == [1, 2, 3]
+    assert len(world.apns.pushes) == 3
+    assert world.pushes.rows == {}
+
+
+async def test_a_device_that_gets_its_token_is_pushed_within_seconds(world: World) -> None:
+    async with running(world.process()):
+        world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+        world.enroll("MAC")
+        await world.clock.run(15 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_a_device_of_a_stopped_topic_is_pushed_once_the_topic_works(world: World) -> None:
+    world.enroll("MAC")
+    world.apns.script.append(TopicRefused("403 BadCertificate"))
+    async with running(world.process()):
+        world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+        refused = world.pushes.rows["MAC"].error
+        await world.clock.run(16 * MINUTE)
+
+    assert refused == "403 BadCertificate"
+    assert world.pushes.rows["MAC"].error is None
+
+
+async def test_a_push_recorded_while_the_sweep_looked_is_not_forgotten(world: World) -> None:
+    now = world.clock.now()
+    newer = PushRecord("MAC", now, now + HOUR)
+    await world.pushes.record([PushRecord("MAC", now - HOUR, now)])
+
+    async def push_meanwhile(operation: str) -> None:
+        await world.pushes.record([newer])
+
+    world.queue.before = push_meanwhile
+    await world.process().silent()
+
+    assert world.pushes.rows == {"MAC": replace(newer, tried_at=now.replace(microsecond=0))}
+
+
+async def test_replicas_push_each_device_once(world: World) -> None:
+    devices = [f"D{number}" for number in range(40)]
+    for device in devices:
+        world.enroll(device)
+    shares = [FixedShare(assigned(name, "abc")) for name in "abc"]
+    async with running(*(world.process(share) for share in shares)):
+        for device in devices:
+            world.accept(device)
+        await world.clock.run(10 * SECOND)
+        unpushed = sorted(world.pushed())
+        await world.clock.run(5 * MINUTE + 10 * SECOND)
+
+    assert unpushed == sorted(devices)
+    assert sorted(world.pushed()) == sorted(devices * 2)
+
+
+async def test_who_takes_a_partition_over_looks_back_to_where_it_was_left(world: World) -> None:
+    world.enroll("MAC")
+    mine = frozenset({partition_of("MAC")})
+    dying, surviving = FixedShare(mine), FixedShare(ALL - mine)
+    async with running(world.process(surviving)):
+        async with running(world.process(dying)):
+            await world.clock.run(MINUTE)
+        world.accept("MAC")
+        await world.clock.run(HOUR)
+        left_alone = world.pushed()
+        surviving.partitions = ALL
+        await world.clock.run(10 * SECOND)
+
+    assert left_alone == []
+    assert world.pushed() == ["MAC"]
+
+
+async def test_the_sweep_survives_a_store_that_is_away(world: World) -> None:
+    world.enroll("MAC")
+
+    async def away(operation: str) -> None:
+        raise StoreUnavailable("away")
+
+    async def back(operation: str) -> None:
+        await asyncio.sleep(0)
+
+    async with running(world.process()):
+        await world.clock.run(10 * SECOND)
+        world.accept("MAC")
+        world.queue.before = world.pushes.before = world.enrollments.before = away
+        await world.clock.run(MINUTE)
+        world.queue.before = world.pushes.before = world.enrollments.before = back
+        await world.clock.run(10 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_a_push_that_could_not_be_recorded_is_repeated_and_the_position_waits(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+
+    async def no_records(operation: str) -> None:
+        if operation == "record":
+            raise StoreUnavailable("away")
+
+    async def back(operation: str) -> None:
+        await asyncio.sleep(0)
+
+    async with running(world.process()):
+        await world.clock.run(10 * SECOND)
+        accepted = world.clock.now()
+        world.accept("MAC")
+        world.pushes.before = no_records
+        await world.clock.run(MINUTE)
+        position = min(world.pushes.stored_positions.values())
+        world.pushes.before = back
+        await world.clock.run(10 * SECOND)
+
+    assert position <= accepted + 5 * SECOND
+    assert "MAC" in world.pushes.rows
+
+
+async def test_leaving_gives_the_partitions_up_and_begins_nothing_new(world: World) -> None:
+    world.enroll("MAC")
+    share = FixedShare()
+    sweep = world.process(share)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(sweep.run())
+        await settle()
+        await sweep.leave()
+        world.accept("MAC")
+        await world.clock.run(2 * MINUTE)
+
+    assert share.has_left
+    assert world.pushed() == []
+
+
+@pytest.mark.parametrize(
+    ("enrollment", "key"),
+    [
+        ("MAC", EnrollmentKey("MAC", "MAC")),
+        ("MAC:anna", EnrollmentKey("MAC:anna", "MAC", user="anna")),
+    ],
+)
+def test_an_enrollments_id_names_its_device(enrollment: str, key: EnrollmentKey) -> None:
+    assert key_of(enrollment) == key
