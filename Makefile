@@ -26,7 +26,7 @@ down: ## end what `make up` started
 	@$(LOCAL)/down.sh
 
 demo: ## a simulated fleet against `make up`, with a live table
-	@$(LOCAL)/dev.sh tests.load.demo $(ARGS)
+	@$(LOCAL)/demo.sh $(ARGS)
 
 bench: ## measure requests per second and memory
 	@$(LOCAL)/dev.sh tests.load.bench $(ARGS)

@@ -66,10 +66,13 @@ class Child:
         deadline = time.monotonic() + START_SECONDS
         while not self.part.serves():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                last = (self.log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-                raise Failed(f"{self.part.name} does not start: {last} (see {shown(self.log)})")
+                raise Failed(f"{self.part.name} does not start: {self._last_words()}")
             if stopping.wait(0.1):
                 raise Failed("stopped")
+
+    def _last_words(self) -> str:
+        said = [line.strip(" |+-") for line in self.log.read_text(errors="replace").splitlines()]
+        return f"{([line for line in said if line] or ['it says nothing'])[-1]} ({shown(self.log)})"
 
     def is_dead(self) -> bool:
         return self.process.poll() is not None
