@@ -87,7 +87,8 @@ class PartsOfProcess:
         url = await self._store_url()
         mongo = Mongo(url, driver=settings.mongo_driver)
         self._stack.push_async_callback(mongo.close)
-        if is_alone:
+        if is_alone and settings.mongodb_url is not None:
+            # The lock speaks for the embedded store; another one may be used from elsewhere.
             alone = Alone(MongoMembers(mongo), self._clock, self._ids.new())
             await alone.enter()
             self._stack.push_async_callback(alone.leave)
@@ -96,10 +97,10 @@ class PartsOfProcess:
         return Adapters(
             mongo=mongo,
             broker=broker,
-            publisher=broker,
-            partitions=broker,
-            wishes=broker,
-            wish_consumer=broker,
+            publisher=broker.publisher,
+            partitions=broker.partitions,
+            wishes=broker.wishes,
+            wish_consumer=broker.wish_consumer,
             clock=self._clock,
             ids=self._ids,
             metrics=self._metrics,
@@ -119,10 +120,20 @@ class PartsOfProcess:
 
     async def _broker(self) -> "RabbitBroker | LocalBroker":
         url = self._settings.amqp_url
-        broker = _local() if url is None else _rabbit(url.get_secret_value(), self._clock)
+        broker = self._local() if url is None else self._rabbit(url.get_secret_value())
         await broker.start()
         self._stack.push_async_callback(broker.close)
         return broker
+
+    def _local(self) -> "LocalBroker":
+        from shared.messaging.local import LocalBroker
+
+        return LocalBroker(clock=self._clock, metrics=self._metrics)
+
+    def _rabbit(self, url: str) -> "RabbitBroker":
+        from shared.messaging.rabbit import RabbitBroker
+
+        return RabbitBroker(url, clock=self._clock, metrics=self._metrics)
 
     async def watch(self) -> None:
         """Until cancelled; raises when a part has ended by itself."""
@@ -139,15 +150,3 @@ class PartsOfProcess:
 
 async def _run(watch: Callable[[], Awaitable[None]]) -> None:
     await watch()
-
-
-def _local() -> "LocalBroker":
-    from shared.messaging.local import LocalBroker
-
-    return LocalBroker()
-
-
-def _rabbit(url: str, clock: Clock) -> "RabbitBroker":
-    from shared.messaging.rabbit import RabbitBroker
-
-    return RabbitBroker(url, clock)

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from services.programs import ALL_SERVICES, ServicesProgram
 from shared.domain.errors import Misconfigured
-from shared.settings import AllSettings
+from shared.settings import Address, AllSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.server import Opening, Server
 
@@ -28,8 +28,16 @@ async def run(settings: AllSettings, metrics: Metrics) -> None:
     settings = with_api_key(settings)
 
     def greet() -> None:
-        # The key itself goes to a person, never into a log file.
-        lines = greeting(settings, key_is_kept=is_kept, shows_key=sys.stdout.isatty())
+        # The key itself goes to a person, never into a log file; port 0 has become another.
+        addresses = {
+            "http": Address(settings.http.host, server.main.port),
+            "ops_http": Address(settings.ops_http.host, server.ops.port),
+        }
+        lines = greeting(
+            settings.model_copy(update=addresses),
+            key_is_kept=is_kept,
+            shows_key=sys.stdout.isatty(),
+        )
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
@@ -42,7 +50,12 @@ def with_api_key(settings: AllSettings) -> AllSettings:
     """The settings with an API key: the one given, else the one in the data folder, else a new one."""
     if settings.api_key is not None:
         return settings
-    return settings.model_copy(update={"api_key": SecretStr(_kept_key(settings.data_dir))})
+    key = _kept_key(settings.data_dir)
+    if not key:
+        raise Misconfigured(
+            f"MDM_API_KEY: {settings.data_dir / KEY_FILE} is empty; remove it, and a key is made"
+        )
+    return settings.model_copy(update={"api_key": SecretStr(key)})
 
 
 def _kept_key(folder: Path) -> str:

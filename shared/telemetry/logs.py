@@ -13,7 +13,7 @@ import structlog
 
 LogFormat = Literal["auto", "json", "console"]
 
-_NOISY = ("uvicorn", "aio_pika", "aiormq", "pymongo", "httpx", "httpcore", "asyncio", "hpack")
+_NOISY = ("aio_pika", "aiormq", "pymongo", "httpx", "httpcore", "asyncio", "hpack")
 
 
 def configure(log_format: LogFormat = "auto") -> None:
@@ -49,6 +49,8 @@ def configure(log_format: LogFormat = "auto") -> None:
     root.setLevel(logging.INFO)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of every request that is no HTTP, which any stranger can send at any rate.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def _renderers(readable: bool) -> list[structlog.typing.Processor]:

@@ -67,6 +67,8 @@ def tls_of(settings: ServiceSettings) -> Tls | None:
 class Server:
     """One process: a program behind its two listeners."""
 
+    grace = GRACE
+
     def __init__(
         self,
         program: Program,
@@ -90,7 +92,7 @@ class Server:
         """Serve until a signal comes. Raises what the program raised, Misconfigured foremost."""
         stop = StopSignals()
         stop.install()
-        grace = Grace(GRACE)
+        grace = Grace(self.grace)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.ops.keep_date())

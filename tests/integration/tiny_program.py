@@ -76,6 +76,7 @@ class TinyProgram:
             await asyncio.sleep(3600)
 
     async def _run(self) -> None:
+        await asyncio.sleep(0.1)
         self._ready.set()
         await asyncio.sleep(3600)
 
@@ -91,6 +92,8 @@ async def main(when: str, *faults: str) -> None:
     if "short_deadlines" in faults:
         BoundedHttpProtocol.header_deadline /= 50
         BoundedHttpProtocol.body_deadline /= 100
+    if "short_grace" in faults:
+        Server.grace /= 5
     settings = AllSettings(http="127.0.0.1:0", ops_http="127.0.0.1:0", max_body=LIMIT)
 
     def say_ports() -> None:

@@ -1,0 +1,92 @@
+"""One process only may run with the in-process broker."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from services.alone import BEAT, LOOK, ROLE, Alone, locked_folder
+from shared.domain.errors import Misconfigured
+from tests.fakes.clock import FakeClock
+from tests.fakes.journal import FakeMembers
+
+
+async def entering(alone: Alone, clock: FakeClock) -> "asyncio.Task[None]":
+    """`enter`, come as far as its look at the others."""
+    task = asyncio.ensure_future(alone.enter())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return task
+
+
+async def finished(task: "asyncio.Task[None]", clock: FakeClock, after: timedelta) -> None:
+    clock.advance(after)
+    await asyncio.wait({task}, timeout=5)
+
+
+async def test_the_first_process_enters_at_once():
+    clock, members = FakeClock(), FakeMembers()
+
+    await Alone(members, clock, "me").enter()
+
+    assert set(await members.heartbeats(ROLE)) == {"me"}
+
+
+async def test_a_process_is_refused_while_another_beats():
+    clock, members = FakeClock(), FakeMembers()
+    await members.beat(ROLE, "other")
+
+    task = await entering(Alone(members, clock, "me"), clock)
+    await members.beat(ROLE, "other")
+    await finished(task, clock, LOOK)
+
+    assert isinstance(task.exception(), Misconfigured)
+    assert set(await members.heartbeats(ROLE)) == {"other"}
+
+
+async def test_a_process_takes_the_place_of_one_that_was_killed():
+    clock, members = FakeClock(), FakeMembers()
+    await members.beat(ROLE, "killed")
+
+    task = await entering(Alone(members, clock, "me"), clock)
+    await finished(task, clock, LOOK)
+
+    assert task.exception() is None
+    assert set(await members.heartbeats(ROLE)) == {"me"}
+
+
+async def test_of_two_that_start_at_once_not_both_enter():
+    clock, members = FakeClock(), FakeMembers()
+    await members.beat(ROLE, "killed")
+
+    first = await entering(Alone(members, clock, "a"), clock)
+    second = await entering(Alone(members, clock, "b"), clock)
+    await finished(first, clock, LOOK)
+    await asyncio.wait({second}, timeout=5)
+
+    assert any(isinstance(task.exception(), Misconfigured) for task in (first, second))
+
+
+async def test_a_process_that_was_stopped_and_replaced_ends_when_it_wakes():
+    clock, members = FakeClock(), FakeMembers()
+    alone = Alone(members, clock, "woken")
+    await alone.enter()
+    watching = asyncio.ensure_future(alone.watch())
+
+    for _ in range(3):
+        await members.beat(ROLE, "newer")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        clock.advance(BEAT)
+    await asyncio.wait({watching}, timeout=5)
+
+    assert isinstance(watching.exception(), Misconfigured)
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path):
+    with locked_folder(tmp_path / "data"), pytest.raises(Misconfigured, match="MDM_DATA_DIR"):
+        locked_folder(tmp_path / "data").__enter__()
+
+    with locked_folder(tmp_path / "data"):
+        assert (tmp_path / "data" / "lock").stat().st_mode & 0o777 == 0o600
