@@ -205,6 +205,17 @@ async def test_while_apns_cannot_be_reached_pushes_fail_at_once_and_later_work_a
     assert server.connections == 1
 
 
+async def test_connections_that_break_now_and_then_do_not_hold_pushes_up(
+    server: FakeApns,
+) -> None:
+    server.script.extend([Breaks(), Breaks(), Says(), Breaks(), Breaks()])
+
+    async with client(server) as apns:
+        outcomes = [type(await apns.push(push())) for _ in range(6)]
+
+    assert outcomes == [Retry, Retry, Accepted, Retry, Retry, Accepted]
+
+
 async def test_each_topic_has_a_connection_of_its_own(server: FakeApns) -> None:
     async with client(server, TOPIC, OTHER_TOPIC) as apns:
         for topic in (TOPIC, OTHER_TOPIC, TOPIC):

@@ -341,6 +341,22 @@ async def test_a_stopped_topic_is_probed_after_a_while_and_works_again(bench: Be
     assert bench.stopped == [1, 0]
 
 
+async def test_only_one_push_probes_a_stopped_topic_at_a_time(bench: Bench) -> None:
+    devices = [f"D{number}" for number in range(5)]
+    for device in devices:
+        bench.enroll(device)
+    bench.apns.script.append(TopicRefused("403 BadCertificate"))
+    await bench.pusher.wishes(["D0"])
+    await bench.clock.run(15 * MINUTE)
+    bench.apns.gate.clear()
+    async with running(bench.pusher.wishes(devices)):
+        await settle()
+        probes = len(bench.apns.pushes) - 1
+        bench.apns.gate.set()
+
+    assert probes == 1
+
+
 async def test_a_topic_without_a_certificate_is_left_to_the_sweep_and_logged_once(
     bench: Bench,
 ) -> None:

@@ -163,6 +163,19 @@ async def test_a_push_before_the_place_was_accepted_does_not_count(world: World)
     assert world.pushed() == ["MAC"]
 
 
+async def test_a_push_in_the_same_millisecond_may_have_been_earlier_and_does_not_count(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+    now = world.clock.now()
+    await world.pushes.record([PushRecord("MAC", now, now + HOUR, pushed_at=now)])
+    world.accept("MAC")
+    async with running(world.process()):
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == ["MAC"]
+
+
 async def test_many_places_of_one_device_are_one_push(world: World) -> None:
     world.enroll("MAC")
     for _ in range(20):
