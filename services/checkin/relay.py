@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 PAUSE = timedelta(milliseconds=500)
 SIDE_BY_SIDE = 64
+ROUNDS = 100
+"""How often a pass looks again at a device that goes on sending."""
 SAFE_WITHIN = timedelta(seconds=90)
 """How long an event may take until its promise has passed on: the in-process broker's consumer
 makes its first attempt (30 s at most) before it stores and acks."""
@@ -41,8 +43,10 @@ class Relay:
             while True:
                 await self._clock.sleep(PAUSE)
                 try:
+                    before = self._share.partitions
                     await self._share.refresh()
-                    await self.relay_waiting()
+                    if before:  # the other replicas have shown themselves by their second heartbeat
+                        await self.relay_waiting()
                 except Unavailable as exc:
                     log.warning("relay_waits", reason=str(exc))
         finally:
@@ -68,14 +72,22 @@ class Relay:
                 group.create_task(one(device))
 
     async def relay_device(self, device: str) -> None:
-        """Publish the backlog of one device; raises Unavailable when it must be tried again."""
-        mark = await self._enrollments.read_waiting(device)
-        if mark is None or mark.since is None or mark.upto is None:
-            return
-        for event in await self._journal.of_device(device, mark.since, mark.upto):
-            await self._publish_safely(event)
-            self._metrics.events_relayed.inc()
-        await self._enrollments.clear_waiting(device, mark.count)
+        """Publish the backlog of one device; raises Unavailable when it must be tried again.
+
+        A device that goes on sending raises its mark all the while, so the relay looks again at once
+        and publishes what is new, until it finds the mark as it read it."""
+        published: set[str] = set()
+        for _ in range(ROUNDS):
+            mark = await self._enrollments.read_waiting(device)
+            if mark is None or mark.since is None or mark.upto is None:
+                return
+            for event in await self._journal.of_device(device, mark.since, mark.upto):
+                if event.id not in published:
+                    await self._publish_safely(event)
+                    published.add(event.id)
+                    self._metrics.events_relayed.inc()
+            if await self._enrollments.clear_waiting(device, mark.count):
+                return
 
     async def _publish_safely(self, event: Event) -> None:
         """Publish, and wait until the promise has passed on: confirmed, or acked in the process."""

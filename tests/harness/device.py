@@ -25,6 +25,9 @@ class SimulatedDevice:
     topic: str = TOPIC
     push_token: bytes = field(default_factory=lambda: uuid.uuid4().bytes * 2)
     user: str | None = None
+    counts: bool = False
+    """Write a number into each message, as a key that Apple does not know."""
+    sequence: int = 0
 
     def authenticate(self) -> bytes:
         return self._checkin(
@@ -71,6 +74,9 @@ class SimulatedDevice:
         message["UDID"] = self.udid
         if self.user is not None:
             message["UserID"] = self.user
+        if self.counts:
+            self.sequence += 1
+            message["Sequence"] = self.sequence
         body = plistlib.dumps(message)
         return request_bytes("PUT", path, f"mdm-signature: {self.identity.sign(body)}\r\n", body)
 

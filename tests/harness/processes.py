@@ -100,9 +100,13 @@ class Server:
     def start(self) -> None:
         """Start and wait until it serves."""
         self._process = self._launch()
+        self.wait_until_serving()
+
+    def wait_until_serving(self) -> None:
+        """Wait until a process that was launched serves; it is killed if it does not."""
         deadline = time.monotonic() + START_TIMEOUT
         while not self._serves():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if not self.is_running or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not start:\n{self._log_tail()}")
             time.sleep(0.05)

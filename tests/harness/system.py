@@ -1,0 +1,118 @@
+"""The whole system as it is deployed: each service in processes of its own, killed for real.
+
+A `ServiceProcess` keeps its ports over restarts, as a pod keeps its name.
+"""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.harness.processes import Server, free_port, spawn
+
+API_KEY = "a-key-for-tests-of-32-characters"
+
+
+class ServiceProcess(Server):
+    """One replica of a service (or `all`)."""
+
+    stop_timeout = 20.0
+
+    def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
+        super().__init__(folder)
+        self.name = name
+        self._ops_port = free_port()
+        self._settings = dict(settings)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._process is None else self._process.poll()
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(self.stop_timeout)
+
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ops_port}/metrics", timeout=5) as got:
+            return str(got.read().decode())
+
+    def resident_megabytes(self) -> float:
+        with open(f"/proc/{self.pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def cpu_seconds(self) -> float:
+        with open(f"/proc/{self.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def launch(self) -> None:
+        """Start without waiting until it serves."""
+        self._process = self._launch()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
+            "MDM_API_KEY": API_KEY,
+            "MDM_HTTP": f"127.0.0.1:{self.port}",
+            "MDM_OPS_HTTP": f"127.0.0.1:{self._ops_port}",
+            "MDM_LOG_FORMAT": "json",
+            "MDM_DATA_DIR": str(self.folder / "data"),
+            **self._settings,
+        }
+        command = [sys.executable, "-m", "services", self.name]
+        return spawn(command, environment, self._log)
+
+    def _serves(self) -> bool:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self._ops_port}/readyz", timeout=2
+            ) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+@dataclass
+class System:
+    """Replicas of the four services on one broker and one store."""
+
+    folder: Path
+    settings: Mapping[str, str]
+    replicas: int = 1
+    services: dict[str, list[ServiceProcess]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        for name in ("webhook", "push", "commands", "checkin"):
+            self.services[name] = [
+                ServiceProcess(name, self.folder / f"{name}-{number}", self.settings)
+                for number in range(self.replicas)
+            ]
+        processes = self.all()
+        for process in processes:
+            process.launch()
+        for process in processes:
+            process.wait_until_serving()
+
+    def all(self) -> list[ServiceProcess]:
+        return [process for replicas in self.services.values() for process in replicas]
+
+    def ports(self, name: str) -> list[int]:
+        return [process.port for process in self.services[name]]
+
+    def close(self) -> None:
+        for process in self.all():
+            process.close()

@@ -1,0 +1,2 @@
+wrk.method = "PUT"
+wrk.body = string.rep("x", 400)
