@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from random import SystemRandom
+from ssl import SSLContext
 
 import structlog
 
@@ -47,11 +48,7 @@ DAY = timedelta(days=1)
 async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
     certificates = load_certificates(settings.push_pairs, adapters.clock.now())
-    apns = Apns(
-        settings.apns_url,
-        {t: client_context(c, settings.apns_ca) for t, c in certificates.items()},
-        adapters.clock,
-    )
+    apns = Apns(settings.apns_url, _contexts(settings, certificates), adapters.clock)
     enrollments = MongoEnrollments(adapters.mongo)
     pushes = storage.MongoPushes(adapters.mongo)
     topics = Topics(certificates, adapters.clock, adapters.metrics.push_topics_stopped.set)
@@ -69,6 +66,17 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
         drain=work.drain,
         openapi_tags=[TAG],
     )
+
+
+def check(settings: PushSettings, clock: Clock) -> None:
+    """Raises Misconfigured where `build` would, without any server: for --check-config."""
+    _contexts(settings, load_certificates(settings.push_pairs, clock.now()))
+
+
+def _contexts(
+    settings: PushSettings, certificates: Mapping[str, PushCertificate]
+) -> dict[str, SSLContext]:
+    return {t: client_context(c, settings.apns_ca) for t, c in certificates.items()}
 
 
 class _Work:

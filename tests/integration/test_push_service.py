@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.adapters import Adapters
-from services.push.app import build
+from services.push.app import build, check
 from shared.clock import SystemClock, SystemIds
 from shared.domain.command import Place
 from shared.domain.enrollment import EnrollmentKey, PushTarget
@@ -228,6 +228,8 @@ async def test_a_certificate_that_cannot_be_used_is_refused_before_anything_star
     other = PushAuthority(tmp_path / "other").issue()
     wrong = chosen.model_copy(update={"push_key": (str(other.key),)})
 
+    with pytest.raises(Misconfigured, match="MDM_PUSH_KEY"):
+        check(wrong, SystemClock())
     with pytest.raises(Misconfigured, match="MDM_PUSH_KEY"):
         async with process(wrong, mongo):
             pytest.fail("it started")
