@@ -49,7 +49,8 @@ class OpenLane:
     is_working: bool = False
     is_attempting: bool = False
     is_storing: bool = False
-    stores_begun: int = 0
+    changes: int = 0
+    """Counts what an older read of the lane cannot have seen: stores, and newer reads."""
     was_adopted: bool = False
     """A store met an event with an older number: what was read of the lane may be out of order."""
     is_retrying: bool = False
@@ -60,7 +61,7 @@ class OpenLane:
         """Block the lane and take the number of the delivery that is about to be stored."""
         self.blocked = True
         self.is_storing = True
-        self.stores_begun += 1
+        self.changes += 1
         self.highest += 1
         return self.highest
 
@@ -73,6 +74,7 @@ class OpenLane:
     def learn(self, highest: int) -> None:
         """A read found deliveries of this lane in the store."""
         self.blocked = True
+        self.changes += 1
         self.highest = max(self.highest, highest)
 
 

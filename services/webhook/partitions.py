@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -20,7 +20,6 @@ from shared.domain.enrollment import partition_of
 from shared.domain.errors import Unavailable
 from shared.domain.subscription import Lane
 from shared.ports import Backlog, Clock, Deliveries, OpenPartition, PartitionConsumer
-from shared.sharing import PartitionShare
 
 log = structlog.get_logger()
 
@@ -31,6 +30,15 @@ _SWEEP_SHARE = 20.0
 """Reading a large backlog may take this small a part of the time: one in so many."""
 _DEADLINE = 15.0
 _LOAD_PAUSE = timedelta(seconds=1)
+
+
+class Share(Protocol):
+    """`shared.sharing.PartitionShare`."""
+
+    @property
+    def partitions(self) -> frozenset[int]: ...
+    async def refresh(self) -> frozenset[int]: ...
+    async def leave(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +58,7 @@ class Partitions:
     def __init__(
         self,
         consumer: PartitionConsumer,
-        share: PartitionShare,
+        share: Share,
         deliveries: Deliveries,
         clock: Clock,
         new_lanes: Callable[[], PartitionLanes],

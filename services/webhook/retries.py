@@ -126,23 +126,28 @@ class Retries:
             lanes.spawn_retry(self._run(lanes, lane, pace))
 
     async def _run(self, lanes: PartitionLanes, lane: OpenLane, pace: Pace) -> None:
-        wait: timedelta | None = _STORE_AWAY
         lane.due = None
         try:
-            wait = await self._advance(lanes, lane)
+            wait = await self._guarded(lanes, lane)
             if wait is not None and pace.is_down:
                 await self._clock.sleep(_PAUSE_WHILE_DOWN)
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("retry_put_off", lane=lane.key, error=str(exc))
-        except Exception:  # one lane's fault must not end the retries of the others
-            log.exception("retry_failed", lane=lane.key)
         finally:
             pace.active -= 1
             lane.is_retrying = False
-            if lanes.is_live and wait is not None:
-                self._plan(lanes, lane, timedelta() if lane.is_hurried else wait)
-            # The next one at once, instead of at the next tick.
-            self._start(pace, self._ready[lane.key.subscription])
+        if lanes.is_live and wait is not None:
+            self._plan(lanes, lane, timedelta() if lane.is_hurried else wait)
+        # The next one at once, instead of at the next tick.
+        self._start(pace, self._ready[lane.key.subscription])
+
+    async def _guarded(self, lanes: PartitionLanes, lane: OpenLane) -> timedelta | None:
+        """`_advance`; one lane's fault must not end the retries of the others."""
+        try:
+            return await self._advance(lanes, lane)
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("retry_put_off", lane=lane.key, error=str(exc))
+        except Exception:
+            log.exception("retry_failed", lane=lane.key)
+        return _STORE_AWAY
 
     async def _advance(self, lanes: PartitionLanes, lane: OpenLane) -> timedelta | None:
         """Work on a lane from its head on; how long to wait then, None: the lane is free."""
@@ -151,10 +156,10 @@ class Retries:
             if lane.is_attempting:
                 return _SOON
             lane.was_adopted = False
-            begun, was_storing = lane.stores_begun, lane.is_storing
+            changes, was_storing = lane.changes, lane.is_storing
             waiting = await self._outbox.waiting(lane.key)
             if not waiting:
-                if was_storing or begun != lane.stores_begun:
+                if was_storing or changes != lane.changes:
                     return _SOON
                 lane.blocked = False
                 return None

@@ -6,6 +6,8 @@ and never show in an error; whatever goes wrong is an Outcome, not an exception.
 """
 
 import asyncio
+import os
+from base64 import b64encode
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -87,7 +89,7 @@ class HttpSender:
             return Outcome(f"no answer within {self._timeout.total_seconds():g} s")
         except aiohttp.ClientConnectorError as exc:
             # Only the words of the operating system: the exception's own text names the address.
-            return Outcome(f"cannot connect: {exc.os_error.strerror or type(exc).__name__}")
+            return Outcome(f"cannot connect: {_words(exc.os_error)}")
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             return Outcome(f"failed: {type(exc).__name__}")
 
@@ -96,11 +98,17 @@ class HttpSender:
         if url not in self._targets:
             parsed = URL(url)
             headers = {}
-            if parsed.user is not None:
-                basic = aiohttp.BasicAuth(parsed.user, parsed.password or "", encoding="utf-8")
-                headers["Authorization"] = basic.encode()
+            if parsed.user is not None or parsed.password is not None:
+                credentials = f"{parsed.user or ''}:{parsed.password or ''}"
+                headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
             self._targets[url] = (parsed.with_user(None), headers)
         return self._targets[url]
+
+
+def _words(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return type(error).__name__
 
 
 async def _finish(response: aiohttp.ClientResponse) -> None:

@@ -1,0 +1,235 @@
+"""The contract of `Deliveries`, held by the fake and by MongoDB with both drivers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.domain.enrollment import PARTITIONS, partition_of
+from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.ports import Backlog, Deliveries
+from tests.contract.stores import STORES, open_store
+from tests.fakes.deliveries import FakeDeliveries
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=35)
+MAC = Lane("config", "MAC")
+PHONE = Lane("config", "PHONE")
+ALL = range(PARTITIONS)
+
+
+@pytest.fixture(params=STORES)
+async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries]:
+    if request.param == "fake":
+        yield FakeDeliveries()
+        return
+    from shared.storage import schema
+    from shared.storage.deliveries import INDEXES, MongoDeliveries
+
+    async with open_store(request) as mongo:
+        await schema.ensure(mongo, INDEXES)
+        yield MongoDeliveries(mongo)
+
+
+def owed(event: str, number: int = 1, lane: Lane = MAC) -> Delivery:
+    return Delivery(lane, event, number)
+
+
+async def test_what_is_stored_waits_in_the_order_of_its_numbers(deliveries: Deliveries) -> None:
+    for event, number in (("b", 1), ("c", 3), ("a", 2)):
+        await deliveries.store([owed(event, number)])
+
+    waiting = await deliveries.waiting([MAC])
+
+    assert [delivery.event_id for delivery in waiting[MAC]] == ["b", "a", "c"]
+
+
+async def test_a_delivery_comes_back_as_it_was_stored(deliveries: Deliveries) -> None:
+    stored = Delivery(MAC, "a", 7, attempts=1, next_attempt_at=NOW, last_error="answered 500")
+
+    await deliveries.store([stored])
+
+    assert await deliveries.waiting([MAC]) == {MAC: [stored]}
+
+
+async def test_an_event_that_is_stored_already_keeps_its_number(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a", 4)])
+
+    numbers = await deliveries.store([owed("a", 9), owed("b", 1, PHONE)])
+
+    assert numbers == [4, 1]
+    assert await deliveries.waiting([MAC, PHONE]) == {
+        MAC: [owed("a", 4)],
+        PHONE: [owed("b", 1, PHONE)],
+    }
+
+
+async def test_the_same_event_waits_for_each_subscription(deliveries: Deliveries) -> None:
+    other = Lane("other", "MAC")
+
+    await deliveries.store([owed("a", 1), owed("a", 5, other)])
+
+    assert await deliveries.waiting([MAC, other]) == {
+        MAC: [owed("a")],
+        other: [owed("a", 5, other)],
+    }
+
+
+async def test_an_empty_lane_has_no_entry(deliveries: Deliveries) -> None:
+    assert await deliveries.waiting([MAC]) == {}
+
+
+async def test_blocked_lanes_show_their_highest_number_and_oldest_event(
+    deliveries: Deliveries,
+) -> None:
+    await deliveries.store([owed("b", 1)])
+    await deliveries.store([owed("a", 6)])
+
+    assert await deliveries.blocked(ALL) == {MAC: Backlog(6, "a")}
+
+
+async def test_blocked_lanes_of_other_partitions_are_left_out(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a"), owed("b", 1, PHONE)])
+
+    assert set(await deliveries.blocked([partition_of("MAC")])) == {MAC}
+
+
+async def test_a_delivered_one_no_longer_waits(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a", 1)])
+    await deliveries.store([owed("b", 2)])
+
+    await deliveries.delivered([owed("a", 1)])
+
+    assert await deliveries.waiting([MAC]) == {MAC: [owed("b", 2)]}
+
+
+async def test_delivering_twice_is_no_error(deliveries: Deliveries) -> None:
+    await deliveries.delivered([owed("a")])
+
+    assert await deliveries.blocked(ALL) == {}
+
+
+async def test_of_two_who_lease_at_once_one_gets_it(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+
+    one, two = await asyncio.gather(
+        deliveries.lease([owed("a")], "h1", LATER, NOW),
+        deliveries.lease([owed("a")], "h2", LATER, NOW),
+    )
+
+    assert sorted([one, two], key=len) == [set(), {"config:a"}]
+
+
+async def test_a_lease_that_ran_out_can_be_taken_over(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", LATER, NOW)
+
+    taken = await deliveries.lease([owed("a")], "h2", LATER + timedelta(seconds=35), LATER)
+
+    assert taken == {"config:a"}
+
+
+async def test_leasing_many_says_which_were_free(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a"), owed("b", 1, PHONE)])
+    await deliveries.lease([owed("a")], "h1", LATER, NOW)
+
+    taken = await deliveries.lease(
+        [owed("a"), owed("b", 1, PHONE), owed("gone", 2)], "h2", LATER, NOW
+    )
+
+    assert taken == {"config:b"}
+
+
+async def test_a_failed_attempt_is_written_and_ends_the_lease(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", LATER, NOW)
+    failed = replace(owed("a"), attempts=3, next_attempt_at=LATER, last_error="answered 500")
+
+    await deliveries.failed(failed, "h1")
+
+    assert await deliveries.waiting([MAC]) == {MAC: [failed]}
+    assert await deliveries.lease([failed], "h2", LATER, NOW) == {"config:a"}
+
+
+async def test_a_failure_of_a_lease_that_was_lost_changes_nothing(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", NOW, NOW)
+    await deliveries.lease([owed("a")], "h2", LATER, NOW)
+
+    await deliveries.failed(replace(owed("a"), attempts=9), "h1")
+
+    assert await deliveries.waiting([MAC]) == {MAC: [owed("a")]}
+    assert await deliveries.lease([owed("a")], "h3", LATER, NOW) == set()
+
+
+async def test_a_failure_does_not_bring_a_delivered_one_back(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", LATER, NOW)
+    await deliveries.delivered([owed("a")])
+
+    await deliveries.failed(replace(owed("a"), attempts=1), "h1")
+
+    assert await deliveries.waiting([MAC]) == {}
+
+
+async def give_up(deliveries: Deliveries, delivery: Delivery) -> Delivery:
+    given_up = replace(
+        delivery, state=DeliveryState.GIVEN_UP, attempts=11, last_error="answered 410"
+    )
+    await deliveries.store([delivery])
+    await deliveries.lease([delivery], "h1", LATER, NOW)
+    await deliveries.failed(given_up, "h1")
+    return given_up
+
+
+async def test_what_is_given_up_on_is_kept_and_blocks_nothing(deliveries: Deliveries) -> None:
+    given_up = await give_up(deliveries, owed("a"))
+
+    assert await deliveries.given_up(10) == [given_up]
+    assert await deliveries.blocked(ALL) == {}
+    assert await deliveries.waiting([MAC]) == {}
+
+
+async def test_what_is_given_up_on_is_not_leased(deliveries: Deliveries) -> None:
+    given_up = await give_up(deliveries, owed("a"))
+
+    assert await deliveries.lease([given_up], "h2", LATER, LATER) == set()
+
+
+async def test_an_event_that_was_given_up_on_is_not_stored_anew(deliveries: Deliveries) -> None:
+    await give_up(deliveries, owed("a", 3))
+
+    assert await deliveries.store([owed("a", 8)]) == [3]
+    assert await deliveries.waiting([MAC]) == {}
+
+
+async def test_only_as_many_as_asked_for_are_listed(deliveries: Deliveries) -> None:
+    for event in ("c", "a", "b"):
+        await give_up(deliveries, owed(event))
+
+    assert [delivery.event_id for delivery in await deliveries.given_up(2)] == ["a", "b"]
+
+
+async def test_a_retry_by_hand_makes_it_pending_with_a_fresh_schedule(
+    deliveries: Deliveries,
+) -> None:
+    await give_up(deliveries, owed("a"))
+    await give_up(deliveries, owed("b", 2))
+
+    made = await deliveries.retry(["config:a", "config:unknown"], NOW)
+
+    waiting = (await deliveries.waiting([MAC]))[MAC]
+    assert made == 1
+    assert [(d.event_id, d.attempts, d.next_attempt_at) for d in waiting] == [("a", 0, NOW)]
+    assert set(await deliveries.blocked(ALL)) == {MAC}
+    assert await deliveries.lease(waiting, "h2", LATER, NOW) == {"config:a"}
+
+
+async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -> None:
+    for event, lane in (("a", MAC), ("b", PHONE)):
+        await give_up(deliveries, owed(event, 1, lane))
+
+    assert await deliveries.retry(None, NOW) == 2
+    assert await deliveries.given_up(10) == []

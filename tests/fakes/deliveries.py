@@ -1,0 +1,141 @@
+"""`Deliveries` in memory, and what the webhook service needs around it.
+
+Several `FakeDeliveries` may share their records: then each is one replica's way to the same store,
+with a hook of its own for barriers and faults.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from shared.domain.enrollment import partition_of
+from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
+from shared.ports import Backlog
+from tests.fakes.queue import Hook, undisturbed
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Owed:
+    """One stored delivery and the lease on it."""
+
+    delivery: Delivery
+    lease_by: str | None = None
+    lease_until: datetime = _NEVER
+
+    @property
+    def is_pending(self) -> bool:
+        return self.delivery.state is DeliveryState.PENDING
+
+
+class FakeDeliveries:
+    """`Deliveries` on a dictionary."""
+
+    def __init__(
+        self,
+        records: dict[str, Owed] | None = None,
+        before: Hook = undisturbed,
+        after_read: Hook = undisturbed,
+    ) -> None:
+        self.records = {} if records is None else records
+        self.before = before
+        self.after_read = after_read
+
+    def in_lane(self, device: str) -> list[str]:
+        """Event ids pending for a device, in order."""
+        found = [o.delivery for o in self.records.values() if o.is_pending]
+        found = [delivery for delivery in found if delivery.lane.device == device]
+        return [delivery.event_id for delivery in sorted(found, key=_order)]
+
+    async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
+        await self.before("store")
+        lanes = [delivery.lane for delivery in deliveries]
+        assert len(set(lanes)) == len(lanes), "two deliveries of a lane in one call"
+        return [self.records.setdefault(d.id, Owed(d)).delivery.number for d in deliveries]
+
+    async def blocked(self, partitions: Collection[int]) -> dict[Lane, Backlog]:
+        await self.before("blocked")
+        lanes: dict[Lane, Backlog] = {}
+        for owed in self.records.values():
+            delivery = owed.delivery
+            if not owed.is_pending or partition_of(delivery.lane.device) not in partitions:
+                continue
+            seen = lanes.get(delivery.lane, Backlog(delivery.number, delivery.event_id))
+            lanes[delivery.lane] = Backlog(
+                max(seen.highest, delivery.number), min(seen.oldest, delivery.event_id)
+            )
+        return lanes
+
+    async def waiting(self, lanes: Collection[Lane]) -> dict[Lane, list[Delivery]]:
+        await self.before("waiting")
+        found: dict[Lane, list[Delivery]] = {}
+        for owed in self.records.values():
+            if owed.is_pending and owed.delivery.lane in lanes:
+                found.setdefault(owed.delivery.lane, []).append(owed.delivery)
+        await self.after_read("waiting")
+        return {lane: sorted(of_lane, key=_order) for lane, of_lane in found.items()}
+
+    async def lease(
+        self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
+    ) -> set[str]:
+        await self.before("lease")
+        leased = set()
+        for delivery in deliveries:
+            owed = self.records.get(delivery.id)
+            if owed is not None and owed.is_pending and owed.lease_until <= now:
+                owed.lease_by, owed.lease_until = holder, until
+                leased.add(delivery.id)
+        return leased
+
+    async def delivered(self, deliveries: Sequence[Delivery]) -> None:
+        await self.before("delivered")
+        for delivery in deliveries:
+            self.records.pop(delivery.id, None)
+
+    async def failed(self, delivery: Delivery, holder: str) -> None:
+        await self.before("failed")
+        owed = self.records.get(delivery.id)
+        if owed is None or owed.lease_by != holder:
+            return
+        owed.delivery = replace(
+            owed.delivery,
+            attempts=delivery.attempts,
+            next_attempt_at=delivery.next_attempt_at,
+            last_error=delivery.last_error,
+            state=delivery.state,
+        )
+        owed.lease_by, owed.lease_until = None, _NEVER
+
+    async def given_up(self, limit: int) -> list[Delivery]:
+        await self.before("given_up")
+        found = [o.delivery for o in self.records.values() if not o.is_pending]
+        return sorted(found, key=lambda delivery: delivery.id)[:limit]
+
+    async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
+        await self.before("retry")
+        chosen = [
+            owed
+            for delivery_id, owed in self.records.items()
+            if not owed.is_pending and (ids is None or delivery_id in ids)
+        ]
+        for owed in chosen:
+            owed.delivery = replace(
+                owed.delivery, state=DeliveryState.PENDING, attempts=0, next_attempt_at=now
+            )
+            owed.lease_by, owed.lease_until = None, _NEVER
+        return len(chosen)
+
+
+class FakeSubscriptions:
+    """`Subscriptions` of a fixed list."""
+
+    def __init__(self, *subscriptions: Subscription) -> None:
+        self.subscriptions = list(subscriptions)
+
+    async def all(self) -> list[Subscription]:
+        return list(self.subscriptions)
+
+
+def _order(delivery: Delivery) -> tuple[int, str]:
+    return delivery.number, delivery.event_id

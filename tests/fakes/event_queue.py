@@ -1,0 +1,176 @@
+"""One partition's queue as a broker keeps it, and the receiver at the other end of the lanes.
+
+`FakeQueue` gives what rule 11 stands on: a single active consumer, a prefetch, what is not acked goes
+back to the front when a channel is gone, acks of a dead channel are lost, and a consumer that was
+cut off goes on until it notices.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.webhook.sender import Outcome
+from shared.domain.subscription import Subscription
+from shared.ports import OpenPartition, Received
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedEvent:
+    """What is published."""
+
+    event_id: str
+    device: str
+    topic: str = "mdm.Connect"
+
+    @property
+    def body(self) -> bytes:
+        return body_of(self.event_id)
+
+
+def body_of(event_id: str) -> bytes:
+    return f'{{"event_id":"{event_id}"}}'.encode()
+
+
+class GivenEvent:
+    """`Received`, on one channel."""
+
+    def __init__(self, event: QueuedEvent, channel: "FakeChannel") -> None:
+        self._event = event
+        self._channel = channel
+        self.event_id = event.event_id
+        self.topic = event.topic
+        self.device = event.device
+        self.body = event.body
+
+    async def ack(self) -> None:
+        self._channel.ack(self._event)
+
+    async def park(self, reason: str) -> None:
+        self._channel.ack(self._event)
+
+
+class FakeChannel:
+    """`OpenPartition`, for one consumer."""
+
+    def __init__(
+        self,
+        queue: "FakeQueue",
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._on_lost = on_lost
+        self.on_event = on_event
+        self.unacked: list[QueuedEvent] = []
+        self.is_lost = False
+        self.is_dead = False
+
+    async def close(self) -> None:
+        self._queue.end(self)
+        self.is_lost = True
+
+    def ack(self, event: QueuedEvent) -> None:
+        if not self.is_dead and event in self.unacked:
+            self.unacked.remove(event)
+            self._queue.pump()
+
+    def notice(self) -> None:
+        """The consumer finds out that its channel is dead."""
+        self.is_lost = True
+        self._on_lost()
+
+
+class FakeQueue:
+    """Consumers in the order in which they subscribed; the first one is active."""
+
+    def __init__(self, prefetch: int = 16) -> None:
+        self.prefetch = prefetch
+        self.ready: deque[QueuedEvent] = deque()
+        self.channels: list[FakeChannel] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.ready and not any(channel.unacked for channel in self.channels)
+
+    def publish(self, *events: QueuedEvent) -> None:
+        self.ready.extend(events)
+        self.pump()
+
+    def cut_off(self, channel: FakeChannel) -> None:
+        """The broker drops a consumer; it goes on until `channel.notice()`."""
+        self.end(channel)
+
+    def end(self, channel: FakeChannel) -> None:
+        if channel.is_dead:
+            return
+        channel.is_dead = True
+        self.channels.remove(channel)
+        self.ready.extendleft(reversed(channel.unacked))
+        self.pump()
+
+    def pump(self) -> None:
+        if not self.channels:
+            return
+        active = self.channels[0]
+        while self.ready and len(active.unacked) < self.prefetch:
+            event = self.ready.popleft()
+            active.unacked.append(event)
+            active.on_event(GivenEvent(event, active))
+
+
+class FakeConsumer:
+    """`PartitionConsumer` of one replica: only `partition` has a queue with anything in it."""
+
+    def __init__(self, queue: FakeQueue, partition: int) -> None:
+        self._queue = queue
+        self._partition = partition
+        self.channel: FakeChannel | None = None
+
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        await asyncio.sleep(0)
+        queue = self._queue if partition == self._partition else FakeQueue()
+        channel = FakeChannel(queue, on_event, on_lost)
+        if partition == self._partition:
+            self.channel = channel
+        queue.channels.append(channel)
+        queue.pump()
+        return channel
+
+
+class FakeReceiver:
+    """The subscriber. `arrivals` are the events that reached it, each time; `script` says how the
+    next attempts of an event go ("fail", or "lose": it arrives and looks failed), then all succeed.
+    """
+
+    def __init__(self) -> None:
+        self.arrivals: list[str] = []
+        self.bodies: dict[str, set[bytes]] = {}
+        self.attempts: list[str] = []
+        self.script: dict[str, list[str]] = {}
+        self.is_down = False
+        self.held: dict[str, asyncio.Event] = {}
+
+    @property
+    def firsts(self) -> list[str]:
+        """Events in the order of their first arrival."""
+        return list(dict.fromkeys(self.arrivals))
+
+    async def send(self, subscription: Subscription, body: bytes) -> Outcome:
+        event_id = body.decode().split('"')[3]
+        self.attempts.append(event_id)
+        if event_id in self.held:
+            await self.held[event_id].wait()
+        await asyncio.sleep(0)
+        steps = self.script.get(event_id, [])
+        step = "fail" if self.is_down else steps.pop(0) if steps else "take"
+        if step != "fail":
+            self.arrivals.append(event_id)
+            self.bodies.setdefault(event_id, set()).add(body)
+        return Outcome() if step == "take" else Outcome("answered 500")

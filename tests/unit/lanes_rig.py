@@ -1,0 +1,188 @@
+"""Replicas of the webhook service around one queue, one store and one receiver, on fake time."""
+
+import asyncio
+from collections.abc import Collection, Coroutine
+from datetime import timedelta
+from typing import Any, Self
+
+from services.webhook.attempts import Attempts
+from services.webhook.lanes import Crew, PartitionLanes
+from services.webhook.outbox import Outbox
+from services.webhook.partitions import Partitions
+from services.webhook.retries import Retries, RetryPolicy
+from shared.domain.enrollment import EnrollmentKey, partition_of
+from shared.domain.event import Event, Topic
+from shared.domain.subscription import Subscription
+from tests.fakes.clock import FakeClock, FakeIds, settle
+from tests.fakes.deliveries import FakeDeliveries, Owed
+from tests.fakes.event_queue import (
+    FakeChannel,
+    FakeConsumer,
+    FakeQueue,
+    FakeReceiver,
+    QueuedEvent,
+    body_of,
+)
+from tests.fakes.journal import FakeJournal
+
+DEVICE = "MAC"
+PARTITION = partition_of(DEVICE)
+WAITS = [timedelta(seconds=seconds) for seconds in (1, 5, 30)]
+SUBSCRIPTION = Subscription("config", "http://receiver.invalid/")
+
+
+class Barriers:
+    """Holds a replica's store operations back, by name, until they are let through."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, asyncio.Event] = {}
+        self.reached: list[str] = []
+        self.faults: dict[str, Exception] = {}
+
+    def hold(self, operation: str) -> None:
+        self._held[operation] = asyncio.Event()
+
+    def let(self, operation: str) -> None:
+        self._held.pop(operation).set()
+
+    async def __call__(self, operation: str) -> None:
+        self.reached.append(operation)
+        await asyncio.sleep(0)
+        if gate := self._held.get(operation):
+            await gate.wait()
+        if fault := self.faults.get(operation):
+            raise fault
+
+
+class FixedShare:
+    """A share that a test sets."""
+
+    def __init__(self, partitions: Collection[int]) -> None:
+        self.partitions = frozenset(partitions)
+
+    async def refresh(self) -> frozenset[int]:
+        return self.partitions
+
+    async def leave(self) -> None:
+        self.partitions = frozenset()
+
+
+class Count:
+    """A counter."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, amount: float = 1) -> None:
+        self.value += amount
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.deliveries_retried = Count()
+        self.deliveries_given_up = Count()
+
+
+class World:
+    """What all replicas share."""
+
+    def __init__(self, prefetch: int = 16) -> None:
+        self.clock = FakeClock()
+        self.ids = FakeIds()
+        self.queue = FakeQueue(prefetch)
+        self.records: dict[str, Owed] = {}
+        self.store = FakeDeliveries(self.records)
+        self.journal = FakeJournal()
+        self.receiver = FakeReceiver()
+
+    def publish(self, *event_ids: str, device: str = DEVICE) -> None:
+        """Journal events, then put them in the queue."""
+        for number, event_id in enumerate(event_ids):
+            self.journal.events[event_id] = Event(
+                id=event_id,
+                topic=Topic.CONNECT,
+                key=EnrollmentKey(device, device=device, udid=device),
+                created_at=number,
+                raw_payload=event_id.encode(),
+                writer="w",
+                number=number,
+            )
+        self.queue.publish(*(QueuedEvent(event_id, device) for event_id in event_ids))
+
+    async def run(self, seconds: float) -> None:
+        await self.clock.run(timedelta(seconds=seconds))
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is owed anywhere."""
+        return self.queue.is_empty and not self.records
+
+
+class Replica:
+    """One webhook process. Leaving the context kills it."""
+
+    def __init__(self, world: World, waits: list[timedelta] | None = None) -> None:
+        self.world = world
+        self.barriers = Barriers()
+        self.counts = Counts()
+        self.delivered = Count()
+        self.share = FixedShare([PARTITION])
+        self.answers = Barriers()
+        self.deliveries = FakeDeliveries(world.records, self.barriers, self.answers)
+        self.outbox = Outbox(self.deliveries, world.journal, world.clock, world.ids)
+        self.attempts = Attempts(world.receiver, world.clock, self.delivered)
+        policy = RetryPolicy(
+            WAITS if waits is None else waits, lambda: 0.5, lambda event: body_of(event.id)
+        )
+        self.retries = Retries(self.outbox, self.attempts, policy, world.clock, self.counts)
+        self.consumer = FakeConsumer(world.queue, PARTITION)
+        self.subscriptions = [SUBSCRIPTION]
+        self._tasks: set[asyncio.Task[None]] = set()
+        crew = Crew(
+            subscribers=lambda: self.subscriptions,
+            attempts=self.attempts,
+            outbox=self.outbox,
+            retries=self.retries,
+            clock=world.clock,
+            next_attempt=policy.next_attempt,
+            spawn=self._spawn,
+        )
+        self.partitions = Partitions(
+            self.consumer, self.share, self.deliveries, world.clock, lambda: PartitionLanes(crew)
+        )
+        self.retries.subscriber = {SUBSCRIPTION.id: SUBSCRIPTION}.get
+        self.attempts.on_recovery = lambda subscription: self.retries.hurry(
+            self.partitions.served, subscription
+        )
+
+    @property
+    def channel(self) -> FakeChannel:
+        assert self.consumer.channel is not None
+        return self.consumer.channel
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def __aenter__(self) -> Self:
+        self._spawn(self.retries.run())
+        self._spawn(self.partitions.run(self._spawn))
+        await settle()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.kill()
+
+    async def kill(self) -> None:
+        """The process is gone: its channel with it, and nothing of it goes on."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+        if self.consumer.channel is not None:
+            self.world.queue.end(self.consumer.channel)
+        await settle()
