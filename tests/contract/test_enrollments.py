@@ -543,7 +543,7 @@ async def test_a_mark_without_a_record_is_refused_and_makes_none(enrollments: En
     assert await enrollments.read_waiting("PAD") is None
 
 
-async def test_clearing_waits_for_the_count_that_was_read(enrollments: Enrollments) -> None:
+async def test_rule_08_clearing_waits_for_the_count_that_was_read(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
     await enrollments.mark_waiting([Mark("MAC", 100)])
     await enrollments.mark_waiting([Mark("MAC", 200)])
@@ -602,7 +602,7 @@ async def test_last_seen_only_goes_up(enrollments: Enrollments) -> None:
     assert (await load(enrollments, PAD)).last_seen == NOW + MINUTE
 
 
-async def test_having_been_seen_makes_no_record(enrollments: Enrollments) -> None:
+async def test_rule_15_having_been_seen_makes_no_record(enrollments: Enrollments) -> None:
     await enrollments.seen({"MAC": NOW})
 
     assert await enrollments.load({"MAC"}) == {}
@@ -756,7 +756,9 @@ async def test_a_token_that_we_still_hold_can_be_marked_dead(enrollments: Enroll
     assert (await load(enrollments, MAC)).push == replace(PUSH, dead=True)
 
 
-async def test_what_apns_says_of_an_earlier_token_does_not_count(enrollments: Enrollments) -> None:
+async def test_rule_12_what_apns_says_of_an_earlier_token_does_not_count(
+    enrollments: Enrollments,
+) -> None:
     before = await enrolled(enrollments, MAC)
 
     assert await enrollments.token_is_dead("MAC", b"earlier") is False

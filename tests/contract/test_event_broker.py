@@ -239,7 +239,7 @@ async def test_a_closed_partition_is_lost_but_its_closing_is_no_news_to_its_owne
     assert consumer.lost == 0
 
 
-async def test_each_event_is_settled_once_by_the_time_it_is_acked(broker: Broker) -> None:
+async def test_rule_10_each_event_is_settled_once_by_the_time_it_is_acked(broker: Broker) -> None:
     settled: list[Event] = []
     events = [event(1), event(2)]
     consumer = await Consumer(broker).open()

@@ -142,7 +142,9 @@ async def test_a_command_with_a_finished_place_is_in_use(queue: CommandQueue) ->
     assert in_use == {"a" * 64, "b" * 64}
 
 
-async def test_a_command_is_forgotten_only_if_nobody_touched_it(queue: CommandQueue) -> None:
+async def test_rule_13_a_command_is_forgotten_only_if_nobody_touched_it(
+    queue: CommandQueue,
+) -> None:
     await queue.store([command("a"), command("b")], NOW)
     seen = await queue.untouched("", NOW + MINUTE)
     await queue.store([command("b")], NOW + MINUTE)
@@ -236,7 +238,7 @@ async def test_an_open_place_is_not_queued_anew(queue: CommandQueue) -> None:
     assert await queue.open_places(MAC) == [place()]
 
 
-async def test_only_one_of_two_queues_a_final_place_anew(queue: CommandQueue) -> None:
+async def test_rule_05_only_one_of_two_queues_a_final_place_anew(queue: CommandQueue) -> None:
     before = await finished(queue, PlaceState.CANCELLED)
 
     outcomes = await asyncio.gather(
@@ -445,7 +447,7 @@ async def test_a_place_from_before_the_device_was_known_goes_to_any_generation(
     assert await queue.hand_out([HandOut(nameless, OTHER)], "connect-1", NOW) == {nameless.id}
 
 
-async def test_a_bulk_hand_out_tells_which_places_it_got(queue: CommandQueue) -> None:
+async def test_rule_03_a_bulk_hand_out_tells_which_places_it_got(queue: CommandQueue) -> None:
     mine, stale, cancelled = place("c1"), place("c2", PAD), place("c3", ANNA)
     await queue.insert([mine, stale, cancelled])
     await queue.cancel([ANNA])
@@ -476,7 +478,9 @@ async def test_two_hand_outs_at_once_leave_one_name_on_the_place(queue: CommandQ
     assert place().id in (first if name == "connect-1" else second)
 
 
-async def test_a_cancel_beside_a_hand_out_wins_or_loses_never_both(queue: CommandQueue) -> None:
+async def test_rule_03_a_cancel_beside_a_hand_out_wins_or_loses_never_both(
+    queue: CommandQueue,
+) -> None:
     places = [place(f"c{n}") for n in range(20)]
     await queue.insert(places)
 
@@ -589,7 +593,7 @@ async def test_a_report_of_a_place_that_was_never_handed_out_changes_nothing(
     assert await queue.open_places(MAC) == [place()]
 
 
-async def test_a_late_report_does_not_close_a_place_that_was_queued_anew(
+async def test_rule_05_a_late_report_does_not_close_a_place_that_was_queued_anew(
     queue: CommandQueue,
 ) -> None:
     before = await finished(queue, PlaceState.ACKNOWLEDGED)
@@ -602,7 +606,9 @@ async def test_a_late_report_does_not_close_a_place_that_was_queued_anew(
 
 
 @pytest.mark.parametrize("first", [PlaceState.CANCELLED, PlaceState.ACKNOWLEDGED])
-async def test_a_final_state_is_written_once(queue: CommandQueue, first: PlaceState) -> None:
+async def test_rule_05_a_final_state_is_written_once(
+    queue: CommandQueue, first: PlaceState
+) -> None:
     done = await finished(queue, first)
 
     await queue.report([report(PlaceState.ERROR, place())], NOW + MINUTE)

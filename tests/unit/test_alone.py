@@ -33,7 +33,7 @@ async def test_the_first_process_enters_at_once():
     assert set(await members.heartbeats(ROLE)) == {"me"}
 
 
-async def test_a_process_is_refused_while_another_beats():
+async def test_rule_10_a_process_is_refused_while_another_beats():
     clock, members = FakeClock(), FakeMembers()
     await members.beat(ROLE, "other")
 
@@ -68,7 +68,7 @@ async def test_of_two_that_start_at_once_not_both_enter():
     assert any(isinstance(task.exception(), Misconfigured) for task in (first, second))
 
 
-async def test_a_process_that_was_stopped_and_replaced_ends_when_it_wakes():
+async def test_rule_10_a_process_that_was_stopped_and_replaced_ends_when_it_wakes():
     clock, members = FakeClock(), FakeMembers()
     alone = Alone(members, clock, "woken")
     await alone.enter()

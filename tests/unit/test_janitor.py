@@ -148,7 +148,7 @@ async def test_replicas_share_the_commands_out_and_leave_none() -> None:
     assert await world.queue.commands({each.hash for each in commands}) == {}
 
 
-async def test_a_command_that_is_queued_while_the_janitor_looks_stays() -> None:
+async def test_rule_13_a_command_that_is_queued_while_the_janitor_looks_stays() -> None:
     """The janitor has read `touched`; the client's command is touched and gets its place; then the
     janitor looks for places."""
     world = World()
@@ -164,7 +164,7 @@ async def test_a_command_that_is_queued_while_the_janitor_looks_stays() -> None:
     assert await is_stored(world)
 
 
-async def test_a_command_that_is_queued_after_the_janitor_looked_stays() -> None:
+async def test_rule_13_a_command_that_is_queued_after_the_janitor_looked_stays() -> None:
     """The janitor has found no place; the client's command is touched and gets its place; then the
     janitor deletes."""
     world = World()
@@ -180,7 +180,7 @@ async def test_a_command_that_is_queued_after_the_janitor_looked_stays() -> None
     assert await is_stored(world)
 
 
-async def test_a_command_that_is_touched_and_has_no_place_yet_stays() -> None:
+async def test_rule_13_a_command_that_is_touched_and_has_no_place_yet_stays() -> None:
     world = World()
     await world.queue.store([command().command], world.clock.now())
     world.clock.advance(2 * DAY)
@@ -195,7 +195,7 @@ async def test_a_command_that_is_touched_and_has_no_place_yet_stays() -> None:
 # --- places of past generations
 
 
-async def test_what_a_killed_authenticate_left_open_is_ended() -> None:
+async def test_rule_04_what_a_killed_authenticate_left_open_is_ended() -> None:
     world = World()
     await world.post("MAC")
     await world.post("anna")
@@ -209,7 +209,7 @@ async def test_what_a_killed_authenticate_left_open_is_ended() -> None:
     assert world.place(PAD).state is PlaceState.QUEUED
 
 
-async def test_a_command_that_is_queued_while_the_janitor_sweeps_stays() -> None:
+async def test_rule_04_a_command_that_is_queued_while_the_janitor_sweeps_stays() -> None:
     """The janitor has read the places; the device enrolls anew and gets a command; then the
     janitor reads the generation."""
     world = World()

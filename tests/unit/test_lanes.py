@@ -215,7 +215,7 @@ async def test_while_a_receiver_is_down_retries_trickle() -> None:
 # --- the interleavings
 
 
-async def test_time_key_the_order_in_a_lane_is_a_number_not_a_time(world: World) -> None:
+async def test_rule_11_time_key_the_order_in_a_lane_is_a_number_not_a_time(world: World) -> None:
     """Clocks differ: e2 carries the earlier id and the earlier time."""
     world.receiver.script["z-first"] = ["fail"]
     async with Replica(world):
@@ -226,7 +226,7 @@ async def test_time_key_the_order_in_a_lane_is_a_number_not_a_time(world: World)
     assert_kept(world, "z-first", "a-second")
 
 
-async def test_naive_unblock_a_store_under_way_keeps_the_lane_blocked(world: World) -> None:
+async def test_rule_11_naive_unblock_a_store_under_way_keeps_the_lane_blocked(world: World) -> None:
     world.receiver.script["e1"] = ["fail"]
     async with Replica(world) as replica:
         replica.barriers.hold("store")
@@ -241,7 +241,9 @@ async def test_naive_unblock_a_store_under_way_keeps_the_lane_blocked(world: Wor
     assert_kept(world, "e1", "e2")
 
 
-async def test_naive_unblock_a_read_that_began_before_a_store_frees_nothing(world: World) -> None:
+async def test_rule_11_naive_unblock_a_read_that_began_before_a_store_frees_nothing(
+    world: World,
+) -> None:
     world.receiver.script["e1"] = ["fail"]
     async with Replica(world) as replica:
         world.publish("e1")
@@ -263,7 +265,7 @@ async def test_naive_unblock_a_read_that_began_before_a_store_frees_nothing(worl
     assert world.is_settled
 
 
-async def test_naive_unblock_an_empty_read_counts_less_than_a_newer_one_that_found_something(
+async def test_rule_11_naive_unblock_an_empty_read_counts_less_than_a_newer_one_that_found_something(
     world: World,
 ) -> None:
     world.receiver.script["e1"] = ["fail"]
@@ -284,7 +286,9 @@ async def test_naive_unblock_an_empty_read_counts_less_than_a_newer_one_that_fou
     assert world.is_settled
 
 
-async def test_no_load_blocked_lanes_are_loaded_before_the_first_event(world: World) -> None:
+async def test_rule_11_no_load_blocked_lanes_are_loaded_before_the_first_event(
+    world: World,
+) -> None:
     world.receiver.script["e1"] = ["fail"]
     async with Replica(world):
         world.publish("e1")
@@ -296,7 +300,7 @@ async def test_no_load_blocked_lanes_are_loaded_before_the_first_event(world: Wo
     assert_kept(world, "e1", "e2")
 
 
-async def test_no_load_a_load_from_before_the_takeover_is_not_enough(world: World) -> None:
+async def test_rule_11_no_load_a_load_from_before_the_takeover_is_not_enough(world: World) -> None:
     """A passive consumer has read an empty lane; the active one stores there and dies."""
     world.receiver.script["e1"] = ["fail"]
     active, passive = Replica(world), Replica(world)
@@ -316,7 +320,7 @@ async def test_no_load_a_load_from_before_the_takeover_is_not_enough(world: Worl
     assert_kept(world, "e1", "e2")
 
 
-async def test_no_load_an_empty_read_of_the_time_before_frees_nothing(world: World) -> None:
+async def test_rule_11_no_load_an_empty_read_of_the_time_before_frees_nothing(world: World) -> None:
     """A passive consumer reads the lane empty; then the active one stores; then it takes over."""
     lane = Lane("config", DEVICE)
     await world.store.store([Delivery(lane, "e0", 1)])
@@ -345,7 +349,7 @@ async def test_no_load_an_empty_read_of_the_time_before_frees_nothing(world: Wor
     assert world.is_settled
 
 
-async def test_cancel_a_partition_is_given_up_by_closing_its_channel(world: World) -> None:
+async def test_rule_11_cancel_a_partition_is_given_up_by_closing_its_channel(world: World) -> None:
     world.receiver.held["e1"] = asyncio.Event()
     one, two = Replica(world), Replica(world)
     async with one, two:
@@ -361,7 +365,7 @@ async def test_cancel_a_partition_is_given_up_by_closing_its_channel(world: Worl
     assert_kept(world, "e1", "e2")
 
 
-async def test_cancel_what_is_not_acked_goes_to_the_next_consumer(world: World) -> None:
+async def test_rule_11_cancel_what_is_not_acked_goes_to_the_next_consumer(world: World) -> None:
     world.receiver.held["e1"] = asyncio.Event()
     one, two = Replica(world), Replica(world)
     async with one, two:
@@ -374,7 +378,7 @@ async def test_cancel_what_is_not_acked_goes_to_the_next_consumer(world: World) 
     assert_kept(world, "e1", "e2")
 
 
-async def test_no_sweep_what_a_cut_off_replica_stores_late_is_found(world: World) -> None:
+async def test_rule_11_no_sweep_what_a_cut_off_replica_stores_late_is_found(world: World) -> None:
     world.receiver.script["e1"] = ["fail", "fail"]
     one, two = Replica(world), Replica(world)
     async with one, two:
@@ -391,7 +395,7 @@ async def test_no_sweep_what_a_cut_off_replica_stores_late_is_found(world: World
     assert_kept(world, "e1")
 
 
-async def test_no_sweep_a_store_after_the_new_consumer_has_delivered_is_cleared(
+async def test_rule_11_no_sweep_a_store_after_the_new_consumer_has_delivered_is_cleared(
     world: World,
 ) -> None:
     world.receiver.script["e1"] = ["lose"]
@@ -412,7 +416,9 @@ async def test_no_sweep_a_store_after_the_new_consumer_has_delivered_is_cleared(
     assert_kept(world, "e1")
 
 
-async def test_arrival_the_number_of_an_event_that_is_stored_already_counts(world: World) -> None:
+async def test_rule_11_arrival_the_number_of_an_event_that_is_stored_already_counts(
+    world: World,
+) -> None:
     """A cut off replica stores the second event under its own, higher number, after the new one has
     loaded an empty lane. Equal numbers would go by id, so the third event's comes first."""
     world.receiver.script = {"e1": ["fail"], "z2": ["fail"]}
@@ -469,7 +475,7 @@ async def test_an_older_number_met_while_draining_makes_the_lane_be_read_again(
     assert world.is_settled
 
 
-async def test_a_lease_of_another_keeps_the_whole_lane_waiting(world: World) -> None:
+async def test_rule_11_a_lease_of_another_keeps_the_whole_lane_waiting(world: World) -> None:
     lane = Lane("config", DEVICE)
     world.publish("e1", "e2")
     world.queue.ready.clear()

@@ -295,7 +295,7 @@ async def test_a_token_that_apns_does_not_know_is_marked_dead(bench: Bench) -> N
     assert bench.pushed("dead_token") == 1
 
 
-async def test_a_token_replaced_while_apns_answered_stays_alive_and_is_pushed_soon(
+async def test_rule_12_a_token_replaced_while_apns_answered_stays_alive_and_is_pushed_soon(
     bench: Bench,
 ) -> None:
     bench.enroll("MAC")

@@ -300,7 +300,7 @@ async def test_the_window_of_a_command_queued_anew_begins_anew() -> None:
 # --- a device that enrolls anew beside the POST (rule 4)
 
 
-async def test_enrolling_between_read_and_insert_does_not_lose_the_command() -> None:
+async def test_rule_04_enrolling_between_read_and_insert_does_not_lose_the_command() -> None:
     world = World()
     posting, gate = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
@@ -325,7 +325,7 @@ async def test_enrolling_between_read_and_insert_does_not_lose_a_users_command()
     assert await world.connect(ANNA) is not None
 
 
-async def test_the_new_stamp_does_not_revive_what_was_cancelled_meanwhile() -> None:
+async def test_rule_04_the_new_stamp_does_not_revive_what_was_cancelled_meanwhile() -> None:
     world = World()
     posting, at_insert = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
@@ -422,7 +422,7 @@ async def test_a_command_queued_while_a_removal_is_under_way_ends_with_it() -> N
 # --- queueing anew is conditional (rule 5)
 
 
-async def test_queueing_anew_beside_another_looks_again_and_is_a_retry() -> None:
+async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry() -> None:
     world = World()
     await world.post()
     await world.life.clear("MAC")
@@ -492,7 +492,7 @@ async def test_a_place_that_expired_meanwhile_is_made_anew() -> None:
     assert await world.shown() == [FIRST_UUID]
 
 
-async def test_a_late_answer_does_not_close_what_was_queued_anew() -> None:
+async def test_rule_05_a_late_answer_does_not_close_what_was_queued_anew() -> None:
     world = World(QueueingRules(retry_window=timedelta()))
     await world.post()
     handed = await world.connect()
@@ -538,7 +538,7 @@ async def test_a_store_that_is_away_accepts_nothing() -> None:
     assert world.wishes.wished == []
 
 
-async def test_a_process_that_was_stopped_for_a_day_does_not_say_yes() -> None:
+async def test_rule_13_a_process_that_was_stopped_for_a_day_does_not_say_yes() -> None:
     """The janitor may have deleted the stored command before its place was inserted (rule 13)."""
     world = World()
     posting, gate = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
@@ -585,7 +585,7 @@ async def test_a_reader_ends_what_is_left_of_a_past_generation() -> None:
     assert world.place().state is PlaceState.DROPPED_REENROLLED
 
 
-async def test_a_reader_shows_what_is_queued_beside_an_authenticate() -> None:
+async def test_rule_04_a_reader_shows_what_is_queued_beside_an_authenticate() -> None:
     """It has read the places; the device enrolls and a command comes; then it reads the
     generation. What it shows as ended must stay ended, what is accepted must not end."""
     world = World()
@@ -602,7 +602,7 @@ async def test_a_reader_shows_what_is_queued_beside_an_authenticate() -> None:
     assert world.place(MAC, SECOND_UUID).state is PlaceState.QUEUED
 
 
-async def test_a_reader_that_wants_to_end_a_place_shows_what_it_has_become() -> None:
+async def test_rule_04_a_reader_that_wants_to_end_a_place_shows_what_it_has_become() -> None:
     world = World()
     posting, at_insert = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
     await world.apply_authenticate()
