@@ -57,7 +57,11 @@ class PushAuthority:
         name: str = "",
     ) -> Pair:
         """A push certificate; without a topic its subject has no UID."""
-        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, f"APSP:{topic or 'nothing'}")]
+        attributes = [
+            x509.NameAttribute(
+                NameOID.COMMON_NAME, f"APSP:{(topic or 'nothing').rpartition('.')[2]}"
+            )
+        ]
         if topic is not None:
             attributes.insert(0, x509.NameAttribute(NameOID.USER_ID, topic))
         return self._issue(
