@@ -72,6 +72,7 @@ class EmbeddedStore:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._log_start = 0
+        self._was_in_use = False
 
     async def start(self) -> str:
         """Start the store and return its URL. Misconfigured: it cannot run here, and why."""
@@ -134,6 +135,7 @@ class EmbeddedStore:
             try:
                 url = await self._launch(program)
             except _FolderInUse:
+                self._was_in_use = True
                 await asyncio.sleep(POLL.total_seconds() * 4)
                 continue
             self._leave_address(url)
@@ -187,7 +189,7 @@ class EmbeddedStore:
 
     def _why_not(self) -> str:
         said = self._said()
-        if FOLDER_IN_USE in said:
+        if FOLDER_IN_USE in said or self._was_in_use:
             return (
                 f"MDM_DATA_DIR: {self._data_dir / 'store'} is in use by another process; "
                 "end that one, or give this one another folder"

@@ -143,7 +143,7 @@ async def test_a_folder_in_use_is_one_clear_error_and_leaves_the_first_alone(
     store: EmbeddedStore, tmp_path: Path
 ) -> None:
     url = await store.start()
-    second = EmbeddedStore(tmp_path, start_deadline=timedelta(seconds=2))
+    second = EmbeddedStore(tmp_path, start_deadline=timedelta(seconds=5))
 
     with pytest.raises(Misconfigured, match="in use by another process"):
         await second.start()
