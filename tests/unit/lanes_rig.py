@@ -1,13 +1,14 @@
 """Replicas of the webhook service around one queue, one store and one receiver, on fake time."""
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
 from typing import Any, Self
 
 from services.webhook.attempts import Attempts
 from services.webhook.lanes import Crew, PartitionLanes
 from services.webhook.outbox import Outbox
+from services.webhook.pace import Gate
 from services.webhook.partitions import Partitions
 from services.webhook.retries import Retries, RetryPolicy
 from shared.domain.enrollment import EnrollmentKey, partition_of
@@ -121,7 +122,12 @@ class World:
 class Replica:
     """One webhook process. Leaving the context kills it."""
 
-    def __init__(self, world: World, waits: list[timedelta] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        waits: list[timedelta] | None = None,
+        new_gate: Callable[[], Gate] = Gate,
+    ) -> None:
         self.world = world
         self.barriers = Barriers()
         self.counts = Counts()
@@ -130,7 +136,7 @@ class Replica:
         self.answers = Barriers()
         self.deliveries = FakeDeliveries(world.records, self.barriers, self.answers)
         self.outbox = Outbox(self.deliveries, world.journal, world.clock, world.ids)
-        self.attempts = Attempts(world.receiver, world.clock, self.delivered)
+        self.attempts = Attempts(world.receiver, world.clock, self.delivered, new_gate=new_gate)
         policy = RetryPolicy(
             WAITS if waits is None else waits, lambda: 0.5, lambda event: body_of(event.id)
         )

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.webhook.pace import Gate
 from shared.domain.errors import StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
 from tests.fakes.clock import settle
@@ -69,6 +70,27 @@ async def test_another_device_does_not_wait_for_a_lane_that_hangs(world: World) 
         await settle()
 
         assert world.receiver.arrivals == ["f1"]
+
+
+async def test_behind_a_subscriber_that_hangs_events_are_stored_and_leave_the_queue(
+    world: World,
+) -> None:
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world, new_gate=lambda: Gate(1, timedelta(milliseconds=10))):
+        world.publish("e1")
+        world.publish("f1", device="another")
+        await settle()
+        async with asyncio.timeout(5):
+            while not world.records:
+                await asyncio.sleep(0.005)
+        await settle()
+
+        assert [owed.delivery.attempts for owed in world.records.values()] == [0]
+        assert [event.event_id for event in world.queue.channels[0].unacked] == ["e1"]
+        world.receiver.held["e1"].set()
+        await world.run(2)
+    assert sorted(world.receiver.arrivals) == ["e1", "f1"]
+    assert world.is_settled
 
 
 async def test_a_failed_event_is_stored_acked_and_tried_again_by_the_schedule(world: World) -> None:
