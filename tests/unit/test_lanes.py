@@ -473,7 +473,7 @@ async def test_rule_11_arrival_the_number_of_an_event_that_is_stored_already_cou
     assert_kept(world, "e1", "z2", "a3")
 
 
-async def test_an_older_number_met_while_draining_makes_the_lane_be_read_again(
+async def test_rule_11_an_older_number_met_while_draining_makes_the_lane_be_read_again(
     world: World,
 ) -> None:
     """What was read of the lane may lack what lies before it."""
@@ -514,7 +514,7 @@ async def test_rule_11_a_lease_of_another_keeps_the_whole_lane_waiting(world: Wo
     assert_kept(world, "e1", "e2")
 
 
-async def test_a_replica_that_wakes_past_its_lease_undoes_nothing(world: World) -> None:
+async def test_rule_11_a_replica_that_wakes_past_its_lease_undoes_nothing(world: World) -> None:
     """Its failed attempt comes back after another one has delivered."""
     world.receiver.script["e1"] = ["fail", "fail"]
     one, two = Replica(world), Replica(world)
@@ -567,7 +567,9 @@ async def test_draining_finishes_the_attempt_under_way_and_gives_the_rest_back(
 
 
 @pytest.mark.parametrize("operation", ["store", "waiting", "lease", "delivered", "failed"])
-async def test_killed_at_any_store_operation_nothing_is_lost(world: World, operation: str) -> None:
+async def test_rule_11_killed_at_any_store_operation_nothing_is_lost(
+    world: World, operation: str
+) -> None:
     world.receiver.script["e1"] = ["fail", "fail"] if operation == "failed" else ["fail"]
     async with Replica(world) as replica:
         replica.barriers.hold(operation)
