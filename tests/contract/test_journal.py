@@ -1,5 +1,6 @@
 """The contracts of `Journal`, `Writers` and `Members`, held by the fakes and by MongoDB."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,6 +15,8 @@ from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
 ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")
+NOW = time.time_ns()
+"""Events that are older than the retention may leave at any moment."""
 PRIVATE = EnrollmentKey("E-1", device="E-1", enrollment_id="E-1")
 
 
@@ -43,7 +46,7 @@ def event(number: int, key: EnrollmentKey = MAC, *, at: int = 0, writer: str = "
         id=f"{writer}-{number}",
         topic=Topic.CONNECT,
         key=key,
-        created_at=at or 1_700_000_000_000_000_000 + number,
+        created_at=at or NOW + number,
         raw_payload=b"\x00<plist/>\xff",
         writer=writer,
         number=number,
@@ -74,12 +77,12 @@ async def test_appending_an_event_again_keeps_one(ports: Ports) -> None:
 
 
 async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) -> None:
-    late, early = event(1, at=300), event(2, ANNA, at=100, writer="w2")
-    middle, outside = event(3, at=200), event(4, at=301)
-    stranger = event(5, PRIVATE, at=200)
+    late, early = event(1, at=NOW + 300), event(2, ANNA, at=NOW + 100, writer="w2")
+    middle, outside = event(3, at=NOW + 200), event(4, at=NOW + 301)
+    stranger = event(5, PRIVATE, at=NOW + 200)
     await ports.journal.append([late, early, middle, outside, stranger])
 
-    assert await ports.journal.of_device("MAC", 100, 300) == [early, middle, late]
+    assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300) == [early, middle, late]
 
 
 async def test_events_of_a_writer_come_by_number_above_the_watermark(ports: Ports) -> None:
