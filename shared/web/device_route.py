@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from shared.domain.errors import BadRequest, Blocked, MdmError, Refused, TooLarge
+from shared.telemetry.metrics import Reason
 from shared.web.answers import RETRY_AFTER
 from shared.web.problems import count_refused, status_of
 
@@ -34,9 +35,15 @@ def device_status(error: MdmError) -> int:
     return 400 if isinstance(error, Refused) else 503
 
 
+def _reason(error: MdmError) -> Reason:
+    """The metric's label: a service that refuses a device may say more than the error's kind."""
+    reason = getattr(error, "reason", None)
+    return reason if isinstance(reason, Reason) else status_of(error)[1]
+
+
 def _answer(request: Request, error: MdmError) -> Response:
     status = device_status(error)
-    count_refused(request, status_of(error)[1])
+    count_refused(request, _reason(error))
     log.info("device_refused", path=request.url.path, status=status, reason=str(error))
     return Response(
         status_code=status, headers={"Retry-After": RETRY_AFTER} if status == 503 else {}
