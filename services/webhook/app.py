@@ -7,6 +7,7 @@ what it leaves un-acked comes to the next replica.
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from random import SystemRandom
 from typing import Any
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 
 ROLE = "webhook"
 _AGAIN = timedelta(seconds=2)
+_LAST_WRITES = 3.0
 
 
 async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
@@ -111,7 +113,9 @@ class _Work:
 
     async def drain(self) -> None:
         await self._partitions.drain()
-        await self._outbox.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WRITES):
+                await self._outbox.drain()
 
     async def _prepare(self) -> None:
         while not self._is_prepared:

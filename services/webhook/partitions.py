@@ -129,6 +129,8 @@ class Partitions:
         async with asyncio.TaskGroup() as group:
             for partition in mine - self._served.keys():
                 group.create_task(self._open(partition))
+        if self.missing:
+            log.warning("partitions_not_open", count=self.missing)
 
     async def _open(self, partition: int) -> None:
         lanes = self._new_lanes()
@@ -141,9 +143,10 @@ class Partitions:
                     partition, on_event=lanes.take, on_lost=lambda: self._lost(served)
                 )
         except (Unavailable, TimeoutError) as exc:
-            log.warning("partition_not_opened", partition=partition, error=str(exc))
+            log.debug("partition_not_opened", partition=partition, error=str(exc))
             self._drop(partition)
-        self._sweep_at = 0.0  # its blocked lanes wait for nobody's first event
+        else:
+            self._sweep_at = 0.0  # its blocked lanes wait for nobody's first event
 
     async def _give_up(self, partition: int, grace: timedelta) -> None:
         served = self._served.get(partition)
