@@ -127,12 +127,14 @@ class Replica:
         world: World,
         waits: list[timedelta] | None = None,
         new_gate: Callable[[], Gate] = Gate,
+        share: FixedShare | None = None,
+        consumer: FakeConsumer | None = None,
     ) -> None:
         self.world = world
         self.barriers = Barriers()
         self.counts = Counts()
         self.delivered = Count()
-        self.share = FixedShare([PARTITION])
+        self.share = share or FixedShare([PARTITION])
         self.answers = Barriers()
         self.deliveries = FakeDeliveries(world.records, self.barriers, self.answers)
         self.outbox = Outbox(self.deliveries, world.journal, world.clock, world.ids)
@@ -141,7 +143,7 @@ class Replica:
             WAITS if waits is None else waits, lambda: 0.5, lambda event: body_of(event.id)
         )
         self.retries = Retries(self.outbox, self.attempts, policy, world.clock, self.counts)
-        self.consumer = FakeConsumer(world.queue, PARTITION)
+        self.consumer = consumer or FakeConsumer(world.queue, PARTITION)
         self.subscriptions = [SUBSCRIPTION]
         self._tasks: set[asyncio.Task[None]] = set()
         crew = Crew(

@@ -1,0 +1,124 @@
+"""Promises of how a replica keeps the partitions of its share."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.errors import BrokerUnavailable, StoreUnavailable
+from shared.ports import OpenPartition, Received
+from tests.fakes.clock import settle
+from tests.fakes.event_queue import FakeConsumer
+from tests.unit.lanes_rig import PARTITION, FixedShare, Replica, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class BrokerAway(FakeConsumer):
+    """Opens nothing while `is_away`."""
+
+    is_away = True
+
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        if self.is_away:
+            raise BrokerUnavailable("away")
+        return await super().open(partition, on_event=on_event, on_lost=on_lost)
+
+
+class CountingShare(FixedShare):
+    """Counts heartbeats; fails while `is_away`."""
+
+    beats = 0
+    is_away = False
+
+    async def refresh(self) -> frozenset[int]:
+        if self.is_away:
+            raise StoreUnavailable("away")
+        self.beats += 1
+        return self.partitions
+
+
+async def test_while_the_broker_is_away_opening_is_tried_again(world: World) -> None:
+    consumer = BrokerAway(world.queue, PARTITION)
+    async with Replica(world, consumer=consumer) as replica:
+        world.publish("e1")
+        await world.run(5)
+        missing = replica.partitions.missing
+        consumer.is_away = False
+        await world.run(2)
+
+        assert (missing, replica.partitions.missing) == (1, 0)
+    assert world.receiver.arrivals == ["e1"]
+
+
+async def test_while_the_store_is_away_the_share_stays(world: World) -> None:
+    share = CountingShare([PARTITION])
+    async with Replica(world, share=share) as replica:
+        await world.run(2)
+        share.is_away = True
+        await world.run(10)
+
+        assert len(replica.partitions.served) == 1
+        assert not replica.channel.is_dead
+
+
+async def test_heartbeats_go_on_while_a_partition_is_given_up(world: World) -> None:
+    share = CountingShare([PARTITION])
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world, share=share):
+        world.publish("e1")
+        await settle()
+        share.partitions = frozenset()
+        await world.run(2)
+        before = share.beats
+        await world.run(5)
+
+        assert share.beats - before >= 4
+
+
+async def test_a_partition_that_comes_back_while_it_is_given_up_is_opened_again(
+    world: World,
+) -> None:
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world) as replica:
+        world.publish("e1")
+        await settle()
+        replica.share.partitions = frozenset()
+        await world.run(2)
+        replica.share.partitions = frozenset([PARTITION])
+        await world.run(2)
+        world.receiver.held["e1"].set()
+        await world.run(2)
+        world.publish("e2")
+        await settle()
+
+    assert world.receiver.firsts == ["e1", "e2"]
+    assert world.is_settled
+
+
+async def test_the_oldest_event_that_waits_is_known(world: World) -> None:
+    world.receiver.is_down = True
+    async with Replica(world, waits=[timedelta(hours=1)]) as replica:
+        world.publish("e1", "e2")
+        await world.run(5)
+
+        assert replica.partitions.oldest == "e1"
+
+
+async def test_after_draining_nothing_is_opened_again(world: World) -> None:
+    async with Replica(world) as replica:
+        await replica.partitions.drain()
+        replica.share.partitions = frozenset([PARTITION])
+        await world.run(5)
+
+        assert replica.partitions.served == []
