@@ -145,8 +145,10 @@ class Partitions:
         except (Unavailable, TimeoutError) as exc:
             log.debug("partition_not_opened", partition=partition, error=str(exc))
             self._drop(partition)
-        else:
-            self._sweep_at = 0.0  # its blocked lanes wait for nobody's first event
+            return
+        self._sweep_at = 0.0  # its blocked lanes wait for nobody's first event
+        if served.is_leaving:  # given up while it was being opened
+            await self._close(served)
 
     async def _give_up(self, partition: int, grace: timedelta) -> None:
         served = self._served.get(partition)
@@ -154,14 +156,18 @@ class Partitions:
             return
         served.is_leaving = True
         await served.lanes.finish(grace)
-        try:
-            if served.channel is not None:
-                async with asyncio.timeout(_DEADLINE):
-                    await served.channel.close()
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("partition_not_closed", partition=partition, error=str(exc))
+        await self._close(served)
         if self._served.get(partition) is served:
             self._drop(partition)
+
+    async def _close(self, served: Served) -> None:
+        if served.channel is None:
+            return
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                await served.channel.close()
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("partition_not_closed", partition=served.partition, error=str(exc))
 
     def _drop(self, partition: int) -> None:
         served = self._served.pop(partition, None)

@@ -1,0 +1,108 @@
+"""Rule 11 under faults in random order: two replicas, two devices, whatever can go wrong.
+
+What a seed finds it finds again: time is fake, and so is everything that could vary.
+"""
+
+import asyncio
+import random
+from datetime import timedelta
+
+import pytest
+
+from tests.fakes.clock import FakeClock, settle
+from tests.fakes.event_queue import FakeReceiver
+from tests.unit.lanes_rig import PARTITION, Replica, World
+
+DEVICES = ("MAC", "PAD")  # of one partition
+STEPS = 60
+
+
+class Weather:
+    """Makes the store slow and the receiver unreliable until it clears up."""
+
+    def __init__(self, seed: int, clock: FakeClock) -> None:
+        self.random = random.Random(seed)
+        self.is_bad = True
+        self._clock = clock
+
+    async def __call__(self, operation: str) -> None:
+        """Before and after an operation of the store: it takes a while, or much longer."""
+        await asyncio.sleep(0)
+        if self.is_bad and self.random.random() < 0.5:
+            limit = 12.0 if self.random.random() < 0.2 else 0.6
+            await self._clock.sleep(timedelta(seconds=self.random.uniform(0, limit)))
+
+    def spoil(self, receiver: FakeReceiver, event_id: str) -> None:
+        """Decide how the first attempts of an event will end."""
+        kinds = ["fail", "lose", "take"]
+        receiver.script[event_id] = self.random.choices(kinds, [3, 1, 6], k=2)
+
+
+class Play:
+    """One run of the world under a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = World(prefetch=4)
+        self.weather = Weather(seed, self.world.clock)
+        self.random = self.weather.random
+        self.published: dict[str, list[str]] = {device: [] for device in DEVICES}
+        self.replicas: list[Replica] = []
+
+    async def start(self) -> Replica:
+        replica = Replica(self.world, waits=[timedelta(seconds=1)] * 500)
+        replica.deliveries.before = self.weather
+        replica.deliveries.after_read = self.weather
+        self.replicas.append(replica)
+        return await replica.__aenter__()
+
+    async def act(self) -> None:
+        """Something happens."""
+        replica = self.random.choice(self.replicas)
+        match self.random.choices(["publish", "cut", "kill", "move"], [8, 1, 1, 1])[0]:
+            case "publish":
+                device = self.random.choice(DEVICES)
+                name = f"{self.random.randrange(1000):03d}-{len(self.published[device])}-{device}"
+                self.weather.spoil(self.world.receiver, name)
+                self.published[device].append(name)
+                self.world.publish(name, device=device)
+            case "cut" if replica.consumer.channel and not replica.channel.is_dead:
+                channel = replica.channel
+                self.world.queue.cut_off(channel)
+                await self.world.run(self.random.uniform(0, 5))
+                channel.notice()
+            case "kill":
+                self.replicas.remove(replica)
+                await replica.kill()
+                await self.start()
+            case "move":
+                has_it = PARTITION in replica.share.partitions
+                replica.share.partitions = frozenset() if has_it else frozenset([PARTITION])
+
+    async def clear_up(self) -> None:
+        """No more faults: everything must come to an end."""
+        self.weather.is_bad = False
+        for replica in self.replicas:
+            replica.share.partitions = frozenset([PARTITION])
+        await self.world.run(150)
+
+    async def end(self) -> None:
+        for replica in self.replicas:
+            await replica.kill()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_rule_11_whatever_goes_wrong_nothing_is_lost_and_the_order_holds(seed: int) -> None:
+    play = Play(seed)
+    await play.start()
+    await play.start()
+    for _ in range(STEPS):
+        await play.act()
+        await play.world.run(play.random.uniform(0, 0.8))
+    await play.clear_up()
+    await play.end()
+    await settle()
+
+    for device, names in play.published.items():
+        arrived = [name for name in play.world.receiver.firsts if name.endswith(device)]
+        assert arrived == names
+    assert play.world.is_settled
