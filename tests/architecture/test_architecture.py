@@ -1,0 +1,214 @@
+"""What documents and style promise about the code, where neither a linter nor an import contract can look."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from shared.messaging.topology import EVENTS_EXCHANGE, PARKED_QUEUE, partition_queue
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted(path for top in ("services", "shared") for path in (ROOT / top).rglob("*.py"))
+RULES = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+
+NUMBERS = range(1, 16)
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+LIMIT = 300
+LONG_ON_PURPOSE = {
+    "shared/ports.py": "every port of the outside world, side by side: one vocabulary, no logic",
+}
+
+# What `import` of a module must never do: open, connect, run, start.
+WORK = frozenset(
+    {"open", "connect", "create_task", "run", "start", "Popen", "socket", "system"}
+    | {"AsyncIOMotorClient", "AsyncMongoClient", "MongoClient", "AsyncClient", "ClientSession"}
+    | {"Mongo", "RabbitBroker", "LocalBroker", "FastAPI", "urlopen", "read_text", "read_bytes"}
+)
+MODULES = [path for path in SOURCES if path.name != "__main__.py"]  # importing that is the program
+
+TIME_OR_ID = re.compile(
+    r"(^|\.)(datetime|date)\.(now|utcnow|today)$|^time\.(time|time_ns)$|(^|\.)uuid[147]$"
+)
+
+# Paths of one machine: somebody's home, a temporary folder by name, a mounted work folder. Put
+# together here, so that this file does not hold what it looks for.
+MACHINE_PATHS = re.compile(
+    "|".join(
+        rf"(?<![\w.$}}]){re.escape('/' + path)}" for path in ("root/", "home/", "work/", "tmp/v")
+    )
+)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def named_tests(path: Path) -> frozenset[str]:
+    """The test functions of a module."""
+    if not path.exists():
+        return frozenset()
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = {node.name for node in ast.walk(tree_of(path)) if isinstance(node, functions)}
+    return frozenset(name for name in found if name.startswith("test_"))
+
+
+def all_tests() -> set[str]:
+    return {name for path in (ROOT / "tests").rglob("test_*.py") for name in named_tests(path)}
+
+
+def section(number: int) -> str:
+    """The text of one rule; empty where it has no heading."""
+    parts = re.split(r"^## Rule (\d+): .+$", RULES, flags=re.MULTILINE)
+    return dict(zip(map(int, parts[1::2]), parts[2::2], strict=True)).get(number, "")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_rule_is_explained_and_held_by_a_test_of_its_number(number: int) -> None:
+    named = {name for _, name in NAMED_TEST.findall(section(number))}
+    held_by = {name for name in all_tests() if name.startswith(f"test_rule_{number:02d}_")}
+
+    assert named & held_by
+
+
+def test_no_test_is_of_a_rule_that_does_not_exist() -> None:
+    numbers = {
+        int(match[1]) for name in all_tests() if (match := re.match(r"test_rule_(\d+)", name))
+    }
+
+    assert numbers <= set(NUMBERS)
+
+
+@pytest.mark.parametrize("document", [RULES, TESTING], ids=["rules", "testing"])
+def test_every_test_that_a_document_names_exists(document: str) -> None:
+    named = NAMED_TEST.findall(document)
+    missing = [f"{file}::{name}" for file, name in named if name not in named_tests(ROOT / file)]
+
+    assert named
+    assert not missing
+
+
+def test_the_files_that_the_rules_name_exist() -> None:
+    named = set(re.findall(r"`((?:services|shared)/[\w/]+\.py)`", RULES))
+    missing = {name for name in named if not (ROOT / name).exists()}
+
+    assert named
+    assert not missing
+
+
+def test_no_module_is_too_long_to_read_at_once() -> None:
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in SOURCES}
+    long = {name for name, length in lengths.items() if length > LIMIT}
+
+    assert long == set(LONG_ON_PURPOSE)
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    nothing = re.compile(r"(^|_)(utils?|helpers?|managers?|misc|common|data|info)$")
+
+    assert not [relative(path) for path in SOURCES if nothing.search(path.stem)]
+
+
+def test_only_the_clock_asks_for_the_time_and_makes_ids() -> None:
+    asked = {
+        f"{relative(path)}:{node.lineno}"
+        for path in SOURCES
+        if relative(path) != "shared/clock.py"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and TIME_OR_ID.search(ast.unparse(node.func))
+    }
+
+    assert not asked
+
+
+def called(tree: ast.AST) -> Iterator[str]:
+    """The last names of the functions called somewhere below."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func).rpartition(".")[2]
+
+
+def test_names_on_the_broker_stand_in_the_topology_only() -> None:
+    names = {EVENTS_EXCHANGE, PARKED_QUEUE}
+    prefixes = (partition_queue(7).removesuffix("07"), f"{EVENTS_EXCHANGE}.", "x-queue-", "x-dead-")
+    found = {
+        f"{relative(path)}:{node.lineno}"
+        for path in SOURCES
+        if relative(path) != "shared/messaging/topology.py"
+        for node in texts_of_code(tree_of(path))
+        if node.value in names or str(node.value).startswith(prefixes)
+    }
+
+    assert not found
+
+
+def texts_of_code(tree: ast.Module) -> Iterator[ast.Constant]:
+    """The text constants of a module, without statements that are only a text: documentation."""
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if isinstance(node, ast.Constant) and is_text and id(node) not in documentation:
+            yield node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_importing_a_module_does_no_work(path: Path) -> None:
+    assert not {name for name in called_at_import(tree_of(path).body) if name in WORK}
+
+
+def called_at_import(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            for evaluated in [*statement.decorator_list, *statement.args.defaults]:
+                yield from called(evaluated)
+        elif isinstance(statement, ast.ClassDef):
+            yield from called_at_import(statement.body)
+        elif not is_main_guard(statement):
+            yield from called(statement)
+
+
+def is_main_guard(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
+
+
+def test_no_committed_text_names_a_path_of_one_machine() -> None:
+    found = {
+        f"{name}:{number}"
+        for name, text in committed_texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if MACHINE_PATHS.search(line)
+    }
+
+    assert not found
+
+
+def committed_texts() -> Iterator[tuple[str, str]]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    names = listed.stdout.split("\0") if listed.returncode == 0 else list(map(relative, SOURCES))
+    for name in filter(None, names):
+        path = ROOT / name
+        if path.is_file():
+            try:
+                yield name, path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def test_every_decision_is_in_the_list_of_decisions() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
+
+    assert listed == {path.name for path in folder.glob("[0-9]*.md")}
