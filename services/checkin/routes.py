@@ -19,7 +19,7 @@ from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute
 
 PLIST = "application/xml; charset=utf-8"
-TAG = {"name": "devices", "description": "What enrolled devices call (Apple's MDM protocol)."}
+TAG = {"name": "mdm", "description": "What enrolled devices call (Apple's MDM protocol)."}
 MAX_URL_PARAMS = 100
 
 _PLIST_CONTENT = {"application/xml": {"schema": {"type": "string", "format": "binary"}}}
@@ -62,7 +62,7 @@ def router(
     cohorts: Cohorts[DeviceRequest, Answer], devices: DeviceAuthentication, max_body: int
 ) -> APIRouter:
     """The routes of the check-in service."""
-    routes = APIRouter(route_class=DeviceRoute, tags=["devices"])
+    routes = APIRouter(route_class=DeviceRoute, tags=["mdm"])
 
     async def serve(
         request: Request, parse: Callable[[bytes], CheckinMessage | Connect]

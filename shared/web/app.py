@@ -7,6 +7,7 @@ while too many requests are under way.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,15 +23,38 @@ MOST_UNDER_WAY = 2000
 """Requests that one process works on at once; the next ones hear 503."""
 
 
+class MdmApp(FastAPI):
+    """FastAPI, whose document says only what is answered."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = _without_422(super().openapi())
+        return self.openapi_schema
+
+
+def _without_422(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI announces its own answer to unusable parameters; ours is 400 (`problems`)."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    schemas = document.get("components", {}).get("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    return document
+
+
 def create_app(services: Sequence[Service], *, max_body: int, metrics: Metrics | None) -> "Edge":
     """One app, one OpenAPI document (at /docs) for these services."""
-    app = FastAPI(
+    app = MdmApp(
         title="MacroMDM",
         version=version.VERSION,
         description="Apple device management: MicroMDM's API and events, nothing lost.",
         default_response_class=JsonAnswer,
         redoc_url=None,
-        openapi_tags=[dict(tag) for service in services for tag in service.openapi_tags],
+        openapi_tags=[
+            *(dict(tag) for service in services for tag in service.openapi_tags),
+            version.TAG,
+        ],
     )
     app.state.metrics = metrics
     problems.install(app)

@@ -1,0 +1,150 @@
+"""The OpenAPI document of the whole server: every route, with examples and with its errors."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.whole import Whole
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Document = dict[str, Any]
+
+ERRORS: dict[tuple[str, str], set[str]] = {
+    ("PUT", "/mdm/checkin"): {"400", "410", "413", "503"},
+    ("PUT", "/mdm/connect"): {"400", "401", "413", "503"},
+    ("POST", "/v1/commands"): {"400", "401", "404", "409", "413", "503"},
+    ("POST", "/v1/commands/{udid}"): {"400", "401", "404", "409", "413", "503"},
+    ("PUT", "/v1/commands/{udid}"): {"400", "401", "404", "409", "413", "503"},
+    ("GET", "/v1/commands/{udid}"): {"401", "409", "503"},
+    ("DELETE", "/v1/commands/{udid}"): {"401", "409", "503"},
+    ("GET", "/push/{udid}"): {"400", "401", "404", "409", "502", "503"},
+    ("POST", "/v1/push/{udid}"): {"400", "401", "404", "409", "502", "503"},
+    ("POST", "/v1/devices"): {"400", "401", "413", "503"},
+    ("DELETE", "/v1/devices"): {"400", "401", "413", "503"},
+    ("POST", "/v1/devices/{udid}/block"): {"401", "404", "409", "503"},
+    ("POST", "/v1/devices/{udid}/unblock"): {"401", "404", "409", "503"},
+    ("GET", "/version"): set(),
+}
+"""Every route with the errors that it can answer."""
+BODIES = {
+    ("PUT", "/mdm/checkin"),
+    ("PUT", "/mdm/connect"),
+    ("POST", "/v1/commands"),
+    ("POST", "/v1/commands/{udid}"),
+    ("PUT", "/v1/commands/{udid}"),
+    ("POST", "/v1/devices"),
+    ("DELETE", "/v1/devices"),
+}
+PROBLEM = {"error", "type", "title", "status", "detail"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def document(whole: Whole) -> AsyncIterator[Document]:
+    answer = await whole.http.get(whole.process.url + "/openapi.json")
+    yield answer.json()
+
+
+def operations(document: Document) -> Iterator[tuple[tuple[str, str], Document]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield (method.upper(), path), operation
+
+
+def has_example(document: Document, content: Document) -> bool:
+    """An example of the whole, or one for each of its properties."""
+    schema = content.get("schema", {})
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if any("example" in each or "examples" in each for each in (content, schema)):
+        return True
+    properties = schema.get("properties", {}).values()
+    return bool(properties) and all("examples" in each for each in properties)
+
+
+async def test_every_route_is_described_and_no_other(document: Document) -> None:
+    assert {route for route, _ in operations(document)} == set(ERRORS)
+
+
+async def test_every_route_says_what_it_is_for_under_a_name_of_its_own(document: Document) -> None:
+    described = [operation for _, operation in operations(document)]
+
+    assert all(operation["summary"] and operation["tags"] for operation in described)
+    names = [operation["operationId"] for operation in described]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("route", ERRORS, ids=" ".join)
+async def test_every_error_of_a_route_is_described(
+    document: Document, route: tuple[str, str]
+) -> None:
+    responses = dict(operations(document))[route]["responses"]
+
+    assert {status for status in responses if not status.startswith("2")} == ERRORS[route]
+    assert all(response["description"] for response in responses.values())
+
+
+@pytest.mark.parametrize("route", [r for r in ERRORS if not r[1].startswith("/mdm")], ids=" ".join)
+async def test_every_answer_of_the_api_has_an_example_in_json(
+    document: Document, route: tuple[str, str]
+) -> None:
+    responses = dict(operations(document))[route]["responses"]
+
+    for status, response in responses.items():
+        [(content_type, content)] = response["content"].items()
+        assert content_type == "application/json"
+        assert has_example(document, content), status
+        if not status.startswith("2"):
+            example = content["example"]
+            assert example.keys() >= PROBLEM, status
+            assert str(example["status"]) == status
+
+
+@pytest.mark.parametrize("route", sorted(BODIES), ids=" ".join)
+async def test_every_body_has_an_example(document: Document, route: tuple[str, str]) -> None:
+    [content] = dict(operations(document))[route]["requestBody"]["content"].values()
+
+    assert has_example(document, content)
+
+
+async def test_the_routes_of_the_api_demand_the_key_and_no_others(document: Document) -> None:
+    [scheme] = document["components"]["securitySchemes"].items()
+    assert scheme[1] == {"type": "http", "scheme": "basic"}
+    guarded = {route for route, operation in operations(document) if operation.get("security")}
+
+    assert guarded == {r for r in ERRORS if "/mdm/" not in r[1] and r[1] != "/version"}
+
+
+async def test_every_tag_is_explained(document: Document) -> None:
+    used = {tag for _, operation in operations(document) for tag in operation["tags"]}
+    tags = [tag["name"] for tag in document["tags"]]
+
+    assert len(set(tags)) == len(tags)
+    assert used == set(tags)
+    assert all(tag["description"] for tag in document["tags"])
+
+
+async def test_every_reference_leads_somewhere(document: Document) -> None:
+    schemas = document["components"].get("schemas", {})
+
+    def references(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                yield node["$ref"]
+            for each in node.values():
+                yield from references(each)
+        elif isinstance(node, list):
+            for each in node:
+                yield from references(each)
+
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+async def test_the_document_can_be_read_in_a_browser(whole: Whole) -> None:
+    answer = await whole.http.get(whole.process.url + "/docs")
+
+    assert answer.status_code == 200
+    assert "/openapi.json" in answer.text
