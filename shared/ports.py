@@ -44,6 +44,8 @@ class Ids(Protocol):
 class Binding:
     """Bind a certificate to a device, on condition that its generation is still `generation`.
 
+    `replaces` is the certificate that was bound so far; it is retired.
+
     `is_new`: the device has no record yet; the record is made (status AUTHENTICATED, no generation).
     """
 
@@ -51,6 +53,7 @@ class Binding:
     generation: str | None
     certificate: str
     is_new: bool
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Enrollments(Protocol):
         device channel beats its user channels. More than one: the name is ambiguous."""
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
-        """certificate -> id of the device to which it is, or once was, bound."""
+        """certificate -> id of the device for which it is reserved: bound to it, now or once, or in
+        a binding that was overtaken. A certificate never changes its holder."""
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         """Bind, each on its condition. False: overtaken, or the certificate has another holder."""

@@ -34,12 +34,11 @@ def _refused_authenticate(turn: Turn, holders: Mapping[str, str]) -> MdmError | 
     request = turn.request
     if not request.message.key.is_device_channel:
         return DeviceRefused(Reason.MESSAGE, "a user channel cannot authenticate")
-    holder = holders.get(request.certificate)
-    if holder is None or _is_bound(turn.device, request.certificate):
-        return None
-    if holder == request.device:
+    if holders.get(request.certificate, request.device) != request.device:
+        return DeviceRefused(Reason.BINDING, "the certificate is bound to another enrollment")
+    if turn.device is not None and request.certificate in turn.device.retired_certificates:
         return DeviceRefused(Reason.BINDING, "the certificate was replaced by a later enrollment")
-    return DeviceRefused(Reason.BINDING, "the certificate is bound to another enrollment")
+    return None
 
 
 def binding_of(turn: Turn) -> Binding | None:
@@ -54,6 +53,7 @@ def binding_of(turn: Turn) -> Binding | None:
         generation=turn.generation,
         certificate=request.certificate,
         is_new=turn.device is None,
+        replaces=None if turn.device is None else turn.device.certificate,
     )
 
 

@@ -101,6 +101,8 @@ class Enrollment:
     status: EnrollmentStatus
     generation: str | None = None
     certificate: str | None = None
+    retired_certificates: tuple[str, ...] = ()
+    """Certificates that were bound to it and replaced; they are not heard again."""
     push: PushTarget | None = None
     blocked: bool = False
     waiting: Waiting = Waiting()

@@ -56,6 +56,7 @@ def from_document(document: Mapping[str, Any]) -> Enrollment:
         status=EnrollmentStatus(document["status"]),
         generation=document.get("generation"),
         certificate=document.get("certificate"),
+        retired_certificates=tuple(document.get("retired_certificates", ())),
         push=push
         and PushTarget(
             topic=push["topic"],

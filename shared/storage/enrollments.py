@@ -1,4 +1,4 @@
-"""Collection `enrollments`: who is enrolled, with which certificate, and how to wake them.
+"""Collections `enrollments` and `certificates`: who is enrolled, and which certificate is whose.
 
 Owner: checkin. One document per enrollment; a removed one stays as a stub, because the certificate
 binding and `waiting` must outlive it. Every condition is part of the write itself.
@@ -19,9 +19,9 @@ from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
 NAME = "enrollments"
+CERTIFICATES = "certificates"
 INDEXES = (
     Index(NAME, [("names", 1)]),
-    Index(NAME, [("certificates", 1)], unique=True, sparse=True),
     Index(NAME, [("user_of", 1)], sparse=True),
     Index(NAME, [("waiting_in", 1)], sparse=True),
 )
@@ -33,6 +33,7 @@ class MongoEnrollments:
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.collection(NAME)
+        self._certificates = mongo.collection(CERTIFICATES)
 
     async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
         if not ids:
@@ -57,35 +58,29 @@ class MongoEnrollments:
     async def holders(self, certificates: Names[str]) -> dict[str, str]:
         if not certificates:
             return {}
-        wanted = set(certificates)
-        found = await self._documents.find(
-            {"certificates": {"$in": list(wanted)}}, {"certificates": 1}
-        )
-        return {
-            certificate: document["_id"]
-            for document in found
-            for certificate in wanted.intersection(document["certificates"])
-        }
+        found = await self._certificates.find({"_id": {"$in": list(certificates)}})
+        return {document["_id"]: document["device"] for document in found}
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
-        new = [binding for binding in bindings if binding.is_new]
-        known = [binding for binding in bindings if not binding.is_new]
+        """A certificate is reserved for its device first, by its unique `_id`: that decides races."""
+        good = await self._reserve(bindings)
+        new = [binding for binding in good if binding.is_new]
+        known = [binding for binding in good if not binding.is_new]
         refused = await self._documents.insert_many([_new_record(binding) for binding in new])
-        matched, clashes = await self._documents.bulk_write(
-            [
-                UpdateOne(
-                    {"_id": binding.key.id, "generation": binding.generation},
-                    {
-                        "$set": {"certificate": binding.certificate},
-                        "$addToSet": {"certificates": binding.certificate},
-                    },
-                )
-                for binding in known
-            ]
-        )
-        if not refused and not clashes and matched == len(known):
+        matched, _ = await self._documents.bulk_write([_rebinding(binding) for binding in known])
+        if len(good) == len(bindings) and not refused and matched == len(known):
             return [True] * len(bindings)
         return await self._bound(bindings)
+
+    async def _reserve(self, bindings: Sequence[Binding]) -> list[Binding]:
+        """Those whose certificate is nobody else's."""
+        taken = await self._certificates.insert_many(
+            [{"_id": b.certificate, "device": b.key.device} for b in bindings]
+        )
+        if not taken:
+            return list(bindings)
+        holders = await self.holders({binding.certificate for binding in bindings})
+        return [b for b in bindings if holders.get(b.certificate) == b.key.device]
 
     async def _bound(self, bindings: Sequence[Binding]) -> list[bool]:
         """A bulk gives one sum (rule 3), so look which bindings stand."""
@@ -236,5 +231,11 @@ def _new_record(binding: Binding) -> Document:
         "names": [binding.key.id],
         "status": EnrollmentStatus.AUTHENTICATED.value,
         "certificate": binding.certificate,
-        "certificates": [binding.certificate],
     }
+
+
+def _rebinding(binding: Binding) -> UpdateOne:
+    update: Document = {"$set": {"certificate": binding.certificate}}
+    if binding.replaces is not None:
+        update["$addToSet"] = {"retired_certificates": binding.replaces}
+    return UpdateOne({"_id": binding.key.id, "generation": binding.generation}, update)

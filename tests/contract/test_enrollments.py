@@ -183,6 +183,24 @@ async def test_a_replaced_certificate_keeps_its_holder(enrollments: Enrollments)
     }
 
 
+async def test_a_certificate_whose_binding_was_overtaken_stays_its_devices(
+    enrollments: Enrollments,
+) -> None:
+    await authenticated(enrollments, MAC)
+    assert await bind(enrollments, MAC, "cert-2", "gen-0") is False
+
+    assert await bind(enrollments, PAD, "cert-2") is False
+    assert await bind(enrollments, MAC, "cert-2", "gen-1") is True
+
+
+async def test_a_replaced_certificate_is_retired(enrollments: Enrollments) -> None:
+    await authenticated(enrollments, MAC)
+
+    await enrollments.bind([Binding(MAC, "gen-1", "cert-2", is_new=False, replaces="cert-MAC")])
+
+    assert (await load(enrollments, MAC)).retired_certificates == ("cert-MAC",)
+
+
 async def test_a_replaced_certificate_cannot_be_bound_to_another_device(
     enrollments: Enrollments,
 ) -> None:

@@ -77,7 +77,7 @@ class FakeEnrollments:
 
     def _bind(self, binding: Binding) -> bool:
         device = binding.key.device
-        if self._holders.get(binding.certificate, device) != device:
+        if self._holders.setdefault(binding.certificate, device) != device:
             return False
         record = self.records.get(device)
         if binding.is_new:
@@ -86,8 +86,10 @@ class FakeEnrollments:
             record = Enrollment(binding.key, EnrollmentStatus.AUTHENTICATED)
         elif record is None or record.generation != binding.generation:
             return False
-        self.records[device] = replace(record, certificate=binding.certificate)
-        self._holders[binding.certificate] = device
+        retired = {*record.retired_certificates, *filter(None, [binding.replaces])}
+        self.records[device] = replace(
+            record, certificate=binding.certificate, retired_certificates=tuple(sorted(retired))
+        )
         return True
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
