@@ -17,7 +17,7 @@ import structlog
 import uvloop
 from prometheus_client import disable_created_metrics
 
-from services.programs import SETTINGS, ServicesProgram
+from services.programs import SETTINGS, ServicesProgram, check
 from shared.domain.errors import MdmError, Misconfigured
 from shared.settings import AllSettings, ServiceSettings, load, warnings_about
 from shared.telemetry import logs
@@ -77,6 +77,7 @@ def _serve(name: str, environ: Mapping[str, str], *, only_check: bool) -> int:
         log.warning("setting", problem=warning)
     if only_check:
         check_tls(tls_of(settings))
+        check(name, settings)
         sys.stdout.write("the settings can be used\n")
         return 0
     _run(_server(name, settings))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from services.adapters import PartsOfProcess
+from shared.clock import SystemClock
 from shared.settings import (
     AllSettings,
     CheckinSettings,
@@ -25,6 +26,14 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 
 # The consumer of events comes first: with the in-process broker they are handed over in memory.
 ALL_SERVICES = ("webhook", "push", "commands", "checkin")
+
+
+def check(name: str, settings: ServiceSettings) -> None:
+    """Raises Misconfigured for what only a service itself can judge: its certificates, say."""
+    for each in ALL_SERVICES if name == "all" else (name,):
+        app = import_module(f"services.{each}.app")
+        if hasattr(app, "check"):
+            app.check(settings, SystemClock())
 
 
 class ServicesProgram:

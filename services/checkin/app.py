@@ -3,6 +3,7 @@
 import asyncio
 
 import structlog
+from cryptography.x509 import Certificate
 
 from services.adapters import Adapters
 from services.checkin.cohort import DeviceCohort
@@ -16,6 +17,7 @@ from services.checkin.turns import Answer, DeviceRequest
 from services.checkin.writer import Writer
 from shared.batching import Cohorts
 from shared.domain.errors import Unavailable
+from shared.ports import Clock
 from shared.security.authority import open_authority
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, load_trust
@@ -87,13 +89,20 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     )
 
 
+def check(settings: CheckinSettings, clock: Clock) -> None:
+    """Raises Misconfigured where `build` would, without any server: for --check-config."""
+    _operators_trust(settings)
+
+
+def _operators_trust(settings: CheckinSettings) -> list[Certificate]:
+    return [] if settings.device_ca is None else load_trust(settings.device_ca.read_bytes())
+
+
 async def _device_authentication(
     settings: CheckinSettings, adapters: Adapters
 ) -> DeviceAuthentication:
     authority = await open_authority(MongoAuthorityStore(adapters.mongo), adapters.clock)
-    trust = load_trust(authority.certificate_pem)
-    if settings.device_ca is not None:
-        trust += load_trust(settings.device_ca.read_bytes())
+    trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
     return DeviceAuthentication(
         DeviceIdentities(trust, adapters.clock),
         proxy_header=settings.client_cert_header,
