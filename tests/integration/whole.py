@@ -8,7 +8,7 @@ import asyncio
 import json
 import plistlib
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,8 +156,10 @@ def given(answer: httpx.Response) -> str | None:
 
 
 @asynccontextmanager
-async def whole_server(folder: Path, **settings: str) -> AsyncIterator[Whole]:
-    """Everything up, until the context ends."""
+async def whole_server(
+    folder: Path, *, webhook: Callable[[str], str] = str, **settings: str
+) -> AsyncIterator[Whole]:
+    """Everything up, until the context ends. `webhook` makes MDM_WEBHOOK_URL of the sink's URL."""
     authority = FleetAuthority()
     (folder / "device-ca.pem").write_bytes(authority.pem)
     async with (
@@ -171,7 +173,7 @@ async def whole_server(folder: Path, **settings: str) -> AsyncIterator[Whole]:
             folder / "all",
             {
                 "MDM_DEVICE_CA": str(folder / "device-ca.pem"),
-                "MDM_WEBHOOK_URL": sink.url,
+                "MDM_WEBHOOK_URL": webhook(sink.url),
                 "MDM_APNS_URL": apns.url,
                 "MDM_APNS_CA": str(apns.authority.ca_file),
                 "MDM_PUSH_CERT": ",".join(str(pair.certificate) for pair in pairs),
