@@ -6,10 +6,14 @@ comes back with its next valid message; when its removal is answered, none of it
 
 from collections.abc import Collection
 
+import structlog
+
 from services.commands.targets import Targets
 from shared.domain.enrollment import Enrollment, EnrollmentKey
 from shared.domain.errors import NotFound
 from shared.ports import CommandQueue, DeviceQuery, Enrollments
+
+log = structlog.get_logger()
 
 
 class DeviceInventory:
@@ -36,8 +40,9 @@ class DeviceInventory:
         if not devices:
             return
         await self._end_commands(devices)
-        await self._enrollments.remove(devices)
+        removed = await self._enrollments.remove(devices)
         await self._end_commands(devices)
+        log.info("devices_removed", enrollments=removed)
 
     async def _end_commands(self, devices: Collection[str]) -> None:
         waiting = await self._queue.open_of_devices(devices)
@@ -52,3 +57,4 @@ class DeviceInventory:
             raise NotFound(f"udid: no device {name} is enrolled")
         if not await self._enrollments.block(target.key.device, blocked):
             raise NotFound(f"udid: no device {name} is enrolled")
+        log.info("device_block_changed", device=target.key.device, blocked=blocked)

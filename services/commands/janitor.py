@@ -7,7 +7,8 @@ for a moment, nothing is lost; a store that is away is waited for.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Protocol
 
@@ -69,16 +70,17 @@ class Janitor:
         """Let the other replicas take over at once."""
         await self._share.leave()
 
-    async def _forever(self, work: Callable[[], AsyncIterator[None]]) -> None:
+    async def _forever(self, work: Callable[[], AsyncGenerator[None, None]]) -> None:
         """Do all pieces of a work again and again, at the janitor's pace."""
         is_failing = False
         while True:
             try:
                 await self._share.refresh()
-                async for _ in work():
-                    await self._clock.sleep(PACE)
-                    await self._share.refresh()
-                    is_failing = False
+                async with aclosing(work()) as pieces:
+                    async for _ in pieces:
+                        await self._clock.sleep(PACE)
+                        await self._share.refresh()
+                        is_failing = False
             except Unavailable as exc:
                 if not is_failing:
                     log.warning("janitor_waits", error=str(exc))
@@ -87,7 +89,7 @@ class Janitor:
 
     # --- stored commands
 
-    async def forget_commands(self) -> AsyncIterator[None]:
+    async def forget_commands(self) -> AsyncGenerator[None, None]:
         """One pass over the stored commands; yields after each piece.
 
         The time says where it begins, so that a process that often starts anew gets to all."""
@@ -112,7 +114,7 @@ class Janitor:
 
     # --- places of past generations
 
-    async def end_past_generations(self) -> AsyncIterator[None]:
+    async def end_past_generations(self) -> AsyncGenerator[None, None]:
         """One pass over all devices, by one replica; yields after each piece, and rests at the end.
 
         What a killed enqueue or a killed Authenticate left behind: no device is ever handed it, and

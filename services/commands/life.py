@@ -5,9 +5,13 @@ of past ones for good before it leaves them out (docs/rules.md, rule 4), so that
 as ended never comes back; after the answer to a clearing nothing that was open is handed out.
 """
 
+import structlog
+
 from services.commands.targets import Targets, is_stale
 from shared.domain.command import Command, Place
 from shared.ports import CommandQueue
+
+log = structlog.get_logger()
 
 
 class QueueLife:
@@ -46,4 +50,6 @@ class QueueLife:
     async def clear(self, name: str) -> int:
         """End all open commands of an enrollment, those handed out and not answered included."""
         target = await self._targets.one(name)
-        return await self._queue.cancel([target.key])
+        ended = await self._queue.cancel([target.key])
+        log.info("queue_cleared", enrollment=target.key.id, commands=ended)
+        return ended

@@ -86,6 +86,7 @@ class Queueing:
     # --- one cohort
 
     async def _flush(self, submissions: list[_Submission]) -> Sequence[bool | Exception]:
+        self._metrics.cohort_size.observe(len(submissions))
         going = await self._resolve(submissions)
         if going:
             await self._place(going)
