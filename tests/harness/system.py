@@ -33,6 +33,11 @@ class ServiceProcess(Server):
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def ops_url(self) -> str:
+        """Where /healthz, /readyz and /metrics are."""
+        return f"http://127.0.0.1:{self._ops_port}"
+
+    @property
     def exit_code(self) -> int | None:
         return None if self._process is None else self._process.poll()
 
@@ -46,7 +51,7 @@ class ServiceProcess(Server):
         return self._log.read_text(errors="replace")
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._ops_port}/metrics", timeout=5) as got:
+        with urllib.request.urlopen(f"{self.ops_url}/metrics", timeout=5) as got:
             return str(got.read().decode())
 
     def resident_megabytes(self) -> float:
@@ -78,9 +83,7 @@ class ServiceProcess(Server):
 
     def _serves(self) -> bool:
         try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self._ops_port}/readyz", timeout=2
-            ) as answer:
+            with urllib.request.urlopen(f"{self.ops_url}/readyz", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False

@@ -37,6 +37,10 @@ class Whole:
     authority: FleetAuthority
     http: httpx.AsyncClient
 
+    def url_of(self, path: str) -> str:
+        """Where a path is served."""
+        return self.process.url + path
+
     def device(self, **ids: str) -> "Device":
         """A device with an identity of its own; without ids it has a UDID."""
         return Device(self, self.authority.issue(), ids or {"UDID": new_id()})
@@ -51,7 +55,7 @@ class Whole:
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         more.setdefault("auth", ("micromdm", API_KEY))
         more.setdefault("headers", FORM)
-        return await self.http.request(method, self.process.url + path, content=content, **more)
+        return await self.http.request(method, self.url_of(path), content=content, **more)
 
     def journaled(self) -> float:
         """How many events the journal has taken."""
@@ -70,10 +74,18 @@ class Whole:
         return [arrival.event for arrival in await self.arrivals_of(device, count)]
 
     async def arrivals_of(self, device: str, count: int) -> list[Arrival]:
+        """What came more than once, as it may, counts once."""
         async with asyncio.timeout(20):
-            while len(found := [a for a in self.sink.taken if a.device == device]) < count:
+            while len(found := self._first_arrivals(device)) < count:
                 await asyncio.sleep(0.01)
         return found
+
+    def _first_arrivals(self, device: str) -> list[Arrival]:
+        first: dict[str, Arrival] = {}
+        for arrival in self.sink.taken:
+            if arrival.device == device:
+                first.setdefault(arrival.event_id, arrival)
+        return list(first.values())
 
     async def pushed(self, token: bytes) -> Mapping[str, object]:
         """The body of the first push to this token, once it came."""
@@ -106,7 +118,7 @@ class Device:
         """Any bytes; the signature is that of the identity unless another is given ("": none)."""
         signature = self.identity.sign(body) if signature is None else signature
         headers = {"Mdm-Signature": signature} if signature else {}
-        url = self.whole.process.url + path
+        url = self.whole.url_of(path)
         return await self.whole.http.put(url, content=body, headers=headers, **more)
 
     async def checkin(self, message_type: str, *, query: str = "", **keys: Any) -> httpx.Response:
