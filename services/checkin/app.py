@@ -84,6 +84,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         name="checkin",
         router=router(cohorts, devices, settings.max_body),
         run=run,
+        ready=writer.reasons,
         drain=drain,
         openapi_tags=[TAG],
     )

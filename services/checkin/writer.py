@@ -17,6 +17,8 @@ from shared.ports import Clock, Enrollments, Ids, Journal, Mark, Writers
 log = structlog.get_logger()
 
 HEARTBEAT = timedelta(milliseconds=300)
+SILENCE = timedelta(seconds=3)
+"""Without a beat for so long, nobody should send devices here."""
 
 
 class Writer:
@@ -35,10 +37,17 @@ class Writer:
         self._done: set[int] = set()
         self._watermark = 0
         self._doubts: dict[str, Event] = {}
+        self._beaten_at = clock.monotonic()
 
     async def register(self) -> None:
         """Make this writer's record; no event may be journaled before."""
         await self._writers.register(self.id)
+        self._beaten_at = self._clock.monotonic()
+
+    async def reasons(self) -> list[str]:
+        """Why nothing can be journaled now, as far as is known; asks nobody."""
+        silence = self._clock.monotonic() - self._beaten_at
+        return ["the store does not answer"] if silence > SILENCE.total_seconds() else []
 
     def stamp(self, after: int) -> tuple[int, int]:
         """The next number, and a time later than `after` and than any given before."""
@@ -60,16 +69,24 @@ class Writer:
 
     async def run(self) -> None:
         """Resolve doubts and beat, until cancelled."""
+        is_cut = False
         while True:
             await self._clock.sleep(HEARTBEAT)
             try:
                 await self.beat()
             except Unavailable as exc:
-                log.warning("writer_cannot_beat", reason=str(exc))
+                if not is_cut:
+                    log.warning("writer_cannot_beat", reason=str(exc))
+                is_cut = True
+            else:
+                if is_cut:
+                    log.info("writer_beats_again")
+                is_cut = False
 
     async def beat(self) -> None:
         await self._resolve()
         await self._writers.beat(self.id, self._watermark)
+        self._beaten_at = self._clock.monotonic()
 
     async def _resolve(self) -> None:
         doubts = list(self._doubts.values())[:200]
