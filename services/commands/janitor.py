@@ -78,14 +78,22 @@ class Janitor:
                 await self._share.refresh()
                 async with aclosing(work()) as pieces:
                     async for _ in pieces:
-                        await self._clock.sleep(PACE)
+                        await self._pause(PACE)
                         await self._share.refresh()
                         is_failing = False
             except Unavailable as exc:
                 if not is_failing:
                     log.warning("janitor_waits", error=str(exc))
                 is_failing = True
-            await self._clock.sleep(PACE)
+            await self._pause(PACE)
+
+    async def _pause(self, duration: timedelta) -> None:
+        # `asyncio.wait_for` of Python 3.11, which PyMongo's client uses, loses a cancellation that
+        # comes in the moment of its result; the task still knows of it.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        await self._clock.sleep(duration)
 
     # --- stored commands
 
@@ -129,7 +137,7 @@ class Janitor:
                 break
             page += 1
             yield
-        await self._clock.sleep(REST)
+        await self._pause(REST)
 
     async def _end_stale(self, devices: list[str]) -> None:
         places = await self._queue.open_of_devices(devices)

@@ -1,0 +1,210 @@
+"""The commands service on the real store: from the request of an API client to what is stored."""
+
+import asyncio
+import base64
+import plistlib
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, cast
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from services.adapters import Adapters
+from services.commands.app import build
+from shared.clock import SystemClock, SystemIds
+from shared.domain.command import PlaceState
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.event import Topic
+from shared.ports import Binding, Change, HandOut, Report
+from shared.settings import AllSettings
+from shared.storage.enrollments import MongoEnrollments
+from shared.storage.mongo import Driver, Mongo
+from shared.storage.queue import MongoCommandQueue
+from shared.telemetry.metrics import Metrics
+from shared.web.app import create_app
+from shared.web.service import Service
+
+KEY = "a-key-of-a-test"
+MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+UUID = "0198f1d2-0000-7000-8000-000000000001"
+
+
+@dataclass
+class Wishes:
+    """`PushWishes`, noted."""
+
+    wished: set[str] = field(default_factory=set)
+
+    def wish(self, enrollments: Collection[str]) -> None:
+        self.wished |= set(enrollments)
+
+
+@dataclass
+class System:
+    """One commands service, and the store behind it."""
+
+    service: Service
+    http: httpx.AsyncClient
+    enrollments: MongoEnrollments
+    queue: MongoCommandQueue
+    clock: SystemClock
+    ids: SystemIds
+    wishes: Wishes
+
+    async def post(self, **command: object) -> httpx.Response:
+        return await self.http.post("/v1/commands", json={"udid": "MAC", **command})
+
+    async def authenticate(self, expected: str | None = None) -> str:
+        """Enroll the device; a new generation ends what the one before it left open."""
+        by = self.ids.new()
+        change = Change(MAC, by, expected, Topic.AUTHENTICATE, self.clock.now())
+        assert await self.enrollments.apply([change]) == [True]
+        if expected is not None:
+            await self.queue.end_generation(MAC.device, expected)
+        return by
+
+    async def shown(self) -> list[str]:
+        answer = (await self.http.get("/v1/commands/MAC")).json()
+        return [command["uuid"] for command in answer.get("commands", [])]
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncIterator[System]:
+    mongo = Mongo(mongodb_url, driver=cast(Driver, request.param))
+    clock, ids, wishes = SystemClock(), SystemIds(), Wishes()
+    nobody = cast(Any, None)  # the commands service uses no more of the broker than its wishes
+    adapters = Adapters(
+        mongo=mongo,
+        broker=nobody,
+        publisher=nobody,
+        partitions=nobody,
+        wishes=wishes,
+        wish_consumer=nobody,
+        clock=clock,
+        ids=ids,
+        metrics=Metrics(),
+    )
+    service = await build(AllSettings.model_validate({"api_key": SecretStr(KEY)}), adapters)
+    app = create_app([service], max_body=2**20, metrics=adapters.metrics)
+    http = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://server", auth=("micromdm", KEY)
+    )
+    records = MongoEnrollments(mongo)
+    try:
+        yield System(service, http, records, MongoCommandQueue(mongo), clock, ids, wishes)
+    finally:
+        await service.drain()
+        await http.aclose()
+        await mongo.close()
+
+
+@pytest.fixture
+async def generation(system: System) -> str:
+    """The generation of a device that has enrolled."""
+    assert await system.enrollments.bind([Binding(MAC, None, "certificate", is_new=True)])
+    return await system.authenticate()
+
+
+async def test_a_command_is_there_for_its_device_when_it_is_answered(
+    system: System, generation: str
+) -> None:
+    answer = await system.post(request_type="DeviceInformation", queries=["OSVersion"])
+
+    assert answer.status_code == 201
+    [place] = await system.queue.open_places(MAC)
+    assert place.generation == generation
+    stored = (await system.queue.commands([place.command_hash]))[place.command_hash]
+    assert plistlib.loads(stored.plist)["Command"]["Queries"] == ["OSVersion"]
+    assert system.wishes.wished == {"MAC"}
+
+
+async def test_many_clients_at_once_keep_every_command(system: System, generation: str) -> None:
+    answers = await asyncio.gather(*(system.post(request_type="ProfileList") for _ in range(200)))
+
+    uuids = [answer.json()["payload"]["command_uuid"] for answer in answers]
+    assert {answer.status_code for answer in answers} == {201}
+    assert sorted(await system.shown()) == sorted(uuids)
+
+
+async def test_one_uuid_sent_many_times_at_once_is_queued_once(
+    system: System, generation: str
+) -> None:
+    answers = await asyncio.gather(
+        *(system.post(request_type="ProfileList", command_uuid=UUID) for _ in range(30))
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 29 + [201]
+    assert await system.shown() == [UUID]
+
+
+async def test_a_command_lives_from_post_to_its_answer_and_is_then_a_retry(
+    system: System, generation: str
+) -> None:
+    await system.post(request_type="ProfileList", command_uuid=UUID)
+    [place] = await system.queue.open_places(MAC)
+    now = system.clock.now()
+    assert await system.queue.hand_out([HandOut(place, generation)], "connect-1", now)
+    report = Report("MAC", UUID, generation, PlaceState.ACKNOWLEDGED, "event-1")
+    await system.queue.report([report], now)
+
+    again = await system.post(request_type="ProfileList", command_uuid=UUID)
+
+    assert again.status_code == 200
+    assert await system.shown() == []
+
+
+async def test_a_device_that_enrolls_anew_gets_the_command_when_it_is_sent_again(
+    system: System, generation: str
+) -> None:
+    await system.post(request_type="ProfileList", command_uuid=UUID)
+    later = await system.authenticate(generation)
+    dropped = await system.shown()
+
+    again = await system.post(request_type="ProfileList", command_uuid=UUID)
+
+    assert dropped == []
+    assert again.status_code == 201
+    [place] = await system.queue.open_places(MAC)
+    assert place.generation == later
+
+
+async def test_a_raw_plist_comes_back_byte_for_byte(system: System, generation: str) -> None:
+    plist = plistlib.dumps({"CommandUUID": UUID, "Command": {"RequestType": "ProfileList"}})
+    await system.http.put("/v1/commands/MAC", content=plist)
+
+    answer = (await system.http.get("/v1/commands/MAC")).json()
+
+    assert base64.b64decode(answer["commands"][0]["payload"]) == plist
+
+
+async def test_a_removed_device_has_no_commands_and_takes_none(
+    system: System, generation: str
+) -> None:
+    await system.post(request_type="ProfileList")
+
+    removal = await system.http.request("DELETE", "/v1/devices", json={"udids": ["MAC"]})
+    after = await system.post(request_type="ProfileList")
+
+    assert (removal.status_code, removal.json()) == (200, {})
+    assert after.status_code == 404
+    assert await system.shown() == []
+    assert (await system.http.post("/v1/devices")).json() == {"devices": []}
+
+
+async def test_the_janitor_runs_beside_requests_and_ends_when_told(
+    system: System, generation: str
+) -> None:
+    old = system.clock.now() - timedelta(days=2)
+    await system.post(request_type="ProfileList")
+    running = asyncio.ensure_future(system.service.run())
+    await system.post(request_type="ProfileList")
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert len(await system.shown()) == 2
+    assert await system.queue.untouched("", old) == {}
