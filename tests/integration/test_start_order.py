@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,6 +39,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 async def readiness(http: httpx.AsyncClient, service: ServiceProcess) -> httpx.Response:
     return await http.get(f"{service.ops_url}/readyz")
+
+
+async def is_ready(http: httpx.AsyncClient, service: ServiceProcess, status: int) -> bool:
+    return (await readiness(http, service)).status_code == status
 
 
 async def opened(http: httpx.AsyncClient, service: ServiceProcess) -> None:
@@ -90,7 +94,9 @@ class Separate(Whole):
 
 
 @asynccontextmanager
-async def separate_services(folder: Path, settings: dict[str, str]) -> AsyncIterator[Separate]:
+async def separate_services(
+    folder: Path, settings: dict[str, str], names: Sequence[str] = NAMES
+) -> AsyncIterator[Separate]:
     """Launched, and not waited for."""
     authority = FleetAuthority()
     (folder / "ca.pem").write_bytes(authority.pem)
@@ -108,7 +114,7 @@ async def separate_services(folder: Path, settings: dict[str, str]) -> AsyncIter
             "MDM_PUSH_CERT": str(pair.certificate),
             "MDM_PUSH_KEY": str(pair.key),
         }
-        services = {name: ServiceProcess(name, folder / name, settings) for name in NAMES}
+        services = {name: ServiceProcess(name, folder / name, settings) for name in names}
         system = Separate(services["checkin"], sink, apns, authority, http)
         system.services = services
         try:
@@ -150,6 +156,30 @@ async def test_services_that_were_first_wait_for_store_and_broker_and_then_serve
         assert (await system.api("GET", f"/push/{device.id}")).status_code == 200
         codes = [service.exit_code for service in system.services.values()]
         assert codes == [None] * len(NAMES)
+
+
+async def test_check_in_asks_devices_to_come_again_while_its_store_is_away(
+    tmp_path: Path, fault_store: Server, fault_rabbit: Server
+) -> None:
+    settings = {
+        "MDM_MONGODB_URL": f"{fault_store.url}/away",
+        "MDM_AMQP_URL": fault_rabbit.url,
+    }
+    async with separate_services(tmp_path, settings, names=["checkin"]) as system:
+        checkin = system.services["checkin"]
+        await asyncio.to_thread(checkin.wait_until_serving)
+        device = await system.enrolled()
+
+        await asyncio.to_thread(fault_store.stop)
+        refused = await device.connect()
+        await until(lambda: is_ready(system.http, checkin, 503))
+        await asyncio.to_thread(fault_store.start)
+        await until(lambda: is_ready(system.http, checkin, 200))
+
+        assert (refused.status_code, refused.content) == (503, b"")
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await device.connect()).status_code == 200
+        assert checkin.exit_code is None
 
 
 # --- all in one --------------------------------------------------------------------------------------
