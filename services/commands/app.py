@@ -10,7 +10,7 @@ from services.commands.janitor import Janitor
 from services.commands.life import QueueLife
 from services.commands.openapi import TAGS
 from services.commands.queueing import Queueing, QueueingRules
-from services.commands.routes import Parts, router
+from services.commands.routes import JSON_LIMIT, Parts, router
 from services.commands.targets import Targets
 from shared.apple.catalogue import CommandCatalogue
 from shared.domain.errors import Unavailable
@@ -59,7 +59,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         life=life,
         inventory=DeviceInventory(records, queue, targets),
         ids=adapters.ids,
-        max_body=settings.max_body,
     )
 
     async def drain() -> None:
@@ -74,5 +73,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         router=router(parts, BasicAuth(settings.api_keys)),
         run=janitor.run,
         drain=drain,
+        max_body=JSON_LIMIT,
         openapi_tags=TAGS,
     )

@@ -22,8 +22,10 @@ from shared.ports import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.body import read_body
 
-RAW_LIMIT = 8 * 1024**2
-"""Of a raw property list; a profile with pictures inside is large."""
+PLIST_LIMIT = 8 * 1024**2
+"""Of a raw property list in bytes; a profile with pictures inside is large."""
+JSON_LIMIT = PLIST_LIMIT * 3 // 2
+"""Of a command in JSON, where the same profile stands in base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,6 @@ class Parts:
     life: QueueLife
     inventory: DeviceInventory
     ids: Ids
-    max_body: int
 
 
 def router(parts: Parts, auth: Callable[[Request], Awaitable[None]]) -> APIRouter:
@@ -66,12 +67,12 @@ def _add_commands(routes: APIRouter, parts: Parts) -> None:
     async def post_command(request: Request) -> JsonAnswer:
         """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
         `command_uuid` of your own makes the request safe to repeat."""
-        body = parse_json(await read_body(request, parts.max_body))
+        body = parse_json(await read_body(request, JSON_LIMIT))
         return await _queue(parts, parts.catalogue.prepare(body, parts.ids.new))
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte."""
-        plist = await read_body(request, RAW_LIMIT)
+        plist = await read_body(request, PLIST_LIMIT)
         return await _queue(parts, parts.catalogue.prepare_raw(udid, plist))
 
     for method in ("POST", "PUT"):
@@ -126,7 +127,7 @@ def _add_devices(routes: APIRouter, parts: Parts) -> None:
     )
     async def list_devices(request: Request) -> JsonAnswer:
         """An empty body lists all."""
-        query = read_query(await read_body(request, parts.max_body))
+        query = read_query(await read_body(request, JSON_LIMIT))
         devices = await parts.inventory.list(query)
         return JsonAnswer({"devices": [shown(device) for device in devices]})
 
@@ -140,7 +141,7 @@ def _add_devices(routes: APIRouter, parts: Parts) -> None:
     async def delete_devices(request: Request) -> JsonAnswer:
         """Their records go and their commands end; who is unknown is no error. A device that is
         still enrolled comes back with its next message."""
-        removal = read_removal(await read_body(request, parts.max_body))
+        removal = read_removal(await read_body(request, JSON_LIMIT))
         await parts.inventory.remove(removal.udids, removal.serial_numbers)
         return JsonAnswer({})
 

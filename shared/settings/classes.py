@@ -101,7 +101,11 @@ class ServiceSettings(BaseSettings):
     command_retention: Duration = Field(
         timedelta(days=30), description="How long finished commands stay visible."
     )
-    max_body: Size = Field(4 * 1024**2, description="Largest request body in bytes, or as `4 MiB`.")
+    max_body: Size = Field(
+        4 * 1024**2,
+        description="Largest message of a device, in bytes or as `4 MiB`; "
+        "a command of an API client may have 12 MiB.",
+    )
     log_format: LogFormat = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, else JSON lines."
     )

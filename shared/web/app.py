@@ -51,6 +51,7 @@ def create_app(services: Sequence[Service], *, max_body: int, metrics: Metrics |
         description="Apple device management: MicroMDM's API and events, nothing lost.",
         default_response_class=JsonAnswer,
         redoc_url=None,
+        redirect_slashes=False,  # a device or `curl` would not follow, and the scheme may be wrong
         openapi_tags=[
             *(dict(tag) for service in services for tag in service.openapi_tags),
             version.TAG,
@@ -61,7 +62,7 @@ def create_app(services: Sequence[Service], *, max_body: int, metrics: Metrics |
     for service in services:
         app.include_router(service.router)
     app.include_router(version.router)
-    return Edge(app, max_body=max_body)
+    return Edge(app, max_body=max(max_body, *(service.max_body for service in services)))
 
 
 class Edge:

@@ -31,7 +31,11 @@ class Readiness:
         if self.stopping:
             return ["stopping"]
         if self.starting is not None:
-            return [self.starting]
+            return [self.starting, *await self.of_services()]
+        return await self.of_services()
+
+    async def of_services(self) -> list[str]:
+        """Only what the services say."""
         found: list[str] = []
         for service in self.services:
             found += [f"{service.name}: {reason}" for reason in await _asked(service)]

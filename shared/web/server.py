@@ -118,7 +118,8 @@ class Server:
             services, max_body=self._settings.max_body, metrics=self._metrics
         )
         self.readiness.services = services
-        self.readiness.starting = None
+        if self.main.is_open:
+            self.readiness.starting = None
         async with asyncio.TaskGroup() as tasks:
             for service in services:
                 tasks.create_task(_run(service), name=service.name)
@@ -126,6 +127,7 @@ class Server:
             if self._opening.when_ready:
                 await self._until_ready()
                 await self.main.open()
+                self.readiness.starting = None
             # What was made so far lives as long as the process: no collection need look at it.
             gc.collect()
             gc.freeze()
@@ -142,7 +144,7 @@ class Server:
 
     async def _until_ready(self) -> None:
         said: list[str] = []
-        while reasons := await self.readiness.reasons():
+        while reasons := await self.readiness.of_services():
             if reasons != said:
                 log.info("not_ready_yet", reasons=reasons)
                 said = reasons

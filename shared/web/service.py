@@ -34,4 +34,6 @@ class Service:
     run: Callable[[], Awaitable[None]]
     ready: Callable[[], Awaitable[list[str]]] = _forever_ready
     drain: Callable[[], Awaitable[None]] = _nothing_to_drain
+    max_body: int = 0
+    """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
     openapi_tags: Sequence[Mapping[str, Any]] = ()

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.openapi import TAGS
-from services.commands.routes import Parts, router
+from services.commands.routes import JSON_LIMIT, Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentStatus
@@ -23,7 +23,6 @@ from shared.web.service import Service
 from tests.unit.commands_world import ANNA_ON_PAD, FIRST_UUID, MAC, World, enrolled
 
 KEY = "secret"
-MAX_BODY = 64 * 1024
 JSON = "application/json; charset=utf-8"
 CATALOGUE = CommandCatalogue.load()
 
@@ -39,7 +38,6 @@ class Client:
             life=world.life,
             inventory=world.inventory,
             ids=world.ids,
-            max_body=MAX_BODY,
         )
         routes = router(parts, BasicAuth([SecretStr(KEY)]))
 
@@ -47,7 +45,7 @@ class Client:
             return None
 
         service = Service("commands", routes, run, openapi_tags=TAGS)
-        app = create_app([service], max_body=MAX_BODY, metrics=world.metrics)
+        app = create_app([service], max_body=JSON_LIMIT, metrics=world.metrics)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app),
             base_url="http://server",
@@ -241,7 +239,7 @@ async def test_what_cannot_be_used_is_refused_by_name(
 
 
 async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
-    status, answer = await client.call("POST", "/v1/commands", b" " * (MAX_BODY + 1))
+    status, answer = await client.call("POST", "/v1/commands", b" " * (JSON_LIMIT + 1))
 
     assert status == 413
     assert "error" in answer
