@@ -93,7 +93,10 @@ def mongodb_url(store_server: HasUrl) -> Iterator[str]:
 
 
 async def remove_topology(url: str) -> None:
-    """Delete our queues and the exchange, with all that is in them."""
+    """Delete our queues and the exchange, with all that is in them.
+
+    Not before a test that kills the broker: RabbitMQ 3.10 may lose what is in a queue that was
+    deleted and made anew a moment earlier."""
     async with aiormq.connect(url) as connection:
         channel = await connection.channel()
         for queue in QUEUES:

@@ -150,16 +150,19 @@ class Link:
     async def run(self) -> None:
         """Connect, and again whenever that ends, until cancelled."""
         await self._wanted.wait()
-        pause, is_first_failure = FIRST_PAUSE, True
+        pause, said = FIRST_PAUSE, ""
         while True:
+            began = self._clock.monotonic()
             try:
                 await self._serve()
                 log.warning("broker_connection_lost", connection=self._name)
-                pause, is_first_failure = FIRST_PAUSE, True
+                said = ""
+                if self._clock.monotonic() - began > LONGEST_PAUSE.total_seconds():
+                    pause = FIRST_PAUSE
             except BrokerUnavailable as exc:
-                if is_first_failure:
-                    log.warning("broker_unreachable", connection=self._name, reason=str(exc))
-                is_first_failure = False
+                if str(exc) != said:
+                    said = str(exc)
+                    log.warning("broker_unreachable", connection=self._name, reason=said)
             await self._clock.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 

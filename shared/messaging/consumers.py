@@ -6,7 +6,7 @@ gone; a message that nobody can understand is parked here and never seen outside
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
@@ -16,6 +16,7 @@ import orjson
 import structlog
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
+from aiormq.exceptions import AMQPChannelError, ChannelClosed
 from pamqp.commands import Basic
 
 from shared.domain.errors import BrokerUnavailable
@@ -44,12 +45,16 @@ def text_headers(message: DeliveredMessage) -> dict[str, str]:
     return {name: each for name, each in headers.items() if isinstance(each, str)}
 
 
+Redeclare = Callable[[], Awaitable[None]]
+
+
 @asynccontextmanager
-async def opened_channel(link: Link, prefetch: int) -> AsyncIterator[Channel]:
+async def opened_channel(link: Link, prefetch: int, redeclare: Redeclare) -> AsyncIterator[Channel]:
     """A channel, to begin consuming on within the `with`; the whole has one timeout.
 
-    When it fails nobody knows whether the broker has a consumer of ours, which might hold messages
-    that nobody reads: so the connection is dropped."""
+    When the broker refuses, the topology is declared anew for the next try. When it does not answer,
+    nobody knows whether it has a consumer of ours, which might hold messages that nobody reads: so
+    the connection is dropped."""
     connection = await link.connection(OPEN_TIMEOUT)
     try:
         with translated():
@@ -57,8 +62,12 @@ async def opened_channel(link: Link, prefetch: int) -> AsyncIterator[Channel]:
                 channel = await open_channel(connection, confirms=False)
                 await channel.basic_qos(prefetch_count=prefetch)
                 yield channel
-    except BaseException:
-        link.drop()
+    except BaseException as exc:
+        if isinstance(exc.__cause__, AMQPChannelError | ChannelClosed):
+            log.warning("consuming_refused", reason=str(exc.__cause__))
+            await redeclare()
+        else:
+            link.drop()
         raise
 
 
@@ -79,14 +88,23 @@ class Acks:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._frames: list[bytes] = []
+        self._is_ended = False
+
+    def end(self) -> None:
+        """Write what waits and then nothing more: a frame behind the close of its channel makes the
+        broker end the whole connection."""
+        self.flush()
+        self._is_ended = True
 
     def add(self, delivery_tag: int) -> None:
+        if self._is_ended:
+            return
         if not self._frames:
             asyncio.get_running_loop().call_soon(self.flush)
         self._frames.append(ack_frame(self._channel.number, delivery_tag))
 
     def flush(self) -> None:
-        if not self._frames or self._channel.is_closed:
+        if not self._frames or self._is_ended or self._channel.is_closed:
             return
         frame = ChannelFrame(payload=b"".join(self._frames), should_close=False)
         try:
@@ -191,6 +209,7 @@ class _Partition:
         self._channel = channel
         self._link = link
         self._is_lost = False
+        self._farewell: asyncio.Task[None] | None = None
         self._closing = channel.closing
         self._closing.add_done_callback(self._lost)
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
@@ -216,7 +235,7 @@ class _Partition:
     async def close(self) -> None:
         if self._is_lost:
             return
-        self.acks.flush()
+        self.acks.end()
         self._is_lost = True
         await close_channel(self._channel, self._link)
 
@@ -226,17 +245,19 @@ class _Partition:
             self.on_lost()
 
     async def _cancelled(self, _frame: Basic.Cancel) -> None:
-        """The broker ended the consumer (its queue was deleted); the channel goes with it."""
+        """The broker ended the consumer: its queue was deleted, or moves."""
         self._lost(self._closing)
-        self._link.drop()
+        # Not from here: closing waits for the task that calls this.
+        self._farewell = asyncio.create_task(close_channel(self._channel, self._link))
 
 
 class RabbitPartitions:
     """The port PartitionConsumer on RabbitMQ. Each open partition has a channel of its own."""
 
-    def __init__(self, link: Link, parking: Parking, prefetch: int) -> None:
+    def __init__(self, link: Link, parking: Parking, prefetch: int, redeclare: Redeclare) -> None:
         self._link = link
         self._parking = parking
+        self._redeclare = redeclare
         self._prefetch = prefetch
 
     async def open(
@@ -247,7 +268,7 @@ class RabbitPartitions:
         on_lost: Callable[[], None],
     ) -> OpenPartition:
         queue = partition_queue(partition)
-        async with opened_channel(self._link, self._prefetch) as channel:
+        async with opened_channel(self._link, self._prefetch, self._redeclare) as channel:
             opened = _Partition(queue, channel, self._link, self._parking)
             opened.on_event = on_event
             await channel.basic_consume(queue, opened.deliver)

@@ -19,12 +19,17 @@ from aiormq.exceptions import PublishError
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import open_channel, translated
 from shared.messaging.frames import Message, publish_frames
+from shared.messaging.topology import EVENTS_EXCHANGE
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 Confirmed = Callable[[int], None]
 """Called with a message's index, once, when the broker took it."""
+
+
+_PROBE = Message(EVENTS_EXCHANGE, "probe", "probe", {}, b"{}")
+"""For no queue of ours: it asks whether the broker answers, whatever a single queue may suffer from."""
 
 
 def _ignore(_index: int) -> None:
@@ -84,15 +89,15 @@ class Outbox:
         self._on_missed = on_missed
         self._channel: Channel | None = None
         self._batches: set[_Batch] = set()
-        self._is_unroutable = False
+        self._unroutable: set[str] = set()
 
     @property
     def is_live(self) -> bool:
         return self._channel is not None
 
-    async def attach(self, connection: AbstractConnection, probe: Message) -> Channel:
-        """Open the channel and use it once `probe` is confirmed; else raises BrokerUnavailable."""
-        batch = _Batch([probe], _ignore)
+    async def attach(self, connection: AbstractConnection) -> Channel:
+        """Open the channel and use it once a probe is answered; else raises BrokerUnavailable."""
+        batch = _Batch([_PROBE], _ignore)
         with translated():
             async with asyncio.timeout(self._deadline.total_seconds()):
                 channel = await open_channel(connection, confirms=True)
@@ -100,7 +105,7 @@ class Outbox:
                 await asyncio.wait(
                     {batch.settled, channel.closing}, return_when=asyncio.FIRST_COMPLETED
                 )
-        if not batch.taken[0]:
+        if not batch.taken[0] and not batch.returned:
             raise BrokerUnavailable("RabbitMQ: the probe was not confirmed")
         self._channel = channel
         self._metrics.broker_up.set(1)
@@ -139,30 +144,30 @@ class Outbox:
     async def _transmit(self, channel: Channel, batch: _Batch) -> None:
         await _write(channel, batch, range(len(batch.messages)))
         await batch.settled
-        if not batch.returned:
-            self._routed()
-            return
-        log.warning("topology_incomplete", returned=len(batch.returned))
-        await self._redeclare()
-        if channel is not self._channel:
-            return
-        await _write(channel, batch, batch.returned)
-        await batch.settled
         if batch.returned:
-            self._unroutable(len(batch.returned))
-        else:
-            self._routed()
+            log.warning("messages_returned", messages=len(batch.returned))
+            await self._redeclare()
+            if channel is not self._channel:
+                return
+            await _write(channel, batch, batch.returned)
+            await batch.settled
+        if batch.returned or self._unroutable:
+            self._note_routes(batch)
 
-    def _routed(self) -> None:
-        if self._is_unroutable:
-            log.info("events_routable_again")
-        self._is_unroutable = False
-
-    def _unroutable(self, count: int) -> None:
-        self._metrics.events_unroutable.inc(count)
-        if not self._is_unroutable:
-            log.error("events_unroutable", events=count)
-        self._is_unroutable = True
+    def _note_routes(self, batch: _Batch) -> None:
+        """Alarm once for each way that leads nowhere, and say when it leads somewhere again."""
+        self._metrics.events_unroutable.inc(len(batch.returned))
+        lost = {batch.messages[index].routing_key for index in batch.returned}
+        found = {
+            message.routing_key
+            for message, taken in zip(batch.messages, batch.taken, strict=True)
+            if taken
+        }
+        for key in lost - self._unroutable:
+            log.error("events_unroutable", routing_key=key)
+        for key in found & self._unroutable:
+            log.info("events_routable_again", routing_key=key)
+        self._unroutable = (self._unroutable | lost) - found
 
 
 async def _write(channel: Channel, batch: _Batch, indexes: Sequence[int]) -> None:

@@ -6,26 +6,25 @@ still takes acks; the topology is declared at every connect.
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from datetime import timedelta
 
-import structlog
 from aiormq.abc import AbstractConnection
 
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging import topology
-from shared.messaging.connection import Ends, Link, open_channel, translated
+from shared.messaging.connection import Ends, Link, translated
 from shared.messaging.consumers import Parking, RabbitPartitions
+from shared.messaging.declaring import declare
 from shared.messaging.outbox import Outbox
 from shared.messaging.publisher import RabbitPublisher
-from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes, wish_message
+from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes
 from shared.ports import Clock, EventPublisher, PartitionConsumer, PushWishes, WishConsumer
 from shared.telemetry.metrics import Metrics
 
-log = structlog.get_logger()
-
 PUBLISH_DEADLINE = timedelta(seconds=5)
 DECLARE_TIMEOUT = timedelta(seconds=10)
+DECLARE_AGAIN = timedelta(seconds=1)
 START_PATIENCE = timedelta(seconds=2)
 LAST_WISHES = timedelta(seconds=1)
 PREFETCH = 128
@@ -45,6 +44,8 @@ class RabbitBroker:
     ) -> None:
         """Raises Misconfigured for a URL that cannot be one of RabbitMQ's."""
         metrics = metrics or Metrics()
+        # It logs a stack for every connection that ends; each of our own lines says it once.
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._publishing = Link(
             url, "macromdm publishing", clock, self._set_up_publishing, self._publishing_down
         )
@@ -52,14 +53,19 @@ class RabbitBroker:
         self._outbox = Outbox(publish_deadline, metrics, self._declare_again, self._publishing.drop)
         self._connection: AbstractConnection | None = None
         self._declaring = asyncio.Lock()
-        self._declared = 0
+        self._declared = clock.monotonic()
+        self._clock = clock
         self._runner: asyncio.Task[None] | None = None
         self._wishes = RabbitWishes(self._outbox, clock)
         parking = Parking(self._outbox, clock, metrics)
         self.publisher: EventPublisher = RabbitPublisher(self._outbox)
-        self.partitions: PartitionConsumer = RabbitPartitions(self._consuming, parking, prefetch)
+        self.partitions: PartitionConsumer = RabbitPartitions(
+            self._consuming, parking, prefetch, self._declare_again
+        )
         self.wishes: PushWishes = self._wishes
-        self.wish_consumer: WishConsumer = RabbitWishConsumer(self._consuming, parking, clock)
+        self.wish_consumer: WishConsumer = RabbitWishConsumer(
+            self._consuming, parking, clock, self._declare_again
+        )
 
     @property
     def healthy(self) -> bool:
@@ -92,7 +98,7 @@ class RabbitBroker:
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
         await self._declare(connection)
-        channel = await self._outbox.attach(connection, wish_message([]))
+        channel = await self._outbox.attach(connection)
         self._connection = connection
         return [channel.closing]
 
@@ -105,24 +111,17 @@ class RabbitBroker:
         self._outbox.detach()
 
     async def _declare_again(self) -> None:
-        """Declare the topology, once for all who ask meanwhile."""
-        before = self._declared
+        """Declare the topology once for all who ask meanwhile, or did a moment ago."""
         async with self._declaring:
-            if self._declared == before and self._connection is not None:
+            since = timedelta(seconds=self._clock.monotonic() - self._declared)
+            if since > DECLARE_AGAIN and self._connection is not None:
                 await self._declare(self._connection)
-                self._declared += 1
 
     async def _declare(self, connection: AbstractConnection) -> None:
-        # On a channel of its own: the broker closes a channel on which a declaration is refused.
-        try:
-            with translated():
-                async with asyncio.timeout(DECLARE_TIMEOUT.total_seconds()):
-                    channel = await open_channel(connection, confirms=False)
-                    await topology.declare(channel)
-                    await channel.close()
-        except BrokerUnavailable as exc:
-            log.error("topology_not_declared", reason=str(exc))
-            raise
+        with translated():
+            async with asyncio.timeout(DECLARE_TIMEOUT.total_seconds()):
+                await declare(connection)
+        self._declared = self._clock.monotonic()
 
 
 def _ignore() -> None:

@@ -1,6 +1,7 @@
 """The broker's names: the one place that knows exchanges, queues, their arguments and bindings.
 
-Promises: declaring is idempotent and may be done by anybody at any time. `mdm.events` and its routing
+Promises: what stands here never changes once released, because a broker refuses to declare a queue
+that exists with other arguments, and old and new versions run side by side. `mdm.events` and its routing
 keys are public: whoever wants all events binds a queue of their own to `mdm.#`.
 
 Owners: `mdm.events` and `push` are written through the ports of this package by every service; the
@@ -8,7 +9,7 @@ Owners: `mdm.events` and `push` are written through the ports of this package by
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from shared.domain.enrollment import PARTITIONS
 
@@ -66,26 +67,3 @@ QUEUES = (
         for partition in range(PARTITIONS)
     ),
 )
-
-
-class DeclaringChannel(Protocol):
-    """What declaring needs of an AMQP channel."""
-
-    async def exchange_declare(
-        self, exchange: str, *, exchange_type: str, durable: bool
-    ) -> object: ...
-
-    async def queue_declare(
-        self, queue: str, *, durable: bool, arguments: dict[str, Any]
-    ) -> object: ...
-
-    async def queue_bind(self, queue: str, exchange: str, routing_key: str) -> object: ...
-
-
-async def declare(channel: DeclaringChannel) -> None:
-    """Make everything that is missing. Raises what the channel raises; no timeout of its own."""
-    await channel.exchange_declare(EVENTS_EXCHANGE, exchange_type="topic", durable=True)
-    for queue in QUEUES:
-        await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
-        if queue.binding is not None:
-            await channel.queue_bind(queue.name, EVENTS_EXCHANGE, queue.binding)

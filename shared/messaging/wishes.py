@@ -18,7 +18,14 @@ from aiormq.channel import Channel
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import Link, translated
-from shared.messaging.consumers import Acks, Parking, close_channel, delivery_tag, opened_channel
+from shared.messaging.consumers import (
+    Acks,
+    Parking,
+    Redeclare,
+    close_channel,
+    delivery_tag,
+    opened_channel,
+)
 from shared.messaging.frames import Message
 from shared.messaging.outbox import Outbox
 from shared.messaging.topology import PUSH_QUEUE
@@ -36,7 +43,6 @@ _numbers = count()
 
 
 def wish_message(enrollments: Sequence[str]) -> Message:
-    """An empty one is a probe: it goes through a queue and asks for nothing."""
     body = orjson.dumps({"enrollments": list(enrollments)})
     return Message("", PUSH_QUEUE, f"wish-{next(_numbers)}", {}, body)
 
@@ -99,8 +105,9 @@ class RabbitWishes:
 class RabbitWishConsumer:
     """The port WishConsumer."""
 
-    def __init__(self, link: Link, parking: Parking, clock: Clock) -> None:
+    def __init__(self, link: Link, parking: Parking, clock: Clock, redeclare: Redeclare) -> None:
         self._link = link
+        self._redeclare = redeclare
         self._parking = parking
         self._clock = clock
 
@@ -114,7 +121,7 @@ class RabbitWishConsumer:
     async def _consume_channel(self, on_wishes: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         """Consume until the channel breaks; raises BrokerUnavailable then."""
         messages: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
-        async with opened_channel(self._link, PREFETCH) as channel:
+        async with opened_channel(self._link, PREFETCH, self._redeclare) as channel:
             await channel.basic_consume(PUSH_QUEUE, messages.put)
         broken = channel.closing
         acks = Acks(channel)
@@ -123,7 +130,7 @@ class RabbitWishConsumer:
                 batch = await _next(messages, broken)
                 await self._handle(batch, on_wishes, channel, acks)
         finally:
-            acks.flush()
+            acks.end()
             await close_channel(channel, self._link)
 
     async def _handle(
