@@ -111,6 +111,57 @@ async def test_an_unknown_path_or_method_is_an_error_in_json(
     is_error(await whole.api(method, path), status)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/commands/"), ("POST", "/v1/devices/"), ("PUT", "/mdm/checkin/")],
+)
+async def test_a_closing_slash_is_another_path_and_never_a_redirect(
+    whole: Whole, method: str, path: str
+) -> None:
+    answer = await whole.api(method, path, {})
+
+    assert answer.status_code in (404, 405)
+    assert answer.headers["content-type"] == JSON
+
+
+HOSTILE_IDS = {
+    "a NUL": "%00",
+    "no UTF-8": "%FF",
+    "a surrogate": "%ED%A0%80",
+    "dots": "%2E%2E",
+    "an operator of the store": "%24where",
+    "braces": "%7B%24gt%3A1%7D",
+    "a line break": "a%0D%0Ab",
+    "a long one": "a" * 20_000,
+    "a colon": ":",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_IDS.values(), ids=HOSTILE_IDS.keys())
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if "X" in route[1]])
+async def test_an_id_of_nobody_is_never_more_than_unknown(
+    whole: Whole, method: str, path: str, name: str
+) -> None:
+    plist = plistlib.dumps({"CommandUUID": new_id(), "Command": {"RequestType": "ProfileList"}})
+
+    answer = await whole.api(method, path.replace("X", name), plist)
+
+    expected = {200} if path == "/v1/commands/X" and method in ("GET", "DELETE") else {400, 404}
+    assert answer.status_code in expected, answer.text
+    assert answer.headers["content-type"] == JSON
+
+
+async def test_a_large_body_may_wait_for_100_continue(whole: Whole) -> None:
+    device = await whole.enrolled()
+    profile = base64.b64encode(plistlib.dumps({"Payload": b"x" * 2_000_000})).decode()
+    body = {"udid": device.id, "request_type": "InstallProfile", "payload": profile}
+
+    answer = await whole.api("POST", "/v1/commands", body, headers={"Expect": "100-continue"})
+
+    assert answer.status_code == 201
+    assert len((await device.connect()).content) > 2_000_000
+
+
 # --- queueing ----------------------------------------------------------------------------------------
 
 
@@ -247,7 +298,7 @@ async def test_an_unusable_command_is_400_and_names_the_field(
 
 
 async def test_a_body_over_the_limit_is_413_in_json(whole: Whole) -> None:
-    is_error(await whole.api("POST", "/v1/commands", b"x" * (4 * 1024**2 + 1)), 413)
+    is_error(await whole.api("POST", "/v1/commands", b"x" * (12 * 1024**2 + 1)), 413)
 
 
 async def test_a_command_for_an_unknown_device_is_404(whole: Whole) -> None:
