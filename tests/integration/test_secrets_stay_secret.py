@@ -86,7 +86,7 @@ async def said(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Said]:
 
     folder = tmp_path_factory.mktemp("secrets")
     schedule = {"MDM_WEBHOOK_RETRY_SCHEDULE": "1s"}
-    async with whole_server(folder, webhook=with_credentials, **schedule) as whole:
+    async with whole_server(folder, schedule, webhook=with_credentials) as whole:
         await a_good_day(whole)
         await a_bad_day(whole)
         metrics = whole.process.metrics()

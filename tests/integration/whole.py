@@ -25,6 +25,7 @@ TOPIC = "com.apple.mgmt.External.test"
 GUIDE_TOPIC = "com.apple.mgmt.External.3a7c95f2-c214-4b53-a585-a553c2623e04"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 """What `curl -d` says of any body."""
+NO_SETTINGS: Mapping[str, str] = {}
 
 
 @dataclass
@@ -169,7 +170,10 @@ def given(answer: httpx.Response) -> str | None:
 
 @asynccontextmanager
 async def whole_server(
-    folder: Path, *, webhook: Callable[[str], str] = str, **settings: str
+    folder: Path,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    *,
+    webhook: Callable[[str], str] = str,
 ) -> AsyncIterator[Whole]:
     """Everything up, until the context ends. `webhook` makes MDM_WEBHOOK_URL of the sink's URL."""
     authority = FleetAuthority()
@@ -191,7 +195,7 @@ async def whole_server(
                 "MDM_PUSH_CERT": ",".join(str(pair.certificate) for pair in pairs),
                 "MDM_PUSH_KEY": ",".join(str(pair.key) for pair in pairs),
             }
-            | settings,
+            | dict(settings),
         )
         try:
             await asyncio.to_thread(process.start)
