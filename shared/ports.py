@@ -60,9 +60,10 @@ class Binding:
 class Change:
     """One message's effect on an enrollment; only what is not None is written.
 
-    Applied on condition that the generation of the *device* is `expected_generation` (for a user
-    channel the caller has just read it). `by` is the event's id, by which the outcome is found again.
-    A change of a user channel, or of a removed device, makes the record where there is none.
+    Applied on condition that the generation of its record is still `expected_generation`, as it was
+    read. `by` is the event's id, by which the outcome is found again. The record of a user channel is
+    made where there is none; it gets `generation`, which is its device's. `certificate` is the one
+    that an Authenticate showed, and must still be bound.
     """
 
     key: EnrollmentKey
@@ -70,6 +71,8 @@ class Change:
     expected_generation: str | None
     topic: Topic
     at: datetime
+    generation: str | None = None
+    certificate: str | None = None
     push: PushTarget | None = None
     unlock_token: bytes | None = field(default=None, repr=False)
     bootstrap_token: bytes | None = field(default=None, repr=False)
@@ -110,6 +113,9 @@ class Enrollments(Protocol):
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Apply, each on its condition. False: overtaken. Authenticate makes `by` the generation."""
+
+    async def revive(self, enrollments: Collection[str]) -> None:
+        """Enrollments that were removed have spoken again: their records count anew."""
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         """Set the marks; False where no record matches."""
@@ -157,11 +163,12 @@ class Journal(Protocol):
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
 
-    async def of_device(self, device: str, since: int, upto: int) -> list[Event]:
-        """Events of a device with since <= created_at <= upto, whoever wrote them, by time."""
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
+        """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,
+        by time."""
 
-    async def of_writer(self, writer: str, above: int, limit: int) -> list[Event]:
-        """Events of a writer with a number above `above`, by number."""
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
+        """Number and mark of the first `limit` events of a writer above a number, by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +231,7 @@ class CommandQueue(Protocol):
         """Store commands or, where they are stored already, touch them (rule 13)."""
 
     async def insert(self, places: Sequence[Place]) -> list[Place | None]:
-        """Insert places. Per place: None if it is new, else the one that is there."""
+        """Insert places. Per place: None if it was inserted now, else the one that is there."""
 
     async def stamp(self, place: Place, generation: str | None) -> None:
         """Give a place another generation, on condition that it is open."""
@@ -253,7 +260,8 @@ class CommandQueue(Protocol):
     # for check-in
     async def report(self, reports: Sequence[Report], at: datetime) -> None:
         """Apply reports, each on condition that its place is open, of this generation, and handed out
-        since it was queued; otherwise it is kept there as the late answer."""
+        since it was queued. One that finds another final state is kept there as the late answer;
+        any other changes nothing, such as a repetition of the report that closed the place."""
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
         """device -> open places of all its channels, in queue order, fit for `hand_out`."""

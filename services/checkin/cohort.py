@@ -8,6 +8,8 @@ the broker or covered by its device's mark; one bad request never fails its neig
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
 from services.checkin.binding import binding_of, refusal
 from services.checkin.changes import change_of
 from services.checkin.connect import Commands
@@ -27,6 +29,8 @@ from shared.domain.event import Event
 from shared.ports import Mark
 from shared.telemetry.metrics import Reason
 
+log = structlog.get_logger()
+
 
 class DeviceCohort:
     """The steps; `handle` is the handler of `shared.batching.Cohorts`."""
@@ -42,11 +46,17 @@ class DeviceCohort:
         turns = [Turn(request) for request in requests]
         await self._admit(turns)
         await self._parts.reached(Step.ADMITTED, turns)
-        await self._journal([turn for turn in turns if turn.is_good])
-        await self._parts.reached(Step.JOURNALED, turns)
-        await self._apply([turn for turn in turns if turn.is_good and turn.event is not None])
-        await self._parts.reached(Step.APPLIED, turns)
-        await self._publish([turn for turn in turns if turn.event is not None])
+        try:
+            await self._journal([turn for turn in turns if turn.is_good])
+            await self._parts.reached(Step.JOURNALED, turns)
+            await self._apply([turn for turn in turns if turn.is_good and turn.event is not None])
+            await self._parts.reached(Step.APPLIED, turns)
+            await self._publish([turn for turn in turns if turn.event is not None])
+        finally:
+            # Whatever went wrong: a number that stays open would hold the watermark for ever.
+            for turn in turns:
+                if turn.event is not None and not turn.is_safe:
+                    self._parts.writer.doubt(turn.event)
         now = self._parts.clock.now()
         for turn in turns:
             if turn.is_good and turn.event is not None:
@@ -57,10 +67,14 @@ class DeviceCohort:
     # --- what can refuse
 
     async def _admit(self, turns: Sequence[Turn]) -> None:
-        devices = await self._parts.enrollments.load({turn.request.device for turn in turns})
+        records = await self._parts.enrollments.load(
+            {turn.request.device for turn in turns}
+            | {turn.request.message.key.id for turn in turns}
+        )
         strangers = set()
         for turn in turns:
-            turn.device = devices.get(turn.request.device)
+            turn.device = records.get(turn.request.device)
+            turn.channel = records.get(turn.request.message.key.id)
             if isinstance(turn.request.message, Authenticate):
                 strangers.add(turn.request.certificate)
         holders = await self._parts.enrollments.holders(strangers)
@@ -82,9 +96,11 @@ class DeviceCohort:
         if not bindings:
             return
         bound = await self._parts.enrollments.bind(list(bindings.values()))
-        for turn, is_bound in zip(bindings, bound, strict=True):
+        for (turn, binding), is_bound in zip(bindings.items(), bound, strict=True):
             if not is_bound:
                 turn.error = Overtaken("the binding changed meanwhile")
+            elif binding.replaces is not None:
+                log.info("certificate_rebound", device=binding.key.device)
 
     # --- the journal, then the state
 
@@ -103,7 +119,7 @@ class DeviceCohort:
             else:
                 turn.error = StoreUnavailable("the journal does not answer")
                 turn.event = None
-                self._parts.writer.doubt(event)
+                self._parts.writer.doubt(event)  # it may be stored all the same
 
     def _event_of(self, turn: Turn) -> Event:
         request, message = turn.request, turn.request.message
@@ -141,6 +157,9 @@ class DeviceCohort:
 
     async def _change_enrollments(self, turns: Sequence[Turn]) -> None:
         now = self._parts.clock.now()
+        removed = {enrollment for turn in turns for enrollment in turn.removed}
+        if removed:
+            await self._parts.enrollments.revive(removed)
         changes = {turn: change for turn in turns if (change := change_of(turn, now)) is not None}
         if not changes:
             return
@@ -164,6 +183,8 @@ class DeviceCohort:
         await self._parts.reached(Step.PUBLISHED, turns)
         metrics.events_published.inc(sum(taken))
         confirmed = {turn for turn, is_taken in zip(free, taken, strict=True) if is_taken}
+        for turn in confirmed:
+            turn.is_safe = True
         await self._mark([(turn, event) for turn, event in events.items() if turn not in confirmed])
         await self._parts.reached(Step.MARKED, turns)
 
@@ -177,11 +198,11 @@ class DeviceCohort:
             marked = [False] * len(waiting)
         for (turn, event), is_marked in zip(waiting, marked, strict=True):
             if is_marked:
+                turn.is_safe = True
                 self._parts.metrics.events_unpublished.inc()
                 self._parts.writer.settle(event)
             else:
                 turn.error = turn.error or StoreUnavailable("the event could not be made safe")
-                self._parts.writer.doubt(event)
 
 
 def _without_event(turn: Turn) -> MdmError | None:

@@ -1,13 +1,12 @@
 """What a connecting device reports, and which command it gets next (rules 3 to 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import structlog
 
 from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
 from shared.domain.command import Place, PlaceState
-from shared.domain.errors import StoreUnavailable
 from shared.ports import Clock, CommandQueue, HandOut, Ids, Report
 
 log = structlog.get_logger()
@@ -40,40 +39,39 @@ class Commands:
 
     async def hand_out(self, turns: Sequence[Turn]) -> None:
         """Give each turn the oldest open command of its enrollment as its answer."""
-        handed: dict[Turn, Place] = {}
-        looking = list(turns)
+        looking, unusable = list(turns), set[str]()
         for _ in range(LOOKS):
-            if not looking:
-                break
-            found = await self._find(looking)
+            found = await self._find(looking, unusable)
+            commands = await self._queue.commands({p.command_hash for p in found.values()})
             won = await self._queue.hand_out(
-                [HandOut(place, turn.generation) for turn, place in found.items()],
+                [
+                    HandOut(place, turn.generation)
+                    for turn, place in found.items()
+                    if place.command_hash in commands
+                ],
                 by=self._ids.new(),
                 at=self._clock.now(),
             )
-            handed |= {turn: place for turn, place in found.items() if place.id in won}
+            for turn, place in found.items():
+                if place.id in won:
+                    turn.answer = Answer(commands[place.command_hash].plist)
+                elif place.command_hash not in commands:
+                    # The janitor must never allow this (rule 13). It must not hold up the rest.
+                    log.error("command_is_missing", command_uuid=place.command_uuid)
+                    unusable.add(place.id)
             looking = [turn for turn, place in found.items() if place.id not in won]
-        await self._answer(handed)
+            if not looking:
+                break
 
-    async def _find(self, turns: Sequence[Turn]) -> dict[Turn, Place]:
+    async def _find(self, turns: Sequence[Turn], unusable: Collection[str]) -> dict[Turn, Place]:
         places = await self._queue.open_of_devices({turn.request.device for turn in turns})
         found: dict[Turn, Place] = {}
         for turn in turns:
-            place = _first(turn, places.get(turn.request.device, ()))
+            usable = (p for p in places.get(turn.request.device, ()) if p.id not in unusable)
+            place = _first(turn, usable)
             if place is not None:
                 found[turn] = place
         return found
-
-    async def _answer(self, handed: dict[Turn, Place]) -> None:
-        commands = await self._queue.commands({place.command_hash for place in handed.values()})
-        for turn, place in handed.items():
-            command = commands.get(place.command_hash)
-            if command is None:
-                # The janitor must never allow this (rule 13); the place stays open and visible.
-                log.error("command_is_missing", command_uuid=place.command_uuid)
-                turn.error = StoreUnavailable("the stored command is missing")
-            else:
-                turn.answer = Answer(command.plist)
 
 
 def _report_of(turn: Turn) -> Report | None:
@@ -92,7 +90,7 @@ def _report_of(turn: Turn) -> Report | None:
     )
 
 
-def _first(turn: Turn, places: Sequence[Place]) -> Place | None:
+def _first(turn: Turn, places: Iterable[Place]) -> Place | None:
     """On Idle every open place counts, after any other status those that did not answer NotNow."""
     message = turn.request.message
     is_idle = isinstance(message, Connect) and message.status is Status.IDLE

@@ -11,6 +11,7 @@ from datetime import timedelta
 import structlog
 
 from services.checkin.parts import Parts
+from shared.domain.enrollment import partition_of
 from shared.domain.errors import BrokerUnavailable, Unavailable
 from shared.domain.event import Event
 from shared.sharing import PartitionShare
@@ -18,7 +19,11 @@ from shared.sharing import PartitionShare
 log = structlog.get_logger()
 
 PAUSE = timedelta(milliseconds=500)
+PAUSE_AFTER_FAILURE = timedelta(seconds=2)
 SIDE_BY_SIDE = 64
+BATCH = 200
+GIVE_UP_AFTER = 8
+"""Failures without a success between them, after which a pass asks for no further device."""
 ROUNDS = 100
 """How often a pass looks again at a device that goes on sending."""
 SAFE_WITHIN = timedelta(seconds=90)
@@ -36,58 +41,98 @@ class Relay:
         self._clock = parts.clock
         self._metrics = parts.metrics
         self._share = share
+        self._partitions: frozenset[int] = frozenset()
+        self._under_way: set[str] = set()
+        self._gate = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._failures = 0
 
     async def run(self) -> None:
         """Relay until cancelled."""
         try:
-            while True:
-                await self._clock.sleep(PAUSE)
-                try:
-                    before = self._share.partitions
-                    await self._share.refresh()
-                    if before:  # the other replicas have shown themselves by their second heartbeat
-                        await self.relay_waiting()
-                except Unavailable as exc:
-                    log.warning("relay_waits", reason=str(exc))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_share())
+                while True:
+                    await self._clock.sleep(PAUSE if self._is_flowing else PAUSE_AFTER_FAILURE)
+                    try:
+                        await self._start(group)
+                    except Unavailable as exc:
+                        log.warning("relay_waits", reason=str(exc))
         finally:
             await self._leave()
 
     async def relay_waiting(self) -> None:
         """One pass over all devices of this replica's share whose events wait."""
-        waiting = await self._enrollments.waiting(self._share.partitions)
+        self._partitions = self._share.partitions
+        async with asyncio.TaskGroup() as group:
+            await self._start(group)
+
+    async def _keep_share(self) -> None:
+        while True:
+            try:
+                before = self._share.partitions
+                await self._share.refresh()
+                # by their second heartbeat the other replicas have shown themselves
+                self._partitions = self._share.partitions if before else frozenset()
+            except Unavailable as exc:
+                log.info("relay_share_unknown", reason=str(exc))
+            await self._clock.sleep(PAUSE)
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        """Begin with every device that waits and is not under way already."""
+        waiting = await self._enrollments.waiting(self._partitions)
         oldest = min((w.since for w in waiting.values() if w.since is not None), default=None)
         age = 0.0 if oldest is None else (self._clock.time_ns() - oldest) / 1e9
         self._metrics.oldest_unpublished.set(max(age, 0.0))
-        gate = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._failures = 0
+        for device in waiting.keys() - self._under_way:
+            self._under_way.add(device)
+            group.create_task(self._relay_in_turn(device))
 
-        async def one(device: str) -> None:
-            async with gate:
-                try:
+    async def _relay_in_turn(self, device: str) -> None:
+        try:
+            async with self._gate:
+                # A broker that takes nothing is not asked for each of ten thousand devices.
+                if self._is_flowing and partition_of(device) in self._partitions:
                     await self.relay_device(device)
-                except Unavailable as exc:
-                    log.info("relay_device_waits", device=device, reason=str(exc))
+                    self._failures = 0
+        except Unavailable as exc:
+            self._failures += 1
+            log.info("relay_device_waits", device=device, reason=str(exc))
+        finally:
+            self._under_way.discard(device)
 
-        async with asyncio.TaskGroup() as group:
-            for device in waiting:
-                group.create_task(one(device))
+    @property
+    def _is_flowing(self) -> bool:
+        return self._failures < GIVE_UP_AFTER
 
     async def relay_device(self, device: str) -> None:
         """Publish the backlog of one device; raises Unavailable when it must be tried again.
 
         A device that goes on sending raises its mark all the while, so the relay looks again at once
-        and publishes what is new, until it finds the mark as it read it."""
+        and publishes what is new, until it finds the mark as it read it. It begins at `since` each
+        time: a request that was slow to journal its event may have stamped it long before."""
         published: set[str] = set()
         for _ in range(ROUNDS):
             mark = await self._enrollments.read_waiting(device)
             if mark is None or mark.since is None or mark.upto is None:
                 return
-            for event in await self._journal.of_device(device, mark.since, mark.upto):
+            await self._publish_span(device, (mark.since, mark.upto), published)
+            if await self._enrollments.clear_waiting(device, mark.count):
+                return
+
+    async def _publish_span(self, device: str, span: tuple[int, int], published: set[str]) -> None:
+        since, upto = span
+        while True:
+            events = await self._journal.of_device(device, since, upto, BATCH)
+            for event in events:
                 if event.id not in published:
                     await self._publish_safely(event)
                     published.add(event.id)
                     self._metrics.events_relayed.inc()
-            if await self._enrollments.clear_waiting(device, mark.count):
+            if len(events) < BATCH:
                 return
+            # Times of one device repeat at most once in a replica, so this always gets on.
+            since = events[-1].created_at
 
     async def _publish_safely(self, event: Event) -> None:
         """Publish, and wait until the promise has passed on: confirmed, or acked in the process."""

@@ -34,9 +34,12 @@ class LastSeen:
                 log.warning("last_seen_waits", reason=str(exc))
 
     async def flush(self) -> None:
-        while self._times:
-            batch = dict(list(self._times.items())[:BATCH])
-            await self._enrollments.seen(batch)
-            for enrollment, at in batch.items():
-                if self._times.get(enrollment) == at:
-                    del self._times[enrollment]
+        """Write what was noted up to now; what cannot be written is kept, unless newer was noted."""
+        noted, self._times = self._times, {}
+        times = list(noted.items())
+        for start in range(0, len(times), BATCH):
+            try:
+                await self._enrollments.seen(dict(times[start : start + BATCH]))
+            except Unavailable:
+                self._times = dict(times[start:]) | self._times
+                raise

@@ -5,6 +5,7 @@ what stands above the dead writer's watermark, as rule 8 does, and then moves th
 lease merely saves doing it twice.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -18,15 +19,11 @@ log = structlog.get_logger()
 STALE_AFTER = timedelta(seconds=10)
 FORGOTTEN_AFTER = timedelta(hours=1)
 PAUSE = timedelta(seconds=3)
-BATCH = 500
+BATCH = 5000
 
 
 class TakeOver:
-    """Looks for writers whose heartbeat stands still.
-
-    `alone`: no other process can write this journal, so every other writer is dead at first sight
-    (in-process broker, rule 10).
-    """
+    """Looks for writers whose heartbeat stands still."""
 
     def __init__(
         self,
@@ -66,7 +63,8 @@ class TakeOver:
                     await self._writers.remove(record.id)
 
     async def take_all(self, own: str) -> None:
-        """Take over every other writer at once: this process is alone with the journal."""
+        """Take over every other writer at once: with an in-process broker no other process can write
+        this journal, so all of them are dead (rule 10)."""
         for record in await self._writers.all():
             if record.id != own:
                 await self.take(record)
@@ -75,19 +73,10 @@ class TakeOver:
     async def take(self, record: WriterRecord) -> None:
         """Mark the devices of all events above the watermark, then move it."""
         watermark, taken = record.watermark, 0
-        while events := await self._journal.of_writer(record.id, watermark, BATCH):
-            marks: dict[str, tuple[int, int]] = {}
-            for event in events:
-                since, upto = marks.get(event.key.device, (event.created_at, event.created_at))
-                marks[event.key.device] = (
-                    min(since, event.created_at),
-                    max(upto, event.created_at),
-                )
-            await self._enrollments.mark_waiting(
-                [Mark(device, at) for device, span in marks.items() for at in set(span)]
-            )
-            watermark = events[-1].number
-            taken += len(events)
+        while found := await self._journal.of_writer(record.id, watermark, BATCH):
+            await self._enrollments.mark_waiting(_spans([mark for _, mark in found]))
+            watermark = found[-1][0]
+            taken += len(found)
             await self._writers.advance(record.id, watermark)
         if taken:
             self._metrics.writers_taken_over.inc()
@@ -108,3 +97,11 @@ class TakeOver:
         for known in (self._seen, self._silent_since):
             for writer in set(known) - present:
                 del known[writer]
+
+
+def _spans(marks: Sequence[Mark]) -> list[Mark]:
+    """The first and the last mark of each device: a mark covers all that is between."""
+    ordered = sorted(marks, key=lambda mark: mark.created_at)
+    first = {mark.device: mark for mark in reversed(ordered)}
+    last = {mark.device: mark for mark in ordered}
+    return [*first.values(), *(mark for mark in last.values() if mark != first[mark.device])]

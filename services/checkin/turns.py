@@ -11,7 +11,7 @@ from shared.apple.checkin import (
     TokenUpdate,
 )
 from shared.apple.connect import Connect
-from shared.domain.enrollment import Enrollment
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, MdmError
 from shared.domain.event import Event
 from shared.telemetry.metrics import Reason
@@ -59,13 +59,17 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One request in its cohort. `device` is the record of its device as read at the beginning."""
+    """One request in its cohort. `device` and `channel` are the records of its device and of its own
+    enrollment (the same on a device channel) as read at the beginning. `is_safe`: the event is
+    confirmed, covered by its device's mark, or handed to the writer to find out."""
 
     request: DeviceRequest
     device: Enrollment | None = None
+    channel: Enrollment | None = None
     event: Event | None = None
     answer: Answer = Answer()
     error: MdmError | None = None
+    is_safe: bool = False
 
     @property
     def is_good(self) -> bool:
@@ -74,6 +78,12 @@ class Turn:
     @property
     def generation(self) -> str | None:
         return None if self.device is None else self.device.generation
+
+    @property
+    def removed(self) -> list[str]:
+        """The ids of its records that an API client removed: the device has spoken again."""
+        records = (self.device, self.channel)
+        return [r.id for r in records if r and r.status is EnrollmentStatus.REMOVED]
 
     @property
     def outcome(self) -> Answer | MdmError:

@@ -7,6 +7,7 @@ finds this process dead takes over what is above it.
 
 import asyncio
 from datetime import timedelta
+from itertools import islice
 
 import structlog
 
@@ -36,7 +37,8 @@ class Writer:
         self._time = 0
         self._done: set[int] = set()
         self._watermark = 0
-        self._doubts: dict[str, Event] = {}
+        self._doubts: dict[str, tuple[int, Mark]] = {}
+        self._has_left = False
         self._beaten_at = clock.monotonic()
 
     async def register(self) -> None:
@@ -57,7 +59,10 @@ class Writer:
 
     def settle(self, event: Event) -> None:
         """The event is done."""
-        self._done.add(event.number)
+        self._settle(event.number)
+
+    def _settle(self, number: int) -> None:
+        self._done.add(number)
         while self._watermark + 1 in self._done:
             self._watermark += 1
             self._done.discard(self._watermark)
@@ -65,7 +70,7 @@ class Writer:
     def doubt(self, event: Event) -> None:
         """Nobody knows whether the event is stored, or its mark could not be set: find out later.
         Its message must not be answered 200."""
-        self._doubts[event.id] = event
+        self._doubts[event.id] = (event.number, Mark(event.key.device, event.created_at))
 
     async def run(self) -> None:
         """Resolve doubts and beat, until cancelled."""
@@ -85,25 +90,26 @@ class Writer:
 
     async def beat(self) -> None:
         await self._resolve()
+        if self._has_left:
+            return
         await self._writers.beat(self.id, self._watermark)
         self._beaten_at = self._clock.monotonic()
 
     async def _resolve(self) -> None:
-        doubts = list(self._doubts.values())[:200]
+        doubts = dict(islice(self._doubts.items(), 200))
         if not doubts:
             return
-        stored = await self._journal.read([event.id for event in doubts])
-        unpublished = [event for event in doubts if event.id in stored]
-        marks = [Mark(event.key.device, event.created_at) for event in unpublished]
-        await self._enrollments.mark_waiting(marks)
+        stored = await self._journal.read(doubts)
         # Without a record there is nothing to stay behind; its message was not answered either.
-        for event in doubts:
-            del self._doubts[event.id]
-            self.settle(event)
+        await self._enrollments.mark_waiting([doubts[event][1] for event in stored])
+        for event, (number, _) in doubts.items():
+            self._doubts.pop(event, None)
+            self._settle(number)
 
     async def leave(self) -> None:
         """Note the end of this process; a writer with nothing left is forgotten."""
         async with asyncio.timeout(5):
             await self.beat()
             if self._watermark == self._number:
+                self._has_left = True
                 await self._writers.remove(self.id)

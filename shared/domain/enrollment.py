@@ -93,7 +93,7 @@ class Enrollment:
     """What we know of one enrollment.
 
     `generation` is the event_id of the Authenticate that began it; None before the first one is
-    applied. A user channel has none of its own: its device's counts. `certificate` is the SHA-256
+    applied. A user channel carries that of its device at its last message. `certificate` is the SHA-256
     (hex) of the device certificate in DER that is bound to it.
     """
 

@@ -12,8 +12,6 @@ _STATUS = {
     Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
     Topic.TOKEN_UPDATE: EnrollmentStatus.ENROLLED,
     Topic.CHECK_OUT: EnrollmentStatus.CHECKED_OUT,
-    # a device that was removed by an API client, and speaks again
-    Topic.CONNECT: EnrollmentStatus.ENROLLED,
 }
 
 
@@ -21,16 +19,15 @@ def update_of(change: Change) -> UpdateOne:
     """The update of a change. The record of a user channel is made here; a device's never is, it
     exists since its certificate was bound."""
     fields: Document = {"changed_by": change.by, **_fields(change)}
+    condition: Document = {"_id": change.key.id, "generation": change.expected_generation}
     if change.topic is Topic.AUTHENTICATE:
         fields["generation"] = change.by
+        condition["certificate"] = change.certificate
     names = [change.key.id]
     if change.inventory and change.inventory.serial_number:
         names.append(change.inventory.serial_number)
-    if change.key.is_device_channel:
-        condition = {"_id": change.key.id, "generation": change.expected_generation}
-    else:
-        condition = {"_id": change.key.id}
-        fields |= identity_fields(change.key)
+    if not change.key.is_device_channel:
+        fields |= {**identity_fields(change.key), "generation": change.generation}
         names.append(str(change.key.user))
     update: Document = {
         "$set": fields,

@@ -47,6 +47,11 @@ def push_fields(push: PushTarget) -> Document:
     return {"topic": push.topic, "token": push.token, "magic": push.magic}
 
 
+def waiting_of(document: Mapping[str, Any]) -> Waiting:
+    waiting = document.get("waiting", {})
+    return Waiting(waiting.get("since"), waiting.get("upto"), waiting.get("count", 0))
+
+
 def from_document(document: Mapping[str, Any]) -> Enrollment:
     push = document.get("push")
     inventory = document.get("inventory", {})
@@ -65,7 +70,7 @@ def from_document(document: Mapping[str, Any]) -> Enrollment:
             dead=push.get("dead", False),
         ),
         blocked=document.get("blocked", False),
-        waiting=Waiting(**document.get("waiting", {})),
+        waiting=waiting_of(document),
         inventory=Inventory(**{n: inventory.get(n) for n in _INVENTORY_FIELDS}),
         bootstrap_token=None if bootstrap_token is None else bytes(bootstrap_token),
         last_seen=document.get("last_seen"),

@@ -12,9 +12,10 @@ from typing import Any
 from pymongo import UpdateOne
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
+from shared.domain.event import Topic
 from shared.ports import Binding, Change, DeviceQuery, Mark
 from shared.storage.enrollment_changes import update_of
-from shared.storage.enrollment_documents import from_document, identity_fields
+from shared.storage.enrollment_documents import from_document, identity_fields, waiting_of
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
@@ -109,22 +110,32 @@ class MongoEnrollments:
             )
             by = {document["_id"]: document.get("changed_by") for document in found}
             applied = [by.get(change.key.id) == change.by for change in changes]
-        await self._end_user_channels(
-            [
-                change.key.device
-                for change, ok in zip(changes, applied, strict=True)
-                if ok and change.ends_user_channels
-            ]
-        )
+        for change, is_applied in zip(changes, applied, strict=True):
+            if is_applied and change.ends_user_channels:
+                await self._end_user_channels(change)
         return applied
 
-    async def _end_user_channels(self, devices: Sequence[str]) -> None:
-        """User channels end with the enrollment of their device (Authenticate anew, CheckOut)."""
-        if devices:
-            await self._documents.update_many(
-                {"user_of": {"$in": list(devices)}, "status": {"$ne": GONE}},
-                {"$set": {"status": EnrollmentStatus.CHECKED_OUT.value}, "$unset": {"push": ""}},
-            )
+    async def _end_user_channels(self, change: Change) -> None:
+        """User channels end with the enrollment of their device (Authenticate anew, CheckOut): those
+        of the generation that was read, so that a request which its device gave up ends none of its
+        repetition. They get the new generation, so that no late message of theirs brings them back."""
+        ended: Document = {"status": EnrollmentStatus.CHECKED_OUT.value}
+        if change.topic is Topic.AUTHENTICATE:
+            ended["generation"] = change.by
+        await self._documents.update_many(
+            {
+                "user_of": change.key.device,
+                "generation": {"$in": [None, change.expected_generation]},
+                "status": {"$ne": GONE},
+            },
+            {"$set": ended, "$unset": {"push": ""}},
+        )
+
+    async def revive(self, enrollments: Names[str]) -> None:
+        await self._documents.update_many(
+            {"_id": {"$in": list(enrollments)}, "status": GONE},
+            {"$set": {"status": EnrollmentStatus.ENROLLED.value}},
+        )
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         if not marks:
@@ -146,18 +157,18 @@ class MongoEnrollments:
         if matched == len(marks):
             return [True] * len(marks)
         found = await self._documents.find({"_id": {"$in": [m.device for m in marks]}}, {"_id": 1})
-        present = {document["_id"] for document in found}
+        present = {document["_id"] for document in found}  # records never go, they become stubs
         return [mark.device in present for mark in marks]
 
     async def waiting(self, partitions: Names[int]) -> dict[str, Waiting]:
         found = await self._documents.find(
             {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1}
         )
-        return {document["_id"]: Waiting(**document["waiting"]) for document in found}
+        return {document["_id"]: waiting_of(document) for document in found}
 
     async def read_waiting(self, device: str) -> Waiting | None:
         document = await self._documents.find_one({"_id": device}, {"waiting": 1})
-        return None if document is None else Waiting(**document.get("waiting", {}))
+        return None if document is None else waiting_of(document)
 
     async def clear_waiting(self, device: str, count: int) -> bool:
         return 1 == await self._documents.update_one(
@@ -192,7 +203,7 @@ class MongoEnrollments:
                 {
                     "$set": {"status": GONE},
                     "$unset": dict.fromkeys(
-                        ("push", "unlock_token", "bootstrap_token", "inventory", "last_seen"), ""
+                        ("unlock_token", "bootstrap_token", "inventory", "last_seen"), ""
                     ),
                 },
             )
@@ -238,4 +249,11 @@ def _rebinding(binding: Binding) -> UpdateOne:
     update: Document = {"$set": {"certificate": binding.certificate}}
     if binding.replaces is not None:
         update["$addToSet"] = {"retired_certificates": binding.replaces}
-    return UpdateOne({"_id": binding.key.id, "generation": binding.generation}, update)
+    return UpdateOne(
+        {
+            "_id": binding.key.id,
+            "generation": binding.generation,
+            "certificate": binding.replaces,
+        },
+        update,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
+from shared.ports import Mark
 from shared.storage.enrollment_documents import identity_fields, key_of
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
@@ -33,31 +34,32 @@ class MongoJournal:
 
     async def append(self, events: Sequence[Event]) -> list[bool]:
         try:
-            twice = await self._documents.insert_many([to_document(event) for event in events])
+            # An id is made once: an event that is there already is this one, written twice.
+            await self._documents.insert_many([to_document(event) for event in events])
         except StoreUnavailable:
             return [False] * len(events)
-        # an id is made once, so an event that is there already is this one: a repeated write
-        del twice
         return [True] * len(events)
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
         found = await self._documents.find({"_id": {"$in": list(ids)}})
         return {document["_id"]: from_document(document) for document in found}
 
-    async def of_device(self, device: str, since: int, upto: int) -> list[Event]:
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         found = await self._documents.find(
             {"device": device, "created_at": {"$gte": since, "$lte": upto}},
-            sort=[("created_at", 1), ("_id", 1)],
-        )
-        return [from_document(document) for document in found]
-
-    async def of_writer(self, writer: str, above: int, limit: int) -> list[Event]:
-        found = await self._documents.find(
-            {"writer": writer, "number": {"$gt": above}},
-            sort=[("number", 1)],
+            sort=[("created_at", 1)],
             limit=limit,
         )
         return [from_document(document) for document in found]
+
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
+        found = await self._documents.find(
+            {"writer": writer, "number": {"$gt": above}},
+            {"number": 1, "device": 1, "created_at": 1},
+            sort=[("number", 1)],
+            limit=limit,
+        )
+        return [(each["number"], Mark(each["device"], each["created_at"])) for each in found]
 
 
 def to_document(event: Event) -> Document:
@@ -84,10 +86,15 @@ def to_document(event: Event) -> Document:
 
 
 def from_document(document: dict[str, Any]) -> Event:
+    """StoreUnavailable for a topic that only a newer version knows: a replica of that one reads it."""
+    try:
+        topic = Topic(document["topic"])
+    except ValueError as exc:
+        raise StoreUnavailable(f"the event {document['_id']} is of a newer version") from exc
     url_params = document.get("url_params")
     return Event(
         id=document["_id"],
-        topic=Topic(document["topic"]),
+        topic=topic,
         key=key_of(document, document["enrollment"]),
         created_at=document["created_at"],
         raw_payload=bytes(document["raw_payload"]),

@@ -48,14 +48,18 @@ def change(
     key: EnrollmentKey, topic: Topic, by: str, expected: str | None, **more: object
 ) -> Change:
     made = Change(key, by, expected, topic, NOW)
+    if topic is Topic.AUTHENTICATE:
+        made = replace(made, certificate=f"cert-{key.id}")
     return replace(made, **more)  # type: ignore[arg-type]  # any field of a Change
 
 
 async def bind(
     enrollments: Enrollments, key: EnrollmentKey, certificate: str, generation: str | None = None
 ) -> bool:
-    is_new = key.device not in await enrollments.load({key.device})
-    [bound] = await enrollments.bind([Binding(key, generation, certificate, is_new)])
+    record = (await enrollments.load({key.device})).get(key.device)
+    replaces = None if record is None else record.certificate
+    binding = Binding(key, generation, certificate, is_new=record is None, replaces=replaces)
+    [bound] = await enrollments.bind([binding])
     return bound
 
 
@@ -90,9 +94,8 @@ async def enrolled(
 
 
 async def user_enrolled(enrollments: Enrollments, key: EnrollmentKey) -> Enrollment:
-    done = await apply(
-        enrollments, change(key, Topic.TOKEN_UPDATE, f"tok-{key.id}", "gen-1", push=PUSH)
-    )
+    first = change(key, Topic.TOKEN_UPDATE, f"tok-{key.id}", None, generation="gen-1", push=PUSH)
+    done = await apply(enrollments, first)
     assert done == [True]
     return await load(enrollments, key)
 
@@ -231,7 +234,10 @@ async def test_authenticate_makes_its_event_the_generation(enrollments: Enrollme
     await bind(enrollments, MAC, "cert-1")
     told = Inventory(serial_number="C02", model="Mac16,1", device_name="Anna's Mac")
 
-    done = await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-1", None, inventory=told))
+    done = await apply(
+        enrollments,
+        change(MAC, Topic.AUTHENTICATE, "gen-1", None, inventory=told, certificate="cert-1"),
+    )
 
     assert done == [True]
     record = await load(enrollments, MAC)
@@ -410,7 +416,7 @@ async def test_a_user_channel_gets_its_record_from_its_first_change(
     assert record.key == ANNA
     assert record.status is EnrollmentStatus.ENROLLED
     assert record.push == PUSH
-    assert record.generation is None
+    assert record.generation == "gen-1"
 
 
 async def test_changes_of_a_cohort_each_have_their_own_outcome(enrollments: Enrollments) -> None:
@@ -668,7 +674,7 @@ async def test_removing_leaves_a_stub_of_what_must_not_be_forgotten(
     assert stub.certificate == "cert-MAC"
     assert stub.generation == "gen-1"
     assert stub.waiting == Waiting(since=100, upto=100, count=1)
-    assert stub.push is None
+    assert stub.push == PUSH
     assert stub.inventory == Inventory()
     assert await enrollments.holders({"cert-MAC"}) == {"cert-MAC": "MAC"}
 
@@ -703,7 +709,6 @@ async def test_events_of_a_removed_device_still_wait(enrollments: Enrollments) -
     [
         (Topic.TOKEN_UPDATE, EnrollmentStatus.ENROLLED),
         (Topic.AUTHENTICATE, EnrollmentStatus.AUTHENTICATED),
-        (Topic.CONNECT, EnrollmentStatus.ENROLLED),
     ],
 )
 async def test_the_next_message_of_a_removed_device_makes_its_record_anew(
@@ -716,6 +721,69 @@ async def test_the_next_message_of_a_removed_device_makes_its_record_anew(
 
     assert (await load(enrollments, MAC)).status is status
     assert ids(await enrollments.find({"MAC"}), "MAC") == {"MAC"}
+
+
+async def test_a_removed_enrollment_that_speaks_again_counts_anew(enrollments: Enrollments) -> None:
+    await enrolled(enrollments, MAC)
+    await enrolled(enrollments, PAD)
+    await enrollments.remove({"MAC"})
+
+    await enrollments.revive({"MAC", "PAD", "nobody"})
+
+    revived = await load(enrollments, MAC)
+    assert revived.status is EnrollmentStatus.ENROLLED
+    assert revived.push == PUSH
+    assert await enrollments.load({"nobody"}) == {}
+
+
+async def test_rule_01_a_late_rebinding_does_not_replace_a_newer_one(
+    enrollments: Enrollments,
+) -> None:
+    await authenticated(enrollments, MAC)
+    late = Binding(MAC, "gen-1", "cert-late", is_new=False, replaces="cert-MAC")
+    assert await bind(enrollments, MAC, "cert-new", "gen-1")
+
+    assert await enrollments.bind([late]) == [False]
+
+    assert (await load(enrollments, MAC)).certificate == "cert-new"
+
+
+async def test_rule_01_authenticate_applies_only_while_its_certificate_is_bound(
+    enrollments: Enrollments,
+) -> None:
+    await authenticated(enrollments, MAC)
+    await bind(enrollments, MAC, "cert-new", "gen-1")
+
+    assert await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-2", "gen-1")) == [False]
+
+    assert (await load(enrollments, MAC)).generation == "gen-1"
+
+
+async def test_rule_01_a_late_message_does_not_bring_an_ended_user_channel_back(
+    enrollments: Enrollments,
+) -> None:
+    await enrolled(enrollments, MAC)
+    await user_enrolled(enrollments, ANNA)
+    late = change(ANNA, Topic.TOKEN_UPDATE, "late", "gen-1", generation="gen-1", push=PUSH)
+    await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-2", "gen-1"))
+
+    assert await apply(enrollments, late) == [False]
+
+    assert (await load(enrollments, ANNA)).status is EnrollmentStatus.CHECKED_OUT
+
+
+async def test_rule_01_a_late_authenticate_ends_no_user_channel_of_its_repetition(
+    enrollments: Enrollments,
+) -> None:
+    await enrolled(enrollments, MAC)
+    await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-2", "gen-1"))
+    user = change(ANNA, Topic.TOKEN_UPDATE, "tok", None, generation="gen-2", push=PUSH)
+    await apply(enrollments, user)
+
+    await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-3", "gen-1"))
+    await apply(enrollments, change(MAC, Topic.CHECK_OUT, "out", "gen-1"))
+
+    assert (await load(enrollments, ANNA)).status is EnrollmentStatus.ENROLLED
 
 
 async def test_devices_lists_device_channels_that_are_not_removed(enrollments: Enrollments) -> None:

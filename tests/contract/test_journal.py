@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
-from shared.ports import Journal, Members, Writers
+from shared.ports import Journal, Mark, Members, Writers
 from tests.contract.stores import STORES, open_store
 from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
 
@@ -54,6 +54,10 @@ def event(number: int, key: EnrollmentKey = MAC, *, at: int = 0, writer: str = "
     )
 
 
+def numbered(event: Event) -> tuple[int, Mark]:
+    return event.number, Mark(event.key.device, event.created_at)
+
+
 async def test_an_event_is_read_back_as_it_was_appended(ports: Ports) -> None:
     stored = replace(
         event(1, ANNA), url_params={"a.b": "$x", "": "ü"}, command_uuid="c", status="Error"
@@ -73,7 +77,7 @@ async def test_appending_an_event_again_keeps_one(ports: Ports) -> None:
 
     assert await ports.journal.append([event(1), event(2)]) == [True, True]
 
-    assert await ports.journal.of_writer("w1", 0, 10) == [event(1), event(2)]
+    assert await ports.journal.of_writer("w1", 0, 10) == [numbered(event(1)), numbered(event(2))]
 
 
 async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) -> None:
@@ -82,14 +86,15 @@ async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) 
     stranger = event(5, PRIVATE, at=NOW + 200)
     await ports.journal.append([late, early, middle, outside, stranger])
 
-    assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300) == [early, middle, late]
+    assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300, 10) == [early, middle, late]
+    assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300, 2) == [early, middle]
 
 
 async def test_events_of_a_writer_come_by_number_above_the_watermark(ports: Ports) -> None:
     await ports.journal.append([event(9), event(2), event(3), event(4, writer="w2")])
 
-    assert await ports.journal.of_writer("w1", 2, 10) == [event(3), event(9)]
-    assert await ports.journal.of_writer("w1", 0, 2) == [event(2), event(3)]
+    assert await ports.journal.of_writer("w1", 2, 10) == [numbered(event(3)), numbered(event(9))]
+    assert await ports.journal.of_writer("w1", 0, 2) == [numbered(event(2)), numbered(event(3))]
 
 
 async def test_a_watermark_never_moves_back(ports: Ports) -> None:

@@ -24,8 +24,6 @@ STATUS_AFTER = {
     Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
     Topic.TOKEN_UPDATE: EnrollmentStatus.ENROLLED,
     Topic.CHECK_OUT: EnrollmentStatus.CHECKED_OUT,
-    # only a device that was removed by an API client, and speaks again, changes by a Connect
-    Topic.CONNECT: EnrollmentStatus.ENROLLED,
 }
 
 
@@ -84,8 +82,14 @@ class FakeEnrollments:
             if record is not None:
                 return record.generation is None and record.certificate == binding.certificate
             record = Enrollment(binding.key, EnrollmentStatus.AUTHENTICATED)
-        elif record is None or record.generation != binding.generation:
-            return False
+        elif record is None or (record.generation, record.certificate) != (
+            binding.generation,
+            binding.replaces,
+        ):
+            return record is not None and (record.generation, record.certificate) == (
+                binding.generation,
+                binding.certificate,
+            )
         retired = {*record.retired_certificates, *filter(None, [binding.replaces])}
         self.records[device] = replace(
             record, certificate=binding.certificate, retired_certificates=tuple(sorted(retired))
@@ -100,20 +104,22 @@ class FakeEnrollments:
             await asyncio.sleep(0)
         for change, ok in zip(changes, applied, strict=True):
             if ok and change.ends_user_channels:
-                await self._end_user_channels(change.key.device)
+                await self._end_user_channels(change)
         return applied
 
     def _apply(self, change: Change) -> bool:
         record = self.records.get(change.key.id)
-        if change.key.is_device_channel:
-            if record is None:
-                return False
-            if change.topic is Topic.AUTHENTICATE and record.generation == change.by:
+        if record is not None and change.topic is Topic.AUTHENTICATE:
+            if record.generation == change.by:
                 return True
-            if record.generation != change.expected_generation:
+            if record.certificate != change.certificate:
                 return False
-        elif record is None:
+        if record is None:
+            if change.key.is_device_channel:
+                return False
             record = Enrollment(change.key, EnrollmentStatus.ENROLLED)
+        elif record.generation != change.expected_generation:
+            return False
         self.records[change.key.id] = self._changed(replace(record, key=change.key), change)
         return True
 
@@ -124,6 +130,8 @@ class FakeEnrollments:
             status=STATUS_AFTER.get(change.topic, default),
             last_seen=max(change.at, record.last_seen or change.at),
         )
+        if not record.key.is_device_channel:
+            record = replace(record, generation=change.generation)
         if change.topic is Topic.AUTHENTICATE:
             self.unlock_tokens.pop(record.id, None)
             record = replace(record, generation=change.by, push=None, bootstrap_token=None)
@@ -140,13 +148,26 @@ class FakeEnrollments:
             record = replace(record, inventory=_merged(record.inventory, change.inventory))
         return record
 
-    async def _end_user_channels(self, device: str) -> None:
+    async def _end_user_channels(self, change: Change) -> None:
+        is_new = change.topic is Topic.AUTHENTICATE
         for record in list(self.records.values()):
-            ended = EnrollmentStatus.CHECKED_OUT
-            if record.device == device and not record.key.is_device_channel:
-                if record.status is not EnrollmentStatus.REMOVED:
-                    self.records[record.id] = replace(record, status=ended, push=None)
+            is_users = record.device == change.key.device and not record.key.is_device_channel
+            is_past = record.generation in (None, change.expected_generation)
+            if is_users and is_past and record.status is not EnrollmentStatus.REMOVED:
+                self.records[record.id] = replace(
+                    record,
+                    status=EnrollmentStatus.CHECKED_OUT,
+                    push=None,
+                    generation=change.by if is_new else record.generation,
+                )
                 await asyncio.sleep(0)
+
+    async def revive(self, enrollments: Collection[str]) -> None:
+        await self.before("revive")
+        for enrollment in enrollments:
+            record = self.records.get(enrollment)
+            if record is not None and record.status is EnrollmentStatus.REMOVED:
+                self.records[enrollment] = replace(record, status=EnrollmentStatus.ENROLLED)
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         await self.before("mark_waiting")
@@ -252,6 +273,8 @@ def _stub(record: Enrollment) -> Enrollment:
         EnrollmentStatus.REMOVED,
         generation=record.generation,
         certificate=record.certificate,
+        retired_certificates=record.retired_certificates,
+        push=record.push,
         blocked=record.blocked,
         waiting=record.waiting,
     )

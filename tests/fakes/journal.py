@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import Enum
 
 from shared.domain.event import Event
-from shared.ports import WriterRecord
+from shared.ports import Mark, WriterRecord
 from tests.fakes.queue import Hook, undisturbed
 
 
@@ -26,19 +26,20 @@ class FakeJournal:
         await self.before("read")
         return {i: self.events[i] for i in ids if i in self.events}
 
-    async def of_device(self, device: str, since: int, upto: int) -> list[Event]:
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         await self.before("of_device")
         found = [
             event
             for event in self.events.values()
             if event.key.device == device and since <= event.created_at <= upto
         ]
-        return sorted(found, key=lambda event: (event.created_at, event.id))
+        return sorted(found, key=lambda event: event.created_at)[:limit]
 
-    async def of_writer(self, writer: str, above: int, limit: int) -> list[Event]:
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         await self.before("of_writer")
         found = [e for e in self.events.values() if e.writer == writer and e.number > above]
-        return sorted(found, key=lambda event: event.number)[:limit]
+        found.sort(key=lambda event: event.number)
+        return [(e.number, Mark(e.key.device, e.created_at)) for e in found[:limit]]
 
 
 class FakeWriters:

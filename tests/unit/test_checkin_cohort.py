@@ -17,7 +17,7 @@ from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Blocked, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
-from tests.unit.checkin_world import Device, Killed, World
+from tests.unit.checkin_world import Barrier, Device, Killed, World
 
 
 def topics(world: World) -> list[Topic]:
@@ -426,6 +426,55 @@ async def test_a_removed_device_that_speaks_again_is_known_again() -> None:
     assert await replica.serve(device.idle()) == [Answer()]
 
     assert world.enrollments.records["MAC"].status is EnrollmentStatus.ENROLLED
+
+
+async def test_a_removed_user_channel_that_speaks_again_is_known_again() -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    anna = device.user("anna")
+    await device.enroll(replica)
+    await replica.serve(device.token_update(anna))
+    await world.enrollments.remove(["MAC"])
+
+    assert await replica.serve(device.idle(anna)) == [Answer()]
+
+    for enrollment in ("MAC", "MAC:anna"):
+        assert world.enrollments.records[enrollment].status is EnrollmentStatus.ENROLLED
+
+
+async def test_rule_01_a_late_rebinding_does_not_undo_an_answered_enrollment() -> None:
+    world = World()
+    first, second = await world.replica(), await world.replica()
+    await Device("A", "one").enroll(first)
+    reading = Barrier()
+
+    async def hold_binding(operation: str) -> None:
+        if operation == "bind":
+            world.enrollments.before = undisturbed
+            await reading.wait()
+
+    undisturbed, world.enrollments.before = world.enrollments.before, hold_binding
+    zombie = asyncio.create_task(first.serve(Device("A", "two").authenticate()))
+    await reading.reached.wait()
+    await Device("A", "three").enroll(second)
+    reading.released.set()
+    [answer] = await zombie
+
+    assert isinstance(answer, Overtaken)
+    assert await second.serve(Device("A", "three").idle()) == [Answer()]
+
+
+async def test_a_command_that_is_missing_does_not_hold_up_the_next() -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    for uuid in ("lost", "c2"):
+        await world.enqueue(device.key, uuid)
+    await world.queue.forget({"hash-lost": world.clock.now()})
+
+    assert await replica.serve(device.idle()) == [Answer(b"plist-c2")]
 
 
 async def test_bootstrap_token_is_kept_and_given_back() -> None:

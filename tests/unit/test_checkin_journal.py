@@ -86,6 +86,33 @@ async def test_rule_06_an_event_whose_mark_failed_is_found_and_made_safe_later()
     assert world.writers.records[replica.writer.id].watermark == 3
 
 
+async def test_rule_06_a_fault_in_the_middle_of_a_cohort_leaves_no_hole() -> None:
+    world, replica, device = await enrolled()
+
+    async def fail(operation: str) -> None:
+        if operation == "open_of_devices":
+            raise RuntimeError("a bug")
+
+    undisturbed, world.queue.before = world.queue.before, fail
+    with pytest.raises(RuntimeError):
+        await replica.serve(device.idle())
+    world.queue.before = undisturbed
+    await replica.writer.beat()
+    await replica.relay_all()
+
+    assert world.writers.records[replica.writer.id].watermark == 3
+    assert world.publisher.firsts("MAC") == journal_order(world)
+
+
+async def test_rule_06_a_writer_that_left_is_not_brought_back_by_its_heartbeat() -> None:
+    world, replica, _ = await enrolled()
+    await replica.writer.leave()
+
+    await replica.writer.beat()
+
+    assert world.writers.records == {}
+
+
 async def test_rule_06_numbers_of_a_writer_have_no_holes_and_no_repeats() -> None:
     world, replica, device = await enrolled()
     for _ in range(5):
@@ -278,7 +305,49 @@ async def test_rule_08_the_relay_stops_at_the_first_event_that_is_not_taken() ->
     assert world.enrollments.records["MAC"].waiting.since is not None
 
 
+async def test_a_broker_that_is_away_is_not_asked_for_every_device_that_waits() -> None:
+    world = World()
+    replica = await world.replica()
+    devices = [Device(f"D{n}", f"cert-{n}") for n in range(200)]
+    for device in devices:
+        await replica.serve(device.authenticate())
+    world.publisher.outcome = lambda _: LOST
+    for device in devices:
+        await replica.serve(device.idle())
+    asked = 0
+
+    async def count(operation: str) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+
+    world.publisher.before = count
+    await replica.relay_all()
+
+    assert 0 < asked < 100
+
+
 # --- rule 15: last_seen
+
+
+async def test_last_seen_of_a_busy_few_does_not_keep_the_rest_waiting() -> None:
+    world = World()
+    replica = await world.replica()
+    for name in ("A", "B"):
+        await Device(name, f"cert-{name}").enroll(replica)
+    now = world.clock.now()
+
+    async def note_again(operation: str) -> None:
+        if operation == "seen":
+            replica.seen.note("A", now + timedelta(hours=2))
+
+    replica.seen.note("A", now + timedelta(hours=1))
+    replica.seen.note("B", now + timedelta(hours=1))
+    world.enrollments.before = note_again
+    async with asyncio.timeout(5):
+        await replica.seen.flush()
+
+    assert world.enrollments.records["B"].last_seen == now + timedelta(hours=1)
 
 
 async def test_rule_15_last_seen_never_goes_back_and_never_makes_a_record() -> None:
