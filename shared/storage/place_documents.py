@@ -18,7 +18,6 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
         Index("queue", [("command", 1)]),
         Index("queue", [("accepted_at", 1)]),
         Index("queue", [("finished_at", 1)], sparse=True, expire_after=retention),
-        Index("commands", [("touched", 1)]),
     )
 
 

@@ -16,13 +16,18 @@ from pymongo import UpdateOne
 
 from shared.domain.command import OPEN_STATES, Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import StoreUnavailable
 from shared.ports import HandOut, Report
-from shared.storage.mongo import Mongo, Query
+from shared.storage.mongo import Document, Mongo, Query
 from shared.storage.place_documents import from_document, queue_order, to_document
 
 COMMANDS = "commands"
 NAME = "queue"
+ATTEMPTS = 3
+"""How often a write is begun again when a document that it met was deleted at the same time."""
+
 _OPEN = [state.value for state in OPEN_STATES]
+_OF_THE_TIME_BEFORE = ("handed_by", "handed_at", "answered_at", "finished_at", "late_answer")
 
 
 class MongoCommandQueue:
@@ -35,33 +40,41 @@ class MongoCommandQueue:
     # --- for the command API
 
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
-        unique = list({command.hash: command for command in commands}.values())
-        known = await self._commands.insert_many(
-            [
-                {
-                    "_id": command.hash,
-                    "uuid": command.uuid,
-                    "request_type": command.request_type,
-                    "plist": command.plist,
-                    "created": at,
-                    "touched": at,
-                }
-                for command in unique
-            ]
-        )
-        if known:
-            await self._commands.update_many(
-                {"_id": {"$in": [unique[index].hash for index in known]}},
+        missing = list({command.hash: command for command in commands}.values())
+        for _ in range(ATTEMPTS):
+            known = await self._commands.insert_many([_command_document(c, at) for c in missing])
+            if not known:
+                return
+            missing = [missing[index] for index in known]
+            touched = await self._commands.update_many(
+                {"_id": {"$in": [command.hash for command in missing]}},
                 {"$max": {"touched": at}},
             )
+            if touched == len(missing):
+                return
+            # The janitor deleted one between its duplicate key and its touch.
+        raise StoreUnavailable("stored commands are deleted while they are queued")
 
     async def insert(self, places: Sequence[Place]) -> list[Place | None]:
-        taken = await self._places.insert_many([to_document(place) for place in places])
-        if not taken:
-            return [None] * len(places)
-        found = await self._places.find({"_id": {"$in": [places[index].id for index in taken]}})
-        there = {document["_id"]: from_document(document) for document in found}
-        return [there.get(p.id) if index in taken else None for index, p in enumerate(places)]
+        there: list[Place | None] = [None] * len(places)
+        missing = list(range(len(places)))
+        for _ in range(ATTEMPTS):
+            taken = await self._places.insert_many([to_document(places[i]) for i in missing])
+            taken_places = [missing[index] for index in sorted(taken)]
+            if not taken_places:
+                return there
+            found = await self._read([places[index].id for index in taken_places])
+            for index in taken_places:
+                there[index] = found.get(places[index].id)
+            # One that was taken and is gone has expired meanwhile, so its name is free again.
+            missing = [index for index in taken_places if there[index] is None]
+            if not missing:
+                return there
+        raise StoreUnavailable("places expire while they are queued anew")
+
+    async def _read(self, ids: Sequence[str]) -> dict[str, Place]:
+        found = await self._places.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: from_document(document) for document in found}
 
     async def stamp(self, place: Place, generation: str | None) -> None:
         await self._places.update_one(
@@ -78,7 +91,7 @@ class MongoCommandQueue:
             {"_id": place.id, "order": seen.order, "state": seen.state.value},
             {
                 "$set": document,
-                "$unset": dict.fromkeys(("handed_by", "finished_at", "report", "late_answer"), ""),
+                "$unset": dict.fromkeys(_OF_THE_TIME_BEFORE, ""),
             },
         )
 
@@ -137,10 +150,10 @@ class MongoCommandQueue:
             await self._report(list(same), at)
 
     async def _report(self, reports: Sequence[Report], at: datetime) -> None:
-        """Reports of one state. Their mark tells afterwards which places this call has moved."""
-        state, mark = reports[0].state, reports[0].event_id
+        """Reports of one state."""
+        state = reports[0].state
         ids = [place_id(report.enrollment, report.command_uuid) for report in reports]
-        update: dict[str, Any] = {"$set": {"state": state.value, "report": mark, "answered_at": at}}
+        update: dict[str, Any] = {"$set": {"state": state.value, "answered_at": at}}
         if not state.is_open:
             update["$set"]["finished_at"] = at
             update["$unset"] = {"open_device": ""}
@@ -154,14 +167,15 @@ class MongoCommandQueue:
             update,
         )
         if matched < len(reports):
-            await self._keep_late_answers(dict(zip(ids, reports, strict=True)), mark, at)
+            await self._keep_late_answers(dict(zip(ids, reports, strict=True)), at)
 
-    async def _keep_late_answers(self, reports: dict[str, Report], mark: str, at: datetime) -> None:
-        found = await self._places.find({"_id": {"$in": list(reports)}}, {"report": 1, "state": 1})
+    async def _keep_late_answers(self, reports: dict[str, Report], at: datetime) -> None:
+        """Those that say something else than the final state that they found."""
+        found = await self._places.find({"_id": {"$in": list(reports)}}, {"state": 1})
         late = {
             document["_id"]: document["state"]
             for document in found
-            if document.get("report") != mark and document["state"] not in _OPEN
+            if document["state"] not in (*_OPEN, reports[document["_id"]].state.value)
         }
         await self._places.bulk_write(
             [
@@ -257,3 +271,14 @@ class MongoCommandQueue:
                 for command_hash, touched in commands.items()
             ]
         )
+
+
+def _command_document(command: Command, at: datetime) -> Document:
+    return {
+        "_id": command.hash,
+        "uuid": command.uuid,
+        "request_type": command.request_type,
+        "plist": command.plist,
+        "created": at,
+        "touched": at,
+    }

@@ -10,11 +10,11 @@ import pytest
 from shared.storage import enrollments, place_documents, schema
 from shared.storage.mongo import Mongo
 
-STORES: list[Any] = [
-    "fake",
+DRIVERS: list[Any] = [
     pytest.param("motor", marks=pytest.mark.real),
     pytest.param("pymongo", marks=pytest.mark.real),
 ]
+STORES: list[Any] = ["fake", *DRIVERS]
 
 
 @asynccontextmanager

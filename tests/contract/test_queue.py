@@ -1,8 +1,8 @@
 """The contract of `CommandQueue`, held by the fake and by MongoDB with both drivers."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,15 +23,39 @@ ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")
 PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
 
 
+@dataclass
+class Kept:
+    """A queue, and what it keeps beside the places."""
+
+    queue: CommandQueue
+    late_answer: Callable[[Place], Awaitable[str | None]]
+
+
 @pytest.fixture(params=STORES)
-async def queue(request: pytest.FixtureRequest) -> AsyncIterator[CommandQueue]:
+async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     if request.param == "fake":
-        yield FakeCommandQueue()
+        fake = FakeCommandQueue()
+
+        async def of_fake(place: Place) -> str | None:
+            return fake.late[place.id].state.value if place.id in fake.late else None
+
+        yield Kept(fake, of_fake)
         return
-    from shared.storage.queue import MongoCommandQueue
+    from shared.storage.queue import NAME, MongoCommandQueue
 
     async with open_store(request) as mongo:
-        yield MongoCommandQueue(mongo)
+
+        async def of_store(place: Place) -> str | None:
+            document = await mongo.collection(NAME).find_one({"_id": place.id}) or {}
+            answer = document.get("late_answer")
+            return None if answer is None else str(answer["state"])
+
+        yield Kept(MongoCommandQueue(mongo), of_store)
+
+
+@pytest.fixture
+def queue(kept: Kept) -> CommandQueue:
+    return kept.queue
 
 
 def generation_of(device: str) -> str:
@@ -642,6 +666,60 @@ async def test_a_repeated_report_changes_nothing(queue: CommandQueue) -> None:
     await queue.report([report(PlaceState.ACKNOWLEDGED, done)], NOW + MINUTE)
 
     assert await stored(queue, done) == done
+
+
+async def test_rule_05_a_report_that_finds_another_final_state_is_kept(kept: Kept) -> None:
+    cancelled = await finished(kept.queue, PlaceState.CANCELLED)
+
+    await kept.queue.report([report(PlaceState.ACKNOWLEDGED, cancelled)], NOW)
+
+    assert await kept.late_answer(cancelled) == "acknowledged"
+
+
+async def test_a_report_that_comes_twice_is_not_kept_as_a_late_answer(kept: Kept) -> None:
+    done = await finished(kept.queue, PlaceState.ACKNOWLEDGED)
+
+    await kept.queue.report([report(PlaceState.ACKNOWLEDGED, done, event_id="event-2")], NOW)
+
+    assert await kept.late_answer(done) is None
+
+
+async def test_a_report_on_an_open_place_that_it_may_not_close_is_not_kept(kept: Kept) -> None:
+    waiting, handed = place("c1"), place("c2", PAD)
+    await kept.queue.insert([waiting, handed])
+    await hand_out(kept.queue, handed)
+
+    await kept.queue.report(
+        [
+            report(PlaceState.ACKNOWLEDGED, waiting),
+            report(PlaceState.ACKNOWLEDGED, handed, generation=OTHER),
+        ],
+        NOW,
+    )
+
+    assert await kept.late_answer(waiting) is None
+    assert await kept.late_answer(handed) is None
+
+
+async def test_beside_a_late_report_those_in_time_are_not_kept_as_late(kept: Kept) -> None:
+    cancelled = await finished(kept.queue, PlaceState.CANCELLED, place("c1"))
+    handed = place("c2", PAD)
+    await kept.queue.insert([handed])
+    await hand_out(kept.queue, handed)
+
+    await kept.queue.report([report(PlaceState.ERROR, p) for p in (cancelled, handed)], NOW)
+
+    assert await kept.late_answer(cancelled) == "error"
+    assert await kept.late_answer(handed) is None
+
+
+async def test_a_place_that_is_queued_anew_has_no_late_answer(kept: Kept) -> None:
+    cancelled = await finished(kept.queue, PlaceState.CANCELLED)
+    await kept.queue.report([report(PlaceState.ACKNOWLEDGED, cancelled)], NOW)
+
+    await kept.queue.requeue(place(order="order-9"), cancelled)
+
+    assert await kept.late_answer(cancelled) is None
 
 
 # --- generations

@@ -139,7 +139,8 @@ class FakeCommandQueue:
             and place.handed_by is not None
         )
         if not counts:
-            self.late[place.id] = report
+            if not place.state.is_open and place.state is not report.state:
+                self.late[place.id] = report
         elif report.state.is_open:
             self.places[place.id] = replace(place, state=report.state)
         else:
