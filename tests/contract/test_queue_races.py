@@ -1,0 +1,130 @@
+"""What is deleted between two steps of a write, by the janitor or because it has expired."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from shared.domain.command import Place, PlaceState
+from shared.domain.errors import StoreUnavailable
+from shared.storage.mongo import Collection, Document, Mongo, Query
+from shared.storage.place_documents import to_document
+from shared.storage.queue import MongoCommandQueue
+from tests.contract.stores import DRIVERS, open_store
+from tests.contract.test_queue import NOW, command, finished, place
+
+Meanwhile = Callable[[Collection], Awaitable[object]]
+
+
+class Disturbed(Collection):
+    """`before`: what somebody else does to the collection before the next calls of an operation."""
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+        self.before: dict[str, list[Meanwhile]] = {}
+
+    async def _disturb(self, operation: str) -> None:
+        if waiting := self.before.get(operation):
+            await waiting.pop(0)(self)
+
+    async def insert_many(self, documents: Sequence[Document]) -> set[int]:
+        await self._disturb("insert_many")
+        return await super().insert_many(documents)
+
+    async def update_many(self, query: Query, update: Query) -> int:
+        await self._disturb("update_many")
+        return await super().update_many(query, update)
+
+    async def find(
+        self, query: Query, fields: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[Document]:
+        await self._disturb("find")
+        return await super().find(query, fields, **options)
+
+
+class DisturbedStore:
+    """A store whose collections are disturbed."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self.collections: dict[str, Disturbed] = {}
+
+    def collection(self, name: str) -> Disturbed:
+        raw = self._mongo.collection(name).raw
+        return self.collections.setdefault(name, Disturbed(raw))
+
+
+@pytest.fixture(params=DRIVERS)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[DisturbedStore]:
+    async with open_store(request) as mongo:
+        yield DisturbedStore(mongo)
+
+
+@pytest.fixture
+def queue(store: DisturbedStore) -> MongoCommandQueue:
+    return MongoCommandQueue(store)  # type: ignore[arg-type]  # all that it uses of a store
+
+
+async def remember(commands: Collection) -> None:
+    await commands.insert_one({"_id": command().hash})
+
+
+async def forget(commands: Collection) -> None:
+    await commands.delete_one({"_id": command().hash})
+
+
+async def expire(places: Collection) -> None:
+    await places.delete_one({"_id": place().id})
+
+
+async def test_rule_13_a_command_that_is_deleted_before_its_touch_is_stored_anew(
+    store: DisturbedStore, queue: MongoCommandQueue
+) -> None:
+    await queue.store([command("a"), command("b")], NOW)
+    store.collections["commands"].before = {"update_many": [forget]}
+
+    await queue.store([command("a"), command("b")], NOW)
+
+    assert set(await queue.commands({command("a").hash})) == {command("a").hash}
+
+
+async def test_a_command_that_is_deleted_again_and_again_is_not_accepted(
+    store: DisturbedStore, queue: MongoCommandQueue
+) -> None:
+    await queue.store([command()], NOW)
+
+    store.collections["commands"].before = {
+        "insert_many": [remember] * 100,
+        "update_many": [forget] * 100,
+    }
+
+    with pytest.raises(StoreUnavailable):
+        await queue.store([command()], NOW)
+
+
+async def test_a_place_that_expires_before_it_is_read_is_inserted(
+    store: DisturbedStore, queue: MongoCommandQueue
+) -> None:
+    await finished(queue, PlaceState.CANCELLED)
+    other: Place = place("c2")
+    store.collections["queue"].before = {"find": [expire]}
+
+    assert await queue.insert([place(order="order-9"), other]) == [None, None]
+
+    assert await queue.insert([place(), other]) == [place(order="order-9"), other]
+
+
+async def test_a_place_that_expires_again_and_again_is_not_accepted(
+    store: DisturbedStore, queue: MongoCommandQueue
+) -> None:
+    async def insert_first(places: Collection) -> None:
+        await places.insert_one(to_document(place()))
+
+    await queue.insert([place("c2")])
+    store.collections["queue"].before = {
+        "insert_many": [insert_first] * 100,
+        "find": [expire] * 100,
+    }
+
+    with pytest.raises(StoreUnavailable):
+        await queue.insert([place()])
