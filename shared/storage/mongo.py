@@ -1,22 +1,32 @@
 """The connection to MongoDB: the one place that knows which driver is used and what it raises.
 
 Promises: every write is majority and journaled, every read that decides something comes from the
-primary, every operation has a deadline, and whatever the driver raises becomes StoreUnavailable
-(except duplicate keys and the write errors of a bulk, which adapters read themselves).
+primary, every operation has a deadline, no cancellation is lost in a driver, and whatever it raises
+becomes StoreUnavailable, or a refusal of a document that cannot be stored (except duplicate keys and
+the write errors of a bulk, which adapters read themselves).
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, timedelta
 from typing import Any, Literal
 
 from bson.codec_options import CodecOptions
+from bson.errors import InvalidDocument
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, InvalidURI, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
-from shared.domain.errors import Misconfigured, StoreUnavailable
+from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
 
 Driver = Literal["motor", "pymongo"]
 Document = dict[str, Any]
@@ -24,23 +34,50 @@ Query = Mapping[str, Any]
 
 OPERATION_TIMEOUT = timedelta(seconds=10)
 DUPLICATE_KEY = 11000
+OBJECT_TOO_LARGE = {10334, 17419, 17420}  # inserted; after an update; by an upsert
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the driver's exceptions into ours; duplicate keys and bulk errors pass."""
+    """Around calls of the driver: its exceptions become ours; duplicate keys and bulk errors pass."""
+    with _cancellable():
+        try:
+            yield
+        except (DuplicateKeyError, BulkWriteError):
+            raise
+        except DocumentTooLarge as exc:
+            raise TooLarge(_TOO_LARGE) from exc
+        except InvalidDocument as exc:
+            raise BadRequest("the store cannot hold this document") from exc
+        except PyMongoError as exc:
+            if isinstance(exc, OperationFailure) and exc.code in OBJECT_TOO_LARGE:
+                raise TooLarge(_TOO_LARGE) from exc
+            raise StoreUnavailable(f"MongoDB: {type(exc).__name__}") from exc
+
+
+_TOO_LARGE = "the document is too large for the store"
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """`asyncio.wait_for` of Python 3.11, which PyMongo's client uses, swallows a cancellation that
+    comes in the moment of its result; the task still counts it."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:
         yield
-    except (DuplicateKeyError, BulkWriteError):
-        raise
-    except PyMongoError as exc:
-        raise StoreUnavailable(f"MongoDB: {type(exc).__name__}") from exc
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def duplicates(error: BulkWriteError) -> set[int]:
-    """Indexes of the operations that met a duplicate key; raises StoreUnavailable for any other fault."""
+    """Indexes of the operations that met a duplicate key; raises TooLarge where a document was, and
+    StoreUnavailable for any other fault."""
     details = error.details
-    others = [e for e in details.get("writeErrors", ()) if e.get("code") != DUPLICATE_KEY]
+    others = {e.get("code") for e in details.get("writeErrors", ())} - {DUPLICATE_KEY}
+    if others & OBJECT_TOO_LARGE:
+        raise TooLarge(_TOO_LARGE) from error
     if others or details.get("writeConcernErrors"):
         raise StoreUnavailable("MongoDB: bulk write failed") from error
     return {e["index"] for e in details["writeErrors"]}

@@ -1,33 +1,64 @@
 """All indexes, made at start by whoever comes first, safely beside an older version."""
 
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 
+import pymongo
 from pymongo.errors import OperationFailure
 
+from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.mongo import Mongo, translated
 
-
-async def ensure(mongo: Mongo, indexes: Iterable[Index]) -> None:
-    """Make the indexes that are not there. One whose options changed (a retention, say) is made
-    anew; other versions' indexes are left alone. Raises StoreUnavailable."""
-    for index in indexes:
-        options: dict[str, object] = {"name": index.name}
-        if index.unique:
-            options["unique"] = True
-        if index.sparse:
-            options["sparse"] = True
-        if index.expire_after is not None:
-            options["expireAfterSeconds"] = int(index.expire_after.total_seconds())
-        raw = mongo.collection(index.collection).raw
-        with translated():
-            try:
-                await raw.create_index(list(index.keys), **options)
-            except OperationFailure as exc:
-                if exc.code not in _CONFLICTS:
-                    raise
-                await raw.drop_index(index.name)
-                await raw.create_index(list(index.keys), **options)
-
+BUILD_DEADLINE = timedelta(hours=1)
+"""In place of the client's: an index of a large collection takes its time to build."""
 
 _CONFLICTS = {85, 86}  # IndexOptionsConflict, IndexKeySpecsConflict
+
+
+async def ensure(mongo: Mongo, indexes: Iterable[Index]) -> None:
+    """Make the indexes that are not there. One whose options changed (a retention, say) is changed,
+    or made anew; other versions' indexes are left alone. Raises StoreUnavailable."""
+    for index in indexes:
+        raw = mongo.collection(index.collection).raw
+        with translated(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
+            if await _is_made(raw, index):
+                continue
+            await _change_retention(raw, index)
+            if not await _is_made(raw, index):
+                await raw.drop_index(index.name)
+                if not await _is_made(raw, index):
+                    raise StoreUnavailable(f"index {index.name} of {raw.name} is changed by others")
+
+
+async def _is_made(raw: Any, index: Index) -> bool:
+    """Make it, if it is not there. False: another of its name is."""
+    options: dict[str, object] = {"name": index.name}
+    if index.unique:
+        options["unique"] = True
+    if index.sparse:
+        options["sparse"] = True
+    if index.expire_after is not None:
+        options["expireAfterSeconds"] = _seconds(index.expire_after)
+    try:
+        await raw.create_index(list(index.keys), **options)
+    except OperationFailure as exc:
+        if exc.code not in _CONFLICTS:
+            raise
+        return False
+    return True
+
+
+async def _change_retention(raw: Any, index: Index) -> None:
+    """At once, where a new index would be built for long. What cannot do it is made anew."""
+    if index.expire_after is None:
+        return
+    change = {"name": index.name, "expireAfterSeconds": _seconds(index.expire_after)}
+    with suppress(OperationFailure):
+        await raw.database.command("collMod", raw.name, index=change)
+
+
+def _seconds(duration: timedelta) -> int:
+    return int(duration.total_seconds())

@@ -1,0 +1,117 @@
+"""What the store's adapters rely on: errors, cancellations and indexes, alike on both drivers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared.domain.errors import BadRequest, TooLarge
+from shared.storage import schema
+from shared.storage.indexes import Index
+from shared.storage.mongo import Collection, Mongo, translated
+from tests.contract.stores import DRIVERS, open_store
+
+HUGE = b"x" * (17 * 1024**2)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(params=DRIVERS)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Mongo]:
+    async with open_store(request) as mongo:
+        yield mongo
+
+
+@pytest.fixture
+def things(store: Mongo) -> Collection:
+    return store.collection("things")
+
+
+async def options_of(things: Collection, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await things.raw.index_information())[name]
+    return found
+
+
+# --- documents that cannot be stored
+
+
+@pytest.mark.parametrize("size", [16 * 1024**2, 17 * 1024**2, 50 * 1024**2])
+async def test_a_document_that_is_too_large_is_refused(things: Collection, size: int) -> None:
+    large = HUGE[:1] * size
+
+    with pytest.raises(TooLarge):
+        await things.insert_one({"_id": 1, "value": large})
+    with pytest.raises(TooLarge):
+        await things.insert_many([{"_id": 2, "value": large}])
+    with pytest.raises(TooLarge):
+        await things.update_one({"_id": 3}, {"$set": {"value": large}}, upsert=True)
+
+
+async def test_what_the_store_has_no_type_for_is_refused(things: Collection) -> None:
+    with pytest.raises(BadRequest):
+        await things.insert_one({"_id": 1, "value": {1, 2}})
+
+
+# --- cancellation
+
+
+async def test_a_cancellation_that_the_driver_swallows_is_not_lost() -> None:
+    async def driver() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "the result that had come"
+        return "never"
+
+    async def call() -> None:
+        with translated():
+            await driver()
+
+    calling = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    calling.cancel()
+    await asyncio.wait({calling}, timeout=5)
+
+    assert calling.cancelled()
+
+
+async def test_a_cancelled_task_can_clean_up_in_the_store(things: Collection) -> None:
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await things.insert_one({"_id": 1})
+            await things.insert_one({"_id": 2})
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    working.cancel()
+    await asyncio.wait({working}, timeout=5)
+
+    assert len(await things.find({})) == 2
+
+
+# --- indexes
+
+
+async def test_a_changed_retention_takes_effect(store: Mongo, things: Collection) -> None:
+    await schema.ensure(store, [Index("things", [("at", 1)], sparse=True, expire_after=30 * DAY)])
+
+    await schema.ensure(store, [Index("things", [("at", 1)], sparse=True, expire_after=7 * DAY)])
+
+    options = await options_of(things, "at_1")
+    assert options["expireAfterSeconds"] == 7 * 24 * 3600
+    assert options["sparse"] is True
+
+
+async def test_an_index_that_changed_otherwise_is_made_anew(
+    store: Mongo, things: Collection
+) -> None:
+    await schema.ensure(store, [Index("things", [("at", 1)])])
+
+    await schema.ensure(store, [Index("things", [("at", 1)], sparse=True, expire_after=DAY)])
+
+    options = await options_of(things, "at_1")
+    assert options["expireAfterSeconds"] == 24 * 3600
+    assert options["sparse"] is True
