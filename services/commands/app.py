@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-import structlog
-
 from services.adapters import Adapters
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
@@ -13,7 +11,6 @@ from services.commands.queueing import Queueing, QueueingRules
 from services.commands.routes import JSON_LIMIT, Parts, router
 from services.commands.targets import Targets
 from shared.apple.catalogue import CommandCatalogue
-from shared.domain.errors import Unavailable
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import enrollments, members, place_documents, schema
@@ -22,8 +19,6 @@ from shared.storage.members import MongoMembers
 from shared.storage.queue import MongoCommandQueue
 from shared.web.basic_auth import BasicAuth
 from shared.web.service import Service
-
-log = structlog.get_logger()
 
 ROLE = "janitor"
 STALE_AFTER = timedelta(minutes=1)
@@ -61,18 +56,11 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ids=adapters.ids,
     )
 
-    async def drain() -> None:
-        await queueing.drain()
-        try:
-            await janitor.leave()
-        except Unavailable as exc:
-            log.info("janitor_left_silently", error=str(exc))
-
     return Service(
         name="commands",
         router=router(parts, BasicAuth(settings.api_keys)),
         run=janitor.run,
-        drain=drain,
+        drain=queueing.drain,
         max_body=JSON_LIMIT,
         openapi_tags=TAGS,
     )

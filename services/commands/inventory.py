@@ -28,7 +28,7 @@ class DeviceInventory:
         return await self._enrollments.devices(query)
 
     async def remove(self, udids: Collection[str], serial_numbers: Collection[str]) -> None:
-        """Remove these devices; who is unknown is no error.
+        """Remove these devices; who is unknown, or a user channel, is no error and stays.
 
         Their commands end before the records go and once more after it: before it, so that a crash
         leaves nothing open that nobody can name any more (a stub has no serial number); after it,
@@ -37,6 +37,8 @@ class DeviceInventory:
         if serial_numbers:
             query = DeviceQuery(serial_numbers=sorted(serial_numbers))
             devices |= {found.device for found in await self._enrollments.devices(query)}
+        known = await self._targets.devices(devices)
+        devices -= {id_ for id_, found in known.items() if not found.key.is_device_channel}
         if not devices:
             return
         await self._end_commands(devices)

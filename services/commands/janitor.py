@@ -7,17 +7,18 @@ for a moment, nothing is lost; a store that is away is waited for.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
 
 from services.commands.life import QueueLife
+from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
-from shared.ports import Clock, CommandQueue, DeviceQuery, Enrollments
+from shared.ports import Clock, CommandQueue, Enrollments
 
 log = structlog.get_logger()
 
@@ -25,14 +26,19 @@ PACE = timedelta(seconds=5)
 """Between two pieces of work; each costs the store some milliseconds."""
 
 UNTOUCHED = timedelta(days=1)
-REST = timedelta(hours=1)
-"""After all devices were looked at."""
+LEAVE_DEADLINE = timedelta(seconds=1)
 
 PREFIX_DIGITS = 3
-"""Stored commands are named by a hash, so its first digits cut them into 4,096 even pieces."""
+PIECES = 16**PREFIX_DIGITS
+"""Of one pass. Stored commands are named by a hash, so its first digits cut them into even pieces."""
 
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+HOURS = PIECES // 2
+"""Open places are cut by when they were accepted: into so many hours, and days before them."""
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 CHUNK = 32
-PAGE = 100
 
 
 class Share(Protocol):
@@ -62,13 +68,20 @@ class Janitor:
         self._clock = clock
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever(self.forget_commands))
-            group.create_task(self._forever(self.end_past_generations))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._forever(self.forget_commands))
+                group.create_task(self._forever(self.end_past_generations))
+        finally:  # not before: a beat that is under way would make us a member again
+            await self._leave()
 
-    async def leave(self) -> None:
+    async def _leave(self) -> None:
         """Let the other replicas take over at once."""
-        await self._share.leave()
+        try:
+            async with asyncio.timeout(LEAVE_DEADLINE.total_seconds()):
+                await self._share.leave()
+        except (Unavailable, TimeoutError) as exc:
+            log.info("janitor_left_silently", error=str(exc))
 
     async def _forever(self, work: Callable[[], AsyncGenerator[None, None]]) -> None:
         """Do all pieces of a work again and again, at the janitor's pace."""
@@ -78,35 +91,22 @@ class Janitor:
                 await self._share.refresh()
                 async with aclosing(work()) as pieces:
                     async for _ in pieces:
-                        await self._pause(PACE)
+                        await self._clock.sleep(PACE)
                         await self._share.refresh()
                         is_failing = False
             except Unavailable as exc:
                 if not is_failing:
                     log.warning("janitor_waits", error=str(exc))
                 is_failing = True
-            await self._pause(PACE)
-
-    async def _pause(self, duration: timedelta) -> None:
-        # `asyncio.wait_for` of Python 3.11, which PyMongo's client uses, loses a cancellation that
-        # comes in the moment of its result; the task still knows of it.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
-        await self._clock.sleep(duration)
+            await self._clock.sleep(PACE)
 
     # --- stored commands
 
     async def forget_commands(self) -> AsyncGenerator[None, None]:
-        """One pass over the stored commands; yields after each piece.
-
-        The time says where it begins, so that a process that often starts anew gets to all."""
-        pieces = 16**PREFIX_DIGITS
-        first = int(self._clock.now().timestamp() / PACE.total_seconds())
-        for piece in ((first + step) % pieces for step in range(pieces)):
-            if piece % PARTITIONS in self._share.partitions:
-                await self._forget(f"{piece:0{PREFIX_DIGITS}x}")
-                yield
+        """One pass over the stored commands; yields after each piece."""
+        for piece in self._pieces():
+            await self._forget(f"{piece:0{PREFIX_DIGITS}x}")
+            yield
 
     async def _forget(self, prefix: str) -> None:
         """`touched` is read first, then the places: a command that gets a place was touched before
@@ -123,29 +123,47 @@ class Janitor:
     # --- places of past generations
 
     async def end_past_generations(self) -> AsyncGenerator[None, None]:
-        """One pass over all devices, by one replica; yields after each piece, and rests at the end.
+        """One pass over the open places; yields after each piece.
 
         What a killed enqueue or a killed Authenticate left behind: no device is ever handed it, and
         without somebody to end it, it would wait for ever."""
-        page = 0
-        while 0 in self._share.partitions:
-            query = DeviceQuery(page=page, per_page=PAGE)
-            devices = [found.device for found in await self._enrollments.devices(query)]
-            for start in range(0, len(devices), CHUNK):
-                await self._end_stale(devices[start : start + CHUNK])
-            if len(devices) < PAGE:
-                break
-            page += 1
+        for piece in self._pieces():
+            since, until = window(piece, self._clock.now())
+            await self._end_stale(await self._queue.accepted_between(since, until))
             yield
-        await self._pause(REST)
 
-    async def _end_stale(self, devices: list[str]) -> None:
-        places = await self._queue.open_of_devices(devices)
-        if not places:
-            return
-        now = await self._enrollments.load(places.keys())  # after the places, never before
-        for device, open_places in places.items():
-            generation = now[device].generation if device in now else None
-            left = await self._life.without_stale(open_places, generation)
-            if ended := len(open_places) - len(left):
-                log.info("stale_places_ended", device=device, count=ended)
+    async def _end_stale(self, places: Sequence[Place]) -> None:
+        of_devices: dict[str, list[Place]] = {}
+        for place in places:
+            of_devices.setdefault(place.device, []).append(place)
+        devices = sorted(of_devices)
+        for start in range(0, len(devices), CHUNK):
+            chunk = devices[start : start + CHUNK]
+            now = await self._enrollments.load(chunk)  # after the places, never before
+            for device in chunk:
+                generation = now[device].generation if device in now else None
+                left = await self._life.without_stale(of_devices[device], generation)
+                if ended := len(of_devices[device]) - len(left):
+                    log.info("stale_places_ended", device=device, count=ended)
+
+    # --- both
+
+    def _pieces(self) -> Iterator[int]:
+        """Our share of a pass. The time says where it begins, so that a process that often starts
+        anew gets to all."""
+        first = int(self._clock.now().timestamp() / PACE.total_seconds())
+        for step in range(PIECES):
+            piece = (first + step) % PIECES
+            if piece % PARTITIONS in self._share.partitions:
+                yield piece
+
+
+def window(piece: int, now: datetime) -> tuple[datetime, datetime]:
+    """The window of acceptance that is this piece of a pass: hours, further back days, and at last
+    whatever is older. A pass that goes on meets each place, since time moves it from one window to
+    the next far more slowly."""
+    hours, days = min(piece, HOURS), max(piece - HOURS, 0)
+    until = now - hours * HOUR - days * DAY
+    if piece == PIECES - 1:
+        return BEGINNING, until
+    return until - (HOUR if piece < HOURS else DAY), until

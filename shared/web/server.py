@@ -181,7 +181,7 @@ async def _bounded(what: str, step: Awaitable[None], deadline: timedelta) -> Non
             await step
     except TimeoutError:
         log.warning("stop_step_timed_out", step=what)
-    except Exception:
+    except Exception:  # the step of any part, whose failure must not keep the others from ending
         log.exception("stop_step_failed", step=what)
 
 

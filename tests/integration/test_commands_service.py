@@ -29,6 +29,7 @@ from shared.web.service import Service
 
 KEY = "a-key-of-a-test"
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")
 UUID = "0198f1d2-0000-7000-8000-000000000001"
 
 
@@ -60,7 +61,8 @@ class System:
     async def authenticate(self, expected: str | None = None) -> str:
         """Enroll the device; a new generation ends what the one before it left open."""
         by = self.ids.new()
-        change = Change(MAC, by, expected, Topic.AUTHENTICATE, self.clock.now())
+        now = self.clock.now()
+        change = Change(MAC, by, expected, Topic.AUTHENTICATE, now, certificate="certificate")
         assert await self.enrollments.apply([change]) == [True]
         if expected is not None:
             await self.queue.end_generation(MAC.device, expected)
@@ -192,6 +194,21 @@ async def test_a_removed_device_has_no_commands_and_takes_none(
     assert after.status_code == 404
     assert await system.shown() == []
     assert (await system.http.post("/v1/devices")).json() == {"devices": []}
+
+
+async def test_a_user_channel_is_not_removed_and_keeps_its_commands(
+    system: System, generation: str
+) -> None:
+    now = system.clock.now()
+    change = Change(ANNA, system.ids.new(), None, Topic.TOKEN_UPDATE, now, generation=generation)
+    assert await system.enrollments.apply([change]) == [True]
+    await system.http.post("/v1/commands", json={"udid": ANNA.id, "request_type": "ProfileList"})
+
+    await system.http.request("DELETE", "/v1/devices", json={"udids": [ANNA.id]})
+
+    answer = (await system.http.get(f"/v1/commands/{ANNA.id}")).json()
+    assert len(answer["commands"]) == 1
+    assert (await system.post(udid=ANNA.id, request_type="ProfileList")).status_code == 201
 
 
 async def test_the_janitor_runs_beside_requests_and_ends_when_told(

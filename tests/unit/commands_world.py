@@ -122,7 +122,10 @@ class World:
         by = f"gen-{self._generations}"
         topic = Topic.AUTHENTICATE
         now = self.clock.now()
-        done = await self.enrollments.apply([Change(record.key, by, record.generation, topic, now)])
+        change = Change(
+            record.key, by, record.generation, topic, now, certificate=record.certificate
+        )
+        done = await self.enrollments.apply([change])
         assert done == [True]
         return by
 

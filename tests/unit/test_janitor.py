@@ -6,12 +6,17 @@ command that a client was told is safe (docs/rules.md, rule 13).
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 
-from services.commands.janitor import Janitor
+import pytest
+
+from services.commands.janitor import BEGINNING, DAY, HOUR, HOURS, PIECES, Janitor, window
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import StoreUnavailable
+from shared.sharing import PartitionShare
 from tests.fakes.clock import settle
+from tests.fakes.journal import FakeMembers
 from tests.unit.commands_world import (
     ANNA,
     FIRST_UUID,
@@ -23,7 +28,6 @@ from tests.unit.commands_world import (
     stopped,
 )
 
-DAY = timedelta(days=1)
 HASH = command().command.hash
 
 
@@ -52,15 +56,9 @@ async def forget(world: World, *partitions: int) -> None:
 
 
 async def sweep(world: World) -> None:
-    """One whole pass over the devices, and its rest."""
-
-    async def pass_over() -> None:
-        async for _ in janitor(world).end_past_generations():
-            pass
-
-    sweeping = asyncio.ensure_future(pass_over())
-    await world.clock.run(timedelta(hours=1))
-    await sweeping
+    """One whole pass over the open places."""
+    async for _ in janitor(world).end_past_generations():
+        pass
 
 
 async def is_stored(world: World) -> bool:
@@ -213,9 +211,10 @@ async def test_rule_04_a_command_that_is_queued_while_the_janitor_sweeps_stays()
     """The janitor has read the places; the device enrolls anew and gets a command; then the
     janitor reads the generation."""
     world = World()
-    gate = world.at_store.stop("open_of_devices")
+    await world.post()
+    gate = world.at_store.stop("load")
     sweeping = asyncio.ensure_future(sweep(world))
-    await world.at_store.reached("open_of_devices")
+    await world.at_store.reached("load")
     await world.authenticate()
     await world.post()
     gate.set()
@@ -234,7 +233,68 @@ async def test_commands_of_the_present_generation_stay() -> None:
     assert world.place().state is PlaceState.SENT
 
 
+@pytest.mark.parametrize(
+    "age", [timedelta(), HOUR, HOURS * HOUR, HOURS * HOUR + DAY, 3 * 365 * DAY, 30 * 365 * DAY]
+)
+async def test_what_is_left_open_is_ended_however_long_ago_it_was_accepted(age: timedelta) -> None:
+    world = World()
+    await world.post()
+    await world.apply_authenticate()
+    world.clock.advance(age)
+
+    await sweep(world)
+
+    assert world.place().state is PlaceState.DROPPED_REENROLLED
+
+
+async def test_a_pass_is_windows_of_acceptance_that_leave_no_gap() -> None:
+    now = World().clock.now()
+
+    windows = [window(piece, now) for piece in range(PIECES)]
+
+    assert windows[0][1] == now
+    assert windows[-1][0] == BEGINNING
+    assert all(later[0] == earlier[1] for later, earlier in pairwise(windows))
+
+
+async def test_places_of_a_large_fleet_are_found_without_paging_through_its_devices() -> None:
+    class Noted(Barrier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.operations: set[str] = set()
+
+        async def __call__(self, operation: str) -> None:
+            self.operations.add(operation)
+            await super().__call__(operation)
+
+    noted = Noted()
+    world = World(at_store=noted)
+    await world.post()
+    noted.operations.clear()
+
+    await sweep(world)
+
+    assert noted.operations == {"accepted_between", "load"}
+
+
 # --- running
+
+
+async def test_a_janitor_that_is_stopped_in_its_work_is_a_member_no_more() -> None:
+    world = World()
+    members = FakeMembers()
+    share = PartitionShare(members, world.clock, "janitor", "me")
+    running = asyncio.ensure_future(
+        Janitor(world.queue, world.enrollments, world.life, share, world.clock).run()
+    )
+    await world.clock.run(timedelta(minutes=1))
+    assert set(await members.heartbeats("janitor")) == {"me"}
+
+    running.cancel()
+    await settle()
+
+    assert running.cancelled()
+    assert await members.heartbeats("janitor") == {}
 
 
 async def test_it_goes_on_after_a_store_that_was_away() -> None:
