@@ -67,6 +67,7 @@ class PartsOfProcess:
         self._ids = SystemIds()
         self._stack = AsyncExitStack()
         self._watched: list[Callable[[], Awaitable[None]]] = []
+        self._alone: Alone | None = None
         self._opened: Adapters | None = None
 
     async def open(self) -> Adapters:
@@ -89,10 +90,10 @@ class PartsOfProcess:
         self._stack.push_async_callback(mongo.close)
         if is_alone and settings.mongodb_url is not None:
             # The lock speaks for the embedded store; another one may be used from elsewhere.
-            alone = Alone(MongoMembers(mongo), self._clock, self._ids.new())
-            await alone.enter()
-            self._stack.push_async_callback(alone.leave)
-            self._watched.append(alone.watch)
+            self._alone = Alone(MongoMembers(mongo), self._clock, self._ids.new())
+            await self._alone.enter()
+            self._stack.push_async_callback(self._alone.leave)
+            self._watched.append(self._alone.watch)
         broker = await self._broker()
         return Adapters(
             mongo=mongo,
@@ -135,6 +136,11 @@ class PartsOfProcess:
 
         return RabbitBroker(url, clock=self._clock, metrics=self._metrics)
 
+    def check(self) -> None:
+        """Before the port opens: Misconfigured when they cannot be used any more."""
+        if self._alone is not None:
+            self._alone.check()
+
     async def watch(self) -> None:
         """Until cancelled; raises when a part has ended by itself."""
         async with asyncio.TaskGroup() as tasks:
@@ -144,7 +150,7 @@ class PartsOfProcess:
     async def close(self) -> None:
         """May be called twice."""
         self._watched.clear()
-        self._opened = None
+        self._opened = self._alone = None
         await self._stack.aclose()
 
 

@@ -58,9 +58,15 @@ class Alone:
         self._clock = clock
         self._me = me
         self._seen: dict[str, int] = {}
+        self._beating: asyncio.Task[None] | None = None
 
     async def enter(self) -> None:
-        """Misconfigured: another process is alive here."""
+        """Misconfigured: another process is alive here. From then on others find us alive."""
+        await self._look()
+        # At once, since to build the services may take longer than others look at us.
+        self._beating = asyncio.create_task(self._beat())
+
+    async def _look(self) -> None:
         await self._members.beat(ROLE, self._me)
         before = await self._others()
         if not before:
@@ -76,8 +82,7 @@ class Alone:
         for member in before:
             await self._members.leave(ROLE, member)
 
-    async def watch(self) -> None:
-        """Say that we are here, until cancelled; raises when another process came meanwhile."""
+    async def _beat(self) -> None:
         while True:
             try:
                 await self._members.beat(ROLE, self._me)
@@ -89,8 +94,22 @@ class Alone:
             self._seen = now
             await self._clock.sleep(BEAT)
 
+    def check(self) -> None:
+        """Raises when another process came since we entered."""
+        if self._beating is not None and self._beating.done():
+            self._beating.result()
+
+    async def watch(self) -> None:
+        """Until cancelled; raises when another process came since we entered."""
+        if self._beating is not None:
+            await asyncio.wait({self._beating})  # its end is `leave`, not that of who watches
+            self.check()
+
     async def leave(self) -> None:
         """Let the next process start at once."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait({self._beating})
         try:
             async with asyncio.timeout(BEAT.total_seconds()):
                 await self._members.leave(ROLE, self._me)

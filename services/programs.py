@@ -52,6 +52,7 @@ class ServicesProgram:
                 # Imported only here: a process holds no more code than its own service needs.
                 app = import_module(f"services.{name}.app")
                 self._built[name] = await app.build(self._settings, adapters)
+        self._parts.check()
         return list(self._built.values())
 
     async def watch(self) -> None:

@@ -84,6 +84,44 @@ async def test_rule_10_a_process_that_was_stopped_and_replaced_ends_when_it_wake
     assert isinstance(watching.exception(), Misconfigured)
 
 
+async def test_rule_10_a_process_that_is_long_in_starting_is_found_alive():
+    clock, members = FakeClock(), FakeMembers()
+    await Alone(members, clock, "starting").enter()
+    await clock.run(10 * LOOK)
+
+    task = asyncio.ensure_future(Alone(members, clock, "me").enter())
+    await clock.run(LOOK)
+    await asyncio.wait({task}, timeout=5)
+
+    assert isinstance(task.exception(), Misconfigured)
+
+
+async def test_rule_10_a_process_that_was_replaced_while_it_started_does_not_serve():
+    clock, members = FakeClock(), FakeMembers()
+    alone = Alone(members, clock, "starting")
+    await alone.enter()
+
+    for _ in range(3):
+        await members.beat(ROLE, "newer")
+        await clock.run(BEAT)
+
+    with pytest.raises(Misconfigured):
+        alone.check()
+
+
+async def test_a_process_that_left_beats_no_more():
+    clock, members = FakeClock(), FakeMembers()
+    alone = Alone(members, clock, "me")
+    await alone.enter()
+    watching = asyncio.ensure_future(alone.watch())
+    await clock.run(BEAT)
+    watching.cancel()
+    await alone.leave()
+    await clock.run(BEAT)
+
+    assert await members.heartbeats(ROLE) == {}
+
+
 def test_a_folder_is_held_by_one_process(tmp_path: Path):
     with locked_folder(tmp_path / "data"), pytest.raises(Misconfigured, match="MDM_DATA_DIR"):
         locked_folder(tmp_path / "data").__enter__()
