@@ -1,5 +1,6 @@
 """Puts the commands service together: the only place where its concrete adapters meet."""
 
+import asyncio
 from datetime import timedelta
 
 from services.adapters import Adapters
@@ -10,6 +11,7 @@ from services.commands.openapi import TAGS
 from services.commands.queueing import Queueing, QueueingRules
 from services.commands.routes import JSON_LIMIT, Parts, router
 from services.commands.targets import Targets
+from services.store_pulse import StorePulse
 from shared.apple.catalogue import CommandCatalogue
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
@@ -56,10 +58,18 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ids=adapters.ids,
     )
 
+    pulse = StorePulse(mongo.ping, clock)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(janitor.run())
+            group.create_task(pulse.run())
+
     return Service(
         name="commands",
         router=router(parts, BasicAuth(settings.api_keys)),
-        run=janitor.run,
+        run=run,
+        ready=pulse.reasons,
         drain=queueing.drain,
         max_body=JSON_LIMIT,
         openapi_tags=TAGS,

@@ -26,6 +26,7 @@ from services.push.pusher import Pusher
 from services.push.routes import TAG, PushRoutes
 from services.push.sweep import Sweep
 from services.push.topics import Topics
+from services.store_pulse import StorePulse
 from shared.domain.errors import MdmError, Unavailable
 from shared.ports import Clock
 from shared.settings.classes import PushSettings
@@ -99,6 +100,7 @@ class _Work:
         self._intake = Intake(
             adapters.wish_consumer, pusher if certificates else None, adapters.clock
         )
+        self._pulse = StorePulse(adapters.mongo.ping, adapters.clock)
         self._is_prepared = False
 
     async def run(self) -> None:
@@ -110,6 +112,7 @@ class _Work:
             log.warning("push_disabled", reason="MDM_PUSH_CERT is not set: nobody is pushed")
         await self._prepare()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._pulse.run())
             group.create_task(self._intake.run())
             group.create_task(self._watch_certificates())
             if self._certificates:
@@ -117,7 +120,9 @@ class _Work:
 
     async def reasons(self) -> list[str]:
         # The broker may be away: API clients are served, and the sweep finds what was not wished.
-        return [] if self._is_prepared else ["waits for the store"]
+        if not self._is_prepared:
+            return ["waits for the store"]
+        return await self._pulse.reasons()
 
     async def drain(self) -> None:
         await self._intake.drain()

@@ -16,6 +16,7 @@ from uuid import UUID
 import structlog
 
 from services.adapters import Adapters
+from services.store_pulse import StorePulse
 from services.webhook.attempts import Attempts
 from services.webhook.lanes import Crew, PartitionLanes
 from services.webhook.outbox import Outbox
@@ -56,6 +57,7 @@ class _Work:
         self._adapters = adapters
         self._clock = adapters.clock
         self._group: asyncio.TaskGroup | None = None
+        self._pulse = StorePulse(adapters.mongo.ping, adapters.clock)
         self._is_prepared = False
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
         deliveries = MongoDeliveries(adapters.mongo)
@@ -93,6 +95,7 @@ class _Work:
         await self._prepare()
         async with self._sender, asyncio.TaskGroup() as group:
             self._group = group
+            group.create_task(self._pulse.run())
             group.create_task(self._subscribers.run())
             group.create_task(self._retries.run())
             await self._subscribers.first_read()
@@ -105,6 +108,8 @@ class _Work:
         reasons = []
         if not self._is_prepared or not self._partitions.has_share:
             reasons.append("waits for the store")
+        else:
+            reasons += await self._pulse.reasons()
         if not self._adapters.broker.healthy:
             reasons.append("the broker does not answer")
         elif self._partitions.missing:
