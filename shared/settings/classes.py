@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.settings.values import (
@@ -31,6 +31,9 @@ from shared.settings.values import (
 
 MARGIN = timedelta(days=3)
 """What MDM_EVENT_RETENTION must leave beyond the last retry."""
+
+LARGEST_BODY = 15 * 1024**2
+"""What MDM_MAX_BODY may be, so that an event fits into one document."""
 
 RETRY_SCHEDULE = tuple(
     timedelta(seconds=seconds)
@@ -103,7 +106,7 @@ class ServiceSettings(BaseSettings):
     )
     max_body: Size = Field(
         4 * 1024**2,
-        description="Largest message of a device, in bytes or as `4 MiB`; "
+        description="Largest message of a device, in bytes or as `4 MiB`, at most 15 MiB; "
         "a command of an API client may have 12 MiB.",
     )
     log_format: LogFormat = Field(
@@ -134,6 +137,13 @@ class ServiceSettings(BaseSettings):
             if getattr(self, name) is None:
                 raise ValueError(f"MDM_{name.upper()}: is not set, and `{self.service}` needs it")
         return self
+
+    @field_validator("max_body")
+    @classmethod
+    def _fits_into_the_store(cls, size: int) -> int:
+        if size > LARGEST_BODY:
+            raise ValueError("must not be above 15 MiB: a document of MongoDB has 16 at most")
+        return size
 
     @model_validator(mode="after")
     def _tls_is_a_pair_of_files(self) -> Self:

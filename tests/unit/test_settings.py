@@ -89,6 +89,14 @@ def test_a_duration_is_read_as_it_is_written(written, duration):
     assert load(AllSettings, {"MDM_RETRY_WINDOW": written}).retry_window == duration
 
 
+def test_a_message_may_not_be_larger_than_what_the_store_holds():
+    assert load(AllSettings, {"MDM_MAX_BODY": "15 MiB"}).max_body == 15 * 1024**2
+
+    said = refusal(AllSettings, {"MDM_MAX_BODY": "15728641"})
+
+    assert said == "MDM_MAX_BODY: must not be above 15 MiB: a document of MongoDB has 16 at most"
+
+
 def test_lists_are_separated_by_commas():
     settings = load(
         AllSettings,
