@@ -6,7 +6,7 @@ the broker or covered by its device's mark; one bad request never fails its neig
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import structlog
 
@@ -47,7 +47,8 @@ class DeviceCohort:
         await self._admit(turns)
         await self._parts.reached(Step.ADMITTED, turns)
         try:
-            await self._journal([turn for turn in turns if turn.is_good])
+            good = [turn for turn in turns if turn.is_good]
+            await _side_by_side(self._journal(good), self._commands.fetch(_connects(good)))
             await self._parts.reached(Step.JOURNALED, turns)
             await self._apply([turn for turn in turns if turn.is_good and turn.event is not None])
             await self._parts.reached(Step.APPLIED, turns)
@@ -67,21 +68,25 @@ class DeviceCohort:
     # --- what can refuse
 
     async def _admit(self, turns: Sequence[Turn]) -> None:
-        records = await self._parts.enrollments.load(
-            {turn.request.device for turn in turns}
-            | {turn.request.message.key.id for turn in turns}
+        holders, _, _ = await asyncio.gather(
+            self._holders(turns), self._read_records(turns), self._commands.look(_connects(turns))
         )
-        strangers = set()
-        for turn in turns:
-            turn.device = records.get(turn.request.device)
-            turn.channel = records.get(turn.request.message.key.id)
-            if isinstance(turn.request.message, Authenticate):
-                strangers.add(turn.request.certificate)
-        holders = await self._parts.enrollments.holders(strangers)
         for turn in turns:
             turn.error = refusal(turn, holders) or _without_event(turn)
         await self._check_connected([turn for turn in turns if turn.is_good])
         await self._bind([turn for turn in turns if turn.is_good])
+
+    async def _holders(self, turns: Sequence[Turn]) -> dict[str, str]:
+        requests = [turn.request for turn in turns]
+        shown = {r.certificate for r in requests if isinstance(r.message, Authenticate)}
+        return await self._parts.enrollments.holders(shown)
+
+    async def _read_records(self, turns: Sequence[Turn]) -> None:
+        keys = [turn.request.message.key for turn in turns]
+        ids = {key.id for key in keys} | {key.device for key in keys}
+        records = await self._parts.enrollments.load(ids)
+        for turn, key in zip(turns, keys, strict=True):
+            turn.device, turn.channel = records.get(key.device), records.get(key.id)
 
     async def _check_connected(self, turns: Sequence[Turn]) -> None:
         """After the generation was read: a request that its device gave up changes nothing."""
@@ -143,11 +148,13 @@ class DeviceCohort:
     async def _apply(self, turns: Sequence[Turn]) -> None:
         """From here on an error costs its request the 200, but its event is published all the same:
         it is in the journal."""
-        connects = [turn for turn in turns if isinstance(turn.request.message, Connect)]
+        connects = _connects(turns)
         try:
-            await self._change_enrollments(turns)
-            await self._commands.report(connects)
-            await self._commands.hand_out([turn for turn in connects if turn.is_good])
+            await _side_by_side(
+                self._change_enrollments(turns),
+                self._commands.report(connects),
+                self._commands.hand_out(connects),
+            )
         except Unavailable as exc:
             for turn in turns:
                 turn.error = turn.error or exc
@@ -213,3 +220,15 @@ def _without_event(turn: Turn) -> MdmError | None:
     elif isinstance(message, Unsupported):
         return DeviceRefused(Reason.MESSAGE, f"{message.message_type} is not served")
     return None
+
+
+async def _side_by_side(*steps: Awaitable[None]) -> None:
+    """Wait for all of them, then raise what the first one that failed raised: nothing of a cohort may
+    still be under way when its outcome is judged."""
+    outcomes = await asyncio.gather(*steps, return_exceptions=True)
+    for failed in filter(None, outcomes):
+        raise failed
+
+
+def _connects(turns: Sequence[Turn]) -> list[Turn]:
+    return [turn for turn in turns if isinstance(turn.request.message, Connect)]

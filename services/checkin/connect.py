@@ -1,6 +1,11 @@
-"""What a connecting device reports, and which command it gets next (rules 3 to 5)."""
+"""What a connecting device reports, and which command it gets next (rules 3 to 5).
 
-from collections.abc import Collection, Iterable, Sequence
+The next command is looked for while the request is admitted and fetched while it is journaled: both
+only read. What counts is the write of the hand-out, which is conditional on what is true then; a turn
+that loses there looks again.
+"""
+
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -12,8 +17,8 @@ from shared.ports import Clock, CommandQueue, HandOut, Ids, Report
 log = structlog.get_logger()
 
 LOOKS = 3
-"""How often a turn looks again when somebody else moved the place that it found. Then the device
-gets an empty answer; whoever queued something meanwhile asked for a push."""
+"""How often a turn looks when somebody else moved the place that it found. Then the device gets an
+empty answer; whoever queued something meanwhile asked for a push."""
 
 _STATES = {
     Status.ACKNOWLEDGED: PlaceState.ACKNOWLEDGED,
@@ -24,12 +29,29 @@ _STATES = {
 
 
 class Commands:
-    """The queue as a connecting device meets it, for the turns of a cohort together."""
+    """The queue as connecting devices meet it, for the turns of a cohort together."""
 
     def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids) -> None:
         self._queue = queue
         self._clock = clock
         self._ids = ids
+
+    async def look(self, turns: Sequence[Turn]) -> None:
+        """Read the open places of these turns' devices."""
+        if not turns:
+            return
+        places = await self._queue.open_of_devices({turn.request.device for turn in turns})
+        for turn in turns:
+            turn.places = places.get(turn.request.device, ())
+
+    async def fetch(self, turns: Sequence[Turn]) -> None:
+        """Choose each turn's next command among its places, and read it."""
+        for turn in turns:
+            turn.next = _first(turn, turn.places)
+        hashes = {turn.next.command_hash for turn in turns if turn.next is not None}
+        commands = await self._queue.commands(hashes)
+        for turn in turns:
+            turn.command = commands.get(turn.next.command_hash) if turn.next else None
 
     async def report(self, turns: Sequence[Turn]) -> None:
         """Close or rest the places that these turns report on."""
@@ -38,40 +60,36 @@ class Commands:
             await self._queue.report(reports, self._clock.now())
 
     async def hand_out(self, turns: Sequence[Turn]) -> None:
-        """Give each turn the oldest open command of its enrollment as its answer."""
-        looking, unusable = list(turns), set[str]()
+        """Give each turn what was fetched for it as its answer, if it is still to be had."""
+        looking = [turn for turn in turns if turn.next is not None]
         for _ in range(LOOKS):
-            found = await self._find(looking, unusable)
-            commands = await self._queue.commands({p.command_hash for p in found.values()})
-            won = await self._queue.hand_out(
-                [
-                    HandOut(place, turn.generation)
-                    for turn, place in found.items()
-                    if place.command_hash in commands
-                ],
-                by=self._ids.new(),
-                at=self._clock.now(),
-            )
-            for turn, place in found.items():
-                if place.id in won:
-                    turn.answer = Answer(commands[place.command_hash].plist)
-                elif place.command_hash not in commands:
-                    # The janitor must never allow this (rule 13). It must not hold up the rest.
-                    log.error("command_is_missing", command_uuid=place.command_uuid)
-                    unusable.add(place.id)
-            looking = [turn for turn, place in found.items() if place.id not in won]
             if not looking:
                 break
+            lost = await self._claim(looking)
+            if lost:
+                await self.look(lost)
+                await self.fetch(lost)
+            looking = [turn for turn in lost if turn.next is not None]
 
-    async def _find(self, turns: Sequence[Turn], unusable: Collection[str]) -> dict[Turn, Place]:
-        places = await self._queue.open_of_devices({turn.request.device for turn in turns})
-        found: dict[Turn, Place] = {}
+    async def _claim(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Answer those whose place was open still; the others come back."""
+        claims = {turn: turn.next for turn in turns if turn.next and turn.command}
+        won = await self._queue.hand_out(
+            [HandOut(place, turn.generation) for turn, place in claims.items()],
+            by=self._ids.new(),
+            at=self._clock.now(),
+        )
+        lost = []
         for turn in turns:
-            usable = (p for p in places.get(turn.request.device, ()) if p.id not in unusable)
-            place = _first(turn, usable)
-            if place is not None:
-                found[turn] = place
-        return found
+            if turn.next and turn.next.id in won and turn.command:
+                turn.answer = Answer(turn.command.plist)
+                continue
+            lost.append(turn)
+            if turn.next and turn.command is None:
+                # The janitor must never allow this (rule 13). It must not hold up the rest.
+                log.error("command_is_missing", command_uuid=turn.next.command_uuid)
+                turn.unusable.add(turn.next.id)
+        return lost
 
 
 def _report_of(turn: Turn) -> Report | None:
@@ -93,10 +111,13 @@ def _report_of(turn: Turn) -> Report | None:
 def _first(turn: Turn, places: Iterable[Place]) -> Place | None:
     """On Idle every open place counts, after any other status those that did not answer NotNow."""
     message = turn.request.message
-    is_idle = isinstance(message, Connect) and message.status is Status.IDLE
+    assert isinstance(message, Connect)
     for place in places:
         if place.enrollment != message.key.id or place.generation not in (turn.generation, None):
             continue
-        if is_idle or place.state is not PlaceState.NOT_NOW:
+        # What this very request reports on is closed or rests, by the time of the hand-out.
+        is_reported = place.command_uuid == message.command_uuid and place.handed_by is not None
+        rests = place.state is PlaceState.NOT_NOW and message.status is not Status.IDLE
+        if not is_reported and not rests and place.id not in turn.unusable:
             return place
     return None

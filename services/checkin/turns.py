@@ -1,6 +1,6 @@
 """What a device asks, and one request's way through the steps of its cohort."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.apple.checkin import (
@@ -11,6 +11,7 @@ from shared.apple.checkin import (
     TokenUpdate,
 )
 from shared.apple.connect import Connect
+from shared.domain.command import Command, Place
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, MdmError
 from shared.domain.event import Event
@@ -61,7 +62,9 @@ class Answer:
 class Turn:
     """One request in its cohort. `device` and `channel` are the records of its device and of its own
     enrollment (the same on a device channel) as read at the beginning. `is_safe`: the event is
-    confirmed, covered by its device's mark, or handed to the writer to find out."""
+    confirmed, covered by its device's mark, or handed to the writer to find out. `places` are the open
+    ones of its device, `next` is the one to hand out, `command` what stands there; `unusable` are ids
+    of places whose command is missing."""
 
     request: DeviceRequest
     device: Enrollment | None = None
@@ -70,6 +73,10 @@ class Turn:
     answer: Answer = Answer()
     error: MdmError | None = None
     is_safe: bool = False
+    places: Sequence[Place] = ()
+    next: Place | None = None
+    command: Command | None = None
+    unusable: set[str] = field(default_factory=set)
 
     @property
     def is_good(self) -> bool:

@@ -90,9 +90,10 @@ async def test_rule_06_a_fault_in_the_middle_of_a_cohort_leaves_no_hole() -> Non
     world, replica, device = await enrolled()
 
     async def fail(operation: str) -> None:
-        if operation == "open_of_devices":
+        if operation == "hand_out":
             raise RuntimeError("a bug")
 
+    await world.enqueue(device.key, "c1")
     undisturbed, world.queue.before = world.queue.before, fail
     with pytest.raises(RuntimeError):
         await replica.serve(device.idle())
