@@ -140,8 +140,8 @@ class Enrollments(Protocol):
     async def devices(self, query: "DeviceQuery") -> list[Enrollment]:
         """Device channels that are not removed, by id."""
 
-    async def token_is_dead(self, enrollment: str, token: bytes) -> bool:
-        """Mark the push token dead on condition that it is still the one we hold."""
+    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
+        """Mark the push token dead or alive on condition that it is still the one we hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +391,9 @@ class Pushes(Protocol):
 
     async def advance(self, partitions: Collection[int], to: datetime) -> None:
         """Raise these positions (never lower them)."""
+
+    async def reset(self, partitions: Collection[int], to: datetime) -> None:
+        """Set these positions, back as well: they were written by a clock that went wrong."""
 
 
 # --- subscriptions and deliveries (owner: webhook) ----------------------------------------------------

@@ -22,7 +22,7 @@ from services.push.certificates import (
     warn_of_expiry,
 )
 from services.push.intake import Intake
-from services.push.pusher import Pusher
+from services.push.pusher import Pusher, Stores
 from services.push.routes import TAG, PushRoutes
 from services.push.sweep import Sweep
 from services.push.topics import Topics
@@ -54,9 +54,11 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     pushes = storage.MongoPushes(adapters.mongo)
     topics = Topics(certificates, adapters.clock, adapters.metrics.push_topics_stopped.set)
     attempts = Attempts(apns, enrollments, topics, adapters.clock, SystemRandom().random)
-    pusher = Pusher(attempts, enrollments, pushes, adapters.clock, adapters.metrics)
+    queue = MongoCommandQueue(adapters.mongo)
+    stores = Stores(enrollments, queue, pushes)
+    pusher = Pusher(attempts, stores, adapters.clock, adapters.metrics)
     share = PartitionShare(MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new())
-    sweep = Sweep(MongoCommandQueue(adapters.mongo), pushes, pusher, share, adapters.clock)
+    sweep = Sweep(queue, pushes, pusher, share, adapters.clock)
     adapters.metrics.watch(adapters.metrics.oldest_unpushed, lambda: sweep.oldest_unpushed)
     work = _Work(adapters, apns, pusher, sweep, certificates)
     return Service(

@@ -2,7 +2,8 @@
 
 Promises: what may work in a moment is tried again, on another connection, a bounded number of times
 with jitter; what APNs says of a token counts only if it is the token we still hold, and a 410 only if
-the device did not send the token anew since.
+the device did not send the token anew since. A dead token is pushed like any other: its first push
+that APNs takes makes it alive again.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,8 +53,6 @@ class Attempts:
 
     async def push(self, enrollment: Enrollment, target: PushTarget) -> Outcome:
         """The push of a wish or of the sweep."""
-        if target.dead:
-            return TokenDead("the push token is dead", None)
         problem = self._topics.problem(target.topic)
         if problem is not None:
             return problem
@@ -90,6 +89,9 @@ class Attempts:
             self._topics.stop(target.topic, outcome.reason)
         elif isinstance(outcome, Accepted):
             self._topics.works(target.topic)
+            if target.dead:
+                await self._enrollments.mark_token(enrollment.id, target.token, dead=False)
+                log.info("push_token_alive_again", enrollment=enrollment.id)
         return outcome
 
     async def _bury(
@@ -99,7 +101,8 @@ class Attempts:
         if verdict.since is not None and updated is not None and updated >= verdict.since:
             # APNs speaks of the time before the device registered anew.
             return verdict
-        if await self._enrollments.token_is_dead(enrollment.id, target.token):
-            log.info("push_token_dead", enrollment=enrollment.id, reason=verdict.reason)
+        if await self._enrollments.mark_token(enrollment.id, target.token, dead=True):
+            if not target.dead:
+                log.info("push_token_dead", enrollment=enrollment.id, reason=verdict.reason)
             return verdict
         return Retry("the push token was replaced meanwhile")

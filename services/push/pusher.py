@@ -1,8 +1,9 @@
 """Wishes for pushes: collapsed per enrollment, bounded, each to an end that is known and stored.
 
 Promises: a wish returns once a push that began after it was taken by APNs or is recorded for the
-sweep, or once another wish, not yet returned, carries that promise for it; one enrollment is pushed at
-most once a second, however many wishes come; a failed push of one never holds up another.
+sweep, or once another wish, not yet returned, carries that promise for it; nobody is woken for a wish
+who has no open command; one enrollment is pushed at most once a second, however many wishes come; a
+failed push of one never holds up another.
 """
 
 import asyncio
@@ -17,9 +18,9 @@ from services.push.attempt import Attempts
 from services.push.schedule import record_of
 from services.push.topics import NoCertificate
 from shared.batching import Cohorts
-from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import MdmError
-from shared.ports import Clock, Enrollments, Pushes, PushRecord
+from shared.ports import Clock, CommandQueue, Enrollments, Pushes, PushRecord
 from shared.telemetry.metrics import Metrics, PushOutcome
 
 log = structlog.get_logger()
@@ -42,6 +43,23 @@ OVER = frozenset({EnrollmentStatus.CHECKED_OUT, EnrollmentStatus.REMOVED})
 KEPT_LINES = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the pusher reads and writes."""
+
+    enrollments: Enrollments
+    queue: CommandQueue
+    pushes: Pushes
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """An enrollment, None if nobody knows it, and whether a command waits for it."""
+
+    enrollment: Enrollment | None
+    is_waited_for: bool
+
+
 @dataclass(slots=True)
 class _Line:
     """The pushes of one enrollment, one after the other."""
@@ -60,17 +78,17 @@ class Pusher:
     def __init__(
         self,
         attempts: Attempts,
-        enrollments: Enrollments,
-        pushes: Pushes,
+        stores: Stores,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._attempts = attempts
-        self._enrollments = enrollments
-        self._pushes = pushes
+        self._enrollments = stores.enrollments
+        self._queue = stores.queue
+        self._pushes = stores.pushes
         self._clock = clock
         self._metrics = metrics
-        self._loads: Cohorts[str, Enrollment | None] = Cohorts(self._load, BATCH, in_flight=1)
+        self._loads: Cohorts[str, _Target] = Cohorts(self._load, BATCH, in_flight=1)
         self._records: Cohorts[PushRecord, None] = Cohorts(self._store, BATCH, in_flight=1)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._lines: dict[str, _Line] = {}
@@ -151,7 +169,10 @@ class Pusher:
 
     async def _push(self, enrollment: str, earlier: PushRecord | None) -> None:
         tried_at = self._clock.now()
-        found = await self._loads.submit(enrollment)
+        target = await self._loads.submit(enrollment)
+        found = target.enrollment
+        if not target.is_waited_for and earlier is None:
+            return
         if found is not None and found.status in OVER:
             if earlier is not None:
                 await self._pushes.forget([earlier])
@@ -186,9 +207,10 @@ class Pusher:
             self._prune_at = max(KEPT_LINES, 2 * len(self._lines))
         return self._lines.setdefault(enrollment, _Line())
 
-    async def _load(self, ids: list[str]) -> Sequence[Enrollment | None]:
+    async def _load(self, ids: list[str]) -> Sequence[_Target]:
         found = await self._enrollments.load(ids)
-        return [found.get(enrollment) for enrollment in ids]
+        is_open = await self._queue.has_open([key_of(name) for name in ids])
+        return [_Target(found.get(name), name in is_open) for name in ids]
 
     async def _store(self, records: list[PushRecord]) -> Sequence[None]:
         await self._pushes.record(list({r.enrollment: r for r in records}.values()))
@@ -196,6 +218,12 @@ class Pusher:
 
     def _count(self, outcome: Outcome) -> None:
         self._metrics.pushes.labels(_metric(outcome)).inc()
+
+
+def key_of(enrollment: str) -> EnrollmentKey:
+    """The key as far as the id tells it: `DEVICE`, or `DEVICE:USER`."""
+    device, colon, user = enrollment.partition(":")
+    return EnrollmentKey(enrollment, device, user=user if colon else None)
 
 
 def _metric(outcome: Outcome) -> PushOutcome:

@@ -76,7 +76,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     404: _example(404, "Not Found", "no device 9F0C1D6E is known"),
     409: _example(409, "Conflict", "the device is not enrolled"),
     502: _example(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
-    503: _example(503, "Service Unavailable", "no push certificate for this topic"),
+    503: _example(
+        503, "Service Unavailable", "no push certificate for topic com.apple.mgmt.External.a1b2c3"
+    ),
 }
 
 

@@ -15,9 +15,9 @@ from typing import Protocol
 
 import structlog
 
-from services.push.pusher import Pusher
+from services.push.pusher import Pusher, key_of
 from shared.domain.command import Place
-from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
+from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import Unavailable
 from shared.ports import Clock, CommandQueue, Pushes, PushRecord
 
@@ -26,15 +26,16 @@ log = structlog.get_logger()
 INTERVAL = timedelta(seconds=5)
 HEARTBEAT = timedelta(seconds=1)
 
-LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1))
-"""How long after its acceptance a place is looked at: once soon, and once when even the slowest
-insert has ended and clocks that differ a little do not matter."""
+LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1), timedelta(minutes=5))
+"""How long after its acceptance a place is looked at: once soon, once when even the slowest insert has
+ended, and once for a commands process whose clock is some minutes behind ours."""
 
 FIRST_LOOK_BACK = timedelta(days=1)
 """Where the first process ever begins: its commands may have been accepted before it started."""
 
 WINDOW = timedelta(hours=1)
-"""The longest stretch of time that one look covers, when there is much to catch up."""
+"""The longest stretch of time that one look covers, when there is much to catch up. After a look that
+the store could not answer the next one covers half as much."""
 
 WINDOWS_UNDER_WAY = 8
 DUE_AT_ONCE = 5000
@@ -57,12 +58,6 @@ class _Window:
     since: datetime
 
 
-def key_of(enrollment: str) -> EnrollmentKey:
-    """The key as far as the id tells it: `DEVICE`, or `DEVICE:USER`."""
-    device, colon, user = enrollment.partition(":")
-    return EnrollmentKey(enrollment, device, user=user if colon else None)
-
-
 class Sweep:
     """Runs in every replica of push; `run` never ends by itself."""
 
@@ -80,6 +75,7 @@ class Sweep:
         self._share = share
         self._clock = clock
         self._position: datetime | None = None
+        self._window = WINDOW
         self._partitions: frozenset[int] = frozenset()
         self._under_way: list[_Window] = []
         self._is_leaving = False
@@ -130,10 +126,12 @@ class Sweep:
             self._partitions = partitions
         while len(self._under_way) < WINDOWS_UNDER_WAY:
             since, now = self._position, self._clock.now()
-            if since >= now:
+            if since > now:
+                since = await self._set_back(partitions, now)
+            if since == now:
                 return
-            until = min(now, since + WINDOW)
-            wanted = await self._never_pushed(partitions, since, until)
+            until = min(now, since + self._window)
+            wanted = await self._look(partitions, since, until)
             window = _Window(since)
             self._under_way.append(window)
             self._position = until
@@ -146,6 +144,24 @@ class Sweep:
         await self._pushes.advance(missing, start)
         return min([stored[p] for p in partitions if p in stored] + [start] * bool(missing))
 
+    async def _set_back(self, partitions: frozenset[int], now: datetime) -> datetime:
+        """A clock was ahead, and what was accepted meanwhile was not looked at."""
+        log.warning("sweep_position_in_the_future", position=str(self._position))
+        self._position = now - FIRST_LOOK_BACK
+        await self._pushes.reset(partitions, self._position)
+        return self._position
+
+    async def _look(
+        self, partitions: Collection[int], since: datetime, until: datetime
+    ) -> set[str]:
+        try:
+            wanted = await self._never_pushed(partitions, since, until)
+        except Unavailable:
+            self._window = max(self._window / 2, INTERVAL)
+            raise
+        self._window = min(self._window * 2, WINDOW)
+        return wanted
+
     async def _never_pushed(
         self, partitions: Collection[int], since: datetime, until: datetime
     ) -> set[str]:
@@ -154,15 +170,16 @@ class Sweep:
             for place in await self._queue.accepted_between(since - look, until - look):
                 _note(latest, place, partitions)
         tried = await self._pushes.load(latest)
+        now = self._clock.now()
         missed = {
             enrollment
             for enrollment, accepted_at in latest.items()
-            if enrollment not in tried or tried[enrollment].tried_at <= accepted_at
+            if enrollment not in tried
+            # One in the future was tried by a clock that was ahead: nobody knows when.
+            or not accepted_at < tried[enrollment].tried_at <= now
         }
         oldest = min((latest[enrollment] for enrollment in missed), default=None)
-        self.oldest_unpushed = (
-            0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
-        )
+        self.oldest_unpushed = 0.0 if oldest is None else (now - oldest).total_seconds()
         if missed:
             log.info("unpushed_places_found", enrollments=len(missed))
         return missed

@@ -61,7 +61,7 @@ class Topics:
             if topic not in self._logged and len(self._logged) < MOST_LOGGED:
                 self._logged.add(topic)
                 log.warning("push_certificate_missing", topic=topic)
-            return NoCertificate("no push certificate for this topic")
+            return NoCertificate(f"no push certificate for topic {topic[:100]}")
         stop = self._stops.get(topic)
         if stop is None or urgent:
             return None

@@ -222,9 +222,9 @@ class MongoEnrollments:
             page |= {"skip": query.page * query.per_page, "limit": query.per_page}
         return [from_document(d) for d in await self._documents.find(condition, None, **page)]
 
-    async def token_is_dead(self, enrollment: str, token: bytes) -> bool:
+    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
         return 1 == await self._documents.update_one(
-            {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": True}}
+            {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
         )
 
 

@@ -109,12 +109,18 @@ class MongoPushes:
         }
 
     async def advance(self, partitions: Some[int], to: datetime) -> None:
+        await self._move("$max", partitions, to)
+
+    async def reset(self, partitions: Some[int], to: datetime) -> None:
+        await self._move("$set", partitions, to)
+
+    async def _move(self, operator: str, partitions: Some[int], to: datetime) -> None:
         if not partitions:
             return
         # An upsert that races with another one may meet its document: then it is there to update.
         update = UpdateOne(
             {"_id": _POSITIONS},
-            {"$max": {f"p{partition}": to for partition in partitions}},
+            {operator: {f"p{partition}": to for partition in partitions}},
             upsert=True,
         )
         _, raced = await self._sweeps.bulk_write([update])

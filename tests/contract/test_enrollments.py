@@ -258,7 +258,7 @@ async def test_token_update_enrolls_and_keeps_the_generation(enrollments: Enroll
 
 async def test_a_new_token_revives_a_dead_one(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
-    await enrollments.token_is_dead("MAC", PUSH.token)
+    await enrollments.mark_token("MAC", PUSH.token, dead=True)
     fresh = PushTarget(PUSH.topic, b"token-2", "magic-2")
 
     await apply(enrollments, change(MAC, Topic.TOKEN_UPDATE, "tok-2", "gen-1", push=fresh))
@@ -837,9 +837,23 @@ async def test_devices_come_in_pages(enrollments: Enrollments) -> None:
 async def test_a_token_that_we_still_hold_can_be_marked_dead(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
 
-    assert await enrollments.token_is_dead("MAC", PUSH.token) is True
+    assert await enrollments.mark_token("MAC", PUSH.token, dead=True) is True
 
     assert (await load(enrollments, MAC)).push == replace(PUSH, dead=True)
+
+
+async def test_a_dead_token_that_we_still_hold_can_be_marked_alive(
+    enrollments: Enrollments,
+) -> None:
+    before = await enrolled(enrollments, MAC)
+    await enrollments.mark_token("MAC", PUSH.token, dead=True)
+
+    assert await enrollments.mark_token("MAC", b"earlier", dead=False) is False
+    still_dead = (await load(enrollments, MAC)).push
+    assert await enrollments.mark_token("MAC", PUSH.token, dead=False) is True
+
+    assert still_dead == replace(PUSH, dead=True)
+    assert await load(enrollments, MAC) == before
 
 
 async def test_rule_12_what_apns_says_of_an_earlier_token_does_not_count(
@@ -847,7 +861,7 @@ async def test_rule_12_what_apns_says_of_an_earlier_token_does_not_count(
 ) -> None:
     before = await enrolled(enrollments, MAC)
 
-    assert await enrollments.token_is_dead("MAC", b"earlier") is False
-    assert await enrollments.token_is_dead("PAD", PUSH.token) is False
+    assert await enrollments.mark_token("MAC", b"earlier", dead=True) is False
+    assert await enrollments.mark_token("PAD", PUSH.token, dead=True) is False
 
     assert await load(enrollments, MAC) == before

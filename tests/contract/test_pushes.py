@@ -140,7 +140,15 @@ async def test_positions_are_kept_per_partition(pushes: Pushes) -> None:
     assert await pushes.positions() == {0: NOW, 31: NOW + MINUTE}
 
 
-async def test_a_position_never_goes_back(pushes: Pushes) -> None:
+async def test_positions_can_be_set_back_after_a_clock_went_wrong(pushes: Pushes) -> None:
+    await pushes.advance([7, 8], NOW)
+
+    await pushes.reset([7], NOW - MINUTE)
+
+    assert await pushes.positions() == {7: NOW - MINUTE, 8: NOW}
+
+
+async def test_advancing_never_moves_a_position_back(pushes: Pushes) -> None:
     await pushes.advance([7], NOW)
 
     await pushes.advance([7], NOW - MINUTE)

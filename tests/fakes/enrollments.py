@@ -239,12 +239,12 @@ class FakeEnrollments:
             return found
         return found[query.page * query.per_page :][: query.per_page]
 
-    async def token_is_dead(self, enrollment: str, token: bytes) -> bool:
-        await self.before("token_is_dead")
+    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
+        await self.before("mark_token")
         record = self.records.get(enrollment)
         if record is None or record.push is None or record.push.token != token:
             return False
-        self.records[enrollment] = replace(record, push=replace(record.push, dead=True))
+        self.records[enrollment] = replace(record, push=replace(record.push, dead=dead))
         return True
 
 

@@ -69,3 +69,7 @@ class FakePushes:
         for partition in partitions:
             there = self.stored_positions.get(partition, to)
             self.stored_positions[partition] = max(there, to_millisecond(to))
+
+    async def reset(self, partitions: Collection[int], to: datetime) -> None:
+        await self.before("reset")
+        self.stored_positions.update(dict.fromkeys(partitions, to_millisecond(to)))

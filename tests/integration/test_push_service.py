@@ -138,6 +138,7 @@ async def test_a_wish_reaches_the_device_and_is_recorded(
 ) -> None:
     await enroll(mongo)
     async with process(settings(apns, mongodb_url), mongo) as running_push:
+        await queue_command(mongo)
         running_push.broker.wishes.wish(["MAC"])
 
         async def recorded() -> bool:

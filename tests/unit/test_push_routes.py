@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from services.push.answers import Outcome, Rejected, TokenDead, TopicRefused
 from services.push.attempt import EXPIRES_AFTER, Attempts
-from services.push.pusher import Pusher
+from services.push.pusher import Pusher, Stores
 from services.push.routes import TAG, PushRoutes
 from services.push.topics import Topics
 from shared.domain.enrollment import (
@@ -29,6 +29,7 @@ from tests.fakes.apns import FakeApnsSender
 from tests.fakes.clock import FakeClock
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.pushes import FakePushes
+from tests.fakes.queue import FakeCommandQueue
 
 TOPIC = "com.apple.mgmt.External.test"
 TARGET = PushTarget(TOPIC, b"token", "magic")
@@ -46,7 +47,8 @@ class Served:
         self.pushes = FakePushes()
         topics = Topics([TOPIC], self.clock, lambda _: None)
         attempts = Attempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
-        pusher = Pusher(attempts, self.enrollments, self.pushes, self.clock, Metrics())
+        stores = Stores(self.enrollments, FakeCommandQueue(), self.pushes)
+        pusher = Pusher(attempts, stores, self.clock, Metrics())
         routes = PushRoutes(self.enrollments, pusher, BasicAuth([SecretStr("secret")]))
 
         async def run() -> None:
@@ -174,10 +176,10 @@ async def test_an_id_of_several_enrollments_is_409_and_names_them(served: Served
     assert "MAC:anna, PAD:anna" in error
 
 
-async def test_a_topic_without_a_certificate_is_503(served: Served) -> None:
+async def test_a_topic_without_a_certificate_is_503_and_named(served: Served) -> None:
     served.enroll(target=PushTarget("com.apple.mgmt.other", b"token", "magic"))
 
-    assert await error_of(served) == (503, "no push certificate for this topic")
+    assert await error_of(served) == (503, "no push certificate for topic com.apple.mgmt.other")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from services.push.answers import (
 )
 from services.push.attempt import EXPIRES_AFTER, Attempts
 from services.push.intake import Intake
-from services.push.pusher import Pusher
+from services.push.pusher import Pusher, Stores
 from services.push.topics import Topics
+from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import StoreUnavailable
 from shared.ports import PushRecord
@@ -31,6 +32,7 @@ from tests.fakes.apns import FakeApnsSender
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.pushes import FakePushes
+from tests.fakes.queue import FakeCommandQueue
 
 TOPIC = "com.apple.mgmt.External.test"
 SECOND = timedelta(seconds=1)
@@ -49,7 +51,9 @@ class Bench:
         self.stopped: list[float] = []
         self.topics = Topics([TOPIC], self.clock, self.stopped.append)
         attempts = Attempts(self.apns, self.enrollments, self.topics, self.clock, lambda: 0.0)
-        self.pusher = Pusher(attempts, self.enrollments, self.pushes, self.clock, self.metrics)
+        self.queue = FakeCommandQueue()
+        stores = Stores(self.enrollments, self.queue, self.pushes)
+        self.pusher = Pusher(attempts, stores, self.clock, self.metrics)
 
     def enroll(self, device: str, **changes: object) -> Enrollment:
         made = Enrollment(
@@ -60,7 +64,22 @@ class Bench:
         )
         enrollment = replace(made, **changes)  # type: ignore[arg-type]  # any field
         self.enrollments.add(enrollment)
+        self.queue_command(device)
         return enrollment
+
+    def queue_command(self, device: str) -> Place:
+        place = Place(
+            enrollment=device,
+            device=device,
+            command_uuid="c1",
+            command_hash="a" * 64,
+            request_type="DeviceInformation",
+            generation=None,
+            order="1",
+            accepted_at=self.clock.now(),
+        )
+        self.queue.places[place.id] = place
+        return place
 
     def waits(self, device: str) -> timedelta:
         """How long until the sweep looks at it again."""
@@ -205,6 +224,8 @@ async def test_a_device_without_a_token_is_left_to_the_sweep_for_some_seconds(
 
 
 async def test_a_device_that_nobody_knows_yet_is_left_to_the_sweep(bench: Bench) -> None:
+    bench.queue_command("GHOST")
+
     await bench.pusher.wishes(["GHOST"])
 
     assert bench.waits("GHOST") == 10 * SECOND
@@ -222,13 +243,67 @@ async def test_a_device_that_left_is_not_pushed_and_not_remembered(
     assert bench.pushes.rows == {}
 
 
-async def test_a_dead_token_is_not_pushed(bench: Bench) -> None:
-    bench.enroll("MAC", push=PushTarget(TOPIC, b"MAC", "magic", dead=True))
+async def test_a_wish_of_an_enrollment_without_an_open_command_wakes_nobody(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.queue.places.clear()
 
     await bench.pusher.wishes(["MAC"])
 
     assert bench.apns.pushes == []
-    assert bench.waits("MAC") == 5 * MINUTE
+    assert bench.pushes.batches == []
+
+
+async def test_a_command_that_waited_for_its_token_is_pushed_when_the_token_is_wished_for(
+    bench: Bench,
+) -> None:
+    bench.queue_command("MAC")
+    await bench.pusher.wishes(["MAC"])
+    bench.enroll("MAC")
+    async with running(bench.pusher.wishes(["MAC"])):
+        await bench.clock.run(SECOND)
+
+    assert bench.apns.tokens() == [b"MAC"]
+
+
+async def test_a_dead_token_that_apns_takes_is_alive_again(bench: Bench) -> None:
+    bench.enroll("MAC", push=PushTarget(TOPIC, b"MAC", "magic", dead=True))
+
+    await bench.pusher.wishes(["MAC"])
+
+    target = bench.enrollments.records["MAC"].push
+    assert target is not None
+    assert not target.dead
+    assert bench.pushes.rows["MAC"].error is None
+
+
+async def test_a_dead_token_that_an_api_client_pushes_is_alive_again(bench: Bench) -> None:
+    device = bench.enroll("MAC", push=PushTarget(TOPIC, b"MAC", "magic", dead=True))
+    assert device.push is not None
+
+    await bench.pusher.push_now(device, device.push, None)
+
+    target = bench.enrollments.records["MAC"].push
+    assert target is not None
+    assert not target.dead
+
+
+async def test_a_token_that_stays_dead_is_pushed_less_and_less_often_but_every_day(
+    bench: Bench,
+) -> None:
+    bench.enroll("MAC")
+    bench.apns.by_token[b"MAC"] = TokenDead("410 Unregistered", None)
+    waits = []
+    with structlog.testing.capture_logs() as logged:
+        await bench.pusher.wishes(["MAC"])
+        for _ in range(6):
+            waits.append(bench.waits("MAC"))
+            await bench.clock.run(bench.waits("MAC"))
+            await bench.pusher.again([bench.pushes.rows["MAC"]])
+
+    hour = timedelta(hours=1)
+    assert waits == [5 * MINUTE, 30 * MINUTE, 2 * hour, 6 * hour, 24 * hour, 24 * hour]
+    assert len(bench.apns.pushes) == 7
+    assert [line["event"] for line in logged] == ["push_token_dead"]
 
 
 async def test_a_blocked_device_is_pushed_so_that_it_comes_and_unenrolls(bench: Bench) -> None:
@@ -538,6 +613,8 @@ async def test_a_slow_push_that_the_sweep_cannot_be_told_of_is_not_acked(bench: 
 
 
 async def test_a_wish_that_could_not_be_recorded_is_given_back(bench: Bench) -> None:
+    bench.enroll("MAC")
+
     async def away(operation: str) -> None:
         raise StoreUnavailable("away")
 

@@ -10,8 +10,8 @@ import pytest
 
 from services.push.answers import TopicRefused
 from services.push.attempt import Attempts
-from services.push.pusher import Pusher
-from services.push.sweep import Sweep, key_of
+from services.push.pusher import Pusher, Stores, key_of
+from services.push.sweep import INTERVAL, Sweep
 from services.push.topics import Topics
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import (
@@ -70,7 +70,8 @@ class World:
         """A process of push, just started."""
         topics = Topics([TOPIC], self.clock, lambda _: None)
         attempts = Attempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
-        pusher = Pusher(attempts, self.enrollments, self.pushes, self.clock, Metrics())
+        stores = Stores(self.enrollments, self.queue, self.pushes)
+        pusher = Pusher(attempts, stores, self.clock, Metrics())
         return Sweep(self.queue, self.pushes, pusher, share or FixedShare(), self.clock)
 
     def enroll(self, device: str) -> None:
@@ -194,6 +195,71 @@ async def test_a_place_that_became_visible_late_is_found_by_the_second_look(worl
         await world.clock.run(MINUTE)
 
     assert world.pushed() == ["MAC"]
+
+
+async def test_a_place_of_a_commands_process_whose_clock_is_behind_ours_is_found(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+    async with running(world.process()):
+        await world.clock.run(MINUTE)
+        world.accept("MAC", at=world.clock.now() - 4 * MINUTE)
+        await world.clock.run(2 * MINUTE)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_what_was_accepted_while_our_clock_was_ahead_is_found_after_its_correction(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+    async with running(world.process()):
+        await world.clock.run(MINUTE)
+        world.clock.set_back(-HOUR)
+        await world.clock.run(10 * SECOND)
+        world.clock.set_back(HOUR)
+        world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+    assert max(world.pushes.stored_positions.values()) <= world.clock.now()
+
+
+async def test_a_push_of_a_clock_that_was_ahead_does_not_count_for_later_places(
+    world: World,
+) -> None:
+    world.enroll("MAC")
+    now = world.clock.now()
+    await world.pushes.record([PushRecord("MAC", now + HOUR, now + 2 * HOUR, pushed_at=now)])
+    async with running(world.process()):
+        world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+
+
+async def test_a_stretch_that_is_too_much_for_the_store_is_looked_at_in_smaller_ones(
+    world: World,
+) -> None:
+    class SmallQueue(FakeCommandQueue):
+        widest = timedelta()
+
+        async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+            if until - since > 10 * MINUTE:
+                raise StoreUnavailable("took too long")
+            self.widest = max(self.widest, until - since)
+            return await super().accepted_between(since, until)
+
+    world.queue = queue = SmallQueue()
+    world.enroll("MAC")
+    await world.process().remember_start()
+    await world.clock.run(2 * HOUR)
+    world.accept("MAC")
+    async with running(world.process()):
+        await world.clock.run(40 * MINUTE)
+
+    assert world.pushed() != []
+    assert INTERVAL < queue.widest <= 10 * MINUTE
 
 
 async def test_a_finished_place_is_not_pushed(world: World) -> None:
