@@ -1,7 +1,8 @@
 """HTTP/1.1 connections with bounds that uvicorn's own protocol does not set.
 
 Promises: the headers of a request are whole within 30 s and 128 KiB (408, 431), its body within a
-minute (408); a connection on which nothing happens ends; what is no clean HTTP hears 400 and nothing
+minute (408); a client that takes nothing of its answer for a minute is cut off; a connection on
+which nothing happens ends; what is no clean HTTP hears 400 and nothing
 behind it on that connection is read, so that a proxy and we never disagree about where a request
 begins.
 """
@@ -15,6 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_LIMIT = 128 * 1024
 HEADER_DEADLINE = timedelta(seconds=30)
 BODY_DEADLINE = timedelta(seconds=60)
+ANSWER_DEADLINE = timedelta(seconds=60)
+"""Within it a client must take some of what waits for it; a slow one may go on for long."""
+
 LINGER = timedelta(seconds=1)
 
 
@@ -25,8 +29,10 @@ class HeadersTooLarge(Exception):
 class BoundedHttpProtocol(HttpToolsProtocol):
     header_deadline = HEADER_DEADLINE
     body_deadline = BODY_DEADLINE
+    answer_deadline = ANSWER_DEADLINE
 
     _deadline: asyncio.TimerHandle | None = None
+    _answer_watch: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _unfinished_bytes = 0
     _in_headers = True
@@ -40,6 +46,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
+        self._forget_answer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,6 +106,48 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._expect(None)
         super().on_headers_complete()
+
+    # --- what the client does not read
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_answer()
+
+    def resume_writing(self) -> None:
+        self._forget_answer()  # it was read: what is written behind it has a time of its own
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_answer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_answer()
+
+    def _watch_answer(self) -> None:
+        """Look now and then whether what waits in our buffer gets less. Only while nothing is added
+        to it: writing is paused, or the transport is closed, which waits for ever until it is read."""
+        waits = self.transport.get_write_buffer_size()
+        if waits and self._answer_watch is None:
+            self._answer_watch = self.loop.call_later(
+                self.answer_deadline.total_seconds(), self._look_at_answer, waits
+            )
+
+    def _forget_answer(self) -> None:
+        if self._answer_watch is not None:
+            self._answer_watch.cancel()
+            self._answer_watch = None
+
+    def _look_at_answer(self, waited: int) -> None:
+        self._answer_watch = None
+        if self.transport.get_write_buffer_size() >= waited:
+            self.transport.abort()
+        else:
+            self._watch_answer()
+
+    # --- what we refuse
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's name for: this cannot be parsed."""

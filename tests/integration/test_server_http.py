@@ -2,12 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from tests.integration.server_process import (
     AUTH,
+    PATIENCE,
     Running,
     answer,
     connected,
@@ -16,6 +19,7 @@ from tests.integration.server_process import (
     said,
     status,
 )
+from tests.integration.tiny_program import LARGE
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,55 @@ async def test_idle_connections_do_not_keep_others_from_being_served(server: Run
     finally:
         for _, writer in idle:
             writer.close()
+
+
+# --- answers that are not read ----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def asking(port: int, request: bytes) -> AsyncIterator[socket.socket]:
+    """A connection on which nothing is read but by the test, with a small buffer in the kernel."""
+    with socket.socket() as client:
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE):
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, request)
+            yield client
+
+
+async def everything(client: socket.socket, pause: float = 0.0) -> int:
+    """How many bytes come until the connection ends, with a pause after every two millions."""
+    loop = asyncio.get_running_loop()
+    count, until_pause = 0, 2_000_000
+    with suppress(ConnectionResetError):
+        while piece := await loop.sock_recv(client, 1_000_000):
+            count += len(piece)
+            if count >= until_pause:
+                until_pause += 2_000_000
+                await asyncio.sleep(pause)
+    return count
+
+
+@pytest.mark.parametrize("pieces", [1, 1000])
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"], ids=["keep-alive", "close"])
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(
+    hasty_server: Running, pieces: int, more: bytes
+):
+    request = b"GET /v1/large?pieces=%d HTTP/1.1\r\nhost: x\r\n" % pieces + AUTH + more + b"\r\n"
+    async with asking(hasty_server.http, request) as client:
+        await asyncio.sleep(2.5)
+
+        assert await everything(client) < LARGE
+
+
+@pytest.mark.parametrize("pieces", [1, 1000])
+async def test_a_client_that_reads_slowly_gets_its_whole_answer(hasty_server: Running, pieces: int):
+    close = b"connection: close\r\n\r\n"
+    request = b"GET /v1/large?pieces=%d HTTP/1.1\r\nhost: x\r\n" % pieces + AUTH + close
+    async with asking(hasty_server.http, request) as client:
+        assert await everything(client, pause=0.2) > LARGE
 
 
 # --- smuggling ------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ Arguments: when the port opens (`at_once` or `when_ready`), and faults to play, 
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
 from shared.domain.errors import Blocked, Conflict, StoreUnavailable
@@ -26,6 +27,7 @@ from shared.web.service import Service
 
 KEY = "a-key-that-is-long-enough"
 LIMIT = 100_000
+LARGE = 20_000_000
 
 
 def routes() -> APIRouter:
@@ -45,6 +47,15 @@ def routes() -> APIRouter:
     async def slow(seconds: float) -> dict[str, bool]:
         await asyncio.sleep(seconds)
         return {"slow": True}
+
+    @clients.get("/v1/large")
+    async def large(pieces: int) -> Response:
+        async def content() -> AsyncIterator[bytes]:
+            for _ in range(pieces):
+                yield bytes(LARGE // pieces)
+
+        length = {"content-length": str(LARGE)}
+        return StreamingResponse(content(), headers=length)
 
     @clients.post("/v1/parsed")
     async def parsed(body: Annotated[dict[str, str], Body()]) -> dict[str, int]:
@@ -92,6 +103,7 @@ async def main(when: str, *faults: str) -> None:
     if "short_deadlines" in faults:
         BoundedHttpProtocol.header_deadline /= 50
         BoundedHttpProtocol.body_deadline /= 100
+        BoundedHttpProtocol.answer_deadline /= 100
     if "short_grace" in faults:
         Server.grace /= 5
     settings = AllSettings(http="127.0.0.1:0", ops_http="127.0.0.1:0", max_body=LIMIT)
