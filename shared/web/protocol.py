@@ -170,6 +170,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.close()
         if self.transport.is_closing():
+            self._watch_answer()
             return
         line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
         self.transport.write(
@@ -177,5 +178,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        self._watch_answer()
         self.flow.resume_reading()
         self.loop.call_later(LINGER.total_seconds(), self.transport.close)
