@@ -8,7 +8,6 @@ Formats: RFC 9440 (`:base64 of DER:`), or URL-escaped PEM (nginx: $ssl_client_es
 """
 
 import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.domain.errors import BadRequest, Misconfigured
+from shared.security.identity import UNREADABLE
 
 MAX_HEADER = 64 * 1024
 _RFC9440 = re.compile(r":[A-Za-z0-9+/]*={0,2}:")
@@ -74,7 +74,7 @@ def _certificate(value: str) -> bytes:
     try:
         der = _rfc9440(value) if value.startswith(":") else _escaped_pem(value)
         x509.load_der_x509_certificate(der)
-    except (binascii.Error, ValueError):
+    except UNREADABLE:
         raise BadRequest("client certificate header: cannot be read") from None
     return der
 

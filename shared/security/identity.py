@@ -22,6 +22,16 @@ from shared.domain.errors import BadRequest, Misconfigured
 from shared.ports import Clock
 from shared.security.bounded_cache import BoundedCache
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library may raise for a certificate of a stranger, while reading it or later."""
+
 REMEMBERED = 16_384
 """Certificates whose chain was found good; each costs about 300 bytes."""
 
@@ -67,15 +77,13 @@ class DeviceIdentities:
             leaf = x509.load_der_x509_certificate(der)
             _refuse_other_purposes(leaf)
             chain = self._chain(leaf, _certificates(intermediates), self._store, now)
-        except verification.VerificationError:
-            raise BadRequest(f"device certificate: {_why_not(leaf, now)}") from None
-        except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+            return _Judged(
+                fingerprint=fingerprint,
+                not_before=max(c.not_valid_before_utc for c in chain),
+                not_after=min(c.not_valid_after_utc for c in chain),
+            )
+        except UNREADABLE:
             raise BadRequest("device certificate: cannot be read") from None
-        return _Judged(
-            fingerprint=fingerprint,
-            not_before=max(c.not_valid_before_utc for c in chain),
-            not_after=min(c.not_valid_after_utc for c in chain),
-        )
 
     @staticmethod
     def _chain(
@@ -88,7 +96,10 @@ class DeviceIdentities:
         policy = policy.extension_policies(
             ca_policy=_authority_policy(), ee_policy=verification.ExtensionPolicy.permit_all()
         )
-        return policy.build_client_verifier().verify(leaf, intermediates).chain
+        try:
+            return policy.build_client_verifier().verify(leaf, intermediates).chain
+        except verification.VerificationError:
+            raise BadRequest(f"device certificate: {_why_not(leaf, now)}") from None
 
 
 def _authority_policy() -> verification.ExtensionPolicy:

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from asn1crypto import cms, core
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from shared.domain.errors import BadRequest
+from shared.security.bounded_cache import BoundedCache
 
 MAX_HEADER = 64 * 1024
 MAX_CERTIFICATES = 10
@@ -57,6 +58,7 @@ Verify = Callable[[bytes, bytes], object]
 _SIGNATURE_HEADERS = {b"\x04\x82" + n.to_bytes(2, "big"): n for n in (256, 384, 512)}
 _MESSAGE_DIGEST = bytes.fromhex("06092a864886f70d010904")
 _MAX_REMEMBERED = 4 * 1024
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,20 @@ class _Candidate:
 class _Envelope:
     """A CMS that was read: all that is left to do is to compare and to verify."""
 
-    signer: Signer
+    signer: _Candidate
+    others: tuple[bytes, ...]
     digest: str
     verify: Verify
     signature: bytes
     content: bytes | None
     content_type: str
     attributes: Any
+
+
+# What was read is remembered once a signature was found good, so that a device costs little for years
+# and what strangers send costs no memory. Nothing large is remembered.
+_envelopes: BoundedCache[bytes, _Envelope] = BoundedCache(_REMEMBERED)
+_signers: BoundedCache[bytes, _Candidate] = BoundedCache(_REMEMBERED)
 
 
 def verify(header: str | bytes | None, body: bytes) -> bytes:
@@ -101,13 +110,13 @@ def signer_of(header: str | bytes | None, body: bytes) -> Signer:
     encoded = _decode(header)
     try:
         rest, signature = _split(encoded)
+        envelope = (_envelopes.get(rest) if signature else None) or _read(rest)
+        _check(envelope, signature or envelope.signature, body)
         if signature:
-            envelope = _read_again(rest)
-        else:
-            envelope = _read(encoded)
-            signature = envelope.signature
-        _check(envelope, signature, body)
-        return envelope.signer
+            _envelopes.put(rest, envelope)
+        elif len(envelope.signer.certificate) <= _MAX_REMEMBERED:
+            _signers.put(envelope.signer.certificate, envelope.signer)
+        return Signer(envelope.signer.certificate, envelope.others)
     except BadRequest:
         raise
     except InvalidSignature:
@@ -182,9 +191,8 @@ def _read(encoded: bytes) -> _Envelope:
     encapsulated = signed_data["encap_content_info"]
     attributes = signer_info["signed_attrs"]
     return _Envelope(
-        signer=Signer(
-            signer.certificate, tuple(c.certificate for c in certificates if c is not signer)
-        ),
+        signer=signer,
+        others=tuple(c.certificate for c in certificates if c is not signer),
         digest=digest,
         verify=_scheme(signer.public_key, signer_info["signature_algorithm"], digest),
         signature=signer_info["signature"].native,
@@ -192,9 +200,6 @@ def _read(encoded: bytes) -> _Envelope:
         content_type=encapsulated["content_type"].native,
         attributes=None if isinstance(attributes, core.Void) else attributes,
     )
-
-
-_read_again = lru_cache(maxsize=4096)(_read)
 
 
 def _embedded(signed_data: Any) -> list[_Candidate]:
@@ -206,8 +211,10 @@ def _embedded(signed_data: Any) -> list[_Candidate]:
     return [_candidate(c.chosen.dump()) for c in choices if c.name == "certificate"]
 
 
-@lru_cache(maxsize=4096)  # devices sign with the same certificate for years
 def _candidate(der: bytes) -> _Candidate:
+    known = _signers.get(der)
+    if known is not None:
+        return known
     certificate = x509.load_der_x509_certificate(der)
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)

@@ -12,6 +12,13 @@ from tests.harness.identities import FleetAuthority
 PROXY = "10.1.2.3"
 DEVICE = FleetAuthority().issue("device", kind="ec")
 RFC9440 = ":" + base64.b64encode(DEVICE.der).decode() + ":"
+ODD_VERSION = (
+    ":"
+    + base64.b64encode(
+        DEVICE.der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020105"), 1)
+    ).decode()
+    + ":"
+)
 ESCAPED = quote(DEVICE.pem.decode())
 READER = ClientCertificateHeader(parse_networks("10.1.0.0/16, 2001:db8::1, 192.0.2.7"))
 
@@ -57,6 +64,7 @@ def test_a_connection_without_a_certificate_names_nobody(values: list[str]) -> N
         [ESCAPED[:-40]],
         ["%ff" + ESCAPED],
         [quote(DEVICE.key_pem.decode())],
+        [ODD_VERSION],
         ["garbage"],
         ["é" + ESCAPED],
         [":" + "A" * 100_000 + ":"],

@@ -6,14 +6,23 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.authority import Authority
 from shared.security.identity import DeviceIdentities, load_trust
 from tests.fakes.clock import START, FakeClock
-from tests.harness.identities import AUTHORITY, FleetAuthority, Profile, valid_for
+from tests.harness.identities import (
+    AUTHORITY,
+    EPOCH,
+    FOR_EVER,
+    FleetAuthority,
+    Profile,
+    ec_key,
+    valid_for,
+)
 
 CA = FleetAuthority()
 STRANGER = FleetAuthority()
@@ -104,6 +113,26 @@ def test_nobody_is_trusted_where_no_ca_is_given() -> None:
 @pytest.mark.parametrize("garbage", [b"", b"\x30\x00", b"garbage", CA.issue().der[:-1]])
 def test_what_is_no_certificate_is_refused(garbage: bytes) -> None:
     assert "cannot be read" in refusal(identities(CA), garbage)
+
+
+def test_a_certificate_of_a_version_that_does_not_exist_is_refused() -> None:
+    der = CA.issue().der
+    version = der.index(bytes.fromhex("a003020102")) + 4
+
+    odd = der[:version] + b"\x05" + der[version + 1 :]
+
+    assert "cannot be read" in refusal(identities(CA), odd)
+
+
+def test_a_certificate_with_a_name_of_a_strange_kind_is_refused() -> None:
+    x400_address = bytes.fromhex("3004a3023000")
+    name = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, x400_address)
+    builder = x509.CertificateBuilder(
+        CA.subject, CA.subject, ec_key().public_key(), 7, EPOCH, FOR_EVER
+    ).add_extension(name, critical=False)
+    odd = builder.sign(CA.identity.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+    assert "cannot be read" in refusal(identities(CA), odd)
 
 
 def test_an_intermediate_of_the_bundle_makes_the_chain() -> None:

@@ -1,12 +1,16 @@
 """The signature of a message. openssl is the oracle: we take what it signs, it takes what we sign."""
 
 import base64
+import gc
 import hashlib
 import subprocess
+import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from asn1crypto import cms, core
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
@@ -14,6 +18,7 @@ from shared.security.signature import MAX_HEADER, signer_of, verify
 from tests.harness.identities import (
     DeviceIdentity,
     FleetAuthority,
+    Profile,
     envelope,
     indefinite,
     raw_signature,
@@ -274,6 +279,42 @@ def test_devices_of_one_key_keep_their_own_certificates() -> None:
     for _ in range(2):
         assert verify(first.sign(BODY), BODY) == first.der
         assert verify(second.sign(BODY), BODY) == second.der
+
+
+def kept_after(messages: list[str]) -> int:
+    """Bytes that stay in memory after messages whose signatures were all bad."""
+    verify(RSA.sign(BODY), BODY)
+    tracemalloc.start()
+    try:
+        for message in messages:
+            with pytest.raises(BadRequest):
+                verify(message, BODY + b" ")
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_what_strangers_send_is_not_remembered(kind: Literal["rsa", "ec"]) -> None:
+    strangers = [FleetAuthority().issue(kind=kind) for _ in range(100)]
+
+    assert kept_after([stranger.sign(BODY) for stranger in strangers]) < 50_000
+
+
+def test_large_certificates_are_not_remembered_even_where_the_signature_is_good() -> None:
+    usage = [x509.ObjectIdentifier(f"1.3.6.1.4.1.99999.{number}") for number in range(2000)]
+    large = [AUTHORITY.certify(EC.key, profile=Profile(usage=usage)) for _ in range(20)]
+    messages = [device.sign(BODY) for device in large]
+    tracemalloc.start()
+    for message in messages:
+        verify(message, BODY)
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+
+    assert min(len(device.der) for device in large) > 20_000
+    assert kept < 100_000
 
 
 def test_a_message_that_only_ends_like_a_signature_is_refused() -> None:
