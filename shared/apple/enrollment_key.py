@@ -1,7 +1,8 @@
 """Who sends a message: the one place that turns Apple's identity keys into an EnrollmentKey.
 
-Promise: two different senders never get the same id. A device's id holds no colon, so that the
-first colon of an id is where the user begins.
+Promise: two senders of one kind never get the same id. A UDID and an EnrollmentID of the same text do:
+then the binding of the first one's certificate refuses the second. A device's id holds no colon, so
+that the first colon of an id is where the user begins.
 """
 
 from collections.abc import Mapping
