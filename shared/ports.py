@@ -46,7 +46,8 @@ class Binding:
 
     `replaces` is the certificate that was bound so far; it is retired.
 
-    `is_new`: the device has no record yet; the record is made (status AUTHENTICATED, no generation).
+    `is_new`: the device has no record yet; the certificate is reserved for it, and the change of its
+    Authenticate makes the record.
     """
 
     key: EnrollmentKey
@@ -63,7 +64,7 @@ class Change:
     Applied on condition that the generation of its record is still `expected_generation`, as it was
     read. `by` is the event's id, by which the outcome is found again. The record of a user channel is
     made where there is none; it gets `generation`, which is its device's. `certificate` is the one
-    that an Authenticate showed, and must still be bound.
+    that an Authenticate showed, and must still be bound. `makes_record`: the device had no record.
     """
 
     key: EnrollmentKey
@@ -73,6 +74,7 @@ class Change:
     at: datetime
     generation: str | None = None
     certificate: str | None = None
+    makes_record: bool = False
     push: PushTarget | None = None
     unlock_token: bytes | None = field(default=None, repr=False)
     bootstrap_token: bytes | None = field(default=None, repr=False)
@@ -405,8 +407,9 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a lane: the highest number, and the id of the oldest event."""
+    """What waits in a lane: the lowest and the highest number, and the id of the oldest event."""
 
+    lowest: int
     highest: int
     oldest: str
 
@@ -417,26 +420,30 @@ class Deliveries(Protocol):
         number that is stored. At most one delivery of a lane in a call: nobody may see a later one
         before an earlier one."""
 
-    async def blocked(self, partitions: Collection[int]) -> dict[Lane, Backlog]:
-        """Lanes of these partitions with a pending delivery."""
+    async def blocked(self, partition: int) -> dict[Lane, Backlog]:
+        """Lanes of a partition with a pending delivery."""
 
-    async def waiting(self, lanes: Collection[Lane]) -> dict[Lane, list[Delivery]]:
-        """The pending deliveries of each of these lanes, by number; no entry for an empty lane."""
+    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
+        """The pending deliveries of a lane with first <= number <= last, by number."""
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
     ) -> set[str]:
         """Claim pending deliveries for one attempt each, on condition that no other lease on them is
-        good; the ids of those claimed. `holder` is a value that was never used before."""
+        good; the ids of those claimed. `holder` is a value that was never used before. A lease that
+        ends more than twice as far ahead as `until` is not good: a wrong clock made it."""
 
     async def delivered(self, deliveries: Sequence[Delivery]) -> None: ...
 
-    async def failed(self, delivery: Delivery, holder: str) -> None:
+    async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
         """Write attempts, next_attempt_at, last_error and state as they are in `delivery` and end
-        the lease, on condition that the lease is `holder`'s."""
+        the lease, on condition that the lease is `holder`'s; keep `body`, if there is one, with it."""
 
-    async def given_up(self, limit: int) -> list[Delivery]:
-        """Deliveries that were given up on, by event id."""
+    async def body(self, delivery_id: str) -> bytes | None:
+        """What `failed` kept with it."""
+
+    async def given_up(self, limit: int, after: str = "") -> list[Delivery]:
+        """The first deliveries that were given up on, by id, with an id above `after`."""
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
         """Make deliveries that were given up on pending again (None: all of them), with a fresh

@@ -22,6 +22,7 @@ def change_of(turn: Turn, at: datetime) -> Change | None:
         at=at,
         generation=turn.generation,
         certificate=turn.request.certificate,
+        makes_record=turn.device is None,
         push=_push_of(message) if isinstance(message, TokenUpdate) else None,
         unlock_token=message.unlock_token if isinstance(message, TokenUpdate) else None,
         bootstrap_token=message.bootstrap_token if isinstance(message, SetBootstrapToken) else None,

@@ -62,7 +62,8 @@ class DeviceCohort:
         for turn in turns:
             if turn.is_good and turn.event is not None:
                 self._parts.metrics.messages_accepted.labels(turn.event.topic).inc()
-                self._seen.note(turn.request.message.key.id, now)
+                if not turn.request.changes_enrollment:  # a change has written it already
+                    self._seen.note(turn.request.message.key.id, now)
         return [turn.outcome for turn in turns]
 
     # --- what can refuse

@@ -2,10 +2,15 @@
 
 from pymongo import UpdateOne
 
-from shared.domain.enrollment import EnrollmentStatus
+from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.event import Topic
 from shared.ports import Change
-from shared.storage.enrollment_documents import identity_fields, inventory_fields, push_fields
+from shared.storage.enrollment_documents import (
+    identity_fields,
+    inventory_fields,
+    names_of,
+    push_fields,
+)
 from shared.storage.mongo import Document
 
 _STATUS = {
@@ -15,24 +20,34 @@ _STATUS = {
 }
 
 
+def record_of(change: Change) -> Document:
+    """The record of a device, made by its first Authenticate."""
+    return {
+        **identity_fields(change.key),
+        "_id": change.key.id,
+        "names": names_of(change.key, change.inventory),
+        "status": EnrollmentStatus.AUTHENTICATED.value,
+        "generation": change.by,
+        "changed_by": change.by,
+        "certificate": change.certificate,
+        "last_seen": change.at,
+        "inventory": inventory_fields(change.inventory or Inventory()),
+    }
+
+
 def update_of(change: Change) -> UpdateOne:
-    """The update of a change. The record of a user channel is made here; a device's never is, it
-    exists since its certificate was bound."""
+    """The update of a change. The record of a user channel is made here where there is none."""
     fields: Document = {"changed_by": change.by, **_fields(change)}
     condition: Document = {"_id": change.key.id, "generation": change.expected_generation}
     if change.topic is Topic.AUTHENTICATE:
         fields["generation"] = change.by
         condition["certificate"] = change.certificate
-    names = [change.key.id]
-    if change.inventory and change.inventory.serial_number:
-        names.append(change.inventory.serial_number)
     if not change.key.is_device_channel:
         fields |= {**identity_fields(change.key), "generation": change.generation}
-        names.append(str(change.key.user))
     update: Document = {
         "$set": fields,
         "$max": {"last_seen": change.at},
-        "$addToSet": {"names": {"$each": names}},
+        "$addToSet": {"names": {"$each": names_of(change.key, change.inventory)}},
     }
     forgotten = _forgotten(change)
     if forgotten:

@@ -18,15 +18,28 @@ _INVENTORY_FIELDS = tuple(field.name for field in fields(Inventory))
 
 
 def identity_fields(key: EnrollmentKey) -> Document:
-    """What never changes in a record. `user_of` stands on user channels only, for their index."""
+    """What never changes in a record."""
     document: Document = {"device": key.device}
     if key.user is not None:
-        document |= {"user": key.user, "user_of": key.device}
+        document["user"] = key.user
     if key.udid is not None:
         document["udid"] = key.udid
     if key.enrollment_id is not None:
         document["enrollment_id"] = key.enrollment_id
     return document
+
+
+def users_of(device: str) -> str:
+    """A name that all user channels of a device share, so that the index of names finds them."""
+    return f"{device}:*"
+
+
+def names_of(key: EnrollmentKey, inventory: Inventory | None) -> list[str]:
+    """By what an enrollment is found."""
+    if key.user is not None:
+        return [key.id, key.user, users_of(key.device)]
+    serial_number = inventory.serial_number if inventory else None
+    return [key.id, serial_number] if serial_number else [key.id]
 
 
 def key_of(document: Mapping[str, Any], enrollment: str) -> EnrollmentKey:

@@ -14,8 +14,8 @@ from pymongo import UpdateOne
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
 from shared.ports import Binding, Change, DeviceQuery, Mark
-from shared.storage.enrollment_changes import update_of
-from shared.storage.enrollment_documents import from_document, identity_fields, waiting_of
+from shared.storage.enrollment_changes import record_of, update_of
+from shared.storage.enrollment_documents import from_document, users_of, waiting_of
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
@@ -23,7 +23,6 @@ NAME = "enrollments"
 CERTIFICATES = "certificates"
 INDEXES = (
     Index(NAME, [("names", 1)]),
-    Index(NAME, [("user_of", 1)], sparse=True),
     Index(NAME, [("waiting_in", 1)], sparse=True),
 )
 GONE = EnrollmentStatus.REMOVED.value
@@ -65,13 +64,10 @@ class MongoEnrollments:
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         """A certificate is reserved for its device first, by its unique `_id`: that decides races."""
         good = await self._reserve(bindings)
-        new = [binding for binding in good if binding.is_new]
         known = [binding for binding in good if not binding.is_new]
-        refused = await self._documents.insert_many([_new_record(binding) for binding in new])
         matched, _ = await self._documents.bulk_write([_rebinding(binding) for binding in known])
-        if len(good) == len(bindings) and not refused and matched == len(known):
-            return [True] * len(bindings)
-        return await self._bound(bindings)
+        bound = good if matched == len(known) else await self._bound(good)
+        return [binding in bound for binding in bindings]
 
     async def _reserve(self, bindings: Sequence[Binding]) -> list[Binding]:
         """Those whose certificate is nobody else's."""
@@ -83,26 +79,30 @@ class MongoEnrollments:
         holders = await self.holders({binding.certificate for binding in bindings})
         return [b for b in bindings if holders.get(b.certificate) == b.key.device]
 
-    async def _bound(self, bindings: Sequence[Binding]) -> list[bool]:
+    async def _bound(self, bindings: Sequence[Binding]) -> list[Binding]:
         """A bulk gives one sum (rule 3), so look which bindings stand."""
         found = await self._documents.find(
             {"_id": {"$in": [binding.key.id for binding in bindings]}},
             {"certificate": 1, "generation": 1},
         )
         stands = {
-            document["_id"]: (document.get("certificate"), document.get("generation"))
+            (document["_id"], document.get("certificate"), document.get("generation"))
             for document in found
         }
         return [
-            stands.get(binding.key.id) == (binding.certificate, binding.generation)
+            binding
             for binding in bindings
+            if binding.is_new or (binding.key.id, binding.certificate, binding.generation) in stands
         ]
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         if not changes:
             return []
-        matched, clashes = await self._documents.bulk_write([update_of(c) for c in changes])
-        if not clashes and matched == len(changes):
+        new = [change for change in changes if change.makes_record]
+        known = [change for change in changes if not change.makes_record]
+        taken = await self._documents.insert_many([record_of(change) for change in new])
+        matched, clashes = await self._documents.bulk_write([update_of(c) for c in known])
+        if not taken and not clashes and matched == len(known):
             applied = [True] * len(changes)
         else:
             found = await self._documents.find(
@@ -124,7 +124,7 @@ class MongoEnrollments:
             ended["generation"] = change.by
         await self._documents.update_many(
             {
-                "user_of": change.key.device,
+                "names": users_of(change.key.device),
                 "generation": {"$in": [None, change.expected_generation]},
                 "status": {"$ne": GONE},
             },
@@ -192,9 +192,12 @@ class MongoEnrollments:
     async def remove(self, devices: Names[str]) -> list[str]:
         ids = [
             document["_id"]
-            for field in ("_id", "user_of")
+            for query in (
+                {"_id": {"$in": list(devices)}},
+                {"names": {"$in": [users_of(device) for device in devices]}},
+            )
             for document in await self._documents.find(
-                {field: {"$in": list(devices)}, "status": {"$ne": GONE}}, {"_id": 1}
+                {**query, "status": {"$ne": GONE}}, {"_id": 1}
             )
         ]
         if ids:
@@ -211,7 +214,7 @@ class MongoEnrollments:
 
     async def devices(self, query: DeviceQuery) -> list[Enrollment]:
         """Without paging this reads the whole fleet; pages are cut by the store, in order of `_id`."""
-        condition: dict[str, Any] = {"user_of": None, "status": {"$ne": GONE}}
+        condition: dict[str, Any] = {"user": None, "status": {"$ne": GONE}}
         if query.udids is not None:
             condition["_id"] = {"$in": list(query.udids)}
         if query.serial_numbers is not None:
@@ -233,16 +236,6 @@ def _best(name: str, matches: list[Enrollment]) -> list[Enrollment]:
     exact = [enrollment for enrollment in matches if enrollment.id == name]
     channels = [enrollment for enrollment in matches if enrollment.key.is_device_channel]
     return exact or channels or matches
-
-
-def _new_record(binding: Binding) -> Document:
-    return {
-        **identity_fields(binding.key),
-        "_id": binding.key.id,
-        "names": [binding.key.id],
-        "status": EnrollmentStatus.AUTHENTICATED.value,
-        "certificate": binding.certificate,
-    }
 
 
 def _rebinding(binding: Binding) -> UpdateOne:

@@ -74,7 +74,6 @@ def to_document(event: Event) -> Document:
         "writer": event.writer,
         "number": event.number,
     }
-    document.pop("user_of", None)
     if event.url_params is not None:
         # pairs, because a parameter's name may hold what a field name may not
         document["url_params"] = [[name, value] for name, value in event.url_params.items()]

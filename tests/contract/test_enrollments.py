@@ -49,7 +49,7 @@ def change(
 ) -> Change:
     made = Change(key, by, expected, topic, NOW)
     if topic is Topic.AUTHENTICATE:
-        made = replace(made, certificate=f"cert-{key.id}")
+        made = replace(made, certificate=f"cert-{key.id}", makes_record=expected is None)
     return replace(made, **more)  # type: ignore[arg-type]  # any field of a Change
 
 
@@ -107,25 +107,53 @@ def ids(found: dict[str, list[Enrollment]], name: str) -> set[str]:
 # --- binding
 
 
-async def test_a_new_device_gets_a_record_without_a_generation(enrollments: Enrollments) -> None:
-    assert await bind(enrollments, MAC, "cert-1") is True
-
-    assert await load(enrollments, MAC) == Enrollment(
-        MAC, EnrollmentStatus.AUTHENTICATED, certificate="cert-1"
-    )
-
-
-async def test_of_two_first_bindings_with_different_certificates_one_wins(
+async def test_a_first_binding_reserves_the_certificate_and_makes_no_record(
     enrollments: Enrollments,
 ) -> None:
-    outcomes = await asyncio.gather(
-        enrollments.bind([Binding(MAC, None, "cert-1", is_new=True)]),
-        enrollments.bind([Binding(MAC, None, "cert-2", is_new=True)]),
+    assert await bind(enrollments, MAC, "cert-1") is True
+
+    assert await enrollments.holders({"cert-1"}) == {"cert-1": "MAC"}
+    assert await enrollments.load({"MAC"}) == {}
+
+
+async def test_the_first_authenticate_makes_the_record(enrollments: Enrollments) -> None:
+    told = Inventory(serial_number="C02", model="Mac16,1")
+
+    done = await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-1", None, inventory=told))
+
+    assert done == [True]
+    assert await load(enrollments, MAC) == Enrollment(
+        MAC,
+        EnrollmentStatus.AUTHENTICATED,
+        generation="gen-1",
+        certificate="cert-MAC",
+        inventory=told,
+        last_seen=NOW,
     )
+    assert ids(await enrollments.find({"C02"}), "C02") == {"MAC"}
+
+
+async def test_of_two_first_authenticates_of_a_device_one_wins(enrollments: Enrollments) -> None:
+    one = change(MAC, Topic.AUTHENTICATE, "gen-1", None, certificate="cert-1")
+    other = change(MAC, Topic.AUTHENTICATE, "gen-2", None, certificate="cert-2")
+
+    outcomes = await asyncio.gather(enrollments.apply([one]), enrollments.apply([other]))
 
     assert sorted(outcomes) == [[False], [True]]
     winner = "cert-1" if outcomes[0] == [True] else "cert-2"
     assert (await load(enrollments, MAC)).certificate == winner
+
+
+async def test_an_authenticate_that_is_applied_again_changes_nothing(
+    enrollments: Enrollments,
+) -> None:
+    first = change(MAC, Topic.AUTHENTICATE, "gen-1", None)
+
+    assert await apply(enrollments, first) == [True]
+    before = await load(enrollments, MAC)
+
+    assert await apply(enrollments, first) == [True]
+    assert await load(enrollments, MAC) == before
 
 
 async def test_binding_anew_replaces_the_certificate(enrollments: Enrollments) -> None:
@@ -591,7 +619,7 @@ async def test_the_count_goes_on_after_clearing(enrollments: Enrollments) -> Non
 async def test_waiting_lists_the_devices_of_these_partitions(enrollments: Enrollments) -> None:
     devices = [EnrollmentKey(f"D{n}", device=f"D{n}", udid=f"D{n}") for n in range(8)]
     for key in devices:
-        await bind(enrollments, key, f"cert-{key.id}")
+        await authenticated(enrollments, key)
     await enrollments.mark_waiting([Mark(key.device, 100) for key in devices])
     await enrollments.clear_waiting("D0", 1)
 
@@ -821,7 +849,7 @@ async def test_devices_can_be_filtered_by_serial_number_and_udid(enrollments: En
 async def test_devices_come_in_pages(enrollments: Enrollments) -> None:
     keys = [EnrollmentKey(f"D{n}", device=f"D{n}", udid=f"D{n}") for n in range(5)]
     for key in reversed(keys):
-        await bind(enrollments, key, f"cert-{key.id}")
+        await authenticated(enrollments, key)
 
     pages = [
         [e.id for e in await enrollments.devices(DeviceQuery(page=page, per_page=2))]

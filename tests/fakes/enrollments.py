@@ -77,12 +77,10 @@ class FakeEnrollments:
         device = binding.key.device
         if self._holders.setdefault(binding.certificate, device) != device:
             return False
-        record = self.records.get(device)
         if binding.is_new:
-            if record is not None:
-                return record.generation is None and record.certificate == binding.certificate
-            record = Enrollment(binding.key, EnrollmentStatus.AUTHENTICATED)
-        elif record is None or (record.generation, record.certificate) != (
+            return True
+        record = self.records.get(device)
+        if record is None or (record.generation, record.certificate) != (
             binding.generation,
             binding.replaces,
         ):
@@ -109,16 +107,14 @@ class FakeEnrollments:
 
     def _apply(self, change: Change) -> bool:
         record = self.records.get(change.key.id)
-        if record is not None and change.topic is Topic.AUTHENTICATE:
-            if record.generation == change.by:
-                return True
-            if record.certificate != change.certificate:
-                return False
+        if record is not None and record.generation == change.by:
+            return True
         if record is None:
-            if change.key.is_device_channel:
+            if change.key.is_device_channel and not change.makes_record:
                 return False
-            record = Enrollment(change.key, EnrollmentStatus.ENROLLED)
-        elif record.generation != change.expected_generation:
+            certificate = change.certificate if change.makes_record else None
+            record = Enrollment(change.key, EnrollmentStatus.ENROLLED, certificate=certificate)
+        elif not _stands(record, change):
             return False
         self.records[change.key.id] = self._changed(replace(record, key=change.key), change)
         return True
@@ -264,6 +260,13 @@ def _marked(waiting: Waiting, at: int) -> Waiting:
 def _merged(known: Inventory, told: Inventory) -> Inventory:
     news = {f.name: value for f in fields(told) if (value := getattr(told, f.name)) is not None}
     return replace(known, **news)
+
+
+def _stands(record: Enrollment, change: Change) -> bool:
+    """Whether the condition of a change on a record that is there holds."""
+    if change.topic is Topic.AUTHENTICATE and record.certificate != change.certificate:
+        return False
+    return not change.makes_record and record.generation == change.expected_generation
 
 
 def _stub(record: Enrollment) -> Enrollment:

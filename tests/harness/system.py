@@ -17,6 +17,13 @@ from tests.harness.processes import Server, free_port, spawn
 API_KEY = "a-key-for-tests-of-32-characters"
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors so far."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class ServiceProcess(Server):
     """One replica of a service (or `all`)."""
 
@@ -57,11 +64,6 @@ class ServiceProcess(Server):
     def resident_megabytes(self) -> float:
         with open(f"/proc/{self.pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def cpu_seconds(self) -> float:
-        with open(f"/proc/{self.pid}/stat") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def launch(self) -> None:
         """Start without waiting until it serves."""

@@ -62,7 +62,15 @@ class System:
         """Enroll the device; a new generation ends what the one before it left open."""
         by = self.ids.new()
         now = self.clock.now()
-        change = Change(MAC, by, expected, Topic.AUTHENTICATE, now, certificate="certificate")
+        change = Change(
+            MAC,
+            by,
+            expected,
+            Topic.AUTHENTICATE,
+            now,
+            certificate="certificate",
+            makes_record=expected is None,
+        )
         assert await self.enrollments.apply([change]) == [True]
         if expected is not None:
             await self.queue.end_generation(MAC.device, expected)

@@ -106,7 +106,9 @@ async def enroll(mongo: Mongo) -> None:
     store = MongoEnrollments(mongo)
     assert await store.bind([Binding(MAC, None, "c" * 64, is_new=True)]) == [True]
     now = datetime.now(UTC)
-    authenticate = Change(MAC, "event-1", None, Topic.AUTHENTICATE, now, certificate="c" * 64)
+    authenticate = Change(
+        MAC, "event-1", None, Topic.AUTHENTICATE, now, certificate="c" * 64, makes_record=True
+    )
     target = PushTarget(TOPIC, b"token", "magic")
     token = Change(MAC, "event-2", "event-1", Topic.TOKEN_UPDATE, now, push=target)
     assert await store.apply([authenticate]) == [True]

@@ -8,6 +8,7 @@ before a clock starts. Every number is of a bounded run; the last lines are figu
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from tests.harness.http1 import Connection
 from tests.harness.identities import FleetAuthority
 from tests.harness.processes import free_port, spawn
 from tests.harness.servers import Rabbit, Store
-from tests.harness.system import API_KEY, ServiceProcess, System
+from tests.harness.system import API_KEY, ServiceProcess, System, cpu_seconds
 
 Item = TypeVar("Item")
 
@@ -191,7 +192,8 @@ class Machine:
         return {name: process.resident_megabytes() for name, process in self.services.items()}
 
     def cpu(self) -> dict[str, float]:
-        return {name: process.cpu_seconds() for name, process in self.services.items()}
+        processes = {**self.services, **self.servers}
+        return {name: cpu_seconds(process.pid) for name, process in processes.items()}
 
     def close(self) -> None:
         for process in (*self.services.values(), *self.servers.values()):
@@ -217,19 +219,30 @@ async def measure(running: Machine, size: Size) -> dict[str, float]:
     figures: dict[str, float] = {}
     at_rest = running.memory()
     for phase in (load.enroll, load.idle, load.queue, load.drain):
-        cpu, start = running.cpu(), time.perf_counter()
+        cpu, busy, start = running.cpu(), busy_seconds(), time.perf_counter()
         done = await phase()
         seconds = time.perf_counter() - start
+        busy = (busy_seconds() - busy) / seconds / (os.cpu_count() or 1)
         figures[phase.__name__] = done / seconds
         used = ", ".join(
             f"{name} {(after - cpu[name]) / done * 1e6:.0f}"
             for name, after in running.cpu().items()
         )
-        say(f"{phase.__name__:8} {done:6} requests {done / seconds:7.0f}/s   CPU us each: {used}")
+        say(
+            f"{phase.__name__:8} {done:6} requests {done / seconds:7.0f}/s   "
+            f"machine {busy:3.0%} busy; CPU us each: {used}"
+        )
     figures["events after the end, s"] = await delivered_after(running, load.events)
     for name, megabytes in running.memory().items():
         say(f"memory   {name}: {at_rest[name]:.0f} MB at rest, {megabytes:.0f} MB after the load")
     return figures
+
+
+def busy_seconds() -> float:
+    """What all processors of the machine have worked so far."""
+    with open("/proc/stat") as stat:
+        user, nice, system, _, _, irq, softirq, *_ = map(int, stat.readline().split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 async def delivered_after(running: Machine, events: int) -> float:
