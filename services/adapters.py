@@ -122,8 +122,9 @@ class PartsOfProcess:
     async def _broker(self) -> "RabbitBroker | LocalBroker":
         url = self._settings.amqp_url
         broker = self._local() if url is None else self._rabbit(url.get_secret_value())
-        await broker.start()
         self._stack.push_async_callback(broker.close)
+        await broker.start()
+        self._watched.append(broker.watch)
         return broker
 
     def _local(self) -> "LocalBroker":

@@ -163,6 +163,8 @@ class Link:
                 if str(exc) != said:
                     said = str(exc)
                     log.warning("broker_unreachable", connection=self._name, reason=said)
+            except Misconfigured:
+                raise
             except Exception:
                 # Whatever the library or the peer did: giving up here would be for ever.
                 log.exception("broker_connection_failed", connection=self._name)

@@ -276,6 +276,9 @@ class LocalBroker:
     async def start(self) -> None:
         self._metrics.broker_up.set(1)
 
+    async def watch(self) -> None:
+        """Nothing of it can end by itself."""
+
     async def close(self) -> None:
         """What is in memory stays unsettled: the next process hands it over from the journal."""
         self._metrics.broker_up.set(0)

@@ -16,8 +16,7 @@ from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import Ends, Link, translated
 from shared.messaging.consumers import Parking, RabbitPartitions
 from shared.messaging.declaring import declare
-from shared.messaging.outbox import Outbox
-from shared.messaging.publisher import RabbitPublisher
+from shared.messaging.publishing import PublishChannel, RabbitPublisher
 from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes
 from shared.ports import Clock, EventPublisher, PartitionConsumer, PushWishes, WishConsumer
 from shared.telemetry.metrics import Metrics
@@ -50,15 +49,17 @@ class RabbitBroker:
             url, "macromdm publishing", clock, self._set_up_publishing, self._publishing_down
         )
         self._consuming = Link(url, "macromdm consuming", clock, self._set_up_consuming, _ignore)
-        self._outbox = Outbox(publish_deadline, metrics, self._declare_again, self._publishing.drop)
+        self._channel = PublishChannel(
+            publish_deadline, metrics, self._declare_again, self._publishing.drop
+        )
         self._connection: AbstractConnection | None = None
         self._declaring = asyncio.Lock()
         self._declared = clock.monotonic()
         self._clock = clock
         self._runner: asyncio.Task[None] | None = None
-        self._wishes = RabbitWishes(self._outbox, clock)
-        parking = Parking(self._outbox, clock, metrics)
-        self.publisher: EventPublisher = RabbitPublisher(self._outbox)
+        self._wishes = RabbitWishes(self._channel, clock)
+        parking = Parking(self._channel, clock, metrics)
+        self.publisher: EventPublisher = RabbitPublisher(self._channel)
         self.partitions: PartitionConsumer = RabbitPartitions(
             self._consuming, parking, prefetch, self._declare_again
         )
@@ -71,13 +72,24 @@ class RabbitBroker:
     def healthy(self) -> bool:
         """The broker confirms what we publish, and we can consume if anybody wants to."""
         can_consume = self._consuming.is_up or not self._consuming.is_wanted
-        return self._outbox.is_live and can_consume
+        return self._channel.is_live and can_consume
 
     async def start(self, patience: timedelta = START_PATIENCE) -> None:
         """Connect in the background; waits a moment, so that a broker that is there is used at once."""
         self._runner = asyncio.create_task(self._run(), name="rabbit-broker")
         with suppress(BrokerUnavailable):
             await self._publishing.connection(patience)
+        if self._runner.done():
+            self._runner.result()
+
+    async def watch(self) -> None:
+        """Return once it was closed; raise what ended its work in the background."""
+        if self._runner is None:
+            raise RuntimeError("the broker was not started")
+        runner = self._runner
+        await asyncio.wait({runner})
+        if not runner.cancelled():
+            runner.result()
 
     async def close(self) -> None:
         """Send the last wishes if that is quickly done, then disconnect; a few seconds at most."""
@@ -98,7 +110,7 @@ class RabbitBroker:
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
         await self._declare(connection)
-        channel = await self._outbox.attach(connection)
+        channel = await self._channel.attach(connection)
         self._connection = connection
         return [channel.closing]
 
@@ -108,7 +120,7 @@ class RabbitBroker:
 
     def _publishing_down(self) -> None:
         self._connection = None
-        self._outbox.detach()
+        self._channel.detach()
 
     async def _declare_again(self) -> None:
         """Declare the topology once for all who ask meanwhile, or did a moment ago."""

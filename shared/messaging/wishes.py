@@ -27,7 +27,7 @@ from shared.messaging.consumers import (
     opened_channel,
 )
 from shared.messaging.frames import Message
-from shared.messaging.outbox import Outbox
+from shared.messaging.publishing import PublishChannel
 from shared.messaging.topology import PUSH_QUEUE
 from shared.ports import Clock
 
@@ -62,8 +62,8 @@ def read_wish(body: bytes) -> list[str] | None:
 class RabbitWishes:
     """The port PushWishes: collects in memory; `run` sends, until cancelled."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, limit: int = LIMIT) -> None:
-        self._outbox = outbox
+    def __init__(self, publishing: PublishChannel, clock: Clock, limit: int = LIMIT) -> None:
+        self._publishing = publishing
         self._clock = clock
         self._limit = limit
         self._waiting: dict[str, None] = {}
@@ -92,7 +92,7 @@ class RabbitWishes:
                 del self._waiting[name]
             taken = False
             try:
-                taken = (await self._outbox.send([wish_message(chosen)]))[0]
+                taken = (await self._publishing.send([wish_message(chosen)]))[0]
             finally:
                 if not taken:
                     self._waiting.update(dict.fromkeys(chosen))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -17,7 +17,7 @@ from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.messaging.declaring import declare
 from shared.messaging.frames import Message, publish_frames
-from shared.messaging.publisher import event_message
+from shared.messaging.publishing import event_message
 from shared.messaging.rabbit import RabbitBroker
 from shared.messaging.topology import (
     EVENTS_EXCHANGE,
@@ -108,6 +108,16 @@ async def empty_queues(url: str) -> None:
         channel = await connection.channel()
         for queue in QUEUES:
             await channel.queue_purge(queue.name)
+
+
+async def put(url: str, messages: Sequence[Message]) -> None:
+    """Publish as anybody may, whatever the headers and the body."""
+    async with aiormq.connect(url) as connection:
+        channel = await connection.channel()
+        for message in messages:
+            frames = publish_frames(channel.number, message, 131_072)
+            await connection.write_queue.put(ChannelFrame(frames, should_close=False))
+        await channel.queue_declare(PARKED_QUEUE, passive=True)  # all is written by then
 
 
 async def depth(url: str, queue: str) -> int:
@@ -409,22 +419,70 @@ BROKEN: list[tuple[str, dict[str, str], bytes]] = [
     ("", {"device": DEVICE, "topic": "mdm.Connect"}, b"{}"),
     ("id-1", {"topic": "mdm.Connect"}, b"{}"),
     ("id-2", {"device": DEVICE, "topic": "mdm.Connect"}, b"{broken"),
-    ("id-3", {"device": DEVICE, "topic": "mdm.Connect"}, b"[]"),
+    ("id-3", {"device": DEVICE, "enrollment": DEVICE, "topic": "mdm.Connect"}, b"[]"),
     ("id-4", {"device": DEVICE, "topic": "mdm.Connect"}, b"\xff" * 10_000_000),
     ("id-5", {"device": DEVICE, "topic": "mdm.Connect"}, b""),
 ]
 
 
+async def test_a_body_that_comes_with_our_own_headers_is_not_parsed(
+    server: Server, broker: RabbitBroker
+) -> None:
+    headers = {"device": DEVICE, "enrollment": DEVICE, "topic": "mdm.Connect"}
+    await put(
+        server.url,
+        [Message("", partition_queue(PARTITION), "id-1", headers, b"{" + b"x" * 10)],
+    )
+    got: list[Received] = []
+
+    await broker.partitions.open(PARTITION, on_event=got.append, on_lost=lambda: None)
+    await until(lambda: bool(got))
+
+    assert got[0].body == b"{xxxxxxxxxx"
+
+
+class BrokenClock(SystemClock):
+    """Whoever sleeps by it is ended."""
+
+    async def sleep(self, duration: timedelta) -> None:
+        raise ZeroDivisionError
+
+
+async def test_whoever_watches_the_broker_hears_what_ended_its_background_work() -> None:
+    broker = RabbitBroker(f"amqp://127.0.0.1:{free_port()}/", clock=BrokenClock())
+    await broker.start(timedelta())
+    try:
+        with pytest.raises(ExceptionGroup) as ended:
+            async with asyncio.timeout(PATIENCE):
+                await broker.watch()
+    finally:
+        await broker.close()
+
+    assert ended.group_contains(ZeroDivisionError)
+
+
+async def test_watching_ends_quietly_when_the_broker_is_closed() -> None:
+    broker = RabbitBroker(f"amqp://127.0.0.1:{free_port()}/", clock=SystemClock())
+    await broker.start(timedelta())
+    watching = asyncio.create_task(broker.watch())
+    await asyncio.sleep(0)
+
+    await broker.close()
+
+    async with asyncio.timeout(PATIENCE):
+        await watching
+
+
 async def test_unintelligible_messages_are_parked_with_a_reason_and_the_queue_moves_on(
     server: Server, broker: RabbitBroker
 ) -> None:
-    async with aiormq.connect(server.url) as connection:
-        channel = await connection.channel()
-        for name, headers, body in BROKEN:
-            message = Message("", partition_queue(PARTITION), name, headers, body)
-            frames = publish_frames(channel.number, message, 131_072)
-            await connection.write_queue.put(ChannelFrame(frames, should_close=False))
-        await channel.queue_declare(PARKED_QUEUE, passive=True)  # all is written by then
+    await put(
+        server.url,
+        [
+            Message("", partition_queue(PARTITION), name, headers, body)
+            for name, headers, body in BROKEN
+        ],
+    )
     await broker.publisher.publish([event(1)])
     got: list[Received] = []
 

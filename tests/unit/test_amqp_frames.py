@@ -1,12 +1,17 @@
 """Our own encoding of AMQP frames against the general encoder of the library."""
 
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from shared.messaging.frames import Message, ack_frame, publish_frames
+from shared.domain.errors import Misconfigured
+from shared.messaging.frames import Message, publish_frames
+from shared.messaging.publishing import check_library
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
     lambda text: len(text.encode()) <= 255
@@ -54,16 +59,6 @@ def test_a_published_message_has_the_bytes_that_the_library_would_send(
     assert ours == by_the_library(channel, message, 100)
 
 
-@given(
-    channel=st.integers(min_value=1, max_value=65535),
-    tag=st.integers(min_value=1, max_value=2**63 - 1),
-)
-def test_an_ack_has_the_bytes_that_the_library_would_send(channel: int, tag: int) -> None:
-    assert ack_frame(channel, tag) == frame.marshal(
-        commands.Basic.Ack(delivery_tag=tag, multiple=False), channel
-    )
-
-
 def test_a_name_that_amqp_cannot_carry_is_cut_and_breaks_no_frame() -> None:
     message = Message("mdm.events", "k", "ä" * 200, {"device": "\ud800" * 3}, b"{}")
 
@@ -71,3 +66,10 @@ def test_a_name_that_amqp_cannot_carry_is_cut_and_breaks_no_frame() -> None:
 
     _, _, method = frame.unmarshal(frames)
     assert isinstance(method, commands.Basic.Publish)
+
+
+def test_an_amqp_library_that_lacks_what_we_use_is_named_before_anything_is_published() -> None:
+    channel = SimpleNamespace(message_id_delivery_tag={}, delivery_tag=0, write_queue=None)
+
+    with pytest.raises(Misconfigured, match=r"aiormq has no Channel\.confirmations"):
+        check_library(channel)
