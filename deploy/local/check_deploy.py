@@ -69,7 +69,7 @@ def mount_faults(service: Document, compose: Document, where: str) -> Iterator[s
     for mount in service.get("volumes", ()):
         source = mount.split(":")[0]
         if source.startswith("."):
-            if not (ROOT / source).is_file():
+            if not (ROOT / source).exists():
                 yield f"{where}: mounts {source}, which does not exist"
         elif source not in compose["volumes"]:
             yield f"{where}: the volume {source} is not declared"
