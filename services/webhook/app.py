@@ -9,20 +9,22 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from random import SystemRandom
 from typing import Any
 from uuid import UUID
 
 import structlog
+from fastapi import APIRouter
 
 from services.adapters import Adapters
 from services.store_pulse import StorePulse
 from services.webhook.attempts import Attempts
+from services.webhook.delivery_store import DeliveryStore
+from services.webhook.lane_retry import LaneRetry, RetryPolicy
 from services.webhook.lanes import Crew, PartitionLanes
-from services.webhook.outbox import Outbox
 from services.webhook.partitions import Partitions
-from services.webhook.retries import Retries, RetryPolicy
-from services.webhook.routes import build_router
+from services.webhook.retries import Retries
 from services.webhook.sender import HttpSender
 from services.webhook.subscribers import Subscribers
 from shared.domain.errors import MdmError
@@ -35,18 +37,19 @@ from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
 from shared.storage.subscriptions import MongoSubscriptions
 from shared.web.service import Service
+from shared.web.version import VERSION
 
 log = structlog.get_logger()
 
 ROLE = "webhook"
 _AGAIN = timedelta(seconds=2)
-_LAST_WRITES = 3.0
+_DRAINED_WITHIN = 8.0
 
 
 async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     work = _Work(settings, adapters)
     return Service(
-        name=ROLE, router=build_router(), run=work.run, ready=work.reasons, drain=work.drain
+        name=ROLE, router=APIRouter(), run=work.run, ready=work.reasons, drain=work.drain
     )
 
 
@@ -62,33 +65,35 @@ class _Work:
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
         deliveries = MongoDeliveries(adapters.mongo)
         journal = MongoJournal(adapters.mongo)
-        self._sender = HttpSender()
-        self._subscribers = Subscribers(MongoSubscriptions(adapters.mongo, url), adapters.clock)
-        self._outbox = Outbox(deliveries, journal, adapters.clock, adapters.ids)
-        self._attempts = Attempts(
-            self._sender, adapters.clock, adapters.metrics.deliveries_delivered
+        self._sender = HttpSender(VERSION)
+        self._subscribers = Subscribers(MongoSubscriptions(adapters.mongo, url), self._clock)
+        self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)
+        attempts = Attempts(self._sender, self._clock, adapters.metrics.deliveries_delivered)
+        policy = RetryPolicy(
+            settings.webhook_retry_schedule,
+            SystemRandom().random,
+            self._subscribers.get,
+            event_json,
         )
-        policy = RetryPolicy(settings.webhook_retry_schedule, SystemRandom().random, event_json)
-        self._retries = Retries(
-            self._outbox, self._attempts, policy, adapters.clock, adapters.metrics
-        )
-        self._crew = Crew(
+        lane_retry = LaneRetry(self._store, attempts, policy, self._clock, adapters.metrics)
+        self._retries = Retries(lane_retry, attempts, self._clock)
+        crew = Crew(
             subscribers=self._subscribers.current,
-            attempts=self._attempts,
-            outbox=self._outbox,
+            attempts=attempts,
+            store=self._store,
             retries=self._retries,
-            clock=adapters.clock,
+            clock=self._clock,
             next_attempt=policy.next_attempt,
             spawn=self._spawn,
         )
-        share = PartitionShare(
-            MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new()
-        )
+        members = MongoMembers(adapters.mongo)
         self._partitions = Partitions(
-            adapters.partitions, share, deliveries, adapters.clock, self._new_lanes
+            adapters.partitions,
+            PartitionShare(members, self._clock, ROLE, adapters.ids.new()),
+            deliveries,
+            self._clock,
+            partial(PartitionLanes, crew),
         )
-        self._retries.subscriber = self._subscribers.get
-        self._attempts.on_recovery = self._recovered
         self._show_what_waits()
 
     async def run(self) -> None:
@@ -117,10 +122,10 @@ class _Work:
         return reasons
 
     async def drain(self) -> None:
-        await self._partitions.drain()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WRITES):
-                await self._outbox.drain()
+            async with asyncio.timeout(_DRAINED_WITHIN):
+                await self._partitions.drain()
+                await self._store.drain()
 
     async def _prepare(self) -> None:
         while not self._is_prepared:
@@ -131,16 +136,10 @@ class _Work:
                 log.info("webhook_waits_for_the_store", error=str(exc))
                 await self._clock.sleep(_AGAIN)
 
-    def _new_lanes(self) -> PartitionLanes:
-        return PartitionLanes(self._crew)
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         if self._group is None:
             raise RuntimeError("the webhook service is not running")
         return self._group.create_task(work)
-
-    def _recovered(self, subscription: str) -> None:
-        self._retries.hurry(self._partitions.served, subscription)
 
     def _show_what_waits(self) -> None:
         metrics, partitions = self._adapters.metrics, self._partitions

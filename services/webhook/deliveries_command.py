@@ -11,19 +11,19 @@ from typing import TextIO
 from shared.domain.subscription import Delivery
 from shared.ports import Deliveries
 
-LIMIT = 1000
+PAGE = 1000
 
 
-async def list_given_up(deliveries: Deliveries, out: TextIO, limit: int = LIMIT) -> int:
-    """Print one line for each, with the id that `retry` takes; returns how many were printed."""
-    found = await deliveries.given_up(limit)
-    for delivery in found:
-        out.write(_line(delivery))
-    if len(found) == limit:
-        out.write(f"only the first {limit} are shown\n")
-    if not found:
+async def list_given_up(deliveries: Deliveries, out: TextIO, page: int = PAGE) -> int:
+    """Print one line for each, with the id that `retry` takes; returns how many there were."""
+    count, after = 0, ""
+    while found := await deliveries.given_up(page, after):
+        for delivery in found:
+            out.write(_line(delivery))
+        count, after = count + len(found), found[-1].id
+    if not count:
         out.write("nothing was given up on\n")
-    return len(found)
+    return count
 
 
 async def retry(

@@ -3,7 +3,8 @@
 Promises (docs/rules.md, rule 11): an event is acked once each of its lanes has delivered it or
 stored it; a lane with something stored makes no attempt before that is gone; the order of what is
 stored is a number, one more than the highest known in the lane, and where the event is stored
-already, the stored number counts. Nothing is handled before the blocked lanes are loaded.
+already, the stored number counts. Nothing is handled before the blocked lanes are loaded. What the
+store refuses for ever is parked, and its lane goes on. A lane where nothing waits is forgotten.
 
 One object serves one opening of one partition; after the channel is gone it is thrown away.
 """
@@ -18,9 +19,9 @@ from typing import Any, Protocol
 import structlog
 
 from services.webhook.attempts import Attempts
-from services.webhook.outbox import Outbox
+from services.webhook.delivery_store import DeliveryStore
 from services.webhook.sender import Outcome
-from shared.domain.errors import Unavailable
+from shared.domain.errors import Refused, Unavailable
 from shared.domain.subscription import Delivery, Lane, Subscription
 from shared.ports import Backlog, Clock, Received
 
@@ -28,6 +29,10 @@ log = structlog.get_logger()
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 _AFTER_A_FAULT = timedelta(seconds=1)
+_READ_AT_ONCE = 100
+_FIRST_HURRY_PAUSE = 60.0
+EVERYTHING = (0, 2**62)
+"""Every number that a lane can hold."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +41,8 @@ class Arrival:
 
     received: Received
     owed: int
+    refusal: str | None = None
+    """Why it can be stored for one of them never."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +51,8 @@ class OpenLane:
 
     key: Lane
     arrivals: deque[Arrival] = field(default_factory=deque)
+    head: int = 0
+    """No number below it is known to wait."""
     highest: int = 0
     blocked: bool = False
     is_working: bool = False
@@ -56,13 +65,29 @@ class OpenLane:
     is_retrying: bool = False
     is_hurried: bool = False
     due: float | None = None
+    hurry_from: float = 0.0
+    """When it may be hurried again; later and later while hurrying it is in vain."""
+    hurry_pause: float = _FIRST_HURRY_PAUSE
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.blocked or self.arrivals or self.is_working or self.is_retrying)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last number to read at once: everything, unless it is a lot."""
+        if self.highest - self.head < _READ_AT_ONCE:
+            return EVERYTHING
+        return self.head, self.head + _READ_AT_ONCE
 
     def begin_store(self) -> int:
         """Block the lane and take the number of the delivery that is about to be stored."""
-        self.blocked = True
         self.is_storing = True
         self.changes += 1
         self.highest += 1
+        if not self.blocked:
+            self.head = self.highest
+        self.blocked = True
         return self.highest
 
     def end_store(self, number: int, stored: int) -> None:
@@ -70,12 +95,27 @@ class OpenLane:
         if stored != number:
             self.was_adopted = True
             self.highest = max(self.highest, stored)
+            self.head = min(self.head, stored)
 
-    def learn(self, highest: int) -> None:
+    def learn(self, backlog: Backlog) -> None:
         """A read found deliveries of this lane in the store."""
+        self.head = min(self.head, backlog.lowest) if self.blocked else backlog.lowest
         self.blocked = True
         self.changes += 1
-        self.highest = max(self.highest, highest)
+        self.highest = max(self.highest, backlog.highest)
+
+    def move_head(self, number: int) -> None:
+        """Nothing below waits, unless a store has just met something older."""
+        if not self.was_adopted:
+            self.head = number
+
+    def hurried_in_vain(self, now: float) -> None:
+        self.hurry_from = now + self.hurry_pause
+        self.hurry_pause *= 2
+
+    def moved(self) -> None:
+        """Its head is out of the way."""
+        self.hurry_from, self.hurry_pause = 0.0, _FIRST_HURRY_PAUSE
 
 
 class RetryPlan(Protocol):
@@ -89,7 +129,7 @@ class Crew:
 
     subscribers: Callable[[], Sequence[Subscription]]
     attempts: Attempts
-    outbox: Outbox
+    store: DeliveryStore
     retries: RetryPlan
     clock: Clock
     next_attempt: Callable[[int, datetime], datetime | None]
@@ -99,19 +139,24 @@ class Crew:
 class PartitionLanes:
     """The lanes of one partition, from the opening of its channel to the end of it."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, on_first_event: Callable[[], None]) -> None:
         self._crew = crew
+        self._on_first_event = on_first_event
         self._lanes: dict[Lane, OpenLane] = {}
         self._early: list[Received] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self.is_loaded = False
         self.is_live = True
-        self.on_first_event: Callable[[], None] = lambda: None
 
     @property
     def blocked_count(self) -> int:
         return sum(lane.blocked for lane in self._lanes.values())
+
+    @property
+    def known_count(self) -> int:
+        """How many lanes are kept in memory."""
+        return len(self._lanes)
 
     def take(self, received: Received) -> None:
         """Handle an event in the order of the queue."""
@@ -123,13 +168,13 @@ class PartitionLanes:
         self._early.append(received)
         if len(self._early) == 1:
             # Only now we are surely the active consumer: what was read before may be out of date.
-            self.on_first_event()
+            self._on_first_event()
 
     def learn(self, backlogs: Mapping[Lane, Backlog]) -> None:
         """What a read found stored for this partition; may come again and again."""
         for key, backlog in backlogs.items():
             lane = self._lane(key)
-            lane.learn(backlog.highest)
+            lane.learn(backlog)
             self._crew.retries.plan(self, lane, timedelta())
 
     def loaded(self) -> None:
@@ -139,8 +184,10 @@ class PartitionLanes:
         for received in early:
             self._route(received)
 
-    def blocked_lanes(self, subscription: str) -> list[OpenLane]:
-        return [x for x in self._lanes.values() if x.blocked and x.key.subscription == subscription]
+    def forget(self, lane: OpenLane) -> None:
+        """Drop a lane where nothing waits; it begins anew with its next event."""
+        if lane.is_idle and self._lanes.get(lane.key) is lane:
+            del self._lanes[lane.key]
 
     def spawn_retry(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a retry: it may finish its attempt when the channel is gone, since it holds a lease."""
@@ -181,7 +228,7 @@ class PartitionLanes:
                 self._spawn(self._work(lane, subscription), self._tasks)
 
     async def _to_nobody(self, arrival: Arrival) -> None:
-        await _ack(arrival)
+        await _let_go(arrival)
 
     async def _work(self, lane: OpenLane, subscription: Subscription) -> None:
         try:
@@ -195,11 +242,10 @@ class PartitionLanes:
                     lane.arrivals.popleft()
         finally:
             lane.is_working = False
-            if not lane.blocked and not lane.highest and not lane.arrivals:
-                self._lanes.pop(lane.key, None)
+            self.forget(lane)
 
     async def _settle(self, lane: OpenLane, arrival: Arrival, subscription: Subscription) -> None:
-        """Deliver or store one event, then ack it."""
+        """Deliver or store one event, then let go of it."""
         outcome = None
         if not lane.blocked:
             lane.is_attempting = True
@@ -211,7 +257,10 @@ class PartitionLanes:
                 await self._safe(arrival)
                 return
         if self.is_live:
-            await self._store(lane, arrival, outcome)
+            try:
+                await self._store(lane, arrival, outcome)
+            except Refused as exc:
+                arrival.refusal = str(exc)
             await self._safe(arrival)
 
     async def _store(self, lane: OpenLane, arrival: Arrival, outcome: Outcome | None) -> None:
@@ -222,21 +271,28 @@ class PartitionLanes:
             delivery = replace(delivery, attempts=1, next_attempt_at=at, last_error=outcome.reason)
         stored = delivery.number
         try:
-            stored = await self._crew.outbox.store(delivery)
+            stored = await self._crew.store.store(delivery)
         finally:
             lane.end_store(delivery.number, stored)
-        self._crew.retries.plan(self, lane, (delivery.next_attempt_at or now) - now)
+            # Even if nothing was stored: the lane is blocked now, and only a read frees it.
+            self._crew.retries.plan(self, lane, (delivery.next_attempt_at or now) - now)
 
     async def _safe(self, arrival: Arrival) -> None:
         """One lane less that the event waits for."""
         arrival.owed -= 1
         if arrival.owed == 0:
-            await _ack(arrival)
+            await _let_go(arrival)
 
 
-async def _ack(arrival: Arrival) -> None:
+async def _let_go(arrival: Arrival) -> None:
+    """Ack it, or put it aside for an operator where it cannot be kept for a subscriber."""
+    received = arrival.received
     try:
-        await arrival.received.ack()
+        if arrival.refusal is None:
+            await received.ack()
+        else:
+            log.error("event_refused", event_id=received.event_id, reason=arrival.refusal)
+            await received.park(arrival.refusal)
     except Unavailable as exc:
-        # It is safe; it comes again, with the same id.
-        log.warning("event_not_acked", event_id=arrival.received.event_id, error=str(exc))
+        # It is not lost: it comes again, with the same id.
+        log.warning("event_not_acked", event_id=received.event_id, error=str(exc))

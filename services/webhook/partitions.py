@@ -7,8 +7,7 @@ the share stays as it is; while the broker is away, opening is tried again and a
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -16,15 +15,14 @@ from typing import Any, Protocol
 import structlog
 
 from services.webhook.lanes import PartitionLanes, Spawn
-from shared.domain.enrollment import partition_of
 from shared.domain.errors import Unavailable
-from shared.domain.subscription import Lane
-from shared.ports import Backlog, Clock, Deliveries, OpenPartition, PartitionConsumer
+from shared.ports import Clock, Deliveries, OpenPartition, PartitionConsumer
 
 log = structlog.get_logger()
 
 REFRESH = timedelta(seconds=1)
-GRACE = timedelta(seconds=10)
+GRACE = timedelta(seconds=5)
+"""How long an attempt under way may take when its partition is given up."""
 _SWEEP_EVERY = 3.0
 _SWEEP_SHARE = 20.0
 """Reading a large backlog may take this small a part of the time: one in so many."""
@@ -50,6 +48,9 @@ class Served:
     channel: OpenPartition | None = None
     is_lost: bool = False
     is_leaving: bool = False
+    oldest: str | None = None
+    read_at: float = float("-inf")
+    """When its blocked lanes are to be read again."""
 
 
 class Partitions:
@@ -61,7 +62,7 @@ class Partitions:
         share: Share,
         deliveries: Deliveries,
         clock: Clock,
-        new_lanes: Callable[[], PartitionLanes],
+        new_lanes: Callable[[Callable[[], None]], PartitionLanes],
     ) -> None:
         self._consumer = consumer
         self._share = share
@@ -69,16 +70,18 @@ class Partitions:
         self._clock = clock
         self._new_lanes = new_lanes
         self._served: dict[int, Served] = {}
-        self._sweep_at = 0.0
         self._is_draining = False
         self._spawn: Spawn | None = None
         self.has_share = False
-        self.oldest: str | None = None
-        """Id of the oldest event that waits in one of our partitions, as of the latest read."""
 
     @property
     def served(self) -> list[PartitionLanes]:
         return [served.lanes for served in self._served.values()]
+
+    @property
+    def oldest(self) -> str | None:
+        """Id of the oldest event that waits in one of our partitions, as of their latest reads."""
+        return min((x.oldest for x in self._served.values() if x.oldest), default=None)
 
     @property
     def missing(self) -> int:
@@ -133,9 +136,8 @@ class Partitions:
             log.warning("partitions_not_open", count=self.missing)
 
     async def _open(self, partition: int) -> None:
-        lanes = self._new_lanes()
+        lanes = self._new_lanes(lambda: self._in_background(self._load(served)))
         served = Served(partition, lanes)
-        lanes.on_first_event = lambda: self._in_background(self._load(served))
         self._served[partition] = served
         try:
             async with asyncio.timeout(_DEADLINE):
@@ -146,7 +148,6 @@ class Partitions:
             log.debug("partition_not_opened", partition=partition, error=str(exc))
             self._drop(partition)
             return
-        self._sweep_at = 0.0  # its blocked lanes wait for nobody's first event
         if served.is_leaving:  # given up while it was being opened
             await self._close(served)
 
@@ -187,35 +188,31 @@ class Partitions:
     async def _load(self, served: Served) -> None:
         """Read what is blocked, now that we surely are the consumer; then let the events through."""
         while served.lanes.is_live:
-            try:
-                served.lanes.learn(await self._blocked([served.partition]))
-            except (Unavailable, TimeoutError) as exc:
-                log.warning("lanes_not_loaded", partition=served.partition, error=str(exc))
-                await self._clock.sleep(_LOAD_PAUSE)
-            else:
+            if await self._read(served):
                 served.lanes.loaded()
                 return
+            await self._clock.sleep(_LOAD_PAUSE)
 
     async def _sweep(self) -> None:
-        """Read the blocked lanes of all our partitions again: somebody else may have stored there."""
-        began = self._clock.monotonic()
-        if began < self._sweep_at or not self._served:
-            return
-        try:
-            found = await self._blocked(self._served)
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("lanes_not_read", error=str(exc))
-            return
-        self.oldest = min((backlog.oldest for backlog in found.values()), default=None)
-        by_partition: defaultdict[int, dict[Lane, Backlog]] = defaultdict(dict)
-        for lane, backlog in found.items():
-            by_partition[partition_of(lane.device)][lane] = backlog
-        for partition, backlogs in by_partition.items():
-            if served := self._served.get(partition):
-                served.lanes.learn(backlogs)
-        now = self._clock.monotonic()
-        self._sweep_at = now + max(_SWEEP_EVERY, (now - began) * _SWEEP_SHARE)
+        """Read the blocked lanes of our partitions again, one after the other: somebody else may have
+        stored there, and what waits from before waits for no first event."""
+        for served in list(self._served.values()):
+            began = self._clock.monotonic()
+            if served.channel is None or not served.lanes.is_live or began < served.read_at:
+                continue
+            await self._read(served)
+            now = self._clock.monotonic()
+            pause = (now - began) * _SWEEP_SHARE * len(self._served)
+            served.read_at = now + max(_SWEEP_EVERY, pause)
 
-    async def _blocked(self, partitions: Collection[int]) -> dict[Lane, Backlog]:
-        async with asyncio.timeout(_DEADLINE):
-            return await self._deliveries.blocked(partitions)
+    async def _read(self, served: Served) -> bool:
+        """Learn what is blocked in a partition; False: the store did not say."""
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                backlogs = await self._deliveries.blocked(served.partition)
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("lanes_not_read", partition=served.partition, error=str(exc))
+            return False
+        served.lanes.learn(backlogs)
+        served.oldest = min((backlog.oldest for backlog in backlogs.values()), default=None)
+        return True

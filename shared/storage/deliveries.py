@@ -2,10 +2,10 @@
 
 Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly
 when it is not, so each sparse index holds only what its queries look for. `lease_until` is always
-set while pending, so a claim needs no alternative in its condition.
+set while pending, so a claim needs no alternative in its condition. `body` is what a subscriber would
+get: kept when a delivery is given up on, since its event leaves the journal.
 """
 
-from collections import defaultdict
 from collections.abc import Collection as Names
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,11 +21,13 @@ from shared.storage.mongo import Document, Mongo
 
 NAME = "deliveries"
 INDEXES = (
-    Index(NAME, [("lane", 1)], sparse=True),
+    Index(NAME, [("lane", 1), ("number", 1)], sparse=True),
     Index(NAME, [("partition", 1)], sparse=True),
     Index(NAME, [("given_up", 1)], sparse=True),
 )
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_PAGE = 1000
+_BATCH = 64
 
 
 class MongoDeliveries:
@@ -46,24 +48,32 @@ class MongoDeliveries:
             numbers = [stored.get(d.id, d.number) for d in deliveries]
         return numbers
 
-    async def blocked(self, partitions: Names[int]) -> dict[Lane, Backlog]:
-        found = await self._documents.find(
-            {"partition": {"$in": sorted(partitions)}},
-            {"subscription": 1, "device": 1, "number": 1, "event_id": 1},
+    async def blocked(self, partition: int) -> dict[Lane, Backlog]:
+        found = await self._documents.aggregate(
+            [
+                {"$match": {"partition": partition}},
+                {
+                    "$group": {
+                        "_id": "$lane",
+                        "lowest": {"$min": "$number"},
+                        "highest": {"$max": "$number"},
+                        "oldest": {"$min": "$event_id"},
+                    }
+                },
+            ]
         )
-        lanes: dict[Lane, Backlog] = {}
-        for document in found:
-            lane, number, event = _lane(document), document["number"], document["event_id"]
-            seen = lanes.get(lane, Backlog(number, event))
-            lanes[lane] = Backlog(max(seen.highest, number), min(seen.oldest, event))
-        return lanes
+        return {
+            Lane(*lane["_id"].rsplit(":", 1)): Backlog(
+                lane["lowest"], lane["highest"], lane["oldest"]
+            )
+            for lane in found
+        }
 
-    async def waiting(self, lanes: Names[Lane]) -> dict[Lane, list[Delivery]]:
-        found = await self._documents.find({"lane": {"$in": [_lane_key(lane) for lane in lanes]}})
-        by_lane: dict[Lane, list[Delivery]] = defaultdict(list)
-        for document in found:
-            by_lane[_lane(document)].append(_from_document(document))
-        return {lane: sorted(of_lane, key=_order) for lane, of_lane in by_lane.items()}
+    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
+        found = await self._documents.find(
+            {"lane": _lane_key(lane), "number": {"$gte": first, "$lte": last}}, {"body": 0}
+        )
+        return sorted((_from_document(document) for document in found), key=_order)
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
@@ -75,15 +85,31 @@ class MongoDeliveries:
         )
         if matched == len(set(ids)):
             return set(ids)
+        await self._take_over(ids, holder, until, until + (until - now))
         # A bulk write gives one sum: whose lease it is tells which ones it were (rule 3).
         found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
         return {document["_id"] for document in found}
 
+    async def _take_over(
+        self, ids: Sequence[str], holder: str, until: datetime, longest: datetime
+    ) -> None:
+        """Leases that end later than any can: whoever made them had a wrong clock."""
+        found = await self._documents.find(
+            {"_id": {"$in": ids}, "lease_until": {"$gt": longest}}, {"lease_until": 1}
+        )
+        for document in found:
+            await self._documents.update_one(
+                {"_id": document["_id"], "lease_until": document["lease_until"]},
+                {"$set": {"lease_by": holder, "lease_until": until}},
+            )
+
     async def delivered(self, deliveries: Sequence[Delivery]) -> None:
         await self._documents.delete_many({"_id": {"$in": [d.id for d in deliveries]}})
 
-    async def failed(self, delivery: Delivery, holder: str) -> None:
+    async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
         outcome: dict[str, Any] = {"attempts": delivery.attempts, "last_error": delivery.last_error}
+        if body is not None:
+            outcome["body"] = body
         gone = {"lease_by": ""}
         if delivery.state is DeliveryState.PENDING:
             outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
@@ -94,26 +120,43 @@ class MongoDeliveries:
             {"_id": delivery.id, "lease_by": holder}, {"$set": outcome, "$unset": gone}
         )
 
-    async def given_up(self, limit: int) -> list[Delivery]:
-        found = await self._documents.find({"given_up": True}, sort=[("_id", 1)], limit=limit)
+    async def body(self, delivery_id: str) -> bytes | None:
+        found = await self._documents.find_one({"_id": delivery_id}, {"body": 1})
+        return bytes(found["body"]) if found and "body" in found else None
+
+    async def given_up(self, limit: int, after: str = "") -> list[Delivery]:
+        found = await self._documents.find(
+            {"given_up": True, "_id": {"$gt": after}},
+            {"body": 0},
+            sort=[("_id", 1)],
+            limit=limit,
+        )
         return [_from_document(document) for document in found]
 
     async def retry(self, ids: Names[str] | None, now: datetime) -> int:
-        query: dict[str, Any] = {"given_up": True}
         if ids is not None:
-            query["_id"] = {"$in": list(ids)}
-        found = await self._documents.find(query, {"subscription": 1, "device": 1})
+            query = {"_id": {"$in": list(ids)}, "given_up": True}
+            found = await self._documents.find(query, {"body": 0})
+            return await self._revive([_from_document(document) for document in found], now)
+        # By id, so that what fails again meanwhile does not come again.
+        matched, after = 0, ""
+        while page := await self.given_up(_PAGE, after):
+            matched += await self._revive(page, now)
+            after = page[-1].id
+        return matched
+
+    async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
         matched = 0
-        for start in range(0, len(found), 64):
-            batch = [_pending_again(document, now) for document in found[start : start + 64]]
+        for start in range(0, len(deliveries), _BATCH):
+            batch = [_pending_again(each, now) for each in deliveries[start : start + _BATCH]]
             matched += (await self._documents.bulk_write(batch))[0]
         return matched
 
 
-def _pending_again(document: Document, now: datetime) -> UpdateOne:
-    lane = _lane(document)
+def _pending_again(delivery: Delivery, now: datetime) -> UpdateOne:
+    lane = delivery.lane
     return UpdateOne(
-        {"_id": document["_id"], "given_up": True},
+        {"_id": delivery.id, "given_up": True},
         {
             "$set": {
                 "lane": _lane_key(lane),

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, timedelta
+from inspect import isawaitable
 from typing import Any, Literal
 
 from bson.codec_options import CodecOptions
@@ -107,6 +108,14 @@ class Collection:
     ) -> Document | None:
         with translated():
             found: Document | None = await self._raw.find_one(query, fields)
+            return found
+
+    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
+        with translated():
+            cursor = self._raw.aggregate(pipeline)
+            if isawaitable(cursor):  # Motor gives a cursor at once, PyMongo's client by a coroutine
+                cursor = await cursor
+            found: list[Document] = await cursor.to_list(None)
             return found
 
     async def insert_one(self, document: Document) -> bool:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.domain.enrollment import PARTITIONS, partition_of
+from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports import Backlog, Deliveries
 from tests.contract.stores import STORES, open_store
@@ -17,7 +17,7 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=35)
 MAC = Lane("config", "MAC")
 PHONE = Lane("config", "PHONE")
-ALL = range(PARTITIONS)
+OTHER = Lane("other", "MAC")
 
 
 @pytest.fixture(params=STORES)
@@ -33,6 +33,14 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
         yield MongoDeliveries(mongo)
 
 
+async def waiting(deliveries: Deliveries, lane: Lane = MAC) -> list[Delivery]:
+    return await deliveries.waiting(lane, 0, 2**62)
+
+
+async def blocked(deliveries: Deliveries, device: str = "MAC") -> dict[Lane, Backlog]:
+    return await deliveries.blocked(partition_of(device))
+
+
 def owed(event: str, number: int = 1, lane: Lane = MAC) -> Delivery:
     return Delivery(lane, event, number)
 
@@ -41,9 +49,18 @@ async def test_what_is_stored_waits_in_the_order_of_its_numbers(deliveries: Deli
     for event, number in (("b", 1), ("c", 3), ("a", 2)):
         await deliveries.store([owed(event, number)])
 
-    waiting = await deliveries.waiting([MAC])
+    found = await waiting(deliveries)
 
-    assert [delivery.event_id for delivery in waiting[MAC]] == ["b", "a", "c"]
+    assert [delivery.event_id for delivery in found] == ["b", "a", "c"]
+
+
+async def test_a_part_of_a_lane_can_be_read_by_its_numbers(deliveries: Deliveries) -> None:
+    for number in range(1, 6):
+        await deliveries.store([owed(f"e{number}", number)])
+
+    found = await deliveries.waiting(MAC, 2, 4)
+
+    assert [delivery.number for delivery in found] == [2, 3, 4]
 
 
 async def test_a_delivery_comes_back_as_it_was_stored(deliveries: Deliveries) -> None:
@@ -51,7 +68,7 @@ async def test_a_delivery_comes_back_as_it_was_stored(deliveries: Deliveries) ->
 
     await deliveries.store([stored])
 
-    assert await deliveries.waiting([MAC]) == {MAC: [stored]}
+    assert await waiting(deliveries) == [stored]
 
 
 async def test_an_event_that_is_stored_already_keeps_its_number(deliveries: Deliveries) -> None:
@@ -60,40 +77,30 @@ async def test_an_event_that_is_stored_already_keeps_its_number(deliveries: Deli
     numbers = await deliveries.store([owed("a", 9), owed("b", 1, PHONE)])
 
     assert numbers == [4, 1]
-    assert await deliveries.waiting([MAC, PHONE]) == {
-        MAC: [owed("a", 4)],
-        PHONE: [owed("b", 1, PHONE)],
-    }
+    assert await waiting(deliveries) == [owed("a", 4)]
+    assert await waiting(deliveries, PHONE) == [owed("b", 1, PHONE)]
 
 
 async def test_the_same_event_waits_for_each_subscription(deliveries: Deliveries) -> None:
-    other = Lane("other", "MAC")
+    await deliveries.store([owed("a", 1), owed("a", 5, OTHER)])
 
-    await deliveries.store([owed("a", 1), owed("a", 5, other)])
-
-    assert await deliveries.waiting([MAC, other]) == {
-        MAC: [owed("a")],
-        other: [owed("a", 5, other)],
-    }
+    assert await waiting(deliveries) == [owed("a")]
+    assert await waiting(deliveries, OTHER) == [owed("a", 5, OTHER)]
 
 
-async def test_an_empty_lane_has_no_entry(deliveries: Deliveries) -> None:
-    assert await deliveries.waiting([MAC]) == {}
-
-
-async def test_blocked_lanes_show_their_highest_number_and_oldest_event(
+async def test_blocked_lanes_show_their_numbers_and_oldest_event(
     deliveries: Deliveries,
 ) -> None:
-    await deliveries.store([owed("b", 1)])
+    await deliveries.store([owed("b", 2), owed("c", 4, OTHER)])
     await deliveries.store([owed("a", 6)])
 
-    assert await deliveries.blocked(ALL) == {MAC: Backlog(6, "a")}
+    assert await blocked(deliveries) == {MAC: Backlog(2, 6, "a"), OTHER: Backlog(4, 4, "c")}
 
 
 async def test_blocked_lanes_of_other_partitions_are_left_out(deliveries: Deliveries) -> None:
     await deliveries.store([owed("a"), owed("b", 1, PHONE)])
 
-    assert set(await deliveries.blocked([partition_of("MAC")])) == {MAC}
+    assert set(await blocked(deliveries)) == {MAC}
 
 
 async def test_a_delivered_one_no_longer_waits(deliveries: Deliveries) -> None:
@@ -102,13 +109,13 @@ async def test_a_delivered_one_no_longer_waits(deliveries: Deliveries) -> None:
 
     await deliveries.delivered([owed("a", 1)])
 
-    assert await deliveries.waiting([MAC]) == {MAC: [owed("b", 2)]}
+    assert await waiting(deliveries) == [owed("b", 2)]
 
 
 async def test_delivering_twice_is_no_error(deliveries: Deliveries) -> None:
     await deliveries.delivered([owed("a")])
 
-    assert await deliveries.blocked(ALL) == {}
+    assert await blocked(deliveries) == {}
 
 
 async def test_of_two_who_lease_at_once_one_gets_it(deliveries: Deliveries) -> None:
@@ -149,7 +156,7 @@ async def test_a_failed_attempt_is_written_and_ends_the_lease(deliveries: Delive
 
     await deliveries.failed(failed, "h1")
 
-    assert await deliveries.waiting([MAC]) == {MAC: [failed]}
+    assert await waiting(deliveries) == [failed]
     assert await deliveries.lease([failed], "h2", LATER, NOW) == {"config:a"}
 
 
@@ -160,7 +167,7 @@ async def test_a_failure_of_a_lease_that_was_lost_changes_nothing(deliveries: De
 
     await deliveries.failed(replace(owed("a"), attempts=9), "h1")
 
-    assert await deliveries.waiting([MAC]) == {MAC: [owed("a")]}
+    assert await waiting(deliveries) == [owed("a")]
     assert await deliveries.lease([owed("a")], "h3", LATER, NOW) == set()
 
 
@@ -171,16 +178,18 @@ async def test_a_failure_does_not_bring_a_delivered_one_back(deliveries: Deliver
 
     await deliveries.failed(replace(owed("a"), attempts=1), "h1")
 
-    assert await deliveries.waiting([MAC]) == {}
+    assert await waiting(deliveries) == []
 
 
-async def give_up(deliveries: Deliveries, delivery: Delivery) -> Delivery:
+async def give_up(
+    deliveries: Deliveries, delivery: Delivery, body: bytes | None = None
+) -> Delivery:
     given_up = replace(
         delivery, state=DeliveryState.GIVEN_UP, attempts=11, last_error="answered 410"
     )
     await deliveries.store([delivery])
     await deliveries.lease([delivery], "h1", LATER, NOW)
-    await deliveries.failed(given_up, "h1")
+    await deliveries.failed(given_up, "h1", body)
     return given_up
 
 
@@ -188,8 +197,8 @@ async def test_what_is_given_up_on_is_kept_and_blocks_nothing(deliveries: Delive
     given_up = await give_up(deliveries, owed("a"))
 
     assert await deliveries.given_up(10) == [given_up]
-    assert await deliveries.blocked(ALL) == {}
-    assert await deliveries.waiting([MAC]) == {}
+    assert await blocked(deliveries) == {}
+    assert await waiting(deliveries) == []
 
 
 async def test_what_is_given_up_on_is_not_leased(deliveries: Deliveries) -> None:
@@ -202,7 +211,7 @@ async def test_an_event_that_was_given_up_on_is_not_stored_anew(deliveries: Deli
     await give_up(deliveries, owed("a", 3))
 
     assert await deliveries.store([owed("a", 8)]) == [3]
-    assert await deliveries.waiting([MAC]) == {}
+    assert await waiting(deliveries) == []
 
 
 async def test_only_as_many_as_asked_for_are_listed(deliveries: Deliveries) -> None:
@@ -220,11 +229,53 @@ async def test_a_retry_by_hand_makes_it_pending_with_a_fresh_schedule(
 
     made = await deliveries.retry(["config:a", "config:unknown"], NOW)
 
-    waiting = (await deliveries.waiting([MAC]))[MAC]
+    found = await waiting(deliveries)
     assert made == 1
-    assert [(d.event_id, d.attempts, d.next_attempt_at) for d in waiting] == [("a", 0, NOW)]
-    assert set(await deliveries.blocked(ALL)) == {MAC}
-    assert await deliveries.lease(waiting, "h2", LATER, NOW) == {"config:a"}
+    assert [(d.event_id, d.attempts, d.next_attempt_at) for d in found] == [("a", 0, NOW)]
+    assert set(await blocked(deliveries)) == {MAC}
+    assert await deliveries.lease(found, "h2", LATER, NOW) == {"config:a"}
+
+
+async def test_what_was_kept_with_a_delivery_stays_when_it_is_retried(
+    deliveries: Deliveries,
+) -> None:
+    await give_up(deliveries, owed("a"), b"the body")
+    await deliveries.retry(None, NOW)
+
+    assert await deliveries.body("config:a") == b"the body"
+    assert await deliveries.body("config:unknown") is None
+
+
+async def test_the_list_goes_on_after_an_id(deliveries: Deliveries) -> None:
+    for event in ("c", "a", "b"):
+        await give_up(deliveries, owed(event))
+
+    found = await deliveries.given_up(10, after="config:a")
+
+    assert [delivery.event_id for delivery in found] == ["b", "c"]
+
+
+async def test_a_lease_further_ahead_than_any_can_be_is_not_good(deliveries: Deliveries) -> None:
+    """An hour ahead: the clock of whoever made it was wrong."""
+    await deliveries.store([owed("a"), owed("b", 1, PHONE)])
+    await deliveries.lease([owed("a")], "h1", LATER + timedelta(hours=1), NOW)
+    await deliveries.lease([owed("b")], "h1", LATER, NOW)
+
+    taken = await deliveries.lease([owed("a"), owed("b", 1, PHONE)], "h2", LATER, NOW)
+
+    assert taken == {"config:a"}
+
+
+async def test_of_two_who_take_over_such_a_lease_one_gets_it(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", LATER + timedelta(hours=1), NOW)
+
+    one, two = await asyncio.gather(
+        deliveries.lease([owed("a")], "h2", LATER, NOW),
+        deliveries.lease([owed("a")], "h3", LATER, NOW),
+    )
+
+    assert sorted([one, two], key=len) == [set(), {"config:a"}]
 
 
 async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from shared.domain.enrollment import partition_of
+from shared.domain.errors import BadRequest, TooLarge
 from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
 from shared.ports import Backlog
 from tests.fakes.queue import Hook, undisturbed
@@ -23,6 +24,7 @@ class Owed:
     delivery: Delivery
     lease_by: str | None = None
     lease_until: datetime = _NEVER
+    body: bytes | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -41,6 +43,11 @@ class FakeDeliveries:
         self.records = {} if records is None else records
         self.before = before
         self.after_read = after_read
+        self.refused: set[str] = set()
+        """Ids of deliveries that can never be stored."""
+        self.largest_body = 2**24
+        self.read_counts: list[int] = []
+        """How many deliveries each read of a lane has fetched."""
 
     def in_lane(self, device: str) -> list[str]:
         """Event ids pending for a device, in order."""
@@ -50,40 +57,49 @@ class FakeDeliveries:
 
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         await self.before("store")
+        if self.refused & {delivery.id for delivery in deliveries}:
+            raise BadRequest("the store cannot hold this document")
         lanes = [delivery.lane for delivery in deliveries]
         assert len(set(lanes)) == len(lanes), "two deliveries of a lane in one call"
         return [self.records.setdefault(d.id, Owed(d)).delivery.number for d in deliveries]
 
-    async def blocked(self, partitions: Collection[int]) -> dict[Lane, Backlog]:
+    async def blocked(self, partition: int) -> dict[Lane, Backlog]:
         await self.before("blocked")
         lanes: dict[Lane, Backlog] = {}
         for owed in self.records.values():
             delivery = owed.delivery
-            if not owed.is_pending or partition_of(delivery.lane.device) not in partitions:
+            if not owed.is_pending or partition_of(delivery.lane.device) != partition:
                 continue
-            seen = lanes.get(delivery.lane, Backlog(delivery.number, delivery.event_id))
+            number, event = delivery.number, delivery.event_id
+            seen = lanes.get(delivery.lane, Backlog(number, number, event))
             lanes[delivery.lane] = Backlog(
-                max(seen.highest, delivery.number), min(seen.oldest, delivery.event_id)
+                min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event)
             )
         return lanes
 
-    async def waiting(self, lanes: Collection[Lane]) -> dict[Lane, list[Delivery]]:
+    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
         await self.before("waiting")
-        found: dict[Lane, list[Delivery]] = {}
-        for owed in self.records.values():
-            if owed.is_pending and owed.delivery.lane in lanes:
-                found.setdefault(owed.delivery.lane, []).append(owed.delivery)
+        found = [
+            owed.delivery
+            for owed in self.records.values()
+            if owed.is_pending
+            and owed.delivery.lane == lane
+            and first <= owed.delivery.number <= last
+        ]
+        self.read_counts.append(len(found))
         await self.after_read("waiting")
-        return {lane: sorted(of_lane, key=_order) for lane, of_lane in found.items()}
+        return sorted(found, key=_order)
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
     ) -> set[str]:
         await self.before("lease")
-        leased = set()
+        leased, longest = set(), until + (until - now)
         for delivery in deliveries:
             owed = self.records.get(delivery.id)
-            if owed is not None and owed.is_pending and owed.lease_until <= now:
+            if owed is None or not owed.is_pending:
+                continue
+            if owed.lease_until <= now or owed.lease_until > longest:
                 owed.lease_by, owed.lease_until = holder, until
                 leased.add(delivery.id)
         return leased
@@ -93,8 +109,10 @@ class FakeDeliveries:
         for delivery in deliveries:
             self.records.pop(delivery.id, None)
 
-    async def failed(self, delivery: Delivery, holder: str) -> None:
+    async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
         await self.before("failed")
+        if body is not None and len(body) > self.largest_body:
+            raise TooLarge("the document is too large for the store")
         owed = self.records.get(delivery.id)
         if owed is None or owed.lease_by != holder:
             return
@@ -106,10 +124,18 @@ class FakeDeliveries:
             state=delivery.state,
         )
         owed.lease_by, owed.lease_until = None, _NEVER
+        if body is not None:
+            owed.body = body
 
-    async def given_up(self, limit: int) -> list[Delivery]:
+    async def body(self, delivery_id: str) -> bytes | None:
+        await self.before("body")
+        owed = self.records.get(delivery_id)
+        return owed.body if owed else None
+
+    async def given_up(self, limit: int, after: str = "") -> list[Delivery]:
         await self.before("given_up")
         found = [o.delivery for o in self.records.values() if not o.is_pending]
+        found = [delivery for delivery in found if delivery.id > after]
         return sorted(found, key=lambda delivery: delivery.id)[:limit]
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:

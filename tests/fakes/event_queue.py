@@ -47,7 +47,7 @@ class GivenEvent:
         self._channel.ack(self._event)
 
     async def park(self, reason: str) -> None:
-        self._channel.ack(self._event)
+        self._channel.park(self._event, reason)
 
 
 class FakeChannel:
@@ -75,6 +75,10 @@ class FakeChannel:
             self.unacked.remove(event)
             self._queue.pump()
 
+    def park(self, event: QueuedEvent, reason: str) -> None:
+        self._queue.parked.append((event.event_id, reason))
+        self.ack(event)
+
     def notice(self) -> None:
         """The consumer finds out that its channel is dead."""
         self.is_lost = True
@@ -88,6 +92,7 @@ class FakeQueue:
         self.prefetch = prefetch
         self.ready: deque[QueuedEvent] = deque()
         self.channels: list[FakeChannel] = []
+        self.parked: list[tuple[str, str]] = []
 
     @property
     def is_empty(self) -> bool:

@@ -1,16 +1,17 @@
 """Replicas of the webhook service around one queue, one store and one receiver, on fake time."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
-from services.webhook.attempts import Attempts
+from services.webhook.attempts import PATIENCE, Attempts
+from services.webhook.delivery_store import DeliveryStore
+from services.webhook.lane_retry import LaneRetry, RetryPolicy
 from services.webhook.lanes import Crew, PartitionLanes
-from services.webhook.outbox import Outbox
-from services.webhook.pace import Gate
 from services.webhook.partitions import Partitions
-from services.webhook.retries import Retries, RetryPolicy
+from services.webhook.retries import Retries
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Subscription
@@ -126,7 +127,7 @@ class Replica:
         self,
         world: World,
         waits: list[timedelta] | None = None,
-        new_gate: Callable[[], Gate] = Gate,
+        patience: timedelta = PATIENCE,
         share: FixedShare | None = None,
         consumer: FakeConsumer | None = None,
     ) -> None:
@@ -137,30 +138,30 @@ class Replica:
         self.share = share or FixedShare([PARTITION])
         self.answers = Barriers()
         self.deliveries = FakeDeliveries(world.records, self.barriers, self.answers)
-        self.outbox = Outbox(self.deliveries, world.journal, world.clock, world.ids)
-        self.attempts = Attempts(world.receiver, world.clock, self.delivered, new_gate=new_gate)
+        store = DeliveryStore(self.deliveries, world.journal, world.clock, world.ids)
+        self.attempts = Attempts(world.receiver, world.clock, self.delivered, patience)
         policy = RetryPolicy(
-            WAITS if waits is None else waits, lambda: 0.5, lambda event: body_of(event.id)
+            WAITS if waits is None else waits,
+            lambda: 0.5,
+            {SUBSCRIPTION.id: SUBSCRIPTION}.get,
+            lambda event: body_of(event.id),
         )
-        self.retries = Retries(self.outbox, self.attempts, policy, world.clock, self.counts)
+        lane_retry = LaneRetry(store, self.attempts, policy, world.clock, self.counts)
+        self.retries = Retries(lane_retry, self.attempts, world.clock)
         self.consumer = consumer or FakeConsumer(world.queue, PARTITION)
         self.subscriptions = [SUBSCRIPTION]
         self._tasks: set[asyncio.Task[None]] = set()
         crew = Crew(
             subscribers=lambda: self.subscriptions,
             attempts=self.attempts,
-            outbox=self.outbox,
+            store=store,
             retries=self.retries,
             clock=world.clock,
             next_attempt=policy.next_attempt,
             spawn=self._spawn,
         )
         self.partitions = Partitions(
-            self.consumer, self.share, self.deliveries, world.clock, lambda: PartitionLanes(crew)
-        )
-        self.retries.subscriber = {SUBSCRIPTION.id: SUBSCRIPTION}.get
-        self.attempts.on_recovery = lambda subscription: self.retries.hurry(
-            self.partitions.served, subscription
+            self.consumer, self.share, self.deliveries, world.clock, partial(PartitionLanes, crew)
         )
 
     @property

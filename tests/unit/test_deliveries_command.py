@@ -36,12 +36,17 @@ async def test_an_empty_list_says_so() -> None:
     assert out.getvalue() == "nothing was given up on\n"
 
 
-async def test_a_list_that_is_cut_says_so() -> None:
+async def test_a_long_list_is_shown_whole_page_by_page() -> None:
     out = io.StringIO()
 
-    await list_given_up(await given_up("e1", "e2"), out, limit=1)
+    count = await list_given_up(await given_up("e1", "e2", "e3"), out, page=2)
 
-    assert out.getvalue().endswith("only the first 1 are shown\n")
+    assert count == 3
+    assert [line.split()[0] for line in out.getvalue().splitlines()] == [
+        "config:e1",
+        "config:e2",
+        "config:e3",
+    ]
 
 
 async def test_retry_makes_those_named_pending_and_says_how_many() -> None:

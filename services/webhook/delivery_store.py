@@ -1,7 +1,8 @@
 """The store as lanes and retries need it: operations of many lanes gather into few calls.
 
 Promises: `store` and `delivered` come back only when it is done, however long the store is away; the
-others raise Unavailable. Two deliveries of one lane never share a call.
+others raise Unavailable. Two deliveries of one lane never share a call, and one that the store refuses
+breaks nothing for those beside it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from shared.batching import Cohorts
-from shared.domain.errors import Unavailable
+from shared.domain.errors import Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
 from shared.ports import Clock, Deliveries, Ids, Journal
@@ -28,7 +29,7 @@ _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)
 
 
-class Outbox:
+class DeliveryStore:
     """What is owed to subscribers, and the events themselves."""
 
     def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, ids: Ids) -> None:
@@ -37,7 +38,6 @@ class Outbox:
         self._clock = clock
         self._ids = ids
         self._stores = Cohorts[Delivery, int](self._store_all, limit=64)
-        self._reads = Cohorts[Lane, list[Delivery]](self._read_all, limit=32)
         self._leases = Cohorts[Delivery, str | None](self._lease_all, limit=32)
         self._removals = Cohorts[Delivery, None](self._remove_all, limit=64)
         self._events = Cohorts[str, Event | None](self._load_all, limit=16)
@@ -49,9 +49,10 @@ class Outbox:
     async def delivered(self, delivery: Delivery) -> None:
         await self._until_done(lambda: self._removals.submit(delivery))
 
-    async def waiting(self, lane: Lane) -> list[Delivery]:
-        """The pending deliveries of a lane in order, read after this call began."""
-        return await self._reads.submit(lane, key=lane)
+    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
+        """The pending deliveries of a lane with these numbers, in order."""
+        async with asyncio.timeout(_DEADLINE):
+            return await self._deliveries.waiting(lane, first, last)
 
     async def lease(self, delivery: Delivery) -> str | None:
         """The holder under which it is leased now; None: somebody else has it, or it is gone."""
@@ -61,12 +62,26 @@ class Outbox:
         async with asyncio.timeout(_DEADLINE):
             await self._deliveries.failed(delivery, holder)
 
+    async def given_up(self, delivery: Delivery, holder: str, body: bytes | None) -> None:
+        """Keep it for an operator, with its body if the store can hold that."""
+        async with asyncio.timeout(_DEADLINE):
+            try:
+                await self._deliveries.failed(delivery, holder, body)
+            except TooLarge:
+                log.warning("body_not_kept", event_id=delivery.event_id)
+                await self._deliveries.failed(delivery, holder)
+
     async def event(self, event_id: str) -> Event | None:
         return await self._events.submit(event_id)
 
+    async def body(self, delivery: Delivery) -> bytes | None:
+        """What was kept when it was given up on."""
+        async with asyncio.timeout(_DEADLINE):
+            return await self._deliveries.body(delivery.id)
+
     async def drain(self) -> None:
         """Wait for what is under way."""
-        for cohorts in (self._stores, self._reads, self._leases, self._removals, self._events):
+        for cohorts in (self._stores, self._leases, self._removals, self._events):
             await cohorts.drain()
 
     async def _until_done(self, operation: Callable[[], Awaitable[Done]]) -> Done:
@@ -81,14 +96,15 @@ class Outbox:
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _store_all(self, deliveries: list[Delivery]) -> Sequence[int]:
-        async with asyncio.timeout(_DEADLINE):
-            return await self._deliveries.store(deliveries)
-
-    async def _read_all(self, lanes: list[Lane]) -> Sequence[list[Delivery]]:
-        async with asyncio.timeout(_DEADLINE):
-            found = await self._deliveries.waiting(lanes)
-        return [found.get(lane, []) for lane in lanes]
+    async def _store_all(self, deliveries: list[Delivery]) -> Sequence[int | Exception]:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                return await self._deliveries.store(deliveries)
+        except Refused as exc:
+            if len(deliveries) == 1:
+                return [exc]
+        # Which one it was is not known; those that are stored already are met again.
+        return [(await self._store_all([delivery]))[0] for delivery in deliveries]
 
     async def _lease_all(self, deliveries: list[Delivery]) -> Sequence[str | None]:
         holder, now = self._ids.new(), self._clock.now()
