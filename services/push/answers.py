@@ -62,8 +62,8 @@ class Rejected:
     reason: str
 
 
-Outcome = Accepted | TokenDead | TopicRefused | BackOff | Retry | Rejected
 Failure = TokenDead | TopicRefused | BackOff | Retry | Rejected
+Outcome = Accepted | Failure
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:

@@ -7,7 +7,7 @@ reached at all, pushes fail at once instead of hammering it.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -135,12 +135,8 @@ class Apns:
             topic: _Line(self._connector(context), clock) for topic, context in contexts.items()
         }
 
-    @property
-    def topics(self) -> Collection[str]:
-        return self._lines.keys()
-
     async def push(self, push: Push) -> Outcome:
-        """One attempt. The topic must be one of `topics`."""
+        """One attempt. The topic must be one of those given."""
         line = self._lines[push.topic]
         async with line.streams:
             if line.is_waiting:

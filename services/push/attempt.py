@@ -6,7 +6,7 @@ the device did not send the token anew since. A dead token is pushed like any ot
 that APNs takes makes it alive again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -51,34 +51,22 @@ class Attempts:
         self._clock = clock
         self.random = random
 
-    async def push(self, enrollment: Enrollment, target: PushTarget) -> Outcome:
-        """The push of a wish or of the sweep."""
-        problem = self._topics.problem(target.topic)
-        if problem is not None:
-            return problem
-        expires_at = self._clock.now() + EXPIRES_AFTER
-        return await self._decided(enrollment, target, expires_at, PAUSES)
-
-    async def push_urgently(
-        self, enrollment: Enrollment, target: PushTarget, expires_at: datetime | None
-    ) -> Outcome:
-        """The push of an API client, who wants to hear what APNs says now."""
-        problem = self._topics.problem(target.topic, urgent=True)
-        if problem is not None:
-            return problem
-        expires_at = expires_at or self._clock.now() + EXPIRES_AFTER
-        return await self._decided(enrollment, target, expires_at, URGENT_PAUSES)
-
-    async def _decided(
+    async def push(
         self,
         enrollment: Enrollment,
         target: PushTarget,
-        expires_at: datetime,
-        pauses: Sequence[timedelta],
+        *,
+        expires_at: datetime | None = None,
+        urgent: bool = False,
     ) -> Outcome:
+        """`urgent`: an API client waits, and wants to hear what APNs says now."""
+        problem = self._topics.problem(target.topic, urgent=urgent)
+        if problem is not None:
+            return problem
+        expires_at = expires_at or self._clock.now() + EXPIRES_AFTER
         push = Push(target.topic, target.token, target.magic, expires_at)
         outcome = await self._apns.push(push)
-        for pause in pauses:
+        for pause in URGENT_PAUSES if urgent else PAUSES:
             if not isinstance(outcome, Retry) or isinstance(outcome, Unreachable):
                 break
             await self._clock.sleep(pause * (0.5 + self.random()))
@@ -89,8 +77,9 @@ class Attempts:
             self._topics.stop(target.topic, outcome.reason)
         elif isinstance(outcome, Accepted):
             self._topics.works(target.topic)
-            if target.dead:
-                await self._enrollments.mark_token(enrollment.id, target.token, dead=False)
+            if target.dead and await self._enrollments.mark_token(
+                enrollment.id, target.token, dead=False
+            ):
                 log.info("push_token_alive_again", enrollment=enrollment.id)
         return outcome
 

@@ -121,7 +121,7 @@ class Pusher:
     ) -> Outcome:
         """A push that an API client asked for, whatever wishes there are."""
         tried_at = self._clock.now()
-        outcome = await self._attempts.push_urgently(enrollment, target, expires_at)
+        outcome = await self._attempts.push(enrollment, target, expires_at=expires_at, urgent=True)
         self._count(outcome)
         if isinstance(outcome, Accepted):
             await self._records.submit(self._record(outcome, enrollment.id, None, tried_at))
@@ -161,27 +161,30 @@ class Pusher:
                     await self._clock.sleep(timedelta(seconds=quiet))
                 async with self._at_once:
                     line.is_promised = False
-                    await self._push(enrollment, line.earlier)
-                line.quiet_until = self._clock.monotonic() + QUIET.total_seconds()
+                    was_pushed = await self._push(enrollment, line.earlier)
+                if was_pushed:
+                    line.quiet_until = self._clock.monotonic() + QUIET.total_seconds()
         except BaseException:
             line.is_promised = False
             raise
 
-    async def _push(self, enrollment: str, earlier: PushRecord | None) -> None:
+    async def _push(self, enrollment: str, earlier: PushRecord | None) -> bool:
+        """False: there was nothing to push for."""
         tried_at = self._clock.now()
         target = await self._loads.submit(enrollment)
         found = target.enrollment
         if not target.is_waited_for and earlier is None:
-            return
+            return False
         if found is not None and found.status in OVER:
             if earlier is not None:
                 await self._pushes.forget([earlier])
-            return
+            return False
         outcome = None
         if found is not None and found.push is not None:
             outcome = await self._attempts.push(found, found.push)
             self._count(outcome)
         await self._records.submit(self._record(outcome, enrollment, earlier, tried_at))
+        return True
 
     def _record(
         self,

@@ -85,9 +85,9 @@ class Sweep:
     async def run(self) -> None:
         # The first look needs to know what is ours, and does not wait an interval for it.
         with suppress(Unavailable):
-            await self.heartbeat()
+            await self._share.refresh()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever(self.heartbeat, HEARTBEAT))
+            group.create_task(self._forever(self._share.refresh, HEARTBEAT))
             group.create_task(self._forever(self.silent, INTERVAL))
             group.create_task(self._forever(lambda: self.unpushed(group), INTERVAL))
 
@@ -95,9 +95,6 @@ class Sweep:
         """Begin nothing new, and let the other replicas take this one's partitions at once."""
         self._is_leaving = True
         await self._share.leave()
-
-    async def heartbeat(self) -> None:
-        await self._share.refresh()
 
     async def remember_start(self) -> None:
         """Without a certificate nothing is swept; the day there is one, it begins here."""
@@ -202,7 +199,7 @@ class Sweep:
                 log.warning("sweep_push_not_recorded", error=str(exc))
                 await self._clock.sleep(INTERVAL)
 
-    async def _forever(self, step: Callable[[], Awaitable[None]], interval: timedelta) -> None:
+    async def _forever(self, step: Callable[[], Awaitable[object]], interval: timedelta) -> None:
         is_failing = False
         while not self._is_leaving:
             try:

@@ -47,14 +47,6 @@ class Topics:
         self._stops: dict[str, _Stop] = {}
         self._logged: set[str] = set()
 
-    @property
-    def are_there(self) -> bool:
-        """False: without any certificate nothing can be pushed at all."""
-        return bool(self._certified)
-
-    def has_certificate(self, topic: str) -> bool:
-        return topic in self._certified
-
     def problem(self, topic: str, *, urgent: bool = False) -> TopicRefused | None:
         """Why this topic cannot be pushed now. `urgent` tries a stopped topic all the same."""
         if topic not in self._certified:

@@ -253,6 +253,18 @@ async def test_a_wish_of_an_enrollment_without_an_open_command_wakes_nobody(benc
     assert bench.pushes.batches == []
 
 
+async def test_a_wish_that_woke_nobody_does_not_delay_the_next_one(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.queue.places.clear()
+    await bench.pusher.wishes(["MAC"])
+    bench.queue_command("MAC")
+
+    async with asyncio.timeout(5):
+        await bench.pusher.wishes(["MAC"])
+
+    assert bench.apns.tokens() == [b"MAC"]
+
+
 async def test_a_command_that_waited_for_its_token_is_pushed_when_the_token_is_wished_for(
     bench: Bench,
 ) -> None:
