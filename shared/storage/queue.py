@@ -139,8 +139,10 @@ class MongoCommandQueue:
         return waiting.intersection(key.id for key in enrollments)
 
     async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
-        found = await self._places.find({"accepted_at": {"$gte": since, "$lte": until}})
-        return [from_document(document) for document in found if "open_device" in document]
+        found = await self._places.find(
+            {"accepted_at": {"$gte": since, "$lte": until}, "open_device": {"$exists": True}}
+        )
+        return [from_document(document) for document in found]
 
     # --- for check-in
 
