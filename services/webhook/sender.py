@@ -47,8 +47,8 @@ class Sender(Protocol):
 class HttpSender:
     """Keeps connections open and uses them again; an async context manager."""
 
-    def __init__(self, version: str = "", timeout: timedelta = TIMEOUT) -> None:
-        self._user_agent = f"MacroMDM/{version}" if version else "MacroMDM"
+    def __init__(self, version: str, timeout: timedelta = TIMEOUT) -> None:
+        self._user_agent = f"MacroMDM/{version}"
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self._targets: dict[str, tuple[URL, dict[str, str]]] = {}

@@ -21,8 +21,9 @@ from shared.storage.journal import MongoJournal
 from shared.storage.mongo import Mongo
 from shared.telemetry.metrics import Metrics
 from shared.web.service import Service
+from shared.web.version import VERSION
 from tests.conftest import remove_topology
-from tests.harness.sink import Behaviour, Sink
+from tests.harness.sink import Behaviour, Kind, Sink
 
 DELIVERED = "macromdm_deliveries_delivered_total"
 IDS = SystemIds()
@@ -266,3 +267,24 @@ async def test_the_events_of_a_sink_are_what_subscribers_get(
     assert got["event_id"] == made["device-0"][0]
     assert got["acknowledge_event"]["status"] == "Idle"
     assert sink.arrivals[0].device == "device-0"
+
+
+async def test_a_post_names_the_version(mongo: Mongo, broker: Broker, sink: Sink) -> None:
+    async with running(mongo, broker, sink.url):
+        await publish(mongo, broker, devices=1, each=1)
+        await sink.wait_for(1)
+
+    assert sink.arrivals[0].headers["user-agent"] == f"MacroMDM/{VERSION}"
+
+
+async def test_draining_ends_within_its_deadline_while_the_subscriber_hangs(
+    mongo: Mongo, broker: Broker, sink: Sink
+) -> None:
+    sink.behaviour = Behaviour(Kind.HANG)
+    async with running(mongo, broker, sink.url) as replica:
+        await publish(mongo, broker, devices=20, each=2)
+        await until(lambda: happened(lambda: sink.open_requests == 20))
+        began = CLOCK.monotonic()
+        await replica.service.drain()
+
+        assert CLOCK.monotonic() - began < 8.5
