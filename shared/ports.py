@@ -442,8 +442,8 @@ class Deliveries(Protocol):
     async def body(self, delivery_id: str) -> bytes | None:
         """What `failed` kept with it."""
 
-    async def given_up(self, limit: int, after: str = "") -> list[Delivery]:
-        """The first deliveries that were given up on, by id, with an id above `after`."""
+    async def given_up(self, partition: int) -> list[Delivery]:
+        """Deliveries of a partition that were given up on, by id."""
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
         """Make deliveries that were given up on pending again (None: all of them), with a fresh

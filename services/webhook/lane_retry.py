@@ -14,7 +14,8 @@ import structlog
 
 from services.webhook.attempts import Attempts, Counter
 from services.webhook.delivery_store import DeliveryStore
-from services.webhook.lanes import EVERYTHING, OpenLane, PartitionLanes
+from services.webhook.lanes import PartitionLanes
+from services.webhook.open_lane import EVERYTHING, OpenLane
 from services.webhook.schedule import JITTER, next_attempt
 from services.webhook.sender import Outcome
 from shared.domain.event import Event
@@ -118,7 +119,6 @@ class LaneRetry:
                 if early:
                     lane.hurried_in_vain(self._clock.monotonic())
                 return wait
-            lane.moved()
             lane.move_head(delivery.number + 1)
         return None
 

@@ -10,9 +10,8 @@ One object serves one opening of one partition; after the channel is gone it is 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ import structlog
 
 from services.webhook.attempts import Attempts
 from services.webhook.delivery_store import DeliveryStore
+from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
 from shared.domain.errors import Refused, Unavailable
 from shared.domain.subscription import Delivery, Lane, Subscription
@@ -29,93 +29,6 @@ log = structlog.get_logger()
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 _AFTER_A_FAULT = timedelta(seconds=1)
-_READ_AT_ONCE = 100
-_FIRST_HURRY_PAUSE = 60.0
-EVERYTHING = (0, 2**62)
-"""Every number that a lane can hold."""
-
-
-@dataclass(slots=True, eq=False)
-class Arrival:
-    """An event from the queue, and how many lanes it still waits for."""
-
-    received: Received
-    owed: int
-    refusal: str | None = None
-    """Why it can be stored for one of them never."""
-
-
-@dataclass(slots=True, eq=False)
-class OpenLane:
-    """What is known of a lane while its partition is served here."""
-
-    key: Lane
-    arrivals: deque[Arrival] = field(default_factory=deque)
-    head: int = 0
-    """No number below it is known to wait."""
-    highest: int = 0
-    blocked: bool = False
-    is_working: bool = False
-    is_attempting: bool = False
-    is_storing: bool = False
-    changes: int = 0
-    """Counts what an older read of the lane cannot have seen: stores, and newer reads."""
-    was_adopted: bool = False
-    """A store met an event with an older number: what was read of the lane may be out of order."""
-    is_retrying: bool = False
-    is_hurried: bool = False
-    due: float | None = None
-    hurry_from: float = 0.0
-    """When it may be hurried again; later and later while hurrying it is in vain."""
-    hurry_pause: float = _FIRST_HURRY_PAUSE
-
-    @property
-    def is_idle(self) -> bool:
-        return not (self.blocked or self.arrivals or self.is_working or self.is_retrying)
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """First and last number to read at once: everything, unless it is a lot."""
-        if self.highest - self.head < _READ_AT_ONCE:
-            return EVERYTHING
-        return self.head, self.head + _READ_AT_ONCE
-
-    def begin_store(self) -> int:
-        """Block the lane and take the number of the delivery that is about to be stored."""
-        self.is_storing = True
-        self.changes += 1
-        self.highest += 1
-        if not self.blocked:
-            self.head = self.highest
-        self.blocked = True
-        return self.highest
-
-    def end_store(self, number: int, stored: int) -> None:
-        self.is_storing = False
-        if stored != number:
-            self.was_adopted = True
-            self.highest = max(self.highest, stored)
-            self.head = min(self.head, stored)
-
-    def learn(self, backlog: Backlog) -> None:
-        """A read found deliveries of this lane in the store."""
-        self.head = min(self.head, backlog.lowest) if self.blocked else backlog.lowest
-        self.blocked = True
-        self.changes += 1
-        self.highest = max(self.highest, backlog.highest)
-
-    def move_head(self, number: int) -> None:
-        """Nothing below waits, unless a store has just met something older."""
-        if not self.was_adopted:
-            self.head = number
-
-    def hurried_in_vain(self, now: float) -> None:
-        self.hurry_from = now + self.hurry_pause
-        self.hurry_pause *= 2
-
-    def moved(self) -> None:
-        """Its head is out of the way."""
-        self.hurry_from, self.hurry_pause = 0.0, _FIRST_HURRY_PAUSE
 
 
 class RetryPlan(Protocol):

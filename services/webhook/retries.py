@@ -15,7 +15,8 @@ import structlog
 
 from services.webhook.attempts import Attempts, Endpoint
 from services.webhook.lane_retry import LaneRetry
-from services.webhook.lanes import OpenLane, PartitionLanes
+from services.webhook.lanes import PartitionLanes
+from services.webhook.open_lane import OpenLane
 from shared.domain.errors import Unavailable
 from shared.ports import Clock
 

@@ -1,9 +1,10 @@
 """Collection `deliveries`: what is still owed to subscribers. A delivery that was taken is deleted.
 
 Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly
-when it is not, so each sparse index holds only what its queries look for. `lease_until` is always
-set while pending, so a claim needs no alternative in its condition. `body` is what a subscriber would
-get: kept when a delivery is given up on, since its event leaves the journal.
+when it is not (to its partition), so each query finds by its index what it looks for and nothing
+else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
+`body` is what a subscriber would get: kept when a delivery is given up on, since its event leaves
+the journal.
 """
 
 from collections.abc import Collection as Names
@@ -13,7 +14,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from shared.domain.enrollment import partition_of
+from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports import Backlog
 from shared.storage.indexes import Index
@@ -26,7 +27,6 @@ INDEXES = (
     Index(NAME, [("given_up", 1)], sparse=True),
 )
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-_PAGE = 1000
 _BATCH = 64
 
 
@@ -114,7 +114,7 @@ class MongoDeliveries:
         if delivery.state is DeliveryState.PENDING:
             outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
         else:
-            outcome |= {"given_up": True, "next_attempt_at": None}
+            outcome |= {"given_up": partition_of(delivery.lane.device), "next_attempt_at": None}
             gone |= {"lane": "", "partition": "", "lease_until": ""}
         await self._documents.update_one(
             {"_id": delivery.id, "lease_by": holder}, {"$set": outcome, "$unset": gone}
@@ -124,25 +124,17 @@ class MongoDeliveries:
         found = await self._documents.find_one({"_id": delivery_id}, {"body": 1})
         return bytes(found["body"]) if found and "body" in found else None
 
-    async def given_up(self, limit: int, after: str = "") -> list[Delivery]:
-        found = await self._documents.find(
-            {"given_up": True, "_id": {"$gt": after}},
-            {"body": 0},
-            sort=[("_id", 1)],
-            limit=limit,
-        )
-        return [_from_document(document) for document in found]
+    async def given_up(self, partition: int) -> list[Delivery]:
+        found = await self._documents.find({"given_up": partition}, {"body": 0})
+        return sorted(map(_from_document, found), key=lambda delivery: delivery.id)
 
     async def retry(self, ids: Names[str] | None, now: datetime) -> int:
         if ids is not None:
-            query = {"_id": {"$in": list(ids)}, "given_up": True}
-            found = await self._documents.find(query, {"body": 0})
+            found = await self._documents.find({"_id": {"$in": list(ids)}}, {"body": 0})
             return await self._revive([_from_document(document) for document in found], now)
-        # By id, so that what fails again meanwhile does not come again.
-        matched, after = 0, ""
-        while page := await self.given_up(_PAGE, after):
-            matched += await self._revive(page, now)
-            after = page[-1].id
+        matched = 0
+        for partition in range(PARTITIONS):
+            matched += await self._revive(await self.given_up(partition), now)
         return matched
 
     async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
@@ -154,13 +146,13 @@ class MongoDeliveries:
 
 
 def _pending_again(delivery: Delivery, now: datetime) -> UpdateOne:
-    lane = delivery.lane
+    lane, partition = delivery.lane, partition_of(delivery.lane.device)
     return UpdateOne(
-        {"_id": delivery.id, "given_up": True},
+        {"_id": delivery.id, "given_up": partition},
         {
             "$set": {
                 "lane": _lane_key(lane),
-                "partition": partition_of(lane.device),
+                "partition": partition,
                 "attempts": 0,
                 "next_attempt_at": now,
                 "lease_until": _NEVER,
@@ -199,7 +191,7 @@ def _to_document(delivery: Delivery) -> Document:
 
 
 def _from_document(document: Document) -> Delivery:
-    given_up = document.get("given_up", False)
+    given_up = "given_up" in document
     return Delivery(
         lane=_lane(document),
         event_id=document["event_id"],

@@ -196,7 +196,7 @@ async def give_up(
 async def test_what_is_given_up_on_is_kept_and_blocks_nothing(deliveries: Deliveries) -> None:
     given_up = await give_up(deliveries, owed("a"))
 
-    assert await deliveries.given_up(10) == [given_up]
+    assert await deliveries.given_up(partition_of("MAC")) == [given_up]
     assert await blocked(deliveries) == {}
     assert await waiting(deliveries) == []
 
@@ -214,11 +214,13 @@ async def test_an_event_that_was_given_up_on_is_not_stored_anew(deliveries: Deli
     assert await waiting(deliveries) == []
 
 
-async def test_only_as_many_as_asked_for_are_listed(deliveries: Deliveries) -> None:
-    for event in ("c", "a", "b"):
-        await give_up(deliveries, owed(event))
+async def test_what_is_given_up_on_is_listed_by_partition(deliveries: Deliveries) -> None:
+    for event, lane in (("c", MAC), ("a", MAC), ("b", PHONE)):
+        await give_up(deliveries, owed(event, 1, lane))
 
-    assert [delivery.event_id for delivery in await deliveries.given_up(2)] == ["a", "b"]
+    found = await deliveries.given_up(partition_of("MAC"))
+
+    assert [delivery.event_id for delivery in found] == ["a", "c"]
 
 
 async def test_a_retry_by_hand_makes_it_pending_with_a_fresh_schedule(
@@ -244,15 +246,6 @@ async def test_what_was_kept_with_a_delivery_stays_when_it_is_retried(
 
     assert await deliveries.body("config:a") == b"the body"
     assert await deliveries.body("config:unknown") is None
-
-
-async def test_the_list_goes_on_after_an_id(deliveries: Deliveries) -> None:
-    for event in ("c", "a", "b"):
-        await give_up(deliveries, owed(event))
-
-    found = await deliveries.given_up(10, after="config:a")
-
-    assert [delivery.event_id for delivery in found] == ["b", "c"]
 
 
 async def test_a_lease_further_ahead_than_any_can_be_is_not_good(deliveries: Deliveries) -> None:
@@ -283,4 +276,5 @@ async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -
         await give_up(deliveries, owed(event, 1, lane))
 
     assert await deliveries.retry(None, NOW) == 2
-    assert await deliveries.given_up(10) == []
+    assert await deliveries.given_up(partition_of("MAC")) == []
+    assert await deliveries.given_up(partition_of("PHONE")) == []

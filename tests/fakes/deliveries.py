@@ -55,6 +55,12 @@ class FakeDeliveries:
         found = [delivery for delivery in found if delivery.lane.device == device]
         return [delivery.event_id for delivery in sorted(found, key=_order)]
 
+    @property
+    def all_given_up(self) -> list[Delivery]:
+        """Of all partitions, by id."""
+        found = [owed.delivery for owed in self.records.values() if not owed.is_pending]
+        return sorted(found, key=lambda delivery: delivery.id)
+
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         await self.before("store")
         if self.refused & {delivery.id for delivery in deliveries}:
@@ -132,11 +138,9 @@ class FakeDeliveries:
         owed = self.records.get(delivery_id)
         return owed.body if owed else None
 
-    async def given_up(self, limit: int, after: str = "") -> list[Delivery]:
+    async def given_up(self, partition: int) -> list[Delivery]:
         await self.before("given_up")
-        found = [o.delivery for o in self.records.values() if not o.is_pending]
-        found = [delivery for delivery in found if delivery.id > after]
-        return sorted(found, key=lambda delivery: delivery.id)[:limit]
+        return [each for each in self.all_given_up if partition_of(each.lane.device) == partition]
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
         await self.before("retry")

@@ -151,7 +151,7 @@ async def test_what_the_schedule_gives_up_on_is_kept_and_the_lane_goes_on(world:
         world.publish("e1", "e2")
         await world.run(60)
 
-        given_up = await world.store.given_up(10)
+        given_up = world.store.all_given_up
     assert [(d.event_id, d.state, d.attempts, d.last_error) for d in given_up] == [
         ("e1", DeliveryState.GIVEN_UP, 4, "answered 500")
     ]
@@ -178,7 +178,7 @@ async def test_an_event_that_left_the_journal_is_given_up_on(world: World) -> No
         del world.journal.events["e1"]
         await world.run(2)
 
-        assert [d.event_id for d in await world.store.given_up(10)] == ["e1"]
+        assert [d.event_id for d in world.store.all_given_up] == ["e1"]
     assert world.receiver.arrivals == ["e2"]
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.lanes import OpenLane
+from services.webhook.open_lane import OpenLane
 from shared.domain.errors import BadRequest, BrokerUnavailable
 from shared.domain.subscription import Delivery, Lane, Subscription
 from tests.fakes.clock import settle
@@ -222,7 +222,7 @@ async def test_what_is_given_up_on_is_kept_whole_and_delivered_after_its_event_l
     async with Replica(world):
         world.publish("e1")
         await world.run(60)
-        assert [d.event_id for d in await world.store.given_up(10)] == ["e1"]
+        assert [d.event_id for d in world.store.all_given_up] == ["e1"]
         world.journal.events.clear()
         await world.store.retry(None, world.clock.now())
         await world.run(5)
@@ -239,7 +239,7 @@ async def test_a_body_too_large_to_be_kept_is_given_up_on_without_it(world: Worl
         world.publish("e1")
         await world.run(60)
 
-        assert [d.event_id for d in await world.store.given_up(10)] == ["e1"]
+        assert [d.event_id for d in world.store.all_given_up] == ["e1"]
         assert await world.store.body("config:e1") is None
 
 

@@ -1,0 +1,96 @@
+"""What is known of one lane while its partition is served here: which part of it waits in the queue, which
+in the store, and what must not be concluded from a read that is older than a change.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from shared.domain.subscription import Lane
+from shared.ports import Backlog, Received
+
+EVERYTHING = (0, 2**62)
+"""Every number that a lane can hold."""
+_READ_AT_ONCE = 100
+_FIRST_HURRY_PAUSE = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """An event from the queue, and how many lanes it still waits for."""
+
+    received: Received
+    owed: int
+    refusal: str | None = None
+    """Why it can never be stored."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenLane:
+    """The state of a lane; `blocked` while something of it is stored, or about to be."""
+
+    key: Lane
+    arrivals: deque[Arrival] = field(default_factory=deque)
+    blocked: bool = False
+    head: int = 0
+    """Nothing with a lower number is known to wait in the store."""
+    highest: int = 0
+
+    is_working: bool = False
+    is_attempting: bool = False
+    is_storing: bool = False
+    changes: int = 0
+    """Counts what an older read of the lane cannot have seen: stores, and newer reads."""
+    was_adopted: bool = False
+    """A store met an event with an older number: what was read of the lane may be out of order."""
+
+    due: float | None = None
+    is_retrying: bool = False
+    is_hurried: bool = False
+    hurry_from: float = 0.0
+    """When it may be hurried again; later and later while that is in vain."""
+    hurry_pause: float = _FIRST_HURRY_PAUSE
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.blocked or self.arrivals or self.is_working or self.is_retrying)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last number to read at once: everything, unless it is a lot."""
+        if self.highest - self.head < _READ_AT_ONCE:
+            return EVERYTHING
+        return self.head, self.head + _READ_AT_ONCE
+
+    def begin_store(self) -> int:
+        """Block the lane and take the number of the delivery that is about to be stored."""
+        self.is_storing = True
+        self.changes += 1
+        self.highest += 1
+        if not self.blocked:
+            self.head = self.highest
+        self.blocked = True
+        return self.highest
+
+    def end_store(self, number: int, stored: int) -> None:
+        self.is_storing = False
+        if stored != number:
+            self.was_adopted = True
+            self.highest = max(self.highest, stored)
+            self.head = min(self.head, stored)
+
+    def learn(self, backlog: Backlog) -> None:
+        """A read found deliveries of this lane in the store."""
+        self.head = min(self.head, backlog.lowest) if self.blocked else backlog.lowest
+        self.blocked = True
+        self.changes += 1
+        self.highest = max(self.highest, backlog.highest)
+
+    def move_head(self, number: int) -> None:
+        """Nothing below waits any more, unless a store has just met something older."""
+        if number > self.head and not self.was_adopted:
+            self.head = number
+            self.hurry_from, self.hurry_pause = 0.0, _FIRST_HURRY_PAUSE
+
+    def hurried_in_vain(self, now: float) -> None:
+        self.hurry_from = now + self.hurry_pause
+        self.hurry_pause *= 2
