@@ -52,6 +52,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         journal=events,
         queue=MongoCommandQueue(mongo),
         publisher=adapters.publisher,
+        wishes=adapters.wishes,
         writer=writer,
         clock=clock,
         ids=adapters.ids,

@@ -19,6 +19,7 @@ from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn
 from shared.apple.checkin import (
     Authenticate,
     GetBootstrapToken,
+    TokenUpdate,
     Unsupported,
     UserAuthenticate,
     bootstrap_token_answer,
@@ -177,6 +178,9 @@ class DeviceCohort:
                 turn.error = Overtaken("the enrollment changed meanwhile")
             elif isinstance(turn.request.message, Authenticate) and turn.generation is not None:
                 await self._parts.queue.end_generation(turn.request.device, turn.generation)
+            elif isinstance(turn.request.message, TokenUpdate):
+                # Now the device can be pushed: for commands that waited for its token.
+                self._parts.wishes.wish([turn.request.message.key.id])
 
     # --- the broker, or the mark
 

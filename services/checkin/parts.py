@@ -6,7 +6,15 @@ from enum import StrEnum
 
 from services.checkin.turns import Turn
 from services.checkin.writer import Writer
-from shared.ports import Clock, CommandQueue, Enrollments, EventPublisher, Ids, Journal
+from shared.ports import (
+    Clock,
+    CommandQueue,
+    Enrollments,
+    EventPublisher,
+    Ids,
+    Journal,
+    PushWishes,
+)
 from shared.telemetry.metrics import Metrics
 
 
@@ -32,6 +40,7 @@ class Parts:
     journal: Journal
     queue: CommandQueue
     publisher: EventPublisher
+    wishes: PushWishes
     writer: Writer
     clock: Clock
     ids: Ids

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared.domain.errors import StoreUnavailable
+from shared.domain.errors import Refused, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports import Mark
 from shared.storage.enrollment_documents import identity_fields, key_of
@@ -36,7 +36,7 @@ class MongoJournal:
         try:
             # An id is made once: an event that is there already is this one, written twice.
             await self._documents.insert_many([to_document(event) for event in events])
-        except StoreUnavailable:
+        except (StoreUnavailable, Refused):
             return [False] * len(events)
         return [True] * len(events)
 

@@ -24,6 +24,7 @@ from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
 from tests.fakes.queue import FakeCommandQueue
+from tests.fakes.wishes import FakeWishes
 
 
 class Killed(BaseException):
@@ -54,6 +55,7 @@ class World:
         self.queue = FakeCommandQueue()
         self.publisher = FakePublisher()
         self.members = FakeMembers()
+        self.wishes = FakeWishes()
 
     async def replica(self) -> "Replica":
         replica = Replica(self)
@@ -97,6 +99,7 @@ class Replica:
             journal=world.journal,
             queue=world.queue,
             publisher=world.publisher,
+            wishes=world.wishes,
             writer=self.writer,
             clock=world.clock,
             ids=world.ids,

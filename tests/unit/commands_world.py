@@ -1,7 +1,7 @@
 """The commands service on fakes: a small fleet, and barriers between the steps of a request."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.queue import FakeCommandQueue, undisturbed
+from tests.fakes.wishes import FakeWishes
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
 PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
@@ -53,16 +54,6 @@ class Barrier:
             await gate.wait()
 
 
-class Wishes:
-    """`PushWishes`, noted."""
-
-    def __init__(self) -> None:
-        self.wished: list[set[str]] = []
-
-    def wish(self, enrollments: Collection[str]) -> None:
-        self.wished.append(set(enrollments))
-
-
 @dataclass
 class World:
     """Everything that the commands service works with. `at_store` stops its operations."""
@@ -71,7 +62,7 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     ids: FakeIds = field(default_factory=FakeIds)
     at_store: Barrier = field(default_factory=Barrier)
-    wishes: Wishes = field(default_factory=Wishes)
+    wishes: FakeWishes = field(default_factory=FakeWishes)
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
