@@ -22,7 +22,7 @@ from shared.ports import Clock, CommandQueue, Ids, PushWishes
 from shared.telemetry.metrics import Metrics
 
 COHORT_LIMIT = 64
-IN_FLIGHT = 2
+IN_FLIGHT = 1
 
 ATTEMPTS = 5
 """How often one request looks again when others change its place at the same time."""
