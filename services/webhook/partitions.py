@@ -23,6 +23,8 @@ log = structlog.get_logger()
 REFRESH = timedelta(seconds=1)
 GRACE = timedelta(seconds=5)
 """How long an attempt under way may take when its partition is given up."""
+LAST_GRACE = timedelta(seconds=2)
+"""The same, on the way out."""
 _SWEEP_EVERY = 3.0
 _SWEEP_SHARE = 20.0
 """Reading a large backlog may take this small a part of the time: one in so many."""
@@ -101,7 +103,7 @@ class Partitions:
             await step()
             await self._clock.sleep(REFRESH)
 
-    async def drain(self, grace: timedelta = GRACE) -> None:
+    async def drain(self, grace: timedelta = LAST_GRACE) -> None:
         """Take nothing new, finish what is under way, give every partition up."""
         self._is_draining = True
         async with asyncio.TaskGroup() as group:
