@@ -23,6 +23,11 @@ async def ensure(mongo: Mongo, indexes: Iterable[Index]) -> None:
     or made anew; other versions' indexes are left alone. Raises StoreUnavailable."""
     for index in indexes:
         raw = mongo.collection(index.collection).raw
+        with translated():
+            # Within the ordinary deadline: a store that hangs is not waited for as a build is.
+            there = (await raw.index_information()).get(index.name, {})
+        if there and all(there.get(name) == value for name, value in _options(index).items()):
+            continue
         with translated(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
             if await _is_made(raw, index):
                 continue
@@ -35,20 +40,24 @@ async def ensure(mongo: Mongo, indexes: Iterable[Index]) -> None:
 
 async def _is_made(raw: Any, index: Index) -> bool:
     """Make it, if it is not there. False: another of its name is."""
-    options: dict[str, object] = {"name": index.name}
+    try:
+        await raw.create_index(list(index.keys), name=index.name, **_options(index))
+    except OperationFailure as exc:
+        if exc.code not in _CONFLICTS:
+            raise
+        return False
+    return True
+
+
+def _options(index: Index) -> dict[str, object]:
+    options: dict[str, object] = {}
     if index.unique:
         options["unique"] = True
     if index.sparse:
         options["sparse"] = True
     if index.expire_after is not None:
         options["expireAfterSeconds"] = _seconds(index.expire_after)
-    try:
-        await raw.create_index(list(index.keys), **options)
-    except OperationFailure as exc:
-        if exc.code not in _CONFLICTS:
-            raise
-        return False
-    return True
+    return options
 
 
 async def _change_retention(raw: Any, index: Index) -> None:
