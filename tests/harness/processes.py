@@ -130,8 +130,9 @@ class Server:
         self._process = None
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay open and nobody answers."""
+        """Freeze it (SIGSTOP): connections stay open and nobody answers, once this returns."""
         self._signal(signal.SIGSTOP)
+        wait_for(lambda: _is_stopped(self.pid))
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -161,6 +162,12 @@ class Server:
 
     def _log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread has taken the signal: on a busy machine that is not at once."""
+    states = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rsplit(")", 1)[1].split()[0] == "T" for stat in states)
 
 
 def accepts(port: int) -> bool:
