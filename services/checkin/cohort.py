@@ -42,7 +42,8 @@ class DeviceCohort:
         self._commands = Commands(parts.queue, parts.clock, parts.ids)
 
     async def handle(self, requests: list[DeviceRequest]) -> Sequence[Answer | Exception]:
-        """Per request its answer or its error. Raises only before anything is journaled."""
+        """Per request its answer or its error. Raises what fails all of them: then nobody is answered
+        200, and what was journaled is published or found again by the writer."""
         self._parts.metrics.cohort_size.observe(len(requests))
         turns = [Turn(request) for request in requests]
         await self._admit(turns)

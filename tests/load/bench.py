@@ -46,7 +46,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Size:
-    """How much load; the default is what the figures of the README are measured with."""
+    """How much load; the defaults are those of docs/performance.md."""
 
     devices: int = 1000
     idles: int = 6000
