@@ -7,6 +7,7 @@ serve a partition, or nobody does. What two at once would break needs a guard of
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from shared.domain.sharing import assigned
 from shared.ports import Clock, Members
@@ -20,6 +21,15 @@ class _Sight:
     heartbeat: int
     moved_at: float
     is_alive: bool
+
+
+class Share(Protocol):
+    """Which partitions are ours, as whoever works by them sees it."""
+
+    @property
+    def partitions(self) -> frozenset[int]: ...
+    async def refresh(self) -> frozenset[int]: ...
+    async def leave(self) -> None: ...
 
 
 class PartitionShare:

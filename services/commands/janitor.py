@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import structlog
 
@@ -19,6 +18,7 @@ from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
 from shared.ports import Clock, CommandQueue, Enrollments
+from shared.sharing import Share
 
 log = structlog.get_logger()
 
@@ -39,15 +39,6 @@ HOURS = PIECES // 2
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 CHUNK = 32
-
-
-class Share(Protocol):
-    """Which partitions are ours (`shared.sharing.PartitionShare`)."""
-
-    @property
-    def partitions(self) -> frozenset[int]: ...
-    async def refresh(self) -> frozenset[int]: ...
-    async def leave(self) -> None: ...
 
 
 class Janitor:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import structlog
 
@@ -20,6 +19,7 @@ from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import Unavailable
 from shared.ports import Clock, CommandQueue, Pushes, PushRecord
+from shared.sharing import Share
 
 log = structlog.get_logger()
 
@@ -40,15 +40,6 @@ the store could not answer the next one covers half as much."""
 WINDOWS_UNDER_WAY = 8
 DUE_AT_ONCE = 5000
 CHUNK = 32
-
-
-class Share(Protocol):
-    """Which partitions are ours (`shared.sharing.PartitionShare`)."""
-
-    @property
-    def partitions(self) -> frozenset[int]: ...
-    async def refresh(self) -> frozenset[int]: ...
-    async def leave(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

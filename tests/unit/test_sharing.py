@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.sharing import assigned
 from shared.sharing import STALE_AFTER, PartitionShare
+from tests.fakes.journal import FakeMembers
 
 NAMES = st.sets(st.text(min_size=1, max_size=12), min_size=1, max_size=8)
 ALL = frozenset(range(PARTITIONS))
@@ -28,21 +29,6 @@ class FakeClock:
 
     async def sleep(self, duration: timedelta) -> None:
         self.seconds += duration.total_seconds()
-
-
-class FakeMembers:
-    def __init__(self) -> None:
-        self.counts: dict[str, dict[str, int]] = {}
-
-    async def beat(self, role: str, member: str) -> None:
-        of_role = self.counts.setdefault(role, {})
-        of_role[member] = of_role.get(member, 0) + 1
-
-    async def heartbeats(self, role: str) -> dict[str, int]:
-        return dict(self.counts.get(role, {}))
-
-    async def leave(self, role: str, member: str) -> None:
-        self.counts.get(role, {}).pop(member, None)
 
 
 @given(NAMES)
