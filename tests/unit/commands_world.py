@@ -71,7 +71,15 @@ class World:
         self.targets = Targets(self.enrollments)
         self.life = QueueLife(self.queue, self.targets)
         self.inventory = DeviceInventory(self.enrollments, self.queue, self.targets)
-        self.queueing = Queueing(
+        self.queueing, self._other = self._replica(), self._replica()
+        self._hands = 0
+        self._generations = 1
+        serials = {"MAC": "C02", "PAD": "DMP"}
+        for key in (MAC, PAD, PRIVATE, ANNA):
+            self.enrollments.add(enrolled(key, serials.get(key.id)))
+
+    def _replica(self) -> Queueing:
+        return Queueing(
             self.queue,
             self.targets,
             self.wishes,
@@ -80,17 +88,16 @@ class World:
             self.metrics,
             self.rules,
         )
-        self._hands = 0
-        self._generations = 1
-        serials = {"MAC": "C02", "PAD": "DMP"}
-        for key in (MAC, PAD, PRIVATE, ANNA):
-            self.enrollments.add(enrolled(key, serials.get(key.id)))
 
     # --- the API client
 
     async def post(self, target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> bool:
         """Queue a command; commands of the same uuid and text are the same."""
         return await self.queueing.enqueue(command(target, uuid, text))
+
+    async def post_elsewhere(self) -> bool:
+        """Queue the same command at another replica, which a cohort under way does not hold up."""
+        return await self._other.enqueue(command("MAC", FIRST_UUID, "a"))
 
     async def shown(self, target: str = "MAC") -> list[str]:
         """The uuids that a reader of the queue sees."""

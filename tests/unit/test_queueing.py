@@ -427,7 +427,7 @@ async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry()
     await world.post()
     await world.life.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
-    assert await world.post() is True
+    assert await world.post_elsewhere() is True
     handed = await world.connect()
     gate.set()
 
@@ -442,7 +442,7 @@ async def test_queueing_anew_beside_another_and_its_answer_does_not_run_it_twice
     await world.post()
     await world.life.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
-    await world.post()
+    await world.post_elsewhere()
     await _finish(world, PlaceState.ACKNOWLEDGED)
     gate.set()
 
@@ -470,7 +470,7 @@ async def test_looking_again_does_not_end_what_another_queued_in_a_new_generatio
     await world.life.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
-    assert await world.post() is True
+    assert await world.post_elsewhere() is True
     queued = world.place()
     gate.set()
 
