@@ -260,10 +260,11 @@ class CommandQueue(Protocol):
         """Open places accepted in a closed window of time (for the push sweep)."""
 
     # for check-in
-    async def report(self, reports: Sequence[Report], at: datetime) -> None:
+    async def report(self, reports: Sequence[Report], at: datetime) -> int:
         """Apply reports, each on condition that its place is open, of this generation, and handed out
         since it was queued. One that finds another final state is kept there as the late answer;
-        any other changes nothing, such as a repetition of the report that closed the place."""
+        any other changes nothing, such as a repetition of the report that closed the place.
+        Returns how many places it closed."""
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
         """device -> open places of all its channels, in queue order, fit for `hand_out`."""

@@ -39,7 +39,7 @@ class DeviceCohort:
     def __init__(self, parts: Parts, seen: LastSeen) -> None:
         self._parts = parts
         self._seen = seen
-        self._commands = Commands(parts.queue, parts.clock, parts.ids)
+        self._commands = Commands(parts.queue, parts.clock, parts.ids, parts.metrics)
 
     async def handle(self, requests: list[DeviceRequest]) -> Sequence[Answer | Exception]:
         """Per request its answer or its error. Raises what fails all of them: then nobody is answered

@@ -13,6 +13,7 @@ from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
 from shared.domain.command import Place, PlaceState
 from shared.ports import Clock, CommandQueue, HandOut, Ids, Report
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -31,10 +32,11 @@ _STATES = {
 class Commands:
     """The queue as connecting devices meet it, for the turns of a cohort together."""
 
-    def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids) -> None:
+    def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids, metrics: Metrics) -> None:
         self._queue = queue
         self._clock = clock
         self._ids = ids
+        self._metrics = metrics
 
     async def look(self, turns: Sequence[Turn]) -> None:
         """Read the open places of these turns' devices."""
@@ -57,7 +59,8 @@ class Commands:
         """Close or rest the places that these turns report on."""
         reports = [report for turn in turns if (report := _report_of(turn)) is not None]
         if reports:
-            await self._queue.report(reports, self._clock.now())
+            closed = await self._queue.report(reports, self._clock.now())
+            self._metrics.commands_finished.inc(closed)
 
     async def hand_out(self, turns: Sequence[Turn]) -> None:
         """Give each turn what was fetched for it as its answer, if it is still to be had."""
@@ -79,6 +82,7 @@ class Commands:
             by=self._ids.new(),
             at=self._clock.now(),
         )
+        self._metrics.commands_handed_out.inc(len(won))
         lost = []
         for turn in turns:
             if turn.next and turn.next.id in won and turn.command:

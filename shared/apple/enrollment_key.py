@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.apple.plist import identifier
-from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey, Inventory
+from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey
 from shared.domain.errors import BadRequest
 
 
@@ -47,9 +47,3 @@ def _key(
         enrollment_id=enrollment_id,
         user=user,
     )
-
-
-def other_ids(key: EnrollmentKey, inventory: Inventory) -> tuple[str, ...]:
-    """What an API client may call this enrollment besides its id."""
-    name = inventory.serial_number if key.is_device_channel else key.user
-    return (name,) if name else ()

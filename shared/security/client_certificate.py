@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.domain.errors import BadRequest, Misconfigured
+from shared.domain.errors import BadRequest
 from shared.security.identity import UNREADABLE
 
 MAX_HEADER = 64 * 1024
@@ -55,15 +55,6 @@ class ClientCertificateHeader:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted_proxies)
-
-
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """A comma-separated list of addresses and CIDRs (MDM_TRUSTED_PROXIES), or Misconfigured."""
-    parts = [part.strip() for part in text.split(",")]
-    try:
-        return tuple(ipaddress.ip_network(part, strict=False) for part in parts if part)
-    except ValueError as exc:
-        raise Misconfigured("MDM_TRUSTED_PROXIES: expected addresses or CIDRs") from exc
 
 
 def _certificate(value: str) -> bytes:

@@ -146,13 +146,16 @@ class MongoCommandQueue:
 
     # --- for check-in
 
-    async def report(self, reports: Sequence[Report], at: datetime) -> None:
+    async def report(self, reports: Sequence[Report], at: datetime) -> int:
+        closed = 0
         by_state = sorted(reports, key=lambda report: report.state.value)
-        for _, same in groupby(by_state, key=lambda report: report.state):
-            await self._report(list(same), at)
+        for state, same in groupby(by_state, key=lambda report: report.state):
+            moved = await self._report(list(same), at)
+            closed += 0 if state.is_open else moved
+        return closed
 
-    async def _report(self, reports: Sequence[Report], at: datetime) -> None:
-        """Reports of one state."""
+    async def _report(self, reports: Sequence[Report], at: datetime) -> int:
+        """Reports of one state; how many counted."""
         state = reports[0].state
         ids = [place_id(report.enrollment, report.command_uuid) for report in reports]
         update: dict[str, Any] = {"$set": {"state": state.value, "answered_at": at}}
@@ -170,6 +173,7 @@ class MongoCommandQueue:
         )
         if matched < len(reports):
             await self._keep_late_answers(dict(zip(ids, reports, strict=True)), at)
+        return matched
 
     async def _keep_late_answers(self, reports: dict[str, Report], at: datetime) -> None:
         """Those that say something else than the final state that they found."""

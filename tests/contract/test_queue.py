@@ -569,7 +569,9 @@ async def test_not_now_rests_the_place_and_keeps_it_open(queue: CommandQueue) ->
     await queue.insert([place()])
     await hand_out(queue, place())
 
-    await queue.report([report(PlaceState.NOT_NOW, place())], NOW)
+    closed = await queue.report([report(PlaceState.NOT_NOW, place())], NOW)
+
+    assert closed == 0
 
     [rested] = await queue.open_places(MAC)
     assert rested.state is PlaceState.NOT_NOW
@@ -653,8 +655,11 @@ async def test_reports_in_bulk_are_each_on_their_own_condition(queue: CommandQue
     await hand_out(queue, handed)
     await queue.cancel([ANNA])
 
-    await queue.report([report(PlaceState.ACKNOWLEDGED, p) for p in (waiting, gone, handed)], NOW)
+    closed = await queue.report(
+        [report(PlaceState.ACKNOWLEDGED, p) for p in (waiting, gone, handed)], NOW
+    )
 
+    assert closed == 1
     assert (await stored(queue, handed)).state is PlaceState.ACKNOWLEDGED
     assert (await stored(queue, waiting)).state is PlaceState.QUEUED
     assert (await stored(queue, gone)).state is PlaceState.CANCELLED

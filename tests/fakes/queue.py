@@ -123,16 +123,19 @@ class FakeCommandQueue:
 
     # --- for check-in
 
-    async def report(self, reports: Sequence[Report], at: datetime) -> None:
+    async def report(self, reports: Sequence[Report], at: datetime) -> int:
         await self.before("report")
+        closed = 0
         for report in reports:
-            self._report(report, at)
+            closed += self._report(report, at)
             await asyncio.sleep(0)
+        return closed
 
-    def _report(self, report: Report, at: datetime) -> None:
+    def _report(self, report: Report, at: datetime) -> bool:
+        """Whether it closed its place."""
         place = self._named(report.enrollment, report.command_uuid)
         if place is None:
-            return
+            return False
         counts = (
             place.state.is_open
             and place.generation in (None, report.generation)
@@ -145,6 +148,8 @@ class FakeCommandQueue:
             self.places[place.id] = replace(place, state=report.state)
         else:
             self._finish(place, report.state, at)
+            return True
+        return False
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
         await self.before("open_of_devices")

@@ -319,6 +319,27 @@ async def test_rule_05_not_now_rests_until_the_next_idle() -> None:
     assert got == [b"plist-c1", b"plist-c2", b"", b"plist-c1"]
 
 
+async def test_commands_are_counted_when_handed_out_and_when_finished() -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enqueue(device.key, "c1")
+
+    for request in (
+        device.idle(),
+        device.reports(Status.NOT_NOW, "c1"),
+        device.idle(),
+        device.reports(Status.ACKNOWLEDGED, "c1"),
+        device.reports(Status.ACKNOWLEDGED, "c1"),
+    ):
+        await replica.serve(request)
+
+    read = replica.metrics.registry.get_sample_value
+    assert read("macromdm_commands_handed_out_total") == 2
+    assert read("macromdm_commands_finished_total") == 1
+
+
 async def test_connecting_again_before_answering_gives_the_same_command() -> None:
     world = World()
     replica = await world.replica()

@@ -21,7 +21,7 @@ from shared.apple.checkin import (
     bootstrap_token_answer,
     parse_checkin,
 )
-from shared.apple.enrollment_key import enrollment_key, other_ids
+from shared.apple.enrollment_key import enrollment_key
 from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest
 from shared.domain.event import Topic
@@ -228,11 +228,3 @@ def test_two_senders_never_share_an_id(
             return
 
     assert (ids[0] == ids[1]) == (one == other)
-
-
-def test_api_clients_may_use_the_serial_number_or_the_user() -> None:
-    user = EnrollmentKey(f"{UDID}:{USER}", UDID, udid=UDID, user=USER)
-
-    assert other_ids(KEY, Inventory(serial_number="C04")) == ("C04",)
-    assert other_ids(KEY, Inventory()) == ()
-    assert other_ids(user, Inventory()) == (USER,)

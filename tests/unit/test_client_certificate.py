@@ -1,12 +1,13 @@
 """The client certificate in a header: only from listed proxies, and only one."""
 
 import base64
+from ipaddress import ip_network
 from urllib.parse import quote
 
 import pytest
 
-from shared.domain.errors import BadRequest, Misconfigured
-from shared.security.client_certificate import ClientCertificateHeader, parse_networks
+from shared.domain.errors import BadRequest
+from shared.security.client_certificate import ClientCertificateHeader
 from tests.harness.identities import FleetAuthority
 
 PROXY = "10.1.2.3"
@@ -20,7 +21,9 @@ ODD_VERSION = (
     + ":"
 )
 ESCAPED = quote(DEVICE.pem.decode())
-READER = ClientCertificateHeader(parse_networks("10.1.0.0/16, 2001:db8::1, 192.0.2.7"))
+READER = ClientCertificateHeader(
+    [ip_network("10.1.0.0/16"), ip_network("2001:db8::1"), ip_network("192.0.2.7")]
+)
 
 
 @pytest.mark.parametrize("value", [RFC9440, ESCAPED, quote(DEVICE.pem.decode(), safe="")])
@@ -36,7 +39,7 @@ def test_anybody_else_is_not_listened_to(peer: str | None, values: list[str]) ->
 
 
 def test_no_proxy_is_trusted_by_default() -> None:
-    assert ClientCertificateHeader(parse_networks("")).read([RFC9440], "127.0.0.1") is None
+    assert ClientCertificateHeader([]).read([RFC9440], "127.0.0.1") is None
 
 
 @pytest.mark.parametrize("values", [[], [""], [" "]])
@@ -73,9 +76,3 @@ def test_a_connection_without_a_certificate_names_nobody(values: list[str]) -> N
 def test_a_header_that_leaves_a_doubt_is_refused(values: list[str]) -> None:
     with pytest.raises(BadRequest, match="client certificate header"):
         READER.read(values, PROXY)
-
-
-@pytest.mark.parametrize("text", ["localhost", "10.0.0.0/33", "10.0.0.1;10.0.0.2"])
-def test_a_proxy_list_that_cannot_be_read_is_misconfigured(text: str) -> None:
-    with pytest.raises(Misconfigured, match="MDM_TRUSTED_PROXIES"):
-        parse_networks(text)
