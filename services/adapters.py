@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.alone import Alone, locked_folder
 from shared.clock import SystemClock, SystemIds
-from shared.ports import (
-    Clock,
-    EventPublisher,
-    Ids,
-    PartitionConsumer,
-    PushWishes,
-    WishConsumer,
-)
+from shared.ports.clock import Clock, Ids
+from shared.ports.events import EventPublisher, PartitionConsumer
+from shared.ports.pushes import PushWishes, WishConsumer
 from shared.settings import ServiceSettings
 from shared.storage.members import MongoMembers
 from shared.storage.mongo import Mongo

@@ -16,7 +16,8 @@ from pathlib import Path
 import structlog
 
 from shared.domain.errors import Misconfigured, StoreUnavailable
-from shared.ports import Clock, Members
+from shared.ports.clock import Clock
+from shared.ports.members import Members
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 from shared.domain.errors import BadRequest
-from shared.ports import AuthorityStore, Clock
+from shared.ports.authority import AuthorityStore
+from shared.ports.clock import Clock
 from shared.security.authority import open_authority
 
 

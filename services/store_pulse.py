@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from shared.domain.errors import StoreUnavailable
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 PAUSE = timedelta(seconds=1)
 SILENCE = timedelta(seconds=4)

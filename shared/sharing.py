@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from shared.domain.sharing import assigned
-from shared.ports import Clock, Members
+from shared.ports.clock import Clock
+from shared.ports.members import Members
 
 STALE_AFTER = timedelta(seconds=5)
 FORGOTTEN_AFTER = timedelta(minutes=2)

@@ -17,7 +17,7 @@ from services.checkin.turns import Answer, DeviceRequest
 from services.checkin.writer import Writer
 from shared.batching import Cohorts
 from shared.domain.errors import Unavailable
-from shared.ports import Clock
+from shared.ports.clock import Clock
 from shared.security.authority import open_authority
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, load_trust

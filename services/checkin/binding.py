@@ -12,7 +12,7 @@ from shared.apple.checkin import Authenticate
 from shared.apple.connect import Connect
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Blocked, MdmError
-from shared.ports import Binding
+from shared.ports.enrollments import Binding
 from shared.telemetry.metrics import Reason
 
 

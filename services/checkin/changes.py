@@ -5,7 +5,7 @@ from datetime import datetime
 from services.checkin.turns import Turn
 from shared.apple.checkin import Authenticate, CheckOut, SetBootstrapToken, TokenUpdate
 from shared.domain.enrollment import PushTarget
-from shared.ports import Change
+from shared.ports.enrollments import Change
 
 
 def change_of(turn: Turn, at: datetime) -> Change | None:

@@ -27,7 +27,7 @@ from shared.apple.checkin import (
 from shared.apple.connect import Connect
 from shared.domain.errors import MdmError, Overtaken, StoreUnavailable, Unavailable
 from shared.domain.event import Event
-from shared.ports import Mark
+from shared.ports.enrollments import Mark
 from shared.telemetry.metrics import Reason
 
 log = structlog.get_logger()

@@ -12,7 +12,8 @@ import structlog
 from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
 from shared.domain.command import Place, PlaceState
-from shared.ports import Clock, CommandQueue, HandOut, Ids, Report
+from shared.ports.clock import Clock, Ids
+from shared.ports.queue import CommandQueue, HandOut, Report
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

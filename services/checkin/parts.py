@@ -6,15 +6,12 @@ from enum import StrEnum
 
 from services.checkin.turns import Turn
 from services.checkin.writer import Writer
-from shared.ports import (
-    Clock,
-    CommandQueue,
-    Enrollments,
-    EventPublisher,
-    Ids,
-    Journal,
-    PushWishes,
-)
+from shared.ports.clock import Clock, Ids
+from shared.ports.enrollments import Enrollments
+from shared.ports.events import EventPublisher
+from shared.ports.journal import Journal
+from shared.ports.pushes import PushWishes
+from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
 
 

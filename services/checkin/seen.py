@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from shared.domain.errors import Unavailable
-from shared.ports import Clock, Enrollments
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
 
 log = structlog.get_logger()
 

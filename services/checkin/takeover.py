@@ -11,7 +11,9 @@ from datetime import timedelta
 import structlog
 
 from shared.domain.errors import Unavailable
-from shared.ports import Clock, Enrollments, Journal, Mark, WriterRecord, Writers
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments, Mark
+from shared.ports.journal import Journal, WriterRecord, Writers
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

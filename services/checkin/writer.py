@@ -13,7 +13,9 @@ import structlog
 
 from shared.domain.errors import Unavailable
 from shared.domain.event import Event
-from shared.ports import Clock, Enrollments, Ids, Journal, Mark, Writers
+from shared.ports.clock import Clock, Ids
+from shared.ports.enrollments import Enrollments, Mark
+from shared.ports.journal import Journal, Writers
 
 log = structlog.get_logger()
 

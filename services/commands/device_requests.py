@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from shared.apple.command_json import parse_json
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, Fault
-from shared.ports import DeviceQuery
+from shared.ports.enrollments import DeviceQuery
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """What MicroMDM shows where there is no time."""

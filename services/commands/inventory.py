@@ -11,7 +11,8 @@ import structlog
 from services.commands.targets import Targets
 from shared.domain.enrollment import Enrollment, EnrollmentKey
 from shared.domain.errors import NotFound
-from shared.ports import CommandQueue, DeviceQuery, Enrollments
+from shared.ports.enrollments import DeviceQuery, Enrollments
+from shared.ports.queue import CommandQueue
 
 log = structlog.get_logger()
 

@@ -17,7 +17,9 @@ from services.commands.life import QueueLife
 from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
-from shared.ports import Clock, CommandQueue, Enrollments
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.queue import CommandQueue
 from shared.sharing import Share
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ import structlog
 
 from services.commands.targets import Targets, is_stale
 from shared.domain.command import Command, Place
-from shared.ports import CommandQueue
+from shared.ports.queue import CommandQueue
 
 log = structlog.get_logger()
 

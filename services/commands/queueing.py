@@ -18,7 +18,9 @@ from shared.batching import Cohorts
 from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Conflict, MdmError, NotFound, Overtaken
-from shared.ports import Clock, CommandQueue, Ids, PushWishes
+from shared.ports.clock import Clock, Ids
+from shared.ports.pushes import PushWishes
+from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
 
 COHORT_LIMIT = 64

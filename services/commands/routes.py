@@ -18,7 +18,7 @@ from services.commands.queueing import Queueing
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
 from shared.apple.command_plist import PreparedCommand
-from shared.ports import Ids
+from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.body import read_body
 

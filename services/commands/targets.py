@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import Conflict
-from shared.ports import Enrollments
+from shared.ports.enrollments import Enrollments
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import structlog
 from h2.exceptions import H2Error
 
 from services.push.answers import Outcome, Rejected, Retry, Unreachable, classify
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

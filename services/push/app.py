@@ -28,7 +28,7 @@ from services.push.sweep import Sweep
 from services.push.topics import Topics
 from services.store_pulse import StorePulse
 from shared.domain.errors import MdmError, Unavailable
-from shared.ports import Clock
+from shared.ports.clock import Clock
 from shared.settings.classes import PushSettings
 from shared.sharing import PartitionShare
 from shared.storage import pushes as storage

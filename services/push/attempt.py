@@ -16,7 +16,8 @@ from services.push.answers import Accepted, Outcome, Retry, TokenDead, TopicRefu
 from services.push.apns import Push
 from services.push.topics import Topics
 from shared.domain.enrollment import Enrollment, PushTarget
-from shared.ports import Clock, Enrollments
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
 
 log = structlog.get_logger()
 

@@ -13,7 +13,8 @@ import structlog
 
 from services.push.pusher import Pusher
 from shared.domain.errors import MdmError, Unavailable
-from shared.ports import Clock, WishConsumer
+from shared.ports.clock import Clock
+from shared.ports.pushes import WishConsumer
 
 log = structlog.get_logger()
 

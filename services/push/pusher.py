@@ -20,7 +20,10 @@ from services.push.topics import NoCertificate
 from shared.batching import Cohorts
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import MdmError
-from shared.ports import Clock, CommandQueue, Enrollments, Pushes, PushRecord
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.pushes import Pushes, PushRecord
+from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics, PushOutcome
 
 log = structlog.get_logger()

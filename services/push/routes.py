@@ -22,7 +22,7 @@ from shared.domain.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from shared.ports import Enrollments
+from shared.ports.enrollments import Enrollments
 from shared.web.answers import JsonAnswer
 from shared.web.basic_auth import BasicAuth
 

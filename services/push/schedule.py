@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from services.push.answers import Accepted, BackOff, Outcome, Retry, TopicRefused
-from shared.ports import PushRecord
+from shared.ports.pushes import PushRecord
 
 SILENT = (
     timedelta(minutes=5),

@@ -18,7 +18,9 @@ from services.push.pusher import Pusher, key_of
 from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import Unavailable
-from shared.ports import Clock, CommandQueue, Pushes, PushRecord
+from shared.ports.clock import Clock
+from shared.ports.pushes import Pushes, PushRecord
+from shared.ports.queue import CommandQueue
 from shared.sharing import Share
 
 log = structlog.get_logger()

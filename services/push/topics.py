@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from services.push.answers import TopicRefused
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ import structlog
 
 from services.webhook.sender import Outcome, Sender
 from shared.domain.subscription import Subscription
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.subscription import Delivery
-from shared.ports import Deliveries
+from shared.ports.deliveries import Deliveries
 
 
 async def list_given_up(deliveries: Deliveries, out: TextIO) -> int:

@@ -16,7 +16,9 @@ from shared.batching import Cohorts
 from shared.domain.errors import Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
-from shared.ports import Clock, Deliveries, Ids, Journal
+from shared.ports.clock import Clock, Ids
+from shared.ports.deliveries import Deliveries
+from shared.ports.journal import Journal
 
 log = structlog.get_logger()
 

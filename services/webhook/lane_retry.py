@@ -20,7 +20,7 @@ from services.webhook.schedule import JITTER, next_attempt
 from services.webhook.sender import Outcome
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, DeliveryState, Subscription
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

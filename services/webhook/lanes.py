@@ -23,7 +23,9 @@ from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
 from shared.domain.errors import Refused, Unavailable
 from shared.domain.subscription import Delivery, Lane, Subscription
-from shared.ports import Backlog, Clock, Received
+from shared.ports.clock import Clock
+from shared.ports.deliveries import Backlog
+from shared.ports.events import Received
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from shared.domain.subscription import Lane
-from shared.ports import Backlog, Received
+from shared.ports.deliveries import Backlog
+from shared.ports.events import Received
 
 EVERYTHING = (0, 2**62)
 """Every number that a lane can hold."""

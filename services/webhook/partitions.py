@@ -16,7 +16,9 @@ import structlog
 
 from services.webhook.lanes import PartitionLanes, Spawn
 from shared.domain.errors import Unavailable
-from shared.ports import Clock, Deliveries, OpenPartition, PartitionConsumer
+from shared.ports.clock import Clock
+from shared.ports.deliveries import Deliveries
+from shared.ports.events import OpenPartition, PartitionConsumer
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from services.webhook.lane_retry import LaneRetry
 from services.webhook.lanes import PartitionLanes
 from services.webhook.open_lane import OpenLane
 from shared.domain.errors import Unavailable
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -11,7 +11,8 @@ import structlog
 
 from shared.domain.errors import Unavailable
 from shared.domain.subscription import Subscription
-from shared.ports import Clock, Subscriptions
+from shared.ports.clock import Clock
+from shared.ports.deliveries import Subscriptions
 
 log = structlog.get_logger()
 

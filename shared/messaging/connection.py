@@ -25,7 +25,7 @@ from aiormq.exceptions import AMQPError
 from yarl import URL
 
 from shared.domain.errors import BrokerUnavailable, Misconfigured
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -24,7 +24,8 @@ from shared.messaging.connection import Link, open_channel, translated
 from shared.messaging.frames import Message
 from shared.messaging.publishing import PublishChannel
 from shared.messaging.topology import PARKED_QUEUE, partition_queue
-from shared.ports import Clock, OpenPartition, Received
+from shared.ports.clock import Clock
+from shared.ports.events import OpenPartition, Received
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

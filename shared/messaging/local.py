@@ -21,15 +21,9 @@ from shared.domain.enrollment import PARTITIONS
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json
 from shared.messaging.local_wishes import LocalWishes
-from shared.ports import (
-    Clock,
-    EventPublisher,
-    OpenPartition,
-    PartitionConsumer,
-    PushWishes,
-    Received,
-    WishConsumer,
-)
+from shared.ports.clock import Clock
+from shared.ports.events import EventPublisher, OpenPartition, PartitionConsumer, Received
+from shared.ports.pushes import PushWishes, WishConsumer
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

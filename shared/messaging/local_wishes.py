@@ -7,7 +7,7 @@ from itertools import islice
 
 import structlog
 
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -18,7 +18,9 @@ from shared.messaging.consumers import Parking, RabbitPartitions
 from shared.messaging.declaring import declare
 from shared.messaging.publishing import PublishChannel, RabbitPublisher
 from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes
-from shared.ports import Clock, EventPublisher, PartitionConsumer, PushWishes, WishConsumer
+from shared.ports.clock import Clock
+from shared.ports.events import EventPublisher, PartitionConsumer
+from shared.ports.pushes import PushWishes, WishConsumer
 from shared.telemetry.metrics import Metrics
 
 PUBLISH_DEADLINE = timedelta(seconds=5)

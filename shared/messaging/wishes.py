@@ -29,7 +29,7 @@ from shared.messaging.consumers import (
 from shared.messaging.frames import Message
 from shared.messaging.publishing import PublishChannel
 from shared.messaging.topology import PUSH_QUEUE
-from shared.ports import Clock
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.domain.errors import BadRequest, Misconfigured
-from shared.ports import AuthorityStore, Clock, StoredAuthority
+from shared.ports.authority import AuthorityStore, StoredAuthority
+from shared.ports.clock import Clock
 
 AUTHORITY_VALIDITY = timedelta(days=3650)
 IDENTITY_VALIDITY = timedelta(days=365)

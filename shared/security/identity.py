@@ -19,7 +19,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.domain.errors import BadRequest, Misconfigured
-from shared.ports import Clock
+from shared.ports.clock import Clock
 from shared.security.bounded_cache import BoundedCache
 
 UNREADABLE = (

@@ -5,7 +5,7 @@ everybody the same one, durably.
 """
 
 from shared.domain.errors import StoreUnavailable
-from shared.ports import StoredAuthority
+from shared.ports.authority import StoredAuthority
 from shared.storage.mongo import Document, Mongo
 
 COLLECTION = "authority"

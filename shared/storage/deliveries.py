@@ -16,7 +16,7 @@ from pymongo import UpdateOne
 
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
-from shared.ports import Backlog
+from shared.ports.deliveries import Backlog
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
@@ -31,7 +31,7 @@ _BATCH = 64
 
 
 class MongoDeliveries:
-    """Implements `shared.ports.Deliveries`."""
+    """Implements `shared.ports.deliveries.Deliveries`."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.collection(NAME)

@@ -4,7 +4,7 @@ from pymongo import UpdateOne
 
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.event import Topic
-from shared.ports import Change
+from shared.ports.enrollments import Change
 from shared.storage.enrollment_documents import (
     identity_fields,
     inventory_fields,

@@ -13,7 +13,7 @@ from pymongo import UpdateOne
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
-from shared.ports import Binding, Change, DeviceQuery, Mark
+from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from shared.storage.enrollment_changes import record_of, update_of
 from shared.storage.enrollment_documents import from_document, users_of, waiting_of
 from shared.storage.indexes import Index
@@ -29,7 +29,7 @@ GONE = EnrollmentStatus.REMOVED.value
 
 
 class MongoEnrollments:
-    """Implements `shared.ports.Enrollments`."""
+    """Implements `shared.ports.enrollments.Enrollments`."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.collection(NAME)

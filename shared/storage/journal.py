@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.domain.errors import Refused, StoreUnavailable
 from shared.domain.event import Event, Topic
-from shared.ports import Mark
+from shared.ports.enrollments import Mark
 from shared.storage.enrollment_documents import identity_fields, key_of
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
@@ -27,7 +27,7 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 
 
 class MongoJournal:
-    """Implements `shared.ports.Journal`."""
+    """Implements `shared.ports.journal.Journal`."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.collection(NAME)

@@ -11,7 +11,7 @@ INDEXES = (Index(NAME, [("role", 1)]),)
 
 
 class MongoMembers:
-    """Implements `shared.ports.Members`."""
+    """Implements `shared.ports.members.Members`."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.collection(NAME)

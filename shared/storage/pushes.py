@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pymongo import DeleteOne, UpdateOne
 
 from shared.domain.enrollment import PARTITIONS, partition_of
-from shared.ports import PushRecord
+from shared.ports.pushes import PushRecord
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 

@@ -17,7 +17,7 @@ from pymongo import UpdateOne
 from shared.domain.command import OPEN_STATES, Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
-from shared.ports import HandOut, Report
+from shared.ports.queue import HandOut, Report
 from shared.storage.mongo import Document, Mongo, Query
 from shared.storage.place_documents import from_document, queue_order, to_document
 
@@ -31,7 +31,7 @@ _OF_THE_TIME_BEFORE = ("handed_by", "handed_at", "answered_at", "finished_at", "
 
 
 class MongoCommandQueue:
-    """Implements `shared.ports.CommandQueue`."""
+    """Implements `shared.ports.queue.CommandQueue`."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._commands = mongo.collection(COMMANDS)

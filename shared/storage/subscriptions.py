@@ -12,7 +12,7 @@ INDEXES = ()
 
 
 class MongoSubscriptions:
-    """Implements `shared.ports.Subscriptions`."""
+    """Implements `shared.ports.deliveries.Subscriptions`."""
 
     def __init__(self, mongo: Mongo, configured_url: str | None) -> None:
         self._documents = mongo.collection(NAME)

@@ -3,14 +3,14 @@
 Owner: checkin.
 """
 
-from shared.ports import WriterRecord
+from shared.ports.journal import WriterRecord
 from shared.storage.mongo import Mongo
 
 NAME = "writers"
 
 
 class MongoWriters:
-    """Implements `shared.ports.Writers`."""
+    """Implements `shared.ports.journal.Writers`."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.collection(NAME)

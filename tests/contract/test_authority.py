@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.ports import AuthorityStore, StoredAuthority
+from shared.ports.authority import AuthorityStore, StoredAuthority
 from tests.contract.stores import STORES, open_store
 from tests.fakes.authority import FakeAuthorityStore
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
-from shared.ports import Backlog, Deliveries
+from shared.ports.deliveries import Backlog, Deliveries
 from tests.contract.stores import STORES, open_store
 from tests.fakes.deliveries import FakeDeliveries
 

@@ -17,7 +17,7 @@ from shared.domain.enrollment import (
     Waiting,
 )
 from shared.domain.event import Topic
-from shared.ports import Binding, Change, DeviceQuery, Enrollments, Mark
+from shared.ports.enrollments import Binding, Change, DeviceQuery, Enrollments, Mark
 from tests.contract.stores import STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 

@@ -13,7 +13,7 @@ from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
-from shared.ports import OpenPartition, Received
+from shared.ports.events import OpenPartition, Received
 
 DEVICE = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
 PARTITION = partition_of(DEVICE)

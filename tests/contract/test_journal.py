@@ -9,7 +9,9 @@ import pytest
 
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
-from shared.ports import Journal, Mark, Members, Writers
+from shared.ports.enrollments import Mark
+from shared.ports.journal import Journal, Writers
+from shared.ports.members import Members
 from tests.contract.stores import STORES, open_store
 from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.enrollment import PARTITIONS, partition_of
-from shared.ports import Pushes, PushRecord
+from shared.ports.pushes import Pushes, PushRecord
 from shared.storage import schema
 from shared.storage.pushes import INDEXES, MongoPushes
 from tests.contract.stores import STORES, open_store

@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.command import Command, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports import CommandQueue, HandOut, Report
+from shared.ports.queue import CommandQueue, HandOut, Report
 from tests.contract.stores import STORES, open_store
 from tests.fakes.queue import FakeCommandQueue
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.ports import StoredAuthority
+from shared.ports.authority import StoredAuthority
 
 
 class FakeAuthorityStore:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BadRequest, TooLarge
 from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
-from shared.ports import Backlog
+from shared.ports.deliveries import Backlog
 from tests.fakes.queue import Hook, undisturbed
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)

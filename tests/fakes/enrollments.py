@@ -17,7 +17,7 @@ from shared.domain.enrollment import (
     partition_of,
 )
 from shared.domain.event import Topic
-from shared.ports import Binding, Change, DeviceQuery, Mark
+from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from tests.fakes.queue import Hook, undisturbed
 
 STATUS_AFTER = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from services.webhook.sender import Outcome
 from shared.domain.subscription import Subscription
-from shared.ports import OpenPartition, Received
+from shared.ports.events import OpenPartition, Received
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from enum import Enum
 
 from shared.domain.event import Event
-from shared.ports import Mark, WriterRecord
+from shared.ports.enrollments import Mark
+from shared.ports.journal import WriterRecord
 from tests.fakes.queue import Hook, undisturbed
 
 

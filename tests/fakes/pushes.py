@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from shared.domain.enrollment import partition_of
-from shared.ports import PushRecord
+from shared.ports.pushes import PushRecord
 from tests.fakes.queue import Hook, undisturbed
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from shared.domain.command import Command, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports import HandOut, Report
+from shared.ports.queue import HandOut, Report
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""

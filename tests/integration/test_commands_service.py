@@ -18,7 +18,8 @@ from shared.clock import SystemClock, SystemIds
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Topic
-from shared.ports import Binding, Change, HandOut, Report
+from shared.ports.enrollments import Binding, Change
+from shared.ports.queue import HandOut, Report
 from shared.settings import AllSettings
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.mongo import Driver, Mongo

@@ -18,7 +18,7 @@ from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.errors import Misconfigured
 from shared.domain.event import Topic
 from shared.messaging.local import LocalBroker
-from shared.ports import Binding, Change
+from shared.ports.enrollments import Binding, Change
 from shared.settings import PushSettings
 from shared.storage import enrollments, place_documents, schema
 from shared.storage.enrollments import MongoEnrollments

@@ -26,7 +26,7 @@ from shared.messaging.topology import (
     QUEUES,
     partition_queue,
 )
-from shared.ports import OpenPartition, Received
+from shared.ports.events import OpenPartition, Received
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
 from tests.harness.servers import Rabbit, Server, free_port

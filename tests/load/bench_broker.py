@@ -18,7 +18,7 @@ from shared.domain.enrollment import PARTITIONS, EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
-from shared.ports import Received
+from shared.ports.events import Received
 from tests.conftest import remove_topology
 from tests.harness.servers import AMQP_VARIABLE, Rabbit
 

@@ -13,7 +13,8 @@ from shared.apple.command_plist import PreparedCommand, written
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.event import Topic
-from shared.ports import Change, HandOut, Report
+from shared.ports.enrollments import Change
+from shared.ports.queue import HandOut, Report
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.enrollments import FakeEnrollments

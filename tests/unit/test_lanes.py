@@ -12,7 +12,7 @@ import pytest
 from services.webhook.attempts import SLOTS
 from shared.domain.errors import StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
-from shared.ports import Backlog
+from shared.ports.deliveries import Backlog
 from tests.fakes.clock import settle
 from tests.unit.lanes_rig import DEVICE, PARTITION, Replica, World
 

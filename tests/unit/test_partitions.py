@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
-from shared.ports import OpenPartition, Received
+from shared.ports.events import OpenPartition, Received
 from tests.fakes.clock import settle
 from tests.fakes.event_queue import FakeConsumer
 from tests.unit.lanes_rig import PARTITION, FixedShare, Replica, World

@@ -26,7 +26,7 @@ from services.push.topics import Topics
 from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import StoreUnavailable
-from shared.ports import PushRecord
+from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.fakes.apns import FakeApnsSender
 from tests.fakes.clock import FakeClock, settle

@@ -24,7 +24,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import StoreUnavailable
 from shared.domain.sharing import assigned
-from shared.ports import PushRecord
+from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.fakes.apns import FakeApnsSender
 from tests.fakes.clock import FakeClock, settle

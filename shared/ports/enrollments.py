@@ -1,0 +1,125 @@
+"""What is known of devices and their channels (owner: checkin)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory, PushTarget, Waiting
+from shared.domain.event import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Bind a certificate to a device, on condition that its generation is still `generation`.
+
+    `replaces` is the certificate that was bound so far; it is retired.
+
+    `is_new`: the device has no record yet; the certificate is reserved for it, and the change of its
+    Authenticate makes the record.
+    """
+
+    key: EnrollmentKey
+    generation: str | None
+    certificate: str
+    is_new: bool
+    replaces: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One message's effect on an enrollment; only what is not None is written.
+
+    Applied on condition that the generation of its record is still `expected_generation`, as it was
+    read. `by` is the event's id, by which the outcome is found again. The record of a user channel is
+    made where there is none; it gets `generation`, which is its device's. `certificate` is the one
+    that an Authenticate showed, and must still be bound. `makes_record`: the device had no record.
+    """
+
+    key: EnrollmentKey
+    by: str
+    expected_generation: str | None
+    topic: Topic
+    at: datetime
+    generation: str | None = None
+    certificate: str | None = None
+    makes_record: bool = False
+    push: PushTarget | None = None
+    unlock_token: bytes | None = field(default=None, repr=False)
+    bootstrap_token: bytes | None = field(default=None, repr=False)
+    inventory: Inventory | None = None
+
+    @property
+    def ends_user_channels(self) -> bool:
+        """A device that enrolls anew, or leaves, takes its user channels with it."""
+        return self.key.is_device_channel and (
+            self.topic is Topic.CHECK_OUT
+            or (self.topic is Topic.AUTHENTICATE and self.expected_generation is not None)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """`waiting` to set on a device's record (rule 8): its event of this time is not confirmed."""
+
+    device: str
+    created_at: int
+
+
+class Enrollments(Protocol):
+    async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
+        """The enrollments of these ids (removed ones too), read from the primary."""
+
+    async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
+        """Enrollments by any id an API client may use (enrollment id, UDID, UserID, EnrollmentID,
+        serial number); removed ones are left out. An exact enrollment id beats the other kinds, a
+        device channel beats its user channels. More than one: the name is ambiguous."""
+
+    async def holders(self, certificates: Collection[str]) -> dict[str, str]:
+        """certificate -> id of the device for which it is reserved: bound to it, now or once, or in
+        a binding that was overtaken. A certificate never changes its holder."""
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
+        """Bind, each on its condition. False: overtaken, or the certificate has another holder."""
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Apply, each on its condition. False: overtaken. Authenticate makes `by` the generation."""
+
+    async def revive(self, enrollments: Collection[str]) -> None:
+        """Enrollments that were removed have spoken again: their records count anew."""
+
+    async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
+        """Set the marks; False where no record matches."""
+
+    async def waiting(self, partitions: Collection[int]) -> dict[str, Waiting]:
+        """Devices of these partitions whose events wait."""
+
+    async def read_waiting(self, device: str) -> Waiting | None: ...
+
+    async def clear_waiting(self, device: str, count: int) -> bool:
+        """Unset since and upto, on condition that `count` is still the one given."""
+
+    async def seen(self, times: Mapping[str, datetime]) -> None:
+        """Raise last_seen; never makes a record."""
+
+    async def block(self, device: str, blocked: bool) -> bool:
+        """False: no such device."""
+
+    async def remove(self, devices: Collection[str]) -> list[str]:
+        """Turn devices and their user channels into stubs; returns the enrollment ids removed."""
+
+    async def devices(self, query: "DeviceQuery") -> list[Enrollment]:
+        """Device channels that are not removed, by id."""
+
+    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
+        """Mark the push token dead or alive on condition that it is still the one we hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceQuery:
+    """None: no filter. `per_page` 0: all."""
+
+    page: int = 0
+    per_page: int = 0
+    serial_numbers: Sequence[str] | None = None
+    udids: Sequence[str] | None = None

@@ -1,0 +1,55 @@
+"""Events on the broker."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from shared.domain.event import Event
+
+
+class EventPublisher(Protocol):
+    async def publish(
+        self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
+    ) -> list[bool]:
+        """Publish events, started together; per event whether the broker took it within the deadline.
+
+        Never raises for a broken broker. `settled` is called once for each event when the promise
+        passed to somebody else: at the broker's confirm, or (in-process broker) at the consumer's ack.
+        It may be called before `publish` returns, and is not called for an event that is lost."""
+
+
+class Received(Protocol):
+    """An event as a consumer gets it: `body` is the webhook's JSON, the same bytes every time."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    async def ack(self) -> None:
+        """Acked; on a lost channel it does nothing, the event comes again."""
+
+    async def park(self, reason: str) -> None:
+        """Put it aside for an operator (queue `parked`), confirmed, then acked."""
+
+
+class OpenPartition(Protocol):
+    @property
+    def is_lost(self) -> bool:
+        """True once the channel is gone: acks have no effect any more."""
+
+    async def close(self) -> None:
+        """Give the partition up by closing its channel; what is not acked goes to the next consumer."""
+
+
+class PartitionConsumer(Protocol):
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        """Become the consumer of a partition: `on_event` is called for its events, in order."""

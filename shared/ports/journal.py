@@ -1,0 +1,52 @@
+"""The journal of events, and who writes it (owner: checkin)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.domain.event import Event
+from shared.ports.enrollments import Mark
+
+
+class Journal(Protocol):
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        """Store events. False, per event: its outcome is unknown or it was refused; never answer 200."""
+
+    async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
+
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
+        """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,
+        by time."""
+
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
+        """Number and mark of the first `limit` events of a writer above a number, by number."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterRecord:
+    """One process start. `watermark`: up to this number every event is done (rule 6);
+    `leases` counts how often it was taken over."""
+
+    id: str
+    watermark: int
+    heartbeat: int
+    leases: int = 0
+
+
+class Writers(Protocol):
+    async def register(self, writer: str) -> None: ...
+
+    async def beat(self, writer: str, watermark: int) -> None:
+        """Count the heartbeat up and raise the watermark; makes the record if it is gone."""
+
+    async def all(self) -> list[WriterRecord]:
+        """By start, earliest first."""
+
+    async def lease(self, record: WriterRecord) -> bool:
+        """Take a stale writer over, on condition that nothing changed since `record` was read."""
+
+    async def advance(self, writer: str, watermark: int) -> None:
+        """Raise the watermark (never lower it)."""
+
+    async def remove(self, writer: str) -> None:
+        """Forget a writer whose events are all done."""

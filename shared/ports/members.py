@@ -1,0 +1,13 @@
+"""Who serves which partitions."""
+
+from typing import Protocol
+
+
+class Members(Protocol):
+    async def beat(self, role: str, member: str) -> None:
+        """Count this member's heartbeat up."""
+
+    async def heartbeats(self, role: str) -> dict[str, int]:
+        """member -> heartbeat. Whoever reads judges staleness by its own monotonic clock."""
+
+    async def leave(self, role: str, member: str) -> None: ...

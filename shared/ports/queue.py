@@ -1,0 +1,94 @@
+"""Commands and their places in queues (owner: commands; checkin moves the state of places)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from shared.domain.command import Command, Place, PlaceState
+from shared.domain.enrollment import EnrollmentKey
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A device's answer to a command: closes or rests its place, on rule 5's conditions (a place of
+    generation None counts as of this one)."""
+
+    enrollment: str
+    command_uuid: str
+    generation: str | None
+    state: PlaceState
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOut:
+    """One place to hand to its device, on condition that it is open and of this generation, or was
+    queued before the device was known (generation None)."""
+
+    place: Place
+    generation: str | None
+
+
+class CommandQueue(Protocol):
+    # for the command API
+    async def store(self, commands: Sequence[Command], at: datetime) -> None:
+        """Store commands or, where they are stored already, touch them (rule 13)."""
+
+    async def insert(self, places: Sequence[Place]) -> list[Place | None]:
+        """Insert places. Per place: None if it was inserted now, else the one that is there."""
+
+    async def stamp(self, place: Place, generation: str | None) -> None:
+        """Give a place another generation, on condition that it is open."""
+
+    async def requeue(self, place: Place, seen: Place) -> bool:
+        """Queue anew in the place of `seen`, on condition that this final state is unchanged."""
+
+    async def drop(self, place: Place) -> Place | None:
+        """End a place of a past generation as DROPPED_REENROLLED, on condition that it is open and of
+        the generation seen; returns what is there then."""
+
+    async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
+        """All open places of an enrollment, of any generation, in queue order."""
+
+    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
+        """End all open places of these enrollments as CANCELLED; how many there were."""
+
+    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool: ...
+
+    async def has_open(self, enrollments: Sequence[EnrollmentKey]) -> set[str]:
+        """Which of these enrollments (ids) have an open place."""
+
+    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+        """Open places accepted in a closed window of time (for the push sweep)."""
+
+    # for check-in
+    async def report(self, reports: Sequence[Report], at: datetime) -> int:
+        """Apply reports, each on condition that its place is open, of this generation, and handed out
+        since it was queued. One that finds another final state is kept there as the late answer;
+        any other changes nothing, such as a repetition of the report that closed the place.
+        Returns how many places it closed."""
+
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
+        """device -> open places of all its channels, in queue order, fit for `hand_out`."""
+
+    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
+        """Mark as handed out by `by`, each on its condition; the ids of the places that were."""
+
+    async def end_generation(self, device: str, generation: str) -> int:
+        """End the open places of the generation that an Authenticate replaced, and those that were
+        queued before the device was known (generation None)."""
+
+    async def commands(self, hashes: Collection[str]) -> dict[str, Command]: ...
+
+    # for the janitor (rule 13)
+    async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
+        """hash -> `touched` of the stored commands whose hash begins with `prefix` (lower-case hex)
+        and which nobody has touched since `before`."""
+
+    async def in_use(self, hashes: Collection[str]) -> set[str]:
+        """Which of these commands have a place, open or finished."""
+
+    async def forget(self, commands: Mapping[str, datetime]) -> int:
+        """Delete stored commands (hash -> `touched` as read), each on condition that `touched` is
+        still the one given; how many were."""
