@@ -11,6 +11,7 @@
     ├── Unavailable          we cannot do it now; sending it again may help
     │   ├── StoreUnavailable
     │   ├── BrokerUnavailable
+    │   ├── CannotOpen       a stored secret is sealed with a key that we lack, or was altered
     │   └── Overtaken        another request changed the enrollment meanwhile
     ├── UpstreamFailed       somebody whom we asked (APNs) said no
     └── Misconfigured        a setting cannot be used
@@ -76,6 +77,10 @@ class StoreUnavailable(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     """RabbitMQ does not answer or did not confirm."""
+
+
+class CannotOpen(Unavailable):
+    """A stored secret cannot be opened; the message names the place and the key's id, no secret."""
 
 
 class Overtaken(Unavailable):

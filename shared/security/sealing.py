@@ -1,0 +1,78 @@
+"""Secrets at rest: AES-256-GCM with keys of the operator, so that the store never sees them.
+
+A sealed value is: 8 bytes of prefix, 8 of key id (hex), 12 of random nonce, ciphertext, 16 of tag.
+Prefix, key id and context are authenticated with it (docs/adr/0013). A key's id comes from the key
+itself, so that one id never means two keys, and says nothing about it.
+
+A random nonce of 96 bits serves up to 2**32 values of one key (NIST SP 800-38D, 8.3); docs/security.md
+says when to rotate.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shared.domain.errors import CannotOpen
+
+KEY_SIZE = 32
+"""Bytes of a key."""
+
+PREFIX = b"\xf5SEALED1"
+"""Begins no text (0xF5 is not in UTF-8), plist or PEM; in a random token it is one chance in 2**64."""
+
+_ID = 8
+_HEADER = len(PREFIX) + _ID
+_NONCE = 12
+_TAG = 16
+
+
+class Sealer:
+    """Implements `shared.ports.seal.Seal`. The first key closes, every key opens."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """`keys`: at least one, each of 32 random bytes; ValueError otherwise."""
+        if not keys or any(len(key) != KEY_SIZE for key in keys):
+            raise ValueError("expected keys of 32 bytes")
+        self._ciphers = {key_id(key): AESGCM(key) for key in keys}
+        self._current = key_id(keys[0])
+        self._header = PREFIX + self._current.encode()
+
+    def __repr__(self) -> str:
+        return f"Sealer({', '.join(self._ciphers)})"
+
+    @property
+    def current(self) -> str:
+        return self._current
+
+    def seal(self, plain: bytes, context: str) -> bytes:
+        nonce = os.urandom(_NONCE)
+        closed = self._ciphers[self._current].encrypt(nonce, plain, self._header + context.encode())
+        return self._header + nonce + closed
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        key = self.key_of(sealed)
+        if key is None:
+            return bytes(sealed)
+        cipher = self._ciphers.get(key)
+        if cipher is None:
+            raise CannotOpen(f"{context}: is sealed with the key {key}, which MDM_SECRET_KEY lacks")
+        header, rest = sealed[:_HEADER], sealed[_HEADER:]
+        if len(rest) >= _NONCE + _TAG:
+            try:
+                return cipher.decrypt(rest[:_NONCE], rest[_NONCE:], header + context.encode())
+            except InvalidTag:
+                pass  # said below, without the cause: the message is all that may be known
+        raise CannotOpen(f"{context}: what the key {key} sealed was altered, or moved here")
+
+    def key_of(self, sealed: bytes) -> str | None:
+        if not sealed.startswith(PREFIX):
+            return None
+        return sealed[len(PREFIX) : _HEADER].decode("ascii", "backslashreplace")
+
+
+def key_id(key: bytes) -> str:
+    """What a key is called in messages and in what it sealed: 8 hex digits, made from the key."""
+    return hashlib.sha256(b"MacroMDM key id\0" + key).hexdigest()[:_ID]
