@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from services.adapters import Adapters
+from services.api_access import api_auth
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
 from services.commands.life import QueueLife
@@ -19,7 +20,7 @@ from shared.storage import enrollments, members, place_documents, schema
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.members import MongoMembers
 from shared.storage.queue import MongoCommandQueue
-from shared.web.basic_auth import BasicAuth
+from shared.storage.stored_commands import MongoStoredCommands
 from shared.web.service import Service
 
 ROLE = "janitor"
@@ -49,7 +50,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     share = PartitionShare(
         MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
     )
-    janitor = Janitor(queue, records, life, share, clock)
+    janitor = Janitor(queue, MongoStoredCommands(mongo), records, life, share, clock)
     parts = Parts(
         catalogue=CommandCatalogue.load(),
         queueing=queueing,
@@ -67,7 +68,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     return Service(
         name="commands",
-        router=router(parts, BasicAuth(settings.api_keys)),
+        router=router(parts, api_auth(settings, adapters)),
         run=run,
         ready=pulse.reasons,
         drain=queueing.drain,

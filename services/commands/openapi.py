@@ -40,13 +40,15 @@ PROBLEM: Schema = {
     "required": ["error", "type", "title", "status", "detail"],
 }
 
+_FORBIDDEN = "this needs the scope admin"
 _ERRORS: Mapping[int, tuple[str, str, str]] = {
     400: (
         "What was sent cannot be used; `faults` lists all that is wrong.",
         "bad-request",
         "request_type: expected the name of one of Apple's commands",
     ),
-    401: ("The API key is missing or wrong.", "unauthorized", "Unauthorized"),
+    401: ("The API key or token is missing or wrong.", "unauthorized", "Unauthorized"),
+    403: ("The token lacks the scope that the message names.", "forbidden", _FORBIDDEN),
     404: ("No such device.", "not-found", f"udid: no device or user {UDID} is enrolled"),
     409: (
         "The id names several enrollments, or the CommandUUID another command.",
@@ -122,7 +124,7 @@ def _queued(example: Schema) -> Responses:
     return {
         200: _answer(again, example, payload),
         201: _answer("Stored durably, and queued.", example, payload),
-        **errors(400, 401, 404, 409, 413, 503),
+        **errors(400, 401, 403, 404, 409, 413, 503),
     }
 
 
@@ -141,19 +143,19 @@ GET_QUEUE: Responses = {
         _QUEUE,
         _object({"commands": {"type": "array", "items": {"type": "object"}}}),
     ),
-    **errors(401, 409, 503),
+    **errors(401, 403, 409, 503),
 }
-DELETE_QUEUE: Responses = {200: _NOTHING, **errors(401, 409, 503)}
+DELETE_QUEUE: Responses = {200: _NOTHING, **errors(401, 403, 409, 503)}
 LIST_DEVICES: Responses = {
     200: _answer(
         "Devices by id. A user enrollment has an empty `udid`, and `enrollment_id`.",
         _DEVICES,
         _object({"devices": {"type": "array", "items": {"type": "object"}}}),
     ),
-    **errors(400, 401, 413, 503),
+    **errors(400, 401, 403, 413, 503),
 }
-DELETE_DEVICES: Responses = {200: _NOTHING, **errors(400, 401, 413, 503)}
-BLOCK: Responses = {200: _NOTHING, **errors(401, 404, 409, 503)}
+DELETE_DEVICES: Responses = {200: _NOTHING, **errors(400, 401, 403, 413, 503)}
+BLOCK: Responses = {200: _NOTHING, **errors(401, 403, 404, 409, 503)}
 
 RAW_BODY = _body({"type": "string"}, RAW_PLIST, "application/xml")
 LIST_BODY = (

@@ -1,14 +1,13 @@
 """What API clients call: commands, queues, devices. Parse, call, answer.
 
-Promises: MicroMDM's paths, bodies and answers; JSON under any Content-Type; every route needs the API
-key. Errors are raised, and answered in one place (`shared.web.problems`).
+Promises: MicroMDM's paths, bodies and answers; JSON under any Content-Type; every route names
+the scope it needs. Errors are raised, and answered in one place (`shared.web.problems`).
 """
 
 import base64
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from services.commands import openapi
 from services.commands.device_requests import read_query, read_removal, shown
@@ -18,8 +17,10 @@ from services.commands.queueing import Queueing
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
 from shared.apple.command_plist import PreparedCommand
+from shared.domain.caller import Scope
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
+from shared.web.api_auth import ApiAuth
 from shared.web.body import read_body
 
 PLIST_LIMIT = 8 * 1024**2
@@ -39,12 +40,12 @@ class Parts:
     ids: Ids
 
 
-def router(parts: Parts, auth: Callable[[Request], Awaitable[None]]) -> APIRouter:
-    """The routes of the commands service; `auth` raises Unauthenticated."""
-    routes = APIRouter(dependencies=[Depends(auth)])
-    _add_commands(routes, parts)
-    _add_queues(routes, parts)
-    _add_devices(routes, parts)
+def router(parts: Parts, auth: ApiAuth) -> APIRouter:
+    """The routes of the commands service."""
+    routes = auth.router()
+    _add_commands(routes, parts, auth)
+    _add_queues(routes, parts, auth)
+    _add_devices(routes, parts, auth)
     return routes
 
 
@@ -53,11 +54,12 @@ async def _queue(parts: Parts, prepared: PreparedCommand) -> JsonAnswer:
     return JsonAnswer({"payload": prepared.response}, 201 if is_new else 200)
 
 
-def _add_commands(routes: APIRouter, parts: Parts) -> None:
+def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     schema = parts.catalogue.openapi_schema()
 
     @routes.post(
         "/v1/commands",
+        dependencies=[auth.needs(Scope.COMMANDS, audit="command.queue")],
         status_code=201,
         tags=["commands"],
         summary="Queue a command",
@@ -80,6 +82,7 @@ def _add_commands(routes: APIRouter, parts: Parts) -> None:
             "/v1/commands/{udid}",
             post_raw,
             methods=[method],
+            dependencies=[auth.needs(Scope.COMMANDS, audit="command.queue")],
             status_code=201,
             tags=["commands"],
             operation_id=f"queue_raw_{method.lower()}",
@@ -89,9 +92,10 @@ def _add_commands(routes: APIRouter, parts: Parts) -> None:
         )
 
 
-def _add_queues(routes: APIRouter, parts: Parts) -> None:
+def _add_queues(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/commands/{udid}",
+        dependencies=[auth.needs(Scope.READ)],
         tags=["commands"],
         summary="The open commands of a device or user",
         responses=openapi.GET_QUEUE,
@@ -107,6 +111,7 @@ def _add_queues(routes: APIRouter, parts: Parts) -> None:
 
     @routes.delete(
         "/v1/commands/{udid}",
+        dependencies=[auth.needs(Scope.COMMANDS, audit="command.clear")],
         tags=["commands"],
         summary="Clear the queue of a device or user",
         responses=openapi.DELETE_QUEUE,
@@ -117,9 +122,10 @@ def _add_queues(routes: APIRouter, parts: Parts) -> None:
         return JsonAnswer({})
 
 
-def _add_devices(routes: APIRouter, parts: Parts) -> None:
+def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     @routes.post(
         "/v1/devices",
+        dependencies=[auth.needs(Scope.READ)],
         tags=["devices"],
         summary="List devices",
         responses=openapi.LIST_DEVICES,
@@ -133,6 +139,7 @@ def _add_devices(routes: APIRouter, parts: Parts) -> None:
 
     @routes.delete(
         "/v1/devices",
+        dependencies=[auth.needs(Scope.ADMIN, audit="device.remove")],
         tags=["devices"],
         summary="Remove devices",
         responses=openapi.DELETE_DEVICES,
@@ -145,13 +152,16 @@ def _add_devices(routes: APIRouter, parts: Parts) -> None:
         await parts.inventory.remove(removal.udids, removal.serial_numbers)
         return JsonAnswer({})
 
-    for action, blocked in (("block", True), ("unblock", False)):
-        _add_block(routes, parts, action, blocked=blocked)
+    for blocked in (True, False):
+        _add_block(routes, parts, auth, blocked=blocked)
 
 
-def _add_block(routes: APIRouter, parts: Parts, action: str, *, blocked: bool) -> None:
+def _add_block(routes: APIRouter, parts: Parts, auth: ApiAuth, *, blocked: bool) -> None:
+    action = "block" if blocked else "unblock"
+
     @routes.post(
         f"/v1/devices/{{udid}}/{action}",
+        dependencies=[auth.needs(Scope.ADMIN, audit=f"device.{action}")],
         tags=["devices"],
         operation_id=f"{action}_device",
         summary=f"{action.capitalize()} a device",

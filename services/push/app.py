@@ -13,6 +13,7 @@ from ssl import SSLContext
 import structlog
 
 from services.adapters import Adapters
+from services.api_access import api_auth
 from services.push.apns import Apns
 from services.push.attempt import Attempts
 from services.push.certificates import (
@@ -36,7 +37,6 @@ from shared.storage import schema
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.members import MongoMembers
 from shared.storage.queue import MongoCommandQueue
-from shared.web.basic_auth import BasicAuth
 from shared.web.service import Service
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     work = _Work(adapters, apns, pusher, sweep, certificates)
     return Service(
         name=ROLE,
-        router=PushRoutes(enrollments, pusher, BasicAuth(settings.api_keys)).router,
+        router=PushRoutes(enrollments, pusher, api_auth(settings, adapters)).router,
         run=work.run,
         ready=work.reasons,
         drain=work.drain,

@@ -7,12 +7,13 @@ ambiguous id), 503 no push certificate for its topic, 502 what APNs said.
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
 from services.push.answers import Accepted, TopicRefused
 from services.push.pusher import Pusher
 from services.push.topics import NoCertificate
+from shared.domain.caller import Scope
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
 from shared.domain.errors import (
     BadRequest,
@@ -24,7 +25,7 @@ from shared.domain.errors import (
 )
 from shared.ports.enrollments import Enrollments
 from shared.web.answers import JsonAnswer
-from shared.web.basic_auth import BasicAuth
+from shared.web.api_auth import ApiAuth
 
 TAG = {"name": "push", "description": "Wake a device, so that it asks for its commands."}
 
@@ -73,6 +74,7 @@ def _example(status: int, title: str, error: str) -> dict[str, Any]:
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: _example(400, "Bad Request", "expiration: expected seconds since 1970, or nothing"),
     401: _example(401, "Unauthorized", "Unauthorized"),
+    403: _example(403, "Forbidden", "this needs the scope push"),
     404: _example(404, "Not Found", "no device 9F0C1D6E is known"),
     409: _example(409, "Conflict", "the device is not enrolled"),
     502: _example(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
@@ -83,17 +85,18 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class PushRoutes:
-    """Makes the router; every route needs the API key."""
+    """Makes the router; every route needs the scope `push`."""
 
-    def __init__(self, enrollments: Enrollments, pusher: Pusher, auth: BasicAuth) -> None:
+    def __init__(self, enrollments: Enrollments, pusher: Pusher, auth: ApiAuth) -> None:
         self._enrollments = enrollments
         self._pusher = pusher
-        self.router = APIRouter(tags=["push"], dependencies=[Depends(auth)])
+        self.router = auth.router(tags=["push"])
         for method, path in (("GET", "/push/{udid}"), ("POST", "/v1/push/{udid}")):
             self.router.add_api_route(
                 path,
                 self.push,
                 methods=[method],
+                dependencies=[auth.needs(Scope.PUSH, audit="device.push")],
                 response_model=Pushed,
                 responses=ERRORS,
                 summary="Push a device now",

@@ -4,6 +4,7 @@
     ├── Refused              the sender is wrong; sending it again will not help
     │   ├── BadRequest       what was sent cannot be used (names the field)
     │   ├── Unauthenticated  the API credentials are missing or wrong
+    │   ├── Forbidden        the caller is known and may not do this
     │   ├── NotFound
     │   ├── Conflict
     │   └── TooLarge
@@ -13,6 +14,7 @@
     │   ├── BrokerUnavailable
     │   ├── CannotOpen       a stored secret is sealed with a key that we lack, or was altered
     │   └── Overtaken        another request changed the enrollment meanwhile
+    ├── TooManyRequests      the client must wait before it comes again (says how long)
     ├── UpstreamFailed       somebody whom we asked (APNs) said no
     └── Misconfigured        a setting cannot be used
 
@@ -21,6 +23,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 class MdmError(Exception):
@@ -49,6 +52,10 @@ class BadRequest(Refused):
 
 class Unauthenticated(Refused):
     """The API credentials are missing or wrong."""
+
+
+class Forbidden(Refused):
+    """The API caller is known and lacks the scope that the message names."""
 
 
 class NotFound(Refused):
@@ -85,6 +92,14 @@ class CannotOpen(Unavailable):
 
 class Overtaken(Unavailable):
     """Another request of the same device changed its enrollment first, or the client is gone."""
+
+
+class TooManyRequests(MdmError):
+    """The client has asked too often, or too much at once; it may come again after `retry_after`."""
+
+    def __init__(self, message: str, retry_after: timedelta) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UpstreamFailed(MdmError):

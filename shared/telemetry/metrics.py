@@ -34,6 +34,8 @@ class Reason(StrEnum):
     OVERTAKEN = "overtaken"
     UNAVAILABLE = "unavailable"
     UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    TOO_MANY_REQUESTS = "too_many_requests"
     BAD_REQUEST = "bad_request"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"

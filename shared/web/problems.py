@@ -7,6 +7,7 @@ Devices get a status and nothing else: see `shared.web.device_route`.
 
 from collections.abc import Callable
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import structlog
@@ -20,12 +21,14 @@ from shared.domain.errors import (
     Blocked,
     Conflict,
     Fault,
+    Forbidden,
     MdmError,
     Misconfigured,
     NotFound,
     Overtaken,
     Refused,
     TooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UpstreamFailed,
@@ -41,11 +44,13 @@ CHALLENGE = 'Basic realm="micromdm"'
 _STATUS: tuple[tuple[type[MdmError], int, Reason], ...] = (
     (TooLarge, 413, Reason.TOO_LARGE),
     (Unauthenticated, 401, Reason.UNAUTHENTICATED),
+    (Forbidden, 403, Reason.FORBIDDEN),
     (NotFound, 404, Reason.NOT_FOUND),
     (Conflict, 409, Reason.CONFLICT),
     (BadRequest, 400, Reason.BAD_REQUEST),
     (Refused, 400, Reason.BAD_REQUEST),
     (Blocked, 401, Reason.BLOCKED),
+    (TooManyRequests, 429, Reason.TOO_MANY_REQUESTS),
     (Overtaken, 503, Reason.OVERTAKEN),
     (Unavailable, 503, Reason.UNAVAILABLE),
     (Misconfigured, 503, Reason.UNAVAILABLE),
@@ -56,10 +61,12 @@ _STATUS: tuple[tuple[type[MdmError], int, Reason], ...] = (
 _TYPES = {
     400: "bad-request",
     401: "unauthorized",
+    403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
     409: "conflict",
     413: "too-large",
+    429: "too-many-requests",
     500: "internal-error",
     502: "upstream-failed",
     503: "unavailable",
@@ -112,8 +119,14 @@ def answer_error(request: Request, error: MdmError) -> JsonAnswer:
         )
     detail = "Unauthorized" if status == 401 else str(error) or HTTPStatus(status).phrase
     faults = error.faults if isinstance(error, BadRequest) else ()
+    return problem(status, detail, faults=faults, headers=_headers(status, error))
+
+
+def _headers(status: int, error: MdmError) -> dict[str, str] | None:
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(max(1, ceil(error.retry_after.total_seconds())))}
     headers = {401: {"WWW-Authenticate": CHALLENGE}, 503: {"Retry-After": RETRY_AFTER}}
-    return problem(status, detail, faults=faults, headers=headers.get(status))
+    return headers.get(status)
 
 
 async def _on_error(request: Request, exc: Exception) -> Response:

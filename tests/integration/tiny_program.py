@@ -10,15 +10,16 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
+from shared.domain.caller import Scope
 from shared.domain.errors import Blocked, Conflict, StoreUnavailable
 from shared.settings import AllSettings
 from shared.telemetry import logs
 from shared.telemetry.metrics import Metrics
-from shared.web.basic_auth import BasicAuth
+from shared.web.api_auth import ApiAuth
 from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute
 from shared.web.protocol import BoundedHttpProtocol
@@ -33,7 +34,9 @@ LARGE = 20_000_000
 def routes() -> APIRouter:
     router = APIRouter()
     devices = APIRouter(route_class=DeviceRoute)
-    clients = APIRouter(dependencies=[Depends(BasicAuth([SecretStr(KEY)]))])
+    auth = ApiAuth([SecretStr(KEY)])
+    clients = auth.router()
+    reads = [auth.needs(Scope.READ)]
 
     @devices.put("/mdm/connect")
     async def connect(request: Request) -> Response:
@@ -43,12 +46,12 @@ def routes() -> APIRouter:
     async def fails(how: str) -> Response:
         raise {"blocked": Blocked(), "conflict": Conflict(), "away": StoreUnavailable()}[how]
 
-    @clients.get("/v1/slow")
+    @clients.get("/v1/slow", dependencies=reads)
     async def slow(seconds: float) -> dict[str, bool]:
         await asyncio.sleep(seconds)
         return {"slow": True}
 
-    @clients.get("/v1/large")
+    @clients.get("/v1/large", dependencies=reads)
     async def large(pieces: int) -> Response:
         async def content() -> AsyncIterator[bytes]:
             for _ in range(pieces):
@@ -57,7 +60,7 @@ def routes() -> APIRouter:
         length = {"content-length": str(LARGE)}
         return StreamingResponse(content(), headers=length)
 
-    @clients.post("/v1/parsed")
+    @clients.post("/v1/parsed", dependencies=reads)
     async def parsed(body: Annotated[dict[str, str], Body()]) -> dict[str, int]:
         return {"keys": len(body)}
 

@@ -17,8 +17,8 @@ from services.commands.routes import JSON_LIMIT, Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentStatus
+from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
-from shared.web.basic_auth import BasicAuth
 from shared.web.service import Service
 from tests.unit.commands_world import ANNA_ON_PAD, FIRST_UUID, MAC, World, enrolled
 
@@ -39,7 +39,7 @@ class Client:
             inventory=world.inventory,
             ids=world.ids,
         )
-        routes = router(parts, BasicAuth([SecretStr(KEY)]))
+        routes = router(parts, ApiAuth([SecretStr(KEY)]))
 
         async def run() -> None:
             return None

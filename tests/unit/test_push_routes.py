@@ -22,8 +22,8 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import StoreUnavailable
 from shared.telemetry.metrics import Metrics
+from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
-from shared.web.basic_auth import BasicAuth
 from shared.web.service import Service
 from tests.fakes.apns import FakeApnsSender
 from tests.fakes.clock import FakeClock
@@ -49,7 +49,7 @@ class Served:
         attempts = Attempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
         stores = Stores(self.enrollments, FakeCommandQueue(), self.pushes)
         pusher = Pusher(attempts, stores, self.clock, Metrics())
-        routes = PushRoutes(self.enrollments, pusher, BasicAuth([SecretStr("secret")]))
+        routes = PushRoutes(self.enrollments, pusher, ApiAuth([SecretStr("secret")]))
 
         async def run() -> None:
             return None
