@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.values import (
     Address,
     AddressValue,
@@ -26,6 +27,7 @@ from shared.settings.values import (
     Networks,
     SecretHttpUrl,
     Size,
+    must_be_files,
     written,
 )
 
@@ -150,8 +152,8 @@ class ServiceSettings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "MDM_TLS_KEY" if self.tls_key is None else "MDM_TLS_CERT"
             raise ValueError(f"{missing}: is not set; MDM_TLS_CERT and MDM_TLS_KEY go together")
-        _must_be_files("MDM_TLS_CERT", self.tls_cert)
-        _must_be_files("MDM_TLS_KEY", self.tls_key)
+        must_be_files("MDM_TLS_CERT", self.tls_cert)
+        must_be_files("MDM_TLS_KEY", self.tls_key)
         return self
 
     @model_validator(mode="after")
@@ -184,7 +186,7 @@ class ApiSettings(ServiceSettings):
         return tuple(SecretStr(key) for key in self.api_key.get_secret_value().split())
 
 
-class CheckinSettings(ServiceSettings):
+class CheckinSettings(EnrollmentSettings, ServiceSettings):
     service: ClassVar[str] = "checkin"
 
     http: AddressValue = _http(8081)
@@ -204,7 +206,7 @@ class CheckinSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _devices_can_be_known(self) -> Self:
-        _must_be_files("MDM_DEVICE_CA", self.device_ca)
+        must_be_files("MDM_DEVICE_CA", self.device_ca)
         if self.client_cert_header and not self.trusted_proxies:
             raise ValueError("MDM_TRUSTED_PROXIES: is not set, and MDM_CLIENT_CERT_HEADER needs it")
         return self
@@ -235,7 +237,9 @@ class PushSettings(ApiSettings):
         None, description="PEM file: CAs to trust for MDM_APNS_URL instead of the system's."
     )
     push_cert: Names = Field(
-        (), description="PEM files of push certificates, separated by commas, one for each topic."
+        (),
+        description="PEM files of push certificates, separated by commas, one for each topic. "
+        "Enrollment profiles name the topic of the first.",
     )
     push_key: Names = Field(
         (), description="PEM files of their keys, in the same order as MDM_PUSH_CERT."
@@ -251,9 +255,9 @@ class PushSettings(ApiSettings):
     def _push_certificates_are_pairs(self) -> Self:
         if len(self.push_cert) != len(self.push_key):
             raise ValueError("MDM_PUSH_KEY: must name one key for each file of MDM_PUSH_CERT")
-        _must_be_files("MDM_PUSH_CERT", *map(Path, self.push_cert))
-        _must_be_files("MDM_PUSH_KEY", *map(Path, self.push_key))
-        _must_be_files("MDM_APNS_CA", self.apns_ca)
+        must_be_files("MDM_PUSH_CERT", *map(Path, self.push_cert))
+        must_be_files("MDM_PUSH_KEY", *map(Path, self.push_key))
+        must_be_files("MDM_APNS_CA", self.apns_ca)
         return self
 
 
@@ -290,9 +294,3 @@ class AllSettings(CheckinSettings, CommandsSettings, PushSettings, WebhookSettin
 
     http: AddressValue = _http(8080)
     ops_http: AddressValue = _ops_http(9080)
-
-
-def _must_be_files(variable: str, *paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and not path.is_file():
-            raise ValueError(f"{variable}: there is no file {path}")

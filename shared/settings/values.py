@@ -8,6 +8,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -168,3 +169,10 @@ def written(duration: timedelta) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{int(seconds // size)} {unit}"
     return f"{seconds:g} s"
+
+
+def must_be_files(variable: str, *paths: Path | None) -> None:
+    """Raises ValueError for a setting that names a file that is not there."""
+    for path in paths:
+        if path is not None and not path.is_file():
+            raise ValueError(f"{variable}: there is no file {path}")

@@ -1,0 +1,145 @@
+"""Settings of enrollment: what the profiles say, where identities come from, who may ask for one."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
+
+from shared.settings.values import HttpUrl, Names, must_be_files
+
+ALL_RIGHTS = 8191
+MOST_TEXT = 200
+"""Characters of a name that a person reads on a device."""
+
+_IMPLIED = {2: 1, 128: 64}
+"""Rights that Apple takes only together with another one."""
+
+
+def _access_rights(value: int) -> int:
+    if not 1 <= value <= ALL_RIGHTS:
+        raise ValueError(f"must be a sum of Apple's access rights, 1 to {ALL_RIGHTS}")
+    for right, needed in _IMPLIED.items():
+        if value & right and not value & needed:
+            raise ValueError(f"the right {right} needs the right {needed} too")
+    return value
+
+
+def _shown(value: str) -> str:
+    text = value.strip()
+    if not text or len(text) > MOST_TEXT or not text.isprintable():
+        raise ValueError(f"must be 1 to {MOST_TEXT} printable characters")
+    return text
+
+
+def _identifier(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?", value):
+        raise ValueError("must be an identifier such as com.example.mdm")
+    return value
+
+
+def read_subject(text: str) -> tuple[tuple[str, str], ...]:
+    """`/O=Example/CN=Some name` as pairs; raises ValueError."""
+    pairs = [part.partition("=") for part in text.split("/") if part]
+    if not pairs or not all(key.strip() and value.strip() for key, _, value in pairs):
+        raise ValueError("must be a subject such as /O=Example/CN=Device identity")
+    return tuple((key.strip(), value.strip()) for key, _, value in pairs)
+
+
+def _subject(value: str) -> str:
+    read_subject(value)
+    return value
+
+
+class EnrollmentSettings(BaseModel):
+    """What check-in knows about enrollment."""
+
+    organization: Annotated[str, AfterValidator(_shown)] = Field(
+        "MacroMDM", description="Name of the organization in enrollment profiles."
+    )
+    profile_name: Annotated[str, AfterValidator(_shown)] = Field(
+        "Enrollment Profile", description="Name of the enrollment profile, as the device shows it."
+    )
+    profile_identifier: Annotated[str, AfterValidator(_identifier)] = Field(
+        "com.github.micromdm.micromdm",
+        description="What the identifiers of our profiles begin with; the default is MicroMDM's, so "
+        "that a device which enrolled there replaces its profile. Devices keep it: choose once.",
+    )
+    access_rights: Annotated[int, AfterValidator(_access_rights)] = Field(
+        ALL_RIGHTS, description="Sum of the rights (Apple's AccessRights) that a device grants."
+    )
+    check_out_when_removed: bool = Field(
+        True, description="`false`: devices do not say when their enrollment profile is removed."
+    )
+    profile_cert: Path | None = Field(
+        None,
+        description="PEM file: certificate with which to sign profiles, followed by its chain.",
+    )
+    profile_key: Path | None = Field(None, description="PEM file: key of MDM_PROFILE_CERT.")
+    profile_ca: Path | None = Field(
+        None,
+        description="PEM file: CAs that the enrollment profile makes a device trust, where the "
+        "server's TLS certificate is of a private one.",
+    )
+    scep_url: HttpUrl | None = Field(
+        None, description="URL of a SCEP server to use instead of ours; its CA: MDM_DEVICE_CA."
+    )
+    scep_subject: Annotated[str, AfterValidator(_subject)] | None = Field(
+        None,
+        description="Subject that devices ask for; default "
+        "`/O=ORGANIZATION/CN=ORGANIZATION Identity (%ComputerName%)`.",
+    )
+    acme_directory_url: HttpUrl | None = Field(
+        None,
+        description="Directory of an ACME server from which devices get a hardware-bound identity, "
+        "instead of SCEP; its CA: MDM_DEVICE_CA.",
+    )
+    ota_device_ca: Path | None = Field(
+        None,
+        description="PEM file: the CA that signs the certificates which Apple's devices are made "
+        "with (Apple iPhone Device CA). With it, what a device says of its UDID and serial number "
+        "while it enrolls counts if such a certificate signed it; without it, it never counts.",
+    )
+    enroll_token: SecretStr | None = Field(
+        None,
+        description="What the URL of enrollment must name as `?token=`; several separated by spaces "
+        "are all good. Without it, anybody who reaches the server may enroll a device.",
+    )
+
+    push_cert: Names = Field(
+        (),
+        description="PEM files of push certificates, separated by commas, one for each topic. "
+        "Enrollment profiles name the topic of the first.",
+    )
+
+    @property
+    def subject(self) -> tuple[tuple[str, str], ...]:
+        """The subject that devices ask for, as pairs of attribute and value."""
+        if self.scep_subject is not None:
+            return read_subject(self.scep_subject)
+        name = self.organization
+        return (("O", name), ("CN", f"{name} Identity (%ComputerName%)"))
+
+    @property
+    def enroll_tokens(self) -> tuple[str, ...]:
+        """Every token that is good; none: the door is open."""
+        return () if self.enroll_token is None else _words(self.enroll_token)
+
+    @model_validator(mode="after")
+    def _enrollment_fits_together(self) -> Self:
+        if self.scep_url and self.acme_directory_url:
+            raise ValueError("MDM_ACME_DIRECTORY_URL: is set beside MDM_SCEP_URL; unset one")
+        if (self.profile_cert is None) != (self.profile_key is None):
+            missing = "MDM_PROFILE_KEY" if self.profile_key is None else "MDM_PROFILE_CERT"
+            raise ValueError(f"{missing}: is not set; it goes with its counterpart")
+        for name in ("profile_cert", "profile_key", "profile_ca", "ota_device_ca"):
+            must_be_files(f"MDM_{name.upper()}", getattr(self, name))
+        if self.enroll_token is not None and not self.enroll_tokens:
+            raise ValueError("MDM_ENROLL_TOKEN: is empty; give a long random one, or unset it")
+        return self
+
+
+def _words(secret: SecretStr) -> tuple[str, ...]:
+    words: Sequence[str] = secret.get_secret_value().split()
+    return tuple(words)
