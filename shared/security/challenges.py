@@ -1,0 +1,78 @@
+"""Challenges as the services use them: made for a profile or an API client, redeemed by SCEP.
+
+Promises: a one-time challenge is good for one certificate, on whatever replica, and only until it
+expires; its secret is kept nowhere. A static challenge (MDM_SCEP_CHALLENGE) is good for everybody who
+knows it; where none is set, nothing but a one-time challenge is accepted.
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from shared.ports.challenges import Challenge, Challenges
+from shared.ports.clock import Clock
+
+SECRET_BYTES = 16
+LONGEST = 255
+"""Characters in a challenge: the bound of PKCS #9 for a challengePassword."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a challenge allows: a certificate for this device, or for any. `digest` names a one-time
+    challenge; None: it was the static one."""
+
+    digest: str | None = None
+    udid: str | None = None
+    serial_number: str | None = None
+
+
+class ChallengeBook:
+    """Makes and redeems challenges."""
+
+    def __init__(
+        self,
+        challenges: Challenges,
+        clock: Clock,
+        *,
+        validity: timedelta,
+        static: SecretStr | None = None,
+    ) -> None:
+        self._challenges = challenges
+        self._clock = clock
+        self._validity = validity
+        self._static = None if static is None else _digest(static.get_secret_value())
+        self._static_secret = static
+
+    async def issue(self, udid: str | None = None, serial_number: str | None = None) -> str:
+        """The challenge for an enrollment profile: the static one where there is one and the profile is
+        for no particular device, else a one-time challenge. Raises StoreUnavailable."""
+        if self._static_secret is not None and udid is None and serial_number is None:
+            return self._static_secret.get_secret_value()
+        return await self.issue_once(udid, serial_number)
+
+    async def issue_once(self, udid: str | None = None, serial_number: str | None = None) -> str:
+        """A new one-time challenge; only this device gets its certificate if one is named."""
+        secret = secrets.token_hex(SECRET_BYTES)
+        expires_at = self._clock.now() + self._validity
+        await self._challenges.create(Challenge(_digest(secret), expires_at, udid, serial_number))
+        return secret
+
+    async def redeem(self, secret: str, by: str) -> Grant | None:
+        """What this secret allows the transaction `by`; None: nothing. The same transaction may
+        redeem its challenge again, until it expires. Raises StoreUnavailable."""
+        if not secret or len(secret) > LONGEST:
+            return None
+        digest = _digest(secret)
+        if self._static is not None and hmac.compare_digest(digest, self._static):
+            return Grant()
+        found = await self._challenges.use(digest, by, self._clock.now())
+        return None if found is None else Grant(digest, found.udid, found.serial_number)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,47 @@
+"""Collection `challenges`: one document per one-time SCEP challenge, by the SHA-256 of its secret.
+
+Promise: of all transactions that want one, one gets it, by a conditional write on its document.
+Challenges leave the store a day after they expired.
+"""
+
+from datetime import datetime, timedelta
+
+from shared.ports.challenges import Challenge
+from shared.storage.indexes import Index
+from shared.storage.mongo import Mongo
+
+NAME = "challenges"
+KEPT_FOR = timedelta(days=1)
+INDEXES = (Index(NAME, [("expires_at", 1)], expire_after=KEPT_FOR),)
+
+
+class MongoChallenges:
+    """`Challenges` in MongoDB."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._challenges = mongo.collection(NAME)
+
+    async def create(self, challenge: Challenge) -> None:
+        await self._challenges.insert_one(
+            {
+                "_id": challenge.digest,
+                "expires_at": challenge.expires_at,
+                "udid": challenge.udid,
+                "serial_number": challenge.serial_number,
+                "used_by": None,
+            }
+        )
+
+    async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
+        is_free = {"_id": digest, "used_by": {"$in": [None, by]}, "expires_at": {"$gt": now}}
+        if not await self._challenges.update_one(is_free, {"$set": {"used_by": by}}):
+            return None
+        found = await self._challenges.find_one({"_id": digest})
+        if found is None:  # removed between the two, long after it expired
+            return None
+        return Challenge(
+            digest=found["_id"],
+            expires_at=found["expires_at"],
+            udid=found.get("udid"),
+            serial_number=found.get("serial_number"),
+        )

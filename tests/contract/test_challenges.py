@@ -1,0 +1,86 @@
+"""The contract of `Challenges`, held by the fake and by MongoDB with both drivers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from shared.ports.challenges import Challenge, Challenges
+from tests.contract.stores import STORES, open_store
+from tests.fakes.challenges import FakeChallenges
+from tests.fakes.clock import START
+
+LATER = START + timedelta(hours=1)
+CHALLENGE = Challenge("ab" * 32, LATER, "UDID-1", "SERIAL-1")
+
+
+@pytest.fixture(params=STORES)
+async def challenges(request: pytest.FixtureRequest) -> AsyncIterator[Challenges]:
+    if request.param == "fake":
+        yield FakeChallenges()
+        return
+    from shared.storage import challenges as adapter
+    from shared.storage import schema
+
+    async with open_store(request) as mongo:
+        await schema.ensure(mongo, adapter.INDEXES)
+        yield adapter.MongoChallenges(mongo)
+
+
+async def test_a_challenge_is_used_with_all_that_it_says(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+
+    assert await challenges.use(CHALLENGE.digest, "one", START) == CHALLENGE
+
+
+async def test_a_challenge_for_any_device_names_none(challenges: Challenges) -> None:
+    anybodys = Challenge("cd" * 32, LATER)
+    await challenges.create(anybodys)
+
+    assert await challenges.use(anybodys.digest, "one", START) == anybodys
+
+
+async def test_an_unknown_challenge_is_nobodys(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+
+    assert await challenges.use("ef" * 32, "one", START) is None
+
+
+async def test_another_transaction_does_not_get_a_used_challenge(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+    await challenges.use(CHALLENGE.digest, "one", START)
+
+    assert await challenges.use(CHALLENGE.digest, "two", START) is None
+
+
+async def test_the_same_transaction_gets_its_challenge_again(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+    await challenges.use(CHALLENGE.digest, "one", START)
+
+    assert await challenges.use(CHALLENGE.digest, "one", START) == CHALLENGE
+
+
+async def test_an_expired_challenge_is_nobodys(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+
+    assert await challenges.use(CHALLENGE.digest, "one", LATER) is None
+    assert await challenges.use(CHALLENGE.digest, "one", LATER + timedelta(seconds=1)) is None
+
+
+async def test_creating_it_again_does_not_free_a_used_challenge(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+    await challenges.use(CHALLENGE.digest, "one", START)
+
+    await challenges.create(CHALLENGE)
+
+    assert await challenges.use(CHALLENGE.digest, "two", START) is None
+
+
+async def test_of_many_transactions_at_once_one_gets_it(challenges: Challenges) -> None:
+    await challenges.create(CHALLENGE)
+
+    uses = [challenges.use(CHALLENGE.digest, f"by-{number}", START) for number in range(12)]
+    found = await asyncio.gather(*uses)
+
+    assert sum(each is not None for each in found) == 1
