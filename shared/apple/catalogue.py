@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from shared.apple.catalogue_compile import CommandForm, compile_command
+from shared.apple.command_defaults import with_defaults
 from shared.apple.command_json import read_request
-from shared.apple.command_plist import PreparedCommand, prepare_raw, written
+from shared.apple.command_plist import NO_QUERY, PreparedCommand, prepare_raw, written
 from shared.apple.command_reading import Reading
 from shared.apple.command_schema import request_schema
 
@@ -59,11 +60,21 @@ class CommandCatalogue:
             "command_uuid": command.uuid,
             "command": {"request_type": form.request_type, **for_answer},
         }
-        return PreparedCommand(request.target, command, response)
+        return PreparedCommand(
+            targets=request.targets,
+            command=command,
+            response=response,
+            is_bulk=request.is_bulk,
+            terms=with_defaults(request.terms, form.request_type, for_plist),
+            keys=for_plist,
+            says_apple=reading.exact,
+        )
 
-    def prepare_raw(self, target: str, plist: bytes) -> PreparedCommand:
-        """The command that a property list is; its bytes stay as they are."""
-        return prepare_raw(target, plist)
+    def prepare_raw(
+        self, target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY
+    ) -> PreparedCommand:
+        """The command that a property list is; its bytes stay as they are. `query`: its terms."""
+        return prepare_raw(target, plist, query)
 
     def openapi_schema(self) -> dict[str, object]:
         """The body of POST /v1/commands: one schema with an example for each request type."""

@@ -7,14 +7,19 @@ understands MicroMDM's flat form and Apple's (`{"Command": {...}}`).
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
 from shared.apple.command_names import folded
 from shared.apple.command_reading import Reading, inside, read_id, shown
 from shared.apple.command_scalars import INTEGERS, MAX_UNSIGNED
+from shared.apple.command_terms import TERMS, GivenTerms
 from shared.domain.errors import BadRequest
+from shared.domain.terms import Terms
+
+MAX_TARGETS = 100_000
+"""Enrollments that one request may name."""
 
 _LONG = 20
 """Digits from which on a number must be looked at: 2^64 has as many."""
@@ -121,7 +126,9 @@ def _report(value: object, path: str, reading: Reading) -> None:
 class CommandRequest:
     """A request as the client sent it, its envelope taken off; `path` leads to the keys."""
 
-    target: str
+    targets: tuple[str, ...]
+    is_bulk: bool
+    terms: Terms
     uuid: str | None
     request_type: object
     request_type_path: str
@@ -149,10 +156,18 @@ def read_request(body: Mapping[str, object]) -> tuple[CommandRequest, Reading]:
     return request, reading
 
 
-_ENVELOPE = {"udid": "udid", "commanduuid": "uuid", "requesttype": "type", "command": "command"} | {
+_ENVELOPE = {
+    "udid": "udid",
+    "udids": "udids",
+    "commanduuid": "uuid",
+    "requesttype": "type",
+    "command": "command",
     "command_uuid": "uuid",
     "request_type": "type",
+    **TERMS,
 }
+_TERM_NAMES = frozenset(TERMS.values())
+_BESIDE_COMMAND = ("udid", "udids", "command_uuid", "Command", *TERMS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +178,28 @@ class _Given:
     names: Mapping[str, str]
     keys: dict[str, object]
 
-    def read(self, word: str, default: str, read: Callable[[object, str], str]) -> str:
-        name = self.names.get(word, default)
-        return read(self.body.get(name), shown(name))
+    def targets(self, reading: Reading) -> tuple[str, ...]:
+        """Whom the client names, each once."""
+        if "udids" not in self.names:
+            name = self.names.get("udid", "udid")
+            return (read_id(self.body.get(name), shown(name), reading),)
+        name = self.names["udids"]
+        if "udid" in self.names:
+            other = shown(self.names["udid"])
+            reading.fault(shown(name), f"one of the two only, {other} is given too")
+        return _ids(self.body[name], shown(name), reading)
+
+    def terms(self, reading: Reading) -> Terms:
+        given = {t: (name, self.body[name]) for t, name in self.names.items() if t in _TERM_NAMES}
+        return GivenTerms(given).read(reading)
 
 
 def _flat_form(given: _Given, reading: Reading) -> CommandRequest:
     name = given.names.get("type", "request_type")
     return CommandRequest(
-        target=_target(given, reading),
+        targets=given.targets(reading),
+        is_bulk="udids" in given.names,
+        terms=given.terms(reading),
         uuid=_uuid(given, reading),
         request_type=given.body.get(name),
         request_type_path=shown(name),
@@ -183,7 +211,7 @@ def _flat_form(given: _Given, reading: Reading) -> CommandRequest:
 def _apple_form(given: _Given, reading: Reading) -> CommandRequest:
     for name, value in given.keys.items():
         if value is not None:
-            reading.unknown(shown(name), name, ("udid", "command_uuid", "Command"))
+            reading.unknown(shown(name), name, _BESIDE_COMMAND)
     if "type" in given.names:
         reading.fault(shown(given.names["type"]), "no request type beside Command, which has one")
     path = shown(given.names["command"])
@@ -192,7 +220,9 @@ def _apple_form(given: _Given, reading: Reading) -> CommandRequest:
         reading.fault(path, "an object with a RequestType")
         command = {}
     return CommandRequest(
-        target=_target(given, reading),
+        targets=given.targets(reading),
+        is_bulk="udids" in given.names,
+        terms=given.terms(reading),
         uuid=_uuid(given, reading),
         request_type=command.get("RequestType"),
         request_type_path=inside(path, "RequestType"),
@@ -201,8 +231,11 @@ def _apple_form(given: _Given, reading: Reading) -> CommandRequest:
     )
 
 
-def _target(given: _Given, reading: Reading) -> str:
-    return given.read("udid", "udid", lambda value, path: read_id(value, path, reading))
+def _ids(value: object, path: str, reading: Reading) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_TARGETS:
+        reading.fault(path, f"a list of 1 to {MAX_TARGETS} ids")
+        return ()
+    return tuple({read_id(id_, f"{path}[{i}]", reading): None for i, id_ in enumerate(value)})
 
 
 def _uuid(given: _Given, reading: Reading) -> str | None:

@@ -8,25 +8,44 @@ and its hash names it from then on.
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from shared.apple.command_defaults import with_defaults
 from shared.apple.command_reading import Reading, inside, read_id
+from shared.apple.command_terms import NO_TERMS, query_terms
 from shared.apple.plist import parse
 from shared.apple.plist_writer import write
 from shared.domain.command import Command
+from shared.domain.terms import Terms
+
+NO_QUERY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCommand:
     """A command that may be queued.
 
-    `target` is whom the client named: a UDID, an EnrollmentID or a UserID. `response` is MicroMDM's
-    `payload` object of the answer.
+    `targets` are those whom the client named, each once: UDIDs, EnrollmentIDs or UserIDs. `is_bulk`:
+    in a list, however many. `response` is MicroMDM's `payload` object of the answer. `keys` are the
+    command's in Apple's spelling, without RequestType; `is_raw`: nobody has checked them. `says_apple`:
+    the client writes them in Apple's spelling too.
     """
 
-    target: str
+    targets: tuple[str, ...]
     command: Command
     response: dict[str, object]
+    is_bulk: bool = False
+    terms: Terms = NO_TERMS
+    keys: Mapping[str, object] = field(default_factory=dict, repr=False)
+    is_raw: bool = False
+    says_apple: bool = False
+
+    @property
+    def target(self) -> str:
+        """The only target; raises ValueError when there are several."""
+        [target] = self.targets
+        return target
 
 
 def written(uuid: str, request_type: str, keys: Mapping[str, object]) -> Command:
@@ -35,8 +54,10 @@ def written(uuid: str, request_type: str, keys: Mapping[str, object]) -> Command
     return _command(uuid, request_type, plist)
 
 
-def prepare_raw(target: str, plist: bytes) -> PreparedCommand:
-    """A command that a client made; BadRequest when it does not say which, or what it wants."""
+def prepare_raw(target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY) -> PreparedCommand:
+    """A command that a client made; BadRequest when it does not say which, or what it wants.
+
+    `query` holds the command's terms, see `shared.apple.command_terms`."""
     document = parse(plist)
     reading = Reading()
     read_id(target, "udid", reading)
@@ -48,14 +69,25 @@ def prepare_raw(target: str, plist: bytes) -> PreparedCommand:
         request_type = read_id(body.get("RequestType"), path, reading)
     else:
         reading.fault("Command", "a dictionary with a RequestType")
+        body = {}
+    terms = query_terms(query, reading)
     reading.raise_faults()
+    keys = {name: value for name, value in body.items() if name != "RequestType"}
     response: dict[str, object] = {
         "udid": target,
         "command_uuid": uuid,
         "command": {"request_type": request_type},
         "payload": base64.b64encode(plist).decode(),
     }
-    return PreparedCommand(target, _command(uuid, request_type, plist), response)
+    return PreparedCommand(
+        targets=(target,),
+        command=_command(uuid, request_type, plist),
+        response=response,
+        terms=with_defaults(terms, request_type, keys),
+        keys=keys,
+        is_raw=True,
+        says_apple=True,
+    )
 
 
 def _command(uuid: str, request_type: str, plist: bytes) -> Command:

@@ -124,15 +124,21 @@ class Data:
 @dataclass(frozen=True, slots=True)
 class Date:
     def convert(self, value: object, path: str, reading: Reading) -> Pair:
-        if isinstance(value, str) and _RFC3339.fullmatch(value):
-            try:
-                moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
-            except (ValueError, OverflowError):
-                pass
-            else:
-                return moment.replace(tzinfo=None), value
+        found = moment(value)
+        if found is not None:
+            return found.replace(tzinfo=None), value
         reading.fault(path, "a date as in RFC 3339 (2024-10-21T07:00:00Z)")
         return NOTHING
+
+
+def moment(value: object) -> datetime | None:
+    """The moment (in UTC) that a text in RFC 3339 names; None for anything else."""
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    return None
 
 
 def decode_base64(value: object) -> tuple[bytes, str] | None:

@@ -174,7 +174,7 @@ def removed(record: Enrollment) -> Enrollment:
 
 def command(target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> PreparedCommand:
     made = written(uuid, "DeviceInformation", {"Queries": [text]})
-    return PreparedCommand(target, made, {"command_uuid": uuid})
+    return PreparedCommand((target,), made, {"command_uuid": uuid})
 
 
 async def stopped(
