@@ -6,6 +6,7 @@ that loses there looks again.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import structlog
 
@@ -49,8 +50,9 @@ class Commands:
 
     async def fetch(self, turns: Sequence[Turn]) -> None:
         """Choose each turn's next command among its places, and read it."""
+        now = self._clock.now()
         for turn in turns:
-            turn.next = _first(turn, turn.places)
+            turn.next = _first(turn, turn.places, now)
         hashes = {turn.next.command_hash for turn in turns if turn.next is not None}
         commands = await self._queue.commands(hashes)
         for turn in turns:
@@ -113,7 +115,7 @@ def _report_of(turn: Turn) -> Report | None:
     )
 
 
-def _first(turn: Turn, places: Iterable[Place]) -> Place | None:
+def _first(turn: Turn, places: Iterable[Place], at: datetime) -> Place | None:
     """On Idle every open place counts, after any other status those that did not answer NotNow."""
     message = turn.request.message
     assert isinstance(message, Connect)
@@ -123,6 +125,7 @@ def _first(turn: Turn, places: Iterable[Place]) -> Place | None:
         # What this very request reports on is closed or rests, by the time of the hand-out.
         is_reported = place.command_uuid == message.command_uuid and place.handed_by is not None
         rests = place.state is PlaceState.NOT_NOW and message.status is not Status.IDLE
-        if not is_reported and not rests and place.id not in turn.unusable:
+        is_free = not is_reported and not rests and place.id not in turn.unusable
+        if is_free and place.is_due(at):
             return place
     return None

@@ -19,7 +19,7 @@ from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
-from shared.ports.queue import CommandQueue
+from shared.ports.queue import CommandQueue, StoredCommands
 from shared.sharing import Share
 
 log = structlog.get_logger()
@@ -46,15 +46,17 @@ CHUNK = 32
 class Janitor:
     """Runs in every replica of commands; `run` never ends by itself."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every port is one argument
         self,
         queue: CommandQueue,
+        commands: StoredCommands,
         enrollments: Enrollments,
         life: QueueLife,
         share: Share,
         clock: Clock,
     ) -> None:
         self._queue = queue
+        self._commands = commands
         self._enrollments = enrollments
         self._life = life
         self._share = share
@@ -104,13 +106,13 @@ class Janitor:
     async def _forget(self, prefix: str) -> None:
         """`touched` is read first, then the places: a command that gets a place was touched before
         it, so either we see the place, or the condition does not hold any more."""
-        touched = await self._queue.untouched(prefix, self._clock.now() - UNTOUCHED)
+        touched = await self._commands.untouched(prefix, self._clock.now() - UNTOUCHED)
         hashes = sorted(touched)
         for start in range(0, len(hashes), CHUNK):
             chunk = hashes[start : start + CHUNK]
-            used = await self._queue.in_use(chunk)
+            used = await self._commands.in_use(chunk)
             unused = {each: touched[each] for each in chunk if each not in used}
-            if unused and (forgotten := await self._queue.forget(unused)):
+            if unused and (forgotten := await self._commands.forget(unused)):
                 log.info("commands_forgotten", count=forgotten)
 
     # --- places of past generations

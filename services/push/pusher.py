@@ -215,7 +215,7 @@ class Pusher:
 
     async def _load(self, ids: list[str]) -> Sequence[_Target]:
         found = await self._enrollments.load(ids)
-        is_open = await self._queue.has_open([key_of(name) for name in ids])
+        is_open = await self._queue.has_due([key_of(name) for name in ids], self._clock.now())
         return [_Target(found.get(name), name in is_open) for name in ids]
 
     async def _store(self, records: list[PushRecord]) -> Sequence[None]:

@@ -101,7 +101,9 @@ class Sweep:
         waiting: list[PushRecord] = []
         for start in range(0, len(due), CHUNK):
             chunk = due[start : start + CHUNK]
-            is_open = await self._queue.has_open([key_of(r.enrollment) for r in chunk])
+            is_open = await self._queue.has_due(
+                [key_of(r.enrollment) for r in chunk], self._clock.now()
+            )
             waiting += [record for record in chunk if record.enrollment in is_open]
             await self._pushes.forget([r for r in chunk if r.enrollment not in is_open])
         await self._pusher.again(waiting)
@@ -157,8 +159,11 @@ class Sweep:
     ) -> set[str]:
         latest: dict[str, datetime] = {}
         for look in LOOKS:
+            for place in await self._queue.beginning_between(since - look, until - look):
+                _note(latest, place, place.not_before, partitions)
             for place in await self._queue.accepted_between(since - look, until - look):
-                _note(latest, place, partitions)
+                if place.is_due(until):
+                    _note(latest, place, place.accepted_at, partitions)
         tried = await self._pushes.load(latest)
         now = self._clock.now()
         missed = {
@@ -205,9 +210,9 @@ class Sweep:
             await self._clock.sleep(interval)
 
 
-def _note(latest: dict[str, datetime], place: Place, partitions: Collection[int]) -> None:
-    if place.accepted_at is None or partition_of(place.device) not in partitions:
-        return
-    latest[place.enrollment] = max(
-        place.accepted_at, latest.get(place.enrollment, place.accepted_at)
-    )
+def _note(
+    latest: dict[str, datetime], place: Place, at: datetime | None, partitions: Collection[int]
+) -> None:
+    """`at`: since when the place may be handed out."""
+    if at is not None and partition_of(place.device) in partitions:
+        latest[place.enrollment] = max(at, latest.get(place.enrollment, at))

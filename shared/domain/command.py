@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 NORMAL_PRIORITY = 5
-"""Priority of a command without one of its own; lower numbers are handed out first."""
+"""Priority of a command without one of its own; from 0 to 9, lower numbers are handed out first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,23 @@ DEVICE_FINAL_STATES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class LateAnswer:
+    """What a device reported of a command that had ended already."""
+
+    state: PlaceState
+    event_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """One command's place in the queue of one enrollment.
 
     `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order.
     `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
     authenticated. `handed_by` names the hand-out that last gave it to the device since it was
-    queued, None before.
+    queued, None before. It is not handed out before `not_before`, nor from `expires_at` on. Of the
+    places of one enrollment with the same `collapse_key` the newest wins.
     """
 
     enrollment: str
@@ -72,12 +82,28 @@ class Place:
     state: PlaceState = PlaceState.QUEUED
     handed_by: str | None = None
     attempts: int = 0
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    collapse_key: str | None = None
     accepted_at: datetime | None = None
+    handed_at: datetime | None = None
+    """When it was last handed out; `answered_at`: when its device last reported on it."""
+    answered_at: datetime | None = None
     finished_at: datetime | None = None
+    late_answer: LateAnswer | None = None
 
     @property
     def id(self) -> str:
         return place_id(self.enrollment, self.command_uuid)
+
+    def is_expired(self, at: datetime) -> bool:
+        """Whether it must not be handed out any more, because its time is over."""
+        return self.expires_at is not None and self.expires_at <= at
+
+    def is_due(self, at: datetime) -> bool:
+        """Whether it may be handed out at this time, as far as the clock decides."""
+        has_begun = self.not_before is None or self.not_before <= at
+        return has_begun and not self.is_expired(at)
 
 
 def place_id(enrollment: str, command_uuid: str) -> str:

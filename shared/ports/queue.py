@@ -30,6 +30,17 @@ class HandOut:
     generation: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class PlaceWindow:
+    """Accepted from `since` to `until`, both included. None: no such condition."""
+
+    since: datetime
+    until: datetime
+    enrollment: str | None = None
+    request_type: str | None = None
+    states: frozenset[PlaceState] | None = None
+
+
 class CommandQueue(Protocol):
     # for the command API
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
@@ -54,13 +65,31 @@ class CommandQueue(Protocol):
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         """End all open places of these enrollments as CANCELLED; how many there were."""
 
-    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool: ...
+    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
+        """End an open place as CANCELLED. False: there is no open one."""
 
-    async def has_open(self, enrollments: Sequence[EnrollmentKey]) -> set[str]:
-        """Which of these enrollments (ids) have an open place."""
+    async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
+        """Places by id, open and finished."""
+
+    async def supersede(self, places: Sequence[Place]) -> int:
+        """End as SUPERSEDED what the newest place of the same enrollment and collapse key makes
+        needless: the older ones that are open and were never handed out. `places` are stored and
+        have a collapse key. Returns how many it ended."""
+
+    async def count_open(self, enrollment: EnrollmentKey) -> int:
+        """How many open places there are. Costs as much as reading them: not for every request."""
+
+    async def accepted_in(self, window: PlaceWindow) -> list[Place]:
+        """Places, open and finished, that were accepted in a closed window of time; in no order."""
+
+    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
+        """Which of these enrollments (ids) have an open place that may be handed out at this time."""
 
     async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
-        """Open places accepted in a closed window of time (for the push sweep)."""
+        """Open places accepted in a closed window of time (for the push sweep and the janitor)."""
+
+    async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
+        """Open places whose `not_before` is in a closed window of time (for the push sweep)."""
 
     # for check-in
     async def report(self, reports: Sequence[Report], at: datetime) -> int:
@@ -81,7 +110,10 @@ class CommandQueue(Protocol):
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]: ...
 
-    # for the janitor (rule 13)
+
+class StoredCommands(Protocol):
+    """The commands themselves, for the janitor (rule 13)."""
+
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
         """hash -> `touched` of the stored commands whose hash begins with `prefix` (lower-case hex)
         and which nobody has touched since `before`."""

@@ -6,18 +6,31 @@ Only add fields, ignore unknown ones.
 from datetime import timedelta
 from typing import Any
 
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import OPEN_STATES, LateAnswer, Place, PlaceState
+from shared.ports.queue import PlaceWindow
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document
+
+NAME = "queue"
+COMMANDS = "commands"
+"""The stored commands, to which places refer."""
+
+OPEN = [state.value for state in OPEN_STATES]
 
 
 def indexes(retention: timedelta) -> tuple[Index, ...]:
     """`retention`: how long finished places stay."""
     return (
-        Index("queue", [("open_device", 1)], sparse=True),
-        Index("queue", [("command", 1)]),
-        Index("queue", [("accepted_at", 1)]),
-        Index("queue", [("finished_at", 1)], sparse=True, expire_after=retention),
+        Index(NAME, [("open_device", 1)], sparse=True),
+        Index(NAME, [("command", 1)]),
+        Index(NAME, [("accepted_at", 1)]),
+        Index(NAME, [("enrollment", 1), ("accepted_at", 1)]),
+        # Sparse: fields that few places have, and those only while they are open.
+        Index(NAME, [("collapse", 1)], sparse=True),
+        Index(NAME, [("beginning", 1)], sparse=True),
+        Index(NAME, [("expiring", 1)], sparse=True),
+        Index(NAME, [("unannounced", 1)], sparse=True),
+        Index(NAME, [("finished_at", 1)], sparse=True, expire_after=retention),
     )
 
 
@@ -26,9 +39,26 @@ def queue_order(place: Place) -> tuple[int, str]:
     return place.priority, place.order
 
 
+WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "beginning", "expiring"), "")
+"""Fields that a place has only while it is open, for the indexes; `$unset` takes them away."""
+
+
+OPTIONAL = (
+    *WHILE_OPEN,
+    *("not_before", "expires_at", "collapse_key", "unannounced"),
+    *("handed_by", "handed_at", "answered_at", "finished_at", "late_answer"),
+)
+"""Fields that a place may lack; one that is queued anew keeps none of the time before."""
+
+
+def collapse_name(place: Place) -> str:
+    """The same for places of which the newest wins; of one enrollment only."""
+    return f"{place.enrollment}\0{place.collapse_key}"
+
+
 def to_document(place: Place) -> Document:
     """The document of a place that is queued now."""
-    return {
+    document = {
         "_id": place.id,
         "enrollment": place.enrollment,
         "device": place.device,
@@ -43,6 +73,26 @@ def to_document(place: Place) -> Document:
         "attempts": place.attempts,
         "accepted_at": place.accepted_at,
     }
+    if place.not_before is not None:
+        document["not_before"] = document["beginning"] = place.not_before
+    if place.expires_at is not None:
+        document["expires_at"] = document["expiring"] = place.expires_at
+    if place.collapse_key is not None:
+        document["collapse_key"] = place.collapse_key
+        document["collapse"] = collapse_name(place)
+    return document
+
+
+def condition_of(window: PlaceWindow) -> Document:
+    """A closed range of `accepted_at`, of one enrollment where one is named: each has its index."""
+    condition: Document = {"accepted_at": {"$gte": window.since, "$lte": window.until}}
+    if window.enrollment is not None:
+        condition["enrollment"] = window.enrollment
+    if window.request_type is not None:
+        condition["request_type"] = window.request_type
+    if window.states is not None:
+        condition["state"] = {"$in": sorted(state.value for state in window.states)}
+    return condition
 
 
 def from_document(document: dict[str, Any]) -> Place:
@@ -58,6 +108,18 @@ def from_document(document: dict[str, Any]) -> Place:
         state=PlaceState(document["state"]),
         handed_by=document.get("handed_by"),
         attempts=document["attempts"],
+        not_before=document.get("not_before"),
+        expires_at=document.get("expires_at"),
+        collapse_key=document.get("collapse_key"),
         accepted_at=document["accepted_at"],
+        handed_at=document.get("handed_at"),
+        answered_at=document.get("answered_at"),
         finished_at=document.get("finished_at"),
+        late_answer=_late_answer(document.get("late_answer")),
     )
+
+
+def _late_answer(document: dict[str, Any] | None) -> LateAnswer | None:
+    if document is None:
+        return None
+    return LateAnswer(PlaceState(document["state"]), document["event_id"], document["at"])

@@ -7,27 +7,33 @@ of single updates; where its sum falls short of what was asked, the places are r
 """
 
 from collections.abc import Collection as Names
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from pymongo import UpdateOne
 
-from shared.domain.command import OPEN_STATES, Command, Place, PlaceState, place_id
+from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
-from shared.ports.queue import HandOut, Report
+from shared.ports.queue import HandOut, PlaceWindow, Report
 from shared.storage.mongo import Document, Mongo, Query
-from shared.storage.place_documents import from_document, queue_order, to_document
+from shared.storage.place_documents import (
+    COMMANDS,
+    NAME,
+    OPEN,
+    OPTIONAL,
+    WHILE_OPEN,
+    collapse_name,
+    condition_of,
+    from_document,
+    queue_order,
+    to_document,
+)
 
-COMMANDS = "commands"
-NAME = "queue"
 ATTEMPTS = 3
 """How often a write is begun again when a document that it met was deleted at the same time."""
-
-_OPEN = [state.value for state in OPEN_STATES]
-_OF_THE_TIME_BEFORE = ("handed_by", "handed_at", "answered_at", "finished_at", "late_answer")
 
 
 class MongoCommandQueue:
@@ -76,9 +82,12 @@ class MongoCommandQueue:
         found = await self._places.find({"_id": {"$in": list(ids)}})
         return {document["_id"]: from_document(document) for document in found}
 
+    async def places_of(self, ids: Names[str]) -> dict[str, Place]:
+        return await self._read(list(ids)) if ids else {}
+
     async def stamp(self, place: Place, generation: str | None) -> None:
         await self._places.update_one(
-            {"_id": place.id, "order": place.order, "state": {"$in": _OPEN}},
+            {"_id": place.id, "order": place.order, "state": {"$in": OPEN}},
             {"$set": {"generation": generation}},
         )
 
@@ -91,17 +100,16 @@ class MongoCommandQueue:
             {"_id": place.id, "order": seen.order, "state": seen.state.value},
             {
                 "$set": document,
-                "$unset": dict.fromkeys(_OF_THE_TIME_BEFORE, ""),
+                "$unset": {name: "" for name in OPTIONAL if name not in document},
             },
         )
 
     async def drop(self, place: Place) -> Place | None:
         await self._end(
-            {"_id": place.id, "generation": place.generation, "state": {"$in": _OPEN}},
+            {"_id": place.id, "generation": place.generation, "state": {"$in": OPEN}},
             PlaceState.DROPPED_REENROLLED,
         )
-        document = await self._places.find_one({"_id": place.id})
-        return None if document is None else from_document(document)
+        return (await self._read([place.id])).get(place.id)
 
     async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
         found = (await self.open_of_devices([enrollment.device])).get(enrollment.device, [])
@@ -118,7 +126,7 @@ class MongoCommandQueue:
 
     async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
         return 1 == await self._end(
-            {"_id": place_id(enrollment, command_uuid), "state": {"$in": _OPEN}},
+            {"_id": place_id(enrollment, command_uuid), "state": {"$in": OPEN}},
             PlaceState.CANCELLED,
         )
 
@@ -129,19 +137,51 @@ class MongoCommandQueue:
             {
                 "$set": {"state": state.value},
                 "$currentDate": {"finished_at": True},
-                "$unset": {"open_device": ""},
+                "$unset": WHILE_OPEN,
             },
         )
 
-    async def has_open(self, enrollments: Sequence[EnrollmentKey]) -> set[str]:
+    async def supersede(self, places: Sequence[Place]) -> int:
+        names = sorted({collapse_name(place) for place in places})
+        if not names:
+            return 0
+        rivals = await self._places.find({"collapse": {"$in": names}}, {"collapse": 1, "order": 1})
+        newest: dict[str, str] = {}
+        for rival in rivals:
+            newest[rival["collapse"]] = max(rival["order"], newest.get(rival["collapse"], ""))
+        older = [each["_id"] for each in rivals if each["order"] < newest[each["collapse"]]]
+        if not older:
+            return 0
+        # Whoever was handed out meanwhile, or queued anew as the newest, has another `collapse` now.
+        orders = [each["order"] for each in rivals if each["_id"] in set(older)]
+        return await self._end(
+            {"_id": {"$in": older}, "order": {"$in": orders}, "collapse": {"$in": names}},
+            PlaceState.SUPERSEDED,
+        )
+
+    async def count_open(self, enrollment: EnrollmentKey) -> int:
+        found = await self._places.find(
+            {"open_device": enrollment.device, "enrollment": enrollment.id}, {"_id": 1}
+        )
+        return len(found)
+
+    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         places = await self.open_of_devices({key.device for key in enrollments})
-        waiting = {place.enrollment for found in places.values() for place in found}
-        return waiting.intersection(key.id for key in enrollments)
+        due = {place.enrollment for found in places.values() for place in found if place.is_due(at)}
+        return due.intersection(key.id for key in enrollments)
+
+    async def accepted_in(self, window: PlaceWindow) -> list[Place]:
+        found = await self._places.find(condition_of(window))
+        return [from_document(document) for document in found]
 
     async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
         found = await self._places.find(
             {"accepted_at": {"$gte": since, "$lte": until}, "open_device": {"$exists": True}}
         )
+        return [from_document(document) for document in found]
+
+    async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
+        found = await self._places.find({"beginning": {"$gte": since, "$lte": until}})
         return [from_document(document) for document in found]
 
     # --- for check-in
@@ -161,12 +201,12 @@ class MongoCommandQueue:
         update: dict[str, Any] = {"$set": {"state": state.value, "answered_at": at}}
         if not state.is_open:
             update["$set"]["finished_at"] = at
-            update["$unset"] = {"open_device": ""}
+            update["$unset"] = WHILE_OPEN
         matched = await self._places.update_many(
             {
                 "_id": {"$in": ids},
                 "generation": {"$in": [None, *(report.generation for report in reports)]},
-                "state": {"$in": _OPEN},
+                "state": {"$in": OPEN},
                 "handed_by": {"$ne": None},
             },
             update,
@@ -181,7 +221,7 @@ class MongoCommandQueue:
         late = {
             document["_id"]: document["state"]
             for document in found
-            if document["state"] not in (*_OPEN, reports[document["_id"]].state.value)
+            if document["state"] not in (*OPEN, reports[document["_id"]].state.value)
         }
         await self._places.bulk_write(
             [
@@ -219,17 +259,19 @@ class MongoCommandQueue:
                 "_id": {"$in": ids},
                 # generations are unique, so none of another device's lets a place through
                 "generation": {"$in": [None, *(handout.generation for handout in handouts)]},
-                "state": {"$in": _OPEN},
+                "state": {"$in": OPEN},
             },
             {
                 "$set": {"state": PlaceState.SENT.value, "handed_by": by, "handed_at": at},
                 "$inc": {"attempts": 1},
+                # handed out: a newer one does not make it needless any more
+                "$unset": {"collapse": ""},
             },
         )
         if matched == len(ids):
             return set(ids)
         found = await self._places.find(
-            {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": _OPEN}}, {"_id": 1}
+            {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}}, {"_id": 1}
         )
         return {document["_id"] for document in found}
 
@@ -252,31 +294,6 @@ class MongoCommandQueue:
             )
             for document in found
         }
-
-    # --- for the janitor
-
-    async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
-        """A closed range of `_id`, so that its cost is that of the commands in it."""
-        found = await self._commands.find(
-            {"_id": {"$gte": prefix, "$lte": prefix + "g"}, "touched": {"$lt": before}},
-            {"touched": 1},
-        )
-        return {document["_id"]: document["touched"] for document in found}
-
-    async def in_use(self, hashes: Names[str]) -> set[str]:
-        used: set[str] = set()
-        for command_hash in hashes:  # one each: a command of a large fleet has many places
-            if await self._places.find({"command": command_hash}, {"_id": 1}, limit=1):
-                used.add(command_hash)
-        return used
-
-    async def forget(self, commands: Mapping[str, datetime]) -> int:
-        return sum(
-            [
-                await self._commands.delete_one({"_id": command_hash, "touched": touched})
-                for command_hash, touched in commands.items()
-            ]
-        )
 
 
 def _command_document(command: Command, at: datetime) -> Document:

@@ -1,7 +1,7 @@
 """The contract of `CommandQueue`, held by the fake and by MongoDB with both drivers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.command import Command, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import CommandQueue, HandOut, Report
+from shared.ports.queue import CommandQueue, HandOut, Report, StoredCommands
 from tests.contract.stores import STORES, open_store
 from tests.fakes.queue import FakeCommandQueue
 
@@ -28,29 +28,20 @@ class Kept:
     """A queue, and what it keeps beside the places."""
 
     queue: CommandQueue
-    late_answer: Callable[[Place], Awaitable[str | None]]
+    commands: StoredCommands
 
 
 @pytest.fixture(params=STORES)
 async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     if request.param == "fake":
         fake = FakeCommandQueue()
-
-        async def of_fake(place: Place) -> str | None:
-            return fake.late[place.id].state.value if place.id in fake.late else None
-
-        yield Kept(fake, of_fake)
+        yield Kept(fake, fake)
         return
-    from shared.storage.queue import NAME, MongoCommandQueue
+    from shared.storage.queue import MongoCommandQueue
+    from shared.storage.stored_commands import MongoStoredCommands
 
     async with open_store(request) as mongo:
-
-        async def of_store(place: Place) -> str | None:
-            document = await mongo.collection(NAME).find_one({"_id": place.id}) or {}
-            answer = document.get("late_answer")
-            return None if answer is None else str(answer["state"])
-
-        yield Kept(MongoCommandQueue(mongo), of_store)
+        yield Kept(MongoCommandQueue(mongo), MongoStoredCommands(mongo))
 
 
 @pytest.fixture
@@ -115,6 +106,11 @@ async def finished(queue: CommandQueue, state: PlaceState, of: Place | None = No
     return there
 
 
+async def late_answer(queue: CommandQueue, of: Place) -> PlaceState | None:
+    there = (await stored(queue, of)).late_answer
+    return None if there is None else there.state
+
+
 # --- stored commands
 
 
@@ -126,20 +122,20 @@ async def test_stored_commands_come_back_byte_for_byte(queue: CommandQueue) -> N
     assert found == {c.hash: c for c in (command("a"), command("b"))}
 
 
-async def test_storing_a_command_again_touches_it(queue: CommandQueue) -> None:
-    await queue.store([command()], NOW)
-    await queue.store([command()], NOW + MINUTE)
+async def test_storing_a_command_again_touches_it(kept: Kept) -> None:
+    await kept.queue.store([command()], NOW)
+    await kept.queue.store([command()], NOW + MINUTE)
 
-    untouched = await queue.untouched("", NOW + 2 * MINUTE)
+    untouched = await kept.commands.untouched("", NOW + 2 * MINUTE)
 
     assert untouched == {command().hash: NOW + MINUTE}
 
 
-async def test_a_touch_never_makes_a_command_older(queue: CommandQueue) -> None:
-    await queue.store([command()], NOW)
-    await queue.store([command()], NOW - MINUTE)
+async def test_a_touch_never_makes_a_command_older(kept: Kept) -> None:
+    await kept.queue.store([command()], NOW)
+    await kept.queue.store([command()], NOW - MINUTE)
 
-    assert await queue.untouched("", NOW + MINUTE) == {command().hash: NOW}
+    assert await kept.commands.untouched("", NOW + MINUTE) == {command().hash: NOW}
 
 
 async def test_two_of_the_same_command_in_one_flush_are_stored_once(queue: CommandQueue) -> None:
@@ -148,35 +144,35 @@ async def test_two_of_the_same_command_in_one_flush_are_stored_once(queue: Comma
     assert set(await queue.commands({command().hash})) == {command().hash}
 
 
-async def test_untouched_takes_only_its_prefix_and_only_what_is_old(queue: CommandQueue) -> None:
-    await queue.store([command("a"), command("b")], NOW)
-    await queue.store([replace(command("c"), hash="a" + "c" * 63)], NOW + MINUTE)
+async def test_untouched_takes_only_its_prefix_and_only_what_is_old(kept: Kept) -> None:
+    await kept.queue.store([command("a"), command("b")], NOW)
+    await kept.queue.store([replace(command("c"), hash="a" + "c" * 63)], NOW + MINUTE)
 
-    assert await queue.untouched("a", NOW + MINUTE) == {"a" * 64: NOW}
-    assert set(await queue.untouched("b", NOW + MINUTE)) == {"b" * 64}
-    assert await queue.untouched("aa", NOW) == {}
+    assert await kept.commands.untouched("a", NOW + MINUTE) == {"a" * 64: NOW}
+    assert set(await kept.commands.untouched("b", NOW + MINUTE)) == {"b" * 64}
+    assert await kept.commands.untouched("aa", NOW) == {}
 
 
-async def test_a_command_with_a_finished_place_is_in_use(queue: CommandQueue) -> None:
-    await finished(queue, PlaceState.ACKNOWLEDGED, place("c1", command_hash="a" * 64))
-    await queue.insert([place("c2", command_hash="b" * 64)])
+async def test_a_command_with_a_finished_place_is_in_use(kept: Kept) -> None:
+    await finished(kept.queue, PlaceState.ACKNOWLEDGED, place("c1", command_hash="a" * 64))
+    await kept.queue.insert([place("c2", command_hash="b" * 64)])
 
-    in_use = await queue.in_use({"a" * 64, "b" * 64, "c" * 64})
+    in_use = await kept.commands.in_use({"a" * 64, "b" * 64, "c" * 64})
 
     assert in_use == {"a" * 64, "b" * 64}
 
 
 async def test_rule_13_a_command_is_forgotten_only_if_nobody_touched_it(
-    queue: CommandQueue,
+    kept: Kept,
 ) -> None:
-    await queue.store([command("a"), command("b")], NOW)
-    seen = await queue.untouched("", NOW + MINUTE)
-    await queue.store([command("b")], NOW + MINUTE)
+    await kept.queue.store([command("a"), command("b")], NOW)
+    seen = await kept.commands.untouched("", NOW + MINUTE)
+    await kept.queue.store([command("b")], NOW + MINUTE)
 
-    forgotten = await queue.forget(seen)
+    forgotten = await kept.commands.forget(seen)
 
     assert forgotten == 1
-    assert set(await queue.commands({"a" * 64, "b" * 64})) == {"b" * 64}
+    assert set(await kept.queue.commands({"a" * 64, "b" * 64})) == {"b" * 64}
 
 
 # --- insert, stamp, requeue, drop
@@ -392,7 +388,7 @@ async def test_a_command_that_is_final_or_unknown_is_not_cancelled(queue: Comman
     assert await stored(queue, done) == done
 
 
-async def test_has_open_names_enrollments_with_an_open_place(queue: CommandQueue) -> None:
+async def test_has_due_names_enrollments_with_an_open_place(queue: CommandQueue) -> None:
     await finished(queue, PlaceState.ACKNOWLEDGED, place("c1", MAC))
     await queue.insert([place("c2", ANNA)])
     rested = place("c3", PAD)
@@ -400,7 +396,7 @@ async def test_has_open_names_enrollments_with_an_open_place(queue: CommandQueue
     await hand_out(queue, rested)
     await queue.report([report(PlaceState.NOT_NOW, rested)], NOW)
 
-    assert await queue.has_open([MAC, ANNA, PAD]) == {"MAC:anna", "PAD"}
+    assert await queue.has_due([MAC, ANNA, PAD], NOW) == {"MAC:anna", "PAD"}
 
 
 async def test_accepted_between_takes_open_places_of_a_closed_window(queue: CommandQueue) -> None:
@@ -421,7 +417,7 @@ async def test_handing_out_marks_the_place(queue: CommandQueue) -> None:
 
     handed = await hand_out(queue, place(), by="connect-7")
 
-    assert handed == place(state=PlaceState.SENT, handed_by="connect-7", attempts=1)
+    assert handed == place(state=PlaceState.SENT, handed_by="connect-7", handed_at=NOW, attempts=1)
 
 
 async def test_a_place_is_handed_out_again_until_it_is_final(queue: CommandQueue) -> None:
@@ -430,7 +426,7 @@ async def test_a_place_is_handed_out_again_until_it_is_final(queue: CommandQueue
 
     again = await hand_out(queue, place(), by="connect-2")
 
-    assert again == place(state=PlaceState.SENT, handed_by="connect-2", attempts=2)
+    assert again == place(state=PlaceState.SENT, handed_by="connect-2", handed_at=NOW, attempts=2)
 
 
 async def test_a_rested_place_is_handed_out_again(queue: CommandQueue) -> None:
@@ -640,7 +636,8 @@ async def test_rule_05_a_final_state_is_written_once(
     await queue.report([report(PlaceState.ERROR, place())], NOW + MINUTE)
     await queue.report([report(PlaceState.NOT_NOW, place())], NOW + MINUTE)
 
-    assert await stored(queue, place()) == done
+    there = await stored(queue, place())
+    assert replace(there, late_answer=None) == done
 
 
 async def test_a_report_of_an_unknown_command_makes_no_place(queue: CommandQueue) -> None:
@@ -678,7 +675,7 @@ async def test_rule_05_a_report_that_finds_another_final_state_is_kept(kept: Kep
 
     await kept.queue.report([report(PlaceState.ACKNOWLEDGED, cancelled)], NOW)
 
-    assert await kept.late_answer(cancelled) == "acknowledged"
+    assert await late_answer(kept.queue, cancelled) is PlaceState.ACKNOWLEDGED
 
 
 async def test_a_report_that_comes_twice_is_not_kept_as_a_late_answer(kept: Kept) -> None:
@@ -686,7 +683,7 @@ async def test_a_report_that_comes_twice_is_not_kept_as_a_late_answer(kept: Kept
 
     await kept.queue.report([report(PlaceState.ACKNOWLEDGED, done, event_id="event-2")], NOW)
 
-    assert await kept.late_answer(done) is None
+    assert await late_answer(kept.queue, done) is None
 
 
 async def test_a_report_on_an_open_place_that_it_may_not_close_is_not_kept(kept: Kept) -> None:
@@ -702,8 +699,8 @@ async def test_a_report_on_an_open_place_that_it_may_not_close_is_not_kept(kept:
         NOW,
     )
 
-    assert await kept.late_answer(waiting) is None
-    assert await kept.late_answer(handed) is None
+    assert await late_answer(kept.queue, waiting) is None
+    assert await late_answer(kept.queue, handed) is None
 
 
 async def test_beside_a_late_report_those_in_time_are_not_kept_as_late(kept: Kept) -> None:
@@ -714,8 +711,8 @@ async def test_beside_a_late_report_those_in_time_are_not_kept_as_late(kept: Kep
 
     await kept.queue.report([report(PlaceState.ERROR, p) for p in (cancelled, handed)], NOW)
 
-    assert await kept.late_answer(cancelled) == "error"
-    assert await kept.late_answer(handed) is None
+    assert await late_answer(kept.queue, cancelled) is PlaceState.ERROR
+    assert await late_answer(kept.queue, handed) is None
 
 
 async def test_a_place_that_is_queued_anew_has_no_late_answer(kept: Kept) -> None:
@@ -724,7 +721,7 @@ async def test_a_place_that_is_queued_anew_has_no_late_answer(kept: Kept) -> Non
 
     await kept.queue.requeue(place(order="order-9"), cancelled)
 
-    assert await kept.late_answer(cancelled) is None
+    assert await late_answer(kept.queue, cancelled) is None
 
 
 # --- generations

@@ -9,7 +9,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 async def settle() -> None:
     """Let everything run that can run without time passing."""
-    for _ in range(50):
+    for _ in range(200):
         await asyncio.sleep(0)
 
 

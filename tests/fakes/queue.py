@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from shared.domain.command import Command, Place, PlaceState
+from shared.domain.command import Command, LateAnswer, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import HandOut, Report
+from shared.ports.queue import HandOut, PlaceWindow, Report
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
@@ -33,13 +33,13 @@ def in_queue_order(places: Collection[Place]) -> list[Place]:
 
 
 class FakeCommandQueue:
-    """`CommandQueue` on dictionaries."""
+    """`CommandQueue`, `StoredCommands` and `Expiries` on dictionaries."""
 
     def __init__(self, before: Hook = undisturbed) -> None:
         self.before = before
         self.places: dict[str, Place] = {}
-        self.late: dict[str, Report] = {}
-        """place id -> the last answer that came too late to change anything."""
+        self.unsafe: set[str] = set()
+        """ids of the places whose expiry is not announced."""
         self._stored: dict[str, _Stored] = {}
 
     # --- for the command API
@@ -79,9 +79,16 @@ class FakeCommandQueue:
         if (current.state, current.order) != (seen.state, seen.order):
             return False
         self.places[place.id] = replace(
-            place, state=PlaceState.QUEUED, handed_by=None, attempts=0, finished_at=None
+            place,
+            state=PlaceState.QUEUED,
+            handed_by=None,
+            handed_at=None,
+            attempts=0,
+            answered_at=None,
+            finished_at=None,
+            late_answer=None,
         )
-        self.late.pop(place.id, None)
+        self.unsafe.discard(place.id)
         return True
 
     async def drop(self, place: Place) -> Place | None:
@@ -110,15 +117,59 @@ class FakeCommandQueue:
         )
         return ended == 1
 
-    async def has_open(self, enrollments: Sequence[EnrollmentKey]) -> set[str]:
-        await self.before("has_open")
+    async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
+        await self.before("places_of")
+        return {id_: self.places[id_] for id_ in ids if id_ in self.places}
+
+    async def supersede(self, places: Sequence[Place]) -> int:
+        await self.before("supersede")
+        ended = 0
+        for place in places:
+            rivals = self._open(
+                lambda p, place=place: (  # type: ignore[misc]  # bound now
+                    (p.enrollment, p.collapse_key) == (place.enrollment, place.collapse_key)
+                    and p.handed_by is None
+                )
+            )
+            newest = max((rival.order for rival in rivals), default="")
+            for rival in rivals:
+                if rival.order < newest:
+                    self._finish(rival, PlaceState.SUPERSEDED, None)
+                    ended += 1
+        return ended
+
+    async def count_open(self, enrollment: EnrollmentKey) -> int:
+        await self.before("count_open")
+        return len(self._open(lambda place: place.enrollment == enrollment.id))
+
+    async def accepted_in(self, window: PlaceWindow) -> list[Place]:
+        await self.before("accepted_in")
+        return [
+            place
+            for place in self.places.values()
+            if place.accepted_at is not None
+            and window.since <= place.accepted_at <= window.until
+            and window.enrollment in (None, place.enrollment)
+            and window.request_type in (None, place.request_type)
+            and (window.states is None or place.state in window.states)
+        ]
+
+    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
+        await self.before("has_due")
         ids = {enrollment.id for enrollment in enrollments}
-        return {place.enrollment for place in self._open(lambda place: place.enrollment in ids)}
+        due = self._open(lambda place: place.enrollment in ids and place.is_due(at))
+        return {place.enrollment for place in due}
 
     async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
         await self.before("accepted_between")
         return self._open(
             lambda place: place.accepted_at is not None and since <= place.accepted_at <= until
+        )
+
+    async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
+        await self.before("beginning_between")
+        return self._open(
+            lambda place: place.not_before is not None and since <= place.not_before <= until
         )
 
     # --- for check-in
@@ -143,11 +194,12 @@ class FakeCommandQueue:
         )
         if not counts:
             if not place.state.is_open and place.state is not report.state:
-                self.late[place.id] = report
+                late = LateAnswer(report.state, report.event_id, at)
+                self.places[place.id] = replace(place, late_answer=late)
         elif report.state.is_open:
-            self.places[place.id] = replace(place, state=report.state)
+            self.places[place.id] = replace(place, state=report.state, answered_at=at)
         else:
-            self._finish(place, report.state, at)
+            self._finish(replace(place, answered_at=at), report.state, at)
             return True
         return False
 
@@ -171,6 +223,7 @@ class FakeCommandQueue:
                     current,
                     state=PlaceState.SENT,
                     handed_by=by,
+                    handed_at=at,
                     attempts=current.attempts + 1,
                 )
             await asyncio.sleep(0)
@@ -190,6 +243,36 @@ class FakeCommandQueue:
         return {h: self._stored[h].command for h in hashes if h in self._stored}
 
     # --- for the janitor
+
+    async def overdue(self, at: datetime) -> list[Place]:
+        await self.before("overdue")
+        return self._open(lambda place: place.is_expired(at))
+
+    async def expire(self, place: Place, at: datetime) -> Place | None:
+        await self.before("expire")
+        current = self.places.get(place.id)
+        seen = (place.order, place.expires_at)
+        if current is None or not current.state.is_open:
+            return current
+        if (current.order, current.expires_at) == seen:
+            current = self._finish(current, PlaceState.EXPIRED, at)
+            self.unsafe.add(current.id)
+        return current
+
+    async def unannounced(self, before: datetime) -> list[Place]:
+        await self.before("unannounced")
+        return [
+            self.places[id_]
+            for id_ in self.unsafe
+            if (self.places[id_].finished_at or before) < before
+        ]
+
+    async def announced(self, places: Sequence[Place]) -> None:
+        await self.before("announced")
+        for place in places:
+            current = self.places.get(place.id)
+            if current is not None and current.order == place.order:
+                self.unsafe.discard(place.id)
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
         await self.before("untouched")

@@ -280,7 +280,8 @@ async def test_rule_05_a_second_report_is_an_event_and_changes_nothing() -> None
 
     assert answer == Answer()
     assert world.queue.places[place.id].state is PlaceState.ACKNOWLEDGED
-    assert world.queue.late[place.id].state is PlaceState.ERROR
+    late = world.queue.places[place.id].late_answer
+    assert late is not None and late.state is PlaceState.ERROR
     assert len(world.publisher.published) == events + 1
 
 

@@ -1,0 +1,22 @@
+"""Commands whose time is over (owner: commands)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from shared.domain.command import Place
+
+
+class Expiries(Protocol):
+    async def overdue(self, at: datetime) -> list[Place]:
+        """Open places whose time is over."""
+
+    async def expire(self, place: Place, at: datetime) -> Place | None:
+        """End a place as EXPIRED, on condition that it is open and of the order and expiry seen;
+        returns what is there then. What ended so is `unannounced` from then on."""
+
+    async def unannounced(self, before: datetime) -> list[Place]:
+        """Places that expired before a time and whose event is not safe yet."""
+
+    async def announced(self, places: Sequence[Place]) -> None:
+        """Their events are safe."""

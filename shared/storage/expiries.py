@@ -1,0 +1,55 @@
+"""Places whose time is over, in collection `queue`: what its janitor ends and tells of.
+
+Owner: commands.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from shared.domain.command import Place, PlaceState
+from shared.storage.mongo import Mongo
+from shared.storage.place_documents import NAME, OPEN, WHILE_OPEN, from_document
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where a closed range of times begins that has no beginning of its own."""
+
+
+class MongoExpiries:
+    """Implements `shared.ports.expiries.Expiries`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._places = mongo.collection(NAME)
+
+    async def overdue(self, at: datetime) -> list[Place]:
+        found = await self._places.find({"expiring": {"$gte": BEGINNING, "$lte": at}})
+        return [from_document(document) for document in found]
+
+    async def expire(self, place: Place, at: datetime) -> Place | None:
+        await self._places.update_one(
+            {
+                "_id": place.id,
+                "order": place.order,
+                "expires_at": place.expires_at,
+                "state": {"$in": OPEN},
+            },
+            {
+                "$set": {"state": PlaceState.EXPIRED.value, "finished_at": at, "unannounced": at},
+                "$unset": WHILE_OPEN,
+            },
+        )
+        document = await self._places.find_one({"_id": place.id})
+        return None if document is None else from_document(document)
+
+    async def unannounced(self, before: datetime) -> list[Place]:
+        found = await self._places.find({"unannounced": {"$gte": BEGINNING, "$lt": before}})
+        return [from_document(document) for document in found]
+
+    async def announced(self, places: Sequence[Place]) -> None:
+        await self._places.update_many(
+            {
+                "_id": {"$in": [place.id for place in places]},
+                # one that was queued anew meanwhile has another order
+                "order": {"$in": [place.order for place in places]},
+            },
+            {"$unset": {"unannounced": ""}},
+        )

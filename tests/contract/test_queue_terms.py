@@ -1,0 +1,315 @@
+"""The contract of `CommandQueue` and `Expiries` for times, collapse keys and lists; on fake and MongoDB."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.command import Place, PlaceState
+from shared.ports.expiries import Expiries
+from shared.ports.queue import CommandQueue, PlaceWindow
+from tests.contract.stores import STORES, open_store
+from tests.contract.test_queue import (
+    ANNA,
+    MAC,
+    MINUTE,
+    NOW,
+    PAD,
+    finished,
+    hand_out,
+    place,
+    report,
+    stored,
+)
+from tests.fakes.queue import FakeCommandQueue
+
+
+@dataclass
+class Kept:
+    queue: CommandQueue
+    expiries: Expiries
+
+
+@pytest.fixture(params=STORES)
+async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
+    if request.param == "fake":
+        fake = FakeCommandQueue()
+        yield Kept(fake, fake)
+        return
+    from shared.storage.expiries import MongoExpiries
+    from shared.storage.queue import MongoCommandQueue
+
+    async with open_store(request) as mongo:
+        yield Kept(MongoCommandQueue(mongo), MongoExpiries(mongo))
+
+
+@pytest.fixture
+def queue(kept: Kept) -> CommandQueue:
+    return kept.queue
+
+
+async def states(queue: CommandQueue, *places: Place) -> list[PlaceState]:
+    there = await queue.places_of([place.id for place in places])
+    return [there[place.id].state for place in places]
+
+
+# --- what is kept
+
+
+async def test_a_place_comes_back_with_its_terms(queue: CommandQueue) -> None:
+    of = place(priority=0, not_before=NOW, expires_at=NOW + MINUTE, collapse_key="k")
+
+    await queue.insert([of])
+
+    assert await queue.places_of([of.id, "nobody"]) == {of.id: of}
+
+
+async def test_a_place_tells_when_it_was_handed_out_and_answered(queue: CommandQueue) -> None:
+    done = await finished(queue, PlaceState.ACKNOWLEDGED)
+
+    assert (done.handed_at, done.answered_at, done.finished_at) == (NOW, NOW, NOW)
+
+
+async def test_a_place_that_is_queued_anew_has_only_its_new_terms(queue: CommandQueue) -> None:
+    old = place(not_before=NOW, expires_at=NOW + MINUTE, collapse_key="k")
+    done = await finished(queue, PlaceState.ACKNOWLEDGED, old)
+    anew = place(order="order-9")
+
+    assert await queue.requeue(anew, done)
+
+    assert await stored(queue, anew) == anew
+
+
+# --- times
+
+
+async def test_only_what_is_due_counts_for_a_push(queue: CommandQueue) -> None:
+    later, over = place("c1", not_before=NOW + MINUTE), place("c2", ANNA, expires_at=NOW)
+    await queue.insert([later, over, place("c3", PAD, not_before=NOW, expires_at=NOW + MINUTE)])
+
+    assert await queue.has_due([MAC, ANNA, PAD], NOW) == {"PAD"}
+    assert await queue.has_due([MAC, ANNA, PAD], NOW + MINUTE) == {"MAC"}
+
+
+async def test_beginning_between_finds_open_places_in_a_closed_window(queue: CommandQueue) -> None:
+    first, last = place("c1", not_before=NOW), place("c2", not_before=NOW + MINUTE)
+    done = place("c3", PAD, not_before=NOW)
+    await queue.insert([first, last, place("c4"), place("c5", not_before=NOW + 2 * MINUTE)])
+    await finished(queue, PlaceState.ACKNOWLEDGED, done)
+
+    found = await queue.beginning_between(NOW, NOW + MINUTE)
+
+    assert {each.id for each in found} == {first.id, last.id}
+
+
+async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept: Kept) -> None:
+    over, not_over = place("c1", expires_at=NOW), place("c2", expires_at=NOW + MINUTE)
+    await kept.queue.insert([over, not_over, place("c3")])
+
+    overdue = await kept.expiries.overdue(NOW)
+    ended = await kept.expiries.expire(overdue[0], NOW)
+
+    assert [each.id for each in overdue] == [over.id]
+    assert ended is not None
+    assert (ended.state, ended.finished_at) == (PlaceState.EXPIRED, NOW)
+    assert await kept.expiries.overdue(NOW) == []
+    assert [each.id for each in await kept.expiries.unannounced(NOW + MINUTE)] == [over.id]
+    assert await kept.expiries.unannounced(NOW) == []
+    await kept.expiries.announced([ended])
+    assert await kept.expiries.unannounced(NOW + MINUTE) == []
+
+
+@pytest.mark.parametrize("state", [PlaceState.ACKNOWLEDGED, PlaceState.CANCELLED])
+async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState) -> None:
+    of = place(expires_at=NOW)
+    await finished(kept.queue, state, of)
+
+    there = await kept.expiries.expire(of, NOW)
+
+    assert there is not None
+    assert there.state is state
+    assert await kept.expiries.overdue(NOW) == []
+    assert await kept.expiries.unannounced(NOW + MINUTE) == []
+
+
+async def test_a_place_queued_anew_does_not_expire_for_the_time_before(kept: Kept) -> None:
+    old = place(expires_at=NOW)
+    await kept.queue.insert([old])
+    ended = await kept.expiries.expire(old, NOW)
+    assert ended is not None
+    anew = place(order="order-9", expires_at=NOW + MINUTE)
+    assert await kept.queue.requeue(anew, ended)
+
+    await kept.expiries.expire(old, NOW)
+    await kept.expiries.announced([old])
+
+    assert await states(kept.queue, anew) == [PlaceState.QUEUED]
+    assert await kept.expiries.unannounced(NOW + MINUTE) == []
+
+
+async def test_an_expired_place_is_not_handed_out(kept: Kept) -> None:
+    over = place(expires_at=NOW)
+    await kept.queue.insert([over])
+    await kept.expiries.expire(over, NOW)
+
+    assert await kept.queue.open_of_devices({"MAC"}) == {}
+    with pytest.raises(AssertionError):
+        await hand_out(kept.queue, over)
+
+
+async def test_rule_05_an_answer_after_the_expiry_is_kept_as_late(kept: Kept) -> None:
+    over = place(expires_at=NOW)
+    await kept.queue.insert([over])
+    await hand_out(kept.queue, over)
+    await kept.expiries.expire(over, NOW)
+
+    await kept.queue.report([report(PlaceState.ACKNOWLEDGED, over)], NOW + MINUTE)
+
+    there = await stored(kept.queue, over)
+    assert there.state is PlaceState.EXPIRED
+    assert there.late_answer is not None
+    assert there.late_answer.state is PlaceState.ACKNOWLEDGED
+    assert there.late_answer.at == NOW + MINUTE
+
+
+# --- collapse keys
+
+
+async def test_the_newest_of_a_collapse_key_supersedes_the_older_ones(queue: CommandQueue) -> None:
+    first, second, third = (place(f"c{n}", collapse_key="k") for n in (1, 2, 3))
+    await queue.insert([third, first, second])
+
+    ended = await queue.supersede([second])
+
+    assert ended == 2
+    assert await states(queue, first, second, third) == [
+        PlaceState.SUPERSEDED,
+        PlaceState.SUPERSEDED,
+        PlaceState.QUEUED,
+    ]
+    assert (await stored(queue, first)).finished_at is not None
+
+
+async def test_other_keys_and_other_enrollments_are_not_superseded(queue: CommandQueue) -> None:
+    others = [
+        place("c1", collapse_key="other"),
+        place("c2", ANNA, collapse_key="k"),
+        place("c3", PAD, collapse_key="k"),
+        place("c4"),
+    ]
+    newest = place("c9", collapse_key="k")
+    await queue.insert([*others, newest])
+
+    assert await queue.supersede([newest]) == 0
+
+    assert set(await states(queue, *others, newest)) == {PlaceState.QUEUED}
+
+
+async def test_what_the_device_has_had_is_not_superseded(queue: CommandQueue) -> None:
+    sent, rested = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+    newest = place("c9", collapse_key="k")
+    await queue.insert([sent, rested])
+    await hand_out(queue, sent)
+    await hand_out(queue, rested)
+    await queue.report([report(PlaceState.NOT_NOW, rested)], NOW)
+    await queue.insert([newest])
+
+    assert await queue.supersede([newest]) == 0
+
+    assert await states(queue, sent, rested) == [PlaceState.SENT, PlaceState.NOT_NOW]
+
+
+async def test_history_is_not_superseded(queue: CommandQueue) -> None:
+    done = place("c1", collapse_key="k")
+    await finished(queue, PlaceState.CANCELLED, done)
+    newest = place("c9", collapse_key="k")
+    await queue.insert([newest])
+
+    assert await queue.supersede([newest]) == 0
+
+    assert await states(queue, done) == [PlaceState.CANCELLED]
+
+
+async def test_a_superseded_place_is_not_handed_out(queue: CommandQueue) -> None:
+    older, newest = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+    await queue.insert([older, newest])
+    await queue.supersede([newest])
+
+    with pytest.raises(AssertionError):
+        await hand_out(queue, older)
+
+
+async def test_a_hand_out_beside_a_superseding_wins_or_loses_never_both(
+    queue: CommandQueue,
+) -> None:
+    for n in range(20):
+        older = place(f"a{n}", collapse_key=f"k{n}")
+        newest = place(f"b{n}", collapse_key=f"k{n}")
+        await queue.insert([older, newest])
+
+        handed, ended = await asyncio.gather(_tries(queue, older), queue.supersede([newest]))
+
+        assert ended == (0 if handed else 1)
+        expected = PlaceState.SENT if handed else PlaceState.SUPERSEDED
+        assert await states(queue, older, newest) == [expected, PlaceState.QUEUED]
+
+
+async def _tries(queue: CommandQueue, of: Place) -> bool:
+    try:
+        await hand_out(queue, of)
+    except AssertionError:
+        return False
+    return True
+
+
+async def test_two_that_supersede_at_once_leave_the_newest(queue: CommandQueue) -> None:
+    for n in range(10):
+        older = place(f"a{n}", collapse_key=f"k{n}")
+        newest = place(f"b{n}", collapse_key=f"k{n}")
+
+        async def queued(of: Place) -> None:
+            await queue.insert([of])
+            await queue.supersede([of])
+
+        await asyncio.gather(queued(newest), queued(older))
+
+        assert await states(queue, older, newest) == [PlaceState.SUPERSEDED, PlaceState.QUEUED]
+
+
+# --- lists and counts
+
+
+async def test_open_places_are_counted_per_enrollment(queue: CommandQueue) -> None:
+    await queue.insert([place("c1"), place("c2"), place("c3", ANNA)])
+    await finished(queue, PlaceState.CANCELLED, place("c4"))
+
+    assert [await queue.count_open(key) for key in (MAC, ANNA, PAD)] == [2, 1, 0]
+
+
+async def test_accepted_in_finds_open_and_finished_places_of_a_closed_window(
+    queue: CommandQueue,
+) -> None:
+    first, last = place("c1"), place("c2", PAD, accepted_at=NOW + MINUTE)
+    await finished(queue, PlaceState.CANCELLED, first)
+    outside = place("c3", accepted_at=NOW + MINUTE + timedelta(milliseconds=1))
+    await queue.insert([last, outside])
+
+    found = await queue.accepted_in(PlaceWindow(NOW, NOW + MINUTE))
+
+    assert {each.id for each in found} == {first.id, last.id}
+
+
+async def test_accepted_in_takes_only_what_the_window_asks_for(queue: CommandQueue) -> None:
+    wanted = place("c1", request_type="ProfileList")
+    await queue.insert(
+        [wanted, place("c2"), place("c3", PAD, request_type="ProfileList"), place("c4", ANNA)]
+    )
+    await finished(queue, PlaceState.CANCELLED, place("c5", request_type="ProfileList"))
+
+    found = await queue.accepted_in(
+        PlaceWindow(NOW, NOW, "MAC", "ProfileList", frozenset({PlaceState.QUEUED}))
+    )
+
+    assert [each.id for each in found] == [wanted.id]
