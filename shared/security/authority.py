@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.domain.errors import BadRequest, Misconfigured
@@ -97,6 +97,13 @@ class Authority:
         if public_key is None:
             key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
             public_key = key.public_key()
+        certificate = self.certify(_name(name), public_key, clock, validity)
+        return Issued(certificate, None if key is None else _key_pem(key))
+
+    def certify(
+        self, subject: x509.Name, public_key: PublicKey, clock: Clock, validity: timedelta
+    ) -> x509.Certificate:
+        """A certificate for a device's key and nothing else: for clients, never a CA."""
         now = clock.now()
         authority_key = self.certificate.extensions.get_extension_for_class(
             x509.SubjectKeyIdentifier
@@ -104,8 +111,8 @@ class Authority:
         authority_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
             authority_key.value
         )
-        certificate = (
-            _builder(_name(name), self.certificate.subject, public_key, now)
+        return (
+            _builder(subject, self.certificate.subject, public_key, now)
             .not_valid_after(min(now + validity, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
@@ -114,7 +121,15 @@ class Authority:
             .add_extension(authority_id, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return Issued(certificate, None if key is None else _key_pem(key))
+
+    def sign(self, message: bytes) -> bytes:
+        """RSA PKCS #1 v1.5 with SHA-256, for SCEP's answers."""
+        return self._key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+
+    def decrypt(self, wrapped: bytes, scheme: padding.AsymmetricPadding) -> bytes:
+        """A key that was wrapped for ours, for SCEP's requests; may raise ValueError, or give some
+        other key, where it was not."""
+        return self._key.decrypt(wrapped, scheme)
 
 
 async def open_authority(store: AuthorityStore, clock: Clock) -> Authority:

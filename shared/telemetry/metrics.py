@@ -52,6 +52,26 @@ class PushOutcome(StrEnum):
     NO_CERTIFICATE = "no_certificate"
 
 
+class ScepIssue(StrEnum):
+    """How a SCEP client came to its certificate."""
+
+    ENROLLMENT = "enrollment"
+    RENEWAL = "renewal"
+    REPEATED = "repeated"
+
+
+class ScepRefusal(StrEnum):
+    """Why a SCEP client got no certificate."""
+
+    ALGORITHM = "algorithm"
+    MESSAGE = "message"
+    REQUEST = "request"
+    CHALLENGE = "challenge"
+    TRANSACTION = "transaction"
+    TIME = "time"
+    CERTIFICATE = "certificate"
+
+
 class Metrics:
     """Counters go up by `inc(n)`, gauges take `set(value)`; all belong to one registry."""
 
@@ -60,6 +80,7 @@ class Metrics:
         self._count_messages()
         self._count_deliveries()
         self._count_commands()
+        self._count_certificates()
         self._measure_what_waits()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -125,6 +146,16 @@ class Metrics:
         self.pushes = self._counter("pushes", "Pushes by what became of them", "outcome")
         for outcome in PushOutcome:
             self.pushes.labels(outcome)
+
+    def _count_certificates(self) -> None:
+        self.scep_issued = self._counter("scep_issued", "Certificates given out by SCEP", "kind")
+        self.scep_refused = self._counter(
+            "scep_refused", "SCEP requests answered with a failure", "reason"
+        )
+        for kind in ScepIssue:
+            self.scep_issued.labels(kind)
+        for refusal in ScepRefusal:
+            self.scep_refused.labels(refusal)
 
     def _measure_what_waits(self) -> None:
         self.oldest_unpublished = self._gauge(

@@ -1,0 +1,96 @@
+"""The certificate request (PKCS #10, RFC 2986) inside a SCEP message.
+
+Promise: who asks holds the key that is asked for, and it is strong enough. Nothing that the request
+says of its sender is believed: the subject is only carried over.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from asn1crypto import csr as pkcs10
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from shared.security.authority import PublicKey
+from shared.security.scep.envelope import unopened
+from shared.security.scep.words import ScepRefused
+from shared.telemetry.metrics import ScepRefusal
+
+SMALLEST_RSA = 2048
+LARGEST_RSA = 8192
+LARGEST_SUBJECT = 2048
+"""Bytes of a subject in DER."""
+
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_MODERN_HASHES = frozenset({"sha256", "sha384", "sha512"})
+_LEGACY_HASHES = frozenset({"sha1"})
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A request whose signature is good. `key_hash` is the SHA-256 of the public key (hex)."""
+
+    public_key: PublicKey
+    key_hash: str
+    subject: x509.Name
+    challenge: str = field(repr=False)
+
+
+def read_request(
+    encoded: bytes, *, signed_by: str | None, allow_legacy: bool
+) -> CertificateRequest:
+    """Raises ScepRefused. `signed_by` is the hash of the key that must be the one asked for; None: any."""
+    try:
+        request = x509.load_der_x509_csr(encoded)
+        public_key = request.public_key()
+        is_proved = request.is_signature_valid and signed_by in {None, hash_of(public_key)}
+    except Exception:  # noqa: BLE001 - bytes from outside; an envelope that was meddled with looks so
+        raise unopened() from None
+    if not is_proved:
+        raise unopened()
+    try:
+        hash_name = getattr(request.signature_hash_algorithm, "name", "")
+        subject = request.subject
+        subject_size = len(subject.public_bytes())
+        challenge = _challenge(encoded)
+    except Exception:  # noqa: BLE001 - bytes from outside, whose signature is good
+        raise ScepRefused(ScepRefusal.REQUEST, "the certificate request cannot be read") from None
+    if hash_name not in (_MODERN_HASHES | _LEGACY_HASHES if allow_legacy else _MODERN_HASHES):
+        raise ScepRefused(ScepRefusal.ALGORITHM, "the request's digest algorithm is not allowed")
+    if subject_size > LARGEST_SUBJECT:
+        raise ScepRefused(ScepRefusal.REQUEST, "the subject is too long")
+    return CertificateRequest(_strong(public_key), hash_of(public_key), subject, challenge)
+
+
+def hash_of(public_key: object) -> str:
+    """How a public key is known to us: SHA-256 of its SubjectPublicKeyInfo, in hex; "" for one that
+    is neither RSA nor EC."""
+    if not isinstance(public_key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        return ""
+    der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
+
+
+def _strong(public_key: object) -> PublicKey:
+    if isinstance(public_key, rsa.RSAPublicKey):
+        if SMALLEST_RSA <= public_key.key_size <= LARGEST_RSA:
+            return public_key
+        raise ScepRefused(ScepRefusal.REQUEST, "the RSA key is too small or too large")
+    if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, _CURVES):
+        return public_key
+    raise ScepRefused(ScepRefusal.ALGORITHM, "the key is of a kind that is not allowed")
+
+
+def _challenge(encoded: bytes) -> str:
+    """The challengePassword (RFC 2985, 5.4.1), empty where there is none."""
+    attributes = pkcs10.CertificationRequest.load(encoded)["certification_request_info"][
+        "attributes"
+    ]
+    found = [
+        str(value)
+        for attribute in attributes
+        if attribute["type"].native == "challenge_password"
+        for value in attribute["values"].native
+    ]
+    return found[0] if len(found) == 1 else ""

@@ -1,0 +1,64 @@
+"""Collection `issued`: one document per certificate that SCEP gave out (owner: checkin).
+
+Promise: of all certificates made for one transaction, one is recorded, by the unique `_id`. A record
+leaves a year after its certificate expired.
+"""
+
+from collections.abc import Collection as Some
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+
+from shared.ports.issued import IssuedCertificate
+from shared.storage.indexes import Index
+from shared.storage.mongo import Document, Mongo
+
+NAME = "issued"
+KEPT_FOR = timedelta(days=365)
+INDEXES = (
+    Index(NAME, [("fingerprint", 1)], unique=True),
+    Index(NAME, [("serial", 1)], unique=True),
+    Index(NAME, [("not_after", 1)], expire_after=KEPT_FOR),
+)
+
+LIST_LENGTH = 32
+"""Fingerprints in one `$in`: the embedded store's cost per entry grows with long lists."""
+
+_FIELDS = tuple(field.name for field in fields(IssuedCertificate) if field.name != "transaction")
+
+
+class MongoIssuedCertificates:
+    """`IssuedCertificates` in MongoDB."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._issued = mongo.collection(NAME)
+
+    async def add(self, issued: IssuedCertificate) -> bool:
+        document = asdict(issued)
+        document["_id"] = document.pop("transaction")
+        return await self._issued.insert_one(document)
+
+    async def of_transaction(self, transaction: str) -> IssuedCertificate | None:
+        found = await self._issued.find_one({"_id": transaction})
+        return None if found is None else _issued(found)
+
+    async def by_fingerprint(self, fingerprints: Some[str]) -> dict[str, IssuedCertificate]:
+        wanted = list(fingerprints)
+        found: dict[str, IssuedCertificate] = {}
+        for start in range(0, len(wanted), LIST_LENGTH):
+            query = {"fingerprint": {"$in": wanted[start : start + LIST_LENGTH]}}
+            for document in await self._issued.find(query):
+                found[document["fingerprint"]] = _issued(document)
+        return found
+
+    async def expiring(
+        self, since: datetime, until: datetime, limit: int
+    ) -> list[IssuedCertificate]:
+        query = {"not_after": {"$gte": since, "$lte": until}}
+        found = await self._issued.find(query, sort=[("not_after", 1)], limit=limit)
+        return [_issued(document) for document in found]
+
+
+def _issued(document: Document) -> IssuedCertificate:
+    values = {name: document.get(name) for name in _FIELDS}
+    values["certificate"] = bytes(document["certificate"])
+    return IssuedCertificate(transaction=document["_id"], **values)
