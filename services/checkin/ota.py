@@ -1,0 +1,130 @@
+"""Over-the-air enrollment (Apple: Profile Service): the device says, signed, what it is.
+
+Phase 2: signed with the key that Apple made the device with. The challenge of the first profile, inside
+what was signed, lets it in, once; the answer is a profile with an identity and nothing else. Phase 3:
+signed with that identity; the answer is the enrollment profile.
+
+Promises: an answer is given only for a good signature over exactly what was sent. With MDM_OTA_DEVICE_CA
+phase 2 is served to certificates of that CA only, and its challenge is good for that device alone;
+without, the challenge is all that counts, and the UDID is taken for nothing. Phase 3 is served to valid
+certificates of the trusted CAs only. What is refused uses up no challenge, unless the challenge itself
+was the last thing to be checked.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from services.checkin.enroll import EnrollmentProfiles
+from services.checkin.identity_payload import ANY_DEVICE, VouchedDevice
+from services.checkin.turns import DeviceRefused
+from shared.apple import plist
+from shared.domain.errors import BadRequest
+from shared.security.apple_device import AppleDevices
+from shared.security.attached_signature import open_signed
+from shared.security.challenges import LONGEST, ChallengeBook
+from shared.security.identity import DeviceIdentities
+from shared.security.signature import Signer
+from shared.telemetry.metrics import Reason
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a device said of itself, and who signed it."""
+
+    udid: str | None
+    serial_number: str | None
+    challenge: str
+    signer: Signer
+
+    @property
+    def device(self) -> VouchedDevice:
+        return VouchedDevice(self.udid, self.serial_number)
+
+    @property
+    def transaction(self) -> str:
+        """The same for a device that repeats its request, another one for every other."""
+        parts = (self.signer.certificate, (self.udid or "").encode())
+        return "ota-" + hashlib.sha256(b"".join(map(_digest, parts))).hexdigest()
+
+
+class OverTheAir:
+    """Answers phases 2 and 3."""
+
+    def __init__(
+        self,
+        profiles: EnrollmentProfiles,
+        challenges: ChallengeBook,
+        identities: DeviceIdentities,
+        apple: AppleDevices,
+    ) -> None:
+        self._profiles = profiles
+        self._challenges = challenges
+        self._identities = identities
+        self._apple = apple
+
+    async def answer(self, body: bytes, parameters: Mapping[str, str]) -> bytes:
+        """The next profile. Raises DeviceRefused, StoreUnavailable."""
+        said = _read(body)
+        if self._apple.vouches(said.signer.certificate):
+            await self._redeem(said)
+            return await self._profiles.ota_identity(said.device)
+        try:
+            self._identities.identify(said.signer.certificate, said.signer.others)
+        except BadRequest as exc:
+            if self._apple.are_known:
+                raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from None
+            await self._redeem(said)
+            return await self._profiles.ota_identity(ANY_DEVICE)
+        return await self._profiles.enrollment(parameters)
+
+    async def _redeem(self, said: _Said) -> None:
+        if await self._challenges.redeem(said.challenge, by=said.transaction) is None:
+            raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: unknown, used, or expired")
+
+
+def vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:
+    """Whom Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
+
+    Anybody may fetch that profile, so a body that says nothing for sure is no reason to refuse.
+    """
+    if not body or not apple.are_known:
+        return ANY_DEVICE
+    try:
+        said = _read(body)
+    except DeviceRefused as exc:
+        log.info("machine_info_unusable", reason=str(exc))
+        return ANY_DEVICE
+    if not apple.vouches(said.signer.certificate):
+        log.info("machine_info_unusable", reason="not signed with a certificate of Apple's")
+        return ANY_DEVICE
+    return said.device
+
+
+def _read(body: bytes) -> _Said:
+    try:
+        signed = open_signed(body)
+    except BadRequest as exc:
+        raise DeviceRefused(Reason.SIGNATURE, str(exc)) from None
+    try:
+        return _said(plist.parse(signed.content), signed.signer)
+    except BadRequest as exc:
+        raise DeviceRefused(Reason.PLIST, str(exc)) from None
+
+
+def _said(attributes: Mapping[str, Any], signer: Signer) -> _Said:
+    return _Said(
+        udid=plist.identifier(attributes, "UDID"),
+        serial_number=plist.identifier(attributes, "SERIAL"),
+        challenge=plist.text(attributes, "CHALLENGE", limit=LONGEST) or "",
+        signer=signer,
+    )
+
+
+def _digest(part: bytes) -> bytes:
+    return hashlib.sha256(part).digest()

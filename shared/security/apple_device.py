@@ -1,0 +1,55 @@
+"""Is this the certificate that an Apple device was made with?
+
+Promise: `vouches` says yes only if one of the CAs in MDM_OTA_DEVICE_CA signed the certificate itself.
+What is signed with its key was then said by a genuine device, which does not lie about its UDID and
+serial number unless somebody broke into its system.
+
+What is not checked, and why: validity. Apple's iPhone Device CA expired in 2014, and devices show
+certificates of it to this day. Nor intermediate certificates: devices of different systems send
+different ones, in part none, so the CA in the file is the one that signs devices, not its root.
+"""
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from shared.domain.errors import Misconfigured
+from shared.security.identity import UNREADABLE
+
+
+class AppleDevices:
+    """Judges certificates by the CAs of a file; without CAs it vouches for nobody."""
+
+    def __init__(self, authorities: Sequence[x509.Certificate] = ()) -> None:
+        self._authorities = tuple(authorities)
+
+    @classmethod
+    def load(cls, pem: bytes) -> "AppleDevices":
+        """Of the content of MDM_OTA_DEVICE_CA, or Misconfigured."""
+        try:
+            return cls(x509.load_pem_x509_certificates(pem))
+        except ValueError:
+            raise Misconfigured("MDM_OTA_DEVICE_CA holds no readable PEM certificates") from None
+
+    @property
+    def are_known(self) -> bool:
+        """Whether there is any CA to judge by."""
+        return bool(self._authorities)
+
+    def vouches(self, certificate: bytes) -> bool:
+        """Whether one of the CAs signed this certificate (DER)."""
+        try:
+            leaf = x509.load_der_x509_certificate(certificate)
+        except UNREADABLE:
+            return False
+        return any(_signed(leaf, authority) for authority in self._authorities)
+
+
+def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(authority)
+    except (InvalidSignature, *UNREADABLE):
+        return False
+    # A CA is no device, though it may have signed itself.
+    return leaf.public_key() != authority.public_key()

@@ -1,0 +1,93 @@
+"""Signs profiles, so that a device shows who they are from.
+
+Promise: what comes out is a CMS (DER) that holds the profile unchanged, signed with SHA-256 by the
+certificate of MDM_PROFILE_CERT, with the certificates that stand behind it in that file. A pair that
+cannot sign is refused at the start; one that has expired is not, since a profile that shows as
+unverified still enrolls: it is told of in the log.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from shared.domain.errors import Misconfigured
+from shared.security.identity import UNREADABLE
+
+log = structlog.get_logger()
+
+SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+class ProfileSigner:
+    """A certificate, its key and its chain."""
+
+    def __init__(
+        self, certificate: x509.Certificate, key: SigningKey, chain: tuple[x509.Certificate, ...]
+    ) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._chain = chain
+
+    @classmethod
+    def load(cls, certificate_file: Path, key_file: Path) -> "ProfileSigner":
+        """Of two PEM files; Misconfigured, naming the setting at fault."""
+        certificates = _certificates(certificate_file)
+        key = _key(key_file)
+        if key.public_key() != certificates[0].public_key():
+            raise Misconfigured(
+                f"MDM_PROFILE_KEY: {key_file} is not the key of the first certificate in "
+                f"{certificate_file}"
+            )
+        return cls(certificates[0], key, tuple(certificates[1:]))
+
+    def sign(self, profile: bytes) -> bytes:
+        """The profile, signed."""
+        builder = (
+            pkcs7.PKCS7SignatureBuilder()
+            .set_data(profile)
+            .add_signer(self._certificate, self._key, hashes.SHA256())
+        )
+        for certificate in self._chain:
+            builder = builder.add_certificate(certificate)
+        # Binary: a text's line ends would be rewritten.
+        return builder.sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary])
+
+    def warn_of_expiry(self, now: datetime) -> None:
+        """One log line, if the certificate is of no use any more."""
+        not_after = self._certificate.not_valid_after_utc
+        if now >= not_after:
+            log.warning("profile_certificate_expired", not_after=not_after.isoformat())
+
+
+def _certificates(file: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read("MDM_PROFILE_CERT", file))
+    except UNREADABLE:
+        raise Misconfigured(f"MDM_PROFILE_CERT: {file} holds no PEM certificate") from None
+
+
+def _key(file: Path) -> SigningKey:
+    try:
+        key = serialization.load_pem_private_key(_read("MDM_PROFILE_KEY", file), password=None)
+    except TypeError:
+        raise Misconfigured(
+            f"MDM_PROFILE_KEY: {file} is encrypted; store it without a passphrase"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise Misconfigured(f"MDM_PROFILE_KEY: {file} holds no PEM private key") from None
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise Misconfigured(f"MDM_PROFILE_KEY: {file} must be an RSA or EC key")
+    return key
+
+
+def _read(setting: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(f"{setting}: cannot read {file} ({exc.strerror})") from None
