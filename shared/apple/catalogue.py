@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from shared.apple.catalogue_compile import CommandForm, compile_command
+from shared.apple.command_advice import NO_ADVICE, Advice, Adviser, Recipient
 from shared.apple.command_defaults import with_defaults
 from shared.apple.command_json import read_request
 from shared.apple.command_plist import NO_QUERY, PreparedCommand, prepare_raw, written
@@ -18,6 +19,8 @@ from shared.apple.command_reading import Reading
 from shared.apple.command_schema import request_schema
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
+MOST_KINDS = 1000
+"""Recipients that differ, for which one command's advice is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,24 @@ class CommandCatalogue:
     ) -> PreparedCommand:
         """The command that a property list is; its bytes stay as they are. `query`: its terms."""
         return prepare_raw(target, plist, query)
+
+    def advise(self, prepared: PreparedCommand, recipient: Recipient) -> Advice:
+        """What the client should know before this command goes there.
+
+        Found out once for all recipients that are alike, so it may be asked for each of many."""
+        advice = prepared.advice.get(recipient)
+        if advice is None:
+            advice = self._advice(prepared, recipient)
+            if len(prepared.advice) < MOST_KINDS:
+                prepared.advice[recipient] = advice
+        return advice
+
+    def _advice(self, prepared: PreparedCommand, recipient: Recipient) -> Advice:
+        form = self.forms.get(prepared.command.request_type)
+        if form is None:  # a raw command that Apple published later
+            return NO_ADVICE
+        adviser = Adviser(recipient, prepared.says_apple)
+        return adviser.advise(form.facts, prepared.keys, is_raw=prepared.is_raw)
 
     def openapi_schema(self) -> dict[str, object]:
         """The body of POST /v1/commands: one schema with an example for each request type."""

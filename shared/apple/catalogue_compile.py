@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.apple.catalogue_facts import FactTree, command_facts
 from shared.apple.command_containers import (
     Anything,
     Array,
@@ -49,10 +50,11 @@ class UnusableCatalogue(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CommandForm:
-    """One request type: how its keys are read, and the facts that they were made from."""
+    """One request type: how its keys are read, and what else Apple says of it."""
 
     request_type: str
     keys: Dictionary
+    facts: FactTree
 
 
 def compile_command(request_type: str, facts: Facts) -> CommandForm:
@@ -67,7 +69,8 @@ def compile_command(request_type: str, facts: Facts) -> CommandForm:
         for row in rows
     )
     _refuse_collisions(request_type, keys)
-    return CommandForm(request_type, Dictionary(keys, is_command=True))
+    tree = command_facts(request_type, facts)
+    return CommandForm(request_type, Dictionary(keys, is_command=True), tree)
 
 
 def _refuse_collisions(where: str, keys: Sequence[Key]) -> None:

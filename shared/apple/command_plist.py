@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_defaults import with_defaults
 from shared.apple.command_reading import Reading, inside, read_id
 from shared.apple.command_terms import NO_TERMS, query_terms
@@ -40,6 +41,8 @@ class PreparedCommand:
     keys: Mapping[str, object] = field(default_factory=dict, repr=False)
     is_raw: bool = False
     says_apple: bool = False
+    advice: dict[Recipient, Advice] = field(default_factory=dict, repr=False, compare=False)
+    """What was found out already (`CommandCatalogue.advise`)."""
 
     @property
     def target(self) -> str:

@@ -123,17 +123,26 @@ def _key(block: Mapping[str, Any], where: str) -> Facts:
 
 
 def _inner(kind: str, inner: list[Facts], where: str) -> Facts:
-    """What is inside: `items` of an array, `keys` and `any` of a dictionary, `known` values."""
+    """What is inside: `items` of an array, `keys` and `any` of a dictionary, `known` values of text
+    (with `known_systems`)."""
     if kind == "array":
         return {"items": inner} | ({"by": _discriminator(inner, where)} if len(inner) > 1 else {})
     if kind != "dictionary":
-        return {"known": [row["name"] for row in inner]} if inner else {}
+        return _known(inner) if inner else {}
     free = [row for row in inner if row["name"].split(" ")[0] == "ANY"]
     named = [row for row in inner if row not in free]
     if len(free) > 1:
         raise SchemaSurprise(f"{where}: more than one key that stands for any")
     found: Facts = {"keys": named} if named else {}
     return found | ({"any": {f: v for f, v in free[0].items() if f != "name"}} if free else {})
+
+
+def _known(values: list[Facts]) -> Facts:
+    """Values that Apple knows, and what is special about each; newer systems know more."""
+    special = {row["name"]: row["systems"] for row in values if "systems" in row}
+    return {"known": [row["name"] for row in values]} | (
+        {"known_systems": special} if special else {}
+    )
 
 
 def _discriminator(alternatives: list[Facts], where: str) -> str:
