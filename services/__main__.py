@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
     deliveries = names.add_parser("deliveries", help="events that were given up on")
     deliveries.add_argument("action", choices=["list", "retry"])
     deliveries.add_argument("ids", nargs="*", help="retry only these deliveries")
+    names.add_parser(
+        "rotate-secrets", help="seal the store's secrets with the first key of MDM_SECRET_KEY"
+    )
     return top
 
 
@@ -106,6 +109,9 @@ def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int
     logs.configure(settings.log_format)
     if given.name == "identity":
         work = small_commands.identity(settings, given.identity, given.out)
+    elif given.name == "rotate-secrets":
+        _run(small_commands.rotate_secrets(settings))  # takes as long as the store is large
+        return 0
     else:
         work = small_commands.deliveries(settings, given.action, given.ids)
     _run(asyncio.wait_for(work, COMMAND_DEADLINE.total_seconds()))

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from services.alone import Alone, locked_folder
+from services.kept_keys import sealer_of
 from shared.clock import SystemClock, SystemIds
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer
 from shared.ports.pushes import PushWishes, WishConsumer
+from shared.ports.seal import Seal
 from shared.settings import ServiceSettings
 from shared.storage.members import MongoMembers
 from shared.storage.mongo import Mongo
@@ -41,6 +43,7 @@ class Adapters:
     """
 
     mongo: Mongo
+    seal: Seal
     broker: Broker
     publisher: EventPublisher
     partitions: PartitionConsumer
@@ -80,6 +83,7 @@ class PartsOfProcess:
         is_alone = settings.amqp_url is None
         if is_alone or settings.mongodb_url is None:
             self._stack.enter_context(locked_folder(settings.data_dir))
+        seal = sealer_of(settings)
         url = await self._store_url()
         mongo = Mongo(url, driver=settings.mongo_driver)
         self._stack.push_async_callback(mongo.close)
@@ -92,6 +96,7 @@ class PartsOfProcess:
         broker = await self._broker()
         return Adapters(
             mongo=mongo,
+            seal=seal,
             broker=broker,
             publisher=broker.publisher,
             partitions=broker.partitions,

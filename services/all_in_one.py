@@ -4,17 +4,14 @@ What no setting gives is made here: the API key on the first start, the embedded
 in-process broker. The port opens when everything can serve, and only then is said where.
 """
 
-import contextlib
-import os
 import secrets
 import sys
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
+from services.kept_keys import kept_key
 from services.programs import ALL_SERVICES, ServicesProgram
-from shared.domain.errors import Misconfigured
 from shared.settings import Address, AllSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.server import Opening, Server
@@ -50,34 +47,8 @@ def with_api_key(settings: AllSettings) -> AllSettings:
     """The settings with an API key: the one given, else the one in the data folder, else a new one."""
     if settings.api_key is not None:
         return settings
-    key = _kept_key(settings.data_dir)
-    if not key:
-        raise Misconfigured(
-            f"MDM_API_KEY: {settings.data_dir / KEY_FILE} is empty; remove it, and a key is made"
-        )
+    key = kept_key(settings.data_dir, KEY_FILE, secrets.token_hex(32), "MDM_API_KEY")
     return settings.model_copy(update={"api_key": SecretStr(key)})
-
-
-def _kept_key(folder: Path) -> str:
-    path = folder / KEY_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if path.exists():
-            return path.read_text().strip()
-        key = secrets.token_hex(32)
-        # Whole or not at all, never readable by others, and never in the place of another's.
-        draft = path.with_name(f"{KEY_FILE}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(key + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-        return path.read_text().strip()
-    except OSError as exc:
-        raise Misconfigured(f"MDM_DATA_DIR: cannot use {folder}: {exc.strerror}") from None
 
 
 def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from services.kept_keys import sealer_of
 from shared.clock import SystemClock
 from shared.settings import AllSettings
 from shared.storage.embedded import EmbeddedStore, running_url
@@ -41,7 +42,8 @@ async def identity(settings: AllSettings, name: str, out: Path) -> None:
     from shared.storage.authority import MongoAuthorityStore
 
     async with opened_store(settings) as mongo:
-        for path in await write_identity(name, out, MongoAuthorityStore(mongo), SystemClock()):
+        store = MongoAuthorityStore(mongo, sealer_of(settings))
+        for path in await write_identity(name, out, store, SystemClock()):
             sys.stdout.write(f"{path}\n")
 
 
@@ -51,8 +53,18 @@ async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> 
     from shared.storage.deliveries import MongoDeliveries
 
     async with opened_store(settings) as mongo:
-        store = MongoDeliveries(mongo)
+        store = MongoDeliveries(mongo, sealer_of(settings))
         if action == "list":
             await deliveries_command.list_given_up(store, sys.stdout)
         else:
             await deliveries_command.retry(store, ids or None, SystemClock().now(), sys.stdout)
+
+
+async def rotate_secrets(settings: AllSettings) -> None:
+    """Seal what the store holds with the first key of MDM_SECRET_KEY. Raises CannotOpen when
+    something is left under another one."""
+    from services.secrets_command import rotate
+    from shared.storage.resealing import MongoSealedValues
+
+    async with opened_store(settings) as mongo:
+        await rotate(MongoSealedValues(mongo, sealer_of(settings)), sys.stdout)

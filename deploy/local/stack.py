@@ -1,9 +1,10 @@
 """`make up` and `make down`: the whole system as separate processes on this machine.
 
 Promises: `up` may be repeated; what it started is ended by `down`, by process id; state, logs,
-process ids and the API key are in .run/.
+process ids and the keys are in .run/.
 """
 
+import base64
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from supervisor import (
     PIDS,
     READY,
     RUN,
+    SECRET_KEY,
     START_SECONDS,
     STOP_SECONDS,
     Failed,
@@ -47,7 +49,7 @@ def up() -> int:
     RUN.chmod(0o700)
     if supervisor() is None:
         ports_must_be_free()
-        keep_api_key()
+        keep_keys()
         start_supervisor()
     show()
     return 0
@@ -60,10 +62,14 @@ def ports_must_be_free() -> None:
         raise Failed(f"port {taken[0]} is taken by another program; end it first")
 
 
-def keep_api_key() -> None:
+def keep_keys() -> None:
     given = os.environ.pop("MDM_API_KEY", "") or os.environ.pop("MICROMDM_API_KEY", "")
     if given or not API_KEY.exists():
         leave_private(API_KEY, f"{given or secrets.token_hex(32)}\n")
+    given = os.environ.pop("MDM_SECRET_KEY", "")
+    if given or not SECRET_KEY.exists():
+        fresh = base64.b64encode(secrets.token_bytes(32)).decode()
+        leave_private(SECRET_KEY, f"{given or fresh}\n")
 
 
 def start_supervisor() -> None:

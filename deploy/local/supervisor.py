@@ -23,6 +23,7 @@ PIDS = RUN / "pids.json"
 READY = RUN / "ready"
 ENVIRONMENT = RUN / "env"
 API_KEY = RUN / "api-key"
+SECRET_KEY = RUN / "secret-key"
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 STEADY_SECONDS = 5.0
@@ -135,6 +136,7 @@ class Stack:
             "MDM_MONGODB_URL": mongodb,
             "MDM_AMQP_URL": amqp,
             "MDM_API_KEY_FILE": str(API_KEY),
+            "MDM_SECRET_KEY_FILE": os.environ.get("MDM_SECRET_KEY_FILE") or str(SECRET_KEY),
         }
         leave_private(ENVIRONMENT, "".join(f"{k}='{v}'\n" for k, v in settings.items()))
         for part in first:

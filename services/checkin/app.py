@@ -44,7 +44,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again then."""
     mongo, clock = adapters.mongo, adapters.clock
     await _prepare_store(settings, adapters)
-    records, events = MongoEnrollments(mongo), MongoJournal(mongo)
+    records, events = MongoEnrollments(mongo, adapters.seal), MongoJournal(mongo, adapters.seal)
     writers = MongoWriters(mongo)
     writer = Writer(writers, events, records, clock, adapters.ids)
     parts = Parts(
@@ -105,7 +105,8 @@ def _operators_trust(settings: CheckinSettings) -> list[Certificate]:
 async def _device_authentication(
     settings: CheckinSettings, adapters: Adapters
 ) -> DeviceAuthentication:
-    authority = await open_authority(MongoAuthorityStore(adapters.mongo), adapters.clock)
+    store = MongoAuthorityStore(adapters.mongo, adapters.seal)
+    authority = await open_authority(store, adapters.clock)
     trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
     return DeviceAuthentication(
         DeviceIdentities(trust, adapters.clock),

@@ -25,7 +25,7 @@ from shared.apple.checkin import (
     bootstrap_token_answer,
 )
 from shared.apple.connect import Connect
-from shared.domain.errors import MdmError, Overtaken, StoreUnavailable, Unavailable
+from shared.domain.errors import CannotOpen, MdmError, Overtaken, StoreUnavailable, Unavailable
 from shared.domain.event import Event
 from shared.ports.enrollments import Mark
 from shared.telemetry.metrics import Reason
@@ -163,6 +163,8 @@ class DeviceCohort:
                 turn.error = turn.error or exc
         for turn in turns:
             if isinstance(turn.request.message, GetBootstrapToken) and turn.device is not None:
+                if turn.device.unreadable is not None:  # an empty answer would say: there is none
+                    turn.error = turn.error or CannotOpen(turn.device.unreadable)
                 turn.answer = Answer(bootstrap_token_answer(turn.device.bootstrap_token))
 
     async def _change_enrollments(self, turns: Sequence[Turn]) -> None:

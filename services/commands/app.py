@@ -40,7 +40,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *members.INDEXES,
         ),
     )
-    queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo)
+    queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo, adapters.seal)
     targets = Targets(records)
     life = QueueLife(queue, targets)
     rules = QueueingRules(settings.retry_window, settings.accept_unknown_devices)

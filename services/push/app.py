@@ -50,7 +50,7 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
     certificates = load_certificates(settings.push_pairs, adapters.clock.now())
     apns = Apns(settings.apns_url, _contexts(settings, certificates), adapters.clock)
-    enrollments = MongoEnrollments(adapters.mongo)
+    enrollments = MongoEnrollments(adapters.mongo, adapters.seal)
     pushes = storage.MongoPushes(adapters.mongo)
     topics = Topics(certificates, adapters.clock, adapters.metrics.push_topics_stopped.set)
     attempts = Attempts(apns, enrollments, topics, adapters.clock, SystemRandom().random)

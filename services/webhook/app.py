@@ -64,8 +64,8 @@ class _Work:
         self._pulse = StorePulse(adapters.mongo.ping, adapters.clock)
         self._is_prepared = False
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
-        deliveries = MongoDeliveries(adapters.mongo)
-        journal = MongoJournal(adapters.mongo)
+        deliveries = MongoDeliveries(adapters.mongo, adapters.seal)
+        journal = MongoJournal(adapters.mongo, adapters.seal)
         self._sender = HttpSender(VERSION)
         self._subscribers = Subscribers(MongoSubscriptions(adapters.mongo, url), self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from shared.batching import Cohorts
-from shared.domain.errors import Refused, TooLarge, Unavailable
+from shared.domain.errors import CannotOpen, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
 from shared.ports.clock import Clock, Ids
@@ -119,7 +119,13 @@ class DeliveryStore:
             await self._deliveries.delivered(deliveries)
         return [None] * len(deliveries)
 
-    async def _load_all(self, ids: list[str]) -> Sequence[Event | None]:
-        async with asyncio.timeout(_DEADLINE):
-            found = await self._journal.read(ids)
+    async def _load_all(self, ids: list[str]) -> Sequence[Event | Exception | None]:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                found = await self._journal.read(ids)
+        except CannotOpen as exc:
+            if len(ids) == 1:
+                log.error("secret_cannot_be_opened", reason=str(exc))
+                return [exc]
+            return [(await self._load_all([event_id]))[0] for event_id in ids]
         return [found.get(event_id) for event_id in ids]

@@ -110,6 +110,8 @@ class Enrollment:
     bootstrap_token: bytes | None = field(default=None, repr=False)
     last_seen: datetime | None = None
     token_updated_at: datetime | None = None
+    unreadable: str | None = None
+    """Why its secrets cannot be opened; `push` and `bootstrap_token` are None then."""
 
     @property
     def id(self) -> str:

@@ -11,7 +11,8 @@ class Seal(Protocol):
     """
 
     def seal(self, plain: bytes, context: str) -> bytes:
-        """The value as it may be stored, closed with the first key; differs each time."""
+        """The value as it is to be stored: closed with the first key, differing each time; or as it is,
+        where nothing is sealed (`current` is None)."""
 
     def open(self, sealed: bytes, context: str) -> bytes:
         """The value in clear. What earlier versions stored in clear comes back as it is.
@@ -23,5 +24,5 @@ class Seal(Protocol):
         """The id of the key that closed it, None for a value in clear."""
 
     @property
-    def current(self) -> str:
-        """The id of the key that closes what is sealed now."""
+    def current(self) -> str | None:
+        """The id of the key that closes what is sealed now, None while nothing is."""

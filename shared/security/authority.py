@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.domain.errors import BadRequest, Misconfigured
+from shared.domain.errors import BadRequest, CannotOpen, Misconfigured
 from shared.ports.authority import AuthorityStore, StoredAuthority
 from shared.ports.clock import Clock
 
@@ -133,10 +133,15 @@ class Authority:
 
 
 async def open_authority(store: AuthorityStore, clock: Clock) -> Authority:
-    """The installation's CA; made now if there is none yet, and then the same for everybody."""
-    stored = await store.load()
-    if stored is None:
-        stored = await store.create(Authority.create(clock).stored())
+    """The installation's CA; made now if there is none yet, and then the same for everybody.
+
+    Misconfigured where its key cannot be opened: no process serves with a wrong MDM_SECRET_KEY."""
+    try:
+        stored = await store.load()
+        if stored is None:
+            stored = await store.create(Authority.create(clock).stored())
+    except CannotOpen as exc:
+        raise Misconfigured(f"MDM_SECRET_KEY: does not open what the store holds: {exc}") from None
     return Authority.restore(stored)
 
 

@@ -32,24 +32,28 @@ _TAG = 16
 class Sealer:
     """Implements `shared.ports.seal.Seal`. The first key closes, every key opens."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        """`keys`: at least one, each of 32 random bytes; ValueError otherwise."""
+    def __init__(self, keys: Sequence[bytes], *, seals: bool = True) -> None:
+        """`keys`: at least one, each of 32 random bytes; ValueError otherwise. Without `seals` values
+        stay in clear and sealed ones open: for a rollout beside a version that cannot open them."""
         if not keys or any(len(key) != KEY_SIZE for key in keys):
             raise ValueError("expected keys of 32 bytes")
         self._ciphers = {key_id(key): AESGCM(key) for key in keys}
-        self._current = key_id(keys[0])
-        self._header = PREFIX + self._current.encode()
+        self._first = key_id(keys[0])
+        self._header = PREFIX + self._first.encode()
+        self._seals = seals
 
     def __repr__(self) -> str:
         return f"Sealer({', '.join(self._ciphers)})"
 
     @property
-    def current(self) -> str:
-        return self._current
+    def current(self) -> str | None:
+        return self._first if self._seals else None
 
     def seal(self, plain: bytes, context: str) -> bytes:
+        if not self._seals:
+            return plain
         nonce = os.urandom(_NONCE)
-        closed = self._ciphers[self._current].encrypt(nonce, plain, self._header + context.encode())
+        closed = self._ciphers[self._first].encrypt(nonce, plain, self._header + context.encode())
         return self._header + nonce + closed
 
     def open(self, sealed: bytes, context: str) -> bytes:

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.settings.enrollment import EnrollmentSettings
+from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
     Address,
     AddressValue,
@@ -61,7 +62,7 @@ def _ops_http(port: int) -> Any:
     )
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(BaseSettings, SealingSettings):
     """What every service knows."""
 
     model_config = SettingsConfigDict(
@@ -96,7 +97,7 @@ class ServiceSettings(BaseSettings):
     mongo_driver: MongoDriver = Field("motor", description="`motor` or `pymongo`.")
     data_dir: Path = Field(
         Path("data"),
-        description="Folder of the embedded store and of the API key that `all` makes.",
+        description="Folder of the embedded store and of the keys that `all` makes.",
     )
     event_retention: Duration = Field(
         timedelta(days=30),
@@ -138,6 +139,8 @@ class ServiceSettings(BaseSettings):
         for name in sorted(self.required):
             if getattr(self, name) is None:
                 raise ValueError(f"MDM_{name.upper()}: is not set, and `{self.service}` needs it")
+        if self.mongodb_url is not None and self.secret_key is None:
+            raise ValueError(NEEDS_SECRET_KEY)
         return self
 
     @field_validator("max_body")

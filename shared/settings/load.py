@@ -59,6 +59,8 @@ def warnings_about(settings: ServiceSettings, environ: Mapping[str, str]) -> lis
         len(key.get_secret_value()) < SHORT_KEY for key in settings.api_keys
     ):
         found.append(f"MDM_API_KEY: a key has fewer than {SHORT_KEY} characters")
+    if not settings.secret_keys[1]:
+        found.append("MDM_SECRET_KEY: begins with `clear`, so secrets are stored in clear")
     if settings.public_url.startswith("http://"):
         found.append("MDM_SERVER_URL: is plain http; devices demand https")
     return found

@@ -19,7 +19,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SHORT_KEY = 16
 """API keys below this length are taken with a warning."""
 
-_PLACEHOLDERS = ("change-me", "changeme", "change_me", "replace-me")
+PLACEHOLDERS = ("change-me", "changeme", "change_me", "replace-me")
 _UNITS = {
     "": 1,
     "s": 1,
@@ -98,12 +98,12 @@ def _size(value: Any) -> int:
     return int(match[1]) * _SIZES[match[2]]
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _checked_url(value: Any, schemes: tuple[str, ...]) -> str:
-    url = _plain(value).strip()
+    url = plain(value).strip()
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     try:
         parts = urlsplit(url)
@@ -132,11 +132,11 @@ def _amqp_url(value: Any) -> str:
 
 
 def _api_key(value: Any) -> str:
-    text = _plain(value).strip()
+    text = plain(value).strip()
     keys = text.split()
     if not keys:
         raise ValueError("is empty; give a long random key, such as of `openssl rand -hex 32`")
-    if any(placeholder in key.lower() for key in keys for placeholder in _PLACEHOLDERS):
+    if any(placeholder in key.lower() for key in keys for placeholder in PLACEHOLDERS):
         raise ValueError("is the placeholder of the example; give a long random key instead")
     return text
 

@@ -3,8 +3,8 @@
 Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly
 when it is not (to its partition), so each query finds by its index what it looks for and nothing
 else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
-`body` is what a subscriber would get: kept when a delivery is given up on, since its event leaves
-the journal.
+`body` is what a subscriber would get: kept, sealed, when a delivery is given up on, since its event
+leaves the journal.
 """
 
 from collections.abc import Collection as Names
@@ -17,8 +17,10 @@ from pymongo import UpdateOne
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.deliveries import Backlog
+from shared.ports.seal import Seal
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
+from shared.storage.sealed_fields import SealedFields, place
 
 NAME = "deliveries"
 INDEXES = (
@@ -26,6 +28,7 @@ INDEXES = (
     Index(NAME, [("partition", 1)], sparse=True),
     Index(NAME, [("given_up", 1)], sparse=True),
 )
+SEALED = SealedFields(NAME, ("body",), where={"body": {"$exists": True}})
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 64
 
@@ -33,8 +36,9 @@ _BATCH = 64
 class MongoDeliveries:
     """Implements `shared.ports.deliveries.Deliveries`."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, seal: Seal) -> None:
         self._documents = mongo.collection(NAME)
+        self._seal = seal
 
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         known = await self._documents.insert_many([_to_document(d) for d in deliveries])
@@ -109,7 +113,7 @@ class MongoDeliveries:
     async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
         outcome: dict[str, Any] = {"attempts": delivery.attempts, "last_error": delivery.last_error}
         if body is not None:
-            outcome["body"] = body
+            outcome["body"] = self._seal.seal(body, _place_of(delivery.id))
         gone = {"lease_by": ""}
         if delivery.state is DeliveryState.PENDING:
             outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
@@ -122,7 +126,9 @@ class MongoDeliveries:
 
     async def body(self, delivery_id: str) -> bytes | None:
         found = await self._documents.find_one({"_id": delivery_id}, {"body": 1})
-        return bytes(found["body"]) if found and "body" in found else None
+        if not found or "body" not in found:
+            return None
+        return self._seal.open(bytes(found["body"]), _place_of(delivery_id))
 
     async def given_up(self, partition: int) -> list[Delivery]:
         found = await self._documents.find({"given_up": partition}, {"body": 0})
@@ -160,6 +166,10 @@ def _pending_again(delivery: Delivery, now: datetime) -> UpdateOne:
             "$unset": {"given_up": ""},
         },
     )
+
+
+def _place_of(delivery_id: str) -> str:
+    return place(NAME, delivery_id, "body")
 
 
 def _lane_key(lane: Lane) -> str:

@@ -5,13 +5,18 @@ from pymongo import UpdateOne
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
+from shared.ports.seal import Seal
 from shared.storage.enrollment_documents import (
+    BOOTSTRAP_TOKEN,
+    NAME,
+    UNLOCK_TOKEN,
     identity_fields,
     inventory_fields,
     names_of,
     push_fields,
 )
 from shared.storage.mongo import Document
+from shared.storage.sealed_fields import place
 
 _STATUS = {
     Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
@@ -35,9 +40,9 @@ def record_of(change: Change) -> Document:
     }
 
 
-def update_of(change: Change) -> UpdateOne:
+def update_of(change: Change, seal: Seal) -> UpdateOne:
     """The update of a change. The record of a user channel is made here where there is none."""
-    fields: Document = {"changed_by": change.by, **_fields(change)}
+    fields: Document = {"changed_by": change.by, **_fields(change, seal)}
     condition: Document = {"_id": change.key.id, "generation": change.expected_generation}
     if change.topic is Topic.AUTHENTICATE:
         fields["generation"] = change.by
@@ -55,7 +60,7 @@ def update_of(change: Change) -> UpdateOne:
     return UpdateOne(condition, update, upsert=not change.key.is_device_channel)
 
 
-def _fields(change: Change) -> Document:
+def _fields(change: Change, seal: Seal) -> Document:
     fields: Document = {}
     status = _STATUS.get(change.topic)
     if status is not None:
@@ -63,11 +68,14 @@ def _fields(change: Change) -> Document:
     elif not change.key.is_device_channel:
         fields["status"] = EnrollmentStatus.ENROLLED.value
     if change.push is not None:
-        fields |= {"push": push_fields(change.push), "token_updated_at": change.at}
-    if change.unlock_token is not None:
-        fields["unlock_token"] = change.unlock_token
-    if change.bootstrap_token is not None:
-        fields["bootstrap_token"] = change.bootstrap_token
+        fields |= {
+            "push": push_fields(change.push, change.key.id, seal),
+            "token_updated_at": change.at,
+        }
+    tokens = {UNLOCK_TOKEN: change.unlock_token, BOOTSTRAP_TOKEN: change.bootstrap_token}
+    for name, token in tokens.items():
+        if token is not None:
+            fields[name] = seal.seal(token, place(NAME, change.key.id, name))
     if change.inventory is not None:
         told = inventory_fields(change.inventory)
         fields |= {f"inventory.{name}": value for name, value in told.items()}

@@ -1,8 +1,14 @@
-"""How an enrollment stands in its document: only add fields, ignore unknown ones."""
+"""How an enrollment stands in its document: only add fields, ignore unknown ones.
+
+Push magic, unlock token and bootstrap token are sealed; the push token is not, since it is compared
+in the store, and worth nothing without the push certificate.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+import structlog
 
 from shared.domain.enrollment import (
     Enrollment,
@@ -12,7 +18,16 @@ from shared.domain.enrollment import (
     PushTarget,
     Waiting,
 )
+from shared.domain.errors import CannotOpen
+from shared.ports.seal import Seal
 from shared.storage.mongo import Document
+from shared.storage.sealed_fields import SealedFields, place
+
+log = structlog.get_logger()
+
+NAME = "enrollments"
+MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "push.magic", "unlock_token", "bootstrap_token"
+SEALED = SealedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
 
 _INVENTORY_FIELDS = tuple(field.name for field in fields(Inventory))
 
@@ -56,8 +71,11 @@ def inventory_fields(inventory: Inventory) -> Document:
     return {name: value for name, value in asdict(inventory).items() if value is not None}
 
 
-def push_fields(push: PushTarget) -> Document:
-    return {"topic": push.topic, "token": push.token, "magic": push.magic}
+def push_fields(push: PushTarget, enrollment: str, seal: Seal) -> Document:
+    magic: str | bytes = push.magic
+    if seal.current is not None:
+        magic = seal.seal(push.magic.encode(), place(NAME, enrollment, MAGIC))
+    return {"topic": push.topic, "token": push.token, "magic": magic}
 
 
 def waiting_of(document: Mapping[str, Any]) -> Waiting:
@@ -65,27 +83,63 @@ def waiting_of(document: Mapping[str, Any]) -> Waiting:
     return Waiting(waiting.get("since"), waiting.get("upto"), waiting.get("count", 0))
 
 
-def from_document(document: Mapping[str, Any]) -> Enrollment:
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What a record holds sealed, in clear; `unreadable` says why it is not."""
+
+    push: PushTarget | None = None
+    bootstrap_token: bytes | None = None
+    unreadable: str | None = None
+
+
+def _secrets_of(document: Mapping[str, Any], seal: Seal) -> _Secrets:
+    """One record that cannot be opened must not stop the others that are read with it."""
+    try:
+        return _Secrets(_push_of(document, seal), _bootstrap_token_of(document, seal))
+    except CannotOpen as exc:
+        log.error("secret_cannot_be_opened", reason=str(exc))
+        return _Secrets(unreadable=str(exc))
+
+
+def _push_of(document: Mapping[str, Any], seal: Seal) -> PushTarget | None:
     push = document.get("push")
+    if not push:
+        return None
+    magic = push["magic"]
+    if not isinstance(magic, str):  # text of an earlier version stands in clear
+        magic = seal.open(bytes(magic), place(NAME, document["_id"], MAGIC)).decode(
+            errors="replace"
+        )
+    return PushTarget(
+        topic=push["topic"],
+        token=bytes(push["token"]),
+        magic=magic,
+        dead=push.get("dead", False),
+    )
+
+
+def _bootstrap_token_of(document: Mapping[str, Any], seal: Seal) -> bytes | None:
+    token = document.get(BOOTSTRAP_TOKEN)
+    if token is None:
+        return None
+    return seal.open(bytes(token), place(NAME, document["_id"], BOOTSTRAP_TOKEN))
+
+
+def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
     inventory = document.get("inventory", {})
-    bootstrap_token = document.get("bootstrap_token")
+    secrets = _secrets_of(document, seal)
     return Enrollment(
         key=key_of(document, document["_id"]),
         status=EnrollmentStatus(document["status"]),
         generation=document.get("generation"),
         certificate=document.get("certificate"),
         retired_certificates=tuple(document.get("retired_certificates", ())),
-        push=push
-        and PushTarget(
-            topic=push["topic"],
-            token=bytes(push["token"]),
-            magic=push["magic"],
-            dead=push.get("dead", False),
-        ),
+        push=secrets.push,
         blocked=document.get("blocked", False),
         waiting=waiting_of(document),
         inventory=Inventory(**{n: inventory.get(n) for n in _INVENTORY_FIELDS}),
-        bootstrap_token=None if bootstrap_token is None else bytes(bootstrap_token),
+        bootstrap_token=secrets.bootstrap_token,
+        unreadable=secrets.unreadable,
         last_seen=document.get("last_seen"),
         token_updated_at=document.get("token_updated_at"),
     )

@@ -14,12 +14,12 @@ from pymongo import UpdateOne
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
+from shared.ports.seal import Seal
 from shared.storage.enrollment_changes import record_of, update_of
-from shared.storage.enrollment_documents import from_document, users_of, waiting_of
+from shared.storage.enrollment_documents import NAME, from_document, users_of, waiting_of
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
-NAME = "enrollments"
 CERTIFICATES = "certificates"
 INDEXES = (
     Index(NAME, [("names", 1)]),
@@ -31,7 +31,8 @@ GONE = EnrollmentStatus.REMOVED.value
 class MongoEnrollments:
     """Implements `shared.ports.enrollments.Enrollments`."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, seal: Seal) -> None:
+        self._seal = seal
         self._documents = mongo.collection(NAME)
         self._certificates = mongo.collection(CERTIFICATES)
 
@@ -39,7 +40,7 @@ class MongoEnrollments:
         if not ids:
             return {}
         found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document) for document in found}
+        return {document["_id"]: from_document(document, self._seal) for document in found}
 
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
@@ -50,7 +51,7 @@ class MongoEnrollments:
         for document in found:
             if document["status"] == GONE:
                 continue
-            enrollment = from_document(document)
+            enrollment = from_document(document, self._seal)
             for name in wanted.intersection(document["names"]):
                 result.setdefault(name, []).append(enrollment)
         return {name: _best(name, matches) for name, matches in result.items()}
@@ -101,7 +102,9 @@ class MongoEnrollments:
         new = [change for change in changes if change.makes_record]
         known = [change for change in changes if not change.makes_record]
         taken = await self._documents.insert_many([record_of(change) for change in new])
-        matched, clashes = await self._documents.bulk_write([update_of(c) for c in known])
+        matched, clashes = await self._documents.bulk_write(
+            [update_of(c, self._seal) for c in known]
+        )
         if not taken and not clashes and matched == len(known):
             applied = [True] * len(changes)
         else:
@@ -223,7 +226,10 @@ class MongoEnrollments:
         page: dict[str, Any] = {"sort": [("_id", 1)]}
         if query.per_page:
             page |= {"skip": query.page * query.per_page, "limit": query.per_page}
-        return [from_document(d) for d in await self._documents.find(condition, None, **page)]
+        return [
+            from_document(d, self._seal)
+            for d in await self._documents.find(condition, None, **page)
+        ]
 
     async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
         return 1 == await self._documents.update_one(

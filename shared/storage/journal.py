@@ -1,5 +1,7 @@
 """Collection `events`: the journal. An event is inserted once and never changed; it leaves by TTL.
 
+The bodies that bring secrets (`SEALED_TOPICS`) are sealed.
+
 Owner: checkin.
 """
 
@@ -11,11 +13,19 @@ from typing import Any
 from shared.domain.errors import Refused, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
+from shared.ports.seal import Seal
 from shared.storage.enrollment_documents import identity_fields, key_of
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
+from shared.storage.sealed_fields import SealedFields, place
 
 NAME = "events"
+BODY = "raw_payload"
+SEALED_TOPICS = frozenset({Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN})
+"""Push magic, unlock token and bootstrap token come in these."""
+SEALED = SealedFields(
+    NAME, (BODY,), where={"topic": {"$in": sorted(topic.value for topic in SEALED_TOPICS)}}
+)
 
 
 def indexes(retention: timedelta) -> tuple[Index, ...]:
@@ -29,20 +39,21 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 class MongoJournal:
     """Implements `shared.ports.journal.Journal`."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, seal: Seal) -> None:
         self._documents = mongo.collection(NAME)
+        self._seal = seal
 
     async def append(self, events: Sequence[Event]) -> list[bool]:
         try:
             # An id is made once: an event that is there already is this one, written twice.
-            await self._documents.insert_many([to_document(event) for event in events])
+            await self._documents.insert_many([to_document(event, self._seal) for event in events])
         except (StoreUnavailable, Refused):
             return [False] * len(events)
         return [True] * len(events)
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
         found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document) for document in found}
+        return {document["_id"]: from_document(document, self._seal) for document in found}
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         found = await self._documents.find(
@@ -50,7 +61,7 @@ class MongoJournal:
             sort=[("created_at", 1)],
             limit=limit,
         )
-        return [from_document(document) for document in found]
+        return [from_document(document, self._seal) for document in found]
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         found = await self._documents.find(
@@ -62,7 +73,10 @@ class MongoJournal:
         return [(each["number"], Mark(each["device"], each["created_at"])) for each in found]
 
 
-def to_document(event: Event) -> Document:
+def to_document(event: Event, seal: Seal) -> Document:
+    body = event.raw_payload
+    if event.topic in SEALED_TOPICS:
+        body = seal.seal(body, place(NAME, event.id, BODY))
     document: Document = {
         **identity_fields(event.key),
         "_id": event.id,
@@ -70,7 +84,7 @@ def to_document(event: Event) -> Document:
         "enrollment": event.key.id,
         "created_at": event.created_at,
         "at": datetime.fromtimestamp(event.created_at / 1e9, UTC),
-        "raw_payload": event.raw_payload,
+        BODY: body,
         "writer": event.writer,
         "number": event.number,
     }
@@ -84,19 +98,23 @@ def to_document(event: Event) -> Document:
     return document
 
 
-def from_document(document: dict[str, Any]) -> Event:
-    """StoreUnavailable for a topic that only a newer version knows: a replica of that one reads it."""
+def from_document(document: dict[str, Any], seal: Seal) -> Event:
+    """StoreUnavailable for a topic that only a newer version knows: a replica of that one reads it.
+    CannotOpen for a body whose key is not here."""
     try:
         topic = Topic(document["topic"])
     except ValueError as exc:
         raise StoreUnavailable(f"the event {document['_id']} is of a newer version") from exc
     url_params = document.get("url_params")
+    body = bytes(document[BODY])
+    if topic in SEALED_TOPICS:  # another body may look like anything
+        body = seal.open(body, place(NAME, document["_id"], BODY))
     return Event(
         id=document["_id"],
         topic=topic,
         key=key_of(document, document["enrollment"]),
         created_at=document["created_at"],
-        raw_payload=bytes(document["raw_payload"]),
+        raw_payload=body,
         writer=document["writer"],
         number=document["number"],
         url_params=None if url_params is None else {n: v for n, v in url_params},

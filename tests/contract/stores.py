@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.security.sealing import Sealer
 from shared.storage import enrollments, place_documents, schema
 from shared.storage.mongo import Mongo
 
@@ -15,6 +16,7 @@ DRIVERS: list[Any] = [
     pytest.param("pymongo", marks=pytest.mark.real),
 ]
 STORES: list[Any] = ["fake", *DRIVERS]
+SEALER = Sealer([b"a secret key for tests: 32 bytes"])
 
 
 @asynccontextmanager

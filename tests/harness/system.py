@@ -3,6 +3,7 @@
 A `ServiceProcess` keeps its ports over restarts, as a pod keeps its name.
 """
 
+import base64
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from tests.harness.processes import Server, free_port, spawn
 
 API_KEY = "a-key-for-tests-of-32-characters"
+SECRET_KEY = base64.b64encode(b"a secret key for tests: 32 bytes").decode()
 
 
 def cpu_seconds(pid: int) -> float:
@@ -80,6 +82,8 @@ class ServiceProcess(Server):
             "MDM_DATA_DIR": str(self.folder / "data"),
             **self._settings,
         }
+        if "MDM_MONGODB_URL" in environment:  # the embedded store has a key of its own
+            environment.setdefault("MDM_SECRET_KEY", SECRET_KEY)
         command = [sys.executable, "-m", "services", self.name]
         return spawn(command, environment, self._log)
 

@@ -27,6 +27,7 @@ from shared.storage.queue import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from shared.web.app import create_app
 from shared.web.service import Service
+from tests.contract.stores import SEALER
 
 KEY = "a-key-of-a-test"
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
@@ -89,6 +90,7 @@ async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncItera
     nobody = cast(Any, None)  # the commands service uses no more of the broker than its wishes
     adapters = Adapters(
         mongo=mongo,
+        seal=SEALER,
         broker=nobody,
         publisher=nobody,
         partitions=nobody,
@@ -103,7 +105,7 @@ async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncItera
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://server", auth=("micromdm", KEY)
     )
-    records = MongoEnrollments(mongo)
+    records = MongoEnrollments(mongo, SEALER)
     try:
         yield System(service, http, records, MongoCommandQueue(mongo), clock, ids, wishes)
     finally:

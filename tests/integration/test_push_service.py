@@ -28,8 +28,10 @@ from shared.storage.queue import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from shared.web.app import create_app
 from shared.web.service import Service
+from tests.contract.stores import SEALER
 from tests.harness.apns import FakeApns, running
 from tests.harness.push_certificates import TOPIC, PushAuthority
+from tests.harness.system import SECRET_KEY
 
 MAC = EnrollmentKey("MAC", "MAC", udid="MAC")
 PATIENCE = 15.0
@@ -55,6 +57,7 @@ def settings(apns: FakeApns, mongodb_url: str, *, certified: bool = True) -> Pus
     return PushSettings.model_validate(
         {
             "mongodb_url": mongodb_url,
+            "secret_key": SECRET_KEY,
             "amqp_url": "amqp://127.0.0.1:1/",
             "api_key": "secret",
             "apns_url": apns.url,
@@ -81,6 +84,7 @@ async def process(chosen: PushSettings, mongo: Mongo) -> AsyncIterator[Process]:
     await broker.start()
     parts = Adapters(
         mongo=mongo,
+        seal=SEALER,
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,
@@ -103,7 +107,7 @@ async def process(chosen: PushSettings, mongo: Mongo) -> AsyncIterator[Process]:
 
 
 async def enroll(mongo: Mongo) -> None:
-    store = MongoEnrollments(mongo)
+    store = MongoEnrollments(mongo, SEALER)
     assert await store.bind([Binding(MAC, None, "c" * 64, is_new=True)]) == [True]
     now = datetime.now(UTC)
     authenticate = Change(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.harness.system import SECRET_KEY
 from tests.integration.server_process import (
     AUTH,
     ENVIRONMENT,
@@ -136,7 +137,11 @@ async def command(environ: dict[str, str], *arguments: str) -> tuple[int, str]:
 
 
 async def test_check_config_exits_0_for_settings_that_can_be_used():
-    given = {"MDM_MONGODB_URL": "mongodb://db", "MDM_AMQP_URL": "amqp://mq"}
+    given = {
+        "MDM_MONGODB_URL": "mongodb://db",
+        "MDM_AMQP_URL": "amqp://mq",
+        "MDM_SECRET_KEY": SECRET_KEY,
+    }
 
     assert (await command(given, "checkin", "--check-config"))[0] == 0
     assert (await command({}, "all", "--check-config"))[0] == 0
@@ -162,6 +167,7 @@ async def test_a_port_in_use_is_one_clear_line(server: Running):
         "MDM_HTTP": f"127.0.0.1:{server.http}",
         "MDM_OPS_HTTP": "127.0.0.1:0",
         "MDM_MONGODB_URL": "mongodb://127.0.0.1:1",
+        "MDM_SECRET_KEY": SECRET_KEY,
         "MDM_AMQP_URL": "amqp://127.0.0.1:1",
         "MDM_LOG_FORMAT": "json",
     }

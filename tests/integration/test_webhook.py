@@ -24,6 +24,7 @@ from shared.web.server import DRAIN_DEADLINE
 from shared.web.service import Service
 from shared.web.version import VERSION
 from tests.conftest import remove_topology
+from tests.contract.stores import SEALER
 from tests.harness.sink import Behaviour, Kind, Sink
 
 DELIVERED = "macromdm_deliveries_delivered_total"
@@ -73,6 +74,7 @@ async def running(mongo: Mongo, broker: Broker, url: str | None) -> AsyncIterato
     settings = AllSettings.model_validate({"webhook_url": url, "webhook_retry_schedule": SCHEDULE})
     adapters = Adapters(
         mongo=mongo,
+        seal=SEALER,
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,
@@ -107,7 +109,7 @@ async def publish(mongo: Mongo, broker: Broker, devices: int, each: int) -> dict
     made: dict[str, list[str]] = {}
     for number in range(each):
         events = [event(f"device-{device}", number) for device in range(devices)]
-        assert all(await MongoJournal(mongo).append(events))
+        assert all(await MongoJournal(mongo, SEALER).append(events))
         assert all(await broker.publisher.publish(events))
         for one in events:
             made.setdefault(one.key.device, []).append(one.id)

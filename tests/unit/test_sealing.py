@@ -94,6 +94,15 @@ def test_what_was_cut_short_does_not_open() -> None:
             sealer.open(sealed[:length], CONTEXT)
 
 
+def test_without_sealing_values_stay_in_clear_and_sealed_ones_open() -> None:
+    sealed = Sealer([OLD]).seal(b"a secret", CONTEXT)
+    clear = Sealer([OLD], seals=False)
+
+    assert clear.seal(b"a secret", CONTEXT) == b"a secret"
+    assert clear.open(sealed, CONTEXT) == b"a secret"
+    assert clear.current is None
+
+
 @pytest.mark.parametrize("keys", [[], [b"short"], [OLD, b"\0" * 33]])
 def test_keys_of_another_size_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ValueError, match="32 bytes"):

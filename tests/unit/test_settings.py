@@ -1,5 +1,6 @@
 """Settings: what is written in the environment, and what is refused in one line."""
 
+import base64
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -21,7 +22,12 @@ from shared.settings.__main__ import main as write_table
 from shared.settings.table import table
 from shared.web.version import VERSION
 
-SERVERS = {"MDM_MONGODB_URL": "mongodb://u:secret@db/x", "MDM_AMQP_URL": "amqp://u:secret@mq/"}
+SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
+SERVERS = {
+    "MDM_MONGODB_URL": "mongodb://u:secret@db/x",
+    "MDM_AMQP_URL": "amqp://u:secret@mq/",
+    "MDM_SECRET_KEY": SECRET_KEY,
+}
 KEY = {"MDM_API_KEY": "a-key-that-is-long-enough"}
 
 
