@@ -62,13 +62,19 @@ class ChallengeBook:
         await self._challenges.create(Challenge(_digest(secret), expires_at, udid, serial_number))
         return secret
 
+    def name_of(self, secret: str) -> str | None:
+        """How a secret is known, whether it is good or not: its SHA-256; None for the static one."""
+        digest = _digest(secret)
+        is_static = self._static is not None and hmac.compare_digest(digest, self._static)
+        return None if is_static else digest
+
     async def redeem(self, secret: str, by: str) -> Grant | None:
         """What this secret allows the transaction `by`; None: nothing. The same transaction may
         redeem its challenge again, until it expires. Raises StoreUnavailable."""
         if not secret or len(secret) > LONGEST:
             return None
-        digest = _digest(secret)
-        if self._static is not None and hmac.compare_digest(digest, self._static):
+        digest = self.name_of(secret)
+        if digest is None:
             return Grant()
         found = await self._challenges.use(digest, by, self._clock.now())
         return None if found is None else Grant(digest, found.udid, found.serial_number)

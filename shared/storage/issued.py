@@ -7,6 +7,7 @@ leaves a year after its certificate expired.
 from collections.abc import Collection as Some
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from typing import Any
 
 from shared.ports.issued import IssuedCertificate
 from shared.storage.indexes import Index
@@ -59,6 +60,6 @@ class MongoIssuedCertificates:
 
 
 def _issued(document: Document) -> IssuedCertificate:
-    values = {name: document.get(name) for name in _FIELDS}
+    values: dict[str, Any] = {name: document.get(name) for name in _FIELDS}
     values["certificate"] = bytes(document["certificate"])
     return IssuedCertificate(transaction=document["_id"], **values)

@@ -1,0 +1,121 @@
+"""Our SCEP server (RFC 8894): a message in, a signed answer out.
+
+Promises: whatever can be read is answered, with a failInfo where it is refused; what cannot be read is
+a BadRequest. A refusal leaves nothing in the store. Every replica answers alike.
+"""
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from services.checkin.scep_issuing import Asker, Given, Issuing
+from services.checkin.scep_work import ScepWork
+from shared.security.authority import Authority
+from shared.security.identity import fingerprint_of
+from shared.security.scep.answer import failure, success
+from shared.security.scep.envelope import open_envelope
+from shared.security.scep.message import PkiMessage, kind_of, read, signer_certificate
+from shared.security.scep.request import CertificateRequest, hash_of, read_request
+from shared.security.scep.words import MessageType, ScepRefused
+from shared.telemetry.metrics import Metrics, ScepRefusal
+
+log = structlog.get_logger()
+
+_LEGACY_CAPABILITIES = frozenset({"SHA-1", "DES3"})
+_CAPABILITIES = (
+    "Renewal",
+    "SHA-1",
+    "SHA-256",
+    "AES",
+    "DES3",
+    "SCEPStandard",
+    "POSTPKIOperation",
+)
+
+
+class ScepServer:
+    """Answers SCEP's operations with one CA. `allow_legacy`: SHA-1, DES and 3DES are taken too."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        issuing: Issuing,
+        work: ScepWork,
+        metrics: Metrics,
+        *,
+        allow_legacy: bool,
+    ) -> None:
+        self._authority = authority
+        self._issuing = issuing
+        self._work = work
+        self._metrics = metrics
+        self._allow_legacy = allow_legacy
+
+    def capabilities(self) -> str:
+        """What GetCACaps says, a word a line."""
+        dropped = frozenset() if self._allow_legacy else _LEGACY_CAPABILITIES
+        return "".join(f"{word}\n" for word in _CAPABILITIES if word not in dropped)
+
+    def ca_certificate(self) -> bytes:
+        """What GetCACert says: our CA's certificate (DER)."""
+        return self._authority.certificate.public_bytes(Encoding.DER)
+
+    async def operate(self, encoded: bytes) -> bytes:
+        """The answer to a PKIOperation. BadRequest: it is no SCEP message; Unavailable: not now."""
+        message = await self._work.do(read, encoded)
+        try:
+            asker, request = await self._work.do(self._open, message)
+            given = await self._decide(message, asker, request)
+        except ScepRefused as refused:
+            self._metrics.scep_refused.labels(refused.refusal).inc()
+            log.info("scep_refused", reason=refused.refusal.value, why=str(refused))
+            return await self._work.do(failure, message, refused.fail_info, self._authority)
+        self._metrics.scep_issued.labels(given.how).inc()
+        log.info(
+            "scep_issued",
+            kind=given.how.value,
+            certificate=given.issued.fingerprint,
+            udid=given.issued.udid,
+            renewed_from=given.issued.renewed_from,
+        )
+        return await self._work.do(
+            success, message, given.issued.certificate, asker.certificate, self._authority
+        )
+
+    def _open(self, message: PkiMessage) -> tuple[Asker, CertificateRequest | None]:
+        """Everything about a message that needs no store. Order: signature, envelope, request."""
+        kind = kind_of(message)
+        asker = _asker(signer_certificate(message, allow_legacy=self._allow_legacy))
+        if kind is MessageType.CERT_POLL:
+            return asker, None
+        if kind not in {MessageType.PKCS_REQ, MessageType.RENEWAL_REQ}:
+            raise ScepRefused(ScepRefusal.REQUEST, "a message type that we do not serve")
+        content = open_envelope(message.content, self._authority, allow_legacy=self._allow_legacy)
+        # Who enrolls signs with the key that is asked for: the request cannot be another's.
+        signed_by = asker.key_hash if kind is MessageType.PKCS_REQ else None
+        request = read_request(content, signed_by=signed_by, allow_legacy=self._allow_legacy)
+        if request.subject == self._authority.certificate.subject:
+            raise ScepRefused(ScepRefusal.REQUEST, "the subject is that of the CA")
+        return asker, request
+
+    async def _decide(
+        self, message: PkiMessage, asker: Asker, request: CertificateRequest | None
+    ) -> Given:
+        if request is None:
+            return await self._issuing.poll(message.transaction_id, asker)
+        if message.kind == MessageType.RENEWAL_REQ:
+            return await self._issuing.renew(message.transaction_id, request, asker)
+        return await self._issuing.enroll(message.transaction_id, request)
+
+
+def _asker(der: bytes) -> Asker:
+    """Raises ScepRefused for a key that an answer cannot be sealed for."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        public_key = certificate.public_key()
+    except Exception:  # noqa: BLE001 - bytes from outside: whatever the library trips over
+        raise ScepRefused(ScepRefusal.MESSAGE, "the signer's certificate cannot be read") from None
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        raise ScepRefused(ScepRefusal.ALGORITHM, "the signer's key is not RSA")
+    return Asker(certificate, fingerprint_of(der), hash_of(public_key))

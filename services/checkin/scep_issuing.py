@@ -1,0 +1,211 @@
+"""Who gets a certificate by SCEP: a challenge for a new one, the old one's key for its renewal.
+
+Promises: a transaction has one certificate, and so has a one-time challenge, however often, on whatever
+replica and how far at a time it is asked for. The order of writes (challenge, record, answer) is such
+that the repetition of a request that died anywhere ends with its certificate.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from services.checkin.scep_work import ScepWork
+from shared.domain.errors import BadRequest, Overtaken
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.issued import IssuedCertificate, IssuedCertificates
+from shared.security.authority import Authority
+from shared.security.challenges import ChallengeBook, Grant
+from shared.security.identity import DeviceIdentities, fingerprint_of
+from shared.security.scep.request import CertificateRequest
+from shared.security.scep.words import MessageType, ScepRefused
+from shared.telemetry.metrics import ScepIssue, ScepRefusal
+
+MOST_OF_ONE_TRANSACTION = 16
+"""Certificates for one key under one transaction id, each by a challenge of its own or after the one
+before it expired. Clients that derive the id from their key come to more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sent a request: the certificate whose key signed it, its fingerprint, its key's hash."""
+
+    certificate: x509.Certificate
+    fingerprint: str
+    key_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The answer to a request, and how it came to be."""
+
+    issued: IssuedCertificate
+    how: ScepIssue
+
+
+class Certifier:
+    """Our CA as it certifies devices: for so long, off the event loop."""
+
+    def __init__(
+        self, authority: Authority, clock: Clock, validity: timedelta, work: ScepWork
+    ) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._validity = validity
+        self._work = work
+        self._identities = DeviceIdentities([authority.certificate], clock)
+
+    async def certify(self, request: CertificateRequest) -> x509.Certificate:
+        """A certificate that nobody knows of yet."""
+        return await self._work.do(
+            self._authority.certify,
+            request.subject,
+            request.public_key,
+            self._clock,
+            self._validity,
+        )
+
+    def refuse_strangers(self, certificate: x509.Certificate) -> None:
+        """Raises ScepRefused for a certificate that is not ours, not valid now, or for no client."""
+        try:
+            self._identities.identify(certificate.public_bytes(Encoding.DER))
+        except BadRequest as exc:
+            now = self._clock.now()
+            is_timely = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+            refusal = ScepRefusal.CERTIFICATE if is_timely else ScepRefusal.TIME
+            raise ScepRefused(refusal, str(exc)) from exc
+
+
+class Issuing:
+    """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable."""
+
+    def __init__(
+        self,
+        certifier: Certifier,
+        book: ChallengeBook,
+        issued: IssuedCertificates,
+        enrollments: Enrollments,
+        clock: Clock,
+    ) -> None:
+        self._certifier = certifier
+        self._book = book
+        self._issued = issued
+        self._enrollments = enrollments
+        self._clock = clock
+
+    async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
+        """A certificate for a new device, by its challenge."""
+        base = _name(MessageType.PKCS_REQ, transaction_id)
+        challenge = self._book.name_of(request.challenge)
+        for number in range(MOST_OF_ONE_TRANSACTION):
+            transaction = f"{base}:{number}"
+            found = await self._issued.of_transaction(transaction)
+            if found is None:
+                grant = await self._redeemed(request, base)
+                made = await self._made(transaction, request, grant)
+                if await self._issued.add(made):
+                    return Given(made, ScepIssue.ENROLLMENT)
+                found = await self._others(transaction)
+            _refuse_another_key(found, request.key_hash)
+            # A one-time challenge has the certificate that it has; the static one gives a new one
+            # once the old one has expired.
+            if found.challenge == challenge and (challenge or self._is_valid(found)):
+                return Given(found, ScepIssue.REPEATED)
+        raise ScepRefused(ScepRefusal.TRANSACTION, "too many certificates for this transaction id")
+
+    async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
+        """A certificate that follows one of ours, which must be valid and not replaced."""
+        await self._refuse_unfit(asker)
+        transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
+        found = await self._issued.of_transaction(transaction)
+        if found is None:
+            olds = await self._issued.by_fingerprint([asker.fingerprint])
+            old = olds.get(asker.fingerprint)
+            grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
+            made = await self._made(transaction, request, grant, asker.fingerprint)
+            if await self._issued.add(made):
+                return Given(made, ScepIssue.RENEWAL)
+            found = await self._others(transaction)
+        _refuse_another_key(found, request.key_hash)
+        if not self._is_valid(found):
+            raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
+        return Given(found, ScepIssue.REPEATED)
+
+    async def poll(self, transaction_id: str, asker: Asker) -> Given:
+        """The certificate of a transaction that ended well, for whoever holds its key."""
+        base = _name(MessageType.PKCS_REQ, transaction_id)
+        latest: IssuedCertificate | None = None
+        for number in range(MOST_OF_ONE_TRANSACTION):
+            found = await self._issued.of_transaction(f"{base}:{number}")
+            if found is None:
+                break
+            latest = found
+        if latest is None or latest.public_key != asker.key_hash:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, "no certificate of this transaction and key")
+        return Given(latest, ScepIssue.REPEATED)
+
+    async def _redeemed(self, request: CertificateRequest, base: str) -> Grant:
+        grant = await self._book.redeem(request.challenge, by=f"{base}/{request.key_hash}")
+        if grant is None:
+            raise ScepRefused(ScepRefusal.CHALLENGE, "the challenge is unknown, used or expired")
+        return grant
+
+    async def _made(
+        self,
+        transaction: str,
+        request: CertificateRequest,
+        grant: Grant,
+        renewed_from: str | None = None,
+    ) -> IssuedCertificate:
+        certificate = await self._certifier.certify(request)
+        der = certificate.public_bytes(Encoding.DER)
+        return IssuedCertificate(
+            transaction=transaction,
+            fingerprint=fingerprint_of(der),
+            serial=f"{certificate.serial_number:x}",
+            certificate=der,
+            subject=certificate.subject.rfc4514_string(),
+            public_key=request.key_hash,
+            issued_at=self._clock.now(),
+            not_after=certificate.not_valid_after_utc,
+            challenge=grant.digest,
+            udid=grant.udid,
+            serial_number=grant.serial_number,
+            renewed_from=renewed_from,
+        )
+
+    async def _others(self, transaction: str) -> IssuedCertificate:
+        """What another request of this transaction recorded first."""
+        found = await self._issued.of_transaction(transaction)
+        if found is None:
+            raise Overtaken("the certificate could not be recorded")
+        return found
+
+    def _is_valid(self, issued: IssuedCertificate) -> bool:
+        return issued.not_after > self._clock.now()
+
+    async def _refuse_unfit(self, asker: Asker) -> None:
+        """Only a certificate of ours renews: valid now, not replaced, its device not blocked."""
+        self._certifier.refuse_strangers(asker.certificate)
+        holders = await self._enrollments.holders([asker.fingerprint])
+        device = holders.get(asker.fingerprint)
+        if device is None:
+            return
+        record = (await self._enrollments.load([device])).get(device)
+        if record and (record.blocked or asker.fingerprint in record.retired_certificates):
+            raise ScepRefused(
+                ScepRefusal.CERTIFICATE, "the certificate was replaced, or its device is blocked"
+            )
+
+
+def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:
+    if found.public_key != key_hash:
+        raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction id is that of another key")
+
+
+def _name(*parts: str) -> str:
+    """A transaction as the store knows it: of fixed length, whatever the client made up."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
