@@ -44,15 +44,23 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     targets = Targets(records)
     life = QueueLife(queue, targets)
     rules = QueueingRules(settings.retry_window, settings.accept_unknown_devices)
+    catalogue = CommandCatalogue.load()
     queueing = Queueing(
-        queue, targets, adapters.wishes, clock, adapters.ids, adapters.metrics, rules
+        queue,
+        targets,
+        adapters.wishes,
+        clock,
+        adapters.ids,
+        adapters.metrics,
+        rules,
+        catalogue.advise,
     )
     share = PartitionShare(
         MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
     )
     janitor = Janitor(queue, MongoStoredCommands(mongo), records, life, share, clock)
     parts = Parts(
-        catalogue=CommandCatalogue.load(),
+        catalogue=catalogue,
         queueing=queueing,
         life=life,
         inventory=DeviceInventory(records, queue, targets),

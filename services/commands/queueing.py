@@ -4,24 +4,31 @@ Promises: an answer means that the command is durable and will be offered to its
 generation in which the device is now (docs/rules.md, rule 4); the same command under the same
 CommandUUID again is a safe retry while it is open, and for the retry window where the device ended
 it; after that, or when it was ended otherwise, it is queued anew (rule 5); another command under that
-CommandUUID is refused. Requests that arrive together share every step.
+CommandUUID is refused; the newest command of a collapse key ends the older ones that no device has
+had. Requests that arrive together share every step.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+import structlog
+
+from services.commands.submissions import Queued, Submission
 from services.commands.targets import Target, Targets, is_stale, is_there
+from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_plist import PreparedCommand
 from shared.batching import Cohorts
 from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment
-from shared.domain.errors import Conflict, MdmError, NotFound, Overtaken
+from shared.domain.errors import BadRequest, Conflict, Fault, MdmError, Overtaken, Unavailable
 from shared.ports.clock import Clock, Ids
 from shared.ports.pushes import PushWishes
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
 
 COHORT_LIMIT = 64
 IN_FLIGHT = 1
@@ -34,22 +41,16 @@ LONGEST_FLUSH = timedelta(hours=1)
 (rule 13); a process that was stopped for so long must not say yes."""
 
 
+Advise = Callable[[PreparedCommand, Recipient], Advice]
+"""What a client should know before its command goes to this recipient."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueingRules:
     """What the operator decides."""
 
     retry_window: timedelta = timedelta(hours=1)
     accept_unknown_devices: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Submission:
-    """One request on its way. `outcome`: True queued (anew), False it stood there already."""
-
-    prepared: PreparedCommand
-    order: str
-    place: Place = field(init=False)
-    outcome: bool | MdmError | None = None
 
 
 class Queueing:
@@ -64,6 +65,7 @@ class Queueing:
         ids: Ids,
         metrics: Metrics,
         rules: QueueingRules,
+        advise: Advise,
     ) -> None:
         self._queue = queue
         self._targets = targets
@@ -72,14 +74,47 @@ class Queueing:
         self._ids = ids
         self._metrics = metrics
         self._rules = rules
-        self._cohorts: Cohorts[_Submission, bool] = Cohorts(self._flush, COHORT_LIMIT, IN_FLIGHT)
+        self._advise_on = advise
+        self._cohorts: Cohorts[Submission, Queued] = Cohorts(self._flush, COHORT_LIMIT, IN_FLIGHT)
 
-    async def enqueue(self, prepared: PreparedCommand) -> bool:
-        """Queue a command. True: it is queued now; False: it was, this is a retry.
+    async def enqueue(self, prepared: PreparedCommand) -> Queued:
+        """Queue a command for its one target.
 
         Raises NotFound for an unknown device, Conflict for an ambiguous one and for a CommandUUID
-        that names another command there."""
-        return await self._cohorts.submit(_Submission(prepared, self._ids.new()))
+        that names another command there, BadRequest for one that no such channel takes or whose
+        time is over."""
+        self._check_expiry(prepared)
+        return await self._cohorts.submit(Submission(prepared, prepared.target, self._ids.new()))
+
+    async def enqueue_for(
+        self, prepared: PreparedCommand, targets: Sequence[str], since: datetime
+    ) -> list[Queued | MdmError]:
+        """Queue a command for some of its targets; per target what came of it.
+
+        May be repeated: what was accepted since `since` is not queued anew, whatever became of it.
+        Raises Unavailable when it must be repeated."""
+        since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # as the store keeps it
+        results = await asyncio.gather(
+            *(
+                self._cohorts.submit(Submission(prepared, target, self._ids.new(), since))
+                for target in targets
+            ),
+            return_exceptions=True,
+        )
+        outcomes: list[Queued | MdmError] = []
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, MdmError):
+                raise result
+            if isinstance(result, Unavailable):
+                raise result
+            outcomes.append(result)
+        return outcomes
+
+    def _check_expiry(self, prepared: PreparedCommand) -> None:
+        expires_at = prepared.terms.expires_at
+        if expires_at is not None and expires_at <= self._clock.now():
+            expected = "a time that is still to come"
+            raise BadRequest(f"expires_at: expected {expected}", [Fault("expires_at", expected)])
 
     async def drain(self) -> None:
         """Finish what is under way."""
@@ -87,45 +122,46 @@ class Queueing:
 
     # --- one cohort
 
-    async def _flush(self, submissions: list[_Submission]) -> Sequence[bool | Exception]:
+    async def _flush(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
         self._metrics.cohort_size.observe(len(submissions))
         going = await self._resolve(submissions)
         if going:
             await self._place(going)
-        return [_settled(submission) for submission in submissions]
+        return [submission.settled() for submission in submissions]
 
-    async def _resolve(self, submissions: list[_Submission]) -> list[_Submission]:
+    async def _resolve(self, submissions: list[Submission]) -> list[Submission]:
         """Give each its place, or its refusal; those with a place."""
-        targets = await self._targets.resolve({s.prepared.target for s in submissions})
+        targets = await self._targets.resolve({s.target for s in submissions})
         for submission in submissions:
-            target = targets[submission.prepared.target]
+            target = targets[submission.target]
             if isinstance(target, Conflict):
                 submission.outcome = target
             elif not target.is_known and not self._rules.accept_unknown_devices:
-                submission.outcome = _unknown(submission)
+                submission.outcome = submission.unknown()
+            elif (refusal := self._advise(submission, target)) is not None:
+                submission.outcome = refusal
             else:
-                submission.place = self._place_of(submission, target)
+                submission.place = submission.place_at(target, self._clock.now())
         return [submission for submission in submissions if submission.outcome is None]
 
-    def _place_of(self, submission: _Submission, target: Target) -> Place:
-        command = submission.prepared.command
-        return Place(
-            enrollment=target.key.id,
-            device=target.key.device,
-            command_uuid=command.uuid,
-            command_hash=command.hash,
-            request_type=command.request_type,
-            generation=target.generation,
-            order=submission.order,
-            accepted_at=self._clock.now(),
+    def _advise(self, submission: Submission, target: Target) -> BadRequest | None:
+        advice = self._advise_on(submission.prepared, Recipient.of(target.key, target.inventory))
+        submission.warnings = advice.warnings
+        if advice.refusal is None:
+            return None
+        return BadRequest(
+            advice.refusal, [Fault("request_type", "a command that user channels take")]
         )
 
-    async def _place(self, going: list[_Submission]) -> None:
+    async def _place(self, going: list[Submission]) -> None:
         touched_at = self._clock.monotonic()
         await self._queue.store([s.prepared.command for s in going], self._clock.now())
         there = await self._queue.insert([s.place for s in going])
         # After the places: a device that enrolled anew in between has a new generation here.
-        devices = await self._targets.devices({s.place.device for s in going})
+        devices, _ = await asyncio.gather(
+            self._targets.devices({s.place.device for s in going}),
+            self._supersede([s.place for s in going]),
+        )
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
                 if existing is not None:
@@ -138,11 +174,19 @@ class Queueing:
             raise Overtaken("the process was stopped while it queued the command")
         self._tell(going)
 
-    def _tell(self, going: list[_Submission]) -> None:
+    async def _supersede(self, places: Sequence[Place]) -> None:
+        with_key = [place for place in places if place.collapse_key is not None]
+        if with_key and (ended := await self._queue.supersede(with_key)):
+            log.info("commands_superseded", count=ended)
+
+    def _tell(self, going: list[Submission]) -> None:
         queued = sum(1 for submission in going if submission.outcome is True)
         self._metrics.commands_accepted.inc(queued)
+        now = self._clock.now()
         # A retry asks for a push too: the first answer may have been lost with its wish.
-        waiting = {s.place.enrollment for s in going if isinstance(s.outcome, bool)}
+        waiting = {
+            s.place.enrollment for s in going if isinstance(s.outcome, bool) and s.place.is_due(now)
+        }
         if waiting:
             self._wishes.wish(waiting)
 
@@ -155,26 +199,27 @@ class Queueing:
             return False
         return place.generation == (device.generation if device else None)
 
-    async def _adjust(self, submission: _Submission, devices: Mapping[str, Enrollment]) -> None:
+    async def _adjust(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
         """Our place was written beside an Authenticate, or beside a DELETE of the device."""
         try:
             await self._follow(submission, devices)
         except MdmError as exc:
             submission.outcome = exc
 
-    async def _follow(self, submission: _Submission, devices: Mapping[str, Enrollment]) -> None:
+    async def _follow(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
         place = submission.place
         device = devices.get(place.device)
         if not is_there(device) and not self._rules.accept_unknown_devices:
             await self._queue.cancel_one(place.enrollment, place.command_uuid)
-            raise _unknown(submission)
+            raise submission.unknown()
         generation = device.generation if device else None
         if generation != place.generation:
             await self._queue.stamp(place, generation)
+        await self._supersede([place])
         submission.outcome = True
 
     async def _meet(
-        self, submission: _Submission, existing: Place, devices: Mapping[str, Enrollment]
+        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
     ) -> None:
         """Its CommandUUID stands in that queue already. `devices` was read after `existing`."""
         try:
@@ -193,7 +238,7 @@ class Queueing:
             submission.outcome = exc
 
     async def _answer(
-        self, submission: _Submission, existing: Place, devices: Mapping[str, Enrollment]
+        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
     ) -> bool | None:
         """The outcome beside this place, None where it has changed since."""
         if existing.command_hash != submission.place.command_hash:
@@ -206,7 +251,7 @@ class Queueing:
             if dropped is None:
                 return None
             existing = dropped
-        if existing.state.is_open or self._is_fresh(existing):
+        if existing.state.is_open or self._is_fresh(existing, submission.since):
             return False
         place = replace(submission.place, generation=generation, accepted_at=self._clock.now())
         submission.place = place
@@ -215,18 +260,12 @@ class Queueing:
         await self._follow(submission, await self._targets.devices({place.device}))
         return True
 
-    def _is_fresh(self, existing: Place) -> bool:
+    def _is_fresh(self, existing: Place, since: datetime | None) -> bool:
         """Whether the device ended it so soon after its acceptance that this can only be a retry."""
-        if not existing.state.is_device_final or existing.accepted_at is None:
+        if existing.accepted_at is None:
+            return False
+        if since is not None and existing.accepted_at >= since:
+            return True
+        if not existing.state.is_device_final:
             return False
         return self._clock.now() - existing.accepted_at <= self._rules.retry_window
-
-
-def _unknown(submission: _Submission) -> NotFound:
-    return NotFound(f"udid: no device or user {submission.prepared.target} is enrolled")
-
-
-def _settled(submission: _Submission) -> bool | Exception:
-    if submission.outcome is None:
-        raise AssertionError("a submission without an outcome")
-    return submission.outcome

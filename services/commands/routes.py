@@ -50,8 +50,11 @@ def router(parts: Parts, auth: ApiAuth) -> APIRouter:
 
 
 async def _queue(parts: Parts, prepared: PreparedCommand) -> JsonAnswer:
-    is_new = await parts.queueing.enqueue(prepared)
-    return JsonAnswer({"payload": prepared.response}, 201 if is_new else 200)
+    queued = await parts.queueing.enqueue(prepared)
+    answer: dict[str, object] = {"payload": prepared.response}
+    if queued.warnings:
+        answer["warnings"] = list(queued.warnings)
+    return JsonAnswer(answer, 201 if queued.is_new else 200)
 
 
 def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
@@ -75,7 +78,7 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte."""
         plist = await read_body(request, PLIST_LIMIT)
-        return await _queue(parts, parts.catalogue.prepare_raw(udid, plist))
+        return await _queue(parts, parts.catalogue.prepare_raw(udid, plist, request.query_params))
 
     for method in ("POST", "PUT"):
         routes.add_api_route(

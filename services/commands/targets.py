@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from shared.domain.command import Place
-from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.errors import Conflict
 from shared.ports.enrollments import Enrollments
+
+NOTHING_TOLD = Inventory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Target:
     key: EnrollmentKey
     generation: str | None
     is_known: bool
+    inventory: Inventory = NOTHING_TOLD
+    """What its device told of itself."""
 
 
 def is_stale(place: Place, generation: str | None) -> bool:
@@ -85,7 +89,10 @@ def _target(
     if len(found) > 1:
         ids = ", ".join(sorted(record.id for record in found))
         return Conflict(f"udid: {name} names several enrollments: {ids}")
-    return Target(found[0].key, _generation(found[0].device, known), is_known=True)
+    key, device = found[0].key, known.get(found[0].device)
+    if device is None:
+        return Target(key, None, is_known=True)
+    return Target(key, device.generation, is_known=True, inventory=device.inventory)
 
 
 def _generation(device: str, known: Mapping[str, Enrollment]) -> str | None:

@@ -9,6 +9,7 @@ from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
 from services.commands.queueing import Queueing, QueueingRules
 from services.commands.targets import Targets
+from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_plist import PreparedCommand, written
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
@@ -26,6 +27,8 @@ PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
 ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")
 ANNA_ON_PAD = EnrollmentKey("PAD:anna", device="PAD", udid="PAD", user="anna")
 PRIVATE = EnrollmentKey("E-1", device="E-1", enrollment_id="E-1")
+
+CATALOGUE = CommandCatalogue.load()
 
 FIRST_UUID = "0198f1d2-0000-7000-8000-000000000001"
 
@@ -88,17 +91,18 @@ class World:
             self.ids,
             self.metrics,
             self.rules,
+            CATALOGUE.advise,
         )
 
     # --- the API client
 
     async def post(self, target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> bool:
         """Queue a command; commands of the same uuid and text are the same."""
-        return await self.queueing.enqueue(command(target, uuid, text))
+        return (await self.queueing.enqueue(command(target, uuid, text))).is_new
 
     async def post_elsewhere(self) -> bool:
         """Queue the same command at another replica, which a cohort under way does not hold up."""
-        return await self._other.enqueue(command("MAC", FIRST_UUID, "a"))
+        return (await self._other.enqueue(command("MAC", FIRST_UUID, "a"))).is_new
 
     async def shown(self, target: str = "MAC") -> list[str]:
         """The uuids that a reader of the queue sees."""

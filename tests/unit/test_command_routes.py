@@ -297,8 +297,8 @@ async def test_a_raw_plist_may_be_of_a_type_that_nobody_knows_yet(client: Client
 
 
 async def test_the_queue_shows_all_open_commands_in_order(client: Client) -> None:
-    for n in range(3):
-        await client.post(request_type="ProfileList", command_uuid=f"uuid-{n}")
+    for n, request_type in enumerate(("ProfileList", "SecurityInfo", "UserList")):
+        await client.post(request_type=request_type, command_uuid=f"uuid-{n}")
     handed = await client.world.connect()
     assert handed is not None
     await client.world.answer(handed, PlaceState.NOT_NOW)

@@ -1,0 +1,64 @@
+"""One request to queue a command, and what came of it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.commands.targets import Target
+from shared.apple.command_plist import PreparedCommand
+from shared.domain.command import NORMAL_PRIORITY, Place
+from shared.domain.errors import MdmError, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A command that is queued. `is_new`: it is queued now; else it was, and this is a retry.
+
+    `warnings` say why the device may refuse it, each in one sentence."""
+
+    is_new: bool
+    place: Place
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """One request on its way. `outcome`: True queued (anew), False it stood there already.
+
+    `since`: what was accepted from then on under this name was queued by this very submission."""
+
+    prepared: PreparedCommand
+    target: str
+    order: str
+    since: datetime | None = None
+    place: Place = field(init=False)
+    warnings: tuple[str, ...] = ()
+    outcome: bool | MdmError | None = None
+
+    def place_at(self, target: Target, at: datetime) -> Place:
+        """The place that it asks for, accepted at this time."""
+        command, terms = self.prepared.command, self.prepared.terms
+        return Place(
+            enrollment=target.key.id,
+            device=target.key.device,
+            command_uuid=command.uuid,
+            command_hash=command.hash,
+            request_type=command.request_type,
+            generation=target.generation,
+            order=self.order,
+            priority=NORMAL_PRIORITY if terms.priority is None else terms.priority,
+            not_before=terms.not_before,
+            expires_at=terms.expiry(self.since or at),
+            collapse_key=terms.collapse_key,
+            accepted_at=at,
+        )
+
+    def unknown(self) -> NotFound:
+        return NotFound(f"udid: no device or user {self.target} is enrolled")
+
+    def settled(self) -> Queued | Exception:
+        """What its request gets to hear."""
+        if self.outcome is None:
+            raise AssertionError("a submission without an outcome")
+        if isinstance(self.outcome, MdmError):
+            return self.outcome
+        return Queued(self.outcome, self.place, self.warnings)
