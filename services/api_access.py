@@ -2,9 +2,27 @@
 
 from services.adapters import Adapters
 from shared.settings.classes import ApiSettings
-from shared.web.api_auth import ApiAuth
+from shared.storage import audit, tokens
+from shared.storage.indexes import Index
+from shared.web.api_auth import ApiAuth, Watch
+from shared.web.audit_trail import AuditTrail
+from shared.web.failed_attempts import FailedAttempts
+from shared.web.peers import Peers
+from shared.web.token_book import TokenBook
 
 
 def api_auth(settings: ApiSettings, adapters: Adapters) -> ApiAuth:
     """What the routers of a service take as `auth`."""
-    return ApiAuth(settings.api_keys)
+    mongo, clock = adapters.mongo, adapters.clock
+    watch = Watch(
+        tokens=TokenBook(tokens.MongoTokens(mongo), clock),
+        failures=FailedAttempts(clock),
+        trail=AuditTrail(audit.MongoAuditLog(mongo), clock, adapters.ids),
+        peers=Peers(settings.trusted_proxies),
+    )
+    return ApiAuth(settings.api_keys, watch)
+
+
+def indexes(settings: ApiSettings) -> tuple[Index, ...]:
+    """Of what `api_auth` reads and writes."""
+    return (*tokens.INDEXES, *audit.indexes(settings.audit_retention))

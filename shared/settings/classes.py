@@ -9,23 +9,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
     Address,
     AddressValue,
     AmqpUrl,
-    ApiKey,
     Duration,
     Durations,
     HeaderName,
     HttpUrl,
     MongodbUrl,
     Names,
-    Networks,
     SecretHttpUrl,
     Size,
     must_be_files,
@@ -169,27 +168,13 @@ class ServiceSettings(BaseSettings, SealingSettings):
         return self
 
 
-class ApiSettings(ServiceSettings):
+class ApiSettings(AccessSettings, ServiceSettings):
     """What the services with an API for clients know."""
 
     required: ClassVar[frozenset[str]] = ServiceSettings.required | {"api_key"}
 
-    api_key: ApiKey | None = Field(
-        None,
-        description="Password of the API (user `micromdm`); several keys separated by spaces are "
-        "all good, for rotation. `all` makes one on its first start.",
-        json_schema_extra={"fallback": "MICROMDM_API_KEY"},
-    )
 
-    @property
-    def api_keys(self) -> tuple[SecretStr, ...]:
-        """Every key that is good; none only before `all` made one."""
-        if self.api_key is None:
-            return ()
-        return tuple(SecretStr(key) for key in self.api_key.get_secret_value().split())
-
-
-class CheckinSettings(EnrollmentSettings, ServiceSettings):
+class CheckinSettings(EnrollmentSettings, ProxySettings, ServiceSettings):
     service: ClassVar[str] = "checkin"
 
     http: AddressValue = _http(8081)
@@ -202,9 +187,6 @@ class CheckinSettings(EnrollmentSettings, ServiceSettings):
         None,
         description="Header in which a proxy hands on the client certificate (RFC 9440, or "
         "URL-escaped PEM); taken from MDM_TRUSTED_PROXIES only.",
-    )
-    trusted_proxies: Networks = Field(
-        (), description="Addresses and networks of proxies, separated by commas."
     )
 
     @model_validator(mode="after")

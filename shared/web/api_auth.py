@@ -5,62 +5,99 @@
     @routes.get("/v1/things", dependencies=[auth.needs(Scope.READ)])
     @routes.delete("/v1/things", dependencies=[auth.needs(Scope.ADMIN, audit="thing.remove")])
 
-Promises: without good credentials the answer is 401, without the scope 403, and the route does not
-run; with both, `request.state.caller` is the `Caller`. For routes of API clients only: a device
-that hears 401 or 403 may unenroll.
+Promises: without good credentials the answer is 401 (429 after too many failures), without the
+scope 403, and the route does not run; with both, `request.state.caller` is the `Caller`. A key of
+MDM_API_KEY is good while the store is away. For routes of API clients only: a device that hears
+401 or 403 may unenroll.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.openapi.models import HTTPBase
-from fastapi.security.base import SecurityBase
 from pydantic import SecretStr
 
 from shared.domain.caller import Caller, Scope
-from shared.domain.errors import Forbidden, Unauthenticated
-from shared.web.api_keys import ApiKeys, read_credentials
+from shared.domain.errors import Forbidden, TooManyRequests, Unauthenticated
+from shared.web.api_keys import ApiKeys, Credentials, read_credentials
+from shared.web.api_route import ApiRoute, Needs
+from shared.web.audit_trail import AuditTrail, Deed
+from shared.web.failed_attempts import FailedAttempts
+from shared.web.peers import Peers
+from shared.web.token_book import TokenBook
+
+DESCRIPTION = (
+    "User `micromdm` and the API key as password; or any user and a token as password. A token may "
+    "come as `Authorization: Bearer` too."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What else looks at API requests; a test may do without."""
+
+    tokens: TokenBook | None = None
+    failures: FailedAttempts | None = None
+    trail: AuditTrail | None = None
+    peers: Peers = field(default_factory=Peers)
 
 
 class ApiAuth:
     """Makes the routers of API routes, and the dependency that each of those routes has."""
 
-    def __init__(self, keys: Sequence[SecretStr]) -> None:
+    def __init__(self, keys: Sequence[SecretStr], watch: Watch | None = None) -> None:
         self._keys = ApiKeys(keys)
+        self._watch = watch or Watch()
 
     def router(self, tags: Sequence[str | Enum] = ()) -> APIRouter:
         """For API routes; each names its scope with `needs`."""
-        return APIRouter(tags=list(tags))
+        return APIRouter(tags=list(tags), route_class=ApiRoute)
 
     def needs(self, scope: Scope, *, audit: str | None = None) -> Any:
         """A dependency for `dependencies=[...]` of a route. `audit` names the action that the
-        audit log shows (`device.block`); every route that changes something has one."""
-        return Depends(Needs(self, scope, audit))
+        audit log shows (`device.block`); every route that changes something has one, and so has one
+        that shows a device's secrets."""
+        return Depends(_Needs(self, scope, audit))
 
-    async def caller(self, request: Request) -> Caller:
-        """Who calls. Raises Unauthenticated."""
+    async def admit(self, request: Request, scope: Scope, action: str | None) -> None:
+        """Raises Unauthenticated, TooManyRequests, or Forbidden for somebody known without the
+        scope; StoreUnavailable when a token cannot be judged."""
+        caller = await self._caller(request)
+        request.state.caller = caller
+        if action is not None and self._watch.trail is not None:
+            address = self._watch.peers.address(request)
+            request.state.deed = Deed(caller.name, action, address, trail=self._watch.trail)
+        if not caller.may(scope):
+            raise Forbidden(f"this needs the scope {scope}")
+
+    async def _caller(self, request: Request) -> Caller:
         given = read_credentials(request.headers.get("authorization"))
-        caller = self._keys.caller(given) if given else None
-        if caller is None:
+        if given is None:
             raise Unauthenticated("Unauthorized")
-        return caller
+        caller = self._keys.caller(given) or await self._token(given)
+        if caller is not None:
+            return caller
+        failures = self._watch.failures
+        wait = failures.note(self._watch.peers.address(request)) if failures else None
+        if wait is not None:
+            raise TooManyRequests("too many failed authentications from this address", wait)
+        raise Unauthenticated("Unauthorized")
+
+    async def _token(self, given: Credentials) -> Caller | None:
+        tokens = self._watch.tokens
+        return await tokens.caller(given.secret) if tokens else None
 
 
-class Needs(SecurityBase):
-    """Lets a caller with a scope pass; what `ApiAuth.needs` gives."""
-
+class _Needs(Needs):
     def __init__(self, auth: ApiAuth, scope: Scope, action: str | None) -> None:
-        self.model = HTTPBase(scheme="basic")
+        self.model = HTTPBase(scheme="basic", description=DESCRIPTION)
         self.scheme_name = "API key"
         self.scope = scope
         self.action = action
         self._auth = auth
 
     async def __call__(self, request: Request) -> None:
-        """Raises Unauthenticated, or Forbidden for somebody known without the scope."""
-        caller = await self._auth.caller(request)
-        request.state.caller = caller
-        if not caller.may(self.scope):
-            raise Forbidden(f"this needs the scope {self.scope}")
+        await self._auth.admit(request, self.scope, self.action)

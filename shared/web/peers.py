@@ -1,0 +1,48 @@
+"""Where a request comes from.
+
+Promise: X-Forwarded-For counts only where a trusted proxy gave it, and only as far as trusted
+proxies wrote it; from anybody else it is as if it were not there.
+"""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from fastapi import Request
+
+Network = IPv4Network | IPv6Network
+UNKNOWN = "unknown"
+
+
+class Peers:
+    def __init__(self, trusted_proxies: Sequence[Network] = ()) -> None:
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    def address(self, request: Request) -> str:
+        """Of the client, else of the nearest proxy that we do not know; `unknown` behind a Unix
+        socket."""
+        peer = request.client.host if request.client else ""
+        if not self._trusted_proxies or not self._trusts(peer):
+            return peer or UNKNOWN
+        # Each proxy adds the address it was called from on the right.
+        for given in reversed(",".join(request.headers.getlist("x-forwarded-for")).split(",")):
+            hop = _parsed(given.strip())
+            if hop is None:
+                break
+            peer = str(hop)
+            if not self._trusts(peer):
+                break
+        return peer
+
+    def _trusts(self, peer: str) -> bool:
+        address = _parsed(peer)
+        return address is not None and any(address in each for each in self._trusted_proxies)
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
