@@ -36,8 +36,8 @@ def _read_or_made(path: Path, fresh: str) -> str:
     if path.exists():
         return path.read_text().strip()
     # Whole or not at all, never readable by others, and never in the place of another's.
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
+    # Containers that share a folder may have the same process id.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(fresh + "\n")
         file.flush()

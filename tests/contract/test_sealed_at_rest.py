@@ -1,0 +1,312 @@
+"""What the adapters write is sealed where it is secret, and opens for those who hold the key."""
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import bson
+import pymongo
+import pytest
+
+from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
+from shared.domain.errors import CannotOpen, Misconfigured
+from shared.domain.event import Event, Topic
+from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.ports.authority import StoredAuthority
+from shared.ports.enrollments import Binding, Change
+from shared.ports.seal import Seal
+from shared.security.authority import open_authority
+from shared.security.sealing import Sealer, key_id
+from shared.storage.authority import MongoAuthorityStore
+from shared.storage.deliveries import MongoDeliveries
+from shared.storage.enrollments import MongoEnrollments
+from shared.storage.journal import MongoJournal
+from shared.storage.mongo import Mongo
+from shared.storage.resealing import MongoSealedValues
+from tests.contract.stores import DRIVERS, open_store
+from tests.fakes.clock import FakeClock
+
+OLD, NEW = b"\x01" * 32, b"\x02" * 32
+NOW = datetime.now(UTC)
+MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
+PUSH = PushTarget("com.apple.mgmt.test", b"token-of-the-device", "a-push-magic-0123456789")
+UNLOCK, BOOTSTRAP = b"an-unlock-token-0123456789", b"a-bootstrap-token-0123456789"
+KEY_PEM = b"-----BEGIN PRIVATE KEY----- of the CA"
+BODY = b"<plist>" + PUSH.magic.encode() + UNLOCK + BOOTSTRAP + b"</plist>"
+DELIVERY = Delivery(Lane("config", "MAC"), "event", 1)
+SECRETS = (PUSH.magic.encode(), UNLOCK, BOOTSTRAP, KEY_PEM)
+
+
+@dataclass
+class Store:
+    mongo: Mongo
+    raw: "pymongo.MongoClient[dict[str, Any]]"
+    name: str
+
+    def enrollments(self, seal: Seal) -> MongoEnrollments:
+        return MongoEnrollments(self.mongo, seal)
+
+    async def fill(self, seal: Seal) -> None:
+        """One of everything that is sealed."""
+        enrollments = self.enrollments(seal)
+        for key in (MAC, PAD):
+            await enroll(enrollments, key)
+        events = [event(Topic.TOKEN_UPDATE), event(Topic.SET_BOOTSTRAP_TOKEN)]
+        assert await MongoJournal(self.mongo, seal).append(events) == [True, True]
+        deliveries = MongoDeliveries(self.mongo, seal)
+        await deliveries.store([DELIVERY])
+        assert await deliveries.lease([DELIVERY], "holder", NOW, NOW) == {DELIVERY.id}
+        given_up = replace(DELIVERY, state=DeliveryState.GIVEN_UP)
+        await deliveries.failed(given_up, "holder", b'{"raw_payload": "' + BODY + b'"}')
+        await MongoAuthorityStore(self.mongo, seal).create(StoredAuthority(b"a cert", KEY_PEM))
+
+    def written(self) -> bytes:
+        """Every byte of every document."""
+        database = self.raw[self.name]
+        return b"".join(
+            bson.encode(document)
+            for collection in database.list_collection_names()
+            for document in database[collection].find()
+        )
+
+    def document(self, collection: str, key: str) -> dict[str, Any]:
+        found = self.raw[self.name][collection].find_one({"_id": key})
+        assert found is not None
+        return found
+
+    def set(self, collection: str, key: str, **fields: object) -> None:
+        changed = {name.replace("__", "."): value for name, value in fields.items()}
+        done = self.raw[self.name][collection].update_one({"_id": key}, {"$set": changed})
+        assert done.matched_count == 1
+
+
+@pytest.fixture(params=DRIVERS)
+async def store(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncIterator[Store]:
+    async with open_store(request) as mongo:
+        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(mongodb_url)
+        with client:
+            yield Store(mongo, client, client.get_default_database().name)
+
+
+def event(topic: Topic, name: str = "") -> Event:
+    at = int(NOW.timestamp() * 1e9)
+    return Event(name or topic.value, topic, MAC, at, BODY, writer="w", number=1)
+
+
+async def enroll(
+    enrollments: MongoEnrollments, key: EnrollmentKey, push: PushTarget = PUSH
+) -> None:
+    certificate = f"certificate of {key.id}"
+    assert await enrollments.bind([Binding(key, None, certificate, is_new=True)]) == [True]
+    begin = Change(
+        key, "gen", None, Topic.AUTHENTICATE, NOW, certificate=certificate, makes_record=True
+    )
+    token = Change(key, "token", "gen", Topic.TOKEN_UPDATE, NOW, push=push, unlock_token=UNLOCK)
+    boot = Change(key, "boot", "gen", Topic.SET_BOOTSTRAP_TOKEN, NOW, bootstrap_token=BOOTSTRAP)
+    for change in (begin, token, boot):
+        assert await enrollments.apply([change]) == [True]
+
+
+async def load(enrollments: MongoEnrollments, key: EnrollmentKey = MAC) -> Enrollment:
+    return (await enrollments.load({key.id}))[key.id]
+
+
+async def assert_all_opens(store: Store, seal: Seal) -> None:
+    for key in (MAC, PAD):
+        enrollment = await load(store.enrollments(seal), key)
+        assert (enrollment.push, enrollment.bootstrap_token) == (PUSH, BOOTSTRAP)
+        assert seal.open(
+            bytes(store.document("enrollments", key.id)["unlock_token"]),
+            f"enrollments/{key.id}/unlock_token",
+        ) == UNLOCK  # fmt: skip
+    journal = MongoJournal(store.mongo, seal)
+    topics = (Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN)
+    found = await journal.read([topic.value for topic in topics])
+    assert found == {topic.value: event(topic) for topic in topics}
+    kept = await MongoDeliveries(store.mongo, seal).body(DELIVERY.id)
+    assert kept is not None
+    assert BODY in kept
+    authority = await MongoAuthorityStore(store.mongo, seal).load()
+    assert authority is not None
+    assert authority.key_pem == KEY_PEM
+
+
+async def test_no_secret_stands_in_the_store_in_clear_and_everything_opens(store: Store) -> None:
+    await store.fill(Sealer([OLD]))
+
+    written = store.written()
+
+    assert PUSH.token in written  # compared in the store, so the search does find what is there
+    assert [each for each in SECRETS if each in written] == []
+    assert [each for each in SECRETS if base64.b64encode(each)[:-4] in written] == []
+    await assert_all_opens(store, Sealer([OLD]))
+
+
+async def test_the_bodies_of_other_topics_are_kept_as_they_came(store: Store) -> None:
+    connect = replace(event(Topic.CONNECT), raw_payload=Sealer([OLD]).seal(b"x", "elsewhere"))
+    journal = MongoJournal(store.mongo, Sealer([NEW]))
+    await journal.append([connect])
+
+    assert await journal.read([connect.id]) == {connect.id: connect}
+    assert store.document("events", connect.id)["raw_payload"] == connect.raw_payload
+
+
+async def test_what_an_earlier_version_wrote_in_clear_is_read(store: Store) -> None:
+    await store.fill(Sealer([OLD], seals=False))
+
+    assert [each for each in SECRETS if each not in store.written()] == []
+    assert isinstance(store.document("enrollments", "MAC")["push"]["magic"], str)
+    await assert_all_opens(store, Sealer([OLD]))
+
+
+async def test_push_tokens_are_still_compared_in_the_store(store: Store) -> None:
+    await store.fill(Sealer([OLD]))
+    enrollments = store.enrollments(Sealer([OLD]))
+
+    assert await enrollments.mark_token("MAC", PUSH.token, dead=True)
+    assert not await enrollments.mark_token("MAC", b"another", dead=True)
+    assert (await load(enrollments)).push == replace(PUSH, dead=True)
+
+
+async def test_a_record_that_cannot_be_opened_says_so_and_its_neighbours_are_read(
+    store: Store,
+) -> None:
+    await store.fill(Sealer([OLD]))
+    stolen = store.document("enrollments", "MAC")["push"]["magic"]
+    store.set("enrollments", "PAD", push__magic=stolen)
+
+    found = await store.enrollments(Sealer([OLD])).load({"MAC", "PAD"})
+
+    assert found["MAC"].push == PUSH
+    assert found["MAC"].unreadable is None
+    assert found["PAD"].push is None
+    assert "enrollments/PAD/push.magic" in (found["PAD"].unreadable or "")
+
+
+async def test_without_its_key_every_secret_says_which_key_it_needs(store: Store) -> None:
+    await store.fill(Sealer([OLD]))
+    without = Sealer([NEW])
+
+    enrollment = await load(store.enrollments(without))
+    with pytest.raises(CannotOpen, match=key_id(OLD)):
+        await MongoJournal(store.mongo, without).read([Topic.TOKEN_UPDATE.value])
+    with pytest.raises(CannotOpen, match=key_id(OLD)):
+        await MongoDeliveries(store.mongo, without).body(DELIVERY.id)
+    with pytest.raises(Misconfigured, match=f"MDM_SECRET_KEY: .*{key_id(OLD)}"):
+        await open_authority(MongoAuthorityStore(store.mongo, without), FakeClock())
+
+    assert (enrollment.push, enrollment.bootstrap_token) == (None, None)
+    assert key_id(OLD) in (enrollment.unreadable or "")
+
+
+async def reseal(store: Store, seal: Seal) -> dict[str, int]:
+    values = MongoSealedValues(store.mongo, seal)
+    sealed = {}
+    for collection in values.collections:
+        sealed[collection] = 0
+        async for ids in values.batches(collection):
+            sealed[collection] += await values.reseal(collection, ids)
+    return sealed
+
+
+async def counted(store: Store, seal: Seal) -> dict[str | None, int]:
+    values = MongoSealedValues(store.mongo, seal)
+    found: dict[str | None, int] = {}
+    for collection in values.collections:
+        async for ids in values.batches(collection):
+            for key, count in (await values.count(collection, ids)).items():
+                found[key] = found.get(key, 0) + count
+    return found
+
+
+ALL_OF_IT = {"authority": 1, "enrollments": 6, "deliveries": 1, "events": 2}
+
+
+async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
+    store: Store,
+) -> None:
+    await store.fill(Sealer([OLD]))
+    both = Sealer([NEW, OLD])
+    assert await counted(store, both) == {key_id(OLD): 10}
+
+    assert await reseal(store, both) == ALL_OF_IT
+    assert await reseal(store, both) == dict.fromkeys(ALL_OF_IT, 0)
+
+    assert await counted(store, both) == {key_id(NEW): 10}
+    await assert_all_opens(store, Sealer([NEW]))
+
+
+async def test_rotation_seals_what_stands_in_clear(store: Store) -> None:
+    await store.fill(Sealer([OLD], seals=False))
+
+    assert await reseal(store, Sealer([OLD])) == ALL_OF_IT
+
+    assert [each for each in SECRETS if each in store.written()] == []
+    await assert_all_opens(store, Sealer([OLD]))
+
+
+async def test_rotation_can_lead_back_to_a_version_that_knows_no_seals(store: Store) -> None:
+    await store.fill(Sealer([OLD]))
+    clear = Sealer([OLD], seals=False)
+
+    assert await reseal(store, clear) == ALL_OF_IT
+
+    assert await counted(store, clear) == {None: 10}
+    document = store.document("enrollments", "MAC")
+    assert document["push"]["magic"] == PUSH.magic
+    assert (document["unlock_token"], document["bootstrap_token"]) == (UNLOCK, BOOTSTRAP)
+
+
+async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -> None:
+    await store.fill(Sealer([OLD]))
+    store.set("enrollments", "MAC", unlock_token=Sealer([b"\x03" * 32]).seal(UNLOCK, "x"))
+    both = Sealer([NEW, OLD])
+
+    assert (await reseal(store, both))["enrollments"] == 5
+
+    assert await counted(store, both) == {key_id(NEW): 9, key_id(b"\x03" * 32): 1}
+
+
+class Meddler(Sealer):
+    """Somebody writes the record anew between its being read and its being sealed."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__([NEW, OLD])
+        self._store = store
+        self.fresh = b"the token that a device has just sent"
+        self.is_done = False
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        if context == "enrollments/MAC/unlock_token" and not self.is_done:
+            self.is_done = True
+            # by a server whose first key is still the old one
+            self._store.set(
+                "enrollments", "MAC", unlock_token=Sealer([OLD]).seal(self.fresh, context)
+            )
+        return super().open(sealed, context)
+
+
+async def test_rotation_never_overwrites_what_changed_meanwhile(store: Store) -> None:
+    await store.fill(Sealer([OLD]))
+    meddler = Meddler(store)
+
+    await reseal(store, meddler)
+
+    assert meddler.is_done
+    stored = bytes(store.document("enrollments", "MAC")["unlock_token"])
+    assert Sealer([NEW]).open(stored, "enrollments/MAC/unlock_token") == meddler.fresh
+
+
+async def test_batches_name_every_document_once(store: Store) -> None:
+    journal = MongoJournal(store.mongo, Sealer([OLD]))
+    names = {f"e{number}" for number in range(250)}
+    await journal.append([event(Topic.TOKEN_UPDATE, name) for name in names])
+    await journal.append([event(Topic.CONNECT, "has none")])
+
+    batches = [ids async for ids in MongoSealedValues(store.mongo, Sealer([OLD])).batches("events")]
+
+    assert sorted(each for ids in batches for each in ids) == sorted(names)
+    assert max(map(len, batches)) <= 100
