@@ -11,6 +11,7 @@ from services.commands.life import QueueLife
 from services.commands.openapi import TAGS
 from services.commands.queueing import Queueing, QueueingRules
 from services.commands.routes import JSON_LIMIT, Parts, router
+from services.commands.settling import Settling
 from services.commands.targets import Targets
 from services.store_pulse import StorePulse
 from shared.apple.catalogue import CommandCatalogue
@@ -18,6 +19,7 @@ from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import enrollments, members, place_documents, schema
 from shared.storage.enrollments import MongoEnrollments
+from shared.storage.expiries import MongoExpiries
 from shared.storage.members import MongoMembers
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.stored_commands import MongoStoredCommands
@@ -42,7 +44,8 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     )
     queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo, adapters.seal)
     targets = Targets(records)
-    life = QueueLife(queue, targets)
+    settling = Settling(queue, MongoExpiries(mongo), targets, clock)
+    life = QueueLife(queue, targets, settling)
     rules = QueueingRules(settings.retry_window, settings.accept_unknown_devices)
     catalogue = CommandCatalogue.load()
     queueing = Queueing(
@@ -58,7 +61,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     share = PartitionShare(
         MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
     )
-    janitor = Janitor(queue, MongoStoredCommands(mongo), records, life, share, clock)
+    janitor = Janitor(queue, MongoStoredCommands(mongo), settling, share, clock)
     parts = Parts(
         catalogue=catalogue,
         queueing=queueing,

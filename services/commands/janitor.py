@@ -13,12 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from services.commands.life import QueueLife
+from services.commands.settling import Settling
 from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
-from shared.ports.enrollments import Enrollments
 from shared.ports.queue import CommandQueue, StoredCommands
 from shared.sharing import Share
 
@@ -46,19 +45,17 @@ CHUNK = 32
 class Janitor:
     """Runs in every replica of commands; `run` never ends by itself."""
 
-    def __init__(  # noqa: PLR0913 - every port is one argument
+    def __init__(
         self,
         queue: CommandQueue,
         commands: StoredCommands,
-        enrollments: Enrollments,
-        life: QueueLife,
+        settling: Settling,
         share: Share,
         clock: Clock,
     ) -> None:
         self._queue = queue
         self._commands = commands
-        self._enrollments = enrollments
-        self._life = life
+        self._settling = settling
         self._share = share
         self._clock = clock
 
@@ -134,12 +131,10 @@ class Janitor:
         devices = sorted(of_devices)
         for start in range(0, len(devices), CHUNK):
             chunk = devices[start : start + CHUNK]
-            now = await self._enrollments.load(chunk)  # after the places, never before
-            for device in chunk:
-                generation = now[device].generation if device in now else None
-                left = await self._life.without_stale(of_devices[device], generation)
-                if ended := len(of_devices[device]) - len(left):
-                    log.info("stale_places_ended", device=device, count=ended)
+            settled = await self._settling.settled([p for each in chunk for p in of_devices[each]])
+            left = sum(1 for place in settled if place.state.is_open)
+            if ended := sum(len(of_devices[device]) for device in chunk) - left:
+                log.info("stale_places_ended", count=ended)
 
     # --- both
 

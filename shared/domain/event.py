@@ -1,4 +1,5 @@
-"""What happened: one event for each device message that was accepted into the journal."""
+"""What happened: one event for each device message that was accepted into the journal, and for what
+else subscribers may ask to hear of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from shared.domain.enrollment import EnrollmentKey
 
 
 class Topic(StrEnum):
-    """MicroMDM's webhook topics."""
+    """MicroMDM's webhook topics, and after them our own."""
 
     AUTHENTICATE = "mdm.Authenticate"
     TOKEN_UPDATE = "mdm.TokenUpdate"
@@ -16,11 +17,17 @@ class Topic(StrEnum):
     CONNECT = "mdm.Connect"
     GET_BOOTSTRAP_TOKEN = "mdm.GetBootstrapToken"
     SET_BOOTSTRAP_TOKEN = "mdm.SetBootstrapToken"
+    COMMAND_EXPIRED = "macromdm.CommandExpired"
+
+
+EXTRA_TOPICS = frozenset({Topic.COMMAND_EXPIRED})
+"""Topics that MicroMDM does not have: only for subscribers that ask for them. Their prefix is their
+own, so that whoever binds a queue to `mdm.#` gets what MicroMDM would have sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One device message, as journaled.
+    """One device message, as journaled; or one thing that we did (`EXTRA_TOPICS`).
 
     `created_at` is in nanoseconds since the epoch (UTC). `writer` and `number` say which process
     journaled it, as its how-manyth event (docs/rules.md, rule 6). `raw_payload` is the exact body.

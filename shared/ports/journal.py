@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shared.domain.command import Place
 from shared.domain.event import Event
 from shared.ports.enrollments import Mark
 
@@ -17,6 +18,9 @@ class Journal(Protocol):
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,
         by time."""
+
+    async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
+        """What its device said of a command with since <= created_at <= upto, by time."""
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         """Number and mark of the first `limit` events of a writer above a number, by number."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shared.domain.command import Place
 from shared.domain.errors import Refused, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
@@ -60,6 +61,19 @@ class MongoJournal:
             {"device": device, "created_at": {"$gte": since, "$lte": upto}},
             sort=[("created_at", 1)],
             limit=limit,
+        )
+        return [from_document(document, self._seal) for document in found]
+
+    async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
+        found = await self._documents.find(
+            {
+                "device": place.device,
+                "created_at": {"$gte": since, "$lte": upto},
+                "topic": Topic.CONNECT.value,
+                "enrollment": place.enrollment,
+                "command_uuid": place.command_uuid,
+            },
+            sort=[("created_at", 1)],
         )
         return [from_document(document, self._seal) for document in found]
 

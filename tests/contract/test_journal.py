@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from shared.domain.command import Place
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
@@ -90,6 +91,22 @@ async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) 
 
     assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300, 10) == [early, middle, late]
     assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300, 2) == [early, middle]
+
+
+async def test_answers_to_a_command_are_those_of_its_enrollment_in_a_closed_range(
+    ports: Ports,
+) -> None:
+    def answer(number: int, key: EnrollmentKey = MAC, uuid: str = "c", at: int = 0) -> Event:
+        said = event(number, key, at=at)
+        return replace(said, command_uuid=uuid, status="Acknowledged")
+
+    late, early = answer(1, at=NOW + 300), answer(2, at=NOW + 100)
+    others = [answer(3, ANNA), answer(4, uuid="other"), answer(5, PRIVATE), answer(6, at=NOW + 301)]
+    expired = replace(answer(7), topic=Topic.COMMAND_EXPIRED, status=None)
+    await ports.journal.append([late, early, *others, expired])
+    of = Place("MAC", "MAC", "c", "hash", "ProfileList", "g", "order")
+
+    assert await ports.journal.answers(of, NOW + 100, NOW + 300) == [early, late]
 
 
 async def test_events_of_a_writer_come_by_number_above_the_watermark(ports: Ports) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from enum import Enum
 
-from shared.domain.event import Event
+from shared.domain.command import Place
+from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.journal import WriterRecord
 from tests.fakes.queue import Hook, undisturbed
@@ -35,6 +36,17 @@ class FakeJournal:
             if event.key.device == device and since <= event.created_at <= upto
         ]
         return sorted(found, key=lambda event: event.created_at)[:limit]
+
+    async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
+        await self.before("answers")
+        named = (Topic.CONNECT, place.enrollment, place.command_uuid)
+        found = [
+            event
+            for event in self.events.values()
+            if (event.topic, event.key.id, event.command_uuid) == named
+            and since <= event.created_at <= upto
+        ]
+        return sorted(found, key=lambda event: event.created_at)
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         await self.before("of_writer")

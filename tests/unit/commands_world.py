@@ -8,6 +8,7 @@ from datetime import timedelta
 from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
 from services.commands.queueing import Queueing, QueueingRules
+from services.commands.settling import Settling
 from services.commands.targets import Targets
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_plist import PreparedCommand, written
@@ -73,7 +74,8 @@ class World:
         self.queue = FakeCommandQueue(self.at_store)
         self.enrollments = FakeEnrollments(self.at_store)
         self.targets = Targets(self.enrollments)
-        self.life = QueueLife(self.queue, self.targets)
+        self.settling = Settling(self.queue, self.queue, self.targets, self.clock)
+        self.life = QueueLife(self.queue, self.targets, self.settling)
         self.inventory = DeviceInventory(self.enrollments, self.queue, self.targets)
         self.queueing, self._other = self._replica(), self._replica()
         self._hands = 0

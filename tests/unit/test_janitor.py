@@ -46,7 +46,7 @@ class WholeShare:
 
 def janitor(world: World, *partitions: int) -> Janitor:
     share = WholeShare(*partitions)
-    return Janitor(world.queue, world.queue, world.enrollments, world.life, share, world.clock)
+    return Janitor(world.queue, world.queue, world.settling, share, world.clock)
 
 
 async def forget(world: World, *partitions: int) -> None:
@@ -285,7 +285,7 @@ async def test_a_janitor_that_is_stopped_in_its_work_is_a_member_no_more() -> No
     members = FakeMembers()
     share = PartitionShare(members, world.clock, "janitor", "me")
     running = asyncio.ensure_future(
-        Janitor(world.queue, world.queue, world.enrollments, world.life, share, world.clock).run()
+        Janitor(world.queue, world.queue, world.settling, share, world.clock).run()
     )
     await world.clock.run(timedelta(minutes=1))
     assert set(await members.heartbeats("janitor")) == {"me"}

@@ -1,0 +1,103 @@
+"""One command in one queue, as JSON: where it stands, when what happened, what the device said.
+
+Promises: every name is always there, null where there is nothing to tell; times are RFC 3339 in UTC.
+"""
+
+from base64 import b64encode
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.apple import plist
+from shared.apple.command_terms import CLIENTS_OWN
+from shared.apple.plist_json import TooLargeToShow, as_json, rfc3339
+from shared.domain.command import LateAnswer, Place
+from shared.domain.errors import BadRequest
+from shared.domain.event import Event
+from shared.ports.pushes import PushRecord
+
+Shown = dict[str, Any]
+
+
+def shown_place(place: Place) -> Shown:
+    """What the queue knows of a command."""
+    return {
+        "udid": place.enrollment,
+        "command_uuid": place.command_uuid,
+        "request_type": place.request_type,
+        "state": place.state.value,
+        "priority": place.priority,
+        "collapse_key": _collapse_key(place),
+        "handed_out": place.handed_by is not None,
+        "attempts": place.attempts,
+        "accepted_at": _time(place.accepted_at),
+        "not_before": _time(place.not_before),
+        "expires_at": _time(place.expires_at),
+        "sent_at": _time(place.handed_at),
+        "answered_at": _time(place.answered_at),
+        "finished_at": _time(place.finished_at),
+    }
+
+
+def shown_command(
+    place: Place,
+    answer: Event | None = None,
+    push: PushRecord | None = None,
+    late: Event | None = None,
+) -> Shown:
+    """A command with the last push of its enrollment and its device's last answer; `late` is the
+    event of an answer that came after the end."""
+    return {
+        **shown_place(place),
+        "pushes": None if push is None else _push(push),
+        "answer": None if answer is None else _answer(answer),
+        "late_answer": None if place.late_answer is None else _late(place.late_answer, late),
+    }
+
+
+def _push(push: PushRecord) -> Shown:
+    return {
+        "attempts": push.attempts,
+        "last_at": _time(push.tried_at),
+        "pushed_at": _time(push.pushed_at),
+        "error": push.error,
+        "next_at": _time(push.next_at),
+    }
+
+
+def _late(late: LateAnswer, event: Event | None) -> Shown:
+    return {
+        "state": late.state.value,
+        "at": _time(late.at),
+        "event_id": late.event_id,
+        "answer": None if event is None else _answer(event),
+    }
+
+
+def _answer(event: Event) -> Shown:
+    response = _response(event.raw_payload)
+    chain = response.get("ErrorChain") if isinstance(response, dict) else None
+    return {
+        "event_id": event.id,
+        "received_at": _time(datetime.fromtimestamp(event.created_at / 1e9, UTC)),
+        "status": event.status,
+        "error_chain": chain if isinstance(chain, list) else None,
+        "response": response,
+        "raw": b64encode(event.raw_payload).decode("ascii"),
+    }
+
+
+def _response(raw: bytes) -> Any:
+    """None for what is too large; `raw` has it all the same."""
+    try:
+        return as_json(plist.parse(raw))
+    except (BadRequest, TooLargeToShow):
+        return None
+
+
+def _collapse_key(place: Place) -> str | None:
+    """As its client gave it."""
+    return None if place.collapse_key is None else place.collapse_key.removeprefix(CLIENTS_OWN)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)

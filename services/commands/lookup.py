@@ -1,0 +1,69 @@
+"""One command of one queue, looked up by any name of its enrollment.
+
+Promises: what is over has ended before it is shown (`services.commands.settling`); NotFound says
+whether it is the device or the command that nobody knows.
+"""
+
+from dataclasses import dataclass
+
+from services.commands.answers import Answers
+from services.commands.command_view import Shown, shown_command
+from services.commands.settling import Settling
+from services.commands.targets import Target, Targets
+from shared.domain.command import Place, place_id
+from shared.domain.errors import NotFound
+from shared.ports.pushes import Pushes
+from shared.ports.queue import CommandQueue
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A command as it stands: `shown` is the JSON of the API."""
+
+    place: Place
+    shown: Shown
+
+
+class CommandLookup:
+    """Finds commands and shows them."""
+
+    def __init__(
+        self,
+        queue: CommandQueue,
+        pushes: Pushes,
+        answers: Answers,
+        targets: Targets,
+        settling: Settling,
+    ) -> None:
+        self._queue = queue
+        self._pushes = pushes
+        self._answers = answers
+        self._targets = targets
+        self._settling = settling
+
+    async def one(self, name: str, command_uuid: str) -> View:
+        """A command as it stands. Raises NotFound, and Conflict for an ambiguous name."""
+        return await self.view(await self.place(name, command_uuid))
+
+    async def place(self, name: str, command_uuid: str) -> Place:
+        """Its place, as it stands. Raises NotFound, and Conflict for an ambiguous name."""
+        target = await self._targets.one(name)
+        found = await self._queue.places_of([place_id(target.key.id, command_uuid)])
+        settled = await self._settling.settled(list(found.values()))
+        if not settled:
+            raise _not_found(target, name, command_uuid)
+        return settled[0]
+
+    async def view(self, place: Place) -> View:
+        """A place with all that is known beside it: pushes while it is open, and answers."""
+        push = None
+        if place.state.is_open:
+            push = (await self._pushes.load([place.enrollment])).get(place.enrollment)
+        answer, late = await self._answers.last(place), await self._answers.late(place)
+        return View(place, shown_command(place, answer, push, late))
+
+
+def _not_found(target: Target, name: str, command_uuid: str) -> NotFound:
+    if not target.is_known:
+        return NotFound(f"udid: no device or user {name} is enrolled")
+    return NotFound(f"command_uuid: {name} has no command {command_uuid}")
