@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from shared.apple.command_envelope_schema import ENVELOPE
+from shared.apple.command_terms import TERMS
+
 Schema = dict[str, Any]
 Responses = dict[int | str, dict[str, Any]]
 
@@ -157,7 +160,12 @@ LIST_DEVICES: Responses = {
 DELETE_DEVICES: Responses = {200: _NOTHING, **errors(400, 401, 403, 413, 503)}
 BLOCK: Responses = {200: _NOTHING, **errors(401, 403, 404, 409, 503)}
 
-RAW_BODY = _body({"type": "string"}, RAW_PLIST, "application/xml")
+RAW_BODY = _body({"type": "string"}, RAW_PLIST, "application/xml") | {
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": dict(ENVELOPE[name])}
+        for name in TERMS.values()
+    ]
+}
 LIST_BODY = (
     _body(
         _object(
@@ -178,4 +186,13 @@ REMOVAL_BODY = _body(_object({"Opts": _object(_REMOVAL), **_REMOVAL}), {"Opts": 
 def command_body(schema: Schema) -> Schema:
     """The body of POST /v1/commands; `schema` has an example for each request type."""
     example = {"udid": UDID, "request_type": "DeviceInformation", "queries": ["OSVersion"]}
-    return _body(schema, example)
+    body = _body(schema, example)
+    body["requestBody"] |= {"required": True, "description": _FORMS}
+    return body
+
+
+_FORMS = (
+    "Keys in the spelling shown; letter case and underscores do not matter, so Apple's own spelling "
+    "is fine too. Apple's own form is another way to say the same: "
+    '`{"udid": "...", "Command": {"RequestType": "DeviceLock", "PIN": "123456"}}`.'
+)

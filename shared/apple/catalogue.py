@@ -98,8 +98,13 @@ class CommandCatalogue:
         return adviser.advise(form.facts, prepared.keys, is_raw=prepared.is_raw)
 
     def openapi_schema(self) -> dict[str, object]:
-        """The body of POST /v1/commands: one schema with an example for each request type."""
+        """The body of POST /v1/commands; each command's schema, with an example, is in the
+        `x-components` of it, which belong into the components of the document."""
         return request_schema(self.forms.values())
+
+    def nearest(self, request_type: str) -> str | None:
+        """The request type that is most like this name, None when none is near."""
+        return Reading().nearest(request_type, self.forms)
 
     def _form(self, request_type: object, path: str, reading: Reading) -> CommandForm | None:
         form = self.forms.get(request_type) if isinstance(request_type, str) else None

@@ -28,7 +28,7 @@ class MdmApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = _without_422(super().openapi())
+            self.openapi_schema = _with_components(_without_422(super().openapi()))
         return self.openapi_schema
 
 
@@ -40,6 +40,18 @@ def _without_422(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.get("components", {}).get("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    return document
+
+
+def _with_components(document: dict[str, Any]) -> dict[str, Any]:
+    """Move `x-components`, which a route may give with the schema of its body, to their place."""
+    found: dict[str, Any] = {}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                found |= content.get("schema", {}).pop("x-components", {})
+    if found:
+        document.setdefault("components", {}).setdefault("schemas", {}).update(found)
     return document
 
 

@@ -46,7 +46,7 @@ booleans = _same(st.booleans())
 data = st.binary(max_size=20).map(lambda raw: (base64.b64encode(raw).decode(), raw))
 
 
-def pairs(value: Value, exact: bool = False) -> st.SearchStrategy[tuple[Any, Any]]:
+def pairs(value: Value, spelling: str = "any") -> st.SearchStrategy[tuple[Any, Any]]:
     match value:
         case Text():
             return _same(st.sampled_from(value.allowed) if value.allowed else plain_text)
@@ -55,13 +55,13 @@ def pairs(value: Value, exact: bool = False) -> st.SearchStrategy[tuple[Any, Any
         case Boolean() | Data():
             return booleans if isinstance(value, Boolean) else data
         case Array():
-            return st.lists(pairs(value.item, exact), max_size=3).map(
+            return st.lists(pairs(value.item, spelling), max_size=3).map(
                 lambda drawn: ([pair[0] for pair in drawn], [pair[1] for pair in drawn])
             )
         case Dictionary():
-            return keyed(value.keys, exact=exact)
+            return keyed(value.keys, spelling=spelling)
         case Union():
-            return st.one_of([keyed(form.keys, exact=exact) for form in value.forms.values()])
+            return st.one_of([keyed(form.keys, spelling=spelling) for form in value.forms.values()])
         case FreeDictionary():
             return _same(st.dictionaries(plain_text, free_trees, max_size=3))
     raise AssertionError(f"no strategy for {type(value).__name__}")
@@ -69,19 +69,21 @@ def pairs(value: Value, exact: bool = False) -> st.SearchStrategy[tuple[Any, Any
 
 @st.composite
 def keyed(
-    draw: st.DrawFn, keys: Iterable[Key], optional: bool | None = None, exact: bool = False
+    draw: st.DrawFn, keys: Iterable[Key], optional: bool | None = None, spelling: str = "any"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A dictionary; `optional`: all optional keys, none, or any of them; in any order.
 
-    `exact`: in Apple's own spelling only.
+    `spelling`: any, that of our answers ("json"), or Apple's own ("apple").
     """
     chosen = [key for key in keys if key.required or _wanted(draw, optional)]
     request: dict[str, Any] = {}
     plist: dict[str, Any] = {}
     for key in draw(st.permutations(chosen)):
-        spellings = [key.name] if exact else [key.json, key.name, key.name.lower()]
+        spellings = {"apple": [key.name], "json": [key.json]}.get(
+            spelling, [key.json, key.name, key.name.lower()]
+        )
         name = draw(st.sampled_from(spellings))
-        request[name], plist[key.name] = draw(pairs(key.value, exact))
+        request[name], plist[key.name] = draw(pairs(key.value, spelling))
     return request, plist
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from services.commands.openapi import TAGS
 from services.commands.routes import JSON_LIMIT, Parts, router
 from shared.apple.catalogue import CommandCatalogue
+from shared.apple.command_terms import TERMS
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentStatus
 from shared.web.api_auth import ApiAuth
@@ -500,6 +501,18 @@ async def test_openapi_describes_every_command_with_an_example(client: Client) -
     described = (await client.http.get("/openapi.json")).json()
 
     operation = described["paths"]["/v1/commands"]["post"]
-    commands = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
-    assert {command["title"] for command in commands} == set(CATALOGUE.request_types)
-    assert all(command["example"]["request_type"] == command["title"] for command in commands)
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    mapping = body["discriminator"]["mapping"]
+    assert mapping.keys() == set(CATALOGUE.request_types)
+    assert [one["$ref"] for one in body["oneOf"]] == list(mapping.values())
+    for request_type, reference in mapping.items():
+        command = described["components"]["schemas"][reference.rpartition("/")[2]]
+        assert command["example"]["request_type"] == request_type
+
+
+async def test_openapi_names_the_terms_of_a_raw_command(client: Client) -> None:
+    described = (await client.http.get("/openapi.json")).json()
+
+    for method in ("post", "put"):
+        parameters = described["paths"]["/v1/commands/{udid}"][method]["parameters"]
+        assert {each["name"] for each in parameters} == {"udid", *TERMS.values()}
