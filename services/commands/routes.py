@@ -21,6 +21,7 @@ from shared.domain.caller import Scope
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
+from shared.web.audit_trail import describe
 from shared.web.body import read_body
 
 PLIST_LIMIT = 8 * 1024**2
@@ -49,7 +50,8 @@ def router(parts: Parts, auth: ApiAuth) -> APIRouter:
     return routes
 
 
-async def _queue(parts: Parts, prepared: PreparedCommand) -> JsonAnswer:
+async def _queue(request: Request, parts: Parts, prepared: PreparedCommand) -> JsonAnswer:
+    describe(request, prepared.targets, prepared.command.request_type)
     queued = await parts.queueing.enqueue(prepared)
     answer: dict[str, object] = {"payload": prepared.response}
     if queued.warnings:
@@ -73,12 +75,13 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
         `command_uuid` of your own makes the request safe to repeat."""
         body = parse_json(await read_body(request, JSON_LIMIT))
-        return await _queue(parts, parts.catalogue.prepare(body, parts.ids.new))
+        return await _queue(request, parts, parts.catalogue.prepare(body, parts.ids.new))
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte."""
         plist = await read_body(request, PLIST_LIMIT)
-        return await _queue(parts, parts.catalogue.prepare_raw(udid, plist, request.query_params))
+        prepared = parts.catalogue.prepare_raw(udid, plist, request.query_params)
+        return await _queue(request, parts, prepared)
 
     for method in ("POST", "PUT"):
         routes.add_api_route(
@@ -152,6 +155,7 @@ def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         """Their records go and their commands end; who is unknown is no error. A device that is
         still enrolled comes back with its next message."""
         removal = read_removal(await read_body(request, JSON_LIMIT))
+        describe(request, (*removal.udids, *removal.serial_numbers))
         await parts.inventory.remove(removal.udids, removal.serial_numbers)
         return JsonAnswer({})
 

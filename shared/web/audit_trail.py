@@ -6,7 +6,7 @@ that was refused or failed is in the log where the log can be written; requests 
 are recorded together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,6 +22,8 @@ from shared.ports.clock import Clock, Ids
 log = structlog.get_logger()
 
 COHORT_LIMIT = 64
+MOST_TOGETHER = 4 * MOST_TARGETS
+"""Targets of entries that are recorded together."""
 LONGEST = 200
 """Characters of a text that a client chose."""
 
@@ -79,7 +81,8 @@ class AuditTrail:
                 raise StoreUnavailable("done, but not recorded: repeat it") from exc
 
     async def _write(self, entries: list[AuditEntry]) -> list[Exception | None]:
-        await self._log.record(entries)
+        for together in _split(entries):
+            await self._log.record(together)
         return [None] * len(entries)
 
     def _entry(self, request: Request, deed: Deed, status: int) -> AuditEntry:
@@ -101,6 +104,19 @@ class AuditTrail:
             detail=deed.detail,
             request_id=_shortened(request_id) if request_id else None,
         )
+
+
+def _split(entries: list[AuditEntry]) -> Iterator[list[AuditEntry]]:
+    """Batches that fit into one document of the store, in order."""
+    batch: list[AuditEntry] = []
+    targets = 0
+    for entry in entries:
+        if batch and targets + len(entry.targets) > MOST_TOGETHER:
+            yield batch
+            batch, targets = [], 0
+        batch.append(entry)
+        targets += len(entry.targets)
+    yield batch
 
 
 def _shortened(text: str) -> str:
