@@ -4,10 +4,15 @@ import asyncio
 
 import structlog
 from cryptography.x509 import Certificate
+from fastapi import APIRouter
 
 from services.adapters import Adapters
+from services.checkin import enroll_routes
 from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
+from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
+from services.checkin.enroll_parts import identity_payloads, read_files
+from services.checkin.ota import OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.relay import Relay
 from services.checkin.routes import TAG, router
@@ -19,15 +24,20 @@ from shared.batching import Cohorts
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.security.authority import open_authority
+from shared.security.challenges import ChallengeBook
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, load_trust
 from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
-from shared.storage import enrollments, journal, members, place_documents, schema
+from shared.storage import challenges as challenge_documents
+from shared.storage import enrollments, issued, journal, members, place_documents, schema
 from shared.storage.authority import MongoAuthorityStore
+from shared.storage.challenges import MongoChallenges
 from shared.storage.enrollments import MongoEnrollments
+from shared.storage.issued import MongoIssuedCertificates
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
+from shared.storage.profiles import MongoProfiles
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.writers import MongoWriters
 from shared.web.service import Service
@@ -63,7 +73,23 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)
     share = PartitionShare(MongoMembers(mongo), clock, "relay", writer.id)
     takeover = TakeOver(writers, events, records, clock, adapters.metrics)
-    devices = await _device_authentication(settings, adapters)
+    authority = await open_authority(MongoAuthorityStore(mongo, adapters.seal), clock)
+    trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
+    identities = DeviceIdentities(trust, clock)
+    devices = DeviceAuthentication(
+        identities,
+        proxy_header=settings.client_cert_header,
+        proxies=ClientCertificateHeader(settings.trusted_proxies),
+    )
+    challenges = ChallengeBook(
+        MongoChallenges(mongo),
+        clock,
+        validity=settings.scep_challenge_validity,
+        static=settings.scep_challenge,
+    )
+    routes = APIRouter()
+    routes.include_router(router(cohorts, devices, settings.max_body))
+    routes.include_router(_enrollment(settings, adapters, challenges, identities))
     if adapters.is_alone:
         await takeover.take_all(writer.id)
     await writer.register()
@@ -85,34 +111,46 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
 
     return Service(
         name="checkin",
-        router=router(cohorts, devices, settings.max_body),
+        router=routes,
         run=run,
         ready=writer.reasons,
         drain=drain,
-        openapi_tags=[TAG],
+        openapi_tags=[TAG, enroll_routes.TAG],
     )
 
 
 def check(settings: CheckinSettings, clock: Clock) -> None:
     """Raises Misconfigured where `build` would, without any server: for --check-config."""
     _operators_trust(settings)
+    read_files(settings)
 
 
 def _operators_trust(settings: CheckinSettings) -> list[Certificate]:
     return [] if settings.device_ca is None else load_trust(settings.device_ca.read_bytes())
 
 
-async def _device_authentication(
-    settings: CheckinSettings, adapters: Adapters
-) -> DeviceAuthentication:
-    store = MongoAuthorityStore(adapters.mongo, adapters.seal)
-    authority = await open_authority(store, adapters.clock)
-    trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
-    return DeviceAuthentication(
-        DeviceIdentities(trust, adapters.clock),
-        proxy_header=settings.client_cert_header,
-        proxies=ClientCertificateHeader(settings.trusted_proxies),
+def _enrollment(
+    settings: CheckinSettings,
+    adapters: Adapters,
+    challenges: ChallengeBook,
+    identities: DeviceIdentities,
+) -> APIRouter:
+    files = read_files(settings)
+    if files.signer is not None:
+        files.signer.warn_of_expiry(adapters.clock.now())
+    parts = EnrollmentParts(
+        identities=identity_payloads(settings, challenges, adapters.ids),
+        challenges=challenges,
+        stored=MongoProfiles(adapters.mongo),
+        topics=files.topics,
+        ids=adapters.ids,
+        signer=files.signer,
     )
+    profiles = EnrollmentProfiles(files.rules, parts)
+    certificates = MongoIssuedCertificates(adapters.mongo)
+    ota = OverTheAir(profiles, challenges, identities, certificates, files.apple)
+    door = enroll_routes.Door(settings.enroll_tokens)
+    return enroll_routes.router(profiles, ota, files.apple, door, settings.max_body)
 
 
 async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
@@ -123,5 +161,7 @@ async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
             *journal.indexes(settings.event_retention),
             *place_documents.indexes(settings.command_retention),
             *members.INDEXES,
+            *challenge_documents.INDEXES,
+            *issued.INDEXES,
         ),
     )

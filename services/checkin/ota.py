@@ -23,6 +23,7 @@ from services.checkin.identity_payload import ANY_DEVICE, VouchedDevice
 from services.checkin.turns import DeviceRefused
 from shared.apple import plist
 from shared.domain.errors import BadRequest
+from shared.ports.issued import IssuedCertificates
 from shared.security.apple_device import AppleDevices
 from shared.security.attached_signature import open_signed
 from shared.security.challenges import LONGEST, ChallengeBook
@@ -61,8 +62,10 @@ class OverTheAir:
         profiles: EnrollmentProfiles,
         challenges: ChallengeBook,
         identities: DeviceIdentities,
+        issued: IssuedCertificates,
         apple: AppleDevices,
     ) -> None:
+        self._issued = issued
         self._profiles = profiles
         self._challenges = challenges
         self._identities = identities
@@ -75,13 +78,18 @@ class OverTheAir:
             await self._redeem(said)
             return await self._profiles.ota_identity(said.device)
         try:
-            self._identities.identify(said.signer.certificate, said.signer.others)
+            identity = self._identities.identify(said.signer.certificate, said.signer.others)
         except BadRequest as exc:
             if self._apple.are_known:
                 raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from None
             await self._redeem(said)
             return await self._profiles.ota_identity(ANY_DEVICE)
-        return await self._profiles.enrollment(parameters)
+        return await self._profiles.enrollment(parameters, await self._bound_to(identity))
+
+    async def _bound_to(self, identity: str) -> VouchedDevice:
+        """Whom the challenge of phase 2 was for: what the device says by now is not looked at."""
+        found = (await self._issued.by_fingerprint([identity])).get(identity)
+        return ANY_DEVICE if found is None else VouchedDevice(found.udid, found.serial_number)
 
     async def _redeem(self, said: _Said) -> None:
         if await self._challenges.redeem(said.challenge, by=said.transaction) is None:

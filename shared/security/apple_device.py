@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from shared.domain.errors import Misconfigured
 from shared.security.identity import UNREADABLE
@@ -47,9 +48,20 @@ class AppleDevices:
 
 
 def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
+    """As `verify_directly_issued_by`, which takes no SHA-1: what Apple's CA signs devices with."""
+    key = authority.public_key()
     try:
-        leaf.verify_directly_issued_by(authority)
+        if leaf.issuer != authority.subject or leaf.public_key() == key:
+            return False  # a CA is no device, though it may have signed itself
+        hash_ = leaf.signature_hash_algorithm
+        if hash_ is None:
+            return False
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(leaf.signature, leaf.tbs_certificate_bytes, padding.PKCS1v15(), hash_)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(leaf.signature, leaf.tbs_certificate_bytes, ec.ECDSA(hash_))
+        else:
+            return False
     except (InvalidSignature, *UNREADABLE):
         return False
-    # A CA is no device, though it may have signed itself.
-    return leaf.public_key() != authority.public_key()
+    return True

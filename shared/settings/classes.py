@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.enrollment import EnrollmentSettings
+from shared.settings.scep import ScepSettings
 from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
     Address,
@@ -174,7 +175,7 @@ class ApiSettings(AccessSettings, ServiceSettings):
     required: ClassVar[frozenset[str]] = ServiceSettings.required | {"api_key"}
 
 
-class CheckinSettings(EnrollmentSettings, ProxySettings, ServiceSettings):
+class CheckinSettings(EnrollmentSettings, ScepSettings, ProxySettings, ServiceSettings):
     service: ClassVar[str] = "checkin"
 
     http: AddressValue = _http(8081)

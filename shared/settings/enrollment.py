@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
-from shared.settings.values import Duration, HttpUrl, Names, must_be_files
+from shared.settings.values import HttpUrl, Names, must_be_files
 
 ALL_RIGHTS = 8191
 MOST_TEXT = 200
@@ -85,14 +84,6 @@ class EnrollmentSettings(BaseModel):
     )
     scep_url: HttpUrl | None = Field(
         None, description="URL of a SCEP server to use instead of ours; its CA: MDM_DEVICE_CA."
-    )
-    scep_challenge: SecretStr | None = Field(
-        None,
-        description="A SCEP challenge that is good for every device, of our SCEP server or of the one "
-        "at MDM_SCEP_URL. Without it, each profile has a challenge of its own, good once.",
-    )
-    challenge_validity: Duration = Field(
-        timedelta(hours=1), description="How long a one-time challenge is good."
     )
     scep_subject: Annotated[str, AfterValidator(_subject)] | None = Field(
         None,

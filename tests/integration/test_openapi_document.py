@@ -15,6 +15,10 @@ Document = dict[str, Any]
 ERRORS: dict[tuple[str, str], set[str]] = {
     ("PUT", "/mdm/checkin"): {"400", "410", "413", "503"},
     ("PUT", "/mdm/connect"): {"400", "401", "413", "503"},
+    ("GET", "/mdm/enroll"): {"400", "413", "503"},
+    ("POST", "/mdm/enroll"): {"400", "413", "503"},
+    ("GET", "/ota/enroll"): {"400", "413", "503"},
+    ("POST", "/ota/phase23"): {"400", "413", "503"},
     ("POST", "/v1/commands"): {"400", "401", "403", "404", "409", "413", "503"},
     ("POST", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "503"},
     ("PUT", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "503"},
@@ -32,12 +36,16 @@ ERRORS: dict[tuple[str, str], set[str]] = {
 BODIES = {
     ("PUT", "/mdm/checkin"),
     ("PUT", "/mdm/connect"),
+    ("POST", "/mdm/enroll"),
+    ("POST", "/ota/phase23"),
     ("POST", "/v1/commands"),
     ("POST", "/v1/commands/{udid}"),
     ("PUT", "/v1/commands/{udid}"),
     ("POST", "/v1/devices"),
     ("DELETE", "/v1/devices"),
 }
+OF_DEVICES = ("/mdm/", "/ota/")
+"""Routes that devices call: no key, and answers without JSON."""
 PROBLEM = {"error", "type", "title", "status", "detail"}
 
 
@@ -86,7 +94,9 @@ async def test_every_error_of_a_route_is_described(
     assert all(response["description"] for response in responses.values())
 
 
-@pytest.mark.parametrize("route", [r for r in ERRORS if not r[1].startswith("/mdm")], ids=" ".join)
+@pytest.mark.parametrize(
+    "route", [r for r in ERRORS if not r[1].startswith(OF_DEVICES)], ids=" ".join
+)
 async def test_every_answer_of_the_api_has_an_example_in_json(
     document: Document, route: tuple[str, str]
 ) -> None:
@@ -114,7 +124,7 @@ async def test_the_routes_of_the_api_demand_the_key_and_no_others(document: Docu
     assert scheme[1] == {"type": "http", "scheme": "basic"}
     guarded = {route for route, operation in operations(document) if operation.get("security")}
 
-    assert guarded == {r for r in ERRORS if "/mdm/" not in r[1] and r[1] != "/version"}
+    assert guarded == {r for r in ERRORS if not r[1].startswith(OF_DEVICES) and r[1] != "/version"}
 
 
 async def test_every_tag_is_explained(document: Document) -> None:
