@@ -18,6 +18,7 @@ import uvloop
 from prometheus_client import disable_created_metrics
 
 from services.programs import SETTINGS, ServicesProgram, check
+from services.token_command import Asked
 from shared.domain.errors import MdmError, Misconfigured
 from shared.settings import AllSettings, ServiceSettings, load, warnings_about
 from shared.telemetry import logs
@@ -51,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     deliveries = names.add_parser("deliveries", help="events that were given up on")
     deliveries.add_argument("action", choices=["list", "retry"])
     deliveries.add_argument("ids", nargs="*", help="retry only these deliveries")
+    token = names.add_parser("token", help="tokens of the API: make, list, revoke")
+    token.add_argument("action", choices=["create", "list", "revoke"])
+    token.add_argument("names", nargs="*", metavar="token", help="name; to revoke also the id")
+    token.add_argument(
+        "--scope", action="append", default=[], help="read, commands, push, admin; may be repeated"
+    )
+    token.add_argument("--days", type=int, help="until the new token expires; default: never")
     names.add_parser(
         "rotate-secrets", help="seal the store's secrets with the first key of MDM_SECRET_KEY"
     )
@@ -112,6 +120,9 @@ def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int
     elif given.name == "rotate-secrets":
         _run(small_commands.rotate_secrets(settings))  # takes as long as the store is large
         return 0
+    elif given.name == "token":
+        asked = Asked(given.action, given.names, given.scope, given.days)
+        work = small_commands.token(settings, asked)
     else:
         work = small_commands.deliveries(settings, given.action, given.ids)
     _run(asyncio.wait_for(work, COMMAND_DEADLINE.total_seconds()))

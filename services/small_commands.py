@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.kept_keys import sealer_of
-from shared.clock import SystemClock
+from services.token_command import Asked
+from shared.clock import SystemClock, SystemIds
 from shared.settings import AllSettings
 from shared.storage.embedded import EmbeddedStore, running_url
 from shared.storage.mongo import Mongo
@@ -58,6 +59,22 @@ async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> 
             await deliveries_command.list_given_up(store, sys.stdout)
         else:
             await deliveries_command.retry(store, ids or None, SystemClock().now(), sys.stdout)
+
+
+async def token(settings: AllSettings, asked: Asked) -> None:
+    """Make, list or revoke tokens of the API."""
+    from services.api_access import indexes
+    from services.api_tokens import ApiTokens
+    from services.token_command import TokenCommand
+    from shared.storage import schema
+    from shared.storage.audit import MongoAuditLog
+    from shared.storage.tokens import MongoTokens
+
+    clock, ids = SystemClock(), SystemIds()
+    async with opened_store(settings) as mongo:
+        await schema.ensure(mongo, indexes(settings))  # no server may have run here yet
+        tokens = ApiTokens(MongoTokens(mongo), clock, ids)
+        await TokenCommand(tokens, MongoAuditLog(mongo), clock, ids, sys.stdout).run(asked)
 
 
 async def rotate_secrets(settings: AllSettings) -> None:

@@ -3,8 +3,12 @@
 import asyncio
 from datetime import timedelta
 
+from services import api_access
 from services.adapters import Adapters
 from services.api_access import api_auth
+from services.api_tokens import ApiTokens
+from services.commands.access_openapi import TAG as ACCESS_TAG
+from services.commands.access_routes import audit_routes, token_routes
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
 from services.commands.life import QueueLife
@@ -18,11 +22,13 @@ from shared.apple.catalogue import CommandCatalogue
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import enrollments, members, place_documents, schema
+from shared.storage.audit import MongoAuditLog
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
 from shared.storage.members import MongoMembers
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.stored_commands import MongoStoredCommands
+from shared.storage.tokens import MongoTokens
 from shared.web.service import Service
 
 ROLE = "janitor"
@@ -40,6 +46,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *enrollments.INDEXES,
             *place_documents.indexes(settings.command_retention),
             *members.INDEXES,
+            *api_access.indexes(settings),
         ),
     )
     queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo, adapters.seal)
@@ -70,6 +77,12 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ids=adapters.ids,
     )
 
+    auth = api_auth(settings, adapters)
+    routes = router(parts, auth)
+    tokens = ApiTokens(MongoTokens(mongo), clock, adapters.ids)
+    routes.include_router(token_routes(tokens, auth))
+    routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
+
     pulse = StorePulse(mongo.ping, clock)
 
     async def run() -> None:
@@ -79,10 +92,10 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     return Service(
         name="commands",
-        router=router(parts, api_auth(settings, adapters)),
+        router=routes,
         run=run,
         ready=pulse.reasons,
         drain=queueing.drain,
         max_body=JSON_LIMIT,
-        openapi_tags=TAGS,
+        openapi_tags=(*TAGS, ACCESS_TAG),
     )

@@ -59,6 +59,11 @@ _ERRORS: Mapping[int, tuple[str, str, str]] = {
         f"command_uuid: {UUID} names another command of this device",
     ),
     413: ("The body is too large.", "too-large", "the body is over 4194304 bytes"),
+    429: (
+        "Too much, or too many failed authentications; come again after Retry-After seconds.",
+        "too-many-requests",
+        "too many failed authentications from this address",
+    ),
     503: (
         "Not now; come again after Retry-After seconds.",
         "unavailable",
@@ -106,9 +111,10 @@ def _answer(description: str, example: Schema, schema: Schema) -> Schema:
 
 
 def errors(*statuses: int) -> Responses:
-    """The errors of a route, each with an example."""
+    """The errors of a route, each with an example. Where credentials can fail, they can fail too
+    often."""
     found: Responses = {}
-    for status in statuses:
+    for status in sorted({*statuses, 429} if 401 in statuses else statuses):
         description, kind, error = _ERRORS[status]
         example = {
             "error": error,

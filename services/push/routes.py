@@ -77,6 +77,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     403: _example(403, "Forbidden", "this needs the scope push"),
     404: _example(404, "Not Found", "no device 9F0C1D6E is known"),
     409: _example(409, "Conflict", "the device is not enrolled"),
+    429: _example(429, "Too Many Requests", "too many failed authentications from this address"),
     502: _example(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
     503: _example(
         503, "Service Unavailable", "no push certificate for topic com.apple.mgmt.External.a1b2c3"
