@@ -28,6 +28,7 @@ async def rotate(values: SealedValues, out: TextIO) -> None:
     counted = await _count(values)
     for key in sorted(counted, key=str):
         out.write(f"{_name(key)}: {counted[key]} values{_mark(key, values)}\n")
+    out.flush()  # before what is said about what is left
     left = counted.total() - counted[values.current]
     if left:
         raise CannotOpen(

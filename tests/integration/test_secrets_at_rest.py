@@ -1,0 +1,190 @@
+"""No secret of a device stands in MongoDB in clear, whatever goes right or wrong, and keys can be changed
+beside a running server."""
+
+import asyncio
+import base64
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bson
+import pymongo
+import pytest
+
+from shared.security.sealing import key_id
+from tests.harness.sink import Behaviour
+from tests.harness.system import API_KEY, SECRET_KEY
+from tests.integration.test_secrets_stay_secret import found_in
+from tests.integration.whole import Device, Whole, whole_server
+
+UNLOCK_TOKEN = secrets.token_bytes(64)
+BOOTSTRAP_TOKEN = secrets.token_bytes(48)
+MAGIC = f"magic-{secrets.token_hex(12)}"
+SECRETS = {
+    "unlock token": UNLOCK_TOKEN,
+    "bootstrap token": BOOTSTRAP_TOKEN,
+    "push magic": MAGIC.encode(),
+    "key of the CA": b"PRIVATE KEY",
+    "secret key": base64.b64decode(SECRET_KEY),
+}
+NEW_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+OLD_ID, NEW_ID = (key_id(base64.b64decode(key)) for key in (SECRET_KEY, NEW_KEY))
+GIVEN_UP = "macromdm_deliveries_given_up_total"
+
+
+@dataclass
+class Stage:
+    """A server on a MongoDB whose documents can be read raw."""
+
+    whole: Whole
+    url: str
+    client: "pymongo.MongoClient[dict[str, Any]]"
+
+    def clear(self) -> list[str]:
+        """The secrets that stand in any document of any collection."""
+        database = self.client.get_default_database()
+        written = b"".join(
+            bson.encode(document)
+            for name in database.list_collection_names()
+            for document in database[name].find()
+        )
+        assert b"TokenUpdate" in written
+        # a body that a subscriber would get is JSON, with the raw payload in base64 (found_in)
+        return found_in(written, SECRETS)
+
+    def count(self, collection: str, **query: object) -> int:
+        database = self.client.get_default_database()
+        return database[collection].count_documents(query)
+
+    async def command(self, secret_key: str, *arguments: str) -> tuple[int, str]:
+        """A small command beside the server: its exit code, and what it said."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
+                "MDM_MONGODB_URL": self.url,
+                "MDM_SECRET_KEY": secret_key,
+                "MDM_API_KEY": API_KEY,
+            },
+        )
+        async with asyncio.timeout(60):
+            said, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, mongodb_url: str) -> AsyncIterator[Stage]:
+    settings = {"MDM_MONGODB_URL": mongodb_url, "MDM_WEBHOOK_RETRY_SCHEDULE": "2s"}
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(mongodb_url)
+    with client:
+        async with whole_server(tmp_path, settings) as whole:
+            yield Stage(whole, mongodb_url, client)
+
+
+async def tell_secrets(whole: Whole) -> Device:
+    device = whole.device()
+    assert (await device.authenticate()).status_code == 200
+    answer = await device.token_update(PushMagic=MAGIC, UnlockToken=UNLOCK_TOKEN)
+    assert answer.status_code == 200
+    answer = await device.checkin("SetBootstrapToken", BootstrapToken=BOOTSTRAP_TOKEN)
+    assert answer.status_code == 200
+    return device
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_no_secret_is_in_the_store_while_deliveries_work_wait_and_are_given_up_on(
+    stage: Stage,
+) -> None:
+    whole = stage.whole
+    device = await tell_secrets(whole)
+    await whole.events_of(device.id, 3)
+    assert stage.clear() == []
+
+    whole.sink.behaviour = Behaviour(status=500)
+    again = await tell_secrets(whole)
+    await until(lambda: stage.count("deliveries", partition={"$exists": True}) == 3)
+    assert stage.clear() == []
+
+    await until(lambda: whole.metric(GIVEN_UP) >= 3)
+    assert stage.count("deliveries", body={"$exists": True}) == 3
+    assert stage.clear() == []
+
+    whole.sink.behaviour = Behaviour()
+    code, said = await stage.command(SECRET_KEY, "deliveries", "retry")
+    assert (code, "3 deliveries" in said) == (0, True)
+    events = await whole.events_of(again.id, 3)
+    raw = [base64.b64decode(event["checkin_event"]["raw_payload"]) for event in events]
+    assert MAGIC.encode() in raw[1]
+    assert base64.b64encode(BOOTSTRAP_TOKEN)[:40] in b"".join(raw[2].split())
+
+
+async def test_keys_are_changed_beside_a_running_server(stage: Stage) -> None:
+    whole = stage.whole
+    device = await tell_secrets(whole)
+    await whole.events_of(device.id, 3)
+    both = f"{SECRET_KEY},{NEW_KEY}"
+
+    code, said = await stage.command(f"{NEW_KEY},{SECRET_KEY}", "rotate-secrets")
+
+    assert code == 0, said
+    assert f"key {NEW_ID}: 6 values (current)" in said
+    assert OLD_ID not in said
+    assert stage.clear() == []
+    # The server that runs knows the old key alone: what needs the new one says so.
+    assert (await device.checkin("GetBootstrapToken")).status_code == 503
+    assert NEW_ID in whole.process.output()
+    assert (await device.connect()).status_code == 200
+
+    code, said = await stage.command(both, "rotate-secrets")
+    assert code == 0, said
+    assert BOOTSTRAP_TOKEN in await bootstrap_token(device)
+
+
+async def test_rotation_says_what_is_left_under_a_key_that_it_lacks(stage: Stage) -> None:
+    device = await tell_secrets(stage.whole)
+    await stage.whole.events_of(device.id, 3)
+
+    code, said = await stage.command(NEW_KEY, "rotate-secrets")
+
+    assert code == 1
+    assert f"key {OLD_ID}: 6 values\n" in said
+    assert said.splitlines()[-1].startswith("macromdm: 6 values are not under the current key")
+    assert BOOTSTRAP_TOKEN in await bootstrap_token(device)
+
+
+async def test_an_identity_comes_from_the_sealed_authority_and_from_no_other_key(
+    stage: Stage, tmp_path: Path
+) -> None:
+    arguments = ("identity", "--name", "device", "--out", str(tmp_path / "identity"))
+
+    refused, said = await stage.command(NEW_KEY, *arguments)
+    code, _ = await stage.command(SECRET_KEY, *arguments)
+
+    assert (refused, code) == (2, 0)
+    assert "MDM_SECRET_KEY" in said
+    assert OLD_ID in said
+    assert (tmp_path / "identity" / "device-key.pem").exists()
+
+
+async def bootstrap_token(device: Device) -> bytes:
+    answer = await device.checkin("GetBootstrapToken")
+    assert answer.status_code == 200
+    body = answer.content
+    inner = body.split(b"<data>")[1].split(b"</data>")[0]
+    return base64.b64decode(b"".join(inner.split()))
