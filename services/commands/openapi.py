@@ -127,8 +127,15 @@ def errors(*statuses: int) -> Responses:
     return found
 
 
+_WARNINGS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "what may keep the command from working on this device; absent when nothing",
+}
+
+
 def _queued(example: Schema) -> Responses:
-    payload = _object({"payload": {"type": "object"}})
+    payload = _object({"payload": {"type": "object"}, "warnings": _WARNINGS})
     again = "It is queued already, or the device has just answered it: a safe retry."
     return {
         200: _answer(again, example, payload),

@@ -14,6 +14,7 @@ from services.commands.device_requests import read_query, read_removal, shown
 from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
 from services.commands.queueing import Queueing
+from services.commands.request_types import add_request_types
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
 from shared.apple.command_plist import PreparedCommand
@@ -47,6 +48,7 @@ def router(parts: Parts, auth: ApiAuth) -> APIRouter:
     _add_commands(routes, parts, auth)
     _add_queues(routes, parts, auth)
     _add_devices(routes, parts, auth)
+    add_request_types(routes, parts.catalogue, auth)
     return routes
 
 
