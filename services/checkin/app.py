@@ -7,7 +7,7 @@ from cryptography.x509 import Certificate
 from fastapi import APIRouter
 
 from services.adapters import Adapters
-from services.checkin import enroll_routes
+from services.checkin import enroll_routes, scep_routes
 from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
@@ -16,6 +16,9 @@ from services.checkin.ota import OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.relay import Relay
 from services.checkin.routes import TAG, router
+from services.checkin.scep import ScepServer
+from services.checkin.scep_issuing import Certifier, Issuing
+from services.checkin.scep_work import ScepWork
 from services.checkin.seen import LastSeen
 from services.checkin.takeover import TakeOver
 from services.checkin.turns import Answer, DeviceRequest
@@ -23,7 +26,7 @@ from services.checkin.writer import Writer
 from shared.batching import Cohorts
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
-from shared.security.authority import open_authority
+from shared.security.authority import Authority, open_authority
 from shared.security.challenges import ChallengeBook
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, load_trust
@@ -90,6 +93,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     routes = APIRouter()
     routes.include_router(router(cohorts, devices, settings.max_body))
     routes.include_router(_enrollment(settings, adapters, challenges, identities))
+    routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))
     if adapters.is_alone:
         await takeover.take_all(writer.id)
     await writer.register()
@@ -115,7 +119,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         run=run,
         ready=writer.reasons,
         drain=drain,
-        openapi_tags=[TAG, enroll_routes.TAG],
+        openapi_tags=[TAG, enroll_routes.TAG, scep_routes.TAG],
     )
 
 
@@ -151,6 +155,20 @@ def _enrollment(
     ota = OverTheAir(profiles, challenges, identities, certificates, files.apple)
     door = enroll_routes.Door(settings.enroll_tokens)
     return enroll_routes.router(profiles, ota, files.apple, door, settings.max_body)
+
+
+def _scep(
+    settings: CheckinSettings, adapters: Adapters, authority: Authority, challenges: ChallengeBook
+) -> ScepServer:
+    work, clock = ScepWork(), adapters.clock
+    issuing = Issuing(
+        Certifier(authority, clock, settings.scep_validity, work),
+        challenges,
+        MongoIssuedCertificates(adapters.mongo),
+        MongoEnrollments(adapters.mongo, adapters.seal),
+        clock,
+    )
+    return ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=settings.scep_legacy)
 
 
 async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
