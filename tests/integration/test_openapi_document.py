@@ -19,17 +19,23 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("POST", "/mdm/enroll"): {"400", "413", "503"},
     ("GET", "/ota/enroll"): {"400", "413", "503"},
     ("POST", "/ota/phase23"): {"400", "413", "503"},
-    ("POST", "/v1/commands"): {"400", "401", "403", "404", "409", "413", "503"},
-    ("POST", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "503"},
-    ("PUT", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "503"},
-    ("GET", "/v1/commands/{udid}"): {"401", "403", "409", "503"},
-    ("DELETE", "/v1/commands/{udid}"): {"401", "403", "409", "503"},
-    ("GET", "/push/{udid}"): {"400", "401", "403", "404", "409", "502", "503"},
-    ("POST", "/v1/push/{udid}"): {"400", "401", "403", "404", "409", "502", "503"},
-    ("POST", "/v1/devices"): {"400", "401", "403", "413", "503"},
-    ("DELETE", "/v1/devices"): {"400", "401", "403", "413", "503"},
-    ("POST", "/v1/devices/{udid}/block"): {"401", "403", "404", "409", "503"},
-    ("POST", "/v1/devices/{udid}/unblock"): {"401", "403", "404", "409", "503"},
+    ("POST", "/v1/commands"): {"400", "401", "403", "404", "409", "413", "429", "503"},
+    ("POST", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "429", "503"},
+    ("PUT", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "429", "503"},
+    ("GET", "/v1/commands/{udid}"): {"401", "403", "409", "429", "503"},
+    ("DELETE", "/v1/commands/{udid}"): {"401", "403", "409", "429", "503"},
+    ("GET", "/push/{udid}"): {"400", "401", "403", "404", "409", "429", "502", "503"},
+    ("POST", "/v1/push/{udid}"): {"400", "401", "403", "404", "409", "429", "502", "503"},
+    ("POST", "/v1/devices"): {"400", "401", "403", "413", "429", "503"},
+    ("DELETE", "/v1/devices"): {"400", "401", "403", "413", "429", "503"},
+    ("POST", "/v1/devices/{udid}/block"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/devices/{udid}/unblock"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/tokens"): {"400", "401", "403", "409", "413", "429", "503"},
+    ("GET", "/v1/tokens"): {"401", "403", "429", "503"},
+    ("DELETE", "/v1/tokens/{id}"): {"401", "403", "404", "429", "503"},
+    ("GET", "/v1/audit"): {"400", "401", "403", "429", "503"},
+    ("GET", "/v1/request_types"): {"401", "403", "429", "503"},
+    ("GET", "/v1/request_types/{name}"): {"401", "403", "404", "429", "503"},
     ("GET", "/version"): set(),
 }
 """Every route with the errors that it can answer."""
@@ -43,6 +49,7 @@ BODIES = {
     ("PUT", "/v1/commands/{udid}"),
     ("POST", "/v1/devices"),
     ("DELETE", "/v1/devices"),
+    ("POST", "/v1/tokens"),
 }
 OF_DEVICES = ("/mdm/", "/ota/")
 """Routes that devices call: no key, and answers without JSON."""
@@ -121,7 +128,7 @@ async def test_every_body_has_an_example(document: Document, route: tuple[str, s
 
 async def test_the_routes_of_the_api_demand_the_key_and_no_others(document: Document) -> None:
     [scheme] = document["components"]["securitySchemes"].items()
-    assert scheme[1] == {"type": "http", "scheme": "basic"}
+    assert scheme[1] | {"description": ""} == {"type": "http", "scheme": "basic", "description": ""}
     guarded = {route for route, operation in operations(document) if operation.get("security")}
 
     assert guarded == {r for r in ERRORS if not r[1].startswith(OF_DEVICES) and r[1] != "/version"}
