@@ -9,10 +9,16 @@ from services.api_access import api_auth
 from services.api_tokens import ApiTokens
 from services.commands.access_openapi import TAG as ACCESS_TAG
 from services.commands.access_routes import audit_routes, token_routes
+from services.commands.answers import Answers
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
 from services.commands.life import QueueLife
+from services.commands.life_routes import LifeParts, add_life
+from services.commands.listing import PlaceList
+from services.commands.lookup import CommandLookup
 from services.commands.openapi import TAGS
+from services.commands.profile_routes import TAG as PROFILES_TAG
+from services.commands.profile_routes import profile_routes
 from services.commands.queueing import Queueing, QueueingRules
 from services.commands.routes import JSON_LIMIT, Parts, router
 from services.commands.settling import Settling
@@ -21,11 +27,14 @@ from services.store_pulse import StorePulse
 from shared.apple.catalogue import CommandCatalogue
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
-from shared.storage import enrollments, members, place_documents, schema
+from shared.storage import enrollments, journal, members, place_documents, schema
 from shared.storage.audit import MongoAuditLog
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
+from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
+from shared.storage.profiles import MongoProfiles
+from shared.storage.pushes import MongoPushes
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.stored_commands import MongoStoredCommands
 from shared.storage.tokens import MongoTokens
@@ -45,6 +54,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         (
             *enrollments.INDEXES,
             *place_documents.indexes(settings.command_retention),
+            *journal.indexes(settings.event_retention),
             *members.INDEXES,
             *api_access.indexes(settings),
         ),
@@ -79,7 +89,12 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     auth = api_auth(settings, adapters)
     routes = router(parts, auth)
+    answers = Answers(MongoJournal(mongo, adapters.seal))
+    lookup = CommandLookup(queue, MongoPushes(mongo), answers, targets, settling)
+    listing = PlaceList(queue, settling, clock)
+    add_life(routes, LifeParts(lookup, listing, life, targets), auth)
     tokens = ApiTokens(MongoTokens(mongo), clock, adapters.ids)
+    routes.include_router(profile_routes(MongoProfiles(mongo), auth))
     routes.include_router(token_routes(tokens, auth))
     routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
 
@@ -97,5 +112,5 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ready=pulse.reasons,
         drain=queueing.drain,
         max_body=JSON_LIMIT,
-        openapi_tags=(*TAGS, ACCESS_TAG),
+        openapi_tags=(*TAGS, PROFILES_TAG, ACCESS_TAG),
     )

@@ -30,6 +30,9 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("DELETE", "/v1/devices"): {"400", "401", "403", "413", "429", "503"},
     ("POST", "/v1/devices/{udid}/block"): {"401", "403", "404", "409", "429", "503"},
     ("POST", "/v1/devices/{udid}/unblock"): {"401", "403", "404", "409", "429", "503"},
+    ("PUT", "/v1/profiles"): {"400", "401", "403", "413", "429", "503"},
+    ("POST", "/v1/profiles"): {"400", "401", "403", "404", "413", "429", "503"},
+    ("DELETE", "/v1/profiles"): {"400", "401", "403", "413", "429", "503"},
     ("POST", "/v1/tokens"): {"400", "401", "403", "409", "413", "429", "503"},
     ("GET", "/v1/tokens"): {"401", "403", "429", "503"},
     ("DELETE", "/v1/tokens/{id}"): {"401", "403", "404", "429", "503"},
@@ -49,6 +52,9 @@ BODIES = {
     ("PUT", "/v1/commands/{udid}"),
     ("POST", "/v1/devices"),
     ("DELETE", "/v1/devices"),
+    ("PUT", "/v1/profiles"),
+    ("POST", "/v1/profiles"),
+    ("DELETE", "/v1/profiles"),
     ("POST", "/v1/tokens"),
 }
 OF_DEVICES = ("/mdm/", "/ota/")

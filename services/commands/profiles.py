@@ -1,0 +1,93 @@
+"""Profiles that the operator keeps with us: read from requests as MicroMDM's clients write them.
+
+Promises: names match without letter case, unknown names are ignored, null is absent; what is stored is
+a property list, or a signed one, or BadRequest names the field.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from shared.apple import plist
+from shared.apple.command_json import parse_json
+from shared.domain.errors import BadRequest, Fault, TooLarge
+from shared.ports.profiles import StoredProfile
+from shared.security.attached_signature import content_of
+
+LARGEST = 8 * 1024**2
+"""Of a profile in bytes, so that it fits into one document with room to spare."""
+MOST_IDENTIFIERS = 1000
+LONGEST_IDENTIFIER = 256
+IDENTIFIER = "profile.Identifier"
+MOBILECONFIG = "profile.Mobileconfig"
+
+
+def read_profile(body: bytes) -> StoredProfile:
+    """`{"profile": {"Identifier", "Mobileconfig": base64}}`."""
+    profile = _object(parse_json(body)).get("profile")
+    if not isinstance(profile, dict):
+        raise _wrong("profile", "an object with Identifier and Mobileconfig")
+    given = _object(profile)
+    identifier = _identifier(given.get("identifier"), IDENTIFIER)
+    mobileconfig = _decoded(given.get("mobileconfig"))
+    _must_be_profile(mobileconfig)
+    return StoredProfile(identifier, mobileconfig)
+
+
+def read_wanted(body: bytes) -> str | None:
+    """`{"id"}`; None: all of them. An empty body and an empty id ask for all too."""
+    wanted = (_object(parse_json(body)) if body.strip() else {}).get("id", "")
+    return None if wanted == "" else _identifier(wanted, "id")
+
+
+def read_unwanted(body: bytes) -> list[str]:
+    """`{"ids": []}`."""
+    ids = (_object(parse_json(body)) if body.strip() else {}).get("ids", [])
+    if not isinstance(ids, list) or len(ids) > MOST_IDENTIFIERS:
+        raise _wrong("ids", f"a list of up to {MOST_IDENTIFIERS} strings")
+    return [_identifier(each, f"ids[{index}]") for index, each in enumerate(ids)]
+
+
+def shown(profile: StoredProfile) -> dict[str, str]:
+    """A profile, as MicroMDM's clients expect it."""
+    encoded = base64.b64encode(profile.mobileconfig).decode()
+    return {"Identifier": profile.identifier, "Mobileconfig": encoded}
+
+
+def _object(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in given.items() if value is not None}
+
+
+def _identifier(value: object, path: str) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_IDENTIFIER:
+        raise _wrong(path, f"a string of 1 to {LONGEST_IDENTIFIER} characters")
+    if not value.isprintable():
+        raise _wrong(path, "a string without control characters")
+    return value
+
+
+def _decoded(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise _wrong(MOBILECONFIG, "a profile in base64")
+    try:
+        decoded = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise _wrong(MOBILECONFIG, "a profile in base64") from None
+    if len(decoded) > LARGEST:
+        raise TooLarge(f"{MOBILECONFIG}: the profile is over {LARGEST} bytes")
+    return decoded
+
+
+def _must_be_profile(mobileconfig: bytes) -> None:
+    """A property list, or a CMS that holds one; who signed it is the device's to judge."""
+    is_signed = mobileconfig[:1] == b"\x30"
+    try:
+        plist.parse(content_of(mobileconfig) if is_signed else mobileconfig)
+    except BadRequest:
+        expected = "a property list, or a signed one"
+        raise _wrong(MOBILECONFIG, expected) from None
+
+
+def _wrong(path: str, expected: str) -> BadRequest:
+    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
