@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from asn1crypto import csr as pkcs10
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from shared.security.authority import PublicKey
@@ -44,10 +45,10 @@ def read_request(
     try:
         request = x509.load_der_x509_csr(encoded)
         public_key = request.public_key()
-        is_proved = request.is_signature_valid and signed_by in {None, hash_of(public_key)}
+        _check_signature(request, public_key)
     except Exception:  # noqa: BLE001 - bytes from outside; an envelope that was meddled with looks so
         raise unopened() from None
-    if not is_proved:
+    if signed_by not in {None, hash_of(public_key)}:
         raise unopened()
     try:
         hash_name = getattr(request.signature_hash_algorithm, "name", "")
@@ -61,6 +62,26 @@ def read_request(
     if subject_size > LARGEST_SUBJECT:
         raise ScepRefused(ScepRefusal.REQUEST, "the subject is too long")
     return CertificateRequest(_strong(public_key), hash_of(public_key), subject, challenge)
+
+
+def _check_signature(request: x509.CertificateSigningRequest, public_key: object) -> None:
+    """Raises whatever it may. `is_signature_valid` would not take SHA-1, which clients still use."""
+    hash_, scheme = request.signature_hash_algorithm, request.signature_algorithm_parameters
+    message = request.tbs_certrequest_bytes
+    if isinstance(public_key, rsa.RSAPublicKey) and isinstance(
+        scheme, padding.PKCS1v15 | padding.PSS
+    ):
+        public_key.verify(request.signature, message, scheme, _known(hash_))
+    elif isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
+        public_key.verify(request.signature, message, scheme)
+    else:
+        raise ValueError("unknown kind of key")
+
+
+def _known(hash_: hashes.HashAlgorithm | None) -> hashes.HashAlgorithm:
+    if hash_ is None:
+        raise ValueError("unknown digest algorithm")
+    return hash_
 
 
 def hash_of(public_key: object) -> str:

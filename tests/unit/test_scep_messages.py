@@ -1,0 +1,305 @@
+"""SCEP messages as bytes. openssl is the oracle: we take what it encrypts, it takes what we sign."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from shared.domain.errors import BadRequest
+from shared.security.scep.envelope import open_envelope, seal
+from shared.security.scep.message import read, signer_certificate
+from shared.security.scep.words import FailInfo, ScepRefused
+from tests.harness.scep import (
+    CIPHERS,
+    SENDER,
+    TRANSACTION,
+    TYPE,
+    Client,
+    Shape,
+    csr,
+    envelope,
+    indefinite,
+    key_number,
+    sealed_with,
+)
+from tests.unit.scep_world import ScepWorld
+
+OPENSSL_CIPHERS = {
+    "des": "-des",
+    "tripledes_3key": "-des3",
+    "aes128_cbc": "-aes128",
+    "aes192_cbc": "-aes192",
+    "aes256_cbc": "-aes256",
+}
+# Single DES is in openssl's legacy provider.
+PROVIDERS = ("-provider", "legacy", "-provider", "default")
+
+
+def openssl(folder: Path, *arguments: str) -> bytes:
+    done = subprocess.run(
+        ["openssl", *arguments], cwd=folder, capture_output=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> ScepWorld:
+    world = ScepWorld()
+    (tmp_path / "ca.pem").write_bytes(world.authority.certificate_pem)
+    return world
+
+
+def key_pem(client: Client) -> bytes:
+    return bytes(
+        client.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+
+
+@pytest.mark.parametrize("form", [(), ("-stream", "-indef")], ids=["der", "indefinite"])
+@pytest.mark.parametrize("wrap", [(), ("-keyopt", "rsa_padding_mode:oaep")], ids=["v15", "oaep"])
+@pytest.mark.parametrize("name", [(), ("-keyid",)], ids=["serial", "keyid"])
+@pytest.mark.parametrize("cipher", OPENSSL_CIPHERS)
+def test_what_openssl_encrypts_is_opened(
+    tmp_path: Path,
+    world: ScepWorld,
+    cipher: str,
+    name: tuple[str, ...],
+    wrap: tuple[str, ...],
+    form: tuple[str, ...],
+) -> None:
+    content = bytes(range(256)) * 9
+    (tmp_path / "content").write_bytes(content)
+    arguments = ("-in", "content", "-outform", "DER", *form, "-recip", "ca.pem", *wrap)
+    sealed = openssl(
+        tmp_path,
+        *("cms", "-encrypt", "-binary", *PROVIDERS, OPENSSL_CIPHERS[cipher], *name, *arguments),
+    )
+
+    assert open_envelope(sealed, world.authority, allow_legacy=True) == content
+
+
+def test_openssl_opens_what_we_seal(tmp_path: Path, world: ScepWorld) -> None:
+    client = world.client()
+    assert client.certificate is not None
+    (tmp_path / "key.pem").write_bytes(key_pem(client))
+    (tmp_path / "client.pem").write_bytes(client.certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "sealed").write_bytes(seal(b"a certificate", client.certificate))
+
+    opened = openssl(
+        tmp_path,
+        *("cms", "-decrypt", "-inform", "DER", "-in", "sealed"),
+        *("-inkey", "key.pem", "-recip", "client.pem"),
+    )
+
+    assert opened == b"a certificate"
+    structure = openssl(
+        tmp_path, "cms", "-cmsout", "-print", "-inform", "DER", "-in", "sealed"
+    ).decode()
+    assert "aes-128-cbc" in structure
+
+
+async def test_openssl_verifies_our_answers_and_finds_the_certificate(
+    tmp_path: Path, world: ScepWorld
+) -> None:
+    client = world.client()
+    assert client.certificate is not None
+    challenge = await world.book.issue_once()
+    answer = await world.server.operate(client.request(csr(client.key, challenge)))
+    (tmp_path / "answer").write_bytes(answer)
+    (tmp_path / "key.pem").write_bytes(key_pem(client))
+    (tmp_path / "client.pem").write_bytes(client.certificate.public_bytes(Encoding.PEM))
+
+    openssl(
+        tmp_path,
+        *("cms", "-verify", "-binary", "-inform", "DER", "-in", "answer", "-out", "sealed"),
+        *("-CAfile", "ca.pem", "-purpose", "any"),
+    )
+    openssl(
+        tmp_path,
+        *("cms", "-decrypt", "-inform", "DER", "-in", "sealed", "-out", "degenerate"),
+        *("-inkey", "key.pem", "-recip", "client.pem", "-binary"),
+    )
+    pem = openssl(
+        tmp_path, "pkcs7", "-inform", "DER", "-in", "degenerate", "-print_certs", "-out", "got.pem"
+    )
+    openssl(tmp_path, "verify", "-CAfile", "ca.pem", "-purpose", "sslclient", "got.pem")
+    text = openssl(tmp_path, "x509", "-in", "got.pem", "-noout", "-text").decode()
+
+    assert pem == b""
+    assert "TLS Web Client Authentication" in text
+    assert "CA:FALSE" in text
+    assert "sha256WithRSAEncryption" in text
+
+
+async def test_openssl_verifies_our_refusals(tmp_path: Path, world: ScepWorld) -> None:
+    client = world.client()
+    answer = await world.server.operate(client.request(csr(client.key, "wrong")))
+    (tmp_path / "answer").write_bytes(answer)
+    (tmp_path / "nothing").write_bytes(b"")
+
+    openssl(
+        tmp_path,
+        *("cms", "-verify", "-binary", "-inform", "DER", "-in", "answer", "-content", "nothing"),
+        *("-CAfile", "ca.pem", "-purpose", "any"),
+    )
+
+
+@pytest.mark.parametrize("digest", ["sha1", "sha256", "sha384", "sha512"])
+@pytest.mark.parametrize("is_indefinite", [False, True])
+def test_openssl_verifies_what_the_test_client_signs(
+    tmp_path: Path, world: ScepWorld, digest: str, is_indefinite: bool
+) -> None:
+    client = world.client()
+    shape = Shape(digest=digest, is_indefinite=is_indefinite)
+    (tmp_path / "message").write_bytes(client.request(csr(client.key, "x"), shape=shape))
+
+    openssl(
+        tmp_path,
+        *("cms", "-verify", "-noverify", "-binary", "-inform", "DER", "-in", "message"),
+        *("-out", "content"),
+    )
+
+    assert read((tmp_path / "message").read_bytes()).content == (tmp_path / "content").read_bytes()
+
+
+def test_a_message_is_read_with_all_that_its_answer_repeats(world: ScepWorld) -> None:
+    client = world.client()
+
+    message = read(client.request(b"anything", kind="17", transaction="T-1+/="))
+
+    assert (message.kind, message.transaction_id) == ("17", "T-1+/=")
+    assert message.sender_nonce == client.nonce
+    assert client.certificate is not None
+    signer = client.certificate.public_bytes(Encoding.DER)
+    assert signer_certificate(message, allow_legacy=True) == signer
+
+
+@pytest.mark.parametrize("missing", [TYPE, TRANSACTION, SENDER])
+def test_a_message_without_what_an_answer_repeats_is_none(world: ScepWorld, missing: str) -> None:
+    message = world.client().signed(b"content", without=missing)
+
+    with pytest.raises(BadRequest):
+        read(message)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"\x30",
+        b"\x30\x80",
+        b"\x30\x00",
+        b"x" * 100,
+        b"\x30" * 5000,
+        b"\x30\x84\xff\xff\xff\xff",
+        b"\x30\x82" + bytes(40_000),
+    ],
+    ids=lambda each: each[:6].hex(),
+)
+def test_what_is_no_message_is_refused(encoded: bytes) -> None:
+    with pytest.raises(BadRequest):
+        read(encoded)
+
+
+@pytest.mark.parametrize("length", [0, 256])
+def test_a_transaction_id_has_a_bounded_length(world: ScepWorld, length: int) -> None:
+    with pytest.raises(BadRequest):
+        read(world.client().request(b"anything", transaction="t" * length))
+
+
+def test_a_message_signed_by_another_key_is_refused(world: ScepWorld) -> None:
+    stranger = Client(world.ca, key_number(1), world.client().certificate)
+    message = read(stranger.request(b"anything"))
+
+    with pytest.raises(ScepRefused) as refused:
+        signer_certificate(message, allow_legacy=True)
+
+    assert refused.value.fail_info is FailInfo.BAD_MESSAGE_CHECK
+
+
+def test_content_changed_after_signing_is_refused(world: ScepWorld) -> None:
+    encoded = world.client().request(csr(key_number(0), "x"))
+    content = read(encoded).content
+    at = encoded.index(content) + len(content) - 1
+    changed = encoded[:at] + bytes([encoded[at] ^ 1]) + encoded[at + 1 :]
+
+    with pytest.raises(ScepRefused) as refused:
+        signer_certificate(read(changed), allow_legacy=True)
+
+    assert refused.value.fail_info is FailInfo.BAD_MESSAGE_CHECK
+
+
+@pytest.mark.parametrize(("digest", "allow_legacy"), [("md5", True), ("sha1", False)])
+def test_a_digest_that_is_not_allowed_is_a_bad_algorithm(
+    world: ScepWorld, digest: str, allow_legacy: bool
+) -> None:
+    message = read(world.client().request(b"anything", shape=Shape(digest=digest)))
+
+    with pytest.raises(ScepRefused) as refused:
+        signer_certificate(message, allow_legacy=allow_legacy)
+
+    assert refused.value.fail_info is FailInfo.BAD_ALG
+
+
+@pytest.mark.parametrize("cipher", ["des", "tripledes_3key"])
+def test_without_legacy_des_is_a_bad_algorithm(world: ScepWorld, cipher: str) -> None:
+    sealed = envelope(b"content", world.ca, Shape(cipher=cipher))
+
+    with pytest.raises(ScepRefused) as refused:
+        open_envelope(sealed, world.authority, allow_legacy=False)
+
+    assert refused.value.fail_info is FailInfo.BAD_ALG
+
+
+@pytest.mark.parametrize("cipher", [name for name in CIPHERS if name.startswith("aes")])
+def test_without_legacy_aes_is_opened(world: ScepWorld, cipher: str) -> None:
+    sealed = envelope(b"content", world.ca, Shape(cipher=cipher))
+
+    assert open_envelope(sealed, world.authority, allow_legacy=False) == b"content"
+
+
+def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
+    """What somebody sends who hopes to learn from our refusals."""
+    public_key = key_number(0).public_key()
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+    ours = world.ca.public_key()
+    assert isinstance(ours, rsa.RSAPublicKey)
+    good_key = ours.encrypt(bytes(16), padding.PKCS1v15())
+    short_key = ours.encrypt(bytes(5), padding.PKCS1v15())
+    another = public_key.encrypt(bytes(16), padding.PKCS1v15())
+    return {
+        "padding of the content": sealed_with(bytes(32), good_key, world.ca),
+        "a block that is not whole": sealed_with(bytes(31), good_key, world.ca),
+        "no content": sealed_with(b"", good_key, world.ca),
+        "padding of the key": sealed_with(bytes(32), bytes(255) + b"\x02", world.ca),
+        "a key out of range": sealed_with(bytes(32), b"\xff" * 256, world.ca),
+        "a key of another length": sealed_with(bytes(32), short_key, world.ca),
+        "a key for somebody else": sealed_with(bytes(32), another, world.ca),
+        "a short wrapped key": sealed_with(bytes(32), b"\x01" * 12, world.ca),
+        "an odd vector": sealed_with(bytes(32), good_key, world.ca, iv=bytes(7)),
+        "for another CA": envelope(b"content", world.client().certificate or world.ca),
+        "no envelope": b"\x30\x03\x02\x01\x01",
+        "nothing": b"",
+        "no request inside": envelope(b"not a certificate request", world.ca),
+        "a request of another key": envelope(csr(key_number(1), "x"), world.ca),
+    }
+
+
+async def test_all_that_is_wrong_inside_is_one_and_the_same_answer(world: ScepWorld) -> None:
+    client = world.client()
+    answers = {}
+    for name, sealed in meddled_envelopes(world).items():
+        reply = client.read(await world.server.operate(client.signed(sealed)))
+        answers[name] = (reply.status, reply.fail_info, reply.certificate)
+
+    assert set(answers.values()) == {("2", "1", None)}, answers
+
+
+def test_the_indefinite_form_is_indefinite(world: ScepWorld) -> None:
+    encoded = indefinite(world.client().request(csr(key_number(0), "x")))
+
+    assert encoded[:2] == b"\x30\x80"
+    assert b"\x24\x80\x04" in encoded
