@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from services.commands.limits import OpenLimit
 from services.commands.submissions import Queued, Submission
 from services.commands.targets import Target, Targets, is_stale, is_there
 from shared.apple.command_advice import Advice, Recipient
@@ -51,6 +52,7 @@ class QueueingRules:
 
     retry_window: timedelta = timedelta(hours=1)
     accept_unknown_devices: bool = False
+    max_open: int = 10_000
 
 
 class Queueing:
@@ -75,6 +77,7 @@ class Queueing:
         self._metrics = metrics
         self._rules = rules
         self._advise_on = advise
+        self._limit = OpenLimit(queue, clock, rules.max_open)
         self._cohorts: Cohorts[Submission, Queued] = Cohorts(self._flush, COHORT_LIMIT, IN_FLIGHT)
 
     async def enqueue(self, prepared: PreparedCommand) -> Queued:
@@ -82,8 +85,8 @@ class Queueing:
 
         Raises NotFound for an unknown device, Conflict for an ambiguous one and for a CommandUUID
         that names another command there, BadRequest for one that no such channel takes or whose
-        time is over."""
-        self._check_expiry(prepared)
+        time is over, TooManyRequests when too many of its commands are open."""
+        self.check_expiry(prepared)
         return await self._cohorts.submit(Submission(prepared, prepared.target, self._ids.new()))
 
     async def enqueue_for(
@@ -110,7 +113,8 @@ class Queueing:
             outcomes.append(result)
         return outcomes
 
-    def _check_expiry(self, prepared: PreparedCommand) -> None:
+    def check_expiry(self, prepared: PreparedCommand) -> None:
+        """Raises BadRequest for a command whose time is over."""
         expires_at = prepared.terms.expires_at
         if expires_at is not None and expires_at <= self._clock.now():
             expected = "a time that is still to come"
@@ -124,7 +128,7 @@ class Queueing:
 
     async def _flush(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
         self._metrics.cohort_size.observe(len(submissions))
-        going = await self._resolve(submissions)
+        going = await self._within_limit(await self._resolve(submissions))
         if going:
             await self._place(going)
         return [submission.settled() for submission in submissions]
@@ -152,6 +156,13 @@ class Queueing:
         return BadRequest(
             advice.refusal, [Fault("request_type", "a command that user channels take")]
         )
+
+    async def _within_limit(self, going: list[Submission]) -> list[Submission]:
+        """Without those whose queue is full."""
+        refusals = await self._limit.check([submission.place for submission in going])
+        for submission, refusal in zip(going, refusals, strict=True):
+            submission.outcome = refusal
+        return [submission for submission in going if submission.outcome is None]
 
     async def _place(self, going: list[Submission]) -> None:
         touched_at = self._clock.monotonic()
@@ -252,6 +263,7 @@ class Queueing:
                 return None
             existing = dropped
         if existing.state.is_open or self._is_fresh(existing, submission.since):
+            submission.place = existing
             return False
         place = replace(submission.place, generation=generation, accepted_at=self._clock.now())
         submission.place = place

@@ -108,12 +108,14 @@ class ApiClient:
         return request_bytes(method, path, f"authorization: Basic {token}\r\n", body)
 
     def enqueue(self, udid: str, command_uuid: str) -> bytes:
+        """A query that no other one replaces, although it asks the same: each is to be delivered."""
         return self.request(
             "POST",
             "/v1/commands",
             (
                 f'{{"udid": "{udid}", "request_type": "DeviceInformation", '
-                f'"command_uuid": "{command_uuid}", "queries": ["DeviceName", "OSVersion"]}}'
+                f'"command_uuid": "{command_uuid}", "collapse_key": "{command_uuid}", '
+                '"queries": ["DeviceName", "OSVersion"]}'
             ).encode(),
         )
 

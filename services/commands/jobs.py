@@ -1,0 +1,281 @@
+"""One command for many devices: stored first, then queued for one device after the other.
+
+Promises: a job that was answered is durable, and is carried on by some process until each of its
+targets has a place or a reason why not; a crash, or two processes at once, queue nothing twice, since
+what was accepted for a target since the job began is never queued anew; single commands go between,
+because a job's targets come in small pieces through the same cohorts; a store that is away is waited
+for.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.commands.job_tally import Tally
+from services.commands.queueing import Queueing
+from services.commands.submissions import Queued
+from services.commands.waiting import first
+from shared.apple.command_plist import PreparedCommand, prepare_raw
+from shared.domain.errors import MdmError, NotFound, Unavailable
+from shared.domain.job import PART_SIZE, Job, JobPart
+from shared.ports.clock import Clock, Ids
+from shared.ports.jobs import Jobs
+from shared.ports.queue import CommandQueue
+
+log = structlog.get_logger()
+
+CHUNK = 32
+"""Targets that go into a cohort together; single commands wait for one cohort at most."""
+
+IN_FLIGHT = 1
+"""Chunks of all jobs of one process that go at once."""
+
+BEAT = timedelta(seconds=1)
+LOOK = timedelta(seconds=5)
+STALE_AFTER = timedelta(seconds=15)
+"""Without a beat; by the clock of whoever looks."""
+AGAIN = timedelta(seconds=1)
+READ_TOGETHER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """A job of somebody else, as it was when it last changed."""
+
+    owner: str | None
+    beats: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobPorts:
+    """What jobs are made of. `is_alone`: no other process works on this store."""
+
+    jobs: Jobs
+    queue: CommandQueue
+    clock: Clock
+    ids: Ids
+    is_alone: bool = False
+
+
+class JobWork:
+    """Takes jobs and works on them; `run` never ends by itself."""
+
+    def __init__(self, ports: JobPorts, queueing: Queueing) -> None:
+        self._jobs = ports.jobs
+        self._queue = ports.queue
+        self._clock = ports.clock
+        self._ids = ports.ids
+        self._is_alone = ports.is_alone
+        self._queueing = queueing
+        self._owner = ports.ids.new()
+        self._waiting_work: asyncio.Queue[tuple[Job, PreparedCommand | None]] = asyncio.Queue()
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[str, asyncio.Future[bool | None]] = {}
+        self._sights: dict[str, _Sight] = {}
+        self._turn = asyncio.Semaphore(IN_FLIGHT)
+        self._is_stopping = False
+
+    # --- for the API
+
+    async def start(self, prepared: PreparedCommand, caller: str) -> Job:
+        """Store a job; it is worked on from here on. Raises BadRequest for one whose time is over."""
+        self._queueing.check_expiry(prepared)
+        job = self._job(prepared, caller)
+        await self._queue.store([prepared.command], self._clock.now())
+        parts = [
+            JobPart(job.id, number, prepared.targets[start : start + PART_SIZE])
+            for number, start in enumerate(range(0, job.total, PART_SIZE))
+        ]
+        await self._jobs.add_parts(parts, job.created_at)
+        await self._jobs.add(job)
+        log.info("job_started", job=job.id, command_uuid=job.command_uuid, total=job.total)
+        self._ended[job.id] = asyncio.get_running_loop().create_future()
+        self._waiting_work.put_nowait((job, replace(prepared, terms=job.terms)))
+        return job
+
+    def _job(self, prepared: PreparedCommand, caller: str) -> Job:
+        at = _milliseconds(self._clock.now())
+        return Job(
+            id=self._ids.new(),
+            command_uuid=prepared.command.uuid,
+            command_hash=prepared.command.hash,
+            request_type=prepared.command.request_type,
+            terms=replace(prepared.terms, expires_at=prepared.terms.expiry(at), ttl=None),
+            says_apple=prepared.says_apple,
+            caller=caller,
+            total=len(prepared.targets),
+            created_at=at,
+            owner=self._owner,
+        )
+
+    async def ended(self, job: str, within: timedelta, gone: Awaitable[None]) -> None:
+        """For whoever started it: returns once this process has done all it can for the job, at the
+        latest when the time is over, the client is `gone`, or the process ends."""
+        ended = self._ended.get(job)
+        if ended is not None and not self._is_stopping:
+            await first(ended, self._clock.sleep(within), gone)
+
+    # --- the work
+
+    async def run(self) -> None:
+        """Work on jobs, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._adopt_forever())
+            while True:
+                job, prepared = await self._waiting_work.get()
+                if not self._is_stopping and job.id not in self._working:
+                    work = group.create_task(self._work(job, prepared))
+                    self._working[job.id] = work
+
+    def stop(self) -> None:
+        """The process ends: nobody waits for a job any more, and no piece of work is begun."""
+        self._is_stopping = True
+        for ended in self._ended.values():
+            if not ended.done():
+                ended.set_result(None)
+
+    async def drain(self) -> None:
+        """Finish the pieces under way, and let other processes carry on at once."""
+        self.stop()
+        if self._working:
+            await asyncio.wait(self._working.values())
+        try:
+            await self._jobs.give_up(self._owner)
+        except Unavailable as exc:
+            log.info("jobs_left_silently", error=str(exc))
+
+    async def _work(self, job: Job, prepared: PreparedCommand | None) -> None:
+        try:
+            while not self._is_stopping:
+                try:
+                    await self._carry_on(job, prepared)
+                    return
+                except Unavailable as exc:
+                    log.warning("job_waits", job=job.id, error=str(exc))
+                    await self._clock.sleep(AGAIN)
+        finally:
+            self._working.pop(job.id, None)
+            ended = self._ended.pop(job.id, None)
+            if ended is not None and not ended.done():
+                ended.set_result(True)
+
+    async def _carry_on(self, job: Job, prepared: PreparedCommand | None) -> None:
+        """Do the parts that are not done. Returns early when the job has another owner."""
+        tally, open_parts = await self._so_far(job)
+        if prepared is None and open_parts:
+            prepared = await self._prepared(job)
+        piece = _Piece(job, prepared, tally, self._clock.monotonic())
+        for number in open_parts:
+            part = await self._jobs.part(job.id, number)
+            if part is not None and not part.is_done and not await self._do_part(part, piece):
+                return
+        whole, left = await self._so_far(job)
+        if left:
+            log.error("job_lost_parts", job=job.id, parts=len(left))
+        await self._jobs.finish(job.id, whole.progress, _milliseconds(self._clock.now()))
+        log.info("job_finished", job=job.id, queued=whole.queued, refused=whole.refused)
+
+    async def _so_far(self, job: Job) -> tuple[Tally, list[int]]:
+        """What the stored parts say, and the numbers of those that are not done."""
+        tally, done = Tally(), set()
+        for start in range(0, job.parts, READ_TOGETHER):
+            numbers = range(start, min(start + READ_TOGETHER, job.parts))
+            for part in await self._jobs.part_progress(job.id, numbers):
+                if part.is_done:
+                    tally.add(part.progress)
+                    done.add(part.number)
+        return tally, [number for number in range(job.parts) if number not in done]
+
+    async def _prepared(self, job: Job) -> PreparedCommand | None:
+        """The command of a job that another process began; None: it is not stored any more."""
+        stored = (await self._queue.commands({job.command_hash})).get(job.command_hash)
+        if stored is None:
+            return None
+        read = prepare_raw(job.id, stored.plist)
+        return replace(read, terms=job.terms, is_bulk=True, is_raw=False, says_apple=job.says_apple)
+
+    async def _do_part(self, part: JobPart, piece: "_Piece") -> bool:
+        """Queue for the targets of one part. False: the job is not ours any more, or we end."""
+        tally = Tally()
+        for start in range(0, len(part.targets), CHUNK):
+            targets = part.targets[start : start + CHUNK]
+            if self._is_stopping or not await self._beat(piece, tally):
+                return False
+            outcomes = await self._queue_for(targets, piece)
+            tally.count(targets, outcomes, piece.job.created_at)
+        done = replace(part, is_done=True, progress=tally.progress, refusals=tuple(tally.refusals))
+        await self._jobs.finish_part(done)
+        piece.tally.add(tally.progress)
+        return True
+
+    async def _queue_for(
+        self, targets: Sequence[str], piece: "_Piece"
+    ) -> Sequence[Queued | MdmError]:
+        if piece.prepared is None:
+            return [NotFound("the command is not stored any more")] * len(targets)
+        async with self._turn:
+            return await self._queueing.enqueue_for(piece.prepared, targets, piece.job.created_at)
+
+    async def _beat(self, piece: "_Piece", part: Tally) -> bool:
+        """Say now and then that we live. False: the job is somebody else's now."""
+        if self._clock.monotonic() - piece.beaten_at < BEAT.total_seconds():
+            return True
+        piece.beaten_at = self._clock.monotonic()
+        now = Tally()
+        now.add(piece.tally.progress)
+        now.add(part.progress)
+        return await self._jobs.beat(piece.job.id, self._owner, now.progress)
+
+    # --- jobs whose process is gone
+
+    async def _adopt_forever(self) -> None:
+        while True:
+            try:
+                await self._adopt()
+            except Unavailable as exc:
+                log.info("jobs_not_looked_at", error=str(exc))
+            await self._clock.sleep(LOOK)
+
+    async def _adopt(self) -> None:
+        """Take the jobs on which nobody works."""
+        running = await self._jobs.running()
+        now = self._clock.monotonic()
+        self._sights = {job.id: self._sight(job, now) for job in running}
+        for job in running:
+            if self._is_stopping or not self._is_free(job, now):
+                continue
+            if await self._jobs.take(job, self._owner):
+                log.info("job_adopted", job=job.id)
+                self._waiting_work.put_nowait((job, None))
+
+    def _sight(self, job: Job, now: float) -> _Sight:
+        before = self._sights.get(job.id)
+        if before is not None and (before.owner, before.beats) == (job.owner, job.beats):
+            return before
+        return _Sight(job.owner, job.beats, now)
+
+    def _is_free(self, job: Job, now: float) -> bool:
+        if job.owner == self._owner:
+            return False
+        if job.owner is None or self._is_alone:
+            return True
+        return now - self._sights[job.id].at >= STALE_AFTER.total_seconds()
+
+
+@dataclass(slots=True)
+class _Piece:
+    """One pass over a job. `prepared` None: its command is gone."""
+
+    job: Job
+    prepared: PreparedCommand | None
+    tally: Tally
+    beaten_at: float
+
+
+def _milliseconds(at: datetime) -> datetime:
+    """As the store keeps it."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)

@@ -1,0 +1,128 @@
+"""How many commands of one device or user may be open at once.
+
+Promises: a queue that is full takes no new command, and says so with the way out; a repetition of one
+that it holds is still a safe retry; a queue that was drained takes commands again within a second.
+The count costs as much as reading all open places, so it is an estimate in between: the last count,
+and what this process has added since. It may be short by 1 % of the limit (at least one command) for
+each process, and by whatever other processes add within a second.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from shared.domain.command import Place
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import TooManyRequests
+from shared.ports.clock import Clock
+from shared.ports.queue import CommandQueue
+
+BETWEEN_LOOKS = timedelta(seconds=1)
+"""Of one queue."""
+
+RETRY_AFTER = timedelta(seconds=30)
+MOST_KNOWN = 20_000
+"""Queues whose estimates one process keeps. One that is forgotten is counted from nothing."""
+
+
+@dataclass(slots=True)
+class _Estimate:
+    counted: int = 0
+    added: int = 0
+    looked_at: float | None = None
+
+    @property
+    def total(self) -> int:
+        return self.counted + self.added
+
+
+class OpenEstimates:
+    """What is known of the open commands of each queue. Times are those of a monotonic clock."""
+
+    def __init__(self, limit: int, most_known: int = MOST_KNOWN) -> None:
+        self._limit = limit
+        self._most_known = most_known
+        self._known: OrderedDict[str, _Estimate] = OrderedDict()
+
+    def add(self, enrollment: str) -> None:
+        """One more command goes into this queue."""
+        self._estimate(enrollment).added += 1
+
+    def is_full(self, enrollment: str) -> bool:
+        return self._estimate(enrollment).total >= self._limit
+
+    def wants_look(self, enrollment: str, now: float) -> bool:
+        """Whether to count: the queue seems full, or much was added since; and a second is over."""
+        estimate = self._estimate(enrollment)
+        is_due = (
+            estimate.looked_at is None or now - estimate.looked_at >= BETWEEN_LOOKS.total_seconds()
+        )
+        is_worth_it = estimate.added > max(1, self._limit // 100)
+        return is_due and (is_worth_it or estimate.total >= self._limit)
+
+    def looked(self, enrollment: str, counted: int, now: float) -> None:
+        """It was counted; `now` is from before that."""
+        estimate = self._estimate(enrollment)
+        estimate.counted, estimate.added, estimate.looked_at = counted, 0, now
+
+    def _estimate(self, enrollment: str) -> _Estimate:
+        estimate = self._known.get(enrollment)
+        if estimate is None:
+            estimate = self._known[enrollment] = _Estimate()
+            if len(self._known) > self._most_known:
+                self._known.popitem(last=False)
+        self._known.move_to_end(enrollment)
+        return estimate
+
+
+class OpenLimit:
+    """Says which places may be queued. Not for two tasks at once."""
+
+    def __init__(self, queue: CommandQueue, clock: Clock, limit: int) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._limit = limit
+        self._estimates = OpenEstimates(limit)
+
+    async def check(self, places: Sequence[Place]) -> list[TooManyRequests | None]:
+        """Per place why it cannot be queued, None where it can; those count as queued from here on."""
+        for place in {place.enrollment: place for place in places}.values():
+            await self._look(place)
+        is_over = [self._is_over(place) for place in places]
+        if not any(is_over):
+            return [None] * len(places)
+        over = {place.id for place, is_one in zip(places, is_over, strict=True) if is_one}
+        there = await self._queue.places_of(over)
+        return [
+            self._refusal(place) if is_one and not _is_retry(there.get(place.id)) else None
+            for place, is_one in zip(places, is_over, strict=True)
+        ]
+
+    async def _look(self, place: Place) -> None:
+        now = self._clock.monotonic()
+        if self._estimates.wants_look(place.enrollment, now):
+            counted = await self._queue.count_open(_key(place))
+            self._estimates.looked(place.enrollment, counted, now)
+
+    def _is_over(self, place: Place) -> bool:
+        if self._estimates.is_full(place.enrollment):
+            return True
+        self._estimates.add(place.enrollment)
+        return False
+
+    def _refusal(self, place: Place) -> TooManyRequests:
+        return TooManyRequests(
+            f"udid: {place.enrollment} has {self._limit} open commands, which is the most "
+            "(MDM_MAX_OPEN_COMMANDS); wait until it answers some, cancel some, or clear its queue: "
+            "DELETE /v1/commands/{udid}",
+            RETRY_AFTER,
+        )
+
+
+def _is_retry(there: Place | None) -> bool:
+    return there is not None and (there.state.is_open or there.state.is_device_final)
+
+
+def _key(place: Place) -> EnrollmentKey:
+    return EnrollmentKey(place.enrollment, device=place.device)

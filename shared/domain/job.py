@@ -1,0 +1,94 @@
+"""One command for many devices: a job, and the parts in which its targets are stored and worked off."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shared.domain.terms import Terms
+
+PART_SIZE = 1000
+"""Targets of one part: a part is one document, and the most that is done again after a crash."""
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A target whom the command was not queued for, and why."""
+
+    target: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarningCount:
+    """One warning: for how many targets, and the first few of them."""
+
+    count: int
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job or a part has come. `queued`: by it; `already_queued`: the same command stood
+    there before, from an earlier request. `warnings`: text to how often."""
+
+    queued: int = 0
+    already_queued: int = 0
+    refused: int = 0
+    warnings: Mapping[str, WarningCount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command on its way to many devices.
+
+    `terms` have no ttl: it was counted from `created_at`, which is kept to the millisecond. `owner` is
+    the process that works on it, None: nobody does; `beats` goes up while somebody does. `progress` is
+    as of the last beat.
+    """
+
+    id: str
+    command_uuid: str
+    command_hash: str
+    request_type: str
+    terms: Terms
+    says_apple: bool
+    caller: str
+    total: int
+    created_at: datetime
+    state: JobState = JobState.RUNNING
+    owner: str | None = None
+    beats: int = 0
+    progress: Progress = Progress()
+    finished_at: datetime | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many parts hold its targets."""
+        return -(-self.total // PART_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPart:
+    """Some of a job's targets, and what became of them once the part is done. Without `targets` or
+    `refusals` where they were not read."""
+
+    job: str
+    number: int
+    targets: tuple[str, ...] = ()
+    is_done: bool = False
+    progress: Progress = Progress()
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return part_id(self.job, self.number)
+
+
+def part_id(job: str, number: int) -> str:
+    return f"{job}:{number:04}"
