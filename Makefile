@@ -31,8 +31,8 @@ demo: ## a simulated fleet against `make up`, with a live table
 bench: ## measure requests per second and memory
 	@$(LOCAL)/dev.sh tests.load.bench $(ARGS)
 
-catalogue: ## make the catalogue of commands anew from Apple's schema
-	@$(LOCAL)/dev.sh shared.apple.make_catalogue $(ARGS)
+catalogue: ## CHECKOUT=path: make the catalogue of commands anew from Apple's schema
+	@$(LOCAL)/dev.sh shared.apple.make_catalogue $(ARGS) $(CHECKOUT)
 
 clean: ## remove what was made here, except the data folder
 	rm -rf .venv .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

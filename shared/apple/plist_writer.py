@@ -16,13 +16,20 @@ _HEAD = (
 )
 _TAIL = "</plist>\n"
 
+Parts = list[str | bytes]
+LARGE = 64 * 1024
+"""Data from this size on stays bytes: each copy of a profile of five megabytes costs milliseconds."""
+
 
 def write(root: Mapping[str, object]) -> bytes:
     """The property list; values are what plistlib gives, and naive datetimes are UTC."""
-    parts = [_HEAD]
+    parts: Parts = [_HEAD]
     _dictionary(root, parts)
     parts.append(_TAIL)
-    return "".join(parts).encode()
+    try:
+        return "".join(parts).encode()  # type: ignore[arg-type]  # that is what is tried
+    except TypeError:
+        return b"".join(part if isinstance(part, bytes) else part.encode() for part in parts)
 
 
 def _escaped(text: str) -> str:
@@ -34,7 +41,7 @@ def _escaped(text: str) -> str:
     )
 
 
-def _dictionary(value: Mapping[str, object], parts: list[str]) -> None:
+def _dictionary(value: Mapping[str, object], parts: Parts) -> None:
     parts.append("<dict>")
     for key, inner in value.items():
         parts.append(f"<key>{_escaped(key)}</key>")
@@ -42,7 +49,7 @@ def _dictionary(value: Mapping[str, object], parts: list[str]) -> None:
     parts.append("</dict>")
 
 
-def _value(value: object, parts: list[str]) -> None:
+def _value(value: object, parts: Parts) -> None:
     match value:
         case str():
             parts.append(f"<string>{_escaped(value)}</string>")
@@ -55,14 +62,16 @@ def _value(value: object, parts: list[str]) -> None:
             for item in value:
                 _value(item, parts)
             parts.append("</array>")
+        case bytes():
+            encoded = binascii.b2a_base64(value, newline=False)
+            text = encoded if len(encoded) > LARGE else encoded.decode()
+            parts += ("<data>", text, "</data>")
         case _:
             parts.append(_leaf(value))
 
 
 def _leaf(value: object) -> str:
     match value:
-        case bytes():
-            return f"<data>{binascii.b2a_base64(value, newline=False).decode()}</data>"
         case int():
             return f"<integer>{value}</integer>"
         case float():

@@ -29,6 +29,7 @@ from tests.harness.identities import FleetAuthority
 from tests.harness.processes import free_port, spawn
 from tests.harness.servers import Rabbit, Store
 from tests.harness.system import API_KEY, ServiceProcess, System, cpu_seconds
+from tests.load import bench_convert
 
 Item = TypeVar("Item")
 
@@ -291,6 +292,7 @@ def main() -> None:
     parser.add_argument("--driver", choices=["motor", "pymongo"], default="motor")
     parser.add_argument("--devices", type=int, default=Size.devices)
     given = parser.parse_args()
+    bench_convert.main()
     yardstick = bare_route()
     with (
         machine(is_all=given.all, driver=given.driver) as running,

@@ -86,3 +86,11 @@ def test_dates_and_large_numbers_are_written() -> None:
 def test_what_a_property_list_cannot_hold_is_a_bug_and_says_so() -> None:
     with pytest.raises(TypeError, match="set"):
         write({"a": [{1}]})
+
+
+@pytest.mark.parametrize("size", [3 * 16 * 1024, 200_000])
+def test_large_data_is_written_as_small_data_is(size: int) -> None:
+    root = {"ä": [b"\x00" * size, "é"], "Z": b"z"}
+    written = write(root)
+    assert plistlib.loads(written) == root
+    assert base64.b64encode(b"\x00" * size) in written

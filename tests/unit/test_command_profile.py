@@ -38,6 +38,13 @@ def signed(content: bytes, octets: bytes | None = None) -> bytes:
     return der(0x30, oid + b"\x02" + der(0xA0, data))
 
 
+def xml(inner: str, head: str = "") -> bytes:
+    return f'<?xml version="1.0"?>{head}<plist version="1.0"><dict>{inner}</dict></plist>'.encode()
+
+
+KEY = "<key>PayloadIdentifier</key>"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_outermost_identifier_is_found(form: Any) -> None:
     payload = plistlib.dumps(PROFILE, fmt=form)
@@ -59,6 +66,27 @@ def test_it_is_what_a_reader_of_the_whole_profile_finds(
     assert payload_identifier(payload) == (whole if whole and whole.isprintable() else None)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_data_around_it_does_not_matter(form: Any) -> None:
+    around = {"A": b"a" * 9000, "PayloadIdentifier": "of.profile", "Z": [b"z" * 9000, b"", INNER]}
+    assert payload_identifier(plistlib.dumps(around, fmt=form)) == "of.profile"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "<!-- <data> --><key>A</key><string>-->b</string>",
+        "<?a <data>?><key>A</key><string>b</string>",
+        "<key>A</key><string><![CDATA[<data>]]></string>",
+        "<key>A</key><data></data><!-- <key>PayloadIdentifier</key><string>b</string> -->",
+    ],
+)
+def test_what_only_looks_like_data_hides_nothing(odd: str) -> None:
+    identifier = f"{KEY}<string>of.profile</string>"
+    assert payload_identifier(xml(odd + identifier)) == "of.profile"
+    assert payload_identifier(xml(identifier + odd)) == "of.profile"
+
+
 def test_pieces_of_content_are_put_together(tmp_path: Path) -> None:
     content = plistlib.dumps(PROFILE | {"Large": os.urandom(30_000)})
     (tmp_path / "content").write_bytes(content)
@@ -69,13 +97,6 @@ def test_pieces_of_content_are_put_together(tmp_path: Path) -> None:
     whole, pieces = (tmp_path / "whole").read_bytes(), (tmp_path / "pieces").read_bytes()
     assert pieces[1] == 0x80  # an indefinite length
     assert payload_identifier(whole) == payload_identifier(pieces) == "of.profile"
-
-
-def xml(inner: str, head: str = "") -> bytes:
-    return f'<?xml version="1.0"?>{head}<plist version="1.0"><dict>{inner}</dict></plist>'.encode()
-
-
-KEY = "<key>PayloadIdentifier</key>"
 
 
 @pytest.mark.parametrize(
