@@ -22,6 +22,7 @@ LONGEST_MESSAGE = LARGEST * 3 // 2
 """Characters of a message in base64, some of them line ends."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_EXAMPLE = "(a CMS SignedData of message type 19, PKCSReq, in DER)"
 _PROBLEM = {
     "application/json": {
         "schema": {"type": "object"},
@@ -120,7 +121,10 @@ def router(scep: ScepServer) -> APIRouter:
         responses=_RESPONSES,
         openapi_extra={
             "parameters": [_OPERATION],
-            "requestBody": {"required": True, "content": {PKI_MESSAGE: _BINARY}},
+            "requestBody": {
+                "required": True,
+                "content": {PKI_MESSAGE: _BINARY | {"example": _EXAMPLE}},
+            },
         },
     )
     async def post(request: Request) -> Response:

@@ -10,6 +10,8 @@ from services.api_tokens import ApiTokens
 from services.commands.access_openapi import TAG as ACCESS_TAG
 from services.commands.access_routes import audit_routes, token_routes
 from services.commands.answers import Answers
+from services.commands.challenge import TAG as CHALLENGES_TAG
+from services.commands.challenge import challenge_routes
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
 from services.commands.life import QueueLife
@@ -25,10 +27,13 @@ from services.commands.settling import Settling
 from services.commands.targets import Targets
 from services.store_pulse import StorePulse
 from shared.apple.catalogue import CommandCatalogue
+from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
+from shared.storage import challenges as challenge_documents
 from shared.storage import enrollments, journal, members, place_documents, schema
 from shared.storage.audit import MongoAuditLog
+from shared.storage.challenges import MongoChallenges
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
 from shared.storage.journal import MongoJournal
@@ -56,6 +61,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *place_documents.indexes(settings.command_retention),
             *journal.indexes(settings.event_retention),
             *members.INDEXES,
+            *challenge_documents.INDEXES,
             *api_access.indexes(settings),
         ),
     )
@@ -94,6 +100,10 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     listing = PlaceList(queue, settling, clock)
     add_life(routes, LifeParts(lookup, listing, life, targets), auth)
     tokens = ApiTokens(MongoTokens(mongo), clock, adapters.ids)
+    challenges = ChallengeBook(
+        MongoChallenges(mongo), clock, validity=settings.scep_challenge_validity
+    )
+    routes.include_router(challenge_routes(challenges, auth))
     routes.include_router(profile_routes(MongoProfiles(mongo), auth))
     routes.include_router(token_routes(tokens, auth))
     routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
@@ -112,5 +122,5 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ready=pulse.reasons,
         drain=queueing.drain,
         max_body=JSON_LIMIT,
-        openapi_tags=(*TAGS, PROFILES_TAG, ACCESS_TAG),
+        openapi_tags=(*TAGS, PROFILES_TAG, CHALLENGES_TAG, ACCESS_TAG),
     )

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.enrollment import EnrollmentSettings
-from shared.settings.scep import ScepSettings
+from shared.settings.scep import ChallengeSettings, ScepSettings
 from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
     Address,
@@ -198,7 +198,7 @@ class CheckinSettings(EnrollmentSettings, ScepSettings, ProxySettings, ServiceSe
         return self
 
 
-class CommandsSettings(ApiSettings):
+class CommandsSettings(ChallengeSettings, ApiSettings):
     service: ClassVar[str] = "commands"
 
     http: AddressValue = _http(8082)

@@ -19,6 +19,9 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("POST", "/mdm/enroll"): {"400", "413", "503"},
     ("GET", "/ota/enroll"): {"400", "413", "503"},
     ("POST", "/ota/phase23"): {"400", "413", "503"},
+    ("GET", "/scep"): {"400", "413", "503"},
+    ("POST", "/scep"): {"400", "413", "503"},
+    ("POST", "/v1/challenge"): {"400", "401", "403", "413", "429", "503"},
     ("POST", "/v1/commands"): {"400", "401", "403", "404", "409", "413", "429", "503"},
     ("POST", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "429", "503"},
     ("PUT", "/v1/commands/{udid}"): {"400", "401", "403", "404", "409", "413", "429", "503"},
@@ -47,6 +50,8 @@ BODIES = {
     ("PUT", "/mdm/connect"),
     ("POST", "/mdm/enroll"),
     ("POST", "/ota/phase23"),
+    ("POST", "/scep"),
+    ("POST", "/v1/challenge"),
     ("POST", "/v1/commands"),
     ("POST", "/v1/commands/{udid}"),
     ("PUT", "/v1/commands/{udid}"),
@@ -57,8 +62,8 @@ BODIES = {
     ("DELETE", "/v1/profiles"),
     ("POST", "/v1/tokens"),
 }
-OF_DEVICES = ("/mdm/", "/ota/")
-"""Routes that devices call: no key, and answers without JSON."""
+OF_DEVICES = ("/mdm/", "/ota/", "/scep")
+"""Routes that devices call: no key, and answers that are not in JSON."""
 PROBLEM = {"error", "type", "title", "status", "detail"}
 
 
