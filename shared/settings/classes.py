@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.enrollment import EnrollmentSettings
+from shared.settings.limits import LimitSettings
 from shared.settings.scep import ChallengeSettings, ScepSettings
 from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
@@ -110,7 +111,7 @@ class ServiceSettings(BaseSettings, SealingSettings):
     max_body: Size = Field(
         4 * 1024**2,
         description="Largest message of a device, in bytes or as `4 MiB`, at most 15 MiB; "
-        "a command of an API client may have 12 MiB.",
+        "for commands of API clients see MDM_MAX_COMMAND_SIZE.",
     )
     log_format: LogFormat = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, else JSON lines."
@@ -198,7 +199,7 @@ class CheckinSettings(EnrollmentSettings, ScepSettings, ProxySettings, ServiceSe
         return self
 
 
-class CommandsSettings(ChallengeSettings, ApiSettings):
+class CommandsSettings(LimitSettings, ChallengeSettings, ApiSettings):
     service: ClassVar[str] = "commands"
 
     http: AddressValue = _http(8082)
