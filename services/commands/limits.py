@@ -1,7 +1,8 @@
-"""How many commands of one device or user may be open at once.
+"""How large a command may be, and how many of one device or user may be open at once.
 
-Promises: a queue that is full takes no new command, and says so with the way out; a repetition of one
-that it holds is still a safe retry; a queue that was drained takes commands again within a second.
+Promises: what is too large or too much is refused by the name of its limit, with the way out; a
+repetition of a command that a full queue holds is still a safe retry; a queue that was drained takes
+commands again within a second.
 The count costs as much as reading all open places, so it is an estimate in between: the last count,
 and what this process has added since. It may be short by 1 % of the limit (at least one command) for
 each process, and by whatever other processes add within a second.
@@ -12,11 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from shared.domain.command import Place
+from fastapi import Request
+
+from shared.domain.command import Command, Place
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import TooManyRequests
+from shared.domain.errors import TooLarge, TooManyRequests
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue
+from shared.web.body import read_body
+
+SIZE_SETTING = "MDM_MAX_COMMAND_SIZE"
 
 BETWEEN_LOOKS = timedelta(seconds=1)
 """Of one queue."""
@@ -35,6 +41,40 @@ class _Estimate:
     @property
     def total(self) -> int:
         return self.counted + self.added
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLimits:
+    """In bytes: of a command as a property list, and of a request in JSON, where a profile stands in
+    base64."""
+
+    plist: int
+
+    @property
+    def json(self) -> int:
+        return self.plist * 3 // 2
+
+    async def read_plist(self, request: Request) -> bytes:
+        """The body of a request that is a property list. Raises TooLarge."""
+        return await self._read(request, self.plist)
+
+    async def read_json(self, request: Request) -> bytes:
+        """The body of a request in JSON. Raises TooLarge."""
+        return await self._read(request, self.json)
+
+    def check(self, command: Command) -> None:
+        """Raises TooLarge."""
+        if len(command.plist) > self.plist:
+            raise TooLarge(
+                f"the command has {len(command.plist)} bytes as a property list, and at most "
+                f"{self.plist} are taken ({SIZE_SETTING})"
+            )
+
+    async def _read(self, request: Request, limit: int) -> bytes:
+        try:
+            return await read_body(request, limit)
+        except TooLarge as exc:
+            raise TooLarge(f"{exc}, which is the most ({SIZE_SETTING})") from exc
 
 
 class OpenEstimates:

@@ -2,9 +2,9 @@
 
 Promises: both ports are bound before anything else starts; operators are answered from then on; a
 separate service opens its port at once and answers 503 until it is built, `all` opens its port when
-every service is ready. A signal makes readiness false, then: no more connections, requests under
-way end, services drain, the parts close; all of it within the grace even when a part never answers,
-and with exit code 0, since what was acknowledged is durable already.
+every service is ready. A signal makes readiness false, then: requests that only wait end, no more
+connections, requests under way end, services drain, the parts close; all of it within the grace even
+when a part never answers, and with exit code 0, since what was acknowledged is durable already.
 """
 
 import asyncio
@@ -153,6 +153,8 @@ class Server:
     async def _wind_down(self, work: asyncio.Task[None]) -> None:
         services = self.readiness.services
         self.readiness.stopping = True
+        for each in services:
+            each.release()
         await _bounded("requests", self.main.close(REQUESTS_DEADLINE), REQUESTS_DEADLINE * 2)
         await asyncio.gather(
             *(_bounded(each.name, each.drain(), DRAIN_DEADLINE) for each in services)

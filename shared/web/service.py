@@ -14,6 +14,10 @@ async def _forever_ready() -> list[str]:
     return []
 
 
+def _nobody_waits() -> None:
+    return None
+
+
 async def _nothing_to_drain() -> None:
     return None
 
@@ -25,6 +29,7 @@ class Service:
     `run` is the work in the background: it ends only when it is cancelled, and tolerates a store or
     a broker that is away (an exception that leaves it ends the process). `ready` gives the reasons
     why the service cannot do its work, none when it can; it answers at once, from what is known.
+    `release` is called first of all when the process ends: requests that only wait end at once.
     `drain` is called once HTTP has taken its last request and before the adapters close: stop
     taking new work, finish what is under way.
     """
@@ -33,6 +38,7 @@ class Service:
     router: APIRouter
     run: Callable[[], Awaitable[None]]
     ready: Callable[[], Awaitable[list[str]]] = _forever_ready
+    release: Callable[[], None] = _nobody_waits
     drain: Callable[[], Awaitable[None]] = _nothing_to_drain
     max_body: int = 0
     """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
