@@ -24,6 +24,7 @@ check "lint" "$bin/ruff" check .
 check "types" "$bin/mypy" --strict --package services --package shared
 check "import contracts" "$bin/lint-imports"
 check "settings table" "$bin/python" -m shared.settings --check
+check "tables of commands" "$bin/python" deploy/local/command_tables.py --check
 check "links in the documentation" "$bin/python" deploy/local/check_links.py
 check "compose file, proxy and manifests" "$bin/python" deploy/local/check_deploy.py
 
