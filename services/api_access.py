@@ -1,7 +1,7 @@
 """Puts together who may call the API: the same for every service that has one."""
 
 from services.adapters import Adapters
-from shared.settings.classes import ApiSettings
+from shared.settings.access import AccessSettings
 from shared.storage import audit, tokens
 from shared.storage.indexes import Index
 from shared.web.api_auth import ApiAuth, Watch
@@ -11,7 +11,7 @@ from shared.web.peers import Peers
 from shared.web.token_book import TokenBook
 
 
-def api_auth(settings: ApiSettings, adapters: Adapters) -> ApiAuth:
+def api_auth(settings: AccessSettings, adapters: Adapters) -> ApiAuth:
     """What the routers of a service take as `auth`."""
     mongo, clock = adapters.mongo, adapters.clock
     watch = Watch(
@@ -23,6 +23,6 @@ def api_auth(settings: ApiSettings, adapters: Adapters) -> ApiAuth:
     return ApiAuth(settings.api_keys, watch)
 
 
-def indexes(settings: ApiSettings) -> tuple[Index, ...]:
+def indexes(settings: AccessSettings) -> tuple[Index, ...]:
     """Of what `api_auth` reads and writes."""
     return (*tokens.INDEXES, *audit.indexes(settings.audit_retention))
