@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.apple_device import AppleDevices
 from shared.security.attached_signature import content_of, open_signed
 from shared.security.profile_signing import ProfileSigner
 from tests.harness.identities import FOR_EVER, DeviceIdentity, FleetAuthority, Profile
+from tests.unit.enrollment_rig import attached
 
 ROOT = FleetAuthority("Profiles Root")
 ISSUING = FleetAuthority("Profiles Issuing", parent=ROOT)
@@ -147,6 +150,30 @@ def test_what_openssl_signs_without_its_content_is_refused(tmp_path: Path) -> No
 
     with pytest.raises(BadRequest, match="holds no content"):
         open_signed(signed)
+
+
+SIGNED = [attached(ROOT.issue(), PROFILE, attributes=attributes) for attributes in (True, False)]
+
+
+@given(st.sampled_from(SIGNED), st.data())
+def test_whatever_is_altered_is_refused_or_changes_nothing(
+    signed: bytes, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(signed) - 1))
+    altered = signed[:at] + bytes([data.draw(st.integers(0, 255))]) + signed[at + 1 :]
+
+    try:
+        opened = open_signed(altered)
+    except BadRequest:
+        return
+    assert opened.content == PROFILE
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_whatever_the_bytes_are_they_are_refused(noise: bytes, cut: int) -> None:
+    for body in (noise, b"\x30" + noise, SIGNED[0][:cut] + noise):
+        with pytest.raises(BadRequest):
+            open_signed(body)
 
 
 @pytest.mark.parametrize("digest", ["-sha1", "-sha256"])
