@@ -14,17 +14,24 @@ from services.commands.challenge import TAG as CHALLENGES_TAG
 from services.commands.challenge import challenge_routes
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
+from services.commands.job_openapi import TAG as JOBS_TAG
+from services.commands.job_routes import job_routes
+from services.commands.job_view import JobView
+from services.commands.jobs import JobPorts, JobWork
 from services.commands.life import QueueLife
 from services.commands.life_routes import LifeParts, add_life
+from services.commands.limits import SizeLimits
 from services.commands.listing import PlaceList
 from services.commands.lookup import CommandLookup
 from services.commands.openapi import TAGS
+from services.commands.posting import Posting, Waits
 from services.commands.profile_routes import TAG as PROFILES_TAG
 from services.commands.profile_routes import profile_routes
 from services.commands.queueing import Queueing, QueueingRules
 from services.commands.routes import JSON_LIMIT, Parts, router
 from services.commands.settling import Settling
 from services.commands.targets import Targets
+from services.commands.waiting import Slots, Waiting
 from services.store_pulse import StorePulse
 from shared.apple.catalogue import CommandCatalogue
 from shared.security.challenges import ChallengeBook
@@ -32,10 +39,12 @@ from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
 from shared.storage import enrollments, journal, members, place_documents, schema
+from shared.storage import jobs as job_documents
 from shared.storage.audit import MongoAuditLog
 from shared.storage.challenges import MongoChallenges
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
+from shared.storage.jobs import MongoJobs
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
 from shared.storage.profiles import MongoProfiles
@@ -61,6 +70,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *place_documents.indexes(settings.command_retention),
             *journal.indexes(settings.event_retention),
             *members.INDEXES,
+            *job_documents.indexes(settings.command_retention),
             *challenge_documents.INDEXES,
             *api_access.indexes(settings),
         ),
@@ -69,7 +79,9 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     targets = Targets(records)
     settling = Settling(queue, MongoExpiries(mongo), targets, clock)
     life = QueueLife(queue, targets, settling)
-    rules = QueueingRules(settings.retry_window, settings.accept_unknown_devices)
+    rules = QueueingRules(
+        settings.retry_window, settings.accept_unknown_devices, settings.max_open_commands
+    )
     catalogue = CommandCatalogue.load()
     queueing = Queueing(
         queue,
@@ -85,9 +97,15 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
     )
     janitor = Janitor(queue, MongoStoredCommands(mongo), settling, share, clock)
+    answers = Answers(MongoJournal(mongo, adapters.seal))
+    lookup = CommandLookup(queue, MongoPushes(mongo), answers, targets, settling)
+    waits = Waits(Waiting(queue, clock, Slots(settings.max_waiting)), lookup, settings.max_wait)
+    job_ports = JobPorts(MongoJobs(mongo), queue, clock, adapters.ids, adapters.is_alone)
+    work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
+    sizes = SizeLimits(settings.max_command_size)
     parts = Parts(
         catalogue=catalogue,
-        queueing=queueing,
+        posting=Posting(queueing, waits, work, job_view, sizes),
         life=life,
         inventory=DeviceInventory(records, queue, targets),
         ids=adapters.ids,
@@ -95,8 +113,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     auth = api_auth(settings, adapters)
     routes = router(parts, auth)
-    answers = Answers(MongoJournal(mongo, adapters.seal))
-    lookup = CommandLookup(queue, MongoPushes(mongo), answers, targets, settling)
     listing = PlaceList(queue, settling, clock)
     add_life(routes, LifeParts(lookup, listing, life, targets), auth)
     tokens = ApiTokens(MongoTokens(mongo), clock, adapters.ids)
@@ -108,19 +124,32 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     routes.include_router(token_routes(tokens, auth))
     routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
 
+    routes.include_router(job_routes(job_view, auth))
+
     pulse = StorePulse(mongo.ping, clock)
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(janitor.run())
             group.create_task(pulse.run())
+            group.create_task(waits.waiting.run())
+            group.create_task(work.run())
+
+    def release() -> None:
+        waits.waiting.stop()
+        work.stop()
+
+    async def drain() -> None:
+        await work.drain()
+        await queueing.drain()
 
     return Service(
         name="commands",
         router=routes,
         run=run,
         ready=pulse.reasons,
-        drain=queueing.drain,
-        max_body=JSON_LIMIT,
-        openapi_tags=(*TAGS, PROFILES_TAG, CHALLENGES_TAG, ACCESS_TAG),
+        release=release,
+        drain=drain,
+        max_body=max(sizes.json, JSON_LIMIT),
+        openapi_tags=(*TAGS, JOBS_TAG, PROFILES_TAG, CHALLENGES_TAG, ACCESS_TAG),
     )

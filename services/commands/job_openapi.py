@@ -102,3 +102,14 @@ PAGE = {
         },
     ]
 }
+
+STARTED: Responses = {
+    202: _answer(
+        "With `udids`: the job is stored, and goes on; 201 with the same content when it is finished.",
+        {
+            "payload": {"command_uuid": UUID, "command": {"request_type": "DeviceInformation"}},
+            "job": {**EXAMPLE, "state": "running", "queued": 0, "finished_at": None},
+        },
+        _fields({"payload": {"type": "object"}, "job": SCHEMA}),
+    ),
+}

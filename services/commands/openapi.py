@@ -134,13 +134,33 @@ _WARNINGS = {
 }
 
 
+_COMMAND = {
+    "type": "object",
+    "description": "with `wait`, once it is final: as GET /v1/commands/{udid}/{command_uuid}",
+}
+WAIT: Schema = {
+    "name": "wait",
+    "in": "query",
+    "description": "Seconds (at most MDM_MAX_WAIT) for which to wait until the command is final: "
+    "`command` is in the answer then, and missing when the time was over before.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+_IDEMPOTENCY_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key again is the same command for the same device, for as long as a "
+    "repeated `command_uuid` is, which the key becomes. A `command_uuid` in the body goes before it.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+
 def _queued(example: Schema) -> Responses:
-    payload = _object({"payload": {"type": "object"}, "warnings": _WARNINGS})
+    payload = _object({"payload": {"type": "object"}, "warnings": _WARNINGS, "command": _COMMAND})
     again = "It is queued already, or the device has just answered it: a safe retry."
     return {
         200: _answer(again, example, payload),
         201: _answer("Stored durably, and queued.", example, payload),
-        **errors(400, 401, 403, 404, 409, 413, 503),
+        **errors(400, 401, 403, 404, 409, 413, 429, 503),
     }
 
 
@@ -178,6 +198,7 @@ RAW_BODY = _body({"type": "string"}, RAW_PLIST, "application/xml") | {
         {"name": name, "in": "query", "required": False, "schema": dict(ENVELOPE[name])}
         for name in TERMS.values()
     ]
+    + [WAIT]
 }
 LIST_BODY = (
     _body(
@@ -201,7 +222,7 @@ def command_body(schema: Schema) -> Schema:
     example = {"udid": UDID, "request_type": "DeviceInformation", "queries": ["OSVersion"]}
     body = _body(schema, example)
     body["requestBody"] |= {"required": True, "description": _FORMS}
-    return body
+    return body | {"parameters": [WAIT, _IDEMPOTENCY_KEY]}
 
 
 _FORMS = (

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 
-from services.commands import openapi
+from services.commands import job_openapi, openapi
 from services.commands.device_requests import read_query, read_removal, shown
+from services.commands.idempotency import uuid_maker
 from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
-from services.commands.queueing import Queueing
+from services.commands.posting import Posting
 from services.commands.request_types import add_request_types
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
-from shared.apple.command_plist import PreparedCommand
 from shared.domain.caller import Scope
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
@@ -25,10 +25,8 @@ from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
 from shared.web.body import read_body
 
-PLIST_LIMIT = 8 * 1024**2
-"""Of a raw property list in bytes; a profile with pictures inside is large."""
-JSON_LIMIT = PLIST_LIMIT * 3 // 2
-"""Of a command in JSON, where the same profile stands in base64."""
+JSON_LIMIT = 12 * 1024**2
+"""Of a request in JSON in bytes, where it is no command (those have MDM_MAX_COMMAND_SIZE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Parts:
     """What the routes hand their work to."""
 
     catalogue: CommandCatalogue
-    queueing: Queueing
+    posting: Posting
     life: QueueLife
     inventory: DeviceInventory
     ids: Ids
@@ -52,15 +50,6 @@ def router(parts: Parts, auth: ApiAuth) -> APIRouter:
     return routes
 
 
-async def _queue(request: Request, parts: Parts, prepared: PreparedCommand) -> JsonAnswer:
-    describe(request, prepared.targets, prepared.command.request_type)
-    queued = await parts.queueing.enqueue(prepared)
-    answer: dict[str, object] = {"payload": prepared.response}
-    if queued.warnings:
-        answer["warnings"] = list(queued.warnings)
-    return JsonAnswer(answer, 201 if queued.is_new else 200)
-
-
 def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     schema = parts.catalogue.openapi_schema()
 
@@ -70,20 +59,23 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         status_code=201,
         tags=["commands"],
         summary="Queue a command",
-        responses=openapi.POST_COMMAND,
+        responses=openapi.POST_COMMAND | job_openapi.STARTED,
         openapi_extra=openapi.command_body(schema),
     )
     async def post_command(request: Request) -> JsonAnswer:
         """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
-        `command_uuid` of your own makes the request safe to repeat."""
-        body = parse_json(await read_body(request, JSON_LIMIT))
-        return await _queue(request, parts, parts.catalogue.prepare(body, parts.ids.new))
+        `command_uuid` of your own, or an `Idempotency-Key`, makes the request safe to repeat. With
+        `udids` it is a job: the answer comes once it is finished, 202 if that takes long."""
+        new_uuid = uuid_maker(request, request.state.caller.name, parts.ids.new)
+        body = parse_json(await parts.posting.sizes.read_json(request))
+        return await parts.posting.queue(request, parts.catalogue.prepare(body, new_uuid))
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
-        """A property list with `CommandUUID` and `Command`; it is delivered byte for byte."""
-        plist = await read_body(request, PLIST_LIMIT)
+        """A property list with `CommandUUID` and `Command`; it is delivered byte for byte. Its
+        CommandUUID makes it safe to repeat, so an `Idempotency-Key` is not looked at."""
+        plist = await parts.posting.sizes.read_plist(request)
         prepared = parts.catalogue.prepare_raw(udid, plist, request.query_params)
-        return await _queue(request, parts, prepared)
+        return await parts.posting.queue(request, prepared)
 
     for method in ("POST", "PUT"):
         routes.add_api_route(

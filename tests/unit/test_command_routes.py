@@ -22,6 +22,7 @@ from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
 from shared.web.service import Service
 from tests.unit.commands_world import ANNA_ON_PAD, FIRST_UUID, MAC, World, enrolled
+from tests.unit.posting_world import PostingWorld
 
 KEY = "secret"
 JSON = "application/json; charset=utf-8"
@@ -35,7 +36,7 @@ class Client:
         self.world = world
         parts = Parts(
             catalogue=CATALOGUE,
-            queueing=world.queueing,
+            posting=PostingWorld(world).posting,
             life=world.life,
             inventory=world.inventory,
             ids=world.ids,
@@ -515,4 +516,4 @@ async def test_openapi_names_the_terms_of_a_raw_command(client: Client) -> None:
 
     for method in ("post", "put"):
         parameters = described["paths"]["/v1/commands/{udid}"][method]["parameters"]
-        assert {each["name"] for each in parameters} == {"udid", *TERMS.values()}
+        assert {each["name"] for each in parameters} == {"udid", "wait", *TERMS.values()}

@@ -1,0 +1,38 @@
+"""What the routes that queue commands hand their work to, on the fakes of a `World`."""
+
+from datetime import timedelta
+
+from services.commands.answers import Answers
+from services.commands.job_view import JobView
+from services.commands.jobs import JobPorts, JobWork
+from services.commands.limits import SizeLimits
+from services.commands.lookup import CommandLookup
+from services.commands.posting import Posting, Waits
+from services.commands.waiting import Slots, Waiting
+from tests.fakes.jobs import FakeJobs
+from tests.fakes.journal import FakeJournal
+from tests.fakes.pushes import FakePushes
+from tests.unit.commands_world import World
+
+MEBIBYTE = 1024**2
+
+
+class PostingWorld:
+    """One process; `run` what works in its background."""
+
+    def __init__(
+        self, world: World, *, jobs: FakeJobs | None = None, most_waiting: int = 100
+    ) -> None:
+        self.world = world
+        self.jobs = jobs or FakeJobs()
+        lookup = CommandLookup(
+            world.queue, FakePushes(), Answers(FakeJournal()), world.targets, world.settling
+        )
+        self.waiting = Waiting(world.queue, world.clock, Slots(most_waiting))
+        self.waits = Waits(self.waiting, lookup, timedelta(minutes=2))
+        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids)
+        self.work = JobWork(ports, world.queueing)
+        self.view = JobView(self.jobs)
+        self.posting = Posting(
+            world.queueing, self.waits, self.work, self.view, SizeLimits(8 * MEBIBYTE)
+        )
