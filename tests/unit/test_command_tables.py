@@ -12,7 +12,11 @@ ROOT = Path(__file__).parents[2]
 def test_the_page_is_current_and_has_every_command() -> None:
     script = ROOT / "deploy" / "local" / "command_tables.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--check"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, str(script), "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
