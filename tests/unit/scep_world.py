@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
 from services.checkin.scep_work import ScepWork
-from shared.ports.authority import StoredAuthority
 from shared.security.authority import Authority
 from shared.security.challenges import ChallengeBook
 from shared.telemetry.metrics import Metrics
@@ -27,8 +26,9 @@ STATIC = "the-static-challenge"
 
 
 @cache
-def _stored() -> StoredAuthority:
-    return Authority.create(FakeClock()).stored()
+def _authority() -> Authority:
+    """The same for all tests of the process, as making one takes long."""
+    return Authority.create(FakeClock())
 
 
 @dataclass
@@ -44,7 +44,7 @@ class ScepWorld:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.authority = Authority.restore(_stored())
+        self.authority = _authority()
         static = None if self.static is None else SecretStr(self.static)
         self.book = ChallengeBook(
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, static=static
