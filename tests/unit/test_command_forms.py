@@ -21,7 +21,7 @@ from tests.unit.command_requests import (
 )
 from tests.unit.command_strategies import UDID, keyed, request_of, wrong_for
 
-bounded = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
