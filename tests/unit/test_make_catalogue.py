@@ -7,7 +7,8 @@ import pytest
 
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.catalogue_compile import UnusableCatalogue
-from shared.apple.make_catalogue import SchemaSurprise, main, read_commands
+from shared.apple.command_advice import Recipient
+from shared.apple.make_catalogue import CATALOGUE, SchemaSurprise, as_text, main, read_commands
 from shared.domain.errors import BadRequest
 
 COMMAND = """
@@ -124,3 +125,31 @@ def test_a_folder_without_commands_stops_the_run(tmp_path: Path) -> None:
 def test_keys_that_one_spelling_would_confuse_cannot_be_compiled(tmp_path: Path) -> None:
     with pytest.raises(UnusableCatalogue):
         made(tmp_path, "- {key: PIN, type: <string>}\n- {key: Pin, type: <string>}")
+
+
+def test_what_is_special_about_single_values_is_kept(tmp_path: Path) -> None:
+    keys = """
+- key: Queries
+  type: <array>
+  presence: required
+  subkeys:
+  - key: Query
+    type: <string>
+    subkeys:
+    - {key: Old, type: <string>}
+    - {key: New, type: <string>, supportedOS: {iOS: {introduced: '18.0'}}}
+"""
+    catalogue = made(tmp_path, keys)
+    body = {"udid": "a", "request_type": "NextYear", "queries": ["Old", "New", "Newer"]}
+    phone = Recipient("iPhone14,2", "17.0", is_device_channel=True, is_user_enrollment=False)
+    warnings = catalogue.advise(catalogue.prepare(body, lambda: "U"), phone).warnings
+    assert [w for w in warnings if "queries" in w] == [
+        "queries[1] (New): needs iOS 18.0, the device has 17.0"
+    ]
+
+
+def test_the_catalogue_that_is_part_of_this_version_was_made_by_this_tool() -> None:
+    text = CATALOGUE.read_text(encoding="utf-8")
+    made_of = json.loads(text)
+    assert as_text(made_of["commands"], made_of["release"]) == text
+    assert CommandCatalogue.load().release == made_of["release"]
