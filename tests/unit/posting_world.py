@@ -15,16 +15,20 @@ from tests.fakes.pushes import FakePushes
 from tests.unit.commands_world import World
 
 MEBIBYTE = 1024**2
+USUAL_SIZES = SizeLimits(8 * MEBIBYTE)
 
 
 class PostingWorld:
     """One process; `run` what works in its background."""
 
     def __init__(
-        self, world: World, *, jobs: FakeJobs | None = None, most_waiting: int = 100
+        self,
+        world: World,
+        *,
+        most_waiting: int = 100,
+        sizes: SizeLimits = USUAL_SIZES,
     ) -> None:
-        self.world = world
-        self.jobs = jobs or FakeJobs()
+        self.jobs = FakeJobs()
         lookup = CommandLookup(
             world.queue, FakePushes(), Answers(FakeJournal()), world.targets, world.settling
         )
@@ -33,6 +37,4 @@ class PostingWorld:
         ports = JobPorts(self.jobs, world.queue, world.clock, world.ids)
         self.work = JobWork(ports, world.queueing)
         self.view = JobView(self.jobs)
-        self.posting = Posting(
-            world.queueing, self.waits, self.work, self.view, SizeLimits(8 * MEBIBYTE)
-        )
+        self.posting = Posting(world.queueing, self.waits, self.work, self.view, sizes)

@@ -1,0 +1,440 @@
+"""One command for many devices, on fakes: two processes on one store."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.commands import jobs as jobs_module
+from services.commands.job_tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
+from services.commands.jobs import STALE_AFTER, JobPorts, JobWork
+from services.commands.queueing import Queueing, QueueingRules
+from services.commands.submissions import Queued
+from services.commands.targets import Targets
+from shared.apple.command_plist import PreparedCommand, written
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import BadRequest, MdmError, NotFound, StoreUnavailable
+from shared.domain.job import PART_SIZE, Job, JobState, Progress
+from shared.domain.terms import Terms
+from tests.fakes.clock import START, settle
+from tests.fakes.jobs import FakeJobs
+from tests.unit.commands_world import CATALOGUE, World, enrolled
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+NOBODY = asyncio.Event()
+
+
+class Fleet:
+    """A store with many devices, and the processes that work on its jobs."""
+
+    def __init__(self, devices: int = 3, rules: QueueingRules | None = None) -> None:
+        self.world = World(rules=rules or QueueingRules())
+        self.names = [f"D{number:05}" for number in range(devices)]
+        for name in self.names:
+            self.world.enrollments.add(enrolled(EnrollmentKey(name, name, udid=name)))
+        self.jobs = FakeJobs()
+        self._running: dict[JobWork, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> "Fleet":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for work in list(self._running):
+            await self.kill(work)
+
+    def start(self, *, is_alone: bool = False) -> JobWork:
+        """A process that works on jobs."""
+        world = self.world
+        queueing = Queueing(
+            world.queue,
+            Targets(world.enrollments),
+            world.wishes,
+            world.clock,
+            world.ids,
+            world.metrics,
+            world.rules,
+            CATALOGUE.advise,
+        )
+        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, is_alone)
+        work = JobWork(ports, queueing)
+        self._running[work] = asyncio.create_task(work.run())
+        return work
+
+    async def kill(self, work: JobWork) -> None:
+        """As if the process were killed: nothing is said to anybody."""
+        running = self._running.pop(work)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    def command(self, terms: Terms | None = None, uuid: str = "c-1") -> PreparedCommand:
+        made = written(uuid, "ProfileList", {})
+        targets = tuple(self.names)
+        return PreparedCommand(targets, made, {}, is_bulk=True, terms=terms or Terms())
+
+    def places(self, uuid: str = "c-1") -> list[Place]:
+        return [place for place in self.world.queue.places.values() if place.command_uuid == uuid]
+
+    async def finished(self, job: Job, within: timedelta = MINUTE) -> Job:
+        """The job once it is finished."""
+        for _ in range(int(within / SECOND)):
+            await settle_long()
+            if self.jobs.jobs[job.id].state is JobState.FINISHED:
+                break
+            await self.world.clock.run(SECOND)
+        found = self.jobs.jobs[job.id]
+        assert found.state is JobState.FINISHED
+        return found
+
+
+async def settle_long() -> None:
+    """Let a job of some thousand devices go as far as it can without time passing."""
+    for _ in range(60):
+        await settle()
+
+
+async def never() -> None:
+    await NOBODY.wait()
+
+
+async def test_every_target_gets_one_place() -> None:
+    async with Fleet(devices=100) as fleet:
+        job = await fleet.start().start(fleet.command(), "ci")
+
+        done = await fleet.finished(job)
+
+        assert sorted(place.enrollment for place in fleet.places()) == fleet.names
+        assert done.progress == Progress(queued=100)
+        assert (done.total, done.caller) == (100, "ci")
+
+
+async def test_targets_are_stored_before_the_job_is_answered() -> None:
+    async with Fleet(devices=PART_SIZE + 1) as fleet:
+        work = fleet.start()
+        await fleet.kill(work)
+
+        job = await work.start(fleet.command(), "ci")
+
+        stored = [target for part in fleet.jobs.parts.values() for target in part.targets]
+        assert stored == fleet.names
+        assert fleet.jobs.jobs[job.id].state is JobState.RUNNING
+
+
+async def test_refused_targets_are_told_with_their_reasons() -> None:
+    async with Fleet(devices=2) as fleet:
+        fleet.names.insert(1, "nobody")
+        job = await fleet.start().start(fleet.command(), "ci")
+
+        done = await fleet.finished(job)
+
+        [part] = fleet.jobs.parts.values()
+        assert done.progress == Progress(queued=2, refused=1)
+        assert [(each.target, each.error) for each in part.refusals] == [
+            ("nobody", "udid: no device or user nobody is enrolled")
+        ]
+
+
+async def test_a_full_queue_is_among_the_refusals() -> None:
+    async with Fleet(devices=2, rules=QueueingRules(max_open=1)) as fleet:
+        work = fleet.start()
+        await fleet.finished(await work.start(fleet.command(), "ci"))
+        fleet.names.append("PAD")
+
+        done = await fleet.finished(await work.start(fleet.command(uuid="c-2"), "ci"))
+
+        assert done.progress == Progress(queued=1, refused=2)
+
+
+async def test_the_same_command_again_counts_as_queued_already() -> None:
+    async with Fleet(devices=3) as fleet:
+        work = fleet.start()
+        await fleet.finished(await work.start(fleet.command(), "ci"))
+        fleet.world.clock.advance(SECOND)
+        fleet.names.append("MAC")
+
+        done = await fleet.finished(await work.start(fleet.command(), "ci"))
+
+        assert done.progress == Progress(queued=1, already_queued=3)
+
+
+async def test_a_job_of_a_killed_process_is_carried_on_by_another_without_doubles() -> None:
+    async with Fleet(devices=200) as fleet:
+        killed = fleet.start()
+        job = await killed.start(fleet.command(Terms(priority=2)), "ci")
+        while len(fleet.places()) < 70:
+            await asyncio.sleep(0)
+        await fleet.kill(killed)
+        # one of those that it queued was answered by its device meanwhile
+        first = fleet.places()[0]
+        answered = replace(first, state=PlaceState.ACKNOWLEDGED)
+        fleet.world.queue.places[first.id] = answered
+
+        fleet.start()
+        done = await fleet.finished(job)
+
+        assert len(fleet.places()) == 200
+        assert {place.priority for place in fleet.places()} == {2}
+        assert fleet.world.queue.places[first.id] == answered
+        assert done.progress == Progress(queued=200)
+
+
+async def test_a_job_whose_process_lives_is_left_to_it() -> None:
+    async with Fleet(devices=3) as fleet:
+        fleet.start()
+        job = replace(running_job(fleet), owner="another")
+        await fleet.jobs.add(job)
+        for _ in range(10):
+            await fleet.world.clock.run(STALE_AFTER / 2)
+            assert await fleet.jobs.beat(job.id, "another", Progress())
+
+        assert fleet.jobs.jobs[job.id].owner == "another"
+
+
+async def test_a_silent_owner_is_replaced_by_the_clock_of_whoever_looks() -> None:
+    async with Fleet(devices=3) as fleet:
+        work = fleet.start()
+        await settle()
+        job = await stored_job(fleet, "another")
+        await fleet.world.clock.run(STALE_AFTER)
+        assert fleet.jobs.jobs[job.id].owner == "another"
+
+        await fleet.world.clock.run(STALE_AFTER)
+
+        done = await fleet.finished(job)
+        assert done.owner != "another" and work
+        assert done.progress.queued == 3
+
+
+async def test_a_process_that_is_alone_takes_what_is_left_at_once() -> None:
+    async with Fleet(devices=3) as fleet:
+        job = await stored_job(fleet, "an earlier process")
+
+        fleet.start(is_alone=True)
+        await settle_long()
+
+        assert fleet.jobs.jobs[job.id].state is JobState.FINISHED
+
+
+async def test_two_processes_with_one_job_queue_nothing_twice() -> None:
+    async with Fleet(devices=300) as fleet:
+        first, second = fleet.start(), fleet.start()
+        job = await first.start(fleet.command(), "ci")
+        await settle()
+        there = fleet.jobs.jobs[job.id]
+        fleet.jobs.jobs[job.id] = replace(there, owner=None)
+        await fleet.world.clock.run(6 * SECOND)
+
+        done = await fleet.finished(job)
+
+        assert second
+        assert len(fleet.places()) == 300
+        assert done.progress == Progress(queued=300)
+
+
+async def test_a_process_that_ends_gives_its_jobs_away_at_once() -> None:
+    async with Fleet(devices=500) as fleet:
+        ending = fleet.start()
+        job = await ending.start(fleet.command(), "ci")
+        while len(fleet.places()) < 50:
+            await asyncio.sleep(0)
+
+        await ending.drain()
+
+        queued = len(fleet.places())
+        assert fleet.jobs.jobs[job.id].owner is None
+        await settle_long()
+        assert len(fleet.places()) == queued < 500
+        fleet.start()
+        assert (await fleet.finished(job, 6 * SECOND)).progress == Progress(queued=500)
+
+
+async def test_a_store_that_is_away_is_waited_for() -> None:
+    async with Fleet(devices=100) as fleet:
+        work = fleet.start()
+        job = await work.start(fleet.command(), "ci")
+        fleet.jobs.is_away = True
+        await fleet.world.clock.run(10 * SECOND)
+        fleet.jobs.is_away = False
+
+        assert (await fleet.finished(job)).progress == Progress(queued=100)
+
+
+async def test_a_queue_that_fails_in_the_middle_is_asked_again() -> None:
+    async with Fleet(devices=200) as fleet:
+        failures = iter([True] * 3)
+
+        async def sometimes(operation: str) -> None:
+            await asyncio.sleep(0)
+            if operation == "insert" and len(fleet.places()) >= 96 and next(failures, False):
+                raise StoreUnavailable("away")
+
+        fleet.world.queue.before = sometimes
+        job = await fleet.start().start(fleet.command(), "ci")
+
+        assert (await fleet.finished(job)).progress == Progress(queued=200)
+
+
+async def test_the_time_to_live_counts_from_the_job() -> None:
+    async with Fleet(devices=3) as fleet:
+        work = fleet.start()
+        await fleet.kill(work)
+        job = await work.start(fleet.command(Terms(ttl=MINUTE)), "ci")
+        fleet.world.clock.advance(30 * SECOND)
+        fleet.start(is_alone=True)
+
+        await fleet.finished(job)
+
+        assert {place.expires_at for place in fleet.places()} == {START + MINUTE}
+
+
+async def test_a_command_whose_time_is_over_is_no_job() -> None:
+    async with Fleet() as fleet:
+        with pytest.raises(BadRequest, match="expires_at"):
+            await fleet.start().start(fleet.command(Terms(expires_at=START)), "ci")
+
+        assert fleet.jobs.jobs == {}
+
+
+async def test_a_job_whose_command_is_gone_ends_and_says_so() -> None:
+    async with Fleet(devices=3) as fleet:
+        job = await stored_job(fleet, None)
+        await fleet.world.queue.forget({job.command_hash: fleet.world.clock.now()})
+        fleet.start()
+
+        done = await fleet.finished(job)
+
+        [part] = fleet.jobs.parts.values()
+        assert done.progress == Progress(refused=3)
+        assert {each.error for each in part.refusals} == {"the command is not stored any more"}
+
+
+async def test_whoever_waits_for_a_job_hears_when_it_is_finished() -> None:
+    async with Fleet(devices=3) as fleet:
+        work = fleet.start()
+        job = await work.start(fleet.command(), "ci")
+
+        await work.ended(job.id, MINUTE, never())
+
+        assert fleet.jobs.jobs[job.id].state is JobState.FINISHED
+        assert fleet.world.clock.monotonic() == 0
+
+
+@pytest.mark.parametrize("end", ["time", "gone", "stop"])
+async def test_whoever_waits_for_a_job_waits_no_longer_than(end: str) -> None:
+    async with Fleet(devices=3) as fleet:
+        work = fleet.start()
+        fleet.world.at_store.stop("insert")
+        job = await work.start(fleet.command(), "ci")
+        gone = asyncio.Event()
+
+        async def until_gone() -> None:
+            await gone.wait()
+
+        waiting = asyncio.create_task(work.ended(job.id, 10 * SECOND, until_gone()))
+        await settle()
+        assert not waiting.done()
+        match end:
+            case "time":
+                await fleet.world.clock.run(10 * SECOND)
+            case "gone":
+                gone.set()
+            case "stop":
+                work.stop()
+        await settle()
+
+        assert waiting.done()
+
+
+async def test_one_wish_for_a_push_is_of_many_devices() -> None:
+    async with Fleet(devices=64) as fleet:
+        await fleet.finished(await fleet.start().start(fleet.command(), "ci"))
+
+        wished = fleet.world.wishes.wished
+        assert len(wished) <= 64 / jobs_module.CHUNK
+        assert set().union(*wished) == set(fleet.names)
+
+
+async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
+    async with Fleet(devices=2000) as fleet:
+        world = fleet.world
+        ports = JobPorts(fleet.jobs, world.queue, world.clock, world.ids)
+        work = JobWork(ports, world.queueing)
+        running = asyncio.create_task(work.run())
+        await work.start(fleet.command(), "ci")
+        while len(fleet.places()) < 100:
+            await asyncio.sleep(0)
+        before = len(fleet.places())
+
+        await world.post("MAC", uuid="single")
+
+        assert len(fleet.places()) - before <= 3 * jobs_module.CHUNK
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def running_job(fleet: Fleet) -> Job:
+    prepared = fleet.command()
+    return Job(
+        id="job",
+        command_uuid=prepared.command.uuid,
+        command_hash=prepared.command.hash,
+        request_type="ProfileList",
+        terms=Terms(),
+        says_apple=False,
+        caller="ci",
+        total=len(fleet.names),
+        created_at=START,
+    )
+
+
+async def stored_job(fleet: Fleet, owner: str | None) -> Job:
+    """A job that a process stored and did not begin."""
+    left = fleet.start()
+    await fleet.kill(left)
+    job = await left.start(fleet.command(), "ci")
+    fleet.jobs.jobs[job.id] = replace(fleet.jobs.jobs[job.id], owner=owner)
+    return job
+
+
+# --- counting
+
+
+def queued(*warnings: str) -> Queued:
+    place = Place("D", "D", "c", "h", "ProfileList", None, "1", accepted_at=START)
+    return Queued(True, place, warnings)
+
+
+def test_warnings_are_counted_and_the_first_few_devices_named() -> None:
+    tally = Tally()
+    names = [f"D{number}" for number in range(20)]
+
+    tally.count(names, [queued("old")] * 20, START)
+
+    [(text, warned)] = tally.progress.warnings.items()
+    assert (text, warned.count, warned.targets) == ("old", 20, tuple(names[:FIRST_FEW]))
+
+
+def test_warnings_of_too_many_kinds_are_counted_together() -> None:
+    tally = Tally()
+
+    for number in range(MOST_WARNINGS + 30):
+        tally.count(["D"], [queued(f"warning {number}")], START)
+
+    assert len(tally.progress.warnings) == MOST_WARNINGS + 1
+    assert tally.progress.warnings[MORE].count == 30
+
+
+def test_a_sum_of_sums_is_the_sum() -> None:
+    whole, parts = Tally(), [Tally(), Tally()]
+    outcomes: list[Queued | MdmError] = [queued("a"), NotFound("no"), queued("a", "b")]
+    whole.count(["1", "2", "3"], outcomes, START)
+    parts[0].count(["1"], outcomes[:1], START)
+    parts[1].count(["2", "3"], outcomes[1:], START)
+    total = Tally()
+
+    for part in parts:
+        total.add(part.progress)
+
+    assert total.progress == whole.progress
