@@ -5,6 +5,7 @@ when, and for whom. Compiled from `catalogue.json` at start; only what differs i
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from shared.apple.command_names import json_name, json_name_in
@@ -16,6 +17,7 @@ _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,5}")
 NOT_THERE = "n/a"
 
 
+@lru_cache(maxsize=1024)
 def version(text: str | None) -> Version | None:
     """A version that compares by its numbers, None where the text does not begin with one."""
     found = _VERSION.match(text or "")

@@ -7,6 +7,7 @@ cannot be read.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 from shared.apple.catalogue_facts import FactTree, SystemFacts, Systems, Version, version
@@ -26,6 +27,7 @@ _SYSTEMS = (
 """How the model identifiers of each system's devices begin."""
 
 
+@lru_cache(maxsize=1024)
 def system_of(product: str | None) -> str | None:
     """The system that runs on a model such as `iPhone14,2`; None for one that nobody knows."""
     for system, beginnings in _SYSTEMS:

@@ -7,7 +7,6 @@ the same profile again, or the same question again.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from shared.apple.command_profile import payload_identifier
 from shared.domain.command import NORMAL_PRIORITY
@@ -47,6 +46,8 @@ VerifyFirmwarePassword and VerifyRecoveryLock (a hash of a password does not bel
 
 HASH_DIGITS = 16
 
+_as_text = json.JSONEncoder(sort_keys=True, default=repr).encode
+
 
 def with_defaults(terms: Terms, request_type: str, keys: Mapping[str, object]) -> Terms:
     """The terms, filled up for a command of these keys (Apple's names, types of a property list)."""
@@ -56,7 +57,7 @@ def with_defaults(terms: Terms, request_type: str, keys: Mapping[str, object]) -
     collapse_key = terms.collapse_key
     if collapse_key is None:
         collapse_key = _collapse_key(request_type, keys)
-    return replace(terms, priority=priority, collapse_key=collapse_key)
+    return Terms(priority, terms.expires_at, terms.ttl, terms.not_before, collapse_key)
 
 
 def _collapse_key(request_type: str, keys: Mapping[str, object]) -> str | None:
@@ -73,8 +74,7 @@ def _hash(keys: Mapping[str, object]) -> str:
     """The same for the same questions, whatever the order in which they are asked."""
     if not keys:
         return "all"
-    text = json.dumps(_canonical(keys), sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return hashlib.sha256(_as_text(_canonical(keys)).encode()).hexdigest()[:HASH_DIGITS]
 
 
 def _canonical(value: object) -> object:
