@@ -261,6 +261,23 @@ def sealed_with(
     return bytes(cms.ContentInfo({"content_type": "enveloped_data", "content": enveloped}).dump())
 
 
+def in_pieces(envelope: bytes) -> bytes:
+    """The same envelope with its content in two pieces under a definite length, as Go's clients send
+    it."""
+    enveloped = cms.ContentInfo.load(envelope)["content"]
+    inner = enveloped["encrypted_content_info"]
+    ciphertext = inner["encrypted_content"].native
+    pieces = _octets(ciphertext[:8]) + _octets(ciphertext[8:])
+    content = inner["content_type"].dump() + inner["content_encryption_algorithm"].dump()
+    parts = (
+        enveloped["version"].dump()
+        + enveloped["recipient_infos"].dump()
+        + _element(0x30, content + _element(0xA0, pieces))
+    )
+    named = cms.ContentType("enveloped_data").dump()
+    return _element(0x30, named + _element(0xA0, _element(0x30, parts)))
+
+
 @dataclass(frozen=True)
 class Reply:
     """A CertRep."""
@@ -343,8 +360,11 @@ def _indefinite(der: bytes, start: int, depth: int) -> tuple[bytes, int]:
 
 
 def _octets(content: bytes) -> bytes:
-    size = len(content)
-    return b"\x04\x82" + size.to_bytes(2, "big") + content
+    return _element(0x04, content)
+
+
+def _element(tag: int, content: bytes) -> bytes:
+    return bytes([tag, 0x82]) + len(content).to_bytes(2, "big") + content
 
 
 def _head(der: bytes, start: int) -> tuple[int, int]:

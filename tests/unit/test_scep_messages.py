@@ -19,6 +19,7 @@ from tests.harness.scep import (
     Shape,
     csr,
     envelope,
+    in_pieces,
     indefinite,
     key_number,
     sealed_with,
@@ -78,6 +79,19 @@ def test_what_openssl_encrypts_is_opened(
     )
 
     assert open_envelope(sealed, world.authority, allow_legacy=True) == content
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_content_in_pieces_under_a_definite_length_is_opened(
+    tmp_path: Path, world: ScepWorld, cipher: str
+) -> None:
+    content = bytes(range(200))
+    sealed = in_pieces(envelope(content, world.ca, Shape(cipher=cipher)))
+    (tmp_path / "sealed").write_bytes(sealed)
+
+    assert open_envelope(sealed, world.authority, allow_legacy=True) == content
+    printed = openssl(tmp_path, "cms", "-cmsout", "-print", "-inform", "DER", "-in", "sealed")
+    assert b"encryptedContent" in printed  # openssl can read it too
 
 
 def test_openssl_opens_what_we_seal(tmp_path: Path, world: ScepWorld) -> None:

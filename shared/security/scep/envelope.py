@@ -8,9 +8,9 @@ Opened are AES-CBC and, for the SCEP clients of this world, 3DES and single DES;
 """
 
 import secrets
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from asn1crypto import algos, cms, core
+from asn1crypto import algos, cms, core, parser
 from cryptography import x509
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
@@ -29,8 +29,30 @@ _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
+_CONTENT, _OCTET_STRING = (2, 0), (0, 4)
+_PRIMITIVE = 0
 _SEALED_KEY = 16
 _AES_BLOCK = 16
+
+
+class _EnvelopedData(core.Sequence):  # type: ignore[misc]  # asn1crypto has no types
+    """As asn1crypto's, with the encrypted content left unread: asn1crypto does not know it in pieces
+    under a definite length, which is how SCEP clients in Go send it."""
+
+    _fields: ClassVar = [
+        ("version", cms.CMSVersion),
+        ("originator_info", cms.OriginatorInfo, {"implicit": 0, "optional": True}),
+        ("recipient_infos", cms.RecipientInfos),
+        ("encrypted_content_info", core.Any),
+        ("unprotected_attrs", cms.CMSAttributes, {"implicit": 1, "optional": True}),
+    ]
+
+
+class _Envelope(core.Sequence):  # type: ignore[misc]  # asn1crypto has no types
+    _fields: ClassVar = [
+        ("content_type", cms.ContentType),
+        ("content", _EnvelopedData, {"explicit": 0}),
+    ]
 
 
 class Recipient(Protocol):
@@ -59,12 +81,14 @@ def unopened() -> ScepRefused:
 
 
 def _open(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
-    info = cms.ContentInfo.load(encoded)
+    info = _Envelope.load(encoded)
     if info["content_type"].native != "enveloped_data":
         raise unopened()
     enveloped = info["content"]
-    inner = enveloped["encrypted_content_info"]
-    algorithm = inner["content_encryption_algorithm"]
+    _, algorithm_der, content = _elements(
+        parser.parse(enveloped["encrypted_content_info"].dump())[4]
+    )
+    algorithm = cms.EncryptionAlgorithm.load(algorithm_der)
     name = algorithm["algorithm"].native
     size = (_AES | _LEGACY if allow_legacy else _AES).get(name)
     if size is None:
@@ -72,7 +96,27 @@ def _open(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
     wrapped = _recipient_info(enveloped["recipient_infos"], recipient.certificate)
     scheme = _scheme(wrapped["key_encryption_algorithm"])
     key = _unwrap(recipient, wrapped["encrypted_key"].native, scheme, size)
-    return _decrypt(name, key, algorithm.encryption_iv, inner["encrypted_content"].native)
+    return _decrypt(name, key, algorithm.encryption_iv, _octets(content, _CONTENT))
+
+
+def _elements(encoded: bytes) -> list[bytes]:
+    """The values that stand one behind the other; raises ValueError."""
+    found, at = [], 0
+    while at < len(encoded):
+        size = parser.peek(encoded[at:])
+        found.append(encoded[at : at + size])
+        at += size
+    return found
+
+
+def _octets(encoded: bytes, kind: tuple[int, int]) -> bytes:
+    """An octet string (class and tag in `kind`), in one piece or in several; raises ValueError."""
+    found_class, method, found_tag, _, content, _ = parser.parse(encoded, strict=True)
+    if (found_class, found_tag) != kind:
+        raise ValueError("not an octet string")
+    if method == _PRIMITIVE:
+        return bytes(content)
+    return b"".join(_octets(piece, _OCTET_STRING) for piece in _elements(content))
 
 
 def _recipient_info(infos: Any, certificate: x509.Certificate) -> Any:
