@@ -2,17 +2,21 @@
 
 Promises: a reader sees every open command of the device's present generation whose time is not over,
 and ends the others for good before it leaves them out (docs/rules.md, rule 4); after the answer to a
-clearing nothing that was open is handed out.
+clearing, or to a cancelling, nothing that was open is handed out.
 """
 
 import structlog
 
 from services.commands.settling import Settling
 from services.commands.targets import Targets
-from shared.domain.command import Command
+from shared.domain.command import Command, Place
+from shared.domain.errors import Conflict, NotFound, Overtaken
 from shared.ports.queue import CommandQueue
 
 log = structlog.get_logger()
+
+ATTEMPTS = 3
+"""How often one cancelling looks again when others change its place at the same time."""
 
 
 class QueueLife:
@@ -39,3 +43,27 @@ class QueueLife:
         ended = await self._queue.cancel([target.key])
         log.info("queue_cleared", enrollment=target.key.id, commands=ended)
         return ended
+
+    async def cancel(self, place: Place) -> Place:
+        """End one open command; its place then. Whether the device has had it is known only after the
+        end, when nobody hands it out any more.
+
+        Raises Conflict where it has ended already, NotFound where it is gone."""
+        there: Place | None = place
+        for _ in range(ATTEMPTS):
+            if there is None:
+                raise NotFound(f"command_uuid: there is no command {place.command_uuid} any more")
+            if not there.state.is_open:
+                state = there.state.value
+                raise Conflict(f"command_uuid: {place.command_uuid} has ended already: {state}")
+            is_cancelled = await self._queue.cancel_one(place.enrollment, place.command_uuid)
+            there = (await self._queue.places_of([place.id])).get(place.id)
+            if is_cancelled and there is not None:
+                log.info(
+                    "command_cancelled",
+                    enrollment=place.enrollment,
+                    command_uuid=place.command_uuid,
+                    handed_out=there.handed_by is not None,
+                )
+                return there
+        raise Overtaken("others keep changing this command")

@@ -79,8 +79,9 @@ class CommandQueue(Protocol):
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         """How many open places there are. Costs as much as reading them: not for every request."""
 
-    async def accepted_in(self, window: PlaceWindow) -> list[Place]:
-        """Places, open and finished, that were accepted in a closed window of time; in no order."""
+    async def accepted_in(self, window: PlaceWindow, limit: int | None = None) -> list[Place]:
+        """Places, open and finished, that were accepted in a closed window of time; in no order. With
+        a limit only that many, those that were accepted last."""
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         """Which of these enrollments (ids) have an open place that may be handed out at this time."""

@@ -95,6 +95,12 @@ def condition_of(window: PlaceWindow) -> Document:
     return condition
 
 
+def newest_first(window: PlaceWindow) -> list[tuple[str, int]]:
+    """The order of the index that serves the window, backwards, so that nothing is sorted."""
+    prefix = [] if window.enrollment is None else [("enrollment", -1)]
+    return [*prefix, ("accepted_at", -1)]
+
+
 def from_document(document: dict[str, Any]) -> Place:
     return Place(
         enrollment=document["enrollment"],

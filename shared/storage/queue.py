@@ -28,6 +28,7 @@ from shared.storage.place_documents import (
     collapse_name,
     condition_of,
     from_document,
+    newest_first,
     queue_order,
     to_document,
 )
@@ -170,8 +171,9 @@ class MongoCommandQueue:
         due = {place.enrollment for found in places.values() for place in found if place.is_due(at)}
         return due.intersection(key.id for key in enrollments)
 
-    async def accepted_in(self, window: PlaceWindow) -> list[Place]:
-        found = await self._places.find(condition_of(window))
+    async def accepted_in(self, window: PlaceWindow, limit: int | None = None) -> list[Place]:
+        newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
+        found = await self._places.find(condition_of(window), **newest)
         return [from_document(document) for document in found]
 
     async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:

@@ -10,6 +10,7 @@ import pytest
 from shared.domain.command import Place, PlaceState
 from shared.ports.expiries import Expiries
 from shared.ports.queue import CommandQueue, PlaceWindow
+from shared.storage import place_documents as documents
 from tests.contract.stores import STORES, open_store
 from tests.contract.test_queue import (
     ANNA,
@@ -313,3 +314,41 @@ async def test_accepted_in_takes_only_what_the_window_asks_for(queue: CommandQue
     )
 
     assert [each.id for each in found] == [wanted.id]
+
+
+async def test_accepted_in_with_a_limit_finds_those_that_were_accepted_last(
+    queue: CommandQueue,
+) -> None:
+    times = [NOW + n * MINUTE for n in (3, 1, 4, 2)]
+    await queue.insert([place(f"c{at.minute}", accepted_at=at) for at in times])
+    await queue.insert([place("other", PAD, accepted_at=NOW + 2 * MINUTE)])
+    until = NOW + 3 * MINUTE
+
+    newest = await queue.accepted_in(PlaceWindow(NOW, until), 1)
+    of_mac = await queue.accepted_in(PlaceWindow(NOW, until, enrollment="MAC"), 2)
+
+    assert [each.accepted_at for each in newest] == [until]
+    assert {each.accepted_at for each in of_mac} == {until, NOW + 2 * MINUTE}
+
+
+WINDOWS = (
+    PlaceWindow(NOW, NOW + MINUTE),
+    PlaceWindow(NOW, NOW + MINUTE, states=frozenset({PlaceState.ERROR}), request_type="DeviceLock"),
+    PlaceWindow(NOW, NOW + MINUTE, enrollment="MAC"),
+    PlaceWindow(NOW, NOW + MINUTE, enrollment="MAC", states=frozenset({PlaceState.ERROR})),
+)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_list_is_a_closed_range_of_an_index_in_the_order_of_that_index(
+    window: PlaceWindow,
+) -> None:
+    """The embedded store's `explain` does not tell which index a query takes, so it is not asked."""
+    indexes = [list(index.keys) for index in documents.indexes(timedelta(days=30))]
+    backwards = documents.newest_first(window)
+    condition = documents.condition_of(window)
+
+    assert [(field, -direction) for field, direction in backwards] in indexes
+    *equal, last = (field for field, _ in backwards)
+    assert all(isinstance(condition[field], str) for field in equal)
+    assert set(condition[last]) == {"$gte", "$lte"}

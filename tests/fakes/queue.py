@@ -142,9 +142,9 @@ class FakeCommandQueue:
         await self.before("count_open")
         return len(self._open(lambda place: place.enrollment == enrollment.id))
 
-    async def accepted_in(self, window: PlaceWindow) -> list[Place]:
+    async def accepted_in(self, window: PlaceWindow, limit: int | None = None) -> list[Place]:
         await self.before("accepted_in")
-        return [
+        found = [
             place
             for place in self.places.values()
             if place.accepted_at is not None
@@ -153,6 +153,10 @@ class FakeCommandQueue:
             and window.request_type in (None, place.request_type)
             and (window.states is None or place.state in window.states)
         ]
+        if limit is None:
+            return found
+        newest = sorted(found, key=lambda place: str(place.accepted_at), reverse=True)
+        return newest[:limit]
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         await self.before("has_due")

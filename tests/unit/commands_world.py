@@ -144,9 +144,11 @@ class World:
                 return place
         return None
 
-    async def answer(self, place: Place, state: PlaceState = PlaceState.ACKNOWLEDGED) -> None:
+    async def answer(
+        self, place: Place, state: PlaceState = PlaceState.ACKNOWLEDGED, event_id: str = "event"
+    ) -> None:
         generation = self.enrollments.records[place.device].generation
-        report = Report(place.enrollment, place.command_uuid, generation, state, "event")
+        report = Report(place.enrollment, place.command_uuid, generation, state, event_id)
         await self.queue.report([report], self.clock.now())
 
     # --- looking
