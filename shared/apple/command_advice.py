@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Self
 
 from shared.apple.catalogue_facts import FactTree, SystemFacts, Systems, Version, version
+from shared.apple.command_reading import shown
 from shared.domain.enrollment import EnrollmentKey, Inventory
 
 MAX_WARNINGS = 50
@@ -115,8 +116,8 @@ class Adviser:
             for name, inner in value.items():
                 below = tree.keys.get(name)
                 if below is not None:
-                    shown = below.name if self.says_apple else below.json
-                    self._one(below, inner, f"{path}.{shown}" if path else shown, said)
+                    spelt = below.name if self.says_apple else below.json
+                    self._one(below, inner, f"{path}.{spelt}" if path else spelt, said)
         elif isinstance(value, list) and (tree.item or tree.alternatives):
             for index, item in enumerate(value[:MOST_ITEMS]):
                 found = self._of_item(tree, item)
@@ -130,7 +131,7 @@ class Adviser:
         return tree.alternatives.get(choice) if isinstance(choice, str) else None
 
     def _one(self, tree: FactTree, value: object, path: str, said: frozenset[str]) -> None:
-        named = f"{path} ({value[:64]})" if isinstance(value, str) and tree.values else path
+        named = f"{path} ({shown(value)})" if isinstance(value, str) and tree.values else path
         if isinstance(value, dict) and not tree.json:
             named = f"{path} ({tree.name})"
         said |= self._look(tree.systems, named, said)
@@ -174,7 +175,7 @@ class Adviser:
         """Without a version of the device, only that something is on its way out can be said."""
         own, introduced = self._version, version(facts.introduced)
         if own is not None and introduced is not None and own < introduced:
-            device = f"the device has {self.recipient.os_version}"
+            device = f"the device has {shown(self.recipient.os_version or '')}"
             yield "old", f"needs {self.system} {facts.introduced}, {device}"
         removed = version(facts.removed)
         if removed is not None and own is not None and own >= removed:

@@ -13,6 +13,8 @@ from shared.apple.command_advice import Recipient
 from shared.apple.command_json import parse_json
 from shared.apple.command_plist import PreparedCommand
 from shared.domain.errors import BadRequest
+from shared.web.answers import JsonAnswer
+from shared.web.problems import problem
 from tests.unit.command_faults import full
 from tests.unit.command_requests import CATALOGUE, FORMS, with_types
 
@@ -55,18 +57,21 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
     return {**request, **draw(st.dictionaries(st.sampled_from(NAMES), odd, max_size=2))}
 
 
+def answer_body(refusal: BadRequest) -> bytes:
+    return bytes(problem(400, str(refusal), faults=refusal.faults).body)
+
+
 def told(make: Any) -> PreparedCommand | None:
-    """What becomes of a request; None: it is refused, and the refusal can be shown."""
+    """What becomes of a request; None: it is refused. Either can be answered in JSON."""
     started = time.monotonic()
     prepared: PreparedCommand | None = None
     try:
         prepared = make()
         assert prepared is not None
-        for recipient in RECIPIENTS:
-            CATALOGUE.advise(prepared, recipient)
+        advice = [CATALOGUE.advise(prepared, recipient) for recipient in RECIPIENTS]
+        assert JsonAnswer([prepared.response, *(each.warnings for each in advice)]).body
     except BadRequest as refusal:
-        assert len(str(refusal).encode()) < 5000
-        assert all(fault.path.encode() is not None for fault in refusal.faults)
+        assert len(answer_body(refusal)) < 40_000
     assert time.monotonic() - started < GENEROUS
     return prepared
 
