@@ -30,6 +30,7 @@ from shared.security.authority import Authority, open_authority
 from shared.security.challenges import ChallengeBook
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, load_trust
+from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
@@ -41,6 +42,7 @@ from shared.storage.issued import MongoIssuedCertificates
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
 from shared.storage.profiles import MongoProfiles
+from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.writers import MongoWriters
 from shared.web.service import Service
@@ -146,7 +148,9 @@ def _enrollment(
         identities=identity_payloads(settings, challenges, adapters.ids),
         challenges=challenges,
         stored=MongoProfiles(adapters.mongo),
-        topics=files.topics,
+        topics=CurrentTopic(
+            MongoPushCertificates(adapters.mongo, adapters.seal), files.topics, adapters.clock
+        ),
         ids=adapters.ids,
         signer=files.signer,
     )

@@ -51,7 +51,12 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreachable(Retry):
+class Unanswered(Retry):
+    """No answer came: there was no connection, or it broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable(Unanswered):
     """APNs was not even asked, because it cannot be reached: trying at once again is no use."""
 
 

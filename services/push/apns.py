@@ -1,8 +1,9 @@
-"""Pushes to APNs over HTTP/2, one connection per topic, each with its own client certificate.
+"""Pushes to APNs over HTTP/2, one connection per client certificate.
 
 Promises: every request ends in one of the outcomes of `services.push.answers` within the timeout; after
 a connection failed (GOAWAY, reset, timeout, refused) nothing new is sent on it; while APNs cannot be
-reached at all, pushes fail at once instead of hammering it.
+reached at all, pushes fail at once instead of hammering it; a certificate that is not used any more
+lets its pushes under way end.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import httpx
 import structlog
 from h2.exceptions import H2Error
 
-from services.push.answers import Outcome, Rejected, Retry, Unreachable, classify
+from services.push.answers import Outcome, Rejected, Unanswered, Unreachable, classify
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -80,7 +81,7 @@ class _Connection:
 
 
 class _Line:
-    """All pushes of one topic: the connection of the moment, and whether APNs can be reached."""
+    """All pushes with one certificate: the connection of the moment, and whether APNs can be reached."""
 
     def __init__(self, connect: Callable[[], _Connection], clock: Clock) -> None:
         self.streams = asyncio.Semaphore(STREAMS)
@@ -89,6 +90,7 @@ class _Line:
         self._connection = connect()
         self._failures = 0
         self._closed_until = 0.0
+        self.is_closed = False
 
     @property
     def is_waiting(self) -> bool:
@@ -115,11 +117,12 @@ class _Line:
         await connection.replace()
 
     async def close(self) -> None:
+        self.is_closed = True
         await self._connection.replace()
 
 
 class Apns:
-    """Sends pushes for the topics of which we have a certificate."""
+    """Sends pushes with the certificates that it was given; `contexts` by any name of theirs."""
 
     def __init__(
         self,
@@ -131,14 +134,24 @@ class Apns:
     ) -> None:
         self._timeout = timeout
         self._url = url.rstrip("/")
-        self._lines = {
-            topic: _Line(self._connector(context), clock) for topic, context in contexts.items()
-        }
+        self._clock = clock
+        self._lines = {name: self._line(context) for name, context in contexts.items()}
 
-    async def push(self, push: Push) -> Outcome:
-        """One attempt. The topic must be one of those given."""
-        line = self._lines[push.topic]
+    async def use(self, contexts: Mapping[str, ssl.SSLContext]) -> None:
+        """From now on only these; what is known by its name already goes on with its connection."""
+        before = self._lines
+        self._lines = {n: before.get(n) or self._line(context) for n, context in contexts.items()}
+        for name in before.keys() - self._lines.keys():
+            await before[name].close()
+
+    async def push(self, push: Push, certificate: str) -> Outcome:
+        """One attempt, with the certificate of that name."""
+        line = self._lines.get(certificate)
+        if line is None:
+            return Unanswered("the push certificate was replaced")
         async with line.streams:
+            if line.is_closed:
+                return Unanswered("the push certificate was replaced")
             if line.is_waiting:
                 return Unreachable("APNs cannot be reached")
             connection = line.connection
@@ -152,7 +165,7 @@ class Apns:
                 return Rejected("MDM_APNS_URL cannot be used")
             except (TimeoutError, *BROKEN) as exc:
                 await line.failed(connection)
-                return Retry(type(exc).__name__)
+                return Unanswered(type(exc).__name__)
         line.answered()
         return outcome
 
@@ -179,6 +192,9 @@ class Apns:
                 if len(body) >= ANSWER_LIMIT:
                     break
             return classify(response.status_code, response.headers, body)
+
+    def _line(self, context: ssl.SSLContext) -> _Line:
+        return _Line(self._connector(context), self._clock)
 
     def _connector(self, context: ssl.SSLContext) -> Callable[[], _Connection]:
         seconds = self._timeout.total_seconds()

@@ -1,14 +1,13 @@
 """The push service, put together: the one place where its concrete parts meet.
 
 Promises: without a push certificate it runs and is ready, and what should have been pushed meanwhile
-is pushed once there is one; a certificate that cannot be used is refused before anything starts.
+is pushed once there is one; a file that cannot be used is refused before anything starts.
 """
 
 import asyncio
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from random import SystemRandom
-from ssl import SSLContext
 
 import structlog
 
@@ -16,14 +15,15 @@ from services.adapters import Adapters
 from services.api_access import api_auth
 from services.push.apns import Apns
 from services.push.attempt import Attempts
-from services.push.certificates import (
-    PushCertificate,
-    client_context,
-    load_certificates,
-    warn_of_expiry,
-)
+from services.push.certificate_book import CertificateBook
+from services.push.certificate_routes import TAG as CERTIFICATES_TAG
+from services.push.certificate_routes import CertificateRoutes
+from services.push.certificates import client_context, load_certificates, must_be_trust
+from services.push.certified import CertifiedSender
+from services.push.installing import Installation, InstallationParts
 from services.push.intake import Intake
 from services.push.pusher import Pusher, Stores
+from services.push.rotation import Rotation, RotationParts
 from services.push.routes import TAG, PushRoutes
 from services.push.sweep import Sweep
 from services.push.topics import Topics
@@ -34,8 +34,10 @@ from shared.settings.classes import PushSettings
 from shared.sharing import PartitionShare
 from shared.storage import pushes as storage
 from shared.storage import schema
+from shared.storage.enrolled_topics import MongoEnrolledTopics
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.members import MongoMembers
+from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
 from shared.web.service import Service
 
@@ -43,82 +45,113 @@ log = structlog.get_logger()
 
 ROLE = "push"
 AGAIN = timedelta(seconds=2)
-DAY = timedelta(days=1)
 
 
 async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
-    certificates = load_certificates(settings.push_pairs, adapters.clock.now())
-    apns = Apns(settings.apns_url, _contexts(settings, certificates), adapters.clock)
+    pushing = _pushing(settings, adapters)
     enrollments = MongoEnrollments(adapters.mongo, adapters.seal)
     pushes = storage.MongoPushes(adapters.mongo)
-    topics = Topics(certificates, adapters.clock, adapters.metrics.push_topics_stopped.set)
-    attempts = Attempts(apns, enrollments, topics, adapters.clock, SystemRandom().random)
+    attempts = Attempts(
+        CertifiedSender(pushing.apns, pushing.book),
+        enrollments,
+        pushing.topics,
+        adapters.clock,
+        SystemRandom().random,
+    )
     queue = MongoCommandQueue(adapters.mongo)
     stores = Stores(enrollments, queue, pushes)
     pusher = Pusher(attempts, stores, adapters.clock, adapters.metrics)
     share = PartitionShare(MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new())
     sweep = Sweep(queue, pushes, pusher, share, adapters.clock)
     adapters.metrics.watch(adapters.metrics.oldest_unpushed, lambda: sweep.oldest_unpushed)
-    work = _Work(adapters, apns, pusher, sweep, certificates)
+    work = _Work(adapters, pushing, pusher, sweep)
+    auth = api_auth(settings, adapters)
+    router = PushRoutes(enrollments, pusher, auth).router
+    router.include_router(
+        CertificateRoutes(_installation(settings, adapters, pushing), adapters.clock, auth).router
+    )
     return Service(
         name=ROLE,
-        router=PushRoutes(enrollments, pusher, api_auth(settings, adapters)).router,
+        router=router,
         run=work.run,
         ready=work.reasons,
         drain=work.drain,
-        openapi_tags=[TAG],
+        openapi_tags=[TAG, CERTIFICATES_TAG],
     )
 
 
 def check(settings: PushSettings, clock: Clock) -> None:
     """Raises Misconfigured where `build` would, without any server: for --check-config."""
-    _contexts(settings, load_certificates(settings.push_pairs, clock.now()))
+    must_be_trust(settings.apns_ca)
+    load_certificates(settings.push_pairs, clock.now())
 
 
-def _contexts(
-    settings: PushSettings, certificates: Mapping[str, PushCertificate]
-) -> dict[str, SSLContext]:
-    return {t: client_context(c, settings.apns_ca) for t, c in certificates.items()}
+@dataclass(frozen=True, slots=True)
+class _Pushing:
+    """What pushes with the certificates, and what keeps them up to date."""
+
+    book: CertificateBook
+    topics: Topics
+    apns: Apns
+    rotation: Rotation
+
+
+def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
+    clock, metrics = adapters.clock, adapters.metrics
+    must_be_trust(settings.apns_ca)
+    files = load_certificates(settings.push_pairs, clock.now())
+    book = CertificateBook(files, clock, metrics.push_certificates_refused.set)
+    topics = Topics(book.topics, clock, metrics.push_topics_stopped.set)
+    contexts = {c.fingerprint: client_context(c, settings.apns_ca) for c in files.values()}
+    apns = Apns(settings.apns_url, contexts, clock)
+    parts = RotationParts(
+        installed=MongoPushCertificates(adapters.mongo, adapters.seal),
+        apns=apns,
+        topics=topics,
+        metrics=metrics,
+        clock=clock,
+        ids=adapters.ids,
+        trusted=settings.apns_ca,
+    )
+    return _Pushing(book, topics, apns, Rotation(book, parts, contexts))
+
+
+def _installation(settings: PushSettings, adapters: Adapters, pushing: _Pushing) -> Installation:
+    parts = InstallationParts(
+        installed=MongoPushCertificates(adapters.mongo, adapters.seal),
+        enrolled=MongoEnrolledTopics(adapters.mongo),
+        clock=adapters.clock,
+        ids=adapters.ids,
+        trusted=settings.apns_ca,
+    )
+    return Installation(pushing.book, pushing.rotation, parts)
 
 
 class _Work:
     """What the service does besides answering requests."""
 
-    def __init__(
-        self,
-        adapters: Adapters,
-        apns: Apns,
-        pusher: Pusher,
-        sweep: Sweep,
-        certificates: Mapping[str, PushCertificate],
-    ) -> None:
+    def __init__(self, adapters: Adapters, pushing: _Pushing, pusher: Pusher, sweep: Sweep) -> None:
         self._adapters = adapters
         self._clock: Clock = adapters.clock
-        self._apns = apns
+        self._pushing = pushing
         self._pusher = pusher
         self._sweep = sweep
-        self._certificates = certificates
         self._intake = Intake(
-            adapters.wish_consumer, pusher if certificates else None, adapters.clock
+            adapters.wish_consumer, pusher, adapters.clock, lambda: bool(pushing.book.topics)
         )
         self._pulse = StorePulse(adapters.mongo.ping, adapters.clock)
         self._is_prepared = False
 
     async def run(self) -> None:
-        for certificate in self._certificates.values():
-            self._adapters.metrics.push_certificate_expiry.labels(certificate.topic).set(
-                certificate.not_after.timestamp()
-            )
-        if not self._certificates:
-            log.warning("push_disabled", reason="MDM_PUSH_CERT is not set: nobody is pushed")
         await self._prepare()
+        if not self._pushing.book.topics:
+            log.warning("push_disabled", reason="there is no push certificate: nobody is pushed")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pulse.run())
             group.create_task(self._intake.run())
-            group.create_task(self._watch_certificates())
-            if self._certificates:
-                group.create_task(self._sweep.run())
+            group.create_task(self._pushing.rotation.run())
+            group.create_task(self._sweep_once_certified())
 
     async def reasons(self) -> list[str]:
         # The broker may be away: API clients are served, and the sweep finds what was not wished.
@@ -133,20 +166,21 @@ class _Work:
             await self._sweep.leave()
         except Unavailable as exc:
             log.info("push_left_without_saying", error=str(exc))
-        await self._apns.close()
+        await self._pushing.apns.close()
 
     async def _prepare(self) -> None:
-        """Indexes, and where the sweep begins; again until the store is there."""
+        """Indexes, certificates, and where the sweep begins; again until the store is there."""
         while not self._is_prepared:
             try:
                 await schema.ensure(self._adapters.mongo, storage.INDEXES)
                 await self._sweep.remember_start()
+                await self._pushing.rotation.look()
                 self._is_prepared = True
             except MdmError as exc:
                 log.info("push_waits_for_the_store", error=str(exc))
                 await self._clock.sleep(AGAIN)
 
-    async def _watch_certificates(self) -> None:
-        while True:
-            warn_of_expiry(self._certificates, self._clock.now())
-            await self._clock.sleep(DAY)
+    async def _sweep_once_certified(self) -> None:
+        while not self._pushing.book.topics:
+            await self._clock.sleep(AGAIN)
+        await self._sweep.run()

@@ -1,45 +1,31 @@
-"""Push certificates: which topics this server may push to, and for how long.
+"""Push certificates of the settings, TLS with any of them, and the warning before they expire.
 
-Promises: a certificate that could not work (unreadable, without a topic, not its key's, expired) is
-refused when the process starts, with the setting that names it; one that ends soon is told of every
-day from 60 days on.
+Promises: a file that could not work (unreadable, without a topic, not its key's, not valid yet) is
+refused when the process starts, with the setting that names it; one that has expired is not, since a
+newer one may have been installed by API; one that ends soon is told of every day from 60 days on.
+On Linux no private key is written to a disk.
 """
 
+import os
 import ssl
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import certifi
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import NameOID
 
-from shared.domain.errors import Misconfigured
+from shared.domain.errors import BadRequest, Misconfigured
+from shared.security.push_certificate import PushCertificate, read_pair, refusal
 
 log = structlog.get_logger()
 
-TOPIC_PREFIX = "com.apple.mgmt"
 WARN_BEFORE = timedelta(days=60)
 
-
-@dataclass(frozen=True, slots=True)
-class PushCertificate:
-    """A certificate and key, as files, that let us push to the devices of one topic."""
-
-    topic: str
-    not_after: datetime
-    certificate_file: Path
-    key_file: Path
-
-    def remaining(self, now: datetime) -> timedelta:
-        return self.not_after - now
+_SETTINGS = {"cert": "MDM_PUSH_CERT", "key": "MDM_PUSH_KEY"}
 
 
 def load_certificates(
@@ -58,27 +44,32 @@ def load_certificates(
     return found
 
 
+def must_be_trust(trusted: Path | None) -> None:
+    """Raises Misconfigured where MDM_APNS_CA holds no CA certificates."""
+    _context(trusted)
+
+
 def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SSLContext:
-    """TLS towards APNs as the owner of this certificate; `trusted` replaces the public CAs."""
-    try:
-        context = ssl.create_default_context(cafile=trusted or certifi.where())
-    except (OSError, ssl.SSLError) as exc:
-        raise Misconfigured(f"MDM_APNS_CA: {trusted} cannot be used as CA certificates") from exc
-    try:
-        context.load_cert_chain(certificate.certificate_file, certificate.key_file)
-    except (OSError, ssl.SSLError) as exc:
-        raise Misconfigured(
-            f"MDM_PUSH_CERT: {certificate.certificate_file} cannot be used for TLS"
-        ) from exc
+    """TLS towards APNs as the owner of this certificate; `trusted` replaces the public CAs.
+
+    Raises BadRequest for a certificate that TLS does not take, Misconfigured for the CAs.
+    """
+    context = _context(trusted)
+    with _as_file(certificate.certificate_pem) as chain, _as_file(certificate.key_pem) as key:
+        try:
+            context.load_cert_chain(chain, key)
+        except (OSError, ssl.SSLError):
+            raise refusal("cert", "cannot be used for TLS") from None
     return context
 
 
-def warn_of_expiry(certificates: Mapping[str, PushCertificate], now: datetime) -> None:
+def warn_of_expiry(certificates: Iterable[PushCertificate], now: datetime) -> None:
     """One log line for each certificate that ends within 60 days."""
-    for certificate in certificates.values():
+    for certificate in certificates:
         remaining = certificate.remaining(now)
         if remaining <= WARN_BEFORE:
-            log.warning(
+            say = log.error if certificate.has_expired(now) else log.warning
+            say(
                 "push_certificate_expires",
                 topic=certificate.topic,
                 not_after=certificate.not_after.isoformat(),
@@ -86,20 +77,38 @@ def warn_of_expiry(certificates: Mapping[str, PushCertificate], now: datetime) -
             )
 
 
+def _context(trusted: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=trusted or certifi.where())
+    except (OSError, ssl.SSLError) as exc:
+        raise Misconfigured(f"MDM_APNS_CA: {trusted} cannot be used as CA certificates") from exc
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """`ssl` reads files only. On Linux this one is in memory; elsewhere it has no name."""
+    is_linux = sys.platform == "linux"
+    with os.fdopen(os.memfd_create("pem"), "w+b") if is_linux else TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        file.seek(0)
+        yield f"/dev/fd/{file.fileno()}"
+
+
 def _load(certificate_file: Path, key_file: Path, now: datetime) -> PushCertificate:
-    certificate = _read_certificate(certificate_file)
-    topic = _topic(certificate, certificate_file)
-    if _public_key(certificate_file, certificate) != _key_file_public(key_file):
-        raise Misconfigured(f"MDM_PUSH_KEY: {key_file} is not the key of {certificate_file}")
-    not_after = certificate.not_valid_after_utc
-    if now >= not_after:
-        raise Misconfigured(
-            f"MDM_PUSH_CERT: {certificate_file} expired at {not_after.isoformat()}; renew it at "
-            "identity.apple.com with the same Apple Account"
-        )
-    if now < certificate.not_valid_before_utc:
-        raise Misconfigured(f"MDM_PUSH_CERT: {certificate_file} is not valid yet")
-    return PushCertificate(topic, not_after, certificate_file, key_file)
+    certificate_pem = _read("MDM_PUSH_CERT", certificate_file)
+    key_pem = _read("MDM_PUSH_KEY", key_file)
+    try:
+        loaded = read_pair(certificate_pem, key_pem)
+        if not loaded.has_expired(now):
+            loaded.must_be_valid(now)
+        client_context(loaded, None)
+    except BadRequest as exc:
+        [fault] = exc.faults
+        file = certificate_file if fault.path == "cert" else key_file
+        problem = f"{_SETTINGS[fault.path]}: {file} {fault.expected}"
+        raise Misconfigured(problem) from None
+    return loaded
 
 
 def _read(setting: str, file: Path) -> bytes:
@@ -107,44 +116,3 @@ def _read(setting: str, file: Path) -> bytes:
         return file.read_bytes()
     except OSError as exc:
         raise Misconfigured(f"{setting}: cannot read {file} ({exc.strerror})") from exc
-
-
-def _read_certificate(file: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_read("MDM_PUSH_CERT", file))
-    except ValueError as exc:
-        raise Misconfigured(f"MDM_PUSH_CERT: {file} holds no PEM certificate") from exc
-
-
-def _topic(certificate: x509.Certificate, file: Path) -> str:
-    try:
-        names = certificate.subject.get_attributes_for_oid(NameOID.USER_ID)
-    except ValueError as exc:
-        raise Misconfigured(f"MDM_PUSH_CERT: {file} has a broken subject") from exc
-    topic = str(names[0].value) if len(names) == 1 else ""
-    if not topic.startswith(TOPIC_PREFIX):
-        raise Misconfigured(
-            f"MDM_PUSH_CERT: {file} is no MDM push certificate (no UID {TOPIC_PREFIX}... in it)"
-        )
-    return topic
-
-
-def _public_key(file: Path, certificate: x509.Certificate) -> bytes:
-    try:
-        return certificate.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-    except ValueError as exc:
-        raise Misconfigured(f"MDM_PUSH_CERT: {file} has an unusable public key") from exc
-
-
-def _key_file_public(file: Path) -> bytes:
-    try:
-        key = load_pem_private_key(_read("MDM_PUSH_KEY", file), password=None)
-    except TypeError as exc:
-        raise Misconfigured(
-            f"MDM_PUSH_KEY: {file} is encrypted; store it without a passphrase"
-        ) from exc
-    except ValueError as exc:
-        raise Misconfigured(f"MDM_PUSH_KEY: {file} holds no PEM private key") from exc
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -6,7 +6,7 @@ Once it drains, nothing new is begun and what is under way gets its time to end.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -27,12 +27,19 @@ MOST_UNDER_WAY = 2000
 
 
 class Intake:
-    """`pusher` is None while there is no push certificate: then wishes are left to the sweep."""
+    """`can_push`: False while there is no push certificate; then wishes are left to the sweep."""
 
-    def __init__(self, consumer: WishConsumer, pusher: Pusher | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        consumer: WishConsumer,
+        pusher: Pusher,
+        clock: Clock,
+        can_push: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._consumer = consumer
         self._pusher = pusher
         self._clock = clock
+        self._can_push = can_push
         self._is_stopping = False
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -58,9 +65,9 @@ class Intake:
         if self._is_stopping:
             # Not acked: when we are gone, the broker gives it to somebody else.
             await asyncio.Event().wait()
-        if self._pusher is None:
+        if not self._can_push():
             return
-        pushing = group.create_task(self._push(self._pusher, enrollments))
+        pushing = group.create_task(self._push(enrollments))
         patience = group.create_task(self._clock.sleep(PATIENCE))
         try:
             await asyncio.wait({pushing, patience}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,12 +80,12 @@ class Intake:
         if error is not None:
             raise error
 
-    async def _push(self, pusher: Pusher, enrollments: Sequence[str]) -> MdmError | None:
+    async def _push(self, enrollments: Sequence[str]) -> MdmError | None:
         """The error instead of raising it: nobody may be waiting any more, and then the sweep knows."""
         self._under_way += len(enrollments)
         self._idle.clear()
         try:
-            await pusher.wishes(enrollments)
+            await self._pusher.wishes(enrollments)
         except Unavailable as exc:
             log.info("push_not_recorded", error=str(exc))
             return exc

@@ -5,12 +5,13 @@ ambiguous id), 503 no push certificate for its topic, 502 what APNs said.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
 from services.push.answers import Accepted, TopicRefused
+from services.push.openapi import Responses, error
 from services.push.pusher import Pusher
 from services.push.topics import NoCertificate
 from shared.domain.caller import Scope
@@ -43,43 +44,15 @@ class Pushed(BaseModel):
     )
 
 
-class Problem(BaseModel):
-    """What went wrong: `error` for people, the members of RFC 9457 for programs."""
-
-    error: str
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
-def _example(status: int, title: str, error: str) -> dict[str, Any]:
-    return {
-        "model": Problem,
-        "description": title,
-        "content": {
-            "application/json": {
-                "example": {
-                    "error": error,
-                    "type": f"urn:macromdm:problem:{title.lower().replace(' ', '-')}",
-                    "title": title,
-                    "status": status,
-                    "detail": error,
-                }
-            }
-        },
-    }
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _example(400, "Bad Request", "expiration: expected seconds since 1970, or nothing"),
-    401: _example(401, "Unauthorized", "Unauthorized"),
-    403: _example(403, "Forbidden", "this needs the scope push"),
-    404: _example(404, "Not Found", "no device 9F0C1D6E is known"),
-    409: _example(409, "Conflict", "the device is not enrolled"),
-    429: _example(429, "Too Many Requests", "too many failed authentications from this address"),
-    502: _example(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
-    503: _example(
+ERRORS: Responses = {
+    400: error(400, "Bad Request", "expiration: expected seconds since 1970, or nothing"),
+    401: error(401, "Unauthorized", "Unauthorized"),
+    403: error(403, "Forbidden", "this needs the scope push"),
+    404: error(404, "Not Found", "no device 9F0C1D6E is known"),
+    409: error(409, "Conflict", "the device is not enrolled"),
+    429: error(429, "Too Many Requests", "too many failed authentications from this address"),
+    502: error(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
+    503: error(
         503, "Service Unavailable", "no push certificate for topic com.apple.mgmt.External.a1b2c3"
     ),
 }

@@ -36,12 +36,12 @@ class _Stop:
 
 
 class Topics:
-    """The topics of our certificates, and which of them are stopped."""
+    """Which of the topics of our certificates are stopped; `certified` may change all the time."""
 
     def __init__(
         self, certified: Collection[str], clock: Clock, show: Callable[[float], None]
     ) -> None:
-        self._certified = frozenset(certified)
+        self._certified = certified
         self._clock = clock
         self._show = show
         self._stops: dict[str, _Stop] = {}
@@ -75,4 +75,10 @@ class Topics:
         """APNs took the topic: whatever stopped it is over."""
         if self._stops.pop(topic, None) is not None:
             log.info("push_topic_works_again", topic=topic)
+            self._show(len(self._stops))
+
+    def renewed(self, topic: str) -> None:
+        """Its certificates have changed: nothing that was known of it counts."""
+        self._logged.discard(topic)
+        if self._stops.pop(topic, None) is not None:
             self._show(len(self._stops))

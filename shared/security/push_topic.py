@@ -1,21 +1,29 @@
-"""The push topic of a certificate: what a device is told to enroll under (Apple: UID of the subject)."""
+"""The push topic that devices are told to enroll under, for enrollment profiles.
 
+Promise: of certificates installed by API it is the one whose topic was chosen last, within
+`FRESH` of the choice on every replica; else that of the first file of MDM_PUSH_CERT.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
-from shared.domain.errors import Misconfigured
+from shared.domain.errors import BadRequest, Misconfigured
+from shared.ports.clock import Clock
+from shared.ports.push_certificates import PushCertificates, TopicVersion
 from shared.security.identity import UNREADABLE
+from shared.security.push_certificate import topic_of
 
-TOPIC_PREFIX = "com.apple.mgmt"
+FRESH = timedelta(seconds=5)
 
 
 class TopicOfFiles:
     """PushTopics by MDM_PUSH_CERT: the topic of the first certificate."""
 
     def __init__(self, topic: str | None = None) -> None:
-        self._topic = topic
+        self.topic = topic
 
     @classmethod
     def load(cls, files: tuple[Path, ...]) -> "TopicOfFiles":
@@ -23,20 +31,41 @@ class TopicOfFiles:
         return cls(_topic(files[0]) if files else None)
 
     async def current(self) -> str | None:
-        return self._topic
+        return self.topic
+
+
+class CurrentTopic:
+    """PushTopics by what is installed, then by the files. Raises StoreUnavailable."""
+
+    def __init__(self, installed: PushCertificates, files: TopicOfFiles, clock: Clock) -> None:
+        self._installed = installed
+        self._files = files
+        self._clock = clock
+        self._known: str | None = None
+        self._read_at = float("-inf")
+
+    async def current(self) -> str | None:
+        now = self._clock.monotonic()
+        if now - self._read_at >= FRESH.total_seconds():
+            self._known = default_topic(await self._installed.versions(), self._files.topic)
+            self._read_at = now
+        return self._known
+
+
+def default_topic(installed: Iterable[TopicVersion], of_files: str | None) -> str | None:
+    """`of_files`: the topic of the first file, None where there is none."""
+    by_choice = max(installed, key=lambda version: version.chosen or "", default=None)
+    if by_choice is not None and (by_choice.chosen or of_files is None):
+        return by_choice.topic
+    return of_files
 
 
 def _topic(file: Path) -> str:
     try:
-        certificate = x509.load_pem_x509_certificate(file.read_bytes())
-        names = certificate.subject.get_attributes_for_oid(NameOID.USER_ID)
+        return topic_of(x509.load_pem_x509_certificate(file.read_bytes()))
     except OSError as exc:
         raise Misconfigured(f"MDM_PUSH_CERT: cannot read {file} ({exc.strerror})") from None
+    except BadRequest as exc:
+        raise Misconfigured(f"MDM_PUSH_CERT: {file} {exc.faults[0].expected}") from None
     except UNREADABLE:
         raise Misconfigured(f"MDM_PUSH_CERT: {file} holds no PEM certificate") from None
-    topic = str(names[0].value) if len(names) == 1 else ""
-    if not topic.startswith(TOPIC_PREFIX):
-        raise Misconfigured(
-            f"MDM_PUSH_CERT: {file} is no MDM push certificate (no UID {TOPIC_PREFIX}... in it)"
-        )
-    return topic

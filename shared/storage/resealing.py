@@ -16,7 +16,13 @@ from pymongo import UpdateOne
 from shared.domain.errors import CannotOpen
 from shared.ports.seal import Seal
 from shared.ports.sealed_values import KeyCount
-from shared.storage import authority, deliveries, enrollment_documents, journal
+from shared.storage import (
+    authority,
+    deliveries,
+    enrollment_documents,
+    journal,
+    push_certificates,
+)
 from shared.storage.mongo import Document, Mongo, translated
 from shared.storage.sealed_fields import SealedFields, place
 
@@ -25,6 +31,7 @@ ALL: tuple[SealedFields, ...] = (
     enrollment_documents.SEALED,
     deliveries.SEALED,
     journal.SEALED,
+    push_certificates.SEALED,
 )
 
 BATCH = 100

@@ -176,6 +176,10 @@ class Metrics:
             "When the push certificate of a topic expires; topics are those configured",
             "topic",
         )
+        self.push_certificates_refused = self._gauge(
+            "push_certificates_refused",
+            "Push certificates that APNs refuses while another one of their topic serves",
+        )
         self.push_topics_stopped = self._gauge(
             "push_topics_stopped", "Push topics that APNs refuses: their certificates need care"
         )

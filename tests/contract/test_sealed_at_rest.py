@@ -16,6 +16,7 @@ from shared.domain.event import Event, Topic
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.authority import StoredAuthority
 from shared.ports.enrollments import Binding, Change
+from shared.ports.push_certificates import InstalledPair, InstalledTopic, TopicVersion
 from shared.ports.seal import Seal
 from shared.security.authority import open_authority
 from shared.security.sealing import Sealer, key_id
@@ -24,6 +25,7 @@ from shared.storage.deliveries import MongoDeliveries
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.journal import MongoJournal
 from shared.storage.mongo import Mongo
+from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.resealing import MongoSealedValues
 from tests.contract.stores import DRIVERS, open_store
 from tests.fakes.clock import FakeClock
@@ -62,6 +64,8 @@ class Store:
         given_up = replace(DELIVERY, state=DeliveryState.GIVEN_UP)
         await deliveries.failed(given_up, "holder", b'{"raw_payload": "' + BODY + b'"}')
         await MongoAuthorityStore(self.mongo, seal).create(StoredAuthority(b"a cert", KEY_PEM))
+        push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))
+        await MongoPushCertificates(self.mongo, seal).put(push, None)
 
     def written(self) -> bytes:
         """Every byte of every document."""
@@ -222,7 +226,13 @@ async def counted(store: Store, seal: Seal) -> dict[str | None, int]:
     return found
 
 
-ALL_OF_IT = {"authority": 1, "enrollments": 6, "deliveries": 1, "events": 2}
+ALL_OF_IT = {
+    "authority": 1,
+    "enrollments": 6,
+    "deliveries": 1,
+    "events": 2,
+    "push_certificates": 1,
+}
 
 
 async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
@@ -230,12 +240,12 @@ async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
 ) -> None:
     await store.fill(Sealer([OLD]))
     both = Sealer([NEW, OLD])
-    assert await counted(store, both) == {key_id(OLD): 10}
+    assert await counted(store, both) == {key_id(OLD): 11}
 
     assert await reseal(store, both) == ALL_OF_IT
     assert await reseal(store, both) == dict.fromkeys(ALL_OF_IT, 0)
 
-    assert await counted(store, both) == {key_id(NEW): 10}
+    assert await counted(store, both) == {key_id(NEW): 11}
     await assert_all_opens(store, Sealer([NEW]))
 
 
@@ -254,7 +264,7 @@ async def test_rotation_can_lead_back_to_a_version_that_knows_no_seals(store: St
 
     assert await reseal(store, clear) == ALL_OF_IT
 
-    assert await counted(store, clear) == {None: 10}
+    assert await counted(store, clear) == {None: 11}
     document = store.document("enrollments", "MAC")
     assert document["push"]["magic"] == PUSH.magic
     assert (document["unlock_token"], document["bootstrap_token"]) == (UNLOCK, BOOTSTRAP)
@@ -267,7 +277,7 @@ async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -
 
     assert (await reseal(store, both))["enrollments"] == 5
 
-    assert await counted(store, both) == {key_id(NEW): 9, key_id(b"\x03" * 32): 1}
+    assert await counted(store, both) == {key_id(NEW): 10, key_id(b"\x03" * 32): 1}
 
 
 class Meddler(Sealer):

@@ -20,6 +20,7 @@ from services.push.answers import (
     Retry,
     TokenDead,
     TopicRefused,
+    Unanswered,
     Unreachable,
 )
 from services.push.apns import Apns, Push
@@ -75,7 +76,7 @@ def push(token: bytes = TOKEN, topic: str = TOPIC) -> Push:
 
 async def test_a_push_has_apples_headers_and_body(server: FakeApns) -> None:
     async with client(server) as apns:
-        outcome = await apns.push(push())
+        outcome = await apns.push(push(), TOPIC)
 
     taken = server.pushes[0]
     assert isinstance(outcome, Accepted)
@@ -122,7 +123,7 @@ async def test_each_answer_of_the_table_has_its_outcome(
     server.answers(TOKEN, answer)
 
     async with client(server) as apns:
-        outcome = await apns.push(push())
+        outcome = await apns.push(push(), TOPIC)
 
     assert outcome == expected
 
@@ -134,7 +135,7 @@ async def test_a_lost_request_is_a_retry_and_the_next_one_goes_on_a_new_connecti
     server.script.append(fault)
 
     async with client(server) as apns:
-        lost, repeated = await apns.push(push()), await apns.push(push())
+        lost, repeated = await apns.push(push(), TOPIC), await apns.push(push(), TOPIC)
 
     assert isinstance(lost, Retry)
     assert isinstance(repeated, Accepted)
@@ -149,12 +150,12 @@ async def test_a_slow_answer_ends_at_the_timeout_without_disturbing_its_neighbou
 
     async with client(server, timeout=timedelta(seconds=1)) as apns:
         async with asyncio.TaskGroup() as group:
-            slow = group.create_task(apns.push(push(b"slow")))
+            slow = group.create_task(apns.push(push(b"slow"), TOPIC))
             await asyncio.sleep(0.5)
-            late = group.create_task(apns.push(push(b"late")))
-        after = await apns.push(push(b"after"))
+            late = group.create_task(apns.push(push(b"late"), TOPIC))
+        after = await apns.push(push(b"after"), TOPIC)
 
-    assert slow.result() == Retry("TimeoutError")
+    assert slow.result() == Unanswered("TimeoutError")
     assert isinstance(late.result(), Accepted)
     assert isinstance(after, Accepted)
     assert [taken.connection for taken in server.pushes] == [1, 2]
@@ -165,7 +166,7 @@ async def test_a_refused_client_certificate_is_a_retry(server: FakeApns) -> None
     await server.restart()
 
     async with client(server) as apns:
-        outcome = await apns.push(push())
+        outcome = await apns.push(push(), TOPIC)
 
     assert isinstance(outcome, Retry)
     assert server.requests == 0
@@ -178,7 +179,7 @@ async def test_a_server_of_another_ca_is_not_trusted(server: FakeApns, tmp_path:
     trusting = {TOPIC: client_context(loaded[TOPIC], stranger.ca_file)}
     apns = Apns(server.url, trusting, SystemClock())
 
-    outcome = await apns.push(push())
+    outcome = await apns.push(push(), TOPIC)
     await apns.close()
 
     assert isinstance(outcome, Retry)
@@ -192,11 +193,11 @@ async def test_while_apns_cannot_be_reached_pushes_fail_at_once_and_later_work_a
     await server.stop()
     apns = Apns(server.url, contexts(server, TOPIC), clock)
 
-    tried = [await apns.push(push()) for _ in range(3)]
+    tried = [await apns.push(push(), TOPIC) for _ in range(3)]
     await server.start()
-    held_back = await apns.push(push())
+    held_back = await apns.push(push(), TOPIC)
     clock.advance(timedelta(seconds=5))
-    mended = await apns.push(push())
+    mended = await apns.push(push(), TOPIC)
     await apns.close()
 
     assert all(isinstance(outcome, Retry) for outcome in tried)
@@ -211,15 +212,15 @@ async def test_connections_that_break_now_and_then_do_not_hold_pushes_up(
     server.script.extend([Breaks(), Breaks(), Says(), Breaks(), Breaks()])
 
     async with client(server) as apns:
-        outcomes = [type(await apns.push(push())) for _ in range(6)]
+        outcomes = [type(await apns.push(push(), TOPIC)) for _ in range(6)]
 
-    assert outcomes == [Retry, Retry, Accepted, Retry, Retry, Accepted]
+    assert outcomes == [Unanswered, Unanswered, Accepted, Unanswered, Unanswered, Accepted]
 
 
 async def test_each_topic_has_a_connection_of_its_own(server: FakeApns) -> None:
     async with client(server, TOPIC, OTHER_TOPIC) as apns:
         for topic in (TOPIC, OTHER_TOPIC, TOPIC):
-            await apns.push(push(topic=topic))
+            await apns.push(push(topic=topic), topic)
 
     assert [taken.connection for taken in server.pushes] == [1, 2, 1]
 
@@ -228,7 +229,7 @@ async def test_hundreds_of_pushes_share_one_connection(server: FakeApns) -> None
     tokens = [number.to_bytes(4, "big") for number in range(300)]
 
     async with client(server) as apns, asyncio.TaskGroup() as group:
-        pushed = [group.create_task(apns.push(push(token))) for token in tokens]
+        pushed = [group.create_task(apns.push(push(token), TOPIC)) for token in tokens]
 
     assert all(isinstance(task.result(), Accepted) for task in pushed)
     assert sorted(server.tokens()) == tokens
@@ -244,10 +245,20 @@ def enrolled(device: str, token: bytes, updated: datetime) -> Enrollment:
     )
 
 
+class OfTopic:
+    """Pushes with the one certificate of each topic."""
+
+    def __init__(self, apns: Apns) -> None:
+        self._apns = apns
+
+    async def push(self, push: Push) -> Outcome:
+        return await self._apns.push(push, push.topic)
+
+
 async def tried(apns: Apns, enrollments: FakeEnrollments, *devices: Enrollment) -> list[Outcome]:
     """Push to the end, with its repetitions; their pauses are real and as short as they can be."""
     topics = Topics([TOPIC], SystemClock(), lambda _: None)
-    attempts = Attempts(apns, enrollments, topics, SystemClock(), lambda: 0.0)
+    attempts = Attempts(OfTopic(apns), enrollments, topics, SystemClock(), lambda: 0.0)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(attempts.push(device, device.push))

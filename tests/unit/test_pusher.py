@@ -681,11 +681,13 @@ async def test_wishes_that_come_after_draining_began_are_not_acked(bench: Bench)
 async def test_without_a_certificate_wishes_are_left_to_the_sweep_without_a_write(
     bench: Bench,
 ) -> None:
+    bench.enroll("MAC")
     wishes = ScriptedWishes(["MAC"])
 
-    await Intake(wishes, None, bench.clock).run()
+    await Intake(wishes, bench.pusher, bench.clock, lambda: False).run()
 
     assert wishes.is_acked
+    assert bench.apns.pushes == []
     assert bench.pushes.batches == []
 
 

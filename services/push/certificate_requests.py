@@ -1,0 +1,50 @@
+"""The body of PUT /v1/config/certificate, read as MicroMDM's clients write it.
+
+Promise: what cannot be used is told by the name of its field, and nothing of a key is shown.
+"""
+
+import base64
+import binascii
+
+from shared.apple.command_json import parse_json
+from shared.domain.errors import BadRequest, Fault
+from shared.security.push_certificate import PushCertificate, read_pair
+
+LIMIT = 256 * 1024
+"""Bytes; a certificate with its chain and key has about 20 KiB."""
+
+PASSWORDS = ("password", "passphrase")
+
+
+def read_installation(body: bytes) -> PushCertificate:
+    """`{"cert", "key"}`, both base64 of PEM, and `password` for a key that is encrypted. Names match
+    without letter case. Raises BadRequest."""
+    given = {name.lower(): value for name, value in parse_json(body).items() if value is not None}
+    password = next((_text(given, name) for name in PASSWORDS if name in given), None)
+    return read_pair(
+        _bytes(given, "cert"),
+        _bytes(given, "key"),
+        None if password is None else password.encode(errors="surrogatepass"),
+    )
+
+
+def _bytes(given: dict[str, object], name: str) -> bytes:
+    text = "".join(_text(given, name).split())
+    try:
+        found = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raise _wrong(name, "base64 of a PEM file") from None
+    if not found:
+        raise _wrong(name, "base64 of a PEM file")
+    return found
+
+
+def _text(given: dict[str, object], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str):
+        raise _wrong(name, "a string")
+    return value
+
+
+def _wrong(path: str, expected: str) -> BadRequest:
+    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])

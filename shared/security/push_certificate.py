@@ -1,0 +1,136 @@
+"""MDM push certificates with their keys, as Apple's portal gives them (PEM), read and judged.
+
+Promise: what `read_pair` returns is a certificate of one push topic with the private key that belongs
+to it; what it refuses is a BadRequest whose only fault has the path `cert`, `key` or `password`, and
+shows nothing of the key.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from shared.domain.errors import BadRequest, Fault
+from shared.security.identity import UNREADABLE
+
+TOPIC_PREFIX = "com.apple.mgmt"
+RENEWAL = "renew it at identity.apple.com with the same Apple Account"
+MOST_TOPIC = 200
+"""Characters; Apple's have about 60."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushCertificate:
+    """Lets us push to the devices of one topic (Apple: UID of the certificate's subject).
+
+    `certificate_pem` begins with the certificate itself; its chain may follow. `key_pem` is PKCS#8 in
+    clear. `serial_number` is in hex.
+    """
+
+    topic: str
+    serial_number: str
+    not_before: datetime
+    not_after: datetime
+    fingerprint: str
+    certificate_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+
+    @property
+    def der(self) -> bytes:
+        return x509.load_pem_x509_certificate(self.certificate_pem).public_bytes(Encoding.DER)
+
+    def remaining(self, now: datetime) -> timedelta:
+        return self.not_after - now
+
+    def has_expired(self, now: datetime) -> bool:
+        return now >= self.not_after
+
+    def must_be_valid(self, now: datetime) -> None:
+        """Raises BadRequest outside its validity."""
+        if self.has_expired(now):
+            raise refusal("cert", f"expired at {self.not_after.isoformat()}; {RENEWAL}")
+        if now < self.not_before:
+            raise refusal("cert", f"is not valid yet: from {self.not_before.isoformat()} on")
+
+
+def read_pair(
+    certificate_pem: bytes, key_pem: bytes, password: bytes | None = None
+) -> PushCertificate:
+    """Keys may be PKCS#1, SEC 1 or PKCS#8, each encrypted or not (`password` is for those that are).
+
+    Raises BadRequest; validity in time is not looked at.
+    """
+    certificates = _certificates(certificate_pem)
+    own = certificates[0]
+    key, public = _key(key_pem, password)
+    if _public_key(own) != public:
+        raise refusal("key", "is not the key of the certificate")
+    return PushCertificate(
+        topic=topic_of(own),
+        serial_number=f"{own.serial_number:X}",
+        not_before=own.not_valid_before_utc,
+        not_after=own.not_valid_after_utc,
+        fingerprint=hashlib.sha256(own.public_bytes(Encoding.DER)).hexdigest(),
+        certificate_pem=b"".join(each.public_bytes(Encoding.PEM) for each in certificates),
+        key_pem=key,
+    )
+
+
+def topic_of(certificate: x509.Certificate) -> str:
+    """The push topic, or BadRequest for a certificate that is none for MDM."""
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.USER_ID)
+    except UNREADABLE:
+        raise refusal("cert", "has a broken subject") from None
+    topic = str(names[0].value) if len(names) == 1 else ""
+    if not topic.startswith(TOPIC_PREFIX) or not topic.isprintable() or len(topic) > MOST_TOPIC:
+        wanted = f"no UID {TOPIC_PREFIX}... in its subject"
+        raise refusal("cert", f"is no MDM push certificate ({wanted})")
+    return topic
+
+
+def refusal(path: str, problem: str) -> BadRequest:
+    return BadRequest(f"{path}: {problem}", [Fault(path, problem)])
+
+
+def _certificates(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except UNREADABLE:
+        raise refusal("cert", "holds no PEM certificate") from None
+
+
+def _public_key(certificate: x509.Certificate) -> bytes:
+    try:
+        return certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+    except UNREADABLE:
+        raise refusal("cert", "has an unusable public key") from None
+
+
+def _key(pem: bytes, password: bytes | None) -> tuple[bytes, bytes]:
+    """The private key as PKCS#8 and its public key. Causes are cut off: they may show the key."""
+    is_encrypted = b"ENCRYPTED" in pem
+    if is_encrypted and not password:
+        raise refusal("key", "is encrypted: decrypt the file, or send its password")
+    try:
+        key = load_pem_private_key(pem, password if is_encrypted else None)
+        return (
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        )
+    except UNREADABLE:
+        if is_encrypted:
+            problem = "does not open the key (or it is encrypted in a way that we do not know)"
+            raise refusal("password", problem) from None
+        raise refusal("key", "holds no PEM private key") from None

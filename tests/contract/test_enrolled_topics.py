@@ -1,0 +1,79 @@
+"""The contract of `EnrolledTopics`, held by the fake and by MongoDB with both drivers."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from shared.domain.enrollment import EnrollmentKey, PushTarget
+from shared.domain.event import Topic
+from shared.ports.enrollments import Binding, Change, Enrollments
+from shared.ports.push_certificates import EnrolledTopics
+from tests.contract.stores import SEALER, STORES, open_store
+from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.push_certificates import FakeEnrolledTopics
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+Stores = tuple[Enrollments, EnrolledTopics]
+
+
+@pytest.fixture(params=STORES)
+async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
+    if request.param == "fake":
+        fake = FakeEnrollments()
+        yield fake, FakeEnrolledTopics(fake)
+        return
+    from shared.storage.enrolled_topics import MongoEnrolledTopics
+    from shared.storage.enrollments import MongoEnrollments
+
+    async with open_store(request) as mongo:
+        yield MongoEnrollments(mongo, SEALER), MongoEnrolledTopics(mongo)
+
+
+async def enroll(enrollments: Enrollments, device: str, topic: str | None) -> None:
+    """Without a topic it stops after Authenticate."""
+    key, event = EnrollmentKey(device, device, udid=device), f"{device}-1"
+    await enrollments.bind([Binding(key, None, device.lower() * 32, is_new=True)])
+    first = Change(
+        key,
+        event,
+        None,
+        Topic.AUTHENTICATE,
+        NOW,
+        certificate=device.lower() * 32,
+        makes_record=True,
+    )
+    changes = [first]
+    if topic is not None:
+        target = PushTarget(topic, b"token", "magic")
+        changes.append(Change(key, f"{device}-2", event, Topic.TOKEN_UPDATE, NOW, push=target))
+    for change in changes:
+        assert await enrollments.apply([change]) == [True]
+
+
+async def test_nobody_is_enrolled_under_nothing(stores: Stores) -> None:
+    assert await stores[1].count() == {}
+
+
+async def test_enrolled_devices_are_counted_by_topic(stores: Stores) -> None:
+    enrollments, topics = stores
+    for device, topic in (("A1", "a"), ("A2", "a"), ("B1", "b"), ("E1", ""), ("N1", None)):
+        await enroll(enrollments, device, topic)
+
+    assert await topics.count() == {"a": 2, "b": 1}
+
+
+async def test_user_channels_and_who_has_left_do_not_count(stores: Stores) -> None:
+    enrollments, topics = stores
+    for device in ("A1", "A2", "A3"):
+        await enroll(enrollments, device, "a")
+    user = EnrollmentKey("A1:U", "A1", udid="A1", user="U")
+    target = PushTarget("a", b"token", "magic")
+    await enrollments.apply(
+        [Change(user, "U-1", None, Topic.TOKEN_UPDATE, NOW, generation="A1-1", push=target)]
+    )
+    a2 = EnrollmentKey("A2", "A2", udid="A2")
+    await enrollments.apply([Change(a2, "A2-3", "A2-1", Topic.CHECK_OUT, NOW)])
+    await enrollments.remove(["A3"])
+
+    assert await topics.count() == {"a": 1}
