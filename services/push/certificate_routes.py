@@ -68,6 +68,7 @@ LIST = {"certificates": [_ENTRY], "without_certificate": []}
 _COMMON: Responses = {
     401: error(401, "Unauthorized", "Unauthorized"),
     403: error(403, "Forbidden", "this needs the scope admin"),
+    429: error(429, "Too Many Requests", "too many failed authentications from this address"),
     503: error(503, "Service Unavailable", "MongoDB: AutoReconnect"),
 }
 _NONE = error(404, "Not Found", "there is no push certificate")

@@ -42,6 +42,10 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/audit"): {"400", "401", "403", "429", "503"},
     ("GET", "/v1/request_types"): {"401", "403", "429", "503"},
     ("GET", "/v1/request_types/{name}"): {"401", "403", "404", "429", "503"},
+    ("PUT", "/v1/config/certificate"): {"400", "401", "403", "409", "413", "429", "503"},
+    ("GET", "/v1/config/certificate"): {"401", "403", "404", "429", "503"},
+    ("GET", "/v1/config/certificates"): {"401", "403", "429", "503"},
+    ("DELETE", "/v1/config/certificates/{topic}"): {"401", "403", "404", "409", "429", "503"},
     ("GET", "/version"): set(),
 }
 """Every route with the errors that it can answer."""
@@ -61,6 +65,7 @@ BODIES = {
     ("POST", "/v1/profiles"),
     ("DELETE", "/v1/profiles"),
     ("POST", "/v1/tokens"),
+    ("PUT", "/v1/config/certificate"),
 }
 OF_DEVICES = ("/mdm/", "/ota/", "/scep")
 """Routes that devices call: no key, and answers that are not in JSON."""
