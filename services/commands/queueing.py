@@ -114,11 +114,13 @@ class Queueing:
         return outcomes
 
     def check_expiry(self, prepared: PreparedCommand) -> None:
-        """Raises BadRequest for a command whose time is over."""
-        expires_at = prepared.terms.expires_at
-        if expires_at is not None and expires_at <= self._clock.now():
-            expected = "a time that is still to come"
-            raise BadRequest(f"expires_at: expected {expected}", [Fault("expires_at", expected)])
+        """Raises BadRequest for a command that could never be handed out."""
+        terms, now = prepared.terms, self._clock.now()
+        expiry = terms.expiry(now)
+        path = "ttl" if terms.expires_at is None else "expires_at"
+        if expiry is not None and expiry <= max(now, terms.not_before or now):
+            expected = "a time that is still to come, and after not_before"
+            raise BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
 
     async def drain(self) -> None:
         """Finish what is under way."""

@@ -1,7 +1,8 @@
 """The terms that commands have when the client asks for none (`shared.domain.terms`).
 
 Promise: two commands get the same collapse key only if the newer one makes the older one pointless:
-the same profile again, or the same question again.
+the same profile again, or the same question again. A raw command gets none: nobody has checked what is
+in it, and its sender counts on each one being delivered.
 """
 
 import hashlib
@@ -51,13 +52,19 @@ _as_text = json.JSONEncoder(sort_keys=True, default=repr).encode
 
 def with_defaults(terms: Terms, request_type: str, keys: Mapping[str, object]) -> Terms:
     """The terms, filled up for a command of these keys (Apple's names, types of a property list)."""
-    priority = terms.priority
-    if priority is None:
-        priority = FIRST if request_type in URGENT else NORMAL_PRIORITY
-    collapse_key = terms.collapse_key
-    if collapse_key is None:
-        collapse_key = _collapse_key(request_type, keys)
-    return Terms(priority, terms.expires_at, terms.ttl, terms.not_before, collapse_key)
+    terms = with_priority(terms, request_type)
+    if terms.collapse_key is not None:
+        return terms
+    collapse_key = _collapse_key(request_type, keys)
+    return Terms(terms.priority, terms.expires_at, terms.ttl, terms.not_before, collapse_key)
+
+
+def with_priority(terms: Terms, request_type: str) -> Terms:
+    """The terms of a raw command, filled up."""
+    if terms.priority is not None:
+        return terms
+    priority = FIRST if request_type in URGENT else NORMAL_PRIORITY
+    return Terms(priority, terms.expires_at, terms.ttl, terms.not_before, terms.collapse_key)
 
 
 def _collapse_key(request_type: str, keys: Mapping[str, object]) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from shared.apple.command_advice import Advice, Recipient
-from shared.apple.command_defaults import with_defaults
+from shared.apple.command_defaults import with_priority
 from shared.apple.command_reading import Reading, inside, read_id
 from shared.apple.command_terms import NO_TERMS, query_terms
 from shared.apple.plist import parse
@@ -86,7 +86,7 @@ def prepare_raw(target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY) 
         targets=(target,),
         command=_command(uuid, request_type, plist),
         response=response,
-        terms=with_defaults(terms, request_type, keys),
+        terms=with_priority(terms, request_type),
         keys=keys,
         is_raw=True,
         says_apple=True,

@@ -179,8 +179,12 @@ def test_the_same_question_has_the_same_key_however_it_is_asked() -> None:
     assert ours is not None
     assert ours.startswith("DeviceInformation:")
     assert prepare(body).terms.collapse_key == ours
-    same = raw({}, RequestType="DeviceInformation", Queries=["UDID", "OSVersion"])
-    assert same.terms.collapse_key == ours
+
+
+def test_a_raw_command_has_no_key_but_the_one_that_is_asked_for() -> None:
+    assert raw({}, RequestType="ProfileList").terms.collapse_key is None
+    asked_for = raw({"collapse_key": "mine"}, RequestType="ProfileList")
+    assert asked_for.terms.collapse_key == asked("ProfileList", collapse_key="mine").collapse_key
 
 
 def test_another_question_has_another_key() -> None:

@@ -65,6 +65,20 @@ async def test_a_command_whose_time_is_over_is_refused_and_leaves_nothing() -> N
     assert world.queue.places == {}
 
 
+@pytest.mark.parametrize("times", [{"ttl": MINUTE}, {"expires_at": MINUTE}])
+async def test_a_command_that_would_be_over_before_it_begins_is_refused(
+    times: dict[str, timedelta],
+) -> None:
+    world = World()
+    begin = world.clock.now() + MINUTE
+    over = {name: begin if name == "expires_at" else value for name, value in times.items()}
+
+    with pytest.raises(BadRequest) as refused:
+        await world.queueing.enqueue(prepared(Terms(not_before=begin, **over)))  # type: ignore[arg-type]  # either
+
+    assert [fault.path for fault in refused.value.faults] == list(times)
+
+
 async def test_no_push_is_asked_for_before_the_time_has_come() -> None:
     world = World()
 
