@@ -29,7 +29,7 @@ from tests.harness.identities import FleetAuthority
 from tests.harness.processes import free_port, spawn
 from tests.harness.servers import Rabbit, Store
 from tests.harness.system import API_KEY, ServiceProcess, System, cpu_seconds
-from tests.load import bench_convert
+from tests.load import bench_convert, bench_scep
 
 Item = TypeVar("Item")
 
@@ -291,7 +291,11 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="the four services in one process")
     parser.add_argument("--driver", choices=["motor", "pymongo"], default="motor")
     parser.add_argument("--devices", type=int, default=Size.devices)
+    parser.add_argument("--scep", action="store_true", help="SCEP enrollments, and nothing else")
     given = parser.parse_args()
+    if given.scep:
+        bench_scep.main()
+        return
     bench_convert.main()
     yardstick = bare_route()
     with (

@@ -4,9 +4,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from asn1crypto import core
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest
+from shared.security.scep import der
 from shared.security.scep.envelope import open_envelope, seal
 from shared.security.scep.message import read, signer_certificate
 from shared.security.scep.words import FailInfo, ScepRefused
@@ -317,3 +321,38 @@ def test_the_indefinite_form_is_indefinite(world: ScepWorld) -> None:
 
     assert encoded[:2] == b"\x30\x80"
     assert b"\x24\x80\x04" in encoded
+
+
+@given(number=st.integers(0, 2**200))
+def test_integers_are_written_as_asn1crypto_writes_them(number: int) -> None:
+    assert der.integer(number) == core.Integer(number).dump()
+
+
+@given(content=st.binary(max_size=300), repeated=st.integers(0, 300))
+def test_octet_strings_of_any_length_are_written_as_asn1crypto_writes_them(
+    content: bytes, repeated: int
+) -> None:
+    whole = content * repeated
+
+    assert der.octets(whole) == core.OctetString(whole).dump()
+
+
+@given(
+    first=st.integers(0, 2),
+    second=st.integers(0, 39),
+    others=st.lists(st.integers(0, 2**40), min_size=1, max_size=8),
+)
+def test_object_identifiers_are_written_as_asn1crypto_writes_them(
+    first: int, second: int, others: list[int]
+) -> None:
+    dotted = ".".join(map(str, (first, second, *others)))
+
+    assert der.oid(dotted) == core.ObjectIdentifier(dotted).dump()
+
+
+@given(values=st.lists(st.binary(max_size=20), max_size=6))
+def test_sets_are_in_the_order_of_der(values: list[bytes]) -> None:
+    written = der.set_of(*(der.octets(value) for value in values))
+
+    octet_set = core.SetOf([core.OctetString(v) for v in values], spec=core.OctetString)
+    assert written == octet_set.dump()

@@ -6,14 +6,13 @@ is signed by our CA. A failure says its failInfo and nothing more.
 
 import hashlib
 import secrets
-from typing import Any, Protocol
+from typing import Protocol
 
-from asn1crypto import cms, core
-from asn1crypto import x509 as asn1_x509
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from shared.security.scep.envelope import issuer_and_serial, seal
+from shared.security.scep import der
+from shared.security.scep.envelope import seal
 from shared.security.scep.message import PkiMessage
 from shared.security.scep.words import (
     FAIL_INFO,
@@ -29,6 +28,14 @@ from shared.security.scep.words import (
 
 NONCE_SIZE = 16
 
+_DATA = der.oid("1.2.840.113549.1.7.1")
+_SIGNED_DATA = der.oid("1.2.840.113549.1.7.2")
+_CONTENT_TYPE = der.oid("1.2.840.113549.1.9.3")
+_MESSAGE_DIGEST = der.oid("1.2.840.113549.1.9.4")
+_SHA256 = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"), der.NULL)
+_RSA = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.NULL)
+_VERSION = der.integer(1)
+
 
 class Signer(Protocol):
     """Who answers: our CA."""
@@ -42,91 +49,55 @@ class Signer(Protocol):
 
 def success(message: PkiMessage, certificate: bytes, to: x509.Certificate, signer: Signer) -> bytes:
     """The answer with a certificate (DER), sealed for the RSA key that signed the request."""
-    content = seal(_certificates_only(certificate), to)
-    return _signed(message, PkiStatus.SUCCESS, {}, content, signer)
+    issued = x509.load_der_x509_certificate(certificate)
+    content = seal(pkcs7.serialize_certificates([issued], Encoding.DER), to)
+    return _signed(_attributes(message, PkiStatus.SUCCESS), content, signer)
 
 
 def failure(message: PkiMessage, fail_info: FailInfo, signer: Signer) -> bytes:
     """The answer that there is no certificate."""
-    more = {FAIL_INFO: core.PrintableString(fail_info.value)}
-    return _signed(message, PkiStatus.FAILURE, more, None, signer)
+    said = _attribute(der.oid(FAIL_INFO), der.printable(fail_info.value))
+    return _signed([*_attributes(message, PkiStatus.FAILURE), said], None, signer)
 
 
-def _certificates_only(certificate: bytes) -> bytes:
-    """A degenerate SignedData (RFC 5652, 5.1 with no signers)."""
-    signed = cms.SignedData(
-        {
-            "version": "v1",
-            "digest_algorithms": [],
-            "encap_content_info": {"content_type": "data"},
-            "certificates": [_choice(certificate)],
-            "signer_infos": [],
-        }
-    )
-    return bytes(cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump())
-
-
-def _choice(certificate: bytes) -> cms.CertificateChoices:
-    value = asn1_x509.Certificate.load(certificate)
-    return cms.CertificateChoices(name="certificate", value=value)
-
-
-def _signed(
-    message: PkiMessage,
-    status: PkiStatus,
-    more: dict[str, Any],
-    content: bytes | None,
-    signer: Signer,
-) -> bytes:
-    attributes = cms.CMSAttributes(
-        [
-            cms.CMSAttribute({"type": "content_type", "values": ["data"]}),
-            cms.CMSAttribute(
-                {"type": "message_digest", "values": [hashlib.sha256(content or b"").digest()]}
-            ),
-            *(_attribute(*pair) for pair in _scep_attributes(message, status, more).items()),
-        ]
-    )
-    signature = signer.sign(attributes.dump())
-    signer_info = cms.SignerInfo(
-        {
-            "version": "v1",
-            "sid": cms.SignerIdentifier(
-                name="issuer_and_serial_number", value=issuer_and_serial(signer.certificate)
-            ),
-            "digest_algorithm": {"algorithm": "sha256"},
-            "signed_attrs": attributes,
-            "signature_algorithm": {"algorithm": "rsassa_pkcs1v15"},
-            "signature": signature,
-        }
-    )
-    encapsulated: dict[str, Any] = {"content_type": "data"}
-    if content is not None:
-        encapsulated["content"] = content
-    signed = cms.SignedData(
-        {
-            "version": "v1",
-            "digest_algorithms": [{"algorithm": "sha256"}],
-            "encap_content_info": encapsulated,
-            "certificates": [_choice(signer.certificate.public_bytes(Encoding.DER))],
-            "signer_infos": [signer_info],
-        }
-    )
-    return bytes(cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump())
-
-
-def _scep_attributes(
-    message: PkiMessage, status: PkiStatus, more: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        MESSAGE_TYPE: core.PrintableString(MessageType.CERT_REP.value),
-        PKI_STATUS: core.PrintableString(status.value),
-        TRANSACTION_ID: core.Any.load(message.transaction_value),
-        SENDER_NONCE: core.OctetString(secrets.token_bytes(NONCE_SIZE)),
-        RECIPIENT_NONCE: core.OctetString(message.sender_nonce),
-        **more,
+def _attributes(message: PkiMessage, status: PkiStatus) -> list[bytes]:
+    values = {
+        MESSAGE_TYPE: der.printable(MessageType.CERT_REP.value),
+        PKI_STATUS: der.printable(status.value),
+        TRANSACTION_ID: message.transaction_value,
+        SENDER_NONCE: der.octets(secrets.token_bytes(NONCE_SIZE)),
+        RECIPIENT_NONCE: der.octets(message.sender_nonce),
     }
+    return [_attribute(der.oid(name), value) for name, value in values.items()]
 
 
-def _attribute(name: str, value: Any) -> cms.CMSAttribute:
-    return cms.CMSAttribute({"type": name, "values": [value]})
+def _attribute(name: bytes, value: bytes) -> bytes:
+    return der.sequence(name, der.set_of(value))
+
+
+def _signed(said: list[bytes], content: bytes | None, signer: Signer) -> bytes:
+    """A SignedData (RFC 5652, section 5) with these attributes; a failure has no content."""
+    digest = hashlib.sha256(content or b"").digest()
+    attributes = [
+        _attribute(_CONTENT_TYPE, _DATA),
+        _attribute(_MESSAGE_DIGEST, der.octets(digest)),
+        *said,
+    ]
+    certificate = signer.certificate
+    signer_info = der.sequence(
+        _VERSION,
+        der.sequence(certificate.issuer.public_bytes(), der.integer(certificate.serial_number)),
+        _SHA256,
+        der.set_of(*attributes, tag=der.CONTEXT_0),
+        _RSA,
+        der.octets(signer.sign(der.set_of(*attributes))),
+    )
+    encapsulated = () if content is None else (der.element(der.CONTEXT_0, der.octets(content)),)
+    signed_data = der.sequence(
+        _VERSION,
+        der.set_of(_SHA256),
+        der.sequence(_DATA, *encapsulated),
+        der.element(der.CONTEXT_0, certificate.public_bytes(Encoding.DER)),
+        der.set_of(signer_info),
+    )
+    return der.sequence(_SIGNED_DATA, der.element(der.CONTEXT_0, signed_data))

@@ -10,13 +10,14 @@ Opened are AES-CBC and, for the SCEP clients of this world, 3DES and single DES;
 import secrets
 from typing import Any, ClassVar, Protocol
 
-from asn1crypto import algos, cms, core, parser
+from asn1crypto import cms, core, parser
 from cryptography import x509
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from shared.security.scep.words import ScepRefused
 from shared.telemetry.metrics import ScepRefusal
@@ -31,8 +32,6 @@ _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
 }
 _CONTENT, _OCTET_STRING = (2, 0), (0, 4)
 _PRIMITIVE = 0
-_SEALED_KEY = 16
-_AES_BLOCK = 16
 
 
 class _EnvelopedData(core.Sequence):  # type: ignore[misc]  # asn1crypto has no types
@@ -172,50 +171,7 @@ def _decrypt(name: str, key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
 
 
 def seal(content: bytes, certificate: x509.Certificate) -> bytes:
-    """An envelope that only the holder of this certificate's RSA key can open (DER)."""
-    public_key = certificate.public_key()
-    if not isinstance(public_key, rsa.RSAPublicKey):
-        raise TypeError("only an RSA key can be encrypted to")
-    key, iv = secrets.token_bytes(_SEALED_KEY), secrets.token_bytes(_AES_BLOCK)
-    padder = PKCS7(_AES_BLOCK * 8).padder()
-    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
-    padded = padder.update(content) + padder.finalize()
-    sealed = encryptor.update(padded) + encryptor.finalize()
-    wrapped = public_key.encrypt(key, padding.PKCS1v15())
-    enveloped = cms.EnvelopedData(
-        {
-            "version": "v0",
-            "recipient_infos": [_key_for(certificate, wrapped)],
-            "encrypted_content_info": {
-                "content_type": "data",
-                "content_encryption_algorithm": algos.EncryptionAlgorithm(
-                    {"algorithm": "aes128_cbc", "parameters": core.OctetString(iv)}
-                ),
-                "encrypted_content": sealed,
-            },
-        }
-    )
-    info = cms.ContentInfo({"content_type": "enveloped_data", "content": enveloped})
-    return bytes(info.dump())
-
-
-def _key_for(certificate: x509.Certificate, wrapped: bytes) -> cms.RecipientInfo:
-    return cms.RecipientInfo(
-        name="ktri",
-        value=cms.KeyTransRecipientInfo(
-            {
-                "version": "v0",
-                "rid": cms.RecipientIdentifier(
-                    name="issuer_and_serial_number", value=issuer_and_serial(certificate)
-                ),
-                "key_encryption_algorithm": {"algorithm": "rsaes_pkcs1v15"},
-                "encrypted_key": wrapped,
-            }
-        ),
-    )
-
-
-def issuer_and_serial(certificate: x509.Certificate) -> cms.IssuerAndSerialNumber:
-    """How CMS names a certificate; the issuer byte for byte as it stands in it."""
-    issuer = cms.Name.load(certificate.issuer.public_bytes())
-    return cms.IssuerAndSerialNumber({"issuer": issuer, "serial_number": certificate.serial_number})
+    """An envelope in AES-128 (DER) that only the holder of this certificate's RSA key can open."""
+    builder = pkcs7.PKCS7EnvelopeBuilder().set_data(content).add_recipient(certificate)
+    builder = builder.set_content_encryption_algorithm(algorithms.AES128)
+    return builder.encrypt(Encoding.DER, [pkcs7.PKCS7Options.Binary])

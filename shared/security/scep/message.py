@@ -81,7 +81,7 @@ def _read(encoded: bytes) -> PkiMessage:
     return PkiMessage(
         kind=str(_one(attributes, MESSAGE_TYPE, _STRINGS, 2).native),
         transaction_id=str(transaction.native),
-        transaction_value=transaction.dump(),
+        transaction_value=transaction.dump(force=True),
         sender_nonce=bytes(_one(attributes, SENDER_NONCE, core.OctetString, LONGEST_NONCE).native),
         digest=str(signer["digest_algorithm"]["algorithm"].native),
         content=signed_data["encap_content_info"]["content"].native or b"",
