@@ -22,6 +22,9 @@ from shared.telemetry.metrics import Metrics, ScepRefusal
 
 log = structlog.get_logger()
 
+Opened = tuple[Asker, CertificateRequest | None]
+"""Who asks, and for what; None: for the certificate of a transaction that ended."""
+
 _LEGACY_CAPABILITIES = frozenset({"SHA-1", "DES3"})
 _CAPABILITIES = (
     "Renewal",
@@ -63,9 +66,11 @@ class ScepServer:
 
     async def operate(self, encoded: bytes) -> bytes:
         """The answer to a PKIOperation. BadRequest: it is no SCEP message; Unavailable: not now."""
-        message = await self._work.do(read, encoded)
+        message, opened = await self._work.do(self._begin, encoded)
         try:
-            asker, request = await self._work.do(self._open, message)
+            if isinstance(opened, ScepRefused):
+                raise opened
+            asker, request = opened
             given = await self._decide(message, asker, request)
         except ScepRefused as refused:
             self._metrics.scep_refused.labels(refused.refusal).inc()
@@ -83,7 +88,15 @@ class ScepServer:
             success, message, given.issued.certificate, asker.certificate, self._authority
         )
 
-    def _open(self, message: PkiMessage) -> tuple[Asker, CertificateRequest | None]:
+    def _begin(self, encoded: bytes) -> tuple[PkiMessage, Opened | ScepRefused]:
+        """All of the arithmetic that needs no decision, in one go; the refusal needs its message."""
+        message = read(encoded)
+        try:
+            return message, self._open(message)
+        except ScepRefused as refused:
+            return message, refused
+
+    def _open(self, message: PkiMessage) -> Opened:
         """Everything about a message that needs no store. Order: signature, envelope, request."""
         kind = kind_of(message)
         asker = _asker(signer_certificate(message, allow_legacy=self._allow_legacy))

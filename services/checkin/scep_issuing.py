@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.checkin.scep_work import ScepWork
+from shared.domain.enrollment import Enrollment
 from shared.domain.errors import BadRequest, Overtaken
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
@@ -110,9 +111,7 @@ class Issuing:
                     return Given(made, ScepIssue.ENROLLMENT)
                 found = await self._others(transaction)
             _refuse_another_key(found, request.key_hash)
-            # A one-time challenge has the certificate that it has; the static one gives a new one
-            # once the old one has expired.
-            if found.challenge == challenge and (challenge or self._is_valid(found)):
+            if found.challenge == challenge and await self._is_good(found):
                 return Given(found, ScepIssue.REPEATED)
         raise ScepRefused(ScepRefusal.TRANSACTION, "too many certificates for this transaction id")
 
@@ -187,14 +186,25 @@ class Issuing:
     def _is_valid(self, issued: IssuedCertificate) -> bool:
         return issued.not_after > self._clock.now()
 
+    async def _is_good(self, found: IssuedCertificate) -> bool:
+        """Whether a repeated request gets this one. A one-time challenge has the certificate that it
+        has; the static one gives a new one once the old one has expired or was replaced."""
+        if found.challenge is not None:
+            return True
+        record = await self._holder(found.fingerprint)
+        is_replaced = record is not None and found.fingerprint in record.retired_certificates
+        return self._is_valid(found) and not is_replaced
+
+    async def _holder(self, fingerprint: str) -> Enrollment | None:
+        """The device for which a certificate is reserved."""
+        holders = await self._enrollments.holders([fingerprint])
+        device = holders.get(fingerprint)
+        return None if device is None else (await self._enrollments.load([device])).get(device)
+
     async def _refuse_unfit(self, asker: Asker) -> None:
         """Only a certificate of ours renews: valid now, not replaced, its device not blocked."""
         self._certifier.refuse_strangers(asker.certificate)
-        holders = await self._enrollments.holders([asker.fingerprint])
-        device = holders.get(asker.fingerprint)
-        if device is None:
-            return
-        record = (await self._enrollments.load([device])).get(device)
+        record = await self._holder(asker.fingerprint)
         if record and (record.blocked or asker.fingerprint in record.retired_certificates):
             raise ScepRefused(
                 ScepRefusal.CERTIFICATE, "the certificate was replaced, or its device is blocked"

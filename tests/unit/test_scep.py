@@ -349,6 +349,21 @@ async def test_the_static_challenge_gives_a_new_certificate_once_the_old_one_has
     assert der_of(later) != der_of(first)
 
 
+async def test_the_static_challenge_gives_a_new_certificate_for_one_that_was_replaced() -> None:
+    world = ScepWorld(static=STATIC)
+    client = world.client()
+    first = await world.ask(client, STATIC)
+    holder = Client(world.ca, client.key, first.certificate)
+    world.enrollments.add(bound(holder))
+    while_bound = await world.ask(client, STATIC)
+    world.enrollments.add(bound(holder, is_retired=True))
+
+    later = await world.ask(client, STATIC)
+
+    assert der_of(while_bound) == der_of(first)
+    assert der_of(later) != der_of(first)
+
+
 class DyingStore(FakeIssuedCertificates):
     """Fails at its first write, before or after it took effect."""
 
