@@ -12,8 +12,8 @@ import structlog
 
 from services.checkin.parts import Parts
 from shared.domain.enrollment import partition_of
-from shared.domain.errors import BrokerUnavailable, Unavailable
-from shared.domain.event import Event
+from shared.domain.errors import Unavailable
+from shared.safe_publishing import publish_safely
 from shared.sharing import PartitionShare
 
 log = structlog.get_logger()
@@ -26,9 +26,6 @@ GIVE_UP_AFTER = 8
 """Failures without a success between them, after which a pass asks for no further device."""
 ROUNDS = 100
 """How often a pass looks again at a device that goes on sending."""
-SAFE_WITHIN = timedelta(seconds=90)
-"""How long an event may take until its promise has passed on: the in-process broker's consumer
-makes its first attempt (30 s at most) before it stores and acks."""
 
 
 class Relay:
@@ -126,25 +123,13 @@ class Relay:
             events = await self._journal.of_device(device, since, upto, BATCH)
             for event in events:
                 if event.id not in published:
-                    await self._publish_safely(event)
+                    await publish_safely(self._publisher, [event])
                     published.add(event.id)
                     self._metrics.events_relayed.inc()
             if len(events) < BATCH:
                 return
             # Times of one device repeat at most once in a replica, so this always gets on.
             since = events[-1].created_at
-
-    async def _publish_safely(self, event: Event) -> None:
-        """Publish, and wait until the promise has passed on: confirmed, or acked in the process."""
-        safe = asyncio.Event()
-        [taken] = await self._publisher.publish([event], settled=lambda _: safe.set())
-        if not taken:
-            raise BrokerUnavailable("the broker did not take the event")
-        try:
-            async with asyncio.timeout(SAFE_WITHIN.total_seconds()):
-                await safe.wait()
-        except TimeoutError as exc:
-            raise BrokerUnavailable("the consumer did not take the event") from exc
 
     async def _leave(self) -> None:
         try:

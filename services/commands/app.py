@@ -12,6 +12,7 @@ from services.commands.access_routes import audit_routes, token_routes
 from services.commands.answers import Answers
 from services.commands.challenge import TAG as CHALLENGES_TAG
 from services.commands.challenge import challenge_routes
+from services.commands.expiry import Expiry
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
 from services.commands.job_openapi import TAG as JOBS_TAG
@@ -77,7 +78,8 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     )
     queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo, adapters.seal)
     targets = Targets(records)
-    settling = Settling(queue, MongoExpiries(mongo), targets, clock)
+    expiries, events = MongoExpiries(mongo), MongoJournal(mongo, adapters.seal)
+    settling = Settling(queue, expiries, targets, clock)
     life = QueueLife(queue, targets, settling)
     rules = QueueingRules(
         settings.retry_window, settings.accept_unknown_devices, settings.max_open_commands
@@ -97,12 +99,13 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
     )
     janitor = Janitor(queue, MongoStoredCommands(mongo), settling, share, clock)
-    answers = Answers(MongoJournal(mongo, adapters.seal))
+    answers = Answers(events)
     lookup = CommandLookup(queue, MongoPushes(mongo), answers, targets, settling)
     waits = Waits(Waiting(queue, clock, Slots(settings.max_waiting)), lookup, settings.max_wait)
     job_ports = JobPorts(MongoJobs(mongo), queue, clock, adapters.ids, adapters.is_alone)
     work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
+    expiry = Expiry(expiries, records, events, adapters.publisher, share, clock)
     parts = Parts(
         catalogue=catalogue,
         posting=Posting(queueing, waits, work, job_view, sizes),
@@ -131,6 +134,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(janitor.run())
+            group.create_task(expiry.run())
             group.create_task(pulse.run())
             group.create_task(waits.waiting.run())
             group.create_task(work.run())

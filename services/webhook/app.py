@@ -67,7 +67,8 @@ class _Work:
         deliveries = MongoDeliveries(adapters.mongo, adapters.seal)
         journal = MongoJournal(adapters.mongo, adapters.seal)
         self._sender = HttpSender(VERSION)
-        self._subscribers = Subscribers(MongoSubscriptions(adapters.mongo, url), self._clock)
+        subscriptions = MongoSubscriptions(adapters.mongo, url, settings.webhook_extra_topics)
+        self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)
         attempts = Attempts(self._sender, self._clock, adapters.metrics.deliveries_delivered)
         policy = RetryPolicy(

@@ -1,10 +1,11 @@
 """First deliveries of one partition: side by side between lanes, strictly in order within one.
 
-Promises (docs/rules.md, rule 11): an event is acked once each of its lanes has delivered it or
-stored it; a lane with something stored makes no attempt before that is gone; the order of what is
-stored is a number, one more than the highest known in the lane, and where the event is stored
-already, the stored number counts. Nothing is handled before the blocked lanes are loaded. What the
-store refuses for ever is parked, and its lane goes on. A lane where nothing waits is forgotten.
+Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want its topic, and is acked
+once each of its lanes has delivered it or stored it; a lane with something stored makes no attempt
+before that is gone; the order of what is stored is a number, one more than the highest known in the
+lane, and where the event is stored already, the stored number counts. Nothing is handled before the
+blocked lanes are loaded. What the store refuses for ever is parked, and its lane goes on. A lane where
+nothing waits is forgotten.
 
 One object serves one opening of one partition; after the channel is gone it is thrown away.
 """
@@ -131,7 +132,7 @@ class PartitionLanes:
         return self._lanes[key]
 
     def _route(self, received: Received) -> None:
-        subscribers = self._crew.subscribers()
+        subscribers = [s for s in self._crew.subscribers() if s.wants(received.topic)]
         arrival = Arrival(received, owed=len(subscribers))
         if not subscribers:
             self._spawn(self._to_nobody(arrival), self._tasks)

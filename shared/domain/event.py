@@ -7,6 +7,10 @@ from enum import StrEnum
 
 from shared.domain.enrollment import EnrollmentKey
 
+OWN_PREFIX = "macromdm."
+"""Of the topics that MicroMDM does not have. It differs from MicroMDM's, so that whoever binds a queue
+to `mdm.#` gets what MicroMDM would have sent."""
+
 
 class Topic(StrEnum):
     """MicroMDM's webhook topics, and after them our own."""
@@ -20,9 +24,8 @@ class Topic(StrEnum):
     COMMAND_EXPIRED = "macromdm.CommandExpired"
 
 
-EXTRA_TOPICS = frozenset({Topic.COMMAND_EXPIRED})
-"""Topics that MicroMDM does not have: only for subscribers that ask for them. Their prefix is their
-own, so that whoever binds a queue to `mdm.#` gets what MicroMDM would have sent."""
+EXTRA_TOPICS = frozenset(topic for topic in Topic if topic.startswith(OWN_PREFIX))
+"""Only for subscribers that ask for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Event:
     """One device message, as journaled; or one thing that we did (`EXTRA_TOPICS`).
 
     `created_at` is in nanoseconds since the epoch (UTC). `writer` and `number` say which process
-    journaled it, as its how-manyth event (docs/rules.md, rule 6). `raw_payload` is the exact body.
+    journaled it, as its how-manyth event (docs/rules.md, rule 6). `raw_payload` is the exact body;
+    of an extra topic, the facts as a JSON object.
     """
 
     id: str

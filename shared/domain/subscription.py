@@ -4,16 +4,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from shared.domain.event import OWN_PREFIX
+
 CONFIG_SUBSCRIPTION = "config"
 """The id of the subscription that MDM_WEBHOOK_URL makes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One receiver of events. The URL may hold credentials, so it never shows in a repr."""
+    """One receiver of events. The URL may hold credentials, so it never shows in a repr.
+
+    It gets every topic of MicroMDM's; of our own those in `extra_topics` (`shared.domain.event`)."""
 
     id: str
     url: str = field(repr=False)
+    extra_topics: frozenset[str] = frozenset()
+
+    def wants(self, topic: str) -> bool:
+        """Whether events of this topic are for it. One of our own that only a newer version knows
+        is not, unless it was asked for."""
+        return not topic.startswith(OWN_PREFIX) or topic in self.extra_topics
 
 
 class DeliveryState(StrEnum):

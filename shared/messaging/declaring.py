@@ -25,8 +25,8 @@ async def declare(connection: AbstractConnection) -> None:
     await declaring.do(EVENTS_EXCHANGE, _declare_exchange)
     for queue in QUEUES:
         await declaring.do(queue.name, partial(_declare_queue, queue=queue))
-        if queue.binding is not None:
-            await declaring.do(queue.name, partial(_bind, queue=queue))
+        for binding in queue.bindings:
+            await declaring.do(queue.name, partial(_bind, queue=queue, binding=binding))
     await declaring.close()
 
 
@@ -38,8 +38,8 @@ async def _declare_queue(channel: Channel, queue: Queue) -> None:
     await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
 
 
-async def _bind(channel: Channel, queue: Queue) -> None:
-    await channel.queue_bind(queue.name, EVENTS_EXCHANGE, queue.binding or "")
+async def _bind(channel: Channel, queue: Queue, binding: str) -> None:
+    await channel.queue_bind(queue.name, EVENTS_EXCHANGE, binding)
 
 
 class _Declaring:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.event import Event, Topic
+from shared.domain.event import EXTRA_TOPICS, Event, Topic
 
 _NANOSECONDS = 1_000_000_000
 
@@ -25,7 +25,9 @@ def event_json(event: Event) -> bytes:
         "event_id": event.id,
         "created_at": _rfc3339(event.created_at),
     }
-    if event.topic is Topic.CONNECT:
+    if event.topic in EXTRA_TOPICS:
+        document["command_event"] = _command(event)
+    elif event.topic is Topic.CONNECT:
         document["acknowledge_event"] = _acknowledge(event)
     else:
         document["checkin_event"] = {**_sender(event.key), **_received(event)}
@@ -41,6 +43,14 @@ def _acknowledge(event: Event) -> dict[str, Any]:
     if event.command_uuid is not None:
         document["command_uuid"] = event.command_uuid
     return {**document, **_received(event)}
+
+
+def _command(event: Event) -> dict[str, Any]:
+    """What we did ourselves: its facts are in the payload, as JSON."""
+    document = _sender(event.key)
+    if event.key.user is not None:
+        document["user_id"] = event.key.user
+    return {**document, "command_uuid": event.command_uuid, **orjson.loads(event.raw_payload)}
 
 
 def _sender(key: EnrollmentKey) -> dict[str, Any]:

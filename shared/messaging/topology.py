@@ -2,7 +2,8 @@
 
 Promises: what stands here never changes once released, because a broker refuses to declare a queue
 that exists with other arguments, and old and new versions run side by side. `mdm.events` and its routing
-keys are public: whoever wants all events binds a queue of their own to `mdm.#`.
+keys are public: whoever wants all of MicroMDM's events binds a queue of their own to `mdm.#`, and for
+our own topics to `macromdm.#`.
 
 Owners: `mdm.events` and `push` are written through the ports of this package by every service; the
 `webhook` service consumes `webhook.NN`, the `push` service consumes `push`, an operator `parked`.
@@ -39,11 +40,11 @@ _LIMITED: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue; `binding` is its key on the events exchange, None where it has none."""
+    """A durable queue; `bindings` are its keys on the events exchange."""
 
     name: str
     arguments: dict[str, Any]
-    binding: str | None = None
+    bindings: tuple[str, ...] = ()
 
 
 def partition_queue(partition: int) -> str:
@@ -62,7 +63,7 @@ QUEUES = (
         Queue(
             partition_queue(partition),
             {**_LIMITED, "x-single-active-consumer": True},
-            binding=f"mdm.*.{partition:02d}",
+            bindings=(f"mdm.*.{partition:02d}", f"macromdm.*.{partition:02d}"),
         )
         for partition in range(PARTITIONS)
     ),

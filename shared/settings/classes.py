@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.domain.event import EXTRA_TOPICS
 from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.limits import LimitSettings
@@ -258,9 +259,21 @@ class WebhookSettings(ApiSettings):
         description="Where events are posted.",
         json_schema_extra={"fallback": "MICROMDM_WEBHOOK_URL"},
     )
+    webhook_extra_topics: Names = Field(
+        (),
+        description="Topics beyond MicroMDM's to post to MDM_WEBHOOK_URL, separated by commas: "
+        "`macromdm.CommandExpired`.",
+    )
     webhook_retry_schedule: Durations = Field(
         RETRY_SCHEDULE, description="Waits between the attempts of a delivery."
     )
+
+    @field_validator("webhook_extra_topics")
+    @classmethod
+    def _topics_are_known(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        if not EXTRA_TOPICS.issuperset(topics):
+            raise ValueError("must be a list of " + ", ".join(sorted(EXTRA_TOPICS)))
+        return topics
 
     @model_validator(mode="after")
     def _events_outlive_their_retries(self) -> Self:

@@ -18,7 +18,7 @@ from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.queue import HandOut, PlaceWindow, Report
-from shared.storage.mongo import Document, Mongo, Query
+from shared.storage.mongo import Mongo, Query
 from shared.storage.place_documents import (
     COMMANDS,
     NAME,
@@ -32,6 +32,7 @@ from shared.storage.place_documents import (
     queue_order,
     to_document,
 )
+from shared.storage.stored_commands import command_document, command_of
 
 ATTEMPTS = 3
 """How often a write is begun again when a document that it met was deleted at the same time."""
@@ -49,7 +50,7 @@ class MongoCommandQueue:
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
         missing = list({command.hash: command for command in commands}.values())
         for _ in range(ATTEMPTS):
-            known = await self._commands.insert_many([_command_document(c, at) for c in missing])
+            known = await self._commands.insert_many([command_document(c, at) for c in missing])
             if not known:
                 return
             missing = [missing[index] for index in known]
@@ -287,23 +288,4 @@ class MongoCommandQueue:
         if not hashes:
             return {}
         found = await self._commands.find({"_id": {"$in": list(hashes)}})
-        return {
-            document["_id"]: Command(
-                hash=document["_id"],
-                uuid=document["uuid"],
-                request_type=document["request_type"],
-                plist=bytes(document["plist"]),
-            )
-            for document in found
-        }
-
-
-def _command_document(command: Command, at: datetime) -> Document:
-    return {
-        "_id": command.hash,
-        "uuid": command.uuid,
-        "request_type": command.request_type,
-        "plist": command.plist,
-        "created": at,
-        "touched": at,
-    }
+        return {document["_id"]: command_of(document) for document in found}

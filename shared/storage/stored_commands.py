@@ -1,4 +1,4 @@
-"""Collection `commands` as its janitor sees it (docs/rules.md, rule 13).
+"""Collection `commands`: its documents, and what its janitor does (docs/rules.md, rule 13).
 
 Owner: commands.
 """
@@ -7,7 +7,8 @@ from collections.abc import Collection as Names
 from collections.abc import Mapping
 from datetime import datetime
 
-from shared.storage.mongo import Mongo
+from shared.domain.command import Command
+from shared.storage.mongo import Document, Mongo
 from shared.storage.place_documents import COMMANDS, NAME
 
 
@@ -40,3 +41,24 @@ class MongoStoredCommands:
                 for command_hash, touched in commands.items()
             ]
         )
+
+
+def command_document(command: Command, at: datetime) -> Document:
+    """The document of a command that is stored now."""
+    return {
+        "_id": command.hash,
+        "uuid": command.uuid,
+        "request_type": command.request_type,
+        "plist": command.plist,
+        "created": at,
+        "touched": at,
+    }
+
+
+def command_of(document: Document) -> Command:
+    return Command(
+        hash=document["_id"],
+        uuid=document["uuid"],
+        request_type=document["request_type"],
+        plist=bytes(document["plist"]),
+    )

@@ -573,7 +573,7 @@ async def test_every_partition_has_a_queue_that_takes_every_topic(
                     topic=topic,
                     key=EnrollmentKey(device, device, udid=device),
                     created_at=1,
-                    raw_payload=b"",
+                    raw_payload=b"{}",
                     writer="w",
                     number=number,
                     status="Idle",

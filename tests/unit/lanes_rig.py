@@ -97,19 +97,19 @@ class World:
         self.journal = FakeJournal()
         self.receiver = FakeReceiver()
 
-    def publish(self, *event_ids: str, device: str = DEVICE) -> None:
+    def publish(self, *event_ids: str, device: str = DEVICE, topic: Topic = Topic.CONNECT) -> None:
         """Journal events, then put them in the queue."""
         for number, event_id in enumerate(event_ids):
             self.journal.events[event_id] = Event(
                 id=event_id,
-                topic=Topic.CONNECT,
+                topic=topic,
                 key=EnrollmentKey(device, device=device, udid=device),
                 created_at=number,
                 raw_payload=event_id.encode(),
                 writer="w",
                 number=number,
             )
-        self.queue.publish(*(QueuedEvent(event_id, device) for event_id in event_ids))
+        self.queue.publish(*(QueuedEvent(event_id, device, topic.value) for event_id in event_ids))
 
     async def run(self, seconds: float) -> None:
         await self.clock.run(timedelta(seconds=seconds))

@@ -147,3 +147,21 @@ def test_every_event_is_the_same_valid_json_each_time(
     assert event_json(made) == event_json(replace(made, number=9, writer="another"))
     assert base64.b64decode(inner["raw_payload"]) == raw
     assert inner["url_params"] == (params or None)
+
+
+def test_what_we_did_ourselves_is_shown_with_its_facts_and_without_a_payload() -> None:
+    made = event(
+        topic=Topic.COMMAND_EXPIRED,
+        key=EnrollmentKey(f"{UDID}:anna", UDID, udid=UDID, user="anna"),
+        raw_payload=b'{"request_type":"ProfileList","state":"expired","expires_at":null}',
+        command_uuid="c",
+        status=None,
+    )
+
+    assert event_json(made) == (
+        b'{"topic":"macromdm.CommandExpired","event_id":"3444be1d-bbf0-45dc-9da3-f707beeecf1b",'
+        b'"created_at":"2018-08-13T14:30:16.789541405Z","command_event":{"udid":"'
+        + UDID.encode()
+        + b'","user_id":"anna","command_uuid":"c","request_type":"ProfileList","state":"expired",'
+        b'"expires_at":null}}'
+    )

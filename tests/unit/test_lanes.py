@@ -11,6 +11,7 @@ import pytest
 
 from services.webhook.attempts import SLOTS
 from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Topic
 from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
 from shared.ports.deliveries import Backlog
 from tests.fakes.clock import settle
@@ -193,6 +194,39 @@ async def test_each_subscription_has_a_lane_of_its_own(world: World) -> None:
         owed = [owed.delivery.lane for owed in world.records.values()]
     assert owed == [Lane("other", DEVICE)]
     assert world.queue.is_empty
+
+
+async def test_a_topic_of_our_own_goes_to_the_subscriptions_that_asked_for_it(world: World) -> None:
+    async with Replica(world) as replica:
+        topics = frozenset({Topic.COMMAND_EXPIRED.value})
+        asked = Subscription("asked", "http://other.invalid/", topics)
+        replica.subscriptions.append(asked)
+        world.publish("own", topic=Topic.COMMAND_EXPIRED)
+        await settle()
+        only_own = list(world.receiver.arrivals)
+        world.publish("theirs")
+        await settle()
+
+    assert only_own == ["own"]
+    assert sorted(world.receiver.arrivals) == ["own", "theirs", "theirs"]
+    assert world.is_settled
+
+
+async def test_a_topic_that_nobody_asked_for_is_acked_and_stored_for_nobody(world: World) -> None:
+    world.receiver.is_down = True
+    async with Replica(world):
+        world.publish("own", topic=Topic.COMMAND_EXPIRED)
+        await settle()
+
+    assert world.is_settled
+    assert world.receiver.attempts == []
+
+
+def test_a_topic_of_our_own_that_only_a_newer_version_knows_is_wanted_by_nobody() -> None:
+    asked = Subscription("a", "http://a.invalid/", frozenset({Topic.COMMAND_EXPIRED.value}))
+
+    assert not asked.wants("macromdm.NotYetKnown")
+    assert asked.wants("mdm.NotYetKnown")
 
 
 async def test_after_an_outage_all_lanes_drain_without_waiting_for_their_schedule() -> None:

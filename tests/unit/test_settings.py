@@ -228,6 +228,20 @@ def test_a_client_certificate_header_needs_trusted_proxies():
     assert message.startswith("MDM_TRUSTED_PROXIES: ")
 
 
+def test_topics_beyond_micromdms_are_asked_for_by_name():
+    environ = SERVERS | KEY | {"MDM_WEBHOOK_EXTRA_TOPICS": " macromdm.CommandExpired, "}
+
+    assert load(WebhookSettings, environ).webhook_extra_topics == ("macromdm.CommandExpired",)
+    assert load(WebhookSettings, SERVERS | KEY).webhook_extra_topics == ()
+
+
+@pytest.mark.parametrize("topics", ["mdm.Connect", "macromdm.CommandExpired,macromdm.Other"])
+def test_a_topic_that_cannot_be_asked_for_is_refused(topics):
+    message = refusal(AllSettings, {"MDM_WEBHOOK_EXTRA_TOPICS": topics})
+
+    assert message == "MDM_WEBHOOK_EXTRA_TOPICS: must be a list of macromdm.CommandExpired"
+
+
 def test_rule_14_retention_below_the_retry_schedule_is_refused():
     message = refusal(
         WebhookSettings,

@@ -1,0 +1,151 @@
+"""Commands whose time is over: they end, and an event says so to whoever asked for it.
+
+Promises: an overdue command ends within seconds, whether or not anybody can be told now; its event
+is journaled first and then published until it is safe, by whichever replica gets to it, always with
+the same id and the same bytes, since both come from the place and from what the journal has. A crash
+between any two steps is repaired by a later pass. Nobody need know of it for a command to stay in
+the queue: what has expired is not handed out in any case.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import orjson
+import structlog
+
+from services.commands.answers import nanoseconds
+from services.commands.targets import key_of_unknown
+from shared.apple.plist_json import rfc3339
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import EnrollmentKey, partition_of
+from shared.domain.errors import StoreUnavailable, Unavailable
+from shared.domain.event import Event, Topic
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.events import EventPublisher
+from shared.ports.expiries import Expiries
+from shared.ports.journal import Journal
+from shared.safe_publishing import publish_safely
+from shared.sharing import Share
+
+log = structlog.get_logger()
+
+EVERY = timedelta(seconds=3)
+AFTER_FAILURE = timedelta(seconds=10)
+FORGOTTEN_AFTER = timedelta(minutes=1)
+"""So long after its end a place whose event is not safe is taken for one that nobody sees to."""
+CHUNK = 32
+WRITER = "commands"
+"""Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
+
+_SUB_MILLISECOND = 10**6
+
+
+class Expiry:
+    """Runs in every replica of commands, for its share of the partitions."""
+
+    def __init__(  # noqa: PLR0913 - every port is one argument
+        self,
+        expiries: Expiries,
+        enrollments: Enrollments,
+        journal: Journal,
+        publisher: EventPublisher,
+        share: Share,
+        clock: Clock,
+    ) -> None:
+        self._expiries = expiries
+        self._enrollments = enrollments
+        self._journal = journal
+        self._publisher = publisher
+        self._share = share
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Until cancelled. The share is kept by the janitor."""
+        is_failing = False
+        while True:
+            try:
+                await self.look()
+                is_failing = False
+            except Unavailable as exc:
+                if not is_failing:
+                    log.warning("expiry_waits", error=str(exc))
+                is_failing = True
+            await self._clock.sleep(AFTER_FAILURE if is_failing else EVERY)
+
+    async def look(self) -> None:
+        """One pass. Raises Unavailable when events could not be made safe; what is over has ended
+        before that, where the store answers."""
+        now = self._clock.now()
+        ended = [
+            there
+            for place in self._ours(await self._expiries.overdue(now))
+            if (there := await self._expiries.expire(place, now)) is not None
+            and there.state is PlaceState.EXPIRED
+        ]
+        if ended:
+            log.info("commands_expired", count=len(ended))
+        forgotten = self._ours(await self._expiries.unannounced(now - FORGOTTEN_AFTER))
+        for chunk in _chunks([*ended, *forgotten]):
+            await self._announce(chunk)
+
+    def _ours(self, places: Sequence[Place]) -> list[Place]:
+        partitions = self._share.partitions
+        return [place for place in places if partition_of(place.device) in partitions]
+
+    async def _announce(self, places: Sequence[Place]) -> None:
+        keys = await self._keys({place.enrollment for place in places})
+        events = [expired_event(place, keys[place.enrollment]) for place in places]
+        if not all(await self._journal.append(events)):
+            raise StoreUnavailable("the journal did not take the events of expired commands")
+        # What is there may be what another replica wrote when more, or less, was known of the device.
+        journaled = await self._journal.read([event.id for event in events])
+        await publish_safely(self._publisher, list(journaled.values()))
+        await self._expiries.announced(places)
+
+    async def _keys(self, enrollments: Collection[str]) -> dict[str, EnrollmentKey]:
+        known = await self._enrollments.load(enrollments)
+        return {id_: known[id_].key if id_ in known else key_of_unknown(id_) for id_ in enrollments}
+
+
+def expired_event(place: Place, key: EnrollmentKey) -> Event:
+    """The event of a place that has expired; the same id for it from everybody, at any time."""
+    assert place.finished_at is not None
+    seed = hashlib.sha256(f"{place.id}\0{place.order}".encode()).digest()
+    # Different for places that ended in the same millisecond: the relay reads by this time.
+    created_at = _milliseconds(place.finished_at) * _SUB_MILLISECOND
+    created_at += int.from_bytes(seed[16:24], "big") % _SUB_MILLISECOND
+    facts = {
+        "request_type": place.request_type,
+        "state": place.state.value,
+        "expires_at": None if place.expires_at is None else rfc3339(place.expires_at),
+    }
+    return Event(
+        id=_id(place.finished_at, seed),
+        topic=Topic.COMMAND_EXPIRED,
+        key=key,
+        created_at=created_at,
+        raw_payload=orjson.dumps(facts),
+        writer=WRITER,
+        number=created_at,
+        command_uuid=place.command_uuid,
+    )
+
+
+def _id(at: datetime, seed: bytes) -> str:
+    """In the shape of a UUIDv7, with bits of a hash in place of random ones."""
+    number = _milliseconds(at) << 80 | int.from_bytes(seed[:10], "big")
+    number = number & ~(0xF << 76) | 7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return str(UUID(int=number))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return nanoseconds(moment) // _SUB_MILLISECOND
+
+
+def _chunks(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    for start in range(0, len(places), CHUNK):
+        yield places[start : start + CHUNK]
