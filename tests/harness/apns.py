@@ -36,6 +36,8 @@ class Pushed:
     headers: Mapping[str, str]
     body: Mapping[str, object]
     connection: int
+    certificate: str
+    """Serial number of the client's certificate, in hex."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class FakeApns:
         self.script: deque[Answer] = deque()
         self.refuses_clients = False
         """The TLS handshake fails: no client certificate is good enough."""
+        self.refused: set[str] = set()
+        """Serial numbers of client certificates that hear 403 whatever they ask."""
 
     @property
     def url(self) -> str:
@@ -147,8 +151,10 @@ class FakeApns:
     def left(self, connection: "_Connection") -> None:
         self._connections.discard(connection)
 
-    def next_answer(self, token: bytes) -> Answer:
+    def next_answer(self, token: bytes, certificate: str) -> Answer:
         self.requests += 1
+        if certificate in self.refused:
+            return reason(403, "BadCertificate")
         scripted = self.by_token.get(token)
         if scripted:
             return scripted.popleft()
@@ -177,10 +183,12 @@ class _Connection(asyncio.Protocol):
         self._timers: set[asyncio.TimerHandle] = set()
         self._transport: asyncio.Transport | None = None
         self._number = 0
+        self._certificate = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._certificate = transport.get_extra_info("peercert")["serialNumber"].lstrip("0")
         self._number = self._apns.joined(self)
         self._h2.initiate_connection()
         self._flush()
@@ -219,7 +227,7 @@ class _Connection(asyncio.Protocol):
                 self._requests.pop(event.stream_id, None)
 
     def _answer(self, stream: int, request: _Request) -> None:
-        match self._apns.next_answer(request.token):
+        match self._apns.next_answer(request.token, self._certificate):
             case Says() as says if says.after:
                 loop = asyncio.get_running_loop()
                 self._timers.add(loop.call_later(says.after, self._say, stream, request, says))
@@ -249,7 +257,13 @@ class _Connection(asyncio.Protocol):
             return  # the client gave this request up
         if says.status == 200:
             self._apns.pushes.append(
-                Pushed(request.token, request.headers, json.loads(request.body), self._number)
+                Pushed(
+                    request.token,
+                    request.headers,
+                    json.loads(request.body),
+                    self._number,
+                    self._certificate,
+                )
             )
         self._flush()
 

@@ -1,0 +1,131 @@
+"""The push service as it is built for a process: real store, in-process broker, fake APNs over TLS."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+
+from services.adapters import Adapters
+from services.push.app import build
+from shared.clock import SystemClock, SystemIds
+from shared.domain.command import Place
+from shared.domain.enrollment import EnrollmentKey, PushTarget
+from shared.domain.event import Topic
+from shared.messaging.local import LocalBroker
+from shared.ports.enrollments import Binding, Change
+from shared.settings import PushSettings
+from shared.storage.enrollments import MongoEnrollments
+from shared.storage.mongo import Mongo
+from shared.storage.queue import MongoCommandQueue
+from shared.telemetry.metrics import Metrics
+from shared.web.app import create_app
+from shared.web.service import Service
+from tests.contract.stores import SEALER
+from tests.harness.apns import FakeApns
+from tests.harness.push_certificates import TOPIC
+from tests.harness.system import SECRET_KEY
+
+MAC = EnrollmentKey("MAC", "MAC", udid="MAC")
+PATIENCE = 15.0
+
+
+def settings(apns: FakeApns, mongodb_url: str, *, certified: bool = True) -> PushSettings:
+    pair = apns.certificate()
+    return PushSettings.model_validate(
+        {
+            "mongodb_url": mongodb_url,
+            "secret_key": SECRET_KEY,
+            "amqp_url": "amqp://127.0.0.1:1/",
+            "api_key": "secret",
+            "apns_url": apns.url,
+            "apns_ca": apns.authority.ca_file,
+            "push_cert": [str(pair.certificate)] if certified else [],
+            "push_key": [str(pair.key)] if certified else [],
+        }
+    )
+
+
+@dataclass
+class Process:
+    """A running push service."""
+
+    service: Service
+    broker: LocalBroker
+    metrics: Metrics
+
+    async def api(self, method: str, path: str, body: object = None) -> httpx.Response:
+        edge = create_app([self.service], max_body=10**6, metrics=self.metrics)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(edge),
+            base_url="http://server",
+            auth=("micromdm", "secret"),
+        ) as client:
+            return await client.request(method, path, json=body)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"macromdm_{name}", labels)
+
+
+@asynccontextmanager
+async def process(chosen: PushSettings, mongo: Mongo) -> AsyncIterator[Process]:
+    metrics, clock = Metrics(), SystemClock()
+    broker = LocalBroker(clock=clock, metrics=metrics)
+    await broker.start()
+    parts = Adapters(
+        mongo=mongo,
+        seal=SEALER,
+        broker=broker,
+        publisher=broker.publisher,
+        partitions=broker.partitions,
+        wishes=broker.wishes,
+        wish_consumer=broker.wish_consumer,
+        clock=clock,
+        ids=SystemIds(),
+        metrics=metrics,
+    )
+    service = await build(chosen, parts)
+    work = asyncio.ensure_future(service.run())
+    try:
+        yield Process(service, broker, metrics)
+        await service.drain()
+    finally:
+        work.cancel()
+        await asyncio.wait({work})
+        await broker.close()
+    assert work.cancelled()
+
+
+async def enroll(mongo: Mongo) -> None:
+    store = MongoEnrollments(mongo, SEALER)
+    assert await store.bind([Binding(MAC, None, "c" * 64, is_new=True)]) == [True]
+    now = datetime.now(UTC)
+    authenticate = Change(
+        MAC, "event-1", None, Topic.AUTHENTICATE, now, certificate="c" * 64, makes_record=True
+    )
+    target = PushTarget(TOPIC, b"token", "magic")
+    token = Change(MAC, "event-2", "event-1", Topic.TOKEN_UPDATE, now, push=target)
+    assert await store.apply([authenticate]) == [True]
+    assert await store.apply([token]) == [True]
+
+
+async def queue_command(mongo: Mongo) -> None:
+    place = Place(
+        enrollment="MAC",
+        device="MAC",
+        command_uuid="c1",
+        command_hash="a" * 64,
+        request_type="DeviceInformation",
+        generation="event-1",
+        order="o1",
+        accepted_at=datetime.now(UTC),
+    )
+    assert await MongoCommandQueue(mongo).insert([place]) == [None]
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():
+            await asyncio.sleep(0.02)
