@@ -157,6 +157,9 @@ async def test_200_enrollments_at_once_over_two_replicas_get_200_certificates_of
         assert certificate.subject == subject_of(f"device {number}")
     prints = [fingerprint_of(each.public_bytes(Encoding.DER)) for each in certificates if each]
     assert len(await replicas.issued.by_fingerprint(prints)) == 200
+    logged = "".join(process.output() for process in replicas.processes)
+    assert "scep_issued" in logged
+    assert not any(challenge in logged for challenge in challenges)
 
 
 async def test_a_request_that_both_replicas_get_at_once_has_one_certificate(
