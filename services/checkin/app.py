@@ -35,6 +35,7 @@ from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
 from shared.storage import enrollments, issued, journal, members, place_documents, schema
+from shared.storage.audit import MongoAuditLog
 from shared.storage.authority import MongoAuthorityStore
 from shared.storage.challenges import MongoChallenges
 from shared.storage.enrollments import MongoEnrollments
@@ -72,6 +73,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         clock=clock,
         ids=adapters.ids,
         metrics=adapters.metrics,
+        audit=MongoAuditLog(mongo),
     )
     seen = LastSeen(records, clock)
     cohort = DeviceCohort(parts, seen)

@@ -13,6 +13,7 @@ import structlog
 from services.checkin.binding import binding_of, refusal
 from services.checkin.changes import change_of
 from services.checkin.connect import Commands
+from services.checkin.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.parts import Parts, Step
 from services.checkin.seen import LastSeen
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn
@@ -39,6 +40,7 @@ class DeviceCohort:
     def __init__(self, parts: Parts, seen: LastSeen) -> None:
         self._parts = parts
         self._seen = seen
+        self._first = FirstCertificates(parts)
         self._commands = Commands(parts.queue, parts.clock, parts.ids, parts.metrics)
 
     async def handle(self, requests: list[DeviceRequest]) -> Sequence[Answer | Exception]:
@@ -74,8 +76,10 @@ class DeviceCohort:
         holders, _, _ = await asyncio.gather(
             self._holders(turns), self._read_records(turns), self._commands.look(_connects(turns))
         )
+        holders |= await self._first.holders(turns)
+        now = self._parts.clock.now()
         for turn in turns:
-            turn.error = refusal(turn, holders) or _without_event(turn)
+            turn.error = refusal(turn, holders, now) or _without_event(turn)
         await self._check_connected([turn for turn in turns if turn.is_good])
         await self._bind([turn for turn in turns if turn.is_good])
 
@@ -103,10 +107,13 @@ class DeviceCohort:
         bindings = {turn: b for turn in turns if (b := binding_of(turn)) is not None}
         if not bindings:
             return
+        await self._first.announce(list(bindings))
         bound = await self._parts.enrollments.bind(list(bindings.values()))
         for (turn, binding), is_bound in zip(bindings.items(), bound, strict=True):
             if not is_bound:
                 turn.error = Overtaken("the binding changed meanwhile")
+            elif awaits_certificate(turn):
+                self._first.bound(turn)
             elif binding.replaces is not None:
                 log.info("certificate_rebound", device=binding.key.device)
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from services.checkin.turns import Turn
 from services.checkin.writer import Writer
+from shared.ports.audit import AuditLog
 from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher
@@ -42,4 +43,6 @@ class Parts:
     clock: Clock
     ids: Ids
     metrics: Metrics
+    audit: AuditLog | None = None
+    """Where bindings to a first certificate are recorded; a test may do without."""
     reached: Callable[[Step, Sequence[Turn]], Awaitable[None]] = _go_on

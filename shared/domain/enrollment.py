@@ -110,6 +110,9 @@ class Enrollment:
     bootstrap_token: bytes | None = field(default=None, repr=False)
     last_seen: datetime | None = None
     token_updated_at: datetime | None = None
+    migrating_until: datetime | None = None
+    """It came by migration and is bound to no certificate yet: until then the first one that it shows
+    is bound to it."""
     unreadable: str | None = None
     """Why its secrets cannot be opened; `push` and `bootstrap_token` are None then."""
 

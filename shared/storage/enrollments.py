@@ -209,7 +209,15 @@ class MongoEnrollments:
                 {
                     "$set": {"status": GONE},
                     "$unset": dict.fromkeys(
-                        ("unlock_token", "bootstrap_token", "inventory", "last_seen"), ""
+                        (
+                            "unlock_token",
+                            "bootstrap_token",
+                            "inventory",
+                            "last_seen",
+                            "imported",
+                            "migrating_until",
+                        ),
+                        "",
                     ),
                 },
             )
@@ -245,7 +253,10 @@ def _best(name: str, matches: list[Enrollment]) -> list[Enrollment]:
 
 
 def _rebinding(binding: Binding) -> UpdateOne:
-    update: Document = {"$set": {"certificate": binding.certificate}}
+    update: Document = {
+        "$set": {"certificate": binding.certificate},
+        "$unset": {"migrating_until": ""},
+    }
     if binding.replaces is not None:
         update["$addToSet"] = {"retired_certificates": binding.replaces}
     return UpdateOne(

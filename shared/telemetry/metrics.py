@@ -152,6 +152,9 @@ class Metrics:
         self.scep_refused = self._counter(
             "scep_refused", "SCEP requests answered with a failure", "reason"
         )
+        self.migrated_bound = self._counter(
+            "migrated_bound", "Migrated devices bound to the first certificate that they showed"
+        )
         for kind in ScepIssue:
             self.scep_issued.labels(kind)
         for refusal in ScepRefusal:

@@ -90,7 +90,10 @@ class FakeEnrollments:
             )
         retired = {*record.retired_certificates, *filter(None, [binding.replaces])}
         self.records[device] = replace(
-            record, certificate=binding.certificate, retired_certificates=tuple(sorted(retired))
+            record,
+            certificate=binding.certificate,
+            retired_certificates=tuple(sorted(retired)),
+            migrating_until=None,
         )
         return True
 

@@ -20,6 +20,7 @@ from shared.domain.command import Command, Place
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.sharing import PartitionShare
 from shared.telemetry.metrics import Metrics
+from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
@@ -56,6 +57,7 @@ class World:
         self.publisher = FakePublisher()
         self.members = FakeMembers()
         self.wishes = FakeWishes()
+        self.audit = FakeAuditLog()
 
     async def replica(self) -> "Replica":
         replica = Replica(self)
@@ -104,6 +106,7 @@ class Replica:
             clock=world.clock,
             ids=world.ids,
             metrics=self.metrics,
+            audit=world.audit,
             reached=self._reached,
         )
         self.seen = LastSeen(world.enrollments, world.clock)
