@@ -41,7 +41,8 @@ class Arrival:
     @property
     def device(self) -> str:
         """The device of the event, without the user of a user channel."""
-        inner = self.event.get("checkin_event") or self.event.get("acknowledge_event") or {}
+        names = ("checkin_event", "acknowledge_event", "command_event")
+        inner: dict[str, Any] = next((self.event[n] for n in names if self.event.get(n)), {})
         return str(inner.get("udid") or inner.get("enrollment_id") or self.event.get("device", ""))
 
 

@@ -1,0 +1,239 @@
+"""From an overdue command to the webhook that asked for it, on a real store and both brokers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pytest
+
+from services.adapters import Adapters
+from services.commands.expiry import FORGOTTEN_AFTER, Expiry
+from services.webhook.app import build
+from shared.clock import SystemClock, SystemIds
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import PARTITIONS, EnrollmentKey
+from shared.domain.event import Event, Topic
+from shared.messaging.envelope import event_json
+from shared.messaging.local import LocalBroker
+from shared.messaging.rabbit import RabbitBroker
+from shared.ports.events import EventPublisher
+from shared.settings import AllSettings
+from shared.storage import enrollments, journal, place_documents, schema
+from shared.storage.enrollments import MongoEnrollments
+from shared.storage.expiries import MongoExpiries
+from shared.storage.journal import MongoJournal
+from shared.storage.mongo import Mongo
+from shared.storage.queue import MongoCommandQueue
+from shared.telemetry.metrics import Metrics
+from tests.conftest import remove_topology
+from tests.contract.stores import SEALER
+from tests.fakes.clock import FakeClock
+from tests.harness.sink import Sink
+
+TOPIC = Topic.COMMAND_EXPIRED.value
+MONTH = timedelta(days=30)
+CLOCK, IDS = SystemClock(), SystemIds()
+Broker = LocalBroker | RabbitBroker
+
+
+class Killed(BaseException):
+    """The process of the expiry dies here."""
+
+
+class Dying:
+    """A publisher whose process dies before, or after, the broker has the events."""
+
+    def __init__(self, publisher: EventPublisher, *, is_after: bool) -> None:
+        self._publisher = publisher
+        self._is_after = is_after
+
+    async def publish(
+        self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
+    ) -> list[bool]:
+        if self._is_after:
+            assert all(await self._publisher.publish(events))
+        raise Killed
+
+
+class Share:
+    partitions = frozenset(range(PARTITIONS))
+
+    async def refresh(self) -> frozenset[int]:
+        return self.partitions
+
+    async def leave(self) -> None:
+        return None
+
+
+@pytest.fixture(params=["local", pytest.param("rabbit", marks=pytest.mark.real)])
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
+    made: Broker
+    if request.param == "local":
+        made = LocalBroker(clock=CLOCK)
+    else:
+        url = request.getfixturevalue("rabbit").url
+        await remove_topology(url)
+        made = RabbitBroker(url, clock=CLOCK)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@dataclass
+class World:
+    """`asked` is the webhook of the settings, `plain` one that asked for nothing."""
+
+    mongo: Mongo
+    broker: Broker
+    asked: Sink
+    plain: Sink
+    clock: FakeClock
+
+    async def overdue(self, *names: str) -> list[Place]:
+        """Commands whose time is over."""
+        now = self.clock.now()
+        made = [
+            Place(
+                enrollment=name,
+                device=name,
+                command_uuid=f"of {name}",
+                command_hash="hash",
+                request_type="ProfileList",
+                generation=None,
+                order=IDS.new(),
+                accepted_at=now,
+                expires_at=now,
+            )
+            for name in names
+        ]
+        await MongoCommandQueue(self.mongo).insert(made)
+        return made
+
+    def expiry(self, publisher: EventPublisher | None = None) -> Expiry:
+        return Expiry(
+            MongoExpiries(self.mongo),
+            MongoEnrollments(self.mongo, SEALER),
+            MongoJournal(self.mongo, SEALER),
+            publisher or self.broker.publisher,
+            Share(),
+            self.clock,
+        )
+
+    async def states(self, places: Sequence[Place]) -> set[PlaceState]:
+        found = await MongoCommandQueue(self.mongo).places_of([place.id for place in places])
+        return {place.state for place in found.values()}
+
+
+@pytest.fixture
+async def world(mongodb_url: str, broker: Broker) -> AsyncIterator[World]:
+    mongo = Mongo(mongodb_url)
+    indexes = (*place_documents.indexes(MONTH), *journal.indexes(MONTH), *enrollments.INDEXES)
+    await schema.ensure(mongo, indexes)
+    async with Sink() as asked, Sink() as plain:
+        await mongo.collection("subscriptions").insert_one({"_id": "plain", "url": plain.url})
+        async with webhook(mongo, broker, asked.url):
+            yield World(mongo, broker, asked, plain, FakeClock(CLOCK.now()))
+    await mongo.close()
+
+
+@asynccontextmanager
+async def webhook(mongo: Mongo, broker: Broker, url: str) -> AsyncIterator[None]:
+    given = {"webhook_url": url, "webhook_extra_topics": TOPIC}
+    adapters = Adapters(
+        mongo=mongo,
+        seal=SEALER,
+        broker=broker,
+        publisher=broker.publisher,
+        partitions=broker.partitions,
+        wishes=broker.wishes,
+        wish_consumer=broker.wish_consumer,
+        clock=CLOCK,
+        ids=IDS,
+        metrics=Metrics(),
+    )
+    service = await build(AllSettings.model_validate(given), adapters)
+    task = asyncio.ensure_future(service.run())
+    try:
+        await until(lambda: is_ready(service.ready))
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def is_ready(reasons: Callable[[], Awaitable[list[str]]]) -> bool:
+    return not await reasons()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def told(world: World) -> list[str]:
+    """Whom the subscriber that asked has heard of, once it has heard of what was published last; the
+    other one heard of that alone."""
+    key = EnrollmentKey("LAST", device="LAST", udid="LAST")
+    last = Event(IDS.new(), Topic.CHECK_OUT, key, CLOCK.time_ns(), b"", "w", 1)
+    assert all(await MongoJournal(world.mongo, SEALER).append([last]))
+    assert all(await world.broker.publisher.publish([last]))
+    for sink in (world.asked, world.plain):
+        async with asyncio.timeout(20):
+            while not sink.count_of(last.id):
+                await asyncio.sleep(0.02)
+    assert [arrival.event["topic"] for arrival in world.plain.taken] == ["mdm.CheckOut"]
+    return [a.device for a in world.asked.taken if a.event["topic"] == TOPIC]
+
+
+async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else(
+    world: World,
+) -> None:
+    places = await world.overdue("MAC", "PAD")
+
+    await world.expiry().look()
+    await world.asked.wait_for(2)
+
+    assert sorted(await told(world)) == ["MAC", "PAD"]
+    assert await world.states(places) == {PlaceState.EXPIRED}
+    for arrival in world.asked.taken:
+        if arrival.event["topic"] == TOPIC:
+            [event] = (await MongoJournal(world.mongo, SEALER).read([arrival.event_id])).values()
+            assert arrival.body == event_json(event)
+    world.clock.advance(2 * FORGOTTEN_AFTER)
+    assert await MongoExpiries(world.mongo).unannounced(world.clock.now()) == []
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+async def test_a_kill_around_the_publishing_is_repaired_with_the_same_event(
+    world: World, is_after: bool
+) -> None:
+    places = await world.overdue("MAC")
+    with pytest.raises(Killed):
+        await world.expiry(Dying(world.broker.publisher, is_after=is_after)).look()
+    assert await world.states(places) == {PlaceState.EXPIRED}
+
+    world.clock.advance(2 * FORGOTTEN_AFTER)
+    await world.expiry().look()
+    await world.asked.wait_for(1)
+
+    assert set(await told(world)) == {"MAC"}
+    expired = [a for a in world.asked.taken if a.event["topic"] == TOPIC]
+    assert len({arrival.body for arrival in expired}) == 1
+    assert len({arrival.event_id for arrival in expired}) == 1
+
+
+async def test_what_was_queued_anew_and_expires_again_is_told_again(world: World) -> None:
+    [place] = await world.overdue("MAC")
+    await world.expiry().look()
+    queue = MongoCommandQueue(world.mongo)
+    seen = (await queue.places_of([place.id]))[place.id]
+    assert await queue.requeue(replace(place, order=IDS.new()), seen)
+
+    await world.expiry().look()
+    await world.asked.wait_for(2)
+
+    assert await told(world) == ["MAC", "MAC"]
+    assert len({arrival.event_id for arrival in world.asked.taken}) == 3
