@@ -227,7 +227,7 @@ class PushSettings(ApiSettings):
     push_cert: Names = Field(
         (),
         description="PEM files of push certificates, separated by commas, one for each topic. "
-        "Enrollment profiles name the topic of the first.",
+        "Enrollment profiles name the topic of the first, until one is chosen by API.",
     )
     push_key: Names = Field(
         (), description="PEM files of their keys, in the same order as MDM_PUSH_CERT."

@@ -110,7 +110,7 @@ class EnrollmentSettings(BaseModel):
     push_cert: Names = Field(
         (),
         description="PEM files of push certificates, separated by commas, one for each topic. "
-        "Enrollment profiles name the topic of the first.",
+        "Enrollment profiles name the topic of the first, until one is chosen by API.",
     )
 
     @property
