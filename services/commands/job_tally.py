@@ -5,12 +5,13 @@ few devices, and only the first warnings by their own text.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from services.commands.submissions import Queued
 from shared.domain.command import Place
 from shared.domain.errors import MdmError
-from shared.domain.job import Progress, Refusal, WarningCount
+from shared.domain.job import JobPart, Progress, Refusal, WarningCount
 
 FIRST_FEW = 5
 MOST_WARNINGS = 50
@@ -53,6 +54,12 @@ class Tally:
         self.refused += progress.refused
         for text, warned in progress.warnings.items():
             self._warn(text, warned)
+
+    def result(self, part: JobPart) -> JobPart:
+        """The part, with all its targets counted; refusals in the order of the targets."""
+        order = {target: number for number, target in enumerate(part.targets)}
+        refusals = sorted(self.refusals, key=lambda refusal: order[refusal.target])
+        return replace(part, is_done=True, progress=self.progress, refusals=tuple(refusals))
 
     def _warn(self, text: str, more: WarningCount) -> None:
         if text not in self._warnings and len(self._warnings) >= MOST_WARNINGS:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.commands.job_tally import Tally
+from services.commands.precedence import PIECE_LIMIT, PIECES_IN_FLIGHT
 from services.commands.queueing import Queueing
 from services.commands.submissions import Queued
 from services.commands.waiting import first
@@ -27,11 +28,10 @@ from shared.ports.queue import CommandQueue
 
 log = structlog.get_logger()
 
-CHUNK = 32
-"""Targets that go into a cohort together; single commands wait for one cohort at most."""
-
-IN_FLIGHT = 1
-"""Chunks of all jobs of one process that go at once."""
+CHUNK = PIECE_LIMIT
+"""Targets that are queued together."""
+AT_ONCE = PIECES_IN_FLIGHT
+"""Chunks of one job that are under way."""
 
 BEAT = timedelta(seconds=1)
 LOOK = timedelta(seconds=5)
@@ -76,7 +76,6 @@ class JobWork:
         self._working: dict[str, asyncio.Task[None]] = {}
         self._ended: dict[str, asyncio.Future[bool | None]] = {}
         self._sights: dict[str, _Sight] = {}
-        self._turn = asyncio.Semaphore(IN_FLIGHT)
         self._is_stopping = False
 
     # --- for the API
@@ -201,14 +200,24 @@ class JobWork:
     async def _do_part(self, part: JobPart, piece: "_Piece") -> bool:
         """Queue for the targets of one part. False: the job is not ours any more, or we end."""
         tally = Tally()
-        for start in range(0, len(part.targets), CHUNK):
-            targets = part.targets[start : start + CHUNK]
-            if self._is_stopping or not await self._beat(piece, tally):
-                return False
-            outcomes = await self._queue_for(targets, piece)
-            tally.count(targets, outcomes, piece.job.created_at)
-        done = replace(part, is_done=True, progress=tally.progress, refusals=tuple(tally.refusals))
-        await self._jobs.finish_part(done)
+        chunks = (part.targets[n : n + CHUNK] for n in range(0, len(part.targets), CHUNK))
+
+        async def work() -> bool:
+            for targets in chunks:
+                if self._is_stopping or not await self._beat(piece, tally):
+                    return False
+                outcomes = await self._queue_for(targets, piece)
+                tally.count(targets, outcomes, piece.job.created_at)
+            return True
+
+        # Not in a group: what one piece met must not cut the others short.
+        ends = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        if not all(ends):
+            return False
+        await self._jobs.finish_part(tally.result(part))
         piece.tally.add(tally.progress)
         return True
 
@@ -217,8 +226,7 @@ class JobWork:
     ) -> Sequence[Queued | MdmError]:
         if piece.prepared is None:
             return [NotFound("the command is not stored any more")] * len(targets)
-        async with self._turn:
-            return await self._queueing.enqueue_for(piece.prepared, targets, piece.job.created_at)
+        return await self._queueing.enqueue_for(piece.prepared, targets, piece.job.created_at)
 
     async def _beat(self, piece: "_Piece", part: Tally) -> bool:
         """Say now and then that we live. False: the job is somebody else's now."""

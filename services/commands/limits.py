@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from fastapi import Request
 
+from services.commands.submissions import Submission
 from shared.domain.command import Command, Place
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import TooLarge, TooManyRequests
@@ -101,10 +102,16 @@ class OpenEstimates:
         is_worth_it = estimate.added > max(1, self._limit // 100)
         return is_due and (is_worth_it or estimate.total >= self._limit)
 
-    def looked(self, enrollment: str, counted: int, now: float) -> None:
-        """It was counted; `now` is from before that."""
+    def begin_look(self, enrollment: str, now: float) -> int:
+        """It is being counted, so nobody else does; what to give to `end_look`."""
         estimate = self._estimate(enrollment)
-        estimate.counted, estimate.added, estimate.looked_at = counted, 0, now
+        estimate.looked_at = now
+        return estimate.added
+
+    def end_look(self, enrollment: str, counted: int, added: int) -> None:
+        """It was counted: what was added meanwhile may be in it or not, and is counted again."""
+        estimate = self._estimate(enrollment)
+        estimate.counted, estimate.added = counted, max(0, estimate.added - added)
 
     def _estimate(self, enrollment: str) -> _Estimate:
         estimate = self._known.get(enrollment)
@@ -117,13 +124,20 @@ class OpenEstimates:
 
 
 class OpenLimit:
-    """Says which places may be queued. Not for two tasks at once."""
+    """Says which places may be queued."""
 
     def __init__(self, queue: CommandQueue, clock: Clock, limit: int) -> None:
         self._queue = queue
         self._clock = clock
         self._limit = limit
         self._estimates = OpenEstimates(limit)
+
+    async def admitted(self, submissions: Sequence[Submission]) -> list[Submission]:
+        """Those whose queue is not full; the others have their outcome."""
+        refusals = await self.check([submission.place for submission in submissions])
+        for submission, refusal in zip(submissions, refusals, strict=True):
+            submission.outcome = refusal
+        return [submission for submission in submissions if submission.outcome is None]
 
     async def check(self, places: Sequence[Place]) -> list[TooManyRequests | None]:
         """Per place why it cannot be queued, None where it can; those count as queued from here on."""
@@ -142,8 +156,9 @@ class OpenLimit:
     async def _look(self, place: Place) -> None:
         now = self._clock.monotonic()
         if self._estimates.wants_look(place.enrollment, now):
+            added = self._estimates.begin_look(place.enrollment, now)
             counted = await self._queue.count_open(_key(place))
-            self._estimates.looked(place.enrollment, counted, now)
+            self._estimates.end_look(place.enrollment, counted, added)
 
     def _is_over(self, place: Place) -> bool:
         if self._estimates.is_full(place.enrollment):

@@ -16,8 +16,16 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.commands.limits import OpenLimit
+from services.commands.precedence import (
+    PIECE_LIMIT,
+    PIECES_IN_FLIGHT,
+    Precedence,
+    Step,
+    at_once,
+)
 from services.commands.submissions import Queued, Submission
 from services.commands.targets import Target, Targets, is_stale, is_there
+from services.commands.touches import LONGEST_FLUSH, Touches
 from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_plist import PreparedCommand
 from shared.batching import Cohorts
@@ -33,14 +41,8 @@ log = structlog.get_logger()
 
 COHORT_LIMIT = 64
 IN_FLIGHT = 1
-
 ATTEMPTS = 5
 """How often one request looks again when others change its place at the same time."""
-
-LONGEST_FLUSH = timedelta(hours=1)
-"""From storing a command to having its place. The janitor deletes what nobody touched for a day
-(rule 13); a process that was stopped for so long must not say yes."""
-
 
 Advise = Callable[[PreparedCommand, Recipient], Advice]
 """What a client should know before its command goes to this recipient."""
@@ -78,7 +80,10 @@ class Queueing:
         self._rules = rules
         self._advise_on = advise
         self._limit = OpenLimit(queue, clock, rules.max_open)
+        self._touches = Touches(queue, clock)
         self._cohorts: Cohorts[Submission, Queued] = Cohorts(self._flush, COHORT_LIMIT, IN_FLIGHT)
+        self._precedence = Precedence()
+        self._pieces = Cohorts(self._flush_piece, PIECE_LIMIT, PIECES_IN_FLIGHT)
 
     async def enqueue(self, prepared: PreparedCommand) -> Queued:
         """Queue a command for its one target.
@@ -87,7 +92,10 @@ class Queueing:
         that names another command there, BadRequest for one that no such channel takes or whose
         time is over, TooManyRequests when too many of its commands are open."""
         self.check_expiry(prepared)
-        return await self._cohorts.submit(Submission(prepared, prepared.target, self._ids.new()))
+        with self._precedence.first():
+            return await self._cohorts.submit(
+                Submission(prepared, prepared.target, self._ids.new())
+            )
 
     async def enqueue_for(
         self, prepared: PreparedCommand, targets: Sequence[str], since: datetime
@@ -99,7 +107,7 @@ class Queueing:
         since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # as the store keeps it
         results = await asyncio.gather(
             *(
-                self._cohorts.submit(Submission(prepared, target, self._ids.new(), since))
+                self._pieces.submit(Submission(prepared, target, self._ids.new(), since))
                 for target in targets
             ),
             return_exceptions=True,
@@ -125,15 +133,24 @@ class Queueing:
     async def drain(self) -> None:
         """Finish what is under way."""
         await self._cohorts.drain()
+        await self._pieces.drain()
 
     # --- one cohort
 
-    async def _flush(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
+    async def _flush(
+        self, submissions: list[Submission], between: Step = at_once
+    ) -> Sequence[Queued | Exception]:
+        """All the steps; `between` them may wait for others."""
         self._metrics.cohort_size.observe(len(submissions))
-        going = await self._within_limit(await self._resolve(submissions))
+        going = await self._limit.admitted(await self._resolve(submissions))
         if going:
-            await self._place(going)
+            await between()
+            await self._place(going, between)
         return [submission.settled() for submission in submissions]
+
+    async def _flush_piece(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
+        await self._precedence.give_way()
+        return await self._flush(submissions, self._precedence.give_way)
 
     async def _resolve(self, submissions: list[Submission]) -> list[Submission]:
         """Give each its place, or its refusal; those with a place."""
@@ -159,17 +176,11 @@ class Queueing:
             advice.refusal, [Fault("request_type", "a command that user channels take")]
         )
 
-    async def _within_limit(self, going: list[Submission]) -> list[Submission]:
-        """Without those whose queue is full."""
-        refusals = await self._limit.check([submission.place for submission in going])
-        for submission, refusal in zip(going, refusals, strict=True):
-            submission.outcome = refusal
-        return [submission for submission in going if submission.outcome is None]
-
-    async def _place(self, going: list[Submission]) -> None:
+    async def _place(self, going: list[Submission], between: Step) -> None:
         touched_at = self._clock.monotonic()
-        await self._queue.store([s.prepared.command for s in going], self._clock.now())
+        await self._touches.store(going)
         there = await self._queue.insert([s.place for s in going])
+        await between()
         # After the places: a device that enrolled anew in between has a new generation here.
         devices, _ = await asyncio.gather(
             self._targets.devices({s.place.device for s in going}),

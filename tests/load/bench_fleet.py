@@ -1,0 +1,285 @@
+"""One command for many devices, single commands meanwhile, and whether a queue's history costs.
+
+`all` with the in-process broker, on a store as embedded ones are. Figures with their targets beside
+them, no verdicts. Part of `make bench`; alone:
+
+    python -m tests.load.bench_fleet [--devices 10000]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import uvloop
+from pymongo import MongoClient
+
+from shared.apple.command_plist import written
+from shared.clock import SystemIds
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
+from shared.ports.queue import HandOut, Report
+from shared.security.sealing import Sealer
+from shared.storage import place_documents, schema
+from shared.storage.enrollment_documents import identity_fields, inventory_fields, names_of
+from shared.storage.enrollment_documents import push_fields as push_of
+from shared.storage.mongo import Document, Mongo
+from shared.storage.queue import MongoCommandQueue
+from tests.harness.device import ApiClient
+from tests.harness.http1 import Connection
+from tests.harness.servers import Store
+from tests.harness.system import API_KEY, ServiceProcess, cpu_seconds
+
+SEAL_KEY = b"a secret key for tests: 32 bytes"
+SINGLES = 40
+"""Devices that single commands go to."""
+
+REST = 300
+SECONDS_TARGET = 5.0
+TIMES_TARGET = 5.0
+PAUSE = 0.03
+"""Between two single commands: some 25 a second."""
+
+DATABASE = "macromdm"
+
+SHORT, LONG = 10, 5000
+CYCLES = 60
+ROUNDS = 5
+RATIO_TARGET = 1.1
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def seed(store: Store, names: list[str]) -> None:
+    """Enrolled devices, as check-in would have written them."""
+    seal = Sealer([SEAL_KEY])
+    with MongoClient[Document](store.url) as client:
+        records = client[DATABASE]["enrollments"]
+        for start in range(0, len(names), 1000):
+            records.insert_many([_record(name, seal) for name in names[start : start + 1000]])
+
+
+def _record(name: str, seal: Sealer) -> Document:
+    key = EnrollmentKey(name, name, udid=name)
+    inventory = Inventory(
+        serial_number=f"S{name[:11]}", product_name="iPhone14,2", os_version="17.1"
+    )
+    push = PushTarget("com.apple.mgmt.External.bench", b"t" * 32, f"magic-{name}")
+    return {
+        "_id": name,
+        **identity_fields(key),
+        "names": names_of(key, inventory),
+        "status": EnrollmentStatus.ENROLLED.value,
+        "generation": f"generation-{name}",
+        "inventory": inventory_fields(inventory),
+        "push": push_of(push, name, seal),
+    }
+
+
+@contextlib.contextmanager
+def running(names: list[str]) -> Iterator[tuple[ServiceProcess, Store]]:
+    """`all` with these devices."""
+    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
+    store = Store(folder / "store")
+    service = ServiceProcess("all", folder / "all", {"MDM_MONGODB_URL": store.url})
+    try:
+        store.start()
+        seed(store, names)
+        service.start()
+        yield service, store
+    finally:
+        service.close()
+        store.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Singles:
+    """Single commands, one after the other, each with its own time."""
+
+    def __init__(self, port: int, names: list[str]) -> None:
+        self._port = port
+        self._names = names
+        self._ids = SystemIds()
+        self._count = 0
+        self.api = ApiClient(API_KEY)
+
+    async def post(self, connection: Connection) -> float:
+        self._count += 1
+        name = self._names[self._count % len(self._names)]
+        request = self.api.enqueue(name, self._ids.new())
+        start = time.perf_counter()
+        answer = await connection.send(request)
+        seconds = time.perf_counter() - start
+        if answer.status != 201:
+            raise SystemExit(f"a single command: {answer}")
+        return seconds
+
+    async def until(self, ended: asyncio.Event, most: int = 10**9) -> list[float]:
+        times: list[float] = []
+        async with Connection("127.0.0.1", self._port) as connection:
+            while not ended.is_set() and len(times) < most:
+                times.append(await self.post(connection))
+                await asyncio.sleep(PAUSE)
+        return times
+
+
+def used(processes: tuple[ServiceProcess, Store]) -> list[float]:
+    return [cpu_seconds(process.pid) for process in processes]
+
+
+def p99(times: list[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]
+
+
+async def fleet(
+    processes: tuple[ServiceProcess, Store], names: list[str], command: dict[str, object]
+) -> None:
+    """Queue one command to all, with single commands beside it."""
+    port = processes[0].port
+    singles = Singles(port, names[:SINGLES])
+    rest = await singles.until(asyncio.Event(), REST)
+    ended = asyncio.Event()
+    body = json.dumps({**command, "udids": names}).encode()
+    async with asyncio.TaskGroup() as group:
+        meanwhile = group.create_task(singles.until(ended))
+        await asyncio.sleep(0.1)
+        async with Connection("127.0.0.1", port, within=120) as connection:
+            start, cpu = time.perf_counter(), used(processes)
+            request = singles.api.request("POST", "/v1/commands?wait=100", body)
+            answer = await connection.send(request)
+            seconds = time.perf_counter() - start
+            cpu = [after - before for after, before in zip(used(processes), cpu, strict=True)]
+        ended.set()
+    job = json.loads(answer.body)["job"]
+    if answer.status != 201 or job["queued"] != len(names):
+        raise SystemExit(f"a job: {answer.status} {answer.body[:500]!r}")
+    at_rest, beside = p99(rest), p99(meanwhile.result())
+    say(
+        f"{command['request_type']:18} to {len(names)} devices in {seconds:5.2f} s "
+        f"(target {SECONDS_TARGET:g} s; CPU: all {cpu[0]:.1f} s, store {cpu[1]:.1f} s)"
+    )
+    say(
+        f"  one command meanwhile, p99: at rest {at_rest * 1e3:.1f} ms, beside it "
+        f"{beside * 1e3:.1f} ms, {beside / at_rest:.1f} times (target {TIMES_TARGET:g})"
+    )
+
+
+# --- history
+
+
+class Device:
+    """One device whose queue has a history."""
+
+    def __init__(self, queue: MongoCommandQueue, name: str) -> None:
+        self._queue = queue
+        self._ids = SystemIds()
+        self._key = EnrollmentKey(name, name, udid=name)
+
+    def _place(self, at: datetime) -> Place:
+        command = written(self._ids.new(), "ProfileList", {})
+        return Place(
+            enrollment=self._key.id,
+            device=self._key.device,
+            command_uuid=command.uuid,
+            command_hash=command.hash,
+            request_type=command.request_type,
+            generation="generation",
+            order=self._ids.new(),
+            collapse_key="ProfileList:all",
+            accepted_at=at,
+        )
+
+    def _reports(self, places: list[Place]) -> list[Report]:
+        done = PlaceState.ACKNOWLEDGED
+        return [Report(p.enrollment, p.command_uuid, "generation", done, "event") for p in places]
+
+    async def live_through(self, count: int) -> None:
+        """So many commands, delivered and answered, over a month."""
+        now = datetime.now(UTC)
+        for start in range(0, count, 100):
+            places = [
+                self._place(now - timedelta(minutes=8 * number))
+                for number in range(start, min(start + 100, count))
+            ]
+            await self._queue.insert(places)
+            handouts = [HandOut(place, "generation") for place in places]
+            await self._queue.hand_out(handouts, "connect", now)
+            await self._queue.report(self._reports(places), now)
+
+    async def cycle(self) -> None:
+        """A command is queued, handed out, and answered."""
+        now = datetime.now(UTC)
+        place = self._place(now)
+        await self._queue.insert([place])
+        await self._queue.supersede([place])
+        await self._queue.count_open(self._key)
+        [found] = (await self._queue.open_of_devices([self._key.device]))[self._key.device]
+        await self._queue.hand_out([HandOut(found, "generation")], "connect", now)
+        await self._queue.report(self._reports([found]), now)
+        if await self._queue.open_of_devices([self._key.device]):
+            raise SystemExit("a command is left")
+
+
+async def timed(work: Callable[[], Awaitable[None]]) -> float:
+    start = time.perf_counter()
+    for _ in range(CYCLES):
+        await work()
+    return (time.perf_counter() - start) / CYCLES
+
+
+async def history(store: Store) -> None:
+    """The cost of a command beside a short and a long history of the same device, in turns, so that
+    neighbours on the machine disturb both alike."""
+    mongo = Mongo(store.url)
+    try:
+        await schema.ensure(mongo, place_documents.indexes(timedelta(days=30)))
+        queue = MongoCommandQueue(mongo)
+        devices = {SHORT: Device(queue, "short"), LONG: Device(queue, "long")}
+        for count, device in devices.items():
+            await device.live_through(count)
+        times: dict[int, list[float]] = {count: [] for count in devices}
+        for _ in range(ROUNDS):
+            for count, device in devices.items():
+                times[count].append(await timed(device.cycle))
+        short, long = (min(times[count]) * 1e3 for count in (SHORT, LONG))
+        say(
+            f"a command queued, handed out and answered: {short:.2f} ms after {SHORT} commands, "
+            f"{long:.2f} ms after {LONG}, ratio {long / short:.2f} (target {RATIO_TARGET:g})"
+        )
+    finally:
+        await mongo.close()
+
+
+def main(devices: int = 10_000) -> None:
+    names = [f"00008030-{number:016X}" for number in range(devices)]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with running(names) as processes:
+            remove = {"request_type": "RemoveProfile", "identifier": "com.example.wifi"}
+            ask = {"request_type": "DeviceInformation", "queries": ["OSVersion"]}
+            for command in (remove, ask, ask):
+                runner.run(fleet(processes, names, dict(command)))
+        folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
+        store = Store(folder)
+        try:
+            store.start()
+            runner.run(history(store))
+        finally:
+            store.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, default=10_000)
+    main(parser.parse_args().devices)
