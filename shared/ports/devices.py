@@ -1,0 +1,68 @@
+"""Devices as API clients look at them (owner of what is read: checkin)."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFilter:
+    """Which devices, by id, from behind `after` on; None: no such condition.
+
+    `seen_since` and `seen_before` leave out what was never seen here. `migrating`: came by migration
+    and is bound to no certificate yet.
+    """
+
+    limit: int
+    after: str | None = None
+    id: str | None = None
+    serial_number: str | None = None
+    status: EnrollmentStatus | None = None
+    model: str | None = None
+    os_version: str | None = None
+    blocked: bool | None = None
+    migrating: bool | None = None
+    seen_since: datetime | None = None
+    seen_before: datetime | None = None
+
+    def holds(self, device: Enrollment) -> bool:
+        """Whether a device channel that was not removed is asked for, wherever the page begins."""
+        told = device.inventory
+        return (
+            self.id in {None, device.id}
+            and self.serial_number in {None, told.serial_number}
+            and self.status in {None, device.status}
+            and self.model in {None, told.model}
+            and self.os_version in {None, told.os_version}
+            and self.blocked in {None, device.blocked}
+            and self.migrating in {None, device.migrating_until is not None}
+            and self._holds_time(device.last_seen)
+        )
+
+    def _holds_time(self, seen: datetime | None) -> bool:
+        if seen is None:
+            return self.seen_since is None and self.seen_before is None
+        is_late = self.seen_since is None or seen >= self.seen_since
+        return is_late and (self.seen_before is None or seen < self.seen_before)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSecrets:
+    """What a device entrusted to us; None where it did not, or took it back."""
+
+    unlock_token: bytes | None = field(default=None, repr=False)
+    bootstrap_token: bytes | None = field(default=None, repr=False)
+
+
+class Devices(Protocol):
+    async def page(self, query: DeviceFilter) -> list[Enrollment]:
+        """The next `limit` device channels that are not removed, by id. A device that stays is in
+        exactly one page, whoever comes and goes meanwhile."""
+
+    async def users(self, device: str) -> list[Enrollment]:
+        """The user channels of a device that are not removed, by id."""
+
+    async def secrets(self, enrollment: str) -> DeviceSecrets:
+        """In clear; none of an enrollment that nobody knows. Raises CannotOpen."""
