@@ -12,6 +12,8 @@ from services.commands.access_routes import audit_routes, token_routes
 from services.commands.answers import Answers
 from services.commands.challenge import TAG as CHALLENGES_TAG
 from services.commands.challenge import challenge_routes
+from services.commands.device_openapi import MIGRATION_TAG
+from services.commands.device_routes import DeviceParts, device_routes
 from services.commands.expiry import Expiry
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
@@ -24,6 +26,8 @@ from services.commands.life_routes import LifeParts, add_life
 from services.commands.limits import SizeLimits
 from services.commands.listing import PlaceList
 from services.commands.lookup import CommandLookup
+from services.commands.migration import Migrations
+from services.commands.migration_routes import migration_routes
 from services.commands.openapi import TAGS
 from services.commands.posting import Posting, Waits
 from services.commands.profile_routes import TAG as PROFILES_TAG
@@ -43,11 +47,13 @@ from shared.storage import enrollments, journal, members, place_documents, schem
 from shared.storage import jobs as job_documents
 from shared.storage.audit import MongoAuditLog
 from shared.storage.challenges import MongoChallenges
+from shared.storage.devices import MongoDevices
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
 from shared.storage.jobs import MongoJobs
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
+from shared.storage.migration import MongoMigration
 from shared.storage.profiles import MongoProfiles
 from shared.storage.pushes import MongoPushes
 from shared.storage.queue import MongoCommandQueue
@@ -124,6 +130,13 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     )
     routes.include_router(challenge_routes(challenges, auth))
     routes.include_router(profile_routes(MongoProfiles(mongo), auth))
+    routes.include_router(
+        device_routes(DeviceParts(MongoDevices(mongo, adapters.seal), targets), auth)
+    )
+    migrations = Migrations(
+        MongoMigration(mongo, adapters.seal), clock, adapters.ids, settings.migration_window
+    )
+    routes.include_router(migration_routes(migrations, auth, settings.max_body))
     routes.include_router(token_routes(tokens, auth))
     routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
 
@@ -154,6 +167,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ready=pulse.reasons,
         release=release,
         drain=drain,
-        max_body=max(sizes.json, JSON_LIMIT),
-        openapi_tags=(*TAGS, JOBS_TAG, PROFILES_TAG, CHALLENGES_TAG, ACCESS_TAG),
+        max_body=max(sizes.json, JSON_LIMIT, settings.max_body),
+        openapi_tags=(*TAGS, JOBS_TAG, PROFILES_TAG, CHALLENGES_TAG, MIGRATION_TAG, ACCESS_TAG),
     )

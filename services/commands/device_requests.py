@@ -6,15 +6,10 @@ for nothing in particular; what has a wrong type is told by its name.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from shared.apple.command_json import parse_json
-from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, Fault
 from shared.ports.enrollments import DeviceQuery
-
-NEVER = datetime(1, 1, 1, tzinfo=UTC)
-"""What MicroMDM shows where there is no time."""
 
 MOST = 2**31
 
@@ -49,25 +44,6 @@ def read_removal(body: bytes) -> Removal:
         udids=tuple(udid for part in parts for udid in _texts(part, "udids")),
         serial_numbers=tuple(serial for part in parts for serial in _texts(part, "serials")),
     )
-
-
-def shown(enrollment: Enrollment) -> dict[str, object]:
-    """A device, as MicroMDM's clients expect it."""
-    key = enrollment.key
-    device: dict[str, object] = {
-        "serial_number": enrollment.inventory.serial_number or "",
-        "udid": key.udid or "",
-        "enrollment_status": enrollment.status is EnrollmentStatus.ENROLLED,
-        "last_seen": _timestamp(enrollment.last_seen or NEVER),
-        "dep_profile_status": "",
-    }
-    if key.enrollment_id is not None:
-        device["enrollment_id"] = key.enrollment_id
-    return device
-
-
-def _timestamp(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _object(body: bytes) -> dict[str, object]:

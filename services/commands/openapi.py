@@ -86,17 +86,6 @@ _ACCEPTED_RAW = {
     }
 }
 _QUEUE = {"commands": [{"uuid": UUID, "payload": "PD94bWwgdmVyc2lvbj0iMS4w"}]}
-_DEVICES = {
-    "devices": [
-        {
-            "serial_number": "C02W00D3HTD0",
-            "udid": UDID,
-            "enrollment_status": True,
-            "last_seen": "2026-01-02T03:04:05Z",
-            "dep_profile_status": "",
-        }
-    ]
-}
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 _REMOVAL = {"udids": _TEXTS, "serials": _TEXTS}
 
@@ -182,14 +171,6 @@ GET_QUEUE: Responses = {
     **errors(401, 403, 409, 503),
 }
 DELETE_QUEUE: Responses = {200: _NOTHING, **errors(401, 403, 409, 503)}
-LIST_DEVICES: Responses = {
-    200: _answer(
-        "Devices by id. A user enrollment has an empty `udid`, and `enrollment_id`.",
-        _DEVICES,
-        _object({"devices": {"type": "array", "items": {"type": "object"}}}),
-    ),
-    **errors(400, 401, 403, 413, 503),
-}
 DELETE_DEVICES: Responses = {200: _NOTHING, **errors(400, 401, 403, 413, 503)}
 BLOCK: Responses = {200: _NOTHING, **errors(401, 403, 404, 409, 503)}
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 
-from services.commands import job_openapi, openapi
-from services.commands.device_requests import read_query, read_removal, shown
+from services.commands import device_openapi, job_openapi, openapi
+from services.commands.device_requests import read_query, read_removal
+from services.commands.device_view import shown
 from services.commands.idempotency import uuid_maker
 from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
@@ -128,7 +129,7 @@ def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         dependencies=[auth.needs(Scope.READ)],
         tags=["devices"],
         summary="List devices",
-        responses=openapi.LIST_DEVICES,
+        responses=device_openapi.LIST_ALL,
         openapi_extra=openapi.LIST_BODY,
     )
     async def list_devices(request: Request) -> JsonAnswer:

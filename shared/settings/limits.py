@@ -9,6 +9,7 @@ from shared.settings.values import Duration, Size
 
 LARGEST_COMMAND = 15 * 1024**2
 LONGEST_WAIT = timedelta(hours=1)
+LONGEST_WINDOW = timedelta(days=3650)
 
 
 def _whole_number(value: object) -> object:
@@ -35,6 +36,12 @@ def _waitable(duration: timedelta) -> timedelta:
     return duration
 
 
+def _window(duration: timedelta) -> timedelta:
+    if not timedelta() < duration <= LONGEST_WINDOW:
+        raise ValueError("must be above 0 s, and at most 3650 d")
+    return duration
+
+
 Count = Annotated[int, BeforeValidator(_whole_number), AfterValidator(_at_least_one)]
 
 
@@ -57,4 +64,9 @@ class LimitSettings(BaseModel):
     )
     max_waiting: Count = Field(
         100, description="Most calls of one API key or token that wait at once, in each process."
+    )
+    migration_window: Annotated[Duration, AfterValidator(_window)] = Field(
+        timedelta(days=30),
+        description="How long after its import by PUT /migration a device may show the certificate "
+        "to which it is then bound (docs/migration.md).",
     )

@@ -1,0 +1,77 @@
+"""A device as API clients see it: MicroMDM's five keys first, then all that its check-in told.
+
+Promise: nothing secret: no tokens, no push magic, no unlock token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
+
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+"""What MicroMDM shows where there is no time."""
+
+
+def shown(enrollment: Enrollment) -> dict[str, object]:
+    """A device in a list. MicroMDM's own keys are never null; ours are, where nothing is known."""
+    key = enrollment.key
+    device: dict[str, object] = {
+        "serial_number": enrollment.inventory.serial_number or "",
+        "udid": key.udid or "",
+        "enrollment_status": enrollment.status is EnrollmentStatus.ENROLLED,
+        "last_seen": timestamp(enrollment.last_seen or NEVER),
+        "dep_profile_status": "",
+    }
+    if key.enrollment_id is not None:
+        device["enrollment_id"] = key.enrollment_id
+    told = asdict(enrollment.inventory)
+    del told["serial_number"]
+    return device | {
+        "status": enrollment.status.value,
+        "blocked": enrollment.blocked,
+        **told,
+        "push": _push(enrollment),
+        "generation": enrollment.generation,
+        "certificate_sha256": enrollment.certificate,
+        "migrating_until": _maybe(enrollment.migrating_until),
+    }
+
+
+def described(enrollment: Enrollment, users: Sequence[Enrollment]) -> dict[str, object]:
+    """One device with its user channels."""
+    return {
+        **shown(enrollment),
+        "retired_certificates_sha256": list(enrollment.retired_certificates),
+        "unreadable": enrollment.unreadable,
+        "users": [_user(user) for user in users],
+    }
+
+
+def _user(user: Enrollment) -> dict[str, object]:
+    return {
+        "id": user.id,
+        "user": user.key.user,
+        "status": user.status.value,
+        "last_seen": _maybe(user.last_seen),
+        "push": _push(user),
+    }
+
+
+def _push(enrollment: Enrollment) -> dict[str, object] | None:
+    target: PushTarget | None = enrollment.push
+    if target is None:
+        return None
+    return {
+        "topic": target.topic,
+        "token_updated_at": _maybe(enrollment.token_updated_at),
+        "is_token_dead": target.dead,
+    }
+
+
+def timestamp(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _maybe(time: datetime | None) -> str | None:
+    return None if time is None else timestamp(time)
