@@ -8,12 +8,16 @@ from fastapi import APIRouter
 
 from services.adapters import Adapters
 from services.checkin import enroll_routes, scep_routes
+from services.checkin.admission import Admission
+from services.checkin.announcing import Announcing
+from services.checkin.binding import BindingRules
 from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
 from services.checkin.enroll_parts import identity_payloads, read_files
 from services.checkin.ota import OverTheAir
 from services.checkin.parts import Parts
+from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
 from services.checkin.routes import TAG, router
 from services.checkin.scep import ScepServer
@@ -35,10 +39,12 @@ from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
 from shared.storage import enrollments, issued, journal, members, place_documents, schema
+from shared.storage import identities as identity_storage
 from shared.storage.audit import MongoAuditLog
 from shared.storage.authority import MongoAuthorityStore
 from shared.storage.challenges import MongoChallenges
 from shared.storage.enrollments import MongoEnrollments
+from shared.storage.identities import MongoIdentities
 from shared.storage.issued import MongoIssuedCertificates
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
@@ -76,9 +82,14 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         audit=MongoAuditLog(mongo),
     )
     seen = LastSeen(records, clock)
-    cohort = DeviceCohort(parts, seen)
+    bindings = MongoIdentities(mongo, adapters.seal)
+    notes = QuarantineNotes(bindings, clock, adapters.ids, adapters.metrics)
+    rules = BindingRules(only_meant=settings.reenrollment == "bound")
+    admission = Admission(parts, MongoIssuedCertificates(mongo), notes, rules)
+    cohort = DeviceCohort(parts, seen, admission)
     cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)
     share = PartitionShare(MongoMembers(mongo), clock, "relay", writer.id)
+    announcing = Announcing(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, records, clock, adapters.metrics)
     authority = await open_authority(MongoAuthorityStore(mongo, adapters.seal), clock)
     trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
@@ -108,11 +119,14 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
             group.create_task(takeover.run(writer.id))
             group.create_task(Relay(parts, share).run())
             group.create_task(seen.run())
+            group.create_task(notes.run())
+            group.create_task(announcing.run())
 
     async def drain() -> None:
         await cohorts.drain()
         try:
             await seen.flush()
+            await notes.flush()
             await writer.leave()
         except (Unavailable, TimeoutError):
             log.warning("writer_left_silently", writer=writer.id)
@@ -172,6 +186,7 @@ def _scep(
         challenges,
         MongoIssuedCertificates(adapters.mongo),
         MongoEnrollments(adapters.mongo, adapters.seal),
+        MongoIdentities(adapters.mongo, adapters.seal),
         clock,
     )
     return ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=settings.scep_legacy)
@@ -182,6 +197,7 @@ async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
         adapters.mongo,
         (
             *enrollments.INDEXES,
+            *identity_storage.INDEXES,
             *journal.indexes(settings.event_retention),
             *place_documents.indexes(settings.command_retention),
             *members.INDEXES,

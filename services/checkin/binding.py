@@ -1,70 +1,212 @@
 """Who may speak for which enrollment: the certificate decides, never the body alone.
 
 A certificate is bound to a device by Authenticate, once and for ever: it cannot speak for another
-device, and one that was replaced by a later Authenticate is not heard again (a recorded message of
-the time before would otherwise bring it back). A device that came by migration is bound by whatever it
-says first (`first_certificate`).
+device, and one that was replaced is not heard again (a recorded message of the time before would
+otherwise bring it back). A device that came by migration is bound by whatever it says first
+(`first_certificate`). One that our SCEP gave out for a certain device is that device's alone. The
+renewal of the certificate that is bound takes its place with its first message, whichever that is.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
-from services.checkin.first_certificate import awaits_certificate, first_binding, first_refusal
+from services.checkin.first_certificate import awaits_certificate, first_refusal
 from services.checkin.turns import DeviceRefused, Turn
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Connect
-from shared.domain.enrollment import Enrollment
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import Blocked, MdmError
-from shared.ports.enrollments import Binding
+from shared.domain.identity import BoundBy, Identity, QuarantineReason
+from shared.ports.enrollments import Binding, rebinding
+from shared.ports.issued import IssuedCertificate
 from shared.telemetry.metrics import Reason
 
+ANOTHERS = "the certificate was given out for another device"
 
-def refusal(turn: Turn, holders: Mapping[str, str], now: datetime) -> MdmError | None:
-    """Why this request is not served, None if it is. `holders`: certificate -> its device."""
-    request, device = turn.request, turn.device
-    if isinstance(request.message, Authenticate):
-        return _refused_authenticate(turn, holders)
-    if device is None or device.generation is None:
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was looked up of the certificates that requests show: whose they are, what our SCEP knows."""
+
+    holders: Mapping[str, str]
+    issued: Mapping[str, IssuedCertificate]
+
+
+@dataclass(frozen=True, slots=True)
+class BindingRules:
+    """`only_meant`: a device that has a certificate gets another one by Authenticate only where our
+    SCEP gave it out for this device (MDM_REENROLLMENT=bound)."""
+
+    only_meant: bool = False
+
+
+def refusal(turn: Turn, known: Known, rules: BindingRules, now: datetime) -> MdmError | None:
+    """Why this request is not served, None if it is."""
+    if isinstance(turn.request.message, Authenticate):
+        return _refused_authenticate(turn, known, rules)
+    if turn.device is None or turn.device.generation is None:
         return DeviceRefused(Reason.UNKNOWN_DEVICE, "the device never authenticated")
     if awaits_certificate(turn):
-        refused = first_refusal(turn, holders, now)
-        if refused is not None:
-            return refused
-    elif device.certificate != request.certificate:
+        refused = first_refusal(turn, known.holders, now)
+        if refused is None and turn.issued is not None and not _is_meant_for(turn.issued, turn):
+            refused = DeviceRefused(Reason.BINDING, ANOTHERS)
+    else:
+        refused = _refused_certificate(turn, turn.device, now)
+    return refused or _refused_connect(turn, turn.device)
+
+
+def _refused_certificate(turn: Turn, device: Enrollment, now: datetime) -> MdmError | None:
+    request = turn.request
+    if request.shown.is_expired and not _is_patient(turn, device, now):
+        return DeviceRefused(Reason.CERTIFICATE, "device certificate: expired")
+    if device.certificate != request.certificate and not turn.follows:
         return DeviceRefused(Reason.BINDING, "the certificate is not bound to this enrollment")
-    if device.blocked and isinstance(request.message, Connect):
+    return None
+
+
+def _is_patient(turn: Turn, device: Enrollment, now: datetime) -> bool:
+    is_bound = device.certificate == turn.request.certificate
+    return is_bound and device.expired_until is not None and now < device.expired_until
+
+
+def _refused_connect(turn: Turn, device: Enrollment) -> MdmError | None:
+    if device.blocked and isinstance(turn.request.message, Connect):
         return Blocked("the device is blocked")
     return None
 
 
-def _refused_authenticate(turn: Turn, holders: Mapping[str, str]) -> MdmError | None:
+def _refused_authenticate(turn: Turn, known: Known, rules: BindingRules) -> MdmError | None:
     request = turn.request
+    turn.issued = known.issued.get(request.certificate)
+    if request.shown.is_expired:
+        return DeviceRefused(Reason.CERTIFICATE, "device certificate: expired")
     if not request.message.key.is_device_channel:
         return DeviceRefused(Reason.MESSAGE, "a user channel cannot authenticate")
-    if holders.get(request.certificate, request.device) != request.device:
-        return DeviceRefused(Reason.BINDING, "the certificate is bound to another enrollment")
+    why = _not_to_be_bound(turn, known) or _not_to_be_rebound(turn, rules)
+    return None if why is None else DeviceRefused(Reason.BINDING, why)
+
+
+def _not_to_be_bound(turn: Turn, known: Known) -> str | None:
+    request = turn.request
+    if known.holders.get(request.certificate, request.device) != request.device:
+        return "the certificate is bound to another enrollment"
     if turn.device is not None and request.certificate in turn.device.retired_certificates:
-        return DeviceRefused(Reason.BINDING, "the certificate was replaced by a later enrollment")
+        return "the certificate was replaced by a later enrollment"
+    if turn.issued is not None and not _is_meant_for(turn.issued, turn):
+        return ANOTHERS
     return None
 
 
-def binding_of(turn: Turn) -> Binding | None:
-    """The binding that an Authenticate writes before it is journaled, and whatever a device of a
-    migration says first; None if it stands already."""
-    request = turn.request
-    if awaits_certificate(turn):
-        return first_binding(turn)
-    if not isinstance(request.message, Authenticate):
+def _is_meant_for(issued: IssuedCertificate, turn: Turn) -> bool:
+    """Whether it was given out for this device, or for any."""
+    key = turn.request.message.key
+    if issued.udid is not None and issued.udid not in (key.device, key.udid):
+        return False
+    serial = issued.serial_number
+    if serial is None:
+        return True
+    known = None if turn.device is None else turn.device.inventory.serial_number
+    return serial == (_told_serial(turn) or known) and known in (None, serial)
+
+
+def _told_serial(turn: Turn) -> str | None:
+    message = turn.request.message
+    return message.inventory.serial_number if isinstance(message, Authenticate) else None
+
+
+def _not_to_be_rebound(turn: Turn, rules: BindingRules) -> str | None:
+    device = turn.device
+    if not rules.only_meant or device is None or device.certificate is None:
         return None
-    if _is_bound(turn.device, request.certificate):
+    if _is_bound(device, turn.request.certificate) or _is_proof(turn.issued, device):
         return None
-    return Binding(
-        key=request.message.key,
-        generation=turn.generation,
-        certificate=request.certificate,
-        is_new=turn.device is None,
-        replaces=None if turn.device is None else turn.device.certificate,
+    return "the certificate was not given out for this device"
+
+
+def _is_proof(issued: IssuedCertificate | None, device: Enrollment) -> bool:
+    """Whether a certificate that is meant for whoever shows it can only be this device's. A serial
+    number is what Authenticate says, so it must be what we know already."""
+    if issued is None:
+        return False
+    known = device.inventory.serial_number
+    is_by_serial = issued.serial_number is not None and issued.serial_number == known
+    return issued.udid is not None or is_by_serial or issued.renewed_from == device.certificate
+
+
+# --- renewal, and quarantine
+
+
+def is_strange(turn: Turn) -> bool:
+    """Whether a certificate that is not bound may yet be a renewal, or a device's that lost its own."""
+    device, request = turn.device, turn.request
+    if device is None or device.generation is None or isinstance(request.message, Authenticate):
+        return False
+    if request.shown.is_expired or device.certificate == request.certificate:
+        return False
+    return request.certificate not in device.retired_certificates
+
+
+def is_renewal(turn: Turn, known: Known) -> bool:
+    """Whether its certificate follows the one that is bound to its device."""
+    device, issued = turn.device, known.issued.get(turn.request.certificate)
+    if device is None or issued is None or issued.renewed_from is None:
+        return False
+    is_next = issued.renewed_from == device.certificate
+    is_its_own = known.holders.get(turn.request.certificate, device.id) == device.id
+    return is_next and is_its_own and _is_meant_for(issued, turn)
+
+
+def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
+    """Why a refused request may be one of its device all the same, None where it cannot."""
+    device, request = turn.device, turn.request
+    if device is None or device.status not in (
+        EnrollmentStatus.ENROLLED,
+        EnrollmentStatus.AUTHENTICATED,
+    ):
+        return None
+    if request.shown.is_expired:
+        is_bound = device.certificate == request.certificate
+        return QuarantineReason.EXPIRED if is_bound else None
+    if not is_strange(turn) or known.holders.get(request.certificate, device.id) != device.id:
+        return None
+    issued = known.issued.get(request.certificate)
+    if issued is not None and not _is_meant_for(issued, turn):
+        return None
+    is_reset = device.certificate is None
+    return QuarantineReason.UNBOUND if is_reset else QuarantineReason.OTHER_CERTIFICATE
+
+
+# --- what is written
+
+
+def binding_of(turn: Turn, at: datetime, id_: str) -> Binding | None:
+    """The binding that a request writes before it is journaled; None if there is none to write."""
+    request, device = turn.request, turn.device
+    is_authenticate = isinstance(request.message, Authenticate)
+    brings = turn.follows or is_authenticate or awaits_certificate(turn)
+    if not brings or _is_bound(device, request.certificate):
+        return None
+    parameters = request.url_params
+    if not is_authenticate and device is not None and device.identity is not None:
+        parameters = device.identity.parameters
+    identity = Identity(
+        certificate=request.shown,
+        bound_at=at,
+        how=_how(turn),
+        is_ours=turn.issued is not None,
+        parameters=parameters,
     )
+    if device is None:
+        key = request.message.key
+        return Binding(key, None, identity.certificate.fingerprint, is_new=True, identity=identity)
+    return rebinding(device, identity, id_)
+
+
+def _how(turn: Turn) -> BoundBy:
+    if turn.follows:
+        return BoundBy.RENEWAL
+    return BoundBy.MIGRATION if awaits_certificate(turn) else BoundBy.AUTHENTICATE
 
 
 def _is_bound(device: Enrollment | None, certificate: str) -> bool:

@@ -27,6 +27,7 @@ def change_of(turn: Turn, at: datetime) -> Change | None:
         unlock_token=message.unlock_token if isinstance(message, TokenUpdate) else None,
         bootstrap_token=message.bootstrap_token if isinstance(message, SetBootstrapToken) else None,
         inventory=message.inventory if isinstance(message, Authenticate) else None,
+        identity=None if turn.binding is None else turn.binding.identity,
     )
 
 

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Sequence
 
 import structlog
 
-from services.checkin.binding import binding_of, refusal
+from services.checkin.admission import Admission
 from services.checkin.changes import change_of
 from services.checkin.connect import Commands
-from services.checkin.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.parts import Parts, Step
 from services.checkin.seen import LastSeen
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn
@@ -37,10 +36,10 @@ log = structlog.get_logger()
 class DeviceCohort:
     """The steps; `handle` is the handler of `shared.batching.Cohorts`."""
 
-    def __init__(self, parts: Parts, seen: LastSeen) -> None:
+    def __init__(self, parts: Parts, seen: LastSeen, admission: Admission) -> None:
         self._parts = parts
+        self._admission = admission
         self._seen = seen
-        self._first = FirstCertificates(parts)
         self._commands = Commands(parts.queue, parts.clock, parts.ids, parts.metrics)
 
     async def handle(self, requests: list[DeviceRequest]) -> Sequence[Answer | Exception]:
@@ -73,27 +72,11 @@ class DeviceCohort:
     # --- what can refuse
 
     async def _admit(self, turns: Sequence[Turn]) -> None:
-        holders, _, _ = await asyncio.gather(
-            self._holders(turns), self._read_records(turns), self._commands.look(_connects(turns))
-        )
-        holders |= await self._first.holders(turns)
-        now = self._parts.clock.now()
+        await asyncio.gather(self._admission.judge(turns), self._commands.look(_connects(turns)))
         for turn in turns:
-            turn.error = refusal(turn, holders, now) or _without_event(turn)
+            turn.error = turn.error or _without_event(turn)
         await self._check_connected([turn for turn in turns if turn.is_good])
-        await self._bind([turn for turn in turns if turn.is_good])
-
-    async def _holders(self, turns: Sequence[Turn]) -> dict[str, str]:
-        requests = [turn.request for turn in turns]
-        shown = {r.certificate for r in requests if isinstance(r.message, Authenticate)}
-        return await self._parts.enrollments.holders(shown)
-
-    async def _read_records(self, turns: Sequence[Turn]) -> None:
-        keys = [turn.request.message.key for turn in turns]
-        ids = {key.id for key in keys} | {key.device for key in keys}
-        records = await self._parts.enrollments.load(ids)
-        for turn, key in zip(turns, keys, strict=True):
-            turn.device, turn.channel = records.get(key.device), records.get(key.id)
+        await self._admission.bind([turn for turn in turns if turn.is_good])
 
     async def _check_connected(self, turns: Sequence[Turn]) -> None:
         """After the generation was read: a request that its device gave up changes nothing."""
@@ -102,20 +85,6 @@ class DeviceCohort:
         for turn, is_connected in zip(changing, connected, strict=True):
             if not is_connected:
                 turn.error = Overtaken("the device is gone")
-
-    async def _bind(self, turns: Sequence[Turn]) -> None:
-        bindings = {turn: b for turn in turns if (b := binding_of(turn)) is not None}
-        if not bindings:
-            return
-        await self._first.announce(list(bindings))
-        bound = await self._parts.enrollments.bind(list(bindings.values()))
-        for (turn, binding), is_bound in zip(bindings.items(), bound, strict=True):
-            if not is_bound:
-                turn.error = Overtaken("the binding changed meanwhile")
-            elif awaits_certificate(turn):
-                self._first.bound(turn)
-            elif binding.replaces is not None:
-                log.info("certificate_rebound", device=binding.key.device)
 
     # --- the journal, then the state
 

@@ -2,6 +2,7 @@
 
 from services.checkin.turns import DeviceRefused
 from shared.domain.errors import BadRequest
+from shared.domain.identity import DeviceCertificate
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities
 from shared.security.signature import Signer, signer_of
@@ -11,7 +12,7 @@ SIGNATURE_HEADER = "mdm-signature"
 
 
 class DeviceAuthentication:
-    """Gives the fingerprint of the certificate that a request proves, or refuses the request."""
+    """Gives the certificate that a request proves, or refuses the request."""
 
     def __init__(
         self,
@@ -24,14 +25,16 @@ class DeviceAuthentication:
         self._proxy_header = proxy_header.lower() if proxy_header else None
         self._proxies = proxies
 
-    def fingerprint(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> str:
-        """SHA-256 (hex) of a certificate of a trusted CA; raises DeviceRefused.
+    def certificate(
+        self, headers: dict[str, list[str]], peer: str | None, body: bytes
+    ) -> DeviceCertificate:
+        """A certificate of a trusted CA, maybe one whose time is over; raises DeviceRefused.
 
         `headers` are by lower-case name, all values of each.
         """
         signer = self._signer(headers, peer, body)
         try:
-            return self._identities.identify(signer.certificate, signer.others)
+            return self._identities.examine(signer.certificate, signer.others)
         except BadRequest as exc:
             raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
 

@@ -15,7 +15,6 @@ from services.checkin.parts import Parts
 from services.checkin.turns import DeviceRefused, Turn
 from shared.domain.audit import AuditEntry
 from shared.domain.errors import MdmError
-from shared.ports.enrollments import Binding
 from shared.telemetry.metrics import Reason
 
 log = structlog.get_logger()
@@ -34,6 +33,8 @@ def first_refusal(turn: Turn, holders: Mapping[str, str], now: datetime) -> MdmE
     """Why the device of this turn, which awaits its certificate, is not bound to the one it shows."""
     device, certificate = turn.device, turn.request.certificate
     assert device is not None and device.migrating_until is not None  # the caller looked
+    if turn.request.shown.is_expired:
+        return DeviceRefused(Reason.CERTIFICATE, "device certificate: expired")
     if holders.get(certificate, device.id) != device.id:
         return DeviceRefused(Reason.BINDING, "the certificate is bound to another enrollment")
     if certificate in device.retired_certificates:
@@ -43,24 +44,11 @@ def first_refusal(turn: Turn, holders: Mapping[str, str], now: datetime) -> MdmE
     return None
 
 
-def first_binding(turn: Turn) -> Binding:
-    """The binding of the device that awaits its certificate, whichever of its channels speaks."""
-    assert turn.device is not None  # the caller looked
-    return Binding(
-        turn.device.key, turn.generation, turn.request.certificate, is_new=False, replaces=None
-    )
-
-
 class FirstCertificates:
     """What is read and written around such bindings."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-
-    async def holders(self, turns: Sequence[Turn]) -> dict[str, str]:
-        """Whose the certificates are that devices of a migration show."""
-        shown = {turn.request.certificate for turn in turns if awaits_certificate(turn)}
-        return await self._parts.enrollments.holders(shown) if shown else {}
 
     async def announce(self, turns: Sequence[Turn]) -> None:
         """Before the bindings are written: into the audit log. Raises StoreUnavailable."""

@@ -69,7 +69,7 @@ def router(
     ) -> Response:
         body = await read_body(request, max_body)
         peer = request.client.host if request.client else None
-        certificate = devices.fingerprint(_headers(request), peer, body)
+        certificate = devices.certificate(_headers(request), peer, body)
         try:
             message = parse(body)
         except BadRequest as exc:

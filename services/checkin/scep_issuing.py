@@ -17,6 +17,7 @@ from shared.domain.enrollment import Enrollment
 from shared.domain.errors import BadRequest, Overtaken
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
+from shared.ports.identities import Identities
 from shared.ports.issued import IssuedCertificate, IssuedCertificates
 from shared.security.authority import Authority
 from shared.security.challenges import ChallengeBook, Grant
@@ -83,18 +84,20 @@ class Certifier:
 class Issuing:
     """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every port is one argument
         self,
         certifier: Certifier,
         book: ChallengeBook,
         issued: IssuedCertificates,
         enrollments: Enrollments,
+        identities: Identities,
         clock: Clock,
     ) -> None:
         self._certifier = certifier
         self._book = book
         self._issued = issued
         self._enrollments = enrollments
+        self._identities = identities
         self._clock = clock
 
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
@@ -108,7 +111,10 @@ class Issuing:
                 grant = await self._redeemed(request, base)
                 made = await self._made(transaction, request, grant)
                 if await self._issued.add(made):
-                    return Given(made, ScepIssue.ENROLLMENT)
+                    if grant.renews is None:
+                        return Given(made, ScepIssue.ENROLLMENT)
+                    await self._reserve(made, grant.udid)
+                    return Given(made, ScepIssue.RENEWAL)
                 found = await self._others(transaction)
             _refuse_another_key(found, request.key_hash)
             if found.challenge == challenge and await self._is_good(found):
@@ -117,7 +123,7 @@ class Issuing:
 
     async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
         """A certificate that follows one of ours, which must be valid and not replaced."""
-        await self._refuse_unfit(asker)
+        device = await self._device_of(asker)
         transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
         found = await self._issued.of_transaction(transaction)
         if found is None:
@@ -126,6 +132,7 @@ class Issuing:
             grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
             made = await self._made(transaction, request, grant, asker.fingerprint)
             if await self._issued.add(made):
+                await self._reserve(made, device)
                 return Given(made, ScepIssue.RENEWAL)
             found = await self._others(transaction)
         _refuse_another_key(found, request.key_hash)
@@ -173,8 +180,13 @@ class Issuing:
             challenge=grant.digest,
             udid=grant.udid,
             serial_number=grant.serial_number,
-            renewed_from=renewed_from,
+            renewed_from=renewed_from or grant.renews,
         )
+
+    async def _reserve(self, made: IssuedCertificate, device: str | None) -> None:
+        """What follows a device's certificate is that device's, before it has shown it."""
+        if device is not None:
+            await self._identities.reserve(made.fingerprint, device)
 
     async def _others(self, transaction: str) -> IssuedCertificate:
         """What another request of this transaction recorded first."""
@@ -201,14 +213,16 @@ class Issuing:
         device = holders.get(fingerprint)
         return None if device is None else (await self._enrollments.load([device])).get(device)
 
-    async def _refuse_unfit(self, asker: Asker) -> None:
-        """Only a certificate of ours renews: valid now, not replaced, its device not blocked."""
+    async def _device_of(self, asker: Asker) -> str | None:
+        """Only a certificate of ours renews: valid now, not replaced, its device not blocked. The
+        device that it is reserved for, if there is one."""
         self._certifier.refuse_strangers(asker.certificate)
         record = await self._holder(asker.fingerprint)
         if record and (record.blocked or asker.fingerprint in record.retired_certificates):
             raise ScepRefused(
                 ScepRefusal.CERTIFICATE, "the certificate was replaced, or its device is blocked"
             )
+        return None if record is None else record.id
 
 
 def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:

@@ -15,6 +15,9 @@ from shared.domain.command import Command, Place
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, MdmError
 from shared.domain.event import Event
+from shared.domain.identity import DeviceCertificate
+from shared.ports.enrollments import Binding
+from shared.ports.issued import IssuedCertificate
 from shared.telemetry.metrics import Reason
 
 
@@ -28,17 +31,22 @@ class DeviceRefused(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class DeviceRequest:
-    """A message whose signature and certificate chain are good.
+    """A message whose signature and certificate chain are good, but that the certificate's time may be
+    over.
 
-    `certificate` is the SHA-256 (hex) of the certificate; `is_connected` tells whether the device
-    still waits for the answer.
+    `is_connected` tells whether the device still waits for the answer.
     """
 
     message: CheckinMessage | Connect
-    certificate: str
+    shown: DeviceCertificate
     body: bytes = field(repr=False)
     url_params: Mapping[str, str] | None
     is_connected: Callable[[], Awaitable[bool]]
+
+    @property
+    def certificate(self) -> str:
+        """SHA-256 (hex) of the certificate that it proves."""
+        return self.shown.fingerprint
 
     @property
     def device(self) -> str:
@@ -61,14 +69,19 @@ class Answer:
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request in its cohort. `device` and `channel` are the records of its device and of its own
-    enrollment (the same on a device channel) as read at the beginning. `is_safe`: the event is
-    confirmed, covered by its device's mark, or handed to the writer to find out. `places` are the open
-    ones of its device, `next` is the one to hand out, `command` what stands there; `unusable` are ids
-    of places whose command is missing."""
+    enrollment (the same on a device channel) as read at the beginning. `issued` is what our SCEP knows
+    of the certificate that it shows, where somebody asked; `follows`: it is the renewal of the one that
+    is bound, shown for the first time; `binding` is what it writes before it is journaled. `is_safe`:
+    the event is confirmed, covered by its device's mark, or handed to the writer to find out. `places`
+    are the open ones of its device, `next` is the one to hand out, `command` what stands there;
+    `unusable` are ids of places whose command is missing."""
 
     request: DeviceRequest
     device: Enrollment | None = None
     channel: Enrollment | None = None
+    issued: IssuedCertificate | None = None
+    follows: bool = False
+    binding: Binding | None = None
     event: Event | None = None
     answer: Answer = Answer()
     error: MdmError | None = None

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from shared.domain.identity import Identity, Quarantine, Renewal
+
 PARTITIONS = 32
 """Number of partitions of the event stream: part of the public contract, it never changes."""
 
@@ -115,6 +117,14 @@ class Enrollment:
     is bound to it."""
     unreadable: str | None = None
     """Why its secrets cannot be opened; `push` and `bootstrap_token` are None then."""
+    identity: Identity | None = None
+    """What is known of `certificate`; after a reset, of the one before it."""
+    reset_from: str | None = None
+    """An administrator took this certificate's binding away. It may come back until another is bound."""
+    expired_until: datetime | None = None
+    """Until then its certificate is good although its time is over: an administrator said so."""
+    quarantine: Quarantine | None = None
+    renewal: Renewal | None = None
 
     @property
     def id(self) -> str:

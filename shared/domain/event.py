@@ -22,6 +22,9 @@ class Topic(StrEnum):
     GET_BOOTSTRAP_TOKEN = "mdm.GetBootstrapToken"
     SET_BOOTSTRAP_TOKEN = "mdm.SetBootstrapToken"
     COMMAND_EXPIRED = "macromdm.CommandExpired"
+    CERTIFICATE_REBOUND = "macromdm.CertificateRebound"
+    DEVICE_QUARANTINED = "macromdm.DeviceQuarantined"
+    RENEWAL_FAILED = "macromdm.RenewalFailed"
 
 
 EXTRA_TOPICS = frozenset(topic for topic in Topic if topic.startswith(OWN_PREFIX))

@@ -26,7 +26,7 @@ def event_json(event: Event) -> bytes:
         "created_at": _rfc3339(event.created_at),
     }
     if event.topic in EXTRA_TOPICS:
-        document["command_event"] = _command(event)
+        document.update(_own(event))
     elif event.topic is Topic.CONNECT:
         document["acknowledge_event"] = _acknowledge(event)
     else:
@@ -45,12 +45,15 @@ def _acknowledge(event: Event) -> dict[str, Any]:
     return {**document, **_received(event)}
 
 
-def _command(event: Event) -> dict[str, Any]:
-    """What we did ourselves: its facts are in the payload, as JSON."""
+def _own(event: Event) -> dict[str, Any]:
+    """What happened here, to a command or to a device: its facts are in the payload, as JSON."""
     document = _sender(event.key)
     if event.key.user is not None:
         document["user_id"] = event.key.user
-    return {**document, "command_uuid": event.command_uuid, **orjson.loads(event.raw_payload)}
+    facts = orjson.loads(event.raw_payload)
+    if event.command_uuid is None:
+        return {"device_event": {**document, **facts}}
+    return {"command_event": {**document, "command_uuid": event.command_uuid, **facts}}
 
 
 def _sender(key: EnrollmentKey) -> dict[str, Any]:

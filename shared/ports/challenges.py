@@ -10,13 +10,15 @@ class Challenge:
     """A challenge that is good for one certificate, until `expires_at`.
 
     `digest` is the SHA-256 of the secret, in hex: the secret itself is kept nowhere. `udid` and
-    `serial_number` name the one device that it is for; without them it is for any device.
+    `serial_number` name the one device that it is for; without them it is for any device. `renews` is the
+    fingerprint of the certificate that the new one is to follow.
     """
 
     digest: str
     expires_at: datetime
     udid: str | None = None
     serial_number: str | None = None
+    renews: str | None = None
 
 
 class Challenges(Protocol):

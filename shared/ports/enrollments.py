@@ -7,16 +7,21 @@ from typing import Protocol
 
 from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory, PushTarget, Waiting
 from shared.domain.event import Topic
+from shared.domain.identity import Identity
+from shared.domain.notices import Notice, rebound
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Bind a certificate to a device, on condition that its generation is still `generation`.
 
-    `replaces` is the certificate that was bound so far; it is retired.
+    `replaces` is the certificate that was bound so far, None after a reset; it is retired. So is
+    `retires`, the one that the reset took away.
 
     `is_new`: the device has no record yet; the certificate is reserved for it, and the change of its
     Authenticate makes the record.
+
+    Whatever was noted of the binding before (quarantine, renewal, patience with an expired one) ends.
     """
 
     key: EnrollmentKey
@@ -24,6 +29,29 @@ class Binding:
     certificate: str
     is_new: bool
     replaces: str | None = None
+    retires: str | None = None
+    identity: Identity | None = None
+    notice: Notice | None = None
+
+
+def rebinding(device: Enrollment, identity: Identity, id_: str) -> Binding:
+    """The binding of this certificate to a device with a record, on condition that nothing of it changes
+    meanwhile; `id_` names the event of it."""
+    certificate = identity.certificate.fingerprint
+    before = device.certificate or device.reset_from
+    if before == certificate:
+        before = None
+    at = int(identity.bound_at.timestamp() * 1000) * 1_000_000
+    return Binding(
+        key=device.key,
+        generation=device.generation,
+        certificate=certificate,
+        is_new=False,
+        replaces=device.certificate,
+        retires=None if device.certificate else before,
+        identity=identity,
+        notice=None if before is None else rebound(id_, at, before, identity),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +76,8 @@ class Change:
     unlock_token: bytes | None = field(default=None, repr=False)
     bootstrap_token: bytes | None = field(default=None, repr=False)
     inventory: Inventory | None = None
+    identity: Identity | None = None
+    """Of the certificate, for the record that is made."""
 
     @property
     def ends_user_channels(self) -> bool:

@@ -14,7 +14,8 @@ class IssuedCertificate:
     `fingerprint` is the SHA-256 of the certificate, `public_key` that of its key, `serial` its serial
     number, all in hex. `udid` and `serial_number` are what the challenge was bound to (never what the
     client says of itself), `challenge` names a one-time challenge. `renewed_from` is the fingerprint of
-    the certificate whose key signed the renewal; a renewal inherits `udid` and `serial_number`.
+    the certificate that it follows: its key signed the renewal, or the challenge was made to renew it. A
+    renewal inherits `udid` and `serial_number`.
     """
 
     transaction: str
@@ -40,6 +41,9 @@ class IssuedCertificates(Protocol):
 
     async def by_fingerprint(self, fingerprints: Collection[str]) -> dict[str, IssuedCertificate]:
         """Those of these fingerprints that SCEP gave out."""
+
+    async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
+        """Those that were given out to follow this one, the first issued first."""
 
     async def expiring(
         self, since: datetime, until: datetime, limit: int

@@ -23,12 +23,13 @@ LONGEST = 255
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a challenge allows: a certificate for this device, or for any. `digest` names a one-time
-    challenge; None: it was the static one."""
+    """What a challenge allows: a certificate for this device, or for any, that may follow the one which
+    it `renews`. `digest` names a one-time challenge; None: it was the static one."""
 
     digest: str | None = None
     udid: str | None = None
     serial_number: str | None = None
+    renews: str | None = None
 
 
 class ChallengeBook:
@@ -62,6 +63,13 @@ class ChallengeBook:
         await self._challenges.create(Challenge(_digest(secret), expires_at, udid, serial_number))
         return secret
 
+    async def issue_renewal(self, device: str, renews: str, validity: timedelta) -> str:
+        """A new one-time challenge for the certificate that is to follow this device's present one."""
+        secret = secrets.token_hex(SECRET_BYTES)
+        expires_at = self._clock.now() + validity
+        await self._challenges.create(Challenge(_digest(secret), expires_at, device, renews=renews))
+        return secret
+
     def name_of(self, secret: str) -> str | None:
         """How a secret is known, whether it is good or not: its SHA-256; None for the static one."""
         digest = _digest(secret)
@@ -77,7 +85,9 @@ class ChallengeBook:
         if digest is None:
             return Grant()
         found = await self._challenges.use(digest, by, self._clock.now())
-        return None if found is None else Grant(digest, found.udid, found.serial_number)
+        if found is None:
+            return None
+        return Grant(digest, found.udid, found.serial_number, found.renews)
 
 
 def _digest(secret: str) -> str:

@@ -1,7 +1,8 @@
 """Device identities: is this certificate one of a CA that we trust?
 
 Promise: an identity that comes out is a certificate which chains to a trusted CA, is valid now, is no
-CA itself, and may be used by a client. Which enrollment it belongs to is judged by its binding.
+CA itself, and may be used by a client; or one of which only the time is over, and then it says so.
+Which enrollment it belongs to is judged by its binding.
 
 Device certificates have no SAN and often an empty subject, so the verifier's rules for web servers are
 switched off for them (not for the CAs), and the extended key usage is checked here.
@@ -9,7 +10,6 @@ switched off for them (not for the CAs), and the extended key usage is checked h
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -19,6 +19,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.domain.errors import BadRequest, Misconfigured
+from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
 from shared.security.bounded_cache import BoundedCache
 
@@ -33,17 +34,8 @@ UNREADABLE = (
 """What the library may raise for a certificate of a stranger, while reading it or later."""
 
 REMEMBERED = 16_384
-"""Certificates whose chain was found good; each costs about 300 bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    fingerprint: str
-    not_before: datetime
-    not_after: datetime
-
-    def is_valid_at(self, now: datetime) -> bool:
-        return self.not_before <= now <= self.not_after
+"""Certificates whose chain was found good; each costs about 500 bytes."""
+LONGEST_SUBJECT = 1024
 
 
 class DeviceIdentities:
@@ -53,34 +45,47 @@ class DeviceIdentities:
         self._store = verification.Store(list(trust)) if trust else None
         self._trusted = frozenset(fingerprint_of(_der(c)) for c in trust)
         self._clock = clock
-        self._judged: BoundedCache[bytes, _Judged] = BoundedCache(REMEMBERED)
+        self._judged: BoundedCache[bytes, DeviceCertificate] = BoundedCache(REMEMBERED)
 
     def identify(self, certificate: bytes, intermediates: Sequence[bytes] = ()) -> str:
-        """The fingerprint (SHA-256 of the DER, hex) of a good certificate, or BadRequest.
+        """The fingerprint (SHA-256 of the DER, hex) of a certificate that is good now, or BadRequest."""
+        known = self.examine(certificate, intermediates)
+        if known.is_expired:
+            raise BadRequest("device certificate: expired")
+        return known.fingerprint
+
+    def examine(self, certificate: bytes, intermediates: Sequence[bytes] = ()) -> DeviceCertificate:
+        """A good certificate, or one of which only the time is over; BadRequest for any other.
 
         The chain is remembered, within the validity of all its certificates.
         """
         digest = hashlib.sha256(certificate).digest()
         now = self._clock.now()
         known = self._judged.get(digest)
-        if known is None or not known.is_valid_at(now):
+        if known is None or not _stands(known, now):
             known = self._judge(certificate, intermediates, digest.hex(), now)
             self._judged.put(digest, known)
-        return known.fingerprint
+        return known
 
     def _judge(
         self, der: bytes, intermediates: Sequence[bytes], fingerprint: str, now: datetime
-    ) -> _Judged:
+    ) -> DeviceCertificate:
         if self._store is None or fingerprint in self._trusted:
             raise BadRequest("device certificate: not one of a trusted CA")
         try:
             leaf = x509.load_der_x509_certificate(der)
             _refuse_other_purposes(leaf)
-            chain = self._chain(leaf, _certificates(intermediates), self._store, now)
-            return _Judged(
+            is_expired = now > leaf.not_valid_after_utc
+            # Of an expired one we ask whether it was good to its end.
+            moment = leaf.not_valid_after_utc if is_expired else now
+            chain = self._chain(leaf, _certificates(intermediates), self._store, moment)
+            return DeviceCertificate(
                 fingerprint=fingerprint,
+                subject=leaf.subject.rfc4514_string()[:LONGEST_SUBJECT],
+                serial=f"{leaf.serial_number:x}",
                 not_before=max(c.not_valid_before_utc for c in chain),
                 not_after=min(c.not_valid_after_utc for c in chain),
+                is_expired=is_expired,
             )
         except UNREADABLE:
             raise BadRequest("device certificate: cannot be read") from None
@@ -100,6 +105,15 @@ class DeviceIdentities:
             return policy.build_client_verifier().verify(leaf, intermediates).chain
         except verification.VerificationError:
             raise BadRequest(f"device certificate: {_why_not(leaf, now)}") from None
+
+
+def _stands(known: DeviceCertificate, now: datetime) -> bool:
+    """Whether what was found out at another time is true now."""
+    assert known.not_before is not None
+    assert known.not_after is not None
+    if known.is_expired:
+        return now > known.not_after
+    return known.not_before <= now <= known.not_after
 
 
 def _authority_policy() -> verification.ExtensionPolicy:
@@ -166,8 +180,6 @@ def _refuse_other_purposes(leaf: x509.Certificate) -> None:
 
 
 def _why_not(leaf: x509.Certificate, now: datetime) -> str:
-    if now > leaf.not_valid_after_utc:
-        return "expired"
     if now < leaf.not_valid_before_utc:
         return "not valid yet"
     return "not one of a trusted CA"

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from shared.domain.event import EXTRA_TOPICS
 from shared.settings.access import AccessSettings, ProxySettings
+from shared.settings.binding import BindingSettings
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.limits import LimitSettings
 from shared.settings.scep import ChallengeSettings, ScepSettings
@@ -177,7 +178,9 @@ class ApiSettings(AccessSettings, ServiceSettings):
     required: ClassVar[frozenset[str]] = ServiceSettings.required | {"api_key"}
 
 
-class CheckinSettings(EnrollmentSettings, ScepSettings, ProxySettings, ServiceSettings):
+class CheckinSettings(
+    BindingSettings, EnrollmentSettings, ScepSettings, ProxySettings, ServiceSettings
+):
     service: ClassVar[str] = "checkin"
 
     http: AddressValue = _http(8081)

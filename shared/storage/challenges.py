@@ -28,6 +28,7 @@ class MongoChallenges:
                 "expires_at": challenge.expires_at,
                 "udid": challenge.udid,
                 "serial_number": challenge.serial_number,
+                "renews": challenge.renews,
                 "used_by": None,
             }
         )
@@ -44,4 +45,5 @@ class MongoChallenges:
             expires_at=found["expires_at"],
             udid=found.get("udid"),
             serial_number=found.get("serial_number"),
+            renews=found.get("renews"),
         )

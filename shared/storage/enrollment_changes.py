@@ -15,6 +15,7 @@ from shared.storage.enrollment_documents import (
     names_of,
     push_fields,
 )
+from shared.storage.identity_documents import binding_fields
 from shared.storage.mongo import Document
 from shared.storage.sealed_fields import place
 
@@ -37,6 +38,7 @@ def record_of(change: Change) -> Document:
         "certificate": change.certificate,
         "last_seen": change.at,
         "inventory": inventory_fields(change.inventory or Inventory()),
+        **binding_fields(change.key.id, change.identity),
     }
 
 
@@ -85,7 +87,7 @@ def _fields(change: Change, seal: Seal) -> Document:
 def _forgotten(change: Change) -> tuple[str, ...]:
     """A new enrollment begins without the secrets of the one before it."""
     if change.topic is Topic.AUTHENTICATE:
-        return ("push", "unlock_token", "bootstrap_token", "token_updated_at")
+        return ("push", "unlock_token", "bootstrap_token", "token_updated_at", "quarantine")
     if change.topic is Topic.CHECK_OUT:
         return ("push",)
     return ()

@@ -20,12 +20,15 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import CannotOpen
 from shared.ports.seal import Seal
+from shared.storage.identity_documents import binding_facts
 from shared.storage.mongo import Document
 from shared.storage.sealed_fields import SealedFields, place
 
 log = structlog.get_logger()
 
 NAME = "enrollments"
+CERTIFICATES = "certificates"
+"""Which certificate is whose."""
 MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "push.magic", "unlock_token", "bootstrap_token"
 SEALED = SealedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
 
@@ -143,4 +146,5 @@ def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
         last_seen=document.get("last_seen"),
         token_updated_at=document.get("token_updated_at"),
         migrating_until=document.get("migrating_until"),
+        **binding_facts(document),
     )

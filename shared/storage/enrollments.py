@@ -16,11 +16,22 @@ from shared.domain.event import Topic
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from shared.ports.seal import Seal
 from shared.storage.enrollment_changes import record_of, update_of
-from shared.storage.enrollment_documents import NAME, from_document, users_of, waiting_of
+from shared.storage.enrollment_documents import (
+    CERTIFICATES,
+    NAME,
+    from_document,
+    users_of,
+    waiting_of,
+)
+from shared.storage.identity_documents import (
+    IDENTITY_FIELDS,
+    OF_ONE_BINDING,
+    binding_fields,
+    notice_fields,
+)
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
-CERTIFICATES = "certificates"
 INDEXES = (
     Index(NAME, [("names", 1)]),
     Index(NAME, [("waiting_in", 1)], sparse=True),
@@ -253,15 +264,17 @@ def _best(name: str, matches: list[Enrollment]) -> list[Enrollment]:
 
 
 def _rebinding(binding: Binding) -> UpdateOne:
-    update: Document = {
-        "$set": {"certificate": binding.certificate},
-        "$unset": {"migrating_until": ""},
-    }
-    if binding.replaces is not None:
-        update["$addToSet"] = {"retired_certificates": binding.replaces}
+    device = binding.key.id
+    fields: Document = {"certificate": binding.certificate}
+    fields |= binding_fields(device, binding.identity) | notice_fields(device, binding.notice)
+    ended = [name for name in (*OF_ONE_BINDING, *IDENTITY_FIELDS) if name not in fields]
+    update: Document = {"$set": fields, "$unset": dict.fromkeys(ended, "")}
+    retired = [each for each in (binding.replaces, binding.retires) if each is not None]
+    if retired:
+        update["$addToSet"] = {"retired_certificates": {"$each": retired}}
     return UpdateOne(
         {
-            "_id": binding.key.id,
+            "_id": device,
             "generation": binding.generation,
             "certificate": binding.replaces,
         },

@@ -19,6 +19,7 @@ INDEXES = (
     Index(NAME, [("fingerprint", 1)], unique=True),
     Index(NAME, [("serial", 1)], unique=True),
     Index(NAME, [("not_after", 1)], expire_after=KEPT_FOR),
+    Index(NAME, [("renewed_from", 1)], sparse=True),
 )
 
 LIST_LENGTH = 32
@@ -36,6 +37,8 @@ class MongoIssuedCertificates:
     async def add(self, issued: IssuedCertificate) -> bool:
         document = asdict(issued)
         document["_id"] = document.pop("transaction")
+        if issued.renewed_from is None:  # most are none; the index has only those that are
+            del document["renewed_from"]
         return await self._issued.insert_one(document)
 
     async def of_transaction(self, transaction: str) -> IssuedCertificate | None:
@@ -50,6 +53,10 @@ class MongoIssuedCertificates:
             for document in await self._issued.find(query):
                 found[document["fingerprint"]] = _issued(document)
         return found
+
+    async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
+        found = await self._issued.find({"renewed_from": fingerprint})
+        return sorted(map(_issued, found), key=lambda issued: issued.issued_at)
 
     async def expiring(
         self, since: datetime, until: datetime, limit: int

@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 
 from shared.domain.event import Topic
+from shared.domain.identity import BoundBy, QuarantineReason
 
 
 class Reason(StrEnum):
@@ -70,6 +71,18 @@ class ScepRefusal(StrEnum):
     TRANSACTION = "transaction"
     TIME = "time"
     CERTIFICATE = "certificate"
+
+
+class RenewalOutcome(StrEnum):
+    """What was done about a certificate near its end. The last four will not be renewed, or have not
+    been."""
+
+    ASKED = "asked"
+    ASKED_AGAIN = "asked_again"
+    OTHER_AUTHORITY = "other_authority"
+    PROFILE = "profile"
+    ATTEMPTS = "attempts"
+    EXPIRED = "expired"
 
 
 class Metrics:
@@ -152,6 +165,21 @@ class Metrics:
         self.scep_refused = self._counter(
             "scep_refused", "SCEP requests answered with a failure", "reason"
         )
+        self.certificates_rebound = self._counter(
+            "certificates_rebound", "Devices that were bound to another certificate", "how"
+        )
+        for how in BoundBy:
+            self.certificates_rebound.labels(how)
+        self.quarantine_refused = self._counter(
+            "quarantine_refused", "Requests of devices that are seen and not served", "reason"
+        )
+        for why in QuarantineReason:
+            self.quarantine_refused.labels(why)
+        self.renewals = self._counter(
+            "renewals", "Certificates of devices near their end: what was done", "outcome"
+        )
+        for outcome in RenewalOutcome:
+            self.renewals.labels(outcome)
         self.migrated_bound = self._counter(
             "migrated_bound", "Migrated devices bound to the first certificate that they showed"
         )

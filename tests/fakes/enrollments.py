@@ -17,6 +17,8 @@ from shared.domain.enrollment import (
     partition_of,
 )
 from shared.domain.event import Topic
+from shared.domain.identity import LOOK_BEFORE, Identity
+from shared.domain.notices import Notice
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from tests.fakes.queue import Hook, undisturbed
 
@@ -35,6 +37,22 @@ class FakeEnrollments:
         self.records: dict[str, Enrollment] = {}
         self.unlock_tokens: dict[str, bytes] = {}
         self._holders: dict[str, str] = {}
+        self.looks: dict[str, datetime] = {}
+        """Of which device to look when, whether its certificate must be renewed."""
+        self.kept_notices: dict[str, list[Notice]] = {}
+
+    def reserve(self, certificate: str, device: str) -> bool:
+        return self._holders.setdefault(certificate, device) == device
+
+    def keep(self, device: str, notice: Notice | None) -> None:
+        if notice is not None:
+            self.kept_notices.setdefault(device, []).append(notice)
+
+    def look_later(self, device: str, identity: Identity | None) -> None:
+        self.looks.pop(device, None)
+        if identity is not None and identity.certificate.not_after is not None:
+            at = max(identity.bound_at, identity.certificate.not_after - LOOK_BEFORE)
+            self.looks[device] = at
 
     def add(self, *enrollments: Enrollment) -> None:
         """Put records there without going through the port."""
@@ -75,7 +93,7 @@ class FakeEnrollments:
 
     def _bind(self, binding: Binding) -> bool:
         device = binding.key.device
-        if self._holders.setdefault(binding.certificate, device) != device:
+        if not self.reserve(binding.certificate, device):
             return False
         if binding.is_new:
             return True
@@ -88,13 +106,21 @@ class FakeEnrollments:
                 binding.generation,
                 binding.certificate,
             )
-        retired = {*record.retired_certificates, *filter(None, [binding.replaces])}
+        gone = filter(None, [binding.replaces, binding.retires])
+        retired = {*record.retired_certificates, *gone}
         self.records[device] = replace(
             record,
             certificate=binding.certificate,
             retired_certificates=tuple(sorted(retired)),
             migrating_until=None,
+            identity=binding.identity,
+            reset_from=None,
+            expired_until=None,
+            quarantine=None,
+            renewal=None,
         )
+        self.keep(device, binding.notice)
+        self.look_later(device, binding.identity)
         return True
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
@@ -117,6 +143,9 @@ class FakeEnrollments:
                 return False
             certificate = change.certificate if change.makes_record else None
             record = Enrollment(change.key, EnrollmentStatus.ENROLLED, certificate=certificate)
+            if change.makes_record:
+                record = replace(record, identity=change.identity)
+                self.look_later(record.id, change.identity)
         elif not _stands(record, change):
             return False
         self.records[change.key.id] = self._changed(replace(record, key=change.key), change)
@@ -134,7 +163,7 @@ class FakeEnrollments:
         if change.topic is Topic.AUTHENTICATE:
             self.unlock_tokens.pop(record.id, None)
             record = replace(record, generation=change.by, push=None, bootstrap_token=None)
-            record = replace(record, token_updated_at=None)
+            record = replace(record, token_updated_at=None, quarantine=None)
         if change.topic is Topic.CHECK_OUT:
             record = replace(record, push=None)
         if change.push is not None:
@@ -283,6 +312,11 @@ def _stub(record: Enrollment) -> Enrollment:
         push=record.push,
         blocked=record.blocked,
         waiting=record.waiting,
+        identity=record.identity,
+        reset_from=record.reset_from,
+        expired_until=record.expired_until,
+        quarantine=record.quarantine,
+        renewal=record.renewal,
     )
 
 

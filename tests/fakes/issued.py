@@ -35,6 +35,11 @@ class FakeIssuedCertificates:
             row.fingerprint: row for row in self.rows.values() if row.fingerprint in fingerprints
         }
 
+    async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
+        await asyncio.sleep(0)
+        found = [row for row in self.rows.values() if row.renewed_from == fingerprint]
+        return sorted(found, key=lambda row: row.issued_at)
+
     async def expiring(
         self, since: datetime, until: datetime, limit: int
     ) -> list[IssuedCertificate]:

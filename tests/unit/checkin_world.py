@@ -6,9 +6,14 @@ A replica's cohort can be held at any of its steps, so that a test writes the in
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from services.checkin.admission import Admission
+from services.checkin.announcing import Announcing
+from services.checkin.binding import BindingRules
 from services.checkin.cohort import DeviceCohort
 from services.checkin.parts import Parts, Step
+from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
 from services.checkin.seen import LastSeen
 from services.checkin.takeover import TakeOver
@@ -18,11 +23,14 @@ from shared.apple.checkin import Authenticate, CheckinMessage, CheckOut, TokenUp
 from shared.apple.connect import Connect, Status
 from shared.domain.command import Command, Place
 from shared.domain.enrollment import EnrollmentKey, Inventory
+from shared.domain.identity import DeviceCertificate
 from shared.sharing import PartitionShare
 from shared.telemetry.metrics import Metrics
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.identities import FakeIdentities
+from tests.fakes.issued import FakeIssuedCertificates
 from tests.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
 from tests.fakes.queue import FakeCommandQueue
 from tests.fakes.wishes import FakeWishes
@@ -51,6 +59,9 @@ class World:
         self.clock = FakeClock()
         self.ids = FakeIds()
         self.enrollments = FakeEnrollments()
+        self.identities = FakeIdentities(self.enrollments)
+        self.issued = FakeIssuedCertificates()
+        self.rules = BindingRules()
         self.journal = FakeJournal()
         self.writers = FakeWriters()
         self.queue = FakeCommandQueue()
@@ -110,9 +121,14 @@ class Replica:
             reached=self._reached,
         )
         self.seen = LastSeen(world.enrollments, world.clock)
-        self.cohort = DeviceCohort(parts, self.seen)
+        self.notes = QuarantineNotes(world.identities, world.clock, world.ids, self.metrics)
+        admission = Admission(parts, world.issued, self.notes, world.rules)
+        self.cohort = DeviceCohort(parts, self.seen, admission)
         self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
         self.relay = Relay(parts, self.share)
+        self.announcing = Announcing(
+            world.identities, world.journal, world.publisher, self.share, world.clock
+        )
         self.takeover = TakeOver(
             world.writers, world.journal, world.enrollments, world.clock, self.metrics
         )
@@ -151,6 +167,8 @@ class Device:
     udid: str = "MAC"
     certificate: str = "certificate-1"
     is_connected: bool = True
+    is_expired: bool = False
+    not_after: datetime | None = None
 
     @property
     def key(self) -> EnrollmentKey:
@@ -160,7 +178,10 @@ class Device:
         return EnrollmentKey(f"{self.udid}:{name}", device=self.udid, udid=self.udid, user=name)
 
     def says(self, message: CheckinMessage | Connect) -> DeviceRequest:
-        return DeviceRequest(message, self.certificate, b"<plist/>", None, self._is_connected)
+        shown = DeviceCertificate(
+            self.certificate, not_after=self.not_after, is_expired=self.is_expired
+        )
+        return DeviceRequest(message, shown, b"<plist/>", None, self._is_connected)
 
     async def _is_connected(self) -> bool:
         await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from shared.telemetry.metrics import Metrics
 from tests.fakes.challenges import FakeChallenges
 from tests.fakes.clock import FakeClock
 from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.identities import FakeIdentities
 from tests.fakes.issued import FakeIssuedCertificates
 from tests.harness.scep import Client, Reply, Shape, csr, key_number
 
@@ -62,6 +63,7 @@ class ScepWorld:
             self.book,
             self.issued,
             self.enrollments,
+            FakeIdentities(self.enrollments),
             self.clock,
         )
         return ScepServer(

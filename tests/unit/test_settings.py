@@ -239,7 +239,8 @@ def test_topics_beyond_micromdms_are_asked_for_by_name():
 def test_a_topic_that_cannot_be_asked_for_is_refused(topics):
     message = refusal(AllSettings, {"MDM_WEBHOOK_EXTRA_TOPICS": topics})
 
-    assert message == "MDM_WEBHOOK_EXTRA_TOPICS: must be a list of macromdm.CommandExpired"
+    assert message.startswith("MDM_WEBHOOK_EXTRA_TOPICS: must be a list of macromdm.")
+    assert "macromdm.CommandExpired" in message
 
 
 def test_rule_14_retention_below_the_retry_schedule_is_refused():

@@ -1,0 +1,132 @@
+"""What can refuse a device's request, and what must be written before it is journaled.
+
+Promises: an ordinary message costs one read, that of its records; an Authenticate looks up its certificate
+besides, and so does a message with a certificate that is not the bound one, once a minute at most. Two
+replicas that bind at the same time are told apart by the conditions of the write.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from services.checkin.binding import (
+    BindingRules,
+    Known,
+    binding_of,
+    is_renewal,
+    is_strange,
+    quarantine_reason,
+    refusal,
+)
+from services.checkin.first_certificate import FirstCertificates, awaits_certificate
+from services.checkin.parts import Parts
+from services.checkin.quarantine import QuarantineNotes
+from services.checkin.turns import Turn
+from shared.apple.checkin import Authenticate
+from shared.domain.errors import Overtaken
+from shared.ports.issued import IssuedCertificates
+from shared.security.bounded_cache import BoundedCache
+
+log = structlog.get_logger()
+
+REMEMBERED = 4096
+LOOKED_UP_FOR = 60.0
+"""Seconds for which a certificate that was nothing to its device is not looked up again. It cannot
+become its renewal: what it is was recorded before anybody had it."""
+
+
+class Admission:
+    """Judges the requests of a cohort, then binds."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        issued: IssuedCertificates,
+        notes: QuarantineNotes,
+        rules: BindingRules,
+    ) -> None:
+        self._enrollments = parts.enrollments
+        self._clock = parts.clock
+        self._ids = parts.ids
+        self._metrics = parts.metrics
+        self._issued = issued
+        self._notes = notes
+        self._rules = rules
+        self._first = FirstCertificates(parts)
+        self._strangers: BoundedCache[tuple[str, str, str], float] = BoundedCache(REMEMBERED)
+
+    async def judge(self, turns: Sequence[Turn]) -> None:
+        """Read the records of the turns, and set the error of those that are refused."""
+        begun = [t.request for t in turns if isinstance(t.request.message, Authenticate)]
+        known, _ = await asyncio.gather(
+            self._look_up({request.certificate for request in begun}), self._read_records(turns)
+        )
+        if strange := [turn for turn in turns if self._must_be_looked_up(turn)]:
+            known = await self._recognize(strange, known)
+        now = self._clock.now()
+        for turn in turns:
+            turn.error = refusal(turn, known, self._rules, now)
+            if turn.error is not None:
+                reason = quarantine_reason(turn, known)
+                if reason is not None and turn.device is not None:
+                    self._notes.note(turn.device, turn.request.shown, reason)
+
+    async def _look_up(self, certificates: set[str]) -> Known:
+        if not certificates:
+            return Known({}, {})
+        holders, issued = await asyncio.gather(
+            self._enrollments.holders(certificates), self._issued.by_fingerprint(certificates)
+        )
+        return Known(holders, issued)
+
+    async def _read_records(self, turns: Sequence[Turn]) -> None:
+        keys = [turn.request.message.key for turn in turns]
+        ids = {key.id for key in keys} | {key.device for key in keys}
+        records = await self._enrollments.load(ids)
+        for turn, key in zip(turns, keys, strict=True):
+            turn.device, turn.channel = records.get(key.device), records.get(key.id)
+
+    async def _recognize(self, strange: Sequence[Turn], known: Known) -> Known:
+        """Find renewals among messages whose certificate is not the bound one."""
+        found = await self._look_up({turn.request.certificate for turn in strange})
+        for turn in strange:
+            turn.issued = found.issued.get(turn.request.certificate)
+            turn.follows = is_renewal(turn, found)
+            if not turn.follows:
+                self._strangers.put(_name(turn), self._clock.monotonic() + LOOKED_UP_FOR)
+        return Known({**found.holders, **known.holders}, {**found.issued, **known.issued})
+
+    def _must_be_looked_up(self, turn: Turn) -> bool:
+        if not is_strange(turn):
+            return False
+        until = self._strangers.get(_name(turn))
+        return awaits_certificate(turn) or until is None or self._clock.monotonic() >= until
+
+    async def bind(self, turns: Sequence[Turn]) -> None:
+        """Write the bindings of those that bring one; an error for whom another was faster."""
+        now = self._clock.now()
+        binding: list[Turn] = []
+        for turn in turns:
+            turn.binding = binding_of(turn, now, self._ids.new())
+            if turn.binding is not None:
+                binding.append(turn)
+        if not binding:
+            return
+        await self._first.announce(binding)
+        bindings = [turn.binding for turn in binding if turn.binding is not None]
+        bound = await self._enrollments.bind(bindings)
+        for turn, written, is_bound in zip(binding, bindings, bound, strict=True):
+            if not is_bound:
+                turn.error = Overtaken("the binding changed meanwhile")
+            elif awaits_certificate(turn):
+                self._first.bound(turn)
+            elif written.notice is not None and written.identity is not None:
+                how = written.identity.how
+                self._metrics.certificates_rebound.labels(how).inc()
+                log.info("certificate_rebound", device=written.key.device, how=how.value)
+
+
+def _name(turn: Turn) -> tuple[str, str, str]:
+    bound = turn.device.certificate if turn.device is not None else None
+    return turn.request.device, turn.request.certificate, bound or ""

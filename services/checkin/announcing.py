@@ -1,0 +1,90 @@
+"""Notices about devices' bindings become events, each until it is safe.
+
+A notice is written with the change that it tells of, in one write, so none is lost; its event is journaled
+and then published until somebody took the promise over, always with the same id and the same bytes, and only
+then is the notice taken away. Every replica does it for its share of the partitions; where two do the same
+for a moment, subscribers see one event twice.
+"""
+
+from datetime import timedelta
+
+import orjson
+import structlog
+
+from shared.domain.errors import StoreUnavailable, Unavailable
+from shared.domain.event import Event
+from shared.ports.clock import Clock
+from shared.ports.events import EventPublisher
+from shared.ports.identities import Identities, Noted
+from shared.ports.journal import Journal
+from shared.safe_publishing import publish_safely
+from shared.sharing import Share
+
+log = structlog.get_logger()
+
+EVERY = timedelta(seconds=2)
+AFTER_FAILURE = timedelta(seconds=10)
+CHUNK = 32
+WRITER = "checkin-notices"
+"""Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
+
+
+class Announcing:
+    """Runs in every replica of check-in; the share is kept by the relay."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        journal: Journal,
+        publisher: EventPublisher,
+        share: Share,
+        clock: Clock,
+    ) -> None:
+        self._identities = identities
+        self._journal = journal
+        self._publisher = publisher
+        self._share = share
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        is_failing = False
+        while True:
+            await self._clock.sleep(AFTER_FAILURE if is_failing else EVERY)
+            try:
+                await self.look()
+                is_failing = False
+            except Unavailable as exc:
+                if not is_failing:
+                    log.warning("notices_wait", reason=str(exc))
+                is_failing = True
+
+    async def look(self) -> None:
+        """One pass over the notices of this replica's share. Raises Unavailable."""
+        partitions = self._share.partitions
+        if not partitions:
+            return
+        noted = await self._identities.notices(partitions)
+        for start in range(0, len(noted), CHUNK):
+            await self._announce(noted[start : start + CHUNK])
+
+    async def _announce(self, noted: list[Noted]) -> None:
+        events = [event_of(each) for each in noted]
+        if not all(await self._journal.append(events)):
+            raise StoreUnavailable("the journal did not take the notices")
+        await publish_safely(self._publisher, events)
+        await self._identities.announced(noted)
+
+
+def event_of(noted: Noted) -> Event:
+    """The event of a notice."""
+    notice = noted.notice
+    return Event(
+        id=notice.id,
+        topic=notice.topic,
+        key=noted.device.key,
+        created_at=notice.created_at,
+        raw_payload=orjson.dumps(dict(notice.facts)),
+        writer=WRITER,
+        number=notice.created_at,
+    )

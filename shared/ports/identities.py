@@ -1,0 +1,68 @@
+"""What becomes of a device's binding after it was made (owner: checkin; commands renews it, and changes it
+for administrators).
+
+Every change is conditional on the certificate that is bound, so that none outlives its binding.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from shared.domain.enrollment import Enrollment
+from shared.domain.identity import Quarantine, Renewal
+from shared.domain.notices import Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A notice, and the device of whose record it is."""
+
+    device: Enrollment
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What follows from a look at a certificate that must be renewed, on condition that `certificate`
+    is bound and `seen` is what was known of earlier attempts.
+
+    `look_at`: when to look again; None: never, until another is bound.
+    """
+
+    device: str
+    certificate: str
+    seen: Renewal | None
+    renewal: Renewal | None
+    look_at: datetime | None
+    notice: Notice | None = None
+
+
+class Identities(Protocol):
+    async def reserve(self, certificate: str, device: str) -> None:
+        """No other device can be bound to it; one that is reserved stays as it is."""
+
+    async def quarantine(
+        self, device: str, bound: str | None, seen: Quarantine, notice: Notice
+    ) -> bool:
+        """Note that a device asks in vain, on condition of what is bound to it. True: it begins now,
+        and the notice is kept; else it goes on since it began."""
+
+    async def reset(self, device: str, bound: str) -> bool:
+        """Take the binding away. False: something else is bound, or nothing."""
+
+    async def accept_expired(self, device: str, bound: str, until: datetime) -> bool:
+        """Be patient with a certificate whose time is over, and end the quarantine; it is renewed at
+        once. False: something else is bound."""
+
+    async def to_renew(self, partitions: Collection[int], at: datetime) -> list[Enrollment]:
+        """Devices of these partitions whose certificates are to be looked at by then."""
+
+    async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
+        """Store, each on its condition. False: overtaken."""
+
+    async def notices(self, partitions: Collection[int]) -> list[Noted]:
+        """What subscribers of these partitions are still to be told."""
+
+    async def announced(self, noted: Sequence[Noted]) -> None:
+        """Their events are safe."""

@@ -1,0 +1,160 @@
+"""How a device's binding stands in its enrollment's document: only add fields, ignore unknown ones.
+
+`renewal_in` and `renewal_look`: its partition, and when to look whether its certificate must be renewed.
+`notices_in`: its partition while subscribers are still to be told something.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from shared.domain.enrollment import partition_of
+from shared.domain.event import Topic
+from shared.domain.identity import (
+    LOOK_BEFORE,
+    BoundBy,
+    DeviceCertificate,
+    Identity,
+    Quarantine,
+    QuarantineReason,
+    Renewal,
+    RenewalFailure,
+)
+from shared.domain.notices import Notice
+from shared.storage.mongo import Document
+
+OF_ONE_BINDING = ("quarantine", "renewal", "expired_until", "reset_from", "migrating_until")
+"""Fields that end with the binding of which they speak."""
+LOOKED_AT_BY = ("renewal_in", "renewal_look")
+IDENTITY_FIELDS = ("identity", *LOOKED_AT_BY)
+"""Fields that `binding_fields` may set."""
+
+
+def binding_fields(device: str, identity: Identity | None) -> Document:
+    """What a binding sets, beside `certificate`."""
+    if identity is None:
+        return {}
+    fields: Document = {
+        "identity": {
+            "certificate": certificate_fields(identity.certificate),
+            "bound_at": identity.bound_at,
+            "how": identity.how.value,
+            "ours": identity.is_ours,
+            "parameters": None if identity.parameters is None else [*identity.parameters.items()],
+        }
+    }
+    not_after = identity.certificate.not_after
+    if not_after is not None:
+        look_at = max(identity.bound_at, not_after - LOOK_BEFORE)
+        fields |= {"renewal_in": partition_of(device), "renewal_look": look_at}
+    return fields
+
+
+def certificate_fields(certificate: DeviceCertificate) -> Document:
+    return {
+        "sha256": certificate.fingerprint,
+        "subject": certificate.subject,
+        "serial": certificate.serial,
+        "not_before": certificate.not_before,
+        "not_after": certificate.not_after,
+        "expired": certificate.is_expired,
+    }
+
+
+def _certificate_of(document: Mapping[str, Any]) -> DeviceCertificate:
+    return DeviceCertificate(
+        fingerprint=document["sha256"],
+        subject=document["subject"],
+        serial=document["serial"],
+        not_before=document["not_before"],
+        not_after=document["not_after"],
+        is_expired=document["expired"],
+    )
+
+
+def identity_of(document: Mapping[str, Any]) -> Identity | None:
+    found = document.get("identity")
+    if found is None:
+        return None
+    parameters = found.get("parameters")
+    return Identity(
+        certificate=_certificate_of(found["certificate"]),
+        bound_at=found["bound_at"],
+        how=BoundBy(found["how"]),
+        is_ours=found["ours"],
+        parameters=None if parameters is None else dict(parameters),
+    )
+
+
+def quarantine_fields(quarantine: Quarantine) -> Document:
+    return {
+        "since": quarantine.since,
+        "last_seen": quarantine.last_seen,
+        "reason": quarantine.reason.value,
+        "certificate": certificate_fields(quarantine.certificate),
+    }
+
+
+def quarantine_of(document: Mapping[str, Any]) -> Quarantine | None:
+    found = document.get("quarantine")
+    if found is None:
+        return None
+    return Quarantine(
+        since=found["since"],
+        last_seen=found["last_seen"],
+        reason=QuarantineReason(found["reason"]),
+        certificate=_certificate_of(found["certificate"]),
+    )
+
+
+def renewal_fields(renewal: Renewal) -> Document:
+    return {
+        "attempt": renewal.attempt,
+        "command_uuid": renewal.command_uuid,
+        "asked_at": renewal.asked_at,
+        "failed": None if renewal.failed is None else renewal.failed.value,
+    }
+
+
+def renewal_of(document: Mapping[str, Any]) -> Renewal | None:
+    found = document.get("renewal")
+    if found is None:
+        return None
+    failed = found.get("failed")
+    return Renewal(
+        attempt=found["attempt"],
+        command_uuid=found["command_uuid"],
+        asked_at=found["asked_at"],
+        failed=None if failed is None else RenewalFailure(failed),
+    )
+
+
+def notice_fields(device: str, notice: Notice | None) -> Document:
+    """What `$set` adds to keep a notice."""
+    if notice is None:
+        return {}
+    kept = {"topic": notice.topic.value, "at": notice.created_at, "facts": dict(notice.facts)}
+    return {f"notices.{notice.id}": kept, "notices_in": partition_of(device)}
+
+
+def notices_of(document: Mapping[str, Any]) -> list[Notice]:
+    """Those of a record, earliest first."""
+    found = [
+        Notice(id_, Topic(kept["topic"]), kept["at"], kept["facts"])
+        for id_, kept in document.get("notices", {}).items()
+    ]
+    return sorted(found, key=lambda notice: (notice.created_at, notice.id))
+
+
+def binding_facts(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an `Enrollment` that speak of its binding."""
+    if "identity" not in document and "quarantine" not in document:
+        return {}
+    expired_until: datetime | None = document.get("expired_until")
+    return {
+        "identity": identity_of(document),
+        "reset_from": document.get("reset_from"),
+        "expired_until": expired_until,
+        "quarantine": quarantine_of(document),
+        "renewal": renewal_of(document),
+    }

@@ -1,0 +1,302 @@
+"""The contract of `Identities`, held by the fake and by MongoDB with both drivers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.domain.enrollment import PARTITIONS, Enrollment, EnrollmentKey
+from shared.domain.event import Topic
+from shared.domain.identity import (
+    LOOK_BEFORE,
+    BoundBy,
+    DeviceCertificate,
+    Identity,
+    Quarantine,
+    QuarantineReason,
+    Renewal,
+    RenewalFailure,
+)
+from shared.domain.notices import Notice, quarantined, renewal_failed
+from shared.ports.enrollments import Change, Enrollments, rebinding
+from shared.ports.identities import Attempt, Identities
+from tests.contract.stores import SEALER, STORES, open_store
+from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.identities import FakeIdentities
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+END = NOW + 365 * DAY
+MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+OURS = range(PARTITIONS)
+
+
+@dataclass
+class Kept:
+    enrollments: Enrollments
+    identities: Identities
+
+    async def record(self, device: str = "MAC") -> Enrollment:
+        return (await self.enrollments.load({device}))[device]
+
+    async def looked_at(self, at: datetime) -> list[str]:
+        return [found.id for found in await self.identities.to_renew(OURS, at)]
+
+
+@pytest.fixture(params=STORES)
+async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
+    if request.param == "fake":
+        enrollments = FakeEnrollments()
+        yield Kept(enrollments, FakeIdentities(enrollments))
+        return
+    from shared.storage import identities, schema
+    from shared.storage.enrollments import MongoEnrollments
+
+    async with open_store(request) as mongo:
+        await schema.ensure(mongo, identities.INDEXES)
+        yield Kept(MongoEnrollments(mongo, SEALER), identities.MongoIdentities(mongo, SEALER))
+
+
+def certificate(name: str, not_after: datetime | None = END) -> DeviceCertificate:
+    return DeviceCertificate(name, f"CN={name}", "1f", NOW - DAY, not_after)
+
+
+def identity(name: str, how: BoundBy = BoundBy.AUTHENTICATE, **more: object) -> Identity:
+    made = Identity(certificate(name), NOW, how, True, {"site": "z.ü$"})
+    return replace(made, **more)  # type: ignore[arg-type]  # any field
+
+
+async def enrolled(kept: Kept, key: EnrollmentKey = MAC, **more: object) -> Enrollment:
+    name = f"old-{key.id}"
+    change = Change(
+        key,
+        f"gen-{key.id}",
+        None,
+        Topic.AUTHENTICATE,
+        NOW,
+        certificate=name,
+        makes_record=True,
+        identity=replace(identity(name), **more),  # type: ignore[arg-type]  # any field
+    )
+    assert await kept.enrollments.apply([change]) == [True]
+    return await kept.record(key.id)
+
+
+def seen(name: str, at: datetime = NOW) -> Quarantine:
+    return Quarantine(at, at, QuarantineReason.OTHER_CERTIFICATE, certificate(name))
+
+
+def told(id_: str, at: int = 1) -> Notice:
+    return quarantined(id_, at, "old-MAC", seen("new"))
+
+
+async def test_what_is_known_of_a_certificate_is_kept_with_its_binding(kept: Kept) -> None:
+    record = await enrolled(kept)
+
+    assert record.identity == identity("old-MAC")
+
+
+async def test_a_rebinding_replaces_what_was_known_and_keeps_a_notice(kept: Kept) -> None:
+    record = await enrolled(kept)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))
+    following = identity("new", BoundBy.RENEWAL, parameters=None)
+
+    assert await kept.enrollments.bind([rebinding(record, following, "n1")]) == [True]
+
+    there = await kept.record()
+    assert (there.identity, there.quarantine) == (following, None)
+    assert there.retired_certificates == ("old-MAC",)
+    notices = [each.notice for each in await kept.identities.notices(OURS)]
+    assert [notice.id for notice in notices if notice.topic is Topic.CERTIFICATE_REBOUND] == ["n1"]
+
+
+async def test_a_reserved_certificate_can_be_bound_to_no_other_device(kept: Kept) -> None:
+    record = await enrolled(kept)
+    await kept.identities.reserve("next", "PAD")
+    await kept.identities.reserve("next", "MAC")
+
+    assert await kept.enrollments.holders({"next"}) == {"next": "PAD"}
+    assert await kept.enrollments.bind([rebinding(record, identity("next"), "n")]) == [False]
+
+
+async def test_quarantine_begins_once_and_goes_on(kept: Kept) -> None:
+    await enrolled(kept)
+    first, later = seen("new"), seen("newer", NOW + MINUTE)
+
+    begun = [
+        await kept.identities.quarantine("MAC", "old-MAC", first, told("1")),
+        await kept.identities.quarantine("MAC", "old-MAC", later, told("2")),
+    ]
+
+    assert begun == [True, False]
+    assert (await kept.record()).quarantine == replace(later, since=NOW)
+    assert [each.notice.id for each in await kept.identities.notices(OURS)] == ["1"]
+
+
+async def test_of_two_that_note_the_same_quarantine_one_begins_it(kept: Kept) -> None:
+    await enrolled(kept)
+
+    begun = await asyncio.gather(
+        *(kept.identities.quarantine("MAC", "old-MAC", seen("new"), told(f"{n}")) for n in range(2))
+    )
+
+    assert sorted(begun) == [False, True]
+    assert len(await kept.identities.notices(OURS)) == 1
+
+
+async def test_quarantine_of_a_binding_that_is_no_more_is_not_noted(kept: Kept) -> None:
+    record = await enrolled(kept)
+    await kept.enrollments.bind([rebinding(record, identity("new"), "n")])
+
+    assert not await kept.identities.quarantine("MAC", "old-MAC", seen("x"), told("1"))
+    assert (await kept.record()).quarantine is None
+
+
+async def test_a_reset_takes_the_binding_away_once(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))
+
+    assert await kept.identities.reset("MAC", "old-MAC")
+    assert not await kept.identities.reset("MAC", "old-MAC")
+
+    there = await kept.record()
+    assert (there.certificate, there.reset_from, there.quarantine) == (None, "old-MAC", None)
+    assert there.retired_certificates == ()
+    assert await kept.looked_at(END) == []
+    assert await kept.identities.quarantine("MAC", None, seen("new"), told("2"))
+
+
+async def test_after_a_reset_the_next_binding_retires_the_one_before(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.reset("MAC", "old-MAC")
+
+    bound = rebinding(await kept.record(), identity("new"), "n")
+    assert await kept.enrollments.bind([bound]) == [True]
+
+    there = await kept.record()
+    assert (there.certificate, there.reset_from) == ("new", None)
+    assert there.retired_certificates == ("old-MAC",)
+
+
+async def test_after_a_reset_the_same_certificate_can_come_back(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.reset("MAC", "old-MAC")
+
+    bound = rebinding(await kept.record(), identity("old-MAC"), "n")
+    assert await kept.enrollments.bind([bound]) == [True]
+
+    there = await kept.record()
+    assert (there.certificate, there.reset_from, there.retired_certificates) == (
+        "old-MAC",
+        None,
+        (),
+    )
+    assert await kept.identities.notices(OURS) == []
+
+
+async def test_patience_with_an_expired_certificate_ends_quarantine_and_renews(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("old-MAC"), told("1"))
+
+    assert await kept.identities.accept_expired("MAC", "old-MAC", NOW + DAY)
+    assert not await kept.identities.accept_expired("MAC", "another", NOW + DAY)
+
+    there = await kept.record()
+    assert (there.expired_until, there.quarantine) == (NOW + DAY, None)
+    assert await kept.looked_at(NOW) == ["MAC"]
+
+
+async def test_a_certificate_is_looked_at_long_before_its_end(kept: Kept) -> None:
+    await enrolled(kept)
+    look_at = END - LOOK_BEFORE
+
+    assert await kept.looked_at(look_at - MINUTE) == []
+    assert await kept.looked_at(look_at) == ["MAC"]
+    assert await kept.identities.to_renew(set(OURS) - {MAC.partition}, END) == []
+
+
+async def test_one_without_an_end_is_not_looked_at(kept: Kept) -> None:
+    await enrolled(kept, certificate=certificate("old-MAC", None))
+
+    assert await kept.looked_at(END) == []
+
+
+async def test_those_that_were_to_be_looked_at_first_come_first(kept: Kept) -> None:
+    for number in range(3):
+        key = EnrollmentKey(f"M{number}", device=f"M{number}", udid=f"M{number}")
+        await enrolled(kept, key, certificate=certificate(f"old-{key.id}", END - number * DAY))
+
+    assert set(await kept.looked_at(END)) == {"M0", "M1", "M2"}
+
+
+async def test_an_attempt_is_stored_once(kept: Kept) -> None:
+    await enrolled(kept)
+    first = Renewal(1, "uuid-1", NOW)
+    attempt = Attempt("MAC", "old-MAC", None, first, NOW + DAY)
+
+    done = await asyncio.gather(
+        kept.identities.attempt([attempt]), kept.identities.attempt([attempt])
+    )
+
+    assert sorted(done) == [[False], [True]]
+    assert (await kept.record()).renewal == first
+    assert await kept.looked_at(NOW) == []
+    assert await kept.looked_at(NOW + DAY) == ["MAC"]
+
+
+async def test_an_attempt_needs_the_one_that_was_seen_and_the_binding(kept: Kept) -> None:
+    await enrolled(kept)
+    first, second = Renewal(1, "uuid-1", NOW), Renewal(2, "uuid-2", NOW)
+    failed = replace(first, failed=RenewalFailure.ATTEMPTS)
+    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, first, NOW)])
+
+    done = await kept.identities.attempt(
+        [
+            Attempt("MAC", "old-MAC", None, second, NOW),
+            Attempt("MAC", "another", first, second, NOW),
+            Attempt("MAC", "old-MAC", failed, second, NOW),
+            Attempt("MAC", "old-MAC", first, failed, NOW),
+            Attempt("MAC", "old-MAC", failed, second, None),
+        ]
+    )
+
+    assert done == [False, False, False, True, True]
+    assert (await kept.record()).renewal == second
+    assert await kept.looked_at(END) == []
+
+
+async def test_a_look_without_an_attempt_is_put_off(kept: Kept) -> None:
+    await enrolled(kept)
+
+    assert await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, END)]) == [True]
+
+    assert (await kept.record()).renewal is None
+    assert await kept.looked_at(END - MINUTE) == []
+
+
+async def test_a_failure_keeps_a_notice(kept: Kept) -> None:
+    await enrolled(kept)
+    notice = renewal_failed("n", 7, identity("old-MAC"), RenewalFailure.OTHER_AUTHORITY, 0)
+
+    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, notice)])
+
+    [noted] = await kept.identities.notices({MAC.partition})
+    assert (noted.notice, noted.device.id) == (notice, "MAC")
+
+
+async def test_notices_are_given_by_time_until_they_are_announced(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("later", 9))
+    notice = renewal_failed("earlier", 7, identity("old-MAC"), RenewalFailure.EXPIRED, 3)
+    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, notice)])
+
+    first, second = await kept.identities.notices(OURS)
+    assert [first.notice.id, second.notice.id] == ["earlier", "later"]
+    assert await kept.identities.notices(set(OURS) - {MAC.partition}) == []
+
+    await kept.identities.announced([first])
+    assert [each.notice.id for each in await kept.identities.notices(OURS)] == ["later"]
+    await kept.identities.announced([first, second])
+    assert await kept.identities.notices(OURS) == []
