@@ -33,6 +33,9 @@ class DeviceFilters(BaseModel):
     model: str | None = Field(None, max_length=LONGEST, description="As the device sent it.")
     os_version: str | None = Field(None, max_length=LONGEST)
     blocked: bool | None = None
+    quarantined: bool | None = Field(
+        None, description="Asks in vain, since its certificate is not the one that is bound to it."
+    )
     migrating: bool | None = Field(
         None, description="Came by PUT /migration, and has shown no certificate yet."
     )
@@ -56,6 +59,7 @@ class DeviceFilters(BaseModel):
             model=_text("model", self.model),
             os_version=_text("os_version", self.os_version),
             blocked=self.blocked,
+            quarantined=self.quarantined,
             migrating=self.migrating,
             seen_since=_time("last_seen_after", self.last_seen_after),
             seen_before=_time("last_seen_before", self.last_seen_before),

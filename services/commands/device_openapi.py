@@ -1,6 +1,7 @@
 """What OpenAPI says of devices and of migration: bodies, answers and errors, each with an example."""
 
 from services.commands.openapi import UDID, UUID, Responses, Schema, errors
+from shared.domain.identity import BoundBy, QuarantineReason
 
 MIGRATION_TAG: Schema = {
     "name": "migration",
@@ -59,6 +60,28 @@ DEVICE: Schema = {
     "generation": _MAYBE | {"description": "The event_id of the Authenticate that enrolled it."},
     "certificate_sha256": _MAYBE
     | {"description": "Of the certificate that speaks for it, in hex."},
+    "identity": {
+        "type": ["object", "null"],
+        "description": "The certificate that speaks for it; null where none is bound.",
+        "properties": {
+            "subject": _TEXT,
+            "serial": {"type": "string", "description": "Its serial number, in hex."},
+            "not_before": _TIME,
+            "not_after": _TIME,
+            "bound_at": _TIME,
+            "bound_by": {"type": "string", "enum": [*BoundBy]},
+        },
+    },
+    "quarantine": {
+        "type": ["object", "null"],
+        "description": "It asks in vain; null: it does not.",
+        "properties": {
+            "since": _TIME,
+            "last_seen": _TIME,
+            "reason": {"type": "string", "enum": [*QuarantineReason]},
+            "certificate_sha256": {"type": "string", "description": "That it showed last."},
+        },
+    },
     "migrating_until": _TIME
     | {"description": "It came by migration; until then it may show its certificate."},
 }
@@ -85,6 +108,15 @@ EXAMPLE: Schema = {
     },
     "generation": UUID,
     "certificate_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "identity": {
+        "subject": "CN=MacroMDM Identity,O=MacroMDM",
+        "serial": "4f1c2a",
+        "not_before": "2026-01-02T03:04:05Z",
+        "not_after": "2027-01-02T03:04:05Z",
+        "bound_at": "2026-01-02T03:04:05Z",
+        "bound_by": "authenticate",
+    },
+    "quarantine": None,
     "migrating_until": None,
 }
 _USER: Schema = {

@@ -34,6 +34,8 @@ def shown(enrollment: Enrollment) -> dict[str, object]:
         "push": _push(enrollment),
         "generation": enrollment.generation,
         "certificate_sha256": enrollment.certificate,
+        "identity": _identity(enrollment),
+        "quarantine": _quarantine(enrollment),
         "migrating_until": _maybe(enrollment.migrating_until),
     }
 
@@ -66,6 +68,34 @@ def _push(enrollment: Enrollment) -> dict[str, object] | None:
         "topic": target.topic,
         "token_updated_at": _maybe(enrollment.token_updated_at),
         "is_token_dead": target.dead,
+    }
+
+
+def _identity(enrollment: Enrollment) -> dict[str, object] | None:
+    """Of the certificate that is bound; after a reset nothing is."""
+    identity = enrollment.identity
+    if identity is None or enrollment.certificate is None:
+        return None
+    certificate = identity.certificate
+    return {
+        "subject": certificate.subject,
+        "serial": certificate.serial,
+        "not_before": _maybe(certificate.not_before),
+        "not_after": _maybe(certificate.not_after),
+        "bound_at": _maybe(identity.bound_at),
+        "bound_by": identity.how.value,
+    }
+
+
+def _quarantine(enrollment: Enrollment) -> dict[str, object] | None:
+    quarantine = enrollment.quarantine
+    if quarantine is None:
+        return None
+    return {
+        "since": _maybe(quarantine.since),
+        "last_seen": _maybe(quarantine.last_seen),
+        "reason": quarantine.reason.value,
+        "certificate_sha256": quarantine.certificate.fingerprint,
     }
 
 

@@ -23,6 +23,7 @@ class DeviceFilter:
     model: str | None = None
     os_version: str | None = None
     blocked: bool | None = None
+    quarantined: bool | None = None
     migrating: bool | None = None
     seen_since: datetime | None = None
     seen_before: datetime | None = None
@@ -37,6 +38,7 @@ class DeviceFilter:
             and self.model in {None, told.model}
             and self.os_version in {None, told.os_version}
             and self.blocked in {None, device.blocked}
+            and self.quarantined in {None, device.quarantine is not None}
             and self.migrating in {None, device.migrating_until is not None}
             and self._holds_time(device.last_seen)
         )

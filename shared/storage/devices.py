@@ -81,8 +81,9 @@ def _condition(query: DeviceFilter) -> Document:
     condition |= {name: value for name, value in told.items() if value is not None}
     if query.blocked is not None:
         condition["blocked"] = True if query.blocked else {"$ne": True}
-    if query.migrating is not None:
-        condition["migrating_until"] = {"$ne": None} if query.migrating else None
+    for name, wanted in (("quarantine", query.quarantined), ("migrating_until", query.migrating)):
+        if wanted is not None:
+            condition[name] = {"$ne": None} if wanted else None
     seen = {"$gte": query.seen_since, "$lt": query.seen_before}
     seen = {name: value for name, value in seen.items() if value is not None}
     return condition | ({"last_seen": seen} if seen else {})

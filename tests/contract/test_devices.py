@@ -10,13 +10,17 @@ import pytest
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.domain.errors import CannotOpen
 from shared.domain.event import Topic
+from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
+from shared.domain.notices import quarantined
 from shared.ports.devices import DeviceFilter, Devices, DeviceSecrets
 from shared.ports.enrollments import Binding, Change, Enrollments
+from shared.ports.identities import Identities
 from shared.ports.migration import Imported, ImportedKind, Migration
 from shared.security.sealing import Sealer
 from tests.contract.stores import DRIVERS, SEALER, STORES, open_store
 from tests.fakes.devices import FakeDevices, FakeMigration
 from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.identities import FakeIdentities
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -27,6 +31,7 @@ class Store:
     enrollments: Enrollments
     devices: Devices
     migration: Migration
+    identities: Identities
 
     async def enroll(self, device: str, **inventory: str) -> EnrollmentKey:
         """A device, enrolled at NOW."""
@@ -70,10 +75,11 @@ class Store:
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     if request.param == "fake":
         fake = FakeEnrollments()
-        yield Store(fake, FakeDevices(fake), FakeMigration(fake))
+        yield Store(fake, FakeDevices(fake), FakeMigration(fake), FakeIdentities(fake))
         return
     from shared.storage.devices import MongoDevices
     from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.identities import MongoIdentities
     from shared.storage.migration import MongoMigration
 
     async with open_store(request) as mongo:
@@ -81,6 +87,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
             MongoEnrollments(mongo, SEALER),
             MongoDevices(mongo, SEALER),
             MongoMigration(mongo, SEALER),
+            MongoIdentities(mongo, SEALER),
         )
 
 
@@ -160,6 +167,19 @@ async def test_each_filter_leaves_out_the_others(store: Store) -> None:
     assert await store.ids(os_version="15.1", model="iPad16,3") == []
 
 
+async def test_devices_in_quarantine_are_found(store: Store) -> None:
+    for device in ("MAC", "PAD"):
+        await store.enroll(device)
+    shown = DeviceCertificate("other")
+    reason = QuarantineReason.OTHER_CERTIFICATE
+    seen = Quarantine(NOW, NOW, reason, shown)
+    notice = quarantined("notice", 1, "certificate of PAD", seen)
+    assert await store.identities.quarantine("PAD", "certificate of PAD", seen, notice)
+
+    assert await store.ids(quarantined=True) == ["PAD"]
+    assert await store.ids(quarantined=False) == ["MAC"]
+
+
 async def test_a_device_is_not_found_by_the_serial_number_that_is_another_ones_id(
     store: Store,
 ) -> None:
@@ -218,12 +238,18 @@ async def test_a_secret_sealed_with_a_key_that_we_lack_is_no_missing_one(
 ) -> None:
     from shared.storage.devices import MongoDevices
     from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.identities import MongoIdentities
     from shared.storage.migration import MongoMigration
 
     request.param = driver
     async with open_store(request) as mongo:
         other = MongoDevices(mongo, Sealer([b"another secret key of 32 bytes!!"]))
-        store = Store(MongoEnrollments(mongo, SEALER), other, MongoMigration(mongo, SEALER))
+        store = Store(
+            MongoEnrollments(mongo, SEALER),
+            other,
+            MongoMigration(mongo, SEALER),
+            MongoIdentities(mongo, SEALER),
+        )
         key = await store.enroll("MAC")
         await store.token_update(key, unlock_token=b"unlock")
 

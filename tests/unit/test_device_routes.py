@@ -23,6 +23,13 @@ from shared.domain.enrollment import (
     Inventory,
     PushTarget,
 )
+from shared.domain.identity import (
+    BoundBy,
+    DeviceCertificate,
+    Identity,
+    Quarantine,
+    QuarantineReason,
+)
 from shared.telemetry.metrics import Metrics
 from shared.web.api_auth import ApiAuth, Watch
 from shared.web.app import create_app
@@ -135,6 +142,8 @@ async def test_a_device_is_shown_with_micromdms_keys_first_and_all_that_is_known
         "push": {"topic": "topic", "token_updated_at": None, "is_token_dead": False},
         "generation": "gen-1",
         "certificate_sha256": "cert-MAC",
+        "identity": None,
+        "quarantine": None,
         "migrating_until": None,
     }
 
@@ -200,6 +209,31 @@ async def test_what_cannot_be_a_filter_is_named(client: Client, name: str, value
 
     assert status == 400
     assert name in problem["error"]
+
+
+async def test_the_certificate_and_the_quarantine_of_a_device_are_shown(client: Client) -> None:
+    now = client.clock.now()
+    bound = DeviceCertificate("cert-MAC", "CN=Mac", "4f", now, now + WINDOW)
+    other = DeviceCertificate("other")
+    client.enrollments.add(
+        enrolled(
+            MAC,
+            identity=Identity(bound, now, BoundBy.MIGRATION, is_ours=False),
+            quarantine=Quarantine(now, now, QuarantineReason.OTHER_CERTIFICATE, other),
+        ),
+        enrolled(PRIVATE),
+    )
+
+    _, page = await client.get(quarantined="true")
+
+    [shown] = page["devices"]
+    assert shown["identity"]["bound_by"] == "migration"
+    assert shown["identity"]["subject"] == "CN=Mac"
+    assert shown["identity"]["not_after"][:16] == (now + WINDOW).isoformat()[:16]
+    assert shown["quarantine"]["reason"] == "other_certificate"
+    assert shown["quarantine"]["certificate_sha256"] == "other"
+    _, others = await client.get(quarantined="false")
+    assert [each["enrollment_id"] for each in others["devices"]] == ["E-1"]
 
 
 # --- one device
