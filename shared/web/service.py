@@ -38,8 +38,8 @@ class Service:
     router: APIRouter
     run: Callable[[], Awaitable[None]]
     ready: Callable[[], Awaitable[list[str]]] = _forever_ready
-    release: Callable[[], None] = _nobody_waits
     drain: Callable[[], Awaitable[None]] = _nothing_to_drain
+    release: Callable[[], None] = _nobody_waits
     max_body: int = 0
     """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
     openapi_tags: Sequence[Mapping[str, Any]] = ()

@@ -24,6 +24,7 @@ from shared.settings import AllSettings
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.mongo import Driver, Mongo
 from shared.storage.queue import MongoCommandQueue
+from shared.storage.stored_commands import MongoStoredCommands
 from shared.telemetry.metrics import Metrics
 from shared.web.app import create_app
 from shared.web.service import Service
@@ -53,6 +54,7 @@ class System:
     http: httpx.AsyncClient
     enrollments: MongoEnrollments
     queue: MongoCommandQueue
+    commands: MongoStoredCommands
     clock: SystemClock
     ids: SystemIds
     wishes: Wishes
@@ -107,7 +109,8 @@ async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncItera
     )
     records = MongoEnrollments(mongo, SEALER)
     try:
-        yield System(service, http, records, MongoCommandQueue(mongo), clock, ids, wishes)
+        queue, commands = MongoCommandQueue(mongo), MongoStoredCommands(mongo)
+        yield System(service, http, records, queue, commands, clock, ids, wishes)
     finally:
         await service.drain()
         await http.aclose()
@@ -135,7 +138,7 @@ async def test_a_command_is_there_for_its_device_when_it_is_answered(
 
 
 async def test_many_clients_at_once_keep_every_command(system: System, generation: str) -> None:
-    answers = await asyncio.gather(*(system.post(request_type="ProfileList") for _ in range(200)))
+    answers = await asyncio.gather(*(system.post(request_type="RestartDevice") for _ in range(200)))
 
     uuids = [answer.json()["payload"]["command_uuid"] for answer in answers]
     assert {answer.status_code for answer in answers} == {201}
@@ -228,11 +231,11 @@ async def test_the_janitor_runs_beside_requests_and_ends_when_told(
     old = system.clock.now() - timedelta(days=2)
     await system.post(request_type="ProfileList")
     running = asyncio.ensure_future(system.service.run())
-    await system.post(request_type="ProfileList")
+    await system.post(request_type="SecurityInfo")
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
     assert len(await system.shown()) == 2
-    assert await system.queue.untouched("", old) == {}
+    assert await system.commands.untouched("", old) == {}

@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from shared.domain.event import Topic
-from shared.telemetry.metrics import PushOutcome, Reason
+from shared.domain.identity import BoundBy, QuarantineReason
+from shared.telemetry.metrics import PushOutcome, Reason, RenewalOutcome, ScepIssue, ScepRefusal
 from tests.harness.apns import reason
 from tests.harness.processes import free_port
 from tests.harness.sink import Behaviour, Kind
@@ -181,10 +182,15 @@ async def test_the_labels_of_metrics_come_from_closed_sets(said: Said) -> None:
             labels.setdefault(f"{line.split('{')[0]} {name}", set()).add(value)
 
     allowed = {
-        "macromdm_messages_accepted_total topic": {topic.value for topic in Topic},
-        "macromdm_requests_refused_total reason": {reason.value for reason in Reason},
-        "macromdm_pushes_total outcome": {outcome.value for outcome in PushOutcome},
+        "macromdm_messages_accepted_total topic": set(Topic),
+        "macromdm_requests_refused_total reason": set(Reason),
+        "macromdm_pushes_total outcome": set(PushOutcome),
         "macromdm_push_certificate_expiry_timestamp_seconds topic": {TOPIC, GUIDE_TOPIC},
+        "macromdm_certificates_rebound_total how": set(BoundBy),
+        "macromdm_quarantine_refused_total reason": set(QuarantineReason),
+        "macromdm_renewals_total outcome": set(RenewalOutcome),
+        "macromdm_scep_issued_total kind": set(ScepIssue),
+        "macromdm_scep_refused_total reason": set(ScepRefusal),
         "macromdm_cohort_size_bucket le": labels["macromdm_cohort_size_bucket le"],
     }
     assert labels.keys() == allowed.keys()

@@ -26,6 +26,7 @@ from shared.web.token_book import FRESH, TokenBook
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.tokens import FakeTokens
 from tests.unit.commands_world import World
+from tests.unit.posting_world import PostingWorld
 
 KEY, NEXT_KEY = "the-key-of-today", "the-key-of-tomorrow"
 CATALOGUE = CommandCatalogue.load()
@@ -70,7 +71,8 @@ class Api:
 
     def _service(self, auth: ApiAuth) -> Service:
         world = self.world
-        parts = Parts(CATALOGUE, world.queueing, world.life, world.inventory, world.ids)
+        posting = PostingWorld(world).posting
+        parts = Parts(CATALOGUE, posting, world.life, world.inventory, world.ids)
         routes = router(parts, auth)
         tokens = ApiTokens(self.tokens, self.clock, world.ids)
         routes.include_router(token_routes(tokens, auth))
