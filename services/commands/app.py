@@ -123,7 +123,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     auth = api_auth(settings, adapters)
     routes = router(parts, auth)
     listing = PlaceList(queue, settling, clock)
-    add_life(routes, LifeParts(lookup, listing, life, targets), auth)
+    add_life(routes, LifeParts(lookup, listing, life, targets, waits), auth)
     tokens = ApiTokens(MongoTokens(mongo), clock, adapters.ids)
     challenges = ChallengeBook(
         MongoChallenges(mongo), clock, validity=settings.scep_challenge_validity

@@ -127,7 +127,7 @@ def _answer(description: str, example: Schema, schema: Schema) -> Schema:
 
 ONE: Responses = {
     200: _answer("How it stands.", _SHOWN_WHOLE, COMMAND),
-    **errors(401, 403, 404, 409, 429, 503),
+    **errors(400, 401, 403, 404, 409, 429, 503),
 }
 CANCEL: Responses = {
     200: _answer("It is cancelled; this is how it stands.", _CANCELLED, COMMAND),

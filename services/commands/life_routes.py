@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 
-from services.commands import life_openapi
+from services.commands import life_openapi, openapi
 from services.commands.command_view import shown_place
 from services.commands.life import QueueLife
 from services.commands.list_requests import cursor, read_list_request
 from services.commands.listing import PlaceList
 from services.commands.lookup import CommandLookup
+from services.commands.posting import Waits
 from services.commands.targets import Targets
 from shared.domain.caller import Scope
 from shared.web.answers import JsonAnswer
@@ -29,6 +30,7 @@ class LifeParts:
     listing: PlaceList
     life: QueueLife
     targets: Targets
+    waits: Waits
 
 
 def add_life(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
@@ -70,11 +72,12 @@ def _add_one(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
         tags=["commands"],
         summary="One command: its state, times, pushes and answer",
         responses=life_openapi.ONE,
+        openapi_extra={"parameters": [openapi.WAIT]},
     )
-    async def get_command(udid: str, command_uuid: str) -> JsonAnswer:
+    async def get_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
         """`answer` is what the device said last, as JSON and raw; null while it has said nothing,
         and when the event has left the journal (MDM_EVENT_RETENTION)."""
-        view = await parts.lookup.one(udid, command_uuid)
+        view = await parts.waits.view(request, udid, command_uuid)
         return JsonAnswer(view.shown)
 
     @routes.delete(

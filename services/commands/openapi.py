@@ -130,8 +130,8 @@ _COMMAND = {
 WAIT: Schema = {
     "name": "wait",
     "in": "query",
-    "description": "Seconds (at most MDM_MAX_WAIT) for which to wait until the command is final: "
-    "`command` is in the answer then, and missing when the time was over before.",
+    "description": "Seconds (at most MDM_MAX_WAIT) for which to wait until the command is final. "
+    "The answer to a POST has `command` then; when the time is over before, it is the plain answer.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _IDEMPOTENCY_KEY: Schema = {

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-PIECE_LIMIT = 16
-"""Targets in one piece of a command for many devices: the store is busy with one for some milliseconds,
-in which a command for one device must wait."""
+PIECE_LIMIT = 32
+"""Targets in one piece of a command for many devices: the store is busy with a step of it for some
+milliseconds, in which a command for one device must wait."""
 
 PIECES_IN_FLIGHT = 2
 """While one piece waits for the store, we work on another."""

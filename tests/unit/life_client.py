@@ -10,6 +10,8 @@ from services.commands.answers import Answers, nanoseconds
 from services.commands.life_routes import LifeParts, add_life
 from services.commands.listing import PlaceList
 from services.commands.lookup import CommandLookup
+from services.commands.posting import Waits
+from services.commands.waiting import Slots, Waiting
 from shared.domain.command import Place, PlaceState
 from shared.domain.event import Event, Topic
 from shared.web.api_auth import ApiAuth
@@ -41,7 +43,9 @@ class LifeClient:
         listing = PlaceList(world.queue, world.settling, world.clock)
         auth = ApiAuth([SecretStr(KEY)])
         routes = auth.router()
-        add_life(routes, LifeParts(self.lookup, listing, world.life, world.targets), auth)
+        self.waiting = Waiting(world.queue, world.clock, Slots(1))
+        waits = Waits(self.waiting, self.lookup, timedelta(minutes=2))
+        add_life(routes, LifeParts(self.lookup, listing, world.life, world.targets, waits), auth)
 
         async def run() -> None:
             return None
