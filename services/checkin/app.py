@@ -24,6 +24,7 @@ from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
 from services.checkin.scep_work import ScepWork
 from services.checkin.seen import LastSeen
+from services.checkin.standing import Standings
 from services.checkin.takeover import TakeOver
 from services.checkin.turns import Answer, DeviceRequest
 from services.checkin.writer import Writer
@@ -171,8 +172,10 @@ def _enrollment(
         signer=files.signer,
     )
     profiles = EnrollmentProfiles(files.rules, parts)
-    certificates = MongoIssuedCertificates(adapters.mongo)
-    ota = OverTheAir(profiles, challenges, identities, certificates, files.apple)
+    standings = Standings(
+        MongoEnrollments(adapters.mongo, adapters.seal), MongoIssuedCertificates(adapters.mongo)
+    )
+    ota = OverTheAir(profiles, challenges, identities, standings, files.apple)
     door = enroll_routes.Door(settings.enroll_tokens)
     return enroll_routes.router(profiles, ota, files.apple, door, settings.max_body)
 

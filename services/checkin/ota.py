@@ -6,27 +6,28 @@ signed with that identity; the answer is the enrollment profile.
 
 Promises: an answer is given only for a good signature over exactly what was sent. With MDM_OTA_DEVICE_CA
 phase 2 is served to certificates of that CA only, and its challenge is good for that device alone;
-without, the challenge is all that counts, and the UDID is taken for nothing. Phase 3 is served to valid
-certificates of the trusted CAs only. What is refused uses up no challenge, unless the challenge itself
-was the last thing to be checked.
+without, the challenge is all that counts, and the UDID is taken for nothing. A challenge that was made
+for a device stays that device's. Phase 3 is served to valid certificates of the trusted CAs only, that
+were not replaced and whose device is not blocked. What is refused uses up no challenge, unless the
+challenge itself was the last thing to be checked.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from services.checkin.enroll import EnrollmentProfiles
 from services.checkin.identity_payload import ANY_DEVICE, VouchedDevice
+from services.checkin.standing import Standings
 from services.checkin.turns import DeviceRefused
 from shared.apple import plist
 from shared.domain.errors import BadRequest
-from shared.ports.issued import IssuedCertificates
 from shared.security.apple_device import AppleDevices
 from shared.security.attached_signature import open_signed
-from shared.security.challenges import LONGEST, ChallengeBook
+from shared.security.challenges import LONGEST, ChallengeBook, Grant
 from shared.security.identity import DeviceIdentities
 from shared.security.signature import Signer
 from shared.telemetry.metrics import Reason
@@ -40,7 +41,7 @@ class _Said:
 
     udid: str | None
     serial_number: str | None
-    challenge: str
+    challenge: str = field(repr=False)
     signer: Signer
 
     @property
@@ -62,10 +63,10 @@ class OverTheAir:
         profiles: EnrollmentProfiles,
         challenges: ChallengeBook,
         identities: DeviceIdentities,
-        issued: IssuedCertificates,
+        standings: Standings,
         apple: AppleDevices,
     ) -> None:
-        self._issued = issued
+        self._standings = standings
         self._profiles = profiles
         self._challenges = challenges
         self._identities = identities
@@ -75,25 +76,39 @@ class OverTheAir:
         """The next profile. Raises DeviceRefused, StoreUnavailable."""
         said = _read(body)
         if self._apple.vouches(said.signer.certificate):
-            await self._redeem(said)
+            grant = await self._redeem(said)
+            if not _is_for(grant, said.device):
+                raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: made for another device")
             return await self._profiles.ota_identity(said.device)
         try:
             identity = self._identities.identify(said.signer.certificate, said.signer.others)
         except BadRequest as exc:
             if self._apple.are_known:
                 raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from None
-            await self._redeem(said)
-            return await self._profiles.ota_identity(ANY_DEVICE)
+            grant = await self._redeem(said)
+            bound = VouchedDevice(grant.udid, grant.serial_number)
+            return await self._profiles.ota_identity(bound)
         return await self._profiles.enrollment(parameters, await self._bound_to(identity))
 
     async def _bound_to(self, identity: str) -> VouchedDevice:
         """Whom the challenge of phase 2 was for: what the device says by now is not looked at."""
-        found = (await self._issued.by_fingerprint([identity])).get(identity)
+        standing = await self._standings.of(identity)
+        if standing.objection is not None:
+            raise DeviceRefused(Reason.CERTIFICATE, standing.objection)
+        found = standing.issued
         return ANY_DEVICE if found is None else VouchedDevice(found.udid, found.serial_number)
 
-    async def _redeem(self, said: _Said) -> None:
-        if await self._challenges.redeem(said.challenge, by=said.transaction) is None:
+    async def _redeem(self, said: _Said) -> Grant:
+        grant = await self._challenges.redeem(said.challenge, by=said.transaction)
+        if grant is None:
             raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: unknown, used, or expired")
+        return grant
+
+
+def _is_for(grant: Grant, device: VouchedDevice) -> bool:
+    """Whether a challenge is for this device, or for any."""
+    is_its_udid = grant.udid in (None, device.udid)
+    return is_its_udid and grant.serial_number in (None, device.serial_number)
 
 
 def vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.checkin.scep_work import ScepWork
-from shared.domain.enrollment import Enrollment
+from services.checkin.standing import Standing, Standings
 from shared.domain.errors import BadRequest, Overtaken
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
@@ -96,7 +96,7 @@ class Issuing:
         self._certifier = certifier
         self._book = book
         self._issued = issued
-        self._enrollments = enrollments
+        self._standings = Standings(enrollments, issued)
         self._identities = identities
         self._clock = clock
 
@@ -123,16 +123,15 @@ class Issuing:
 
     async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
         """A certificate that follows one of ours, which must be valid and not replaced."""
-        device = await self._device_of(asker)
+        standing = await self._standing_of(asker)
         transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
         found = await self._issued.of_transaction(transaction)
         if found is None:
-            olds = await self._issued.by_fingerprint([asker.fingerprint])
-            old = olds.get(asker.fingerprint)
+            old = standing.issued
             grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
             made = await self._made(transaction, request, grant, asker.fingerprint)
             if await self._issued.add(made):
-                await self._reserve(made, device)
+                await self._reserve(made, standing.device)
                 return Given(made, ScepIssue.RENEWAL)
             found = await self._others(transaction)
         _refuse_another_key(found, request.key_hash)
@@ -203,26 +202,16 @@ class Issuing:
         has; the static one gives a new one once the old one has expired or was replaced."""
         if found.challenge is not None:
             return True
-        record = await self._holder(found.fingerprint)
-        is_replaced = record is not None and found.fingerprint in record.retired_certificates
-        return self._is_valid(found) and not is_replaced
+        standing = await self._standings.of(found.fingerprint)
+        return self._is_valid(found) and not standing.is_replaced
 
-    async def _holder(self, fingerprint: str) -> Enrollment | None:
-        """The device for which a certificate is reserved."""
-        holders = await self._enrollments.holders([fingerprint])
-        device = holders.get(fingerprint)
-        return None if device is None else (await self._enrollments.load([device])).get(device)
-
-    async def _device_of(self, asker: Asker) -> str | None:
-        """Only a certificate of ours renews: valid now, not replaced, its device not blocked. The
-        device that it is reserved for, if there is one."""
+    async def _standing_of(self, asker: Asker) -> Standing:
+        """Only a certificate of ours renews: valid now, and still its device's."""
         self._certifier.refuse_strangers(asker.certificate)
-        record = await self._holder(asker.fingerprint)
-        if record and (record.blocked or asker.fingerprint in record.retired_certificates):
-            raise ScepRefused(
-                ScepRefusal.CERTIFICATE, "the certificate was replaced, or its device is blocked"
-            )
-        return None if record is None else record.id
+        standing = await self._standings.of(asker.fingerprint)
+        if standing.objection is not None:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, standing.objection)
+        return standing
 
 
 def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:

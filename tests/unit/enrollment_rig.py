@@ -13,6 +13,7 @@ from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles, Enrollm
 from services.checkin.enroll_routes import TAG, Door, router
 from services.checkin.identity_payload import IdentityPayloads, OurScep
 from services.checkin.ota import OverTheAir
+from services.checkin.standing import Standings
 from shared.apple.profiles import Look
 from shared.security.apple_device import AppleDevices
 from shared.security.challenges import ChallengeBook
@@ -23,6 +24,7 @@ from shared.web.app import create_app
 from shared.web.service import Service
 from tests.fakes.challenges import FakeChallenges
 from tests.fakes.clock import FakeClock, FakeIds
+from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.issued import FakeIssuedCertificates
 from tests.fakes.profiles import FakeProfiles, FakePushTopics
 from tests.harness.identities import DeviceIdentity, FleetAuthority, envelope, signer_info
@@ -59,6 +61,7 @@ class Rig:
     profiles: FakeProfiles = field(default_factory=FakeProfiles)
     topics: FakePushTopics = field(default_factory=FakePushTopics)
     issued: FakeIssuedCertificates = field(default_factory=FakeIssuedCertificates)
+    enrollments: FakeEnrollments = field(default_factory=FakeEnrollments)
 
     def __post_init__(self) -> None:
         static = None if self.static is None else SecretStr(self.static)
@@ -73,7 +76,8 @@ class Rig:
         )
         profiles = EnrollmentProfiles(self.rules, parts)
         trusted = DeviceIdentities([OURS.certificate], self.clock)
-        ota = OverTheAir(profiles, self.book, trusted, self.issued, self.apple)
+        standings = Standings(self.enrollments, self.issued)
+        ota = OverTheAir(profiles, self.book, trusted, standings, self.apple)
         routes = router(profiles, ota, self.apple, Door(self.tokens), MAX_BODY)
 
         async def run() -> None:

@@ -1,6 +1,7 @@
 """POST /ota/phase23: phase 2 to devices of Apple's with a challenge, phase 3 to identities of ours."""
 
 import plistlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
 from shared.ports.issued import IssuedCertificate
 from shared.ports.profiles import Reserved, StoredProfile
 from shared.security.apple_device import AppleDevices
@@ -133,6 +135,37 @@ async def test_without_apples_ca_the_challenge_is_all_that_counts_and_binds_nobo
     assert_refused(await phase_2(world, FleetAuthority("Whoever").issue(), CHALLENGE=challenge))
 
 
+async def test_a_challenge_that_was_made_for_a_device_stays_that_devices_through_phase_2() -> None:
+    world = Rig()
+    challenge = await world.book.issue_once(udid="UDID-7", serial_number="C07")
+
+    answer = await phase_2(world, FleetAuthority("Whoever").issue(), CHALLENGE=challenge)
+
+    secret = scep(plistlib.loads(answer.content))["Challenge"]
+    grant = await world.book.redeem(secret, by="scep")
+    assert grant is not None and (grant.udid, grant.serial_number) == ("UDID-7", "C07")
+
+
+@pytest.mark.parametrize(
+    ("bound", "status"),
+    [
+        ({"udid": "UDID-1"}, 200),
+        ({"serial_number": "C02"}, 200),
+        ({"udid": "UDID-7"}, 400),
+        ({"udid": "UDID-1", "serial_number": "C07"}, 400),
+    ],
+)
+async def test_a_challenge_of_another_device_lets_none_in_that_apple_vouches_for(
+    bound: dict[str, str], status: int
+) -> None:
+    world = rig()
+    challenge = await world.book.issue_once(**bound)
+
+    answer = await phase_2(world, APPLE.issue(), CHALLENGE=challenge)
+
+    assert answer.status_code == status
+
+
 async def test_phase_3_answers_with_the_enrollment_profile_and_the_parameters() -> None:
     world = rig()
 
@@ -183,6 +216,29 @@ async def test_phase_3_is_refused_to_certificates_that_are_no_identity(
     identity: DeviceIdentity,
 ) -> None:
     world = rig()
+
+    assert_refused(await world.http.post(PATH, content=attached(identity, machine())))
+    assert world.challenges.rows == {}
+
+
+@pytest.mark.parametrize(("blocked", "retired"), [(True, False), (False, True)])
+async def test_phase_3_is_refused_to_a_blocked_device_and_to_a_certificate_that_was_replaced(
+    blocked: bool, retired: bool
+) -> None:
+    world = rig()
+    identity = OURS.issue()
+    record = Enrollment(
+        EnrollmentKey("UDID-1", "UDID-1", udid="UDID-1"),
+        EnrollmentStatus.ENROLLED,
+        certificate=identity.fingerprint,
+        blocked=blocked,
+    )
+    world.enrollments.add(record)
+    if retired:
+        retired_certificates = (identity.fingerprint,)
+        world.enrollments.add(
+            replace(record, certificate="newer", retired_certificates=retired_certificates)
+        )
 
     assert_refused(await world.http.post(PATH, content=attached(identity, machine())))
     assert world.challenges.rows == {}

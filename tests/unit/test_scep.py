@@ -519,6 +519,28 @@ async def test_a_renewal_by_a_replaced_certificate_or_of_a_blocked_device_is_ref
         assert reply.is_success
 
 
+async def test_of_two_renewals_of_one_certificate_the_one_that_was_not_taken_up_renews_nothing() -> (
+    None
+):
+    world = ScepWorld()
+    old = await world.enrolled()
+    world.enrollments.add(bound(old))
+    taken, other = await renewal(world, old, 1, "a"), await renewal(world, old, 2, "b")
+    assert taken.certificate is not None and other.certificate is not None
+    world.enrollments.add(
+        replace(
+            bound(Client(world.ca, key_number(1), taken.certificate)),
+            retired_certificates=(bound(old).certificate or "",),
+        )
+    )
+
+    left = await renewal(world, Client(world.ca, key_number(2), other.certificate), 3)
+    next_one = await renewal(world, Client(world.ca, key_number(1), taken.certificate), 4)
+
+    assert refused(left, BAD_CERT_ID)
+    assert next_one.is_success
+
+
 # Refusals
 
 
