@@ -14,11 +14,12 @@ from services.checkin.binding import BindingRules
 from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
-from services.checkin.enroll_parts import identity_payloads, read_files
+from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
 from services.checkin.ota import OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
+from services.checkin.renewal import RenewalParts, Renewals
 from services.checkin.routes import TAG, router
 from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
@@ -108,8 +109,15 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     )
     routes = APIRouter()
     routes.include_router(router(cohorts, devices, settings.max_body))
-    routes.include_router(_enrollment(settings, adapters, challenges, identities))
+    files = read_files(settings)
+    profiles = _profiles(settings, adapters, challenges, files)
+    routes.include_router(
+        _enrollment(settings, adapters, profiles, files, (challenges, identities))
+    )
     routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))
+    renewals = Renewals(
+        parts, bindings, share, RenewalParts(profiles, challenges, settings.renew_before)
+    )
     if adapters.is_alone:
         await takeover.take_all(writer.id)
     await writer.register()
@@ -122,6 +130,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
             group.create_task(seen.run())
             group.create_task(notes.run())
             group.create_task(announcing.run())
+            group.create_task(renewals.run())
 
     async def drain() -> None:
         await cohorts.drain()
@@ -152,13 +161,9 @@ def _operators_trust(settings: CheckinSettings) -> list[Certificate]:
     return [] if settings.device_ca is None else load_trust(settings.device_ca.read_bytes())
 
 
-def _enrollment(
-    settings: CheckinSettings,
-    adapters: Adapters,
-    challenges: ChallengeBook,
-    identities: DeviceIdentities,
-) -> APIRouter:
-    files = read_files(settings)
+def _profiles(
+    settings: CheckinSettings, adapters: Adapters, challenges: ChallengeBook, files: EnrollmentFiles
+) -> EnrollmentProfiles:
     if files.signer is not None:
         files.signer.warn_of_expiry(adapters.clock.now())
     parts = EnrollmentParts(
@@ -171,7 +176,17 @@ def _enrollment(
         ids=adapters.ids,
         signer=files.signer,
     )
-    profiles = EnrollmentProfiles(files.rules, parts)
+    return EnrollmentProfiles(files.rules, parts)
+
+
+def _enrollment(
+    settings: CheckinSettings,
+    adapters: Adapters,
+    profiles: EnrollmentProfiles,
+    files: EnrollmentFiles,
+    trust: tuple[ChallengeBook, DeviceIdentities],
+) -> APIRouter:
+    challenges, identities = trust
     standings = Standings(
         MongoEnrollments(adapters.mongo, adapters.seal), MongoIssuedCertificates(adapters.mongo)
     )

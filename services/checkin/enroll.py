@@ -12,17 +12,20 @@ from dataclasses import dataclass, replace
 import structlog
 
 from services.checkin.identity_payload import ANY_DEVICE, IdentityPayloads, VouchedDevice
-from shared.apple import plist_writer
+from shared.apple import plist, plist_writer
 from shared.apple.profiles import (
     Look,
     Mdm,
     Payload,
+    Scep,
     authority_payload,
     configuration,
     mdm_payload,
     profile_service,
+    scep_payload,
     with_parameters,
 )
+from shared.domain.errors import BadRequest
 from shared.ports.clock import Ids
 from shared.ports.profiles import Profiles, Reserved
 from shared.ports.push_certificates import PushTopics
@@ -39,7 +42,8 @@ NO_PARAMETERS: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentRules:
-    """What the operator decided about profiles. `trusted` are CA certificates (DER) for devices."""
+    """What the operator decided about profiles. `trusted` are CA certificates (DER) for devices,
+    `subject` is what they ask for in a renewal."""
 
     server_url: str
     look: Look
@@ -47,6 +51,12 @@ class EnrollmentRules:
     access_rights: int
     check_out_when_removed: bool
     trusted: Sequence[bytes] = ()
+    subject: Sequence[tuple[str, str]] = ()
+
+    @property
+    def scep_url(self) -> str:
+        """Where our own SCEP server is."""
+        return f"{self.server_url}/scep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +86,48 @@ class EnrollmentProfiles:
         if stored is not None:
             return stored
         look = self._look("enroll")
-        identity = await self._identity(look, device, IDENTITY)
+        return await self._enrollment(
+            look, await self._identity(look, device, IDENTITY), parameters
+        )
+
+    async def _enrollment(
+        self, look: Look, identity: Payload, parameters: Mapping[str, str]
+    ) -> bytes:
         payloads = [identity, await self._mdm(look, identity["PayloadUUID"], parameters)]
         for number, der in enumerate(self._rules.trusted):
             payloads.append(authority_payload(look, self._uuid(), der, number))
         return self._signed(configuration(look, self._uuid(), self._rules.name, payloads))
+
+    async def can_renew(self) -> bool:
+        """Whether there is a place for a challenge of ours in the profile that enrolls devices."""
+        stored = await self._parts.stored.get(Reserved.ENROLL)
+        return stored is None or self._with_challenge(stored.mobileconfig, "") is not None
+
+    async def renewal(self, parameters: Mapping[str, str], challenge: str) -> bytes | None:
+        """The profile that enrolled a device, by whose identifier the device knows it again, with a
+        challenge for its next identity; None where there is no place for one."""
+        stored = await self._parts.stored.get(Reserved.ENROLL)
+        if stored is not None:
+            profile = self._with_challenge(stored.mobileconfig, challenge)
+            return None if profile is None else self._sealed(profile)
+        look = self._look("enroll")
+        scep = Scep(self._rules.scep_url, self._rules.subject, challenge, IDENTITY)
+        return await self._enrollment(look, scep_payload(look, self._uuid(), scep), parameters)
+
+    def _with_challenge(self, mobileconfig: bytes, challenge: str) -> bytes | None:
+        """An operator's own profile, where its SCEP payload asks our server and nobody signed it."""
+        try:
+            profile = plist.parse(mobileconfig)
+        except BadRequest:
+            return None
+        payloads = profile.get("PayloadContent")
+        found = False
+        for payload in payloads if isinstance(payloads, list) else ():
+            content = payload.get("PayloadContent") if isinstance(payload, dict) else None
+            if isinstance(content, dict) and content.get("URL") == self._rules.scep_url:
+                content["Challenge"] = challenge
+                found = True
+        return plist.dump(profile) if found else None
 
     async def profile_service(self, parameters: Mapping[str, str] = NO_PARAMETERS) -> bytes:
         """The first profile of over-the-air enrollment, with a one-time challenge."""

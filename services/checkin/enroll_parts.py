@@ -42,6 +42,7 @@ def read_files(settings: CheckinSettings) -> EnrollmentFiles:
             access_rights=settings.access_rights,
             check_out_when_removed=settings.check_out_when_removed,
             trusted=_trusted(settings.profile_ca),
+            subject=settings.subject,
         ),
         topics=TopicOfFiles.load(tuple(map(Path, settings.push_cert))),
         apple=_apple(settings.ota_device_ca),

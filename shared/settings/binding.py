@@ -26,13 +26,8 @@ class BindingSettings(BaseModel):
         "one of a trusted CA, as after a wipe; `bound`: only a certificate of our SCEP whose challenge "
         "was made for that UDID or serial number.",
     )
-
-
-class RenewalSettings(BaseModel):
-    """What the commands service knows."""
-
     renew_before: Annotated[Duration, AfterValidator(_lead)] = Field(
         timedelta(days=30),
         description="How long before its end the certificate of a device is renewed, where our SCEP "
-        "gave it out; at most 90 d.",
+        "gave it out; at most 90 d, and not before half of its time is over.",
     )

@@ -30,7 +30,7 @@ INDEXES = (
     Index(NAME, [("notices_in", 1)], sparse=True),
 )
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-AT_ONCE = 100
+AT_ONCE = 20
 """Devices of one partition in one answer: of more, the rest comes with the next look."""
 
 

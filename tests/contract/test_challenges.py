@@ -41,6 +41,13 @@ async def test_a_challenge_for_any_device_names_none(challenges: Challenges) -> 
     assert await challenges.use(anybodys.digest, "one", START) == anybodys
 
 
+async def test_a_challenge_for_a_renewal_names_what_it_renews(challenges: Challenges) -> None:
+    renewal = Challenge("cd" * 32, LATER, "MAC", renews="ab" * 32)
+    await challenges.create(renewal)
+
+    assert await challenges.use(renewal.digest, "one", START) == renewal
+
+
 async def test_an_unknown_challenge_is_nobodys(challenges: Challenges) -> None:
     await challenges.create(CHALLENGE)
 

@@ -107,3 +107,15 @@ async def test_those_that_expire_in_a_window_come_in_their_order(
 
     assert [each.transaction for each in found] == ["t2", "t3", "t4"]
     assert await certificates.expiring(START + 2 * DAY, START + 4 * DAY, 2) == found[:2]
+
+
+async def test_what_followed_a_certificate_is_found_by_it_first_issued_first(
+    certificates: IssuedCertificates,
+) -> None:
+    second = issued(2, renewed_from="old", issued_at=START + DAY)
+    first = issued(1, renewed_from="old")
+    for each in (second, first, issued(3, renewed_from="another"), issued(4, renewed_from=None)):
+        assert await certificates.add(each)
+
+    assert await certificates.renewals_of("old") == [first, second]
+    assert await certificates.renewals_of("f1") == []

@@ -120,6 +120,7 @@ class Replica:
             audit=world.audit,
             reached=self._reached,
         )
+        self.parts = parts
         self.seen = LastSeen(world.enrollments, world.clock)
         self.notes = QuarantineNotes(world.identities, world.clock, world.ids, self.metrics)
         admission = Admission(parts, world.issued, self.notes, world.rules)

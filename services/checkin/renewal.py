@@ -1,0 +1,182 @@
+"""Certificates near their end are renewed: the device is told to install its enrollment profile anew.
+
+The profile has the identifier of the one that enrolled the device, which it replaces, and a challenge that is
+good for the one certificate that is to follow the present one (`services.checkin.binding`).
+
+Promises: one command per device and attempt, whichever and however many replicas come upon it; so many a
+minute and no more; a crash at any point delays an attempt, and loses none. What cannot be renewed is counted,
+and subscribers that ask for it are told.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.checkin.enroll import EnrollmentProfiles
+from services.checkin.parts import Parts
+from services.checkin.renewal_plan import Plan, plan_of, without_profile
+from shared.apple.command_plist import written
+from shared.domain.command import Command, Place, place_id
+from shared.domain.enrollment import Enrollment
+from shared.domain.errors import Unavailable
+from shared.domain.notices import Notice, renewal_failed
+from shared.ports.identities import Attempt, Identities
+from shared.security.challenges import ChallengeBook
+from shared.sharing import Share
+from shared.telemetry.metrics import RenewalOutcome
+
+log = structlog.get_logger()
+
+EVERY = timedelta(seconds=5)
+AFTER_FAILURE = timedelta(seconds=15)
+ASKED_AT_ONCE = 10
+"""Commands in one look: two a second from each replica."""
+LOOKED_AT_ONCE = 200
+COMMAND_LIVES = timedelta(days=7)
+CHALLENGE_LIVES = COMMAND_LIVES + timedelta(days=1)
+REQUEST_TYPE = "InstallProfile"
+COLLAPSE_KEY = "renewal"
+"""Of no other command: those of clients begin with `client:`, those of the server with a request type."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalParts:
+    """What profiles are made of. `before`: MDM_RENEW_BEFORE."""
+
+    profiles: EnrollmentProfiles
+    challenges: ChallengeBook
+    before: timedelta
+
+
+class Renewals:
+    """Runs in every replica of check-in for its share of the partitions, which the relay keeps."""
+
+    def __init__(
+        self, parts: Parts, identities: Identities, share: Share, renewal: RenewalParts
+    ) -> None:
+        self._enrollments = parts.enrollments
+        self._queue = parts.queue
+        self._wishes = parts.wishes
+        self._clock = parts.clock
+        self._ids = parts.ids
+        self._metrics = parts.metrics
+        self._identities = identities
+        self._share = share
+        self._profiles = renewal.profiles
+        self._challenges = renewal.challenges
+        self._before = renewal.before
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        is_failing = False
+        while True:
+            await self._clock.sleep(AFTER_FAILURE if is_failing else EVERY)
+            try:
+                await self.look()
+                is_failing = False
+            except Unavailable as exc:
+                if not is_failing:
+                    log.warning("renewals_wait", reason=str(exc))
+                is_failing = True
+
+    async def look(self) -> None:
+        """One look at what is due. Raises Unavailable."""
+        now = self._clock.now()
+        due = await self._identities.to_renew(self._share.partitions, now)
+        due = sorted(due, key=_end)[:LOOKED_AT_ONCE]
+        if not due:
+            return
+        places = await self._places(due)
+        can_renew = await self._profiles.can_renew()
+        asked = 0
+        for device in due:
+            plan = plan_of(device, places.get(device.id), now, self._before)
+            if plan.ask and not can_renew:
+                plan = without_profile(device, now)
+            if plan.ask and asked >= ASKED_AT_ONCE:
+                continue
+            asked += plan.ask
+            await self._follow(device, plan, now)
+
+    async def _places(self, devices: Sequence[Enrollment]) -> Mapping[str, Place]:
+        """Of their last attempts, by device."""
+        ids = {
+            device.id: place_id(device.id, device.renewal.command_uuid)
+            for device in devices
+            if device.renewal is not None
+        }
+        found = await self._queue.places_of(set(ids.values())) if ids else {}
+        return {device: found[id_] for device, id_ in ids.items() if id_ in found}
+
+    async def _follow(self, device: Enrollment, plan: Plan, now: datetime) -> None:
+        """The attempt is stored before its command, so that of two replicas one makes it."""
+        if device.certificate is None:
+            return
+        attempt = Attempt(
+            device=device.id,
+            certificate=device.certificate,
+            seen=device.renewal,
+            renewal=plan.renewal,
+            look_at=plan.look_at,
+            notice=self._notice(device, plan, now),
+        )
+        [is_stored] = await self._identities.attempt([attempt])
+        if not is_stored:
+            return
+        if plan.failure is not None:
+            self._metrics.renewals.labels(RenewalOutcome(plan.failure.value)).inc()
+            log.warning("renewal_failed", device=device.id, reason=plan.failure.value)
+        if plan.ask and plan.renewal is not None:
+            await self._ask(device, device.certificate, plan.renewal.command_uuid, now)
+            is_first = plan.renewal.attempt == 1
+            outcome = RenewalOutcome.ASKED if is_first else RenewalOutcome.ASKED_AGAIN
+            self._metrics.renewals.labels(outcome).inc()
+            log.info("renewal_asked", device=device.id, attempt=plan.renewal.attempt)
+
+    def _notice(self, device: Enrollment, plan: Plan, now: datetime) -> Notice | None:
+        if plan.failure is None or device.identity is None:
+            return None
+        attempts = 0 if device.renewal is None else device.renewal.attempt
+        at = int(now.timestamp() * 1000) * 1_000_000
+        return renewal_failed(self._ids.new(), at, device.identity, plan.failure, attempts)
+
+    async def _ask(self, device: Enrollment, certificate: str, uuid: str, now: datetime) -> None:
+        challenge = await self._challenges.issue_renewal(
+            device.device, certificate, CHALLENGE_LIVES
+        )
+        parameters = device.identity.parameters if device.identity is not None else None
+        profile = await self._profiles.renewal(parameters or {}, challenge)
+        if profile is None:  # the operator's own profile changed just now: found at the next look
+            return
+        command = written(uuid, REQUEST_TYPE, {"Payload": profile})
+        await self._enqueue(device, command, now)
+
+    async def _enqueue(self, device: Enrollment, command: Command, now: datetime) -> None:
+        """As the command API does it (docs/rules.md, rule 4)."""
+        place = Place(
+            enrollment=device.id,
+            device=device.device,
+            command_uuid=command.uuid,
+            command_hash=command.hash,
+            request_type=command.request_type,
+            generation=device.generation,
+            order=self._ids.new(),
+            expires_at=now + COMMAND_LIVES,
+            collapse_key=COLLAPSE_KEY,
+            accepted_at=now,
+        )
+        await self._queue.store([command], now)
+        [there] = await self._queue.insert([place])
+        if there is None:
+            known = (await self._enrollments.load({device.id})).get(device.id)
+            if known is not None and known.generation != place.generation:
+                await self._queue.stamp(place, known.generation)
+            await self._queue.supersede([place])
+        self._wishes.wish([device.id])
+
+
+def _end(device: Enrollment) -> float:
+    not_after = None if device.identity is None else device.identity.certificate.not_after
+    return 0.0 if not_after is None else not_after.timestamp()

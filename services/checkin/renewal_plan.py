@@ -1,0 +1,134 @@
+"""What to do about a certificate near its end: decided from what is stored, and nothing else.
+
+A renewal is one command. While it is open nothing is done (NotNow offers it again by itself); when it has
+ended and the certificate was not replaced, there is another attempt after a pause that grows, but not
+beyond half of the time that is left. What is told of a failure is told once.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from shared.domain.command import Place
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.identity import Identity, Renewal, RenewalFailure
+
+LOOK_AGAIN = timedelta(hours=6)
+"""At a command that is open, or was to be queued just now."""
+MISSING_AFTER = timedelta(minutes=10)
+"""So long after its attempt a command that is nowhere was not queued, because the process died."""
+FORGOTTEN_AFTER = timedelta(days=2)
+"""So long after its attempt it was there, and left the store with the others that are finished."""
+FIRST_PAUSE = timedelta(days=1)
+LONGEST_PAUSE = timedelta(days=7)
+SHORTEST_PAUSE = timedelta(hours=1)
+TOLD_AFTER = 3
+"""Attempts in vain, after which subscribers hear of it."""
+AWAY = timedelta(days=1)
+"""Until a device is looked at again that is not enrolled now, or blocked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What follows from a look. `ask`: queue the command of `renewal`. `failure`: tell of it."""
+
+    look_at: datetime | None
+    renewal: Renewal | None = None
+    ask: bool = False
+    failure: RenewalFailure | None = None
+
+
+def plan_of(device: Enrollment, place: Place | None, now: datetime, before: timedelta) -> Plan:
+    """`place` is that of the last attempt, if there is one; `before` is MDM_RENEW_BEFORE."""
+    identity = device.identity
+    if identity is None or identity.certificate.not_after is None or device.certificate is None:
+        return Plan(look_at=None)
+    end = identity.certificate.not_after
+    if device.expired_until is not None:
+        end = max(end, device.expired_until)
+    elif now < (begin := _begin(identity, end, before)):
+        return Plan(look_at=begin)
+    if device.status is not EnrollmentStatus.ENROLLED or device.blocked:
+        return Plan(look_at=now + AWAY if now < end else None)
+    if not identity.is_ours:
+        return _failed(device, RenewalFailure.OTHER_AUTHORITY)
+    if now >= end:
+        return _failed(device, RenewalFailure.EXPIRED)
+    return _next(device, place, now, end)
+
+
+def without_profile(device: Enrollment, now: datetime) -> Plan:
+    """In place of an attempt, where the operator's own profile has no place for a challenge."""
+    seen = device.renewal or Renewal(0, command_uuid(device, 0), now)
+    is_told = seen.failed is RenewalFailure.PROFILE
+    return Plan(
+        look_at=now + AWAY,
+        renewal=replace(seen, failed=RenewalFailure.PROFILE),
+        failure=None if is_told else RenewalFailure.PROFILE,
+    )
+
+
+def command_uuid(device: Enrollment, attempt: int) -> str:
+    """The same for an attempt from every replica, and of no other."""
+    name = f"{device.id}\0{device.certificate}\0{attempt}"
+    return str(UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4))
+
+
+def _begin(identity: Identity, end: datetime, before: timedelta) -> datetime:
+    """Not before half of its time is over, so that a short one is not renewed again and again."""
+    return max(end - before, identity.bound_at + (end - identity.bound_at) / 2)
+
+
+def _failed(device: Enrollment, failure: RenewalFailure) -> Plan:
+    seen = device.renewal
+    return Plan(
+        look_at=None,
+        renewal=None if seen is None else replace(seen, failed=failure),
+        failure=None if seen is not None and seen.failed is failure else failure,
+    )
+
+
+def _next(device: Enrollment, place: Place | None, now: datetime, end: datetime) -> Plan:
+    seen = device.renewal
+    if seen is None or seen.attempt == 0:
+        return _ask(device, 1, now, end)
+    if place is None and now < seen.asked_at + MISSING_AFTER:
+        return Plan(look_at=seen.asked_at + MISSING_AFTER)
+    if place is None and now < seen.asked_at + FORGOTTEN_AFTER:
+        return _ask(device, seen.attempt, now, end)
+    if place is not None and _is_offered(place, device, now):
+        return Plan(look_at=min(now + LOOK_AGAIN, end))
+    ended_at = seen.asked_at if place is None else place.finished_at or place.expires_at or now
+    again_at = ended_at + _pause(seen.attempt, end - now)
+    if now < again_at:
+        return Plan(look_at=again_at)
+    return _ask(device, seen.attempt + 1, now, end)
+
+
+def _is_offered(place: Place, device: Enrollment, now: datetime) -> bool:
+    is_present = place.generation is None or place.generation == device.generation
+    return place.state.is_open and is_present and not place.is_expired(now)
+
+
+def _pause(attempt: int, left: timedelta) -> timedelta:
+    grown = min(FIRST_PAUSE * (1 << min(attempt - 1, 10)), LONGEST_PAUSE)
+    return min(grown, max(left / 2, SHORTEST_PAUSE))
+
+
+def _ask(device: Enrollment, attempt: int, now: datetime, end: datetime) -> Plan:
+    failed = None if device.renewal is None else device.renewal.failed
+    is_news = attempt > TOLD_AFTER and failed is not RenewalFailure.ATTEMPTS
+    renewal = Renewal(
+        attempt,
+        command_uuid(device, attempt),
+        now,
+        RenewalFailure.ATTEMPTS if attempt > TOLD_AFTER else None,
+    )
+    return Plan(
+        # Soon, so that a process that dies before it has queued the command delays it little.
+        look_at=min(now + MISSING_AFTER, end),
+        renewal=renewal,
+        ask=True,
+        failure=RenewalFailure.ATTEMPTS if is_news else None,
+    )
