@@ -72,7 +72,7 @@ SCHEMA = _fields(
 
 GET_JOB: Responses = {
     200: _answer("How far it is; `refused` is one page.", EXAMPLE, SCHEMA),
-    **errors(400, 401, 403, 404, 503),
+    **errors(400, 401, 403, 404, 429, 503),
 }
 LIST_JOBS: Responses = {
     200: _answer(
@@ -85,7 +85,7 @@ LIST_JOBS: Responses = {
             }
         ),
     ),
-    **errors(400, 401, 403, 503),
+    **errors(400, 401, 403, 429, 503),
 }
 PAGE = {
     "parameters": [

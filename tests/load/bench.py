@@ -29,7 +29,7 @@ from tests.harness.identities import FleetAuthority
 from tests.harness.processes import free_port, spawn
 from tests.harness.servers import Rabbit, Store
 from tests.harness.system import API_KEY, ServiceProcess, System, cpu_seconds
-from tests.load import bench_convert, bench_scep
+from tests.load import bench_convert, bench_fleet, bench_scep
 
 Item = TypeVar("Item")
 
@@ -297,6 +297,7 @@ def main() -> None:
         bench_scep.main()
         return
     bench_convert.main()
+    bench_fleet.main()
     yardstick = bare_route()
     with (
         machine(is_all=given.all, driver=given.driver) as running,
