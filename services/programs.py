@@ -5,6 +5,7 @@ from importlib import import_module
 
 from services.adapters import PartsOfProcess
 from shared.clock import SystemClock
+from shared.security.authority import open_authority
 from shared.settings import (
     AllSettings,
     CheckinSettings,
@@ -13,6 +14,7 @@ from shared.settings import (
     ServiceSettings,
     WebhookSettings,
 )
+from shared.storage.authority import MongoAuthorityStore
 from shared.telemetry.metrics import Metrics
 from shared.web.service import Service
 
@@ -46,7 +48,13 @@ class ServicesProgram:
         self._built: dict[str, Service] = {}
 
     async def build(self) -> Sequence[Service]:
+        """Misconfigured with a MDM_SECRET_KEY that does not open the installation's CA: a service that
+        seals with another key would write what the others cannot read. Who starts first makes the CA,
+        so that there is always something to try the key on."""
         adapters = await self._parts.open()
+        if not self._built:
+            store = MongoAuthorityStore(adapters.mongo, adapters.seal)
+            await open_authority(store, adapters.clock)
         for name in self._names:
             if name not in self._built:
                 # Imported only here: a process holds no more code than its own service needs.

@@ -60,8 +60,8 @@ class Stage:
         database = self.client.get_default_database()
         return database[collection].count_documents(query)
 
-    async def command(self, secret_key: str, *arguments: str) -> tuple[int, str]:
-        """A small command beside the server: its exit code, and what it said."""
+    async def command(self, secret_key: str, *arguments: str, **settings: str) -> tuple[int, str]:
+        """A process beside the server that ends by itself: its exit code, and what it said."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -75,6 +75,7 @@ class Stage:
                 "MDM_MONGODB_URL": self.url,
                 "MDM_SECRET_KEY": secret_key,
                 "MDM_API_KEY": API_KEY,
+                **settings,
             },
         )
         async with asyncio.timeout(60):
@@ -188,3 +189,22 @@ async def bootstrap_token(device: Device) -> bytes:
     body = answer.content
     inner = body.split(b"<data>")[1].split(b"</data>")[0]
     return base64.b64decode(b"".join(inner.split()))
+
+
+@pytest.mark.parametrize("name", ["checkin", "commands", "push", "webhook"])
+async def test_no_service_starts_with_a_key_that_is_not_the_installations(
+    stage: Stage, amqp_url: str, tmp_path: Path, name: str
+) -> None:
+    settings = {
+        "MDM_AMQP_URL": amqp_url,
+        "MDM_SERVER_URL": "https://mdm.example.com",
+        "MDM_HTTP": "127.0.0.1:0",
+        "MDM_OPS_HTTP": "127.0.0.1:0",
+        "MDM_WEBHOOK_URL": "https://receiver.example.com",
+    }
+
+    code, said = await stage.command(NEW_KEY, name, **settings)
+
+    assert code == 2
+    assert said.splitlines()[-1].startswith("macromdm: MDM_SECRET_KEY: does not open")
+    assert OLD_ID in said
