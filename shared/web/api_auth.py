@@ -29,10 +29,9 @@ from shared.web.failed_attempts import FailedAttempts
 from shared.web.peers import Peers
 from shared.web.token_book import TokenBook
 
-DESCRIPTION = (
-    "User `micromdm` and the API key as password; or any user and a token as password. A token may "
-    "come as `Authorization: Bearer` too."
-)
+BASIC, BEARER = "API key", "Token"
+DESCRIPTION = "User `micromdm` and the API key as password; or any user and a token as password."
+_BEARER = {"type": "http", "scheme": "bearer", "description": "A token, of `POST /v1/tokens`."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,23 @@ class ApiAuth:
         return await tokens.caller(given.secret) if tokens else None
 
 
+def with_tokens(document: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document whose routes with a key can be called with a token as well. FastAPI would
+    have a second dependency for that, which each request would pay for."""
+    schemes = document.get("components", {}).get("securitySchemes", {})
+    if BASIC in schemes:
+        schemes[BEARER] = dict(_BEARER)
+    for path in document["paths"].values():
+        for operation in path.values():
+            if {BASIC: []} in operation.get("security", []):
+                operation["security"] = [{BASIC: []}, {BEARER: []}]
+    return document
+
+
 class _Needs(Needs):
     def __init__(self, auth: ApiAuth, scope: Scope, action: str | None) -> None:
         self.model = HTTPBase(scheme="basic", description=DESCRIPTION)
-        self.scheme_name = "API key"
+        self.scheme_name = BASIC
         self.scope = scope
         self.action = action
         self._auth = auth

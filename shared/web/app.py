@@ -16,6 +16,7 @@ from shared.domain.errors import TooLarge
 from shared.telemetry.metrics import Metrics
 from shared.web import problems, version
 from shared.web.answers import RETRY_AFTER, JsonAnswer
+from shared.web.api_auth import with_tokens
 from shared.web.body import declared_length
 from shared.web.service import Service
 
@@ -28,7 +29,7 @@ class MdmApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = _with_components(_without_422(super().openapi()))
+            self.openapi_schema = with_tokens(_with_components(_without_422(super().openapi())))
         return self.openapi_schema
 
 

@@ -162,9 +162,16 @@ async def test_every_body_has_an_example(document: Document, route: tuple[str, s
 
 
 async def test_the_routes_of_the_api_demand_the_key_and_no_others(document: Document) -> None:
-    [scheme] = document["components"]["securitySchemes"].items()
-    assert scheme[1] | {"description": ""} == {"type": "http", "scheme": "basic", "description": ""}
-    guarded = {route for route, operation in operations(document) if operation.get("security")}
+    schemes = document["components"]["securitySchemes"]
+    assert {name: (s["type"], s["scheme"]) for name, s in schemes.items()} == {
+        "API key": ("http", "basic"),
+        "Token": ("http", "bearer"),
+    }
+    guarded = {
+        route
+        for route, operation in operations(document)
+        if operation.get("security") == [{"API key": []}, {"Token": []}]
+    }
 
     assert guarded == {r for r in ERRORS if not r[1].startswith(OF_DEVICES) and r[1] != "/version"}
 
