@@ -271,7 +271,15 @@ async def test_after_the_window_a_certificate_is_refused_until_the_next_import(
             await asyncio.sleep(0.01)
 
         assert (await device.connect()).status_code == 400
-        assert whole.log_lines("device_refused")
+        found: list[dict[str, Any]] = []
+        async with asyncio.timeout(20):  # it is noted within seconds
+            while not found:
+                await asyncio.sleep(0.1)
+                listed = await whole.api("GET", "/v1/devices", params={"quarantined": "true"})
+                found = listed.json()["devices"]
+        [quarantined] = found
+        shown_certificate = quarantined["quarantine"]["certificate_sha256"]
+        assert (quarantined["udid"], shown_certificate) == (device.id, device.identity.fingerprint)
 
         body = authenticate(device, OSVersion="15.1")
         async with asyncio.timeout(20):  # a slow machine may miss a window as short as this
