@@ -15,6 +15,8 @@ from services.commands.challenge import challenge_routes
 from services.commands.device_openapi import MIGRATION_TAG
 from services.commands.device_routes import DeviceParts, device_routes
 from services.commands.expiry import Expiry
+from services.commands.identities import IdentityDesk, IdentityPorts
+from services.commands.identity_routes import identity_routes
 from services.commands.inventory import DeviceInventory
 from services.commands.janitor import Janitor
 from services.commands.job_openapi import TAG as JOBS_TAG
@@ -43,13 +45,16 @@ from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, journal, members, place_documents, schema
+from shared.storage import enrollments, issued, journal, members, place_documents, schema
+from shared.storage import identities as identity_storage
 from shared.storage import jobs as job_documents
 from shared.storage.audit import MongoAuditLog
 from shared.storage.challenges import MongoChallenges
 from shared.storage.devices import MongoDevices
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
+from shared.storage.identities import MongoIdentities
+from shared.storage.issued import MongoIssuedCertificates
 from shared.storage.jobs import MongoJobs
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
@@ -79,6 +84,8 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *members.INDEXES,
             *job_documents.indexes(settings.command_retention),
             *challenge_documents.INDEXES,
+            *identity_storage.INDEXES,
+            *issued.INDEXES,
             *api_access.indexes(settings),
         ),
     )
@@ -137,6 +144,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         MongoMigration(mongo, adapters.seal), clock, adapters.ids, settings.migration_window
     )
     routes.include_router(migration_routes(migrations, auth, settings.max_body))
+    routes.include_router(identity_routes(_desk(adapters, records, targets), auth))
     routes.include_router(token_routes(tokens, auth))
     routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
 
@@ -170,3 +178,11 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         max_body=max(sizes.json, JSON_LIMIT, settings.max_body),
         openapi_tags=(*TAGS, JOBS_TAG, PROFILES_TAG, CHALLENGES_TAG, MIGRATION_TAG, ACCESS_TAG),
     )
+
+
+def _desk(adapters: Adapters, records: MongoEnrollments, targets: Targets) -> IdentityDesk:
+    mongo, seal = adapters.mongo, adapters.seal
+    ports = IdentityPorts(
+        records, MongoIdentities(mongo, seal), MongoIssuedCertificates(mongo), targets
+    )
+    return IdentityDesk(ports, adapters.clock, adapters.ids, adapters.metrics)

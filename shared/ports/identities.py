@@ -48,6 +48,9 @@ class Identities(Protocol):
         """Note that a device asks in vain, on condition of what is bound to it. True: it begins now,
         and the notice is kept; else it goes on since it began."""
 
+    async def release(self, device: str, bound: str) -> bool:
+        """End the quarantine: what is bound is right. False: something else is bound."""
+
     async def reset(self, device: str, bound: str) -> bool:
         """Take the binding away. False: something else is bound, or nothing."""
 

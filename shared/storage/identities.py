@@ -66,6 +66,11 @@ class MongoIdentities:
             )
         return begins == 1
 
+    async def release(self, device: str, bound: str) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "certificate": bound}, {"$unset": {"quarantine": ""}}
+        )
+
     async def reset(self, device: str, bound: str) -> bool:
         gone = ("certificate", "quarantine", "renewal", "expired_until", *LOOKED_AT_BY)
         return 1 == await self._documents.update_one(

@@ -154,6 +154,16 @@ async def test_quarantine_of_a_binding_that_is_no_more_is_not_noted(kept: Kept) 
     assert (await kept.record()).quarantine is None
 
 
+async def test_a_release_ends_the_quarantine_of_what_is_bound(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))
+
+    assert not await kept.identities.release("MAC", "another")
+    assert (await kept.record()).quarantine is not None
+    assert await kept.identities.release("MAC", "old-MAC")
+    assert (await kept.record()).quarantine is None
+
+
 async def test_a_reset_takes_the_binding_away_once(kept: Kept) -> None:
     await enrolled(kept)
     await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))

@@ -42,6 +42,13 @@ class FakeIdentities:
         self._put(replace(record, quarantine=replace(seen, since=there.since, last_seen=last_seen)))
         return False
 
+    async def release(self, device: str, bound: str) -> bool:
+        await self.before("release")
+        record = self._bound(device, bound)
+        if record is not None:
+            self._put(replace(record, quarantine=None))
+        return record is not None
+
     async def reset(self, device: str, bound: str) -> bool:
         await self.before("reset")
         record = self._bound(device, bound)

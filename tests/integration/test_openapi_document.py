@@ -47,6 +47,11 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/devices/{udid}"): {"401", "403", "404", "409", "429", "503"},
     ("GET", "/v1/devices/{udid}/unlock_token"): {"401", "403", "404", "409", "429", "503"},
     ("GET", "/v1/devices/{udid}/bootstrap_token"): {"401", "403", "404", "409", "429", "503"},
+    ("GET", "/v1/devices/{udid}/identity"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/devices/{udid}/identity"): {
+        *("400", "401", "403", "404", "409", "413", "429", "503")
+    },
+    ("DELETE", "/v1/devices/{udid}/identity"): {"401", "403", "404", "409", "429", "503"},
     ("POST", "/v1/devices"): {"400", "401", "403", "413", "429", "503"},
     ("DELETE", "/v1/devices"): {"400", "401", "403", "413", "429", "503"},
     ("POST", "/v1/devices/{udid}/block"): {"401", "403", "404", "409", "429", "503"},
@@ -79,6 +84,7 @@ BODIES = {
     ("PUT", "/v1/commands/{udid}"),
     ("PUT", "/migration"),
     ("POST", "/v1/devices"),
+    ("POST", "/v1/devices/{udid}/identity"),
     ("DELETE", "/v1/devices"),
     ("PUT", "/v1/profiles"),
     ("POST", "/v1/profiles"),

@@ -1,0 +1,87 @@
+"""What API clients get to see of the certificate by which a device is known."""
+
+from datetime import datetime
+
+from services.commands.device_view import timestamp
+from services.commands.identities import KnownIdentity
+from shared.domain.enrollment import Enrollment
+from shared.domain.identity import DeviceCertificate, Identity
+from shared.ports.issued import IssuedCertificate
+
+OURS, OTHER, UNKNOWN = "ours", "other", "unknown"
+"""Who gave a certificate out: our SCEP, or another CA that is trusted."""
+
+
+def shown_identity(known: KnownIdentity) -> dict[str, object]:
+    """Everything; null where there is nothing."""
+    device = known.device
+    identity = device.identity if device.certificate is not None else None
+    return {
+        "udid": device.id,
+        "certificate": _bound(device, identity),
+        "bound_at": _maybe(identity.bound_at if identity else None),
+        "bound_by": identity.how.value if identity else None,
+        "next": [_next(issued) for issued in known.next],
+        "retired_certificates_sha256": list(device.retired_certificates),
+        "reset_from_sha256": device.reset_from,
+        "expired_accepted_until": _maybe(device.expired_until),
+        "quarantine": _quarantine(device),
+        "renewal": _renewal(device),
+    }
+
+
+def _bound(device: Enrollment, identity: Identity | None) -> dict[str, object] | None:
+    if device.certificate is None:
+        return None
+    if identity is None:
+        return _certificate(DeviceCertificate(device.certificate)) | {"issuer": UNKNOWN}
+    issuer = OURS if identity.is_ours else OTHER
+    return _certificate(identity.certificate) | {"issuer": issuer}
+
+
+def _certificate(certificate: DeviceCertificate) -> dict[str, object]:
+    return {
+        "sha256": certificate.fingerprint,
+        "subject": certificate.subject,
+        "serial": certificate.serial,
+        "not_before": _maybe(certificate.not_before),
+        "not_after": _maybe(certificate.not_after),
+    }
+
+
+def _next(issued: IssuedCertificate) -> dict[str, object]:
+    return {
+        "sha256": issued.fingerprint,
+        "subject": issued.subject,
+        "serial": issued.serial,
+        "issued_at": _maybe(issued.issued_at),
+        "not_after": _maybe(issued.not_after),
+    }
+
+
+def _quarantine(device: Enrollment) -> dict[str, object] | None:
+    found = device.quarantine
+    if found is None:
+        return None
+    return {
+        "since": _maybe(found.since),
+        "last_seen": _maybe(found.last_seen),
+        "reason": found.reason.value,
+        "certificate": _certificate(found.certificate),
+    }
+
+
+def _renewal(device: Enrollment) -> dict[str, object] | None:
+    found = device.renewal
+    if found is None:
+        return None
+    return {
+        "attempts": found.attempt,
+        "asked_at": _maybe(found.asked_at),
+        "command_uuid": found.command_uuid,
+        "failed": None if found.failed is None else found.failed.value,
+    }
+
+
+def _maybe(time: datetime | None) -> str | None:
+    return None if time is None else timestamp(time)
