@@ -201,7 +201,7 @@ def _scep(
     work, clock = ScepWork(), adapters.clock
     issuing = Issuing(
         Certifier(authority, clock, settings.scep_validity, work),
-        challenges,
+        challenges if settings.gives_identities else None,
         MongoIssuedCertificates(adapters.mongo),
         MongoEnrollments(adapters.mongo, adapters.seal),
         MongoIdentities(adapters.mongo, adapters.seal),

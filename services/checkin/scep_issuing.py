@@ -82,12 +82,14 @@ class Certifier:
 
 
 class Issuing:
-    """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable."""
+    """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable.
+
+    `book` None: another server gives devices their identities, and what we gave is only renewed."""
 
     def __init__(  # noqa: PLR0913 - every port is one argument
         self,
         certifier: Certifier,
-        book: ChallengeBook,
+        book: ChallengeBook | None,
         issued: IssuedCertificates,
         enrollments: Enrollments,
         identities: Identities,
@@ -102,13 +104,18 @@ class Issuing:
 
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
         """A certificate for a new device, by its challenge."""
+        book = self._book
+        if book is None:
+            raise ScepRefused(
+                ScepRefusal.CHALLENGE, "another server gives devices their identities"
+            )
         base = _name(MessageType.PKCS_REQ, transaction_id)
-        challenge = self._book.name_of(request.challenge)
+        challenge = book.name_of(request.challenge)
         for number in range(MOST_OF_ONE_TRANSACTION):
             transaction = f"{base}:{number}"
             found = await self._issued.of_transaction(transaction)
             if found is None:
-                grant = await self._redeemed(request, base)
+                grant = await _redeemed(book, request, base)
                 made = await self._made(transaction, request, grant)
                 if await self._issued.add(made):
                     if grant.renews is None:
@@ -151,12 +158,6 @@ class Issuing:
         if latest is None or latest.public_key != asker.key_hash:
             raise ScepRefused(ScepRefusal.CERTIFICATE, "no certificate of this transaction and key")
         return Given(latest, ScepIssue.REPEATED)
-
-    async def _redeemed(self, request: CertificateRequest, base: str) -> Grant:
-        grant = await self._book.redeem(request.challenge, by=f"{base}/{request.key_hash}")
-        if grant is None:
-            raise ScepRefused(ScepRefusal.CHALLENGE, "the challenge is unknown, used or expired")
-        return grant
 
     async def _made(
         self,
@@ -212,6 +213,13 @@ class Issuing:
         if standing.objection is not None:
             raise ScepRefused(ScepRefusal.CERTIFICATE, standing.objection)
         return standing
+
+
+async def _redeemed(book: ChallengeBook, request: CertificateRequest, base: str) -> Grant:
+    grant = await book.redeem(request.challenge, by=f"{base}/{request.key_hash}")
+    if grant is None:
+        raise ScepRefused(ScepRefusal.CHALLENGE, "the challenge is unknown, used or expired")
+    return grant
 
 
 def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:

@@ -122,6 +122,11 @@ class EnrollmentSettings(BaseModel):
         return (("O", name), ("CN", f"{name} Identity (%ComputerName%)"))
 
     @property
+    def gives_identities(self) -> bool:
+        """Whether devices get their identities from us, and from no other server."""
+        return self.scep_url is None and self.acme_directory_url is None
+
+    @property
     def enroll_tokens(self) -> tuple[str, ...]:
         """Every token that is good; none: the door is open."""
         return () if self.enroll_token is None else _words(self.enroll_token)

@@ -38,6 +38,8 @@ class ScepWorld:
 
     static: str | None = None
     allow_legacy: bool = True
+    is_elsewhere: bool = False
+    """Another server gives devices their identities."""
     clock: FakeClock = field(default_factory=FakeClock)
     challenges: FakeChallenges = field(default_factory=FakeChallenges)
     issued: FakeIssuedCertificates = field(default_factory=FakeIssuedCertificates)
@@ -60,7 +62,7 @@ class ScepWorld:
         work = ScepWork()
         issuing = Issuing(
             Certifier(self.authority, self.clock, VALIDITY, work),
-            self.book,
+            None if self.is_elsewhere else self.book,
             self.issued,
             self.enrollments,
             FakeIdentities(self.enrollments),

@@ -519,6 +519,24 @@ async def test_a_renewal_by_a_replaced_certificate_or_of_a_blocked_device_is_ref
         assert reply.is_success
 
 
+@pytest.mark.parametrize("challenge", [STATIC, None], ids=["static", "one-time"])
+async def test_where_another_server_gives_identities_ours_only_renews(
+    challenge: str | None,
+) -> None:
+    world = ScepWorld(static=STATIC)
+    old = await world.enrolled()
+    world.is_elsewhere = True
+    world.server = world.replica()
+
+    new = await world.ask(
+        world.client(5), challenge or await world.book.issue_once(), transaction="new"
+    )
+
+    assert refused(new, BAD_REQUEST)
+    assert len(world.challenges.used_by) == 1  # of the old certificate
+    assert (await renewal(world, old)).is_success
+
+
 async def test_of_two_renewals_of_one_certificate_the_one_that_was_not_taken_up_renews_nothing() -> (
     None
 ):
