@@ -96,7 +96,7 @@ async def test_the_version_needs_no_key(whole: Whole) -> None:
         ("GET", "/v1/nothing", 404),
         ("GET", "/metrics", 404),
         ("GET", "/healthz", 404),
-        ("GET", "/v1/commands", 405),
+        ("PUT", "/v1/commands", 405),
         ("PATCH", "/v1/commands/X", 405),
         ("PUT", "/v1/devices", 405),
         ("POST", "/push/X", 405),
