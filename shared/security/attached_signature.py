@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from asn1crypto import cms
 
 from shared.domain.errors import BadRequest
+from shared.security.lean_cms import is_bulky
 from shared.security.signature import MAX_HEADER, Signer, signer_of
 
 MAX_CMS = MAX_HEADER * 3 // 4
@@ -27,7 +28,7 @@ class Signed:
 
 def open_signed(encoded: bytes) -> Signed:
     """Verify a CMS (DER or BER) of one signer; BadRequest for anything else."""
-    if len(encoded) > MAX_CMS:
+    if len(encoded) > MAX_CMS or is_bulky(encoded):
         raise BadRequest("CMS: too long")
     content = content_of(encoded)
     try:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from shared.domain.errors import BadRequest
 from shared.security.bounded_cache import BoundedCache
+from shared.security.lean_cms import is_bulky
 
 MAX_HEADER = 64 * 1024
 MAX_CERTIFICATES = 10
@@ -139,6 +140,8 @@ def _decode(header: str | bytes | None) -> bytes:
     # 0x30: asn1crypto would go into other types first and be slow to say no.
     if envelope[:1] != b"\x30":
         raise BadRequest("Mdm-Signature: not a CMS message")
+    if is_bulky(envelope):
+        raise BadRequest("Mdm-Signature: too much besides content and certificates")
     return envelope
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from asn1crypto import cms, core
 
 from shared.domain.errors import BadRequest
+from shared.security.lean_cms import is_bulky
 from shared.security.scep.words import (
     MESSAGE_TYPE,
     SENDER_NONCE,
@@ -47,7 +48,7 @@ class PkiMessage:
 
 def read(encoded: bytes) -> PkiMessage:
     """Raises BadRequest where it is no SCEP message at all, so that no answer could name it."""
-    if encoded[:1] != b"\x30" or len(encoded) > LARGEST:
+    if encoded[:1] != b"\x30" or len(encoded) > LARGEST or is_bulky(encoded):
         raise BadRequest("message: expected a SCEP message (CMS SignedData)")
     try:
         return _read(encoded)
