@@ -1,8 +1,9 @@
 """Devices as API clients look at them: pages of the list, user channels, secrets. Reads `enrollments`.
 
 A query costs its whole match set on the embedded store, so a page that goes on behind an id asks for
-the ids nearest to it first: those that share its first 24 characters, then its first 23, and so on.
-Each is a closed range of the index of `_id`. The first page has nowhere to start from and reads all.
+the ids nearest to it first: those that share its first 18 characters, then its first 17, and so on.
+Each is a closed range of the index of `device` (that store looks through all for a range of `_id`).
+The first page has nowhere to start from and reads all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from shared.storage.enrollment_documents import (
 from shared.storage.mongo import Document, Mongo
 from shared.storage.sealed_fields import place
 
-LONGEST_PREFIX = 24
+LONGEST_PREFIX = 18
 LAST_PLAIN = "\ud7fe"
 """Behind this character the next one may be half a surrogate pair, which no store takes."""
 _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
@@ -40,7 +41,7 @@ class MongoDevices:
         for ids in _ranges(query):
             wanted = query.limit - len(found)
             found += await self._documents.find(
-                {**condition, **ids}, None, sort=[("_id", 1)], limit=wanted
+                {**condition, **ids}, None, sort=[("device", 1)], limit=wanted
             )
             if len(found) >= query.limit:
                 break
@@ -90,14 +91,15 @@ def _condition(query: DeviceFilter) -> Document:
 
 
 def _ranges(query: DeviceFilter) -> Iterator[Document]:
-    """Conditions on `_id` that together hold what is asked for, in order."""
+    """Conditions on the id that together hold what is asked for, in order. A device channel's id is
+    its device's."""
     if query.id is not None:
         if query.after is None or query.id > query.after:
             yield {"_id": query.id}
     elif query.after is None:
         yield {}
     elif query.serial_number is not None:  # few, and found by another index
-        yield {"_id": {"$gt": query.after}}
+        yield {"device": {"$gt": query.after}}
     else:
         yield from _behind(query.after)
 
@@ -109,6 +111,6 @@ def _behind(after: str) -> Iterator[Document]:
         if last > LAST_PLAIN:
             continue
         end = after[: length - 1] + chr(ord(last) + 1)
-        yield {"_id": {**start, "$lt": end}}
+        yield {"device": {**start, "$lt": end}}
         start = {"$gte": end}
-    yield {"_id": start}
+    yield {"device": start}
