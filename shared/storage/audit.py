@@ -93,6 +93,7 @@ class _Place:
         document, _, index = cursor.rpartition(".")
         time = document.partition("-")[0]
         is_place = len(time) == _TIME_DIGITS and set(time) <= set("0123456789")
+        is_place = is_place and time < _END_OF_TIME
         if not is_place or not index.isascii() or not index.isdigit() or len(index) > 9:
             expected = "the `next` of a page"
             raise BadRequest(f"cursor: expected {expected}", [Fault("cursor", expected)])
@@ -100,6 +101,9 @@ class _Place:
 
 
 _TIME_DIGITS = 15
+_BEGIN_OF_TIME = datetime(1970, 1, 2, tzinfo=UTC)
+_END_OF_TIME = "253402300800000"
+"""The year 10000, as `_written` would write it."""
 
 
 def _written(time: datetime) -> str:
@@ -115,7 +119,7 @@ def _steps(query: AuditQuery, before: _Place | None) -> Iterator[tuple[str, str]
         milliseconds = int(before.document.partition("-")[0])
         high_time = min(high_time, datetime.fromtimestamp(milliseconds / 1000, UTC))
         high = min(high, f"{before.document}~")
-    end, step = query.since - _GATHERED_WITHIN, _FIRST_STEP
+    end, step = max(query.since, _BEGIN_OF_TIME) - _GATHERED_WITHIN, _FIRST_STEP
     while high_time > end:
         low_time = max(end, high_time - step)
         low = _written(low_time)

@@ -148,7 +148,16 @@ async def test_old_entries_are_found_behind_a_long_quiet(audit: AuditLog) -> Non
     assert await numbers(audit, replace(ALL, limit=1)) == [2, 1]
 
 
-@pytest.mark.parametrize("cursor", ["x", "1.x", "-.-", "é"])
+async def test_the_longest_time_is_a_time(audit: AuditLog) -> None:
+    always = replace(
+        ALL, since=datetime.min.replace(tzinfo=UTC), until=datetime.max.replace(tzinfo=UTC)
+    )
+    await audit.record([entry(1)])
+
+    assert await numbers(audit, always) == [1]
+
+
+@pytest.mark.parametrize("cursor", ["x", "1.x", "-.-", "é", f"{'9' * 15}-x.1"])
 async def test_a_cursor_that_nobody_gave_is_refused(audit: AuditLog, cursor: str) -> None:
     with pytest.raises(BadRequest):
         await audit.find(replace(ALL, cursor=cursor))
