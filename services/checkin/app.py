@@ -201,13 +201,19 @@ def _scep(
     work, clock = ScepWork(), adapters.clock
     issuing = Issuing(
         Certifier(authority, clock, settings.scep_validity, work),
-        challenges if settings.gives_identities else None,
+        challenges if settings.gives_identities else _renewals_only(settings, adapters),
         MongoIssuedCertificates(adapters.mongo),
         MongoEnrollments(adapters.mongo, adapters.seal),
         MongoIdentities(adapters.mongo, adapters.seal),
         clock,
     )
     return ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=settings.scep_legacy)
+
+
+def _renewals_only(settings: CheckinSettings, adapters: Adapters) -> ChallengeBook:
+    validity = settings.scep_challenge_validity
+    store = MongoChallenges(adapters.mongo)
+    return ChallengeBook(store, adapters.clock, validity=validity, renews_only=True)
 
 
 async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:

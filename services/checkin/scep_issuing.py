@@ -84,12 +84,12 @@ class Certifier:
 class Issuing:
     """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable.
 
-    `book` None: another server gives devices their identities, and what we gave is only renewed."""
+    Where another server gives devices their identities, `book` takes challenges of renewals only."""
 
     def __init__(  # noqa: PLR0913 - every port is one argument
         self,
         certifier: Certifier,
-        book: ChallengeBook | None,
+        book: ChallengeBook,
         issued: IssuedCertificates,
         enrollments: Enrollments,
         identities: Identities,
@@ -105,10 +105,6 @@ class Issuing:
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
         """A certificate for a new device, by its challenge."""
         book = self._book
-        if book is None:
-            raise ScepRefused(
-                ScepRefusal.CHALLENGE, "another server gives devices their identities"
-            )
         base = _name(MessageType.PKCS_REQ, transaction_id)
         challenge = book.name_of(request.challenge)
         for number in range(MOST_OF_ONE_TRANSACTION):

@@ -17,6 +17,8 @@ from shared.ports.challenges import Challenge, Challenges
 from shared.ports.clock import Clock
 
 SECRET_BYTES = 16
+OF_RENEWALS = "renew-"
+"""Their secrets begin with it, so that others can be refused without a look into the store."""
 LONGEST = 255
 """Characters in a challenge: the bound of PKCS #9 for a challengePassword."""
 
@@ -33,7 +35,7 @@ class Grant:
 
 
 class ChallengeBook:
-    """Makes and redeems challenges."""
+    """Makes and redeems challenges. `renews_only`: it redeems none but those of renewals."""
 
     def __init__(
         self,
@@ -42,7 +44,9 @@ class ChallengeBook:
         *,
         validity: timedelta,
         static: SecretStr | None = None,
+        renews_only: bool = False,
     ) -> None:
+        self._renews_only = renews_only
         self._challenges = challenges
         self._clock = clock
         self._validity = validity
@@ -65,7 +69,7 @@ class ChallengeBook:
 
     async def issue_renewal(self, device: str, renews: str, validity: timedelta) -> str:
         """A new one-time challenge for the certificate that is to follow this device's present one."""
-        secret = secrets.token_hex(SECRET_BYTES)
+        secret = OF_RENEWALS + secrets.token_hex(SECRET_BYTES)
         expires_at = self._clock.now() + validity
         await self._challenges.create(Challenge(_digest(secret), expires_at, device, renews=renews))
         return secret
@@ -80,6 +84,8 @@ class ChallengeBook:
         """What this secret allows the transaction `by`; None: nothing. The same transaction may
         redeem its challenge again, until it expires. Raises StoreUnavailable."""
         if not secret or len(secret) > LONGEST:
+            return None
+        if self._renews_only and not secret.startswith(OF_RENEWALS):
             return None
         digest = self.name_of(secret)
         if digest is None:

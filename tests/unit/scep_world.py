@@ -60,9 +60,12 @@ class ScepWorld:
 
     def replica(self) -> ScepServer:
         work = ScepWork()
+        renewals = ChallengeBook(
+            self.challenges, self.clock, validity=CHALLENGE_VALIDITY, renews_only=True
+        )
         issuing = Issuing(
             Certifier(self.authority, self.clock, VALIDITY, work),
-            None if self.is_elsewhere else self.book,
+            renewals if self.is_elsewhere else self.book,
             self.issued,
             self.enrollments,
             FakeIdentities(self.enrollments),

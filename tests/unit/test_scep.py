@@ -54,6 +54,18 @@ async def renewal(world: ScepWorld, old: Client, number: int = 9, transaction: s
 # What is issued
 
 
+async def test_what_renews_is_given_out_where_another_server_gives_identities() -> None:
+    world = ScepWorld(is_elsewhere=True)
+    challenge = await world.book.issue_renewal("MAC", "ab" * 32, timedelta(days=8))
+
+    reply = await world.ask(world.client(), challenge)
+
+    assert reply.is_success
+    [row] = world.issued.rows.values()
+    assert (row.udid, row.renewed_from) == ("MAC", "ab" * 32)
+    assert await world.enrollments.holders({row.fingerprint}) == {row.fingerprint: "MAC"}
+
+
 async def test_a_good_challenge_gives_a_device_identity() -> None:
     world = ScepWorld()
     client = world.client()
