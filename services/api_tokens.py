@@ -1,6 +1,5 @@
 """Makes, lists and revokes tokens of the API, for its routes and for the command line."""
 
-import re
 import secrets
 from collections.abc import Collection
 from datetime import datetime
@@ -12,7 +11,6 @@ from shared.ports.clock import Clock, Ids
 from shared.ports.tokens import Tokens
 
 SECRET_BYTES = 32
-_ID = re.compile(r"[0-9a-f-]{36}")
 
 
 class ApiTokens:
@@ -53,15 +51,14 @@ class ApiTokens:
 
     async def revoke(self, name: str) -> Token:
         """By its id or its name. Raises NotFound."""
-        token_id = name if _ID.fullmatch(name) else await self._id_of(name)
+        known = await self._tokens.all()
+        meant = [each.id for each in known if each.id == name]
+        meant = meant or [each.id for each in known if each.name == name]
         at = _milliseconds(self._clock.now())
-        token = await self._tokens.revoke(token_id, at) if token_id else None
+        token = await self._tokens.revoke(meant[0], at) if meant else None
         if token is None:
             raise NotFound(f"there is no token {name[:100]}")
         return token
-
-    async def _id_of(self, name: str) -> str | None:
-        return next((token.id for token in await self._tokens.all() if token.name == name), None)
 
     def _check(self, name: str, scopes: Collection[str], expires_at: datetime | None) -> None:
         expected = {

@@ -48,6 +48,13 @@ async def test_a_new_token_is_all_that_is_written(line: Line) -> None:
     assert token.expires_at == START + timedelta(days=90)
 
 
+async def test_a_token_whose_name_looks_like_an_id_is_revoked_by_its_name(line: Line) -> None:
+    name = "0123abcd-0123-0123-0123-0123456789ab"
+    await line.run("create", name)
+
+    assert await line.run("revoke", name) == f"revoked {name}\n"
+
+
 async def test_the_list_shows_what_each_token_may_and_whether_it_is_good(line: Line) -> None:
     secrets = [
         await line.run("create", "ci", scopes=("read", "push")),
