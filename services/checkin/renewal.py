@@ -18,7 +18,7 @@ from services.checkin.enroll import EnrollmentProfiles
 from services.checkin.parts import Parts
 from services.checkin.renewal_plan import Plan, plan_of, without_profile
 from shared.apple.command_plist import written
-from shared.domain.command import Command, Place, place_id
+from shared.domain.command import RENEWAL_KEY, Command, Place, place_id
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Unavailable
 from shared.domain.notices import Notice, renewal_failed
@@ -37,8 +37,6 @@ LOOKED_AT_ONCE = 200
 COMMAND_LIVES = timedelta(days=7)
 CHALLENGE_LIVES = COMMAND_LIVES + timedelta(days=1)
 REQUEST_TYPE = "InstallProfile"
-COLLAPSE_KEY = "renewal"
-"""Of no other command: those of clients begin with `client:`, those of the server with a request type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +162,7 @@ class Renewals:
             generation=device.generation,
             order=self._ids.new(),
             expires_at=now + COMMAND_LIVES,
-            collapse_key=COLLAPSE_KEY,
+            collapse_key=RENEWAL_KEY,
             accepted_at=now,
         )
         await self._queue.store([command], now)

@@ -5,11 +5,13 @@ and ends the others for good before it leaves them out (docs/rules.md, rule 4); 
 clearing, or to a cancelling, nothing that was open is handed out.
 """
 
+from dataclasses import replace
+
 import structlog
 
 from services.commands.settling import Settling
 from services.commands.targets import Targets
-from shared.domain.command import Command, Place
+from shared.domain.command import RENEWAL_KEY, Command, Place
 from shared.domain.errors import Conflict, NotFound, Overtaken
 from shared.ports.queue import CommandQueue
 
@@ -28,14 +30,19 @@ class QueueLife:
         self._settling = settling
 
     async def open_commands(self, name: str) -> list[Command]:
-        """The open commands of an enrollment in queue order, none of an unknown one.
+        """The open commands of an enrollment in queue order, none of an unknown one. Of one that renews
+        the device's certificate the property list is left out: whoever has it can become the device.
 
         Raises Conflict when the name is ambiguous."""
         target = await self._targets.one(name)
         places = await self._settling.settled(await self._queue.open_places(target.key))
         open_places = [place for place in places if place.state.is_open]
         commands = await self._queue.commands({place.command_hash for place in open_places})
-        return [commands[p.command_hash] for p in open_places if p.command_hash in commands]
+        return [
+            _shown(place, commands[place.command_hash])
+            for place in open_places
+            if place.command_hash in commands
+        ]
 
     async def clear(self, name: str) -> int:
         """End all open commands of an enrollment, those handed out and not answered included."""
@@ -67,3 +74,7 @@ class QueueLife:
                 )
                 return there
         raise Overtaken("others keep changing this command")
+
+
+def _shown(place: Place, command: Command) -> Command:
+    return replace(command, plist=b"") if place.collapse_key == RENEWAL_KEY else command

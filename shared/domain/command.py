@@ -7,6 +7,10 @@ from enum import StrEnum
 NORMAL_PRIORITY = 5
 """Priority of a command without one of its own; from 0 to 9, lower numbers are handed out first."""
 
+RENEWAL_KEY = "renewal"
+"""Collapse key of our own commands that renew a device's certificate, and of no other: those of clients
+begin with `client:`, the server's with a request type. Whoever reads one can become the device."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

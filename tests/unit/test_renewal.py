@@ -19,6 +19,9 @@ from services.checkin.renewal_plan import (
     command_uuid,
 )
 from services.checkin.turns import Answer
+from services.commands.life import QueueLife
+from services.commands.settling import Settling
+from services.commands.targets import Targets
 from shared.apple.connect import Status
 from shared.apple.profiles import Look
 from shared.domain.command import Place, PlaceState
@@ -174,6 +177,18 @@ async def test_the_urls_of_the_new_profile_are_those_of_the_enrollment() -> None
     assert isinstance(answer, Answer)
     profile = plistlib.loads(plistlib.loads(answer.body)["Command"]["Payload"])
     assert payload(profile, "com.apple.mdm")["CheckInURL"].endswith("?site=z%C3%BCrich")
+
+
+async def test_whoever_reads_the_queue_does_not_see_the_challenge() -> None:
+    renewing, _, renewals, _ = await near_its_end()
+    await renewals.look()
+    world = renewing.world
+    targets = Targets(world.enrollments)
+    settling = Settling(world.queue, world.queue, targets, world.clock)
+
+    [command] = await QueueLife(world.queue, targets, settling).open_commands("MAC")
+
+    assert command.plist == b""
 
 
 async def test_two_replicas_that_look_at_once_queue_one_command() -> None:
