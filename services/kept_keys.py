@@ -45,7 +45,17 @@ def _read_or_made(path: Path, fresh: str) -> str:
     with contextlib.suppress(FileExistsError):
         os.link(draft, path)
     draft.unlink()
+    _make_durable(path.parent)
     return path.read_text().strip()
+
+
+def _make_durable(folder: Path) -> None:
+    """A key whose name is lost with the power takes along all that was sealed with it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sealer_of(settings: ServiceSettings) -> Sealer:
