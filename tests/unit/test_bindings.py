@@ -259,7 +259,7 @@ async def test_a_renewal_of_another_certificate_is_bound_to_nothing() -> None:
     assert record(world).certificate == "old"
 
 
-async def test_of_two_renewals_the_one_that_was_not_used_proves_nothing() -> None:
+async def test_rule_16_of_two_renewals_the_one_that_was_not_used_proves_nothing() -> None:
     world, replica, _ = await enrolled()
     for certificate in ("first", "second"):
         issue(world, certificate, renewed_from="old")
@@ -279,7 +279,7 @@ async def test_a_renewal_of_a_blocked_device_is_answered_401_and_not_bound() -> 
     assert record(world).certificate == "old"
 
 
-async def test_two_replicas_that_see_a_renewal_at_once_serve_it_both_and_one_event_tells() -> None:
+async def test_rule_16_two_replicas_that_see_a_renewal_at_once_serve_it_both_and_one_event_tells() -> None:
     world, first, device = await enrolled()
     second = await world.replica()
     issue(world, "next", renewed_from="old")
@@ -310,7 +310,7 @@ async def test_old_and_new_certificate_at_once_leave_the_new_one() -> None:
     assert refused(await first.serve(device.idle()))
 
 
-async def test_a_renewal_beside_a_new_enrollment_is_overtaken() -> None:
+async def test_rule_16_a_renewal_beside_a_new_enrollment_is_overtaken() -> None:
     world, first, _device = await enrolled()
     second = await world.replica()
     issue(world, "next", renewed_from="old")
@@ -330,7 +330,7 @@ async def test_a_renewal_beside_a_new_enrollment_is_overtaken() -> None:
 
 
 @pytest.mark.parametrize("step", list(Step))
-async def test_a_kill_while_a_renewal_is_bound_is_repaired_by_the_device(step: Step) -> None:
+async def test_rule_16_a_kill_while_a_renewal_is_bound_is_repaired_by_the_device(step: Step) -> None:
     world, first, _ = await enrolled()
     second = await world.replica()
     issue(world, "next", renewed_from="old")
@@ -493,7 +493,7 @@ async def test_quarantine_ends_with_another_binding() -> None:
 # --- events
 
 
-async def test_an_event_of_a_rebinding_outlives_a_broker_that_is_away() -> None:
+async def test_rule_16_an_event_of_a_rebinding_outlives_a_broker_that_is_away() -> None:
     world, replica, _ = await enrolled()
     world.publisher.outcome = lambda _: Confirm.LOST
     await Device(certificate="new").enroll(replica)

@@ -191,7 +191,7 @@ async def test_whoever_reads_the_queue_does_not_see_the_challenge() -> None:
     assert command.plist == b""
 
 
-async def test_two_replicas_that_look_at_once_queue_one_command() -> None:
+async def test_rule_16_two_replicas_that_look_at_once_queue_one_command() -> None:
     renewing, _, first, _ = await near_its_end()
     replica, second = await renewing.replica()
     replica.share._partitions = frozenset(range(32))  # for a moment both may think so
@@ -262,7 +262,7 @@ async def test_a_renewed_device_is_asked_no_more() -> None:
     assert len(renewing.places) == 2
 
 
-async def test_a_command_that_a_dying_process_did_not_queue_is_queued_later() -> None:
+async def test_rule_16_a_command_that_a_dying_process_did_not_queue_is_queued_later() -> None:
     renewing, _, renewals, _ = await near_its_end()
     undisturbed = renewing.world.queue.before
 
