@@ -14,6 +14,7 @@ from services.checkin.binding import (
     BindingRules,
     Known,
     binding_of,
+    brings_binding,
     is_renewal,
     is_strange,
     quarantine_reason,
@@ -34,6 +35,7 @@ REMEMBERED = 4096
 LOOKED_UP_FOR = 60.0
 """Seconds for which a certificate that was nothing to its device is not looked up again. It cannot
 become its renewal: what it is was recorded before anybody had it."""
+NOTHING = Known({}, {})
 
 
 class Admission:
@@ -58,10 +60,14 @@ class Admission:
 
     async def judge(self, turns: Sequence[Turn]) -> None:
         """Read the records of the turns, and set the error of those that are refused."""
-        begun = [t.request for t in turns if isinstance(t.request.message, Authenticate)]
-        known, _ = await asyncio.gather(
-            self._look_up({request.certificate for request in begun}), self._read_records(turns)
-        )
+        begun = {
+            t.request.certificate for t in turns if isinstance(t.request.message, Authenticate)
+        }
+        if begun:
+            known, _ = await asyncio.gather(self._look_up(begun), self._read_records(turns))
+        else:
+            known = NOTHING
+            await self._read_records(turns)
         if strange := [turn for turn in turns if self._must_be_looked_up(turn)]:
             known = await self._recognize(strange, known)
         now = self._clock.now()
@@ -73,8 +79,6 @@ class Admission:
                     self._notes.note(turn.device, turn.request.shown, reason)
 
     async def _look_up(self, certificates: set[str]) -> Known:
-        if not certificates:
-            return Known({}, {})
         holders, issued = await asyncio.gather(
             self._enrollments.holders(certificates), self._issued.by_fingerprint(certificates)
         )
@@ -106,13 +110,11 @@ class Admission:
     async def bind(self, turns: Sequence[Turn]) -> None:
         """Write the bindings of those that bring one; an error for whom another was faster."""
         now = self._clock.now()
-        binding: list[Turn] = []
-        for turn in turns:
-            turn.binding = binding_of(turn, now, self._ids.new())
-            if turn.binding is not None:
-                binding.append(turn)
+        binding = [turn for turn in turns if brings_binding(turn)]
         if not binding:
             return
+        for turn in binding:
+            turn.binding = binding_of(turn, now, self._ids.new())
         await self._first.announce(binding)
         bindings = [turn.binding for turn in binding if turn.binding is not None]
         bound = await self._enrollments.bind(bindings)

@@ -20,6 +20,7 @@ from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
 from services.checkin.renewal import RenewalParts, Renewals
+from services.checkin.renewal_plan import RenewalRules
 from services.checkin.routes import TAG, router
 from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
@@ -115,9 +116,8 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         _enrollment(settings, adapters, profiles, files, (challenges, identities))
     )
     routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))
-    renewals = Renewals(
-        parts, bindings, share, RenewalParts(profiles, challenges, settings.renew_before)
-    )
+    when = RenewalRules(settings.renew_before, takes_over=settings.gives_identities)
+    renewals = Renewals(parts, bindings, share, RenewalParts(profiles, challenges, when))
     if adapters.is_alone:
         await takeover.take_all(writer.id)
     await writer.register()

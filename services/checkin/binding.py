@@ -180,15 +180,22 @@ def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
 # --- what is written
 
 
-def binding_of(turn: Turn, at: datetime, id_: str) -> Binding | None:
-    """The binding that a request writes before it is journaled; None if there is none to write."""
-    request, device = turn.request, turn.device
-    is_authenticate = isinstance(request.message, Authenticate)
+def brings_binding(turn: Turn) -> bool:
+    """Whether a request writes a binding before it is journaled."""
+    is_authenticate = isinstance(turn.request.message, Authenticate)
     brings = turn.follows or is_authenticate or awaits_certificate(turn)
-    if not brings or _is_bound(device, request.certificate):
-        return None
+    return brings and not _is_bound(turn.device, turn.request.certificate)
+
+
+def binding_of(turn: Turn, at: datetime, id_: str) -> Binding:
+    """The binding that it writes; `id_` names the event of a rebinding."""
+    request, device = turn.request, turn.device
     parameters = request.url_params
-    if not is_authenticate and device is not None and device.identity is not None:
+    if (
+        not isinstance(request.message, Authenticate)
+        and device is not None
+        and device.identity is not None
+    ):
         parameters = device.identity.parameters
     identity = Identity(
         certificate=request.shown,

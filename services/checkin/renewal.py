@@ -16,10 +16,10 @@ import structlog
 
 from services.checkin.enroll import EnrollmentProfiles
 from services.checkin.parts import Parts
-from services.checkin.renewal_plan import Plan, plan_of, without_profile
+from services.checkin.renewal_plan import Plan, RenewalRules, plan_of, without_profile
 from shared.apple.command_plist import written
 from shared.domain.command import RENEWAL_KEY, Command, Place, place_id
-from shared.domain.enrollment import Enrollment
+from shared.domain.enrollment import PARTITIONS, Enrollment
 from shared.domain.errors import Unavailable
 from shared.domain.notices import Notice, renewal_failed
 from shared.ports.identities import Attempt, Identities
@@ -33,7 +33,8 @@ EVERY = timedelta(seconds=5)
 AFTER_FAILURE = timedelta(seconds=15)
 ASKED_AT_ONCE = 10
 """Commands in one look: two a second from each replica."""
-LOOKED_AT_ONCE = 200
+ENOUGH = 100
+"""Devices in one look."""
 COMMAND_LIVES = timedelta(days=7)
 CHALLENGE_LIVES = COMMAND_LIVES + timedelta(days=1)
 REQUEST_TYPE = "InstallProfile"
@@ -41,11 +42,11 @@ REQUEST_TYPE = "InstallProfile"
 
 @dataclass(frozen=True, slots=True)
 class RenewalParts:
-    """What profiles are made of. `before`: MDM_RENEW_BEFORE."""
+    """What profiles are made of, and when they are due."""
 
     profiles: EnrollmentProfiles
     challenges: ChallengeBook
-    before: timedelta
+    rules: RenewalRules
 
 
 class Renewals:
@@ -64,7 +65,8 @@ class Renewals:
         self._share = share
         self._profiles = renewal.profiles
         self._challenges = renewal.challenges
-        self._before = renewal.before
+        self._rules = renewal.rules
+        self._first = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -82,21 +84,33 @@ class Renewals:
     async def look(self) -> None:
         """One look at what is due. Raises Unavailable."""
         now = self._clock.now()
-        due = await self._identities.to_renew(self._share.partitions, now)
-        due = sorted(due, key=_end)[:LOOKED_AT_ONCE]
+        due = await self._due(now)
         if not due:
             return
         places = await self._places(due)
         can_renew = await self._profiles.can_renew()
         asked = 0
         for device in due:
-            plan = plan_of(device, places.get(device.id), now, self._before)
+            plan = plan_of(device, places.get(device.id), now, self._rules)
             if plan.ask and not can_renew:
                 plan = without_profile(device, now)
             if plan.ask and asked >= ASKED_AT_ONCE:
                 continue
             asked += plan.ask
             await self._follow(device, plan, now)
+
+    async def _due(self, now: datetime) -> list[Enrollment]:
+        """Of one partition after the other, until there is enough to do: the store's cost grows with
+        all that are due, not with those that it gives."""
+        ours = sorted(self._share.partitions)
+        turned = [p for p in ours if p >= self._first] + [p for p in ours if p < self._first]
+        due: list[Enrollment] = []
+        for partition in turned:
+            due += await self._identities.to_renew([partition], now)
+            if len(due) >= ENOUGH:
+                self._first = (partition + 1) % PARTITIONS
+                break
+        return due
 
     async def _places(self, devices: Sequence[Enrollment]) -> Mapping[str, Place]:
         """Of their last attempts, by device."""
@@ -173,8 +187,3 @@ class Renewals:
                 await self._queue.stamp(place, known.generation)
             await self._queue.supersede([place])
         self._wishes.wish([device.id])
-
-
-def _end(device: Enrollment) -> float:
-    not_after = None if device.identity is None else device.identity.certificate.not_after
-    return 0.0 if not_after is None else not_after.timestamp()

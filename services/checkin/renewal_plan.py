@@ -12,7 +12,7 @@ from uuid import UUID
 
 from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
-from shared.domain.identity import Identity, Renewal, RenewalFailure
+from shared.domain.identity import BoundBy, Identity, Renewal, RenewalFailure
 
 LOOK_AGAIN = timedelta(hours=6)
 """At a command that is open, or was to be queued just now."""
@@ -30,6 +30,15 @@ AWAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalRules:
+    """`before`: MDM_RENEW_BEFORE. `takes_over`: devices that came by migration get their next
+    certificate from our SCEP, since nobody else is left to renew that of the old server's CA."""
+
+    before: timedelta
+    takes_over: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What follows from a look. `ask`: queue the command of `renewal`. `failure`: tell of it."""
 
@@ -39,19 +48,19 @@ class Plan:
     failure: RenewalFailure | None = None
 
 
-def plan_of(device: Enrollment, place: Place | None, now: datetime, before: timedelta) -> Plan:
-    """`place` is that of the last attempt, if there is one; `before` is MDM_RENEW_BEFORE."""
+def plan_of(device: Enrollment, place: Place | None, now: datetime, rules: RenewalRules) -> Plan:
+    """`place` is that of the last attempt, if there is one."""
     identity = device.identity
     if identity is None or identity.certificate.not_after is None or device.certificate is None:
         return Plan(look_at=None)
     end = identity.certificate.not_after
     if device.expired_until is not None:
         end = max(end, device.expired_until)
-    elif now < (begin := _begin(identity, end, before)):
+    elif now < (begin := _begin(identity, end, rules.before)):
         return Plan(look_at=begin)
     if device.status is not EnrollmentStatus.ENROLLED or device.blocked:
         return Plan(look_at=now + AWAY if now < end else None)
-    if not identity.is_ours:
+    if not (identity.is_ours or (rules.takes_over and identity.how is BoundBy.MIGRATION)):
         return _failed(device, RenewalFailure.OTHER_AUTHORITY)
     if now >= end:
         return _failed(device, RenewalFailure.EXPIRED)

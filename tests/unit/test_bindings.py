@@ -279,7 +279,9 @@ async def test_a_renewal_of_a_blocked_device_is_answered_401_and_not_bound() -> 
     assert record(world).certificate == "old"
 
 
-async def test_rule_16_two_replicas_that_see_a_renewal_at_once_serve_it_both_and_one_event_tells() -> None:
+async def test_rule_16_two_replicas_that_see_a_renewal_at_once_serve_it_both_and_one_event_tells() -> (
+    None
+):
     world, first, device = await enrolled()
     second = await world.replica()
     issue(world, "next", renewed_from="old")
@@ -330,7 +332,9 @@ async def test_rule_16_a_renewal_beside_a_new_enrollment_is_overtaken() -> None:
 
 
 @pytest.mark.parametrize("step", list(Step))
-async def test_rule_16_a_kill_while_a_renewal_is_bound_is_repaired_by_the_device(step: Step) -> None:
+async def test_rule_16_a_kill_while_a_renewal_is_bound_is_repaired_by_the_device(
+    step: Step,
+) -> None:
     world, first, _ = await enrolled()
     second = await world.replica()
     issue(world, "next", renewed_from="old")

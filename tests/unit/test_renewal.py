@@ -16,6 +16,7 @@ from services.checkin.renewal_plan import (
     LOOK_AGAIN,
     MISSING_AFTER,
     TOLD_AFTER,
+    RenewalRules,
     command_uuid,
 )
 from services.checkin.turns import Answer
@@ -27,7 +28,7 @@ from shared.apple.profiles import Look
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import Enrollment
 from shared.domain.event import Topic
-from shared.domain.identity import RenewalFailure
+from shared.domain.identity import BoundBy, RenewalFailure
 from shared.domain.notices import Notice
 from shared.ports.issued import IssuedCertificate
 from shared.ports.profiles import Reserved, StoredProfile
@@ -53,6 +54,7 @@ class Renewing:
     world: World = field(default_factory=World)
     challenges: FakeChallenges = field(default_factory=FakeChallenges)
     profiles: FakeProfiles = field(default_factory=FakeProfiles)
+    rules: RenewalRules = field(default_factory=lambda: RenewalRules(BEFORE))
 
     def __post_init__(self) -> None:
         self.book = ChallengeBook(self.challenges, self.world.clock, validity=timedelta(hours=1))
@@ -71,7 +73,7 @@ class Renewing:
             replica.parts,
             self.world.identities,
             replica.share,
-            RenewalParts(EnrollmentProfiles(RULES, parts), self.book, BEFORE),
+            RenewalParts(EnrollmentProfiles(RULES, parts), self.book, self.rules),
         )
         return replica, renewals
 
@@ -359,6 +361,25 @@ async def test_a_certificate_of_another_authority_is_told_of_once_and_not_renewe
     assert renewing.places == []
 
 
+@pytest.mark.parametrize("takes_over", [True, False])
+async def test_a_device_that_came_by_migration_gets_its_next_certificate_here(
+    takes_over: bool,
+) -> None:
+    renewing = Renewing(rules=RenewalRules(BEFORE, takes_over=takes_over))
+    replica, renewals = await renewing.replica()
+    await renewing.enroll(replica, ours=False)
+    there = renewing.record()
+    assert there.identity is not None
+    identity = replace(there.identity, how=BoundBy.MIGRATION)
+    renewing.world.enrollments.records["MAC"] = replace(there, identity=identity)
+    renewing.go_to(NEAR)
+
+    await renewals.look()
+
+    assert len(renewing.places) == (1 if takes_over else 0)
+    assert len(renewing.notices) == (0 if takes_over else 1)
+
+
 async def test_a_device_that_left_is_neither_asked_nor_told_of() -> None:
     renewing, replica, renewals, device = await near_its_end()
     await replica.serve(device.check_out())
@@ -371,7 +392,7 @@ async def test_a_device_that_left_is_neither_asked_nor_told_of() -> None:
     assert renewing.notices == []
 
 
-async def test_a_few_are_asked_at_a_time_those_that_end_first_before_the_others() -> None:
+async def test_a_few_are_asked_at_a_time() -> None:
     renewing = Renewing()
     replica, renewals = await renewing.replica()
     for number in range(ASKED_AT_ONCE + 5):
