@@ -21,7 +21,9 @@ class MongoExpiries:
         self._places = mongo.collection(NAME)
 
     async def overdue(self, at: datetime) -> list[Place]:
-        found = await self._places.find({"expiring": {"$gte": BEGINNING, "$lte": at}})
+        found = await self._places.find(
+            {"expiring": {"$gte": BEGINNING, "$lte": at}, "state": {"$in": OPEN}}
+        )
         return [from_document(document) for document in found]
 
     async def expire(self, place: Place, at: datetime) -> Place | None:
@@ -33,15 +35,22 @@ class MongoExpiries:
                 "state": {"$in": OPEN},
             },
             {
-                "$set": {"state": PlaceState.EXPIRED.value, "finished_at": at, "unannounced": at},
-                "$unset": WHILE_OPEN,
+                # `expiring` stays until its event is safe
+                "$set": {"state": PlaceState.EXPIRED.value, "finished_at": at},
+                "$unset": {name: "" for name in WHILE_OPEN if name != "expiring"},
             },
         )
         document = await self._places.find_one({"_id": place.id})
         return None if document is None else from_document(document)
 
     async def unannounced(self, before: datetime) -> list[Place]:
-        found = await self._places.find({"unannounced": {"$gte": BEGINNING, "$lt": before}})
+        found = await self._places.find(
+            {
+                "expiring": {"$gte": BEGINNING, "$lt": before},
+                "state": PlaceState.EXPIRED.value,
+                "finished_at": {"$lt": before},
+            }
+        )
         return [from_document(document) for document in found]
 
     async def announced(self, places: Sequence[Place]) -> None:
@@ -50,6 +59,7 @@ class MongoExpiries:
                 "_id": {"$in": [place.id for place in places]},
                 # one that was queued anew meanwhile has another order
                 "order": {"$in": [place.order for place in places]},
+                "state": PlaceState.EXPIRED.value,
             },
-            {"$unset": {"unannounced": ""}},
+            {"$unset": {"expiring": ""}},
         )

@@ -28,8 +28,7 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
         # Sparse: fields that few places have, and those only while they are open.
         Index(NAME, [("collapse", 1)], sparse=True),
         Index(NAME, [("beginning", 1)], sparse=True),
-        Index(NAME, [("expiring", 1)], sparse=True),
-        Index(NAME, [("unannounced", 1)], sparse=True),
+        Index(NAME, [("expiring", 1)], sparse=True),  # until its event is safe, if it expired
         Index(NAME, [("finished_at", 1)], sparse=True, expire_after=retention),
     )
 
@@ -45,7 +44,7 @@ WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "beginning", "expiring"),
 
 OPTIONAL = (
     *WHILE_OPEN,
-    *("not_before", "expires_at", "collapse_key", "unannounced"),
+    *("not_before", "expires_at", "collapse_key"),
     *("handed_by", "handed_at", "answered_at", "finished_at", "late_answer"),
 )
 """Fields that a place may lack; one that is queued anew keeps none of the time before."""
