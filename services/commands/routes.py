@@ -20,6 +20,7 @@ from services.commands.request_types import add_request_types
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
 from shared.domain.caller import Scope
+from shared.domain.command import Command
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
@@ -101,14 +102,12 @@ def _add_queues(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         summary="The open commands of a device or user",
         responses=openapi.GET_QUEUE,
     )
-    async def get_queue(udid: str) -> JsonAnswer:
-        """Queued, handed out without an answer yet, or answered NotNow."""
-        commands = await parts.life.open_commands(udid)
-        shown_commands = [
-            {"uuid": command.uuid, "payload": base64.b64encode(command.plist).decode()}
-            for command in commands
-        ]
-        return JsonAnswer({"commands": shown_commands} if shown_commands else {})
+    async def get_queue(request: Request, udid: str) -> JsonAnswer:
+        """Queued, handed out without an answer yet, or answered NotNow. `payload` is for the scope
+        `admin`: it may unlock the device, or hold a password. Without it there is `request_type`."""
+        show = _whole if request.state.caller.may(Scope.ADMIN) else _named
+        commands = [show(command) for command in await parts.life.open_commands(udid)]
+        return JsonAnswer({"commands": commands} if commands else {})
 
     @routes.delete(
         "/v1/commands/{udid}",
@@ -121,6 +120,14 @@ def _add_queues(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         """Ends all open commands, those handed out and not answered included."""
         await parts.life.clear(udid)
         return JsonAnswer({})
+
+
+def _whole(command: Command) -> dict[str, str]:
+    return {"uuid": command.uuid, "payload": base64.b64encode(command.plist).decode()}
+
+
+def _named(command: Command) -> dict[str, str]:
+    return {"uuid": command.uuid, "request_type": command.request_type}
 
 
 def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:

@@ -1,6 +1,7 @@
 """Who may call the API: scopes, tokens, throttled failures and the audit log, over HTTP on fakes."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -124,6 +125,26 @@ async def api() -> AsyncIterator[Api]:
 
 
 # --- scopes
+
+
+@pytest.mark.parametrize("held", Scope)
+async def test_what_a_queued_command_says_is_shown_to_administrators_only(
+    api: Api, held: Scope
+) -> None:
+    command = {"udid": "MAC", "request_type": "ClearPasscode", "unlock_token": "dG9rZW4="}
+    posted = await api.call("POST", "/v1/commands", command)
+    assert posted.status_code == 201
+    token = await api.token(Scope.READ, held)
+
+    answer = await api.call("GET", "/v1/commands/MAC", auth=("anybody", token))
+
+    [shown] = answer.json()["commands"]
+    uuid = posted.json()["payload"]["command_uuid"]
+    if held is Scope.ADMIN:
+        assert shown["uuid"] == uuid
+        assert b"dG9rZW4=" in base64.b64decode(shown["payload"])
+    else:
+        assert shown == {"uuid": uuid, "request_type": "ClearPasscode"}
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
