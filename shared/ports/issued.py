@@ -44,8 +44,3 @@ class IssuedCertificates(Protocol):
 
     async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
         """Those that were given out to follow this one, the first issued first."""
-
-    async def expiring(
-        self, since: datetime, until: datetime, limit: int
-    ) -> list[IssuedCertificate]:
-        """Certificates with since <= not_after <= until, the first to expire first."""

@@ -6,7 +6,7 @@ leaves a year after its certificate expired.
 
 from collections.abc import Collection as Some
 from dataclasses import asdict, fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from shared.ports.issued import IssuedCertificate
@@ -57,13 +57,6 @@ class MongoIssuedCertificates:
     async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
         found = await self._issued.find({"renewed_from": fingerprint})
         return sorted(map(_issued, found), key=lambda issued: issued.issued_at)
-
-    async def expiring(
-        self, since: datetime, until: datetime, limit: int
-    ) -> list[IssuedCertificate]:
-        query = {"not_after": {"$gte": since, "$lte": until}}
-        found = await self._issued.find(query, sort=[("not_after", 1)], limit=limit)
-        return [_issued(document) for document in found]
 
 
 def _issued(document: Document) -> IssuedCertificate:

@@ -97,18 +97,6 @@ async def test_certificates_are_found_by_their_fingerprints(
     assert await certificates.by_fingerprint([]) == {}
 
 
-async def test_those_that_expire_in_a_window_come_in_their_order(
-    certificates: IssuedCertificates,
-) -> None:
-    for number in (5, 1, 3, 2, 4):
-        await certificates.add(issued(number))
-
-    found = await certificates.expiring(START + 2 * DAY, START + 4 * DAY, 10)
-
-    assert [each.transaction for each in found] == ["t2", "t3", "t4"]
-    assert await certificates.expiring(START + 2 * DAY, START + 4 * DAY, 2) == found[:2]
-
-
 async def test_what_followed_a_certificate_is_found_by_it_first_issued_first(
     certificates: IssuedCertificates,
 ) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime
 
 from shared.ports.issued import IssuedCertificate
 from tests.fakes.pushes import to_millisecond
@@ -39,10 +38,3 @@ class FakeIssuedCertificates:
         await asyncio.sleep(0)
         found = [row for row in self.rows.values() if row.renewed_from == fingerprint]
         return sorted(found, key=lambda row: row.issued_at)
-
-    async def expiring(
-        self, since: datetime, until: datetime, limit: int
-    ) -> list[IssuedCertificate]:
-        await asyncio.sleep(0)
-        found = [row for row in self.rows.values() if since <= row.not_after <= until]
-        return sorted(found, key=lambda row: row.not_after)[:limit]
