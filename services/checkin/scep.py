@@ -38,7 +38,8 @@ _CAPABILITIES = (
 
 
 class ScepServer:
-    """Answers SCEP's operations with one CA. `allow_legacy`: SHA-1, DES and 3DES are taken too."""
+    """Answers SCEP's operations with one CA. `allow_legacy`: SHA-1, DES and 3DES are taken too, and
+    enrollments that are signed with another key than the one asked for."""
 
     def __init__(
         self,
@@ -105,12 +106,17 @@ class ScepServer:
         if kind not in {MessageType.PKCS_REQ, MessageType.RENEWAL_REQ}:
             raise ScepRefused(ScepRefusal.REQUEST, "a message type that we do not serve")
         content = open_envelope(message.content, self._authority, allow_legacy=self._allow_legacy)
-        # Who enrolls signs with the key that is asked for: the request cannot be another's.
-        signed_by = asker.key_hash if kind is MessageType.PKCS_REQ else None
+        signed_by = asker.key_hash if self._must_sign_with_its_key(kind) else None
         request = read_request(content, signed_by=signed_by, allow_legacy=self._allow_legacy)
         if request.subject == self._authority.certificate.subject:
             raise ScepRefused(ScepRefusal.REQUEST, "the subject is that of the CA")
         return asker, request
+
+    def _must_sign_with_its_key(self, kind: MessageType) -> bool:
+        """Who enrolls should sign with the key that is asked for (RFC 8894, 2.3). Clients of this world
+        sign with one made for the moment: the challenge inside says who they are, and the request is
+        signed by its own key in any case."""
+        return kind is MessageType.PKCS_REQ and not self._allow_legacy
 
     async def _decide(
         self, message: PkiMessage, asker: Asker, request: CertificateRequest | None

@@ -53,6 +53,6 @@ class ScepSettings(ChallengeSettings):
     )
     scep_legacy: bool = Field(
         True,
-        description="`false`: SCEP requests in DES, 3DES or SHA-1 are refused. Many SCEP clients send "
-        "them whatever a server says it can do.",
+        description="`false`: SCEP requests in DES, 3DES or SHA-1 are refused, and new ones that are not "
+        "signed with the key that they ask for. Many SCEP clients send them whatever a server says.",
     )

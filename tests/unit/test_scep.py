@@ -627,6 +627,39 @@ async def test_a_request_whose_signature_is_another_keys_is_refused() -> None:
     assert refused(reply, BAD_MESSAGE_CHECK)
 
 
+@pytest.mark.parametrize("cipher", ["des", "aes128_cbc"])
+async def test_who_enrolls_may_sign_with_a_key_made_for_the_moment(cipher: str) -> None:
+    world = ScepWorld()
+    challenge = await world.book.issue_once()
+    signer, asked = world.client(0), key_number(1)
+
+    message = signer.request(csr(asked, challenge), shape=Shape(cipher=cipher))
+    reply = signer.read(await world.server.operate(message))
+
+    assert reply.certificate is not None
+    assert reply.certificate.public_key() == asked.public_key()
+
+
+async def test_another_signer_gets_no_certificate_without_the_challenge() -> None:
+    world = ScepWorld(static=STATIC)
+
+    message = world.client(0).request(csr(key_number(1), "a guess"))
+    reply = world.client(0).read(await world.server.operate(message))
+
+    assert refused(reply, BAD_REQUEST)
+    assert not world.issued.rows
+
+
+async def test_without_legacy_who_enrolls_signs_with_the_key_that_is_asked_for() -> None:
+    world = ScepWorld(static=STATIC, allow_legacy=False)
+
+    message = world.client(0).request(csr(key_number(1), STATIC))
+    reply = world.client(0).read(await world.server.operate(message))
+
+    assert refused(reply, BAD_MESSAGE_CHECK)
+    assert not world.issued.rows
+
+
 @pytest.mark.parametrize("kind", [GET_CERT, "22", "3", "0", "99", "xx"])
 async def test_message_types_that_we_do_not_serve_are_bad_requests(kind: str) -> None:
     world = ScepWorld(static=STATIC)
