@@ -265,7 +265,8 @@ class WebhookSettings(ApiSettings):
     webhook_extra_topics: Names = Field(
         (),
         description="Topics beyond MicroMDM's to post to MDM_WEBHOOK_URL, separated by commas: "
-        "`macromdm.CommandExpired`.",
+        + ", ".join(f"`{topic}`" for topic in sorted(EXTRA_TOPICS))
+        + ".",
     )
     webhook_retry_schedule: Durations = Field(
         RETRY_SCHEDULE, description="Waits between the attempts of a delivery."
