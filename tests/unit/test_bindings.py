@@ -512,6 +512,28 @@ async def test_rule_16_an_event_of_a_rebinding_outlives_a_broker_that_is_away() 
     assert await world.identities.notices(range(32)) == []
 
 
+async def test_an_event_that_is_published_twice_is_the_same_event() -> None:
+    world, replica, _ = await enrolled()
+    await Device(certificate="new").enroll(replica)
+    undisturbed = world.identities.before
+
+    async def die(operation: str) -> None:
+        if operation == "announced":
+            raise Killed
+
+    world.identities.before = die
+    with pytest.raises(Killed):
+        await announced(replica)
+    world.identities.before = undisturbed
+    second = await world.replica()
+    second.share._partitions = frozenset(range(32))  # the first one's heartbeat still counts
+    await second.announcing.look()
+
+    first, again = (e for e in world.publisher.published if e.topic is Topic.CERTIFICATE_REBOUND)
+    assert first == again
+    assert first.id in world.journal.events
+
+
 async def test_reports_go_on_over_a_renewal() -> None:
     world, replica, device = await enrolled()
     await world.enqueue(device.key, "c1")

@@ -165,3 +165,17 @@ def test_what_we_did_ourselves_is_shown_with_its_facts_and_without_a_payload() -
         + b'","user_id":"anna","command_uuid":"c","request_type":"ProfileList","state":"expired",'
         b'"expires_at":null}}'
     )
+
+
+def test_an_event_about_a_device_has_the_facts_of_its_notice_and_no_command() -> None:
+    made = event(
+        topic=Topic.CERTIFICATE_REBOUND,
+        raw_payload=b'{"certificate":"ab","how":"renewal"}',
+        status=None,
+    )
+
+    document = json.loads(event_json(made))
+
+    assert list(document) == ["topic", "event_id", "created_at", "device_event"]
+    assert document["topic"] == "macromdm.CertificateRebound"
+    assert document["device_event"] == {"udid": UDID, "certificate": "ab", "how": "renewal"}

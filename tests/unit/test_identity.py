@@ -75,6 +75,51 @@ def test_an_expired_certificate_is_refused() -> None:
     assert "expired" in refusal(identities(CA), device.der)
 
 
+def test_an_expired_certificate_of_a_trusted_ca_is_known_for_one() -> None:
+    clock = FakeClock()
+    device = CA.issue("a device", profile=valid_for(timedelta(days=1), start=START))
+    judge = identities(CA, clock=clock)
+    good = judge.examine(device.der)
+    clock.advance(timedelta(days=2))
+
+    expired = judge.examine(device.der)
+
+    assert (good.is_expired, expired.is_expired) == (False, True)
+    assert expired.fingerprint == good.fingerprint == device.fingerprint
+    assert (expired.subject, expired.not_after) == ("CN=a device", START + timedelta(days=1))
+    assert judge.examine(device.der) is expired  # remembered
+
+
+def test_a_certificate_that_is_expired_by_a_clock_that_was_wrong_is_good_again() -> None:
+    clock = FakeClock()
+    device = CA.issue(profile=valid_for(timedelta(days=1), start=START))
+    judge = identities(CA, clock=clock)
+    clock.advance(timedelta(days=2))
+    assert judge.examine(device.der).is_expired
+
+    clock.set_back(timedelta(days=2))
+
+    assert not judge.examine(device.der).is_expired
+
+
+def test_an_expired_certificate_of_a_stranger_is_nobodys() -> None:
+    profile = valid_for(timedelta(days=1), start=START - timedelta(days=9))
+
+    with pytest.raises(BadRequest, match="trusted CA"):
+        identities(CA).examine(STRANGER.issue(profile=profile).der)
+
+
+def test_an_expired_certificate_for_another_use_is_no_devices() -> None:
+    profile = Profile(
+        not_before=START - timedelta(days=9),
+        not_after=START - timedelta(days=8),
+        usage=[ExtendedKeyUsageOID.SERVER_AUTH],
+    )
+
+    with pytest.raises(BadRequest, match="clients"):
+        identities(CA).examine(CA.issue(profile=profile).der)
+
+
 def test_a_certificate_that_is_not_valid_yet_is_refused() -> None:
     device = CA.issue(profile=valid_for(timedelta(days=1), start=START + timedelta(days=1)))
 
