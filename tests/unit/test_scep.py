@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import subprocess
+from base64 import b64decode
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +35,21 @@ from tests.harness.scep import (
     subject_of,
 )
 from tests.unit.scep_world import CHALLENGE_VALIDITY, STATIC, VALIDITY, ScepWorld
+
+ATTRIBUTES_OUT_OF_ORDER = (
+    "MIICuTCCAaECAQAwNzERMA8GA1UECgwITWFjcm9NRE0xIjAgBgNVBAMMGU1hY3JvTURNIElkZW50aXR5IChhIE1hYykw"
+    "ggEiMA0GCSqGSIb3DQEBAQUAA4IBDwAwggEKAoIBAQCVPdDfX6w5bxxj8IIKlIhKYRaVj5GhTGvEdGN5R6elxA+fj5/h"
+    "tMBM35gNidcxw//lrZk+o1cOCiSPmRqn9ClzC1sfgbI/f3SD5Hfro8COwsDRjitHflFMEEMICxNhE/FiHQPGLgu/8vR6"
+    "Nw3OF1GHEWoC2huJhTmA6xajMOqHS9+6b5pM+uHmRk3UPhULge4ZsD6UUQ6aLOjasoIGdnRsofXdXQpKOqTnhLOKlL0t"
+    "KqhSagT4fEQJFck3amXJvM3eku2FwwEc57y2v3FpBSokrasIkfycvwnu7FcYu5KTfv8Ylve+Yh8aHgAutyvtuS7izuBl"
+    "hpfufMLnqLBX61QRAgMBAAGgPTAfBgkqhkiG9w0BCQ4xEjAQMA4GA1UdDwEB/wQEAwIFoDAaBgkqhkiG9w0BCQcxDRML"
+    "b25lLWZvci1hbGwwDQYJKoZIhvcNAQELBQADggEBAEIsqZlp/xoR8Zz6LSmYjtZgK7DC9VhGSSsZyR3/35IXc3QnwgbY"
+    "2rUZgt+/7Ev/H1B1q/92Hbxa+sHASBxK+LBIynY/nca0bBXDyh4tIQxnovN9N5cTV5qG2TxP2CQKcNm+uvD/YKhzy9IO"
+    "oxlwR1SAjHLAnPg6f/LuA0QwEjWuEgEBoNQ8DiYfV+p3Vhy+fmRGIprlXaRyP9wU3BRA/NaYkqntzksXkVmjVVDDetvJ"
+    "ajJl7oiryi4R/kaj+ZWo26KZ3Z91ZaBfU+bT3mPh4qSoLwMpmVWVL3TnKNDKdR5Zalj9rM0fdqu+Po5VlfFacZpKcqHG"
+    "rNRgxPz0fbYBM9I="
+)
+"""A certificate request whose extensions stand before its challenge, as clients in Go write it (DER)."""
 
 BAD_ALG, BAD_MESSAGE_CHECK, BAD_REQUEST, BAD_TIME, BAD_CERT_ID = "01234"
 
@@ -638,6 +655,40 @@ async def test_who_enrolls_may_sign_with_a_key_made_for_the_moment(cipher: str) 
 
     assert reply.certificate is not None
     assert reply.certificate.public_key() == asked.public_key()
+
+
+async def test_attributes_in_another_order_than_der_demands_are_read() -> None:
+    world = ScepWorld(static="one-for-all")
+    client = world.client()
+
+    message = client.request(b64decode(ATTRIBUTES_OUT_OF_ORDER))
+    reply = client.read(await world.server.operate(message))
+
+    assert reply.certificate is not None
+    assert [a.value for a in reply.certificate.subject] == ["MacroMDM", "MacroMDM Identity (a Mac)"]
+
+
+async def test_a_signature_counts_for_the_attributes_too() -> None:
+    world = ScepWorld(static="one-for-ALL")
+    client = world.client()
+    forged = b64decode(ATTRIBUTES_OUT_OF_ORDER).replace(b"one-for-all", b"one-for-ALL")
+
+    reply = client.read(await world.server.operate(client.request(forged)))
+
+    assert refused(reply, BAD_MESSAGE_CHECK)
+
+
+@pytest.mark.parametrize("mended", [lambda der: der + b"\x05\x00", lambda der: b"\x31" + der[1:]])
+async def test_what_is_not_exactly_a_certificate_request_is_refused(
+    mended: Callable[[bytes], bytes],
+) -> None:
+    world = ScepWorld(static=STATIC)
+    client = world.client()
+
+    message = client.request(mended(csr(client.key, STATIC)))
+    reply = client.read(await world.server.operate(message))
+
+    assert refused(reply, BAD_MESSAGE_CHECK)
 
 
 async def test_another_signer_gets_no_certificate_without_the_challenge() -> None:

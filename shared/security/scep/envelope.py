@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
+from shared.security.scep.der import elements
 from shared.security.scep.words import ScepRefused
 from shared.telemetry.metrics import ScepRefusal
 
@@ -84,7 +85,7 @@ def _open(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
     if info["content_type"].native != "enveloped_data":
         raise unopened()
     enveloped = info["content"]
-    _, algorithm_der, content = _elements(
+    _, algorithm_der, content = elements(
         parser.parse(enveloped["encrypted_content_info"].dump())[4]
     )
     algorithm = cms.EncryptionAlgorithm.load(algorithm_der)
@@ -98,16 +99,6 @@ def _open(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
     return _decrypt(name, key, algorithm.encryption_iv, _octets(content, _CONTENT))
 
 
-def _elements(encoded: bytes) -> list[bytes]:
-    """The values that stand one behind the other; raises ValueError."""
-    found, at = [], 0
-    while at < len(encoded):
-        size = parser.peek(encoded[at:])
-        found.append(encoded[at : at + size])
-        at += size
-    return found
-
-
 def _octets(encoded: bytes, kind: tuple[int, int]) -> bytes:
     """An octet string (class and tag in `kind`), in one piece or in several; raises ValueError."""
     found_class, method, found_tag, _, content, _ = parser.parse(encoded, strict=True)
@@ -115,7 +106,7 @@ def _octets(encoded: bytes, kind: tuple[int, int]) -> bytes:
         raise ValueError("not an octet string")
     if method == _PRIMITIVE:
         return bytes(content)
-    return b"".join(_octets(piece, _OCTET_STRING) for piece in _elements(content))
+    return b"".join(_octets(piece, _OCTET_STRING) for piece in elements(content))
 
 
 def _recipient_info(infos: Any, certificate: x509.Certificate) -> Any:

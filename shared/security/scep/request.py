@@ -8,12 +8,14 @@ import hashlib
 from dataclasses import dataclass, field
 
 from asn1crypto import csr as pkcs10
+from asn1crypto import parser
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from shared.security.authority import PublicKey
+from shared.security.scep import der
 from shared.security.scep.envelope import unopened
 from shared.security.scep.words import ScepRefused
 from shared.telemetry.metrics import ScepRefusal
@@ -43,9 +45,10 @@ def read_request(
 ) -> CertificateRequest:
     """Raises ScepRefused. `signed_by` is the hash of the key that must be the one asked for; None: any."""
     try:
-        request = x509.load_der_x509_csr(encoded)
+        signed, bare = _without_attributes(encoded)
+        request = x509.load_der_x509_csr(bare)
         public_key = request.public_key()
-        _check_signature(request, public_key)
+        _check_signature(request, public_key, signed)
     except Exception:  # noqa: BLE001 - bytes from outside; an envelope that was meddled with looks so
         raise unopened() from None
     if signed_by not in {None, hash_of(public_key)}:
@@ -64,10 +67,32 @@ def read_request(
     return CertificateRequest(_strong(public_key), hash_of(public_key), subject, challenge)
 
 
-def _check_signature(request: x509.CertificateSigningRequest, public_key: object) -> None:
+def _without_attributes(encoded: bytes) -> tuple[bytes, bytes]:
+    """What is signed in a request, and the request as if it had no attributes; raises ValueError.
+
+    cryptography takes attributes in DER's order only, and clients in Go put the challenge behind the
+    extensions, whichever is shorter."""
+    signed, algorithm, signature = der.elements(_inside(encoded))
+    version, subject, public_key, *attributes = der.elements(_inside(signed))
+    if len(attributes) > 1:
+        raise ValueError("not a certificate request")
+    no_attributes = der.element(der.CONTEXT_0)
+    bare = der.sequence(version, subject, public_key, no_attributes)
+    return signed, der.sequence(bare, algorithm, signature)
+
+
+def _inside(encoded: bytes) -> bytes:
+    """What a SEQUENCE with nothing behind it holds; raises ValueError."""
+    if encoded[:1] != bytes((der.SEQUENCE,)):
+        raise ValueError("not a SEQUENCE")
+    return bytes(parser.parse(encoded, strict=True)[4])
+
+
+def _check_signature(
+    request: x509.CertificateSigningRequest, public_key: object, message: bytes
+) -> None:
     """Raises whatever it may. `is_signature_valid` would not take SHA-1, which clients still use."""
     hash_, scheme = request.signature_hash_algorithm, request.signature_algorithm_parameters
-    message = request.tbs_certrequest_bytes
     if isinstance(public_key, rsa.RSAPublicKey) and isinstance(
         scheme, padding.PKCS1v15 | padding.PSS
     ):
