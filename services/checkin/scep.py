@@ -16,7 +16,12 @@ from shared.security.identity import fingerprint_of
 from shared.security.scep.answer import failure, success
 from shared.security.scep.envelope import open_envelope
 from shared.security.scep.message import PkiMessage, kind_of, read, signer_certificate
-from shared.security.scep.request import CertificateRequest, hash_of, read_request
+from shared.security.scep.request import (
+    CertificateRequest,
+    hash_of,
+    read_request,
+    strong_rsa,
+)
 from shared.security.scep.words import MessageType, ScepRefused
 from shared.telemetry.metrics import Metrics, ScepRefusal
 
@@ -113,9 +118,10 @@ class ScepServer:
         return asker, request
 
     def _must_sign_with_its_key(self, kind: MessageType) -> bool:
-        """Who enrolls should sign with the key that is asked for (RFC 8894, 2.3). Clients of this world
-        sign with one made for the moment: the challenge inside says who they are, and the request is
-        signed by its own key in any case."""
+        """Who enrolls should sign with the key that is asked for (RFC 8894, 2.3). Apple's devices do, and
+        so do micromdm's scepclient and sscep; mdmb, which simulates devices, signs with one made for the
+        moment. The challenge inside says who it is, and the request is signed by its own key in any
+        case: who signs a captured one anew gets a certificate for a key that he does not have."""
         return kind is MessageType.PKCS_REQ and not self._allow_legacy
 
     async def _decide(
@@ -137,4 +143,4 @@ def _asker(der: bytes) -> Asker:
         raise ScepRefused(ScepRefusal.MESSAGE, "the signer's certificate cannot be read") from None
     if not isinstance(public_key, rsa.RSAPublicKey):
         raise ScepRefused(ScepRefusal.ALGORITHM, "the signer's key is not RSA")
-    return Asker(certificate, fingerprint_of(der), hash_of(public_key))
+    return Asker(certificate, fingerprint_of(der), hash_of(strong_rsa(public_key)))

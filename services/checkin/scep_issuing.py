@@ -103,15 +103,21 @@ class Issuing:
         self._clock = clock
 
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
-        """A certificate for a new device, by its challenge."""
-        book = self._book
-        base = _name(MessageType.PKCS_REQ, transaction_id)
-        challenge = book.name_of(request.challenge)
+        """A certificate for a new device, by its challenge. Where this key used the challenge in another
+        transaction it gets what that one gave: its first answer was lost, or somebody captured the
+        request and signed it anew."""
+        return await self._enroll(_name(MessageType.PKCS_REQ, transaction_id), request)
+
+    async def _enroll(self, base: str, request: CertificateRequest) -> Given:
+        challenge = self._book.name_of(request.challenge)
         for number in range(MOST_OF_ONE_TRANSACTION):
             transaction = f"{base}:{number}"
             found = await self._issued.of_transaction(transaction)
             if found is None:
-                grant = await _redeemed(book, request, base)
+                user = f"{base}/{request.key_hash}"
+                grant = await self._book.redeem(request.challenge, by=user)
+                if grant is None:
+                    return await self._enroll(await self._used_in(request, base), request)
                 made = await self._made(transaction, request, grant)
                 if await self._issued.add(made):
                     if grant.renews is None:
@@ -123,6 +129,14 @@ class Issuing:
             if found.challenge == challenge and await self._is_good(found):
                 return Given(found, ScepIssue.REPEATED)
         raise ScepRefused(ScepRefusal.TRANSACTION, "too many certificates for this transaction id")
+
+    async def _used_in(self, request: CertificateRequest, base: str) -> str:
+        """The other transaction in which this key used its challenge."""
+        user = await self._book.user_of(request.challenge)
+        earlier, _, key_hash = (user or "").rpartition("/")
+        if key_hash != request.key_hash or earlier == base:
+            raise ScepRefused(ScepRefusal.CHALLENGE, "the challenge is unknown, used or expired")
+        return earlier
 
     async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
         """A certificate that follows one of ours, which must be valid and not replaced."""
@@ -209,13 +223,6 @@ class Issuing:
         if standing.objection is not None:
             raise ScepRefused(ScepRefusal.CERTIFICATE, standing.objection)
         return standing
-
-
-async def _redeemed(book: ChallengeBook, request: CertificateRequest, base: str) -> Grant:
-    grant = await book.redeem(request.challenge, by=f"{base}/{request.key_hash}")
-    if grant is None:
-        raise ScepRefused(ScepRefusal.CHALLENGE, "the challenge is unknown, used or expired")
-    return grant
 
 
 def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:

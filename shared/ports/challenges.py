@@ -29,3 +29,6 @@ class Challenges(Protocol):
         """Give the challenge to the transaction `by`, once for all replicas. The same transaction
         gets it again, so that it can be repeated. None: there is none, another transaction used it,
         or it has expired."""
+
+    async def user_of(self, digest: str) -> str | None:
+        """The transaction that used it, also after it expired; None: none did, or there is none."""

@@ -83,9 +83,7 @@ class ChallengeBook:
     async def redeem(self, secret: str, by: str) -> Grant | None:
         """What this secret allows the transaction `by`; None: nothing. The same transaction may
         redeem its challenge again, until it expires. Raises StoreUnavailable."""
-        if not secret or len(secret) > LONGEST:
-            return None
-        if self._renews_only and not secret.startswith(OF_RENEWALS):
+        if not self._may_be_good(secret):
             return None
         digest = self.name_of(secret)
         if digest is None:
@@ -94,6 +92,16 @@ class ChallengeBook:
         if found is None:
             return None
         return Grant(digest, found.udid, found.serial_number, found.renews)
+
+    async def user_of(self, secret: str) -> str | None:
+        """The transaction that used this one-time challenge; None: none did. Raises StoreUnavailable."""
+        digest = self.name_of(secret) if self._may_be_good(secret) else None
+        return None if digest is None else await self._challenges.user_of(digest)
+
+    def _may_be_good(self, secret: str) -> bool:
+        if not secret or len(secret) > LONGEST:
+            return False
+        return not self._renews_only or secret.startswith(OF_RENEWALS)
 
 
 def _digest(secret: str) -> str:

@@ -47,3 +47,7 @@ class MongoChallenges:
             serial_number=found.get("serial_number"),
             renews=found.get("renews"),
         )
+
+    async def user_of(self, digest: str) -> str | None:
+        found = await self._challenges.find_one({"_id": digest})
+        return None if found is None else found.get("used_by")

@@ -91,3 +91,17 @@ async def test_of_many_transactions_at_once_one_gets_it(challenges: Challenges) 
     found = await asyncio.gather(*uses)
 
     assert sum(each is not None for each in found) == 1
+
+
+async def test_the_user_of_a_challenge_is_known_when_it_has_expired_too(
+    challenges: Challenges,
+) -> None:
+    await challenges.create(CHALLENGE)
+    before = await challenges.user_of(CHALLENGE.digest)
+    await challenges.use(CHALLENGE.digest, "one", START)
+    await challenges.use(CHALLENGE.digest, "two", START)
+
+    assert before is None
+    assert await challenges.use(CHALLENGE.digest, "one", LATER) is None
+    assert await challenges.user_of(CHALLENGE.digest) == "one"
+    assert await challenges.user_of("ef" * 32) is None

@@ -24,3 +24,7 @@ class FakeChallenges:
             return None
         await asyncio.sleep(0)
         return found
+
+    async def user_of(self, digest: str) -> str | None:
+        await asyncio.sleep(0)
+        return self.used_by.get(digest)

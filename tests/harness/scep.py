@@ -6,6 +6,7 @@ test is for the reason that the test names.
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,6 +47,17 @@ _HASHES: Mapping[str, hashes.HashAlgorithm] = {
 def key_number(number: int, size: int = 2048) -> rsa.RSAPrivateKey:
     """A key that is the same for all tests of the process, as making one takes long."""
     return rsa.generate_private_key(public_exponent=65537, key_size=size)
+
+
+@cache
+def odd_key(size: int, exponent: int) -> rsa.RSAPrivateKey:
+    """A key with an exponent that nobody uses; openssl makes it."""
+    option = f"rsa_keygen_pubexp:{exponent}"
+    command = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", f"rsa_keygen_bits:{size}"]
+    done = subprocess.run([*command, "-pkeyopt", option], capture_output=True, check=True)
+    key = serialization.load_pem_private_key(done.stdout, None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
 
 
 def subject_of(name: str) -> x509.Name:

@@ -30,7 +30,9 @@ from tests.harness.scep import (
     Reply,
     Shape,
     csr,
+    envelope,
     key_number,
+    odd_key,
     self_signed,
     subject_of,
 )
@@ -251,13 +253,13 @@ async def test_an_expired_challenge_is_refused() -> None:
 async def test_a_used_challenge_is_good_for_nobody_else() -> None:
     world = ScepWorld()
     challenge = await world.book.issue_once()
-    await world.ask(world.client(0), challenge, transaction="first")
+    first = await world.ask(world.client(0), challenge, transaction="first")
 
     another_key = await world.ask(world.client(1), challenge, transaction="second")
     another_transaction = await world.ask(world.client(0), challenge, transaction="third")
 
     assert refused(another_key, BAD_REQUEST)
-    assert refused(another_transaction, BAD_REQUEST)
+    assert der_of(another_transaction) == der_of(first)
     assert len(world.issued.rows) == 1
 
 
@@ -655,6 +657,78 @@ async def test_who_enrolls_may_sign_with_a_key_made_for_the_moment(cipher: str) 
 
     assert reply.certificate is not None
     assert reply.certificate.public_key() == asked.public_key()
+
+
+@pytest.mark.parametrize(("size", "exponent"), [(1024, 65537), (2048, 2**32 + 1)], ids=str)
+async def test_a_signer_whose_answer_would_be_badly_sealed_leaves_the_challenge_unused(
+    size: int, exponent: int
+) -> None:
+    world = ScepWorld()
+    challenge = await world.book.issue_once()
+    asked = world.client()
+    signer = Client(world.ca, odd_key(size, exponent))
+
+    reply = signer.read(await world.server.operate(signer.request(csr(asked.key, challenge))))
+
+    assert refused(reply, BAD_REQUEST)
+    assert not world.challenges.used_by
+    assert (await world.ask(asked, challenge)).is_success
+
+
+async def test_a_key_with_an_odd_exponent_is_refused() -> None:
+    world = ScepWorld(static=STATIC)
+
+    message = world.client().request(csr(odd_key(2048, 2**32 + 1), STATIC))
+
+    assert refused(world.client().read(await world.server.operate(message)), BAD_REQUEST)
+
+
+async def test_a_captured_request_signed_anew_does_not_cost_its_sender_the_challenge() -> None:
+    world = ScepWorld()
+    client, thief = world.client(0), world.client(1)
+    request = csr(client.key, await world.book.issue_once("UDID-1"))
+    sealed = envelope(request, world.ca)
+
+    stolen = thief.read(await world.server.operate(thief.signed(sealed, transaction="thief's")))
+    reply = client.read(await world.server.operate(client.request(request, transaction="own")))
+    world.clock.advance(2 * CHALLENGE_VALIDITY)
+    again = client.read(await world.server.operate(client.request(request, transaction="own")))
+
+    assert der_of(stolen) == der_of(reply) == der_of(again)
+    assert reply.certificate is not None
+    assert reply.certificate.public_key() == client.key.public_key()
+    assert len(world.issued.rows) == 1
+
+
+@pytest.mark.parametrize("takes_effect", [False, True])
+async def test_a_captured_request_that_died_on_its_way_costs_its_sender_nothing(
+    takes_effect: bool,
+) -> None:
+    world = ScepWorld(issued=DyingStore(takes_effect=takes_effect))
+    client, thief = world.client(0), world.client(1)
+    request = csr(client.key, await world.book.issue_once())
+    with pytest.raises(StoreUnavailable):
+        await world.server.operate(thief.request(request, transaction="thief's"))
+
+    reply = client.read(await world.server.operate(client.request(request, transaction="own")))
+
+    assert reply.is_success
+    assert len(world.issued.rows) == 1
+
+
+async def test_who_signed_for_the_moment_may_repeat_with_another_key_but_not_poll() -> None:
+    world = ScepWorld()
+    request = csr(key_number(2), await world.book.issue_once())
+    signers = [world.client(0), world.client(1)]
+
+    replies = [each.read(await world.server.operate(each.request(request))) for each in signers]
+    polls = [
+        each.read(await world.server.operate(each.request(b"", kind=CERT_POLL)))
+        for each in (signers[0], world.client(2))
+    ]
+
+    assert len({der_of(reply) for reply in (*replies, polls[1])}) == 1
+    assert refused(polls[0], BAD_CERT_ID)
 
 
 async def test_attributes_in_another_order_than_der_demands_are_read() -> None:

@@ -22,6 +22,8 @@ from shared.telemetry.metrics import ScepRefusal
 
 SMALLEST_RSA = 2048
 LARGEST_RSA = 8192
+LARGEST_EXPONENT = 2**32 - 1
+"""Of an RSA key: larger ones are in nobody's use, and some libraries refuse them."""
 LARGEST_SUBJECT = 2048
 """Bytes of a subject in DER."""
 
@@ -118,11 +120,17 @@ def hash_of(public_key: object) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
+def strong_rsa(public_key: rsa.RSAPublicKey) -> rsa.RSAPublicKey:
+    """The same key; raises ScepRefused for one that nobody should certify, or seal anything to."""
+    is_sized = SMALLEST_RSA <= public_key.key_size <= LARGEST_RSA
+    if is_sized and public_key.public_numbers().e <= LARGEST_EXPONENT:
+        return public_key
+    raise ScepRefused(ScepRefusal.REQUEST, "the RSA key or its exponent is too small or too large")
+
+
 def _strong(public_key: object) -> PublicKey:
     if isinstance(public_key, rsa.RSAPublicKey):
-        if SMALLEST_RSA <= public_key.key_size <= LARGEST_RSA:
-            return public_key
-        raise ScepRefused(ScepRefusal.REQUEST, "the RSA key is too small or too large")
+        return strong_rsa(public_key)
     if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, _CURVES):
         return public_key
     raise ScepRefused(ScepRefusal.ALGORITHM, "the key is of a kind that is not allowed")
