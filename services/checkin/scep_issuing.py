@@ -127,7 +127,7 @@ class Issuing:
                 found = await self._others(transaction)
             _refuse_another_key(found, request.key_hash)
             if found.challenge == challenge and await self._is_good(found):
-                return Given(found, ScepIssue.REPEATED)
+                return await self._repeated(found)
         raise ScepRefused(ScepRefusal.TRANSACTION, "too many certificates for this transaction id")
 
     async def _used_in(self, request: CertificateRequest, base: str) -> str:
@@ -154,7 +154,7 @@ class Issuing:
         _refuse_another_key(found, request.key_hash)
         if not self._is_valid(found):
             raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
-        return Given(found, ScepIssue.REPEATED)
+        return await self._repeated(found, standing.device)
 
     async def poll(self, transaction_id: str, asker: Asker) -> Given:
         """The certificate of a transaction that ended well, for whoever holds its key."""
@@ -167,7 +167,7 @@ class Issuing:
             latest = found
         if latest is None or latest.public_key != asker.key_hash:
             raise ScepRefused(ScepRefusal.CERTIFICATE, "no certificate of this transaction and key")
-        return Given(latest, ScepIssue.REPEATED)
+        return await self._repeated(latest)
 
     async def _made(
         self,
@@ -192,6 +192,12 @@ class Issuing:
             serial_number=grant.serial_number,
             renewed_from=renewed_from or grant.renews,
         )
+
+    async def _repeated(self, found: IssuedCertificate, device: str | None = None) -> Given:
+        """What was recorded before; whoever recorded it may have died before the reservation."""
+        if found.renewed_from is not None:
+            await self._reserve(found, device or found.udid)
+        return Given(found, ScepIssue.REPEATED)
 
     async def _reserve(self, made: IssuedCertificate, device: str | None) -> None:
         """What follows a device's certificate is that device's, before it has shown it."""

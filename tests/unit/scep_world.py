@@ -52,6 +52,7 @@ class ScepWorld:
         self.book = ChallengeBook(
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, static=static
         )
+        self.identities = FakeIdentities(self.enrollments)
         self.server = self.replica()
 
     @property
@@ -68,7 +69,7 @@ class ScepWorld:
             renewals if self.is_elsewhere else self.book,
             self.issued,
             self.enrollments,
-            FakeIdentities(self.enrollments),
+            self.identities,
             self.clock,
         )
         return ScepServer(

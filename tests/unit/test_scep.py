@@ -427,6 +427,51 @@ async def test_a_request_that_died_between_its_writes_is_repaired_by_its_repetit
     assert [each.certificate for each in world.issued.rows.values()] == [der_of(reply)]
 
 
+def without_first_reservation() -> ScepWorld:
+    """A world whose store fails at its first reservation, before it took effect."""
+    world, failures = ScepWorld(), iter([StoreUnavailable("gone")])
+
+    async def before(_step: str) -> None:
+        for failure in failures:
+            raise failure
+
+    world.identities.before = before
+    return world
+
+
+@pytest.mark.parametrize("repeats", ["itself", "polls"])
+async def test_a_renewal_by_challenge_that_died_before_its_reservation_is_repaired(
+    repeats: str,
+) -> None:
+    world = without_first_reservation()
+    client = world.client()
+    challenge = await world.book.issue_renewal("MAC", "ab" * 32, timedelta(days=8))
+    with pytest.raises(StoreUnavailable):
+        await world.ask(client, challenge)
+
+    if repeats == "itself":
+        reply = await world.ask(client, challenge, server=world.replica())
+    else:
+        message = client.request(b"", kind=CERT_POLL)
+        reply = client.read(await world.server.operate(message))
+
+    made = fingerprint_of(der_of(reply))
+    assert await world.enrollments.holders({made}) == {made: "MAC"}
+
+
+async def test_a_renewal_that_died_before_its_reservation_is_repaired_by_its_repetition() -> None:
+    world = without_first_reservation()
+    old = await world.enrolled()
+    world.enrollments.add(bound(old))
+    with pytest.raises(StoreUnavailable):
+        await renewal(world, old)
+
+    reply = await renewal(world, old)
+
+    made = fingerprint_of(der_of(reply))
+    assert await world.enrollments.holders({made}) == {made: bound(old).id}
+
+
 async def test_a_poll_gives_the_certificate_to_its_key_only() -> None:
     world = ScepWorld(static=STATIC)
     client, other = world.client(0), world.client(1)
