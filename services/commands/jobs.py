@@ -267,8 +267,8 @@ class JobWork:
         return _Sight(job.owner, job.beats, now)
 
     def _is_free(self, job: Job, now: float) -> bool:
-        if job.owner == self._owner:
-            return False
+        if job.owner == self._owner:  # ours, and forgotten: it was stored, and we never heard so
+            return job.id not in self._working
         if job.owner is None or self._is_alone:
             return True
         return now - self._sights[job.id].at >= STALE_AFTER.total_seconds()

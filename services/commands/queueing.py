@@ -278,7 +278,8 @@ class Queueing:
         if existing.state.is_open or self._is_fresh(existing, submission.since):
             submission.place = existing
             return False
-        place = replace(submission.place, generation=generation, accepted_at=self._clock.now())
+        accepted_at = submission.accepted(self._clock.now())
+        place = replace(submission.place, generation=generation, accepted_at=accepted_at)
         submission.place = place
         if not await self._queue.requeue(place, existing):
             return None

@@ -49,8 +49,12 @@ class Submission:
             not_before=terms.not_before,
             expires_at=terms.expiry(self.since or at),
             collapse_key=terms.collapse_key,
-            accepted_at=at,
+            accepted_at=self.accepted(at),
         )
+
+    def accepted(self, at: datetime) -> datetime:
+        """The time of its acceptance: never before `since`, whichever process's clock says `at`."""
+        return at if self.since is None else max(at, self.since)
 
     def unknown(self) -> NotFound:
         return NotFound(f"udid: no device or user {self.target} is enrolled")

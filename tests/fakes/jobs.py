@@ -10,12 +10,13 @@ from shared.domain.job import Job, JobPart, JobState, Progress, part_id
 
 
 class FakeJobs:
-    """`is_away` makes every call fail."""
+    """`is_away` makes every call fail; `loses_answers` makes those that add fail when they are done."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.parts: dict[str, JobPart] = {}
         self.is_away = False
+        self.loses_answers = False
 
     async def _answer(self) -> None:
         await asyncio.sleep(0)  # let others come between, as the network does
@@ -30,6 +31,8 @@ class FakeJobs:
     async def add(self, job: Job) -> None:
         await self._answer()
         self.jobs.setdefault(job.id, job)
+        if self.loses_answers:
+            raise StoreUnavailable("the answer was lost")
 
     async def get(self, id: str) -> Job | None:
         await self._answer()

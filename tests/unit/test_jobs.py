@@ -217,6 +217,36 @@ async def test_a_process_that_is_alone_takes_what_is_left_at_once() -> None:
         assert fleet.jobs.jobs[job.id].state is JobState.FINISHED
 
 
+async def test_a_job_that_was_stored_without_an_answer_is_carried_on_by_its_own_process() -> None:
+    async with Fleet(devices=3) as fleet:
+        work = fleet.start()
+        fleet.jobs.loses_answers = True
+        with pytest.raises(StoreUnavailable):
+            await work.start(fleet.command(), "ci")
+        [job] = fleet.jobs.jobs.values()
+
+        done = await fleet.finished(job)
+
+        assert done.progress == Progress(queued=3)
+
+
+async def test_what_a_process_whose_clock_is_behind_queued_is_not_queued_anew() -> None:
+    async with Fleet(devices=3) as fleet:
+        fleet.world.clock.advance(MINUTE)
+        job = await stored_job(fleet, None)
+        fleet.world.clock.set_back(30 * SECOND)
+        [first, *_] = fleet.names
+        queueing = fleet.world.queueing
+        await queueing.enqueue_for(fleet.command(), [first], job.created_at)
+        await fleet.world.queue.cancel_one(first, "c-1")
+
+        fleet.start()
+        await fleet.finished(job)
+
+        [cancelled] = [place for place in fleet.places() if place.enrollment == first]
+        assert cancelled.state is PlaceState.CANCELLED
+
+
 async def test_two_processes_with_one_job_queue_nothing_twice() -> None:
     async with Fleet(devices=300) as fleet:
         first, second = fleet.start(), fleet.start()
