@@ -31,6 +31,7 @@ from tests.harness.scep import (
     Shape,
     csr,
     envelope,
+    in_pieces,
     key_number,
     odd_key,
     self_signed,
@@ -785,6 +786,16 @@ async def test_attributes_in_another_order_than_der_demands_are_read() -> None:
 
     assert reply.certificate is not None
     assert [a.value for a in reply.certificate.subject] == ["MacroMDM", "MacroMDM Identity (a Mac)"]
+
+
+async def test_a_request_as_simulators_in_go_make_it_gets_a_certificate() -> None:
+    world = ScepWorld(static="one-for-all")
+    signer = world.client()
+    sealed = in_pieces(envelope(b64decode(ATTRIBUTES_OUT_OF_ORDER), world.ca, Shape(cipher="des")))
+
+    reply = signer.read(await world.server.operate(signer.signed(sealed, digest="sha1")))
+
+    assert reply.is_success
 
 
 async def test_a_signature_counts_for_the_attributes_too() -> None:
