@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from services.checkin.binding import (
+    LONGEST_CHAIN,
     BindingRules,
     Known,
     binding_of,
@@ -19,6 +20,7 @@ from services.checkin.binding import (
     is_strange,
     quarantine_reason,
     refusal,
+    untold_ancestor,
 )
 from services.checkin.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.parts import Parts
@@ -65,6 +67,7 @@ class Admission:
         }
         if begun:
             known, _ = await asyncio.gather(self._look_up(begun), self._read_records(turns))
+            known = await self._trace(turns, known)
         else:
             known = NOTHING
             await self._read_records(turns)
@@ -83,6 +86,16 @@ class Admission:
             self._enrollments.holders(certificates), self._issued.by_fingerprint(certificates)
         )
         return Known(holders, issued)
+
+    async def _trace(self, turns: Sequence[Turn], known: Known) -> Known:
+        """Look up what is followed by renewals that nobody ever showed: of honest devices none."""
+        for _ in range(LONGEST_CHAIN):
+            untold = {found for turn in turns if (found := untold_ancestor(turn, known))}
+            issued = await self._issued.by_fingerprint(untold) if untold else {}
+            if not issued:
+                break
+            known = Known(known.holders, {**known.issued, **issued})
+        return known
 
     async def _read_records(self, turns: Sequence[Turn]) -> None:
         keys = [turn.request.message.key for turn in turns]

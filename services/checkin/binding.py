@@ -7,7 +7,7 @@ otherwise bring it back). A device that came by migration is bound by whatever i
 renewal of the certificate that is bound takes its place with its first message, whichever that is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +22,8 @@ from shared.ports.enrollments import Binding, rebinding
 from shared.ports.issued import IssuedCertificate
 from shared.telemetry.metrics import Reason
 
+LONGEST_CHAIN = 8
+"""Certificates, each following the one before, of which none was ever shown: nobody has more than one."""
 ANOTHERS = "the certificate was given out for another device"
 
 
@@ -95,7 +97,42 @@ def _not_to_be_bound(turn: Turn, known: Known) -> str | None:
         return "the certificate was replaced by a later enrollment"
     if turn.issued is not None and not _is_meant_for(turn.issued, turn):
         return ANOTHERS
+    if _follows_replaced(turn, known):
+        return "another certificate has followed the one before it"
     return None
+
+
+def _ancestors(turn: Turn, known: Known) -> Iterator[str]:
+    """What the certificate that is shown follows, the nearest first, up to one that was bound."""
+    bound = _were_bound(turn)
+    found = known.issued.get(turn.request.certificate)
+    while bound and found is not None and found.renewed_from is not None:
+        yield found.renewed_from
+        found = None if found.renewed_from in bound else known.issued.get(found.renewed_from)
+
+
+def _were_bound(turn: Turn) -> set[str]:
+    """Certificates that are or were its device's; none where it has another free choice: it is new, was
+    reset, or shows its own."""
+    device = turn.device
+    if device is None or device.certificate in (None, turn.request.certificate):
+        return set()
+    return {device.certificate or "", *device.retired_certificates}
+
+
+def _follows_replaced(turn: Turn, known: Known) -> bool:
+    """Whoever had a device's key while it was good may have made renewals, and kept them."""
+    ancestors = list(_ancestors(turn, known))
+    if not ancestors or turn.device is None or ancestors[-1] == turn.device.certificate:
+        return False
+    return len(ancestors) > LONGEST_CHAIN or ancestors[-1] in turn.device.retired_certificates
+
+
+def untold_ancestor(turn: Turn, known: Known) -> str | None:
+    """The certificate of which it must be looked up what it follows, before an Authenticate is judged."""
+    last = next(reversed(list(_ancestors(turn, known))), None)
+    is_told = last is None or last in _were_bound(turn) or last in known.issued
+    return None if is_told else last
 
 
 def _is_meant_for(issued: IssuedCertificate, turn: Turn) -> bool:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.checkin.binding import LONGEST_CHAIN as CHAIN
 from services.checkin.binding import BindingRules
 from services.checkin.parts import Step
 from services.checkin.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
@@ -154,6 +155,56 @@ async def test_bound_a_device_may_enroll_anew_with_its_own_certificate_or_its_re
 
     assert await strict.serve(device.authenticate()) == [Answer()]
     assert await strict.serve(Device(certificate="renewed").authenticate()) == [Answer()]
+
+
+@pytest.mark.parametrize("mode", [False, True], ids=["open", "bound"])
+@pytest.mark.parametrize("udid", [None, "MAC"])
+@pytest.mark.parametrize("links", [1, 2, CHAIN, CHAIN + 1])
+async def test_what_follows_a_replaced_certificate_enrolls_nothing_anew(
+    mode: bool, udid: str | None, links: int
+) -> None:
+    world, replica, _ = await enrolled()
+    issue(world, "next", renewed_from="old", udid=udid)
+    for link in range(links):  # made while the old one was bound, and kept
+        issue(world, f"kept-{link}", renewed_from=f"kept-{link - 1}" if link else "old", udid=udid)
+    assert await replica.serve(Device(certificate="next").idle()) == [Answer()]
+    world.rules = BindingRules(only_meant=mode)
+
+    kept = Device(certificate=f"kept-{links - 1}")
+
+    assert refused(await (await world.replica()).serve(kept.authenticate()))
+    assert record(world).certificate == "next"
+
+
+async def test_a_renewal_of_a_renewal_that_was_never_shown_enrolls_its_device_anew() -> None:
+    world, _, _ = await enrolled()
+    world.rules = BindingRules(only_meant=True)
+    issue(world, "next", renewed_from="old", udid="MAC")
+    issue(world, "after-next", renewed_from="next", udid="MAC")
+
+    assert await (await world.replica()).serve(Device(certificate="after-next").authenticate()) == [
+        Answer()
+    ]
+
+
+@pytest.mark.parametrize("mode", [False, True], ids=["open", "bound"])
+async def test_after_a_reset_what_follows_a_replaced_certificate_enrolls_the_device(
+    mode: bool,
+) -> None:
+    world, replica, _ = await enrolled()
+    for certificate in ("next", "kept"):
+        issue(world, certificate, renewed_from="old")
+    await replica.serve(Device(certificate="next").idle())
+    world.rules = BindingRules(only_meant=mode)
+    strict = await world.replica()
+    bound = Device(certificate="next")
+    assert await strict.serve(bound.authenticate()) == [Answer()]  # its own, as ever
+
+    await world.identities.reset("MAC", "next")
+
+    assert await strict.serve(bound.authenticate()) == [Answer()]
+    await world.identities.reset("MAC", "next")
+    assert await strict.serve(Device(certificate="kept").authenticate()) == [Answer()]
 
 
 async def test_bound_a_device_that_nobody_knows_enrolls_with_any_trusted_certificate() -> None:
