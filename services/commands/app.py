@@ -12,6 +12,7 @@ from services.commands.access_routes import audit_routes, token_routes
 from services.commands.answers import Answers
 from services.commands.challenge import TAG as CHALLENGES_TAG
 from services.commands.challenge import challenge_routes
+from services.commands.collisions import Collisions, QueueingRules
 from services.commands.device_openapi import MIGRATION_TAG
 from services.commands.device_routes import DeviceParts, device_routes
 from services.commands.expiry import Expiry
@@ -34,7 +35,7 @@ from services.commands.openapi import TAGS
 from services.commands.posting import Posting, Waits
 from services.commands.profile_routes import TAG as PROFILES_TAG
 from services.commands.profile_routes import profile_routes
-from services.commands.queueing import Queueing, QueueingRules
+from services.commands.queueing import Queueing
 from services.commands.routes import JSON_LIMIT, Parts, router
 from services.commands.settling import Settling
 from services.commands.targets import Targets
@@ -98,6 +99,10 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         settings.retry_window, settings.accept_unknown_devices, settings.max_open_commands
     )
     catalogue = CommandCatalogue.load()
+    share = PartitionShare(
+        MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
+    )
+    expiry = Expiry(expiries, records, events, adapters.publisher, share, clock)
     queueing = Queueing(
         queue,
         targets,
@@ -107,9 +112,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         adapters.metrics,
         rules,
         catalogue.advise,
-    )
-    share = PartitionShare(
-        MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
+        Collisions(queue, targets, settling, expiry.hand_over, clock, rules),
     )
     janitor = Janitor(queue, MongoStoredCommands(mongo), settling, share, clock)
     answers = Answers(events)
@@ -118,7 +121,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     job_ports = JobPorts(MongoJobs(mongo), queue, clock, adapters.ids, adapters.is_alone)
     work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
-    expiry = Expiry(expiries, records, events, adapters.publisher, share, clock)
     parts = Parts(
         catalogue=catalogue,
         posting=Posting(queueing, waits, work, job_view, sizes),

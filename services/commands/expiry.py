@@ -23,7 +23,7 @@ from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable, Unavailable
 from shared.domain.event import Event, Topic
 from shared.ports.clock import Clock
-from shared.ports.enrollments import Enrollments
+from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher
 from shared.ports.expiries import Expiries
 from shared.ports.journal import Journal
@@ -95,15 +95,30 @@ class Expiry:
         partitions = self._share.partitions
         return [place for place in places if partition_of(place.device) in partitions]
 
+    async def hand_over(self, place: Place) -> None:
+        """Before a place that expired is queued anew, which forgets its expiry: its event is journaled,
+        and the relay publishes it, since its device is behind it from then on (rule 8).
+
+        Raises Unavailable where that could not be written."""
+        if not await self._expiries.is_unannounced(place):
+            return
+        [event] = await self._journaled([place])
+        marked = await self._enrollments.mark_waiting([Mark(place.device, event.created_at)])
+        if not all(marked):  # nobody knows its device, so no relay looks after it
+            await publish_safely(self._publisher, [event])
+
     async def _announce(self, places: Sequence[Place]) -> None:
+        await publish_safely(self._publisher, await self._journaled(places))
+        await self._expiries.announced(places)
+
+    async def _journaled(self, places: Sequence[Place]) -> list[Event]:
         keys = await self._keys({place.enrollment for place in places})
         events = [expired_event(place, keys[place.enrollment]) for place in places]
         if not all(await self._journal.append(events)):
             raise StoreUnavailable("the journal did not take the events of expired commands")
         # What is there may be what another replica wrote when more, or less, was known of the device.
         journaled = await self._journal.read([event.id for event in events])
-        await publish_safely(self._publisher, list(journaled.values()))
-        await self._expiries.announced(places)
+        return list(journaled.values())
 
     async def _keys(self, enrollments: Collection[str]) -> dict[str, EnrollmentKey]:
         known = await self._enrollments.load(enrollments)

@@ -9,12 +9,10 @@ had. Requests that arrive together share every step.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
-import structlog
-
+from services.commands.collisions import Collisions, QueueingRules
 from services.commands.limits import OpenLimit
 from services.commands.precedence import (
     PIECE_LIMIT,
@@ -24,37 +22,22 @@ from services.commands.precedence import (
     at_once,
 )
 from services.commands.submissions import Queued, Submission
-from services.commands.targets import Target, Targets, is_stale, is_there
+from services.commands.targets import Target, Targets
 from services.commands.touches import LONGEST_FLUSH, Touches
 from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_plist import PreparedCommand
 from shared.batching import Cohorts
-from shared.domain.command import Place
-from shared.domain.enrollment import Enrollment
 from shared.domain.errors import BadRequest, Conflict, Fault, MdmError, Overtaken, Unavailable
 from shared.ports.clock import Clock, Ids
 from shared.ports.pushes import PushWishes
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
 
-log = structlog.get_logger()
-
 COHORT_LIMIT = 64
 IN_FLIGHT = 1
-ATTEMPTS = 5
-"""How often one request looks again when others change its place at the same time."""
 
 Advise = Callable[[PreparedCommand, Recipient], Advice]
 """What a client should know before its command goes to this recipient."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueingRules:
-    """What the operator decides."""
-
-    retry_window: timedelta = timedelta(hours=1)
-    accept_unknown_devices: bool = False
-    max_open: int = 10_000
 
 
 class Queueing:
@@ -70,6 +53,7 @@ class Queueing:
         metrics: Metrics,
         rules: QueueingRules,
         advise: Advise,
+        collisions: Collisions,
     ) -> None:
         self._queue = queue
         self._targets = targets
@@ -79,6 +63,7 @@ class Queueing:
         self._metrics = metrics
         self._rules = rules
         self._advise_on = advise
+        self._collisions = collisions
         self._limit = OpenLimit(queue, clock, rules.max_open)
         self._touches = Touches(queue, clock)
         self._cohorts: Cohorts[Submission, Queued] = Cohorts(self._flush, COHORT_LIMIT, IN_FLIGHT)
@@ -184,24 +169,19 @@ class Queueing:
         # After the places: a device that enrolled anew in between has a new generation here.
         devices, _ = await asyncio.gather(
             self._targets.devices({s.place.device for s in going}),
-            self._supersede([s.place for s in going]),
+            self._collisions.supersede([s.place for s in going]),
         )
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
                 if existing is not None:
-                    rare.create_task(self._meet(submission, existing, devices))
-                elif self._stands(submission.place, devices):
+                    rare.create_task(self._collisions.meet(submission, existing, devices))
+                elif self._collisions.stands(submission.place, devices):
                     submission.outcome = True
                 else:
-                    rare.create_task(self._adjust(submission, devices))
+                    rare.create_task(self._collisions.adjust(submission, devices))
         if self._clock.monotonic() - touched_at > LONGEST_FLUSH.total_seconds():
             raise Overtaken("the process was stopped while it queued the command")
         self._tell(going)
-
-    async def _supersede(self, places: Sequence[Place]) -> None:
-        with_key = [place for place in places if place.collapse_key is not None]
-        if with_key and (ended := await self._queue.supersede(with_key)):
-            log.info("commands_superseded", count=ended)
 
     def _tell(self, going: list[Submission]) -> None:
         queued = sum(1 for submission in going if submission.outcome is True)
@@ -213,85 +193,3 @@ class Queueing:
         }
         if waiting:
             self._wishes.wish(waiting)
-
-    # --- what is rare
-
-    def _stands(self, place: Place, devices: Mapping[str, Enrollment]) -> bool:
-        """Whether a place of ours needs nothing more: its device is there, in that generation."""
-        device = devices.get(place.device)
-        if not is_there(device) and not self._rules.accept_unknown_devices:
-            return False
-        return place.generation == (device.generation if device else None)
-
-    async def _adjust(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
-        """Our place was written beside an Authenticate, or beside a DELETE of the device."""
-        try:
-            await self._follow(submission, devices)
-        except MdmError as exc:
-            submission.outcome = exc
-
-    async def _follow(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
-        place = submission.place
-        device = devices.get(place.device)
-        if not is_there(device) and not self._rules.accept_unknown_devices:
-            await self._queue.cancel_one(place.enrollment, place.command_uuid)
-            raise submission.unknown()
-        generation = device.generation if device else None
-        if generation != place.generation:
-            await self._queue.stamp(place, generation)
-        await self._supersede([place])
-        submission.outcome = True
-
-    async def _meet(
-        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
-    ) -> None:
-        """Its CommandUUID stands in that queue already. `devices` was read after `existing`."""
-        try:
-            for _ in range(ATTEMPTS):
-                submission.outcome = await self._answer(submission, existing, devices)
-                if submission.outcome is not None:
-                    return
-                # Somebody was faster: look at what is there now, and then at the generation again.
-                [there] = await self._queue.insert([submission.place])
-                devices = await self._targets.devices({submission.place.device})
-                if there is None:
-                    return await self._follow(submission, devices)
-                existing = there
-            raise Overtaken("others keep changing this command")
-        except MdmError as exc:
-            submission.outcome = exc
-
-    async def _answer(
-        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
-    ) -> bool | None:
-        """The outcome beside this place, None where it has changed since."""
-        if existing.command_hash != submission.place.command_hash:
-            uuid = submission.place.command_uuid
-            raise Conflict(f"command_uuid: {uuid} names another command of this device")
-        device = devices.get(existing.device)
-        generation = device.generation if device else None
-        if existing.state.is_open and is_stale(existing, generation):
-            dropped = await self._queue.drop(existing)
-            if dropped is None:
-                return None
-            existing = dropped
-        if existing.state.is_open or self._is_fresh(existing, submission.since):
-            submission.place = existing
-            return False
-        accepted_at = submission.accepted(self._clock.now())
-        place = replace(submission.place, generation=generation, accepted_at=accepted_at)
-        submission.place = place
-        if not await self._queue.requeue(place, existing):
-            return None
-        await self._follow(submission, await self._targets.devices({place.device}))
-        return True
-
-    def _is_fresh(self, existing: Place, since: datetime | None) -> bool:
-        """Whether the device ended it so soon after its acceptance that this can only be a retry."""
-        if existing.accepted_at is None:
-            return False
-        if since is not None and existing.accepted_at >= since:
-            return True
-        if not existing.state.is_device_final:
-            return False
-        return self._clock.now() - existing.accepted_at <= self._rules.retry_window

@@ -36,12 +36,14 @@ class Settling:
         found = []
         for place in places:
             device = known.get(place.device)
-            there = await self._now(place, device.generation if device else None)
+            there = await self.present(place, device.generation if device else None)
             if there is not None:
                 found.append(there)
         return found
 
-    async def _now(self, place: Place, generation: str | None) -> Place | None:
+    async def present(self, place: Place, generation: str | None) -> Place | None:
+        """One place as it is now, None where it is gone. `generation` is that of its device, read after
+        the place."""
         if not place.state.is_open:
             return place
         if is_stale(place, generation):

@@ -18,5 +18,8 @@ class Expiries(Protocol):
     async def unannounced(self, before: datetime) -> list[Place]:
         """Places that expired before a time and whose event is not safe yet."""
 
+    async def is_unannounced(self, place: Place) -> bool:
+        """Whether this place expired, was not queued anew since, and its event is not safe yet."""
+
     async def announced(self, places: Sequence[Place]) -> None:
         """Their events are safe."""

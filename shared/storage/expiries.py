@@ -53,6 +53,10 @@ class MongoExpiries:
         )
         return [from_document(document) for document in found]
 
+    async def is_unannounced(self, place: Place) -> bool:
+        expired = {"_id": place.id, "order": place.order, "state": PlaceState.EXPIRED.value}
+        return await self._places.find_one({**expired, "expiring": {"$ne": None}}) is not None
+
     async def announced(self, places: Sequence[Place]) -> None:
         await self._places.update_many(
             {

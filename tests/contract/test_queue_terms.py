@@ -118,8 +118,10 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
     assert await kept.expiries.overdue(NOW) == []
     assert [each.id for each in await kept.expiries.unannounced(NOW + MINUTE)] == [over.id]
     assert await kept.expiries.unannounced(NOW) == []
+    assert await kept.expiries.is_unannounced(ended)
     await kept.expiries.announced([ended])
     assert await kept.expiries.unannounced(NOW + MINUTE) == []
+    assert not await kept.expiries.is_unannounced(ended)
 
 
 @pytest.mark.parametrize("state", [PlaceState.ACKNOWLEDGED, PlaceState.CANCELLED])
@@ -147,6 +149,7 @@ async def test_a_place_queued_anew_does_not_expire_for_the_time_before(kept: Kep
     await kept.expiries.announced([old])
 
     assert await states(kept.queue, anew) == [PlaceState.QUEUED]
+    assert not await kept.expiries.is_unannounced(ended)
     assert await kept.expiries.unannounced(NOW + MINUTE) == []
 
 

@@ -271,6 +271,12 @@ class FakeCommandQueue:
             if (self.places[id_].finished_at or before) < before
         ]
 
+    async def is_unannounced(self, place: Place) -> bool:
+        await self.before("is_unannounced")
+        current = self.places.get(place.id)
+        is_there = current is not None and current.order == place.order
+        return is_there and place.id in self.unsafe
+
     async def announced(self, places: Sequence[Place]) -> None:
         await self.before("announced")
         for place in places:

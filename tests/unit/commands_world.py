@@ -5,21 +5,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from services.commands.collisions import Collisions, QueueingRules
+from services.commands.expiry import Expiry
 from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
-from services.commands.queueing import Queueing, QueueingRules
+from services.commands.queueing import Queueing
 from services.commands.settling import Settling
 from services.commands.targets import Targets
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_plist import PreparedCommand, written
 from shared.domain.command import Place, PlaceState
-from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
+from shared.domain.enrollment import (
+    PARTITIONS,
+    Enrollment,
+    EnrollmentKey,
+    EnrollmentStatus,
+    Inventory,
+)
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
 from shared.ports.queue import HandOut, Report
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.enrollments import FakeEnrollments
+from tests.fakes.journal import FakeJournal, FakePublisher
 from tests.fakes.queue import FakeCommandQueue, undisturbed
 from tests.fakes.wishes import FakeWishes
 
@@ -59,6 +68,19 @@ class Barrier:
             await gate.wait()
 
 
+class Share:
+    """These partitions, or all, for ever."""
+
+    def __init__(self, *partitions: int) -> None:
+        self.partitions = frozenset(partitions or range(PARTITIONS))
+
+    async def refresh(self) -> frozenset[int]:
+        return self.partitions
+
+    async def leave(self) -> None:
+        self.partitions = frozenset()
+
+
 @dataclass
 class World:
     """Everything that the commands service works with. `at_store` stops its operations."""
@@ -77,14 +99,36 @@ class World:
         self.settling = Settling(self.queue, self.queue, self.targets, self.clock)
         self.life = QueueLife(self.queue, self.targets, self.settling)
         self.inventory = DeviceInventory(self.enrollments, self.queue, self.targets)
-        self.queueing, self._other = self._replica(), self._replica()
+        self.journal = FakeJournal(self.at_store)
+        self.publisher = FakePublisher()
+        self.expiry = self.expirer()
+        self.queueing, self._other = self.replica(), self.replica()
         self._hands = 0
         self._generations = 1
         serials = {"MAC": "C02", "PAD": "DMP"}
         for key in (MAC, PAD, PRIVATE, ANNA):
             self.enrollments.add(enrolled(key, serials.get(key.id)))
 
-    def _replica(self) -> Queueing:
+    def expirer(self, *partitions: int) -> Expiry:
+        """The work of one replica that ends overdue commands, for these partitions or all."""
+        return Expiry(
+            self.queue,
+            self.enrollments,
+            self.journal,
+            self.publisher,
+            Share(*partitions),
+            self.clock,
+        )
+
+    def replica(self) -> Queueing:
+        collisions = Collisions(
+            self.queue,
+            self.targets,
+            self.settling,
+            self.expiry.hand_over,
+            self.clock,
+            self.rules,
+        )
         return Queueing(
             self.queue,
             self.targets,
@@ -94,6 +138,7 @@ class World:
             self.metrics,
             self.rules,
             CATALOGUE.advise,
+            collisions,
         )
 
     # --- the API client

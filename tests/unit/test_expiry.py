@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from services.commands.collisions import QueueingRules
 from services.commands.expiry import (
     AFTER_FAILURE,
     CHUNK,
@@ -52,36 +53,18 @@ class Perilous(Barrier):
         self.steps.append(operation)
 
 
-class Share:
-    def __init__(self, *partitions: int) -> None:
-        self.partitions = frozenset(partitions or range(PARTITIONS))
-
-    async def refresh(self) -> frozenset[int]:
-        return self.partitions
-
-    async def leave(self) -> None:
-        self.partitions = frozenset()
-
-
 class Replicas:
     """Replicas of the work around one store, one journal and one broker."""
 
     def __init__(self) -> None:
         self.at = Perilous()
         self.world = World(at_store=self.at)
-        self.journal = FakeJournal(self.at)
-        self.publisher = FakePublisher()
+        self.journal, self.publisher = self.world.journal, self.world.publisher
         self.publisher.before = self.at
 
     def one(self, *partitions: int) -> Expiry:
-        return Expiry(
-            self.world.queue,
-            self.world.enrollments,
-            self.journal,
-            self.publisher,
-            Share(*partitions),
-            self.world.clock,
-        )
+        self.world.journal, self.world.publisher = self.journal, self.publisher
+        return self.world.expirer(*partitions)
 
     async def overdue(self) -> None:
         """Queue a command whose time is over when this is done."""
@@ -359,3 +342,59 @@ async def test_it_runs_on_through_outages_and_takes_longer_pauses(replicas: Repl
     assert looks <= FORGOTTEN_AFTER / EVERY
     assert AFTER_FAILURE > EVERY
     assert len(away.published) == 1
+
+
+# --- the name of an expired command is used again
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["not noticed", "shown to a reader"])
+async def test_an_expiry_is_told_though_its_command_is_queued_anew(
+    replicas: Replicas, looked: bool
+) -> None:
+    world = replicas.world
+    await replicas.overdue()
+    if looked:
+        assert await world.shown() == []
+
+    is_new = await world.post()
+    relayed = await backlog(world)
+    await replicas.one().look()
+
+    assert is_new
+    assert world.place().state is PlaceState.QUEUED
+    [event] = relayed
+    assert event.topic is Topic.COMMAND_EXPIRED
+    assert replicas.published == []
+
+
+async def test_an_expiry_that_was_told_is_not_told_again(replicas: Replicas) -> None:
+    world = replicas.world
+    await replicas.overdue()
+    await replicas.one().look()
+
+    assert await world.post()
+
+    assert len(replicas.published) == 1
+    assert await backlog(world) == []
+
+
+async def test_of_a_device_without_a_record_the_expiry_is_published_at_once(
+    replicas: Replicas,
+) -> None:
+    world = World(QueueingRules(accept_unknown_devices=True))
+    await world.post("NOBODY")
+    [place] = world.queue.places.values()
+    world.queue.places[place.id] = replace(place, expires_at=START + MINUTE)
+    world.clock.advance(MINUTE)
+
+    assert await world.post("NOBODY")
+
+    assert [event.topic for event in world.publisher.published] == [Topic.COMMAND_EXPIRED]
+
+
+async def backlog(world: World) -> list[Event]:
+    """What the relay finds."""
+    mark = (await world.enrollments.waiting(range(PARTITIONS))).get("MAC")
+    if mark is None or mark.since is None or mark.upto is None:
+        return []
+    return await world.journal.of_device("MAC", mark.since, mark.upto, 10)

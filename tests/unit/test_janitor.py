@@ -23,6 +23,7 @@ from tests.unit.commands_world import (
     MAC,
     PAD,
     Barrier,
+    Share,
     World,
     command,
     stopped,
@@ -31,21 +32,8 @@ from tests.unit.commands_world import (
 HASH = command().command.hash
 
 
-class WholeShare:
-    """A share of partitions that needs no other replicas."""
-
-    def __init__(self, *partitions: int) -> None:
-        self.partitions = frozenset(partitions or range(PARTITIONS))
-
-    async def refresh(self) -> frozenset[int]:
-        return self.partitions
-
-    async def leave(self) -> None:
-        self.partitions = frozenset()
-
-
 def janitor(world: World, *partitions: int) -> Janitor:
-    share = WholeShare(*partitions)
+    share = Share(*partitions)
     return Janitor(world.queue, world.queue, world.settling, share, world.clock)
 
 

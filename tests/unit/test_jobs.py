@@ -7,11 +7,10 @@ from datetime import timedelta
 import pytest
 
 from services.commands import jobs as jobs_module
+from services.commands.collisions import QueueingRules
 from services.commands.job_tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
 from services.commands.jobs import STALE_AFTER, JobPorts, JobWork
-from services.commands.queueing import Queueing, QueueingRules
 from services.commands.submissions import Queued
-from services.commands.targets import Targets
 from shared.apple.command_plist import PreparedCommand, written
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
@@ -20,7 +19,7 @@ from shared.domain.job import PART_SIZE, Job, JobState, Progress
 from shared.domain.terms import Terms
 from tests.fakes.clock import START, settle
 from tests.fakes.jobs import FakeJobs
-from tests.unit.commands_world import CATALOGUE, World, enrolled
+from tests.unit.commands_world import World, enrolled
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -48,18 +47,8 @@ class Fleet:
     def start(self, *, is_alone: bool = False) -> JobWork:
         """A process that works on jobs."""
         world = self.world
-        queueing = Queueing(
-            world.queue,
-            Targets(world.enrollments),
-            world.wishes,
-            world.clock,
-            world.ids,
-            world.metrics,
-            world.rules,
-            CATALOGUE.advise,
-        )
         ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, is_alone)
-        work = JobWork(ports, queueing)
+        work = JobWork(ports, world.replica())
         self._running[work] = asyncio.create_task(work.run())
         return work
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from services.commands.collisions import QueueingRules
 from services.commands.job_routes import job_routes
 from services.commands.limits import SizeLimits
 from services.commands.posting import JOB_PATIENCE
-from services.commands.queueing import QueueingRules
 from services.commands.routes import Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.domain.command import PlaceState

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.queueing import QueueingRules
+from services.commands.collisions import QueueingRules
 from shared.domain.command import Place, PlaceState
 from shared.domain.errors import Conflict, NotFound, Overtaken, StoreUnavailable
 from tests.fakes.clock import settle

@@ -1,0 +1,148 @@
+"""What may stand where a new place is to go, and what may change beside it; both are rare.
+
+Promises: the same command under the same CommandUUID again is a safe retry while it is open and its
+time is not over, and for the retry window where the device ended it; after that, or when it was ended
+otherwise, it is queued anew (docs/rules.md, rule 5); a place that was written beside an Authenticate
+follows its device into the new generation (rule 4). Nothing that is over is taken for open, and what
+expired is told to subscribers though its place is used again.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.commands.settling import Settling
+from services.commands.submissions import Submission
+from services.commands.targets import Targets, is_there
+from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import Enrollment
+from shared.domain.errors import Conflict, MdmError, Overtaken
+from shared.ports.clock import Clock
+from shared.ports.queue import CommandQueue
+
+log = structlog.get_logger()
+
+ATTEMPTS = 5
+"""How often one request looks again when others change its place at the same time."""
+
+TellExpiry = Callable[[Place], Awaitable[None]]
+"""Called before the place of an expired command is used again; raises Unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueingRules:
+    """What the operator decides."""
+
+    retry_window: timedelta = timedelta(hours=1)
+    accept_unknown_devices: bool = False
+    max_open: int = 10_000
+
+
+class Collisions:
+    """Settles the submissions whose place needs more than to be inserted. A `devices` of its methods
+    was read after the place."""
+
+    def __init__(  # noqa: PLR0913 - every port is one argument
+        self,
+        queue: CommandQueue,
+        targets: Targets,
+        settling: Settling,
+        tell_expiry: TellExpiry,
+        clock: Clock,
+        rules: QueueingRules,
+    ) -> None:
+        self._queue = queue
+        self._targets = targets
+        self._settling = settling
+        self._tell_expiry = tell_expiry
+        self._clock = clock
+        self._rules = rules
+
+    async def supersede(self, places: Sequence[Place]) -> None:
+        """End what the newest of these places, and others of their collapse keys, make needless."""
+        with_key = [place for place in places if place.collapse_key is not None]
+        if with_key and (ended := await self._queue.supersede(with_key)):
+            log.info("commands_superseded", count=ended)
+
+    def stands(self, place: Place, devices: Mapping[str, Enrollment]) -> bool:
+        """Whether a place of ours needs nothing more: its device is there, in that generation."""
+        device = devices.get(place.device)
+        if not is_there(device) and not self._rules.accept_unknown_devices:
+            return False
+        return place.generation == (device.generation if device else None)
+
+    async def adjust(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
+        """Our place was written beside an Authenticate, or beside a DELETE of the device."""
+        try:
+            await self._follow(submission, devices)
+        except MdmError as exc:
+            submission.outcome = exc
+
+    async def _follow(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
+        place = submission.place
+        device = devices.get(place.device)
+        if not is_there(device) and not self._rules.accept_unknown_devices:
+            await self._queue.cancel_one(place.enrollment, place.command_uuid)
+            raise submission.unknown()
+        generation = device.generation if device else None
+        if generation != place.generation:
+            await self._queue.stamp(place, generation)
+        await self.supersede([place])
+        submission.outcome = True
+
+    async def meet(
+        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
+    ) -> None:
+        """Its CommandUUID stands in that queue already. `devices` was read after `existing`."""
+        try:
+            for _ in range(ATTEMPTS):
+                submission.outcome = await self._answer(submission, existing, devices)
+                if submission.outcome is not None:
+                    return
+                # Somebody was faster: look at what is there now, and then at the generation again.
+                [there] = await self._queue.insert([submission.place])
+                devices = await self._targets.devices({submission.place.device})
+                if there is None:
+                    return await self._follow(submission, devices)
+                existing = there
+            raise Overtaken("others keep changing this command")
+        except MdmError as exc:
+            submission.outcome = exc
+
+    async def _answer(
+        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
+    ) -> bool | None:
+        """The outcome beside this place, None where it has changed since."""
+        if existing.command_hash != submission.place.command_hash:
+            uuid = submission.place.command_uuid
+            raise Conflict(f"command_uuid: {uuid} names another command of this device")
+        device = devices.get(existing.device)
+        generation = device.generation if device else None
+        there = await self._settling.present(existing, generation)
+        if there is None:
+            return None
+        existing = there
+        if existing.state.is_open or self._is_fresh(existing, submission.since):
+            submission.place = existing
+            return False
+        accepted_at = submission.accepted(self._clock.now())
+        place = replace(submission.place, generation=generation, accepted_at=accepted_at)
+        submission.place = place
+        if existing.state is PlaceState.EXPIRED:
+            await self._tell_expiry(existing)
+        if not await self._queue.requeue(place, existing):
+            return None
+        await self._follow(submission, await self._targets.devices({place.device}))
+        return True
+
+    def _is_fresh(self, existing: Place, since: datetime | None) -> bool:
+        """Whether the device ended it so soon after its acceptance that this can only be a retry."""
+        if existing.accepted_at is None:
+            return False
+        if since is not None and existing.accepted_at >= since:
+            return True
+        if not existing.state.is_device_final:
+            return False
+        return self._clock.now() - existing.accepted_at <= self._rules.retry_window
