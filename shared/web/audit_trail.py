@@ -47,9 +47,9 @@ def describe(request: Request, targets: Iterable[str] = (), detail: str | None =
     deed: Deed | None = getattr(request.state, "deed", None)
     if deed is None:
         return
-    given = [_shortened(target) for target in targets]
+    given = list(targets)
     if given:
-        deed.targets = tuple(given[:MOST_TARGETS])
+        deed.targets = tuple(_shortened(target) for target in given[:MOST_TARGETS])
         deed.left_out = max(0, len(given) - MOST_TARGETS)
     if detail is not None:
         deed.detail = _shortened(detail)
