@@ -15,6 +15,7 @@ MOST_PARTS = 16
 """Values that stand beside each other, certificates among them."""
 
 _CONTEXT, _ZERO = 2, 0
+_SEQUENCE = (0, 16)
 
 Part = tuple[tuple[int, int], bytes]
 """Class and tag, and what stands inside."""
@@ -23,6 +24,21 @@ Part = tuple[tuple[int, int], bytes]
 def is_bulky(encoded: bytes) -> bool:
     """Whether nobody should go on to read it."""
     return len(encoded) > ALWAYS_LEAN and _besides(encoded) > MOST_BESIDES
+
+
+def is_bulky_envelope(encoded: bytes) -> bool:
+    """The same of an envelope (RFC 5652, section 6.1), where what is encrypted does not count."""
+    return len(encoded) > ALWAYS_LEAN and len(encoded) - _encrypted(encoded) > MOST_BESIDES
+
+
+def _encrypted(encoded: bytes) -> int:
+    """Bytes of `encryptedContent`; 0 where there is none to be found."""
+    try:
+        enveloped = _inside(_inside(_parts(encoded)[0])[1])[0]
+        [content_info] = [part for part in _inside(enveloped) if part[0] == _SEQUENCE]
+        return len(_inside(content_info)[2][1])
+    except (ValueError, IndexError):
+        return 0
 
 
 def _besides(encoded: bytes) -> int:

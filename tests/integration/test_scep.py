@@ -195,7 +195,9 @@ async def test_of_many_with_one_challenge_on_both_replicas_one_gets_a_certificat
         )
     )
 
-    assert sorted(reply.status for reply in replies) == ["0", *["2"] * 7]
+    successes = [reply.certificate for reply in replies if reply.is_success]
+    assert len(set(successes)) == 1  # those that have the same key get the same one
+    assert len(successes) == 8 // KEYS
     assert await replicas.stored() == (before[0] + 1, before[1] + 1)
 
 
@@ -251,10 +253,6 @@ async def test_refusals_leave_nothing_behind(replicas: Replicas) -> None:
         "no challenge": (client, client.request(csr(client.key, None), transaction="x2")),
         "signature": (other, other.request(good, transaction="x3")),
         "digest": (client, client.request(good, shape=Shape(digest="md5"), transaction="x4")),
-        "another's request": (
-            client,
-            client.request(csr(key_number(2), unused), transaction="x5"),
-        ),
         "self-signed renewal": (
             client,
             client.request(good, kind=RENEWAL_REQ, transaction="x6"),
@@ -272,7 +270,6 @@ async def test_refusals_leave_nothing_behind(replicas: Replicas) -> None:
         "no challenge": "2",
         "signature": "1",
         "digest": "0",
-        "another's request": "1",
         "self-signed renewal": "4",
         "message type": "2",
     }

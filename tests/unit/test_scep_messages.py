@@ -1,18 +1,24 @@
 """SCEP messages as bytes. openssl is the oracle: we take what it encrypts, it takes what we sign."""
 
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asn1crypto import core
+from asn1crypto import cms, core
+from asn1crypto import csr as pkcs10
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest
 from shared.security.scep import der
-from shared.security.scep.envelope import open_envelope, seal
+from shared.security.scep.envelope import open_envelope, seal, unopened
 from shared.security.scep.message import read, signer_certificate
+from shared.security.scep.request import read_request
 from shared.security.scep.words import FailInfo, ScepRefused
 from tests.harness.scep import (
     CIPHERS,
@@ -30,6 +36,7 @@ from tests.harness.scep import (
 )
 from tests.unit.scep_world import ScepWorld
 
+DATA, ENVELOPED = "1.2.840.113549.1.7.1", der.oid("1.2.840.113549.1.7.3")
 OPENSSL_CIPHERS = {
     "des": "-des",
     "tripledes_3key": "-des3",
@@ -281,8 +288,6 @@ def test_without_legacy_aes_is_opened(world: ScepWorld, cipher: str) -> None:
 def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
     """What somebody sends who hopes to learn from our refusals."""
     public_key = key_number(0).public_key()
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
     ours = world.ca.public_key()
     assert isinstance(ours, rsa.RSAPublicKey)
     good_key = ours.encrypt(bytes(16), padding.PKCS1v15())
@@ -313,6 +318,91 @@ async def test_all_that_is_wrong_inside_is_one_and_the_same_answer(world: ScepWo
         answers[name] = (reply.status, reply.fail_info, reply.certificate)
 
     assert set(answers.values()) == {("2", "1", None)}, answers
+
+
+def bulky_envelopes(world: ScepWorld) -> dict[str, bytes]:
+    """Envelopes with as much in them as a message may have, beside what is encrypted."""
+    good = cms.ContentInfo.load(envelope(b"content", world.ca))["content"]
+    version, infos = good["version"].dump(), good["recipient_infos"].dump()
+    content = good["encrypted_content_info"]
+    algorithm = content["content_encryption_algorithm"].dump()
+    endless, data = der.element(der.OBJECT, b"\xff" * 28_000 + b"\x01"), der.oid(DATA)
+    recipient = der.sequence(der.integer(0), der.element(0x80), der.sequence(), der.octets(b""))
+
+    def enveloped(*parts: bytes, name: bytes = ENVELOPED) -> bytes:
+        return der.sequence(name, der.element(der.CONTEXT_0, der.sequence(*parts)))
+
+    def with_content(*parts: bytes) -> bytes:
+        return enveloped(version, infos, der.sequence(data, *parts))
+
+    return {
+        "its type": enveloped(version, infos, content.dump(), name=endless),
+        "an algorithm": with_content(der.sequence(endless), der.element(0x80, bytes(16))),
+        "recipients": enveloped(version, der.element(der.SET, recipient * 2_000), content.dump()),
+        "pieces": with_content(algorithm, der.element(der.CONTEXT_0, der.octets(b"") * 13_000)),
+        "parts": with_content(algorithm, der.NULL * 13_000),
+    }
+
+
+async def test_an_envelope_that_says_too_much_is_refused_at_once(world: ScepWorld) -> None:
+    for name, encoded in bulky_envelopes(world).items():
+        began = time.process_time()
+        with pytest.raises(ScepRefused) as refused:
+            open_envelope(encoded, world.authority, allow_legacy=True)
+
+        assert time.process_time() - began < 0.02, name  # up to 0.15 s, when it is read
+        assert str(refused.value) == str(unopened())
+
+
+async def test_a_request_that_says_too_much_is_refused_at_once(world: ScepWorld) -> None:
+    attribute = der.sequence(der.element(der.OBJECT, b"\xff" * 28_000 + b"\x01"), der.set_of())
+    encoded = with_attributes(key_number(0), attribute)
+    began = time.process_time()
+    with pytest.raises(ScepRefused) as refused:
+        read_request(encoded, signed_by=None, allow_legacy=True)
+
+    assert time.process_time() - began < 0.02
+    assert str(refused.value) == str(unopened())
+
+
+def pieced_and_endless(sealed: bytes) -> bytes:
+    """As openssl streams it: whatever holds the content has an indefinite length."""
+    enveloped = cms.ContentInfo.load(sealed)["content"]
+    content = enveloped["encrypted_content_info"]
+    octets = content["encrypted_content"].native
+    pieces = [der.octets(octets[at : at + 1000]) for at in range(0, len(octets), 1000)]
+    names = content["content_type"].dump(), content["content_encryption_algorithm"].dump()
+    parts = enveloped["version"].dump(), enveloped["recipient_infos"].dump()
+    inner = endless(0x30, *names, endless(der.CONTEXT_0, *pieces))
+    return endless(0x30, ENVELOPED, endless(der.CONTEXT_0, endless(0x30, *parts, inner)))
+
+
+def endless(tag: int, *contents: bytes) -> bytes:
+    return bytes((tag, 0x80)) + b"".join(contents) + bytes(2)
+
+
+@pytest.mark.parametrize("form", [lambda sealed: sealed, in_pieces, pieced_and_endless])
+async def test_a_request_as_large_as_that_for_the_largest_key_is_read(
+    world: ScepWorld, form: Callable[[bytes], bytes]
+) -> None:
+    attribute = der.sequence(der.oid("1.2.3.4"), der.set_of(der.octets(bytes(6_000))))
+    encoded = with_attributes(key_number(0), attribute)
+    sealed = envelope(encoded, world.ca)
+
+    opened = open_envelope(form(sealed), world.authority, allow_legacy=True)
+
+    assert opened == encoded
+    assert read_request(opened, signed_by=None, allow_legacy=True).challenge == ""
+
+
+def with_attributes(key: rsa.RSAPrivateKey, *attributes: bytes) -> bytes:
+    """A certificate request with anything for attributes."""
+    bare = pkcs10.CertificationRequest.load(csr(key, None))["certification_request_info"]
+    parts = [bare[name].dump() for name in ("version", "subject", "subject_pk_info")]
+    info = der.sequence(*parts, der.element(der.CONTEXT_0, *attributes))
+    signature = key.sign(info, padding.PKCS1v15(), hashes.SHA256())
+    algorithm = der.sequence(der.oid("1.2.840.113549.1.1.11"), der.NULL)
+    return der.sequence(info, algorithm, der.element(0x03, bytes(1), signature))
 
 
 def test_the_indefinite_form_is_indefinite(world: ScepWorld) -> None:

@@ -10,6 +10,9 @@ SEQUENCE, SET, OCTET_STRING, INTEGER, OBJECT, PRINTABLE = 0x30, 0x31, 0x04, 0x02
 CONTEXT_0 = 0xA0
 NULL = b"\x05\x00"
 
+MOST_ELEMENTS = 256
+"""Values in a row: more than the pieces in which anybody sends a message of 32 KiB."""
+
 
 def element(tag: int, *contents: bytes) -> bytes:
     """One value of any tag."""
@@ -22,9 +25,12 @@ def element(tag: int, *contents: bytes) -> bytes:
 
 
 def elements(encoded: bytes) -> list[bytes]:
-    """The values that stand one behind the other; raises ValueError."""
-    found, at = [], 0
+    """The values that stand one behind the other; raises ValueError, for too many as well."""
+    found: list[bytes] = []
+    at = 0
     while at < len(encoded):
+        if len(found) == MOST_ELEMENTS:
+            raise ValueError("too many values")
         size = parser.peek(encoded[at:])
         found.append(encoded[at : at + size])
         at += size

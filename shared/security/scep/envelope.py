@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
+from shared.security.lean_cms import is_bulky_envelope
 from shared.security.scep.der import elements
 from shared.security.scep.words import ScepRefused
 from shared.telemetry.metrics import ScepRefusal
@@ -81,6 +82,8 @@ def unopened() -> ScepRefused:
 
 
 def _open(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
+    if is_bulky_envelope(encoded):
+        raise unopened()
     info = _Envelope.load(encoded)
     if info["content_type"].native != "enveloped_data":
         raise unopened()

@@ -24,6 +24,8 @@ SMALLEST_RSA = 2048
 LARGEST_RSA = 8192
 LARGEST_EXPONENT = 2**32 - 1
 """Of an RSA key: larger ones are in nobody's use, and some libraries refuse them."""
+LARGEST_REQUEST = 8 * 1024
+"""Bytes; one for the largest key, with the largest subject, has about five thousand."""
 LARGEST_SUBJECT = 2048
 """Bytes of a subject in DER."""
 
@@ -47,6 +49,8 @@ def read_request(
 ) -> CertificateRequest:
     """Raises ScepRefused. `signed_by` is the hash of the key that must be the one asked for; None: any."""
     try:
+        if len(encoded) > LARGEST_REQUEST:
+            raise ValueError("too large")
         signed, bare = _without_attributes(encoded)
         request = x509.load_der_x509_csr(bare)
         public_key = request.public_key()
