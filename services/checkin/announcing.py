@@ -9,10 +9,10 @@ for a moment, subscribers see one event twice.
 from datetime import timedelta
 
 import orjson
-import structlog
 
-from shared.domain.errors import StoreUnavailable, Unavailable
+from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event
+from shared.pacing import Pace, keep_doing
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher
 from shared.ports.identities import Identities, Noted
@@ -20,10 +20,7 @@ from shared.ports.journal import Journal
 from shared.safe_publishing import publish_safely
 from shared.sharing import Share
 
-log = structlog.get_logger()
-
-EVERY = timedelta(seconds=2)
-AFTER_FAILURE = timedelta(seconds=10)
+PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
 CHUNK = 32
 WRITER = "checkin-notices"
 """Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
@@ -48,16 +45,7 @@ class Announcing:
 
     async def run(self) -> None:
         """Until cancelled."""
-        is_failing = False
-        while True:
-            await self._clock.sleep(AFTER_FAILURE if is_failing else EVERY)
-            try:
-                await self.look()
-                is_failing = False
-            except Unavailable as exc:
-                if not is_failing:
-                    log.warning("notices_wait", reason=str(exc))
-                is_failing = True
+        await keep_doing(self.look, self._clock, PACE, waits="notices_wait")
 
     async def look(self) -> None:
         """One pass over the notices of this replica's share. Raises Unavailable."""

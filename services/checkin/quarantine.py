@@ -11,9 +11,9 @@ from datetime import timedelta
 import structlog
 
 from shared.domain.enrollment import Enrollment
-from shared.domain.errors import Unavailable
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
 from shared.domain.notices import quarantined
+from shared.pacing import Pace, keep_doing
 from shared.ports.clock import Clock, Ids
 from shared.ports.identities import Identities
 from shared.security.bounded_cache import BoundedCache
@@ -21,7 +21,7 @@ from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
-PAUSE = timedelta(seconds=5)
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
 AT_MOST_EVERY = 60.0
 """Seconds between two notes of one device."""
 MOST_AT_ONCE = 100
@@ -55,12 +55,7 @@ class QuarantineNotes:
 
     async def run(self) -> None:
         """Write what was noted, every few seconds, until cancelled."""
-        while True:
-            await self._clock.sleep(PAUSE)
-            try:
-                await self.flush()
-            except Unavailable as exc:
-                log.warning("quarantine_waits", reason=str(exc))
+        await keep_doing(self.flush, self._clock, PACE, waits="quarantine_waits")
 
     async def flush(self) -> None:
         """Write what was noted up to now; what cannot be written is kept."""

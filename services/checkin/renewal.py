@@ -20,8 +20,8 @@ from services.checkin.renewal_plan import Plan, RenewalRules, plan_of, without_p
 from shared.apple.command_plist import written
 from shared.domain.command import RENEWAL_KEY, Command, Place, place_id
 from shared.domain.enrollment import PARTITIONS, Enrollment
-from shared.domain.errors import Unavailable
 from shared.domain.notices import Notice, renewal_failed
+from shared.pacing import Pace, keep_doing
 from shared.ports.identities import Attempt, Identities
 from shared.security.challenges import ChallengeBook
 from shared.sharing import Share
@@ -29,8 +29,7 @@ from shared.telemetry.metrics import RenewalOutcome
 
 log = structlog.get_logger()
 
-EVERY = timedelta(seconds=5)
-AFTER_FAILURE = timedelta(seconds=15)
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=15))
 ASKED_AT_ONCE = 10
 """Commands in one look: two a second from each replica."""
 ENOUGH = 100
@@ -70,16 +69,7 @@ class Renewals:
 
     async def run(self) -> None:
         """Until cancelled."""
-        is_failing = False
-        while True:
-            await self._clock.sleep(AFTER_FAILURE if is_failing else EVERY)
-            try:
-                await self.look()
-                is_failing = False
-            except Unavailable as exc:
-                if not is_failing:
-                    log.warning("renewals_wait", reason=str(exc))
-                is_failing = True
+        await keep_doing(self.look, self._clock, PACE, waits="renewals_wait")
 
     async def look(self) -> None:
         """One look at what is due. Raises Unavailable."""

@@ -2,15 +2,12 @@
 
 from datetime import datetime, timedelta
 
-import structlog
-
 from shared.domain.errors import Unavailable
+from shared.pacing import Pace, keep_doing
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 
-log = structlog.get_logger()
-
-PAUSE = timedelta(seconds=5)
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
 BATCH = 200
 
 
@@ -27,12 +24,7 @@ class LastSeen:
 
     async def run(self) -> None:
         """Write what was noted, every few seconds, until cancelled."""
-        while True:
-            await self._clock.sleep(PAUSE)
-            try:
-                await self.flush()
-            except Unavailable as exc:
-                log.warning("last_seen_waits", reason=str(exc))
+        await keep_doing(self.flush, self._clock, PACE, waits="last_seen_waits")
 
     async def flush(self) -> None:
         """Write what was noted up to now; what cannot be written is kept, unless newer was noted."""

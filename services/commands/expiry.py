@@ -20,8 +20,9 @@ from services.commands.targets import key_of_unknown
 from shared.apple.plist_json import rfc3339
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey, partition_of
-from shared.domain.errors import StoreUnavailable, Unavailable
+from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
+from shared.pacing import Pace, keep_doing
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher
@@ -32,8 +33,7 @@ from shared.sharing import Share
 
 log = structlog.get_logger()
 
-EVERY = timedelta(seconds=3)
-AFTER_FAILURE = timedelta(seconds=10)
+PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=10))
 FORGOTTEN_AFTER = timedelta(minutes=1)
 """So long after its end a place whose event is not safe is taken for one that nobody sees to."""
 CHUNK = 32
@@ -64,16 +64,7 @@ class Expiry:
 
     async def run(self) -> None:
         """Until cancelled. The share is kept by the janitor."""
-        is_failing = False
-        while True:
-            try:
-                await self.look()
-                is_failing = False
-            except Unavailable as exc:
-                if not is_failing:
-                    log.warning("expiry_waits", error=str(exc))
-                is_failing = True
-            await self._clock.sleep(AFTER_FAILURE if is_failing else EVERY)
+        await keep_doing(self.look, self._clock, PACE, waits="expiry_waits")
 
     async def look(self) -> None:
         """One pass. Raises Unavailable when events could not be made safe; what is over has ended

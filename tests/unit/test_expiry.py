@@ -11,10 +11,9 @@ import pytest
 
 from services.commands.collisions import QueueingRules
 from services.commands.expiry import (
-    AFTER_FAILURE,
     CHUNK,
-    EVERY,
     FORGOTTEN_AFTER,
+    PACE,
     Expiry,
     expired_event,
 )
@@ -133,7 +132,7 @@ async def test_a_kill_at_any_step_is_repaired_and_the_event_is_the_same(
             await replicas.one().look()
     expired_at = replicas.world.place().finished_at
 
-    replicas.world.clock.advance(FORGOTTEN_AFTER + EVERY)
+    replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
     replicas.at.dies_after = replicas.at.dies_before = None
     await replicas.one().look()
 
@@ -169,7 +168,7 @@ async def test_the_event_stays_what_it_was_when_the_device_is_known_by_then(
         await replicas.one().look()
     key = EnrollmentKey("MAC", device="MAC", enrollment_id="MAC")
     replicas.world.enrollments.records["MAC"] = replace(record, key=key)
-    replicas.world.clock.advance(FORGOTTEN_AFTER + EVERY)
+    replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
 
     await replicas.one().look()
 
@@ -218,7 +217,7 @@ async def test_what_a_reader_ended_is_told_by_a_later_pass(replicas: Replicas) -
     await replicas.one().look()
     early = list(replicas.published)
 
-    replicas.world.clock.advance(FORGOTTEN_AFTER + EVERY)
+    replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
     await replicas.one().look()
 
     assert (early, len(replicas.published)) == ([], 1)
@@ -267,7 +266,7 @@ async def test_without_a_broker_commands_expire_all_the_same_and_are_told_later(
     assert replicas.world.place().state is PlaceState.EXPIRED
     assert replicas.world.queue.unsafe == {replicas.world.place().id}
     replicas.publisher.outcome = lambda _: Confirm.CONFIRMED
-    replicas.world.clock.advance(FORGOTTEN_AFTER + EVERY)
+    replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
     await replicas.one().look()
     assert replicas.world.queue.unsafe == set()
 
@@ -339,8 +338,8 @@ async def test_it_runs_on_through_outages_and_takes_longer_pauses(replicas: Repl
     await settle()
 
     assert running.cancelled()
-    assert looks <= FORGOTTEN_AFTER / EVERY
-    assert AFTER_FAILURE > EVERY
+    assert looks <= FORGOTTEN_AFTER / PACE.every
+    assert PACE.after_failure > PACE.every
     assert len(away.published) == 1
 
 
