@@ -1,0 +1,66 @@
+"""Any text in the query string of a list, a page or a call that waits is read, or refused by its name."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from services.commands.idempotency import HEADER, uuid_maker
+from services.commands.job_routes import read_page
+from services.commands.list_requests import cursor, read_list_request
+from services.commands.listing import Position
+from services.commands.waiting import read_wait
+from shared.domain.errors import BadRequest
+
+TEXTS = st.text(max_size=40) | st.from_regex(r"[0-9A-Za-z+/=_.:-]{0,40}", fullmatch=True)
+NAMES = ("limit", "cursor", "since", "until", "state", "request_type", "udid", "wait")
+
+
+def asked(query: QueryParams, header: bytes = b"") -> Request:
+    headers = [(HEADER.lower().encode(), header)] if header else []
+    text = str(query).encode()
+    return Request({"type": "http", "method": "GET", "headers": headers, "query_string": text})
+
+
+def is_read_or_refused(read: Callable[[], object]) -> str | None:
+    """The name that the refusal begins with."""
+    try:
+        read()
+    except BadRequest as refused:
+        return str(refused).partition(":")[0]
+    return None
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), TEXTS))
+def test_any_query_is_read_or_refused_by_its_name(given: dict[str, str]) -> None:
+    query = QueryParams(given)
+
+    names = [
+        is_read_or_refused(lambda: read_list_request(query)),
+        is_read_or_refused(lambda: read_page(asked(query))),
+        is_read_or_refused(lambda: read_wait(asked(query), timedelta(minutes=2))),
+    ]
+
+    assert set(filter(None, names)) <= given.keys()
+
+
+@given(st.binary(max_size=300))
+def test_any_idempotency_key_is_taken_or_refused(key: bytes) -> None:
+    request = asked(QueryParams(), key)
+
+    assert is_read_or_refused(lambda: uuid_maker(request, "ci", str)()) in {None, HEADER}
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC)), st.uuids()
+)
+def test_a_cursor_comes_back_as_it_was_given(at: datetime, order: UUID) -> None:
+    position = Position(at, str(order))
+
+    read = read_list_request(QueryParams({"cursor": cursor(position)}))
+
+    assert read.query.after == position
