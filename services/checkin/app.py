@@ -75,7 +75,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     parts = Parts(
         enrollments=records,
         journal=events,
-        queue=MongoCommandQueue(mongo),
+        queue=MongoCommandQueue(mongo, adapters.seal),
         publisher=adapters.publisher,
         wishes=adapters.wishes,
         writer=writer,

@@ -12,7 +12,7 @@ import structlog
 
 from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import Command, Place, PlaceState
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, HandOut, Report
 from shared.telemetry.metrics import Metrics
@@ -29,6 +29,10 @@ _STATES = {
     Status.COMMAND_FORMAT_ERROR: PlaceState.FORMAT_ERROR,
     Status.NOT_NOW: PlaceState.NOT_NOW,
 }
+
+
+MISSES = 32
+"""How many commands of a queue may be missing, or not to be opened, before the rest of it waits as well."""
 
 
 class Commands:
@@ -49,14 +53,30 @@ class Commands:
             turn.places = places.get(turn.request.device, ())
 
     async def fetch(self, turns: Sequence[Turn]) -> None:
-        """Choose each turn's next command among its places, and read it."""
+        """Choose each turn's next command among its places, and read it; pass over what cannot be."""
+        for _ in range(MISSES):
+            turns = await self._fetch(turns)
+            if not turns:
+                return
+        for turn in turns:
+            turn.next = None
+
+    async def _fetch(self, turns: Sequence[Turn]) -> list[Turn]:
+        """The turns whose choice cannot be read; they must choose again."""
         now = self._clock.now()
         for turn in turns:
-            turn.next = _first(turn, turn.places, now)
+            turn.next, turn.command = _first(turn, turn.places, now), None
         hashes = {turn.next.command_hash for turn in turns if turn.next is not None}
         commands = await self._queue.commands(hashes)
+        missed = []
         for turn in turns:
-            turn.command = commands.get(turn.next.command_hash) if turn.next else None
+            if turn.next is None:
+                continue
+            turn.command = _readable(commands.get(turn.next.command_hash), turn.next)
+            if turn.command is None:
+                turn.unusable.add(turn.next.id)
+                missed.append(turn)
+        return missed
 
     async def report(self, turns: Sequence[Turn]) -> None:
         """Close or rest the places that these turns report on."""
@@ -90,13 +110,17 @@ class Commands:
         for turn in turns:
             if turn.next and turn.next.id in won and turn.command:
                 turn.answer = Answer(turn.command.plist)
-                continue
-            lost.append(turn)
-            if turn.next and turn.command is None:
-                # The janitor must never allow this (rule 13). It must not hold up the rest.
-                log.error("command_is_missing", command_uuid=turn.next.command_uuid)
-                turn.unusable.add(turn.next.id)
+            else:
+                lost.append(turn)
         return lost
+
+
+def _readable(command: Command | None, place: Place) -> Command | None:
+    """The command of a place. None: it must not hold up those behind it, and stays where it is."""
+    if command is None:  # the janitor must never allow this (rule 13)
+        log.error("command_is_missing", command_uuid=place.command_uuid)
+        return None
+    return command if command.unreadable is None else None
 
 
 def _report_of(turn: Turn) -> Report | None:

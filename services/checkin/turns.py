@@ -74,7 +74,7 @@ class Turn:
     is bound, shown for the first time; `binding` is what it writes before it is journaled. `is_safe`:
     the event is confirmed, covered by its device's mark, or handed to the writer to find out. `places`
     are the open ones of its device, `next` is the one to hand out, `command` what stands there;
-    `unusable` are ids of places whose command is missing."""
+    `unusable` are ids of places whose command is missing, or cannot be opened."""
 
     request: DeviceRequest
     device: Enrollment | None = None

@@ -75,7 +75,7 @@ STALE_AFTER = timedelta(minutes=1)
 async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again
     then."""
-    mongo, clock = adapters.mongo, adapters.clock
+    mongo, clock, seal = adapters.mongo, adapters.clock, adapters.seal
     await schema.ensure(
         mongo,
         (
@@ -90,7 +90,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *api_access.indexes(settings),
         ),
     )
-    queue, records = MongoCommandQueue(mongo), MongoEnrollments(mongo, adapters.seal)
+    queue, records = MongoCommandQueue(mongo, seal), MongoEnrollments(mongo, seal)
     targets = Targets(records)
     expiries, events = MongoExpiries(mongo), MongoJournal(mongo, adapters.seal)
     settling = Settling(queue, expiries, targets, clock)

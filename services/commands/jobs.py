@@ -20,7 +20,7 @@ from services.commands.queueing import Queueing
 from services.commands.submissions import Queued
 from services.commands.waiting import first
 from shared.apple.command_plist import PreparedCommand, prepare_raw
-from shared.domain.errors import MdmError, NotFound, Unavailable
+from shared.domain.errors import CannotOpen, MdmError, NotFound, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
 from shared.ports.clock import Clock, Ids
 from shared.ports.jobs import Jobs
@@ -194,6 +194,8 @@ class JobWork:
         stored = (await self._queue.commands({job.command_hash})).get(job.command_hash)
         if stored is None:
             return None
+        if stored.unreadable is not None:  # the job waits for whoever can
+            raise CannotOpen(stored.unreadable)
         read = prepare_raw(job.id, stored.plist)
         return replace(read, terms=job.terms, is_bulk=True, is_raw=False, says_apple=job.says_apple)
 

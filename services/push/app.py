@@ -59,7 +59,7 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
         adapters.clock,
         SystemRandom().random,
     )
-    queue = MongoCommandQueue(adapters.mongo)
+    queue = MongoCommandQueue(adapters.mongo, adapters.seal)
     stores = Stores(enrollments, queue, pushes)
     pusher = Pusher(attempts, stores, adapters.clock, adapters.metrics)
     share = PartitionShare(MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new())

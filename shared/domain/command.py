@@ -17,12 +17,14 @@ class Command:
     """One stored command: immutable, one document however many enrollments get it.
 
     `hash` is the SHA-256 (hex) of `plist`, which contains CommandUUID and is delivered byte for byte.
+    `unreadable` says why it cannot be opened; `plist` is empty then.
     """
 
     hash: str
     uuid: str
     request_type: str
     plist: bytes = field(repr=False)
+    unreadable: str | None = None
 
 
 class PlaceState(StrEnum):

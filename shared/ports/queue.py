@@ -109,7 +109,8 @@ class CommandQueue(Protocol):
         """End the open places of the generation that an Authenticate replaced, and those that were
         queued before the device was known (generation None)."""
 
-    async def commands(self, hashes: Collection[str]) -> dict[str, Command]: ...
+    async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
+        """Those that are stored. One that cannot be opened says so, and fails no other."""
 
 
 class StoredCommands(Protocol):

@@ -18,6 +18,7 @@ from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.queue import HandOut, PlaceWindow, Report
+from shared.ports.seal import Seal
 from shared.storage.mongo import Mongo, Query
 from shared.storage.place_documents import (
     COMMANDS,
@@ -41,7 +42,8 @@ ATTEMPTS = 3
 class MongoCommandQueue:
     """Implements `shared.ports.queue.CommandQueue`."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, seal: Seal) -> None:
+        self._seal = seal
         self._commands = mongo.collection(COMMANDS)
         self._places = mongo.collection(NAME)
 
@@ -50,7 +52,8 @@ class MongoCommandQueue:
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
         missing = list({command.hash: command for command in commands}.values())
         for _ in range(ATTEMPTS):
-            known = await self._commands.insert_many([command_document(c, at) for c in missing])
+            documents = [command_document(command, at, self._seal) for command in missing]
+            known = await self._commands.insert_many(documents)
             if not known:
                 return
             missing = [missing[index] for index in known]
@@ -288,4 +291,4 @@ class MongoCommandQueue:
         if not hashes:
             return {}
         found = await self._commands.find({"_id": {"$in": list(hashes)}})
-        return {document["_id"]: command_of(document) for document in found}
+        return {document["_id"]: command_of(document, self._seal) for document in found}

@@ -22,6 +22,7 @@ from shared.storage import (
     enrollment_documents,
     journal,
     push_certificates,
+    stored_commands,
 )
 from shared.storage.mongo import Document, Mongo, translated
 from shared.storage.sealed_fields import SealedFields, place
@@ -32,6 +33,7 @@ ALL: tuple[SealedFields, ...] = (
     deliveries.SEALED,
     journal.SEALED,
     push_certificates.SEALED,
+    stored_commands.SEALED,
 )
 
 BATCH = 100

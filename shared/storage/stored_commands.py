@@ -1,15 +1,25 @@
 """Collection `commands`: its documents, and what its janitor does (docs/rules.md, rule 13).
 
-Owner: commands.
+Owner: commands. What a command says is sealed: it may hold an unlock token, passwords or a challenge.
 """
 
 from collections.abc import Collection as Names
 from collections.abc import Mapping
 from datetime import datetime
 
+import structlog
+
 from shared.domain.command import Command
+from shared.domain.errors import CannotOpen
+from shared.ports.seal import Seal
 from shared.storage.mongo import Document, Mongo
 from shared.storage.place_documents import COMMANDS, NAME
+from shared.storage.sealed_fields import SealedFields, place
+
+log = structlog.get_logger()
+
+PLIST = "plist"
+SEALED = SealedFields(COMMANDS, (PLIST,))
 
 
 class MongoStoredCommands:
@@ -43,22 +53,30 @@ class MongoStoredCommands:
         )
 
 
-def command_document(command: Command, at: datetime) -> Document:
+def command_document(command: Command, at: datetime, seal: Seal) -> Document:
     """The document of a command that is stored now."""
     return {
         "_id": command.hash,
         "uuid": command.uuid,
         "request_type": command.request_type,
-        "plist": command.plist,
+        "plist": seal.seal(command.plist, place(COMMANDS, command.hash, PLIST)),
         "created": at,
         "touched": at,
     }
 
 
-def command_of(document: Document) -> Command:
+def command_of(document: Document, seal: Seal) -> Command:
+    """One that cannot be opened must not stop the others that are read with it."""
+    plist, unreadable = b"", None
+    try:
+        plist = seal.open(bytes(document[PLIST]), place(COMMANDS, document["_id"], PLIST))
+    except CannotOpen as exc:
+        log.error("secret_cannot_be_opened", reason=str(exc))
+        unreadable = str(exc)
     return Command(
         hash=document["_id"],
         uuid=document["uuid"],
         request_type=document["request_type"],
-        plist=bytes(document["plist"]),
+        plist=plist,
+        unreadable=unreadable,
     )

@@ -10,6 +10,7 @@ import bson
 import pymongo
 import pytest
 
+from shared.domain.command import Command
 from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
 from shared.domain.errors import CannotOpen, Misconfigured
 from shared.domain.event import Event, Topic
@@ -26,6 +27,7 @@ from shared.storage.enrollments import MongoEnrollments
 from shared.storage.journal import MongoJournal
 from shared.storage.mongo import Mongo
 from shared.storage.push_certificates import MongoPushCertificates
+from shared.storage.queue import MongoCommandQueue
 from shared.storage.resealing import MongoSealedValues
 from tests.contract.stores import DRIVERS, open_store
 from tests.fakes.clock import FakeClock
@@ -39,6 +41,7 @@ UNLOCK, BOOTSTRAP = b"an-unlock-token-0123456789", b"a-bootstrap-token-012345678
 KEY_PEM = b"-----BEGIN PRIVATE KEY----- of the CA"
 BODY = b"<plist>" + PUSH.magic.encode() + UNLOCK + BOOTSTRAP + b"</plist>"
 DELIVERY = Delivery(Lane("config", "MAC"), "event", 1)
+COMMAND = Command("c" * 64, "uuid", "ClearPasscode", b"<plist>" + UNLOCK + b"</plist>")
 SECRETS = (PUSH.magic.encode(), UNLOCK, BOOTSTRAP, KEY_PEM)
 
 
@@ -64,6 +67,7 @@ class Store:
         given_up = replace(DELIVERY, state=DeliveryState.GIVEN_UP)
         await deliveries.failed(given_up, "holder", b'{"raw_payload": "' + BODY + b'"}')
         await MongoAuthorityStore(self.mongo, seal).create(StoredAuthority(b"a cert", KEY_PEM))
+        await MongoCommandQueue(self.mongo, seal).store([COMMAND], NOW)
         push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))
         await MongoPushCertificates(self.mongo, seal).put(push, None)
 
@@ -133,6 +137,8 @@ async def assert_all_opens(store: Store, seal: Seal) -> None:
     kept = await MongoDeliveries(store.mongo, seal).body(DELIVERY.id)
     assert kept is not None
     assert BODY in kept
+    found_commands = await MongoCommandQueue(store.mongo, seal).commands({COMMAND.hash})
+    assert found_commands == {COMMAND.hash: COMMAND}
     authority = await MongoAuthorityStore(store.mongo, seal).load()
     assert authority is not None
     assert authority.key_pem == KEY_PEM
@@ -190,6 +196,21 @@ async def test_a_record_that_cannot_be_opened_says_so_and_its_neighbours_are_rea
     assert "enrollments/PAD/push.magic" in (found["PAD"].unreadable or "")
 
 
+async def test_a_command_that_cannot_be_opened_says_so_and_its_neighbours_are_read(
+    store: Store,
+) -> None:
+    seal = Sealer([OLD])
+    other = replace(COMMAND, hash="d" * 64, uuid="another")
+    await MongoCommandQueue(store.mongo, seal).store([COMMAND, other], NOW)
+    store.set("commands", other.hash, plist=store.document("commands", COMMAND.hash)["plist"])
+
+    found = await MongoCommandQueue(store.mongo, seal).commands({COMMAND.hash, other.hash})
+
+    assert found[COMMAND.hash] == COMMAND
+    assert found[other.hash].plist == b""
+    assert f"commands/{other.hash}/plist" in (found[other.hash].unreadable or "")
+
+
 async def test_without_its_key_every_secret_says_which_key_it_needs(store: Store) -> None:
     await store.fill(Sealer([OLD]))
     without = Sealer([NEW])
@@ -228,6 +249,7 @@ async def counted(store: Store, seal: Seal) -> dict[str | None, int]:
 
 ALL_OF_IT = {
     "authority": 1,
+    "commands": 1,
     "enrollments": 6,
     "deliveries": 1,
     "events": 2,
@@ -240,12 +262,12 @@ async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
 ) -> None:
     await store.fill(Sealer([OLD]))
     both = Sealer([NEW, OLD])
-    assert await counted(store, both) == {key_id(OLD): 11}
+    assert await counted(store, both) == {key_id(OLD): 12}
 
     assert await reseal(store, both) == ALL_OF_IT
     assert await reseal(store, both) == dict.fromkeys(ALL_OF_IT, 0)
 
-    assert await counted(store, both) == {key_id(NEW): 11}
+    assert await counted(store, both) == {key_id(NEW): 12}
     await assert_all_opens(store, Sealer([NEW]))
 
 
@@ -264,7 +286,7 @@ async def test_rotation_can_lead_back_to_a_version_that_knows_no_seals(store: St
 
     assert await reseal(store, clear) == ALL_OF_IT
 
-    assert await counted(store, clear) == {None: 11}
+    assert await counted(store, clear) == {None: 12}
     document = store.document("enrollments", "MAC")
     assert document["push"]["magic"] == PUSH.magic
     assert (document["unlock_token"], document["bootstrap_token"]) == (UNLOCK, BOOTSTRAP)
@@ -277,7 +299,7 @@ async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -
 
     assert (await reseal(store, both))["enrollments"] == 5
 
-    assert await counted(store, both) == {key_id(NEW): 10, key_id(b"\x03" * 32): 1}
+    assert await counted(store, both) == {key_id(NEW): 11, key_id(b"\x03" * 32): 1}
 
 
 class Meddler(Sealer):

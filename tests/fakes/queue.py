@@ -40,6 +40,8 @@ class FakeCommandQueue:
         self.places: dict[str, Place] = {}
         self.unsafe: set[str] = set()
         """ids of the places whose expiry is not announced."""
+        self.unreadable: set[str] = set()
+        """uuids of the commands that cannot be opened."""
         self._stored: dict[str, _Stored] = {}
 
     # --- for the command API
@@ -244,7 +246,9 @@ class FakeCommandQueue:
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
         await self.before("commands")
-        return {h: self._stored[h].command for h in hashes if h in self._stored}
+        found = {h: self._stored[h].command for h in hashes if h in self._stored}
+        sealed = {h: command for h, command in found.items() if command.uuid in self.unreadable}
+        return found | {h: replace(c, plist=b"", unreadable="sealed") for h, c in sealed.items()}
 
     # --- for the janitor
 

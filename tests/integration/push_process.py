@@ -122,7 +122,7 @@ async def queue_command(mongo: Mongo) -> None:
         order="o1",
         accepted_at=datetime.now(UTC),
     )
-    assert await MongoCommandQueue(mongo).insert([place]) == [None]
+    assert await MongoCommandQueue(mongo, SEALER).insert([place]) == [None]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

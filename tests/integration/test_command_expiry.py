@@ -108,7 +108,7 @@ class World:
             )
             for name in names
         ]
-        await MongoCommandQueue(self.mongo).insert(made)
+        await MongoCommandQueue(self.mongo, SEALER).insert(made)
         return made
 
     def expiry(self, publisher: EventPublisher | None = None) -> Expiry:
@@ -122,7 +122,9 @@ class World:
         )
 
     async def states(self, places: Sequence[Place]) -> set[PlaceState]:
-        found = await MongoCommandQueue(self.mongo).places_of([place.id for place in places])
+        found = await MongoCommandQueue(self.mongo, SEALER).places_of(
+            [place.id for place in places]
+        )
         return {place.state for place in found.values()}
 
 
@@ -228,7 +230,7 @@ async def test_a_kill_around_the_publishing_is_repaired_with_the_same_event(
 async def test_what_was_queued_anew_and_expires_again_is_told_again(world: World) -> None:
     [place] = await world.overdue("MAC")
     await world.expiry().look()
-    queue = MongoCommandQueue(world.mongo)
+    queue = MongoCommandQueue(world.mongo, SEALER)
     seen = (await queue.places_of([place.id]))[place.id]
     assert await queue.requeue(replace(place, order=IDS.new()), seen)
 

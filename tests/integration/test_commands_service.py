@@ -109,7 +109,7 @@ async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncItera
     )
     records = MongoEnrollments(mongo, SEALER)
     try:
-        queue, commands = MongoCommandQueue(mongo), MongoStoredCommands(mongo)
+        queue, commands = MongoCommandQueue(mongo, SEALER), MongoStoredCommands(mongo)
         yield System(service, http, records, queue, commands, clock, ids, wishes)
     finally:
         await service.drain()

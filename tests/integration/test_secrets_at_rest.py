@@ -4,6 +4,7 @@ beside a running server."""
 import asyncio
 import base64
 import os
+import plistlib
 import secrets
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +25,10 @@ from tests.integration.whole import Device, Whole, whole_server
 UNLOCK_TOKEN = secrets.token_bytes(64)
 BOOTSTRAP_TOKEN = secrets.token_bytes(48)
 MAGIC = f"magic-{secrets.token_hex(12)}"
+COMMANDS_TOKEN = secrets.token_bytes(30)
+"""In a ClearPasscode; so short that it stands in one line of a plist."""
 SECRETS = {
+    "unlock token of a command": COMMANDS_TOKEN,
     "unlock token": UNLOCK_TOKEN,
     "bootstrap token": BOOTSTRAP_TOKEN,
     "push magic": MAGIC.encode(),
@@ -115,6 +119,16 @@ async def test_no_secret_is_in_the_store_while_deliveries_work_wait_and_are_give
     whole = stage.whole
     device = await tell_secrets(whole)
     await whole.events_of(device.id, 3)
+    command = {
+        "udid": device.id,
+        "request_type": "ClearPasscode",
+        "unlock_token": base64.b64encode(COMMANDS_TOKEN).decode(),
+    }
+    assert (await whole.api("POST", "/v1/commands", command)).status_code == 201
+    assert stage.count("commands") == 1
+    assert stage.clear() == []
+    handed_out = plistlib.loads((await device.connect()).content)
+    assert handed_out["Command"]["UnlockToken"] == COMMANDS_TOKEN
     assert stage.clear() == []
 
     whole.sink.behaviour = Behaviour(status=500)

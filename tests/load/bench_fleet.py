@@ -244,7 +244,7 @@ async def history(store: Store) -> None:
     mongo = Mongo(store.url)
     try:
         await schema.ensure(mongo, place_documents.indexes(timedelta(days=30)))
-        queue = MongoCommandQueue(mongo)
+        queue = MongoCommandQueue(mongo, Sealer([SEAL_KEY]))
         devices = {SHORT: Device(queue, "short"), LONG: Device(queue, "long")}
         for count, device in devices.items():
             await device.live_through(count)

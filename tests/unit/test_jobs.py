@@ -316,6 +316,22 @@ async def test_a_command_whose_time_is_over_is_no_job() -> None:
         assert fleet.jobs.jobs == {}
 
 
+async def test_a_job_whose_command_cannot_be_opened_waits_for_whoever_can() -> None:
+    async with Fleet() as fleet:
+        first = fleet.start()
+        await fleet.kill(first)
+        job = await first.start(fleet.command(), "ci")
+        fleet.world.queue.unreadable.add("c-1")
+        fleet.start(is_alone=True)
+        for _ in range(20):
+            await fleet.world.clock.run(SECOND)
+        assert not fleet.places()
+
+        fleet.world.queue.unreadable.clear()
+
+        assert (await fleet.finished(job)).progress == Progress(queued=3)
+
+
 async def test_a_job_whose_command_is_gone_ends_and_says_so() -> None:
     async with Fleet(devices=3) as fleet:
         job = await stored_job(fleet, None)

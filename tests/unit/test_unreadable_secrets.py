@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from services.checkin.connect import MISSES
 from services.checkin.turns import Answer
 from services.webhook.delivery_store import DeliveryStore
 from shared.apple.checkin import GetBootstrapToken, SetBootstrapToken
+from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import CannotOpen
 from shared.domain.event import Event, Topic
@@ -47,6 +49,48 @@ async def test_a_device_whose_record_cannot_be_opened_can_bring_its_token_anew()
 
     assert answer == Answer()
     assert world.enrollments.records["MAC"].bootstrap_token == b"fresh"
+
+
+async def test_commands_that_cannot_be_opened_hold_up_neither_their_queue_nor_other_devices() -> (
+    None
+):
+    world = World()
+    replica = await world.replica()
+    first, second = Device(), Device("PAD", "certificate of PAD")
+    lost = [f"lost-{number}" for number in range(5)]
+    for device in (first, second):
+        await device.enroll(replica)
+    for uuid in (*lost, "good"):
+        await world.enqueue(first.key, uuid)
+    await world.enqueue(second.key, "other")
+    world.queue.unreadable.update(lost)
+
+    answers = await replica.serve(first.idle(), second.idle())
+
+    assert answers == [Answer(b"plist-good"), Answer(b"plist-other")]
+    states = {place.command_uuid: place.state for place in world.queue.places.values()}
+    assert {states[uuid] for uuid in lost} == {PlaceState.QUEUED}  # until the key is there again
+
+
+async def test_of_a_queue_that_cannot_be_opened_a_bounded_part_is_looked_at() -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    lost = [f"lost-{number:04}" for number in range(MISSES + 10)]
+    for uuid in lost:
+        await world.enqueue(device.key, uuid)
+    world.queue.unreadable.update(lost)
+    reads = 0
+
+    async def before(step: str) -> None:
+        nonlocal reads
+        reads += step == "commands"
+
+    world.queue.before = before
+
+    assert await replica.serve(device.idle()) == [Answer()]
+    assert reads == MISSES
 
 
 class SealedJournal(FakeJournal):
