@@ -79,8 +79,11 @@ def without_profile(device: Enrollment, now: datetime) -> Plan:
 
 
 def command_uuid(device: Enrollment, attempt: int) -> str:
-    """The same for an attempt from every replica, and of no other."""
-    name = f"{device.id}\0{device.certificate}\0{attempt}"
+    """The same for an attempt from every replica, and of no other: attempts are counted anew once the
+    certificate is bound again, or an administrator is patient with it."""
+    bound_at = None if device.identity is None else device.identity.bound_at
+    counted = f"{device.certificate}\0{bound_at}\0{device.expired_until}"
+    name = f"{device.id}\0{counted}\0{attempt}"
     return str(UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4))
 
 

@@ -348,6 +348,22 @@ async def test_patience_with_an_expired_certificate_renews_it_at_once() -> None:
     assert isinstance(answer, Answer) and answer.body
 
 
+async def test_patience_renews_at_once_though_earlier_attempts_were_in_vain() -> None:
+    renewing, replica, renewals, device = await near_its_end()
+    await renewals.look()
+    [vain] = renewing.places
+    await replica.serve(device.idle())
+    await replica.serve(device.reports(Status.ERROR, vain.command_uuid))
+    renewing.go_to(START + YEAR + DAY)
+    await renewals.look()
+    now = renewing.world.clock.now()
+
+    await renewing.world.identities.accept_expired("MAC", "old-MAC", now + 7 * DAY)
+    await renewals.look()
+
+    assert [place.state for place in renewing.places] == [PlaceState.ERROR, PlaceState.QUEUED]
+
+
 async def test_a_certificate_of_another_authority_is_told_of_once_and_not_renewed() -> None:
     renewing, _, renewals, _ = await near_its_end(ours=False)
 
