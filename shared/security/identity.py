@@ -1,8 +1,9 @@
 """Device identities: is this certificate one of a CA that we trust?
 
 Promise: an identity that comes out is a certificate which chains to a trusted CA, is valid now, is no
-CA itself, and may be used by a client; or one of which only the time is over, and then it says so.
-Which enrollment it belongs to is judged by its binding.
+CA itself, and may be used by a client; or one of which only the time is over, and then it says so. One
+certificate has one fingerprint, however its holder writes it. Which enrollment it belongs to is judged
+by its binding.
 
 Device certificates have no SAN and often an empty subject, so the verifier's rules for web servers are
 switched off for them (not for the CAs), and the extended key usage is checked here.
@@ -16,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.domain.identity import DeviceCertificate
@@ -32,6 +33,20 @@ UNREADABLE = (
     x509.UnsupportedGeneralNameType,
 )
 """What the library may raise for a certificate of a stranger, while reading it or later."""
+
+_ECDSA = frozenset(
+    {
+        SignatureAlgorithmOID.ECDSA_WITH_SHA1,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA224,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA3_224,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA3_256,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA3_384,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA3_512,
+    }
+)
 
 REMEMBERED = 16_384
 """Certificates whose chain was found good; each costs about 500 bytes."""
@@ -63,17 +78,21 @@ class DeviceIdentities:
         now = self._clock.now()
         known = self._judged.get(digest)
         if known is None or not _stands(known, now):
-            known = self._judge(certificate, intermediates, digest.hex(), now)
+            known = self._judge(certificate, intermediates, now)
             self._judged.put(digest, known)
         return known
 
     def _judge(
-        self, der: bytes, intermediates: Sequence[bytes], fingerprint: str, now: datetime
+        self, der: bytes, intermediates: Sequence[bytes], now: datetime
     ) -> DeviceCertificate:
-        if self._store is None or fingerprint in self._trusted:
-            raise BadRequest("device certificate: not one of a trusted CA")
         try:
             leaf = x509.load_der_x509_certificate(der)
+            fingerprint = _fingerprint(leaf, der)
+            if self._store is None or fingerprint in self._trusted:
+                raise BadRequest("device certificate: not one of a trusted CA")
+            # Bits behind the end of the signature are covered by nothing.
+            if not der.endswith(b"\0" + leaf.signature):
+                raise BadRequest("device certificate: is not in DER")
             _refuse_other_purposes(leaf)
             is_expired = now > leaf.not_valid_after_utc
             # Of an expired one we ask whether it was good to its end.
@@ -146,8 +165,16 @@ def _may_sign_certificates(
 
 
 def fingerprint_of(der: bytes) -> str:
-    """How a certificate is known to us: SHA-256 of its DER, in hex."""
-    return hashlib.sha256(der).hexdigest()
+    """How a certificate is known to us: SHA-256 in hex, of its DER, or of its signed part (RFC 5280's
+    TBSCertificate) where an ECDSA key signed it: from one such signature anybody can make a second
+    one, and with it a certificate that was never seen. Raises ValueError for one that cannot be read."""
+    return _fingerprint(x509.load_der_x509_certificate(der), der)
+
+
+def _fingerprint(certificate: x509.Certificate, der: bytes) -> str:
+    # The name of the algorithm, since the library cannot always say which hash it is with.
+    has_two_forms = certificate.signature_algorithm_oid in _ECDSA
+    return hashlib.sha256(certificate.tbs_certificate_bytes if has_two_forms else der).hexdigest()
 
 
 def load_trust(pem: bytes) -> list[x509.Certificate]:

@@ -5,8 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -26,6 +31,7 @@ from tests.harness.identities import (
 
 CA = FleetAuthority()
 STRANGER = FleetAuthority()
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 NEW_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 
 
@@ -250,6 +256,40 @@ def test_what_is_not_marked_as_a_ca_issues_no_identities(tmp_path: Path, config:
     device = openssl_authority(tmp_path, config)
 
     refusal(judge_of_today(tmp_path, device), device.public_bytes(Encoding.DER))
+
+
+def test_the_second_form_of_an_ecdsa_signature_makes_no_second_certificate() -> None:
+    """From (r, s) anybody makes (r, n - s), which is as good."""
+    device = CA.issue("device")
+    r, s = decode_dss_signature(device.certificate.signature)
+    other = encode_dss_signature(r, P256_ORDER - s)
+    form = asn1_x509.Certificate.load(device.der)
+    form["signature_value"] = other
+
+    assert form.dump(force=True) != device.der
+    assert identities(CA).identify(form.dump()) == device.fingerprint
+
+
+def test_bits_behind_the_signature_make_no_second_certificate() -> None:
+    device = CA.issue("device")
+    signature = device.certificate.signature
+    altered = bytearray(device.der)
+    altered[-len(signature) - 1] = 1 if signature[-1] & 1 == 0 else 0x80
+
+    assert refusal(identities(CA), bytes(altered)).startswith("device certificate: ")
+
+
+def test_no_byte_of_a_certificate_of_an_rsa_key_can_be_another() -> None:
+    clock = FakeClock()
+    authority = Authority.create(clock)
+    device = authority.issue("sim-1", clock).certificate.public_bytes(Encoding.DER)
+    judge = DeviceIdentities([authority.certificate], clock)
+
+    for at in range(len(device)):
+        altered = bytearray(device)
+        altered[at] ^= 1
+        with pytest.raises(BadRequest):
+            judge.examine(bytes(altered))
 
 
 def test_a_remembered_certificate_expires_all_the_same() -> None:
