@@ -70,12 +70,10 @@ class Expiry:
         """One pass. Raises Unavailable when events could not be made safe; what is over has ended
         before that, where the store answers."""
         now = self._clock.now()
-        ended = [
-            there
-            for place in self._ours(await self._expiries.overdue(now))
-            if (there := await self._expiries.expire(place, now)) is not None
-            and there.state is PlaceState.EXPIRED
-        ]
+        ended: list[Place] = []
+        for chunk in _chunks(self._ours(await self._expiries.overdue(now))):
+            there = (await self._expiries.expire(chunk, now)).values()
+            ended += [place for place in there if place.state is PlaceState.EXPIRED]
         if ended:
             log.info("commands_expired", count=len(ended))
         forgotten = self._ours(await self._expiries.unannounced(now - FORGOTTEN_AFTER))

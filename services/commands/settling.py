@@ -49,5 +49,5 @@ class Settling:
         if is_stale(place, generation):
             return await self._queue.drop(place)
         if place.is_expired(at := self._clock.now()):
-            return await self._expiries.expire(place, at)
+            return (await self._expiries.expire([place], at)).get(place.id)
         return place

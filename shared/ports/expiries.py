@@ -11,9 +11,9 @@ class Expiries(Protocol):
     async def overdue(self, at: datetime) -> list[Place]:
         """Open places whose time is over."""
 
-    async def expire(self, place: Place, at: datetime) -> Place | None:
-        """End a place as EXPIRED, on condition that it is open and of the order and expiry seen;
-        returns what is there then. What ended so is `unannounced` from then on."""
+    async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
+        """End places as EXPIRED, each on condition that it is open, of an order seen, and overdue by
+        then; what is there then, by id. What ended so is `unannounced` from then on."""
 
     async def unannounced(self, before: datetime) -> list[Place]:
         """Places that expired before a time and whose event is not safe yet."""

@@ -26,12 +26,14 @@ class MongoExpiries:
         )
         return [from_document(document) for document in found]
 
-    async def expire(self, place: Place, at: datetime) -> Place | None:
-        await self._places.update_one(
+    async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
+        ids = [place.id for place in places]
+        await self._places.update_many(
             {
-                "_id": place.id,
-                "order": place.order,
-                "expires_at": place.expires_at,
+                "_id": {"$in": ids},
+                # one that was queued anew meanwhile has another order, which is nobody else's
+                "order": {"$in": [place.order for place in places]},
+                "expires_at": {"$lte": at},
                 "state": {"$in": OPEN},
             },
             {
@@ -40,8 +42,8 @@ class MongoExpiries:
                 "$unset": {name: "" for name in WHILE_OPEN if name != "expiring"},
             },
         )
-        document = await self._places.find_one({"_id": place.id})
-        return None if document is None else from_document(document)
+        found = await self._places.find({"_id": {"$in": ids}})
+        return {document["_id"]: from_document(document) for document in found}
 
     async def unannounced(self, before: datetime) -> list[Place]:
         found = await self._places.find(

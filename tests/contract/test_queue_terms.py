@@ -110,7 +110,7 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
     await kept.queue.insert([over, not_over, place("c3")])
 
     overdue = await kept.expiries.overdue(NOW)
-    ended = await kept.expiries.expire(overdue[0], NOW)
+    ended = (await kept.expiries.expire(overdue, NOW)).get(over.id)
 
     assert [each.id for each in overdue] == [over.id]
     assert ended is not None
@@ -129,7 +129,7 @@ async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState)
     of = place(expires_at=NOW)
     await finished(kept.queue, state, of)
 
-    there = await kept.expiries.expire(of, NOW)
+    there = (await kept.expiries.expire([of], NOW)).get(of.id)
 
     assert there is not None
     assert there.state is state
@@ -137,15 +137,31 @@ async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState)
     assert await kept.expiries.unannounced(NOW + MINUTE) == []
 
 
+async def test_of_many_only_those_expire_that_are_overdue(kept: Kept) -> None:
+    over = [place(uuid=f"c-{n}", order=f"order-{n}", expires_at=NOW) for n in range(3)]
+    later = place(uuid="later", order="order-8", expires_at=NOW + MINUTE)
+    for_ever = place(uuid="for ever", order="order-9")
+    gone = place(uuid="gone", order="order-7", expires_at=NOW)
+    await kept.queue.insert([*over, later, for_ever])
+
+    there = await kept.expiries.expire([*over, later, for_ever, gone], NOW)
+
+    assert {each.id for each in there.values() if each.state is PlaceState.EXPIRED} == {
+        each.id for each in over
+    }
+    assert {later.id, for_ever.id} < there.keys()
+    assert gone.id not in there
+
+
 async def test_a_place_queued_anew_does_not_expire_for_the_time_before(kept: Kept) -> None:
     old = place(expires_at=NOW)
     await kept.queue.insert([old])
-    ended = await kept.expiries.expire(old, NOW)
+    ended = (await kept.expiries.expire([old], NOW)).get(old.id)
     assert ended is not None
     anew = place(order="order-9", expires_at=NOW + MINUTE)
     assert await kept.queue.requeue(anew, ended)
 
-    await kept.expiries.expire(old, NOW)
+    await kept.expiries.expire([old], NOW)
     await kept.expiries.announced([old])
 
     assert await states(kept.queue, anew) == [PlaceState.QUEUED]
@@ -156,7 +172,7 @@ async def test_a_place_queued_anew_does_not_expire_for_the_time_before(kept: Kep
 async def test_an_expired_place_is_not_handed_out(kept: Kept) -> None:
     over = place(expires_at=NOW)
     await kept.queue.insert([over])
-    await kept.expiries.expire(over, NOW)
+    await kept.expiries.expire([over], NOW)
 
     assert await kept.queue.open_of_devices({"MAC"}) == {}
     with pytest.raises(AssertionError):
@@ -167,7 +183,7 @@ async def test_rule_05_an_answer_after_the_expiry_is_kept_as_late(kept: Kept) ->
     over = place(expires_at=NOW)
     await kept.queue.insert([over])
     await hand_out(kept.queue, over)
-    await kept.expiries.expire(over, NOW)
+    await kept.expiries.expire([over], NOW)
 
     await kept.queue.report([report(PlaceState.ACKNOWLEDGED, over)], NOW + MINUTE)
 

@@ -256,16 +256,17 @@ class FakeCommandQueue:
         await self.before("overdue")
         return self._open(lambda place: place.is_expired(at))
 
-    async def expire(self, place: Place, at: datetime) -> Place | None:
+    async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
         await self.before("expire")
-        current = self.places.get(place.id)
-        seen = (place.order, place.expires_at)
-        if current is None or not current.state.is_open:
-            return current
-        if (current.order, current.expires_at) == seen:
-            current = self._finish(current, PlaceState.EXPIRED, at)
-            self.unsafe.add(current.id)
-        return current
+        for place in places:
+            current = self.places.get(place.id)
+            if current is None or not current.state.is_open or not current.is_expired(at):
+                continue
+            if current.order == place.order:
+                self._finish(current, PlaceState.EXPIRED, at)
+                self.unsafe.add(current.id)
+            await asyncio.sleep(0)
+        return {place.id: self.places[place.id] for place in places if place.id in self.places}
 
     async def unannounced(self, before: datetime) -> list[Place]:
         await self.before("unannounced")
