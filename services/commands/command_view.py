@@ -17,6 +17,16 @@ from shared.ports.pushes import PushRecord
 
 Shown = dict[str, Any]
 
+ANSWER_IS_SECRET = frozenset(
+    {
+        "ActivationLockBypassCode",  # the code, which frees the device from its owner's account
+        "ManagedApplicationConfiguration",  # what apps were given: licences, keys of services
+        "RequestUnlockToken",  # the token, which takes the passcode away
+    }
+)
+"""Request types whose answers are for the scope `admin`. What RotateFileVaultKey and SecurityInfo tell of
+recovery keys is encrypted for the operator's own certificate."""
+
 
 def shown_place(place: Place) -> Shown:
     """What the queue knows of a command."""
@@ -52,6 +62,22 @@ def shown_command(
         "answer": None if answer is None else _answer(answer),
         "late_answer": None if place.late_answer is None else _late(place.late_answer, late),
     }
+
+
+def without_secrets(shown: Shown) -> Shown:
+    """A command as others than administrators see it: that its device answered, and with what status."""
+    if shown["request_type"] not in ANSWER_IS_SECRET:
+        return shown
+    late = shown["late_answer"]
+    return {
+        **shown,
+        "answer": _bare(shown["answer"]),
+        "late_answer": None if late is None else {**late, "answer": _bare(late["answer"])},
+    }
+
+
+def _bare(answer: Shown | None) -> Shown | None:
+    return None if answer is None else {**answer, "response": None, "raw": None}
 
 
 def _push(push: PushRecord) -> Shown:

@@ -46,9 +46,13 @@ _ANSWER: Schema = {
         "response": {
             "type": ["object", "null"],
             "description": "The property list; data is base64, dates are RFC 3339. "
-            "null when it is too large to show.",
+            "null when it is too large to show, or for the scope `admin`.",
         },
-        "raw": {"type": "string", "format": "byte", "description": "As the device sent it."},
+        "raw": {
+            "type": ["string", "null"],
+            "format": "byte",
+            "description": "As the device sent it; null where it is for the scope `admin`.",
+        },
     },
 }
 _PUSHES: Schema = {

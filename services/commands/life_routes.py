@@ -76,9 +76,10 @@ def _add_one(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
     )
     async def get_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
         """`answer` is what the device said last, as JSON and raw; null while it has said nothing,
-        and when the event has left the journal (MDM_EVENT_RETENTION)."""
+        and when the event has left the journal (MDM_EVENT_RETENTION). What unlocks a device or an app
+        (docs/api-access.md) is in it for the scope `admin` only."""
         view = await parts.waits.view(request, udid, command_uuid)
-        return JsonAnswer(view.shown)
+        return JsonAnswer(view.shown_to(request.state.caller))
 
     @routes.delete(
         "/v1/commands/{udid}/{command_uuid}",
@@ -93,4 +94,4 @@ def _add_one(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
         place = await parts.lookup.place(udid, command_uuid)
         describe(request, [place.enrollment], place.request_type)
         view = await parts.lookup.view(await parts.life.cancel(place))
-        return JsonAnswer(view.shown)
+        return JsonAnswer(view.shown_to(request.state.caller))

@@ -7,9 +7,10 @@ whether it is the device or the command that nobody knows.
 from dataclasses import dataclass
 
 from services.commands.answers import Answers
-from services.commands.command_view import Shown, shown_command
+from services.commands.command_view import Shown, shown_command, without_secrets
 from services.commands.settling import Settling
 from services.commands.targets import Target, Targets
+from shared.domain.caller import Caller, Scope
 from shared.domain.command import Place, place_id
 from shared.domain.errors import NotFound
 from shared.ports.pushes import Pushes
@@ -18,10 +19,14 @@ from shared.ports.queue import CommandQueue
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A command as it stands: `shown` is the JSON of the API."""
+    """A command as it stands: `whole` is the JSON of the API, as an administrator sees it."""
 
     place: Place
-    shown: Shown
+    whole: Shown
+
+    def shown_to(self, caller: Caller) -> Shown:
+        """The JSON of the API for this caller."""
+        return self.whole if caller.may(Scope.ADMIN) else without_secrets(self.whole)
 
 
 class CommandLookup:

@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 from fastapi import Request
 
+from services.commands.command_view import Shown
 from services.commands.job_view import JobView
 from services.commands.jobs import JobWork
 from services.commands.limits import SizeLimits
@@ -93,7 +94,8 @@ class Posting:
         view = None
         if within is not None:
             view = await self.waits.final(request, queued.place, within)
-        return JsonAnswer(_single(prepared, queued, view), 201 if queued.is_new else 200)
+        shown = None if view is None else view.shown_to(request.state.caller)
+        return JsonAnswer(_single(prepared, queued, shown), 201 if queued.is_new else 200)
 
     async def _job(
         self, request: Request, prepared: PreparedCommand, within: timedelta
@@ -109,10 +111,10 @@ class Posting:
         return JsonAnswer(content, 201 if job.state is JobState.FINISHED else 202)
 
 
-def _single(prepared: PreparedCommand, queued: Queued, view: View | None) -> dict[str, object]:
+def _single(prepared: PreparedCommand, queued: Queued, shown: Shown | None) -> dict[str, object]:
     answer: dict[str, object] = {"payload": prepared.response}
     if queued.warnings:
         answer["warnings"] = list(queued.warnings)
-    if view is not None:
-        answer["command"] = view.shown
+    if shown is not None:
+        answer["command"] = shown
     return answer

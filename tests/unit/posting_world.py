@@ -29,8 +29,9 @@ class PostingWorld:
         sizes: SizeLimits = USUAL_SIZES,
     ) -> None:
         self.jobs = FakeJobs()
+        self.journal = FakeJournal()
         lookup = CommandLookup(
-            world.queue, FakePushes(), Answers(FakeJournal()), world.targets, world.settling
+            world.queue, FakePushes(), Answers(self.journal), world.targets, world.settling
         )
         self.waiting = Waiting(world.queue, world.clock, Slots(most_waiting))
         self.waits = Waits(self.waiting, lookup, timedelta(minutes=2))

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from services.api_tokens import ApiTokens
 from services.commands.access_routes import audit_routes, token_routes
+from services.commands.life_routes import LifeParts, add_life
+from services.commands.listing import PlaceList
 from services.commands.routes import Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.domain.audit import MOST_TARGETS
@@ -40,6 +42,8 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("PUT", "/v1/commands/MAC", Scope.COMMANDS),
     ("GET", "/v1/commands/MAC", Scope.READ),
     ("DELETE", "/v1/commands/MAC", Scope.COMMANDS),
+    ("GET", "/v1/commands/MAC/uuid", Scope.READ),
+    ("DELETE", "/v1/commands/MAC/uuid", Scope.COMMANDS),
     ("POST", "/v1/devices", Scope.READ),
     ("DELETE", "/v1/devices", Scope.ADMIN),
     ("POST", "/v1/devices/MAC/block", Scope.ADMIN),
@@ -72,9 +76,12 @@ class Api:
 
     def _service(self, auth: ApiAuth) -> Service:
         world = self.world
-        posting = PostingWorld(world).posting
-        parts = Parts(CATALOGUE, posting, world.life, world.inventory, world.ids)
+        self.process = process = PostingWorld(world)
+        parts = Parts(CATALOGUE, process.posting, world.life, world.inventory, world.ids)
         routes = router(parts, auth)
+        listing = PlaceList(world.queue, world.settling, world.clock)
+        lookup, waits = process.waits.lookup, process.waits
+        add_life(routes, LifeParts(lookup, listing, world.life, world.targets, waits), auth)
         tokens = ApiTokens(self.tokens, self.clock, world.ids)
         routes.include_router(token_routes(tokens, auth))
         routes.include_router(audit_routes(self.audit, self.clock, auth))
