@@ -34,6 +34,7 @@ from shared.batching import Cohorts
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.security.authority import Authority, open_authority
+from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
 from shared.security.challenges import ChallengeBook
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, load_trust
@@ -107,6 +108,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         clock,
         validity=settings.scep_challenge_validity,
         static=settings.scep_challenge,
+        tokens=ChallengeTokens(authority.derived_key(PURPOSE, KEY_SIZE)),
     )
     routes = APIRouter()
     routes.include_router(router(cohorts, devices, settings.max_body))

@@ -27,7 +27,8 @@ from shared.apple import plist
 from shared.domain.errors import BadRequest
 from shared.security.apple_device import AppleDevices
 from shared.security.attached_signature import open_signed
-from shared.security.challenges import LONGEST, ChallengeBook, Grant
+from shared.security.challenge_tokens import LONGEST
+from shared.security.challenges import ChallengeBook, Grant
 from shared.security.identity import DeviceIdentities
 from shared.security.signature import Signer
 from shared.telemetry.metrics import Reason

@@ -30,5 +30,9 @@ class Challenges(Protocol):
         gets it again, so that it can be repeated. None: there is none, another transaction used it,
         or it has expired."""
 
+    async def take(self, challenge: Challenge, by: str) -> bool:
+        """The same for one that nobody stored: it is stored now, as used by `by`. Whoever asks has seen
+        that it has not expired."""
+
     async def user_of(self, digest: str) -> str | None:
         """The transaction that used it, also after it expired; None: none did, or there is none."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.domain.errors import BadRequest, CannotOpen, Misconfigured
@@ -130,6 +131,17 @@ class Authority:
         """A key that was wrapped for ours, for SCEP's requests; may raise ValueError, or give some
         other key, where it was not."""
         return self._key.decrypt(wrapped, scheme)
+
+    def derived_key(self, purpose: str, size: int) -> bytes:
+        """A key for something else, the same for all who have ours (HKDF, RFC 5869); it tells nothing of
+        ours, nor of that for another purpose."""
+        return HKDF(hashes.SHA256(), size, salt=None, info=purpose.encode()).derive(
+            self._key.private_bytes(
+                serialization.Encoding.DER,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
 
 
 async def open_authority(store: AuthorityStore, clock: Clock) -> Authority:

@@ -1,6 +1,7 @@
 """Collection `challenges`: one document per one-time SCEP challenge, by the SHA-256 of its secret.
 
-Promise: of all transactions that want one, one gets it, by a conditional write on its document.
+Those of profiles come only when they are used. Promise: of all transactions that want one, one gets it, by a
+conditional write on its document, or by who inserts it.
 Challenges leave the store a day after they expired.
 """
 
@@ -8,7 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.ports.challenges import Challenge
 from shared.storage.indexes import Index
-from shared.storage.mongo import Mongo
+from shared.storage.mongo import Document, Mongo
 
 NAME = "challenges"
 KEPT_FOR = timedelta(days=1)
@@ -22,16 +23,7 @@ class MongoChallenges:
         self._challenges = mongo.collection(NAME)
 
     async def create(self, challenge: Challenge) -> None:
-        await self._challenges.insert_one(
-            {
-                "_id": challenge.digest,
-                "expires_at": challenge.expires_at,
-                "udid": challenge.udid,
-                "serial_number": challenge.serial_number,
-                "renews": challenge.renews,
-                "used_by": None,
-            }
-        )
+        await self._challenges.insert_one(_document(challenge, None))
 
     async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
         is_free = {"_id": digest, "used_by": {"$in": [None, by]}, "expires_at": {"$gt": now}}
@@ -48,6 +40,22 @@ class MongoChallenges:
             renews=found.get("renews"),
         )
 
+    async def take(self, challenge: Challenge, by: str) -> bool:
+        if await self._challenges.insert_one(_document(challenge, by)):
+            return True
+        return await self.user_of(challenge.digest) == by
+
     async def user_of(self, digest: str) -> str | None:
         found = await self._challenges.find_one({"_id": digest})
         return None if found is None else found.get("used_by")
+
+
+def _document(challenge: Challenge, used_by: str | None) -> Document:
+    return {
+        "_id": challenge.digest,
+        "expires_at": challenge.expires_at,
+        "udid": challenge.udid,
+        "serial_number": challenge.serial_number,
+        "renews": challenge.renews,
+        "used_by": used_by,
+    }

@@ -105,3 +105,27 @@ async def test_the_user_of_a_challenge_is_known_when_it_has_expired_too(
     assert await challenges.use(CHALLENGE.digest, "one", LATER) is None
     assert await challenges.user_of(CHALLENGE.digest) == "one"
     assert await challenges.user_of("ef" * 32) is None
+
+
+async def test_a_challenge_that_nobody_stored_is_taken_by_one_transaction(
+    challenges: Challenges,
+) -> None:
+    assert await challenges.take(CHALLENGE, "one")
+    assert await challenges.take(CHALLENGE, "one")
+
+    assert not await challenges.take(CHALLENGE, "two")
+    assert await challenges.user_of(CHALLENGE.digest) == "one"
+
+
+async def test_of_many_transactions_at_once_one_takes_it(challenges: Challenges) -> None:
+    takes = [challenges.take(CHALLENGE, f"by-{number}") for number in range(12)]
+
+    assert sum(await asyncio.gather(*takes)) == 1
+
+
+async def test_a_challenge_that_is_stored_and_not_used_is_taken_by_nobody(
+    challenges: Challenges,
+) -> None:
+    await challenges.create(CHALLENGE)
+
+    assert not await challenges.take(CHALLENGE, "one")

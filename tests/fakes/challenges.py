@@ -25,6 +25,13 @@ class FakeChallenges:
         await asyncio.sleep(0)
         return found
 
+    async def take(self, challenge: Challenge, by: str) -> bool:
+        await asyncio.sleep(0)
+        if challenge.digest not in self.rows:
+            self.rows[challenge.digest] = challenge
+            self.used_by[challenge.digest] = by
+        return self.used_by.get(challenge.digest) == by
+
     async def user_of(self, digest: str) -> str | None:
         await asyncio.sleep(0)
         return self.used_by.get(digest)

@@ -4,6 +4,7 @@ we did not write."""
 import asyncio
 import base64
 import os
+import plistlib
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -199,6 +200,36 @@ async def test_of_many_with_one_challenge_on_both_replicas_one_gets_a_certificat
     assert len(set(successes)) == 1  # those that have the same key get the same one
     assert len(successes) == 8 // KEYS
     assert await replicas.stored() == (before[0] + 1, before[1] + 1)
+
+
+async def test_profiles_write_nothing_and_the_challenge_of_each_is_used_once_on_any_replica(
+    replicas: Replicas,
+) -> None:
+    stored = replicas.mongo.collection(CHALLENGES)
+    before = len(await stored.find({}))
+    profiles = [
+        await replicas.http.get(f"{replicas.processes[number % 2].url}/mdm/enroll")
+        for number in range(10)
+    ]
+    assert len(await stored.find({})) == before
+    challenges = [challenge_of(profile.content) for profile in profiles]
+    assert len(set(challenges)) == 10
+
+    replies = [
+        await replicas.ask(
+            client, client.request(csr(client.key, challenges[0]), transaction=f"p-{n}"), 1 - n
+        )
+        for n, client in ((0, replicas.client(0)), (1, replicas.client(1)))
+    ]
+
+    assert [reply.is_success for reply in replies] == [True, False]
+    assert len(await stored.find({})) == before + 1
+
+
+def challenge_of(profile: bytes) -> str:
+    payloads = plistlib.loads(profile)["PayloadContent"]
+    [scep] = [each for each in payloads if each["PayloadType"] == "com.apple.security.scep"]
+    return str(scep["PayloadContent"]["Challenge"])
 
 
 @pytest.mark.parametrize("escape", ["whole", "plus as a space", "url-safe", "line ends"])

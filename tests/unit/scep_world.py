@@ -12,6 +12,7 @@ from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
 from services.checkin.scep_work import ScepWork
 from shared.security.authority import Authority
+from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
 from shared.security.challenges import ChallengeBook
 from shared.telemetry.metrics import Metrics
 from tests.fakes.challenges import FakeChallenges
@@ -50,6 +51,13 @@ class ScepWorld:
         self.authority = _authority()
         static = None if self.static is None else SecretStr(self.static)
         self.book = ChallengeBook(
+            self.challenges,
+            self.clock,
+            validity=CHALLENGE_VALIDITY,
+            static=static,
+            tokens=ChallengeTokens(self.authority.derived_key(PURPOSE, KEY_SIZE)),
+        )
+        self.commands_book = ChallengeBook(
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, static=static
         )
         self.identities = FakeIdentities(self.enrollments)

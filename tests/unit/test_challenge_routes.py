@@ -24,7 +24,7 @@ class Client:
 
     def __init__(self) -> None:
         self.world = ScepWorld(static=STATIC)
-        routes = challenge_routes(self.world.book, ApiAuth([SecretStr(KEY)]))
+        routes = challenge_routes(self.world.commands_book, ApiAuth([SecretStr(KEY)]))
 
         async def run() -> None:
             """No work in the background."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import string
 import subprocess
 from base64 import b64decode
 from collections.abc import Callable
@@ -54,6 +55,8 @@ ATTRIBUTES_OUT_OF_ORDER = (
 )
 """A certificate request whose extensions stand before its challenge, as clients in Go write it (DER)."""
 
+PRINTABLE_STRING = frozenset(f"{string.ascii_letters}{string.digits} '()+,-./:=?")
+"""What every encoder of a challengePassword can write (X.680, PrintableString)."""
 BAD_ALG, BAD_MESSAGE_CHECK, BAD_REQUEST, BAD_TIME, BAD_CERT_ID = "01234"
 
 
@@ -296,8 +299,58 @@ async def test_challenges_differ_and_their_secrets_are_not_stored() -> None:
     secrets = {await world.book.issue() for _ in range(10)}
 
     assert len(secrets) == 10
-    assert all(len(secret) == 32 for secret in secrets)
     assert not secrets & set(world.challenges.rows)
+
+
+@pytest.mark.parametrize("udid", [None, "UDID-1", "U" * 255])
+async def test_challenges_suit_scep_clients(udid: str | None) -> None:
+    world = ScepWorld()
+
+    made = [
+        await world.book.issue(udid, "SERIAL-1"),
+        await world.commands_book.issue_once(udid),
+        await world.book.issue_renewal("MAC", "ab" * 32, timedelta(days=8)),
+    ]
+
+    assert all(len(secret) <= 255 for secret in made)
+    assert all(set(secret) <= PRINTABLE_STRING for secret in made)
+
+
+async def test_a_flood_of_profiles_writes_nothing() -> None:
+    world = ScepWorld()
+
+    secrets = [await world.book.issue() for _ in range(100)]
+
+    assert world.challenges.rows == {}
+    assert (await world.ask(world.client(), secrets[50], server=world.replica())).is_success
+    assert list(world.challenges.rows) == [world.book.name_of(secrets[50])]
+
+
+async def test_a_challenge_made_for_an_api_client_is_good_once() -> None:
+    world = ScepWorld()
+    challenge = await world.commands_book.issue_once("UDID-1")
+    assert len(world.challenges.rows) == 1
+
+    replies = [
+        await world.ask(world.client(number), challenge, transaction=f"t{number}")
+        for number in range(2)
+    ]
+
+    assert [reply.is_success for reply in replies] == [True, False]
+    [issued] = world.issued.rows.values()
+    assert issued.udid == "UDID-1"
+
+
+async def test_a_meddled_challenge_is_refused_and_nothing_is_written() -> None:
+    world = ScepWorld()
+    good = await world.book.issue(udid="UDID-1")
+    replaced = good[:20] + ("0" if good[20] != "0" else "1") + good[21:]
+
+    for secret in (replaced, good[:-2], good + "00", good.upper(), good[:6] + " " + good[6:]):
+        assert refused(await world.ask(world.client(), secret), BAD_REQUEST), secret
+
+    assert world.challenges.rows == {}
+    assert (await world.ask(world.client(), good)).is_success
 
 
 # Transactions
