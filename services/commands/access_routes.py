@@ -11,7 +11,7 @@ from services.commands import access_openapi as openapi
 from shared.apple.command_json import parse_json
 from shared.domain.audit import AuditEntry, AuditQuery
 from shared.domain.caller import Scope
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.ports.audit import AuditLog
 from shared.ports.clock import Clock
 from shared.web.answers import JsonAnswer
@@ -81,9 +81,9 @@ def _read_token(body: bytes) -> dict[str, object]:
     asked = parse_json(body)
     name, scopes = asked.get("name"), asked.get("scopes")
     if not isinstance(name, str):
-        raise _fault("name", "a string")
+        raise unfit("name", "a string")
     if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-        raise _fault("scopes", f"a list of {', '.join(Scope)}")
+        raise unfit("scopes", f"a list of {', '.join(Scope)}")
     return asked
 
 
@@ -152,8 +152,4 @@ def _time(path: str, given: object) -> datetime | None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise _fault(path, "a time such as 2026-01-02T03:04:05Z")
-
-
-def _fault(path: str, expected: str) -> BadRequest:
-    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
+    raise unfit(path, "a time such as 2026-01-02T03:04:05Z")

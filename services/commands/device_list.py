@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from shared.apple.command_scalars import moment
+from shared.apple.command_scalars import query_moment
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.ports.devices import DeviceFilter, Devices
 
 MOST = 1000
@@ -93,24 +93,20 @@ def _read_cursor(given: str | None) -> str | None:
     except ValueError:
         device = ""
     if not device or _cursor(device) != given:
-        raise _wrong("cursor", "the next_cursor of an earlier page")
+        raise unfit("cursor", "the next_cursor of an earlier page")
     return device
 
 
 def _text(name: str, given: str | None) -> str | None:
     if given and not given.isprintable():
-        raise _wrong(name, "no control characters")
+        raise unfit(name, "no control characters")
     return given or None
 
 
 def _time(name: str, given: str | None) -> datetime | None:
     if not given:
         return None
-    found = moment(given.replace(" ", "+"))  # a plus sign that was not escaped arrives as a space
+    found = query_moment(given)
     if found is None:
-        raise _wrong(name, _TIME)
+        raise unfit(name, _TIME)
     return found
-
-
-def _wrong(path: str, expected: str) -> BadRequest:
-    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])

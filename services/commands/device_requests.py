@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.apple.command_json import parse_json
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.ports.enrollments import DeviceQuery
 
 MOST = 2**31
@@ -38,7 +38,7 @@ def read_removal(body: bytes) -> Removal:
     given = _object(body)
     inner = given.get("opts")
     if inner is not None and not isinstance(inner, dict):
-        raise _wrong("Opts", "an object")
+        raise unfit("Opts", "an object")
     parts = [given, _folded(inner)] if isinstance(inner, dict) else [given]
     return Removal(
         udids=tuple(udid for part in parts for udid in _texts(part, "udids")),
@@ -57,23 +57,19 @@ def _folded(given: Mapping[str, object]) -> dict[str, object]:
 def _number(given: Mapping[str, object], name: str) -> int:
     value = given.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
-        raise _wrong(name, "a whole number from 0 on")
+        raise unfit(name, "a whole number from 0 on")
     return value
 
 
 def _texts(given: Mapping[str, object], name: str) -> list[str]:
     value = given.get(name, [])
     if not isinstance(value, list):
-        raise _wrong(name, "a list of strings")
+        raise unfit(name, "a list of strings")
     return [_text(item, f"{name}[{index}]") for index, item in enumerate(value)]
 
 
 def _text(value: object, path: str) -> str:
     # A lone surrogate is JSON, but no store takes it.
     if not isinstance(value, str) or not value.isprintable():
-        raise _wrong(path, "a string")
+        raise unfit(path, "a string")
     return value
-
-
-def _wrong(path: str, expected: str) -> BadRequest:
-    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])

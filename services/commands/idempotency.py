@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from fastapi import Request
 
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 
 HEADER = "Idempotency-Key"
 _NAMESPACE = uuid.UUID("5b0f6c3e-93d4-4c0e-8a7c-0d5e6a1f7b29").bytes
@@ -32,7 +32,7 @@ def uuid_maker(request: Request, caller: str, new: Callable[[], str]) -> Callabl
         return new
     if len(keys) > 1 or not _PRINTABLE.fullmatch(keys[0]):
         expected = "once, 1 to 255 printable characters of ASCII"
-        raise BadRequest(f"{HEADER}: expected {expected}", [Fault(HEADER, expected)])
+        raise unfit(HEADER, expected)
     made = command_uuid(keys[0], caller)
     return lambda: made
 

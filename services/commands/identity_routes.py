@@ -15,7 +15,7 @@ from services.commands.identity_view import shown_identity
 from services.commands.routes import JSON_LIMIT
 from shared.apple.command_json import parse_json
 from shared.domain.caller import Scope
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
@@ -76,7 +76,7 @@ def read_rebinding(body: bytes) -> tuple[str, timedelta]:
     certificate = given.get("certificate_sha256")
     certificate = certificate.lower() if isinstance(certificate, str) else ""
     if not _SHA256.fullmatch(certificate):
-        raise _unfit("certificate_sha256", "64 hexadecimal digits")
+        raise unfit("certificate_sha256", "64 hexadecimal digits")
     return certificate, timedelta(days=_days(given.get("accept_expired_days")))
 
 
@@ -84,9 +84,5 @@ def _days(given: object) -> int:
     if given is None:
         return DEFAULT_PATIENCE
     if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= LONGEST_PATIENCE:
-        raise _unfit("accept_expired_days", f"a whole number from 1 to {LONGEST_PATIENCE}")
+        raise unfit("accept_expired_days", f"a whole number from 1 to {LONGEST_PATIENCE}")
     return given
-
-
-def _unfit(name: str, expected: str) -> BadRequest:
-    return BadRequest(f"{name}: expected {expected}", [Fault(name, expected)])

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from services.commands import job_openapi
 from services.commands.job_view import MOST, USUAL, JobView, Page
 from shared.domain.caller import Scope
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 
@@ -50,9 +50,9 @@ def read_page(request: Request) -> Page:
     if text is not None:
         if not re.fullmatch("[0-9]{1,4}", text) or not 0 < int(text) <= MOST:
             expected = f"a whole number from 1 to {MOST}"
-            raise BadRequest(f"limit: expected {expected}", [Fault("limit", expected)])
+            raise unfit("limit", expected)
         limit = int(text)
     if cursor is not None and (len(cursor) > _LONGEST_CURSOR or not cursor.isprintable()):
         expected = "the `next_cursor` of an answer before"
-        raise BadRequest(f"cursor: expected {expected}", [Fault("cursor", expected)])
+        raise unfit("cursor", expected)
     return Page(limit, cursor)

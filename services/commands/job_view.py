@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.apple.plist_json import rfc3339
-from shared.domain.errors import BadRequest, Fault, NotFound
+from shared.domain.errors import NotFound, unfit
 from shared.domain.job import Job, Progress, Refusal
 from shared.ports.jobs import Jobs
 
@@ -100,7 +100,7 @@ def _position(cursor: str | None) -> tuple[int, int]:
     match = _CURSOR.fullmatch(cursor)
     if match is None:
         expected = "the `next_cursor` of an answer before"
-        raise BadRequest(f"cursor: expected {expected}", [Fault("cursor", expected)])
+        raise unfit("cursor", expected)
     return int(match[1]), int(match[2])
 
 

@@ -14,7 +14,7 @@ from starlette.datastructures import QueryParams
 
 from services.commands.listing import ListQuery, Position
 from shared.apple.command_reading import MAX_TEXT_ID, Reading, is_writable
-from shared.apple.command_scalars import moment
+from shared.apple.command_scalars import query_moment
 from shared.domain.command import PlaceState
 
 DEFAULT_LIMIT = 100
@@ -91,7 +91,7 @@ def _moment(name: str, given: QueryParams, reading: Reading) -> datetime | None:
     text = given.get(name)
     if not text:
         return None
-    found = moment(text.replace(" ", "+"))  # a plus sign that was not escaped arrives as a space
+    found = query_moment(text)
     if found is None or not _EPOCH <= found <= _EPOCH + timedelta(microseconds=_LATEST):
         reading.fault(name, "a date with an offset as in RFC 3339 (2024-10-21T07:00:00Z)")
         return None

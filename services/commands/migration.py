@@ -19,7 +19,7 @@ from shared.apple.checkin import (
     parse_checkin,
 )
 from shared.domain.enrollment import PushTarget
-from shared.domain.errors import BadRequest, Conflict, Fault, NotFound
+from shared.domain.errors import Conflict, NotFound, unfit
 from shared.ports.clock import Clock, Ids
 from shared.ports.migration import Imported, ImportedKind, ImportOutcome, Migration
 
@@ -79,7 +79,7 @@ def _kept_of(message: CheckinMessage) -> tuple[ImportedKind, dict[str, Any]]:
         kept = {"bootstrap_token": message.bootstrap_token}
         return ImportedKind.SET_BOOTSTRAP_TOKEN, kept
     expected = f"one of {', '.join(ImportedKind)}"
-    raise BadRequest(f"MessageType: expected {expected}", [Fault("MessageType", expected)])
+    raise unfit("MessageType", expected)
 
 
 def _whole(moment: datetime) -> datetime:

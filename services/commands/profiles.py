@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.apple import plist
 from shared.apple.command_json import parse_json
-from shared.domain.errors import BadRequest, Fault, TooLarge
+from shared.domain.errors import BadRequest, TooLarge, unfit
 from shared.ports.profiles import StoredProfile
 from shared.security.attached_signature import content_of
 
@@ -27,7 +27,7 @@ def read_profile(body: bytes) -> StoredProfile:
     """`{"profile": {"Identifier", "Mobileconfig": base64}}`."""
     profile = _object(parse_json(body)).get("profile")
     if not isinstance(profile, dict):
-        raise _wrong("profile", "an object with Identifier and Mobileconfig")
+        raise unfit("profile", "an object with Identifier and Mobileconfig")
     given = _object(profile)
     identifier = _identifier(given.get("identifier"), IDENTIFIER)
     mobileconfig = _decoded(given.get("mobileconfig"))
@@ -45,7 +45,7 @@ def read_unwanted(body: bytes) -> list[str]:
     """`{"ids": []}`."""
     ids = (_object(parse_json(body)) if body.strip() else {}).get("ids", [])
     if not isinstance(ids, list) or len(ids) > MOST_IDENTIFIERS:
-        raise _wrong("ids", f"a list of up to {MOST_IDENTIFIERS} strings")
+        raise unfit("ids", f"a list of up to {MOST_IDENTIFIERS} strings")
     return [_identifier(each, f"ids[{index}]") for index, each in enumerate(ids)]
 
 
@@ -61,19 +61,19 @@ def _object(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identifier(value: object, path: str) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_IDENTIFIER:
-        raise _wrong(path, f"a string of 1 to {LONGEST_IDENTIFIER} characters")
+        raise unfit(path, f"a string of 1 to {LONGEST_IDENTIFIER} characters")
     if not value.isprintable():
-        raise _wrong(path, "a string without control characters")
+        raise unfit(path, "a string without control characters")
     return value
 
 
 def _decoded(value: object) -> bytes:
     if not isinstance(value, str):
-        raise _wrong(MOBILECONFIG, "a profile in base64")
+        raise unfit(MOBILECONFIG, "a profile in base64")
     try:
         decoded = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise _wrong(MOBILECONFIG, "a profile in base64") from None
+        raise unfit(MOBILECONFIG, "a profile in base64") from None
     if len(decoded) > LARGEST:
         raise TooLarge(f"{MOBILECONFIG}: the profile is over {LARGEST} bytes")
     return decoded
@@ -86,8 +86,4 @@ def _must_be_profile(mobileconfig: bytes) -> None:
         plist.parse(content_of(mobileconfig) if is_signed else mobileconfig)
     except BadRequest:
         expected = "a property list, or a signed one"
-        raise _wrong(MOBILECONFIG, expected) from None
-
-
-def _wrong(path: str, expected: str) -> BadRequest:
-    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
+        raise unfit(MOBILECONFIG, expected) from None

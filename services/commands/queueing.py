@@ -27,7 +27,15 @@ from services.commands.touches import LONGEST_FLUSH, Touches
 from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_plist import PreparedCommand
 from shared.batching import Cohorts
-from shared.domain.errors import BadRequest, Conflict, Fault, MdmError, Overtaken, Unavailable
+from shared.domain.errors import (
+    BadRequest,
+    Conflict,
+    Fault,
+    MdmError,
+    Overtaken,
+    Unavailable,
+    unfit,
+)
 from shared.ports.clock import Clock, Ids
 from shared.ports.pushes import PushWishes
 from shared.ports.queue import CommandQueue
@@ -113,7 +121,7 @@ class Queueing:
         path = "ttl" if terms.expires_at is None else "expires_at"
         if expiry is not None and expiry <= max(now, terms.not_before or now):
             expected = "a time that is still to come, and after not_before"
-            raise BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
+            raise unfit(path, expected)
 
     async def drain(self) -> None:
         """Finish what is under way."""

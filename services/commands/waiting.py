@@ -19,7 +19,7 @@ import structlog
 from fastapi import Request
 
 from shared.domain.command import Place
-from shared.domain.errors import BadRequest, Fault, TooManyRequests, Unavailable
+from shared.domain.errors import TooManyRequests, Unavailable, unfit
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue
 
@@ -50,7 +50,7 @@ def read_wait(request: Request, most: timedelta) -> timedelta | None:
         seconds = math.nan
     if not 0 < seconds <= most.total_seconds():  # false for NaN too
         expected = f"seconds: a number above 0, and at most {most.total_seconds():g}"
-        raise BadRequest(f"{NAME}: expected {expected}", [Fault(NAME, expected)])
+        raise unfit(NAME, expected)
     return timedelta(seconds=max(seconds, 0.001))
 
 

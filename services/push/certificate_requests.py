@@ -7,7 +7,7 @@ import base64
 import binascii
 
 from shared.apple.command_json import parse_json
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.security.push_certificate import PushCertificate, read_pair
 
 LIMIT = 256 * 1024
@@ -33,18 +33,14 @@ def _bytes(given: dict[str, object], name: str) -> bytes:
     try:
         found = base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
-        raise _wrong(name, "base64 of a PEM file") from None
+        raise unfit(name, "base64 of a PEM file") from None
     if not found:
-        raise _wrong(name, "base64 of a PEM file")
+        raise unfit(name, "base64 of a PEM file")
     return found
 
 
 def _text(given: dict[str, object], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
-        raise _wrong(name, "a string")
+        raise unfit(name, "a string")
     return value
-
-
-def _wrong(path: str, expected: str) -> BadRequest:
-    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])

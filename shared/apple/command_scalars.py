@@ -141,6 +141,11 @@ def moment(value: object) -> datetime | None:
     return None
 
 
+def query_moment(text: str) -> datetime | None:
+    """The same in a query string, where a plus sign that was not escaped arrives as a space."""
+    return moment(text.replace(" ", "+"))
+
+
 def decode_base64(value: object) -> tuple[bytes, str] | None:
     """The bytes and the text without line ends; None for anything but padded standard base64."""
     if not isinstance(value, str):

@@ -50,6 +50,11 @@ class BadRequest(Refused):
         self.faults = tuple(faults)
 
 
+def unfit(path: str, expected: str) -> BadRequest:
+    """The refusal of one thing: what stands at `path` is not what is expected there."""
+    return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
+
+
 class Unauthenticated(Refused):
     """The API credentials are missing or wrong."""
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.audit import AuditEntry, AuditPage, AuditQuery
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.storage.indexes import Index
 from shared.storage.mongo import Document, Mongo
 
@@ -96,7 +96,7 @@ class _Place:
         is_place = is_place and time < _END_OF_TIME
         if not is_place or not index.isascii() or not index.isdigit() or len(index) > 9:
             expected = "the `next` of a page"
-            raise BadRequest(f"cursor: expected {expected}", [Fault("cursor", expected)])
+            raise unfit("cursor", expected)
         return cls(document, int(index))
 
 
