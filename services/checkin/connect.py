@@ -99,11 +99,12 @@ class Commands:
 
     async def _claim(self, turns: Sequence[Turn]) -> list[Turn]:
         """Answer those whose place was open still; the others come back."""
-        claims = {turn: turn.next for turn in turns if turn.next and turn.command}
+        now = self._clock.now()  # the journal may have taken its time: some may have expired
+        claims = {t: t.next for t in turns if t.next and t.command and t.next.is_due(now)}
         won = await self._queue.hand_out(
             [HandOut(place, turn.generation) for turn, place in claims.items()],
             by=self._ids.new(),
-            at=self._clock.now(),
+            at=now,
         )
         self._metrics.commands_handed_out.inc(len(won))
         lost = []

@@ -1,6 +1,8 @@
 """What a device request promises: rules 1 to 5 as check-in keeps them (docs/rules.md)."""
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -188,6 +190,28 @@ async def test_rule_03_a_command_cancelled_beside_its_hand_out_is_not_sent() -> 
 
     assert answer == Answer()
     assert [p.state for p in world.queue.places.values()] == [PlaceState.CANCELLED]
+
+
+async def test_a_command_whose_time_ends_while_its_request_is_journaled_is_not_sent() -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enqueue(device.key, "c1")
+    await world.enqueue(device.key, "c2")
+    [first] = [place for place in world.queue.places.values() if place.command_uuid == "c1"]
+    over = world.clock.now() + timedelta(seconds=1)
+    world.queue.places[first.id] = replace(first, expires_at=over)
+    held = replica.hold(Step.JOURNALED)
+    serving = asyncio.create_task(replica.serve(device.idle()))
+    await held.reached.wait()
+
+    world.clock.advance(timedelta(seconds=2))
+    held.released.set()
+    [answer] = await serving
+
+    assert isinstance(answer, Answer) and b"c2" in answer.body
+    assert world.queue.places[first.id].handed_by is None
 
 
 async def test_rule_03_beside_a_cancel_the_neighbours_get_their_commands() -> None:
