@@ -81,7 +81,9 @@ class DeviceIdentity:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the DER, or of the signed part where the CA's key is ECDSA (ANSI X9.62)."""
-        is_ecdsa = self.certificate.signature_algorithm_oid.dotted_string.startswith("1.2.840.10045")
+        is_ecdsa = self.certificate.signature_algorithm_oid.dotted_string.startswith(
+            "1.2.840.10045"
+        )
         signed = self.certificate.tbs_certificate_bytes
         return hashlib.sha256(signed if is_ecdsa else self.der).hexdigest()
 
