@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from shared.apple.plist_json import rfc3339, rfc3339_or_null
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -20,7 +21,7 @@ def shown(enrollment: Enrollment) -> dict[str, object]:
         "serial_number": enrollment.inventory.serial_number or "",
         "udid": key.udid or "",
         "enrollment_status": enrollment.status is EnrollmentStatus.ENROLLED,
-        "last_seen": timestamp(enrollment.last_seen or NEVER),
+        "last_seen": rfc3339(enrollment.last_seen or NEVER),
         "dep_profile_status": "",
     }
     if key.enrollment_id is not None:
@@ -36,7 +37,7 @@ def shown(enrollment: Enrollment) -> dict[str, object]:
         "certificate_sha256": enrollment.certificate,
         "identity": _identity(enrollment),
         "quarantine": _quarantine(enrollment),
-        "migrating_until": _maybe(enrollment.migrating_until),
+        "migrating_until": rfc3339_or_null(enrollment.migrating_until),
     }
 
 
@@ -55,7 +56,7 @@ def _user(user: Enrollment) -> dict[str, object]:
         "id": user.id,
         "user": user.key.user,
         "status": user.status.value,
-        "last_seen": _maybe(user.last_seen),
+        "last_seen": rfc3339_or_null(user.last_seen),
         "push": _push(user),
     }
 
@@ -66,7 +67,7 @@ def _push(enrollment: Enrollment) -> dict[str, object] | None:
         return None
     return {
         "topic": target.topic,
-        "token_updated_at": _maybe(enrollment.token_updated_at),
+        "token_updated_at": rfc3339_or_null(enrollment.token_updated_at),
         "is_token_dead": target.dead,
     }
 
@@ -80,9 +81,9 @@ def _identity(enrollment: Enrollment) -> dict[str, object] | None:
     return {
         "subject": certificate.subject,
         "serial": certificate.serial,
-        "not_before": _maybe(certificate.not_before),
-        "not_after": _maybe(certificate.not_after),
-        "bound_at": _maybe(identity.bound_at),
+        "not_before": rfc3339_or_null(certificate.not_before),
+        "not_after": rfc3339_or_null(certificate.not_after),
+        "bound_at": rfc3339_or_null(identity.bound_at),
         "bound_by": identity.how.value,
     }
 
@@ -92,16 +93,8 @@ def _quarantine(enrollment: Enrollment) -> dict[str, object] | None:
     if quarantine is None:
         return None
     return {
-        "since": _maybe(quarantine.since),
-        "last_seen": _maybe(quarantine.last_seen),
+        "since": rfc3339_or_null(quarantine.since),
+        "last_seen": rfc3339_or_null(quarantine.last_seen),
         "reason": quarantine.reason.value,
         "certificate_sha256": quarantine.certificate.fingerprint,
     }
-
-
-def timestamp(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _maybe(time: datetime | None) -> str | None:
-    return None if time is None else timestamp(time)

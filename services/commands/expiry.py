@@ -1,10 +1,10 @@
 """Commands whose time is over: they end, and an event says so to whoever asked for it.
 
-Promises: an overdue command ends within seconds, whether or not anybody can be told now; its event
-is journaled first and then published until it is safe, by whichever replica gets to it, always with
-the same id and the same bytes, since both come from the place and from what the journal has. A crash
-between any two steps is repaired by a later pass. Nobody need know of it for a command to stay in
-the queue: what has expired is not handed out in any case.
+Promises: an overdue command ends within seconds (a minute where a replica was killed), whether or not
+anybody can be told now; its event is journaled first and then published until it is safe, by whichever
+replica gets to it, always with the same id and the same bytes, since both come from the place and from
+what the journal has. A crash between any two steps is repaired by a later pass. What has expired is not
+handed out in any case.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import structlog
 
 from services.commands.answers import nanoseconds
 from services.commands.targets import key_of_unknown
-from shared.apple.plist_json import rfc3339
+from shared.apple.plist_json import rfc3339_or_null
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable
@@ -124,7 +124,7 @@ def expired_event(place: Place, key: EnrollmentKey) -> Event:
     facts = {
         "request_type": place.request_type,
         "state": place.state.value,
-        "expires_at": None if place.expires_at is None else rfc3339(place.expires_at),
+        "expires_at": rfc3339_or_null(place.expires_at),
     }
     return Event(
         id=_id(place.finished_at, seed),

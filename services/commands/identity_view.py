@@ -1,9 +1,7 @@
 """What API clients get to see of the certificate by which a device is known."""
 
-from datetime import datetime
-
-from services.commands.device_view import timestamp
 from services.commands.identities import KnownIdentity
+from shared.apple.plist_json import rfc3339_or_null
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import DeviceCertificate, Identity
 from shared.ports.issued import IssuedCertificate
@@ -19,12 +17,12 @@ def shown_identity(known: KnownIdentity) -> dict[str, object]:
     return {
         "udid": device.id,
         "certificate": _bound(device, identity),
-        "bound_at": _maybe(identity.bound_at if identity else None),
+        "bound_at": rfc3339_or_null(identity.bound_at if identity else None),
         "bound_by": identity.how.value if identity else None,
         "next": [_next(issued) for issued in known.next],
         "retired_certificates_sha256": list(device.retired_certificates),
         "reset_from_sha256": device.reset_from,
-        "expired_accepted_until": _maybe(device.expired_until),
+        "expired_accepted_until": rfc3339_or_null(device.expired_until),
         "quarantine": _quarantine(device),
         "renewal": _renewal(device),
     }
@@ -44,8 +42,8 @@ def _certificate(certificate: DeviceCertificate) -> dict[str, object]:
         "sha256": certificate.fingerprint,
         "subject": certificate.subject,
         "serial": certificate.serial,
-        "not_before": _maybe(certificate.not_before),
-        "not_after": _maybe(certificate.not_after),
+        "not_before": rfc3339_or_null(certificate.not_before),
+        "not_after": rfc3339_or_null(certificate.not_after),
     }
 
 
@@ -54,8 +52,8 @@ def _next(issued: IssuedCertificate) -> dict[str, object]:
         "sha256": issued.fingerprint,
         "subject": issued.subject,
         "serial": issued.serial,
-        "issued_at": _maybe(issued.issued_at),
-        "not_after": _maybe(issued.not_after),
+        "issued_at": rfc3339_or_null(issued.issued_at),
+        "not_after": rfc3339_or_null(issued.not_after),
     }
 
 
@@ -64,8 +62,8 @@ def _quarantine(device: Enrollment) -> dict[str, object] | None:
     if found is None:
         return None
     return {
-        "since": _maybe(found.since),
-        "last_seen": _maybe(found.last_seen),
+        "since": rfc3339_or_null(found.since),
+        "last_seen": rfc3339_or_null(found.last_seen),
         "reason": found.reason.value,
         "certificate": _certificate(found.certificate),
     }
@@ -77,11 +75,7 @@ def _renewal(device: Enrollment) -> dict[str, object] | None:
         return None
     return {
         "attempts": found.attempt,
-        "asked_at": _maybe(found.asked_at),
+        "asked_at": rfc3339_or_null(found.asked_at),
         "command_uuid": found.command_uuid,
         "failed": None if found.failed is None else found.failed.value,
     }
-
-
-def _maybe(time: datetime | None) -> str | None:
-    return None if time is None else timestamp(time)

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from shared.apple.plist_json import rfc3339
+from shared.apple.plist_json import rfc3339, rfc3339_or_null
 from shared.domain.errors import NotFound, unfit
 from shared.domain.job import Job, Progress, Refusal
 from shared.ports.jobs import Jobs
@@ -70,7 +70,7 @@ class JobView:
             "refused_total": job.progress.refused,
             "warnings": _warnings(job.progress),
             "created_at": rfc3339(job.created_at),
-            "finished_at": None if job.finished_at is None else rfc3339(job.finished_at),
+            "finished_at": rfc3339_or_null(job.finished_at),
         }
 
     async def _whole(self, job: Job, page: Page) -> Shown:

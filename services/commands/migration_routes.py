@@ -7,8 +7,8 @@ nothing else is; whoever may call it has the scope `admin`, and is audited.
 from fastapi import APIRouter, Request
 
 from services.commands import device_openapi as openapi
-from services.commands.device_view import timestamp
 from services.commands.migration import Migrations
+from shared.apple.plist_json import rfc3339
 from shared.domain.caller import Scope
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
@@ -34,7 +34,7 @@ def migration_routes(migrations: Migrations, auth: ApiAuth, max_body: int) -> AP
         message = migrations.read(await read_body(request, max_body))
         describe(request, [message.key.id], message.kind.value)
         outcome = await migrations.take(message)
-        until = timestamp(message.until) if message.key.is_device_channel else None
+        until = rfc3339(message.until) if message.key.is_device_channel else None
         return JsonAnswer(
             {
                 "outcome": outcome.value,

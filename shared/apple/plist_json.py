@@ -34,6 +34,11 @@ def rfc3339(moment: datetime) -> str:
     return known.isoformat().replace("+00:00", "Z")
 
 
+def rfc3339_or_null(moment: datetime | None) -> str | None:
+    """A time as we write it, None where there is none."""
+    return None if moment is None else rfc3339(moment)
+
+
 class _Showing:
     """Counts what it has written."""
 
