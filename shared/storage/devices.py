@@ -1,12 +1,10 @@
 """Devices as API clients look at them: pages of the list, user channels, secrets. Reads `enrollments`.
 
-A query costs its whole match set on the embedded store, so a page that goes on behind an id asks for
-the ids nearest to it first: those that share its first 18 characters, then its first 17, and so on.
-Each is a closed range of the index of `device` (that store looks through all for a range of `_id`).
-The first page has nowhere to start from and reads all.
+A page is a range of `_id`, the index that every collection has. The embedded store looks through the whole
+fleet for one; an index of its own would make that quicker, and every write of a device slower.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
@@ -22,9 +20,6 @@ from shared.storage.enrollment_documents import (
 from shared.storage.mongo import Document, Mongo
 from shared.storage.sealed_fields import place
 
-LONGEST_PREFIX = 18
-LAST_PLAIN = "\ud7fe"
-"""Behind this character the next one may be half a surrogate pair, which no store takes."""
 _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
 
 
@@ -36,15 +31,9 @@ class MongoDevices:
         self._seal = seal
 
     async def page(self, query: DeviceFilter) -> list[Enrollment]:
-        condition = _condition(query)
-        found: list[Document] = []
-        for ids in _ranges(query):
-            wanted = query.limit - len(found)
-            found += await self._documents.find(
-                {**condition, **ids}, None, sort=[("device", 1)], limit=wanted
-            )
-            if len(found) >= query.limit:
-                break
+        found = await self._documents.find(
+            {**_condition(query), **_ids(query)}, None, sort=[("_id", 1)], limit=query.limit
+        )
         return [from_document(document, self._seal) for document in found]
 
     async def users(self, device: str) -> list[Enrollment]:
@@ -90,27 +79,11 @@ def _condition(query: DeviceFilter) -> Document:
     return condition | ({"last_seen": seen} if seen else {})
 
 
-def _ranges(query: DeviceFilter) -> Iterator[Document]:
-    """Conditions on the id that together hold what is asked for, in order. A device channel's id is
-    its device's."""
+def _ids(query: DeviceFilter) -> Document:
+    """The condition on the id, which on a device channel is its device's."""
+    ids: Document = {}
     if query.id is not None:
-        if query.after is None or query.id > query.after:
-            yield {"_id": query.id}
-    elif query.after is None:
-        yield {}
-    elif query.serial_number is not None:  # few, and found by another index
-        yield {"device": {"$gt": query.after}}
-    else:
-        yield from _behind(query.after)
-
-
-def _behind(after: str) -> Iterator[Document]:
-    start: Document = {"$gt": after}
-    for length in range(min(len(after), LONGEST_PREFIX), 0, -1):
-        last = after[length - 1]
-        if last > LAST_PLAIN:
-            continue
-        end = after[: length - 1] + chr(ord(last) + 1)
-        yield {"device": {**start, "$lt": end}}
-        start = {"$gte": end}
-    yield {"device": start}
+        ids["$eq"] = query.id
+    if query.after is not None:
+        ids["$gt"] = query.after
+    return {"_id": ids} if ids else {}

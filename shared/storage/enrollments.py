@@ -34,7 +34,6 @@ from shared.storage.mongo import Document, Mongo
 
 INDEXES = (
     Index(NAME, [("names", 1)]),
-    Index(NAME, [("device", 1)]),
     Index(NAME, [("waiting_in", 1)], sparse=True),
 )
 GONE = EnrollmentStatus.REMOVED.value

@@ -21,8 +21,13 @@ class MongoExpiries:
         self._places = mongo.collection(NAME)
 
     async def overdue(self, at: datetime) -> list[Place]:
+        # A timer is never later than the expiry.
         found = await self._places.find(
-            {"expiring": {"$gte": BEGINNING, "$lte": at}, "state": {"$in": OPEN}}
+            {
+                "timer": {"$gte": BEGINNING, "$lte": at},
+                "expires_at": {"$lte": at},
+                "state": {"$in": OPEN},
+            }
         )
         return [from_document(document) for document in found]
 
@@ -37,9 +42,9 @@ class MongoExpiries:
                 "state": {"$in": OPEN},
             },
             {
-                # `expiring` stays until its event is safe
+                # its timer stays until its event is safe
                 "$set": {"state": PlaceState.EXPIRED.value, "finished_at": at},
-                "$unset": {name: "" for name in WHILE_OPEN if name != "expiring"},
+                "$unset": {name: "" for name in WHILE_OPEN if name != "timer"},
             },
         )
         found = await self._places.find({"_id": {"$in": ids}})
@@ -48,7 +53,7 @@ class MongoExpiries:
     async def unannounced(self, before: datetime) -> list[Place]:
         found = await self._places.find(
             {
-                "expiring": {"$gte": BEGINNING, "$lt": before},
+                "timer": {"$gte": BEGINNING, "$lt": before},
                 "state": PlaceState.EXPIRED.value,
                 "finished_at": {"$lt": before},
             }
@@ -57,7 +62,7 @@ class MongoExpiries:
 
     async def is_unannounced(self, place: Place) -> bool:
         expired = {"_id": place.id, "order": place.order, "state": PlaceState.EXPIRED.value}
-        return await self._places.find_one({**expired, "expiring": {"$ne": None}}) is not None
+        return await self._places.find_one({**expired, "timer": {"$ne": None}}) is not None
 
     async def announced(self, places: Sequence[Place]) -> None:
         await self._places.update_many(
@@ -67,5 +72,5 @@ class MongoExpiries:
                 "order": {"$in": [place.order for place in places]},
                 "state": PlaceState.EXPIRED.value,
             },
-            {"$unset": {"expiring": ""}},
+            {"$unset": {"timer": ""}},
         )

@@ -25,10 +25,7 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
         Index(NAME, [("command", 1)]),
         Index(NAME, [("accepted_at", 1)]),
         Index(NAME, [("enrollment", 1), ("accepted_at", 1)]),
-        # Sparse: fields that few places have, and those only while they are open.
-        Index(NAME, [("collapse", 1)], sparse=True),
-        Index(NAME, [("beginning", 1)], sparse=True),
-        Index(NAME, [("expiring", 1)], sparse=True),  # until its event is safe, if it expired
+        Index(NAME, [("timer", 1)], sparse=True),
         Index(NAME, [("finished_at", 1)], sparse=True, expire_after=retention),
     )
 
@@ -38,8 +35,10 @@ def queue_order(place: Place) -> tuple[int, str]:
     return place.priority, place.order
 
 
-WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "beginning", "expiring"), "")
-"""Fields that a place has only while it is open, for the indexes; `$unset` takes them away."""
+WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "timer"), "")
+"""Fields that a place has only while it is open; `$unset` takes them away. `timer` is the first of
+its times, `not_before` or `expires_at`, in one index for both, since each index costs every write; a
+place that expired keeps it until its event is safe."""
 
 
 OPTIONAL = (
@@ -73,9 +72,11 @@ def to_document(place: Place) -> Document:
         "accepted_at": place.accepted_at,
     }
     if place.not_before is not None:
-        document["not_before"] = document["beginning"] = place.not_before
+        document["not_before"] = place.not_before
     if place.expires_at is not None:
-        document["expires_at"] = document["expiring"] = place.expires_at
+        document["expires_at"] = place.expires_at
+    if (timer := place.not_before or place.expires_at) is not None:
+        document["timer"] = timer
     if place.collapse_key is not None:
         document["collapse_key"] = place.collapse_key
         document["collapse"] = collapse_name(place)

@@ -150,7 +150,12 @@ class MongoCommandQueue:
         names = sorted({collapse_name(place) for place in places})
         if not names:
             return 0
-        rivals = await self._places.find({"collapse": {"$in": names}}, {"collapse": 1, "order": 1})
+        # By the open places of their devices: an index of its own would make every write dearer.
+        devices = sorted({place.device for place in places})
+        rivals = await self._places.find(
+            {"open_device": {"$in": devices}, "collapse": {"$in": names}},
+            {"collapse": 1, "order": 1},
+        )
         newest: dict[str, str] = {}
         for rival in rivals:
             newest[rival["collapse"]] = max(rival["order"], newest.get(rival["collapse"], ""))
@@ -187,7 +192,8 @@ class MongoCommandQueue:
         return [from_document(document) for document in found]
 
     async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
-        found = await self._places.find({"beginning": {"$gte": since, "$lte": until}})
+        window = {"$gte": since, "$lte": until}
+        found = await self._places.find({"timer": window, "not_before": window})
         return [from_document(document) for document in found]
 
     # --- for check-in
