@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.scep import ScepServer
-from shared.domain.errors import BadRequest, Fault, TooLarge
+from shared.domain.errors import BadRequest, TooLarge, unfit
 from shared.security.scep.message import LARGEST
 from shared.web.body import read_body
 
@@ -137,7 +137,7 @@ def router(scep: ScepServer) -> APIRouter:
 
 
 def _unknown(expected: str) -> BadRequest:
-    return BadRequest(f"operation: expected {expected}", [Fault("operation", expected)])
+    return unfit("operation", expected)
 
 
 def from_query(text: str) -> bytes:

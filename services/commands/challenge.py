@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 
 from services.commands.openapi import Responses, Schema, errors
 from services.commands.routes import JSON_LIMIT
-from shared.apple.command_json import parse_json
+from shared.apple.command_json import parse_json, without_case
 from shared.domain.caller import Scope
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import unfit
 from shared.security.challenges import ChallengeBook
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
@@ -84,7 +84,7 @@ def challenge_routes(challenges: ChallengeBook, auth: ApiAuth) -> APIRouter:
 def read_bound(body: bytes) -> tuple[str | None, str | None]:
     """`{"udid", "serial_number"}`, both optional; names match without letter case, null is absent."""
     given = parse_json(body) if body.strip() else {}
-    folded = {name.lower(): value for name, value in given.items() if value is not None}
+    folded = without_case(given)
     return _name(folded, "udid"), _name(folded, "serial_number")
 
 
@@ -93,6 +93,5 @@ def _name(given: Mapping[str, object], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_NAME or not value.isprintable():
-        expected = f"a string of 1 to {LONGEST_NAME} characters"
-        raise BadRequest(f"{name}: expected {expected}", [Fault(name, expected)])
+        raise unfit(name, f"a string of 1 to {LONGEST_NAME} characters")
     return value

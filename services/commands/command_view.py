@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.apple import plist
 from shared.apple.command_terms import CLIENTS_OWN
-from shared.apple.plist_json import TooLargeToShow, as_json, rfc3339
+from shared.apple.plist_json import TooLargeToShow, as_json, rfc3339, rfc3339_or_null
 from shared.domain.command import LateAnswer, Place
 from shared.domain.errors import BadRequest
 from shared.domain.event import Event
@@ -39,12 +39,12 @@ def shown_place(place: Place) -> Shown:
         "collapse_key": _collapse_key(place),
         "handed_out": place.handed_by is not None,
         "attempts": place.attempts,
-        "accepted_at": _time(place.accepted_at),
-        "not_before": _time(place.not_before),
-        "expires_at": _time(place.expires_at),
-        "sent_at": _time(place.handed_at),
-        "answered_at": _time(place.answered_at),
-        "finished_at": _time(place.finished_at),
+        "accepted_at": rfc3339_or_null(place.accepted_at),
+        "not_before": rfc3339_or_null(place.not_before),
+        "expires_at": rfc3339_or_null(place.expires_at),
+        "sent_at": rfc3339_or_null(place.handed_at),
+        "answered_at": rfc3339_or_null(place.answered_at),
+        "finished_at": rfc3339_or_null(place.finished_at),
     }
 
 
@@ -83,17 +83,17 @@ def _bare(answer: Shown | None) -> Shown | None:
 def _push(push: PushRecord) -> Shown:
     return {
         "attempts": push.attempts,
-        "last_at": _time(push.tried_at),
-        "pushed_at": _time(push.pushed_at),
+        "last_at": rfc3339_or_null(push.tried_at),
+        "pushed_at": rfc3339_or_null(push.pushed_at),
         "error": push.error,
-        "next_at": _time(push.next_at),
+        "next_at": rfc3339_or_null(push.next_at),
     }
 
 
 def _late(late: LateAnswer, event: Event | None) -> Shown:
     return {
         "state": late.state.value,
-        "at": _time(late.at),
+        "at": rfc3339_or_null(late.at),
         "event_id": late.event_id,
         "answer": None if event is None else _answer(event),
     }
@@ -104,7 +104,7 @@ def _answer(event: Event) -> Shown:
     chain = response.get("ErrorChain") if isinstance(response, dict) else None
     return {
         "event_id": event.id,
-        "received_at": _time(datetime.fromtimestamp(event.created_at / 1e9, UTC)),
+        "received_at": rfc3339(datetime.fromtimestamp(event.created_at / 1e9, UTC)),
         "status": event.status,
         "error_chain": chain if isinstance(chain, list) else None,
         "response": response,
@@ -123,7 +123,3 @@ def _response(raw: bytes) -> Any:
 def _collapse_key(place: Place) -> str | None:
     """As its client gave it."""
     return None if place.collapse_key is None else place.collapse_key.removeprefix(CLIENTS_OWN)
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else rfc3339(moment)

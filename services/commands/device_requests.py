@@ -7,7 +7,7 @@ for nothing in particular; what has a wrong type is told by its name.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.apple.command_json import parse_json
+from shared.apple.command_json import parse_json, without_case
 from shared.domain.errors import unfit
 from shared.ports.enrollments import DeviceQuery
 
@@ -39,7 +39,7 @@ def read_removal(body: bytes) -> Removal:
     inner = given.get("opts")
     if inner is not None and not isinstance(inner, dict):
         raise unfit("Opts", "an object")
-    parts = [given, _folded(inner)] if isinstance(inner, dict) else [given]
+    parts = [given, without_case(inner)] if isinstance(inner, dict) else [given]
     return Removal(
         udids=tuple(udid for part in parts for udid in _texts(part, "udids")),
         serial_numbers=tuple(serial for part in parts for serial in _texts(part, "serials")),
@@ -47,11 +47,7 @@ def read_removal(body: bytes) -> Removal:
 
 
 def _object(body: bytes) -> dict[str, object]:
-    return _folded(parse_json(body)) if body.strip() else {}
-
-
-def _folded(given: Mapping[str, object]) -> dict[str, object]:
-    return {name.lower(): value for name, value in given.items() if value is not None}
+    return without_case(parse_json(body)) if body.strip() else {}
 
 
 def _number(given: Mapping[str, object], name: str) -> int:

@@ -6,11 +6,9 @@ a property list, or a signed one, or BadRequest names the field.
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any
 
 from shared.apple import plist
-from shared.apple.command_json import parse_json
+from shared.apple.command_json import parse_json, without_case
 from shared.domain.errors import BadRequest, TooLarge, unfit
 from shared.ports.profiles import StoredProfile
 from shared.security.attached_signature import content_of
@@ -25,10 +23,10 @@ MOBILECONFIG = "profile.Mobileconfig"
 
 def read_profile(body: bytes) -> StoredProfile:
     """`{"profile": {"Identifier", "Mobileconfig": base64}}`."""
-    profile = _object(parse_json(body)).get("profile")
+    profile = without_case(parse_json(body)).get("profile")
     if not isinstance(profile, dict):
         raise unfit("profile", "an object with Identifier and Mobileconfig")
-    given = _object(profile)
+    given = without_case(profile)
     identifier = _identifier(given.get("identifier"), IDENTIFIER)
     mobileconfig = _decoded(given.get("mobileconfig"))
     _must_be_profile(mobileconfig)
@@ -37,13 +35,13 @@ def read_profile(body: bytes) -> StoredProfile:
 
 def read_wanted(body: bytes) -> str | None:
     """`{"id"}`; None: all of them. An empty body and an empty id ask for all too."""
-    wanted = (_object(parse_json(body)) if body.strip() else {}).get("id", "")
+    wanted = (without_case(parse_json(body)) if body.strip() else {}).get("id", "")
     return None if wanted == "" else _identifier(wanted, "id")
 
 
 def read_unwanted(body: bytes) -> list[str]:
     """`{"ids": []}`."""
-    ids = (_object(parse_json(body)) if body.strip() else {}).get("ids", [])
+    ids = (without_case(parse_json(body)) if body.strip() else {}).get("ids", [])
     if not isinstance(ids, list) or len(ids) > MOST_IDENTIFIERS:
         raise unfit("ids", f"a list of up to {MOST_IDENTIFIERS} strings")
     return [_identifier(each, f"ids[{index}]") for index, each in enumerate(ids)]
@@ -53,10 +51,6 @@ def shown(profile: StoredProfile) -> dict[str, str]:
     """A profile, as MicroMDM's clients expect it."""
     encoded = base64.b64encode(profile.mobileconfig).decode()
     return {"Identifier": profile.identifier, "Mobileconfig": encoded}
-
-
-def _object(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.lower(): value for name, value in given.items() if value is not None}
 
 
 def _identifier(value: object, path: str) -> str:

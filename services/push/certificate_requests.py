@@ -6,7 +6,7 @@ Promise: what cannot be used is told by the name of its field, and nothing of a 
 import base64
 import binascii
 
-from shared.apple.command_json import parse_json
+from shared.apple.command_json import parse_json, without_case
 from shared.domain.errors import unfit
 from shared.security.push_certificate import PushCertificate, read_pair
 
@@ -19,7 +19,7 @@ PASSWORDS = ("password", "passphrase")
 def read_installation(body: bytes) -> PushCertificate:
     """`{"cert", "key"}`, both base64 of PEM, and `password` for a key that is encrypted. Names match
     without letter case. Raises BadRequest."""
-    given = {name.lower(): value for name, value in parse_json(body).items() if value is not None}
+    given = without_case(parse_json(body))
     password = next((_text(given, name) for name in PASSWORDS if name in given), None)
     return read_pair(
         _bytes(given, "cert"),
