@@ -18,8 +18,8 @@ from shared.ports.events import EventPublisher, PartitionConsumer
 from shared.ports.pushes import PushWishes, WishConsumer
 from shared.ports.seal import Seal
 from shared.settings import ServiceSettings
+from shared.storage.database import Database
 from shared.storage.members import MongoMembers
-from shared.storage.mongo import Mongo
 from shared.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Adapters:
     `is_alone`: the broker is in this process, so that no other process may work on this store.
     """
 
-    mongo: Mongo
+    database: Database
     seal: Seal
     broker: Broker
     publisher: EventPublisher
@@ -84,18 +84,17 @@ class PartsOfProcess:
         if is_alone or settings.mongodb_url is None:
             self._stack.enter_context(locked_folder(settings.data_dir))
         seal = sealer_of(settings)
-        url = await self._store_url()
-        mongo = Mongo(url, driver=settings.mongo_driver)
-        self._stack.push_async_callback(mongo.close)
+        database = self._database()
+        self._stack.push_async_callback(database.close)
         if is_alone and settings.mongodb_url is not None:
-            # The lock speaks for the embedded store; another one may be used from elsewhere.
-            self._alone = Alone(MongoMembers(mongo), self._clock, self._ids.new())
+            # The lock speaks for the data folder; a MongoDB may be used from elsewhere.
+            self._alone = Alone(MongoMembers(database), self._clock, self._ids.new())
             await self._alone.enter()
             self._stack.push_async_callback(self._alone.leave)
             self._watched.append(self._alone.watch)
         broker = await self._broker()
         return Adapters(
-            mongo=mongo,
+            database=database,
             seal=seal,
             broker=broker,
             publisher=broker.publisher,
@@ -108,16 +107,18 @@ class PartsOfProcess:
             is_alone=is_alone,
         )
 
-    async def _store_url(self) -> str:
-        if self._settings.mongodb_url is not None:
-            return self._settings.mongodb_url.get_secret_value()
-        from shared.storage.embedded import EmbeddedStore
+    def _database(self) -> Database:
+        """MongoDB, which several processes share, or the SQLite file of the data folder."""
+        settings = self._settings
+        if settings.mongodb_url is not None:
+            from shared.storage.mongo import Mongo
 
-        store = EmbeddedStore(self._settings.data_dir)
-        url = await store.start()
-        self._stack.push_async_callback(store.stop)
-        self._watched.append(store.watch)
-        return url
+            return Mongo(settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver)
+        from shared.storage.sqlite import open_database
+
+        database = open_database(settings.data_dir, self._clock)
+        self._watched.append(database.watch)
+        return database
 
     async def _broker(self) -> "RabbitBroker | LocalBroker":
         url = self._settings.amqp_url

@@ -13,11 +13,11 @@ from shared.web.token_book import TokenBook
 
 def api_auth(settings: AccessSettings, adapters: Adapters) -> ApiAuth:
     """What the routers of a service take as `auth`."""
-    mongo, clock = adapters.mongo, adapters.clock
+    database, clock = adapters.database, adapters.clock
     watch = Watch(
-        tokens=TokenBook(tokens.MongoTokens(mongo), clock),
+        tokens=TokenBook(tokens.MongoTokens(database), clock),
         failures=FailedAttempts(clock),
-        trail=AuditTrail(audit.MongoAuditLog(mongo), clock, adapters.ids),
+        trail=AuditTrail(audit.MongoAuditLog(database), clock, adapters.ids),
         peers=Peers(settings.trusted_proxies),
     )
     return ApiAuth(settings.api_keys, watch)

@@ -53,7 +53,7 @@ class ServicesProgram:
         so that there is always something to try the key on."""
         adapters = await self._parts.open()
         if not self._built:
-            store = MongoAuthorityStore(adapters.mongo, adapters.seal)
+            store = MongoAuthorityStore(adapters.database, adapters.seal)
             await open_authority(store, adapters.clock)
         for name in self._names:
             if name not in self._built:

@@ -13,28 +13,24 @@ from services.kept_keys import sealer_of
 from services.token_command import Asked
 from shared.clock import SystemClock, SystemIds
 from shared.settings import AllSettings
-from shared.storage.embedded import EmbeddedStore, running_url
+from shared.storage.database import Database
 from shared.storage.mongo import Mongo
+from shared.storage.sqlite import open_database
 
 
 @asynccontextmanager
-async def opened_store(settings: AllSettings) -> AsyncIterator[Mongo]:
-    """The store, closed again (and ended, where we started it)."""
-    own: EmbeddedStore | None = None
+async def opened_store(settings: AllSettings) -> AsyncIterator[Database]:
+    """The store, closed again."""
     if settings.mongodb_url is not None:
-        url = settings.mongodb_url.get_secret_value()
-    elif (running := running_url(settings.data_dir)) is not None:
-        url = running
+        database: Database = Mongo(
+            settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver
+        )
     else:
-        own = EmbeddedStore(settings.data_dir)
-        url = await own.start()
-    mongo = Mongo(url, driver=settings.mongo_driver)
+        database = open_database(settings.data_dir, SystemClock())
     try:
-        yield mongo
+        yield database
     finally:
-        await mongo.close()
-        if own is not None:
-            await own.stop()
+        await database.close()
 
 
 async def identity(settings: AllSettings, name: str, out: Path) -> None:
@@ -42,8 +38,8 @@ async def identity(settings: AllSettings, name: str, out: Path) -> None:
     from services.identity_command import write_identity
     from shared.storage.authority import MongoAuthorityStore
 
-    async with opened_store(settings) as mongo:
-        store = MongoAuthorityStore(mongo, sealer_of(settings))
+    async with opened_store(settings) as database:
+        store = MongoAuthorityStore(database, sealer_of(settings))
         for path in await write_identity(name, out, store, SystemClock()):
             sys.stdout.write(f"{path}\n")
 
@@ -53,8 +49,8 @@ async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> 
     from services.webhook import deliveries_command
     from shared.storage.deliveries import MongoDeliveries
 
-    async with opened_store(settings) as mongo:
-        store = MongoDeliveries(mongo, sealer_of(settings))
+    async with opened_store(settings) as database:
+        store = MongoDeliveries(database, sealer_of(settings))
         if action == "list":
             await deliveries_command.list_given_up(store, sys.stdout)
         else:
@@ -66,15 +62,14 @@ async def token(settings: AllSettings, asked: Asked) -> None:
     from services.api_access import indexes
     from services.api_tokens import ApiTokens
     from services.token_command import TokenCommand
-    from shared.storage import schema
     from shared.storage.audit import MongoAuditLog
     from shared.storage.tokens import MongoTokens
 
     clock, ids = SystemClock(), SystemIds()
-    async with opened_store(settings) as mongo:
-        await schema.ensure(mongo, indexes(settings))  # no server may have run here yet
-        tokens = ApiTokens(MongoTokens(mongo), clock, ids)
-        await TokenCommand(tokens, MongoAuditLog(mongo), clock, ids, sys.stdout).run(asked)
+    async with opened_store(settings) as database:
+        await database.ensure(indexes(settings))  # no server may have run here yet
+        tokens = ApiTokens(MongoTokens(database), clock, ids)
+        await TokenCommand(tokens, MongoAuditLog(database), clock, ids, sys.stdout).run(asked)
 
 
 async def rotate_secrets(settings: AllSettings) -> None:
@@ -83,5 +78,5 @@ async def rotate_secrets(settings: AllSettings) -> None:
     from services.secrets_command import rotate
     from shared.storage.resealing import MongoSealedValues
 
-    async with opened_store(settings) as mongo:
-        await rotate(MongoSealedValues(mongo, sealer_of(settings)), sys.stdout)
+    async with opened_store(settings) as database:
+        await rotate(MongoSealedValues(database, sealer_of(settings)), sys.stdout)

@@ -42,7 +42,7 @@ from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, issued, journal, members, place_documents, schema
+from shared.storage import enrollments, issued, journal, members, place_documents
 from shared.storage import identities as identity_storage
 from shared.storage.audit import MongoAuditLog
 from shared.storage.authority import MongoAuthorityStore
@@ -68,34 +68,37 @@ the cohorts are smaller, which cost a tenth of the rate on the embedded store (d
 
 async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again then."""
-    mongo, clock = adapters.mongo, adapters.clock
+    database, clock = adapters.database, adapters.clock
     await _prepare_store(settings, adapters)
-    records, events = MongoEnrollments(mongo, adapters.seal), MongoJournal(mongo, adapters.seal)
-    writers = MongoWriters(mongo)
+    records, events = (
+        MongoEnrollments(database, adapters.seal),
+        MongoJournal(database, adapters.seal),
+    )
+    writers = MongoWriters(database)
     writer = Writer(writers, events, records, clock, adapters.ids)
     parts = Parts(
         enrollments=records,
         journal=events,
-        queue=MongoCommandQueue(mongo, adapters.seal),
+        queue=MongoCommandQueue(database, adapters.seal),
         publisher=adapters.publisher,
         wishes=adapters.wishes,
         writer=writer,
         clock=clock,
         ids=adapters.ids,
         metrics=adapters.metrics,
-        audit=MongoAuditLog(mongo),
+        audit=MongoAuditLog(database),
     )
     seen = LastSeen(records, clock)
-    bindings = MongoIdentities(mongo, adapters.seal)
+    bindings = MongoIdentities(database, adapters.seal)
     notes = QuarantineNotes(bindings, clock, adapters.ids, adapters.metrics)
     rules = BindingRules(only_meant=settings.reenrollment == "bound")
-    admission = Admission(parts, MongoIssuedCertificates(mongo), notes, rules)
+    admission = Admission(parts, MongoIssuedCertificates(database), notes, rules)
     cohort = DeviceCohort(parts, seen, admission)
     cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)
-    share = PartitionShare(MongoMembers(mongo), clock, "relay", writer.id)
+    share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, records, clock, adapters.metrics)
-    authority = await open_authority(MongoAuthorityStore(mongo, adapters.seal), clock)
+    authority = await open_authority(MongoAuthorityStore(database, adapters.seal), clock)
     trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
     identities = DeviceIdentities(trust, clock)
     devices = DeviceAuthentication(
@@ -104,7 +107,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         proxies=ClientCertificateHeader(settings.trusted_proxies),
     )
     challenges = ChallengeBook(
-        MongoChallenges(mongo),
+        MongoChallenges(database),
         clock,
         validity=settings.scep_challenge_validity,
         static=settings.scep_challenge,
@@ -171,9 +174,9 @@ def _profiles(
     parts = EnrollmentParts(
         identities=identity_payloads(settings, challenges, adapters.ids),
         challenges=challenges,
-        stored=MongoProfiles(adapters.mongo),
+        stored=MongoProfiles(adapters.database),
         topics=CurrentTopic(
-            MongoPushCertificates(adapters.mongo, adapters.seal), files.topics, adapters.clock
+            MongoPushCertificates(adapters.database, adapters.seal), files.topics, adapters.clock
         ),
         ids=adapters.ids,
         signer=files.signer,
@@ -190,7 +193,8 @@ def _enrollment(
 ) -> APIRouter:
     challenges, identities = trust
     standings = Standings(
-        MongoEnrollments(adapters.mongo, adapters.seal), MongoIssuedCertificates(adapters.mongo)
+        MongoEnrollments(adapters.database, adapters.seal),
+        MongoIssuedCertificates(adapters.database),
     )
     ota = OverTheAir(profiles, challenges, identities, standings, files.apple)
     door = enroll_routes.Door(settings.enroll_tokens)
@@ -204,9 +208,9 @@ def _scep(
     issuing = Issuing(
         Certifier(authority, clock, settings.scep_validity, work),
         challenges if settings.gives_identities else _renewals_only(settings, adapters),
-        MongoIssuedCertificates(adapters.mongo),
-        MongoEnrollments(adapters.mongo, adapters.seal),
-        MongoIdentities(adapters.mongo, adapters.seal),
+        MongoIssuedCertificates(adapters.database),
+        MongoEnrollments(adapters.database, adapters.seal),
+        MongoIdentities(adapters.database, adapters.seal),
         clock,
     )
     return ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=settings.scep_legacy)
@@ -214,13 +218,12 @@ def _scep(
 
 def _renewals_only(settings: CheckinSettings, adapters: Adapters) -> ChallengeBook:
     validity = settings.scep_challenge_validity
-    store = MongoChallenges(adapters.mongo)
+    store = MongoChallenges(adapters.database)
     return ChallengeBook(store, adapters.clock, validity=validity, renews_only=True)
 
 
 async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
-    await schema.ensure(
-        adapters.mongo,
+    await adapters.database.ensure(
         (
             *enrollments.INDEXES,
             *identity_storage.INDEXES,

@@ -46,7 +46,7 @@ from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, issued, journal, members, place_documents, schema
+from shared.storage import enrollments, issued, journal, members, place_documents
 from shared.storage import identities as identity_storage
 from shared.storage import jobs as job_documents
 from shared.storage.audit import MongoAuditLog
@@ -75,9 +75,8 @@ STALE_AFTER = timedelta(minutes=1)
 async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again
     then."""
-    mongo, clock, seal = adapters.mongo, adapters.clock, adapters.seal
-    await schema.ensure(
-        mongo,
+    database, clock, seal = adapters.database, adapters.clock, adapters.seal
+    await database.ensure(
         (
             *enrollments.INDEXES,
             *place_documents.indexes(settings.command_retention),
@@ -90,9 +89,9 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *api_access.indexes(settings),
         ),
     )
-    queue, records = MongoCommandQueue(mongo, seal), MongoEnrollments(mongo, seal)
+    queue, records = MongoCommandQueue(database, seal), MongoEnrollments(database, seal)
     targets = Targets(records)
-    expiries, events = MongoExpiries(mongo), MongoJournal(mongo, adapters.seal)
+    expiries, events = MongoExpiries(database), MongoJournal(database, adapters.seal)
     settling = Settling(queue, expiries, targets, clock)
     life = QueueLife(queue, targets, settling)
     rules = QueueingRules(
@@ -100,7 +99,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     )
     catalogue = CommandCatalogue.load()
     share = PartitionShare(
-        MongoMembers(mongo), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
+        MongoMembers(database), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
     )
     expiry = Expiry(expiries, records, events, adapters.publisher, share, clock)
     queueing = Queueing(
@@ -114,11 +113,11 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         catalogue.advise,
         Collisions(queue, targets, settling, expiry.hand_over, clock, rules),
     )
-    janitor = Janitor(queue, MongoStoredCommands(mongo), settling, share, clock)
+    janitor = Janitor(queue, MongoStoredCommands(database), settling, share, clock)
     answers = Answers(events)
-    lookup = CommandLookup(queue, MongoPushes(mongo), answers, targets, settling)
+    lookup = CommandLookup(queue, MongoPushes(database), answers, targets, settling)
     waits = Waits(Waiting(queue, clock, Slots(settings.max_waiting)), lookup, settings.max_wait)
-    job_ports = JobPorts(MongoJobs(mongo), queue, clock, adapters.ids, adapters.is_alone)
+    job_ports = JobPorts(MongoJobs(database), queue, clock, adapters.ids, adapters.is_alone)
     work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
     parts = Parts(
@@ -133,26 +132,26 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     routes = router(parts, auth)
     listing = PlaceList(queue, settling, clock)
     add_life(routes, LifeParts(lookup, listing, life, targets, waits), auth)
-    tokens = ApiTokens(MongoTokens(mongo), clock, adapters.ids)
+    tokens = ApiTokens(MongoTokens(database), clock, adapters.ids)
     challenges = ChallengeBook(
-        MongoChallenges(mongo), clock, validity=settings.scep_challenge_validity
+        MongoChallenges(database), clock, validity=settings.scep_challenge_validity
     )
     routes.include_router(challenge_routes(challenges, auth))
-    routes.include_router(profile_routes(MongoProfiles(mongo), auth))
+    routes.include_router(profile_routes(MongoProfiles(database), auth))
     routes.include_router(
-        device_routes(DeviceParts(MongoDevices(mongo, adapters.seal), targets), auth)
+        device_routes(DeviceParts(MongoDevices(database, adapters.seal), targets), auth)
     )
     migrations = Migrations(
-        MongoMigration(mongo, adapters.seal), clock, adapters.ids, settings.migration_window
+        MongoMigration(database, adapters.seal), clock, adapters.ids, settings.migration_window
     )
     routes.include_router(migration_routes(migrations, auth, settings.max_body))
     routes.include_router(identity_routes(_desk(adapters, records, targets), auth))
     routes.include_router(token_routes(tokens, auth))
-    routes.include_router(audit_routes(MongoAuditLog(mongo), clock, auth))
+    routes.include_router(audit_routes(MongoAuditLog(database), clock, auth))
 
     routes.include_router(job_routes(job_view, auth))
 
-    pulse = StorePulse(mongo.ping, clock)
+    pulse = StorePulse(database.ping, clock)
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
@@ -183,8 +182,8 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
 
 def _desk(adapters: Adapters, records: MongoEnrollments, targets: Targets) -> IdentityDesk:
-    mongo, seal = adapters.mongo, adapters.seal
+    database, seal = adapters.database, adapters.seal
     ports = IdentityPorts(
-        records, MongoIdentities(mongo, seal), MongoIssuedCertificates(mongo), targets
+        records, MongoIdentities(database, seal), MongoIssuedCertificates(database), targets
     )
     return IdentityDesk(ports, adapters.clock, adapters.ids, adapters.metrics)

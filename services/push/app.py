@@ -33,7 +33,6 @@ from shared.ports.clock import Clock
 from shared.settings.classes import PushSettings
 from shared.sharing import PartitionShare
 from shared.storage import pushes as storage
-from shared.storage import schema
 from shared.storage.enrolled_topics import MongoEnrolledTopics
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.members import MongoMembers
@@ -50,8 +49,8 @@ AGAIN = timedelta(seconds=2)
 async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
     pushing = _pushing(settings, adapters)
-    enrollments = MongoEnrollments(adapters.mongo, adapters.seal)
-    pushes = storage.MongoPushes(adapters.mongo)
+    enrollments = MongoEnrollments(adapters.database, adapters.seal)
+    pushes = storage.MongoPushes(adapters.database)
     attempts = Attempts(
         CertifiedSender(pushing.apns, pushing.book),
         enrollments,
@@ -59,10 +58,12 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
         adapters.clock,
         SystemRandom().random,
     )
-    queue = MongoCommandQueue(adapters.mongo, adapters.seal)
+    queue = MongoCommandQueue(adapters.database, adapters.seal)
     stores = Stores(enrollments, queue, pushes)
     pusher = Pusher(attempts, stores, adapters.clock, adapters.metrics)
-    share = PartitionShare(MongoMembers(adapters.mongo), adapters.clock, ROLE, adapters.ids.new())
+    share = PartitionShare(
+        MongoMembers(adapters.database), adapters.clock, ROLE, adapters.ids.new()
+    )
     sweep = Sweep(queue, pushes, pusher, share, adapters.clock)
     adapters.metrics.watch(adapters.metrics.oldest_unpushed, lambda: sweep.oldest_unpushed)
     work = _Work(adapters, pushing, pusher, sweep)
@@ -106,7 +107,7 @@ def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
     contexts = {c.fingerprint: client_context(c, settings.apns_ca) for c in files.values()}
     apns = Apns(settings.apns_url, contexts, clock)
     parts = RotationParts(
-        installed=MongoPushCertificates(adapters.mongo, adapters.seal),
+        installed=MongoPushCertificates(adapters.database, adapters.seal),
         apns=apns,
         topics=topics,
         metrics=metrics,
@@ -119,8 +120,8 @@ def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
 
 def _installation(settings: PushSettings, adapters: Adapters, pushing: _Pushing) -> Installation:
     parts = InstallationParts(
-        installed=MongoPushCertificates(adapters.mongo, adapters.seal),
-        enrolled=MongoEnrolledTopics(adapters.mongo),
+        installed=MongoPushCertificates(adapters.database, adapters.seal),
+        enrolled=MongoEnrolledTopics(adapters.database),
         clock=adapters.clock,
         ids=adapters.ids,
         trusted=settings.apns_ca,
@@ -140,7 +141,7 @@ class _Work:
         self._intake = Intake(
             adapters.wish_consumer, pusher, adapters.clock, lambda: bool(pushing.book.topics)
         )
-        self._pulse = StorePulse(adapters.mongo.ping, adapters.clock)
+        self._pulse = StorePulse(adapters.database.ping, adapters.clock)
         self._is_prepared = False
 
     async def run(self) -> None:
@@ -172,7 +173,7 @@ class _Work:
         """Indexes, certificates, and where the sweep begins; again until the store is there."""
         while not self._is_prepared:
             try:
-                await schema.ensure(self._adapters.mongo, storage.INDEXES)
+                await self._adapters.database.ensure(storage.INDEXES)
                 await self._sweep.remember_start()
                 await self._pushing.rotation.look()
                 self._is_prepared = True

@@ -31,7 +31,6 @@ from shared.domain.errors import MdmError
 from shared.messaging.envelope import event_json
 from shared.settings.classes import WebhookSettings
 from shared.sharing import PartitionShare
-from shared.storage import schema
 from shared.storage.deliveries import INDEXES, MongoDeliveries
 from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
@@ -61,13 +60,13 @@ class _Work:
         self._adapters = adapters
         self._clock = adapters.clock
         self._group: asyncio.TaskGroup | None = None
-        self._pulse = StorePulse(adapters.mongo.ping, adapters.clock)
+        self._pulse = StorePulse(adapters.database.ping, adapters.clock)
         self._is_prepared = False
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
-        deliveries = MongoDeliveries(adapters.mongo, adapters.seal)
-        journal = MongoJournal(adapters.mongo, adapters.seal)
+        deliveries = MongoDeliveries(adapters.database, adapters.seal)
+        journal = MongoJournal(adapters.database, adapters.seal)
         self._sender = HttpSender(VERSION)
-        subscriptions = MongoSubscriptions(adapters.mongo, url, settings.webhook_extra_topics)
+        subscriptions = MongoSubscriptions(adapters.database, url, settings.webhook_extra_topics)
         self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)
         attempts = Attempts(self._sender, self._clock, adapters.metrics.deliveries_delivered)
@@ -88,7 +87,7 @@ class _Work:
             next_attempt=policy.next_attempt,
             spawn=self._spawn,
         )
-        members = MongoMembers(adapters.mongo)
+        members = MongoMembers(adapters.database)
         self._partitions = Partitions(
             adapters.partitions,
             PartitionShare(members, self._clock, ROLE, adapters.ids.new()),
@@ -132,7 +131,7 @@ class _Work:
     async def _prepare(self) -> None:
         while not self._is_prepared:
             try:
-                await schema.ensure(self._adapters.mongo, INDEXES)
+                await self._adapters.database.ensure(INDEXES)
                 self._is_prepared = True
             except MdmError as exc:
                 log.info("webhook_waits_for_the_store", error=str(exc))

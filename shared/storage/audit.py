@@ -14,8 +14,8 @@ from typing import Any
 
 from shared.domain.audit import AuditEntry, AuditPage, AuditQuery
 from shared.domain.errors import unfit
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 NAME = "audit"
 
@@ -29,7 +29,7 @@ _EVERYTHING = "*"
 
 def indexes(retention: timedelta) -> tuple[Index, ...]:
     return (
-        Index(NAME, [("keys", 1), ("_id", 1)]),
+        Index(NAME, [("keys", 1), ("_id", 1)], of_array=True),
         Index(NAME, [("at", 1)], expire_after=retention),
     )
 
@@ -37,8 +37,8 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 class MongoAuditLog:
     """Implements `shared.ports.audit.AuditLog`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._documents = database.collection(NAME)
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
         if entries:

@@ -7,7 +7,7 @@ everybody the same one, durably. The key is sealed.
 from shared.domain.errors import StoreUnavailable
 from shared.ports.authority import StoredAuthority
 from shared.ports.seal import Seal
-from shared.storage.mongo import Mongo
+from shared.storage.database import Database
 from shared.storage.sealed_fields import SealedFields, place
 
 COLLECTION = "authority"
@@ -20,8 +20,8 @@ _PLACE = place(COLLECTION, _ID, _KEY)
 class MongoAuthorityStore:
     """AuthorityStore over MongoDB."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
-        self._authority = mongo.collection(COLLECTION)
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._authority = database.collection(COLLECTION)
         self._seal = seal
 
     async def load(self) -> StoredAuthority | None:

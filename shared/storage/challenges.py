@@ -8,8 +8,8 @@ Challenges leave the store a day after they expired.
 from datetime import datetime, timedelta
 
 from shared.ports.challenges import Challenge
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 NAME = "challenges"
 KEPT_FOR = timedelta(days=1)
@@ -19,8 +19,8 @@ INDEXES = (Index(NAME, [("expires_at", 1)], expire_after=KEPT_FOR),)
 class MongoChallenges:
     """`Challenges` in MongoDB."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._challenges = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._challenges = database.collection(NAME)
 
     async def create(self, challenge: Challenge) -> None:
         await self._challenges.insert_one(_document(challenge, None))

@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import UpdateOne
-
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.deliveries import Backlog
 from shared.ports.seal import Seal
+from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 from shared.storage.sealed_fields import SealedFields, place
 
 NAME = "deliveries"
@@ -36,8 +34,8 @@ _BATCH = 64
 class MongoDeliveries:
     """Implements `shared.ports.deliveries.Deliveries`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._documents = database.collection(NAME)
         self._seal = seal
 
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.ports.devices import DeviceFilter, DeviceSecrets
 from shared.ports.seal import Seal
+from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import (
     BOOTSTRAP_TOKEN,
     NAME,
@@ -17,7 +18,6 @@ from shared.storage.enrollment_documents import (
     from_document,
     users_of,
 )
-from shared.storage.mongo import Document, Mongo
 from shared.storage.sealed_fields import place
 
 _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
@@ -26,8 +26,8 @@ _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
 class MongoDevices:
     """Implements `shared.ports.devices.Devices`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._documents = database.collection(NAME)
         self._seal = seal
 
     async def page(self, query: DeviceFilter) -> list[Enrollment]:

@@ -5,15 +5,15 @@ them, about 20 us for each.
 """
 
 from shared.domain.enrollment import EnrollmentStatus
+from shared.storage.database import Database
 from shared.storage.enrollment_documents import NAME
-from shared.storage.mongo import Mongo
 
 
 class MongoEnrolledTopics:
     """Implements `shared.ports.push_certificates.EnrolledTopics`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._enrollments = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._enrollments = database.collection(NAME)
 
     async def count(self) -> dict[str, int]:
         found = await self._enrollments.aggregate(

@@ -1,11 +1,10 @@
 """What each device message writes into its enrollment: one conditional update per message."""
 
-from pymongo import UpdateOne
-
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
 from shared.ports.seal import Seal
+from shared.storage.database import Document, UpdateOne
 from shared.storage.enrollment_documents import (
     BOOTSTRAP_TOKEN,
     NAME,
@@ -16,7 +15,6 @@ from shared.storage.enrollment_documents import (
     push_fields,
 )
 from shared.storage.identity_documents import binding_fields
-from shared.storage.mongo import Document
 from shared.storage.sealed_fields import place
 
 _STATUS = {

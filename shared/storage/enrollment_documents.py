@@ -20,8 +20,8 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import CannotOpen
 from shared.ports.seal import Seal
+from shared.storage.database import Document
 from shared.storage.identity_documents import binding_facts
-from shared.storage.mongo import Document
 from shared.storage.sealed_fields import SealedFields, place
 
 log = structlog.get_logger()

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateOne
-
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from shared.ports.seal import Seal
+from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.enrollment_changes import record_of, update_of
 from shared.storage.enrollment_documents import (
     CERTIFICATES,
@@ -30,10 +29,9 @@ from shared.storage.identity_documents import (
     notice_fields,
 )
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 INDEXES = (
-    Index(NAME, [("names", 1)]),
+    Index(NAME, [("names", 1)], of_array=True),
     Index(NAME, [("waiting_in", 1)], sparse=True),
 )
 GONE = EnrollmentStatus.REMOVED.value
@@ -42,10 +40,10 @@ GONE = EnrollmentStatus.REMOVED.value
 class MongoEnrollments:
     """Implements `shared.ports.enrollments.Enrollments`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Seal) -> None:
         self._seal = seal
-        self._documents = mongo.collection(NAME)
-        self._certificates = mongo.collection(CERTIFICATES)
+        self._documents = database.collection(NAME)
+        self._certificates = database.collection(CERTIFICATES)
 
     async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
         if not ids:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from shared.domain.command import Place, PlaceState
-from shared.storage.mongo import Mongo
+from shared.storage.database import Database
 from shared.storage.place_documents import NAME, OPEN, WHILE_OPEN, from_document
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -17,8 +17,8 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 class MongoExpiries:
     """Implements `shared.ports.expiries.Expiries`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._places = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._places = database.collection(NAME)
 
     async def overdue(self, at: datetime) -> list[Place]:
         # A timer is never later than the expiry.

@@ -13,6 +13,7 @@ from shared.domain.identity import Quarantine
 from shared.domain.notices import Notice
 from shared.ports.identities import Attempt, Noted
 from shared.ports.seal import Seal
+from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import CERTIFICATES, NAME, from_document
 from shared.storage.identity_documents import (
     LOOKED_AT_BY,
@@ -23,7 +24,6 @@ from shared.storage.identity_documents import (
     renewal_fields,
 )
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 INDEXES = (
     Index(NAME, [("renewal_in", 1), ("renewal_look", 1)]),
@@ -37,10 +37,10 @@ AT_ONCE = 20
 class MongoIdentities:
     """Implements `shared.ports.identities.Identities`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Seal) -> None:
         self._seal = seal
-        self._documents = mongo.collection(NAME)
-        self._certificates = mongo.collection(CERTIFICATES)
+        self._documents = database.collection(NAME)
+        self._certificates = database.collection(CERTIFICATES)
 
     async def reserve(self, certificate: str, device: str) -> None:
         await self._certificates.insert_one({"_id": certificate, "device": device})

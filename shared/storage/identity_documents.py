@@ -21,7 +21,7 @@ from shared.domain.identity import (
     RenewalFailure,
 )
 from shared.domain.notices import Notice
-from shared.storage.mongo import Document
+from shared.storage.database import Document
 
 OF_ONE_BINDING = ("quarantine", "renewal", "expired_until", "reset_from", "migrating_until")
 """Fields that end with the binding of which they speak."""

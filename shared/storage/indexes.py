@@ -1,4 +1,4 @@
-"""How an adapter says which indexes its collection needs: `INDEXES` in its file, made by `schema`."""
+"""How an adapter says which indexes its collection needs: `INDEXES` in its file, made by `Database`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from datetime import timedelta
 class Index:
     """One index. `sparse`: documents without the field are left out (so a field that is unset costs
     nothing and is not found). `expire_after`: documents leave by themselves so long after the
-    date in the field (TTL)."""
+    date in the field (TTL). `of_array`: the first key is an array, and each of its elements is found."""
 
     collection: str
     keys: Sequence[tuple[str, int]]
     unique: bool = False
     sparse: bool = False
     expire_after: timedelta | None = None
+    of_array: bool = False
 
     @property
     def name(self) -> str:

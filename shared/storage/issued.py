@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from shared.ports.issued import IssuedCertificate
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 NAME = "issued"
 KEPT_FOR = timedelta(days=365)
@@ -31,8 +31,8 @@ _FIELDS = tuple(field.name for field in fields(IssuedCertificate) if field.name 
 class MongoIssuedCertificates:
     """`IssuedCertificates` in MongoDB."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._issued = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._issued = database.collection(NAME)
 
     async def add(self, issued: IssuedCertificate) -> bool:
         document = asdict(issued)

@@ -11,8 +11,8 @@ from typing import Any
 
 from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount, part_id
 from shared.domain.terms import Terms
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 NAME = "jobs"
 PARTS = "job_parts"
@@ -36,9 +36,9 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 class MongoJobs:
     """Implements `shared.ports.jobs.Jobs`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._jobs = mongo.collection(NAME)
-        self._parts = mongo.collection(PARTS)
+    def __init__(self, database: Database) -> None:
+        self._jobs = database.collection(NAME)
+        self._parts = database.collection(PARTS)
 
     async def add_parts(self, parts: Sequence[JobPart], at: datetime) -> None:
         for start in range(0, len(parts), INSERTED_TOGETHER):

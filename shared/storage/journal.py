@@ -15,9 +15,9 @@ from shared.domain.errors import Refused, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.seal import Seal
+from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import identity_fields, key_of
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 from shared.storage.sealed_fields import SealedFields, place
 
 NAME = "events"
@@ -40,8 +40,8 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 class MongoJournal:
     """Implements `shared.ports.journal.Journal`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._documents = database.collection(NAME)
         self._seal = seal
 
     async def append(self, events: Sequence[Event]) -> list[bool]:

@@ -3,8 +3,8 @@
 Owner: whoever shares work (checkin's relay, push's sweep, webhook's partitions), by role.
 """
 
+from shared.storage.database import Database
 from shared.storage.indexes import Index
-from shared.storage.mongo import Mongo
 
 NAME = "members"
 INDEXES = (Index(NAME, [("role", 1)]),)
@@ -13,8 +13,8 @@ INDEXES = (Index(NAME, [("role", 1)]),)
 class MongoMembers:
     """Implements `shared.ports.members.Members`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._documents = database.collection(NAME)
 
     async def beat(self, role: str, member: str) -> None:
         await self._documents.update_one(

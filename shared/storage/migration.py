@@ -12,6 +12,7 @@ from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Overtaken
 from shared.ports.migration import Imported, ImportedKind, ImportOutcome
 from shared.ports.seal import Seal
+from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import (
     BOOTSTRAP_TOKEN,
     NAME,
@@ -21,7 +22,6 @@ from shared.storage.enrollment_documents import (
     names_of,
     push_fields,
 )
-from shared.storage.mongo import Document, Mongo
 from shared.storage.sealed_fields import place
 
 BY = "migration:"
@@ -40,8 +40,8 @@ _READ = {
 class MongoMigration:
     """Implements `shared.ports.migration.Migration`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._documents = database.collection(NAME)
         self._seal = seal
 
     async def take(self, message: Imported) -> ImportOutcome:

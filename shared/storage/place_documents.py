@@ -8,8 +8,8 @@ from typing import Any
 
 from shared.domain.command import OPEN_STATES, LateAnswer, Place, PlaceState
 from shared.ports.queue import PlaceWindow
+from shared.storage.database import Document
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document
 
 NAME = "queue"
 COMMANDS = "commands"

@@ -6,7 +6,7 @@ Promise: a profile is there whole or not at all; of two that are stored at once 
 from collections.abc import Collection
 
 from shared.ports.profiles import StoredProfile
-from shared.storage.mongo import Document, Mongo
+from shared.storage.database import Database, Document
 
 COLLECTION = "profiles"
 
@@ -14,8 +14,8 @@ COLLECTION = "profiles"
 class MongoProfiles:
     """Profiles over MongoDB."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._profiles = mongo.collection(COLLECTION)
+    def __init__(self, database: Database) -> None:
+        self._profiles = database.collection(COLLECTION)
 
     async def put(self, profile: StoredProfile) -> None:
         query = {"_id": profile.identifier}

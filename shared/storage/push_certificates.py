@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.ports.push_certificates import InstalledPair, InstalledTopic, TopicVersion
 from shared.ports.seal import Seal
-from shared.storage.mongo import Document, Mongo
+from shared.storage.database import Database, Document
 from shared.storage.sealed_fields import SealedFields, place
 
 COLLECTION = "push_certificates"
@@ -21,8 +21,8 @@ SEALED = SealedFields(COLLECTION, (f"{NEWEST}.key", f"{BEFORE}.key"))
 class MongoPushCertificates:
     """PushCertificates over MongoDB."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
-        self._documents = mongo.collection(COLLECTION)
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._documents = database.collection(COLLECTION)
         self._seal = seal
 
     async def versions(self) -> list[TopicVersion]:

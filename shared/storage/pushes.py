@@ -9,12 +9,10 @@ from collections.abc import Collection as Some
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pymongo import DeleteOne, UpdateOne
-
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import PushRecord
+from shared.storage.database import Database, DeleteOne, Document, UpdateOne
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 NAME = "pushes"
 SWEEPS = "sweeps"
@@ -60,9 +58,9 @@ def _upsert(record: PushRecord) -> UpdateOne:
 class MongoPushes:
     """`Pushes` in MongoDB."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._pushes = mongo.collection(NAME)
-        self._sweeps = mongo.collection(SWEEPS)
+    def __init__(self, database: Database) -> None:
+        self._pushes = database.collection(NAME)
+        self._sweeps = database.collection(SWEEPS)
 
     async def record(self, records: Sequence[PushRecord]) -> None:
         operations = [_upsert(record) for record in records]

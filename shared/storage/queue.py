@@ -12,14 +12,12 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from pymongo import UpdateOne
-
 from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.queue import HandOut, PlaceWindow, Report
 from shared.ports.seal import Seal
-from shared.storage.mongo import Mongo, Query
+from shared.storage.database import Database, Query, UpdateOne
 from shared.storage.place_documents import (
     COMMANDS,
     NAME,
@@ -42,10 +40,10 @@ ATTEMPTS = 3
 class MongoCommandQueue:
     """Implements `shared.ports.queue.CommandQueue`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Seal) -> None:
         self._seal = seal
-        self._commands = mongo.collection(COMMANDS)
-        self._places = mongo.collection(NAME)
+        self._commands = database.collection(COMMANDS)
+        self._places = database.collection(NAME)
 
     # --- for the command API
 

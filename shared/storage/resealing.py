@@ -7,11 +7,7 @@ run beside any number of servers, and again after it was cut short.
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
-
-import pymongo
-from pymongo import UpdateOne
 
 from shared.domain.errors import CannotOpen
 from shared.ports.seal import Seal
@@ -24,7 +20,7 @@ from shared.storage import (
     push_certificates,
     stored_commands,
 )
-from shared.storage.mongo import Document, Mongo, translated
+from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.sealed_fields import SealedFields, place
 
 ALL: tuple[SealedFields, ...] = (
@@ -40,15 +36,15 @@ BATCH = 100
 """Documents at a time; the largest body of a device is 15 MiB."""
 ROUNDS = 5
 """How often documents that change under our hands are looked at again."""
-SCAN_DEADLINE = timedelta(hours=1)
-"""In place of the client's: nothing indexes what is looked for."""
 
 
 class MongoSealedValues:
     """Implements `shared.ports.sealed_values.SealedValues`."""
 
-    def __init__(self, mongo: Mongo, seal: Seal, places: Sequence[SealedFields] = ALL) -> None:
-        self._mongo = mongo
+    def __init__(
+        self, database: Database, seal: Seal, places: Sequence[SealedFields] = ALL
+    ) -> None:
+        self._database = database
         self._seal = seal
         self._places = {each.collection: each for each in places}
 
@@ -61,18 +57,13 @@ class MongoSealedValues:
         return tuple(self._places)
 
     async def batches(self, collection: str) -> AsyncIterator[list[str]]:
-        """One cursor of ids alone: a store without an index for it looks through everything once."""
-        raw = self._mongo.collection(collection).raw
-        cursor = raw.find(self._places[collection].where, {"_id": 1})
-        while True:
-            with translated(), pymongo.timeout(SCAN_DEADLINE.total_seconds()):
-                found = await cursor.to_list(BATCH)
-            if not found:
-                return
+        documents = self._database.collection(collection)
+        where = self._places[collection].where
+        async for found in documents.scan(where, {"_id": 1}, batch=BATCH):
             yield [document["_id"] for document in found]
 
     async def reseal(self, collection: str, ids: Sequence[str]) -> int:
-        documents, sealed = self._mongo.collection(collection), 0
+        documents, sealed = self._database.collection(collection), 0
         for _ in range(ROUNDS):
             values = await self._read(collection, ids)
             writes = [write for value in values if (write := self._anew(value)) is not None]
@@ -87,7 +78,7 @@ class MongoSealedValues:
 
     async def _read(self, collection: str, ids: Sequence[str]) -> list["_Value"]:
         fields = self._places[collection].fields
-        found = await self._mongo.collection(collection).find(
+        found = await self._database.collection(collection).find(
             {"_id": {"$in": list(ids)}}, dict.fromkeys(fields, 1)
         )
         values = (

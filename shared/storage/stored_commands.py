@@ -12,7 +12,7 @@ import structlog
 from shared.domain.command import Command
 from shared.domain.errors import CannotOpen
 from shared.ports.seal import Seal
-from shared.storage.mongo import Document, Mongo
+from shared.storage.database import Database, Document
 from shared.storage.place_documents import COMMANDS, NAME
 from shared.storage.sealed_fields import SealedFields, place
 
@@ -25,9 +25,9 @@ SEALED = SealedFields(COMMANDS, (PLIST,))
 class MongoStoredCommands:
     """Implements `shared.ports.queue.StoredCommands`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._commands = mongo.collection(COMMANDS)
-        self._places = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._commands = database.collection(COMMANDS)
+        self._places = database.collection(NAME)
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
         """A closed range of `_id`, so that its cost is that of the commands in it."""

@@ -7,7 +7,7 @@ takes effect at the next start.
 from collections.abc import Collection as Topics
 
 from shared.domain.subscription import CONFIG_SUBSCRIPTION, Subscription
-from shared.storage.mongo import Mongo
+from shared.storage.database import Database
 
 NAME = "subscriptions"
 INDEXES = ()
@@ -17,9 +17,9 @@ class MongoSubscriptions:
     """Implements `shared.ports.deliveries.Subscriptions`."""
 
     def __init__(
-        self, mongo: Mongo, configured_url: str | None, extra_topics: Topics[str] = ()
+        self, database: Database, configured_url: str | None, extra_topics: Topics[str] = ()
     ) -> None:
-        self._documents = mongo.collection(NAME)
+        self._documents = database.collection(NAME)
         self._configured = (
             [Subscription(CONFIG_SUBSCRIPTION, configured_url, frozenset(extra_topics))]
             if configured_url

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from shared.domain.caller import Scope
 from shared.domain.token import Token
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
-from shared.storage.mongo import Document, Mongo
 
 NAME = "tokens"
 INDEXES = (Index(NAME, [("name", 1)], unique=True),)
@@ -21,8 +21,8 @@ _KNOWN_SCOPES = {scope.value for scope in Scope}
 class MongoTokens:
     """Implements `shared.ports.tokens.Tokens`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._documents = database.collection(NAME)
 
     async def add(self, token: Token) -> bool:
         if await self._documents.insert_one(_document(token)):

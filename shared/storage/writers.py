@@ -4,7 +4,7 @@ Owner: checkin.
 """
 
 from shared.ports.journal import WriterRecord
-from shared.storage.mongo import Mongo
+from shared.storage.database import Database
 
 NAME = "writers"
 
@@ -12,8 +12,8 @@ NAME = "writers"
 class MongoWriters:
     """Implements `shared.ports.journal.Writers`."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._documents = mongo.collection(NAME)
+    def __init__(self, database: Database) -> None:
+        self._documents = database.collection(NAME)
 
     async def register(self, writer: str) -> None:
         await self._documents.insert_one({"_id": writer, "watermark": 0, "heartbeat": 0})

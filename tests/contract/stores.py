@@ -1,34 +1,46 @@
-"""The stores that a contract suite runs against: the fake, and MongoDB with both drivers."""
+"""The stores that a contract suite runs against: the fake, SQLite, and MongoDB with both drivers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.clock import SystemClock
 from shared.security.sealing import Sealer
-from shared.storage import enrollments, place_documents, schema
+from shared.storage import enrollments, place_documents
+from shared.storage.database import Database
 from shared.storage.mongo import Mongo
+from shared.storage.sqlite import open_database
 
-DRIVERS: list[Any] = [
+MONGODB: list[Any] = [
     pytest.param("motor", marks=pytest.mark.real),
     pytest.param("pymongo", marks=pytest.mark.real),
 ]
+DRIVERS: list[Any] = ["sqlite", *MONGODB]
 STORES: list[Any] = ["fake", *DRIVERS]
 SEALER = Sealer([b"a secret key for tests: 32 bytes"])
 
 
 @asynccontextmanager
-async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[Mongo]:
-    """A database of the test's own, with its indexes, through the driver that the parameter names.
+async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """A database of the test's own, with its indexes: the one that the parameter names.
 
-    Of an async fixture: the fixture that gives the URL is asked for by name, so that the fake needs
-    no server."""
-    mongo = Mongo(request.getfixturevalue("mongodb_url"), driver=request.param)
+    Of an async fixture: what gives a folder or a URL is asked for by name, so that nothing but MongoDB needs
+    a server."""
+    database = opened(request)
     try:
-        await schema.ensure(mongo, enrollments.INDEXES)
-        await schema.ensure(mongo, place_documents.indexes(timedelta(days=30)))
-        yield mongo
+        await database.ensure(enrollments.INDEXES)
+        await database.ensure(place_documents.indexes(timedelta(days=30)))
+        yield database
     finally:
-        await mongo.close()
+        await database.close()
+
+
+def opened(request: pytest.FixtureRequest) -> Database:
+    if request.param == "sqlite":
+        folder: Path = request.getfixturevalue("tmp_path")
+        return open_database(folder, SystemClock())
+    return Mongo(request.getfixturevalue("mongodb_url"), driver=request.param)

@@ -23,10 +23,9 @@ async def audit(request: pytest.FixtureRequest) -> AsyncIterator[AuditLog]:
         yield FakeAuditLog()
         return
     from shared.storage import audit as storage
-    from shared.storage import schema
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, storage.indexes(400 * DAY))
+        await mongo.ensure(storage.indexes(400 * DAY))
         yield storage.MongoAuditLog(mongo)
 
 

@@ -21,10 +21,9 @@ async def challenges(request: pytest.FixtureRequest) -> AsyncIterator[Challenges
         yield FakeChallenges()
         return
     from shared.storage import challenges as adapter
-    from shared.storage import schema
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, adapter.INDEXES)
+        await mongo.ensure(adapter.INDEXES)
         yield adapter.MongoChallenges(mongo)
 
 

@@ -25,11 +25,10 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
     if request.param == "fake":
         yield FakeDeliveries()
         return
-    from shared.storage import schema
     from shared.storage.deliveries import INDEXES, MongoDeliveries
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, INDEXES)
+        await mongo.ensure(INDEXES)
         yield MongoDeliveries(mongo, SEALER)
 
 

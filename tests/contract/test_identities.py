@@ -51,11 +51,11 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
         enrollments = FakeEnrollments()
         yield Kept(enrollments, FakeIdentities(enrollments))
         return
-    from shared.storage import identities, schema
+    from shared.storage import identities
     from shared.storage.enrollments import MongoEnrollments
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, identities.INDEXES)
+        await mongo.ensure(identities.INDEXES)
         yield Kept(MongoEnrollments(mongo, SEALER), identities.MongoIdentities(mongo, SEALER))
 
 

@@ -39,10 +39,9 @@ async def certificates(request: pytest.FixtureRequest) -> AsyncIterator[IssuedCe
         yield FakeIssuedCertificates()
         return
     from shared.storage import issued as adapter
-    from shared.storage import schema
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, adapter.INDEXES)
+        await mongo.ensure(adapter.INDEXES)
         yield adapter.MongoIssuedCertificates(mongo)
 
 

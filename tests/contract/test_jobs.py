@@ -24,10 +24,9 @@ async def jobs(request: pytest.FixtureRequest) -> AsyncIterator[Jobs]:
         yield FakeJobs()
         return
     from shared.storage import jobs as storage
-    from shared.storage import schema
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, storage.indexes(timedelta(days=30)))
+        await mongo.ensure(storage.indexes(timedelta(days=30)))
         yield storage.MongoJobs(mongo)
 
 

@@ -35,12 +35,12 @@ async def ports(request: pytest.FixtureRequest) -> AsyncIterator[Ports]:
     if request.param == "fake":
         yield Ports(FakeJournal(), FakeWriters(), FakeMembers())
         return
-    from shared.storage import journal, schema
+    from shared.storage import journal
     from shared.storage.members import MongoMembers
     from shared.storage.writers import MongoWriters
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, journal.indexes(timedelta(days=30)))
+        await mongo.ensure(journal.indexes(timedelta(days=30)))
         yield Ports(journal.MongoJournal(mongo, SEALER), MongoWriters(mongo), MongoMembers(mongo))
 
 

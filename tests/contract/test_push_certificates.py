@@ -15,6 +15,7 @@ from shared.ports.push_certificates import (
     TopicVersion,
 )
 from shared.security.sealing import Sealer
+from shared.storage.database import Database
 from tests.contract.stores import DRIVERS, SEALER, STORES, open_store
 from tests.fakes.push_certificates import FakePushCertificates
 
@@ -122,11 +123,9 @@ async def test_a_topic_is_removed_on_condition_of_its_revision(store: PushCertif
 
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
-async def test_no_key_is_in_the_store_in_clear(by_driver: object) -> None:
-    from shared.storage.mongo import Mongo
+async def test_no_key_is_in_the_store_in_clear(by_driver: Database) -> None:
     from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
 
-    assert isinstance(by_driver, Mongo)
     await MongoPushCertificates(by_driver, SEALER).put(SECOND, None)
 
     [document] = await by_driver.collection(COLLECTION).find({})
@@ -138,11 +137,9 @@ async def test_no_key_is_in_the_store_in_clear(by_driver: object) -> None:
 
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
-async def test_what_another_key_has_sealed_says_so(by_driver: object) -> None:
-    from shared.storage.mongo import Mongo
+async def test_what_another_key_has_sealed_says_so(by_driver: Database) -> None:
     from shared.storage.push_certificates import MongoPushCertificates
 
-    assert isinstance(by_driver, Mongo)
     await MongoPushCertificates(by_driver, SEALER).put(FIRST, None)
     stranger = MongoPushCertificates(by_driver, Sealer([b"s" * 32]))
 
@@ -152,12 +149,10 @@ async def test_what_another_key_has_sealed_says_so(by_driver: object) -> None:
 
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
-async def test_its_keys_are_sealed_anew_when_the_secret_key_changes(by_driver: object) -> None:
-    from shared.storage.mongo import Mongo
+async def test_its_keys_are_sealed_anew_when_the_secret_key_changes(by_driver: Database) -> None:
     from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
     from shared.storage.resealing import MongoSealedValues
 
-    assert isinstance(by_driver, Mongo)
     await MongoPushCertificates(by_driver, Sealer([b"o" * 32])).put(SECOND, None)
     both = Sealer([b"n" * 32, b"o" * 32])
 
@@ -168,6 +163,6 @@ async def test_its_keys_are_sealed_anew_when_the_secret_key_changes(by_driver: o
 
 
 @pytest.fixture
-async def by_driver(request: pytest.FixtureRequest) -> AsyncIterator[object]:
-    async with open_store(request) as mongo:
-        yield mongo
+async def by_driver(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    async with open_store(request) as database:
+        yield database

@@ -8,7 +8,6 @@ import pytest
 
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import Pushes, PushRecord
-from shared.storage import schema
 from shared.storage.pushes import INDEXES, MongoPushes
 from tests.contract.stores import STORES, open_store
 from tests.fakes.pushes import FakePushes
@@ -25,7 +24,7 @@ async def pushes(request: pytest.FixtureRequest) -> AsyncIterator[Pushes]:
         yield FakePushes()
         return
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, INDEXES)
+        await mongo.ensure(INDEXES)
         yield MongoPushes(mongo)
 
 

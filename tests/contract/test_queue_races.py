@@ -7,7 +7,7 @@ import pytest
 
 from shared.domain.command import Place, PlaceState
 from shared.domain.errors import StoreUnavailable
-from shared.storage.mongo import Collection, Document, Mongo, Query
+from shared.storage.database import Collection, Database, Document, Query
 from shared.storage.place_documents import to_document
 from shared.storage.queue import MongoCommandQueue
 from tests.contract.stores import DRIVERS, SEALER, open_store
@@ -16,48 +16,50 @@ from tests.contract.test_queue import NOW, command, finished, place
 Meanwhile = Callable[[Collection], Awaitable[object]]
 
 
-class Disturbed(Collection):
-    """`before`: what somebody else does to the collection before the next calls of an operation."""
+class Disturbed:
+    """A collection; `before`: what somebody else does to it before the next calls of an operation."""
 
-    def __init__(self, raw: Any) -> None:
-        super().__init__(raw)
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
         self.before: dict[str, list[Meanwhile]] = {}
+
+    def __getattr__(self, operation: str) -> Any:
+        return getattr(self._collection, operation)
 
     async def _disturb(self, operation: str) -> None:
         if waiting := self.before.get(operation):
-            await waiting.pop(0)(self)
+            await waiting.pop(0)(self._collection)
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         await self._disturb("insert_many")
-        return await super().insert_many(documents)
+        return await self._collection.insert_many(documents)
 
     async def update_many(self, query: Query, update: Query) -> int:
         await self._disturb("update_many")
-        return await super().update_many(query, update)
+        return await self._collection.update_many(query, update)
 
     async def find(
         self, query: Query, fields: Mapping[str, Any] | None = None, **options: Any
     ) -> list[Document]:
         await self._disturb("find")
-        return await super().find(query, fields, **options)
+        return await self._collection.find(query, fields, **options)
 
 
 class DisturbedStore:
     """A store whose collections are disturbed."""
 
-    def __init__(self, mongo: Mongo) -> None:
-        self._mongo = mongo
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self.collections: dict[str, Disturbed] = {}
 
     def collection(self, name: str) -> Disturbed:
-        raw = self._mongo.collection(name).raw
-        return self.collections.setdefault(name, Disturbed(raw))
+        return self.collections.setdefault(name, Disturbed(self._database.collection(name)))
 
 
 @pytest.fixture(params=DRIVERS)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[DisturbedStore]:
-    async with open_store(request) as mongo:
-        yield DisturbedStore(mongo)
+    async with open_store(request) as database:
+        yield DisturbedStore(database)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from shared.domain.errors import BadRequest, TooLarge
-from shared.storage import schema
+from shared.storage.database import Collection, Database
 from shared.storage.indexes import Index
-from shared.storage.mongo import Collection, Mongo, translated
+from shared.storage.mongo import translated
 from tests.contract.stores import DRIVERS, open_store
 
 HUGE = b"x" * (17 * 1024**2)
@@ -18,13 +18,13 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(params=DRIVERS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Mongo]:
-    async with open_store(request) as mongo:
-        yield mongo
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    async with open_store(request) as database:
+        yield database
 
 
 @pytest.fixture
-def things(store: Mongo) -> Collection:
+def things(store: Database) -> Collection:
     return store.collection("things")
 
 
@@ -95,10 +95,10 @@ async def test_a_cancelled_task_can_clean_up_in_the_store(things: Collection) ->
 # --- indexes
 
 
-async def test_a_changed_retention_takes_effect(store: Mongo, things: Collection) -> None:
-    await schema.ensure(store, [Index("things", [("at", 1)], sparse=True, expire_after=30 * DAY)])
+async def test_a_changed_retention_takes_effect(store: Database, things: Collection) -> None:
+    await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=30 * DAY)])
 
-    await schema.ensure(store, [Index("things", [("at", 1)], sparse=True, expire_after=7 * DAY)])
+    await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=7 * DAY)])
 
     options = await options_of(things, "at_1")
     assert options["expireAfterSeconds"] == 7 * 24 * 3600
@@ -106,11 +106,11 @@ async def test_a_changed_retention_takes_effect(store: Mongo, things: Collection
 
 
 async def test_an_index_that_changed_otherwise_is_made_anew(
-    store: Mongo, things: Collection
+    store: Database, things: Collection
 ) -> None:
-    await schema.ensure(store, [Index("things", [("at", 1)])])
+    await store.ensure([Index("things", [("at", 1)])])
 
-    await schema.ensure(store, [Index("things", [("at", 1)], sparse=True, expire_after=DAY)])
+    await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=DAY)])
 
     options = await options_of(things, "at_1")
     assert options["expireAfterSeconds"] == 24 * 3600

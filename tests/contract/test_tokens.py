@@ -22,11 +22,10 @@ async def tokens(request: pytest.FixtureRequest) -> AsyncIterator[Tokens]:
     if request.param == "fake":
         yield FakeTokens()
         return
-    from shared.storage import schema
     from shared.storage import tokens as storage
 
     async with open_store(request) as mongo:
-        await schema.ensure(mongo, storage.INDEXES)
+        await mongo.ensure(storage.INDEXES)
         yield storage.MongoTokens(mongo)
 
 

@@ -75,7 +75,7 @@ async def process(chosen: PushSettings, mongo: Mongo) -> AsyncIterator[Process]:
     broker = LocalBroker(clock=clock, metrics=metrics)
     await broker.start()
     parts = Adapters(
-        mongo=mongo,
+        database=mongo,
         seal=SEALER,
         broker=broker,
         publisher=broker.publisher,

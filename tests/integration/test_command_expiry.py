@@ -20,7 +20,7 @@ from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
 from shared.ports.events import EventPublisher
 from shared.settings import AllSettings
-from shared.storage import enrollments, journal, place_documents, schema
+from shared.storage import enrollments, journal, place_documents
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
 from shared.storage.journal import MongoJournal
@@ -132,7 +132,7 @@ class World:
 async def world(mongodb_url: str, broker: Broker) -> AsyncIterator[World]:
     mongo = Mongo(mongodb_url)
     indexes = (*place_documents.indexes(MONTH), *journal.indexes(MONTH), *enrollments.INDEXES)
-    await schema.ensure(mongo, indexes)
+    await mongo.ensure(indexes)
     async with Sink() as asked, Sink() as plain:
         await mongo.collection("subscriptions").insert_one({"_id": "plain", "url": plain.url})
         async with webhook(mongo, broker, asked.url):
@@ -144,7 +144,7 @@ async def world(mongodb_url: str, broker: Broker) -> AsyncIterator[World]:
 async def webhook(mongo: Mongo, broker: Broker, url: str) -> AsyncIterator[None]:
     given = {"webhook_url": url, "webhook_extra_topics": TOPIC}
     adapters = Adapters(
-        mongo=mongo,
+        database=mongo,
         seal=SEALER,
         broker=broker,
         publisher=broker.publisher,

@@ -91,7 +91,7 @@ async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncItera
     clock, ids, wishes = SystemClock(), SystemIds(), Wishes()
     nobody = cast(Any, None)  # the commands service uses no more of the broker than its wishes
     adapters = Adapters(
-        mongo=mongo,
+        database=mongo,
         seal=SEALER,
         broker=nobody,
         publisher=nobody,

@@ -13,7 +13,7 @@ import pytest
 from shared.clock import SystemClock
 from shared.security.push_certificate import read_pair
 from shared.security.push_topic import CurrentTopic, TopicOfFiles
-from shared.storage import enrollments, place_documents, schema
+from shared.storage import enrollments, place_documents
 from shared.storage.mongo import Mongo
 from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
 from tests.contract.stores import SEALER
@@ -41,8 +41,8 @@ async def apns(tmp_path: Path) -> AsyncIterator[FakeApns]:
 @pytest.fixture
 async def mongo(mongodb_url: str) -> AsyncIterator[Mongo]:
     opened = Mongo(mongodb_url)
-    await schema.ensure(opened, enrollments.INDEXES)
-    await schema.ensure(opened, place_documents.indexes(timedelta(days=30)))
+    await opened.ensure(enrollments.INDEXES)
+    await opened.ensure(place_documents.indexes(timedelta(days=30)))
     yield opened
     await opened.close()
 

@@ -10,7 +10,7 @@ import pytest
 from services.push.app import check
 from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured
-from shared.storage import enrollments, place_documents, schema
+from shared.storage import enrollments, place_documents
 from shared.storage.mongo import Mongo
 from shared.storage.pushes import MongoPushes
 from tests.harness.apns import FakeApns, running
@@ -27,8 +27,8 @@ async def apns(tmp_path: Path) -> AsyncIterator[FakeApns]:
 @pytest.fixture
 async def mongo(mongodb_url: str) -> AsyncIterator[Mongo]:
     opened = Mongo(mongodb_url)
-    await schema.ensure(opened, enrollments.INDEXES)
-    await schema.ensure(opened, place_documents.indexes(timedelta(days=30)))
+    await opened.ensure(enrollments.INDEXES)
+    await opened.ensure(place_documents.indexes(timedelta(days=30)))
     yield opened
     await opened.close()
 

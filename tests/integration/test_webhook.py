@@ -73,7 +73,7 @@ async def running(mongo: Mongo, broker: Broker, url: str | None) -> AsyncIterato
     metrics = Metrics()
     settings = AllSettings.model_validate({"webhook_url": url, "webhook_retry_schedule": SCHEDULE})
     adapters = Adapters(
-        mongo=mongo,
+        database=mongo,
         seal=SEALER,
         broker=broker,
         publisher=broker.publisher,

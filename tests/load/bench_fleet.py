@@ -28,7 +28,7 @@ from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.ports.queue import HandOut, Report
 from shared.security.sealing import Sealer
-from shared.storage import place_documents, schema
+from shared.storage import place_documents
 from shared.storage.enrollment_documents import identity_fields, inventory_fields, names_of
 from shared.storage.enrollment_documents import push_fields as push_of
 from shared.storage.mongo import Document, Mongo
@@ -243,7 +243,7 @@ async def history(store: Store) -> None:
     neighbours on the machine disturb both alike."""
     mongo = Mongo(store.url)
     try:
-        await schema.ensure(mongo, place_documents.indexes(timedelta(days=30)))
+        await mongo.ensure(place_documents.indexes(timedelta(days=30)))
         queue = MongoCommandQueue(mongo, Sealer([SEAL_KEY]))
         devices = {SHORT: Device(queue, "short"), LONG: Device(queue, "long")}
         for count, device in devices.items():

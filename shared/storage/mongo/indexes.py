@@ -1,6 +1,5 @@
-"""All indexes, made at start by whoever comes first, safely beside an older version."""
+"""Indexes of MongoDB's collections, made at start by whoever comes first, safely beside an older version."""
 
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -10,7 +9,7 @@ from pymongo.errors import OperationFailure
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
-from shared.storage.mongo import Mongo, translated
+from shared.storage.mongo.errors import translated
 
 BUILD_DEADLINE = timedelta(hours=1)
 """In place of the client's: an index of a large collection takes its time to build."""
@@ -18,24 +17,21 @@ BUILD_DEADLINE = timedelta(hours=1)
 _CONFLICTS = {85, 86}  # IndexOptionsConflict, IndexKeySpecsConflict
 
 
-async def ensure(mongo: Mongo, indexes: Iterable[Index]) -> None:
-    """Make the indexes that are not there. One whose options changed (a retention, say) is changed,
-    or made anew; other versions' indexes are left alone. Raises StoreUnavailable."""
-    for index in indexes:
-        raw = mongo.collection(index.collection).raw
-        with translated():
-            # Within the ordinary deadline: a store that hangs is not waited for as a build is.
-            there = (await raw.index_information()).get(index.name, {})
-        if there and all(there.get(name) == value for name, value in _options(index).items()):
-            continue
-        with translated(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
-            if await _is_made(raw, index):
-                continue
-            await _change_retention(raw, index)
+async def ensure(raw: Any, index: Index) -> None:
+    """Make the index of this collection if it is not there, or change it. Raises StoreUnavailable."""
+    with translated():
+        # Within the ordinary deadline: a store that hangs is not waited for as a build is.
+        there = (await raw.index_information()).get(index.name, {})
+    if there and all(there.get(name) == value for name, value in _options(index).items()):
+        return
+    with translated(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
+        if await _is_made(raw, index):
+            return
+        await _change_retention(raw, index)
+        if not await _is_made(raw, index):
+            await raw.drop_index(index.name)
             if not await _is_made(raw, index):
-                await raw.drop_index(index.name)
-                if not await _is_made(raw, index):
-                    raise StoreUnavailable(f"index {index.name} of {raw.name} is changed by others")
+                raise StoreUnavailable(f"index {index.name} of {raw.name} is changed by others")
 
 
 async def _is_made(raw: Any, index: Index) -> bool:

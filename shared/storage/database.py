@@ -1,0 +1,129 @@
+"""What adapters ask of a document store: MongoDB's operations, those of them that are used.
+
+Promises of every implementation (MongoDB by `shared.storage.mongo`, SQLite by `shared.storage.sqlite`): a
+write that was answered is durable; a read that follows it sees it; each document changes as a whole, and
+nothing is promised of several together; every operation has a deadline. An operator that is not listed
+here is refused (`NotImplementedError`) by SQLite, so do not use it before it is there.
+
+Conditions: equality, `$eq`, `$ne`, `$in`, `$gt`, `$gte`, `$lt`, `$lte`, `$exists`. Updates: `$set`, `$unset`,
+`$inc`, `$min`, `$max`, `$addToSet` (with `$each`), `$currentDate`. Aggregation: `$match`, then `$group` by a
+field with `$min`, `$max` and `$sum`. A sort goes along an index, or by `_id`.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from shared.storage.indexes import Index
+
+Document = dict[str, Any]
+Query = Mapping[str, Any]
+Fields = Mapping[str, Any]
+
+OPERATION_TIMEOUT = timedelta(seconds=10)
+SCAN_DEADLINE = timedelta(hours=1)
+"""Of one step of a scan, in place of OPERATION_TIMEOUT: nothing indexes what is looked for."""
+WRITTEN_TOGETHER = 8_000_000
+"""Bytes of documents that one insert hands to the store; more go in several, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateOne:
+    """An update of the first document that matches, in a bulk."""
+
+    filter: Query
+    update: Query
+    upsert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOne:
+    """The deletion of the first document that matches, in a bulk."""
+
+    filter: Query
+
+
+Operation = UpdateOne | DeleteOne
+
+
+class Collection(Protocol):
+    """One collection. Raises StoreUnavailable, TooLarge for a document over 16 MiB, and BadRequest for
+    one with a value that the store has no type for."""
+
+    async def find(
+        self, query: Query, fields: Fields | None = None, **options: Any
+    ) -> list[Document]:
+        """All documents of the match set; `options`: `sort`, `limit` and `skip` as of MongoDB's find."""
+
+    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None: ...
+
+    def scan(
+        self, query: Query, fields: Fields | None = None, *, batch: int = 100
+    ) -> AsyncIterator[list[Document]]:
+        """The match set a batch at a time, in no order, for as long as it takes. What is written
+        meanwhile may come or not."""
+
+    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]: ...
+
+    async def insert_one(self, document: Document) -> bool:
+        """False: a document with that unique key is there already."""
+
+    async def insert_many(self, documents: Sequence[Document]) -> set[int]:
+        """Insert in no order; the indexes of those that met a duplicate key."""
+
+    async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
+        """How many documents matched (0 or 1)."""
+
+    async def update_many(self, query: Query, update: Query) -> int:
+        """How many documents matched."""
+
+    async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
+        """In no order: how many matched or were upserted, and which met a duplicate key."""
+
+    async def delete_one(self, query: Query) -> int: ...
+
+    async def delete_many(self, query: Query) -> int: ...
+
+
+class Database(Protocol):
+    """All collections of one installation."""
+
+    def collection(self, name: str) -> Collection: ...
+
+    async def names(self) -> list[str]:
+        """The collections that are there."""
+
+    async def ensure(self, indexes: Sequence[Index]) -> None:
+        """Make the indexes that are not there. One whose options changed (a retention, say) is changed,
+        or made anew; other versions' indexes are left alone. Raises StoreUnavailable."""
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when nothing can be read or written."""
+
+    async def close(self) -> None: ...
+
+
+def size_of(document: Document) -> int:
+    """About how many bytes a document has: what is large in ours stands in its own fields."""
+    return sum(len(value) for value in document.values() if isinstance(value, bytes | str))
+
+
+Item = TypeVar("Item")
+
+
+def pieces(
+    items: Sequence[tuple[Item, int]], most: int, most_bytes: int = WRITTEN_TOGETHER
+) -> Iterator[list[Item]]:
+    """Items with their sizes in bytes, cut in their order: each piece has so many of them at the most,
+    and so many bytes unless a single item has more."""
+    piece: list[Item] = []
+    size = 0
+    for item, item_size in items:
+        if piece and (len(piece) >= most or size + item_size > most_bytes):
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
+        size += item_size
+    if piece:
+        yield piece

@@ -1,0 +1,197 @@
+"""The connection to MongoDB: the one place that knows which driver is used.
+
+Promises beside those of `Database`: every write is majority and journaled, every read that decides something
+comes from the primary, and no cancellation is lost in a driver.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC
+from inspect import isawaitable
+from typing import Any, Literal
+
+import pymongo
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.errors import BulkWriteError, DuplicateKeyError, InvalidURI, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
+
+from shared.domain.errors import Misconfigured
+from shared.storage.database import (
+    OPERATION_TIMEOUT,
+    SCAN_DEADLINE,
+    DeleteOne,
+    Document,
+    Fields,
+    Operation,
+    Query,
+    pieces,
+    size_of,
+)
+from shared.storage.indexes import Index
+from shared.storage.mongo import indexes as index_management
+from shared.storage.mongo.errors import duplicates, translated
+
+Driver = Literal["motor", "pymongo"]
+
+INSERTED_TOGETHER = 1000
+"""Documents in one insert."""
+
+
+class MongoCollection:
+    """Implements `shared.storage.database.Collection`, alike on both drivers."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    @property
+    def raw(self) -> Any:
+        """The driver's own collection, for what only MongoDB has."""
+        return self._raw
+
+    async def find(
+        self, query: Query, fields: Fields | None = None, **options: Any
+    ) -> list[Document]:
+        with translated():
+            found: list[Document] = await self._raw.find(query, fields, **options).to_list(None)
+            return found
+
+    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
+        with translated():
+            found: Document | None = await self._raw.find_one(query, fields)
+            return found
+
+    async def scan(
+        self, query: Query, fields: Fields | None = None, *, batch: int = 100
+    ) -> AsyncIterator[list[Document]]:
+        """One cursor: a store without an index for it looks through everything once."""
+        cursor = self._raw.find(query, fields)
+        while True:
+            with translated(), pymongo.timeout(SCAN_DEADLINE.total_seconds()):
+                found = await cursor.to_list(batch)
+            if not found:
+                return
+            yield found
+
+    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
+        with translated():
+            cursor = self._raw.aggregate(pipeline)
+            if isawaitable(cursor):  # Motor gives a cursor at once, PyMongo's client by a coroutine
+                cursor = await cursor
+            found: list[Document] = await cursor.to_list(None)
+            return found
+
+    async def insert_one(self, document: Document) -> bool:
+        try:
+            with translated():
+                await self._raw.insert_one(document)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def insert_many(self, documents: Sequence[Document]) -> set[int]:
+        met: set[int] = set()
+        done = 0
+        for piece in pieces([(each, size_of(each)) for each in documents], INSERTED_TOGETHER):
+            try:
+                with translated():
+                    await self._raw.insert_many(piece, ordered=False)
+            except BulkWriteError as exc:
+                met |= {done + index for index in duplicates(exc)}
+            done += len(piece)
+        return met
+
+    async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
+        with translated():
+            done = await self._raw.update_one(query, update, upsert=upsert)
+        return int(done.matched_count)
+
+    async def update_many(self, query: Query, update: Query) -> int:
+        with translated():
+            done = await self._raw.update_many(query, update)
+        return int(done.matched_count)
+
+    async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
+        if not operations:
+            return 0, set()
+        try:
+            with translated():
+                done = await self._raw.bulk_write(
+                    [_of_driver(each) for each in operations], ordered=False
+                )
+        except BulkWriteError as exc:
+            hits = exc.details["nMatched"] + exc.details["nUpserted"]
+            return int(hits), duplicates(exc)
+        return int(done.matched_count) + int(done.upserted_count), set()
+
+    async def delete_many(self, query: Query) -> int:
+        with translated():
+            done = await self._raw.delete_many(query)
+        return int(done.deleted_count)
+
+    async def delete_one(self, query: Query) -> int:
+        with translated():
+            done = await self._raw.delete_one(query)
+        return int(done.deleted_count)
+
+
+class Mongo:
+    """Implements `shared.storage.database.Database`: one client, one database, the one that the URL names,
+    else `macromdm`."""
+
+    def __init__(self, url: str, *, driver: Driver = "motor") -> None:
+        options: dict[str, Any] = {
+            "serverSelectionTimeoutMS": 5_000,
+            "connectTimeoutMS": 5_000,
+            "timeoutMS": int(OPERATION_TIMEOUT.total_seconds() * 1000),
+            "tz_aware": True,
+            "appname": "macromdm",
+        }
+        try:
+            name = parse_uri(url)["database"] or "macromdm"
+            self._client: Any = _client_class(driver)(url, **options)
+        except (InvalidURI, PyMongoError, ValueError) as exc:
+            raise Misconfigured("MDM_MONGODB_URL is not a usable MongoDB URL") from exc
+        self._database = self._client.get_database(
+            name,
+            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            read_preference=ReadPreference.PRIMARY,
+            write_concern=WriteConcern(w="majority", j=True),
+            read_concern=ReadConcern("local"),
+        )
+
+    def collection(self, name: str) -> MongoCollection:
+        return MongoCollection(self._database[name])
+
+    async def names(self) -> list[str]:
+        with translated():
+            found = await self._database.list_collection_names()
+        return sorted(name for name in found if not name.startswith("system."))
+
+    async def ensure(self, indexes: Sequence[Index]) -> None:
+        for index in indexes:
+            await index_management.ensure(self._database[index.collection], index)
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when the primary does not answer."""
+        with translated():
+            await self._database.command("ping")
+
+    async def close(self) -> None:
+        done = self._client.close()
+        if done is not None:  # Motor closes at once, PyMongo's client by a coroutine
+            await done
+
+
+def _of_driver(operation: Operation) -> "pymongo.UpdateOne | pymongo.DeleteOne":
+    if isinstance(operation, DeleteOne):
+        return pymongo.DeleteOne(operation.filter)
+    return pymongo.UpdateOne(operation.filter, operation.update, upsert=operation.upsert)
+
+
+def _client_class(driver: Driver) -> Any:
+    if driver == "pymongo":
+        return AsyncMongoClient
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+    return AsyncIOMotorClient

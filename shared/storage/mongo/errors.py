@@ -1,0 +1,63 @@
+"""What MongoDB's driver raises, as our errors; and no cancellation is lost in it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bson.errors import InvalidDocument
+from pymongo.errors import (
+    BulkWriteError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+)
+
+from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
+
+DUPLICATE_KEY = 11000
+OBJECT_TOO_LARGE = {10334, 17419, 17420}  # inserted; after an update; by an upsert
+_TOO_LARGE = "the document is too large for the store"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Around calls of the driver: its exceptions become ours; duplicate keys and bulk errors pass."""
+    with _cancellable():
+        try:
+            yield
+        except (DuplicateKeyError, BulkWriteError):
+            raise
+        except DocumentTooLarge as exc:
+            raise TooLarge(_TOO_LARGE) from exc
+        except InvalidDocument as exc:
+            raise BadRequest("the store cannot hold this document") from exc
+        except PyMongoError as exc:
+            if isinstance(exc, OperationFailure) and exc.code in OBJECT_TOO_LARGE:
+                raise TooLarge(_TOO_LARGE) from exc
+            raise StoreUnavailable(f"MongoDB: {type(exc).__name__}") from exc
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """`asyncio.wait_for` of Python 3.11, which PyMongo's client uses, swallows a cancellation that
+    comes in the moment of its result; the task still counts it."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
+def duplicates(error: BulkWriteError) -> set[int]:
+    """Indexes of the operations that met a duplicate key; raises TooLarge where a document was, and
+    StoreUnavailable for any other fault."""
+    details = error.details
+    others = {e.get("code") for e in details.get("writeErrors", ())} - {DUPLICATE_KEY}
+    if others & OBJECT_TOO_LARGE:
+        raise TooLarge(_TOO_LARGE) from error
+    if others or details.get("writeConcernErrors"):
+        raise StoreUnavailable("MongoDB: bulk write failed") from error
+    return {e["index"] for e in details["writeErrors"]}

@@ -1,0 +1,206 @@
+"""The operations of one collection."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from shared.domain.errors import StoreUnavailable
+from shared.ports.clock import Clock
+from shared.storage.database import (
+    Document,
+    Fields,
+    Operation,
+    Query,
+    UpdateOne,
+    pieces,
+)
+from shared.storage.sqlite.building import Building
+from shared.storage.sqlite.commits import Commits
+from shared.storage.sqlite.documents import decoded, encoded
+from shared.storage.sqlite.plans import Sort
+from shared.storage.sqlite.query.filters import Condition, conditions_of, matches, shown
+from shared.storage.sqlite.query.groups import Groups
+from shared.storage.sqlite.query.values import rank
+from shared.storage.sqlite.reads import Found, Reads
+from shared.storage.sqlite.tables import Table
+from shared.storage.sqlite.writes import Change, changing, insertion
+
+TOGETHER = 64
+"""Documents of one write: more come in several, so that others go between."""
+CHANGE_SIZE = 1_000
+"""About what the change of a document writes to the log, in bytes."""
+
+
+class SqliteCollection:
+    """Implements `shared.storage.database.Collection`."""
+
+    def __init__(
+        self, table: Table, commits: Commits, reads: Reads, building: Building, clock: Clock
+    ) -> None:
+        self._table = table
+        self._commits = commits
+        self._reads = reads
+        self._building = building
+        self._clock = clock
+
+    # --- reads
+
+    async def find(
+        self, query: Query, fields: Fields | None = None, **options: Any
+    ) -> list[Document]:
+        sort, limit, skip = _read_options(**options)
+        most = skip + limit if limit else 0
+        conditions = conditions_of(query)
+        found = self._reads.at_once(self._table, conditions, sort)
+        if found is not None:  # as mostly
+            documents, is_sorted = _matching(found), found.is_sorted
+        else:
+            documents, is_sorted = await self._gathered(conditions, sort, most)
+        if not is_sorted:
+            documents.sort(key=lambda each: rank(each["_id"]), reverse=sort[0][1] < 0)
+        if most or skip:
+            documents = documents[skip : most or None]
+        return documents if fields is None else [shown(each, fields) for each in documents]
+
+    async def _gathered(
+        self, conditions: Sequence[Condition], sort: Sort, most: int
+    ) -> tuple[list[Document], bool]:
+        """The match set, or so much of it as is asked for where it comes in order."""
+        documents: list[Document] = []
+        is_sorted = True
+        async for found in self._reads.rows(self._table, conditions, sort):
+            documents += _matching(found)
+            is_sorted = found.is_sorted
+            if most and is_sorted and len(documents) >= most:
+                break
+        return documents, is_sorted
+
+    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
+        found = await self.find(query, fields, limit=1)
+        return found[0] if found else None
+
+    async def scan(
+        self, query: Query, fields: Fields | None = None, *, batch: int = 100
+    ) -> AsyncIterator[list[Document]]:
+        gathered: list[Document] = []
+        async for found in self._reads.rows(self._table, conditions_of(query)):
+            gathered += [shown(each, fields) for each in _matching(found)]
+            while len(gathered) >= batch:
+                yield gathered[:batch]
+                gathered = gathered[batch:]
+        if gathered:
+            yield gathered
+
+    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
+        groups = Groups(pipeline)
+        async for found in self._reads.rows(self._table, conditions_of(groups.match)):
+            for document in _matching(found):
+                groups.add(document)
+        return groups.found
+
+    # --- writes
+
+    async def insert_one(self, document: Document) -> bool:
+        return not await self.insert_many([document])
+
+    async def insert_many(self, documents: Sequence[Document]) -> set[int]:
+        if documents and not self._table.exists:
+            await self._building.make_table(self._table.name)
+        sized = [
+            ((number, document, blob), len(blob))
+            for number, document in enumerate(documents)
+            for blob in [encoded(document)]
+        ]
+        met: set[int] = set()
+        for piece in pieces(sized, TOGETHER):
+            size = sum(len(blob) for _, _, blob in piece)
+            met |= await self._commits.submit(insertion(self._table, piece), size)
+        return met
+
+    async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
+        hits, met = await self.bulk_write([UpdateOne(query, update, upsert)])
+        if met:
+            raise StoreUnavailable(f"the store: a key of {self._table.name} is taken")
+        return hits
+
+    async def update_many(self, query: Query, update: Query) -> int:
+        return await self._change_many(query, update)
+
+    async def delete_many(self, query: Query) -> int:
+        return await self._change_many(query, None)
+
+    async def _change_many(self, query: Query, update: Query | None) -> int:
+        conditions = conditions_of(query)
+        ids = await self._ids(conditions)
+        hits = 0
+        for start in range(0, len(ids), TOGETHER):
+            change = Change(ids[start : start + TOGETHER], conditions, update)
+            [done] = await self._submit([change])
+            if done is None:
+                raise StoreUnavailable(f"the store: a key of {self._table.name} is taken")
+            hits += done
+        return hits
+
+    async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
+        hits, met = 0, set()
+        for start in range(0, len(operations), TOGETHER):
+            changes = [await self._change(each) for each in operations[start : start + TOGETHER]]
+            for number, done in enumerate(await self._submit(changes), start):
+                if done is None:
+                    met.add(number)
+                else:
+                    hits += done
+        return hits, met
+
+    async def delete_one(self, query: Query) -> int:
+        ids = await self._ids(conditions_of(query))
+        [done] = await self._submit([Change(ids, conditions_of(query), None, is_single=True)])
+        return done or 0
+
+    async def _change(self, operation: Operation) -> Change:
+        conditions = conditions_of(operation.filter)
+        ids = await self._ids(conditions)
+        if not isinstance(operation, UpdateOne):
+            return Change(ids, conditions, None, is_single=True)
+        if operation.upsert and not _named(conditions):
+            raise NotImplementedError("an upsert without an _id")
+        return Change(ids, conditions, operation.update, is_single=True, upserts=operation.upsert)
+
+    async def _submit(self, changes: Sequence[Change]) -> list[int | None]:
+        if not self._table.exists:
+            if not any(change.upserts for change in changes):
+                return [0] * len(changes)
+            await self._building.make_table(self._table.name)
+        size = CHANGE_SIZE * sum(len(change.ids) for change in changes)
+        return await self._commits.submit(changing(self._table, changes, self._clock), size)
+
+    async def _ids(self, conditions: Sequence[Condition]) -> list[Any]:
+        """Those that are named; else those that match now, to be looked at again by the write."""
+        named = _named(conditions)
+        if named:
+            return named[0]
+        return [
+            document["_id"]
+            async for found in self._reads.rows(self._table, conditions)
+            for document in _matching(found)
+        ]
+
+
+def _named(conditions: Sequence[Condition]) -> list[list[Any]]:
+    """The ids that a condition lists, where one does."""
+    lists = {"$eq": lambda operand: [operand], "$in": list}
+    return [
+        lists[operator](operand)
+        for path, operator, operand in conditions
+        if path == "_id" and operator in lists
+    ]
+
+
+def _matching(found: Found) -> list[Document]:
+    documents = [decoded(blob) for _, blob in found.rows]
+    if not found.rest:
+        return documents
+    return [document for document in documents if matches(document, found.rest)]
+
+
+def _read_options(sort: Sort = (), limit: int = 0, skip: int = 0) -> tuple[Sort, int, int]:
+    return sort, limit, skip

@@ -1,0 +1,98 @@
+"""The store of a single process: one SQLite file in the data folder.
+
+Promises beside those of `Database`: who opens it holds its folder alone (`services.alone.locked_folder`);
+what was answered is there after a `kill -9` and after a loss of power; a full or read-only disk is
+StoreUnavailable until it is not; a damaged file is never served from: `watch` raises.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from shared.domain.errors import Misconfigured
+from shared.ports.clock import Clock
+from shared.storage.indexes import Index
+from shared.storage.sqlite.building import Building
+from shared.storage.sqlite.collection import SqliteCollection
+from shared.storage.sqlite.commits import Commits
+from shared.storage.sqlite.connections import FILE, connect_writer, unavailable
+from shared.storage.sqlite.expiry import Expiry
+from shared.storage.sqlite.reads import Reads
+from shared.storage.sqlite.tables import Tables
+
+log = structlog.get_logger()
+
+
+class SqliteDatabase:
+    """Implements `shared.storage.database.Database`. Made by `open_database`."""
+
+    def __init__(self, file: Path, writer: sqlite3.Connection, clock: Clock) -> None:
+        self.file = file
+        self._clock = clock
+        self._tables = Tables()
+        self._tables.load(writer)
+        self._commits = Commits(writer, file)
+        self._reads = Reads(file, self._commits)
+        self._building = Building(self._tables, self._commits)
+        self._expiry = Expiry(self._tables, self._commits, clock)
+        self._collections: dict[str, SqliteCollection] = {}
+
+    def collection(self, name: str) -> SqliteCollection:
+        if name not in self._collections:
+            self._collections[name] = SqliteCollection(
+                self._tables[name], self._commits, self._reads, self._building, self._clock
+            )
+        return self._collections[name]
+
+    async def names(self) -> list[str]:
+        return self._tables.names()
+
+    async def ensure(self, indexes: Sequence[Index]) -> None:
+        await self._building.ensure(indexes)
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when nothing can be read, or the last write failed and so does another."""
+        await self._reads.ping()
+        if self._commits.has_failed:
+            await self._commits.submit(_probe)
+
+    async def watch(self) -> None:
+        """Remove what is over, until cancelled. Raises Damaged, after which nothing is served."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._expiry.run())
+            raise await asyncio.shield(self._commits.damage)
+
+    async def close(self) -> None:
+        self._reads.close()
+        await self._commits.close()
+
+
+def _probe(connection: sqlite3.Connection, limit: int) -> None:
+    """A write that changes nothing that is read."""
+    connection.execute("CREATE TABLE IF NOT EXISTS _probe (number INTEGER NOT NULL)")
+    connection.execute("DELETE FROM _probe")
+    connection.execute("INSERT INTO _probe VALUES (1)")
+
+
+def open_database(folder: Path, clock: Clock) -> SqliteDatabase:
+    """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do."""
+    file = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        writer = connect_writer(file)
+    except OSError as exc:
+        raise Misconfigured(f"MDM_DATA_DIR: cannot use {file}: {exc.strerror}") from None
+    except sqlite3.Error as exc:
+        raise Misconfigured(f"MDM_DATA_DIR: {file}: {unavailable(exc)}") from exc
+    try:
+        database = SqliteDatabase(file, writer, clock)
+    except sqlite3.Error as exc:
+        with suppress(sqlite3.Error):
+            writer.close()
+        raise Misconfigured(f"MDM_DATA_DIR: {file}: {unavailable(exc)}") from exc
+    log.info("store_opened", file=str(file), sqlite=sqlite3.sqlite_version)
+    return database

@@ -1,0 +1,99 @@
+"""Documents whose time is over leave by themselves (the TTL of an index).
+
+Promise: they are looked for along the index, and leave a few at a time between other writes, as fast as
+they come.
+"""
+
+import sqlite3
+from datetime import datetime, timedelta
+
+import structlog
+
+from shared.domain.errors import StoreUnavailable
+from shared.ports.clock import Clock
+from shared.storage.sqlite.commits import LARGE, Commits, Write
+from shared.storage.sqlite.documents import decoded
+from shared.storage.sqlite.query.values import column_value
+from shared.storage.sqlite.tables import Known, Table, Tables, quoted
+
+log = structlog.get_logger()
+
+EVERY = timedelta(seconds=10)
+PIECE = 200
+PIECE_BYTES = 8_000_000
+_ROW_BYTES = 500
+"""Of the log, for each row that leaves."""
+
+
+class Expiry:
+    """Removes what is over, for as long as `run` runs."""
+
+    def __init__(self, tables: Tables, commits: Commits, clock: Clock) -> None:
+        self._tables = tables
+        self._commits = commits
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.purge()
+            except StoreUnavailable:
+                log.warning("expiry_waits_for_the_store")
+            await self._clock.sleep(EVERY)
+
+    async def purge(self) -> int:
+        """Remove all that is over now; how many documents that were."""
+        removed = 0
+        for table in [self._tables[name] for name in self._tables.names()]:
+            for known in list(table.indexes.values()):
+                if known.is_ready and known.index.expire_after is not None:
+                    over = self._clock.now() - known.index.expire_after
+                    removed += await self._purge(table, known, over)
+        return removed
+
+    async def _purge(self, table: Table, known: Known, over: datetime) -> int:
+        removed = 0
+        size = 0
+        while True:
+            # What is large takes long to free, so it is removed off the event loop.
+            count, size = await self._commits.submit(_removal(table, known, over), size)
+            removed += count
+            if not count:
+                return removed
+
+
+def _removal(table: Table, known: Known, over: datetime) -> Write[tuple[int, int]]:
+    def write(connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
+        """How many left, and about how many bytes the next ones are."""
+        path = quoted(known.paths[0])
+        found = connection.execute(
+            f"SELECT _row, length(_document) FROM {quoted(table.name)} "
+            f"INDEXED BY {quoted(known.sql_name)} WHERE {path} < ? ORDER BY {path} LIMIT ?",
+            (column_value(over), PIECE),
+        ).fetchall()
+        numbers: list[int] = []
+        size = 0
+        for number, length in found:
+            size += length + _ROW_BYTES
+            if numbers and size > min(limit, PIECE_BYTES):
+                break
+            numbers.append(number)
+        _remove(table, connection, numbers)
+        return len(numbers), size if size > LARGE else 0
+
+    return write
+
+
+def _remove(table: Table, connection: sqlite3.Connection, numbers: list[int]) -> None:
+    if not numbers:
+        return
+    if table.has_arrays:
+        for number in numbers:
+            [(blob,)] = connection.execute(
+                f"SELECT _document FROM {quoted(table.name)} WHERE _row = ?", (number,)
+            ).fetchall()
+            table.delete(connection, number, table.row_of(decoded(blob), b""))
+        return
+    marks = ", ".join("?" * len(numbers))
+    connection.execute(f"DELETE FROM {quoted(table.name)} WHERE _row IN ({marks})", numbers)

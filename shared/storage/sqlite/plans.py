@@ -1,0 +1,234 @@
+"""By which index a query goes, and its statement.
+
+Promise: a statement looks at no row that it does not return, and returns them in the order of its index:
+it can be ended after any row. What its index does not decide is left to `conditions`, document by
+document. SQLite is told which index to use, and its own plan is checked once for each shape of a query.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from shared.storage.sqlite.query.filters import Condition
+from shared.storage.sqlite.query.values import column_value
+from shared.storage.sqlite.tables import Known, Table, quoted
+
+_RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+
+Sort = Sequence[tuple[str, int]]
+
+
+class Way(Enum):
+    """How a statement finds its rows."""
+
+    IDS = "by `_id`: no more rows than ids"
+    INDEX = "by an index: any number of rows"
+    ID_ORDER = "all, or a range, in the order of `_id`"
+    ALL = "all, in the order of their insertion"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The way of all queries of one shape. `exact`, `many`, `ranges`: the positions of the conditions that
+    it decides by equality, by a list, and by a range."""
+
+    way: Way
+    known: Known | None = None
+    exact: tuple[int, ...] = ()
+    many: int | None = None
+    ranges: tuple[int, ...] = ()
+    order: str = ""
+    is_sorted: bool = True
+    """Whether the rows come in the order that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL with its values; selects `_row` and `_document`."""
+
+    sql: str
+    values: tuple[Any, ...]
+    rest: Sequence[Condition]
+    """The conditions that it does not decide."""
+
+
+def plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
+    """The way for these conditions, remembered by their shape.
+
+    NotImplementedError for an order that no index gives: it would have to look at everything first."""
+    shape = (tuple([_shape(each) for each in conditions]), tuple(sort))
+    plan: Plan | None = table.plans.get(shape)
+    if plan is None:
+        plan = table.plans[shape] = _chosen(table, conditions, sort)
+    return plan
+
+
+def _shape(condition: Condition) -> tuple[str, str, bool]:
+    return condition.path, condition.operator, _can_decide(condition)
+
+
+def _can_decide(condition: Condition) -> bool:
+    """Whether a column can: null is no value of an index."""
+    if condition.operator == "$in":
+        return None not in condition.operand
+    return condition.operator == "$eq" and condition.operand is not None
+
+
+def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
+    by_id = [n for n, each in enumerate(conditions) if each.path == "_id" and _can_decide(each)]
+    is_by_id = list(sort) in ([], [("_id", 1)], [("_id", -1)])
+    if by_id and is_by_id:
+        many = conditions[by_id[0]].operator == "$in"
+        return Plan(
+            Way.IDS,
+            exact=() if many else (by_id[0],),
+            many=by_id[0] if many else None,
+            is_sorted=not sort,
+        )
+    plans = [
+        plan
+        for known in table.indexes.values()
+        if known.is_ready and (plan := _by_index(known, conditions, sort)) is not None
+    ]
+    usable = [plan for plan in plans if plan.is_sorted or is_by_id]
+    if usable:
+        return max(usable, key=_worth)
+    if not is_by_id:
+        raise NotImplementedError(f"{table.name}: no index gives the order {list(sort)}")
+    ranges = tuple(
+        n for n, each in enumerate(conditions) if each.path == "_id" and each.operator in _RANGES
+    )
+    if sort or ranges:
+        direction = sort[0][1] if sort else 1
+        return Plan(Way.ID_ORDER, ranges=ranges, order=_direction("_id", direction))
+    return Plan(Way.ALL)
+
+
+def _worth(plan: Plan) -> tuple[int, bool, bool, bool]:
+    """Of two, the one with fewer rows: more equalities, or an index that leaves most documents out."""
+    assert plan.known is not None
+    equal = len(plan.exact) + (plan.many is not None)
+    is_one = plan.known.index.unique and equal == len(plan.known.paths)
+    return equal + 10 * is_one, plan.known.index.sparse, bool(plan.ranges), plan.is_sorted
+
+
+def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan | None:
+    """Equalities with its first fields, then a list or a range of the next one; None: it is of no use."""
+    exact: list[int] = []
+    many: int | None = None
+    ranges: tuple[int, ...] = ()
+    for path in known.paths:
+        here = [n for n, each in enumerate(conditions) if each.path == path]
+        decided = [n for n in here if _can_decide(conditions[n])]
+        single = [n for n in decided if conditions[n].operator == "$eq"]
+        if single:
+            exact.append(single[0])
+            continue
+        if decided:
+            many = decided[0]
+        elif not (known.index.of_array and path == known.paths[0]):
+            ranges = tuple(n for n in here if conditions[n].operator in _RANGES)
+        break
+    if not exact and many is None and not ranges:
+        return None
+    order = _order(known, len(exact), sort) if many is None else None
+    return Plan(
+        Way.INDEX,
+        known,
+        tuple(exact),
+        many,
+        ranges,
+        order or "",
+        is_sorted=not sort or order is not None,
+    )
+
+
+def _order(known: Known, exact: int, sort: Sort) -> str | None:
+    """The ORDER BY that the index gives behind its fields with one value each; None: not that one."""
+    fixed = set(known.paths[:exact])
+    wanted = [(path, direction) for path, direction in sort if path not in fixed]
+    given = known.index.keys[exact : exact + len(wanted)]
+    if [path for path, _ in wanted] != [path for path, _ in given]:
+        return None
+    turned = {direction * kept for (_, direction), (_, kept) in zip(wanted, given, strict=True)}
+    if len(turned) > 1:
+        return None
+    columns = _columns(known)
+    return ", ".join(_direction(columns[path], direction) for path, direction in wanted)
+
+
+def _direction(column: str, direction: int) -> str:
+    return f"{column} DESC" if direction < 0 else column
+
+
+def _columns(known: Known) -> dict[str, str]:
+    if known.index.of_array:
+        return {path: f"s.k{number}" for number, path in enumerate(known.paths)}
+    return {path: quoted(path) for path in known.paths}
+
+
+def statement_of(table: Table, plan: Plan, conditions: Sequence[Condition]) -> Statement:
+    """The statement of one query."""
+    where: list[str] = []
+    values: list[Any] = []
+    decided: set[int] = set()
+    columns = _columns(plan.known) if plan.known is not None else {"_id": "_id"}
+    for number in plan.exact:
+        path, _, operand = conditions[number]
+        where.append(f"{columns[path]} = ?")
+        values.append(column_value(operand))
+        decided |= _decided(number, [operand])
+    if plan.many is not None:
+        path, _, operands = conditions[plan.many]
+        wanted = list(dict.fromkeys(map(column_value, operands)))
+        where.append(f"{columns[path]} IN ({_marks(len(wanted))})")
+        values += wanted + wanted[-1:] * (_padded(len(wanted)) - len(wanted))
+        decided |= _decided(plan.many, operands)
+    for number in plan.ranges:
+        path, operator, operand = conditions[number]
+        where.append(f"{columns[path]} {_RANGES[operator]} ?")
+        values.append(column_value(operand))
+    sql = _from(table, plan)
+    if where:
+        sql += " WHERE " + " AND ".join(where)
+    if plan.order:
+        sql += f" ORDER BY {plan.order}"
+    rest = [each for number, each in enumerate(conditions) if number not in decided]
+    return Statement(sql, tuple(values), rest)
+
+
+def _decided(number: int, operands: Sequence[Any]) -> set[int]:
+    """Texts are compared as MongoDB does; of other kinds a column does not tell a number from a time."""
+    return {number} if all(isinstance(operand, str) for operand in operands) else set()
+
+
+def _from(table: Table, plan: Plan) -> str:
+    name = quoted(table.name)
+    if plan.known is None:
+        return f"SELECT _row, _document FROM {name}"
+    if plan.known.index.of_array:
+        elements = quoted(plan.known.sql_name)
+        return f"SELECT d._row, d._document FROM {elements} s CROSS JOIN {name} d ON d._row = s.r"
+    return f"SELECT _row, _document FROM {name} INDEXED BY {quoted(plan.known.sql_name)}"
+
+
+def _padded(count: int) -> int:
+    """Lists have few lengths, so that few statements are compiled; what is left repeats the last."""
+    return 1 << max(0, count - 1).bit_length()
+
+
+def _marks(count: int) -> str:
+    """None for an empty list, which SQLite takes: nothing is in it."""
+    return ", ".join("?" * _padded(count)) if count else ""
+
+
+def check(connection: sqlite3.Connection, statement: Statement) -> None:
+    """RuntimeError where SQLite would sort, or look through a whole table behind our back."""
+    found = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.values).fetchall()
+    steps = [str(step[-1]) for step in found]
+    if any("TEMP B-TREE" in step or "AUTOMATIC" in step for step in steps):
+        raise RuntimeError(f"not along an index: {statement.sql}: {steps}")
+    if " WHERE " in statement.sql and any(step.startswith("SCAN") for step in steps):
+        raise RuntimeError(f"not by an index: {statement.sql}: {steps}")

@@ -1,0 +1,101 @@
+"""What an update makes of a document."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from shared.domain.errors import StoreUnavailable
+from shared.storage.database import Document, Query
+from shared.storage.sqlite.query.filters import Condition
+from shared.storage.sqlite.query.values import MISSING, as_stored, equal, kind_of, rank
+
+
+def updated(document: Document, update: Query, now: datetime) -> None:
+    """Apply an update to a document, in place. NotImplementedError for another operator;
+    StoreUnavailable where MongoDB refuses the write: the field has a value of another kind."""
+    for operator, fields in update.items():
+        change = _CHANGES.get(operator)
+        if change is None:
+            raise NotImplementedError(f"the operator {operator}")
+        for path, operand in fields.items():
+            if path == "_id" or path.startswith("_id."):
+                raise NotImplementedError("an update of _id")
+            inner, name = _holder(document, path, makes=operator != "$unset")
+            if inner is not None:
+                change(inner, name, as_stored(now if operator == "$currentDate" else operand))
+
+
+def upserted(conditions: Iterable[Condition], update: Query, now: datetime) -> Document:
+    """The document that an upsert inserts: what the conditions say is equal, then the update."""
+    document: Document = {}
+    for path, operator, operand in conditions:
+        if operator == "$eq":
+            inner, name = _holder(document, path, makes=True)
+            assert inner is not None
+            inner[name] = operand
+    updated(document, update, now)
+    return document
+
+
+def _holder(document: Document, path: str, *, makes: bool) -> tuple[Document | None, str]:
+    """The document that holds the last name of a path; made on the way, or None where there is none."""
+    *outer, last = path.split(".")
+    inner: Any = document
+    for name in outer:
+        if name not in inner:
+            if not makes:
+                return None, last
+            inner[name] = {}
+        inner = inner[name]
+        if isinstance(inner, list):
+            raise NotImplementedError(f"the path {path} through an array")
+        if not isinstance(inner, dict):
+            if not makes:
+                return None, last
+            raise StoreUnavailable(f"the store cannot make {path} inside a value")
+    return inner, last
+
+
+def _set(inner: Document, name: str, operand: Any) -> None:
+    inner[name] = operand
+
+
+def _unset(inner: Document, name: str, operand: Any) -> None:
+    inner.pop(name, None)
+
+
+def _increase(inner: Document, name: str, operand: Any) -> None:
+    value = inner.get(name, 0)
+    if kind_of(value) != kind_of(operand):
+        raise StoreUnavailable(f"the store cannot increase {name}")
+    inner[name] = value + operand
+
+
+def _keep(is_better: Callable[[Any, Any], bool]) -> Callable[[Document, str, Any], None]:
+    def change(inner: Document, name: str, operand: Any) -> None:
+        value = inner.get(name, MISSING)
+        if value is MISSING or is_better(rank(operand), rank(value)):
+            inner[name] = operand
+
+    return change
+
+
+def _add_to_set(inner: Document, name: str, operand: Any) -> None:
+    added = operand["$each"] if isinstance(operand, Mapping) and "$each" in operand else [operand]
+    elements = inner.setdefault(name, [])
+    if not isinstance(elements, list):
+        raise StoreUnavailable(f"the store cannot add to {name}")
+    for each in added:
+        if not any(equal(each, element) for element in elements):
+            elements.append(each)
+
+
+_CHANGES: dict[str, Callable[[Document, str, Any], None]] = {
+    "$set": _set,
+    "$unset": _unset,
+    "$inc": _increase,
+    "$min": _keep(lambda operand, value: operand < value),
+    "$max": _keep(lambda operand, value: operand > value),
+    "$addToSet": _add_to_set,
+    "$currentDate": _set,
+}

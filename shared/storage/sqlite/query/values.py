@@ -1,0 +1,97 @@
+"""How MongoDB compares values: by kind first, so that a number is never less than a text."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.storage.database import Document
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
+"""What a path leads to where there is nothing."""
+
+_KINDS: dict[type, int] = {
+    type(None): 0, int: 1, float: 1, str: 2, dict: 3, list: 4, bytes: 5, bool: 7, datetime: 8,
+}  # fmt: skip
+"""In the order in which MongoDB sorts them."""
+
+_LARGEST = 2**63
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def kind_of(value: object) -> int:
+    """The kind of a value. Raises NotImplementedError for one that no document of ours has."""
+    kind = _KINDS.get(type(value))
+    if kind is None:
+        for known, number in _KINDS.items():
+            if isinstance(value, known) and not isinstance(value, bool):
+                return number  # a StrEnum, or the driver's 64-bit number
+        raise NotImplementedError(f"values of type {type(value).__name__}")
+    return kind
+
+
+def as_stored(value: Any) -> Any:
+    """A value as it comes back from the store: times are cut to milliseconds, in UTC."""
+    if isinstance(value, datetime):
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return value.replace(microsecond=value.microsecond // 1000 * 1000)
+    if isinstance(value, Mapping):
+        return {name: as_stored(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_stored(inner) for inner in value]
+    return value
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Numbers are equal by value; documents also by the order of their fields."""
+    if type(one) is str and type(other) is str:
+        return one == other
+    if kind_of(one) != kind_of(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(map(equal, one.values(), other.values()))
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def rank(value: Any) -> tuple[int, Any]:
+    """Sorts as MongoDB does. NotImplementedError for documents, arrays and bytes."""
+    kind = kind_of(value)
+    if isinstance(value, dict | list | bytes):
+        raise NotImplementedError(f"an order of values of type {type(value).__name__}")
+    return kind, 0 if value is None else value
+
+
+def value_at(document: Document, path: str) -> Any:
+    """What a dotted path leads to, or MISSING. NotImplementedError for a path through an array."""
+    if "." not in path:
+        return document.get(path, MISSING)
+    value: Any = document
+    for name in path.split("."):
+        if isinstance(value, list):
+            raise NotImplementedError(f"the path {path} through an array")
+        if not isinstance(value, dict) or name not in value:
+            return MISSING
+        value = value[name]
+    return value
+
+
+def column_value(value: Any) -> Any:
+    """A value as a column of an index holds it: times as milliseconds since 1970, a missing one as NULL.
+
+    Values of one field are of one kind, so that columns sort as MongoDB does; NotImplementedError for
+    kinds that have no place in an index of ours."""
+    if type(value) is str:
+        return value
+    if value is MISSING or value is None:
+        return None
+    if isinstance(value, datetime):
+        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int) and -_LARGEST <= value < _LARGEST:
+        return int(value)
+    if isinstance(value, bytes):
+        return value
+    raise NotImplementedError(f"an index of values of type {type(value).__name__}")

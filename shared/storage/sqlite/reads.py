@@ -1,0 +1,216 @@
+"""Reads: short ones at once, long ones in steps, so that neither holds up the event loop.
+
+Promises: a read sees every write that was answered before it began; a step takes a few milliseconds at
+most, except for a single document that is larger; a read that is longer than one step begins anew on a
+connection of its own (so that nobody else reads the past that it has pinned), and has a deadline; what
+goes through a whole collection in its own order pins nothing, and has none.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from shared.domain.errors import StoreUnavailable
+from shared.storage.database import OPERATION_TIMEOUT
+from shared.storage.sqlite.commits import Commits
+from shared.storage.sqlite.connections import SCANNER_CACHE_KIB, connect_reader
+from shared.storage.sqlite.plans import Plan, Sort, Statement, Way, check, plan_of, statement_of
+from shared.storage.sqlite.query.filters import Condition
+from shared.storage.sqlite.tables import Table
+
+Rows = list[tuple[int, bytes]]
+
+STEP_ROWS = 128
+STEP_BYTES = 1_000_000
+LISTED_TOGETHER = 64
+"""Values of one list in a statement; longer lists are looked up in several."""
+SCANNERS = 4
+"""Long reads at a time; more wait for one of them."""
+
+
+class Reads:
+    """All reads of one store."""
+
+    def __init__(self, file: Path, commits: Commits) -> None:
+        self._file = file
+        self._commits = commits
+        self._reader = connect_reader(file)
+        self._scanners: list[sqlite3.Connection] = []
+        self._free = asyncio.Semaphore(SCANNERS)
+        self._checked: set[str] = set()
+
+    def close(self) -> None:
+        for connection in (self._reader, *self._scanners):
+            connection.close()
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable where nothing can be read."""
+        self._guarded(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1", (), 1)
+
+    async def rows(
+        self, table: Table, conditions: Sequence[Condition], sort: Sort = ()
+    ) -> AsyncGenerator["Found", None]:
+        """Candidates, a step at a time, each with the conditions that are left to be looked at."""
+        if not table.exists:
+            return
+        plan = plan_of(table, conditions, sort)
+        seen: set[int] = set()
+        for part in _parts(plan, conditions):
+            statement = statement_of(table, plan, part)
+            self._check(statement)
+            if plan.way in {Way.ALL, Way.ID_ORDER}:
+                steps = self._onwards(plan, statement)
+            else:
+                steps = self._at_once_or_in_steps(statement)
+            async with aclosing(steps):
+                async for rows in steps:
+                    yield Found(_once(plan, rows, seen), statement.rest, plan.is_sorted)
+
+    def at_once(
+        self, table: Table, conditions: Sequence[Condition], sort: Sort = ()
+    ) -> "Found | None":
+        """All candidates where they are few, as they mostly are; else None."""
+        if not table.exists:
+            return Found([], (), is_sorted=True)
+        plan = plan_of(table, conditions, sort)
+        if plan.way in {Way.ALL, Way.ID_ORDER}:
+            return None
+        if plan.many is not None and len(conditions[plan.many].operand) > LISTED_TOGETHER:
+            return None
+        statement = statement_of(table, plan, conditions)
+        self._check(statement)
+        rows, is_all = self._guarded(self._reader, statement.sql, statement.values, STEP_ROWS)
+        return Found(_once(plan, rows, set()), statement.rest, plan.is_sorted) if is_all else None
+
+    def _check(self, statement: Statement) -> None:
+        if statement.sql not in self._checked:
+            check(self._reader, statement)
+            self._checked.add(statement.sql)
+
+    async def _at_once_or_in_steps(self, statement: Statement) -> AsyncGenerator[Rows, None]:
+        rows, is_all = self._guarded(self._reader, statement.sql, statement.values, STEP_ROWS)
+        if is_all:
+            yield rows
+            return
+        async with self._scanner() as connection:
+            until = monotonic() + OPERATION_TIMEOUT.total_seconds()
+            cursor = self._executed(connection, statement.sql, statement.values)
+            try:
+                while True:
+                    rows, is_all = self._taken(cursor, STEP_ROWS)
+                    yield rows
+                    if is_all:
+                        return
+                    await asyncio.sleep(0)
+                    if monotonic() > until:
+                        raise StoreUnavailable("the store: a read took longer than its deadline")
+            finally:
+                cursor.close()
+
+    async def _onwards(self, plan: Plan, statement: Statement) -> AsyncGenerator[Rows, None]:
+        """Step by step after the last row of the step before: no cursor stays open in between."""
+        column = "_id" if plan.way is Way.ID_ORDER else "_row"
+        turns = " DESC" in plan.order
+        link = " AND " if " WHERE " in statement.sql else " WHERE "
+        body = (
+            statement.sql.removesuffix(f" ORDER BY {plan.order}") if plan.order else statement.sql
+        )
+        behind = f" ORDER BY {column}{' DESC' if turns else ''} LIMIT {STEP_ROWS}"
+        after: tuple[Any, ...] = ()
+        while True:
+            where = f"{link}{column} {'<' if turns else '>'} ?" if after else ""
+            sql = body.replace("SELECT _row", f"SELECT {column}, _row", 1) + where + behind
+            found, is_all = self._guarded(self._reader, sql, statement.values + after, STEP_ROWS)
+            yield [row[1:] for row in found]
+            # A step ends at its bytes, or at the LIMIT, which the cursor takes for the end.
+            if is_all and len(found) < STEP_ROWS:
+                return
+            after = (found[-1][0],)
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def _scanner(self) -> AsyncIterator[sqlite3.Connection]:
+        """A connection for one long read."""
+        async with asyncio.timeout(OPERATION_TIMEOUT.total_seconds()):
+            await self._free.acquire()
+        connection = (
+            self._scanners.pop()
+            if self._scanners
+            else connect_reader(self._file, SCANNER_CACHE_KIB)
+        )
+        self._commits.long_readers.add(connection)
+        try:
+            yield connection
+        finally:
+            self._commits.long_readers.discard(connection)
+            self._scanners.append(connection)
+            self._free.release()
+
+    def _guarded(
+        self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...], limit: int
+    ) -> tuple[list[Any], bool]:
+        """Rows of a statement, and whether they are all."""
+        cursor = self._executed(connection, sql, values)
+        try:
+            return self._taken(cursor, limit)
+        finally:
+            cursor.close()
+
+    def _executed(
+        self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]
+    ) -> sqlite3.Cursor:
+        if self._commits.damage.done():
+            raise self._commits.damage.result()
+        try:
+            return connection.execute(sql, values)
+        except sqlite3.Error as exc:
+            raise self._commits.failed(exc) from exc
+
+    def _taken(self, cursor: sqlite3.Cursor, limit: int) -> tuple[list[Any], bool]:
+        rows: list[Any] = []
+        size = 0
+        try:
+            for row in cursor:
+                rows.append(row)
+                size += len(row[-1]) if isinstance(row[-1], bytes) else 0
+                if len(rows) == limit or size > STEP_BYTES:
+                    return rows, False
+        except sqlite3.Error as exc:
+            raise self._commits.failed(exc) from exc
+        return rows, True
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Candidates of a query; `rest` decides which of them match."""
+
+    rows: Rows
+    rest: Sequence[Condition]
+    is_sorted: bool
+
+
+def _once(plan: Plan, rows: Rows, seen: set[int]) -> Rows:
+    """Each row once, though an array may have it under two values of a list."""
+    if plan.many is None or plan.known is None or not plan.known.index.of_array:
+        return rows
+    by_number = {row[0]: row for row in rows if row[0] not in seen}
+    seen |= by_number.keys()
+    return list(by_number.values())
+
+
+def _parts(plan: Plan, conditions: Sequence[Condition]) -> list[Sequence[Condition]]:
+    """The conditions, once for each part of a long list."""
+    if plan.many is None or len(conditions[plan.many].operand) <= LISTED_TOGETHER:
+        return [conditions]
+    listed = conditions[plan.many]
+    parts: list[Sequence[Condition]] = []
+    for start in range(0, len(listed.operand), LISTED_TOGETHER):
+        part = list(conditions)
+        part[plan.many] = listed._replace(operand=listed.operand[start : start + LISTED_TOGETHER])
+        parts.append(part)
+    return parts

@@ -1,0 +1,225 @@
+"""How a collection stands in the file.
+
+A table of the collection's name: `_id`, `_document` (BSON), and a column for each field of an index,
+named by its path. An index of an array has a table of its own, with a row for each element. Which indexes
+there are is in the table `_indexes`; one that is not `ready` is being built, is kept up already, and
+answers no query yet.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from shared.storage.database import Document
+from shared.storage.indexes import Index
+from shared.storage.sqlite.query.values import MISSING, column_value, value_at
+
+CATALOGUE = "_indexes"
+_MAKE_CATALOGUE = f"""
+CREATE TABLE IF NOT EXISTS "{CATALOGUE}" (
+    collection TEXT NOT NULL, name TEXT NOT NULL, keys TEXT NOT NULL, is_unique INTEGER NOT NULL,
+    is_sparse INTEGER NOT NULL, of_array INTEGER NOT NULL, expire_seconds INTEGER, ready INTEGER NOT NULL,
+    PRIMARY KEY (collection, name)
+) WITHOUT ROWID"""
+
+Columns = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An index that stands in the file."""
+
+    index: Index
+    is_ready: bool
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(path for path, _ in self.index.keys)
+
+    @property
+    def sql_name(self) -> str:
+        """Of the index, or of the table of an array's elements: both share one space of names."""
+        return f"{self.index.collection}.{self.index.name}"
+
+
+class Table:
+    """One collection: its columns and indexes, and the statements that write its rows."""
+
+    def __init__(self, name: str) -> None:
+        if not name.isidentifier() or name.startswith("_") or name.startswith("sqlite"):
+            raise NotImplementedError(f"a collection of the name {name}")
+        self.name = name
+        self.exists = False
+        self.columns: list[str] = []
+        self.indexes: dict[str, Known] = {}
+        self.plans: dict[Any, Any] = {}
+        """Of queries, by their shapes; forgotten when an index comes or goes."""
+        self.insert_sql = ""
+        self._arrays: list[Known] = []
+
+    def renew(self, columns: Sequence[str], indexes: Iterable[Known]) -> None:
+        """Take what the file has now."""
+        self.exists = bool(columns)
+        self.columns = [name for name in columns if name not in {"_id", "_document", "_row"}]
+        self.indexes = {known.index.name: known for known in indexes}
+        self._arrays = [known for known in self.indexes.values() if known.index.of_array]
+        self.plans.clear()
+        names = ", ".join(quoted(name) for name in ("_id", "_document", *self.columns))
+        marks = ", ".join("?" * (len(self.columns) + 2))
+        self.insert_sql = (
+            f"INSERT INTO {quoted(self.name)} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+        )
+
+    def columns_of(self, document: Document) -> Columns:
+        """The values of its columns. NotImplementedError for a value that no index of ours can hold."""
+        return tuple([column_value(value_at(document, path)) for path in self.columns])
+
+    def row_of(self, document: Document, blob: bytes) -> "Row":
+        elements = [set(_elements(document, known.paths)) for known in self._arrays]
+        return Row(column_value(document["_id"]), blob, self.columns_of(document), elements)
+
+    def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:
+        """The number of the new row; None: another document has one of its unique keys."""
+        cursor = connection.execute(self.insert_sql, (row.id, row.blob, *row.columns))
+        if cursor.rowcount == 0:
+            return None
+        number = cursor.lastrowid or 0
+        if row.elements:
+            self._change_elements(connection, number, [set()] * len(row.elements), row)
+        return number
+
+    def replace(self, connection: sqlite3.Connection, number: int, old: "Row", new: "Row") -> bool:
+        """Write what changed. False: another document has one of its unique keys."""
+        changed = [
+            (name, value)
+            for name, value, before in zip(self.columns, new.columns, old.columns, strict=True)
+            if value != before
+        ]
+        names = "".join(f", {quoted(name)} = ?" for name, _ in changed)
+        done = connection.execute(
+            f"UPDATE OR IGNORE {quoted(self.name)} SET _document = ?{names} WHERE _row = ?",
+            (new.blob, *(value for _, value in changed), number),
+        )
+        if done.rowcount == 0:
+            return False
+        self._change_elements(connection, number, old.elements, new)
+        return True
+
+    def delete(self, connection: sqlite3.Connection, number: int, old: "Row | None") -> None:
+        """`old`: the row as it stands; may be left out where no index is of an array."""
+        connection.execute(f"DELETE FROM {quoted(self.name)} WHERE _row = ?", (number,))
+        if old is not None:
+            none = old._replace(elements=[set()] * len(old.elements))
+            self._change_elements(connection, number, old.elements, none)
+
+    def refill(self, connection: sqlite3.Connection, number: int, document: Document) -> None:
+        """Write the columns and elements of a row anew, for an index that is being built."""
+        if self.columns:
+            names = ", ".join(f"{quoted(name)} = ?" for name in self.columns)
+            sql = f"UPDATE {quoted(self.name)} SET {names} WHERE _row = ?"
+            connection.execute(sql, (*self.columns_of(document), number))
+        row = self.row_of(document, b"")
+        self._change_elements(connection, number, [set()] * len(row.elements), row)
+
+    @property
+    def has_arrays(self) -> bool:
+        return bool(self._arrays)
+
+    def _change_elements(
+        self, connection: sqlite3.Connection, number: int, before: list[set[Columns]], new: "Row"
+    ) -> None:
+        for known, old_keys, new_keys in zip(self._arrays, before, new.elements, strict=True):
+            width = len(known.paths)
+            for key in old_keys - new_keys:
+                where = " AND ".join(f"k{n} IS ?" for n in range(width))
+                sql = f"DELETE FROM {quoted(known.sql_name)} WHERE {where} AND r = ?"
+                connection.execute(sql, (*key, number))
+            for key in new_keys - old_keys:
+                marks = ", ".join("?" * (width + 1))
+                sql = f"INSERT OR IGNORE INTO {quoted(known.sql_name)} VALUES ({marks})"
+                connection.execute(sql, (*key, number))
+
+
+class Row(NamedTuple):
+    """A document as it stands in its table; `elements`: for each index of an array, its keys."""
+
+    id: Any
+    blob: bytes
+    columns: Columns
+    elements: list[set[Columns]]
+
+
+def _elements(document: Document, paths: Sequence[str]) -> Iterator[Columns]:
+    value = value_at(document, paths[0])
+    rest = tuple(column_value(value_at(document, path)) for path in paths[1:])
+    if value is not MISSING and not isinstance(value, list):
+        raise NotImplementedError(f"{paths[0]} without an array, under an index of arrays")
+    for element in () if value is MISSING else value:
+        yield column_value(element), *rest
+
+
+class Tables:
+    """All tables of a file, as the catalogue has them."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, Table] = {}
+
+    def __getitem__(self, name: str) -> Table:
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = Table(name)
+            table.renew((), ())
+        return table
+
+    def names(self) -> list[str]:
+        return sorted(name for name, table in self._tables.items() if table.exists)
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Read what the file has; the catalogue is made where there is none."""
+        connection.execute(_MAKE_CATALOGUE)
+        names = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        ).fetchall()
+        for (name,) in names:
+            if not name.startswith("_") and "." not in name:
+                self.renew(connection, name)
+
+    def renew(self, connection: sqlite3.Connection, name: str) -> None:
+        """Take what the file has of one collection."""
+        columns = connection.execute("SELECT name FROM pragma_table_info(?)", (name,)).fetchall()
+        known = connection.execute(
+            f'SELECT * FROM "{CATALOGUE}" WHERE collection = ?', (name,)
+        ).fetchall()
+        self[name].renew([column for (column,) in columns], map(_known, known))
+
+
+def _known(row: Sequence[Any]) -> Known:
+    collection, _, keys, is_unique, is_sparse, of_array, expire_seconds, ready = row
+    index = Index(
+        collection,
+        [(path, direction) for path, direction in json.loads(keys)],
+        unique=bool(is_unique),
+        sparse=bool(is_sparse),
+        of_array=bool(of_array),
+        expire_after=None if expire_seconds is None else timedelta(seconds=expire_seconds),
+    )
+    return Known(index, bool(ready))
+
+
+def note(connection: sqlite3.Connection, index: Index, *, ready: bool) -> None:
+    """Write an index into the catalogue, or over its entry there."""
+    expire = None if index.expire_after is None else int(index.expire_after.total_seconds())
+    keys = json.dumps(list(index.keys))
+    flags = (index.unique, index.sparse, index.of_array)
+    connection.execute(
+        f'INSERT OR REPLACE INTO "{CATALOGUE}" VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+        (index.collection, index.name, keys, *flags, expire, ready),
+    )
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,136 @@
+"""What writes do to the rows of a table, on the connection that writes.
+
+Promise: whatever may be refused is found before a row is touched, and each document changes as a whole.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.ports.clock import Clock
+from shared.storage.database import Document, Query
+from shared.storage.sqlite.commits import IsLarge, Write
+from shared.storage.sqlite.documents import decoded, encoded
+from shared.storage.sqlite.query.filters import Condition, matches
+from shared.storage.sqlite.query.updates import updated, upserted
+from shared.storage.sqlite.query.values import column_value
+from shared.storage.sqlite.tables import Row, Table, quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An update (None: a deletion) of those of some documents that match when it is done."""
+
+    ids: Sequence[Any]
+    conditions: Sequence[Condition]
+    update: Query | None
+    is_single: bool = False
+    """At most one document changes."""
+    upserts: bool = False
+
+
+@dataclass(slots=True)
+class _Held:
+    """A row under change; `document` is None once it is deleted."""
+
+    number: int
+    blob: bytes
+    document: Document | None
+
+
+class _KeyTaken(Exception):
+    """Another document has a unique key of this one."""
+
+
+def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) -> Write[set[int]]:
+    """Insert numbered documents; the numbers of those that met a key which is taken."""
+
+    def write(connection: sqlite3.Connection, limit: int) -> set[int]:
+        # Here, since a column may have come since they were submitted.
+        rows = [(number, table.row_of(document, blob)) for number, document, blob in documents]
+        return {number for number, row in rows if table.insert(connection, row) is None}
+
+    return write
+
+
+def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[list[int | None]]:
+    """For each change how many documents matched, or were inserted; None where it met a key that is
+    taken."""
+
+    def write(connection: sqlite3.Connection, limit: int) -> list[int | None]:
+        held = _loaded(table, connection, changes, limit)
+        return [_changed(table, connection, change, held, clock) for change in changes]
+
+    return write
+
+
+def _loaded(
+    table: Table, connection: sqlite3.Connection, changes: Sequence[Change], limit: int
+) -> dict[Any, _Held]:
+    """All documents that are concerned, by their ids. IsLarge before anything large is read."""
+    ids = list({column_value(each): None for change in changes for each in change.ids})
+    marks = ", ".join("?" * len(ids))
+    # The length of a document is known without reading it.
+    rows = connection.execute(
+        "SELECT _id, _row, length(_document), iif(length(_document) <= ?, _document, NULL) "
+        f"FROM {quoted(table.name)} WHERE _id IN ({marks})",
+        (limit, *ids),
+    ).fetchall()
+    if sum(row[2] for row in rows) > limit:
+        raise IsLarge
+    return {key: _Held(number, blob, decoded(blob)) for key, number, _, blob in rows}
+
+
+def _changed(
+    table: Table,
+    connection: sqlite3.Connection,
+    change: Change,
+    held: dict[Any, _Held],
+    clock: Clock,
+) -> int | None:
+    hits = 0
+    try:
+        for key in map(column_value, change.ids):
+            row = held.get(key)
+            if row is None or row.document is None or not matches(row.document, change.conditions):
+                continue
+            _apply(table, connection, change, row, clock)
+            hits += 1
+            if change.is_single:
+                break
+        if not hits and change.upserts:
+            held[column_value(change.ids[0])] = _inserted(table, connection, change, clock)
+            hits = 1
+    except _KeyTaken:
+        return None
+    return hits
+
+
+def _apply(
+    table: Table, connection: sqlite3.Connection, change: Change, row: _Held, clock: Clock
+) -> None:
+    assert row.document is not None
+    if change.update is None:
+        table.delete(connection, row.number, table.row_of(row.document, b""))
+        row.document = None
+        return
+    old = table.row_of(row.document, row.blob)
+    updated(row.document, change.update, clock.now())
+    new = table.row_of(row.document, encoded(row.document))
+    if new.blob == old.blob:
+        return
+    if not table.replace(connection, row.number, old, new):
+        row.document = decoded(old.blob)
+        raise _KeyTaken
+    row.blob = new.blob
+
+
+def _inserted(table: Table, connection: sqlite3.Connection, change: Change, clock: Clock) -> _Held:
+    assert change.update is not None
+    document = upserted(change.conditions, change.update, clock.now())
+    row: Row = table.row_of(document, encoded(document))
+    number = table.insert(connection, row)
+    if number is None:
+        raise _KeyTaken
+    return _Held(number, row.blob, document)
