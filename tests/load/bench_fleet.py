@@ -31,7 +31,8 @@ from shared.security.sealing import Sealer
 from shared.storage import place_documents
 from shared.storage.enrollment_documents import identity_fields, inventory_fields, names_of
 from shared.storage.enrollment_documents import push_fields as push_of
-from shared.storage.mongo import Document, Mongo
+from shared.storage.database import Document
+from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
 from tests.harness.device import ApiClient
 from tests.harness.http1 import Connection

@@ -170,7 +170,7 @@ def _columns(known: Known) -> dict[str, str]:
 
 
 def statement_of(table: Table, plan: Plan, conditions: Sequence[Condition]) -> Statement:
-    """The statement of one query."""
+    """The statement of one query; its list is not empty."""
     where: list[str] = []
     values: list[Any] = []
     decided: set[int] = set()
@@ -220,8 +220,7 @@ def _padded(count: int) -> int:
 
 
 def _marks(count: int) -> str:
-    """None for an empty list, which SQLite takes: nothing is in it."""
-    return ", ".join("?" * _padded(count)) if count else ""
+    return ", ".join("?" * _padded(count))
 
 
 def check(connection: sqlite3.Connection, statement: Statement) -> None:

@@ -80,7 +80,7 @@ class Reads:
         plan = plan_of(table, conditions, sort)
         if plan.way in {Way.ALL, Way.ID_ORDER}:
             return None
-        if plan.many is not None and len(conditions[plan.many].operand) > LISTED_TOGETHER:
+        if plan.many is not None and not 0 < len(conditions[plan.many].operand) <= LISTED_TOGETHER:
             return None
         statement = statement_of(table, plan, conditions)
         self._check(statement)
@@ -205,7 +205,7 @@ def _once(plan: Plan, rows: Rows, seen: set[int]) -> Rows:
 
 def _parts(plan: Plan, conditions: Sequence[Condition]) -> list[Sequence[Condition]]:
     """The conditions, once for each part of a long list."""
-    if plan.many is None or len(conditions[plan.many].operand) <= LISTED_TOGETHER:
+    if plan.many is None:
         return [conditions]
     listed = conditions[plan.many]
     parts: list[Sequence[Condition]] = []
