@@ -29,9 +29,9 @@ from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory,
 from shared.ports.queue import HandOut, Report
 from shared.security.sealing import Sealer
 from shared.storage import place_documents
+from shared.storage.database import Document
 from shared.storage.enrollment_documents import identity_fields, inventory_fields, names_of
 from shared.storage.enrollment_documents import push_fields as push_of
-from shared.storage.database import Document
 from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
 from tests.harness.device import ApiClient
