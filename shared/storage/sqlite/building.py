@@ -60,7 +60,7 @@ class Building:
         # An array stands in a table of its own.
         of_row = index.keys[1:] if index.of_array else index.keys
         new = [path for path, _ in of_row if path not in {"_id", *table.columns}]
-        known = Known(index, is_ready=True)
+        known = Known.of(index, is_ready=True)
 
         def begin(connection: sqlite3.Connection, limit: int) -> bool:
             for path in new:

@@ -8,7 +8,7 @@ answers no query yet.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -34,15 +34,14 @@ class Known:
 
     index: Index
     is_ready: bool
+    paths: tuple[str, ...]
+    sql_name: str
+    """Of the index, or of the table of an array's elements: both share one space of names."""
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return tuple(path for path, _ in self.index.keys)
-
-    @property
-    def sql_name(self) -> str:
-        """Of the index, or of the table of an array's elements: both share one space of names."""
-        return f"{self.index.collection}.{self.index.name}"
+    @classmethod
+    def of(cls, index: Index, *, is_ready: bool) -> "Known":
+        paths = tuple(path for path, _ in index.keys)
+        return cls(index, is_ready, paths, f"{index.collection}.{index.name}")
 
 
 class Table:
@@ -59,11 +58,13 @@ class Table:
         """Of queries, by their shapes; forgotten when an index comes or goes."""
         self.insert_sql = ""
         self._arrays: list[Known] = []
+        self._paths: list[tuple[str, bool]] = []
 
     def renew(self, columns: Sequence[str], indexes: Iterable[Known]) -> None:
         """Take what the file has now."""
         self.exists = bool(columns)
         self.columns = [name for name in columns if name not in {"_id", "_document", "_row"}]
+        self._paths = [(path, "." not in path) for path in self.columns]
         self.indexes = {known.index.name: known for known in indexes}
         self._arrays = [known for known in self.indexes.values() if known.index.of_array]
         self.plans.clear()
@@ -75,10 +76,19 @@ class Table:
 
     def columns_of(self, document: Document) -> Columns:
         """The values of its columns. NotImplementedError for a value that no index of ours can hold."""
-        return tuple([column_value(value_at(document, path)) for path in self.columns])
+        get = document.get
+        return tuple(
+            [
+                value
+                if (value := get(path) if is_plain else value_at(document, path)) is None
+                or type(value) is str
+                else column_value(value)
+                for path, is_plain in self._paths
+            ]
+        )
 
     def row_of(self, document: Document, blob: bytes) -> "Row":
-        elements = [set(_elements(document, known.paths)) for known in self._arrays]
+        elements = [_elements(document, known.paths) for known in self._arrays]
         return Row(column_value(document["_id"]), blob, self.columns_of(document), elements)
 
     def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:
@@ -105,7 +115,8 @@ class Table:
         )
         if done.rowcount == 0:
             return False
-        self._change_elements(connection, number, old.elements, new)
+        if self._arrays:
+            self._change_elements(connection, number, old.elements, new)
         return True
 
     def delete(self, connection: sqlite3.Connection, number: int, old: "Row | None") -> None:
@@ -132,6 +143,8 @@ class Table:
         self, connection: sqlite3.Connection, number: int, before: list[set[Columns]], new: "Row"
     ) -> None:
         for known, old_keys, new_keys in zip(self._arrays, before, new.elements, strict=True):
+            if old_keys == new_keys:
+                continue
             width = len(known.paths)
             for key in old_keys - new_keys:
                 where = " AND ".join(f"k{n} IS ?" for n in range(width))
@@ -152,13 +165,14 @@ class Row(NamedTuple):
     elements: list[set[Columns]]
 
 
-def _elements(document: Document, paths: Sequence[str]) -> Iterator[Columns]:
+def _elements(document: Document, paths: Sequence[str]) -> set[Columns]:
     value = value_at(document, paths[0])
-    rest = tuple(column_value(value_at(document, path)) for path in paths[1:])
-    if value is not MISSING and not isinstance(value, list):
+    if value is MISSING:
+        return set()
+    if not isinstance(value, list):
         raise NotImplementedError(f"{paths[0]} without an array, under an index of arrays")
-    for element in () if value is MISSING else value:
-        yield column_value(element), *rest
+    rest = tuple([column_value(value_at(document, path)) for path in paths[1:]])
+    return {(column_value(element), *rest) for element in value}
 
 
 class Tables:
@@ -206,7 +220,7 @@ def _known(row: Sequence[Any]) -> Known:
         of_array=bool(of_array),
         expire_after=None if expire_seconds is None else timedelta(seconds=expire_seconds),
     )
-    return Known(index, bool(ready))
+    return Known.of(index, is_ready=bool(ready))
 
 
 def note(connection: sqlite3.Connection, index: Index, *, ready: bool) -> None:

@@ -14,6 +14,7 @@ _KINDS: dict[type, int] = {
 }  # fmt: skip
 """In the order in which MongoDB sorts them."""
 
+_AS_THEY_ARE = {str, int, bool, type(None), bytes, float}
 _LARGEST = 2**63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -32,6 +33,8 @@ def kind_of(value: object) -> int:
 
 def as_stored(value: Any) -> Any:
     """A value as it comes back from the store: times are cut to milliseconds, in UTC."""
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, datetime):
         value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return value.replace(microsecond=value.microsecond // 1000 * 1000)
