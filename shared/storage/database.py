@@ -10,7 +10,7 @@ Conditions: equality, `$eq`, `$ne`, `$in`, `$gt`, `$gte`, `$lt`, `$lte`, `$exist
 field with `$min`, `$max` and `$sum`. A sort goes along an index, or by `_id`.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -113,7 +113,7 @@ Item = TypeVar("Item")
 
 
 def pieces(
-    items: Sequence[tuple[Item, int]], most: int, most_bytes: int = WRITTEN_TOGETHER
+    items: Iterable[tuple[Item, int]], most: int, most_bytes: int = WRITTEN_TOGETHER
 ) -> Iterator[list[Item]]:
     """Items with their sizes in bytes, cut in their order: each piece has so many of them at the most,
     and so many bytes unless a single item has more."""

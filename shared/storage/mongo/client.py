@@ -92,7 +92,7 @@ class MongoCollection:
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
         done = 0
-        for piece in pieces([(each, size_of(each)) for each in documents], INSERTED_TOGETHER):
+        for piece in pieces(((each, size_of(each)) for each in documents), INSERTED_TOGETHER):
             try:
                 with translated():
                     await self._raw.insert_many(piece, ordered=False)

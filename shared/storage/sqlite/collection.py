@@ -6,12 +6,14 @@ from typing import Any
 from shared.domain.errors import StoreUnavailable
 from shared.ports.clock import Clock
 from shared.storage.database import (
+    DeleteOne,
     Document,
     Fields,
     Operation,
     Query,
     UpdateOne,
     pieces,
+    size_of,
 )
 from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.commits import Commits
@@ -50,29 +52,19 @@ class SqliteCollection:
         sort, limit, skip = _read_options(**options)
         most = skip + limit if limit else 0
         conditions = conditions_of(query)
-        found = self._reads.at_once(self._table, conditions, sort)
-        if found is not None:  # as mostly
-            documents, is_sorted = _matching(found), found.is_sorted
-        else:
-            documents, is_sorted = await self._gathered(conditions, sort, most)
+        first = self._reads.first(self._table, conditions, sort)
+        if first is not None:
+            documents, is_sorted = _matching(first, fields), first.is_sorted
+        if first is None or not (first.is_all or _is_enough(documents, most, is_sorted)):
+            documents, is_sorted = [], True
+            async for found in self._reads.rows(self._table, conditions, sort):
+                documents += _matching(found, fields)
+                is_sorted = found.is_sorted
+                if _is_enough(documents, most, is_sorted):
+                    break
         if not is_sorted:
             documents.sort(key=lambda each: rank(each["_id"]), reverse=sort[0][1] < 0)
-        if most or skip:
-            documents = documents[skip : most or None]
-        return documents if fields is None else [shown(each, fields) for each in documents]
-
-    async def _gathered(
-        self, conditions: Sequence[Condition], sort: Sort, most: int
-    ) -> tuple[list[Document], bool]:
-        """The match set, or so much of it as is asked for where it comes in order."""
-        documents: list[Document] = []
-        is_sorted = True
-        async for found in self._reads.rows(self._table, conditions, sort):
-            documents += _matching(found)
-            is_sorted = found.is_sorted
-            if most and is_sorted and len(documents) >= most:
-                break
-        return documents, is_sorted
+        return documents[skip : most or None] if most or skip else documents
 
     async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
         found = await self.find(query, fields, limit=1)
@@ -83,7 +75,7 @@ class SqliteCollection:
     ) -> AsyncIterator[list[Document]]:
         gathered: list[Document] = []
         async for found in self._reads.rows(self._table, conditions_of(query)):
-            gathered += [shown(each, fields) for each in _matching(found)]
+            gathered += _matching(found, fields)
             while len(gathered) >= batch:
                 yield gathered[:batch]
                 gathered = gathered[batch:]
@@ -105,15 +97,12 @@ class SqliteCollection:
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         if documents and not self._table.exists:
             await self._building.make_table(self._table.name)
-        sized = [
-            ((number, document, blob), len(blob))
-            for number, document in enumerate(documents)
-            for blob in [encoded(document)]
-        ]
+        numbered = (((number, each), size_of(each)) for number, each in enumerate(documents))
         met: set[int] = set()
-        for piece in pieces(sized, TOGETHER):
-            size = sum(len(blob) for _, _, blob in piece)
-            met |= await self._commits.submit(insertion(self._table, piece), size)
+        for piece in pieces(numbered, TOGETHER):
+            prepared = [(number, each, encoded(each)) for number, each in piece]
+            size = sum(len(blob) for _, _, blob in prepared)
+            met |= await self._commits.submit(insertion(self._table, prepared), size)
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
@@ -143,7 +132,7 @@ class SqliteCollection:
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
         hits, met = 0, set()
         for start in range(0, len(operations), TOGETHER):
-            changes = [await self._change(each) for each in operations[start : start + TOGETHER]]
+            changes = [_change(each) for each in operations[start : start + TOGETHER]]
             for number, done in enumerate(await self._submit(changes), start):
                 if done is None:
                     met.add(number)
@@ -152,18 +141,7 @@ class SqliteCollection:
         return hits, met
 
     async def delete_one(self, query: Query) -> int:
-        ids = await self._ids(conditions_of(query))
-        [done] = await self._submit([Change(ids, conditions_of(query), None, is_single=True)])
-        return done or 0
-
-    async def _change(self, operation: Operation) -> Change:
-        conditions = conditions_of(operation.filter)
-        ids = await self._ids(conditions)
-        if not isinstance(operation, UpdateOne):
-            return Change(ids, conditions, None, is_single=True)
-        if operation.upsert and not _named(conditions):
-            raise NotImplementedError("an upsert without an _id")
-        return Change(ids, conditions, operation.update, is_single=True, upserts=operation.upsert)
+        return (await self.bulk_write([DeleteOne(query)]))[0]
 
     async def _submit(self, changes: Sequence[Change]) -> list[int | None]:
         if not self._table.exists:
@@ -173,11 +151,11 @@ class SqliteCollection:
         size = CHANGE_SIZE * sum(len(change.ids) for change in changes)
         return await self._commits.submit(changing(self._table, changes, self._clock), size)
 
-    async def _ids(self, conditions: Sequence[Condition]) -> list[Any]:
+    async def _ids(self, conditions: Sequence[Condition]) -> Sequence[Any]:
         """Those that are named; else those that match now, to be looked at again by the write."""
         named = _named(conditions)
-        if named:
-            return named[0]
+        if named is not None:
+            return named
         return [
             document["_id"]
             async for found in self._reads.rows(self._table, conditions)
@@ -185,21 +163,37 @@ class SqliteCollection:
         ]
 
 
-def _named(conditions: Sequence[Condition]) -> list[list[Any]]:
+def _change(operation: Operation) -> Change:
+    """NotImplementedError for one that does not name its document."""
+    conditions = conditions_of(operation.filter)
+    named = _named(conditions)
+    if named is None:
+        raise NotImplementedError("a change of one document without its _id")
+    if isinstance(operation, DeleteOne):
+        return Change(named, conditions, None, is_single=True)
+    return Change(named, conditions, operation.update, is_single=True, upserts=operation.upsert)
+
+
+def _named(conditions: Sequence[Condition]) -> Sequence[Any] | None:
     """The ids that a condition lists, where one does."""
-    lists = {"$eq": lambda operand: [operand], "$in": list}
-    return [
-        lists[operator](operand)
-        for path, operator, operand in conditions
-        if path == "_id" and operator in lists
-    ]
+    for path, operator, operand in conditions:
+        if path == "_id" and operator == "$eq":
+            return [operand]
+        if path == "_id" and operator == "$in":
+            listed: list[Any] = operand
+            return listed
+    return None
 
 
-def _matching(found: Found) -> list[Document]:
+def _matching(found: Found, fields: Fields | None = None) -> list[Document]:
     documents = [decoded(blob) for _, blob in found.rows]
-    if not found.rest:
-        return documents
-    return [document for document in documents if matches(document, found.rest)]
+    if found.rest:
+        documents = [document for document in documents if matches(document, found.rest)]
+    return [shown(document, fields) for document in documents] if fields else documents
+
+
+def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> bool:
+    return bool(most) and is_sorted and len(documents) >= most
 
 
 def _read_options(sort: Sort = (), limit: int = 0, skip: int = 0) -> tuple[Sort, int, int]:

@@ -118,9 +118,13 @@ class Commits:
         if self._overdue is not None:
             raise self._overdue
 
-    async def close(self) -> None:
-        """Finish what was submitted, put the log into the file, and close the connection."""
+    async def drain(self) -> None:
+        """Wait until nothing is under way."""
         await self._idle.wait()
+
+    async def close(self) -> None:
+        """Put the log into the file, and close the connection; all others are closed by then."""
+        await self.drain()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
@@ -188,7 +192,6 @@ class Commits:
         self._next()
 
     def _tell(self, batch: list[_Submitted], failure: sqlite3.Error | None) -> None:
-        self._overdue = None
         self.has_failed = failure is not None
         if failure is None:
             for each in batch:
@@ -219,6 +222,12 @@ class Commits:
             each.tell(self._overdue)
         self._waiting.clear()
 
+    def _goes_on(self, watch: asyncio.TimerHandle) -> None:
+        """The thread is done, also with the log."""
+        watch.cancel()
+        self._overdue = None
+        self._next()
+
     def _next(self) -> None:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._begin)
@@ -242,12 +251,11 @@ class Commits:
             self._connection.execute("COMMIT")
         except sqlite3.Error as exc:
             failure = exc
-        loop.call_soon_threadsafe(watch.cancel)
         loop.call_soon_threadsafe(self._tell, batch, failure)
         if failure is None and self._unseen > UNSEEN_BYTES:
             self._unseen = 0
             self._shorten_log(loop)
-        loop.call_soon_threadsafe(self._next)
+        loop.call_soon_threadsafe(self._goes_on, watch)
 
     def _shorten_log(self, loop: asyncio.AbstractEventLoop) -> None:
         """Copy the log into the file, so far as no reader needs it; the next commit begins it anew."""

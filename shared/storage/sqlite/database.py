@@ -67,6 +67,7 @@ class SqliteDatabase:
             raise await asyncio.shield(self._commits.damage)
 
     async def close(self) -> None:
+        await self._commits.drain()
         self._reads.close()
         await self._commits.close()
 

@@ -43,6 +43,11 @@ class Plan:
     is_sorted: bool = True
     """Whether the rows come in the order that was asked for."""
 
+    @property
+    def is_onwards(self) -> bool:
+        """Whether a read can go on behind any row that it has seen."""
+        return self.known is None and self.way is not Way.IDS
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:

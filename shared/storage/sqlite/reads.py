@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -29,6 +30,8 @@ STEP_ROWS = 128
 STEP_BYTES = 1_000_000
 LISTED_TOGETHER = 64
 """Values of one list in a statement; longer lists are looked up in several."""
+LONG_READ_DEADLINE = timedelta(minutes=1)
+"""Of a read along an index that takes many steps, and pins what it reads meanwhile."""
 SCANNERS = 4
 """Long reads at a time; more wait for one of them."""
 
@@ -42,7 +45,7 @@ class Reads:
         self._reader = connect_reader(file)
         self._scanners: list[sqlite3.Connection] = []
         self._free = asyncio.Semaphore(SCANNERS)
-        self._checked: set[str] = set()
+        self._known: set[str] = set()
 
     def close(self) -> None:
         for connection in (self._reader, *self._scanners):
@@ -50,94 +53,89 @@ class Reads:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable where nothing can be read."""
-        self._guarded(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1", (), 1)
+        self._guarded(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1", ())
+
+    def first(
+        self, table: Table, conditions: Sequence[Condition], sort: Sort = ()
+    ) -> "Found | None":
+        """The candidates of the first step, mostly all; None where the query is none for one step."""
+        if not table.exists:
+            return Found([], (), is_sorted=True, is_all=True)
+        plan = plan_of(table, conditions, sort)
+        listed = () if plan.many is None else conditions[plan.many].operand
+        if plan.is_onwards or (plan.many is not None and not 0 < len(listed) <= LISTED_TOGETHER):
+            return None
+        statement = self._checked(table, plan, conditions)
+        rows, is_all = self._guarded(self._reader, statement.sql, statement.values)
+        return Found(_once(plan, rows, set()), statement.rest, plan.is_sorted, is_all)
 
     async def rows(
         self, table: Table, conditions: Sequence[Condition], sort: Sort = ()
     ) -> AsyncGenerator["Found", None]:
-        """Candidates, a step at a time, each with the conditions that are left to be looked at."""
+        """All candidates, a step at a time, with the event loop free between two steps."""
         if not table.exists:
             return
         plan = plan_of(table, conditions, sort)
         seen: set[int] = set()
+        until = monotonic() + LONG_READ_DEADLINE.total_seconds()
         for part in _parts(plan, conditions):
-            statement = statement_of(table, plan, part)
-            self._check(statement)
-            if plan.way in {Way.ALL, Way.ID_ORDER}:
-                steps = self._onwards(plan, statement)
-            else:
-                steps = self._at_once_or_in_steps(statement)
+            statement = self._checked(table, plan, part)
+            onwards = plan.is_onwards
+            steps = self._onwards(plan, statement) if onwards else self._along(statement)
             async with aclosing(steps):
                 async for rows in steps:
                     yield Found(_once(plan, rows, seen), statement.rest, plan.is_sorted)
+                    await asyncio.sleep(0)
+                    if monotonic() > until and not onwards:
+                        raise StoreUnavailable("the store: a read took longer than its deadline")
 
-    def at_once(
-        self, table: Table, conditions: Sequence[Condition], sort: Sort = ()
-    ) -> "Found | None":
-        """All candidates where they are few, as they mostly are; else None."""
-        if not table.exists:
-            return Found([], (), is_sorted=True)
-        plan = plan_of(table, conditions, sort)
-        if plan.way in {Way.ALL, Way.ID_ORDER}:
-            return None
-        if plan.many is not None and not 0 < len(conditions[plan.many].operand) <= LISTED_TOGETHER:
-            return None
+    def _checked(self, table: Table, plan: Plan, conditions: Sequence[Condition]) -> Statement:
         statement = statement_of(table, plan, conditions)
-        self._check(statement)
-        rows, is_all = self._guarded(self._reader, statement.sql, statement.values, STEP_ROWS)
-        return Found(_once(plan, rows, set()), statement.rest, plan.is_sorted) if is_all else None
-
-    def _check(self, statement: Statement) -> None:
-        if statement.sql not in self._checked:
+        if statement.sql not in self._known:
             check(self._reader, statement)
-            self._checked.add(statement.sql)
+            self._known.add(statement.sql)
+        return statement
 
-    async def _at_once_or_in_steps(self, statement: Statement) -> AsyncGenerator[Rows, None]:
-        rows, is_all = self._guarded(self._reader, statement.sql, statement.values, STEP_ROWS)
+    async def _along(self, statement: Statement) -> AsyncGenerator[Rows, None]:
+        """Along an index: in one step where that does, else anew on a connection of its own."""
+        rows, is_all = self._guarded(self._reader, statement.sql, statement.values)
         if is_all:
             yield rows
             return
         async with self._scanner() as connection:
-            until = monotonic() + OPERATION_TIMEOUT.total_seconds()
             cursor = self._executed(connection, statement.sql, statement.values)
             try:
-                while True:
-                    rows, is_all = self._taken(cursor, STEP_ROWS)
+                while not is_all:
+                    rows, is_all = self._taken(cursor)
                     yield rows
-                    if is_all:
-                        return
-                    await asyncio.sleep(0)
-                    if monotonic() > until:
-                        raise StoreUnavailable("the store: a read took longer than its deadline")
             finally:
                 cursor.close()
 
     async def _onwards(self, plan: Plan, statement: Statement) -> AsyncGenerator[Rows, None]:
-        """Step by step after the last row of the step before: no cursor stays open in between."""
+        """Step by step behind the last row of the step before: no cursor stays open in between."""
         column = "_id" if plan.way is Way.ID_ORDER else "_row"
-        turns = " DESC" in plan.order
-        link = " AND " if " WHERE " in statement.sql else " WHERE "
-        body = (
-            statement.sql.removesuffix(f" ORDER BY {plan.order}") if plan.order else statement.sql
-        )
-        behind = f" ORDER BY {column}{' DESC' if turns else ''} LIMIT {STEP_ROWS}"
-        after: tuple[Any, ...] = ()
-        while True:
-            where = f"{link}{column} {'<' if turns else '>'} ?" if after else ""
-            sql = body.replace("SELECT _row", f"SELECT {column}, _row", 1) + where + behind
-            found, is_all = self._guarded(self._reader, sql, statement.values + after, STEP_ROWS)
+        direction = " DESC" if plan.order.endswith(" DESC") else ""
+        body = statement.sql.removesuffix(f" ORDER BY {plan.order}")
+        body = body.replace("SELECT _row", f"SELECT {column}, _row", 1)
+        link = " AND " if " WHERE " in body else " WHERE "
+        behind = f"{link}{column} {'<' if direction else '>'} ?"
+        tail = f" ORDER BY {column}{direction} LIMIT {STEP_ROWS}"
+        found, is_all = self._guarded(self._reader, body + tail, statement.values)
+        while found:
             yield [row[1:] for row in found]
-            # A step ends at its bytes, or at the LIMIT, which the cursor takes for the end.
-            if is_all and len(found) < STEP_ROWS:
+            if is_all:
                 return
-            after = (found[-1][0],)
-            await asyncio.sleep(0)
+            values = (*statement.values, found[-1][0])
+            found, is_all = self._guarded(self._reader, body + behind + tail, values)
 
     @asynccontextmanager
     async def _scanner(self) -> AsyncIterator[sqlite3.Connection]:
         """A connection for one long read."""
-        async with asyncio.timeout(OPERATION_TIMEOUT.total_seconds()):
-            await self._free.acquire()
+        try:
+            async with asyncio.timeout(OPERATION_TIMEOUT.total_seconds()):
+                await self._free.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("the store: too many long reads at a time") from None
         connection = (
             self._scanners.pop()
             if self._scanners
@@ -152,12 +150,12 @@ class Reads:
             self._free.release()
 
     def _guarded(
-        self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...], limit: int
+        self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]
     ) -> tuple[list[Any], bool]:
-        """Rows of a statement, and whether they are all."""
+        """The rows of one step, and whether they are all."""
         cursor = self._executed(connection, sql, values)
         try:
-            return self._taken(cursor, limit)
+            return self._taken(cursor)
         finally:
             cursor.close()
 
@@ -171,14 +169,14 @@ class Reads:
         except sqlite3.Error as exc:
             raise self._commits.failed(exc) from exc
 
-    def _taken(self, cursor: sqlite3.Cursor, limit: int) -> tuple[list[Any], bool]:
+    def _taken(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
         rows: list[Any] = []
         size = 0
         try:
             for row in cursor:
                 rows.append(row)
                 size += len(row[-1]) if isinstance(row[-1], bytes) else 0
-                if len(rows) == limit or size > STEP_BYTES:
+                if len(rows) == STEP_ROWS or size > STEP_BYTES:
                     return rows, False
         except sqlite3.Error as exc:
             raise self._commits.failed(exc) from exc
@@ -192,6 +190,8 @@ class Found:
     rows: Rows
     rest: Sequence[Condition]
     is_sorted: bool
+    is_all: bool = False
+    """There are no more; False also where that is not known."""
 
 
 def _once(plan: Plan, rows: Rows, seen: set[int]) -> Rows:

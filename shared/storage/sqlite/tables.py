@@ -89,7 +89,10 @@ class Table:
 
     def row_of(self, document: Document, blob: bytes) -> "Row":
         elements = [_elements(document, known.paths) for known in self._arrays]
-        return Row(column_value(document["_id"]), blob, self.columns_of(document), elements)
+        key = column_value(document.get("_id"))
+        if key is None:
+            raise NotImplementedError("a document without an _id")
+        return Row(key, blob, self.columns_of(document), elements)
 
     def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:
         """The number of the new row; None: another document has one of its unique keys."""
