@@ -1,6 +1,6 @@
 """`python -m services all`: the four services in one process, on one port, with one OpenAPI document.
 
-What no setting gives is made here: the API key on the first start, the embedded store, the
+What no setting gives is made here: the API key on the first start, the store in the data folder, the
 in-process broker. The port opens when everything can serve, and only then is said where.
 """
 

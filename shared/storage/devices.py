@@ -1,7 +1,6 @@
 """Devices as API clients look at them: pages of the list, user channels, secrets. Reads `enrollments`.
 
-A page is a range of `_id`, the index that every collection has. The embedded store looks through the whole
-fleet for one; an index of its own would make that quicker, and every write of a device slower.
+A page is a range of `_id`, the index that every collection has.
 """
 
 from collections.abc import Mapping
