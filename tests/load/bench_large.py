@@ -39,7 +39,7 @@ from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from tests.harness.identities import FleetAuthority
 from tests.harness.system import ServiceProcess, cpu_seconds
 from tests.load import bench
-from tests.load.bench_fleet import SEAL_KEY, record
+from tests.load.bench_fleet import SEAL_KEY, record, serial_of
 
 SIZES = (1_600, 200_000, 1_000_000)
 TARGET, MEMORY_TARGET = 1.5, 1.2
@@ -96,10 +96,8 @@ class Operations:
 
     def all(self) -> dict[str, Callable[[Sequence[str]], Awaitable[object]]]:
         return {
-            "read by id": self._records.load,
-            "read by serial number": lambda names: self._records.find(
-                [f"S{n[:21]}" for n in names]
-            ),
+            "read by id": self._load,
+            "read by serial number": self._find,
             "journal": self._append,
             "change": self._change,
         }
@@ -110,6 +108,14 @@ class Operations:
         for first in range(0, SAMPLE, TOGETHER):
             await operation(self._names[first : first + TOGETHER])
         return (time.process_time() - start) / SAMPLE * 1e6
+
+    async def _load(self, names: Sequence[str]) -> None:
+        if len(await self._records.load(names)) != len(names):
+            raise SystemExit("a device was not found by its id")
+
+    async def _find(self, names: Sequence[str]) -> None:
+        if len(await self._records.find([serial_of(name) for name in names])) != len(names):
+            raise SystemExit("a device was not found by its serial number")
 
     async def _append(self, names: Sequence[str]) -> None:
         events = [
