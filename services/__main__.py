@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
     names.add_parser(
         "rotate-secrets", help="seal the store's secrets with the first key of MDM_SECRET_KEY"
     )
+    actions = names.add_parser("store", help="the store as a whole: copy").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    copy = actions.add_parser("copy", help="all that one store has into another one")
+    place = "FOLDER|MONGODB_URL"
+    copy.add_argument("--from", required=True, dest="source", metavar=place)
+    copy.add_argument("--to", required=True, dest="target", metavar=place)
     return top
 
 
@@ -111,12 +118,15 @@ async def _one(name: str, settings: ServiceSettings, metrics: Metrics) -> None:
 
 
 def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from services import small_commands
+    from services import small_commands, store_copy
 
     settings = load(AllSettings, environ)
     logs.configure(settings.log_format)
     if given.name == "identity":
         work = small_commands.identity(settings, given.identity, given.out)
+    elif given.name == "store":
+        _run(store_copy.copy_store(given.source, given.target, sys.stdout))
+        return 0  # takes as long as the store is large
     elif given.name == "rotate-secrets":
         _run(small_commands.rotate_secrets(settings))  # takes as long as the store is large
         return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.alone import Alone, locked_folder
 from services.kept_keys import sealer_of
+from services.store_folder import check_folder
 from shared.clock import SystemClock, SystemIds
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer
@@ -83,6 +84,8 @@ class PartsOfProcess:
         is_alone = settings.amqp_url is None
         if is_alone or settings.mongodb_url is None:
             self._stack.enter_context(locked_folder(settings.data_dir))
+        if settings.mongodb_url is None:
+            check_folder(settings.data_dir)
         seal = sealer_of(settings)
         database = self._database()
         self._stack.push_async_callback(database.close)

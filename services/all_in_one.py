@@ -10,13 +10,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from services.kept_keys import kept_key
+from services.kept_keys import API_KEY_FILE, kept_key
 from services.programs import ALL_SERVICES, ServicesProgram
 from shared.settings import Address, AllSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.server import Opening, Server
-
-KEY_FILE = "api-key"
 
 
 async def run(settings: AllSettings, metrics: Metrics) -> None:
@@ -47,14 +45,14 @@ def with_api_key(settings: AllSettings) -> AllSettings:
     """The settings with an API key: the one given, else the one in the data folder, else a new one."""
     if settings.api_key is not None:
         return settings
-    key = kept_key(settings.data_dir, KEY_FILE, secrets.token_hex(32), "MDM_API_KEY")
+    key = kept_key(settings.data_dir, API_KEY_FILE, secrets.token_hex(32), "MDM_API_KEY")
     return settings.model_copy(update={"api_key": SecretStr(key)})
 
 
 def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:
     """What a newcomer wants to know once the port is open."""
     scheme = "https" if settings.tls_cert else "http"
-    where = f"in {settings.data_dir / KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
+    where = f"in {settings.data_dir / API_KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
     lines = [
         f"MacroMDM listens on  {scheme}://{settings.http.reachable} (API described at /docs)",
         f"Devices reach it at  {settings.public_url}",

@@ -15,6 +15,7 @@ from shared.security.sealing import KEY_SIZE, Sealer
 from shared.settings import ServiceSettings
 from shared.settings.sealing import secret_keys
 
+API_KEY_FILE = "api-key"
 SECRET_KEY_FILE = "secret-key"
 
 
@@ -45,11 +46,11 @@ def _read_or_made(path: Path, fresh: str) -> str:
     with contextlib.suppress(FileExistsError):
         os.link(draft, path)
     draft.unlink()
-    _make_durable(path.parent)
+    make_durable(path.parent)
     return path.read_text().strip()
 
 
-def _make_durable(folder: Path) -> None:
+def make_durable(folder: Path) -> None:
     """A key whose name is lost with the power takes along all that was sealed with it."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.kept_keys import sealer_of
+from services.store_folder import check_folder
 from services.token_command import Asked
 from shared.clock import SystemClock, SystemIds
 from shared.settings import AllSettings
@@ -26,6 +27,7 @@ async def opened_store(settings: AllSettings) -> AsyncIterator[Database]:
             settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver
         )
     else:
+        check_folder(settings.data_dir)
         database = open_database(settings.data_dir, SystemClock())
     try:
         yield database

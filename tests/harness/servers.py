@@ -150,7 +150,7 @@ class Store(Server):
         program = Path(sys.executable).parent / "secantusd-py"
         if not program.exists():
             raise ServerMissing(
-                f"secantusd-py is not installed: pip install 'macromdm[embedded]', or set {MONGODB_VARIABLE}"
+                f"secantusd-py is not installed: pip install 'macromdm[dev]', or set {MONGODB_VARIABLE}"
             )
         command = [str(program), "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--storage-path", str(self.folder / "data"), "--standalone", "--sync-on-commit"]

@@ -84,6 +84,8 @@ class ServiceProcess(Server):
         }
         if "MDM_MONGODB_URL" in environment:  # the embedded store has a key of its own
             environment.setdefault("MDM_SECRET_KEY", SECRET_KEY)
+        # What a test gives as "" is not set at all.
+        environment = {name: value for name, value in environment.items() if value}
         command = [sys.executable, "-m", "services", self.name]
         return spawn(command, environment, self._log)
 

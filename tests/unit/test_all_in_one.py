@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.all_in_one import KEY_FILE, greeting, with_api_key, without_credentials
+from services.all_in_one import greeting, with_api_key, without_credentials
+from services.kept_keys import API_KEY_FILE
 from shared.domain.errors import Misconfigured
 from shared.settings import AllSettings
 
@@ -12,11 +13,11 @@ from shared.settings import AllSettings
 def test_the_first_start_makes_a_key_that_only_its_owner_can_read(tmp_path: Path):
     settings = with_api_key(AllSettings(data_dir=tmp_path / "data"))
 
-    file = tmp_path / "data" / KEY_FILE
+    file = tmp_path / "data" / API_KEY_FILE
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_text().strip() == settings.api_keys[0].get_secret_value()
     assert len(file.read_text().strip()) == 64
-    assert [each.name for each in file.parent.iterdir()] == [KEY_FILE]
+    assert [each.name for each in file.parent.iterdir()] == [API_KEY_FILE]
 
 
 def test_a_second_start_keeps_the_key(tmp_path: Path):
@@ -39,9 +40,9 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path):
 
 
 def test_an_empty_key_file_is_refused(tmp_path: Path):
-    (tmp_path / KEY_FILE).write_text("\n")
+    (tmp_path / API_KEY_FILE).write_text("\n")
 
-    with pytest.raises(Misconfigured, match=KEY_FILE):
+    with pytest.raises(Misconfigured, match=API_KEY_FILE):
         with_api_key(AllSettings(data_dir=tmp_path))
 
 
@@ -54,7 +55,7 @@ def test_the_key_itself_is_shown_only_on_a_terminal(tmp_path: Path):
 
     assert key not in logged
     assert key in shown
-    assert str(tmp_path / KEY_FILE) in logged
+    assert str(tmp_path / API_KEY_FILE) in logged
 
 
 def test_a_key_that_is_given_is_never_shown(tmp_path: Path):
