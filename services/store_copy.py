@@ -105,13 +105,12 @@ async def _copied(
         raise Misconfigured(f"--from: there is nothing in {origin}")
     folder = target.folder
     if folder is not None and not has_store(folder):
-        begin_copy(folder)  # before there is a store that could be served from
+        _begin(origin.folder, folder)  # before there is a store that could be served from
     async with _opened(target) as database:
         copying = Copying(source, database, SystemClock().now(), _Progress(say).tell)
         await copying.check_target()
         if folder is not None:
-            begin_copy(folder)
-            _copy_keys(origin.folder, folder)
+            _begin(origin.folder, folder)
         await copying.fill()
         say("all is copied; each document is compared now")
         counts = await copying.verify()
@@ -170,7 +169,9 @@ def _check_keys(source: Path | None, target: Path | None) -> None:
             )
 
 
-def _copy_keys(source: Path | None, target: Path) -> None:
+def _begin(source: Path | None, target: Path) -> None:
+    """Mark the target, and give it the keys: a server that is started on it too early makes its own."""
+    begin_copy(target)
     for name, variable in _KEYS.items():
         if source is not None and (source / name).exists():
             kept_key(target, name, _text(source / name), variable)
