@@ -10,7 +10,7 @@ import plistlib
 import shutil
 import sys
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,10 @@ def former(tmp_path: Path) -> Former:
     return Former(tmp_path / "data", json.loads((SAMPLE / "facts.json").read_text()))
 
 
+def taken(whole: Whole, ids: Sequence[str]) -> list[dict[str, Any]]:
+    return [arrival.event for arrival in whole.sink.taken if arrival.event_id in ids]
+
+
 async def worked(device: Device) -> list[str]:
     """The commands that it gets until there are no more."""
     done: list[str] = []
@@ -140,8 +144,10 @@ async def test_an_installation_goes_on_in_its_folder(former: Former) -> None:
             [event] = await whole.events_of(facts[name], 1)
             assert event["topic"] == topic
         async with asyncio.timeout(20):
-            while not {each.event_id for each in whole.sink.taken} >= set(facts["waiting"]):
+            while not (waiting := taken(whole, facts["waiting"])):
                 await asyncio.sleep(0.02)
+        assert waiting[0]["topic"] == "mdm.Connect"
+        assert waiting[0]["acknowledge_event"]["udid"] == facts["udid"]
 
         # the device has its identity, its commands and its secrets
         device = former.device(whole)
