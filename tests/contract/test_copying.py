@@ -167,6 +167,17 @@ async def test_a_copy_cut_short_at_any_insert_goes_on(
     assert await contents(target) == await contents(source)
 
 
+async def test_large_documents_are_written_one_by_one(target: Database, tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "large") as large:
+        documents = [{"_id": n, "body": b"x" * 5_000_000} for n in range(3)]
+        await fill(large, {"profiles": documents})
+
+        with pytest.raises(StoreUnavailable, match="cut short"):
+            await copy(large, Failing(target, 2))  # type: ignore[arg-type]
+
+    assert list((await contents(target))["profiles"]) == [0, 1]
+
+
 async def test_a_finished_copy_can_be_made_again(source: Database, target: Database) -> None:
     await copy(source, target)
 
