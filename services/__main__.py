@@ -62,9 +62,12 @@ def parser() -> argparse.ArgumentParser:
     names.add_parser(
         "rotate-secrets", help="seal the store's secrets with the first key of MDM_SECRET_KEY"
     )
-    actions = names.add_parser("store", help="the store as a whole: copy").add_subparsers(
+    actions = names.add_parser("store", help="the store as a whole: backup, check, copy").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
+    backup = actions.add_parser("backup", help="write one snapshot of the data folder's store")
+    backup.add_argument("file", type=Path, help="new file, for its owner only; never overwritten")
+    actions.add_parser("check", help="look whether the data folder's store is whole: 0 or 1")
     copy = actions.add_parser("copy", help="all that one store has into another one")
     place = "FOLDER|MONGODB_URL"
     copy.add_argument("--from", required=True, dest="source", metavar=place)
@@ -118,15 +121,15 @@ async def _one(name: str, settings: ServiceSettings, metrics: Metrics) -> None:
 
 
 def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from services import small_commands, store_copy
+    from services import small_commands
 
     settings = load(AllSettings, environ)
     logs.configure(settings.log_format)
+    if given.name == "store":
+        _run(_store_command(given, settings))  # takes as long as the store is large
+        return 0
     if given.name == "identity":
         work = small_commands.identity(settings, given.identity, given.out)
-    elif given.name == "store":
-        _run(store_copy.copy_store(given.source, given.target, sys.stdout))
-        return 0  # takes as long as the store is large
     elif given.name == "rotate-secrets":
         _run(small_commands.rotate_secrets(settings))  # takes as long as the store is large
         return 0
@@ -137,6 +140,16 @@ def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int
         work = small_commands.deliveries(settings, given.action, given.ids)
     _run(asyncio.wait_for(work, COMMAND_DEADLINE.total_seconds()))
     return 0
+
+
+def _store_command(given: argparse.Namespace, settings: AllSettings) -> Coroutine[Any, Any, None]:
+    from services import store_command, store_copy
+
+    if given.action == "copy":
+        return store_copy.copy_store(given.source, given.target, sys.stdout)
+    if given.action == "backup":
+        return store_command.backup(settings, given.file.absolute(), sys.stdout)
+    return store_command.check(settings, sys.stdout)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

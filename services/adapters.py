@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from services.alone import Alone, locked_folder
+from services.alone import Alone, held_folder
 from services.kept_keys import sealer_of
 from services.store_folder import check_folder
 from shared.clock import SystemClock, SystemIds
@@ -21,11 +22,16 @@ from shared.ports.seal import Seal
 from shared.settings import ServiceSettings
 from shared.storage.database import Database
 from shared.storage.members import MongoMembers
+from shared.storage.remote import StoreServer
 from shared.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from shared.messaging.local import LocalBroker
     from shared.messaging.rabbit import RabbitBroker
+
+
+FOLDER_PATIENCE = timedelta(seconds=5)
+"""So long a start waits for a command that holds the data folder."""
 
 
 class Broker(Protocol):
@@ -83,12 +89,13 @@ class PartsOfProcess:
         settings = self._settings
         is_alone = settings.amqp_url is None
         if is_alone or settings.mongodb_url is None:
-            self._stack.enter_context(locked_folder(settings.data_dir))
+            await self._stack.enter_async_context(
+                held_folder(settings.data_dir, self._clock, FOLDER_PATIENCE)
+            )
         if settings.mongodb_url is None:
             check_folder(settings.data_dir)
         seal = sealer_of(settings)
-        database = self._database()
-        self._stack.push_async_callback(database.close)
+        database = await self._database()
         if is_alone and settings.mongodb_url is not None:
             # The lock speaks for the data folder; a MongoDB may be used from elsewhere.
             self._alone = Alone(MongoMembers(database), self._clock, self._ids.new())
@@ -110,17 +117,23 @@ class PartsOfProcess:
             is_alone=is_alone,
         )
 
-    def _database(self) -> Database:
+    async def _database(self) -> Database:
         """MongoDB, which several processes share, or the SQLite file of the data folder."""
         settings = self._settings
         if settings.mongodb_url is not None:
             from shared.storage.mongo import Mongo
 
-            return Mongo(settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver)
+            mongo = Mongo(settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver)
+            self._stack.push_async_callback(mongo.close)
+            return mongo
         from shared.storage.sqlite import open_database
 
         database = open_database(settings.data_dir, self._clock)
+        self._stack.push_async_callback(database.close)
         self._watched.append(database.watch)
+        server = StoreServer(database, settings.data_dir)
+        await server.start()
+        self._stack.push_async_callback(server.close)
         return database
 
     async def _broker(self) -> "RabbitBroker | LocalBroker":

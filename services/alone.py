@@ -1,15 +1,16 @@
-"""More than one process on an in-process broker is refused: each would keep its events to itself.
+"""A data folder belongs to one process, and so does an in-process broker.
 
-On one machine a lock on the data folder tells at once, and frees itself however a process ends. On
-a shared MongoDB, where another process may run elsewhere, heartbeats tell: whose count moves while
+Two processes with a broker each would keep their events to themselves, and a SQLite store has one
+writer. On one machine a lock on the data folder tells at once, and frees itself however a process ends.
+On a shared MongoDB, where another process may run elsewhere, heartbeats tell: whose count moves while
 we look is alive.
 """
 
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import structlog
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.ports.clock import Clock
 from shared.ports.members import Members
+from shared.storage.remote import is_served
 
 log = structlog.get_logger()
 
@@ -25,6 +27,7 @@ ROLE = "local-broker"
 LOCK_FILE = "lock"
 BEAT = timedelta(seconds=1)
 LOOK = timedelta(seconds=3)
+LOCK_POLL = timedelta(milliseconds=100)
 
 _REFUSED = (
     "MDM_AMQP_URL: is not set, and another process works on this store; one process only can run "
@@ -32,9 +35,42 @@ _REFUSED = (
 )
 
 
+class FolderInUse(Misconfigured):
+    """Another process holds the data folder; `is_served`: commands can work with it by its socket."""
+
+    def __init__(self, folder: Path, *, is_served: bool = False) -> None:
+        super().__init__(
+            f"MDM_DATA_DIR: another process uses {folder}; end it, or give another folder"
+        )
+        self.is_served = is_served
+
+
+@asynccontextmanager
+async def held_folder(folder: Path, clock: Clock, patience: timedelta) -> AsyncIterator[None]:
+    """Hold a data folder, once a short command, or a server that ends, lets it go. FolderInUse when a
+    server holds it, and when nobody let it go in time."""
+    until = clock.monotonic() + patience.total_seconds()
+    has_said = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked_folder(folder))
+                break
+            except FolderInUse:
+                if await is_served(folder):
+                    raise FolderInUse(folder, is_served=True) from None
+                if clock.monotonic() >= until:
+                    raise
+            if not has_said:
+                log.info("waits_for_folder", folder=str(folder), seconds=patience.total_seconds())
+                has_said = True
+            await clock.sleep(LOCK_POLL)
+        yield
+
+
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a data folder; Misconfigured when another process holds it."""
+    """Hold a data folder; FolderInUse when another process holds it, Misconfigured when it cannot be held."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -44,9 +80,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Misconfigured(
-            f"MDM_DATA_DIR: another process uses {folder}; end it, or give another folder"
-        ) from None
+        raise FolderInUse(folder) from None
     finally:
         os.close(handle)
 

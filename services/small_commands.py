@@ -1,38 +1,60 @@
 """Commands that do one thing to the store and end, beside a running server or without one.
 
-The store is MDM_MONGODB_URL, else the embedded one that runs on the data folder, else the embedded
-one started for as long as the command takes.
+The store is MDM_MONGODB_URL, else that of the data folder: opened here while nobody holds the folder, else
+by the socket of the server that does.
 """
 
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
+from services.alone import FolderInUse, held_folder
 from services.kept_keys import sealer_of
 from services.store_folder import check_folder
 from services.token_command import Asked
 from shared.clock import SystemClock, SystemIds
 from shared.settings import AllSettings
-from shared.storage.database import Database
+from shared.storage.database import Database, FolderDatabase
 from shared.storage.mongo import Mongo
+from shared.storage.remote import RemoteDatabase
 from shared.storage.sqlite import open_database
+
+FOLDER_PATIENCE = timedelta(seconds=10)
+"""So long a command waits for a server that starts or ends, or for another command."""
 
 
 @asynccontextmanager
 async def opened_store(settings: AllSettings) -> AsyncIterator[Database]:
     """The store, closed again."""
-    if settings.mongodb_url is not None:
-        database: Database = Mongo(
-            settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver
-        )
-    else:
-        check_folder(settings.data_dir)
-        database = open_database(settings.data_dir, SystemClock())
+    if settings.mongodb_url is None:
+        async with opened_folder(settings.data_dir) as database:
+            yield database
+        return
+    mongo = Mongo(settings.mongodb_url.get_secret_value(), driver=settings.mongo_driver)
     try:
-        yield database
+        yield mongo
     finally:
-        await database.close()
+        await mongo.close()
+
+
+@asynccontextmanager
+async def opened_folder(folder: Path) -> AsyncIterator[FolderDatabase]:
+    """The store of a data folder, closed again. Misconfigured where it cannot be had."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(held_folder(folder, clock, FOLDER_PATIENCE))
+        except FolderInUse as exc:
+            if not exc.is_served:
+                raise
+            database: FolderDatabase = RemoteDatabase(folder)
+        else:
+            check_folder(folder)
+            database = open_database(folder, clock)
+            stack.push_async_callback(database.close)
+        yield database
 
 
 async def identity(settings: AllSettings, name: str, out: Path) -> None:

@@ -10,9 +10,10 @@ Conditions: equality, `$eq`, `$ne`, `$in`, `$gt`, `$gte`, `$lt`, `$lte`, `$exist
 field with `$min`, `$max` and `$sum`. A sort goes along an index, or by `_id`.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from shared.storage.indexes import Index
@@ -102,6 +103,30 @@ class Database(Protocol):
         """Raises StoreUnavailable when nothing can be read or written."""
 
     async def close(self) -> None: ...
+
+
+Say = Callable[[str], None]
+"""Tells of the progress of long work, a line at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A store that was looked through: how many documents it has, some of its faults, and their number."""
+
+    documents: int
+    faults: list[str]
+    count: int
+
+
+class FolderDatabase(Database, Protocol):
+    """The database that one process holds in its data folder."""
+
+    async def backup(self, file: Path, say: Say) -> int:
+        """Write all that was answered so far to a new file; its size. Raises Misconfigured for a file that
+        is there or cannot be, and StoreUnavailable where it was cut short; no file is left then."""
+
+    async def check(self, say: Say) -> Checked:
+        """Look at the whole file. Raises StoreUnavailable where that was cut short."""
 
 
 def size_of(document: Document) -> int:

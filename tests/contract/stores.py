@@ -1,7 +1,8 @@
-"""The stores that a contract suite runs against: the fake, SQLite, and MongoDB with both drivers."""
+"""The stores that a contract suite runs against: the fake, SQLite in the process and by its
+socket, and MongoDB with both drivers."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from shared.security.sealing import Sealer
 from shared.storage import enrollments, place_documents
 from shared.storage.database import Database
 from shared.storage.mongo import Mongo
+from shared.storage.remote import RemoteDatabase, StoreServer
 from shared.storage.sqlite import open_database
 
 MONGODB: list[Any] = [
     pytest.param("motor", marks=pytest.mark.real),
     pytest.param("pymongo", marks=pytest.mark.real),
 ]
-DRIVERS: list[Any] = ["sqlite", *MONGODB]
+DRIVERS: list[Any] = ["sqlite", "remote", *MONGODB]
 STORES: list[Any] = ["fake", *DRIVERS]
 SEALER = Sealer([b"a secret key for tests: 32 bytes"])
 
@@ -30,17 +32,27 @@ async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
 
     Of an async fixture: what gives a folder or a URL is asked for by name, so that nothing but MongoDB needs
     a server."""
-    database = opened(request)
-    try:
+    async with _opened(request) as database:
         await database.ensure(enrollments.INDEXES)
         await database.ensure(place_documents.indexes(timedelta(days=30)))
         yield database
-    finally:
-        await database.close()
 
 
-def opened(request: pytest.FixtureRequest) -> Database:
-    if request.param == "sqlite":
+@asynccontextmanager
+async def _opened(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    async with AsyncExitStack() as stack:
+        if request.param not in {"sqlite", "remote"}:
+            mongo = Mongo(request.getfixturevalue("mongodb_url"), driver=request.param)
+            stack.push_async_callback(mongo.close)
+            yield mongo
+            return
         folder: Path = request.getfixturevalue("tmp_path")
-        return open_database(folder, SystemClock())
-    return Mongo(request.getfixturevalue("mongodb_url"), driver=request.param)
+        database = open_database(folder, SystemClock())
+        stack.push_async_callback(database.close)
+        if request.param == "sqlite":
+            yield database
+            return
+        server = StoreServer(database, folder)
+        await server.start()
+        stack.push_async_callback(server.close)
+        yield RemoteDatabase(folder)

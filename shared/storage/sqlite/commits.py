@@ -264,7 +264,8 @@ class Commits:
             return
         if self.log_frames > MOST_FRAMES:
             for reader in tuple(self.long_readers):
-                reader.interrupt()
+                with suppress(sqlite3.Error):  # it has been closed in this moment
+                    reader.interrupt()
         try:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as exc:

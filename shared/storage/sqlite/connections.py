@@ -63,6 +63,11 @@ def connect_reader(file: Path, cache_kib: int = READER_CACHE_KIB) -> sqlite3.Con
     return connection
 
 
+def connect_copier(file: Path) -> sqlite3.Connection:
+    """A connection for `VACUUM INTO`, which does not write to the file and yet wants to be able to."""
+    return _connect(file, SCANNER_CACHE_KIB)
+
+
 def _connect(file: Path, cache_kib: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
         file,

@@ -15,20 +15,23 @@ import structlog
 
 from shared.domain.errors import Misconfigured
 from shared.ports.clock import Clock
+from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
 from shared.storage.sqlite.building import Building
+from shared.storage.sqlite.checking import Check
 from shared.storage.sqlite.collection import SqliteCollection
 from shared.storage.sqlite.commits import Commits
 from shared.storage.sqlite.connections import FILE, connect_writer, unavailable
 from shared.storage.sqlite.expiry import Expiry
 from shared.storage.sqlite.reads import Reads
 from shared.storage.sqlite.tables import Tables
+from shared.storage.sqlite.upkeep import Backup
 
 log = structlog.get_logger()
 
 
 class SqliteDatabase:
-    """Implements `shared.storage.database.Database`. Made by `open_database`."""
+    """Implements `shared.storage.database.FolderDatabase`. Made by `open_database`."""
 
     def __init__(self, file: Path, writer: sqlite3.Connection, clock: Clock) -> None:
         self.file = file
@@ -65,6 +68,13 @@ class SqliteDatabase:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._expiry.run())
             raise await asyncio.shield(self._commits.damage)
+
+    async def backup(self, file: Path, say: Say) -> int:
+        return await Backup(self.file, self._commits.long_readers, say).write(file)
+
+    async def check(self, say: Say) -> Checked:
+        """Looks a little at a time, so that all else goes on."""
+        return await Check(self.file, self._commits.long_readers, say).run(self._tables.names())
 
     async def close(self) -> None:
         await self._commits.drain()

@@ -1,0 +1,77 @@
+"""What goes over the socket of a store: BSON documents, each behind its length.
+
+A connection carries one request, `{op, collection, args}`. Its answer is any number of `{progress}` and
+`{batch}`, then one `{result}`, or one `{error, kind}`. Documents of the store stand in it as bytes of
+their own, so that what is large is known without a look inside.
+"""
+
+import asyncio
+import struct
+from datetime import UTC
+from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidDocument
+
+from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
+from shared.storage.database import Document
+
+MOST = 48 * 1024 * 1024
+"""Bytes of a frame: a document of the largest size, its change, and what goes around them."""
+_LENGTH = struct.Struct(">I")
+_OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (TooLarge, BadRequest, Misconfigured, StoreUnavailable, NotImplementedError)
+}
+
+
+class Garbled(Exception):
+    """What came is no frame."""
+
+
+def framed(message: Document) -> bytes:
+    """A message as it goes over the socket. BadRequest for a value that no document can hold, TooLarge."""
+    try:
+        body: bytes = bson.encode(message, codec_options=_OPTIONS)
+    except (InvalidDocument, OverflowError, UnicodeEncodeError) as exc:
+        raise BadRequest("the store cannot hold this") from exc
+    if len(body) > MOST:
+        raise TooLarge("the request is too large for the store")
+    return _LENGTH.pack(len(body)) + body
+
+
+async def received(reader: asyncio.StreamReader) -> Document:
+    """The next message. Garbled, or IncompleteReadError where the other side has ended."""
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > MOST:
+        raise Garbled(f"a frame of {length} bytes")
+    body = await reader.readexactly(length)
+    try:
+        message: Document = bson.decode(body, _OPTIONS)
+    except Exception as exc:  # bytes from outside
+        raise Garbled("no BSON") from exc
+    return message
+
+
+def error_message(error: Exception) -> Document | None:
+    """The last message of an answer that failed; None for an error that is a fault of ours."""
+    for name, kind in _KINDS.items():
+        if isinstance(error, kind):
+            return {"error": str(error), "kind": name}
+    return None
+
+
+def error_of(message: Document) -> Exception:
+    """The error that such a message tells of."""
+    kind = _KINDS.get(message.get("kind", ""), StoreUnavailable)
+    return kind(str(message["error"]))
+
+
+def args_of(message: Document) -> tuple[str, str, dict[str, Any]]:
+    """Operation, collection and arguments of a request. BadRequest where it is none."""
+    op, name, args = message.get("op"), message.get("collection", ""), message.get("args", {})
+    if not (isinstance(op, str) and isinstance(name, str) and isinstance(args, dict)):
+        raise BadRequest("not a request to the store")
+    return op, name, args

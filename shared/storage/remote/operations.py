@@ -1,0 +1,159 @@
+"""What a server does for commands beside it: the operations of `FolderDatabase`, and nothing else."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from shared.domain.errors import BadRequest
+from shared.storage.database import (
+    Collection,
+    DeleteOne,
+    Document,
+    FolderDatabase,
+    Operation,
+    UpdateOne,
+)
+from shared.storage.indexes import Index
+from shared.storage.sqlite.documents import decoded
+
+Args = dict[str, Any]
+
+
+class Out(Protocol):
+    """Where an answer goes before its result."""
+
+    async def batch(self, documents: Sequence[Document]) -> None: ...
+
+    def say(self, progress: str) -> None: ...
+
+
+async def result_of(database: FolderDatabase, request: tuple[str, str, Args], out: Out) -> Any:
+    """Do what is asked. BadRequest for an operation that there is not."""
+    op, name, args = request
+    if op in _OF_COLLECTION:
+        return await _OF_COLLECTION[op](database.collection(name), args, out)
+    if op in _OF_DATABASE:
+        return await _OF_DATABASE[op](database, args, out)
+    raise BadRequest("no operation of the store")
+
+
+# --- of a collection
+
+
+async def _find(things: Collection, args: Args, out: Out) -> None:
+    options = dict(args["options"])
+    if "sort" in options:
+        options["sort"] = [(path, direction) for path, direction in options["sort"]]
+    await out.batch(await things.find(args["query"], args["fields"], **options))
+
+
+async def _scan(things: Collection, args: Args, out: Out) -> None:
+    async for documents in things.scan(args["query"], args["fields"], batch=args["batch"]):
+        await out.batch(documents)
+
+
+async def _aggregate(things: Collection, args: Args, out: Out) -> None:
+    await out.batch(await things.aggregate(args["pipeline"]))
+
+
+async def _insert_many(things: Collection, args: Args, out: Out) -> list[int]:
+    return sorted(await things.insert_many([decoded(blob) for blob in args["documents"]]))
+
+
+async def _update_one(things: Collection, args: Args, out: Out) -> int:
+    return await things.update_one(args["query"], args["update"], upsert=args["upsert"])
+
+
+async def _update_many(things: Collection, args: Args, out: Out) -> int:
+    return await things.update_many(args["query"], args["update"])
+
+
+async def _bulk_write(things: Collection, args: Args, out: Out) -> list[Any]:
+    hits, met = await things.bulk_write([_operation(decoded(blob)) for blob in args["operations"]])
+    return [hits, sorted(met)]
+
+
+def _operation(given: Document) -> Operation:
+    if "update" not in given:
+        return DeleteOne(given["filter"])
+    return UpdateOne(given["filter"], given["update"], given["upsert"])
+
+
+async def _delete_one(things: Collection, args: Args, out: Out) -> int:
+    return await things.delete_one(args["query"])
+
+
+async def _delete_many(things: Collection, args: Args, out: Out) -> int:
+    return await things.delete_many(args["query"])
+
+
+_OF_COLLECTION: dict[str, Callable[[Collection, Args, Out], Awaitable[Any]]] = {
+    "find": _find,
+    "scan": _scan,
+    "aggregate": _aggregate,
+    "insert_many": _insert_many,
+    "update_one": _update_one,
+    "update_many": _update_many,
+    "bulk_write": _bulk_write,
+    "delete_one": _delete_one,
+    "delete_many": _delete_many,
+}
+
+
+# --- of the database
+
+
+async def _names(database: FolderDatabase, args: Args, out: Out) -> list[str]:
+    return await database.names()
+
+
+async def _ping(database: FolderDatabase, args: Args, out: Out) -> None:
+    await database.ping()
+
+
+async def _ensure(database: FolderDatabase, args: Args, out: Out) -> None:
+    await database.ensure([index_of(each) for each in args["indexes"]])
+
+
+async def _backup(database: FolderDatabase, args: Args, out: Out) -> int:
+    return await database.backup(Path(args["file"]), out.say)
+
+
+async def _check(database: FolderDatabase, args: Args, out: Out) -> Document:
+    checked = await database.check(out.say)
+    return {"documents": checked.documents, "faults": checked.faults, "count": checked.count}
+
+
+_OF_DATABASE: dict[str, Callable[[FolderDatabase, Args, Out], Awaitable[Any]]] = {
+    "names": _names,
+    "ping": _ping,
+    "ensure": _ensure,
+    "backup": _backup,
+    "check": _check,
+}
+
+
+def index_message(index: Index) -> Document:
+    """An index as it goes over the socket."""
+    expire = index.expire_after
+    return {
+        "collection": index.collection,
+        "keys": [[path, direction] for path, direction in index.keys],
+        "flags": [index.unique, index.sparse, index.of_array],
+        "expire_seconds": None if expire is None else expire.total_seconds(),
+    }
+
+
+def index_of(message: Document) -> Index:
+    """The index that such a message tells of."""
+    unique, sparse, of_array = message["flags"]
+    expire = message["expire_seconds"]
+    return Index(
+        message["collection"],
+        [(path, direction) for path, direction in message["keys"]],
+        unique=unique,
+        sparse=sparse,
+        expire_after=None if expire is None else timedelta(seconds=expire),
+        of_array=of_array,
+    )

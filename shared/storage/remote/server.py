@@ -1,0 +1,185 @@
+"""Serves the store of a folder to commands beside its process, over `store.sock` in the folder.
+
+Promises: only our own user and root are answered; a client that ends, stands still or sends anything
+else costs no more than its connection; what a client began is ended with it, except for a write that was
+handed to the store; no socket is left behind, and without one (a file system that has none) all else goes on.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from shared.domain.errors import BadRequest, StoreUnavailable
+from shared.storage.database import Document, FolderDatabase, pieces
+from shared.storage.remote import socket_file
+from shared.storage.remote.frames import Garbled, args_of, error_message, framed, received
+from shared.storage.remote.operations import result_of
+from shared.storage.sqlite.documents import encoded
+
+log = structlog.get_logger()
+
+MOST_CLIENTS = 64
+REQUEST_DEADLINE = timedelta(seconds=10)
+"""From the connection to the last byte of the request."""
+STANDSTILL = timedelta(minutes=1)
+"""A client that takes nothing for so long is given up."""
+BEAT = timedelta(seconds=2)
+"""Work that is long is heard of so often, so that a client knows that we live."""
+_BATCH_DOCUMENTS = 1_000
+_BATCH_BYTES = 1_000_000
+
+
+class StoreServer:
+    """Serves one store from `start` to `close`."""
+
+    def __init__(self, database: FolderDatabase, folder: Path) -> None:
+        self._database = database
+        self._folder = folder
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Listen; who calls this holds the folder."""
+        try:
+            listening = socket_file.bound(self._folder)
+        except OSError as exc:
+            log.warning("store_has_no_socket", folder=str(self._folder), reason=exc.strerror)
+            return
+        self._server = await asyncio.start_unix_server(self._serve, sock=listening)
+
+    async def close(self) -> None:
+        """End what is under way, and take the socket away. May be called twice."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        socket_file.remove(self._folder)
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        client = _Client(reader, writer)
+        try:
+            if client.is_of_us:
+                await self._answer(client)
+            await client.end()
+        except _Gone:
+            pass
+        finally:
+            writer.transport.abort()
+            self._serving.discard(task)
+
+    async def _answer(self, client: "_Client") -> None:
+        try:
+            if len(self._serving) > MOST_CLIENTS:
+                raise StoreUnavailable("too many commands work on this folder at once")
+            request = await client.request()
+        except (StoreUnavailable, BadRequest) as exc:
+            await client.send(error_message(exc) or {})
+            return
+        work = asyncio.create_task(self._work(request, client))
+        try:
+            await client.until_gone_or(work)
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+        if not work.cancelled():
+            await client.send(work.result())
+
+    async def _work(self, request: tuple[str, str, dict[str, Any]], client: "_Client") -> Document:
+        """The last message of the answer."""
+        try:
+            return {"result": await result_of(self._database, request, client)}
+        except _Gone:
+            raise
+        except Exception as exc:  # whatever a request may lead to is answered
+            message = error_message(exc)
+            if message is None:
+                log.exception("store_request_failed", operation=request[0])
+                message = {
+                    "error": "the store could not do this: see the server's log",
+                    "kind": StoreUnavailable.__name__,
+                }
+            return message
+
+
+class _Gone(Exception):
+    """The client has ended, or takes nothing."""
+
+
+class _Client:
+    """The other side of one connection. Raises _Gone."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def is_of_us(self) -> bool:
+        link: socket.socket = self._writer.get_extra_info("socket")
+        return socket_file.is_of_us(link)
+
+    async def request(self) -> tuple[str, str, dict[str, Any]]:
+        """What it asks. BadRequest where that is nothing."""
+        try:
+            async with asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
+                return args_of(await received(self._reader))
+        except Garbled as exc:
+            raise BadRequest(f"not a request to the store: {exc}") from None
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
+            raise _Gone from exc
+
+    async def until_gone_or(self, work: "asyncio.Task[Document]") -> None:
+        """Until the work is done, or the client has ended; it hears of us meanwhile."""
+        gone = asyncio.create_task(self._reader.read(1))
+        try:
+            while not work.done() and not gone.done():
+                await asyncio.wait(
+                    {work, gone},
+                    timeout=BEAT.total_seconds(),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not work.done():
+                    self.say("")
+        finally:
+            gone.cancel()
+            with suppress(OSError, asyncio.CancelledError):
+                await gone
+
+    def say(self, progress: str) -> None:
+        """Tell of progress; left out where the client is behind."""
+        if not self._writer.transport.get_write_buffer_size():
+            self._writer.write(framed({"progress": progress}))
+
+    async def batch(self, documents: Sequence[Document]) -> None:
+        """Send documents, in messages that are not too large."""
+        sized = [(blob, len(blob)) for blob in map(encoded, documents)]
+        for blobs in pieces(sized, _BATCH_DOCUMENTS, _BATCH_BYTES):
+            await self.send({"batch": blobs})
+
+    async def send(self, message: Document) -> None:
+        self._writer.write(framed(message))
+        await self._within_standstill(self._writer.drain())
+
+    async def end(self) -> None:
+        """Close the connection once all is sent."""
+        self._writer.close()
+        await self._within_standstill(self._writer.wait_closed())
+
+    async def _within_standstill(self, step: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(STANDSTILL.total_seconds()):
+                await step
+        except (OSError, TimeoutError) as exc:
+            raise _Gone from exc

@@ -1,0 +1,57 @@
+"""One long statement beside all else: in a thread and on a connection of its own.
+
+Promises: the event loop waits for nothing of it; it is interrupted when whoever asked for it leaves, and
+when the write-ahead log would grow without bound, since its snapshot keeps the log from being shortened.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from typing import TypeVar
+
+Result = TypeVar("Result")
+LongReaders = set[sqlite3.Connection]
+"""Connections that `Commits` interrupts when the log grows too long."""
+
+SAID_EVERY = timedelta(seconds=2)
+_INTERRUPTED_AGAIN = 0.05
+"""Seconds: an interruption that comes between two statements is lost."""
+
+
+async def in_thread(
+    connection: sqlite3.Connection,
+    long_readers: LongReaders,
+    work: Callable[[sqlite3.Connection], Result],
+    say: Callable[[], None],
+) -> Result:
+    """Do the work, and close the connection, whatever comes; `say` is called now and then meanwhile."""
+
+    def run() -> Result:
+        try:
+            return work(connection)
+        finally:
+            long_readers.discard(connection)
+            connection.close()
+
+    long_readers.add(connection)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="store-long-work")
+    working = asyncio.get_running_loop().run_in_executor(thread, run)
+    thread.shutdown(wait=False)
+    try:
+        while not working.done():
+            await asyncio.wait({working}, timeout=SAID_EVERY.total_seconds())
+            say()
+        return working.result()
+    finally:
+        while not working.done():
+            with suppress(sqlite3.Error):
+                connection.interrupt()
+            await asyncio.wait({working}, timeout=_INTERRUPTED_AGAIN)
+        working.exception()  # told above, or to nobody
+
+
+def was_interrupted(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
