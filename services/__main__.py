@@ -66,7 +66,12 @@ def parser() -> argparse.ArgumentParser:
         dest="action", required=True, metavar="ACTION"
     )
     backup = actions.add_parser("backup", help="write one snapshot of the data folder's store")
-    backup.add_argument("file", type=Path, help="new file, for its owner only; never overwritten")
+    backup.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="new, written for its owner only; never over another",
+    )
     actions.add_parser("check", help="look whether the data folder's store is whole: 0 or 1")
     copy = actions.add_parser("copy", help="all that one store has into another one")
     place = "FOLDER|MONGODB_URL"

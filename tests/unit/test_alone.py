@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from services.alone import BEAT, LOOK, ROLE, Alone, locked_folder
+from services.alone import (
+    BEAT,
+    LOCK_POLL,
+    LOOK,
+    ROLE,
+    Alone,
+    FolderInUse,
+    held_folder,
+    locked_folder,
+)
+from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured
+from shared.ports.clock import Clock
+from shared.storage.remote import StoreServer
+from shared.storage.sqlite import open_database
 from tests.fakes.clock import FakeClock
 from tests.fakes.journal import FakeMembers
 
@@ -120,6 +133,49 @@ async def test_a_process_that_left_beats_no_more():
     await clock.run(BEAT)
 
     assert await members.heartbeats(ROLE) == {}
+
+
+async def test_a_folder_that_a_short_command_holds_is_waited_for(tmp_path: Path):
+    with locked_folder(tmp_path):
+        waiting = asyncio.create_task(held(tmp_path, SystemClock(), timedelta(minutes=1)))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_a_folder_that_is_held_for_long_is_given_up(tmp_path: Path):
+    clock = FakeClock()
+
+    with locked_folder(tmp_path):
+        waiting = asyncio.create_task(held(tmp_path, clock, 30 * LOCK_POLL))
+        await clock.run(31 * LOCK_POLL)
+        await asyncio.wait({waiting}, timeout=5)
+
+    error = waiting.exception()
+    assert isinstance(error, FolderInUse)
+    assert not error.is_served
+
+
+async def test_a_folder_that_a_server_holds_is_not_waited_for(tmp_path: Path):
+    with locked_folder(tmp_path):
+        database = open_database(tmp_path, SystemClock())
+        server = StoreServer(database, tmp_path)
+        await server.start()
+
+        async with asyncio.timeout(5):
+            with pytest.raises(FolderInUse) as refused:
+                await held(tmp_path, SystemClock(), timedelta(minutes=1))
+
+        await server.close()
+        await database.close()
+    assert refused.value.is_served
+
+
+async def held(folder: Path, clock: Clock, patience: timedelta) -> None:
+    async with held_folder(folder, clock, patience):
+        pass
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path):

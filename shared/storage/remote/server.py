@@ -38,9 +38,10 @@ _BATCH_BYTES = 1_000_000
 class StoreServer:
     """Serves one store from `start` to `close`."""
 
-    def __init__(self, database: FolderDatabase, folder: Path) -> None:
+    def __init__(self, database: FolderDatabase, folder: Path, *, beat: timedelta = BEAT) -> None:
         self._database = database
         self._folder = folder
+        self._beat = beat
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[Any]] = set()
 
@@ -82,15 +83,16 @@ class StoreServer:
 
     async def _answer(self, client: "_Client") -> None:
         try:
+            request = await client.request()
+            # Only now, since what is not read may cost the client the answer.
             if len(self._serving) > MOST_CLIENTS:
                 raise StoreUnavailable("too many commands work on this folder at once")
-            request = await client.request()
         except (StoreUnavailable, BadRequest) as exc:
             await client.send(error_message(exc) or {})
             return
         work = asyncio.create_task(self._work(request, client))
         try:
-            await client.until_gone_or(work)
+            await client.until_gone_or(work, self._beat)
         finally:
             work.cancel()
             await asyncio.wait({work})
@@ -140,14 +142,14 @@ class _Client:
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
             raise _Gone from exc
 
-    async def until_gone_or(self, work: "asyncio.Task[Document]") -> None:
+    async def until_gone_or(self, work: "asyncio.Task[Document]", beat: timedelta) -> None:
         """Until the work is done, or the client has ended; it hears of us meanwhile."""
         gone = asyncio.create_task(self._reader.read(1))
         try:
             while not work.done() and not gone.done():
                 await asyncio.wait(
                     {work, gone},
-                    timeout=BEAT.total_seconds(),
+                    timeout=beat.total_seconds(),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if not work.done():

@@ -43,7 +43,8 @@ async def in_thread(
     try:
         while not working.done():
             await asyncio.wait({working}, timeout=SAID_EVERY.total_seconds())
-            say()
+            if not working.done():
+                say()
         return working.result()
     finally:
         while not working.done():

@@ -1,0 +1,194 @@
+"""Small commands work on a data folder beside its server, and without one."""
+
+import asyncio
+import base64
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.installation import Installation, ended
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "data")
+
+
+@asynccontextmanager
+async def maybe_serving(installation: Installation, is_serving: bool) -> AsyncIterator[None]:
+    """Beside a server, or after one."""
+    async with installation.serving() as (process, _):
+        if is_serving:
+            yield
+            return
+        process.terminate()
+        await ended(process)
+    yield
+
+
+BOTH = pytest.mark.parametrize("is_serving", [True, False], ids=["beside a server", "alone"])
+
+
+@BOTH
+async def test_tokens_are_made_listed_and_revoked(installation: Installation, is_serving: bool):
+    async with maybe_serving(installation, is_serving):
+        made = await installation.does("token", "create", "reader", "--scope", "read")
+        listed = await installation.does("token", "list")
+        revoked = await installation.does("token", "revoke", "reader")
+        after = await installation.does("token", "list")
+
+    assert [each[0] for each in (made, listed, revoked, after)] == [0, 0, 0, 0], made[2]
+    assert "  reader  read  good" in listed[1]
+    assert "good" not in after[1]
+
+
+async def test_a_token_that_is_made_beside_a_server_opens_its_api(installation: Installation):
+    async with installation.serving(), httpx.AsyncClient() as client:
+        _, said, _ = await installation.does("token", "create", "reader", "--scope", "read")
+        answer = await client.post(
+            f"http://127.0.0.1:{installation.port}/v1/devices",
+            headers={"authorization": f"Bearer {said.split()[-1]}"},
+        )
+
+    assert answer.status_code == 200
+
+
+@BOTH
+async def test_deliveries_are_listed_and_secrets_rotated(
+    installation: Installation, is_serving: bool
+):
+    async with maybe_serving(installation, is_serving):
+        old = (installation.folder / "secret-key").read_text().strip()
+        listed = await installation.does("deliveries", "list")
+        new = base64.b64encode(secrets.token_bytes(32)).decode()
+        installation.more["MDM_SECRET_KEY"] = f"{new},{old}"
+        rotated = await installation.does("rotate-secrets")
+
+    assert listed[0] == 0, listed[2]
+    assert rotated[0] == 0, rotated[2]
+    assert "1 values sealed anew" in rotated[1]
+
+
+async def test_a_command_at_the_start_of_a_server_finds_one_or_the_other(
+    installation: Installation,
+):
+    async with installation.serving() as (process, _):
+        process.terminate()
+        commands = [installation.does("token", "list") for _ in range(3)]
+        async with asyncio.TaskGroup() as tasks:
+            done = [tasks.create_task(command) for command in commands]
+        await ended(process)
+
+    assert [task.result()[0] for task in done] == [0, 0, 0], [task.result()[2] for task in done]
+
+
+async def test_after_kill_9_commands_work_alone_and_then_beside_the_next_server(
+    installation: Installation,
+):
+    async with installation.serving() as (process, _):
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert (installation.folder / "store.sock").exists()
+    alone = await installation.does("token", "create", "one", "--scope", "read")
+
+    async with installation.serving():
+        beside = await installation.does("token", "list")
+
+    assert (alone[0], beside[0]) == (0, 0)
+    assert "  one  " in beside[1]
+
+
+async def test_a_server_waits_for_a_short_command_and_says_so(installation: Installation):
+    installation.folder.mkdir()
+    handle = os.open(installation.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    process = await installation.run("all")
+    assert process.stderr is not None and process.stdout is not None
+
+    async with asyncio.timeout(20):
+        while b"waits_for_folder" not in (line := await process.stderr.readline()):
+            assert line
+        os.close(handle)
+        await process.stdout.readuntil(b"/metrics\n")
+    process.terminate()
+
+    assert (await ended(process))[0] == 0
+
+
+# --- store backup, store check
+
+
+@BOTH
+async def test_a_backup_can_be_served_from_and_is_whole(
+    installation: Installation, tmp_path: Path, is_serving: bool
+):
+    await installation.does("token", "create", "kept", "--scope", "read")
+    target = tmp_path / "one.db"
+
+    async with maybe_serving(installation, is_serving):
+        written = await installation.does("store", "backup", str(target))
+        again = await installation.does("store", "backup", str(target))
+        checked = await installation.does("store", "check")
+
+    assert written[0] == 0, written[2]
+    assert f"the store is in {target}" in written[1]
+    assert again[0] == 2
+    assert again[2].splitlines()[-1] == (
+        f"macromdm: {target} is there already; give the backup another name"
+    )
+    assert checked[0] == 0, checked[2]
+    assert "the store is whole: " in checked[1]
+    new = Installation(tmp_path / "new")
+    new.folder.mkdir()
+    shutil.copy(target, new.folder / "store.db")
+    shutil.copy(installation.folder / "secret-key", new.folder)
+    assert (await new.does("store", "check"))[0] == 0
+    async with new.serving():
+        assert "  kept  " in (await new.does("token", "list"))[1]
+
+
+@BOTH
+async def test_a_store_that_is_not_whole_is_exit_code_1_and_says_what_is_wrong(
+    installation: Installation, is_serving: bool
+):
+    await installation.does("token", "create", "kept", "--scope", "read")
+    async with maybe_serving(installation, is_serving):
+        with sqlite3.connect(installation.folder / "store.db", timeout=10) as other:
+            other.execute("UPDATE tokens SET _document = x'00'")
+        other.close()
+        code, said, errors = await installation.does("store", "check")
+
+    assert code == 1
+    assert "tokens, row 1: its document cannot be read" in said
+    assert errors.splitlines()[-1].startswith("macromdm: the store in ")
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["backup", "one.db"]], ids=" ".join)
+async def test_without_a_store_none_is_made(installation: Installation, arguments: list[str]):
+    code, _, errors = await installation.does("store", *arguments)
+
+    assert code == 2
+    assert "there is no store.db" in errors.splitlines()[-1]
+    assert not installation.folder.exists()
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["backup", "one.db"]], ids=" ".join)
+async def test_with_mongodb_they_say_that_they_are_for_the_data_folder(
+    installation: Installation, arguments: list[str]
+):
+    installation.more["MDM_MONGODB_URL"] = "mongodb://127.0.0.1:1/none"
+    installation.more["MDM_SECRET_KEY"] = base64.b64encode(bytes(32)).decode()
+
+    code, _, errors = await installation.does("store", *arguments)
+
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("macromdm: MDM_MONGODB_URL: ")
