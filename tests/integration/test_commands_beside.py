@@ -78,7 +78,7 @@ async def test_deliveries_are_listed_and_secrets_rotated(
     assert "1 values sealed anew" in rotated[1]
 
 
-async def test_a_command_at_the_start_of_a_server_finds_one_or_the_other(
+async def test_commands_that_come_while_a_server_ends_wait_for_the_folder_and_for_each_other(
     installation: Installation,
 ):
     async with installation.serving() as (process, _):

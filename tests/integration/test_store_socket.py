@@ -19,6 +19,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.remote import RemoteDatabase, StoreServer, is_served
 from shared.storage.remote.frames import MOST
 from shared.storage.remote.server import MOST_CLIENTS
+from shared.storage.remote.socket_file import bound
 from shared.storage.sqlite import SqliteDatabase, open_database
 
 PATIENCE = 20.0
@@ -110,6 +111,11 @@ async def test_a_socket_that_a_killed_process_left_is_replaced(tmp_path: Path):
 
     async with served(tmp_path):
         assert await is_served(tmp_path)
+
+
+async def test_a_process_that_listens_and_says_nothing_does_not_serve(tmp_path: Path):
+    with bound(tmp_path):
+        assert not await is_served(tmp_path)
 
 
 async def test_the_path_of_a_folder_may_be_longer_than_an_address_of_a_socket(tmp_path: Path):
@@ -265,6 +271,8 @@ async def test_work_that_is_long_is_heard_of_meanwhile(tmp_path: Path):
 
 
 async def test_a_server_that_ends_tells_whoever_waits_and_waits_for_nobody(tmp_path: Path):
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     async with served(tmp_path) as (database, server):
         things = database.collection("things")
         await things.insert_many([{"_id": n, "value": b"x" * 500_000} for n in range(60)])
@@ -280,3 +288,4 @@ async def test_a_server_that_ends_tells_whoever_waits_and_waits_for_nobody(tmp_p
         with pytest.raises(StoreUnavailable, match="nobody answers"):
             await RemoteDatabase(tmp_path).ping()
         silent[1].close()
+    assert not faults

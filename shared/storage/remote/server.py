@@ -52,7 +52,7 @@ class StoreServer:
         except OSError as exc:
             log.warning("store_has_no_socket", folder=str(self._folder), reason=exc.strerror)
             return
-        self._server = await asyncio.start_unix_server(self._serve, sock=listening)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening)
 
     async def close(self) -> None:
         """End what is under way, and take the socket away. May be called twice."""
@@ -61,15 +61,18 @@ class StoreServer:
         self._server.close()
         self._server = None
         socket_file.remove(self._folder)
-        for task in self._serving:
+        serving = set(self._serving)
+        for task in serving:
             task.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
+        if serving:
+            await asyncio.wait(serving)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
         client = _Client(reader, writer)
         try:
             if client.is_of_us:
@@ -79,7 +82,6 @@ class StoreServer:
             pass
         finally:
             writer.transport.abort()
-            self._serving.discard(task)
 
     async def _answer(self, client: "_Client") -> None:
         try:
