@@ -10,7 +10,7 @@ from typing import TextIO
 from services.small_commands import opened_folder
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.settings import AllSettings
-from shared.storage.sqlite import FILE
+from shared.storage.sqlite import FILE, DamagedFile
 
 
 async def backup(settings: AllSettings, target: Path, out: TextIO) -> None:
@@ -23,8 +23,11 @@ async def backup(settings: AllSettings, target: Path, out: TextIO) -> None:
 
 async def check(settings: AllSettings, out: TextIO) -> None:
     """Look at all of the store. Raises StoreUnavailable where anything is wrong with it."""
-    async with opened_folder(_folder(settings)) as store:
-        checked = await store.check(lambda progress: _say(out, progress))
+    try:
+        async with opened_folder(_folder(settings)) as store:
+            checked = await store.check(lambda progress: _say(out, progress))
+    except DamagedFile as exc:
+        raise StoreUnavailable(str(exc)) from exc
     for fault in checked.faults:
         _say(out, fault)
     if checked.count > len(checked.faults):

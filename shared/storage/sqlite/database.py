@@ -21,7 +21,7 @@ from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.checking import Check
 from shared.storage.sqlite.collection import SqliteCollection
 from shared.storage.sqlite.commits import Commits
-from shared.storage.sqlite.connections import FILE, connect_writer, unavailable
+from shared.storage.sqlite.connections import FILE, Damaged, connect_writer, unavailable
 from shared.storage.sqlite.expiry import Expiry
 from shared.storage.sqlite.reads import Reads
 from shared.storage.sqlite.tables import Tables
@@ -89,6 +89,10 @@ def _probe(connection: sqlite3.Connection, limit: int) -> None:
     connection.execute("INSERT INTO _probe VALUES (1)")
 
 
+class DamagedFile(Misconfigured):
+    """The file is so damaged that it cannot be opened."""
+
+
 def open_database(folder: Path, clock: Clock) -> SqliteDatabase:
     """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do."""
     file = folder / FILE
@@ -98,12 +102,18 @@ def open_database(folder: Path, clock: Clock) -> SqliteDatabase:
     except OSError as exc:
         raise Misconfigured(f"MDM_DATA_DIR: cannot use {file}: {exc.strerror}") from None
     except sqlite3.Error as exc:
-        raise Misconfigured(f"MDM_DATA_DIR: {file}: {unavailable(exc)}") from exc
+        raise _unusable(file, exc) from exc
     try:
         database = SqliteDatabase(file, writer, clock)
     except sqlite3.Error as exc:
         with suppress(sqlite3.Error):
             writer.close()
-        raise Misconfigured(f"MDM_DATA_DIR: {file}: {unavailable(exc)}") from exc
+        raise _unusable(file, exc) from exc
     log.info("store_opened", file=str(file), sqlite=sqlite3.sqlite_version)
     return database
+
+
+def _unusable(file: Path, error: sqlite3.Error) -> Misconfigured:
+    reason = unavailable(error)
+    kind = DamagedFile if isinstance(reason, Damaged) else Misconfigured
+    return kind(f"MDM_DATA_DIR: {file}: {reason}")

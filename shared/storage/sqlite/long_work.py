@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 LongReaders = set[sqlite3.Connection]
 """Connections that `Commits` interrupts when the log grows too long."""
 
-SAID_EVERY = timedelta(seconds=2)
+SAID_EVERY = timedelta(seconds=5)
 _INTERRUPTED_AGAIN = 0.05
 """Seconds: an interruption that comes between two statements is lost."""
 
