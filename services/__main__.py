@@ -62,22 +62,21 @@ def parser() -> argparse.ArgumentParser:
     names.add_parser(
         "rotate-secrets", help="seal the store's secrets with the first key of MDM_SECRET_KEY"
     )
-    actions = names.add_parser("store", help="the store as a whole: backup, check, copy").add_subparsers(
-        dest="action", required=True, metavar="ACTION"
-    )
+    _add_store_actions(names.add_parser("store", help="the store as a whole: backup, check, copy"))
+    return top
+
+
+def _add_store_actions(store: argparse.ArgumentParser) -> None:
+    actions = store.add_subparsers(dest="action", required=True, metavar="ACTION")
     backup = actions.add_parser("backup", help="write one snapshot of the data folder's store")
     backup.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="new, written for its owner only; never over another",
+        "file", type=Path, metavar="FILE", help="new, for its owner only; never over another"
     )
     actions.add_parser("check", help="look whether the data folder's store is whole: 0 or 1")
     copy = actions.add_parser("copy", help="all that one store has into another one")
     place = "FOLDER|MONGODB_URL"
     copy.add_argument("--from", required=True, dest="source", metavar=place)
     copy.add_argument("--to", required=True, dest="target", metavar=place)
-    return top
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
