@@ -115,3 +115,15 @@ async def test_an_index_that_changed_otherwise_is_made_anew(
     options = await options_of(things, "at_1")
     assert options["expireAfterSeconds"] == 24 * 3600
     assert options["sparse"] is True
+
+
+async def test_services_that_ask_for_an_index_at_once_all_get_it(
+    store: Database, things: Collection
+) -> None:
+    await things.insert_many([{"_id": number, "at": number} for number in range(600)])
+    index = Index("things", [("at", 1)], unique=True)
+
+    await asyncio.gather(*(store.ensure([index]) for _ in range(4)))
+
+    assert [found["_id"] for found in await things.find({"at": 599})] == [599]
+    assert not await things.insert_one({"_id": "double", "at": 599})

@@ -4,7 +4,9 @@ Promises: an index over a table that has documents is built in pieces beside all
 being cut short: it begins anew at the next start; whatever is written meanwhile is in it.
 """
 
+import asyncio
 import sqlite3
+from collections import defaultdict
 from collections.abc import Sequence
 
 import structlog
@@ -28,6 +30,8 @@ class Building:
     def __init__(self, tables: Tables, commits: Commits) -> None:
         self._tables = tables
         self._commits = commits
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By collection."""
 
     async def make_table(self, name: str) -> None:
         """The table of a collection, where there is none."""
@@ -45,16 +49,21 @@ class Building:
         """Raises StoreUnavailable, also where documents break a rule of a unique index."""
         for index in indexes:
             table = self._tables[index.collection]
-            if not table.exists:
-                await self.make_table(table.name)
-            known = table.indexes.get(index.name)
-            if known is not None and _is_same(known.index, index) and known.is_ready:
-                if known.index.expire_after != index.expire_after:
-                    await self._note(table, index, ready=True)
-                continue
-            if known is not None:
-                await self._drop(table, known)
-            await self._build(table, index)
+            # Services that share a collection ask at the same time: the second one finds what is there.
+            async with self._locks[table.name]:
+                await self._ensure(table, index)
+
+    async def _ensure(self, table: Table, index: Index) -> None:
+        if not table.exists:
+            await self.make_table(table.name)
+        known = table.indexes.get(index.name)
+        if known is not None and _is_same(known.index, index) and known.is_ready:
+            if known.index.expire_after != index.expire_after:
+                await self._note(table, index, ready=True)
+            return
+        if known is not None:
+            await self._drop(table, known)
+        await self._build(table, index)
 
     async def _build(self, table: Table, index: Index) -> None:
         # An array stands in a table of its own.
