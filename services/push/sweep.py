@@ -124,10 +124,14 @@ class Sweep:
                 return
             until = min(now, since + self._window)
             wanted = await self._look(partitions, since, until)
-            window = _Window(since)
-            self._under_way.append(window)
             self._position = until
-            group.create_task(self._push(window, wanted))
+            # A stretch without anything to push on the way to now has nothing that could be under way.
+            if wanted or until == now:
+                window = _Window(since)
+                self._under_way.append(window)
+                group.create_task(self._push(window, wanted))
+            # A store that answers at once has let nobody else run.
+            await asyncio.sleep(0)
 
     async def _resume(self, partitions: frozenset[int]) -> datetime:
         stored = await self._pushes.positions()

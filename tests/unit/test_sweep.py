@@ -323,6 +323,21 @@ async def test_the_first_process_ever_sees_what_was_accepted_before_it(world: Wo
     assert world.pushed() == ["MAC"]
 
 
+async def test_on_a_store_that_answers_at_once_looking_back_does_not_hold_up_new_places(
+    world: World,
+) -> None:
+    async def at_once(_: str) -> None:
+        return None
+
+    world.queue.before = world.pushes.before = at_once
+    world.enroll("MAC")
+    async with running(world.process()):
+        world.accept("MAC")
+        await world.clock.run(10 * SECOND)
+
+    assert world.pushed() == ["MAC"]
+
+
 async def test_what_was_queued_without_a_certificate_is_pushed_once_there_is_one(
     world: World,
 ) -> None:
