@@ -1,10 +1,16 @@
-"""The whole server of a test module; its tests run on the loop of the module."""
+"""The whole server of a test module, whose tests run on the loop of the module; and a store for a single process."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from shared.clock import SystemClock
+from shared.storage import enrollments, place_documents
+from shared.storage.database import Database
+from shared.storage.sqlite import open_database
 from tests.integration.whole import Whole, whole_server
 
 
@@ -12,3 +18,13 @@ from tests.integration.whole import Whole, whole_server
 async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole]:
     async with whole_server(tmp_path_factory.mktemp("whole")) as found:
         yield found
+
+
+@pytest_asyncio.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """The store of a single process, with the indexes of the collections that services share."""
+    opened = open_database(tmp_path / "data", SystemClock())
+    await opened.ensure(enrollments.INDEXES)
+    await opened.ensure(place_documents.indexes(timedelta(days=30)))
+    yield opened
+    await opened.close()

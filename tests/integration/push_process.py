@@ -17,8 +17,8 @@ from shared.domain.event import Topic
 from shared.messaging.local import LocalBroker
 from shared.ports.enrollments import Binding, Change
 from shared.settings import PushSettings
+from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
-from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from shared.web.app import create_app
@@ -32,12 +32,13 @@ MAC = EnrollmentKey("MAC", "MAC", udid="MAC")
 PATIENCE = 15.0
 
 
-def settings(apns: FakeApns, mongodb_url: str, *, certified: bool = True) -> PushSettings:
+def settings(apns: FakeApns, *, certified: bool = True) -> PushSettings:
     pair = apns.certificate()
     return PushSettings.model_validate(
         {
-            "mongodb_url": mongodb_url,
             "secret_key": SECRET_KEY,
+            # Both are required, and neither is used: `process` is given its store and its broker.
+            "mongodb_url": "mongodb://127.0.0.1:1/",
             "amqp_url": "amqp://127.0.0.1:1/",
             "api_key": "secret",
             "apns_url": apns.url,
@@ -70,12 +71,12 @@ class Process:
 
 
 @asynccontextmanager
-async def process(chosen: PushSettings, mongo: Mongo) -> AsyncIterator[Process]:
+async def process(chosen: PushSettings, database: Database) -> AsyncIterator[Process]:
     metrics, clock = Metrics(), SystemClock()
     broker = LocalBroker(clock=clock, metrics=metrics)
     await broker.start()
     parts = Adapters(
-        database=mongo,
+        database=database,
         seal=SEALER,
         broker=broker,
         publisher=broker.publisher,
@@ -98,8 +99,8 @@ async def process(chosen: PushSettings, mongo: Mongo) -> AsyncIterator[Process]:
     assert work.cancelled()
 
 
-async def enroll(mongo: Mongo) -> None:
-    store = MongoEnrollments(mongo, SEALER)
+async def enroll(database: Database) -> None:
+    store = MongoEnrollments(database, SEALER)
     assert await store.bind([Binding(MAC, None, "c" * 64, is_new=True)]) == [True]
     now = datetime.now(UTC)
     authenticate = Change(
@@ -111,7 +112,7 @@ async def enroll(mongo: Mongo) -> None:
     assert await store.apply([token]) == [True]
 
 
-async def queue_command(mongo: Mongo) -> None:
+async def queue_command(database: Database) -> None:
     place = Place(
         enrollment="MAC",
         device="MAC",
@@ -122,7 +123,7 @@ async def queue_command(mongo: Mongo) -> None:
         order="o1",
         accepted_at=datetime.now(UTC),
     )
-    assert await MongoCommandQueue(mongo, SEALER).insert([place]) == [None]
+    assert await MongoCommandQueue(database, SEALER).insert([place]) == [None]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

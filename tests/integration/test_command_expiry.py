@@ -21,10 +21,10 @@ from shared.messaging.rabbit import RabbitBroker
 from shared.ports.events import EventPublisher
 from shared.settings import AllSettings
 from shared.storage import enrollments, journal, place_documents
+from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
 from shared.storage.journal import MongoJournal
-from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
@@ -85,7 +85,7 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
 class World:
     """`asked` is the webhook of the settings, `plain` one that asked for nothing."""
 
-    mongo: Mongo
+    database: Database
     broker: Broker
     asked: Sink
     plain: Sink
@@ -108,43 +108,41 @@ class World:
             )
             for name in names
         ]
-        await MongoCommandQueue(self.mongo, SEALER).insert(made)
+        await MongoCommandQueue(self.database, SEALER).insert(made)
         return made
 
     def expiry(self, publisher: EventPublisher | None = None) -> Expiry:
         return Expiry(
-            MongoExpiries(self.mongo),
-            MongoEnrollments(self.mongo, SEALER),
-            MongoJournal(self.mongo, SEALER),
+            MongoExpiries(self.database),
+            MongoEnrollments(self.database, SEALER),
+            MongoJournal(self.database, SEALER),
             publisher or self.broker.publisher,
             Share(),
             self.clock,
         )
 
     async def states(self, places: Sequence[Place]) -> set[PlaceState]:
-        found = await MongoCommandQueue(self.mongo, SEALER).places_of(
+        found = await MongoCommandQueue(self.database, SEALER).places_of(
             [place.id for place in places]
         )
         return {place.state for place in found.values()}
 
 
 @pytest.fixture
-async def world(mongodb_url: str, broker: Broker) -> AsyncIterator[World]:
-    mongo = Mongo(mongodb_url)
+async def world(database: Database, broker: Broker) -> AsyncIterator[World]:
     indexes = (*place_documents.indexes(MONTH), *journal.indexes(MONTH), *enrollments.INDEXES)
-    await mongo.ensure(indexes)
+    await database.ensure(indexes)
     async with Sink() as asked, Sink() as plain:
-        await mongo.collection("subscriptions").insert_one({"_id": "plain", "url": plain.url})
-        async with webhook(mongo, broker, asked.url):
-            yield World(mongo, broker, asked, plain, FakeClock(CLOCK.now()))
-    await mongo.close()
+        await database.collection("subscriptions").insert_one({"_id": "plain", "url": plain.url})
+        async with webhook(database, broker, asked.url):
+            yield World(database, broker, asked, plain, FakeClock(CLOCK.now()))
 
 
 @asynccontextmanager
-async def webhook(mongo: Mongo, broker: Broker, url: str) -> AsyncIterator[None]:
+async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator[None]:
     given = {"webhook_url": url, "webhook_extra_topics": TOPIC}
     adapters = Adapters(
-        database=mongo,
+        database=database,
         seal=SEALER,
         broker=broker,
         publisher=broker.publisher,
@@ -180,7 +178,7 @@ async def told(world: World) -> list[str]:
     other one heard of that alone."""
     key = EnrollmentKey("LAST", device="LAST", udid="LAST")
     last = Event(IDS.new(), Topic.CHECK_OUT, key, CLOCK.time_ns(), b"", "w", 1)
-    assert all(await MongoJournal(world.mongo, SEALER).append([last]))
+    assert all(await MongoJournal(world.database, SEALER).append([last]))
     assert all(await world.broker.publisher.publish([last]))
     for sink in (world.asked, world.plain):
         async with asyncio.timeout(20):
@@ -202,10 +200,10 @@ async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else
     assert await world.states(places) == {PlaceState.EXPIRED}
     for arrival in world.asked.taken:
         if arrival.event["topic"] == TOPIC:
-            [event] = (await MongoJournal(world.mongo, SEALER).read([arrival.event_id])).values()
+            [event] = (await MongoJournal(world.database, SEALER).read([arrival.event_id])).values()
             assert arrival.body == event_json(event)
     world.clock.advance(2 * FORGOTTEN_AFTER)
-    assert await MongoExpiries(world.mongo).unannounced(world.clock.now()) == []
+    assert await MongoExpiries(world.database).unannounced(world.clock.now()) == []
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
@@ -230,7 +228,7 @@ async def test_a_kill_around_the_publishing_is_repaired_with_the_same_event(
 async def test_what_was_queued_anew_and_expires_again_is_told_again(world: World) -> None:
     [place] = await world.overdue("MAC")
     await world.expiry().look()
-    queue = MongoCommandQueue(world.mongo, SEALER)
+    queue = MongoCommandQueue(world.database, SEALER)
     seen = (await queue.places_of([place.id]))[place.id]
     assert await queue.requeue(replace(place, order=IDS.new()), seen)
 

@@ -21,8 +21,8 @@ from shared.domain.event import Topic
 from shared.ports.enrollments import Binding, Change
 from shared.ports.queue import HandOut, Report
 from shared.settings import AllSettings
+from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
-from shared.storage.mongo import Driver, Mongo
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.stored_commands import MongoStoredCommands
 from shared.telemetry.metrics import Metrics
@@ -85,13 +85,12 @@ class System:
         return [command["uuid"] for command in answer.get("commands", [])]
 
 
-@pytest.fixture(params=["motor", "pymongo"])
-async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncIterator[System]:
-    mongo = Mongo(mongodb_url, driver=cast(Driver, request.param))
+@pytest.fixture
+async def system(database: Database) -> AsyncIterator[System]:
     clock, ids, wishes = SystemClock(), SystemIds(), Wishes()
     nobody = cast(Any, None)  # the commands service uses no more of the broker than its wishes
     adapters = Adapters(
-        database=mongo,
+        database=database,
         seal=SEALER,
         broker=nobody,
         publisher=nobody,
@@ -107,14 +106,13 @@ async def system(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncItera
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://server", auth=("micromdm", KEY)
     )
-    records = MongoEnrollments(mongo, SEALER)
+    records = MongoEnrollments(database, SEALER)
     try:
-        queue, commands = MongoCommandQueue(mongo, SEALER), MongoStoredCommands(mongo)
+        queue, commands = MongoCommandQueue(database, SEALER), MongoStoredCommands(database)
         yield System(service, http, records, queue, commands, clock, ids, wishes)
     finally:
         await service.drain()
         await http.aclose()
-        await mongo.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import bson
@@ -13,8 +12,7 @@ import pytest
 from shared.clock import SystemClock
 from shared.security.push_certificate import read_pair
 from shared.security.push_topic import CurrentTopic, TopicOfFiles
-from shared.storage import enrollments, place_documents
-from shared.storage.mongo import Mongo
+from shared.storage.database import Database
 from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
 from tests.contract.stores import SEALER
 from tests.harness.apns import FakeApns, Says, running
@@ -36,15 +34,6 @@ OTHER = "com.apple.mgmt.External.other"
 async def apns(tmp_path: Path) -> AsyncIterator[FakeApns]:
     async with running(tmp_path / "apns") as fake:
         yield fake
-
-
-@pytest.fixture
-async def mongo(mongodb_url: str) -> AsyncIterator[Mongo]:
-    opened = Mongo(mongodb_url)
-    await opened.ensure(enrollments.INDEXES)
-    await opened.ensure(place_documents.indexes(timedelta(days=30)))
-    yield opened
-    await opened.close()
 
 
 @dataclass
@@ -83,12 +72,12 @@ async def state(replica: Process) -> str:
 
 
 async def test_a_certificate_put_over_the_api_pushes_what_waited_for_it(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
+    await enroll(database)
     first = issue(apns, "first")
-    async with process(settings(apns, mongodb_url, certified=False), mongo) as replica:
-        await queue_command(mongo)
+    async with process(settings(apns, certified=False), database) as replica:
+        await queue_command(database)
         replica.broker.wishes.wish(["MAC"])
 
         assert await put(replica, first) == 200
@@ -102,11 +91,11 @@ async def test_a_certificate_put_over_the_api_pushes_what_waited_for_it(
 
 
 async def test_the_old_certificate_goes_once_apns_took_a_push_with_the_new_one(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
+    await enroll(database)
     old, new = issue(apns, "old"), issue(apns, "new")
-    async with process(settings(apns, mongodb_url, certified=False), mongo) as replica:
+    async with process(settings(apns, certified=False), database) as replica:
         await put(replica, old)
         with_old = await pushed_with(replica, apns)
         await put(replica, new)
@@ -117,7 +106,7 @@ async def test_the_old_certificate_goes_once_apns_took_a_push_with_the_new_one(
             return await state(replica) == "current"
 
         await until(retired)
-        [document] = await mongo.collection(COLLECTION).find({})
+        [document] = await database.collection(COLLECTION).find({})
 
     assert with_old == old.serial_number
     assert waiting == "waiting"
@@ -126,12 +115,12 @@ async def test_the_old_certificate_goes_once_apns_took_a_push_with_the_new_one(
 
 
 async def test_a_new_certificate_that_apns_refuses_leaves_the_old_one_in_use(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
+    await enroll(database)
     old, new = issue(apns, "old"), issue(apns, "new")
     apns.refused.add(new.serial_number)
-    async with process(settings(apns, mongodb_url, certified=False), mongo) as replica:
+    async with process(settings(apns, certified=False), database) as replica:
         await put(replica, old)
         await put(replica, new)
 
@@ -142,13 +131,11 @@ async def test_a_new_certificate_that_apns_refuses_leaves_the_old_one_in_use(
     assert used == [old.serial_number] * 2
 
 
-async def test_every_replica_switches_without_a_restart(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
-) -> None:
-    await enroll(mongo)
+async def test_every_replica_switches_without_a_restart(apns: FakeApns, database: Database) -> None:
+    await enroll(database)
     old, new = issue(apns, "old"), issue(apns, "new")
-    chosen = settings(apns, mongodb_url, certified=False)
-    async with process(chosen, mongo) as one, process(chosen, mongo) as other:
+    chosen = settings(apns, certified=False)
+    async with process(chosen, database) as one, process(chosen, database) as other:
         await put(one, old)
 
         async def other_pushes() -> bool:
@@ -165,11 +152,11 @@ async def test_every_replica_switches_without_a_restart(
 
 
 async def test_pushes_under_way_end_on_the_connection_of_the_old_certificate(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
+    await enroll(database)
     old, new = issue(apns, "old"), issue(apns, "new")
-    async with process(settings(apns, mongodb_url, certified=False), mongo) as replica:
+    async with process(settings(apns, certified=False), database) as replica:
         await put(replica, old)
         apns.answers(b"token", Says(after=1.0))
         slow = asyncio.ensure_future(replica.api("GET", "/push/MAC"))
@@ -186,18 +173,18 @@ async def test_pushes_under_way_end_on_the_connection_of_the_old_certificate(
 
 
 async def test_a_file_and_an_installed_topic_work_side_by_side(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
+    await enroll(database)
     other = issue(apns, "other", OTHER)
-    async with process(settings(apns, mongodb_url), mongo) as replica:
+    async with process(settings(apns), database) as replica:
         refused = await put(replica, other)
-        left_behind = await mongo.collection(COLLECTION).find({})
+        left_behind = await database.collection(COLLECTION).find({})
         forced = await put(replica, other, f"?force_topic={OTHER}")
         topics = [c["topic"] for c in (await replica.api("GET", ALL)).json()["certificates"]]
         await pushed_with(replica, apns)
         current = CurrentTopic(
-            MongoPushCertificates(mongo, SEALER), TopicOfFiles(TOPIC), SystemClock()
+            MongoPushCertificates(database, SEALER), TopicOfFiles(TOPIC), SystemClock()
         )
 
         assert await current.current() == OTHER
@@ -206,19 +193,18 @@ async def test_a_file_and_an_installed_topic_work_side_by_side(
 
 
 async def test_the_key_is_neither_in_the_store_nor_in_an_answer_in_clear(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
     first = issue(apns, "first")
     lines = first.files.key.read_text().splitlines()[1:-1]
-    async with process(settings(apns, mongodb_url, certified=False), mongo) as replica:
+    async with process(settings(apns, certified=False), database) as replica:
         await put(replica, first)
         answers = [(await replica.api("GET", path)).text for path in (ONE, ALL)]
-        database = mongo.collection(COLLECTION).raw.database
         written = b"".join(
             [
                 bson.encode(document)
-                for name in await database.list_collection_names()
-                for document in await mongo.collection(name).find({})
+                for name in await database.names()
+                for document in await database.collection(name).find({})
             ]
         )
 

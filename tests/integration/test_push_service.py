@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,7 @@ import pytest
 from services.push.app import check
 from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured
-from shared.storage import enrollments, place_documents
-from shared.storage.mongo import Mongo
+from shared.storage.database import Database
 from shared.storage.pushes import MongoPushes
 from tests.harness.apns import FakeApns, running
 from tests.harness.push_certificates import TOPIC, PushAuthority
@@ -24,25 +23,16 @@ async def apns(tmp_path: Path) -> AsyncIterator[FakeApns]:
         yield fake
 
 
-@pytest.fixture
-async def mongo(mongodb_url: str) -> AsyncIterator[Mongo]:
-    opened = Mongo(mongodb_url)
-    await opened.ensure(enrollments.INDEXES)
-    await opened.ensure(place_documents.indexes(timedelta(days=30)))
-    yield opened
-    await opened.close()
-
-
 async def test_a_wish_reaches_the_device_and_is_recorded(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
-    async with process(settings(apns, mongodb_url), mongo) as running_push:
-        await queue_command(mongo)
+    await enroll(database)
+    async with process(settings(apns), database) as running_push:
+        await queue_command(database)
         running_push.broker.wishes.wish(["MAC"])
 
         async def recorded() -> bool:
-            return "MAC" in await MongoPushes(mongo).load(["MAC"])
+            return "MAC" in await MongoPushes(database).load(["MAC"])
 
         await until(recorded)
 
@@ -50,11 +40,11 @@ async def test_a_wish_reaches_the_device_and_is_recorded(
 
 
 async def test_a_command_whose_wish_was_lost_is_pushed_within_ten_seconds(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
-    async with process(settings(apns, mongodb_url), mongo):
-        await queue_command(mongo)
+    await enroll(database)
+    async with process(settings(apns), database):
+        await queue_command(database)
         accepted = asyncio.get_running_loop().time()
 
         async def pushed() -> bool:
@@ -66,11 +56,9 @@ async def test_a_command_whose_wish_was_lost_is_pushed_within_ten_seconds(
     assert took < 10
 
 
-async def test_the_api_pushes_through_the_app(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
-) -> None:
-    await enroll(mongo)
-    async with process(settings(apns, mongodb_url), mongo) as running_push:
+async def test_the_api_pushes_through_the_app(apns: FakeApns, database: Database) -> None:
+    await enroll(database)
+    async with process(settings(apns), database) as running_push:
         answer = await running_push.api("GET", "/push/MAC")
 
     assert answer.status_code == 200
@@ -79,20 +67,20 @@ async def test_the_api_pushes_through_the_app(
 
 
 async def test_without_a_certificate_it_is_ready_and_what_was_queued_is_pushed_once_there_is_one(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    await enroll(mongo)
-    async with process(settings(apns, mongodb_url, certified=False), mongo) as without:
+    await enroll(database)
+    async with process(settings(apns, certified=False), database) as without:
 
         async def ready() -> bool:
             return await without.service.ready() == []
 
         await until(ready)
-        await queue_command(mongo)
+        await queue_command(database)
         without.broker.wishes.wish(["MAC"])
         await asyncio.sleep(0.2)
         pushed_without = list(apns.pushes)
-    async with process(settings(apns, mongodb_url), mongo):
+    async with process(settings(apns), database):
 
         async def pushed() -> bool:
             return bool(apns.pushes)
@@ -104,9 +92,9 @@ async def test_without_a_certificate_it_is_ready_and_what_was_queued_is_pushed_o
 
 
 async def test_the_expiry_of_each_certificate_is_a_metric(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str
+    apns: FakeApns, database: Database
 ) -> None:
-    async with process(settings(apns, mongodb_url), mongo) as running_push:
+    async with process(settings(apns), database) as running_push:
 
         async def shown() -> bool:
             name = "push_certificate_expiry_timestamp_seconds"
@@ -117,14 +105,14 @@ async def test_the_expiry_of_each_certificate_is_a_metric(
 
 
 async def test_a_certificate_that_cannot_be_used_is_refused_before_anything_starts(
-    apns: FakeApns, mongo: Mongo, mongodb_url: str, tmp_path: Path
+    apns: FakeApns, database: Database, tmp_path: Path
 ) -> None:
-    chosen = settings(apns, mongodb_url)
+    chosen = settings(apns)
     other = PushAuthority(tmp_path / "other").issue()
     wrong = chosen.model_copy(update={"push_key": (str(other.key),)})
 
     with pytest.raises(Misconfigured, match="MDM_PUSH_KEY"):
         check(wrong, SystemClock())
     with pytest.raises(Misconfigured, match="MDM_PUSH_KEY"):
-        async with process(wrong, mongo):
+        async with process(wrong, database):
             pytest.fail("it started")

@@ -17,6 +17,7 @@ from shared.domain.event import Event, Topic
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
 from shared.settings import AllSettings
+from shared.storage.database import Database
 from shared.storage.journal import MongoJournal
 from shared.storage.mongo import Mongo
 from shared.telemetry.metrics import Metrics
@@ -40,13 +41,6 @@ async def sink() -> AsyncIterator[Sink]:
         yield sink
 
 
-@pytest.fixture
-async def mongo(mongodb_url: str) -> AsyncIterator[Mongo]:
-    mongo = Mongo(mongodb_url)
-    yield mongo
-    await mongo.close()
-
-
 @pytest.fixture(params=["local", "rabbit"])
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     made: Broker
@@ -68,12 +62,12 @@ class Running:
 
 
 @asynccontextmanager
-async def running(mongo: Mongo, broker: Broker, url: str | None) -> AsyncIterator[Running]:
+async def running(database: Database, broker: Broker, url: str | None) -> AsyncIterator[Running]:
     """A replica; leaving the context ends it without draining, as a kill would."""
     metrics = Metrics()
     settings = AllSettings.model_validate({"webhook_url": url, "webhook_retry_schedule": SCHEDULE})
     adapters = Adapters(
-        database=mongo,
+        database=database,
         seal=SEALER,
         broker=broker,
         publisher=broker.publisher,
@@ -104,12 +98,14 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 20.0)
             await asyncio.sleep(0.02)
 
 
-async def publish(mongo: Mongo, broker: Broker, devices: int, each: int) -> dict[str, list[str]]:
+async def publish(
+    database: Database, broker: Broker, devices: int, each: int
+) -> dict[str, list[str]]:
     """Journal and publish events; device -> event ids in order."""
     made: dict[str, list[str]] = {}
     for number in range(each):
         events = [event(f"device-{device}", number) for device in range(devices)]
-        assert all(await MongoJournal(mongo, SEALER).append(events))
+        assert all(await MongoJournal(database, SEALER).append(events))
         assert all(await broker.publisher.publish(events))
         for one in events:
             made.setdefault(one.key.device, []).append(one.id)
@@ -134,21 +130,21 @@ def assert_in_order(sink: Sink, made: dict[str, list[str]]) -> None:
         assert sink.first_taken(device) == ids
 
 
-async def nothing_is_owed(mongo: Mongo) -> bool:
-    return not await mongo.collection("deliveries").find({"partition": {"$gte": 0, "$lt": 32}})
+async def nothing_is_owed(database: Database) -> bool:
+    return not await database.collection("deliveries").find({"partition": {"$gte": 0, "$lt": 32}})
 
 
 async def test_every_event_arrives_in_order_per_device(
-    mongo: Mongo, broker: Broker, sink: Sink
+    database: Database, broker: Broker, sink: Sink
 ) -> None:
-    async with running(mongo, broker, sink.url) as replica:
-        made = await publish(mongo, broker, devices=40, each=5)
+    async with running(database, broker, sink.url) as replica:
+        made = await publish(database, broker, devices=40, each=5)
         await sink.wait_for(200)
 
         # The sink knows of the last one before we do.
         await until(lambda: happened(lambda: delivered(replica) == 200))
     assert_in_order(sink, made)
-    assert await nothing_is_owed(mongo)
+    assert await nothing_is_owed(database)
 
 
 def delivered(replica: Running) -> float | None:
@@ -156,27 +152,27 @@ def delivered(replica: Running) -> float | None:
 
 
 async def test_an_outage_of_the_subscriber_loses_nothing(
-    mongo: Mongo, broker: Broker, sink: Sink
+    database: Database, broker: Broker, sink: Sink
 ) -> None:
-    async with running(mongo, broker, sink.url):
-        before = await publish(mongo, broker, devices=20, each=2)
+    async with running(database, broker, sink.url):
+        before = await publish(database, broker, devices=20, each=2)
         await sink.wait_for(40)
         sink.behaviour = Behaviour(status=503)
-        during = await publish(mongo, broker, devices=20, each=5)
+        during = await publish(database, broker, devices=20, each=5)
         await asyncio.sleep(1)
         sink.behaviour = Behaviour()
         await sink.wait_for(140, timeout=20)
-        await until(lambda: nothing_is_owed(mongo))
+        await until(lambda: nothing_is_owed(database))
 
     assert_in_order(sink, {device: before[device] + during[device] for device in before})
 
 
 async def test_a_retry_carries_the_same_bytes_as_the_first_attempt(
-    mongo: Mongo, broker: Broker, sink: Sink
+    database: Database, broker: Broker, sink: Sink
 ) -> None:
     sink.behaviour = Behaviour(status=500)
-    async with running(mongo, broker, sink.url):
-        await publish(mongo, broker, devices=1, each=1)
+    async with running(database, broker, sink.url):
+        await publish(database, broker, devices=1, each=1)
         await until(lambda: arrived(sink, 1))
         sink.behaviour = Behaviour()
         await sink.wait_for(1)
@@ -190,31 +186,31 @@ async def arrived(sink: Sink, count: int) -> bool:
 
 
 async def test_a_replica_that_ends_leaves_nothing_behind(
-    mongo: Mongo, broker: Broker, sink: Sink
+    database: Database, broker: Broker, sink: Sink
 ) -> None:
     sink.behaviour = Behaviour(status=500)
-    async with running(mongo, broker, sink.url) as first:
-        made = await publish(mongo, broker, devices=10, each=3)
+    async with running(database, broker, sink.url) as first:
+        made = await publish(database, broker, devices=10, each=3)
         await until(lambda: arrived(sink, 10))
         await first.service.drain()
     sink.behaviour = Behaviour()
-    async with running(mongo, broker, sink.url):
+    async with running(database, broker, sink.url):
         await sink.wait_for(30, timeout=60)
-        await until(lambda: nothing_is_owed(mongo))
+        await until(lambda: nothing_is_owed(database))
 
     assert_in_order(sink, made)
 
 
 async def test_without_a_subscriber_events_are_taken_for_nobody(
-    mongo: Mongo, broker: Broker
+    database: Database, broker: Broker
 ) -> None:
-    async with running(mongo, broker, None):
+    async with running(database, broker, None):
         settled: list[Event] = []
         events = [event("device", number) for number in range(10)]
         await broker.publisher.publish(events, settled=settled.append)
         await until(lambda: happened(lambda: len(settled) == 10))
 
-    assert await nothing_is_owed(mongo)
+    assert await nothing_is_owed(database)
 
 
 async def happened(condition: Callable[[], bool]) -> bool:
@@ -222,22 +218,24 @@ async def happened(condition: Callable[[], bool]) -> bool:
 
 
 async def test_two_replicas_share_the_partitions_and_keep_the_order(
-    mongo: Mongo, amqp_url: str, sink: Sink
+    mongodb_url: str, amqp_url: str, sink: Sink
 ) -> None:
+    database = Mongo(mongodb_url)
     brokers = [RabbitBroker(amqp_url, clock=CLOCK) for _ in range(2)]
     for one in brokers:
         await one.start()
     try:
-        async with running(mongo, brokers[0], sink.url) as first:
-            made = await publish(mongo, brokers[0], devices=60, each=2)
-            async with running(mongo, brokers[1], sink.url) as second:
-                more = await publish(mongo, brokers[0], devices=60, each=2)
+        async with running(database, brokers[0], sink.url) as first:
+            made = await publish(database, brokers[0], devices=60, each=2)
+            async with running(database, brokers[1], sink.url) as second:
+                more = await publish(database, brokers[0], devices=60, each=2)
                 await until(lambda: happened(lambda: served(first) == served(second) == 16))
-                rest = await publish(mongo, brokers[0], devices=60, each=2)
+                rest = await publish(database, brokers[0], devices=60, each=2)
                 await sink.wait_for(360, timeout=30)
     finally:
         for one in brokers:
             await one.close()
+        await database.close()
 
     assert_in_order(sink, {d: made[d] + more[d] + rest[d] for d in made})
 
@@ -248,27 +246,27 @@ def served(replica: Running) -> float:
 
 
 async def test_the_record_of_a_delivery_shows_no_credentials(
-    mongo: Mongo, broker: Broker, capsys: pytest.CaptureFixture[str]
+    database: Database, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = "http://anna:secret@127.0.0.1:1/hook"
-    async with running(mongo, broker, url):
-        await publish(mongo, broker, devices=1, each=1)
-        await until(lambda: has_backlog(mongo))
+    async with running(database, broker, url):
+        await publish(database, broker, devices=1, each=1)
+        await until(lambda: has_backlog(database))
 
     shown = capsys.readouterr()
-    stored = await mongo.collection("deliveries").find({})
+    stored = await database.collection("deliveries").find({})
     assert "secret" not in shown.out + shown.err + repr(stored)
 
 
-async def has_backlog(mongo: Mongo) -> bool:
-    return not await nothing_is_owed(mongo)
+async def has_backlog(database: Database) -> bool:
+    return not await nothing_is_owed(database)
 
 
 async def test_the_events_of_a_sink_are_what_subscribers_get(
-    mongo: Mongo, broker: Broker, sink: Sink
+    database: Database, broker: Broker, sink: Sink
 ) -> None:
-    async with running(mongo, broker, sink.url):
-        made = await publish(mongo, broker, devices=1, each=1)
+    async with running(database, broker, sink.url):
+        made = await publish(database, broker, devices=1, each=1)
         await sink.wait_for(1)
 
     got = orjson.loads(sink.arrivals[0].body)
@@ -277,20 +275,20 @@ async def test_the_events_of_a_sink_are_what_subscribers_get(
     assert sink.arrivals[0].device == "device-0"
 
 
-async def test_a_post_names_the_version(mongo: Mongo, broker: Broker, sink: Sink) -> None:
-    async with running(mongo, broker, sink.url):
-        await publish(mongo, broker, devices=1, each=1)
+async def test_a_post_names_the_version(database: Database, broker: Broker, sink: Sink) -> None:
+    async with running(database, broker, sink.url):
+        await publish(database, broker, devices=1, each=1)
         await sink.wait_for(1)
 
     assert sink.arrivals[0].headers["user-agent"] == f"MacroMDM/{VERSION}"
 
 
 async def test_draining_ends_within_its_deadline_while_the_subscriber_hangs(
-    mongo: Mongo, broker: Broker, sink: Sink
+    database: Database, broker: Broker, sink: Sink
 ) -> None:
     sink.behaviour = Behaviour(Kind.HANG)
-    async with running(mongo, broker, sink.url) as replica:
-        await publish(mongo, broker, devices=20, each=2)
+    async with running(database, broker, sink.url) as replica:
+        await publish(database, broker, devices=20, each=2)
         await until(lambda: happened(lambda: sink.open_requests == 20))
         began = CLOCK.monotonic()
         await replica.service.drain()
