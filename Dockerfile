@@ -1,5 +1,6 @@
 # One image for every service: the command's last word says which (all, checkin, commands, push,
-# webhook). The embedded store is not in it: give MDM_MONGODB_URL, MDM_AMQP_URL and MDM_SECRET_KEY.
+# webhook). `all` needs nothing but a volume for its data (-v macromdm:/var/lib/macromdm) and an address to
+# listen on (MDM_HTTP=:8080); the single services need MDM_MONGODB_URL, MDM_AMQP_URL and MDM_SECRET_KEY.
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/macromdm

@@ -3,7 +3,7 @@
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
 
-install_venv dev dev,embedded
+install_venv dev dev
 bin=$VENV/bin
 failed=()
 

@@ -11,8 +11,8 @@ die() {
     exit 1
 }
 
-# The first Python that can make a virtual environment, preferably one for which the embedded store
-# has a build (3.11 to 3.13); PYTHON=... chooses another.
+# The first Python that can make a virtual environment, preferably one for which SecantusDB, the store
+# of `make up` and of the tests, has a build (3.11 to 3.13); PYTHON=... chooses another.
 find_python() {
     local candidate newest version without_venv=''
     for newest in 13 99; do
@@ -68,8 +68,9 @@ pip_install() {
     fi
     case $output in
     *"distribution found for SecantusDB"*)
-        die "the embedded store has no build for $("$VENV/bin/python" --version) on $(uname -m); install" \
-            "Python 3.11 to 3.13 (remove $VENV, PYTHON=python3.12 make run), or set MDM_MONGODB_URL to a MongoDB"
+        die "SecantusDB, the store of \`make up\` and of the tests, has no build for" \
+            "$("$VENV/bin/python" --version) on $(uname -m): use Python 3.11 to 3.13 (remove $VENV," \
+            "PYTHON=python3.12 make ...), or for \`make up\` set MDM_MONGODB_URL to a MongoDB"
         ;;
     esac
     printf '%s\n' "$output" >&2

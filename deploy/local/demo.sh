@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-install_venv dev dev,embedded
+install_venv dev dev
 need_debian rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server ""
 need_debian nginx /usr/sbin/nginx ""
 exec "$VENV/bin/python" -m tests.load.demo "$@"

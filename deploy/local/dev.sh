@@ -3,5 +3,5 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-install_venv dev dev,embedded
+install_venv dev dev
 exec "$VENV/bin/python" -m "$@"

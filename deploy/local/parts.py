@@ -109,6 +109,7 @@ def rabbit(folder: Path, port: int, epmd_port: int) -> Part:
 
 
 def store(folder: Path, port: int) -> Part:
+    """SecantusDB, in place of a MongoDB: the store of several processes."""
     program = Path(sys.executable).with_name("secantusd-py")
     command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--standalone"]
     command += ["--sync-on-commit", "--log-level", "WARNING", "--cache-size", "256M"]

@@ -3,10 +3,5 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-# A MongoDB that is given needs no embedded store.
-if [ -n "${MDM_MONGODB_URL:-}" ]; then
-    install_venv run
-else
-    install_venv run-embedded embedded
-fi
+install_venv run
 exec "$VENV/bin/python" -m services all "$@"

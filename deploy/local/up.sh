@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# RabbitMQ, the store, the four services and a proxy as processes of their own (see stack.py).
+# RabbitMQ, a store with MongoDB's protocol, the four services and a proxy as processes of their own (see stack.py).
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-install_venv run-embedded embedded
+# A MongoDB that is given needs no store of ours.
+if [ -n "${MDM_MONGODB_URL:-}" ]; then
+    install_venv run
+else
+    install_venv up up
+fi
 if [ -z "${MDM_AMQP_URL:-}" ]; then
     need_debian rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server "; or set MDM_AMQP_URL"
 fi

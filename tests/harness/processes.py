@@ -3,11 +3,12 @@
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,29 @@ class ServerMissing(RuntimeError):
     """A server's program is not installed; the message says what to do."""
 
 
+def _candidates() -> Iterator[int]:
+    """Ports of this process alone: below those of outgoing connections, of which one might get the port of a
+    server that is down for a moment, and in a range for each worker of a test run."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    lowest = _LOWEST_PORT + worker % _PORT_RANGES * _PORTS
+    start = random.randrange(_PORTS)
+    while True:
+        for number in range(_PORTS):
+            yield lowest + (start + number) % _PORTS
+
+
+_LOWEST_PORT, _PORTS, _PORT_RANGES = 12_000, 5_000, 4
+_ports = _candidates()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port where nothing listens, and that no other call in this run is given soon."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("the ports have no end")
 
 
 def spawn(

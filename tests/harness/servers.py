@@ -1,4 +1,4 @@
-"""Private servers for tests: a RabbitMQ node and a document store, on free loopback ports.
+"""Private servers for tests: a RabbitMQ node and a store with MongoDB's protocol, on free loopback ports.
 
 Promises: each keeps its port and its folder over any number of stops, kills and restarts; nothing
 outlives the process that started it, not even when that one is killed; nothing is shared with a
@@ -137,7 +137,7 @@ class Rabbit(Server):
 
 
 class Store(Server):
-    """The embedded document store, which speaks MongoDB's protocol, synced at every commit."""
+    """SecantusDB, which speaks MongoDB's protocol, synced at every commit."""
 
     name = "SecantusDB"
     stop_timeout = 5.0  # right after a start it sometimes does not hear a SIGTERM
@@ -150,7 +150,7 @@ class Store(Server):
         program = Path(sys.executable).parent / "secantusd-py"
         if not program.exists():
             raise ServerMissing(
-                f"secantusd-py is not installed: pip install 'macromdm[dev]', or set {MONGODB_VARIABLE}"
+                f"SecantusDB is not installed: pip install 'macromdm[dev]', or set {MONGODB_VARIABLE}"
             )
         command = [str(program), "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--storage-path", str(self.folder / "data"), "--standalone", "--sync-on-commit"]
