@@ -1,4 +1,4 @@
-"""The whole server of a test module, whose tests run on the loop of the module; and a store for a single process."""
+"""The whole server of a test module, whose tests run on its loop; and a store for a single process."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pymongo
 import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from shared.clock import SystemClock
+from shared.storage.sqlite import open_database
 from tests.harness import scep
 from tests.harness.identities import DeviceIdentity, FleetAuthority, rsa_key, valid_for
+from tests.harness.system import ServiceProcess
 from tests.integration.test_enrollment_whole_way import Simulated, payload
 from tests.integration.whole import TOPIC, Device, Whole, given, new_id, whole_server
 
@@ -117,20 +119,16 @@ async def _asked(whole: Whole, client: scep.Client, message: bytes, number: int)
 
 
 async def test_a_certificate_near_its_end_is_renewed_the_whole_way(
-    tmp_path: Path, mongodb_url: str
+    tmp_path: Path,
 ) -> None:
-    settings = {
-        "MDM_DEVICE_CA": "",
-        "MDM_MONGODB_URL": mongodb_url,
-        "MDM_WEBHOOK_EXTRA_TOPICS": REBOUND,
-    }
+    settings = {"MDM_DEVICE_CA": "", "MDM_WEBHOOK_EXTRA_TOPICS": REBOUND}
     async with whole_server(tmp_path, settings) as whole:
         device = Simulated(whole, new_id())
         profile = await device.fetch("/mdm/enroll?site=z%C3%BCrich")
         await device.enrolls_with(profile)
         old, before = device.identity, await identity_of(whole, device.udid)
         assert old is not None
-        _comes_near_its_end(mongodb_url, device.udid)
+        await _comes_near_its_end(whole.process, device.udid)
 
         async def asked() -> bytes:
             answer = await device.reports("Idle")
@@ -162,17 +160,20 @@ async def test_a_certificate_near_its_end_is_renewed_the_whole_way(
         assert (await replaced.reports("Idle")).status_code == 400
 
 
-def _comes_near_its_end(url: str, device: str) -> None:
-    """As if the device had enrolled long ago: time itself cannot be set for a server that runs."""
+async def _comes_near_its_end(server: ServiceProcess, device: str) -> None:
+    """As if the device had enrolled long ago: time itself cannot be set, so its record is, between two
+    runs of the server."""
+    assert await asyncio.to_thread(server.terminate) == 0
     now = datetime.now(UTC)
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(url)
-    with client:
-        changes = {
-            "identity.bound_at": now - 300 * DAY,
-            "identity.certificate.not_after": now + 10 * DAY,
-            "renewal_look": now,
-        }
-        client.get_default_database()["enrollments"].update_one({"_id": device}, {"$set": changes})
+    changes = {
+        "identity.bound_at": now - 300 * DAY,
+        "identity.certificate.not_after": now + 10 * DAY,
+        "renewal_look": now,
+    }
+    store = open_database(server.folder / "data", SystemClock())
+    assert await store.collection("enrollments").update_one({"_id": device}, {"$set": changes}) == 1
+    await store.close()
+    await asyncio.to_thread(server.start)
 
 
 async def test_a_renewal_that_the_old_certificate_signed_binds_itself(server: Whole) -> None:

@@ -1,4 +1,4 @@
-"""No secret of a device stands in MongoDB in clear, whatever goes right or wrong, and keys can be changed
+"""No secret of a device stands in a store in clear, whatever goes right or wrong, and keys can be changed
 beside a running server."""
 
 import asyncio
@@ -8,17 +8,17 @@ import plistlib
 import secrets
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bson
-import pymongo
 import pytest
 
 from shared.security.sealing import key_id
-from tests.harness.sink import Behaviour
+from tests.harness.sink import Behaviour, Kind, Script
 from tests.harness.system import API_KEY, SECRET_KEY
+from tests.integration.stored import InFolder, InMongodb, Stored, count
 from tests.integration.test_secrets_stay_secret import found_in
 from tests.integration.whole import Device, Whole, whole_server
 
@@ -42,27 +42,20 @@ GIVEN_UP = "macromdm_deliveries_given_up_total"
 
 @dataclass
 class Stage:
-    """A server on a MongoDB whose documents can be read raw."""
+    """A server on a store whose documents can be read raw."""
 
     whole: Whole
-    url: str
-    client: "pymongo.MongoClient[dict[str, Any]]"
+    store: Stored
 
     def clear(self) -> list[str]:
         """The secrets that stand in any document of any collection."""
-        database = self.client.get_default_database()
-        written = b"".join(
-            bson.encode(document)
-            for name in database.list_collection_names()
-            for document in database[name].find()
-        )
+        written = self.store.written()
         assert b"TokenUpdate" in written
         # a body that a subscriber would get is JSON, with the raw payload in base64 (found_in)
         return found_in(written, SECRETS)
 
-    def count(self, collection: str, **query: object) -> int:
-        database = self.client.get_default_database()
-        return database[collection].count_documents(query)
+    def deliveries(self, with_field: str) -> int:
+        return count(self.store, "deliveries", lambda document: with_field in document)
 
     async def command(self, secret_key: str, *arguments: str, **settings: str) -> tuple[int, str]:
         """A process beside the server that ends by itself: its exit code, and what it said."""
@@ -76,9 +69,9 @@ class Stage:
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
-                "MDM_MONGODB_URL": self.url,
                 "MDM_SECRET_KEY": secret_key,
                 "MDM_API_KEY": API_KEY,
+                **self.store.settings,
                 **settings,
             },
         )
@@ -88,13 +81,32 @@ class Stage:
         return process.returncode, said.decode()
 
 
+@asynccontextmanager
+async def running_on(store: Stored, folder: Path) -> AsyncIterator[Stage]:
+    settings = {"MDM_SECRET_KEY": SECRET_KEY, "MDM_WEBHOOK_RETRY_SCHEDULE": "2s"}
+    async with whole_server(folder, settings | store.settings) as whole:
+        yield Stage(whole, store)
+
+
 @pytest.fixture
 async def stage(tmp_path: Path, mongodb_url: str) -> AsyncIterator[Stage]:
-    settings = {"MDM_MONGODB_URL": mongodb_url, "MDM_WEBHOOK_RETRY_SCHEDULE": "2s"}
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(mongodb_url)
-    with client:
-        async with whole_server(tmp_path, settings) as whole:
-            yield Stage(whole, mongodb_url, client)
+    """On a MongoDB, beside which other processes may work."""
+    with closing(InMongodb(mongodb_url)) as store:
+        async with running_on(store, tmp_path) as made:
+            yield made
+
+
+@pytest.fixture
+async def embedded(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with running_on(InFolder(tmp_path / "data"), tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["embedded", pytest.param("stage", marks=pytest.mark.real)])
+def either(request: pytest.FixtureRequest) -> Stage:
+    """On each kind of store."""
+    made: Stage = request.getfixturevalue(request.param)
+    return made
 
 
 async def tell_secrets(whole: Whole) -> Device:
@@ -113,10 +125,16 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.05)
 
 
+def refuse_one_and_leave_the_next_ones_waiting() -> Script:
+    """The retry of the first event ends when the connection does, and all events behind it wait for that."""
+    answers = iter([Behaviour(status=500)])
+    return lambda event: next(answers, Behaviour(Kind.HANG))
+
+
 async def test_no_secret_is_in_the_store_while_deliveries_work_wait_and_are_given_up_on(
-    stage: Stage,
+    either: Stage,
 ) -> None:
-    whole = stage.whole
+    stage, whole = either, either.whole
     device = await tell_secrets(whole)
     await whole.events_of(device.id, 3)
     command = {
@@ -125,22 +143,26 @@ async def test_no_secret_is_in_the_store_while_deliveries_work_wait_and_are_give
         "unlock_token": base64.b64encode(COMMANDS_TOKEN).decode(),
     }
     assert (await whole.api("POST", "/v1/commands", command)).status_code == 201
-    assert stage.count("commands") == 1
+    assert count(stage.store, "commands") == 1
     assert stage.clear() == []
     handed_out = plistlib.loads((await device.connect()).content)
     assert handed_out["Command"]["UnlockToken"] == COMMANDS_TOKEN
     assert stage.clear() == []
 
-    whole.sink.behaviour = Behaviour(status=500)
+    await whole.events_of(device.id, 4)
+    whole.sink.script = refuse_one_and_leave_the_next_ones_waiting()
     again = await tell_secrets(whole)
-    await until(lambda: stage.count("deliveries", partition={"$exists": True}) == 3)
+    await until(lambda: stage.deliveries("partition") == 3)
     assert stage.clear() == []
 
+    await whole.sink.stop()
+    await whole.sink.start(whole.sink.port)
+    whole.sink.script = lambda event: Behaviour(status=500)
     await until(lambda: whole.metric(GIVEN_UP) >= 3)
-    assert stage.count("deliveries", body={"$exists": True}) == 3
+    assert stage.deliveries("body") == 3
     assert stage.clear() == []
 
-    whole.sink.behaviour = Behaviour()
+    whole.sink.script = None
     code, said = await stage.command(SECRET_KEY, "deliveries", "retry")
     assert (code, "3 deliveries" in said) == (0, True)
     events = await whole.events_of(again.id, 3)
