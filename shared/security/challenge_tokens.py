@@ -39,7 +39,9 @@ class ChallengeTokens:
         names = [(name or "").encode() for name in (udid, serial_number)]
         if sum(map(len, names)) > LONGEST:
             return None
-        seconds = int(expires_at.timestamp())  # the part of a second that is lost is not given away
+        seconds = int(
+            expires_at.replace(microsecond=0).timestamp()
+        )  # the part of a second that is lost is not given away
         said = seconds.to_bytes(_TIME, "big") + secrets.token_bytes(_RANDOM)
         said += b"".join(bytes((len(name),)) + name for name in names)
         secret = PREFIX + (said + self._mac(said)).hex()
