@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import aiormq
+import hypothesis
 import pytest
 from pymongo import MongoClient
 
@@ -25,6 +26,11 @@ from tests.harness.servers import (
     ServerMissing,
     Store,
 )
+
+# How long an example takes says more about what else the machine does than about our code; the tests that
+# bound a time say so.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 REAL = {"rabbit", "store_server", "amqp_url", "mongodb_url", "fault_rabbit", "fault_store"}
 
