@@ -54,9 +54,13 @@ def free_port() -> int:
 
 
 def spawn(
-    command: Sequence[str], environment: Mapping[str, str], log: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a process group of its own that is killed when this process ends."""
+    """Start a child in a process group of its own that is killed when this process ends. It runs in
+    `folder`, or else where we do."""
     parent = os.getpid()
 
     def tie_to_parent() -> None:
@@ -69,6 +73,7 @@ def spawn(
             return subprocess.Popen(
                 list(command),
                 env=dict(environment),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

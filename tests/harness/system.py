@@ -4,6 +4,7 @@ A `ServiceProcess` keeps its ports over restarts, as a pod keeps its name.
 """
 
 import base64
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,11 +20,22 @@ API_KEY = "a-key-for-tests-of-32-characters"
 SECRET_KEY = base64.b64encode(b"a secret key for tests: 32 bytes").decode()
 
 
+def process_tree(pid: int) -> dict[int, list[str]]:
+    """A process, its children, theirs, and so on, each with the fields of its `stat` from the state on."""
+    stats: dict[int, list[str]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            stats[int(file.parent.name)] = file.read_text().rsplit(")", 1)[1].split()
+    tree = {pid: stats[pid]}
+    while more := {p: s for p, s in stats.items() if p not in tree and int(s[1]) in tree}:
+        tree |= more
+    return tree
+
+
 def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processors so far."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What a process and its descendants, those that have ended too, have used of the processors so far."""
+    ticks = sum(sum(map(int, stat[11:15])) for stat in process_tree(pid).values())
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class ServiceProcess(Server):
@@ -31,9 +43,17 @@ class ServiceProcess(Server):
 
     stop_timeout = 20.0
 
-    def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        settings: Mapping[str, str],
+        checkout: Path | None = None,
+    ) -> None:
+        """`checkout`: of another build, with a `.venv` of its own, that is to run in place of ours."""
         super().__init__(folder)
         self.name = name
+        self._checkout = checkout
         self._ops_port = free_port()
         self._settings = dict(settings)
 
@@ -64,8 +84,9 @@ class ServiceProcess(Server):
             return str(got.read().decode())
 
     def resident_megabytes(self) -> float:
-        with open(f"/proc/{self.pid}/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        """Of the process and its descendants."""
+        pages = sum(int(stat[21]) for stat in process_tree(self.pid).values())
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def launch(self) -> None:
         """Start without waiting until it serves."""
@@ -74,7 +95,7 @@ class ServiceProcess(Server):
     def _launch(self) -> subprocess.Popen[bytes]:
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
+            "PYTHONPATH": str(self._checkout or os.environ.get("PYTHONPATH", os.getcwd())),
             "MDM_API_KEY": API_KEY,
             "MDM_HTTP": f"127.0.0.1:{self.port}",
             "MDM_OPS_HTTP": f"127.0.0.1:{self._ops_port}",
@@ -86,8 +107,10 @@ class ServiceProcess(Server):
             environment.setdefault("MDM_SECRET_KEY", SECRET_KEY)
         # What a test gives as "" is not set at all.
         environment = {name: value for name, value in environment.items() if value}
-        command = [sys.executable, "-m", "services", self.name]
-        return spawn(command, environment, self._log)
+        python = self._checkout / ".venv" / "bin" / "python" if self._checkout else sys.executable
+        return spawn(
+            [str(python), "-m", "services", self.name], environment, self._log, self._checkout
+        )
 
     def _serves(self) -> bool:
         try:
@@ -104,12 +127,13 @@ class System:
     folder: Path
     settings: Mapping[str, str]
     replicas: int = 1
+    checkout: Path | None = None
     services: dict[str, list[ServiceProcess]] = field(default_factory=dict)
 
     def start(self) -> None:
         for name in ("webhook", "push", "commands", "checkin"):
             self.services[name] = [
-                ServiceProcess(name, self.folder / f"{name}-{number}", self.settings)
+                ServiceProcess(name, self.folder / f"{name}-{number}", self.settings, self.checkout)
                 for number in range(self.replicas)
             ]
         processes = self.all()

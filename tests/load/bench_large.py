@@ -38,8 +38,8 @@ from shared.storage.journal import MongoJournal
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from tests.harness.identities import FleetAuthority
 from tests.harness.system import ServiceProcess, cpu_seconds
-from tests.load import bench
 from tests.load.bench_fleet import SEAL_KEY, record, serial_of
+from tests.load.scenarios import Load, Ports, Size, say
 
 SIZES = (1_600, 200_000, 1_000_000)
 TARGET, MEMORY_TARGET = 1.5, 1.2
@@ -78,7 +78,7 @@ async def fill(folder: Path, since: int, until: int) -> None:
             await records.insert_many([record(name, seal) for name in names])
             await certificates.insert_many([{"_id": f"{n:>064}", "device": n} for n in names])
             if first // 100_000 != (first - FILLED_TOGETHER) // 100_000:
-                bench.say(f"  {first} of {until} devices, {time.perf_counter() - start:.0f} s")
+                say(f"  {first} of {until} devices, {time.perf_counter() - start:.0f} s")
     finally:
         await database.close()
 
@@ -180,8 +180,8 @@ async def requests(folder: Path, devices: int) -> Figures:
         )
         try:
             await asyncio.to_thread(service.start)
-            ports = bench.Ports(service.port, service.port)
-            load = bench.Load(ports, authority, bench.Size(devices, devices * 6))
+            ports = Ports(service.port, service.port)
+            load = Load(ports, authority, Size(devices, devices * 6))
             for phase in (load.enroll, load.idle, load.queue, load.drain):
                 start = cpu_seconds(service.pid)
                 done = await phase()
@@ -204,7 +204,7 @@ async def measure(sizes: Sequence[int], devices: int, place: str | None) -> None
             await fill(folder / "data", filled, count)
             filled = count
             size = (folder / "data" / FILE).stat().st_size / 1e6
-            bench.say(f"{count} enrollments, {size:.0f} MB")
+            say(f"{count} enrollments, {size:.0f} MB")
             warm, cold = await operations(folder / "data", count)
             whole = await requests(folder, devices)
             first = first or {**warm, **whole}
@@ -212,7 +212,7 @@ async def measure(sizes: Sequence[int], devices: int, place: str | None) -> None
                 unit, target = ("MB", MEMORY_TARGET) if name == "memory" else ("us", TARGET)
                 times = value / first[name]
                 behind = f"; on cold pages {cold[name]:.0f} {unit}" if name in cold else ""
-                bench.say(
+                say(
                     f"  {name:22} {value:7.1f} {unit}, {times:.2f} times (target {target:g}){behind}"
                 )
     finally:
