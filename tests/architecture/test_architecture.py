@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -209,3 +210,16 @@ def test_every_decision_is_in_the_list_of_decisions() -> None:
     listed = set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
 
     assert listed == {path.name for path in folder.glob("[0-9]*.md")}
+
+
+def test_a_process_alone_does_not_load_the_drivers_of_mongodb_and_rabbitmq() -> None:
+    """They would make its start and its memory larger for nothing."""
+    alone = ["services.all_in_one", "shared.storage.sqlite", "shared.messaging.local"]
+    apps = [f"services.{name}.app" for name in ("checkin", "commands", "push", "webhook")]
+    program = f"import sys, {', '.join([*alone, *apps])}; print(*sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert {"motor", "pymongo", "aio_pika", "aiormq"}.isdisjoint(done.stdout.split())
