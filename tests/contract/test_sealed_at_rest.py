@@ -1,13 +1,13 @@
 """What the adapters write is sealed where it is secret, and opens for those who hold the key."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import bson
-import pymongo
 import pytest
 
 from shared.domain.command import Command
@@ -22,10 +22,10 @@ from shared.ports.seal import Seal
 from shared.security.authority import open_authority
 from shared.security.sealing import Sealer, key_id
 from shared.storage.authority import MongoAuthorityStore
+from shared.storage.database import Database, Operation
 from shared.storage.deliveries import MongoDeliveries
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.journal import MongoJournal
-from shared.storage.mongo import Mongo
 from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.resealing import MongoSealedValues
@@ -47,9 +47,8 @@ SECRETS = (PUSH.magic.encode(), UNLOCK, BOOTSTRAP, KEY_PEM)
 
 @dataclass
 class Store:
-    mongo: Mongo
-    raw: "pymongo.MongoClient[dict[str, Any]]"
-    name: str
+    mongo: Database
+    folder: Path
 
     def enrollments(self, seal: Seal) -> MongoEnrollments:
         return MongoEnrollments(self.mongo, seal)
@@ -71,32 +70,36 @@ class Store:
         push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))
         await MongoPushCertificates(self.mongo, seal).put(push, None)
 
-    def written(self) -> bytes:
+    async def written(self) -> bytes:
         """Every byte of every document."""
-        database = self.raw[self.name]
         return b"".join(
-            bson.encode(document)
-            for collection in database.list_collection_names()
-            for document in database[collection].find()
+            [
+                bson.encode(document)
+                for name in await self.mongo.names()
+                async for found in self.mongo.collection(name).scan({})
+                for document in found
+            ]
         )
 
-    def document(self, collection: str, key: str) -> dict[str, Any]:
-        found = self.raw[self.name][collection].find_one({"_id": key})
+    def files(self) -> bytes:
+        """Every byte that SQLite wrote, also of what it deleted since."""
+        return b"".join(path.read_bytes() for path in sorted(self.folder.glob("store.db*")))
+
+    async def document(self, collection: str, key: str) -> dict[str, Any]:
+        found = await self.mongo.collection(collection).find_one({"_id": key})
         assert found is not None
         return found
 
-    def set(self, collection: str, key: str, **fields: object) -> None:
+    async def set(self, collection: str, key: str, **fields: object) -> None:
         changed = {name.replace("__", "."): value for name, value in fields.items()}
-        done = self.raw[self.name][collection].update_one({"_id": key}, {"$set": changed})
-        assert done.matched_count == 1
+        done = await self.mongo.collection(collection).update_one({"_id": key}, {"$set": changed})
+        assert done == 1
 
 
 @pytest.fixture(params=DRIVERS)
-async def store(request: pytest.FixtureRequest, mongodb_url: str) -> AsyncIterator[Store]:
-    async with open_store(request) as mongo:
-        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(mongodb_url)
-        with client:
-            yield Store(mongo, client, client.get_default_database().name)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(request) as database:
+        yield Store(database, tmp_path)
 
 
 def event(topic: Topic, name: str = "") -> Event:
@@ -127,7 +130,7 @@ async def assert_all_opens(store: Store, seal: Seal) -> None:
         enrollment = await load(store.enrollments(seal), key)
         assert (enrollment.push, enrollment.bootstrap_token) == (PUSH, BOOTSTRAP)
         assert seal.open(
-            bytes(store.document("enrollments", key.id)["unlock_token"]),
+            bytes((await store.document("enrollments", key.id))["unlock_token"]),
             f"enrollments/{key.id}/unlock_token",
         ) == UNLOCK  # fmt: skip
     journal = MongoJournal(store.mongo, seal)
@@ -147,11 +150,12 @@ async def assert_all_opens(store: Store, seal: Seal) -> None:
 async def test_no_secret_stands_in_the_store_in_clear_and_everything_opens(store: Store) -> None:
     await store.fill(Sealer([OLD]))
 
-    written = store.written()
+    written = await store.written()
 
     assert PUSH.token in written  # compared in the store, so the search does find what is there
-    assert [each for each in SECRETS if each in written] == []
-    assert [each for each in SECRETS if base64.b64encode(each)[:-4] in written] == []
+    for bytes_of_store in (written, store.files()):
+        assert [each for each in SECRETS if each in bytes_of_store] == []
+        assert [each for each in SECRETS if base64.b64encode(each)[:-4] in bytes_of_store] == []
     await assert_all_opens(store, Sealer([OLD]))
 
 
@@ -161,14 +165,16 @@ async def test_the_bodies_of_other_topics_are_kept_as_they_came(store: Store) ->
     await journal.append([connect])
 
     assert await journal.read([connect.id]) == {connect.id: connect}
-    assert store.document("events", connect.id)["raw_payload"] == connect.raw_payload
+    assert (await store.document("events", connect.id))["raw_payload"] == connect.raw_payload
 
 
 async def test_what_an_earlier_version_wrote_in_clear_is_read(store: Store) -> None:
     await store.fill(Sealer([OLD], seals=False))
 
-    assert [each for each in SECRETS if each not in store.written()] == []
-    assert isinstance(store.document("enrollments", "MAC")["push"]["magic"], str)
+    written = await store.written()
+
+    assert [each for each in SECRETS if each not in written] == []
+    assert isinstance((await store.document("enrollments", "MAC"))["push"]["magic"], str)
     await assert_all_opens(store, Sealer([OLD]))
 
 
@@ -185,8 +191,8 @@ async def test_a_record_that_cannot_be_opened_says_so_and_its_neighbours_are_rea
     store: Store,
 ) -> None:
     await store.fill(Sealer([OLD]))
-    stolen = store.document("enrollments", "MAC")["push"]["magic"]
-    store.set("enrollments", "PAD", push__magic=stolen)
+    stolen = (await store.document("enrollments", "MAC"))["push"]["magic"]
+    await store.set("enrollments", "PAD", push__magic=stolen)
 
     found = await store.enrollments(Sealer([OLD])).load({"MAC", "PAD"})
 
@@ -202,7 +208,9 @@ async def test_a_command_that_cannot_be_opened_says_so_and_its_neighbours_are_re
     seal = Sealer([OLD])
     other = replace(COMMAND, hash="d" * 64, uuid="another")
     await MongoCommandQueue(store.mongo, seal).store([COMMAND, other], NOW)
-    store.set("commands", other.hash, plist=store.document("commands", COMMAND.hash)["plist"])
+    await store.set(
+        "commands", other.hash, plist=(await store.document("commands", COMMAND.hash))["plist"]
+    )
 
     found = await MongoCommandQueue(store.mongo, seal).commands({COMMAND.hash, other.hash})
 
@@ -276,7 +284,8 @@ async def test_rotation_seals_what_stands_in_clear(store: Store) -> None:
 
     assert await reseal(store, Sealer([OLD])) == ALL_OF_IT
 
-    assert [each for each in SECRETS if each in store.written()] == []
+    written = await store.written()
+    assert [each for each in SECRETS if each in written] == []
     await assert_all_opens(store, Sealer([OLD]))
 
 
@@ -287,14 +296,14 @@ async def test_rotation_can_lead_back_to_a_version_that_knows_no_seals(store: St
     assert await reseal(store, clear) == ALL_OF_IT
 
     assert await counted(store, clear) == {None: 12}
-    document = store.document("enrollments", "MAC")
+    document = await store.document("enrollments", "MAC")
     assert document["push"]["magic"] == PUSH.magic
     assert (document["unlock_token"], document["bootstrap_token"]) == (UNLOCK, BOOTSTRAP)
 
 
 async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -> None:
     await store.fill(Sealer([OLD]))
-    store.set("enrollments", "MAC", unlock_token=Sealer([b"\x03" * 32]).seal(UNLOCK, "x"))
+    await store.set("enrollments", "MAC", unlock_token=Sealer([b"\x03" * 32]).seal(UNLOCK, "x"))
     both = Sealer([NEW, OLD])
 
     assert (await reseal(store, both))["enrollments"] == 5
@@ -302,34 +311,49 @@ async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -
     assert await counted(store, both) == {key_id(NEW): 11, key_id(b"\x03" * 32): 1}
 
 
-class Meddler(Sealer):
-    """Somebody writes the record anew between its being read and its being sealed."""
+class Meddler:
+    """A database in which somebody writes a record anew between its being read and its being sealed."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__([NEW, OLD])
+    def __init__(self, store: Store, **fields: object) -> None:
         self._store = store
-        self.fresh = b"the token that a device has just sent"
+        self._fields = fields
         self.is_done = False
 
-    def open(self, sealed: bytes, context: str) -> bytes:
-        if context == "enrollments/MAC/unlock_token" and not self.is_done:
+    def collection(self, name: str) -> Any:
+        collection = self._store.mongo.collection(name)
+        return _Meddled(self, collection) if name == "enrollments" else collection
+
+    async def meddle(self) -> None:
+        if not self.is_done:
             self.is_done = True
-            # by a server whose first key is still the old one
-            self._store.set(
-                "enrollments", "MAC", unlock_token=Sealer([OLD]).seal(self.fresh, context)
-            )
-        return super().open(sealed, context)
+            await self._store.set("enrollments", "MAC", **self._fields)
+
+
+class _Meddled:
+    def __init__(self, meddler: Meddler, collection: Any) -> None:
+        self._meddler = meddler
+        self._collection = collection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
+        await self._meddler.meddle()
+        return await self._collection.bulk_write(operations)
 
 
 async def test_rotation_never_overwrites_what_changed_meanwhile(store: Store) -> None:
     await store.fill(Sealer([OLD]))
-    meddler = Meddler(store)
+    fresh = b"the token that a device has just sent"
+    # by a server whose first key is still the old one
+    sealed = Sealer([OLD]).seal(fresh, "enrollments/MAC/unlock_token")
+    meddler = Meddler(store, unlock_token=sealed)
 
-    await reseal(store, meddler)
+    await reseal(replace(store, mongo=meddler), Sealer([NEW, OLD]))
 
     assert meddler.is_done
-    stored = bytes(store.document("enrollments", "MAC")["unlock_token"])
-    assert Sealer([NEW]).open(stored, "enrollments/MAC/unlock_token") == meddler.fresh
+    stored = bytes((await store.document("enrollments", "MAC"))["unlock_token"])
+    assert Sealer([NEW]).open(stored, "enrollments/MAC/unlock_token") == fresh
 
 
 async def test_batches_name_every_document_once(store: Store) -> None:
