@@ -19,12 +19,19 @@ from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.commits import Commits
 from shared.storage.sqlite.documents import decoded, encoded
 from shared.storage.sqlite.plans import Sort
-from shared.storage.sqlite.query.filters import Condition, conditions_of, matches, shown
+from shared.storage.sqlite.query.filters import (
+    Condition,
+    Projection,
+    conditions_of,
+    matches,
+    projection_of,
+)
 from shared.storage.sqlite.query.groups import Groups
+from shared.storage.sqlite.query.updates import check
 from shared.storage.sqlite.query.values import rank
 from shared.storage.sqlite.reads import Found, Reads
 from shared.storage.sqlite.tables import Table
-from shared.storage.sqlite.writes import Change, changing, insertion
+from shared.storage.sqlite.writes import Change, Done, changing, insertion
 
 TOGETHER = 64
 """Documents of one write: more come in several, so that others go between."""
@@ -52,13 +59,14 @@ class SqliteCollection:
         sort, limit, skip = _read_options(**options)
         most = skip + limit if limit else 0
         conditions = conditions_of(query)
+        shown = None if fields is None else projection_of(fields)
         first = self._reads.first(self._table, conditions, sort)
         if first is not None:
-            documents, is_sorted = _matching(first, fields), first.is_sorted
+            documents, is_sorted = _matching(first, shown), first.is_sorted
         if first is None or not (first.is_all or _is_enough(documents, most, is_sorted)):
             documents, is_sorted = [], True
             async for found in self._reads.rows(self._table, conditions, sort):
-                documents += _matching(found, fields)
+                documents += _matching(found, shown)
                 is_sorted = found.is_sorted
                 if _is_enough(documents, most, is_sorted):
                     break
@@ -74,8 +82,9 @@ class SqliteCollection:
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
     ) -> AsyncIterator[list[Document]]:
         gathered: list[Document] = []
+        shown = None if fields is None else projection_of(fields)
         async for found in self._reads.rows(self._table, conditions_of(query)):
-            gathered += _matching(found, fields)
+            gathered += _matching(found, shown)
             while len(gathered) >= batch:
                 yield gathered[:batch]
                 gathered = gathered[batch:]
@@ -106,12 +115,15 @@ class SqliteCollection:
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
-        hits, met = await self.bulk_write([UpdateOne(query, update, upsert)])
-        if met:
+        return self._matched(await self._submit([_change(UpdateOne(query, update, upsert))]))
+
+    def _matched(self, done: Sequence[Done | None]) -> int:
+        if done[0] is None:
             raise StoreUnavailable(f"the store: a key of {self._table.name} is taken")
-        return hits
+        return done[0].matched
 
     async def update_many(self, query: Query, update: Query) -> int:
+        check(update)
         return await self._change_many(query, update)
 
     async def delete_many(self, query: Query) -> int:
@@ -123,30 +135,28 @@ class SqliteCollection:
         hits = 0
         for start in range(0, len(ids), TOGETHER):
             change = Change(ids[start : start + TOGETHER], conditions, update)
-            [done] = await self._submit([change])
-            if done is None:
-                raise StoreUnavailable(f"the store: a key of {self._table.name} is taken")
-            hits += done
+            hits += self._matched(await self._submit([change]))
         return hits
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
         hits, met = 0, set()
-        for start in range(0, len(operations), TOGETHER):
-            changes = [_change(each) for each in operations[start : start + TOGETHER]]
-            for number, done in enumerate(await self._submit(changes), start):
-                if done is None:
+        changes = [_change(each) for each in operations]  # before the first one is done
+        for start in range(0, len(changes), TOGETHER):
+            done = await self._submit(changes[start : start + TOGETHER])
+            for number, each in enumerate(done, start):
+                if each is None:
                     met.add(number)
-                else:
-                    hits += done
+                elif changes[number].update is not None:
+                    hits += each.matched + each.upserted
         return hits, met
 
     async def delete_one(self, query: Query) -> int:
-        return (await self.bulk_write([DeleteOne(query)]))[0]
+        return self._matched(await self._submit([_change(DeleteOne(query))]))
 
-    async def _submit(self, changes: Sequence[Change]) -> list[int | None]:
+    async def _submit(self, changes: Sequence[Change]) -> list[Done | None]:
         if not self._table.exists:
             if not any(change.upserts for change in changes):
-                return [0] * len(changes)
+                return [Done(0)] * len(changes)
             await self._building.make_table(self._table.name)
         size = CHANGE_SIZE * sum(len(change.ids) for change in changes)
         return await self._commits.submit(changing(self._table, changes, self._clock), size)
@@ -171,6 +181,9 @@ def _change(operation: Operation) -> Change:
         raise NotImplementedError("a change of one document without its _id")
     if isinstance(operation, DeleteOne):
         return Change(named, conditions, None, is_single=True)
+    check(operation.update)
+    if operation.upsert and not any(each[:2] == ("_id", "$eq") for each in conditions):
+        raise NotImplementedError("an upsert of one of several documents")
     return Change(named, conditions, operation.update, is_single=True, upserts=operation.upsert)
 
 
@@ -185,11 +198,11 @@ def _named(conditions: Sequence[Condition]) -> Sequence[Any] | None:
     return None
 
 
-def _matching(found: Found, fields: Fields | None = None) -> list[Document]:
+def _matching(found: Found, shown: Projection | None = None) -> list[Document]:
     documents = [decoded(blob) for _, blob in found.rows]
     if found.rest:
         documents = [document for document in documents if matches(document, found.rest)]
-    return [shown(document, fields) for document in documents] if fields else documents
+    return documents if shown is None else list(map(shown, documents))
 
 
 def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> bool:

@@ -59,6 +59,7 @@ class Table:
         self.insert_sql = ""
         self._arrays: list[Known] = []
         self._paths: list[tuple[str, bool]] = []
+        self._needed: list[int] = []
 
     def renew(self, columns: Sequence[str], indexes: Iterable[Known]) -> None:
         """Take what the file has now."""
@@ -67,6 +68,13 @@ class Table:
         self._paths = [(path, "." not in path) for path in self.columns]
         self.indexes = {known.index.name: known for known in indexes}
         self._arrays = [known for known in self.indexes.values() if known.index.of_array]
+        self._needed = [
+            self.columns.index(path)
+            for known in self.indexes.values()
+            if known.index.unique and not known.index.sparse
+            for path in known.paths
+            if path in self.columns
+        ]
         self.plans.clear()
         names = ", ".join(quoted(name) for name in ("_id", "_document", *self.columns))
         marks = ", ".join("?" * (len(self.columns) + 2))
@@ -89,10 +97,11 @@ class Table:
 
     def row_of(self, document: Document, blob: bytes) -> "Row":
         elements = [_elements(document, known.paths) for known in self._arrays]
-        key = column_value(document.get("_id"))
-        if key is None:
-            raise NotImplementedError("a document without an _id")
-        return Row(key, blob, self.columns_of(document), elements)
+        key, columns = column_value(document.get("_id")), self.columns_of(document)
+        if key is None or any(columns[position] is None for position in self._needed):
+            # SQLite takes any number of them under a unique index, MongoDB one.
+            raise NotImplementedError(f"{self.name}: a document without one of its unique keys")
+        return Row(key, blob, columns, elements)
 
     def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:
         """The number of the new row; None: another document has one of its unique keys."""

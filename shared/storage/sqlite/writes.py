@@ -6,7 +6,7 @@ Promise: whatever may be refused is found before a row is touched, and each docu
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.ports.clock import Clock
 from shared.storage.database import Document, Query
@@ -28,6 +28,13 @@ class Change:
     is_single: bool = False
     """At most one document changes."""
     upserts: bool = False
+
+
+class Done(NamedTuple):
+    """How many documents a change met, and how many it inserted."""
+
+    matched: int
+    upserted: int = 0
 
 
 @dataclass(slots=True)
@@ -54,11 +61,10 @@ def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) ->
     return write
 
 
-def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[list[int | None]]:
-    """For each change how many documents matched, or were inserted; None where it met a key that is
-    taken."""
+def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[list[Done | None]]:
+    """What each change did; None where it met a key that is taken."""
 
-    def write(connection: sqlite3.Connection, limit: int) -> list[int | None]:
+    def write(connection: sqlite3.Connection, limit: int) -> list[Done | None]:
         held = _loaded(table, connection, changes, limit)
         return [_changed(table, connection, change, held, clock) for change in changes]
 
@@ -88,7 +94,7 @@ def _changed(
     change: Change,
     held: dict[Any, _Held],
     clock: Clock,
-) -> int | None:
+) -> Done | None:
     hits = 0
     try:
         for key in map(column_value, change.ids):
@@ -101,10 +107,10 @@ def _changed(
                 break
         if not hits and change.upserts:
             held[column_value(change.ids[0])] = _inserted(table, connection, change, clock)
-            hits = 1
+            return Done(0, 1)
     except _KeyTaken:
         return None
-    return hits
+    return Done(hits)
 
 
 def _apply(

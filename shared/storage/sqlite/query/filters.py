@@ -10,8 +10,13 @@ from shared.storage.sqlite.query.values import (
     equal,
     kind_of,
     rank,
+    refuse_overlaps,
+    refuse_unknown,
     value_at,
 )
+
+
+Projection = Callable[[Document], Document]
 
 
 class Condition(NamedTuple):
@@ -23,19 +28,37 @@ class Condition(NamedTuple):
 
 
 def conditions_of(query: Query) -> list[Condition]:
-    """The comparisons of a query, all of which must hold. NotImplementedError for another operator."""
+    """The comparisons of a query, all of which must hold. NotImplementedError for another operator, or
+    an operand that it does not take."""
     found: list[Condition] = []
     for path, wanted in query.items():
         if path.startswith("$"):
             raise NotImplementedError(f"the operator {path}")
         if not _is_operators(wanted):
-            found.append(Condition(path, "$eq", as_stored(wanted)))
+            found.append(_condition(path, "$eq", wanted))
             continue
         for operator, operand in wanted.items():
             if operator not in _TESTS:
                 raise NotImplementedError(f"the operator {operator}")
-            found.append(Condition(path, operator, as_stored(operand)))
+            found.append(_condition(path, operator, operand))
     return found
+
+
+def _condition(path: str, operator: str, operand: Any) -> Condition:
+    stored = as_stored(operand)
+    if operator == "$in":
+        if not isinstance(operand, list | tuple):
+            raise NotImplementedError("$in of something else than a list")
+    elif operator == "$exists":
+        if not isinstance(operand, bool):
+            raise NotImplementedError("$exists of something else than a truth value")
+    elif operator not in {"$eq", "$ne"}:
+        if operand is None:
+            raise NotImplementedError("an order of null")
+        rank(stored)
+    if type(stored) is not str:
+        refuse_unknown(stored)
+    return Condition(path, operator, stored)
 
 
 def _is_operators(wanted: object) -> bool:
@@ -68,13 +91,11 @@ def _is_in(value: Any, operands: list[Any]) -> bool:
 def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def holds(value: Any, operand: Any) -> bool:
         """Only within one kind; an array by any of its elements."""
-        if operand is None:
-            raise NotImplementedError("an order of null")
         if isinstance(value, list):
             return any(holds(element, operand) for element in value)
         if value is MISSING or kind_of(value) != kind_of(operand):
             return False
-        return test(rank(value), rank(operand))
+        return test(value, operand)
 
     return holds
 
@@ -91,28 +112,34 @@ _TESTS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def shown(document: Document, fields: Fields | None) -> Document:
-    """A document with the fields that are asked for: all of them, all but some, or some and `_id`."""
-    if not fields:
-        return document
-    if not all(fields.values()):
-        if any(fields.values()) or any("." in path for path in fields):
-            raise NotImplementedError(
-                "fields to show beside fields to leave out, or dotted ones to leave out"
-            )
-        return {name: value for name, value in document.items() if name not in fields}
+def projection_of(fields: Fields) -> Projection:
+    """A document with `_id` and the fields that are asked for, or with all but some. NotImplementedError for
+    a mixture of both, and for dotted fields to leave out."""
+    is_known = all(shows in (0, 1) for shows in fields.values())
+    if not fields or not is_known or not fields.get("_id", 1):
+        raise NotImplementedError(f"fields to show: {dict(fields)}")
+    refuse_overlaps(fields)
+    if all(fields.values()):
+        paths = [path.split(".") for path in fields]
+        return lambda document: _with(document, paths)
+    if any(fields.values()) or any("." in path for path in fields):
+        raise NotImplementedError(f"fields to leave out: {dict(fields)}")
+    return lambda document: {k: value for k, value in document.items() if k not in fields}
+
+
+def _with(document: Document, paths: Sequence[Sequence[str]]) -> Document:
     result: Document = {"_id": document["_id"]}
-    for path in fields:
-        value = value_at(document, path)
-        *outer, last = path.split(".")
+    for *outer, last in paths:
         inner, given = result, document
-        for (
-            name
-        ) in outer:  # what holds the field is shown where it is there, without its other fields
-            if not isinstance(given.get(name), dict):
+        # What holds the field is shown where it is there, without its other fields.
+        for name in outer:
+            held = given.get(name)
+            if isinstance(held, list):
+                raise NotImplementedError(f"fields to show inside the array {name}")
+            if not isinstance(held, dict):
                 break
-            inner, given = inner.setdefault(name, {}), given[name]
+            inner, given = inner.setdefault(name, {}), held
         else:
-            if value is not MISSING:
-                inner[last] = value
+            if last in given:
+                inner[last] = given[last]
     return result

@@ -43,7 +43,7 @@ class Groups:
 
 
 def _field(expression: Any) -> str:
-    if not isinstance(expression, str) or not expression.startswith("$"):
+    if not isinstance(expression, str) or not expression[:1] == "$" != expression[1:2]:
         raise NotImplementedError("a group by something else than a field")
     return expression[1:]
 

@@ -7,19 +7,53 @@ from typing import Any
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Document, Query
 from shared.storage.sqlite.query.filters import Condition
-from shared.storage.sqlite.query.values import MISSING, as_stored, equal, kind_of, rank
+from shared.storage.sqlite.query.values import (
+    MISSING,
+    NUMBER,
+    as_stored,
+    equal,
+    kind_of,
+    rank,
+    refuse_overlaps,
+    refuse_unknown,
+)
 
 
-def updated(document: Document, update: Query, now: datetime) -> None:
-    """Apply an update to a document, in place. NotImplementedError for another operator;
-    StoreUnavailable where MongoDB refuses the write: the field has a value of another kind."""
+def check(update: Query) -> None:
+    """NotImplementedError for what no document can be updated by: here, or in MongoDB."""
+    if not update:
+        raise NotImplementedError("an update without an operator")
     for operator, fields in update.items():
-        change = _CHANGES.get(operator)
-        if change is None:
+        if operator not in _CHANGES:
             raise NotImplementedError(f"the operator {operator}")
         for path, operand in fields.items():
             if path == "_id" or path.startswith("_id."):
                 raise NotImplementedError("an update of _id")
+            if not _takes(operator, as_stored(operand)):
+                raise NotImplementedError(f"the operator {operator} of such a value")
+    refuse_overlaps(path for fields in update.values() for path in fields)
+
+
+def _takes(operator: str, operand: Any) -> bool:
+    if operator == "$inc":
+        return kind_of(operand) == NUMBER
+    if operator == "$currentDate":
+        return operand is True
+    if operator == "$addToSet":
+        refuse_unknown(operand)
+        if isinstance(operand, dict) and any(name.startswith("$") for name in operand):
+            return list(operand) == ["$each"] and isinstance(operand["$each"], list)
+    if operator in {"$min", "$max"}:
+        rank(operand)
+    return True
+
+
+def updated(document: Document, update: Query, now: datetime) -> None:
+    """Apply an update that was checked to a document, in place. StoreUnavailable where MongoDB refuses the
+    write: the field has a value of another kind."""
+    for operator, fields in update.items():
+        change = _CHANGES[operator]
+        for path, operand in fields.items():
             inner, name = _holder(document, path, makes=operator != "$unset")
             if inner is not None:
                 change(inner, name, as_stored(now if operator == "$currentDate" else operand))
@@ -66,7 +100,7 @@ def _unset(inner: Document, name: str, operand: Any) -> None:
 
 def _increase(inner: Document, name: str, operand: Any) -> None:
     value = inner.get(name, 0)
-    if kind_of(value) != kind_of(operand):
+    if kind_of(value) != NUMBER:
         raise StoreUnavailable(f"the store cannot increase {name}")
     inner[name] = value + operand
 

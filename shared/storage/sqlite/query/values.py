@@ -1,7 +1,8 @@
 """How MongoDB compares values: by kind first, so that a number is never less than a text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from typing import Any
 
 from shared.storage.database import Document
@@ -15,6 +16,8 @@ _KINDS: dict[type, int] = {
 """In the order in which MongoDB sorts them."""
 
 _AS_THEY_ARE = {str, int, bool, type(None), bytes, float}
+NUMBER = _KINDS[int]
+
 _LARGEST = 2**63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -59,11 +62,37 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def rank(value: Any) -> tuple[int, Any]:
-    """Sorts as MongoDB does. NotImplementedError for documents, arrays and bytes."""
+    """Sorts as MongoDB does. NotImplementedError for documents, arrays, bytes and NaN."""
     kind = kind_of(value)
-    if isinstance(value, dict | list | bytes):
+    if isinstance(value, dict | list | bytes) or (type(value) is float and isnan(value)):
         raise NotImplementedError(f"an order of values of type {type(value).__name__}")
     return kind, 0 if value is None else value
+
+
+def refuse_unknown(value: Any) -> None:
+    """NotImplementedError for a value that no document of ours has, as a pattern; and for NaN."""
+    if isinstance(value, float) and isnan(value):
+        raise NotImplementedError("NaN")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        kind_of(value)
+    elif any(type(element) is not str for element in value):
+        for element in value:
+            refuse_unknown(element)
+
+
+def refuse_overlaps(paths: Iterable[str]) -> None:
+    """NotImplementedError where one path is, or leads through, another: MongoDB refuses those."""
+    seen: set[str] = set()
+    for path in paths:
+        if path in seen or "$" in path:
+            raise NotImplementedError(f"the path {path} beside {sorted(seen)}")
+        seen.add(path)
+    for path in seen:
+        names = path.split(".")
+        if any(".".join(names[:length]) in seen for length in range(1, len(names))):
+            raise NotImplementedError(f"the path {path} beside one that it leads through")
 
 
 def value_at(document: Document, path: str) -> Any:
