@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shared.domain.errors import BadRequest, TooLarge
-from shared.storage.database import Collection, Database
+from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
+from shared.storage.database import Collection, Database, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import translated
 from shared.storage.sqlite import SqliteDatabase
@@ -62,6 +62,42 @@ async def test_a_document_that_is_too_large_is_refused(things: Collection, size:
 async def test_what_the_store_has_no_type_for_is_refused(things: Collection) -> None:
     with pytest.raises(BadRequest):
         await things.insert_one({"_id": 1, "value": {1, 2}})
+
+
+# --- keys that are taken
+
+
+async def test_an_update_to_a_key_that_is_taken_is_refused_and_changes_nothing(
+    store: Database, things: Collection
+) -> None:
+    await store.ensure([Index("things", [("name", 1)], unique=True)])
+    before = [{"_id": 1, "name": "a"}, {"_id": 2, "name": "b"}]
+    await things.insert_many(before)
+
+    with pytest.raises(StoreUnavailable):
+        await things.update_one({"_id": 2}, {"$set": {"name": "a"}})
+    with pytest.raises(StoreUnavailable):
+        await things.update_many({"_id": {"$in": [2]}}, {"$set": {"name": "a"}})
+    with pytest.raises(StoreUnavailable):
+        # its id is there, its other condition does not hold: so it would be inserted
+        await things.update_one({"_id": 2, "name": "x"}, {"$set": {"n": 1}}, upsert=True)
+    rename = UpdateOne({"_id": 2}, {"$set": {"name": "a"}})
+    assert await things.bulk_write([rename, UpdateOne({"_id": 1}, {"$set": {"n": 1}})]) == (1, {0})
+
+    assert await things.find({}, {"n": 0}, sort=[("_id", 1)]) == before
+
+
+async def test_an_upsert_matches_what_is_there_and_counts_what_it_inserts_in_a_bulk_only(
+    things: Collection,
+) -> None:
+    update = {"$inc": {"n": 1}}
+
+    assert await things.update_one({"_id": 1}, update, upsert=True) == 0
+    assert await things.update_one({"_id": 1}, update, upsert=True) == 1
+    upserts = [UpdateOne({"_id": number}, update, upsert=True) for number in (1, 2)]
+    assert await things.bulk_write(upserts) == (2, set())
+
+    assert await things.find({}, sort=[("_id", 1)]) == [{"_id": 1, "n": 3}, {"_id": 2, "n": 1}]
 
 
 # --- cancellation

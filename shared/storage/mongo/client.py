@@ -30,7 +30,7 @@ from shared.storage.database import (
 )
 from shared.storage.indexes import Index
 from shared.storage.mongo import indexes as index_management
-from shared.storage.mongo.errors import duplicates, translated
+from shared.storage.mongo.errors import duplicates, taken_keys_are_faults, translated
 
 Driver = Literal["motor", "pymongo"]
 
@@ -102,12 +102,12 @@ class MongoCollection:
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
-        with translated():
+        with translated(), taken_keys_are_faults():
             done = await self._raw.update_one(query, update, upsert=upsert)
         return int(done.matched_count)
 
     async def update_many(self, query: Query, update: Query) -> int:
-        with translated():
+        with translated(), taken_keys_are_faults():
             done = await self._raw.update_many(query, update)
         return int(done.matched_count)
 

@@ -39,6 +39,15 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
+def taken_keys_are_faults() -> Iterator[None]:
+    """Around an update: nobody asks it which key was taken."""
+    try:
+        yield
+    except DuplicateKeyError as exc:
+        raise StoreUnavailable("MongoDB: a key is taken") from exc
+
+
+@contextmanager
 def _cancellable() -> Iterator[None]:
     """`asyncio.wait_for` of Python 3.11, which PyMongo's client uses, swallows a cancellation that
     comes in the moment of its result; the task still counts it."""
