@@ -15,7 +15,8 @@ from shared.storage import enrollments, place_documents
 from shared.storage.database import Database
 from shared.storage.mongo import Mongo
 from shared.storage.remote import RemoteDatabase, StoreServer
-from shared.storage.sqlite import open_database
+from shared.storage.sqlite import SqliteDatabase, open_database
+from tests.contract.query_plans import Watched, plans
 
 MONGODB: list[Any] = [
     pytest.param("motor", marks=pytest.mark.real),
@@ -35,7 +36,7 @@ async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     async with _opened(request) as database:
         await database.ensure(enrollments.INDEXES)
         await database.ensure(place_documents.indexes(timedelta(days=30)))
-        yield database
+        yield Watched(database, await plans()) if isinstance(database, SqliteDatabase) else database
 
 
 @asynccontextmanager

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
-from shared.storage.database import Collection, Database, UpdateOne
+from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import translated
-from shared.storage.sqlite import SqliteDatabase
 from tests.contract.stores import DRIVERS, open_store
 
 HUGE = b"x" * (17 * 1024**2)
@@ -33,8 +32,8 @@ def things(store: Database) -> Collection:
 
 async def options_of(things: Collection, store: Database) -> tuple[bool, timedelta]:
     """Of the index of `at`, as the store keeps them: is it sparse, and how long do documents stay?"""
-    if isinstance(store, SqliteDatabase):
-        with closing(sqlite3.connect(store.file)) as connection:
+    if file := getattr(store, "file", None):
+        with closing(sqlite3.connect(file)) as connection:
             [row] = connection.execute(
                 "SELECT is_sparse, expire_seconds FROM _indexes WHERE name = 'at_1' AND ready"
             ).fetchall()
@@ -98,6 +97,8 @@ async def test_an_upsert_matches_what_is_there_and_counts_what_it_inserts_in_a_b
     assert await things.bulk_write(upserts) == (2, set())
 
     assert await things.find({}, sort=[("_id", 1)]) == [{"_id": 1, "n": 3}, {"_id": 2, "n": 1}]
+    assert await things.bulk_write([DeleteOne({"_id": 1}), DeleteOne({"_id": 3})]) == (0, set())
+    assert await things.find({}) == [{"_id": 2, "n": 1}]
 
 
 # --- cancellation

@@ -111,12 +111,13 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
     return Plan(Way.ALL)
 
 
-def _worth(plan: Plan) -> tuple[int, bool, bool, bool]:
-    """Of two, the one with fewer rows: more equalities, or an index that leaves most documents out."""
+def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
+    """Of two, the one with fewer rows: more equalities, an index that leaves most documents out, or a range
+    with two ends."""
     assert plan.known is not None
     equal = len(plan.exact) + (plan.many is not None)
     is_one = plan.known.index.unique and equal == len(plan.known.paths)
-    return equal + 10 * is_one, plan.known.index.sparse, bool(plan.ranges), plan.is_sorted
+    return equal + 10 * is_one, plan.known.index.sparse, len(plan.ranges), plan.is_sorted
 
 
 def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan | None:

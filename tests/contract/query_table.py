@@ -1,0 +1,136 @@
+"""Which index each query of our adapters goes by in SQLite: a table for `query_plans`.
+
+A query is written as its conditions, without their values, and its order. What goes by `_id` is not listed.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A query that no index serves, and why that may be."""
+
+    reason: str
+
+
+PAGE = Whole("a page, cut by its limit: in the order of `_id` from where the page before ended")
+IN_A_RANGE = Whole("a range of `_id`: as many as stand in it, which the janitor keeps small")
+COUNTED = Whole("counted every minute or less; an index would cost every check-in more")
+FEW = Whole("a handful of documents, all of which are wanted")
+
+QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
+    "audit": {
+        "keys_1__id_1": ("_id between, keys = by _id backwards",),
+    },
+    "commands": {
+        IN_A_RANGE: ("_id between, touched <",),
+    },
+    "deliveries": {
+        "given_up_1": ("given_up =",),
+        "lane_1_number_1": ("lane =, number between",),
+        "partition_1": ("partition =",),
+    },
+    "enrollments": {
+        "names_1": (
+            "_id >, inventory.serial_number =, names =, status !=, user is null by _id",
+            "generation in or null, names =, status !=",
+            "inventory.serial_number =, names =, status !=, user is null by _id",
+            "inventory.serial_number in, names in, status !=, user is null by _id",
+            "names =, status !=",
+            "names in",
+            "names in, status !=",
+        ),
+        "notices_in_1": ("notices_in in",),
+        "renewal_in_1_renewal_look_1": (
+            "renewal_in =, renewal_look between by renewal_in, renewal_look",
+        ),
+        "waiting_in_1": ("waiting_in in",),
+        COUNTED: ("status =, user is null",),
+        PAGE: (
+            "_id >, status !=, user is null by _id",
+            "blocked !=, status !=, user is null by _id",
+            "blocked =, status !=, user is null by _id",
+            "inventory.model =, inventory.os_version =, status !=, user is null by _id",
+            "inventory.model =, status !=, user is null by _id",
+            "inventory.os_version =, status !=, user is null by _id",
+            "last_seen <, status !=, user is null by _id",
+            "last_seen >=, status !=, user is null by _id",
+            "migrating_until is not null, status !=, user is null by _id",
+            "migrating_until is null, status !=, user is null by _id",
+            "quarantine is not null, status !=, user is null by _id",
+            "quarantine is null, status !=, user is null by _id",
+            "status !=, user is null by _id",
+            "status =, user is null by _id",
+        ),
+    },
+    "events": {
+        "device_1_created_at_1": (
+            "command_uuid =, created_at between, device =, enrollment =, topic = by created_at",
+            "created_at between, device = by created_at",
+        ),
+        "writer_1_number_1": ("number >, writer = by number",),
+    },
+    "issued": {
+        "fingerprint_1": ("fingerprint in",),
+        "renewed_from_1": ("renewed_from =",),
+    },
+    "jobs": {
+        "running_1": (
+            "owner =, running =",
+            "running =",
+        ),
+        PAGE: (
+            "_id < by _id backwards",
+            "everything by _id backwards",
+        ),
+    },
+    "members": {
+        "role_1": ("role =",),
+    },
+    "profiles": {
+        FEW: ("everything by _id",),
+    },
+    "push_certificates": {
+        FEW: (
+            "everything",
+            "everything by _id",
+        ),
+    },
+    "pushes": {
+        "next_at_1": (
+            "next_at between by next_at",
+            "next_at between, partition in by next_at",
+        ),
+    },
+    "queue": {
+        "accepted_at_1": (
+            "accepted_at between",
+            "accepted_at between by accepted_at backwards",
+            "accepted_at between, open_device exists",
+        ),
+        "command_1": ("command =",),
+        "enrollment_1_accepted_at_1": (
+            "accepted_at between, enrollment = by enrollment backwards, accepted_at backwards",
+            "accepted_at between, enrollment =, request_type =, state in",
+        ),
+        "open_device_1": (
+            "collapse in, open_device in",
+            "enrollment =, open_device =",
+            "enrollment in, open_device in",
+            "generation in or null, open_device =",
+            "open_device in",
+        ),
+        "timer_1": (
+            "expires_at <=, state in, timer between",
+            "finished_at <, state =, timer between",
+            "not_before between, timer between",
+        ),
+    },
+    "tokens": {
+        FEW: ("everything by _id",),
+    },
+    "writers": {
+        FEW: ("everything",),
+    },
+}
+"""For each collection: an index, or that there is none and why, and the queries that go by it."""

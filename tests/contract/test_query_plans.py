@@ -1,0 +1,87 @@
+"""Queries go by the index that has the fewest rows; those that our adapters send are in `query_table`.
+
+Every contract suite of SQLite runs behind `Watched`: these tests show that it watches, and the choices that
+are easily made wrong.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.storage.sqlite import open_database
+from shared.storage.sqlite.plans import Way
+from tests.contract.query_plans import Plans, Watched, all_indexes, plans
+from tests.contract.query_table import QUERIES
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+RANGE = {"$gte": NOW, "$lte": NOW}
+
+
+@pytest.fixture
+async def of_all() -> Plans:
+    return await plans()
+
+
+def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
+    plan, _, _ = of_all.plan(collection, query)
+    assert plan.known is not None
+    return plan.known.index.name
+
+
+@pytest.mark.parametrize(
+    ("collection", "query", "expected"),
+    [
+        # open places, not the history of the enrollment or of the command
+        ("queue", {"open_device": "d", "enrollment": "e"}, "open_device_1"),
+        ("queue", {"enrollment": "e", "open_device": "d"}, "open_device_1"),
+        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, "open_device_1"),
+        ("queue", {"command": "c", "open_device": "d"}, "open_device_1"),
+        ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1"),
+        # what expired and is not told of, not all that finished
+        ("queue", {"timer": {"$gte": NOW, "$lt": NOW}, "finished_at": {"$lt": NOW}}, "timer_1"),
+        ("queue", {"finished_at": {"$lt": NOW}, "timer": {"$gte": NOW, "$lt": NOW}}, "timer_1"),
+        # one enrollment of the window, not everybody's
+        ("queue", {"accepted_at": RANGE, "enrollment": "e"}, "enrollment_1_accepted_at_1"),
+        # one, not all that were renewed from it
+        ("issued", {"renewed_from": "f", "fingerprint": "g"}, "fingerprint_1"),
+    ],
+)
+def test_of_two_indexes_the_one_with_fewer_rows_is_taken(
+    of_all: Plans, collection: str, query: dict[str, Any], expected: str
+) -> None:
+    assert index_of(of_all, collection, query) == expected
+
+
+def test_an_id_beats_every_index(of_all: Plans) -> None:
+    plan, _, steps = of_all.plan("queue", {"open_device": "d", "_id": {"$in": ["a", "b"]}})
+
+    assert plan.way is Way.IDS
+    assert steps == ["SEARCH queue USING INDEX sqlite_autoindex_queue_1 (_id=?)"]
+
+
+async def test_a_query_that_is_not_listed_fails_its_test(of_all: Plans, tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    queue = Watched(database, of_all).collection("queue")
+
+    await queue.find({"open_device": "d", "enrollment": "e"})
+    for query in ({"state": "queued"}, {"open_device": "d", "state": "queued"}):
+        with pytest.raises(AssertionError, match="not listed"):
+            await queue.find(query)
+        with pytest.raises(AssertionError, match="not listed"):
+            await queue.update_many(query, {"$set": {"state": "sent"}})
+
+    await database.close()
+
+
+def test_every_index_serves_a_query_or_ends_documents(of_all: Plans) -> None:
+    used = {(name, index) for name, rows in QUERIES.items() for index in rows}
+    idle = {
+        (index.collection, index.name)
+        for index in all_indexes()
+        if index.expire_after is None and not index.unique
+    } - used
+
+    assert idle == set()
