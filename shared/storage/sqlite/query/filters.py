@@ -15,7 +15,6 @@ from shared.storage.sqlite.query.values import (
     value_at,
 )
 
-
 Projection = Callable[[Document], Document]
 
 

@@ -1,0 +1,222 @@
+"""SQLite answers as MongoDB does: the same random operations are done to both, and both hold the same.
+
+MDM_TEST_EXAMPLES says how many sequences of operations (150 in a run of the suite).
+"""
+
+import asyncio
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.clock import SystemClock
+from shared.domain.errors import MdmError
+from shared.storage.database import Collection, Database, UpdateOne
+from shared.storage.mongo import Mongo
+from shared.storage.sqlite import open_database
+from tests.contract.store_operations import DOCUMENTS, INDEXES, Step, indexes_of, steps, taken
+
+EXAMPLES = int(os.environ.get("MDM_TEST_EXAMPLES", "150"))
+RECENT = datetime(2020, 1, 1, tzinfo=UTC)
+CASES = st.sampled_from(sorted(INDEXES)).flatmap(lambda kind: st.tuples(st.just(kind), steps(kind)))
+bounded = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+class Both:
+    """Both stores, each on one event loop for all examples; every example has a collection of its own."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._numbers = itertools.count()
+        self.sqlite, self.mongo = self.run(self._opened(folder, url))
+
+    async def _opened(self, folder: Path, url: str) -> tuple[Database, Database]:
+        return open_database(folder, SystemClock()), Mongo(url, driver="pymongo")
+
+    def run(self, work: Any) -> Any:
+        return self._runner.run(work)
+
+    def name(self) -> str:
+        return f"things{next(self._numbers)}"
+
+    def close(self) -> None:
+        self.run(self.sqlite.close())
+        self.run(self.mongo.close())
+        self._runner.close()
+
+
+@pytest.fixture
+def both(tmp_path: Path, mongodb_url: str) -> Iterator[Both]:
+    both = Both(tmp_path, mongodb_url)
+    yield both
+    both.close()
+
+
+@settings(bounded, max_examples=EXAMPLES)
+@given(case=CASES)
+def test_random_operations_are_answered_alike_and_leave_the_same(
+    both: Both, case: tuple[str, list[Step]]
+) -> None:
+    both.run(compared(both, *case))
+
+
+async def compared(both: Both, kind: str, done: list[Step]) -> None:
+    name = both.name()
+    collections = []
+    for database in (both.sqlite, both.mongo):
+        await database.ensure(indexes_of(kind, name))
+        collections.append(database.collection(name))
+    for number, step in enumerate(done):
+        answers = [await answered(collection, step) for collection in collections]
+        assert answers[0] == answers[1], f"step {number}: {step}"
+    contents = [await content(collection) for collection in collections]
+    assert contents[0] == contents[1]
+
+
+async def answered(collection: Collection, step: Step) -> Any:
+    """What a step answered, as it is compared; an error by its name."""
+    try:
+        answer = await taken(collection, deepcopy(step))
+    except MdmError as error:
+        return type(error).__name__
+    if not isinstance(answer, list):
+        return answer
+    in_order = [tuple(canonical(_at(each, path)) for path in step.sorted_by) for each in answer]
+    if step.is_cut:
+        return in_order
+    if step.method == "aggregate":
+        return sorted(map(repr, map(canonical, answer)))
+    return in_order, sorted(map(repr, map(canonical, answer)))
+
+
+async def content(collection: Collection) -> list[Any]:
+    found = [document async for batch in collection.scan({}) for document in batch]
+    return sorted(repr(canonical(document)) for document in found)
+
+
+def canonical(value: Any) -> Any:
+    """Values that are the same in both stores are equal: fields in any order, times of today alike."""
+    if isinstance(value, dict):
+        return sorted((name, canonical(inner)) for name, inner in value.items())
+    if isinstance(value, list):
+        return [canonical(each) for each in value]
+    if isinstance(value, datetime):
+        return "now" if value > RECENT else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)  # the driver's 64-bit integers are of a class of their own
+    return bytes(value) if isinstance(value, bytes) else value
+
+
+def _at(document: dict[str, Any], path: str) -> Any:
+    value: Any = document
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+# --- what SQLite refuses
+
+REFUSED_QUERIES: list[dict[str, Any]] = [
+    {"$or": [{"n": 1}]},
+    {"n": {"$nin": [1]}},
+    {"n": {"$gt": None}},
+    {"mixed": {"$gte": [1]}},
+    {"mixed": math.nan},
+    {"s": {"$in": "text"}},
+    {"s": {"$regex": "a"}},
+    {"tags": {"$size": 1}},
+    {"tags": {"$all": ["a"]}},
+]
+REFUSED_UPDATES: list[dict[str, Any]] = [
+    {},
+    {"n": 1},
+    {"$set": {"_id": "other"}},
+    {"$set": {"n": 1}, "$inc": {"n": 1}},
+    {"$set": {"in": {}, "in.x": ""}},
+    {"$set": {"n": 1}, "$push": {"tags": "a"}},
+    {"$set": {"n": 1}, "$inc": {"count": "1"}},
+    {"$set": {"n": 1}, "$max": {"mixed": math.nan}},
+    {"$set": {"n": 1}, "$addToSet": {"tags": {"$each": "a"}}},
+    {"$set": {"n": 1}, "$currentDate": {"at": {"$type": "timestamp"}}},
+]
+_UNNAMED_UPSERTS = ({"n": 1}, {"_id": {"$in": ["id1", "id9"]}}, {"_id": {"$gt": "id9"}})
+REFUSED = st.one_of(
+    st.sampled_from(REFUSED_QUERIES).flatmap(
+        lambda query: st.sampled_from(
+            [
+                Step("find", (query,)),
+                Step("scan", (query,)),
+                Step("update_one", (query, {"$set": {"n": 1}})),
+                Step("update_many", (query, {"$set": {"n": 1}})),
+                Step("bulk_write", ([UpdateOne(query, {"$set": {"n": 1}})],)),
+                Step("delete_one", (query,)),
+                Step("delete_many", (query,)),
+                Step("aggregate", ([{"$match": query}, {"$group": {"_id": "$n"}}],)),
+            ]
+        )
+    ),
+    st.sampled_from(REFUSED_UPDATES).flatmap(
+        lambda update: st.sampled_from(
+            [
+                Step("update_one", ({"_id": "id1"}, update)),
+                Step("update_one", ({"_id": "id1"}, update), {"upsert": True}),
+                Step("update_many", ({}, update)),
+                Step(
+                    "bulk_write",
+                    ([UpdateOne({"_id": "id1"}, {"$set": {"n": 1}}), UpdateOne({}, update)],),
+                ),
+            ]
+        )
+    ),
+    st.sampled_from(_UNNAMED_UPSERTS).map(
+        lambda query: Step("update_one", (query, {"$set": {"n": 1}}), {"upsert": True})
+    ),
+    st.sampled_from(
+        [
+            Step("find", ({}, {"n": 1, "s": 0})),
+            Step("find", ({}, {"in.x": 0})),
+            Step("find", ({}, {"n": "$s"})),
+            Step("find", ({}, None), {"sort": [("mixed", 1)]}),
+            Step("aggregate", ([{"$match": {}}, {"$group": {"_id": {"a": "$n"}}}],)),
+            Step("insert_many", ([{"_id": "new", "name": "x"}, {"_id": None, "name": "y"}],)),
+            Step("insert_many", ([{"_id": "new", "name": "x"}, {"_id": "without"}],)),
+            Step("insert_many", ([{"_id": "new", "name": "x"}, {"_id": 1.5, "name": "y"}],)),
+            Step("insert_many", ([{"_id": "new", "name": "x"}, {"_id": "y", "name": ["y"]}],)),
+            Step("update_one", ({"_id": "id1"}, {"$unset": {"name": ""}})),
+            Step("update_one", ({"_id": "id1"}, {"$set": {"s": {"not": "indexed"}}})),
+        ]
+    ),
+)
+
+
+@settings(bounded, max_examples=EXAMPLES)
+@given(documents=st.lists(DOCUMENTS, max_size=6), step=REFUSED)
+def test_what_sqlite_refuses_changes_nothing(
+    both: Both, documents: list[dict[str, Any]], step: Step
+) -> None:
+    first = {"_id": "id1", "name": "first", "count": 1}
+    both.run(refused(both, [first, *documents], step))
+
+
+async def refused(both: Both, documents: list[dict[str, Any]], step: Step) -> None:
+    name = both.name()
+    await both.sqlite.ensure(indexes_of("unique", name))
+    collection = both.sqlite.collection(name)
+    await collection.insert_many(documents)
+    before = await content(collection)
+
+    with pytest.raises(NotImplementedError):
+        await taken(collection, step)
+
+    assert await content(collection) == before
