@@ -4,14 +4,13 @@ A field that an index has holds values of one kind; `mixed` and `any` hold every
 why: docs/storage.md, "Differences between the stores".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
 
-from shared.storage.database import Collection, DeleteOne, UpdateOne
+from shared.storage.database import DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 
 IDS = st.sampled_from([f"id{number}" for number in range(8)])
@@ -298,11 +297,3 @@ def steps(kind: str) -> st.SearchStrategy[list[Step]]:
     scans = st.builds(lambda query, fields: Step("scan", (query, fields)), QUERIES, PROJECTIONS)
     reads = st.one_of(finds, finds, _sorted_finds(kind), scans, AGGREGATES)
     return st.lists(st.one_of(WRITES, reads), min_size=2, max_size=12)
-
-
-async def taken(collection: Collection, step: Step) -> Any:
-    """What a step answers."""
-    call: Callable[..., Any] = getattr(collection, step.method)
-    if step.method == "scan":
-        return [document async for found in call(*step.arguments, batch=3) for document in found]
-    return await call(*step.arguments, **step.options)

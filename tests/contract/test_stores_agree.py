@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from shared.domain.errors import MdmError
 from shared.storage.database import Collection, Database, UpdateOne
 from shared.storage.mongo import Mongo
 from shared.storage.sqlite import open_database
-from tests.contract.store_operations import DOCUMENTS, INDEXES, Step, indexes_of, steps, taken
+from tests.contract.store_operations import DOCUMENTS, INDEXES, Step, indexes_of, steps
 
 EXAMPLES = int(os.environ.get("MDM_TEST_EXAMPLES", "150"))
 RECENT = datetime(2020, 1, 1, tzinfo=UTC)
@@ -98,6 +98,14 @@ async def answered(collection: Collection, step: Step) -> Any:
     if step.method == "aggregate":
         return sorted(map(repr, map(canonical, answer)))
     return in_order, sorted(map(repr, map(canonical, answer)))
+
+
+async def taken(collection: Collection, step: Step) -> Any:
+    """What a step answers."""
+    call: Callable[..., Any] = getattr(collection, step.method)
+    if step.method == "scan":
+        return [document async for found in call(*step.arguments, batch=3) for document in found]
+    return await call(*step.arguments, **step.options)
 
 
 async def content(collection: Collection) -> list[Any]:
