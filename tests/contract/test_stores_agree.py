@@ -1,10 +1,9 @@
 """SQLite answers as MongoDB does: the same random operations are done to both, and both hold the same.
 
-MDM_TEST_EXAMPLES says how many sequences of operations (150 in a run of the suite).
+MDM_TEST_EXAMPLES says how many sequences of operations (250 in a run of the suite).
 """
 
 import asyncio
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -22,9 +21,10 @@ from shared.domain.errors import MdmError
 from shared.storage.database import Collection, Database, UpdateOne
 from shared.storage.mongo import Mongo
 from shared.storage.sqlite import open_database
+from tests.contract import many_documents
 from tests.contract.store_operations import DOCUMENTS, INDEXES, Step, indexes_of, steps
 
-EXAMPLES = int(os.environ.get("MDM_TEST_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("MDM_TEST_EXAMPLES", "250"))
 RECENT = datetime(2020, 1, 1, tzinfo=UTC)
 CASES = st.sampled_from(sorted(INDEXES)).flatmap(lambda kind: st.tuples(st.just(kind), steps(kind)))
 bounded = settings(
@@ -34,11 +34,10 @@ bounded = settings(
 
 
 class Both:
-    """Both stores, each on one event loop for all examples; every example has a collection of its own."""
+    """Both stores, on one event loop for all examples; those with the same indexes share a collection."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._runner = asyncio.Runner()
-        self._numbers = itertools.count()
         self.sqlite, self.mongo = self.run(self._opened(folder, url))
 
     async def _opened(self, folder: Path, url: str) -> tuple[Database, Database]:
@@ -47,8 +46,15 @@ class Both:
     def run(self, work: Any) -> Any:
         return self._runner.run(work)
 
-    def name(self) -> str:
-        return f"things{next(self._numbers)}"
+    async def emptied(self, kind: str) -> list[Collection]:
+        """A collection of each store without documents, with indexes of this kind."""
+        name = f"things_{kind.replace(' ', '_')}"
+        for database in (self.sqlite, self.mongo):
+            await database.ensure(indexes_of(kind, name))
+        found = [database.collection(name) for database in (self.sqlite, self.mongo)]
+        for collection in found:
+            await collection.delete_many({})
+        return found
 
     def close(self) -> None:
         self.run(self.sqlite.close())
@@ -71,12 +77,16 @@ def test_random_operations_are_answered_alike_and_leave_the_same(
     both.run(compared(both, *case))
 
 
+@settings(bounded, max_examples=EXAMPLES // 10)
+@given(kind=st.sampled_from(sorted(INDEXES)), done=many_documents.STEPS)
+def test_the_same_holds_of_more_than_is_read_or_written_at_once(
+    both: Both, kind: str, done: list[Step]
+) -> None:
+    both.run(compared(both, kind, done))
+
+
 async def compared(both: Both, kind: str, done: list[Step]) -> None:
-    name = both.name()
-    collections = []
-    for database in (both.sqlite, both.mongo):
-        await database.ensure(indexes_of(kind, name))
-        collections.append(database.collection(name))
+    collections = await both.emptied(kind)
     for number, step in enumerate(done):
         answers = [await answered(collection, step) for collection in collections]
         assert answers[0] == answers[1], f"step {number}: {step}"
@@ -218,9 +228,7 @@ def test_what_sqlite_refuses_changes_nothing(
 
 
 async def refused(both: Both, documents: list[dict[str, Any]], step: Step) -> None:
-    name = both.name()
-    await both.sqlite.ensure(indexes_of("unique", name))
-    collection = both.sqlite.collection(name)
+    collection, _ = await both.emptied("unique")
     await collection.insert_many(documents)
     before = await content(collection)
 
