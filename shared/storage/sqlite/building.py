@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.sqlite.commits import Commits, Write
 from shared.storage.sqlite.documents import decoded
@@ -83,15 +82,10 @@ class Building:
                 connection.execute(_index_sql(known))
             note(connection, index, ready=is_empty)
             # In the same step: whatever is written from now on has the columns.
-            self._tables.renew(connection, table.name)
+            self._renew_at_once(connection, table.name)
             return is_empty
 
-        try:
-            is_done = await self._commits.submit(begin)
-        except StoreUnavailable:
-            await self._renew(table.name)  # what was taken back does not stand in the file
-            raise
-        if not is_done:
+        if not await self._commits.submit(begin):
             await self._fill_and_make(table, known)
 
     async def _fill_and_make(self, table: Table, known: Known) -> None:
@@ -121,9 +115,9 @@ class Building:
                 f'DELETE FROM "{CATALOGUE}" WHERE collection = ? AND name = ?',
                 (table.name, known.index.name),
             )
+            self._renew_at_once(connection, table.name)
 
         await self._commits.submit(write, _IN_THE_THREAD)
-        await self._renew(table.name)
 
     async def _note(self, table: Table, index: Index, *, ready: bool) -> None:
         def write(connection: sqlite3.Connection, limit: int) -> None:
@@ -131,6 +125,11 @@ class Building:
 
         await self._commits.submit(write)
         await self._renew(table.name)
+
+    def _renew_at_once(self, connection: sqlite3.Connection, name: str) -> None:
+        """Before the commit, so that the next write of the same transaction finds what there is."""
+        self._commits.if_undone(lambda again: self._tables.renew(again, name))
+        self._tables.renew(connection, name)
 
     async def _renew(self, name: str) -> None:
         await self._commits.submit(lambda connection, _: self._tables.renew(connection, name))

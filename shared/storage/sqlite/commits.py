@@ -3,15 +3,14 @@
 Promises: a write is answered after the commit that holds it; where that fails, every write of it is
 StoreUnavailable, and the next ones are tried again; a write that is short runs on the event loop, in
 microseconds, and waits for nothing; COMMIT, checkpoints and large writes run in one thread, one after the
-other, and nobody else writes or checkpoints. A commit that does not end within its deadline is told to
-everybody who waits, and so is everybody who comes until it ends.
+other, and nobody else writes or checkpoints. Where the thread does not end within its deadline, everybody
+who waits is told, and so is everybody who comes until it ends. After damage nobody is served any more.
 """
 
 import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,16 @@ from typing import Any, TypeVar
 import structlog
 
 from shared.domain.errors import StoreUnavailable
-from shared.storage.database import OPERATION_TIMEOUT, WRITTEN_TOGETHER
-from shared.storage.sqlite import wal
-from shared.storage.sqlite.connections import Damaged, unavailable
+from shared.storage.database import WRITTEN_TOGETHER
+from shared.storage.sqlite.bounds import USUAL, Bounds
+from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, unavailable
+from shared.storage.sqlite.wal import Log
+from shared.storage.sqlite.worker import Worker, on_loop
 
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
+Failure = sqlite3.Error | StoreUnavailable
 Write = Callable[[sqlite3.Connection, int], Result]
 """Runs statements on the connection. The number is how many bytes it may write where it runs: it raises
 IsLarge, before it changes anything, when they are more. What it raises beside that and errors of SQLite is
@@ -38,12 +40,6 @@ SLICE = 0.004
 LARGE = 500_000
 """Bytes from which on a write runs in the thread: about a millisecond for each megabyte."""
 _NO_LIMIT = 1 << 40
-CHECKPOINT_FRAMES = 2_000
-"""8 MB of pages."""
-MOST_FRAMES = 250_000
-"""1 GB: no reader may keep the log from being shortened for longer."""
-UNSEEN_BYTES = 400_000
-"""After so many bytes of documents it is looked how long the log is."""
 
 
 class IsLarge(Exception):
@@ -80,23 +76,28 @@ class _Submitted:
 class Commits:
     """All writes of one store."""
 
-    def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: Path, bounds: Bounds = USUAL) -> None:
         self._connection = connection
-        self._log = wal.log_of(file)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-commits")
+        self._log = Log(connection, file, bounds)
+        self._deadline = bounds.deadline.total_seconds()
+        self._thread = Worker("store-commits")
         self._waiting: deque[_Submitted] = deque()
         self._is_busy = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._overdue: StoreUnavailable | None = None
-        self._unseen = 0
+        self._refusal: StoreUnavailable | None = None
+        """Told to everybody who comes: the thread is overdue, or the store is closed."""
+        self._closed: StoreUnavailable | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self.damage: asyncio.Future[Damaged] = asyncio.get_running_loop().create_future()
         self.has_failed = False
         """The last commit failed, so that it is not known whether the next one will do."""
-        self.log_frames = 0
-        """How long the write-ahead log is, as last seen."""
+        self.end_long_reads: Callable[[], None] = lambda: None
+        """Called on the event loop when the log would grow without bound."""
         self.long_readers: set[sqlite3.Connection] = set()
-        """Read for long, and are interrupted when the log would grow without bound."""
+        """They read in threads of their own, and are interrupted then too."""
+        self._undone: list[Callable[[sqlite3.Connection], None]] = []
+        self._is_undone = False
 
     async def submit(self, write: Write[Result], size: int = 0) -> Result:
         """Run a write of about so many bytes, and answer after its commit. A write whose submitter is
@@ -114,25 +115,42 @@ class Commits:
 
     def _refuse(self) -> None:
         if self.damage.done():
-            raise self.damage.result()
-        if self._overdue is not None:
-            raise self._overdue
+            raise Damaged(str(self.damage.result()))
+        if self._refusal is not None:
+            raise StoreUnavailable(str(self._refusal))  # a new one, or its traceback grows
+
+    def if_undone(self, renew: Callable[[sqlite3.Connection], None]) -> None:
+        """For a write that changed more than the file: call this, before the next write, where the
+        transaction of this one is rolled back."""
+        self._undone.append(renew)
 
     async def drain(self) -> None:
-        """Wait until nothing is under way."""
-        await self._idle.wait()
+        """Wait until nothing is under way, but not for longer than a commit may take."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._deadline):
+                await self._idle.wait()
 
     async def close(self) -> None:
-        """Put the log into the file, and close the connection; all others are closed by then."""
-        await self.drain()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown(wait=False)
+        """Put the log into the file, and close the connection; all others are closed by then. Where the
+        thread does not come back, that is left to it."""
+        closed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        if self._closed is None:
+            self._refusal = self._closed = StoreUnavailable("the store: closed")
+            self._thread.do(lambda: self._close(loop, closed))
+            self._thread.end()
+            try:
+                async with asyncio.timeout(self._deadline if self._idle.is_set() else 0):
+                    await closed.wait()
+            except TimeoutError:
+                log.warning("store_closes_late")
 
-    def _close(self) -> None:
+    def _close(self, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
         with suppress(sqlite3.Error):
             if not self.damage.done():
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._log.empty()
         self._connection.close()
+        on_loop(loop, closed.set)
 
     # --- on the event loop
 
@@ -140,21 +158,39 @@ class Commits:
         batch: list[_Submitted] = []
         large: list[_Submitted] = []
         loop, changes = asyncio.get_running_loop(), self._connection.total_changes
+        refusal = self.damage.result() if self.damage.done() else self._closed
+        if refusal is not None:
+            self._tell(batch, refusal)
+            self._next()
+            return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            if self._is_undone:
+                self._renew()
             self._run_short(batch)
             large = self._take_large()
             if not large and self._connection.total_changes == changes:
                 self._connection.execute("COMMIT")  # nothing to write: no disk is waited for
-                self._told(batch, None)
+                self._undone.clear()
+                for each in batch:
+                    each.tell()
+                self._next()
                 return
         except sqlite3.Error as exc:
-            self._told(batch, exc)
+            self._tell(batch, exc)
+            self._next()
             return
         batch += large
-        self._unseen += sum(each.size for each in batch)
-        watch = loop.call_later(OPERATION_TIMEOUT.total_seconds(), self._is_late, batch)
-        self._thread.submit(self._commit, loop, batch, large, watch)
+        rows = self._connection.total_changes - changes
+        self._log.unseen += PAGE_SIZE * rows + sum(each.size for each in batch)
+        self._watch = loop.call_later(self._deadline, self._is_late, batch)
+        self._thread.do(lambda: self._commit(loop, batch, large))
+
+    def _renew(self) -> None:
+        for renew in self._undone:
+            renew(self._connection)
+        self._undone.clear()
+        self._is_undone = False
 
     def _run_short(self, batch: list[_Submitted]) -> None:
         until = perf_counter() + SLICE
@@ -177,38 +213,41 @@ class Commits:
     def _take_large(self) -> list[_Submitted]:
         """A few that stand in front: as many as are written at once, or a single one."""
         large: list[_Submitted] = []
+        size = 0
         while self._waiting and self._waiting[0].size > LARGE:
-            if (
-                large
-                and sum(each.size for each in large) + self._waiting[0].size > WRITTEN_TOGETHER
-            ):
+            each = self._waiting[0]
+            size += each.size
+            if large and size > WRITTEN_TOGETHER:
                 break
-            large.append(self._waiting.popleft())
+            self._waiting.popleft()
+            if not each.outcome.done():
+                large.append(each)
         return large
 
-    def _told(self, batch: list[_Submitted], failure: sqlite3.Error | None) -> None:
-        """After a transaction that needed no thread, or could not be begun."""
-        self._tell(batch, failure)
-        self._next()
-
-    def _tell(self, batch: list[_Submitted], failure: sqlite3.Error | None) -> None:
-        self.has_failed = failure is not None
+    def _tell(self, batch: list[_Submitted], failure: Failure | None) -> None:
+        if self.damage.done():
+            failure = self.damage.result()
         if failure is None:
+            self.has_failed = False
+            self._undone.clear()
             for each in batch:
                 each.tell()
             return
+        self._is_undone = bool(self._undone)
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        error = self.failed(failure)
+        self._tell_all(batch, self.failed(failure))
+
+    def _tell_all(self, batch: list[_Submitted], error: StoreUnavailable) -> None:
         # Whoever waits meets the same disk: told now, nobody waits for a timeout each.
         for each in (*batch, *self._waiting):
             each.tell(error)
         self._waiting.clear()
 
-    def failed(self, failure: sqlite3.Error) -> StoreUnavailable:
+    def failed(self, failure: Failure) -> StoreUnavailable:
         """The error of ours; from a Damaged one on nothing is served."""
-        error = unavailable(failure)
+        error = unavailable(failure) if isinstance(failure, sqlite3.Error) else failure
         if isinstance(error, Damaged) and not self.damage.done():
             self.damage.set_result(error)
         if not self.has_failed:
@@ -216,16 +255,23 @@ class Commits:
         self.has_failed = True
         return error
 
-    def _is_late(self, batch: list[_Submitted]) -> None:
-        self._overdue = StoreUnavailable("the store: the disk does not answer")
-        for each in (*batch, *self._waiting):
-            each.tell(self._overdue)
-        self._waiting.clear()
+    def _end_long_work(self) -> None:
+        self.end_long_reads()
+        for reader in tuple(self.long_readers):
+            with suppress(sqlite3.Error):  # it has been closed in this moment
+                reader.interrupt()
 
-    def _goes_on(self, watch: asyncio.TimerHandle) -> None:
-        """The thread is done, also with the log."""
-        watch.cancel()
-        self._overdue = None
+    def _is_late(self, batch: list[_Submitted]) -> None:
+        self._refusal = StoreUnavailable("the store: the disk does not answer")
+        log.error("store_failed", error=str(self._refusal))
+        self.has_failed = True
+        self._tell_all(batch, self._refusal)
+
+    def _is_over(self) -> None:
+        """The thread has done its work, in time or late."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._refusal = self._closed
         self._next()
 
     def _next(self) -> None:
@@ -238,11 +284,7 @@ class Commits:
     # --- in the thread
 
     def _commit(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[_Submitted],
-        large: list[_Submitted],
-        watch: asyncio.TimerHandle,
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Submitted], large: list[_Submitted]
     ) -> None:
         failure: sqlite3.Error | None = None
         try:
@@ -251,22 +293,15 @@ class Commits:
             self._connection.execute("COMMIT")
         except sqlite3.Error as exc:
             failure = exc
-        loop.call_soon_threadsafe(self._tell, batch, failure)
-        if failure is None and self._unseen > UNSEEN_BYTES:
-            self._unseen = 0
+        on_loop(loop, self._tell, batch, failure)
+        if failure is None:
             self._shorten_log(loop)
-        loop.call_soon_threadsafe(self._goes_on, watch)
+        on_loop(loop, self._is_over)
 
     def _shorten_log(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Copy the log into the file, so far as no reader needs it; the next commit begins it anew."""
-        self.log_frames = wal.frames(self._log)
-        if self.log_frames < CHECKPOINT_FRAMES:
-            return
-        if self.log_frames > MOST_FRAMES:
-            for reader in tuple(self.long_readers):
-                with suppress(sqlite3.Error):  # it has been closed in this moment
-                    reader.interrupt()
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._log.shorten()
         except sqlite3.Error as exc:
-            loop.call_soon_threadsafe(self.failed, exc)
+            on_loop(loop, self.failed, exc)
+        if self._log.is_too_long:
+            on_loop(loop, self._end_long_work)

@@ -7,13 +7,13 @@ SQLite before 3.51.3 can lose a write where two connections checkpoint beside a 
 https://sqlite.org/wal.html): hence the first promise, which `Commits` keeps.
 """
 
-import os
 import sqlite3
 from pathlib import Path
 
 from shared.domain.errors import StoreUnavailable
 
 FILE = "store.db"
+PAGE_SIZE = 4096
 WRITER_CACHE_KIB = 8_000
 READER_CACHE_KIB = 8_000
 SCANNER_CACHE_KIB = 2_000
@@ -42,12 +42,11 @@ def unavailable(error: sqlite3.Error) -> StoreUnavailable:
     return StoreUnavailable(f"the store: {error}")
 
 
-def connect_writer(file: Path) -> sqlite3.Connection:
-    """The one connection that writes; makes the file, for its owner only, where there is none."""
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = _connect(file, WRITER_CACHE_KIB)
-    # The pages of a new file; before WAL, after which it cannot change.
-    connection.execute("PRAGMA page_size = 4096")
+def connect_writer(
+    file: Path, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
+    """The one connection that writes, to a file that is there."""
+    connection = _connect(file, WRITER_CACHE_KIB, factory)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     # Debian's SQLite overwrites what is deleted by zeros; our secrets are sealed.
@@ -56,21 +55,25 @@ def connect_writer(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_reader(file: Path, cache_kib: int = READER_CACHE_KIB) -> sqlite3.Connection:
+def connect_reader(
+    file: Path, cache_kib: int, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     """A connection that sees the last commit and cannot write."""
-    connection = _connect(file, cache_kib)
+    connection = _connect(file, cache_kib, factory)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
 def connect_copier(file: Path) -> sqlite3.Connection:
     """A connection for `VACUUM INTO`, which does not write to the file and yet wants to be able to."""
-    return _connect(file, SCANNER_CACHE_KIB)
+    return _connect(file, SCANNER_CACHE_KIB, sqlite3.Connection)
 
 
-def _connect(file: Path, cache_kib: int) -> sqlite3.Connection:
+def _connect(file: Path, cache_kib: int, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        file,
+        f"{file.resolve().as_uri()}?mode=rw",  # never makes a file
+        uri=True,
+        factory=factory,
         timeout=0,
         isolation_level=None,  # transactions begin where we say so
         check_same_thread=False,  # commits have a thread; only one of both works with it at a time

@@ -17,12 +17,14 @@ from shared.domain.errors import Misconfigured
 from shared.ports.clock import Clock
 from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
+from shared.storage.sqlite.bounds import USUAL, Bounds
 from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.checking import Check
 from shared.storage.sqlite.collection import SqliteCollection
 from shared.storage.sqlite.commits import Commits
 from shared.storage.sqlite.connections import FILE, Damaged, connect_writer, unavailable
 from shared.storage.sqlite.expiry import Expiry
+from shared.storage.sqlite.opening import inspect, make_if_missing
 from shared.storage.sqlite.reads import Reads
 from shared.storage.sqlite.tables import Tables
 from shared.storage.sqlite.upkeep import Backup
@@ -33,13 +35,16 @@ log = structlog.get_logger()
 class SqliteDatabase:
     """Implements `shared.storage.database.FolderDatabase`. Made by `open_database`."""
 
-    def __init__(self, file: Path, writer: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(
+        self, file: Path, writer: sqlite3.Connection, clock: Clock, bounds: Bounds = USUAL
+    ) -> None:
         self.file = file
         self._clock = clock
         self._tables = Tables()
         self._tables.load(writer)
-        self._commits = Commits(writer, file)
-        self._reads = Reads(file, self._commits)
+        self._commits = Commits(writer, file, bounds)
+        # Readers are of the writer's kind, so that a test that watches connections sees all of them.
+        self._reads = Reads(file, self._commits, type(writer))
         self._building = Building(self._tables, self._commits)
         self._expiry = Expiry(self._tables, self._commits, clock)
         self._collections: dict[str, SqliteCollection] = {}
@@ -62,6 +67,11 @@ class SqliteDatabase:
         await self._reads.ping()
         if self._commits.has_failed:
             await self._commits.submit(_probe)
+
+    def refuse_damage(self) -> None:
+        """Misconfigured where damage has been found."""
+        if self._commits.damage.done():
+            raise Misconfigured(f"MDM_DATA_DIR: {self.file}: {self._commits.damage.result()}")
 
     async def watch(self) -> None:
         """Remove what is over, until cancelled. Raises Damaged, after which nothing is served."""
@@ -93,21 +103,23 @@ class DamagedFile(Misconfigured):
     """The file is so damaged that it cannot be opened."""
 
 
-def open_database(folder: Path, clock: Clock) -> SqliteDatabase:
-    """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do."""
+def open_database(
+    folder: Path,
+    clock: Clock,
+    bounds: Bounds = USUAL,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+) -> SqliteDatabase:
+    """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do.
+
+    `bounds` and `factory`, the kind of all connections, are for tests."""
     file = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        writer = connect_writer(file)
+        make_if_missing(file)
+        database = SqliteDatabase(file, _opened(file, factory), clock, bounds)
     except OSError as exc:
         raise Misconfigured(f"MDM_DATA_DIR: cannot use {file}: {exc.strerror}") from None
     except sqlite3.Error as exc:
-        raise _unusable(file, exc) from exc
-    try:
-        database = SqliteDatabase(file, writer, clock)
-    except sqlite3.Error as exc:
-        with suppress(sqlite3.Error):
-            writer.close()
         raise _unusable(file, exc) from exc
     log.info("store_opened", file=str(file), sqlite=sqlite3.sqlite_version)
     return database
@@ -117,3 +129,15 @@ def _unusable(file: Path, error: sqlite3.Error) -> Misconfigured:
     reason = unavailable(error)
     kind = DamagedFile if isinstance(reason, Damaged) else Misconfigured
     return kind(f"MDM_DATA_DIR: {file}: {reason}")
+
+
+def _opened(file: Path, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
+    writer = connect_writer(file, factory)
+    try:
+        inspect(writer, file)
+        Tables().load(writer)
+    except BaseException:
+        with suppress(sqlite3.Error):
+            writer.close()
+        raise
+    return writer

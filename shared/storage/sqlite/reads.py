@@ -19,7 +19,7 @@ from typing import Any
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import OPERATION_TIMEOUT
 from shared.storage.sqlite.commits import Commits
-from shared.storage.sqlite.connections import SCANNER_CACHE_KIB, connect_reader
+from shared.storage.sqlite.connections import READER_CACHE_KIB, SCANNER_CACHE_KIB, connect_reader
 from shared.storage.sqlite.plans import Plan, Sort, Statement, Way, check, plan_of, statement_of
 from shared.storage.sqlite.query.filters import Condition
 from shared.storage.sqlite.tables import Table
@@ -39,17 +39,34 @@ SCANNERS = 4
 class Reads:
     """All reads of one store."""
 
-    def __init__(self, file: Path, commits: Commits) -> None:
+    def __init__(
+        self, file: Path, commits: Commits, factory: type[sqlite3.Connection] = sqlite3.Connection
+    ) -> None:
         self._file = file
         self._commits = commits
-        self._reader = connect_reader(file)
+        self._factory = factory
+        self._reader = connect_reader(file, READER_CACHE_KIB, factory)
         self._scanners: list[sqlite3.Connection] = []
         self._free = asyncio.Semaphore(SCANNERS)
+        self._long: dict[sqlite3.Connection, sqlite3.Cursor] = {}
+        self._is_closed = False
+        commits.end_long_reads = self._end_long_reads
         self._known: set[str] = set()
 
     def close(self) -> None:
-        for connection in (self._reader, *self._scanners):
+        """Close every connection, also of a read that has not come to its end: the last one that closes
+        puts the log into the file, and that must be the one that writes."""
+        self._is_closed = True
+        in_use = tuple(self._long)
+        self._end_long_reads()
+        for connection in (self._reader, *self._scanners, *in_use):
             connection.close()
+
+    def _end_long_reads(self) -> None:
+        """They keep the log from being shortened; whoever reads meets StoreUnavailable at the next step."""
+        for cursor in self._long.values():
+            cursor.close()
+        self._long.clear()
 
     async def ping(self) -> None:
         """Raises StoreUnavailable where nothing can be read."""
@@ -92,7 +109,10 @@ class Reads:
     def _checked(self, table: Table, plan: Plan, conditions: Sequence[Condition]) -> Statement:
         statement = statement_of(table, plan, conditions)
         if statement.sql not in self._known:
-            check(self._reader, statement)
+            try:
+                check(self._reader, statement)
+            except sqlite3.Error as exc:
+                raise self._commits.failed(exc) from exc
             self._known.add(statement.sql)
         return statement
 
@@ -104,12 +124,12 @@ class Reads:
             return
         async with self._scanner() as connection:
             cursor = self._executed(connection, statement.sql, statement.values)
-            try:
-                while not is_all:
-                    rows, is_all = self._taken(cursor)
-                    yield rows
-            finally:
-                cursor.close()
+            self._long[connection] = cursor
+            while not is_all:
+                if connection not in self._long:
+                    raise StoreUnavailable("the store: a read took longer than it may")
+                rows, is_all = self._taken(cursor)
+                yield rows
 
     async def _onwards(self, plan: Plan, statement: Statement) -> AsyncGenerator[Rows, None]:
         """Step by step behind the last row of the step before: no cursor stays open in between."""
@@ -136,18 +156,31 @@ class Reads:
                 await self._free.acquire()
         except TimeoutError:
             raise StoreUnavailable("the store: too many long reads at a time") from None
-        connection = (
-            self._scanners.pop()
-            if self._scanners
-            else connect_reader(self._file, SCANNER_CACHE_KIB)
-        )
-        self._commits.long_readers.add(connection)
         try:
-            yield connection
+            connection = self._scanners.pop() if self._scanners else self._connected()
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
         finally:
-            self._commits.long_readers.discard(connection)
-            self._scanners.append(connection)
             self._free.release()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._is_closed:
+            raise StoreUnavailable("the store: closed")
+        try:
+            return connect_reader(self._file, SCANNER_CACHE_KIB, self._factory)
+        except sqlite3.Error as exc:
+            raise self._commits.failed(exc) from exc
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        cursor = self._long.pop(connection, None)
+        if cursor is not None:
+            cursor.close()
+        if self._is_closed:
+            connection.close()
+        else:
+            self._scanners.append(connection)
 
     def _guarded(
         self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]
@@ -162,8 +195,6 @@ class Reads:
     def _executed(
         self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]
     ) -> sqlite3.Cursor:
-        if self._commits.damage.done():
-            raise self._commits.damage.result()
         try:
             return connection.execute(sql, values)
         except sqlite3.Error as exc:
@@ -172,6 +203,8 @@ class Reads:
     def _taken(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
         rows: list[Any] = []
         size = 0
+        if self._commits.damage.done():
+            raise self._commits.damage.result()
         try:
             for row in cursor:
                 rows.append(row)

@@ -4,8 +4,15 @@ Source: https://sqlite.org/fileformat2.html, section 4 ("The Write-Ahead Log").
 """
 
 import os
+import sqlite3
 import struct
 from pathlib import Path
+
+import structlog
+
+from shared.storage.sqlite.bounds import Bounds
+
+log = structlog.get_logger()
 
 _HEADER = 32
 _FRAME_HEADER = 24
@@ -40,3 +47,38 @@ def frames(log: Path) -> int:
 def log_of(file: Path) -> Path:
     """The log of a store's file."""
     return file.with_name(f"{file.name}-wal")
+
+
+class Log:
+    """The log of the one connection that writes, in whose thread its methods are called."""
+
+    def __init__(self, connection: sqlite3.Connection, file: Path, bounds: Bounds) -> None:
+        self._connection = connection
+        self._file = log_of(file)
+        self._bounds = bounds
+        self._frames = 0
+        self.unseen = 0
+        """About how many bytes were written since its length was looked at."""
+
+    @property
+    def is_too_long(self) -> bool:
+        """A reader keeps it from being shortened, and must not any longer."""
+        return self._frames > self._bounds.most_frames
+
+    def shorten(self) -> None:
+        """Where it has become long, copy it into the file, so far as no reader needs it; the next commit
+        begins it anew. Raises errors of SQLite."""
+        if self.unseen <= self._bounds.unseen_bytes:
+            return
+        self.unseen = 0
+        try:
+            self._frames = frames(self._file)
+        except OSError as exc:  # too many files are open, say: it is looked at later
+            log.warning("log_length_unknown", error=exc.strerror)
+            return
+        if self._frames >= self._bounds.checkpoint_frames:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def empty(self) -> None:
+        """Copy all of it into the file."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,0 +1,24 @@
+"""How long a commit may take, and how long the write-ahead log may become."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from shared.storage.database import OPERATION_TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Other values than these are for tests."""
+
+    deadline: timedelta = OPERATION_TIMEOUT
+    """Of a commit, or of a checkpoint behind it."""
+    checkpoint_frames: int = 2_000
+    """8 MB of pages: then the log goes into the file."""
+    most_frames: int = 60_000
+    """250 MB: no reader may keep the log from being shortened for longer. To copy so much takes a second or
+    two, in which nobody writes."""
+    unseen_bytes: int = 400_000
+    """After so many bytes of documents it is looked how long the log is."""
+
+
+USUAL = Bounds()
