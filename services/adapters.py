@@ -72,7 +72,7 @@ class PartsOfProcess:
         self._ids = SystemIds()
         self._stack = AsyncExitStack()
         self._watched: list[Callable[[], Awaitable[None]]] = []
-        self._alone: Alone | None = None
+        self._checked: list[Callable[[], None]] = []
         self._opened: Adapters | None = None
 
     async def open(self) -> Adapters:
@@ -98,10 +98,11 @@ class PartsOfProcess:
         database = await self._database()
         if is_alone and settings.mongodb_url is not None:
             # The lock speaks for the data folder; a MongoDB may be used from elsewhere.
-            self._alone = Alone(MongoMembers(database), self._clock, self._ids.new())
-            await self._alone.enter()
-            self._stack.push_async_callback(self._alone.leave)
-            self._watched.append(self._alone.watch)
+            alone = Alone(MongoMembers(database), self._clock, self._ids.new())
+            await alone.enter()
+            self._stack.push_async_callback(alone.leave)
+            self._watched.append(alone.watch)
+            self._checked.append(alone.check)
         broker = await self._broker()
         return Adapters(
             database=database,
@@ -131,6 +132,7 @@ class PartsOfProcess:
         database = open_database(settings.data_dir, self._clock)
         self._stack.push_async_callback(database.close)
         self._watched.append(database.watch)
+        self._checked.append(database.refuse_damage)
         server = StoreServer(database, settings.data_dir)
         await server.start()
         self._stack.push_async_callback(server.close)
@@ -156,8 +158,8 @@ class PartsOfProcess:
 
     def check(self) -> None:
         """Before the port opens: Misconfigured when they cannot be used any more."""
-        if self._alone is not None:
-            self._alone.check()
+        for check in self._checked:
+            check()
 
     async def watch(self) -> None:
         """Until cancelled; raises when a part has ended by itself."""
@@ -168,7 +170,8 @@ class PartsOfProcess:
     async def close(self) -> None:
         """May be called twice."""
         self._watched.clear()
-        self._opened = self._alone = None
+        self._checked.clear()
+        self._opened = None
         await self._stack.aclose()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 
-from services.adapters import PartsOfProcess
+from services.adapters import Adapters, PartsOfProcess
 from shared.clock import SystemClock
 from shared.security.authority import open_authority
 from shared.settings import (
@@ -52,6 +52,14 @@ class ServicesProgram:
         seals with another key would write what the others cannot read. Who starts first makes the CA,
         so that there is always something to try the key on."""
         adapters = await self._parts.open()
+        try:
+            await self._build(adapters)
+        finally:
+            # Before "not now, so call again": a damaged store does not come back.
+            self._parts.check()
+        return list(self._built.values())
+
+    async def _build(self, adapters: Adapters) -> None:
         if not self._built:
             store = MongoAuthorityStore(adapters.database, adapters.seal)
             await open_authority(store, adapters.clock)
@@ -60,8 +68,6 @@ class ServicesProgram:
                 # Imported only here: a process holds no more code than its own service needs.
                 app = import_module(f"services.{name}.app")
                 self._built[name] = await app.build(self._settings, adapters)
-        self._parts.check()
-        return list(self._built.values())
 
     async def watch(self) -> None:
         await self._parts.watch()

@@ -1,5 +1,6 @@
 """The operations of one collection."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -62,11 +63,11 @@ class SqliteCollection:
         shown = None if fields is None else projection_of(fields)
         first = self._reads.first(self._table, conditions, sort)
         if first is not None:
-            documents, is_sorted = _matching(first, shown), first.is_sorted
+            documents, is_sorted = self._matching(first, shown), first.is_sorted
         if first is None or not (first.is_all or _is_enough(documents, most, is_sorted)):
             documents, is_sorted = [], True
             async for found in self._reads.rows(self._table, conditions, sort):
-                documents += _matching(found, shown)
+                documents += self._matching(found, shown)
                 is_sorted = found.is_sorted
                 if _is_enough(documents, most, is_sorted):
                     break
@@ -84,7 +85,7 @@ class SqliteCollection:
         gathered: list[Document] = []
         shown = None if fields is None else projection_of(fields)
         async for found in self._reads.rows(self._table, conditions_of(query)):
-            gathered += _matching(found, shown)
+            gathered += self._matching(found, shown)
             while len(gathered) >= batch:
                 yield gathered[:batch]
                 gathered = gathered[batch:]
@@ -94,9 +95,15 @@ class SqliteCollection:
     async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
         groups = Groups(pipeline)
         async for found in self._reads.rows(self._table, conditions_of(groups.match)):
-            for document in _matching(found):
+            for document in self._matching(found):
                 groups.add(document)
         return groups.found
+
+    def _matching(self, found: Found, shown: Projection | None = None) -> list[Document]:
+        try:
+            return _matching(found, shown)
+        except sqlite3.DatabaseError as exc:
+            raise self._commits.failed(exc) from exc
 
     # --- writes
 
@@ -169,7 +176,7 @@ class SqliteCollection:
         return [
             document["_id"]
             async for found in self._reads.rows(self._table, conditions)
-            for document in _matching(found)
+            for document in self._matching(found)
         ]
 
 

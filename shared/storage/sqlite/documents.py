@@ -1,10 +1,11 @@
 """Documents as bytes: BSON, as MongoDB has them, so that both stores hold the same."""
 
+import sqlite3
 from datetime import UTC
 
 import bson
 from bson.codec_options import CodecOptions
-from bson.errors import InvalidDocument
+from bson.errors import InvalidBSON, InvalidDocument
 
 from shared.domain.errors import BadRequest, TooLarge
 from shared.storage.database import Document
@@ -26,5 +27,11 @@ def encoded(document: Document) -> bytes:
 
 
 def decoded(blob: bytes) -> Document:
-    document: Document = bson.decode(blob, _OPTIONS)
+    """Raises the error that SQLite raises for a damaged file: nobody else wrote these bytes."""
+    try:
+        document: Document = bson.decode(blob, _OPTIONS)
+    except InvalidBSON as exc:
+        error = sqlite3.DatabaseError("a document is not what was written")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error from exc
     return document
