@@ -20,8 +20,8 @@ from shared.clock import SystemClock
 from shared.storage.database import Document, Operation, Query
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.plans import Plan, Sort, Statement, Way, plan_of, statement_of
 from shared.storage.sqlite.query.filters import Condition, conditions_of
+from shared.storage.sqlite.reading.plans import Plan, Sort, Statement, Way, plan_of, statement_of
 from shared.storage.sqlite.tables import Tables
 from tests.contract.query_table import QUERIES, Whole
 

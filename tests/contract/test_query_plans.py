@@ -12,7 +12,7 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.plans import Way
+from shared.storage.sqlite.reading.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
 from tests.contract.query_table import QUERIES
 

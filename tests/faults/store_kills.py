@@ -19,7 +19,7 @@ from pathlib import Path
 
 from shared.clock import SystemClock
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import Bounds
 from tests.faults.store_load import INDEXES, Account, check_file, everything, lines_to, load
 
 BOUNDS = Bounds(checkpoint_frames=150, unseen_bytes=40_000)

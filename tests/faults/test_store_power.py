@@ -19,8 +19,8 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.bounds import Bounds
-from shared.storage.sqlite.wal import frames, log_of
+from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.wal import frames, log_of
 from tests.faults.store_load import INDEXES, Versions, check_file, document, everything, load
 from tests.harness.disks import Ext4
 

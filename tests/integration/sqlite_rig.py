@@ -9,7 +9,7 @@ import pytest
 from shared.clock import SystemClock
 from shared.storage.database import Collection, Document
 from shared.storage.sqlite import SqliteDatabase, open_database
-from shared.storage.sqlite.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import Bounds
 from tests.harness.meddled_store import Meddler
 
 DEADLINE = timedelta(milliseconds=300)

@@ -16,7 +16,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import Bounds
 from tests.harness.meddled_store import Meddler
 
 CHECKPOINT_FRAMES = 50

@@ -15,7 +15,7 @@ from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.database import Checked
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.checking import MOST_FAULTS
+from shared.storage.sqlite.upkeep.checking import MOST_FAULTS
 
 INDEXES = [
     Index("things", [("at", 1)], sparse=True),

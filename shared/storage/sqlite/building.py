@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import structlog
 
 from shared.storage.indexes import Index
-from shared.storage.sqlite.commits import Commits, Write
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.tables import CATALOGUE, Known, Table, Tables, note, quoted
+from shared.storage.sqlite.writing.commits import Commits
+from shared.storage.sqlite.writing.submission import Write
 
 log = structlog.get_logger()
 

@@ -17,9 +17,7 @@ from shared.storage.database import (
     size_of,
 )
 from shared.storage.sqlite.building import Building
-from shared.storage.sqlite.commits import Commits
 from shared.storage.sqlite.documents import decoded, encoded
-from shared.storage.sqlite.plans import Sort
 from shared.storage.sqlite.query.filters import (
     Condition,
     Projection,
@@ -30,9 +28,11 @@ from shared.storage.sqlite.query.filters import (
 from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.updates import check
 from shared.storage.sqlite.query.values import rank
-from shared.storage.sqlite.reads import Found, Reads
+from shared.storage.sqlite.reading.plans import Sort
+from shared.storage.sqlite.reading.reads import Found, Reads
 from shared.storage.sqlite.tables import Table
-from shared.storage.sqlite.writes import Change, Done, changing, insertion
+from shared.storage.sqlite.writing.changes import Change, Done, changing, insertion
+from shared.storage.sqlite.writing.commits import Commits
 
 TOGETHER = 64
 """Documents of one write: more come in several, so that others go between."""

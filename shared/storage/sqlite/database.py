@@ -17,17 +17,17 @@ from shared.domain.errors import Misconfigured
 from shared.ports.clock import Clock
 from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
-from shared.storage.sqlite.bounds import USUAL, Bounds
 from shared.storage.sqlite.building import Building
-from shared.storage.sqlite.checking import Check
 from shared.storage.sqlite.collection import SqliteCollection
-from shared.storage.sqlite.commits import Commits
 from shared.storage.sqlite.connections import FILE, Damaged, connect_writer, unavailable
-from shared.storage.sqlite.expiry import Expiry
 from shared.storage.sqlite.opening import inspect, make_if_missing
-from shared.storage.sqlite.reads import Reads
+from shared.storage.sqlite.reading.reads import Reads
 from shared.storage.sqlite.tables import Tables
-from shared.storage.sqlite.upkeep import Backup
+from shared.storage.sqlite.upkeep.backup import Backup
+from shared.storage.sqlite.upkeep.checking import Check
+from shared.storage.sqlite.upkeep.expiry import Expiry
+from shared.storage.sqlite.writing.bounds import USUAL, Bounds
+from shared.storage.sqlite.writing.commits import Commits
 
 log = structlog.get_logger()
 

@@ -12,65 +12,29 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
-from shared.storage.sqlite.bounds import USUAL, Bounds
 from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, unavailable
-from shared.storage.sqlite.wal import Log
-from shared.storage.sqlite.worker import Worker, on_loop
+from shared.storage.sqlite.writing.bounds import USUAL, Bounds
+from shared.storage.sqlite.writing.submission import IsLarge, Submitted, Write
+from shared.storage.sqlite.writing.wal import Log
+from shared.storage.sqlite.writing.worker import Worker, on_loop
 
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Failure = sqlite3.Error | StoreUnavailable
-Write = Callable[[sqlite3.Connection, int], Result]
-"""Runs statements on the connection. The number is how many bytes it may write where it runs: it raises
-IsLarge, before it changes anything, when they are more. What it raises beside that and errors of SQLite is
-its own fault, and told to it alone; it has changed nothing of the document at hand by then."""
-
 SLICE = 0.004
 """Seconds on the event loop after which a transaction takes no more writes."""
 LARGE = 500_000
 """Bytes from which on a write runs in the thread: about a millisecond for each megabyte."""
 _NO_LIMIT = 1 << 40
-
-
-class IsLarge(Exception):
-    """A write found that it has much to write: it has changed nothing, and wants to run in the thread."""
-
-
-@dataclass(slots=True, eq=False)
-class _Submitted:
-    write: Write[Any]
-    outcome: "asyncio.Future[Any]"
-    size: int
-    result: Any = None
-    error: Exception | None = None
-
-    def run(self, connection: sqlite3.Connection, limit: int) -> None:
-        """Raises only errors of SQLite, which concern the whole transaction, and IsLarge."""
-        try:
-            self.result = self.write(connection, limit)
-        except (sqlite3.Error, IsLarge):
-            raise
-        except Exception as exc:  # noqa: BLE001 - whoever submitted the write raises it
-            self.error = exc
-
-    def tell(self, failure: Exception | None = None) -> None:
-        error = failure or self.error
-        if self.outcome.done():
-            return
-        if error is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(self.result)
 
 
 class Commits:
@@ -81,7 +45,7 @@ class Commits:
         self._log = Log(connection, file, bounds)
         self._deadline = bounds.deadline.total_seconds()
         self._thread = Worker("store-commits")
-        self._waiting: deque[_Submitted] = deque()
+        self._waiting: deque[Submitted] = deque()
         self._is_busy = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -104,7 +68,7 @@ class Commits:
         cancelled is not begun, or goes on without it."""
         self._refuse()
         loop = asyncio.get_running_loop()
-        submitted = _Submitted(write, loop.create_future(), size)
+        submitted = Submitted(write, loop.create_future(), size)
         self._waiting.append(submitted)
         if not self._is_busy:
             self._is_busy = True
@@ -155,8 +119,8 @@ class Commits:
     # --- on the event loop
 
     def _begin(self) -> None:
-        batch: list[_Submitted] = []
-        large: list[_Submitted] = []
+        batch: list[Submitted] = []
+        large: list[Submitted] = []
         loop, changes = asyncio.get_running_loop(), self._connection.total_changes
         refusal = self.damage.result() if self.damage.done() else self._closed
         if refusal is not None:
@@ -192,7 +156,7 @@ class Commits:
         self._undone.clear()
         self._is_undone = False
 
-    def _run_short(self, batch: list[_Submitted]) -> None:
+    def _run_short(self, batch: list[Submitted]) -> None:
         until = perf_counter() + SLICE
         while self._waiting and perf_counter() < until:
             each = self._waiting[0]
@@ -210,9 +174,9 @@ class Commits:
                 self._waiting.appendleft(each)
                 return
 
-    def _take_large(self) -> list[_Submitted]:
+    def _take_large(self) -> list[Submitted]:
         """A few that stand in front: as many as are written at once, or a single one."""
-        large: list[_Submitted] = []
+        large: list[Submitted] = []
         size = 0
         while self._waiting and self._waiting[0].size > LARGE:
             each = self._waiting[0]
@@ -224,7 +188,7 @@ class Commits:
                 large.append(each)
         return large
 
-    def _tell(self, batch: list[_Submitted], failure: Failure | None) -> None:
+    def _tell(self, batch: list[Submitted], failure: Failure | None) -> None:
         if self.damage.done():
             failure = self.damage.result()
         if failure is None:
@@ -239,7 +203,7 @@ class Commits:
                 self._connection.execute("ROLLBACK")
         self._tell_all(batch, self.failed(failure))
 
-    def _tell_all(self, batch: list[_Submitted], error: StoreUnavailable) -> None:
+    def _tell_all(self, batch: list[Submitted], error: StoreUnavailable) -> None:
         # Whoever waits meets the same disk: told now, nobody waits for a timeout each.
         for each in (*batch, *self._waiting):
             each.tell(error)
@@ -261,7 +225,7 @@ class Commits:
             with suppress(sqlite3.Error):  # it has been closed in this moment
                 reader.interrupt()
 
-    def _is_late(self, batch: list[_Submitted]) -> None:
+    def _is_late(self, batch: list[Submitted]) -> None:
         self._refusal = StoreUnavailable("the store: the disk does not answer")
         log.error("store_failed", error=str(self._refusal))
         self.has_failed = True
@@ -284,7 +248,7 @@ class Commits:
     # --- in the thread
 
     def _commit(
-        self, loop: asyncio.AbstractEventLoop, batch: list[_Submitted], large: list[_Submitted]
+        self, loop: asyncio.AbstractEventLoop, batch: list[Submitted], large: list[Submitted]
     ) -> None:
         failure: sqlite3.Error | None = None
         try:

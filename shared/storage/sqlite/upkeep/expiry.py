@@ -11,10 +11,11 @@ import structlog
 
 from shared.domain.errors import StoreUnavailable
 from shared.ports.clock import Clock
-from shared.storage.sqlite.commits import LARGE, Commits, Write
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.query.values import column_value
 from shared.storage.sqlite.tables import Known, Table, Tables, quoted
+from shared.storage.sqlite.writing.commits import LARGE, Commits
+from shared.storage.sqlite.writing.submission import Write
 
 log = structlog.get_logger()
 

@@ -19,8 +19,8 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Checked, Say
 from shared.storage.sqlite.connections import SCANNER_CACHE_KIB, connect_reader
 from shared.storage.sqlite.documents import decoded
-from shared.storage.sqlite.long_work import LongReaders, in_thread, was_interrupted
 from shared.storage.sqlite.tables import Columns, Known, Row, Table, Tables, quoted
+from shared.storage.sqlite.upkeep.long_work import LongReaders, in_thread, was_interrupted
 
 MOST_FAULTS = 10
 SAID_DOCUMENTS = 10_000

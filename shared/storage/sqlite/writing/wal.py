@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from shared.storage.sqlite.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import Bounds
 
 log = structlog.get_logger()
 

@@ -18,11 +18,19 @@ from typing import Any
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import OPERATION_TIMEOUT
-from shared.storage.sqlite.commits import Commits
 from shared.storage.sqlite.connections import READER_CACHE_KIB, SCANNER_CACHE_KIB, connect_reader
-from shared.storage.sqlite.plans import Plan, Sort, Statement, Way, check, plan_of, statement_of
 from shared.storage.sqlite.query.filters import Condition
+from shared.storage.sqlite.reading.plans import (
+    Plan,
+    Sort,
+    Statement,
+    Way,
+    check,
+    plan_of,
+    statement_of,
+)
 from shared.storage.sqlite.tables import Table
+from shared.storage.sqlite.writing.commits import Commits
 
 Rows = list[tuple[int, bytes]]
 

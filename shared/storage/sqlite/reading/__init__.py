@@ -1,0 +1,1 @@
+"""Reads of the file: by which index, and in steps."""
