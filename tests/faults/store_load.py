@@ -78,10 +78,10 @@ class Account:
         """Compare what a store has with what it must have; how that which was under way has ended."""
         for key, version in self.known.items():
             if key not in self.pending:
-                assert _version(found.get(key)) == version, f"{key}: not as acknowledged"
+                assert version_of(found.get(key)) == version, f"{key}: not as acknowledged"
         ended: dict[str, int | None] = {}
         for key, version in self.pending.items():
-            ended[key] = _version(found.get(key))
+            ended[key] = version_of(found.get(key))
             assert ended[key] in {version, self.known.get(key)}, f"{key}: neither old nor new"
         assert found.keys() <= self.known.keys() | self.pending.keys()
         for key, each in found.items():
@@ -89,7 +89,7 @@ class Account:
         return ended
 
 
-def _version(found: Document | None) -> int | None:
+def version_of(found: Document | None) -> int | None:
     return None if found is None else int(found["version"])
 
 

@@ -9,7 +9,7 @@ import asyncio
 import random
 import sqlite3
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,19 @@ from typing import ClassVar
 import pytest
 
 from shared.clock import SystemClock
+from shared.storage.database import Document
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from shared.storage.sqlite.writing.bounds import Bounds
 from shared.storage.sqlite.writing.wal import frames, log_of
-from tests.faults.store_load import INDEXES, Versions, check_file, document, everything, load
+from tests.faults.store_load import (
+    INDEXES,
+    Versions,
+    check_file,
+    document,
+    everything,
+    load,
+    version_of,
+)
 from tests.harness.disks import Ext4
 
 NEVER = Bounds(checkpoint_frames=1 << 30)
@@ -65,6 +74,13 @@ class History:
     def known(self) -> Versions:
         return {key: versions[-1][0] for key, versions in self.of.items()}
 
+    def end(self, found: Mapping[str, Document]) -> None:
+        """Nothing is under way any more: what was not acknowledged was done or not, and that is known."""
+        length = HEADER + frames(log_of(self.file)) * FRAME
+        for key, versions in self.of.items():
+            if versions[-1][1] is None:
+                versions.append((version_of(found.get(key)), length))
+
     def begin_anew(self) -> None:
         """The log does: what was acknowledged is there, however short it is from here on."""
         for key, versions in self.of.items():
@@ -100,6 +116,7 @@ class Session:
         work.cancel()
         await asyncio.wait({work})
         await self.database.collection("things").delete_one({"_id": "none"})  # goes behind them
+        self.history.end(await everything(self.database))
 
     def checkpoint(self) -> None:
         """All of the log goes into the file, and begins anew with the next write."""
@@ -143,7 +160,7 @@ async def check(folder: Path, history: History, length: int) -> None:
     await database.ensure(INDEXES)  # the log may end before them
     found = await everything(database)
     for key in history.of:
-        version = found[key]["version"] if key in found else None
+        version = version_of(found.get(key))
         assert version in history.allowed(key, length), f"{key} with {length} bytes of log"
     for key, each in found.items():
         assert each == document(key, each["version"])
@@ -163,7 +180,7 @@ async def test_what_was_acknowledged_is_in_the_log_wherever_it_ends_behind_that(
 ) -> None:
     async with session(tmp_path / "data") as store:
         file = store.file
-        await store.write(25)
+        await store.write(14)
         log, history = store.log, store.history
 
     for cut in cuts(log):
@@ -175,12 +192,12 @@ async def test_a_log_that_began_anew_may_end_anywhere_with_the_old_one_behind_it
     tmp_path: Path,
 ) -> None:
     async with session(tmp_path / "data") as store:
-        await store.write(15)
+        await store.write(9)
         old, history = store.log, store.history
         store.checkpoint()
         history.begin_anew()
         file = store.file
-        await store.write(15)
+        await store.write(9)
         log = store.log
     assert log[:HEADER] != old[:HEADER]
 
