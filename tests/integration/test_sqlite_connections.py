@@ -161,7 +161,7 @@ async def test_the_log_does_not_grow_while_nothing_but_old_documents_leave(
     def new() -> str:
         return chance.randbytes(8).hex()
 
-    for _ in range(10):
+    for _ in range(4):
         batch = [{"_id": new(), "at": old, "name": new()} for _ in range(1_000)]
         await notes.insert_many([each | {"body": b"." * 800} for each in batch])
 

@@ -315,11 +315,12 @@ async def test_damaged_pages_are_found(tmp_path: Path):
     async with opened(tmp_path) as database:
         await database.ensure(INDEXES)
         await fill(database, 2_000, 1_000)
-    with (tmp_path / FILE).open("r+b") as file:
-        file.seek(4096 * 100)
-        file.write(b"\xff" * 4096 * 20)
 
     async with opened(tmp_path) as database:
+        # Behind its back: a store that is opened so is refused at once.
+        with (tmp_path / FILE).open("r+b") as file:
+            file.seek(4096 * 100)
+            file.write(b"\xff" * 4096 * 20)
         checked = await database.check(silent)
 
     assert checked.count > 1

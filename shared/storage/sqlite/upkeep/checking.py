@@ -13,8 +13,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-from bson.errors import InvalidBSON
-
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Checked, Say
 from shared.storage.sqlite.connections import SCANNER_CACHE_KIB, connect_reader
@@ -221,7 +219,7 @@ def _row_of(table: Table, blob: bytes) -> Row | None:
     """What a document's row should be; None: it is no document that could stand there."""
     try:
         return table.row_of(decoded(blob), blob)
-    except (InvalidBSON, KeyError, NotImplementedError):
+    except (sqlite3.DatabaseError, KeyError, NotImplementedError):
         return None
 
 

@@ -14,9 +14,9 @@ class Bounds:
     """Of a commit, or of a checkpoint behind it."""
     checkpoint_frames: int = 2_000
     """8 MB of pages: then the log goes into the file."""
-    most_frames: int = 60_000
-    """250 MB: no reader may keep the log from being shortened for longer. To copy so much takes a second or
-    two, in which nobody writes."""
+    most_frames: int = 120_000
+    """500 MB: no reader may keep the log from being shortened for longer, and a backup beside many writes
+    needs some. To copy so much takes seconds, in which nobody writes."""
     unseen_bytes: int = 400_000
     """After so many bytes of documents it is looked how long the log is."""
 

@@ -121,12 +121,12 @@ class Commits:
     def _begin(self) -> None:
         batch: list[Submitted] = []
         large: list[Submitted] = []
-        loop, changes = asyncio.get_running_loop(), self._connection.total_changes
         refusal = self.damage.result() if self.damage.done() else self._closed
         if refusal is not None:
             self._tell(batch, refusal)
             self._next()
             return
+        loop, changes = asyncio.get_running_loop(), self._connection.total_changes
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             if self._is_undone:
