@@ -101,6 +101,17 @@ async def test_an_upsert_matches_what_is_there_and_counts_what_it_inserts_in_a_b
     assert await things.find({}) == [{"_id": 2, "n": 1}]
 
 
+async def test_a_document_is_found_once_though_several_of_its_elements_are_listed(
+    store: Database, things: Collection
+) -> None:
+    await store.ensure([Index("things", [("tags", 1)], of_array=True)])
+    await things.insert_many([{"_id": n, "tags": ["all", f"own {n}"]} for n in range(300)])
+
+    found = await things.find({"tags": {"$in": ["all", "own 0", "own 299"]}}, {"_id": 1})
+
+    assert sorted(document["_id"] for document in found) == list(range(300))
+
+
 # --- cancellation
 
 

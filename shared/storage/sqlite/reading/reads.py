@@ -240,7 +240,7 @@ def _once(plan: Plan, rows: Rows, seen: set[int]) -> Rows:
     if plan.many is None or plan.known is None or not plan.known.index.of_array:
         return rows
     by_number = {row[0]: row for row in rows if row[0] not in seen}
-    seen |= by_number.keys()
+    seen.update(by_number)  # `|=` with keys would make another set
     return list(by_number.values())
 
 
