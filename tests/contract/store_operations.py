@@ -54,7 +54,7 @@ def indexes_of(kind: str, collection: str) -> list[Index]:
     return [Index(collection, keys, **options) for keys, options in INDEXES[kind]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One call of a collection."""
 
@@ -62,12 +62,16 @@ class Step:
     arguments: tuple[Any, ...]
     options: dict[str, Any] = field(default_factory=dict)
     sorted_by: tuple[str, ...] = ()
-    """What the results are in order of; all else of them is compared as a set."""
+    """What the results are in order of; the rest is compared as a set."""
     is_cut: bool = False
-    """Only some of the match set come: which of those that are equal in order is not said."""
+    """Only some of the match set come: which of equal ones is not said."""
 
-    def __str__(self) -> str:
-        return f"{self.method}{self.arguments}{self.options or ''}"
+    def __repr__(self) -> str:
+        text = f"{self.method}{self.arguments}{self.options or ''}"
+        return text if len(text) < 2000 else f"{text[:2000]}..."
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # hypothesis prints nothing that is very long
 
 
 # --- documents
@@ -164,9 +168,6 @@ _OPERATORS = {
     ),
     "$currentDate": st.fixed_dictionaries({}, optional={"now": st.just(True)}),
 }
-UPDATES = st.fixed_dictionaries({}, optional=_OPERATORS).map(
-    lambda update: _without_overlaps(update)
-)
 
 
 def _without_overlaps(update: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +186,7 @@ def _without_overlaps(update: dict[str, Any]) -> dict[str, Any]:
     return kept or {"$set": {"mixed": 1}}
 
 
+UPDATES = st.fixed_dictionaries({}, optional=_OPERATORS).map(_without_overlaps)
 UNIQUE_CHANGES = st.fixed_dictionaries(
     {}, optional={"name": _FIELDS["name"], "unique": _FIELDS["unique"]}
 ).filter(bool)
@@ -269,8 +271,6 @@ AGGREGATES = st.builds(
     st.sampled_from(["s", "mixed", "in.x", "missing", "n"]),
     st.sampled_from(["n", "mixed", "at", "in.y", "_id"]),
 )
-
-# --- writes
 
 
 def _bulk(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:

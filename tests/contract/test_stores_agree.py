@@ -25,6 +25,7 @@ from tests.contract import many_documents
 from tests.contract.store_operations import DOCUMENTS, INDEXES, Step, indexes_of, steps
 
 EXAMPLES = int(os.environ.get("MDM_TEST_EXAMPLES", "250"))
+pytestmark = pytest.mark.timeout(60 + EXAMPLES)
 RECENT = datetime(2020, 1, 1, tzinfo=UTC)
 CASES = st.sampled_from(sorted(INDEXES)).flatmap(lambda kind: st.tuples(st.just(kind), steps(kind)))
 bounded = settings(
