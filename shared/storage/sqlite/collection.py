@@ -27,7 +27,7 @@ from shared.storage.sqlite.query.filters import (
 )
 from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.updates import check
-from shared.storage.sqlite.query.values import rank
+from shared.storage.sqlite.query.values import column_value, rank
 from shared.storage.sqlite.reading.plans import Sort
 from shared.storage.sqlite.reading.reads import Found, Reads
 from shared.storage.sqlite.tables import Table
@@ -200,8 +200,7 @@ def _named(conditions: Sequence[Condition]) -> Sequence[Any] | None:
         if path == "_id" and operator == "$eq":
             return [operand]
         if path == "_id" and operator == "$in":
-            listed: list[Any] = operand
-            return listed
+            return list({column_value(each): each for each in operand}.values())  # each once
     return None
 
 
