@@ -112,6 +112,14 @@ async def test_a_document_is_found_once_though_several_of_its_elements_are_liste
     assert sorted(document["_id"] for document in found) == list(range(300))
 
 
+async def test_an_id_that_is_listed_twice_is_found_once(things: Collection) -> None:
+    await things.insert_many([{"_id": 1}, {"_id": 2}])
+
+    found = await things.find({"_id": {"$in": [1, 2, *range(3, 90), 1]}})
+
+    assert sorted(document["_id"] for document in found) == [1, 2]
+
+
 async def test_an_id_that_is_listed_twice_is_changed_once(things: Collection) -> None:
     await things.insert_many([{"_id": 1, "n": 0}, {"_id": 2, "n": 0}])
 

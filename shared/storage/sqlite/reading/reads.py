@@ -20,6 +20,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import OPERATION_TIMEOUT
 from shared.storage.sqlite.connections import READER_CACHE_KIB, SCANNER_CACHE_KIB, connect_reader
 from shared.storage.sqlite.query.filters import Condition
+from shared.storage.sqlite.query.values import column_value, kind_of
 from shared.storage.sqlite.reading.plans import (
     Plan,
     Sort,
@@ -249,9 +250,11 @@ def _parts(plan: Plan, conditions: Sequence[Condition]) -> list[Sequence[Conditi
     if plan.many is None:
         return [conditions]
     listed = conditions[plan.many]
+    # What is listed twice would be found in two parts.
+    wanted = list({(kind_of(each), column_value(each)): each for each in listed.operand}.values())
     parts: list[Sequence[Condition]] = []
-    for start in range(0, len(listed.operand), LISTED_TOGETHER):
+    for start in range(0, len(wanted), LISTED_TOGETHER):
         part = list(conditions)
-        part[plan.many] = listed._replace(operand=listed.operand[start : start + LISTED_TOGETHER])
+        part[plan.many] = listed._replace(operand=wanted[start : start + LISTED_TOGETHER])
         parts.append(part)
     return parts
