@@ -15,7 +15,14 @@ import time
 from pathlib import Path
 
 from tests.harness.processes import free_port, spawn
-from tests.load import bench_against, bench_convert, bench_fleet, bench_scep
+from tests.load import (
+    bench_against,
+    bench_convert,
+    bench_fleet,
+    bench_large,
+    bench_scep,
+    bench_store,
+)
 from tests.load.machine import Build, measured
 from tests.load.scenarios import CONNECTIONS, Size, say
 
@@ -50,6 +57,8 @@ def main() -> None:
     parser.add_argument("--driver", choices=["motor", "pymongo"], default="motor")
     parser.add_argument("--devices", type=int, default=Size.devices)
     parser.add_argument("--scep", action="store_true", help="SCEP enrollments, and nothing else")
+    parser.add_argument("--large", action="store_true", help="a million devices, and nothing else")
+    parser.add_argument("--store", action="store_true", help="holds of the event loop by the store")
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with another checkout")
     parser.add_argument("--rounds", type=int, default=3, help="of --against")
     given = parser.parse_args()
@@ -58,9 +67,11 @@ def main() -> None:
     if given.against:
         bench_against.main(build, given.against, size, given.rounds)
         return
-    if given.scep:
-        bench_scep.main()
-        return
+    alone = {"scep": bench_scep.main, "large": bench_large.main, "store": bench_store.main}
+    for name, run in alone.items():
+        if getattr(given, name):
+            run()
+            return
     bench_convert.main()
     bench_fleet.main()
     yardstick = bare_route()

@@ -13,7 +13,6 @@ import contextlib
 import json
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,6 +36,7 @@ from shared.storage.sqlite import open_database
 from tests.harness.device import ApiClient
 from tests.harness.http1 import Connection
 from tests.harness.system import API_KEY, ServiceProcess, cpu_seconds
+from tests.load.scenarios import say
 
 SEAL_KEY = b"a secret key for tests: 32 bytes"
 SINGLES = 40
@@ -52,11 +52,6 @@ SHORT, LONG = 10, 5000
 CYCLES = 60
 ROUNDS = 5
 RATIO_TARGET = 1.1
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 async def seed(folder: Path, names: Sequence[str]) -> None:

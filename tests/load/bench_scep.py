@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from tests.harness.http1 import Connection, request_bytes
 from tests.harness.scep import Client, Shape, csr, key_number
 from tests.harness.servers import Rabbit, Store
 from tests.harness.system import ServiceProcess, cpu_seconds
+from tests.load.scenarios import say
 
 ALONE = 200
 ENROLLMENTS = 1_000
@@ -41,11 +41,6 @@ KEYS = 4
 CHALLENGE = "a-static-challenge"
 VALIDITY = timedelta(days=365)
 SHAPES = {"AES-128, SHA-256": Shape(), "DES, SHA-1": Shape(cipher="des", digest="sha1")}
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def enroll_alone(authority: Authority, message: bytes, clock: SystemClock) -> bytes:

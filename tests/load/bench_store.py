@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +24,7 @@ from shared.storage.database import Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import SqliteDatabase, open_database
 from tests.fakes.clock import FakeClock
+from tests.load.scenarios import say
 
 TARGET = 20.0
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -39,11 +39,6 @@ INDEXES = (
 )
 
 Work = Callable[[], Awaitable[object]]
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 class Ticker:
@@ -191,10 +186,8 @@ async def measured(folder: Path) -> list[tuple[str, tuple[float, ...]]]:
         await database.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="the least of each figure is shown")
-    rounds = parser.parse_args().rounds
+def main(rounds: int = 3) -> None:
+    """The least of each figure over some rounds."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     found = []
     for _ in range(rounds):
@@ -209,4 +202,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="the least of each figure is shown")
+    main(parser.parse_args().rounds)
