@@ -12,10 +12,10 @@ from typing import Any
 
 import bson
 from bson.codec_options import CodecOptions
-from bson.errors import InvalidDocument
 
 from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
 from shared.storage.database import Document
+from shared.storage.sqlite.documents import as_bson
 
 MOST = 48 * 1024 * 1024
 """Bytes of a frame: a document of the largest size, its change, and what goes around them."""
@@ -33,10 +33,7 @@ class Garbled(Exception):
 
 def framed(message: Document) -> bytes:
     """A message as it goes over the socket. BadRequest for a value that no document can hold, TooLarge."""
-    try:
-        body: bytes = bson.encode(message, codec_options=_OPTIONS)
-    except (InvalidDocument, OverflowError, UnicodeEncodeError) as exc:
-        raise BadRequest("the store cannot hold this") from exc
+    body = as_bson(message)
     if len(body) > MOST:
         raise TooLarge("the request is too large for the store")
     return _LENGTH.pack(len(body)) + body

@@ -15,12 +15,18 @@ LARGEST = 16 * 1024 * 1024
 """Bytes of a document, as in MongoDB."""
 
 
-def encoded(document: Document) -> bytes:
-    """BadRequest for a value that has no place in a document, TooLarge for a document over 16 MiB."""
+def as_bson(document: Document) -> bytes:
+    """BadRequest for a value that has no place in a document."""
     try:
         blob: bytes = bson.encode(document, codec_options=_OPTIONS)
     except (InvalidDocument, OverflowError, UnicodeEncodeError) as exc:
         raise BadRequest("the store cannot hold this document") from exc
+    return blob
+
+
+def encoded(document: Document) -> bytes:
+    """A document as it is stored. BadRequest as of `as_bson`, TooLarge for one over 16 MiB."""
+    blob = as_bson(document)
     if len(blob) > LARGEST:
         raise TooLarge("the document is too large for the store")
     return blob
