@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import translated
+from shared.storage.sqlite import FILE
 from tests.contract.stores import DRIVERS, open_store
 
 HUGE = b"x" * (17 * 1024**2)
@@ -30,9 +32,9 @@ def things(store: Database) -> Collection:
     return store.collection("things")
 
 
-async def options_of(things: Collection, store: Database) -> tuple[bool, timedelta]:
+async def options_of(things: Collection, folder: Path) -> tuple[bool, timedelta]:
     """Of the index of `at`, as the store keeps them: is it sparse, and how long do documents stay?"""
-    if file := getattr(store, "file", None):
+    if (file := folder / FILE).exists():
         with closing(sqlite3.connect(file)) as connection:
             [row] = connection.execute(
                 "SELECT is_sparse, expire_seconds FROM _indexes WHERE name = 'at_1' AND ready"
@@ -172,22 +174,24 @@ async def test_a_cancelled_task_can_clean_up_in_the_store(things: Collection) ->
 # --- indexes
 
 
-async def test_a_changed_retention_takes_effect(store: Database, things: Collection) -> None:
+async def test_a_changed_retention_takes_effect(
+    store: Database, things: Collection, tmp_path: Path
+) -> None:
     await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=30 * DAY)])
 
     await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=7 * DAY)])
 
-    assert await options_of(things, store) == (True, 7 * DAY)
+    assert await options_of(things, tmp_path) == (True, 7 * DAY)
 
 
 async def test_an_index_that_changed_otherwise_is_made_anew(
-    store: Database, things: Collection
+    store: Database, things: Collection, tmp_path: Path
 ) -> None:
     await store.ensure([Index("things", [("at", 1)])])
 
     await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=DAY)])
 
-    assert await options_of(things, store) == (True, DAY)
+    assert await options_of(things, tmp_path) == (True, DAY)
 
 
 async def test_services_that_ask_for_an_index_at_once_all_get_it(
