@@ -37,7 +37,7 @@ from shared.security.authority import Authority, open_authority
 from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
 from shared.security.challenges import ChallengeBook
 from shared.security.client_certificate import ClientCertificateHeader
-from shared.security.identity import DeviceIdentities, load_trust
+from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
@@ -99,8 +99,10 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, records, clock, adapters.metrics)
     authority = await open_authority(MongoAuthorityStore(database, adapters.seal), clock)
-    trust = load_trust(authority.certificate_pem) + _operators_trust(settings)
-    identities = DeviceIdentities(trust, clock)
+    operators = _operators_trust(settings)
+    identities = DeviceIdentities(
+        [authority.certificate, *operators], clock, WeakKeys(operators, adapters.metrics)
+    )
     devices = DeviceAuthentication(
         identities,
         proxy_header=settings.client_cert_header,

@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from shared.domain.errors import Misconfigured
 from shared.security.identity import UNREADABLE
 
+MOST_OF_ONE_NAME = 4
+"""CAs of one name whose keys are tried on a device's certificate."""
+
 
 class AppleDevices:
     """Judges certificates by the CAs of a file; without CAs it vouches for nobody."""
@@ -44,14 +47,15 @@ class AppleDevices:
             leaf = x509.load_der_x509_certificate(certificate)
         except UNREADABLE:
             return False
-        return any(_signed(leaf, authority) for authority in self._authorities)
+        above = [each for each in self._authorities if each.subject == leaf.issuer]
+        return any(_signed(leaf, authority) for authority in above[:MOST_OF_ONE_NAME])
 
 
 def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     """As `verify_directly_issued_by`, which takes no SHA-1: what Apple's CA signs devices with."""
     key = authority.public_key()
     try:
-        if leaf.issuer != authority.subject or leaf.public_key() == key:
+        if leaf.public_key() == key:
             return False  # a CA is no device, though it may have signed itself
         hash_ = leaf.signature_hash_algorithm
         if hash_ is None:

@@ -9,21 +9,20 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.domain.errors import BadRequest, CannotOpen, Misconfigured
 from shared.ports.authority import AuthorityStore, StoredAuthority
 from shared.ports.clock import Clock
+from shared.security.public_keys import PublicKey
 
 AUTHORITY_VALIDITY = timedelta(days=3650)
 IDENTITY_VALIDITY = timedelta(days=365)
 CLOCK_SKEW = timedelta(hours=1)
 """Certificates begin that much in the past, for devices whose clock is late."""
 KEY_SIZE = 2048
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,21 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
+import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
 from shared.security.bounded_cache import BoundedCache
+from shared.security.chains import Chains, NotTrusted
+from shared.security.public_keys import objection, weak_bits
+from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
 
 UNREADABLE = (
     ValueError,
@@ -50,17 +55,43 @@ _ECDSA = frozenset(
 
 REMEMBERED = 16_384
 """Certificates whose chain was found good; each costs about 500 bytes."""
+REFUSALS_REMEMBERED = 4096
+"""Certificates, with all that came with them, that no time will make good; each about 300 bytes."""
 LONGEST_SUBJECT = 1024
 
 
-class DeviceIdentities:
-    """Judges device certificates against a fixed set of CA certificates (roots and intermediates)."""
+class WeakKeys:
+    """Lets in RSA keys under 2048 bits that a CA of MDM_DEVICE_CA vouches for; each is logged and counted.
 
-    def __init__(self, trust: Sequence[x509.Certificate], clock: Clock) -> None:
-        self._store = verification.Store(list(trust)) if trust else None
+    Apple's SCEP payload asks for 1024 bits where a profile does not say, so other servers issued such."""
+
+    def __init__(self, authorities: Sequence[x509.Certificate], metrics: Metrics) -> None:
+        self._authorities = frozenset(authorities)
+        self._metrics = metrics
+
+    def lets_in(self, bits: int, authority: x509.Certificate, fingerprint: str) -> bool:
+        """Whether a device's key of so many bits counts under this CA."""
+        if authority not in self._authorities:
+            return False
+        self._metrics.weak_device_keys.inc()
+        log.warning("weak_device_key", bits=bits, certificate=fingerprint)
+        return True
+
+
+class DeviceIdentities:
+    """Judges device certificates against a fixed set of CA certificates (roots and intermediates).
+
+    Safe to call from several threads. Without `weak`, keys under 2048 bits are refused."""
+
+    def __init__(
+        self, trust: Sequence[x509.Certificate], clock: Clock, weak: WeakKeys | None = None
+    ) -> None:
+        self._chains = Chains(trust)
         self._trusted = frozenset(fingerprint_of(_der(c)) for c in trust)
         self._clock = clock
+        self._weak = weak
         self._judged: BoundedCache[bytes, DeviceCertificate] = BoundedCache(REMEMBERED)
+        self._refused: BoundedCache[bytes, str] = BoundedCache(REFUSALS_REMEMBERED)
 
     def identify(self, certificate: bytes, intermediates: Sequence[bytes] = ()) -> str:
         """The fingerprint (SHA-256 of the DER, hex) of a certificate that is good now, or BadRequest."""
@@ -69,18 +100,39 @@ class DeviceIdentities:
             raise BadRequest("device certificate: expired")
         return known.fingerprint
 
+    def knows(self, certificate: bytes) -> bool:
+        """Whether `examine` answers from memory that this certificate is good, or expired."""
+        known = self._judged.get(hashlib.sha256(certificate).digest())
+        return known is not None and _stands(known, self._clock.now())
+
     def examine(self, certificate: bytes, intermediates: Sequence[bytes] = ()) -> DeviceCertificate:
         """A good certificate, or one of which only the time is over; BadRequest for any other.
 
-        The chain is remembered, within the validity of all its certificates.
+        The chain is remembered, within the validity of all its certificates. So is a refusal that no time
+        will change, by all the certificates that came together.
         """
         digest = hashlib.sha256(certificate).digest()
         now = self._clock.now()
         known = self._judged.get(digest)
         if known is None or not _stands(known, now):
-            known = self._judge(certificate, intermediates, now)
+            known = self._judge_once(certificate, intermediates, now)
             self._judged.put(digest, known)
         return known
+
+    def _judge_once(
+        self, der: bytes, intermediates: Sequence[bytes], now: datetime
+    ) -> DeviceCertificate:
+        together = _digest_of(der, *intermediates)
+        why = self._refused.get(together)
+        if why is not None:
+            raise BadRequest(why)
+        try:
+            return self._judge(der, intermediates, now)
+        except NotTrusted as refusal:
+            why = f"device certificate: {refusal}"
+            if refusal.is_final:
+                self._refused.put(together, why)
+            raise BadRequest(why) from None
 
     def _judge(
         self, der: bytes, intermediates: Sequence[bytes], now: datetime
@@ -88,16 +140,21 @@ class DeviceIdentities:
         try:
             leaf = x509.load_der_x509_certificate(der)
             fingerprint = _fingerprint(leaf, der)
-            if self._store is None or fingerprint in self._trusted:
-                raise BadRequest("device certificate: not one of a trusted CA")
+            if fingerprint in self._trusted:
+                raise NotTrusted("not one of a trusted CA")
             # Bits behind the end of the signature are covered by nothing.
             if not der.endswith(b"\0" + leaf.signature):
-                raise BadRequest("device certificate: is not in DER")
+                raise NotTrusted("is not in DER")
+            if (unusual := objection(leaf.public_key())) is not None:
+                raise NotTrusted(unusual)
             _refuse_other_purposes(leaf)
+            if now < leaf.not_valid_before_utc:
+                raise NotTrusted("not valid yet", is_final=False)
             is_expired = now > leaf.not_valid_after_utc
             # Of an expired one we ask whether it was good to its end.
             moment = leaf.not_valid_after_utc if is_expired else now
-            chain = self._chain(leaf, _certificates(intermediates), self._store, moment)
+            chain = self._chains.build(leaf, intermediates, moment)
+            self._refuse_weak_key(leaf, chain[-1], fingerprint)
             return DeviceCertificate(
                 fingerprint=fingerprint,
                 subject=leaf.subject.rfc4514_string()[:LONGEST_SUBJECT],
@@ -107,23 +164,21 @@ class DeviceIdentities:
                 is_expired=is_expired,
             )
         except UNREADABLE:
-            raise BadRequest("device certificate: cannot be read") from None
+            raise NotTrusted("cannot be read") from None
 
-    @staticmethod
-    def _chain(
-        leaf: x509.Certificate,
-        intermediates: list[x509.Certificate],
-        store: verification.Store,
-        now: datetime,
-    ) -> list[x509.Certificate]:
-        policy = verification.PolicyBuilder().store(store).time(now)
-        policy = policy.extension_policies(
-            ca_policy=_authority_policy(), ee_policy=verification.ExtensionPolicy.permit_all()
-        )
-        try:
-            return policy.build_client_verifier().verify(leaf, intermediates).chain
-        except verification.VerificationError:
-            raise BadRequest(f"device certificate: {_why_not(leaf, now)}") from None
+    def _refuse_weak_key(
+        self, leaf: x509.Certificate, authority: x509.Certificate, fingerprint: str
+    ) -> None:
+        bits = weak_bits(leaf.public_key())
+        if bits is None or (self._weak and self._weak.lets_in(bits, authority, fingerprint)):
+            return
+        raise NotTrusted(f"an RSA key of {bits} bits, and not from a CA of MDM_DEVICE_CA")
+
+
+def _digest_of(*certificates: bytes) -> bytes:
+    """Of several certificates, in their order."""
+    digests = (hashlib.sha256(der).digest() for der in certificates)
+    return hashlib.sha256(b"".join(digests)).digest()
 
 
 def _stands(known: DeviceCertificate, now: datetime) -> bool:
@@ -133,35 +188,6 @@ def _stands(known: DeviceCertificate, now: datetime) -> bool:
     if known.is_expired:
         return now > known.not_after
     return known.not_before <= now <= known.not_after
-
-
-def _authority_policy() -> verification.ExtensionPolicy:
-    """The rules for CAs of the web, but for what the private CAs of this world leave out.
-
-    A CA that `openssl req -x509` makes has no key usage; others mark nothing as critical, or name
-    their issuer by serial number. That it is a CA must still be written in it.
-    """
-    anyhow = verification.Criticality.AGNOSTIC
-    return (
-        verification.ExtensionPolicy.webpki_defaults_ca()
-        .require_present(x509.BasicConstraints, anyhow, _is_authority)
-        .may_be_present(x509.KeyUsage, anyhow, _may_sign_certificates)
-        .may_be_present(x509.AuthorityKeyIdentifier, anyhow, None)
-    )
-
-
-def _is_authority(
-    _policy: verification.Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints
-) -> None:
-    if not constraints.ca:
-        raise ValueError("not a CA")
-
-
-def _may_sign_certificates(
-    _policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None
-) -> None:
-    if usage is not None and not usage.key_cert_sign:
-        raise ValueError("not for signing certificates")
 
 
 def fingerprint_of(der: bytes) -> str:
@@ -189,24 +215,14 @@ def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def _certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
-    return [x509.load_der_x509_certificate(der) for der in ders]
-
-
 def _refuse_other_purposes(leaf: x509.Certificate) -> None:
     """A CA, or a certificate that was made for something else (a server's, say), is no device."""
     for extension in leaf.extensions:
         value = extension.value
         if isinstance(value, x509.BasicConstraints) and value.ca:
-            raise BadRequest("device certificate: is a CA")
+            raise NotTrusted("is a CA")
         if isinstance(value, x509.ExtendedKeyUsage) and not (
             ExtendedKeyUsageOID.CLIENT_AUTH in value
             or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in value
         ):
-            raise BadRequest("device certificate: not made for clients")
-
-
-def _why_not(leaf: x509.Certificate, now: datetime) -> str:
-    if now < leaf.not_valid_before_utc:
-        return "not valid yet"
-    return "not one of a trusted CA"
+            raise NotTrusted("not made for clients")

@@ -19,17 +19,22 @@ from functools import partial
 from typing import Any
 
 from asn1crypto import cms, core
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from shared.domain.errors import BadRequest
 from shared.security.bounded_cache import BoundedCache
+from shared.security.embedded_certificates import (
+    EmbeddedCertificate,
+    embedded,
+    remember,
+    signer_among,
+)
 from shared.security.lean_cms import is_bulky
 
 MAX_HEADER = 64 * 1024
-MAX_CERTIFICATES = 10
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha1": hashes.SHA1(),  # noqa: S303 - devices in the field still sign with it
@@ -71,21 +76,10 @@ class Signer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An embedded certificate, as far as finding and checking a signer needs it."""
-
-    certificate: bytes
-    issuer: bytes
-    serial_number: int
-    key_identifier: bytes | None
-    public_key: object
-
-
-@dataclass(frozen=True, slots=True)
 class _Envelope:
     """A CMS that was read: all that is left to do is to compare and to verify."""
 
-    signer: _Candidate
+    signer: EmbeddedCertificate
     others: tuple[bytes, ...]
     digest: str
     verify: Verify
@@ -98,7 +92,6 @@ class _Envelope:
 # What was read is remembered once a signature was found good, so that a device costs little for years
 # and what strangers send costs no memory. Nothing large is remembered.
 _envelopes: BoundedCache[bytes, _Envelope] = BoundedCache(_REMEMBERED)
-_signers: BoundedCache[bytes, _Candidate] = BoundedCache(_REMEMBERED)
 
 
 def verify(header: str | bytes | None, body: bytes) -> bytes:
@@ -115,9 +108,9 @@ def signer_of(header: str | bytes | None, body: bytes) -> Signer:
         _check(envelope, signature or envelope.signature, body)
         if signature:
             _envelopes.put(rest, envelope)
-        elif len(envelope.signer.certificate) <= _MAX_REMEMBERED:
-            _signers.put(envelope.signer.certificate, envelope.signer)
-        return Signer(envelope.signer.certificate, envelope.others)
+        else:
+            remember(envelope.signer)
+        return Signer(envelope.signer.der, envelope.others)
     except BadRequest:
         raise
     except InvalidSignature:
@@ -188,14 +181,14 @@ def _read(encoded: bytes) -> _Envelope:
     if len(signed_data["signer_infos"]) != 1:
         raise BadRequest("Mdm-Signature: expected exactly one signer")
     signer_info = signed_data["signer_infos"][0]
-    certificates = _embedded(signed_data)
-    signer = _find(signer_info["sid"], certificates)
+    certificates = embedded(signed_data)
+    signer = signer_among(certificates, signer_info["sid"])
     digest = signer_info["digest_algorithm"]["algorithm"].native
     encapsulated = signed_data["encap_content_info"]
     attributes = signer_info["signed_attrs"]
     return _Envelope(
         signer=signer,
-        others=tuple(c.certificate for c in certificates if c is not signer),
+        others=tuple(c.der for c in certificates if c is not signer),
         digest=digest,
         verify=_scheme(signer.public_key, signer_info["signature_algorithm"], digest),
         signature=signer_info["signature"].native,
@@ -203,46 +196,6 @@ def _read(encoded: bytes) -> _Envelope:
         content_type=encapsulated["content_type"].native,
         attributes=None if isinstance(attributes, core.Void) else attributes,
     )
-
-
-def _embedded(signed_data: Any) -> list[_Candidate]:
-    choices = signed_data["certificates"]
-    if isinstance(choices, core.Void) or len(choices) == 0:
-        raise BadRequest("Mdm-Signature: holds no certificate")
-    if len(choices) > MAX_CERTIFICATES:
-        raise BadRequest("Mdm-Signature: too many certificates")
-    return [_candidate(c.chosen.dump()) for c in choices if c.name == "certificate"]
-
-
-def _candidate(der: bytes) -> _Candidate:
-    known = _signers.get(der)
-    if known is not None:
-        return known
-    certificate = x509.load_der_x509_certificate(der)
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        key_identifier: bytes | None = extension.value.digest
-    except x509.ExtensionNotFound:
-        key_identifier = None
-    return _Candidate(
-        certificate=der,
-        issuer=certificate.issuer.public_bytes(),
-        serial_number=certificate.serial_number,
-        key_identifier=key_identifier,
-        public_key=certificate.public_key(),
-    )
-
-
-def _find(sid: Any, certificates: list[_Candidate]) -> _Candidate:
-    chosen = sid.chosen
-    if sid.name == "issuer_and_serial_number":
-        issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
-        found = [c for c in certificates if c.serial_number == serial and c.issuer == issuer]
-    else:
-        found = [c for c in certificates if c.key_identifier == chosen.native]
-    if len({c.certificate for c in found}) != 1:
-        raise BadRequest("Mdm-Signature: the signer's certificate is not inside")
-    return found[0]
 
 
 def _check_attributes(attributes: Any, body_digest: bytes, content_type: str) -> None:
@@ -272,7 +225,7 @@ def _scheme(key: object, algorithm: Any, digest: str) -> Verify:
     elif isinstance(key, ec.EllipticCurvePublicKey) and (
         _EC_ALGORITHMS.get(name, "") in {None, digest}
     ):
-        return partial(_verify_ec, key, ec.ECDSA(hash_))
+        return partial(_verify_ec, key, hash_)
     raise BadRequest("Mdm-Signature: signature algorithm not allowed")
 
 
@@ -283,13 +236,21 @@ def _verify_rsa(
     signature: bytes,
     message: bytes,
 ) -> None:
-    key.verify(signature, message, scheme, hash_)
+    key.verify(signature, _digest(hash_, message), scheme, Prehashed(hash_))
 
 
 def _verify_ec(
-    key: ec.EllipticCurvePublicKey, scheme: ec.ECDSA, signature: bytes, message: bytes
+    key: ec.EllipticCurvePublicKey,
+    hash_: hashes.HashAlgorithm,
+    signature: bytes,
+    message: bytes,
 ) -> None:
-    key.verify(signature, message, scheme)
+    key.verify(signature, _digest(hash_, message), ec.ECDSA(Prehashed(hash_)))
+
+
+def _digest(hash_: hashes.HashAlgorithm, message: bytes) -> bytes:
+    # hashlib lets other threads work meanwhile; the library that verifies does not.
+    return hashlib.new(hash_.name, message).digest()
 
 
 def _pss(parameters: Any, digest: str) -> padding.PSS:

@@ -165,6 +165,10 @@ class Metrics:
         self.scep_refused = self._counter(
             "scep_refused", "SCEP requests answered with a failure", "reason"
         )
+        self.weak_device_keys = self._counter(
+            "weak_device_keys",
+            "Certificates of MDM_DEVICE_CA let in with an RSA key under 2048 bits",
+        )
         self.certificates_rebound = self._counter(
             "certificates_rebound", "Devices that were bound to another certificate", "how"
         )

@@ -11,6 +11,7 @@ from typing import Any
 from asn1crypto import cms, core
 
 from shared.domain.errors import BadRequest
+from shared.security.embedded_certificates import UnusualKey
 from shared.security.lean_cms import is_bulky
 from shared.security.scep.words import (
     MESSAGE_TYPE,
@@ -65,6 +66,9 @@ def signer_certificate(message: PkiMessage, *, allow_legacy: bool) -> bytes:
         raise ScepRefused(ScepRefusal.ALGORITHM, "the digest algorithm is not allowed")
     try:
         return signer_of(base64.b64encode(message.encoded), message.content).certificate
+    except UnusualKey as exc:
+        refusal = ScepRefusal.REQUEST if exc.is_rsa else ScepRefusal.ALGORITHM
+        raise ScepRefused(refusal, str(exc)) from None
     except BadRequest as exc:
         raise ScepRefused(ScepRefusal.MESSAGE, str(exc)) from None
 

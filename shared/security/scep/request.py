@@ -14,22 +14,23 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.security.authority import PublicKey
+from shared.security.public_keys import PublicKey, objection
 from shared.security.scep import der
 from shared.security.scep.envelope import unopened
 from shared.security.scep.words import ScepRefused
 from shared.telemetry.metrics import ScepRefusal
 
-SMALLEST_RSA = 2048
-LARGEST_RSA = 8192
-LARGEST_EXPONENT = 2**32 - 1
-"""Of an RSA key: larger ones are in nobody's use, and some libraries refuse them."""
+REQUESTED_SIZES = range(2048, 4096 + 1)
+"""Bits of an RSA key that gets a certificate."""
+SENDER_SIZES = range(2048, 8192 + 1)
+"""Bits of an RSA key that sends a request: earlier versions gave certificates to keys of up to 8192."""
+LONGEST_EXPONENT_CHECKED = 64
+"""Bits of an RSA exponent up to which a signature costs little enough to be checked, before the refusal."""
 LARGEST_REQUEST = 8 * 1024
 """Bytes; one for the largest key, with the largest subject, has about five thousand."""
 LARGEST_SUBJECT = 2048
 """Bytes of a subject in DER."""
 
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _MODERN_HASHES = frozenset({"sha256", "sha384", "sha512"})
 _LEGACY_HASHES = frozenset({"sha1"})
 
@@ -97,11 +98,13 @@ def _inside(encoded: bytes) -> bytes:
 def _check_signature(
     request: x509.CertificateSigningRequest, public_key: object, message: bytes
 ) -> None:
-    """Raises whatever it may. `is_signature_valid` would not take SHA-1, which clients still use."""
+    """Raises whatever it may, also for a key that costs too much. `is_signature_valid` would not take
+    SHA-1, which clients still use."""
     hash_, scheme = request.signature_hash_algorithm, request.signature_algorithm_parameters
     if isinstance(public_key, rsa.RSAPublicKey) and isinstance(
         scheme, padding.PKCS1v15 | padding.PSS
     ):
+        _refuse_costly(public_key)
         public_key.verify(request.signature, message, scheme, _known(hash_))
     elif isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
         public_key.verify(request.signature, message, scheme)
@@ -124,18 +127,23 @@ def hash_of(public_key: object) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def strong_rsa(public_key: rsa.RSAPublicKey) -> rsa.RSAPublicKey:
+def _refuse_costly(public_key: rsa.RSAPublicKey) -> None:
+    exponent_bits = public_key.public_numbers().e.bit_length()
+    if public_key.key_size > SENDER_SIZES[-1] or exponent_bits > LONGEST_EXPONENT_CHECKED:
+        raise ValueError("a key that nobody has")
+
+
+def strong_rsa(public_key: rsa.RSAPublicKey, sizes: range = SENDER_SIZES) -> rsa.RSAPublicKey:
     """The same key; raises ScepRefused for one that nobody should certify, or seal anything to."""
-    is_sized = SMALLEST_RSA <= public_key.key_size <= LARGEST_RSA
-    if is_sized and public_key.public_numbers().e <= LARGEST_EXPONENT:
-        return public_key
-    raise ScepRefused(ScepRefusal.REQUEST, "the RSA key or its exponent is too small or too large")
+    if (why := objection(public_key, sizes)) is not None:
+        raise ScepRefused(ScepRefusal.REQUEST, why)
+    return public_key
 
 
 def _strong(public_key: object) -> PublicKey:
     if isinstance(public_key, rsa.RSAPublicKey):
-        return strong_rsa(public_key)
-    if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, _CURVES):
+        return strong_rsa(public_key, REQUESTED_SIZES)
+    if isinstance(public_key, ec.EllipticCurvePublicKey) and objection(public_key) is None:
         return public_key
     raise ScepRefused(ScepRefusal.ALGORITHM, "the key is of a kind that is not allowed")
 

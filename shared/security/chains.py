@@ -1,0 +1,180 @@
+"""From a device's certificate up to a CA of the operator's, within a bounded number of signature checks.
+
+Promise: a stranger's certificate is believed nothing before a CA above it has vouched for it. Ways are
+found by names alone and checked from the top: the extensions of an intermediate that came with the message
+are read only once its own signature is good. The operator's own CAs are tried first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from itertools import chain, pairwise
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.x509 import verification
+
+from shared.security.public_keys import INTERMEDIATE_SIZES, objection
+
+MOST_FOREIGN = 3
+"""Intermediates of a message on the way up; all others are left unread."""
+MOST_CHECKS = 10
+"""Signature checks of one chain. With two of the message's own signature (`shared.security.signature`) and
+four of Apple's CAs (`shared.security.apple_device`) a request has sixteen at most."""
+
+
+class NotTrusted(Exception):
+    """The certificate is no device's. `is_final`: nor will it be at another time."""
+
+    def __init__(self, why: str, *, is_final: bool = True) -> None:
+        super().__init__(why)
+        self.is_final = is_final
+
+
+class _Link:
+    """A certificate, with its names as bytes."""
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self.certificate = certificate
+
+    @cached_property
+    def subject(self) -> bytes:
+        return self.certificate.subject.public_bytes()
+
+    @cached_property
+    def issuer(self) -> bytes:
+        return self.certificate.issuer.public_bytes()
+
+    @property
+    def is_sound(self) -> bool:
+        return objection(self.certificate.public_key(), INTERMEDIATE_SIZES) is None
+
+    def is_valid(self, moment: datetime) -> bool:
+        certificate = self.certificate
+        return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
+
+
+@dataclass
+class _Checks:
+    """The signature checks of one request: counted, and none made twice."""
+
+    left: int = MOST_CHECKS
+    known: dict[tuple[_Link, _Link], bool] = field(default_factory=dict)
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise NotTrusted("too many ways to a trusted CA")
+
+    def is_signed(self, child: _Link, by: _Link) -> bool:
+        if (child, by) not in self.known:
+            self.spend(1)
+            self.known[child, by] = _is_signed(child.certificate, by.certificate)
+        return self.known[child, by]
+
+
+class Chains:
+    """Builds chains to a fixed set of CA certificates."""
+
+    def __init__(self, trust: Sequence[x509.Certificate]) -> None:
+        self._by_subject: dict[bytes, list[_Link]] = {}
+        for link in map(_Link, trust):
+            self._by_subject.setdefault(link.subject, []).append(link)
+
+    def build(
+        self, leaf: x509.Certificate, others: Sequence[bytes], moment: datetime
+    ) -> list[x509.Certificate]:
+        """The chain, from the leaf to a trusted CA, all valid at that moment; raises NotTrusted."""
+        bottom, checks, is_final = _Link(leaf), _Checks(), True
+        for way in self._ways(bottom, others):
+            if not all(link.is_valid(moment) for link in way):
+                is_final = False
+            elif found := _chain([bottom, *way], checks, moment):
+                return found
+        raise NotTrusted("not one of a trusted CA", is_final=is_final)
+
+    def _ways(self, bottom: _Link, others: Sequence[bytes]) -> Iterator[list[_Link]]:
+        """All ways up by the names of issuers, those of the operator's own CAs first."""
+        yield from self._last_steps(bottom)
+        yield from self._through(bottom, _on_the_way(bottom, others))
+
+    def _last_steps(self, child: _Link) -> Iterator[list[_Link]]:
+        return ([anchor] for anchor in self._by_subject.get(child.issuer, ()))
+
+    def _through(self, child: _Link, foreign: Sequence[_Link]) -> Iterator[list[_Link]]:
+        for link in foreign:
+            if link.subject == child.issuer:
+                others = [other for other in foreign if other is not link]
+                for way in (*self._last_steps(link), *self._through(link, others)):
+                    yield [link, *way]
+
+
+def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
+    """Of what a message brings, the nearest that may be above, and whose key is worth a check."""
+    left = [_Link(x509.load_der_x509_certificate(der)) for der in others]
+    found: list[_Link] = []
+    for child in chain([bottom], found):  # `found` grows meanwhile
+        for link in left:
+            if link.subject == child.issuer and link not in found and link.is_sound:
+                found.append(link)
+            if len(found) == MOST_FOREIGN:
+                return found
+    return found
+
+
+def _chain(
+    links: Sequence[_Link], checks: _Checks, moment: datetime
+) -> list[x509.Certificate] | None:
+    """The certificates of this way, if all their signatures and extensions are good."""
+    pairs = list(pairwise(links))
+    if not all(checks.is_signed(child, by) for child, by in reversed(pairs)):
+        return None
+    # The library looks for its own way through these, and checks each candidate that a name fits.
+    checks.spend(sum(by.subject == child.issuer for child in links[:-1] for by in links[1:]))
+    leaf, *foreign, anchor = (link.certificate for link in links)
+    policy = verification.PolicyBuilder().store(verification.Store([anchor])).time(moment)
+    policy = policy.max_chain_depth(len(foreign)).extension_policies(
+        ca_policy=_authority_policy(), ee_policy=verification.ExtensionPolicy.permit_all()
+    )
+    try:
+        return policy.build_client_verifier().verify(leaf, foreign).chain
+    except verification.VerificationError:
+        return None
+
+
+def _is_signed(child: x509.Certificate, by: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(by)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _authority_policy() -> verification.ExtensionPolicy:
+    """The rules for CAs of the web, but for what the private CAs of this world leave out.
+
+    A CA that `openssl req -x509` makes has no key usage; others mark nothing as critical, or name
+    their issuer by serial number. That it is a CA must still be written in it.
+    """
+    anyhow = verification.Criticality.AGNOSTIC
+    return (
+        verification.ExtensionPolicy.webpki_defaults_ca()
+        .require_present(x509.BasicConstraints, anyhow, _is_authority)
+        .may_be_present(x509.KeyUsage, anyhow, _may_sign_certificates)
+        .may_be_present(x509.AuthorityKeyIdentifier, anyhow, None)
+    )
+
+
+def _is_authority(
+    _policy: verification.Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints
+) -> None:
+    if not constraints.ca:
+        raise ValueError("not a CA")
+
+
+def _may_sign_certificates(
+    _policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None
+) -> None:
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("not for signing certificates")

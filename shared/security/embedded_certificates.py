@@ -1,0 +1,94 @@
+"""The certificates inside a CMS, and which of them signed it.
+
+Promise: only the signer's is read beyond its outline, and its key is one that devices have. What is
+remembered are signers whose signature was good, and none that is large.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from asn1crypto import core
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from shared.domain.errors import BadRequest
+from shared.security.bounded_cache import BoundedCache
+from shared.security.public_keys import objection
+
+MAX_CERTIFICATES = 10
+REMEMBERED = 4096
+LARGEST_REMEMBERED = 4 * 1024
+
+
+class UnusualKey(BadRequest):
+    """The signer's key is none that a device has."""
+
+    def __init__(self, why: str, key: object) -> None:
+        super().__init__(f"Mdm-Signature: the signer has {why}")
+        self.is_rsa = isinstance(key, rsa.RSAPublicKey)
+
+
+class EmbeddedCertificate:
+    """A certificate of a CMS, of which each part is read when somebody asks for it, and kept."""
+
+    def __init__(self, der: bytes) -> None:
+        self.der = der
+        self._certificate = x509.load_der_x509_certificate(der)
+
+    @property
+    def serial_number(self) -> int:
+        return self._certificate.serial_number
+
+    @cached_property
+    def issuer(self) -> bytes:
+        return self._certificate.issuer.public_bytes()
+
+    @cached_property
+    def key_identifier(self) -> bytes | None:
+        try:
+            extensions = self._certificate.extensions
+            return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+        except x509.ExtensionNotFound:
+            return None
+
+    @cached_property
+    def public_key(self) -> object:
+        """Raises UnusualKey."""
+        key = self._certificate.public_key()
+        if (why := objection(key)) is not None:
+            raise UnusualKey(why, key)
+        return key
+
+
+_signers: BoundedCache[bytes, EmbeddedCertificate] = BoundedCache(REMEMBERED)
+
+
+def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
+    """All certificates of a SignedData; raises BadRequest where there is none, or too many."""
+    choices = signed_data["certificates"]
+    if isinstance(choices, core.Void) or len(choices) == 0:
+        raise BadRequest("Mdm-Signature: holds no certificate")
+    if len(choices) > MAX_CERTIFICATES:
+        raise BadRequest("Mdm-Signature: too many certificates")
+    ders = [choice.chosen.dump() for choice in choices if choice.name == "certificate"]
+    return [_signers.get(der) or EmbeddedCertificate(der) for der in ders]
+
+
+def signer_among(certificates: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCertificate:
+    """The one that a SignerIdentifier names; raises BadRequest."""
+    chosen = sid.chosen
+    if sid.name == "issuer_and_serial_number":
+        issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
+        found = [c for c in certificates if c.serial_number == serial and c.issuer == issuer]
+    else:
+        found = [c for c in certificates if c.key_identifier == chosen.native]
+    if len({c.der for c in found}) != 1:
+        raise BadRequest("Mdm-Signature: the signer's certificate is not inside")
+    return found[0]
+
+
+def remember(signer: EmbeddedCertificate) -> None:
+    """Of a good signature only, so that what strangers send costs no memory."""
+    if len(signer.der) <= LARGEST_REMEMBERED:
+        _signers.put(signer.der, signer)
