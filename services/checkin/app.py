@@ -15,7 +15,8 @@ from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
 from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
-from services.checkin.ota import OverTheAir
+from services.checkin.heavy_work import HeavyWork
+from services.checkin.ota import Judges, OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
@@ -24,7 +25,6 @@ from services.checkin.renewal_plan import RenewalRules
 from services.checkin.routes import TAG, router
 from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
-from services.checkin.scep_work import ScepWork
 from services.checkin.seen import LastSeen
 from services.checkin.standing import Standings
 from services.checkin.takeover import TakeOver
@@ -56,6 +56,7 @@ from shared.storage.profiles import MongoProfiles
 from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.writers import MongoWriters
+from shared.web.app import MOST_UNDER_WAY
 from shared.web.service import Service
 
 log = structlog.get_logger()
@@ -99,15 +100,9 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, records, clock, adapters.metrics)
     authority = await open_authority(MongoAuthorityStore(database, adapters.seal), clock)
-    operators = _operators_trust(settings)
-    identities = DeviceIdentities(
-        [authority.certificate, *operators], clock, WeakKeys(operators, adapters.metrics)
-    )
-    devices = DeviceAuthentication(
-        identities,
-        proxy_header=settings.client_cert_header,
-        proxies=ClientCertificateHeader(settings.trusted_proxies),
-    )
+    files = read_files(settings)
+    work = HeavyWork("large or unknown messages", most_waiting=MOST_UNDER_WAY)
+    judges = Judges(files.apple, _identities(settings, adapters, authority), work)
     challenges = ChallengeBook(
         MongoChallenges(database),
         clock,
@@ -116,12 +111,10 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         tokens=ChallengeTokens(authority.derived_key(PURPOSE, KEY_SIZE)),
     )
     routes = APIRouter()
-    routes.include_router(router(cohorts, devices, settings.max_body))
-    files = read_files(settings)
+    devices = _devices(settings, judges)
+    routes.include_router(router(cohorts, devices, work, settings.max_body))
     profiles = _profiles(settings, adapters, challenges, files)
-    routes.include_router(
-        _enrollment(settings, adapters, profiles, files, (challenges, identities))
-    )
+    routes.include_router(_enrollment(settings, adapters, profiles, challenges, judges))
     routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))
     when = RenewalRules(settings.renew_before, takes_over=settings.gives_identities)
     renewals = Renewals(parts, bindings, share, RenewalParts(profiles, challenges, when))
@@ -168,6 +161,23 @@ def _operators_trust(settings: CheckinSettings) -> list[Certificate]:
     return [] if settings.device_ca is None else load_trust(settings.device_ca.read_bytes())
 
 
+def _identities(
+    settings: CheckinSettings, adapters: Adapters, authority: Authority
+) -> DeviceIdentities:
+    operators = _operators_trust(settings)
+    weak = WeakKeys(operators, adapters.metrics)
+    return DeviceIdentities([authority.certificate, *operators], adapters.clock, weak)
+
+
+def _devices(settings: CheckinSettings, judges: Judges) -> DeviceAuthentication:
+    return DeviceAuthentication(
+        judges.identities,
+        judges.work,
+        proxy_header=settings.client_cert_header,
+        proxies=ClientCertificateHeader(settings.trusted_proxies),
+    )
+
+
 def _profiles(
     settings: CheckinSettings, adapters: Adapters, challenges: ChallengeBook, files: EnrollmentFiles
 ) -> EnrollmentProfiles:
@@ -190,23 +200,22 @@ def _enrollment(
     settings: CheckinSettings,
     adapters: Adapters,
     profiles: EnrollmentProfiles,
-    files: EnrollmentFiles,
-    trust: tuple[ChallengeBook, DeviceIdentities],
+    challenges: ChallengeBook,
+    judges: Judges,
 ) -> APIRouter:
-    challenges, identities = trust
     standings = Standings(
         MongoEnrollments(adapters.database, adapters.seal),
         MongoIssuedCertificates(adapters.database),
     )
-    ota = OverTheAir(profiles, challenges, identities, standings, files.apple)
+    ota = OverTheAir(profiles, challenges, standings, judges)
     door = enroll_routes.Door(settings.enroll_tokens)
-    return enroll_routes.router(profiles, ota, files.apple, door, settings.max_body)
+    return enroll_routes.router(profiles, ota, judges, door, settings.max_body)
 
 
 def _scep(
     settings: CheckinSettings, adapters: Adapters, authority: Authority, challenges: ChallengeBook
 ) -> ScepServer:
-    work, clock = ScepWork(), adapters.clock
+    work, clock = HeavyWork("SCEP requests"), adapters.clock
     issuing = Issuing(
         Certifier(authority, clock, settings.scep_validity, work),
         challenges if settings.gives_identities else _renewals_only(settings, adapters),

@@ -1,5 +1,12 @@
-"""Who sends this request: the signature over its exact bytes, or a proxy's word for its certificate."""
+"""Who sends this request: the signature over its exact bytes, or a proxy's word for its certificate.
 
+Promise: a request that may take more than five milliseconds to judge is judged in a thread. Small ones of
+certificates that are known are not, as nearly all are.
+"""
+
+from functools import partial
+
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.turns import DeviceRefused
 from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate
@@ -9,6 +16,10 @@ from shared.security.signature import Signer, signer_of
 from shared.telemetry.metrics import Reason
 
 SIGNATURE_HEADER = "mdm-signature"
+SMALL_HEADER = 6 * 1024
+"""Characters of a signature that is read at once; those of devices have 2,500 to 4,000."""
+SMALL_BODY = 64 * 1024
+"""Bytes of a body that is hashed, and later read, at once."""
 
 
 class DeviceAuthentication:
@@ -17,36 +28,44 @@ class DeviceAuthentication:
     def __init__(
         self,
         identities: DeviceIdentities,
+        work: HeavyWork,
         *,
         proxy_header: str | None = None,
         proxies: ClientCertificateHeader | None = None,
     ) -> None:
         self._identities = identities
+        self._work = work
         self._proxy_header = proxy_header.lower() if proxy_header else None
         self._proxies = proxies
 
-    def certificate(
+    async def certificate(
         self, headers: dict[str, list[str]], peer: str | None, body: bytes
     ) -> DeviceCertificate:
-        """A certificate of a trusted CA, maybe one whose time is over; raises DeviceRefused.
+        """A certificate of a trusted CA, maybe one whose time is over; raises DeviceRefused, Unavailable.
 
         `headers` are by lower-case name, all values of each.
         """
-        signer = self._signer(headers, peer, body)
         try:
-            return self._identities.examine(signer.certificate, signer.others)
+            signer = await self._signer(headers, peer, body)
+        except BadRequest as exc:
+            raise DeviceRefused(Reason.SIGNATURE, str(exc)) from exc
+        examine = partial(self._identities.examine, signer.certificate, signer.others)
+        try:
+            if self._identities.knows(signer.certificate):
+                return examine()
+            return await self._work.do(examine)
         except BadRequest as exc:
             raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
 
-    def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
-        try:
-            if self._proxies is not None and self._proxy_header is not None:
-                certificate = self._proxies.read(headers.get(self._proxy_header, ()), peer)
-                if certificate is not None:
-                    return Signer(certificate)
-            signatures = headers.get(SIGNATURE_HEADER, [])
-            if len(signatures) > 1:
-                raise BadRequest("Mdm-Signature: there is more than one")
-            return signer_of(signatures[0] if signatures else None, body)
-        except BadRequest as exc:
-            raise DeviceRefused(Reason.SIGNATURE, str(exc)) from exc
+    async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
+        if self._proxies is not None and self._proxy_header is not None:
+            certificate = self._proxies.read(headers.get(self._proxy_header, ()), peer)
+            if certificate is not None:
+                return Signer(certificate)
+        signatures = headers.get(SIGNATURE_HEADER, [])
+        if len(signatures) > 1:
+            raise BadRequest("Mdm-Signature: there is more than one")
+        signature = signatures[0] if signatures else ""
+        if len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY:
+            return signer_of(signature, body)
+        return await self._work.do(signer_of, signature, body)

@@ -11,10 +11,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.enroll import EnrollmentProfiles
-from services.checkin.ota import OverTheAir, vouched_device
+from services.checkin.ota import Judges, OverTheAir
 from services.checkin.turns import DeviceRefused
 from shared.apple.profiles import CONTENT_TYPE, with_parameters
-from shared.security.apple_device import AppleDevices
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute
@@ -83,14 +82,14 @@ def parameters_of(request: Request) -> dict[str, str]:
 
 
 def router(
-    profiles: EnrollmentProfiles, ota: OverTheAir, apple: AppleDevices, door: Door, max_body: int
+    profiles: EnrollmentProfiles, ota: OverTheAir, judges: Judges, door: Door, max_body: int
 ) -> APIRouter:
     """The routes of enrollment."""
     routes = APIRouter(route_class=DeviceRoute, tags=["enrollment"])
 
     async def enroll(request: Request) -> Response:
         parameters = door.enter(request)
-        device = vouched_device(await read_body(request, max_body), apple)
+        device = await judges.vouched_device(await read_body(request, max_body))
         return _profile(await profiles.enrollment(parameters, device))
 
     async def ota_enroll(request: Request) -> Response:

@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from services.checkin.enroll import EnrollmentProfiles
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.identity_payload import ANY_DEVICE, VouchedDevice
 from services.checkin.standing import Standings
 from services.checkin.turns import DeviceRefused
@@ -56,6 +57,24 @@ class _Said:
         return "ota-" + hashlib.sha256(b"".join(map(_digest, parts))).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Judge certificates over the air: Apple's and those of our trusted CAs. `work` does the arithmetic."""
+
+    apple: AppleDevices
+    identities: DeviceIdentities
+    work: HeavyWork
+
+    async def vouched_device(self, body: bytes) -> VouchedDevice:
+        """Whom Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
+
+        Anybody may fetch that profile, so a body that says nothing for sure is no reason to refuse.
+        """
+        if not body or not self.apple.are_known:
+            return ANY_DEVICE
+        return await self.work.do(_vouched_device, body, self.apple)
+
+
 class OverTheAir:
     """Answers phases 2 and 3."""
 
@@ -63,26 +82,28 @@ class OverTheAir:
         self,
         profiles: EnrollmentProfiles,
         challenges: ChallengeBook,
-        identities: DeviceIdentities,
         standings: Standings,
-        apple: AppleDevices,
+        judges: Judges,
     ) -> None:
         self._standings = standings
         self._profiles = profiles
         self._challenges = challenges
-        self._identities = identities
-        self._apple = apple
+        self._identities = judges.identities
+        self._apple = judges.apple
+        self._work = judges.work
 
     async def answer(self, body: bytes, parameters: Mapping[str, str]) -> bytes:
         """The next profile. Raises DeviceRefused, StoreUnavailable."""
-        said = _read(body)
-        if self._apple.vouches(said.signer.certificate):
+        said = await self._work.do(_read, body)
+        if await self._work.do(self._apple.vouches, said.signer.certificate):
             grant = await self._redeem(said)
             if not _is_for(grant, said.device):
                 raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: made for another device")
             return await self._profiles.ota_identity(said.device)
         try:
-            identity = self._identities.identify(said.signer.certificate, said.signer.others)
+            identity = await self._work.do(
+                self._identities.identify, said.signer.certificate, said.signer.others
+            )
         except BadRequest as exc:
             if self._apple.are_known:
                 raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from None
@@ -112,13 +133,7 @@ def _is_for(grant: Grant, device: VouchedDevice) -> bool:
     return is_its_udid and grant.serial_number in (None, device.serial_number)
 
 
-def vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:
-    """Whom Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
-
-    Anybody may fetch that profile, so a body that says nothing for sure is no reason to refuse.
-    """
-    if not body or not apple.are_known:
-        return ANY_DEVICE
+def _vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:
     try:
         said = _read(body)
     except DeviceRefused as exc:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from services.checkin.device_auth import DeviceAuthentication
+from services.checkin.device_auth import SMALL_BODY, DeviceAuthentication
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import CheckinMessage, parse_checkin
 from shared.apple.connect import Connect, parse_connect
@@ -59,9 +60,12 @@ _CONNECT_EXAMPLE = (
 
 
 def router(
-    cohorts: Cohorts[DeviceRequest, Answer], devices: DeviceAuthentication, max_body: int
+    cohorts: Cohorts[DeviceRequest, Answer],
+    devices: DeviceAuthentication,
+    work: HeavyWork,
+    max_body: int,
 ) -> APIRouter:
-    """The routes of the check-in service."""
+    """The routes of the check-in service; `work` reads large bodies."""
     routes = APIRouter(route_class=DeviceRoute, tags=["mdm"])
 
     async def serve(
@@ -69,9 +73,9 @@ def router(
     ) -> Response:
         body = await read_body(request, max_body)
         peer = request.client.host if request.client else None
-        certificate = devices.certificate(_headers(request), peer, body)
+        certificate = await devices.certificate(_headers(request), peer, body)
         try:
-            message = parse(body)
+            message = parse(body) if len(body) <= SMALL_BODY else await work.do(parse, body)
         except BadRequest as exc:
             raise DeviceRefused(Reason.PLIST, str(exc)) from exc
 

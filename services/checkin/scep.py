@@ -9,8 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.scep_issuing import Asker, Given, Issuing
-from services.checkin.scep_work import ScepWork
 from shared.security.authority import Authority
 from shared.security.identity import fingerprint_of
 from shared.security.scep.answer import failure, success
@@ -50,7 +50,7 @@ class ScepServer:
         self,
         authority: Authority,
         issuing: Issuing,
-        work: ScepWork,
+        work: HeavyWork,
         metrics: Metrics,
         *,
         allow_legacy: bool,

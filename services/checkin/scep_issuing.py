@@ -5,14 +5,16 @@ replica and how far at a time it is asked for. The order of writes (challenge, r
 that the repetition of a request that died anywhere ends with its certificate.
 """
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.checkin.scep_work import ScepWork
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.standing import Standing, Standings
 from shared.domain.errors import BadRequest, Overtaken
 from shared.ports.clock import Clock
@@ -29,6 +31,11 @@ from shared.telemetry.metrics import ScepIssue, ScepRefusal
 MOST_OF_ONE_TRANSACTION = 16
 """Certificates for one key under one transaction id, each by a challenge of its own or after the one
 before it expired. Clients that derive the id from their key come to more than one."""
+
+A_DAY = timedelta(days=1)
+MOST_RENEWALS_A_DAY = 5
+"""Certificates that one certificate's key may get within a day; each replica that is asked at the same
+moment may add one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Certifier:
     """Our CA as it certifies devices: for so long, off the event loop."""
 
     def __init__(
-        self, authority: Authority, clock: Clock, validity: timedelta, work: ScepWork
+        self, authority: Authority, clock: Clock, validity: timedelta, work: HeavyWork
     ) -> None:
         self._authority = authority
         self._clock = clock
@@ -70,10 +77,11 @@ class Certifier:
             self._validity,
         )
 
-    def refuse_strangers(self, certificate: x509.Certificate) -> None:
+    async def refuse_strangers(self, certificate: x509.Certificate) -> None:
         """Raises ScepRefused for a certificate that is not ours, not valid now, or for no client."""
         try:
-            self._identities.identify(certificate.public_bytes(Encoding.DER))
+            der = certificate.public_bytes(Encoding.DER)
+            await self._work.do(self._identities.identify, der)
         except BadRequest as exc:
             now = self._clock.now()
             is_timely = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
@@ -101,6 +109,7 @@ class Issuing:
         self._standings = Standings(enrollments, issued)
         self._identities = identities
         self._clock = clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
         """A certificate for a new device, by its challenge. Where this key used the challenge in another
@@ -142,19 +151,36 @@ class Issuing:
         """A certificate that follows one of ours, which must be valid and not replaced."""
         standing = await self._standing_of(asker)
         transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
-        found = await self._issued.of_transaction(transaction)
-        if found is None:
-            old = standing.issued
-            grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
-            made = await self._made(transaction, request, grant, asker.fingerprint)
-            if await self._issued.add(made):
-                await self._reserve(made, standing.device)
-                return Given(made, ScepIssue.RENEWAL)
-            found = await self._others(transaction)
+        async with self._turns.setdefault(asker.fingerprint, asyncio.Lock()):
+            found = await self._issued.of_transaction(transaction)
+            if found is None:
+                await self._refuse_hoarding(standing)
+                made = await self._renewal(transaction, request, standing)
+                if await self._issued.add(made):
+                    await self._reserve(made, standing.device)
+                    return Given(made, ScepIssue.RENEWAL)
+                found = await self._others(transaction)
         _refuse_another_key(found, request.key_hash)
         if not self._is_valid(found):
             raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
         return await self._repeated(found, standing.device)
+
+    async def _renewal(
+        self, transaction: str, request: CertificateRequest, standing: Standing
+    ) -> IssuedCertificate:
+        old = standing.issued
+        grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
+        return await self._made(transaction, request, grant, standing.fingerprint)
+
+    async def _refuse_hoarding(self, standing: Standing) -> None:
+        """One challenge is for one device: until a device is bound to its certificate, or where the challenge
+        named none, a renewal could become the certificate of another."""
+        if not standing.is_for_one_device:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, "no device is bound to the certificate yet")
+        renewals = await self._issued.renewals_of(standing.fingerprint)
+        since = self._clock.now() - A_DAY
+        if sum(renewal.issued_at > since for renewal in renewals) >= MOST_RENEWALS_A_DAY:
+            raise ScepRefused(ScepRefusal.LIMIT, "the certificate was renewed too often today")
 
     async def poll(self, transaction_id: str, asker: Asker) -> Given:
         """The certificate of a transaction that ended well, for whoever holds its key."""
@@ -224,7 +250,7 @@ class Issuing:
 
     async def _standing_of(self, asker: Asker) -> Standing:
         """Only a certificate of ours renews: valid now, and still its device's."""
-        self._certifier.refuse_strangers(asker.certificate)
+        await self._certifier.refuse_strangers(asker.certificate)
         standing = await self._standings.of(asker.fingerprint)
         if standing.objection is not None:
             raise ScepRefused(ScepRefusal.CERTIFICATE, standing.objection)

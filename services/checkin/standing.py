@@ -28,6 +28,12 @@ class Standing:
         return self.holder is not None and self.fingerprint in self.holder.retired_certificates
 
     @property
+    def is_for_one_device(self) -> bool:
+        """Whether a device holds it, or no other than one can come to hold it."""
+        names = () if self.issued is None else (self.issued.udid, self.issued.serial_number)
+        return self.holder is not None or any(names)
+
+    @property
     def objection(self) -> str | None:
         """Why its holder gets nothing new, None where nothing is against it."""
         if self.holder is None:

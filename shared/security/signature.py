@@ -35,6 +35,8 @@ from shared.security.embedded_certificates import (
 from shared.security.lean_cms import is_bulky
 
 MAX_HEADER = 64 * 1024
+MOST_ATTRIBUTES = 32
+"""Signed attributes; devices send three to five, SCEP clients up to nine."""
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha1": hashes.SHA1(),  # noqa: S303 - devices in the field still sign with it
@@ -200,6 +202,8 @@ def _read(encoded: bytes) -> _Envelope:
 
 def _check_attributes(attributes: Any, body_digest: bytes, content_type: str) -> None:
     """The signature covers the attributes; these two tie the attributes to the body."""
+    if len(attributes) > MOST_ATTRIBUTES:
+        raise BadRequest("Mdm-Signature: too many signed attributes")
     values: dict[str, list[Any]] = {"message_digest": [], "content_type": []}
     for attribute in attributes:
         name = attribute["type"].native

@@ -71,6 +71,7 @@ class ScepRefusal(StrEnum):
     TRANSACTION = "transaction"
     TIME = "time"
     CERTIFICATE = "certificate"
+    LIMIT = "limit"
 
 
 class RenewalOutcome(StrEnum):

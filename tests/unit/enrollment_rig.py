@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles, EnrollmentRules
 from services.checkin.enroll_routes import TAG, Door, router
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.identity_payload import IdentityPayloads, OurScep
-from services.checkin.ota import OverTheAir
+from services.checkin.ota import Judges, OverTheAir
 from services.checkin.standing import Standings
 from shared.apple.profiles import Look
 from shared.security.apple_device import AppleDevices
@@ -77,8 +78,9 @@ class Rig:
         profiles = EnrollmentProfiles(self.rules, parts)
         trusted = DeviceIdentities([OURS.certificate], self.clock)
         standings = Standings(self.enrollments, self.issued)
-        ota = OverTheAir(profiles, self.book, trusted, standings, self.apple)
-        routes = router(profiles, ota, self.apple, Door(self.tokens), MAX_BODY)
+        judges = Judges(self.apple, trusted, HeavyWork("signed requests"))
+        ota = OverTheAir(profiles, self.book, standings, judges)
+        routes = router(profiles, ota, judges, Door(self.tokens), MAX_BODY)
 
         async def run() -> None:
             """No work in the background."""

@@ -8,9 +8,9 @@ from typing import Any
 from cryptography import x509
 from pydantic import SecretStr
 
+from services.checkin.heavy_work import HeavyWork
 from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
-from services.checkin.scep_work import ScepWork
 from shared.security.authority import Authority
 from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
 from shared.security.challenges import ChallengeBook
@@ -68,7 +68,7 @@ class ScepWorld:
         return self.authority.certificate
 
     def replica(self) -> ScepServer:
-        work = ScepWork()
+        work = HeavyWork("SCEP requests")
         renewals = ChallengeBook(
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, renews_only=True
         )

@@ -563,7 +563,7 @@ async def test_a_certificate_of_ours_renews_itself_and_hands_on_its_device() -> 
 
 async def test_a_repeated_renewal_gets_the_same_certificate_and_another_key_none() -> None:
     world = ScepWorld()
-    old = await world.enrolled()
+    old = await world.enrolled(udid="MAC")
 
     first, again = await renewal(world, old), await renewal(world, old)
     other = await renewal(world, old, number=8)
@@ -575,7 +575,7 @@ async def test_a_repeated_renewal_gets_the_same_certificate_and_another_key_none
 
 async def test_a_renewal_may_keep_the_key_and_the_transaction_id_of_the_enrollment() -> None:
     world = ScepWorld()
-    old = await world.enrolled()
+    old = await world.enrolled(udid="MAC")
 
     reply = await renewal(world, old, number=0, transaction="enrolls-0")
 
@@ -654,7 +654,7 @@ async def test_where_another_server_gives_identities_ours_only_renews(
     challenge: str | None,
 ) -> None:
     world = ScepWorld(static=STATIC)
-    old = await world.enrolled()
+    old = await world.enrolled(udid="MAC")
     world.is_elsewhere = True
     world.server = world.replica()
 
@@ -717,7 +717,7 @@ async def test_a_renewal_may_change_to_a_strong_elliptic_key(
     curve: ec.EllipticCurve, is_taken: bool
 ) -> None:
     world = ScepWorld()
-    old = await world.enrolled()
+    old = await world.enrolled(udid="MAC")
 
     message = old.request(csr(ec.generate_private_key(curve)), kind=RENEWAL_REQ)
     reply = old.read(await world.server.operate(message))

@@ -47,6 +47,7 @@ _FAIL_INFO = {
     ScepRefusal.REQUEST: FailInfo.BAD_REQUEST,
     ScepRefusal.CHALLENGE: FailInfo.BAD_REQUEST,
     ScepRefusal.TRANSACTION: FailInfo.BAD_REQUEST,
+    ScepRefusal.LIMIT: FailInfo.BAD_REQUEST,
     ScepRefusal.TIME: FailInfo.BAD_TIME,
     ScepRefusal.CERTIFICATE: FailInfo.BAD_CERT_ID,
 }

@@ -1,7 +1,7 @@
-"""The arithmetic of SCEP, off the event loop and bounded.
+"""Work that would keep the event loop from everybody else: in a thread, a few at a time.
 
 Promise: however many ask at once, devices of this process are served meanwhile; who comes when too
-many wait hears 503.
+many wait hears 503. Each kind of work waits in a line of its own.
 """
 
 import asyncio
@@ -18,10 +18,11 @@ THREADS = 2
 MOST_WAITING = 512
 
 
-class ScepWork:
-    """Does work in a thread, a few at a time."""
+class HeavyWork:
+    """Does work of one kind; `of` is what it is done for, as a refusal names it."""
 
-    def __init__(self, threads: int = THREADS, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, of: str, threads: int = THREADS, most_waiting: int = MOST_WAITING) -> None:
+        self._of = of
         self._free = asyncio.Semaphore(threads)
         self._most_waiting = most_waiting
         self._waiting = 0
@@ -29,7 +30,7 @@ class ScepWork:
     async def do(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function returns or raises; Unavailable when too many wait."""
         if self._waiting >= self._most_waiting:
-            raise Unavailable("too many SCEP requests at once")
+            raise Unavailable(f"too many {self._of} at once")
         self._waiting += 1
         try:
             async with self._free:

@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from services.checkin.scep_work import ScepWork
+from services.checkin.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest, Unavailable
 
 
 async def test_work_is_done_in_another_thread() -> None:
-    assert await ScepWork().do(threading.get_ident) != threading.get_ident()
+    assert await HeavyWork("SCEP requests").do(threading.get_ident) != threading.get_ident()
 
 
 async def test_what_work_raises_is_raised() -> None:
@@ -18,11 +18,11 @@ async def test_what_work_raises_is_raised() -> None:
         raise BadRequest("no")
 
     with pytest.raises(BadRequest):
-        await ScepWork().do(fail)
+        await HeavyWork("SCEP requests").do(fail)
 
 
 async def test_no_more_than_so_many_are_done_at_once_and_all_are_done() -> None:
-    work = ScepWork(threads=2)
+    work = HeavyWork("SCEP requests", threads=2)
     at_work, most, lock = 0, 0, threading.Lock()
     both = threading.Barrier(2)
 
@@ -41,7 +41,7 @@ async def test_no_more_than_so_many_are_done_at_once_and_all_are_done() -> None:
 
 
 async def test_who_comes_when_too_many_wait_hears_so_and_later_ones_are_served() -> None:
-    work = ScepWork(threads=1, most_waiting=2)
+    work = HeavyWork("SCEP requests", threads=1, most_waiting=2)
     go_on = threading.Event()
     waiting = [asyncio.create_task(work.do(go_on.wait, 10)) for _ in range(2)]
     await asyncio.sleep(0)

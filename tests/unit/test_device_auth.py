@@ -1,0 +1,63 @@
+"""Which requests are judged at once, and which in a thread."""
+
+import pytest
+
+from services.checkin.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
+from services.checkin.heavy_work import HeavyWork
+from services.checkin.turns import DeviceRefused
+from shared.domain.errors import Unavailable
+from shared.security.identity import DeviceIdentities
+from tests.fakes.clock import FakeClock
+from tests.harness.identities import FleetAuthority
+
+OURS = FleetAuthority("Our CA")
+BODY = b"a body"
+
+
+def authentication(*, threads_are_busy: bool, identities: DeviceIdentities) -> DeviceAuthentication:
+    most_waiting = 0 if threads_are_busy else 9
+    return DeviceAuthentication(identities, HeavyWork("messages", most_waiting=most_waiting))
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+async def test_a_small_request_of_a_known_certificate_waits_for_no_thread(kind: str) -> None:
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    device = OURS.issue(kind="ec" if kind == "ec" else "rsa")
+    headers = {"mdm-signature": [device.sign(BODY)]}
+
+    free = authentication(threads_are_busy=False, identities=identities)
+    busy = authentication(threads_are_busy=True, identities=identities)
+
+    with pytest.raises(Unavailable):  # nobody knows it yet
+        await busy.certificate(headers, None, BODY)
+    first = await free.certificate(headers, None, BODY)
+    assert await busy.certificate(headers, None, BODY) is first
+
+
+@pytest.mark.parametrize(
+    ("body", "padding"), [(bytes(SMALL_BODY + 1), 0), (BODY, SMALL_HEADER)], ids=["body", "header"]
+)
+async def test_a_large_request_is_judged_in_a_thread(body: bytes, padding: int) -> None:
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    device = OURS.issue()
+    identities.examine(device.der)
+    headers = {"mdm-signature": [device.sign(body) + " " * padding]}
+
+    free = authentication(threads_are_busy=False, identities=identities)
+    busy = authentication(threads_are_busy=True, identities=identities)
+
+    assert (await free.certificate(headers, None, body)).fingerprint == device.fingerprint
+    with pytest.raises(Unavailable):
+        await busy.certificate(headers, None, body)
+
+
+async def test_what_a_thread_refuses_is_refused_with_its_reason() -> None:
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    stranger = FleetAuthority().issue()
+    headers = {"mdm-signature": [stranger.sign(BODY)]}
+    auth = authentication(threads_are_busy=False, identities=identities)
+
+    with pytest.raises(DeviceRefused, match="not one of a trusted CA"):
+        await auth.certificate(headers, None, BODY)
+    with pytest.raises(DeviceRefused, match="does not match the body"):
+        await auth.certificate(headers, None, bytes(SMALL_BODY + 1))
