@@ -101,7 +101,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     takeover = TakeOver(writers, events, records, clock, adapters.metrics)
     authority = await open_authority(MongoAuthorityStore(database, adapters.seal), clock)
     files = read_files(settings)
-    work = HeavyWork("large or unknown messages", most_waiting=MOST_UNDER_WAY)
+    work = HeavyWork("large or unknown messages", threads=1, most_waiting=MOST_UNDER_WAY)
     judges = Judges(files.apple, _identities(settings, adapters, authority), work)
     challenges = ChallengeBook(
         MongoChallenges(database),

@@ -5,7 +5,9 @@ many wait hears 503. Each kind of work waits in a line of its own.
 """
 
 import asyncio
+import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from shared.domain.errors import Unavailable
@@ -14,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 2
-"""RSA gives other threads way; the reading of messages does not."""
+"""Neither RSA nor the reading of messages gives other threads way: more of them only make the loop wait."""
 MOST_WAITING = 512
 
 
@@ -34,6 +36,19 @@ class HeavyWork:
         self._waiting += 1
         try:
             async with self._free:
-                return await asyncio.to_thread(function, *args, **kwargs)
+                return await asyncio.to_thread(_cleanly, partial(function, *args, **kwargs))
         finally:
             self._waiting -= 1
+
+
+def _cleanly(call: Callable[[], T]) -> T:
+    """Call it, and free what it built even where it fails: the traceback of its error would keep a large
+    message until the event loop, which gets the error, has to free it."""
+    try:
+        return call()
+    except BaseException as exc:
+        failed: BaseException | None = exc
+        while failed is not None:
+            traceback.clear_frames(failed.__traceback__)
+            failed = failed.__context__
+        raise

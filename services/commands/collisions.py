@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from services.commands.guesses import Guesses
 from services.commands.settling import Settling
 from services.commands.submissions import Submission
 from services.commands.targets import Targets, is_there
@@ -59,6 +60,7 @@ class Collisions:
         self._tell_expiry = tell_expiry
         self._clock = clock
         self._rules = rules
+        self._guesses = Guesses(clock)
 
     async def supersede(self, places: Sequence[Place]) -> None:
         """End what the newest of these places, and others of their collapse keys, make needless."""
@@ -115,8 +117,10 @@ class Collisions:
         self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
     ) -> bool | None:
         """The outcome beside this place, None where it has changed since."""
+        uuid = submission.place.command_uuid
+        self._guesses.refuse_many(uuid)
         if existing.command_hash != submission.place.command_hash:
-            uuid = submission.place.command_uuid
+            self._guesses.note(uuid)
             raise Conflict(f"command_uuid: {uuid} names another command of this device")
         device = devices.get(existing.device)
         generation = device.generation if device else None

@@ -20,6 +20,10 @@ MAX_BYTES = 64 * 1024 * 1024
 """A second fence: the caller's own limit (MDM_MAX_BODY) is the real one."""
 MAX_NODES = 100_000
 MAX_DEPTH = 64
+MOST_PIECES = 5 * MAX_NODES
+"""Line ends and references (`&amp;`) in a large message: five for each value that it may have."""
+_AROUND_VALUES = 1000
+"""Declarations and comments, which are no values."""
 MAX_TOKEN = 16 * 1024
 SMALL = 64 * 1024
 """Up to this size no token can be long enough to hurt, so nothing looks for long ones."""
@@ -90,8 +94,7 @@ def _refuse_long_tokens(body: bytes) -> None:
         b"\0" in body[:16]
     ):  # plistlib takes UTF-16 and UTF-32 with a mark only, so zeros show at once
         raise BadRequest("plist: large, and not in UTF-8")
-    if body.count(b"<") > 5 * MAX_NODES:
-        raise BadRequest("plist: too many elements")
+    _refuse_many_pieces(body)
 
     def check(token: str) -> None:
         if len(token) > MAX_TOKEN:
@@ -101,6 +104,16 @@ def _refuse_long_tokens(body: bytes) -> None:
     parser.DefaultHandler = check
     parser.CharacterDataHandler = _ignore
     parser.Parse(body, True)
+
+
+def _refuse_many_pieces(body: bytes) -> None:
+    """Refuse what would be too many values once it was built, and text that comes in too many pieces:
+    expat hands out text anew behind each line end and each reference."""
+    values = body.count(b"<") - body.count(b"</") - body.count(b"<key")
+    if values > MAX_NODES + _AROUND_VALUES:
+        raise BadRequest("plist: too many values")
+    if sum(map(body.count, (b"\n", b"\r", b"&"))) > MOST_PIECES:
+        raise BadRequest("plist: too many lines")
 
 
 def _ignore(_text: str) -> None:

@@ -15,12 +15,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509 import verification
 
-from shared.security.public_keys import INTERMEDIATE_SIZES, objection
+from shared.security.public_keys import INTERMEDIATE_SIZES, LARGEST_CERTIFICATE, objection
 
 MOST_FOREIGN = 3
 """Intermediates of a message on the way up; all others are left unread."""
-LARGEST_FOREIGN = 8 * 1024
-"""Bytes of such an intermediate; real ones have one to three thousand."""
 MOST_CHECKS = 10
 """Signature checks of one chain. With two of the message's own signature (`shared.security.signature`) and
 four of Apple's CAs (`shared.security.apple_device`) a request has sixteen at most."""
@@ -114,7 +112,7 @@ class Chains:
 
 def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
     """Of what a message brings, the nearest that may be above, and whose key is worth a check."""
-    small = (der for der in others if len(der) <= LARGEST_FOREIGN)
+    small = (der for der in others if len(der) <= LARGEST_CERTIFICATE)
     left = [_Link(x509.load_der_x509_certificate(der)) for der in small]
     found: list[_Link] = []
     for child in chain([bottom], found):  # `found` grows meanwhile

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
 from shared.security.bounded_cache import BoundedCache
-from shared.security.public_keys import objection
+from shared.security.public_keys import LARGEST_CERTIFICATE, objection
 
 MAX_CERTIFICATES = 10
 REMEMBERED = 4096
@@ -75,9 +75,10 @@ def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
     return [_signers.get(der) or EmbeddedCertificate(der) for der in ders]
 
 
-def signer_among(certificates: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCertificate:
+def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCertificate:
     """The one that a SignerIdentifier names; raises BadRequest."""
     chosen = sid.chosen
+    certificates = [each for each in inside if len(each.der) <= LARGEST_CERTIFICATE]
     if sid.name == "issuer_and_serial_number":
         issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
         found = [c for c in certificates if c.serial_number == serial and c.issuer == issuer]

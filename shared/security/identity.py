@@ -24,7 +24,7 @@ from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
 from shared.security.bounded_cache import BoundedCache
 from shared.security.chains import Chains, NotTrusted
-from shared.security.public_keys import objection, weak_bits
+from shared.security.public_keys import LARGEST_CERTIFICATE, objection, weak_bits
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -137,6 +137,8 @@ class DeviceIdentities:
     def _judge(
         self, der: bytes, intermediates: Sequence[bytes], now: datetime
     ) -> DeviceCertificate:
+        if len(der) > LARGEST_CERTIFICATE:
+            raise NotTrusted(f"over {LARGEST_CERTIFICATE} bytes")
         try:
             leaf = x509.load_der_x509_certificate(der)
             fingerprint = _fingerprint(leaf, der)

@@ -1,4 +1,4 @@
-"""Which public keys are worth any arithmetic.
+"""Which public keys are worth any arithmetic, and which certificates any reading.
 
 Promise: nobody makes us compute with a key that no device and no CA has. OpenSSL takes RSA exponents as
 long as the modulus, and one signature check then costs thirty times the ordinary one.
@@ -6,6 +6,9 @@ long as the modulus, and one signature check then costs thirty times the ordinar
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+LARGEST_CERTIFICATE = 8 * 1024
+"""Bytes of a certificate that is read; real ones have one to three thousand, and names or extensions can be
+made such that reading them takes as long as twenty signature checks."""
 IDENTITY_SIZES = range(1024, 8192 + 1)
 """Bits of a device's RSA key. Apple's SCEP payload asks for 1024 where a profile does not say."""
 INTERMEDIATE_SIZES = range(2048, 4096 + 1)

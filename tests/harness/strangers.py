@@ -110,12 +110,20 @@ class Stranger:
     issuer: bytes
     serial: int
 
-    def cms(self, body: bytes, *others: bytes, content: bytes | None = None) -> bytes:
-        """A CMS of this signer without attributes; detached, unless there is content."""
+    def cms(
+        self,
+        body: bytes,
+        *others: bytes,
+        content: bytes | None = None,
+        by_key: bytes | None = None,
+    ) -> bytes:
+        """A CMS of this signer without attributes; detached, unless there is content. `by_key`: it names
+        its certificate by this key identifier."""
+        named = der.sequence(self.issuer, der.integer(self.serial))
         sha256 = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
         signer = der.sequence(
             der.integer(1),
-            der.sequence(self.issuer, der.integer(self.serial)),
+            named if by_key is None else der.element(0x80, by_key),
             sha256,
             self.key.algorithm,
             der.octets(self.key.sign(body)),

@@ -42,6 +42,7 @@ class ServiceProcess(Server):
     """One replica of a service (or `all`)."""
 
     stop_timeout = 20.0
+    module = "services"
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class ServiceProcess(Server):
         environment = {name: value for name, value in environment.items() if value}
         python = self._checkout / ".venv" / "bin" / "python" if self._checkout else sys.executable
         return spawn(
-            [str(python), "-m", "services", self.name], environment, self._log, self._checkout
+            [str(python), "-m", self.module, self.name], environment, self._log, self._checkout
         )
 
     def _serves(self) -> bool:

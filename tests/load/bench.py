@@ -22,6 +22,7 @@ from tests.load import (
     bench_large,
     bench_scep,
     bench_store,
+    bench_strangers,
 )
 from tests.load.machine import Build, measured
 from tests.load.scenarios import CONNECTIONS, Size, say
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--scep", action="store_true", help="SCEP enrollments, and nothing else")
     parser.add_argument("--large", action="store_true", help="a million devices, and nothing else")
     parser.add_argument("--store", action="store_true", help="holds of the event loop by the store")
+    parser.add_argument("--strangers", action="store_true", help="attacks, and nothing else")
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with another checkout")
     parser.add_argument("--rounds", type=int, default=3, help="of --against")
     given = parser.parse_args()
@@ -67,7 +69,12 @@ def main() -> None:
     if given.against:
         bench_against.main(build, given.against, size, given.rounds)
         return
-    alone = {"scep": bench_scep.main, "large": bench_large.main, "store": bench_store.main}
+    alone = {
+        "scep": bench_scep.main,
+        "large": bench_large.main,
+        "store": bench_store.main,
+        "strangers": bench_strangers.main,
+    }
     for name, run in alone.items():
         if getattr(given, name):
             run()

@@ -335,3 +335,22 @@ def test_a_request_has_sixteen_signature_checks_at_most(count: int) -> None:
 
 def authority_from(begin: Any) -> Profile:
     return Profile(not_before=begin, usage=AUTHORITY.usage, is_authority=True)
+
+
+def dear_extension(size: int) -> bytes:
+    """Networks, each of which the library makes an object of."""
+    tree = der.sequence(der.element(0x87, bytes(8)))
+    return extension("2.5.29.30", der.sequence(der.element(0xA0, tree * (size // len(tree)))))
+
+
+@pytest.mark.parametrize("is_named_by_key", [False, True])
+def test_a_certificate_of_a_size_that_nobody_has_is_refused_unread(is_named_by_key: bool) -> None:
+    key = CurveKey()
+    leaf = certificate(name("d"), name("N"), key, key, dear_extension(40_000))
+    signature = leaf.cms(BODY, by_key=b"key" if is_named_by_key else None)
+
+    _, why = cost_of(lambda: verify(base64.b64encode(signature), BODY))
+    _, judged_why = cost_of(lambda: DeviceIdentities([], FakeClock()).examine(leaf.der))
+
+    assert "the signer's certificate is not inside" in why
+    assert "over 8192 bytes" in judged_why

@@ -21,6 +21,26 @@ async def test_what_work_raises_is_raised() -> None:
         await HeavyWork("SCEP requests").do(fail)
 
 
+async def test_what_failed_work_had_built_is_freed_by_its_thread() -> None:
+    freed_by: list[int] = []
+
+    class Large:
+        def __del__(self) -> None:
+            freed_by.append(threading.get_ident())
+
+    def fail() -> None:
+        built = Large()
+        try:
+            raise ValueError(repr(built))
+        except ValueError as exc:
+            raise BadRequest("no") from exc
+
+    with pytest.raises(BadRequest):
+        await HeavyWork("messages").do(fail)
+
+    assert freed_by and freed_by != [threading.get_ident()]
+
+
 async def test_no_more_than_so_many_are_done_at_once_and_all_are_done() -> None:
     work = HeavyWork("SCEP requests", threads=2)
     at_work, most, lock = 0, 0, threading.Lock()

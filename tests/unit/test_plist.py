@@ -2,6 +2,7 @@
 
 import plistlib
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,6 +98,9 @@ REFUSED: Mapping[str, bytes] = {
     .replace("UTF-8", "UTF-16")
     .encode("utf-16"),
     "a million elements": xml(b"<array>" + b"<true/>" * 600_000 + b"</array>"),
+    "too many lines of a text": xml(
+        b"<dict><key>a</key><string>" + b"\n" * (plist.MOST_PIECES + 1) + b"</string></dict>"
+    ),
     "too many values": xml(
         b"<dict><key>a</key><array>" + b"<true/>" * (plist.MAX_NODES + 1) + b"</array></dict>"
     ),
@@ -232,3 +236,30 @@ def test_whatever_plistlib_writes_is_read_back(
     message: dict[str, Any], form: plistlib.PlistFormat
 ) -> None:
     assert plist.parse(plistlib.dumps(message, fmt=form)) == message
+
+
+def test_what_has_too_much_in_it_is_refused_before_it_is_built() -> None:
+    """Four megabytes of one or the other took a second each."""
+    array = b"<dict><key>a</key><array>" + b"<true/>" * 500_000 + b"</array></dict>"
+    text = b"<dict><key>a</key><string>" + b"\r" * 4_000_000 + b"</string></dict>"
+
+    for body in (xml(array), xml(text)):
+        began = time.process_time()
+        with pytest.raises(BadRequest, match="too many"):
+            plist.parse(body)
+        assert time.process_time() - began < 0.1
+
+
+def test_as_many_lines_as_a_message_may_have_are_read() -> None:
+    lines = "a\n" * (plist.MOST_PIECES - 10)
+    body = xml(b"<dict><key>a</key><string>" + lines.encode() + b"</string></dict>")
+
+    assert plist.parse(body) == {"a": lines}
+
+
+def test_as_many_values_as_a_message_may_have_are_read() -> None:
+    values = b"<key>b</key><string>c</string>" * (plist.MAX_NODES // 4)
+    body = xml(b"<dict><key>a</key><array>" + (b"<dict>" + values[:60] + b"</dict>") * 20_000)
+    body = body.removesuffix(TAIL) + b"</array></dict>" + TAIL
+
+    assert len(plist.parse(body)["a"]) == 20_000
