@@ -92,7 +92,9 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     seen = LastSeen(records, clock)
     bindings = MongoIdentities(database, adapters.seal)
     notes = QuarantineNotes(bindings, clock, adapters.ids, adapters.metrics)
-    rules = BindingRules(only_meant=settings.reenrollment == "bound")
+    rules = BindingRules(
+        only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
+    )
     admission = Admission(parts, MongoIssuedCertificates(database), notes, rules)
     cohort = DeviceCohort(parts, seen, admission)
     cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)

@@ -9,7 +9,7 @@ renewal of the certificate that is bound takes its place with its first message,
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.checkin.first_certificate import awaits_certificate, first_refusal
 from services.checkin.turns import DeviceRefused, Turn
@@ -24,6 +24,8 @@ from shared.telemetry.metrics import Reason
 
 LONGEST_CHAIN = 8
 """Certificates, each following the one before, of which none was ever shown: nobody has more than one."""
+MOST_BACK = timedelta(days=1)
+"""So much earlier than its newest message another one of a device may be signed."""
 ANOTHERS = "the certificate was given out for another device"
 
 
@@ -37,14 +39,36 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class BindingRules:
-    """`only_meant`: a device that has a certificate gets another one by Authenticate only where our
-    SCEP gave it out for this device (MDM_REENROLLMENT=bound)."""
+    """What the operator decides.
+
+    `guards_replays`: a message that changes its enrollment is refused if it was signed over a day before the
+    newest that was taken (MDM_REPLAY_GUARD). `only_meant`: a device that has a certificate gets another one
+    by Authenticate only where our SCEP gave it out for this device (MDM_REENROLLMENT=bound).
+    """
 
     only_meant: bool = False
+    guards_replays: bool = True
 
 
 def refusal(turn: Turn, known: Known, rules: BindingRules, now: datetime) -> MdmError | None:
     """Why this request is not served, None if it is."""
+    return _refused_sender(turn, known, rules, now) or _refused_replay(turn, rules)
+
+
+def _refused_replay(turn: Turn, rules: BindingRules) -> MdmError | None:
+    """A message that was recorded is as well signed as a new one; its time tells them apart."""
+    signed_at, record = turn.request.signed_at, turn.channel
+    if not (rules.guards_replays and turn.request.changes_enrollment) or record is None:
+        return None
+    if signed_at is None or record.signed_at is None or signed_at >= record.signed_at - MOST_BACK:
+        return None
+    when = f"signed {signed_at:%Y-%m-%d %H:%M}Z, over a day before a message that was taken"
+    return DeviceRefused(Reason.REPLAYED, f"{record.id}: {when}")
+
+
+def _refused_sender(
+    turn: Turn, known: Known, rules: BindingRules, now: datetime
+) -> MdmError | None:
     if isinstance(turn.request.message, Authenticate):
         return _refused_authenticate(turn, known, rules)
     if turn.device is None or turn.device.generation is None:

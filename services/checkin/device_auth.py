@@ -4,6 +4,8 @@ Promise: a request that may take more than five milliseconds to judge is judged 
 certificates that are known are not, as nearly all are.
 """
 
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from services.checkin.heavy_work import HeavyWork
@@ -22,8 +24,16 @@ SMALL_BODY = 64 * 1024
 """Bytes of a body that is hashed, and later read, at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a request proves: its sender's certificate, and when it was signed, where that is known."""
+
+    certificate: DeviceCertificate
+    signed_at: datetime | None = None
+
+
 class DeviceAuthentication:
-    """Gives the certificate that a request proves, or refuses the request."""
+    """Gives what a request proves, or refuses the request."""
 
     def __init__(
         self,
@@ -38,9 +48,7 @@ class DeviceAuthentication:
         self._proxy_header = proxy_header.lower() if proxy_header else None
         self._proxies = proxies
 
-    async def certificate(
-        self, headers: dict[str, list[str]], peer: str | None, body: bytes
-    ) -> DeviceCertificate:
+    async def prove(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Proof:
         """A certificate of a trusted CA, maybe one whose time is over; raises DeviceRefused, Unavailable.
 
         `headers` are by lower-case name, all values of each.
@@ -51,11 +59,11 @@ class DeviceAuthentication:
             raise DeviceRefused(Reason.SIGNATURE, str(exc)) from exc
         examine = partial(self._identities.examine, signer.certificate, signer.others)
         try:
-            if self._identities.knows(signer.certificate):
-                return examine()
-            return await self._work.do(examine)
+            is_known = self._identities.knows(signer.certificate)
+            certificate = examine() if is_known else await self._work.do(examine)
         except BadRequest as exc:
             raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
+        return Proof(certificate, signer.signed_at)
 
     async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
         if self._proxies is not None and self._proxy_header is not None:

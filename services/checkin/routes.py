@@ -73,7 +73,7 @@ def router(
     ) -> Response:
         body = await read_body(request, max_body)
         peer = request.client.host if request.client else None
-        certificate = await devices.certificate(_headers(request), peer, body)
+        proof = await devices.prove(_headers(request), peer, body)
         try:
             message = parse(body) if len(body) <= SMALL_BODY else await work.do(parse, body)
         except BadRequest as exc:
@@ -82,7 +82,9 @@ def router(
         async def is_connected() -> bool:
             return not await request.is_disconnected()
 
-        asked = DeviceRequest(message, certificate, body, _url_params(request), is_connected)
+        asked = DeviceRequest(
+            message, proof.certificate, body, _url_params(request), is_connected, proof.signed_at
+        )
         answer = await cohorts.submit(asked, key=asked.device)
         return Response(answer.body, answer.status, media_type=PLIST if answer.body else None)
 

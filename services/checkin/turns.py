@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from shared.apple.checkin import (
     Authenticate,
@@ -34,7 +35,8 @@ class DeviceRequest:
     """A message whose signature and certificate chain are good, but that the certificate's time may be
     over.
 
-    `is_connected` tells whether the device still waits for the answer.
+    `is_connected` tells whether the device still waits for the answer; `signed_at` is when it was signed, by
+    the device's clock, where the signature says so.
     """
 
     message: CheckinMessage | Connect
@@ -42,6 +44,7 @@ class DeviceRequest:
     body: bytes = field(repr=False)
     url_params: Mapping[str, str] | None
     is_connected: Callable[[], Awaitable[bool]]
+    signed_at: datetime | None = None
 
     @property
     def certificate(self) -> str:

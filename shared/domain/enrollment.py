@@ -112,6 +112,9 @@ class Enrollment:
     bootstrap_token: bytes | None = field(default=None, repr=False)
     last_seen: datetime | None = None
     token_updated_at: datetime | None = None
+    signed_at: datetime | None = None
+    """When the newest of its messages that changed this record was signed, by its own clock, but at most by
+    ours."""
     migrating_until: datetime | None = None
     """It came by migration and is bound to no certificate yet: until then the first one that it shows
     is bound to it."""

@@ -78,6 +78,8 @@ class Change:
     inventory: Inventory | None = None
     identity: Identity | None = None
     """Of the certificate, for the record that is made."""
+    signed_at: datetime | None = None
+    """When the message was signed; the record keeps the latest."""
 
     @property
     def ends_user_channels(self) -> bool:

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -75,6 +76,8 @@ class Signer:
 
     certificate: bytes
     others: tuple[bytes, ...] = ()
+    signed_at: datetime | None = None
+    """By the signer's clock, where the signature says so once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ def signer_of(header: str | bytes | None, body: bytes) -> Signer:
             _envelopes.put(rest, envelope)
         else:
             remember(envelope.signer)
-        return Signer(envelope.signer.der, envelope.others)
+        signed_at = _signing_time(envelope.attributes)
+        return Signer(envelope.signer.der, envelope.others, signed_at)
     except BadRequest:
         raise
     except InvalidSignature:
@@ -213,6 +217,21 @@ def _check_attributes(attributes: Any, body_digest: bytes, content_type: str) ->
         raise BadRequest("Mdm-Signature: the digest is not that of the body")
     if values["content_type"] != [content_type]:
         raise BadRequest("Mdm-Signature: the content type is not the one that was signed")
+
+
+def _signing_time(attributes: Any) -> datetime | None:
+    """Read after the signature was found good; a time that nobody can read is none."""
+    try:
+        times = [
+            value
+            for attribute in attributes or ()
+            if attribute["type"].native == "signing_time"
+            for value in attribute["values"].native
+        ]
+    except ValueError:
+        return None
+    is_clear = len(times) == 1 and isinstance(times[0], datetime) and times[0].tzinfo is not None
+    return times[0].astimezone(UTC) if is_clear else None
 
 
 def _scheme(key: object, algorithm: Any, digest: str) -> Verify:

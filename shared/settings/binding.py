@@ -26,6 +26,11 @@ class BindingSettings(BaseModel):
         "one of a trusted CA, as after a wipe; `bound`: only a certificate of our SCEP whose challenge "
         "was made for that UDID or serial number.",
     )
+    replay_guard: bool = Field(
+        True,
+        description="`false`: messages that change an enrollment are taken whenever they were signed. "
+        "Else one that was signed over a day before the newest is refused, as somebody recorded it.",
+    )
     renew_before: Annotated[Duration, AfterValidator(_lead)] = Field(
         timedelta(days=30),
         description="How long before its end the certificate of a device is renewed, where our SCEP "

@@ -37,6 +37,7 @@ def record_of(change: Change) -> Document:
         "last_seen": change.at,
         "inventory": inventory_fields(change.inventory or Inventory()),
         **binding_fields(change.key.id, change.identity),
+        **_signing_time(change),
     }
 
 
@@ -51,13 +52,17 @@ def update_of(change: Change, seal: Seal) -> UpdateOne:
         fields |= {**identity_fields(change.key), "generation": change.generation}
     update: Document = {
         "$set": fields,
-        "$max": {"last_seen": change.at},
+        "$max": {"last_seen": change.at, **_signing_time(change)},
         "$addToSet": {"names": {"$each": names_of(change.key, change.inventory)}},
     }
     forgotten = _forgotten(change)
     if forgotten:
         update["$unset"] = dict.fromkeys(forgotten, "")
     return UpdateOne(condition, update, upsert=not change.key.is_device_channel)
+
+
+def _signing_time(change: Change) -> Document:
+    return {} if change.signed_at is None else {"signed_at": change.signed_at}
 
 
 def _fields(change: Change, seal: Seal) -> Document:

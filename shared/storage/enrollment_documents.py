@@ -145,6 +145,7 @@ def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
         unreadable=secrets.unreadable,
         last_seen=document.get("last_seen"),
         token_updated_at=document.get("token_updated_at"),
+        signed_at=document.get("signed_at"),
         migrating_until=document.get("migrating_until"),
         **binding_facts(document),
     )

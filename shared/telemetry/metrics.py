@@ -28,6 +28,7 @@ class Reason(StrEnum):
     SIGNATURE = "signature"
     CERTIFICATE = "certificate"
     BINDING = "binding"
+    REPLAYED = "replayed"
     PLIST = "plist"
     MESSAGE = "message"
     UNKNOWN_DEVICE = "unknown_device"

@@ -373,6 +373,23 @@ async def test_an_overtaken_authenticate_ends_no_user_channel(enrollments: Enrol
     assert await load(enrollments, ANNA) == before
 
 
+@pytest.mark.parametrize("key", [MAC, ANNA], ids=["device", "user"])
+async def test_a_record_keeps_the_latest_time_of_signing(
+    enrollments: Enrollments, key: EnrollmentKey
+) -> None:
+    await authenticated(enrollments, MAC, signed_at=NOW)
+    assert (await load(enrollments, MAC)).signed_at == NOW
+    times = (NOW + MINUTE, NOW + 3 * MINUTE, NOW + 2 * MINUTE, None)
+    for number, signed_at in enumerate(times):
+        expected = None if key is ANNA and number == 0 else "gen-1"
+        said = change(key, Topic.TOKEN_UPDATE, f"tok-{number}", expected, generation="gen-1")
+        assert await apply(enrollments, replace(said, push=PUSH, signed_at=signed_at)) == [True]
+
+    assert (await load(enrollments, key)).signed_at == NOW + 3 * MINUTE
+    await enrollments.remove({"MAC"})
+    assert (await load(enrollments, key)).signed_at == NOW + 3 * MINUTE
+
+
 async def test_a_message_raises_last_seen(enrollments: Enrollments) -> None:
     record = await enrolled(enrollments, MAC)
 

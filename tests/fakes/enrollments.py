@@ -157,6 +157,7 @@ class FakeEnrollments:
             record,
             status=STATUS_AFTER.get(change.topic, default),
             last_seen=max(change.at, record.last_seen or change.at),
+            signed_at=max(filter(None, (change.signed_at, record.signed_at)), default=None),
         )
         if not record.key.is_device_channel:
             record = replace(record, generation=change.generation)
@@ -312,6 +313,7 @@ def _stub(record: Enrollment) -> Enrollment:
         push=record.push,
         blocked=record.blocked,
         waiting=record.waiting,
+        signed_at=record.signed_at,
         identity=record.identity,
         reset_from=record.reset_from,
         expired_until=record.expired_until,

@@ -136,11 +136,16 @@ def signer_info(
     return cms.SignerInfo(fields)
 
 
-def signed_attributes(digest: bytes, content_type: str = "data") -> cms.CMSAttributes:
+def signed_attributes(
+    digest: bytes, content_type: str = "data", *times: datetime
+) -> cms.CMSAttributes:
+    """What is signed of a message, each of `times` as a signingTime of its own."""
+    moments = [cms.Time(name="utc_time", value=time) for time in times]
     return cms.CMSAttributes(
         [
             cms.CMSAttribute({"type": "content_type", "values": [content_type]}),
             cms.CMSAttribute({"type": "message_digest", "values": [digest]}),
+            *(cms.CMSAttribute({"type": "signing_time", "values": [each]}) for each in moments),
         ]
     )
 

@@ -46,6 +46,8 @@ LARGEST = 4 * MIB - 64
 EACH = 20
 CONNECTIONS = 32
 SECONDS = 20.0
+PATIENCE = 120.0
+"""Seconds for one answer beside 31 others."""
 PATH = "/mdm/connect"
 AUTHORITY_NAME = "Fleet CA"
 AUTHORITY = FleetAuthority(AUTHORITY_NAME)
@@ -262,7 +264,7 @@ async def all_at_once(attack: Attack, process: ServiceProcess, seconds: float) -
 
     async def worker(number: int) -> None:
         nonlocal done
-        async with Connection("127.0.0.1", process.port) as connection:
+        async with Connection("127.0.0.1", process.port, within=PATIENCE) as connection:
             while time.perf_counter() < until:
                 await connection.send(attack.requests[(number + done) % EACH])
                 done += 1
@@ -274,8 +276,8 @@ async def all_at_once(attack: Attack, process: ServiceProcess, seconds: float) -
     return waits[int(len(waits) * 0.99)] * 1e3, done
 
 
-async def measure(process: ServiceProcess, timed: TimedProcess, seconds: float) -> None:
-    for attack in [each async for each in attacks(process)]:
+async def measure(process: ServiceProcess, timed: TimedProcess, seconds: float, only: str) -> None:
+    for attack in [each async for each in attacks(process) if only in each.name]:
         cpu, statuses = await one_by_one(attack, process)
         line = f"{attack.name:28} {len(attack.requests[0]):8} bytes {sorted(statuses)}"
         await one_by_one(replace(attack, requests=attack.requests[:1]), timed)
@@ -300,7 +302,7 @@ async def attacks(process: ServiceProcess) -> AsyncIterator[Attack]:
         yield attack
 
 
-def main(seconds: float = SECONDS) -> None:
+def main(seconds: float = SECONDS, only: str = "") -> None:
     say(f"{os.cpu_count()} cores; {EACH} requests of each kind, then {CONNECTIONS} connections")
     folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
     (folder / "ca.pem").write_bytes(AUTHORITY.pem)
@@ -311,7 +313,7 @@ def main(seconds: float = SECONDS) -> None:
         process.start()
         timed.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(measure(process, timed, seconds))
+            runner.run(measure(process, timed, seconds, only))
     finally:
         for each in (process, timed):
             each.close()
@@ -323,4 +325,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help="of 32 connections, each kind"
     )
-    main(parser.parse_args().seconds)
+    parser.add_argument("--only", default="", help="attacks whose name holds this text")
+    given = parser.parse_args()
+    main(given.seconds, given.only)

@@ -29,9 +29,9 @@ async def test_a_small_request_of_a_known_certificate_waits_for_no_thread(kind: 
     busy = authentication(threads_are_busy=True, identities=identities)
 
     with pytest.raises(Unavailable):  # nobody knows it yet
-        await busy.certificate(headers, None, BODY)
-    first = await free.certificate(headers, None, BODY)
-    assert await busy.certificate(headers, None, BODY) is first
+        await busy.prove(headers, None, BODY)
+    first = (await free.prove(headers, None, BODY)).certificate
+    assert (await busy.prove(headers, None, BODY)).certificate is first
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ async def test_a_large_request_is_judged_in_a_thread(body: bytes, padding: int) 
     free = authentication(threads_are_busy=False, identities=identities)
     busy = authentication(threads_are_busy=True, identities=identities)
 
-    assert (await free.certificate(headers, None, body)).fingerprint == device.fingerprint
+    assert (await free.prove(headers, None, body)).certificate.fingerprint == device.fingerprint
     with pytest.raises(Unavailable):
-        await busy.certificate(headers, None, body)
+        await busy.prove(headers, None, body)
 
 
 async def test_what_a_thread_refuses_is_refused_with_its_reason() -> None:
@@ -58,6 +58,6 @@ async def test_what_a_thread_refuses_is_refused_with_its_reason() -> None:
     auth = authentication(threads_are_busy=False, identities=identities)
 
     with pytest.raises(DeviceRefused, match="not one of a trusted CA"):
-        await auth.certificate(headers, None, BODY)
+        await auth.prove(headers, None, BODY)
     with pytest.raises(DeviceRefused, match="does not match the body"):
-        await auth.certificate(headers, None, bytes(SMALL_BODY + 1))
+        await auth.prove(headers, None, bytes(SMALL_BODY + 1))

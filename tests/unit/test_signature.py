@@ -5,6 +5,7 @@ import gc
 import hashlib
 import subprocess
 import tracemalloc
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
-from shared.security.signature import MAX_HEADER, signer_of, verify
+from shared.security.signature import MAX_HEADER, MOST_ATTRIBUTES, signer_of, verify
 from tests.harness.identities import (
+    EPOCH,
     DeviceIdentity,
     FleetAuthority,
     Profile,
@@ -173,6 +175,35 @@ def empty_attributes() -> bytes:
     der = envelope([info], [RSA])
     assert b"\xa0\x00" in der
     return der
+
+
+def test_a_signature_with_more_attributes_than_anybody_sends_is_refused_unread() -> None:
+    most = [*signed_attributes(DIGEST), *[{"type": "1.2.3", "values": []}] * (MOST_ATTRIBUTES - 2)]
+    more = [*most, {"type": "1.2.3", "values": []}]
+
+    assert verify(header(with_attributes(cms.CMSAttributes(most))), BODY) == RSA.der
+    with pytest.raises(BadRequest, match="too many signed attributes"):
+        verify(header(with_attributes(cms.CMSAttributes(more))), BODY)
+
+
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [((), None), ((EPOCH,), EPOCH), ((EPOCH, EPOCH + timedelta(days=1)), None)],
+    ids=["none", "one", "two"],
+)
+def test_the_time_of_signing_is_told_where_it_is_clear(
+    times: tuple[datetime, ...], found: datetime | None
+) -> None:
+    attributes = signed_attributes(DIGEST, "data", *times)
+
+    assert signer_of(header(with_attributes(attributes)), BODY).signed_at == found
+
+
+def test_a_time_of_signing_that_nobody_can_read_is_none() -> None:
+    attributes = signed_attributes(DIGEST, "data", EPOCH)
+    odd = cms.CMSAttributes.load(attributes.dump().replace(b"200101000000Z", b"209901000000Z"))
+
+    assert signer_of(header(with_attributes(odd)), BODY).signed_at is None
 
 
 def with_algorithm(name: str) -> bytes:
