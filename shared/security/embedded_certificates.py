@@ -17,6 +17,10 @@ from shared.security.bounded_cache import BoundedCache
 from shared.security.public_keys import LARGEST_CERTIFICATE, objection
 
 MAX_CERTIFICATES = 10
+LONGEST_KEY = 64
+"""Bytes of a key identifier; ordinary ones have 20 or 32."""
+_KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
+_CRITICAL = bytes.fromhex("0101ff")
 REMEMBERED = 4096
 LARGEST_REMEMBERED = 4 * 1024
 
@@ -83,10 +87,20 @@ def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCer
         issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
         found = [c for c in certificates if c.serial_number == serial and c.issuer == issuer]
     else:
-        found = [c for c in certificates if c.key_identifier == chosen.native]
+        found = _of_key(certificates, chosen.native)
     if len({c.der for c in found}) != 1:
         raise BadRequest("Mdm-Signature: the signer's certificate is not inside")
     return found[0]
+
+
+def _of_key(certificates: Sequence[EmbeddedCertificate], key: bytes) -> list[EmbeddedCertificate]:
+    """Those that may have this key identifier, by their bytes alone; a single one is read to make sure.
+
+    Reading the extensions of ten certificates would be dear, and no honest message has two such."""
+    inside = bytes((0x04, len(key) + 2, 0x04, len(key))) + key if len(key) <= LONGEST_KEY else b""
+    extensions = [_KEY_IDENTIFIER + inside, _KEY_IDENTIFIER + _CRITICAL + inside]
+    found = [c for c in certificates if inside and any(each in c.der for each in extensions)]
+    return found if len(found) != 1 else [c for c in found if c.key_identifier == key]
 
 
 def remember(signer: EmbeddedCertificate) -> None:

@@ -354,3 +354,17 @@ def test_a_certificate_of_a_size_that_nobody_has_is_refused_unread(is_named_by_k
 
     assert "the signer's certificate is not inside" in why
     assert "over 8192 bytes" in judged_why
+
+
+def test_where_two_certificates_may_have_the_key_identifier_neither_is_read() -> None:
+    """Six of them, with 7 KB of networks each, cost 15 ms; the second only looks as if it had it."""
+    mark = extension("2.5.29.14", der.octets(b"key"))
+    keys = [CurveKey(), CurveKey()]
+    signer = certificate(name("d"), name("N"), keys[0], keys[0], mark, dear_extension(7_000))
+    hidden = certificate(name("d"), name("N"), keys[1], keys[1], extension("1.2.3.4", mark))
+    alone = signer.cms(BODY, by_key=b"key")
+    together = signer.cms(BODY, hidden.der, by_key=b"key")
+
+    assert verify(base64.b64encode(alone), BODY) == signer.der
+    with pytest.raises(BadRequest, match="the signer's certificate is not inside"):
+        verify(base64.b64encode(together), BODY)
