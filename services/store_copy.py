@@ -75,7 +75,7 @@ async def copy_store(source_given: str, target_given: str, out: TextIO) -> None:
 
 
 def _is_former(source: Place, target: Place) -> bool:
-    """Whether the source is the former store. Misconfigured: these two places cannot be copied."""
+    """True where the source is the former store. Misconfigured: these two places cannot be copied."""
     if source.folder is not None and source.folder == target.folder:
         if not has_former(source.folder):
             raise Misconfigured(
@@ -100,7 +100,7 @@ def _is_former_folder(source: Path) -> bool:
 async def _copied(
     source: Database, origin: Place, target: Place, say: Callable[[str], None]
 ) -> int:
-    """How many documents are in the target, all of them compared."""
+    """Copy, compare, and return how many documents are in the target."""
     if not await source.names():  # as in a database whose name is misspelt
         raise Misconfigured(f"--from: there is nothing in {origin}")
     folder = target.folder

@@ -58,7 +58,7 @@ class Copying:
                     self._tell(name, count, "copied")
 
     async def verify(self) -> dict[str, int]:
-        """How many documents each collection of the source has, once all are in the target, and equal."""
+        """Count the documents of each collection of the source, once all are in the target, and equal."""
         counts: dict[str, int] = {}
         for name in await self._source.names():
             with _taken(name):
@@ -99,7 +99,7 @@ class Copying:
                 self._tell(name, count, "found in the target")
 
     def _may_be_over(self, name: str, document: Document) -> bool:
-        """Whether the source may have removed it by itself."""
+        """The source may have removed it by itself."""
         since = document.get(_EXPIRES_BY.get(name, ""))
         return isinstance(since, datetime) and since < self._now
 

@@ -1,4 +1,4 @@
-"""What adapters ask of a document store: MongoDB's operations, those of them that are used.
+"""The document store as adapters see it: those of MongoDB's operations that they use.
 
 Promises of every implementation (MongoDB by `shared.storage.mongo`, SQLite by `shared.storage.sqlite`): a
 write that was answered is durable; a read that follows it sees it; each document changes as a whole, and
@@ -24,7 +24,7 @@ Fields = Mapping[str, Any]
 
 OPERATION_TIMEOUT = timedelta(seconds=10)
 SCAN_DEADLINE = timedelta(hours=1)
-"""Of one step of a scan, in place of OPERATION_TIMEOUT: nothing indexes what is looked for."""
+"""The deadline of one step of a scan, in place of OPERATION_TIMEOUT: nothing indexes what is looked for."""
 WRITTEN_TOGETHER = 8_000_000
 """Bytes of documents that one insert hands to the store; more go in several, one after the other."""
 
@@ -74,10 +74,10 @@ class Collection(Protocol):
         """Insert in no order; the indexes of those that met a duplicate key."""
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
-        """How many documents matched (0 or 1)."""
+        """Returns how many documents matched (0 or 1)."""
 
     async def update_many(self, query: Query, update: Query) -> int:
-        """How many documents matched."""
+        """Returns how many documents matched."""
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
         """In no order: how many matched or were upserted, and which met a duplicate key."""

@@ -23,7 +23,7 @@ from shared.storage.mongo import Mongo
 
 PROGRAM = "secantusd-py"
 START_DEADLINE = timedelta(minutes=2)
-"""What a process that was killed has left is put in order first."""
+"""Long, since the traces of a killed process are put in order first."""
 STOP_DEADLINE = timedelta(seconds=15)
 PING_DEADLINE = timedelta(seconds=5)
 POLL = timedelta(milliseconds=50)

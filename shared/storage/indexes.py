@@ -1,4 +1,4 @@
-"""How an adapter says which indexes its collection needs: `INDEXES` in its file, made by `Database`."""
+"""The indexes that a collection needs: adapters list them as `INDEXES`, `Database.ensure` makes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

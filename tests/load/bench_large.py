@@ -1,4 +1,4 @@
-"""Whether a large fleet makes single requests dearer: 1,600, 200,000 and 1,000,000 enrollments in the store.
+"""Cost of single requests beside a large fleet: 1,600, 200,000 and 1,000,000 enrollments in the store.
 
 Single operations by their CPU, in batches of 16: on pages that were used before, and once after the
 pages were dropped from memory. Then whole requests of devices that enroll anew. `make bench ARGS=--large`.

@@ -1,4 +1,4 @@
-"""What MongoDB's driver raises, as our errors; and no cancellation is lost in it."""
+"""Errors of MongoDB's driver become ours, and no cancellation is lost in it."""
 
 import asyncio
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ _ANSWERS_WITHIN = 2.0
 
 
 async def is_served(folder: Path) -> bool:
-    """Whether somebody answers at the folder's socket, if only with an error."""
+    """True where somebody answers at the folder's socket, if only with an error."""
     try:
         async with asyncio.timeout(_ANSWERS_WITHIN):
             await RemoteDatabase(folder).ping()

@@ -1,4 +1,4 @@
-"""What goes over the socket of a store: BSON documents, each behind its length.
+"""Messages over the socket of a store: BSON documents, each behind its length.
 
 A connection carries one request, `{op, collection, args}`. Its answer is any number of `{progress}` and
 `{batch}`, then one `{result}`, or one `{error, kind}`. Documents of the store stand in it as bytes of
@@ -28,7 +28,7 @@ _KINDS: dict[str, type[Exception]] = {
 
 
 class Garbled(Exception):
-    """What came is no frame."""
+    """Something came that is no frame."""
 
 
 def framed(message: Document) -> bytes:

@@ -1,4 +1,4 @@
-"""What a server does for commands beside it: the operations of `FolderDatabase`, and nothing else."""
+"""Operations for commands beside the server: those of `FolderDatabase`, and nothing else."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -21,7 +21,7 @@ Args = dict[str, Any]
 
 
 class Out(Protocol):
-    """Where an answer goes before its result."""
+    """Takes the parts of an answer that come before its result."""
 
     async def batch(self, documents: Sequence[Document]) -> None: ...
 

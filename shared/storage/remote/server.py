@@ -135,7 +135,7 @@ class _Client:
         return socket_file.is_of_us(link)
 
     async def request(self) -> tuple[str, str, dict[str, Any]]:
-        """What it asks. BadRequest where that is nothing."""
+        """Read the request. BadRequest where it is none."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
                 return args_of(await received(self._reader))

@@ -31,7 +31,7 @@ class Building:
         self._tables = tables
         self._commits = commits
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """By collection."""
+        """One lock for each collection."""
 
     async def make_table(self, name: str) -> None:
         """The table of a collection, where there is none."""

@@ -169,7 +169,7 @@ class SqliteCollection:
         return await self._commits.submit(changing(self._table, changes, self._clock), size)
 
     async def _ids(self, conditions: Sequence[Condition]) -> Sequence[Any]:
-        """Those that are named; else those that match now, to be looked at again by the write."""
+        """The ids that are named; else those that match now, to be looked at again by the write."""
         named = _named(conditions)
         if named is not None:
             return named

@@ -27,7 +27,7 @@ class Damaged(StoreUnavailable):
 
 
 def unavailable(error: sqlite3.Error) -> StoreUnavailable:
-    """What an error of SQLite means: Damaged where no later attempt can be trusted."""
+    """Translate an error of SQLite: Damaged where no later attempt can be trusted."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in _DAMAGED:
         return Damaged(

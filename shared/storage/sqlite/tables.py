@@ -1,4 +1,4 @@
-"""How a collection stands in the file.
+"""Tables of the file: one for each collection, with its columns and indexes.
 
 A table of the collection's name: `_id`, `_document` (BSON), and a column for each field of an index,
 named by its path. An index of an array has a table of its own, with a row for each element. Which indexes
@@ -36,7 +36,7 @@ class Known:
     is_ready: bool
     paths: tuple[str, ...]
     sql_name: str
-    """Of the index, or of the table of an array's elements: both share one space of names."""
+    """The name of the index, or of the table of an array's elements: both share one space of names."""
 
     @classmethod
     def of(cls, index: Index, *, is_ready: bool) -> "Known":
@@ -55,7 +55,7 @@ class Table:
         self.columns: list[str] = []
         self.indexes: dict[str, Known] = {}
         self.plans: dict[Any, Any] = {}
-        """Of queries, by their shapes; forgotten when an index comes or goes."""
+        """Plans of queries by their shapes; forgotten when an index comes or goes."""
         self.insert_sql = ""
         self._arrays: list[Known] = []
         self._paths: list[tuple[str, bool]] = []

@@ -65,7 +65,7 @@ def _is_operators(wanted: object) -> bool:
 
 
 def matches(document: Document, conditions: Sequence[Condition]) -> bool:
-    """Whether all of them hold."""
+    """True where all of them hold."""
     for path, operator, operand in conditions:  # noqa: SIM110 - `all` costs twice as much
         if not _TESTS[operator](value_at(document, path), operand):
             return False

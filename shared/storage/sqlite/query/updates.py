@@ -1,4 +1,4 @@
-"""What an update makes of a document."""
+"""Updates of a document in memory."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime

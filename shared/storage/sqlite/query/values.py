@@ -1,4 +1,4 @@
-"""How MongoDB compares values: by kind first, so that a number is never less than a text."""
+"""Comparison of values as MongoDB does it: by kind first, so that a number is never less than a text."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from typing import Any
 from shared.storage.database import Document
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
-"""What a path leads to where there is nothing."""
+"""The value at a path that leads to nothing."""
 
 _KINDS: dict[type, int] = {
     type(None): 0, int: 1, float: 1, str: 2, dict: 3, list: 4, bytes: 5, bool: 7, datetime: 8,
@@ -96,7 +96,7 @@ def refuse_overlaps(paths: Iterable[str]) -> None:
 
 
 def value_at(document: Document, path: str) -> Any:
-    """What a dotted path leads to, or MISSING. NotImplementedError for a path through an array."""
+    """The value at a dotted path, or MISSING. NotImplementedError for a path through an array."""
     if "." not in path:
         return document.get(path, MISSING)
     value: Any = document

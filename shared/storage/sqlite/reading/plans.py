@@ -1,4 +1,4 @@
-"""By which index a query goes, and its statement.
+"""The choice of an index for a query, and the statement that goes along it.
 
 Promise: a statement looks at no row that it does not return, and returns them in the order of its index:
 it can be ended after any row. What its index does not decide is left to `conditions`, document by
@@ -21,7 +21,7 @@ Sort = Sequence[tuple[str, int]]
 
 
 class Way(Enum):
-    """How a statement finds its rows."""
+    """The way in which a statement finds its rows."""
 
     IDS = "by `_id`: no more rows than ids"
     INDEX = "by an index: any number of rows"
@@ -41,11 +41,11 @@ class Plan:
     ranges: tuple[int, ...] = ()
     order: str = ""
     is_sorted: bool = True
-    """Whether the rows come in the order that was asked for."""
+    """The rows come in the order that was asked for."""
 
     @property
     def is_onwards(self) -> bool:
-        """Whether a read can go on behind any row that it has seen."""
+        """A read can go on behind any row that it has seen."""
         return self.known is None and self.way is not Way.IDS
 
 
@@ -75,7 +75,7 @@ def _shape(condition: Condition) -> tuple[str, str, bool]:
 
 
 def _can_decide(condition: Condition) -> bool:
-    """Whether a column can: null is no value of an index."""
+    """A column can decide it: null is no value of an index."""
     if condition.operator == "$in":
         return None not in condition.operand
     return condition.operator == "$eq" and condition.operand is not None
@@ -112,7 +112,7 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
 
 
 def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
-    """Of two, the one with fewer rows: more equalities, an index that leaves most documents out, or a range
+    """Rank a plan by how few rows it meets: more equalities, an index that leaves most documents out, or a range
     with two ends."""
     assert plan.known is not None
     equal = len(plan.exact) + (plan.many is not None)

@@ -40,7 +40,7 @@ STEP_BYTES = 1_000_000
 LISTED_TOGETHER = 64
 """Values of one list in a statement; longer lists are looked up in several."""
 LONG_READ_DEADLINE = timedelta(minutes=1)
-"""Of a read along an index that takes many steps, and pins what it reads meanwhile."""
+"""The deadline of a read along an index that takes many steps, and pins what it reads meanwhile."""
 SCANNERS = 4
 """Long reads at a time; more wait for one of them."""
 

@@ -24,7 +24,7 @@ MOST_FAULTS = 10
 SAID_DOCUMENTS = 10_000
 _STEP_ROWS = 100
 _STEP_SECONDS = 0.003
-"""Of the event loop, for one step."""
+"""Time of the event loop for one step."""
 
 
 class Check:
@@ -216,7 +216,7 @@ class _Collection:
 
 
 def _row_of(table: Table, blob: bytes) -> Row | None:
-    """What a document's row should be; None: it is no document that could stand there."""
+    """The row that a document should have; None: it is no document that could stand there."""
     try:
         return table.row_of(decoded(blob), blob)
     except (sqlite3.DatabaseError, KeyError, NotImplementedError):

@@ -23,7 +23,7 @@ EVERY = timedelta(seconds=10)
 PIECE = 200
 PIECE_BYTES = 8_000_000
 _ROW_BYTES = 500
-"""Of the log, for each row that leaves."""
+"""Bytes of the log for each row that leaves."""
 
 
 class Expiry:
@@ -66,7 +66,7 @@ class Expiry:
 
 def _removal(table: Table, known: Known, over: datetime) -> Write[tuple[int, int]]:
     def write(connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
-        """How many left, and about how many bytes the next ones are."""
+        """Remove some; returns how many left, and about how many bytes the next ones have."""
         path = quoted(known.paths[0])
         found = connection.execute(
             f"SELECT _row, length(_document) FROM {quoted(table.name)} "

@@ -1,4 +1,4 @@
-"""How long a commit may take, and how long the write-ahead log may become."""
+"""Bounds of a commit's time and of the write-ahead log's length."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,7 @@ class Bounds:
     """Other values than these are for tests."""
 
     deadline: timedelta = OPERATION_TIMEOUT
-    """Of a commit, or of a checkpoint behind it."""
+    """The longest time of a commit, or of a checkpoint behind it."""
     checkpoint_frames: int = 2_000
     """8 MB of pages: then the log goes into the file."""
     most_frames: int = 120_000

@@ -1,4 +1,4 @@
-"""What writes do to the rows of a table, on the connection that writes.
+"""Insertions, updates and deletions of rows, on the connection that writes.
 
 Promise: whatever may be refused is found before a row is touched, and each document changes as a whole.
 """
@@ -31,7 +31,7 @@ class Change:
 
 
 class Done(NamedTuple):
-    """How many documents a change met, and how many it inserted."""
+    """The number of documents that a change met, and of those that it inserted."""
 
     matched: int
     upserted: int = 0
@@ -62,7 +62,7 @@ def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) ->
 
 
 def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[list[Done | None]]:
-    """What each change did; None where it met a key that is taken."""
+    """Apply changes; the result is that of each change, None where it met a key that is taken."""
 
     def write(connection: sqlite3.Connection, limit: int) -> list[Done | None]:
         held = _loaded(table, connection, changes, limit)

@@ -20,8 +20,9 @@ _PAGE_SIZE_AT, _SALTS_AT, _FRAME_SALTS_AT = 8, 16, 8
 
 
 def frames(log: Path) -> int:
-    """How many frames of the log count. It is not made shorter when it begins anew, so what is left of
-    the round before is told by its salts; they change between two frames, which is looked for by halves."""
+    """Count the frames of the log that are valid. It is not made shorter when it begins anew, so what is left
+    of the round before is told by its salts; they change between two frames, which is looked for by
+    halves."""
     try:
         handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -66,7 +67,7 @@ class Log:
         return self._frames > self._bounds.most_frames
 
     def shorten(self) -> None:
-        """Where it has become long, copy it into the file, so far as no reader needs it; the next commit
+        """Copy it into the file where it has become long, so far as no reader needs it; the next commit
         begins it anew. Raises errors of SQLite."""
         if self.unseen <= self._bounds.unseen_bytes:
             return
