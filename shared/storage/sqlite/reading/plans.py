@@ -112,8 +112,8 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
 
 
 def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
-    """Rank a plan by how few rows it meets: more equalities, an index that leaves most documents out, or a range
-    with two ends."""
+    """Rank a plan by how few rows it meets: more equalities, an index that leaves most documents out, or a
+    range with two ends."""
     assert plan.known is not None
     equal = len(plan.exact) + (plan.many is not None)
     is_one = plan.known.index.unique and equal == len(plan.known.paths)
