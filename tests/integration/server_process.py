@@ -29,12 +29,16 @@ class Running:
 
 
 @contextmanager
-def running(when: str, *faults: str) -> Iterator[Running]:
-    """The tiny program, once its ports are known; killed at the end if it still runs."""
+def running(when: str, *faults: str, log: Path = Path(os.devnull)) -> Iterator[Running]:
+    """The tiny program, once its ports are known; killed at the end if it still runs. `log`: where its
+    log goes."""
     command = [sys.executable, str(PROGRAM), when, *faults]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, env=ENVIRONMENT
-    ) as process:
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=ENVIRONMENT
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             ports = json.loads(process.stdout.readline())

@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
@@ -33,24 +33,54 @@ LARGE = 20_000_000
 
 def routes() -> APIRouter:
     router = APIRouter()
+    router.include_router(device_routes())
+    router.include_router(client_routes())
+    return router
+
+
+def device_routes() -> APIRouter:
     devices = APIRouter(route_class=DeviceRoute)
-    auth = ApiAuth([SecretStr(KEY)])
-    clients = auth.router()
-    reads = [auth.needs(Scope.READ)]
 
     @devices.put("/mdm/connect")
     async def connect(request: Request) -> Response:
         return Response(str(len(await read_body(request, LIMIT))))
 
+    @devices.put("/mdm/headers")
+    async def headers(request: Request) -> Response:
+        await read_body(request, LIMIT)
+        return Response(json.dumps([name.decode() for name, _ in request.scope["headers"]]))
+
     @devices.put("/mdm/fails/{how}")
     async def fails(how: str) -> Response:
         raise {"blocked": Blocked(), "conflict": Conflict(), "away": StoreUnavailable()}[how]
+
+    return devices
+
+
+def client_routes() -> APIRouter:
+    auth = ApiAuth([SecretStr(KEY)])
+    clients = auth.router()
+    reads = [auth.needs(Scope.READ)]
+    add_streams(clients, reads)
 
     @clients.get("/v1/slow", dependencies=reads)
     async def slow(seconds: float) -> dict[str, bool]:
         await asyncio.sleep(seconds)
         return {"slow": True}
 
+    @clients.post("/v1/late", dependencies=reads)
+    async def late(request: Request, seconds: float) -> Response:
+        await asyncio.sleep(seconds)
+        return Response(str(len(await read_body(request, LIMIT))))
+
+    @clients.post("/v1/parsed", dependencies=reads)
+    async def parsed(body: Annotated[dict[str, str], Body()]) -> dict[str, int]:
+        return {"keys": len(body)}
+
+    return clients
+
+
+def add_streams(clients: APIRouter, reads: list[Any]) -> None:
     @clients.get("/v1/large", dependencies=reads)
     async def large(pieces: int) -> Response:
         async def content() -> AsyncIterator[bytes]:
@@ -60,13 +90,14 @@ def routes() -> APIRouter:
         length = {"content-length": str(LARGE)}
         return StreamingResponse(content(), headers=length)
 
-    @clients.post("/v1/parsed", dependencies=reads)
-    async def parsed(body: Annotated[dict[str, str], Body()]) -> dict[str, int]:
-        return {"keys": len(body)}
+    @clients.get("/v1/drips", dependencies=reads)
+    async def drips() -> Response:
+        async def content() -> AsyncIterator[bytes]:
+            for _ in range(20):
+                yield b"drip"
+                await asyncio.sleep(0.1)
 
-    router.include_router(devices)
-    router.include_router(clients)
-    return router
+        return StreamingResponse(content())
 
 
 class TinyProgram:
@@ -106,7 +137,10 @@ async def main(when: str, *faults: str) -> None:
     if "short_deadlines" in faults:
         BoundedHttpProtocol.header_deadline /= 50
         BoundedHttpProtocol.body_deadline /= 100
+        BoundedHttpProtocol.body_check /= 100
         BoundedHttpProtocol.answer_deadline /= 100
+    if "short_checks" in faults:
+        BoundedHttpProtocol.body_check /= 20
     if "short_grace" in faults:
         Server.grace /= 5
     settings = AllSettings(http="127.0.0.1:0", ops_http="127.0.0.1:0", max_body=LIMIT)

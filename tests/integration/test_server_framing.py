@@ -1,0 +1,230 @@
+"""Framing of HTTP requests, over raw sockets: what follows the headers changes nothing, every request has
+one answer, and bytes that reach nobody are bounded."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.server_process import (
+    AUTH,
+    Running,
+    answer,
+    connected,
+    get,
+    running,
+    said,
+    status,
+)
+
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+PUT = b"PUT /mdm/headers HTTP/1.1\r\nhost: x\r\n"
+SLOW = b"GET /v1/slow?seconds=0.4 HTTP/1.1\r\nhost: x\r\n" + AUTH + b"\r\n"
+TRAILER_BEHIND = PUT + CHUNKED + b"2\r\n{}\r\n0\r\nx: y\r\n\r\n"
+ENDLESS = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with running("when_ready") as found:
+        yield found
+
+
+def answers(raw: bytes) -> list[int]:
+    """The status of each answer in what a server said."""
+    return [status(b"HTTP/1.1 " + each) for each in raw.split(b"HTTP/1.1 ")[1:]]
+
+
+# --- trailers -----------------------------------------------------------------------------------
+
+TRAILERS = [
+    b"X-Client-Cert: :AAAA:\r\n",
+    b"x-forwarded-for: 6.6.6.6\r\n",
+    b"Content-Length: 3\r\n",
+    b"Host: other\r\n",
+    b"x:\r\n",
+    b"a: b\r\nc: d\r\n",
+]
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("announced", [b"", b"Trailer: X-Client-Cert\r\n"], ids=["", "announced"])
+async def test_a_trailer_is_400(server: Running, trailer: bytes, announced: bytes):
+    body = b"2\r\n{}\r\n0\r\n" + trailer + b"\r\n"
+
+    raw = await said(server.http, PUT + announced + CHUNKED + body)
+
+    assert answers(raw) == [400]
+
+
+@pytest.mark.parametrize("cut", [b"0\r\n", b"0\r\nX-", b"0\r\nX-Client-Cert:", b"0\r\nX: a\r\n"])
+async def test_a_trailer_that_comes_in_pieces_is_400(server: Running, cut: bytes):
+    whole = b"2\r\n{}\r\n0\r\nX-Client-Cert: :AAAA:\r\n\r\n"
+    beginning = b"2\r\n{}\r\n" + cut
+    async with connected(server.http) as (reader, writer):
+        writer.write(PUT + CHUNKED + beginning)
+        await asyncio.sleep(0.1)
+        writer.write(whole[len(beginning) :] if whole.startswith(beginning) else b"\r\n")
+
+        assert answers(await reader.read()) == [400]
+
+
+async def test_a_body_in_chunks_without_a_trailer_is_taken_and_the_headers_are_those_in_front(
+    server: Running,
+):
+    async with connected(server.http) as (reader, writer):
+        for _ in range(2):
+            writer.write(PUT + b"X-Mine: 1\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n")
+            code, said_headers = await answer(reader)
+
+            assert code == 200
+            assert json.loads(said_headers) == ["host", "x-mine", "transfer-encoding"]
+
+
+async def test_a_trailer_behind_an_answer_that_was_given_closes_the_connection(server: Running):
+    async with connected(server.http) as (reader, writer):
+        writer.write(b"PUT /nowhere HTTP/1.1\r\nhost: x\r\n" + CHUNKED + b"2\r\n{}\r\n")
+        assert (await answer(reader))[0] == 404
+        writer.write(b"0\r\nX-Client-Cert: :AAAA:\r\n\r\nGET /version HTTP/1.1\r\nhost: x\r\n\r\n")
+
+        assert await reader.read() == b""
+
+
+async def test_a_trailer_behind_an_answer_that_has_begun_closes_the_connection(server: Running):
+    request = b"GET /v1/drips HTTP/1.1\r\nhost: x\r\n" + AUTH + CHUNKED + b"2\r\n{}\r\n"
+    async with connected(server.http) as (reader, writer):
+        writer.write(request)
+        await reader.readuntil(b"drip")
+        writer.write(b"0\r\nX: y\r\n\r\n")
+
+        rest = await reader.read()
+
+    assert b"HTTP/1.1" not in rest
+    assert b"0\r\n\r\n" not in rest
+
+
+# --- one answer for each request ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        TRAILER_BEHIND,
+        PUT + CHUNKED + b"zz\r\n",
+        PUT + CHUNKED + b"2;" + b"x" * 400_000,
+    ],
+    ids=["trailer", "chunk size", "chunk extension"],
+)
+async def test_a_broken_body_behind_a_request_under_way_takes_nothing_of_its_answer(
+    server: Running, broken: bytes
+):
+    raw = await said(server.http, SLOW + broken)
+
+    assert answers(raw) == [200, 400]
+
+
+async def test_requests_that_were_whole_are_answered_in_order_before_what_is_broken_ends_it(
+    server: Running,
+):
+    raw = await said(server.http, SLOW * 2 + PUT + b"content-length: 2\r\n\r\n{}" + b"\x00garbage")
+
+    assert answers(raw) == [200, 200, 200]
+
+
+# --- bytes that reach nobody --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("beginning", "wanted"),
+    [
+        (PUT + b"x: ", 431),
+        (PUT, 431),
+        (b"PUT /", 431),
+        (PUT + CHUNKED + b"2\r\n{}\r\n0\r\nx: ", 400),
+        (PUT + CHUNKED + b"2\r\n{}\r\n0\r\n", 400),
+        (PUT + CHUNKED + b"2;", 400),
+        (PUT + CHUNKED + b'2;x="', 400),
+        (PUT + CHUNKED + b"2\r\n{}\r\n2;x=", 400),
+    ],
+    ids=[
+        "header",
+        "header name",
+        "path",
+        "trailer",
+        "trailer name",
+        "chunk extension",
+        "quoted chunk extension",
+        "extension of a later chunk",
+    ],
+)
+async def test_what_never_ends_is_refused_soon(server: Running, beginning: bytes, wanted: int):
+    taken = 0
+    async with connected(server.http) as (reader, writer):
+        writer.write(beginning)
+        ended = asyncio.ensure_future(reader.read())
+        while not ended.done() and taken < ENDLESS:
+            writer.write(b"a" * 10_000)
+            taken += 10_000
+            await asyncio.wait({ended}, timeout=0.005)
+        raw = await asyncio.wait_for(ended, 5)
+
+    assert answers(raw) == [wanted]
+    assert taken < ENDLESS
+
+
+async def test_endless_empty_lines_are_refused(server: Running):
+    assert answers(await said(server.http, b"\r\n" * 500_000)) == [431]
+
+
+# --- what two could read in two ways ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /version HTTP/1.1\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nx: y\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET /version HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET /version\r\n\r\n",
+        b"GET /version\r\nhost: x\r\n\r\n",
+        b"GET /version HTTP/0.9\r\nhost: x\r\n\r\n",
+        b"GET /version HTTP/2.0\r\nhost: x\r\n\r\n",
+        b"GET /version HTTP/1.2\r\nhost: x\r\n\r\n",
+        PUT.replace(b"1.1", b"1.0") + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n",
+        PUT + b"transfer-encoding: chunked\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n",
+        PUT + b"transfer-encoding: chunked, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_request_that_two_could_read_in_two_ways_is_400(server: Running, request_: bytes):
+    assert answers(await said(server.http, request_)) == [400]
+
+
+async def test_http_1_0_needs_no_host(server: Running):
+    raw = await said(server.http, b"GET /version HTTP/1.0\r\n\r\n")
+
+    assert answers(raw) == [200]
+
+
+# --- refused once -------------------------------------------------------------------------------
+
+
+async def test_a_refusal_of_pieces_is_said_once_and_logs_no_error(tmp_path: Path):
+    log = tmp_path / "log"
+    with running("when_ready", log=log) as server:
+        for beginning in (b"GET /", b"GET / HTTP/1.1\r\nhost: x\r\nx: "):
+            async with connected(server.http) as (reader, writer):
+                writer.write(beginning)
+                for _ in range(8):
+                    writer.write(b"a" * 65_536)
+                    await asyncio.sleep(0.01)
+                assert answers(await reader.read()) == [431]
+        for broken in (SLOW + PUT + CHUNKED + b"zz\r\n", TRAILER_BEHIND):
+            assert answers(await said(server.http, broken))[-1] == 400
+        assert (await get(server.http, "/version"))[0] == 200
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines
+    assert [line for line in lines if line["level"] in ("error", "critical")] == []
