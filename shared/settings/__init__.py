@@ -3,6 +3,7 @@
 `python -m shared.settings` writes the table in docs/settings.md.
 """
 
+from shared.settings.access import ProxySettings
 from shared.settings.classes import (
     RETRY_SCHEDULE,
     AllSettings,
@@ -27,6 +28,7 @@ __all__ = [
     "CommandsSettings",
     "LogFormat",
     "MongoDriver",
+    "ProxySettings",
     "PushSettings",
     "ServiceSettings",
     "WebhookSettings",

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from shared.domain.event import EXTRA_TOPICS
 from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.binding import BindingSettings
+from shared.settings.bodies import BodySettings
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.limits import LimitSettings
 from shared.settings.scep import ChallengeSettings, ScepSettings
@@ -30,16 +31,12 @@ from shared.settings.values import (
     MongodbUrl,
     Names,
     SecretHttpUrl,
-    Size,
     must_be_files,
     written,
 )
 
 MARGIN = timedelta(days=3)
 """What MDM_EVENT_RETENTION must leave beyond the last retry."""
-
-LARGEST_BODY = 15 * 1024**2
-"""What MDM_MAX_BODY may be, so that an event fits into one document."""
 
 RETRY_SCHEDULE = tuple(
     timedelta(seconds=seconds)
@@ -65,7 +62,7 @@ def _ops_http(port: int) -> Any:
     )
 
 
-class ServiceSettings(BaseSettings, SealingSettings):
+class ServiceSettings(BaseSettings, BodySettings, SealingSettings):
     """What every service knows."""
 
     model_config = SettingsConfigDict(
@@ -110,11 +107,6 @@ class ServiceSettings(BaseSettings, SealingSettings):
     command_retention: Duration = Field(
         timedelta(days=30), description="How long finished commands stay visible."
     )
-    max_body: Size = Field(
-        4 * 1024**2,
-        description="Largest message of a device, in bytes or as `4 MiB`, at most 15 MiB; "
-        "for commands of API clients see MDM_MAX_COMMAND_SIZE.",
-    )
     log_format: LogFormat = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, else JSON lines."
     )
@@ -145,13 +137,6 @@ class ServiceSettings(BaseSettings, SealingSettings):
         if self.mongodb_url is not None and self.secret_key is None:
             raise ValueError(NEEDS_SECRET_KEY)
         return self
-
-    @field_validator("max_body")
-    @classmethod
-    def _fits_into_the_store(cls, size: int) -> int:
-        if size > LARGEST_BODY:
-            raise ValueError("must not be above 15 MiB: a document of MongoDB has 16 at most")
-        return size
 
     @model_validator(mode="after")
     def _tls_is_a_pair_of_files(self) -> Self:

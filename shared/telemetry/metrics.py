@@ -220,6 +220,9 @@ class Metrics:
         self.push_topics_stopped = self._gauge(
             "push_topics_stopped", "Push topics that APNs refuses: their certificates need care"
         )
+        self.request_body_bytes = self._gauge(
+            "request_body_bytes", "Bytes of request bodies that this process holds"
+        )
         self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:

@@ -2,26 +2,25 @@
 
 The edge is plain ASGI, so that a request costs little: it collapses `//` (clients with a closing
 slash in their SERVER_URL), refuses bodies over the limit before anybody reads them, and answers 503
-while too many requests are under way.
+while too many requests are under way or their bodies are too many bytes.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.domain.errors import TooLarge
 from shared.telemetry.metrics import Metrics
 from shared.web import problems, version
 from shared.web.answers import RETRY_AFTER, JsonAnswer
 from shared.web.api_auth import with_tokens
-from shared.web.body import declared_length
+from shared.web.body import declared_length, has_body
+from shared.web.body_budget import DEFAULT_BUDGET, BodyBudget
+from shared.web.incoming import MOST_UNDER_WAY, TOO_MANY, IncomingBody, UnderWay
+from shared.web.peers import Network, Peers, source_of
 from shared.web.service import Service
-
-MOST_UNDER_WAY = 2000
-"""Requests that one process works on at once; the next ones hear 503."""
 
 
 class MdmApp(FastAPI):
@@ -56,7 +55,14 @@ def _with_components(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def create_app(services: Sequence[Service], *, max_body: int, metrics: Metrics | None) -> "Edge":
+def create_app(
+    services: Sequence[Service],
+    *,
+    max_body: int,
+    metrics: Metrics | None,
+    body_budget: int = DEFAULT_BUDGET,
+    proxies: Sequence[Network] = (),
+) -> "Edge":
     """One app, one OpenAPI document (at /docs) for these services."""
     app = MdmApp(
         title="MacroMDM",
@@ -75,52 +81,51 @@ def create_app(services: Sequence[Service], *, max_body: int, metrics: Metrics |
     for service in services:
         app.include_router(service.router)
     app.include_router(version.router)
-    return Edge(app, max_body=max(max_body, *(service.max_body for service in services)))
+    budget = BodyBudget(body_budget)
+    if metrics is not None:
+        metrics.watch(metrics.request_body_bytes, lambda: budget.held)
+    largest = max(max_body, *(service.max_body for service in services))
+    return Edge(app, max_body=largest, budget=budget, peers=Peers(proxies))
 
 
 class Edge:
     """What every request passes before it comes to a route."""
 
-    def __init__(
-        self, app: FastAPI, *, max_body: int, most_under_way: int = MOST_UNDER_WAY
-    ) -> None:
+    most_under_way = MOST_UNDER_WAY
+
+    def __init__(self, app: FastAPI, *, max_body: int, budget: BodyBudget, peers: Peers) -> None:
         self.app = app
         self._inner: ASGIApp = app
         self._max_body = max_body
-        self._most_under_way = most_under_way
-        self._under_way = 0
+        self._budget = budget
+        self._peers = peers
+        self._under_way = UnderWay(self.most_under_way)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if self._under_way >= self._most_under_way:
-            await unavailable("too many requests at once")(scope, receive, send)
+        if self._under_way.is_full:
+            await unavailable(TOO_MANY)(scope, receive, send)
             return
         if "//" in scope["path"]:
             scope["path"] = re.sub("/{2,}", "/", scope["path"])
-        length = declared_length(scope["headers"])
-        if length is None or length > self._max_body:
-            receive = self._limited(length or 0, receive)
-        self._under_way += 1
+        self._under_way.enter()
         try:
-            await self._inner(scope, receive, send)
+            if has_body(scope["headers"]):
+                await self._with_body(scope, receive, send)
+            else:
+                await self._inner(scope, receive, send)
         finally:
-            self._under_way -= 1
+            self._under_way.leave()
 
-    def _limited(self, declared: int, receive: Receive) -> Receive:
-        """Raises inside the route that reads the body, which knows how to say it to its client."""
-        received = declared
-
-        async def receive_limited() -> Message:
-            nonlocal received
-            if received <= self._max_body:
-                message = await receive()
-                received += len(message.get("body", b""))
-                if received <= self._max_body:
-                    return message
-            raise TooLarge(f"the body is over {self._max_body} bytes")
-
-        return receive_limited
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = self._budget.open(source_of(self._peers.address(Request(scope))))
+        body = IncomingBody(receive, held, self._under_way, self._max_body)
+        body.declared = declared_length(scope["headers"]) or 0
+        try:
+            await self._inner(scope, body.receive, send)
+        finally:
+            held.close()
 
 
 def unavailable(reason: str) -> JsonAnswer:

@@ -3,18 +3,28 @@
 The deadline for its bytes is the connection's: see `shared.web.protocol`.
 """
 
+from collections.abc import Iterable
+
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from shared.domain.errors import Overtaken, TooLarge
 
 
-def declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     """The Content-Length, None where the body comes in chunks or there is none."""
     for name, value in headers:
         if name == b"content-length":
             return int(value) if value.isdigit() else None
     return None
+
+
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether something is to come behind the headers."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in headers
+    )
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -8,11 +8,11 @@ held off by the length of the secrets; this makes it loud, and cheap to answer.
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import IPv6Address, ip_address, ip_network
 
 import structlog
 
 from shared.ports.clock import Clock
+from shared.web.peers import source_of
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class FailedAttempts:
     def note(self, address: str) -> timedelta | None:
         """Count one failure. Returns how long to wait, once there are more than `LIMIT` of them
         within `WINDOW`."""
-        source, now = _source(address), self._clock.monotonic()
+        source, now = source_of(address), self._clock.monotonic()
         failures = self._failures.get(source)
         if failures is None or now - failures.since >= WINDOW.total_seconds():
             failures = self._failures[source] = _Failures(now)
@@ -49,14 +49,3 @@ class FailedAttempts:
         if failures.count == LIMIT + 1:
             log.warning("api_failures_throttled", address=source)
         return WINDOW - timedelta(seconds=now - failures.since)
-
-
-def _source(address: str) -> str:
-    """An IPv6 network is one customer's: a /64 counts as one address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ip_network((parsed.packed[:8] + bytes(8), 64)))
-    return address

@@ -5,7 +5,7 @@ proxies wrote it; from anybody else it is as if it were not there.
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from fastapi import Request
 
@@ -45,4 +45,17 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
+    return address
+
+
+def source_of(address: str) -> str:
+    """Who is counted by an address. An IPv6 network is one customer's: a /64 counts as one address."""
+    if ":" not in address:
+        return address[:64]
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed.packed[:8] + bytes(8), 64)))
     return address

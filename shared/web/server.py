@@ -19,11 +19,12 @@ from typing import Protocol
 import structlog
 
 from shared.domain.errors import Unavailable
-from shared.settings import ServiceSettings
+from shared.settings import ProxySettings, ServiceSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.app import Gate, create_app
 from shared.web.health import OpsApp, Readiness
 from shared.web.listener import Listener, Tls, bind, check_tls
+from shared.web.peers import Network
 from shared.web.service import Service
 from shared.web.signals import StopSignals
 
@@ -62,6 +63,11 @@ def tls_of(settings: ServiceSettings) -> Tls | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Tls(settings.tls_cert, settings.tls_key)
+
+
+def proxies_of(settings: ServiceSettings) -> Sequence[Network]:
+    """A service that no client calls knows of no proxies."""
+    return settings.trusted_proxies if isinstance(settings, ProxySettings) else ()
 
 
 class Server:
@@ -115,7 +121,11 @@ class Server:
             await self.main.open()
         services = await self._built()
         self._gate.app = create_app(
-            services, max_body=self._settings.max_body, metrics=self._metrics
+            services,
+            max_body=self._settings.max_body,
+            metrics=self._metrics,
+            body_budget=self._settings.body_budget,
+            proxies=proxies_of(self._settings),
         )
         self.readiness.services = services
         if self.main.is_open:

@@ -20,6 +20,7 @@ from shared.settings import AllSettings
 from shared.telemetry import logs
 from shared.telemetry.metrics import Metrics
 from shared.web.api_auth import ApiAuth
+from shared.web.app import Edge
 from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute
 from shared.web.protocol import BoundedHttpProtocol
@@ -143,7 +144,16 @@ async def main(when: str, *faults: str) -> None:
         BoundedHttpProtocol.body_check /= 20
     if "short_grace" in faults:
         Server.grace /= 5
-    settings = AllSettings(http="127.0.0.1:0", ops_http="127.0.0.1:0", max_body=LIMIT)
+    settings = AllSettings(
+        http="127.0.0.1:0",
+        ops_http="127.0.0.1:0",
+        max_body=LIMIT,
+        trusted_proxies="127.0.0.1",
+    )
+    if "few_under_way" in faults:
+        Edge.most_under_way = 5
+    if "small_budget" in faults:
+        settings = settings.model_copy(update={"body_budget": 3 * LIMIT})
 
     def say_ports() -> None:
         print(json.dumps({"http": server.main.port, "ops": server.ops.port}), flush=True)

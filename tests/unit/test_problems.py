@@ -23,7 +23,9 @@ from shared.domain.errors import (
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.app import Edge, create_app
 from shared.web.body import read_body
+from shared.web.body_budget import BodyBudget
 from shared.web.device_route import DeviceRoute
+from shared.web.peers import Peers
 from shared.web.service import Service
 
 ERRORS: dict[str, MdmError] = {
@@ -220,7 +222,10 @@ async def test_doubled_slashes_in_a_path_count_as_one():
 
 
 async def test_requests_over_the_most_under_way_hear_503():
-    app = Edge(app_under_test().app, max_body=LIMIT, most_under_way=0)
+    class NothingAtOnce(Edge):
+        most_under_way = 0
+
+    app = NothingAtOnce(app_under_test().app, max_body=LIMIT, budget=BodyBudget(), peers=Peers())
 
     async with client(app) as http:
         answer = await http.get("/version")

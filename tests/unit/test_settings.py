@@ -103,6 +103,15 @@ def test_a_message_may_not_be_larger_than_what_the_store_holds():
     assert said == "MDM_MAX_BODY: must not be above 15 MiB: a document of MongoDB has 16 at most"
 
 
+def test_the_budget_of_bodies_has_room_for_any_one_of_them():
+    assert load(AllSettings, {}).body_budget == 128 * 1024**2
+    assert load(AllSettings, {"MDM_BODY_BUDGET": "24 MiB"}).body_budget == 24 * 1024**2
+
+    said = refusal(AllSettings, {"MDM_BODY_BUDGET": "23 MiB"})
+
+    assert said == "MDM_BODY_BUDGET: must not be below 24 MiB: one request may have as many"
+
+
 def test_lists_are_separated_by_commas():
     settings = load(
         AllSettings,

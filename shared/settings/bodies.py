@@ -1,0 +1,39 @@
+"""Settings of request bodies: how large one may be, and all of them together."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from shared.settings.values import Size
+
+LARGEST_BODY = 15 * 1024**2
+"""What MDM_MAX_BODY may be, so that an event fits into one document."""
+LEAST_BUDGET = 24 * 1024**2
+"""Room for the largest request: a command of 15 MiB, in JSON."""
+
+
+def _fits_into_the_store(size: int) -> int:
+    if size > LARGEST_BODY:
+        raise ValueError("must not be above 15 MiB: a document of MongoDB has 16 at most")
+    return size
+
+
+def _holds_any_body(size: int) -> int:
+    if size < LEAST_BUDGET:
+        raise ValueError("must not be below 24 MiB: one request may have as many")
+    return size
+
+
+class BodySettings(BaseModel):
+    """What a service takes of the bodies that are sent to it."""
+
+    max_body: Annotated[Size, AfterValidator(_fits_into_the_store)] = Field(
+        4 * 1024**2,
+        description="Largest message of a device, in bytes or as `4 MiB`, at most 15 MiB; "
+        "for commands of API clients see MDM_MAX_COMMAND_SIZE.",
+    )
+    body_budget: Annotated[Size, AfterValidator(_holds_any_body)] = Field(
+        128 * 1024**2,
+        description="Most bytes of request bodies that one process holds at once, as `128 MiB`, at "
+        "least 24 MiB; beyond it, bodies of the address with the largest share hear 503.",
+    )

@@ -1,0 +1,115 @@
+"""How many bytes of request bodies one process holds.
+
+Promises: all bodies together stay within the budget; nobody is refused while they do; when it is short,
+bodies of the address with the largest share are refused, so that no address takes the part of the
+others. A body counts by the bytes that have come, until its request is answered.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from shared.domain.errors import Unavailable
+
+DEFAULT_BUDGET = 128 * 1024**2
+
+
+class BodiesShort(Unavailable):
+    """There is no room for this body now."""
+
+    def __init__(self) -> None:
+        super().__init__("too many bytes of requests at once")
+
+
+@dataclass(slots=True)
+class _Share:
+    size: int = 0
+    count: int = 0
+    unfinished: "dict[HeldBody, None]" = field(default_factory=dict)
+    """In the order in which they began."""
+
+
+class BodyBudget:
+    def __init__(self, limit: int = DEFAULT_BUDGET) -> None:
+        self._limit = limit
+        self._shares: dict[str, _Share] = {}
+        self.held = 0
+
+    def open(self, source: str) -> "HeldBody":
+        """A body that begins; `close` it when its request is answered."""
+        share = self._shares.setdefault(source, _Share())
+        body = HeldBody(self, source)
+        share.count += 1
+        share.unfinished[body] = None
+        return body
+
+    def add(self, body: "HeldBody", size: int) -> None:
+        """So much of a body has come. Raises BodiesShort when it is the one to be refused."""
+        self._change(body, size)
+        while self.held > self._limit:
+            refused = self._one_to_refuse(body)
+            refused.refuse()
+            if refused is body:
+                raise BodiesShort
+
+    def finish(self, body: "HeldBody") -> None:
+        """It is whole: its request is worked on, and nobody takes its room any more."""
+        self._shares[body.source].unfinished.pop(body, None)
+
+    def free(self, body: "HeldBody") -> None:
+        self._change(body, -body.size)
+
+    def remove(self, body: "HeldBody") -> None:
+        self.free(body)
+        self.finish(body)
+        share = self._shares[body.source]
+        share.count -= 1
+        if not share.count:
+            del self._shares[body.source]
+
+    def _change(self, body: "HeldBody", size: int) -> None:
+        body.size += size
+        self._shares[body.source].size += size
+        self.held += size
+
+    def _one_to_refuse(self, asking: "HeldBody") -> "HeldBody":
+        """Of the largest share, its newest body that is not whole; so those before it end. The one that
+        asks, where its own share is the largest, or nothing of the largest can be taken back."""
+        largest = max(self._shares.values(), key=lambda share: share.size)
+        if self._shares[asking.source].size == largest.size:
+            return asking
+        return next((each for each in reversed(largest.unfinished) if each.size), asking)
+
+
+class HeldBody:
+    """What a process holds of one body."""
+
+    __slots__ = ("_budget", "is_refused", "is_whole", "size", "source", "waiting")
+
+    def __init__(self, budget: BodyBudget, source: str) -> None:
+        self._budget = budget
+        self.source = source
+        self.size = 0
+        self.is_whole = False
+        self.is_refused = False
+        self.waiting: asyncio.Timeout | None = None
+        """Of the task that waits for more of it."""
+
+    def add(self, size: int) -> None:
+        """Raises BodiesShort when there is no room for it."""
+        if self.is_refused:
+            raise BodiesShort
+        self._budget.add(self, size)
+
+    def finish(self) -> None:
+        self.is_whole = True
+        self._budget.finish(self)
+
+    def refuse(self) -> None:
+        """Give its room back, and wake the task that waits for more of it."""
+        self.is_refused = True
+        self._budget.free(self)
+        if self.waiting is not None:
+            self.waiting.reschedule(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        self._budget.remove(self)
