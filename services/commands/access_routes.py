@@ -18,6 +18,7 @@ from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
 from shared.web.body import read_body
+from shared.web.parsing import Parsing
 
 TOKEN_LIMIT = 64 * 1024
 """Of the body that describes a token, in bytes."""
@@ -28,6 +29,7 @@ EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
     """/v1/tokens."""
     routes = auth.router(tags=["access"])
+    parsing = Parsing()
 
     @routes.post(
         "/v1/tokens",
@@ -39,7 +41,7 @@ def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
     )
     async def create_token(request: Request) -> JsonAnswer:
         """The answer holds the secret, which nobody can ask for again."""
-        asked = _read_token(await read_body(request, TOKEN_LIMIT))
+        asked = await parsing.of(_read_token, await read_body(request, TOKEN_LIMIT))
         name: Any = asked["name"]
         scopes: Any = asked["scopes"]
         describe(request, [name], f"scopes {' '.join(scopes)}")

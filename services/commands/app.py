@@ -35,8 +35,9 @@ from services.commands.openapi import TAGS
 from services.commands.posting import Posting, Waits
 from services.commands.profile_routes import TAG as PROFILES_TAG
 from services.commands.profile_routes import profile_routes
+from services.commands.profiles import LARGEST_REQUEST
 from services.commands.queueing import Queueing
-from services.commands.routes import JSON_LIMIT, Parts, router
+from services.commands.routes import Parts, router
 from services.commands.settling import Settling
 from services.commands.targets import Targets
 from services.commands.waiting import Slots, Waiting
@@ -176,7 +177,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         ready=pulse.reasons,
         release=release,
         drain=drain,
-        max_body=max(sizes.json, JSON_LIMIT, settings.max_body),
+        max_body=max(sizes.json, LARGEST_REQUEST, settings.max_body),
         openapi_tags=(*TAGS, JOBS_TAG, PROFILES_TAG, CHALLENGES_TAG, MIGRATION_TAG, ACCESS_TAG),
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 
 from services.commands.openapi import Responses, Schema, errors
-from services.commands.routes import JSON_LIMIT
 from shared.apple.command_json import parse_json, without_case
 from shared.domain.caller import Scope
 from shared.domain.errors import unfit
@@ -17,7 +16,8 @@ from shared.security.challenges import ChallengeBook
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
-from shared.web.body import read_body
+from shared.web.body import JSON_LIMIT, read_body
+from shared.web.parsing import Parsing
 
 LONGEST_NAME = 128
 """Characters of a UDID or serial number."""
@@ -62,6 +62,7 @@ _RESPONSES: Responses = {
 def challenge_routes(challenges: ChallengeBook, auth: ApiAuth) -> APIRouter:
     """POST /v1/challenge."""
     routes = auth.router(tags=["challenges"])
+    parsing = Parsing()
 
     @routes.post(
         "/v1/challenge",
@@ -73,7 +74,8 @@ def challenge_routes(challenges: ChallengeBook, auth: ApiAuth) -> APIRouter:
     async def post_challenge(request: Request) -> JsonAnswer:
         """Good for one certificate within MDM_SCEP_CHALLENGE_VALIDITY. With `udid` or
         `serial_number` the certificate counts for that device only. The body may be empty."""
-        udid, serial_number = read_bound(await read_body(request, JSON_LIMIT))
+        body = await read_body(request, JSON_LIMIT)
+        udid, serial_number = await parsing.of(read_bound, body)
         describe(request, [each for each in (udid, serial_number) if each])
         secret = await challenges.issue_once(udid, serial_number)
         return JsonAnswer({"challenge": secret, "string": secret})

@@ -12,6 +12,8 @@ from shared.domain.errors import unfit
 from shared.ports.enrollments import DeviceQuery
 
 MOST = 2**31
+MOST_NAMED = 10_000
+"""Devices that one request may name under one key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ def _number(given: Mapping[str, object], name: str) -> int:
 
 def _texts(given: Mapping[str, object], name: str) -> list[str]:
     value = given.get(name, [])
-    if not isinstance(value, list):
-        raise unfit(name, "a list of strings")
+    if not isinstance(value, list) or len(value) > MOST_NAMED:
+        raise unfit(name, f"a list of up to {MOST_NAMED} strings")
     return [_text(item, f"{name}[{index}]") for index, item in enumerate(value)]
 
 

@@ -12,14 +12,14 @@ from services.commands import identity_openapi as openapi
 from services.commands.identities import IdentityDesk
 from services.commands.identity_openapi import DEFAULT_PATIENCE, LONGEST_PATIENCE
 from services.commands.identity_view import shown_identity
-from services.commands.routes import JSON_LIMIT
 from shared.apple.command_json import parse_json
 from shared.domain.caller import Scope
 from shared.domain.errors import unfit
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
-from shared.web.body import read_body
+from shared.web.body import JSON_LIMIT, read_body
+from shared.web.parsing import Parsing
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -27,6 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def identity_routes(desk: IdentityDesk, auth: ApiAuth) -> APIRouter:
     """The three routes."""
     routes = auth.router(tags=["devices"])
+    parsing = Parsing()
 
     @routes.get(
         "/v1/devices/{udid}/identity",
@@ -50,7 +51,8 @@ def identity_routes(desk: IdentityDesk, auth: ApiAuth) -> APIRouter:
         """Takes a device out of quarantine. The certificate is the one that it shows there, or the one
         that a reset took away. Where it is the one that is bound and has expired, it is good for
         `accept_expired_days` more, so that it can be renewed."""
-        certificate, patience = read_rebinding(await read_body(request, JSON_LIMIT))
+        body = await read_body(request, JSON_LIMIT)
+        certificate, patience = await parsing.of(read_rebinding, body)
         describe(request, (udid,), detail=f"certificate {certificate}")
         return JsonAnswer(shown_identity(await desk.rebind(udid, certificate, patience)))
 

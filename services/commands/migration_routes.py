@@ -14,11 +14,13 @@ from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
 from shared.web.body import read_body
+from shared.web.parsing import Parsing
 
 
 def migration_routes(migrations: Migrations, auth: ApiAuth, max_body: int) -> APIRouter:
     """`max_body`: of a message, in bytes."""
     routes = auth.router(tags=["migration"])
+    parsing = Parsing()
 
     @routes.put(
         "/migration",
@@ -31,7 +33,7 @@ def migration_routes(migrations: Migrations, auth: ApiAuth, max_body: int) -> AP
         """Authenticate, TokenUpdate or SetBootstrapToken, of a device or a user channel. First the
         Authenticate of the device; the same message again changes nothing. The device is bound to
         the first certificate that it shows here before `migrating_until`: docs/migration.md."""
-        message = migrations.read(await read_body(request, max_body))
+        message = await parsing.of(migrations.read, await read_body(request, max_body))
         describe(request, [message.key.id], message.kind.value)
         outcome = await migrations.take(message)
         until = rfc3339(message.until) if message.key.is_device_channel else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from services.commands.device_requests import MOST_NAMED
 from shared.apple.command_envelope_schema import ENVELOPE
 from shared.apple.command_terms import TERMS
 
@@ -86,7 +87,7 @@ _ACCEPTED_RAW = {
     }
 }
 _QUEUE = {"commands": [{"uuid": UUID, "payload": "PD94bWwgdmVyc2lvbj0iMS4w"}]}
-_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
+_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MOST_NAMED}
 _REMOVAL = {"udids": _TEXTS, "serials": _TEXTS}
 
 

@@ -7,15 +7,21 @@ all of it needs the scope `admin`, and reading is audited too.
 from fastapi import APIRouter, Request
 
 from services.commands.openapi import Responses, Schema, errors
-from services.commands.profiles import read_profile, read_unwanted, read_wanted, shown
-from services.commands.routes import JSON_LIMIT
+from services.commands.profiles import (
+    LARGEST_REQUEST,
+    read_profile,
+    read_unwanted,
+    read_wanted,
+    shown,
+)
 from shared.domain.caller import Scope
 from shared.domain.errors import NotFound
 from shared.ports.profiles import Profiles, Reserved
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
-from shared.web.body import read_body
+from shared.web.body import JSON_LIMIT, read_body
+from shared.web.parsing import Parsing
 
 TAG: Schema = {"name": "profiles", "description": "Profiles that replace those we would make."}
 
@@ -58,6 +64,7 @@ _LIST: Responses = {200: _LISTED, **errors(400, 401, 403, 404, 413, 503)}
 def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
     """PUT, POST and DELETE of /v1/profiles."""
     routes = auth.router(tags=["profiles"])
+    parsing = Parsing()
 
     @routes.put(
         "/v1/profiles",
@@ -70,7 +77,7 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
         """In the place of the one with its Identifier. Stored as
         `com.github.micromdm.micromdm.enroll`, `.ota` or `.ota.phase2`, it is served in place of the
         built-in one, byte for byte (signed, where MDM_PROFILE_CERT is set and it is not yet)."""
-        profile = read_profile(await read_body(request, JSON_LIMIT))
+        profile = await parsing.of(read_profile, await read_body(request, LARGEST_REQUEST))
         describe(request, detail=profile.identifier)
         await profiles.put(profile)
         return JsonAnswer({})
@@ -84,7 +91,7 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
     )
     async def list_profiles(request: Request) -> JsonAnswer:
         """The one of this id, or all."""
-        wanted = read_wanted(await read_body(request, JSON_LIMIT))
+        wanted = await parsing.of(read_wanted, await read_body(request, JSON_LIMIT))
         describe(request, detail=wanted or "all")
         if wanted is None:
             found = await profiles.all()
@@ -104,7 +111,7 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
     )
     async def delete_profiles(request: Request) -> JsonAnswer:
         """Those that are not there are no error; the built-in ones are served again."""
-        unwanted = read_unwanted(await read_body(request, JSON_LIMIT))
+        unwanted = await parsing.of(read_unwanted, await read_body(request, JSON_LIMIT))
         describe(request, detail=" ".join(unwanted))
         await profiles.delete(unwanted)
         return JsonAnswer({})

@@ -19,16 +19,15 @@ from services.commands.posting import Posting
 from services.commands.request_types import add_request_types
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
+from shared.apple.command_plist import PreparedCommand
 from shared.domain.caller import Scope
 from shared.domain.command import Command
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
-from shared.web.body import read_body
-
-JSON_LIMIT = 12 * 1024**2
-"""Of a request in JSON in bytes, where it is no command (those have MDM_MAX_COMMAND_SIZE)."""
+from shared.web.body import JSON_LIMIT, read_body
+from shared.web.parsing import Parsing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,7 @@ def router(parts: Parts, auth: ApiAuth) -> APIRouter:
 
 def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     schema = parts.catalogue.openapi_schema()
+    parsing = Parsing()
 
     @routes.post(
         "/v1/commands",
@@ -69,15 +69,22 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         `command_uuid` of your own, or an `Idempotency-Key`, makes the request safe to repeat. With
         `udids` it is a job: the answer comes once it is finished, 202 if that takes long."""
         new_uuid = uuid_maker(request, request.state.caller.name, parts.ids.new)
-        body = parse_json(await parts.posting.sizes.read_json(request))
-        return await parts.posting.queue(request, parts.catalogue.prepare(body, new_uuid))
+        body = await parts.posting.sizes.read_json(request)
+
+        def prepared(body: bytes) -> PreparedCommand:
+            return parts.catalogue.prepare(parse_json(body), new_uuid)
+
+        return await parts.posting.queue(request, await parsing.of(prepared, body))
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte. Its
         CommandUUID makes it safe to repeat, so an `Idempotency-Key` is not looked at."""
         plist = await parts.posting.sizes.read_plist(request)
-        prepared = parts.catalogue.prepare_raw(udid, plist, request.query_params)
-        return await parts.posting.queue(request, prepared)
+
+        def prepared(plist: bytes) -> PreparedCommand:
+            return parts.catalogue.prepare_raw(udid, plist, request.query_params)
+
+        return await parts.posting.queue(request, await parsing.of(prepared, plist))
 
     for method in ("POST", "PUT"):
         routes.add_api_route(
@@ -131,6 +138,8 @@ def _named(command: Command) -> dict[str, str]:
 
 
 def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
+    parsing = Parsing()
+
     @routes.post(
         "/v1/devices",
         dependencies=[auth.needs(Scope.READ)],
@@ -141,7 +150,7 @@ def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     )
     async def list_devices(request: Request) -> JsonAnswer:
         """An empty body lists all."""
-        query = read_query(await read_body(request, JSON_LIMIT))
+        query = await parsing.of(read_query, await read_body(request, JSON_LIMIT))
         devices = await parts.inventory.list(query)
         return JsonAnswer({"devices": [shown(device) for device in devices]})
 
@@ -156,7 +165,7 @@ def _add_devices(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
     async def delete_devices(request: Request) -> JsonAnswer:
         """Their records go and their commands end; who is unknown is no error. A device that is
         still enrolled comes back with its next message."""
-        removal = read_removal(await read_body(request, JSON_LIMIT))
+        removal = await parsing.of(read_removal, await read_body(request, JSON_LIMIT))
         describe(request, (*removal.udids, *removal.serial_numbers))
         await parts.inventory.remove(removal.udids, removal.serial_numbers)
         return JsonAnswer({})

@@ -19,6 +19,7 @@ from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
 from shared.web.body import read_body
+from shared.web.parsing import Parsing
 
 ONE = "/v1/config/certificate"
 ALL = "/v1/config/certificates"
@@ -116,6 +117,7 @@ class CertificateRoutes:
     def __init__(self, installation: Installation, clock: Clock, auth: ApiAuth) -> None:
         self._installation = installation
         self._clock = clock
+        self._parsing = Parsing()
         self.router = router = auth.router(tags=[TAG["name"]])
         read = [auth.needs(Scope.ADMIN)]
         put = [auth.needs(Scope.ADMIN, audit="push_certificate.install")]
@@ -128,7 +130,7 @@ class CertificateRoutes:
     async def install(self, request: Request, force_topic: Forced = None) -> JsonAnswer:
         """Install a push certificate, or renew one, on all replicas and without a restart. The one
         before stays in use until APNs has taken a push with the new one."""
-        pair = read_installation(await read_body(request, LIMIT))
+        pair = await self._parsing.of(read_installation, await read_body(request, LIMIT))
         describe(request, [pair.topic], f"serial number {pair.serial_number}")
         warnings = await self._installation.install(pair, force_topic)
         return JsonAnswer({"warnings": warnings} if warnings else {})

@@ -13,28 +13,17 @@ from typing import NoReturn
 
 from shared.apple.command_names import folded
 from shared.apple.command_reading import Reading, inside, read_id, shown
-from shared.apple.command_scalars import INTEGERS, MAX_UNSIGNED
 from shared.apple.command_terms import TERMS, GivenTerms
+from shared.apple.json_doubts import LONG, fits, refuse_doubtful
 from shared.domain.errors import BadRequest
 from shared.domain.terms import Terms
 
 MAX_TARGETS = 100_000
 """Enrollments that one request may name."""
 
-_LONG = 20
-"""Digits from which on a number must be looked at: 2^64 has as many."""
-
 
 class _Doubtful(Exception):
     """Something that JSON allows and we do not; reading again tells where."""
-
-
-class _Pairs(list[tuple[str, object]]):
-    """An object with its doubled keys."""
-
-
-class _TooLarge:
-    """Stands for a number that cannot be kept."""
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -49,13 +38,9 @@ def _refuse(_constant: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    if len(text) >= _LONG and not _fits(text):
+    if len(text) >= LONG and not fits(text):
         raise _Doubtful
     return int(text)
-
-
-def _fits(text: str) -> bool:
-    return len(text) <= _LONG and INTEGERS[0] <= int(text) <= MAX_UNSIGNED
 
 
 def _real(text: str) -> float:
@@ -68,12 +53,6 @@ def _real(text: str) -> float:
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_refuse
 )
-_DOUBTFUL = json.JSONDecoder(
-    object_pairs_hook=_Pairs,
-    parse_int=lambda text: None if _fits(text) else _TooLarge(),
-    parse_float=lambda text: None if math.isfinite(float(text)) else _TooLarge(),
-    parse_constant=lambda text: _TooLarge(),
-)
 
 
 def parse_json(raw: bytes) -> dict[str, object]:
@@ -85,7 +64,7 @@ def parse_json(raw: bytes) -> dict[str, object]:
     try:
         value = _STRICT.decode(text)
     except _Doubtful:
-        _refuse_doubtful(text)
+        refuse_doubtful(text)
     except json.JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
         raise BadRequest(f"the body is not JSON: {exc.msg} ({where})") from None
@@ -100,32 +79,6 @@ def without_case(given: Mapping[str, object]) -> dict[str, object]:
     """A body outside commands, as MicroMDM's clients write it: names match without letter case, so they
     are all in lower case here, and null is absent."""
     return {name.lower(): value for name, value in given.items() if value is not None}
-
-
-def _refuse_doubtful(text: str) -> NoReturn:
-    """Read again to say where the doubled keys and the numbers are."""
-    reading = Reading()
-    try:
-        _report(_DOUBTFUL.decode(text), "", reading)
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not JSON") from None
-    reading.raise_faults()
-    raise BadRequest("the body is not JSON that can be kept")
-
-
-def _report(value: object, path: str, reading: Reading) -> None:
-    if isinstance(value, _TooLarge):
-        reading.fault(path, "a number of at most 64 bits")
-    elif isinstance(value, _Pairs):
-        names: set[str] = set()
-        for name, inner in value:
-            if name in names:
-                reading.fault(inside(path, name), "this key only once")
-            names.add(name)
-            _report(inner, inside(path, name), reading)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _report(inner, f"{path}[{index}]", reading)
 
 
 @dataclass(frozen=True, slots=True)

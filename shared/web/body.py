@@ -10,6 +10,9 @@ from starlette.requests import ClientDisconnect
 
 from shared.domain.errors import Overtaken, TooLarge
 
+JSON_LIMIT = 1024**2
+"""Of a request in JSON in bytes, where it holds no command, profile or message."""
+
 
 def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     """The Content-Length, None where the body comes in chunks or there is none."""

@@ -40,6 +40,8 @@ class FakeEnrollments:
         self.looks: dict[str, datetime] = {}
         """Of which device to look when, whether its certificate must be renewed."""
         self.kept_notices: dict[str, list[Notice]] = {}
+        self.asked: list[int] = []
+        """How many names each call gave."""
 
     def reserve(self, certificate: str, device: str) -> bool:
         return self._holders.setdefault(certificate, device) == device
@@ -62,6 +64,7 @@ class FakeEnrollments:
                 self._holders[enrollment.certificate] = enrollment.device
 
     async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
+        self.asked.append(len(ids))
         await self.before("load")
         return {i: self.records[i] for i in ids if i in self.records}
 
@@ -248,6 +251,7 @@ class FakeEnrollments:
         return True
 
     async def remove(self, devices: Collection[str]) -> list[str]:
+        self.asked.append(len(devices))
         await self.before("remove")
         removed = []
         for record in list(self.records.values()):
@@ -259,6 +263,7 @@ class FakeEnrollments:
         return removed
 
     async def devices(self, query: DeviceQuery) -> list[Enrollment]:
+        self.asked += [len(query.udids or ()), len(query.serial_numbers or ())]
         await self.before("devices")
         found = sorted(
             (record for record in self.records.values() if _is_listed(record, query)),

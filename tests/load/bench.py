@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.harness.processes import free_port, spawn
 from tests.load import (
     bench_against,
+    bench_bodies,
     bench_convert,
     bench_fleet,
     bench_large,
@@ -80,6 +81,7 @@ def main() -> None:
             run()
             return
     bench_convert.main()
+    bench_bodies.main()
     bench_fleet.main()
     yardstick = bare_route()
     figures = measured(build, size)

@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.challenge import TAG, challenge_routes, read_bound
-from services.commands.routes import JSON_LIMIT
 from shared.domain.errors import BadRequest
 from shared.telemetry.metrics import Metrics
 from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
+from shared.web.body import JSON_LIMIT
 from shared.web.service import Service
 from tests.unit.scep_world import STATIC, ScepWorld
 

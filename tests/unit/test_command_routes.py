@@ -13,7 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.openapi import TAGS
-from services.commands.routes import JSON_LIMIT, Parts, router
+from services.commands.profiles import LARGEST_REQUEST
+from services.commands.routes import Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_terms import TERMS
 from shared.domain.command import PlaceState
@@ -47,7 +48,7 @@ class Client:
             return None
 
         service = Service("commands", routes, run, openapi_tags=TAGS)
-        app = create_app([service], max_body=JSON_LIMIT, metrics=world.metrics)
+        app = create_app([service], max_body=LARGEST_REQUEST, metrics=world.metrics)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app),
             base_url="http://server",
@@ -241,7 +242,7 @@ async def test_what_cannot_be_used_is_refused_by_name(
 
 
 async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
-    status, answer = await client.call("POST", "/v1/commands", b" " * (JSON_LIMIT + 1))
+    status, answer = await client.call("POST", "/v1/commands", b" " * (LARGEST_REQUEST + 1))
 
     assert status == 413
     assert "error" in answer
@@ -459,6 +460,74 @@ async def test_a_removal_that_cannot_be_used_is_refused(client: Client, body: ob
     status, _ = await client.call("DELETE", "/v1/devices", body)
 
     assert status == 400
+
+
+MANY = [f"NOBODY-{number}" for number in range(10_000)]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "key"),
+    [
+        ("POST", {"filter_udid": [*MANY, "MAC"]}, "filter_udid"),
+        ("POST", {"filter_serial": [*MANY, "C02"]}, "filter_serial"),
+        ("DELETE", {"udids": [*MANY, "MAC"]}, "udids"),
+        ("DELETE", {"Opts": {"serials": [*MANY, "C02"]}}, "serials"),
+    ],
+)
+async def test_a_list_of_more_than_10000_names_is_refused_by_its_key(
+    client: Client, method: str, body: object, key: str
+) -> None:
+    status, answer = await client.call(method, "/v1/devices", body)
+
+    assert status == 400
+    assert answer["error"] == f"{key}: expected a list of up to 10000 strings"
+    assert len((await client.call("POST", "/v1/devices"))[1]["devices"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"filter_udid": [*MANY[:-2], "PAD", "MAC"]}, ["MAC", "PAD"]),
+        ({"filter_serial": [*MANY[:-1], "C02"]}, ["MAC"]),
+        (
+            {"filter_udid": [*MANY[:-2], "PAD", "MAC"], "filter_serial": [*MANY[:-1], "C02"]},
+            ["MAC"],
+        ),
+        ({"filter_udid": ["PAD"], "filter_serial": [*MANY[:-1], "C02"]}, []),
+        ({"filter_udid": ["MAC", *MANY[:-2], "MAC"]}, ["MAC"]),
+        ({"filter_udid": [*MANY[:-2], "PAD", "MAC"], "page": 1, "per_page": 1}, ["PAD"]),
+    ],
+)
+async def test_the_store_is_asked_for_a_hundred_names_at_a_time(
+    client: Client, filters: object, found: list[str]
+) -> None:
+    _, answer = await client.call("POST", "/v1/devices", filters)
+
+    assert [device["udid"] for device in answer["devices"]] == found
+    assert 1 <= max(client.world.enrollments.asked) <= 100
+
+
+async def test_ten_thousand_devices_are_removed_a_hundred_at_a_time(client: Client) -> None:
+    await client.post(request_type="ProfileList", command_uuid=FIRST_UUID)
+    body = {"udids": [*MANY[:-1], "MAC"], "serials": [*MANY[:-1], "C02"]}
+
+    client.world.enrollments.asked.clear()  # of the command
+
+    assert await client.call("DELETE", "/v1/devices", body) == (200, {})
+
+    assert max(client.world.enrollments.asked) == 100
+    assert client.world.place(MAC).state is PlaceState.CANCELLED
+    assert len((await client.call("POST", "/v1/devices"))[1]["devices"]) == 2
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_a_body_that_is_no_command_has_a_mebibyte_at_most(
+    client: Client, method: str
+) -> None:
+    body = b'{"page": 0' + b" " * (1024**2 - 11)
+
+    assert (await client.call(method, "/v1/devices", body + b"}"))[0] == 200
+    assert (await client.call(method, "/v1/devices", body + b" }"))[0] == 413
 
 
 @pytest.mark.parametrize("name", ["MAC", "C02"])

@@ -76,6 +76,28 @@ def test_doubled_keys_are_refused_with_their_path() -> None:
     assert [fault.path for fault in refusal.faults] == ["pin", "settings[0].item"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "first", "last", "count"),
+    [
+        (b'{"a":[' + b'{"b":1,"b":2},' * 1000 + b"1]}", "a[0].b", "a[9].b", 10),
+        (b'{"a":[' + b"1e400," * 1000 + b"1]}", "a[0]", "a[9]", 10),
+        (b'{"a":[' + b'{"b":1},' * 1000 + b'1],"a":1}', "a", "a", 1),
+        (b'{"a":1' + b',"a":1' * 1000 + b"}", "a", "a", 10),
+        (b'{"a":1,"b":1,"b":2,"a":2,"c":3,"a":[1e400]}', "b", "a[0]", 4),
+    ],
+    ids=["objects", "numbers", "root", "one key", "two keys and a number"],
+)
+def test_at_most_ten_faults_of_a_body_are_named(
+    raw: bytes, first: str, last: str, count: int
+) -> None:
+    paths = [fault.path for fault in refused(raw).faults]
+    assert (paths[0], paths[-1], len(paths)) == (first, last, count)
+
+
+def test_a_fault_inside_what_is_overwritten_leaves_no_body_unrefused() -> None:
+    assert "twice" in str(refused(b'{"a":[' + b'{"b":1,"b":2},' * 1000 + b'1],"a":1}'))
+
+
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"a":1,"a":[{"b":'])
 @pytest.mark.parametrize("levels", [3_000, 100_000])
 def test_deep_nesting_is_refused(opening: bytes, levels: int) -> None:

@@ -10,8 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.profile_routes import TAG, profile_routes
-from services.commands.profiles import LARGEST, MOST_IDENTIFIERS
-from services.commands.routes import JSON_LIMIT
+from services.commands.profiles import LARGEST, LARGEST_REQUEST, MOST_IDENTIFIERS
 from shared.ports.profiles import StoredProfile
 from shared.telemetry.metrics import Metrics
 from shared.web.api_auth import ApiAuth
@@ -45,7 +44,7 @@ class Client:
             """No work in the background."""
 
         service = Service("commands", routes, run, openapi_tags=[TAG])
-        app = create_app([service], max_body=JSON_LIMIT, metrics=Metrics())
+        app = create_app([service], max_body=LARGEST_REQUEST, metrics=Metrics())
         transport = httpx.ASGITransport(app=app)
         self.http = httpx.AsyncClient(
             transport=transport, base_url="http://test", auth=("micromdm", KEY)
