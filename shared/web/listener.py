@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from shared.domain.errors import Misconfigured
 from shared.settings import Address
+from shared.web.connections import Connections
 from shared.web.protocol import BoundedHttpProtocol
 
 KEEP_ALIVE = timedelta(seconds=75)
@@ -76,12 +77,19 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
 class Listener:
     """Serves an ASGI app on bound sockets, from `open` until `close`."""
 
-    def __init__(self, app: ASGIApp, sockets: list[socket.socket], tls: Tls | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, sockets: list[socket.socket], most: int, tls: Tls | None = None
+    ) -> None:
+        """`most`: connections at once."""
+
+        class ProtocolOfListener(BoundedHttpProtocol):
+            crowd = Connections(most)
+
         self._sockets = sockets
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=BoundedHttpProtocol,
+                http=ProtocolOfListener,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

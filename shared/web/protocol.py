@@ -19,6 +19,8 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.web.connections import Connections
+
 HEADER_LIMIT = 128 * 1024
 """Also of what comes without reaching anybody, such as a chunk extension."""
 HEADER_DEADLINE = timedelta(seconds=30)
@@ -54,6 +56,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     body_deadline = BODY_DEADLINE
     body_check = BODY_CHECK
     answer_deadline = ANSWER_DEADLINE
+    crowd: Connections
+    """The connections of its listener."""
 
     _deadline: asyncio.TimerHandle | None = None
     _answer_watch: asyncio.TimerHandle | None = None
@@ -70,11 +74,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # As uvicorn's own: asyncio hands a stream protocol a Transport.
         super().connection_made(transport)
         self._expect(self.header_deadline)
+        self.crowd.enter(self, self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
         self._forget_answer()
+        self.crowd.leave(self, self._address)
         super().connection_lost(exc)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Nothing is worked on, and the client may go on or not."""
+        if self.pipeline:
+            return False
+        return self.cycle is None or self.cycle.response_complete or self._section is Section.BODY
+
+    def give_way(self) -> None:
+        self.crowd.leave(self, self._address)
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:

@@ -22,6 +22,7 @@ from shared.domain.errors import Unavailable
 from shared.settings import ProxySettings, ServiceSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.app import Gate, create_app
+from shared.web.connections import most_connections
 from shared.web.health import OpsApp, Readiness
 from shared.web.listener import Listener, Tls, bind, check_tls
 from shared.web.peers import Network
@@ -35,6 +36,7 @@ REQUESTS_DEADLINE = timedelta(seconds=5)
 DRAIN_DEADLINE = timedelta(seconds=4)
 CANCEL_DEADLINE = timedelta(seconds=2)
 BUILD_RETRY = timedelta(seconds=1)
+OPS_CONNECTIONS = 128
 READY_POLL = timedelta(milliseconds=50)
 
 
@@ -74,6 +76,8 @@ class Server:
     """One process: a program behind its two listeners."""
 
     grace = GRACE
+    most_connections: int | None = None
+    """Of clients; None: as many as the system has descriptors for."""
 
     def __init__(
         self,
@@ -90,9 +94,12 @@ class Server:
         self._gate = Gate()
         self.readiness = Readiness()
         self.ops = Listener(
-            OpsApp(self.readiness, metrics), bind(settings.ops_http, "MDM_OPS_HTTP")
+            OpsApp(self.readiness, metrics),
+            bind(settings.ops_http, "MDM_OPS_HTTP"),
+            OPS_CONNECTIONS,
         )
-        self.main = Listener(self._gate, bind(settings.http, "MDM_HTTP"), tls_of(settings))
+        most = self.most_connections or most_connections()
+        self.main = Listener(self._gate, bind(settings.http, "MDM_HTTP"), most, tls_of(settings))
 
     async def run(self) -> None:
         """Serve until a signal comes. Raises what the program raised, Misconfigured foremost."""

@@ -7,7 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from tests.integration.server_process import AUTH, Running, answer, connected, get, running
+from tests.integration.server_process import (
+    AUTH,
+    PATIENCE,
+    Running,
+    answer,
+    connected,
+    get,
+    running,
+)
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -135,3 +143,76 @@ async def test_room_comes_back_when_clients_go_away(poor_server: Running):
 
     gauge = b"macromdm_request_body_bytes 0.0"
     assert gauge in (await get(poor_server.ops, "/metrics"))[1]
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connections_from(address: str, port: int, count: int) -> AsyncIterator[list[Connection]]:
+    made = [
+        await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        for _ in range(count)
+    ]
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield made
+    finally:
+        for _, writer in made:
+            writer.close()
+
+
+@pytest.fixture
+def small_server() -> Iterator[Running]:
+    """It holds twenty connections."""
+    with running("when_ready", "few_connections") as found:
+        yield found
+
+
+VERSION = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET /ver", beginning("10.0.0.1", 9), VERSION],
+    ids=["nothing", "headers", "body", "answered"],
+)
+async def test_connections_of_one_address_keep_no_other_out(small_server: Running, begun: bytes):
+    async with (
+        connections_from("127.0.0.1", small_server.http, 60) as crowd,
+        connections_from("127.0.0.2", small_server.http, 3) as others,
+    ):
+        for _, writer in crowd:
+            writer.write(begun)
+        await asyncio.sleep(0.2)
+        for reader, writer in others:
+            for _ in range(2):
+                writer.write(VERSION)
+                assert (await answer(reader))[0] == 200
+
+
+async def test_the_newest_connections_of_a_crowd_are_those_that_are_served(small_server: Running):
+    async with connections_from("127.0.0.1", small_server.http, 60) as crowd:
+        reader, writer = crowd[-1]
+        writer.write(VERSION)
+        assert (await answer(reader))[0] == 200
+
+        assert await crowd[0][0].read() == b""
+
+
+async def test_a_request_that_is_worked_on_is_not_cut_off_by_a_crowd(small_server: Running):
+    slow = b"GET /v1/slow?seconds=0.5 HTTP/1.1\r\nhost: x\r\n" + AUTH + b"\r\n"
+    async with connections_from("127.0.0.1", small_server.http, 1) as [(reader, writer)]:
+        writer.write(slow)
+        await asyncio.sleep(0.1)
+        async with connections_from("127.0.0.1", small_server.http, 60):
+            assert (await answer(reader))[0] == 200
+
+
+async def test_connections_that_end_make_room(small_server: Running):
+    for _ in range(3):
+        async with connections_from("127.0.0.1", small_server.http, 20) as crowd:
+            for reader, writer in crowd:
+                writer.write(VERSION)
+                assert (await answer(reader))[0] == 200
+        await asyncio.sleep(0.1)

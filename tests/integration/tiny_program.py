@@ -133,8 +133,8 @@ class TinyProgram:
         print("drained", flush=True)
 
 
-async def main(when: str, *faults: str) -> None:
-    logs.configure("json")
+def scale(faults: Sequence[str]) -> None:
+    """Make deadlines and limits small enough for a test."""
     if "short_deadlines" in faults:
         BoundedHttpProtocol.header_deadline /= 50
         BoundedHttpProtocol.body_deadline /= 100
@@ -144,14 +144,21 @@ async def main(when: str, *faults: str) -> None:
         BoundedHttpProtocol.body_check /= 20
     if "short_grace" in faults:
         Server.grace /= 5
+    if "few_under_way" in faults:
+        Edge.most_under_way = 5
+    if "few_connections" in faults:
+        Server.most_connections = 20
+
+
+async def main(when: str, *faults: str) -> None:
+    logs.configure("json")
+    scale(faults)
     settings = AllSettings(
         http="127.0.0.1:0",
         ops_http="127.0.0.1:0",
         max_body=LIMIT,
         trusted_proxies="127.0.0.1",
     )
-    if "few_under_way" in faults:
-        Edge.most_under_way = 5
     if "small_budget" in faults:
         settings = settings.model_copy(update={"body_budget": 3 * LIMIT})
 
