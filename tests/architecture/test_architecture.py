@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for top in ("services", "shared") for path in (ROOT / top).rglob("*.py"))
 RULES = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+FINDINGS = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 
 NUMBERS = range(1, 17)
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
@@ -88,7 +89,9 @@ def test_no_test_is_of_a_rule_that_does_not_exist() -> None:
     assert numbers <= set(NUMBERS)
 
 
-@pytest.mark.parametrize("document", [RULES, TESTING], ids=["rules", "testing"])
+@pytest.mark.parametrize(
+    "document", [RULES, TESTING, FINDINGS], ids=["rules", "testing", "findings"]
+)
 def test_every_test_that_a_document_names_exists(document: str) -> None:
     named = NAMED_TEST.findall(document)
     missing = [f"{file}::{name}" for file, name in named if name not in named_tests(ROOT / file)]
@@ -97,8 +100,9 @@ def test_every_test_that_a_document_names_exists(document: str) -> None:
     assert not missing
 
 
-def test_the_files_that_the_rules_name_exist() -> None:
-    named = set(re.findall(r"`((?:services|shared)/[\w/]+\.py)`", RULES))
+@pytest.mark.parametrize("document", [RULES, FINDINGS], ids=["rules", "findings"])
+def test_the_files_that_a_document_names_exist(document: str) -> None:
+    named = set(re.findall(r"`((?:services|shared)/[\w/]+\.py)`", document))
     missing = {name for name in named if not (ROOT / name).exists()}
 
     assert named

@@ -109,3 +109,19 @@ async def test_a_header_of_no_proxy_does_not_outweigh_the_signature(without_prox
         answer = await connection.send(request_bytes("PUT", "/mdm/connect", lines, body))
 
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("claimed", ["", f"{HEADER}: \r\n"], ids=["", "beside an empty header"])
+async def test_a_certificate_in_a_trailer_is_refused(behind_proxy: Whole, claimed: str) -> None:
+    """A proxy that strips the header may let a trailer pass."""
+    body = plistlib.dumps({"MessageType": "Authenticate", "UDID": new_id()})
+    request = (
+        b"PUT /mdm/checkin HTTP/1.1\r\nhost: mdm\r\n%stransfer-encoding: chunked\r\n\r\n"
+        b"%x\r\n%s\r\n0\r\n%s: %s\r\n\r\n"
+    )
+    certificate = rfc9440(behind_proxy.authority.issue()).encode()
+    filled = request % (claimed.encode(), len(body), body, HEADER.encode(), certificate)
+    async with Connection("127.0.0.1", behind_proxy.process.port) as connection:
+        answer = await connection.send(filled)
+
+    assert (answer.status, answer.body) == (400, b"")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
+import uvloop
 from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
@@ -173,4 +174,5 @@ async def main(when: str, *faults: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the services do
+        runner.run(main(*sys.argv[1:]))

@@ -1,5 +1,6 @@
 """Property lists from outside: what is harmless is read, everything else is refused in bounded time."""
 
+import base64
 import plistlib
 import struct
 import time
@@ -19,6 +20,10 @@ TAIL = b"</plist>"
 
 def xml(inner: bytes) -> bytes:
     return HEAD + inner + TAIL
+
+
+def text_of(content: bytes) -> bytes:
+    return xml(b"<dict><key>a</key><string>" + content + b"</string></dict>")
 
 
 def nested_xml(levels: int) -> bytes:
@@ -101,6 +106,9 @@ REFUSED: Mapping[str, bytes] = {
     "too many lines of a text": xml(
         b"<dict><key>a</key><string>" + b"\n" * (plist.MOST_PIECES + 1) + b"</string></dict>"
     ),
+    "four million empty lines": text_of(b"\n" * 4_000_000),
+    "four million returns": text_of(b"\r" * 4_000_000),
+    "a million references": text_of(b"&amp;" * 1_000_000),
     "too many values": xml(
         b"<dict><key>a</key><array>" + b"<true/>" * (plist.MAX_NODES + 1) + b"</array></dict>"
     ),
@@ -125,6 +133,13 @@ REFUSED: Mapping[str, bytes] = {
 def test_what_cannot_be_trusted_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         plist.parse(body)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_base64_of_eight_megabytes_in_lines_is_read(end: bytes) -> None:
+    lines = (base64.b64encode(bytes(51)) + end) * (8 * 1024**2 // 51)
+    read = plist.parse(xml(b"<dict><key>a</key><data>" + lines + b"</data></dict>"))
+    assert len(read["a"]) == len(lines) // (68 + len(end)) * 51
 
 
 @pytest.mark.parametrize("key", sorted(plist.UNIQUE_KEYS))
