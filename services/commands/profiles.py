@@ -16,7 +16,7 @@ from shared.security.attached_signature import content_of
 LARGEST = 8 * 1024**2
 """Of a profile in bytes, so that it fits into one document with room to spare."""
 LARGEST_REQUEST = 12 * 1024**2
-"""Of a request in bytes, in which a profile stands in base64."""
+"""Most bytes of a request that holds a profile in base64."""
 MOST_IDENTIFIERS = 1000
 LONGEST_IDENTIFIER = 256
 IDENTIFIER = "profile.Identifier"

@@ -1,4 +1,4 @@
-"""Says what in a body is JSON and still refused: doubled keys, and numbers that cannot be kept.
+"""Names what is JSON and still refused: doubled keys, and numbers that cannot be kept.
 
 Promises: the body is read once more and looked through once, whatever is wrong with it; at most
 `MOST_NAMED` faults are named, each with its path.
@@ -21,7 +21,7 @@ LONG = 20
 
 
 def fits(integer: str) -> bool:
-    """Whether a number has at most 64 bits."""
+    """True for a number of at most 64 bits."""
     return len(integer) <= LONG and INTEGERS[0] <= int(integer) <= MAX_UNSIGNED
 
 

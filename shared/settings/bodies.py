@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from shared.settings.values import Size
 
 LARGEST_BODY = 15 * 1024**2
-"""What MDM_MAX_BODY may be, so that an event fits into one document."""
+"""The most that MDM_MAX_BODY may be, so that an event fits into one document."""
 LEAST_BUDGET = 24 * 1024**2
 """Room for the largest request: a command of 15 MiB, in JSON."""
 
@@ -25,7 +25,7 @@ def _holds_any_body(size: int) -> int:
 
 
 class BodySettings(BaseModel):
-    """What a service takes of the bodies that are sent to it."""
+    """Limits of the bodies that clients and devices send."""
 
     max_body: Annotated[Size, AfterValidator(_fits_into_the_store)] = Field(
         4 * 1024**2,

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from shared.domain.errors import Overtaken, TooLarge
 
 JSON_LIMIT = 1024**2
-"""Of a request in JSON in bytes, where it holds no command, profile or message."""
+"""Most bytes of a request in JSON that holds no command, profile or message."""
 
 
 def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
@@ -23,7 +23,7 @@ def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether something is to come behind the headers."""
+    """True where a body follows the headers."""
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
         for name, value in headers

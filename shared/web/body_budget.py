@@ -72,8 +72,8 @@ class BodyBudget:
         self.held += size
 
     def _one_to_refuse(self, asking: "HeldBody") -> "HeldBody":
-        """Of the largest share, its newest body that is not whole; so those before it end. The one that
-        asks, where its own share is the largest, or nothing of the largest can be taken back."""
+        """Pick the newest body of the largest share that is not whole, so that older ones end. The body
+        that asks is refused where its own share is the largest, or nothing can be taken back."""
         largest = max(self._shares.values(), key=lambda share: share.size)
         if self._shares[asking.source].size == largest.size:
             return asking
@@ -92,7 +92,7 @@ class HeldBody:
         self.is_whole = False
         self.is_refused = False
         self.waiting: asyncio.Timeout | None = None
-        """Of the task that waits for more of it."""
+        """The timeout of the task that waits for more of it."""
 
     def add(self, size: int) -> None:
         """Raises BodiesShort when there is no room for it."""

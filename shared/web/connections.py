@@ -46,14 +46,13 @@ class Connections:
                 del self._of[source]
 
     def _one_too_many(self, newest: Connection) -> Connection:
-        """Of the largest group, the one that has waited longest; the newest, where none waits."""
+        """Pick the oldest connection of the largest group that waits; the newest of all where none does."""
         largest = max(self._of.values(), key=len)
         return next((each for each in largest if each.waits_for_client), newest)
 
 
 def most_connections() -> int:
-    """What this process may hold, once it has allowed itself as many descriptors as the system lets it
-    have."""
+    """Raise the limit of descriptors as far as the system allows, and say how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < min(hard, MOST_DESCRIPTORS):
         soft = min(hard, MOST_DESCRIPTORS)

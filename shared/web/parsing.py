@@ -23,7 +23,7 @@ class Parsing:
         self._turn = asyncio.Semaphore(1)
 
     async def of(self, parse: Callable[[bytes], T], body: bytes) -> T:
-        """What `parse` makes of the body, or the error that it raises."""
+        """Return what `parse` makes of the body; raises what it raises."""
         if len(body) <= SMALL:
             return parse(body)
         async with self._turn:

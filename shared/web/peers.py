@@ -49,7 +49,7 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def source_of(address: str) -> str:
-    """Who is counted by an address. An IPv6 network is one customer's: a /64 counts as one address."""
+    """The address by which a client is counted. An IPv6 /64 is one customer's and counts as one."""
     if ":" not in address:
         return address[:64]
     try:

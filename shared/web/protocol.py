@@ -20,12 +20,13 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.web.connections import Connections
+from shared.web.framing import FramingRefused, check_framing
 
 HEADER_LIMIT = 128 * 1024
 """Also of what comes without reaching anybody, such as a chunk extension."""
 HEADER_DEADLINE = timedelta(seconds=30)
 BODY_DEADLINE = timedelta(seconds=60)
-"""Of the time in which we read: while a body waits for us, it does not pass."""
+"""Only time in which we read counts: a body may wait for us as long as it must."""
 BODY_CHECK = timedelta(seconds=10)
 LEAST_OF_A_BODY = 10 * 1024
 """Bytes of a body that must come between two checks."""
@@ -39,12 +40,8 @@ class HeadersTooLarge(Exception):
     """Ends the parsing of a request from within a callback of the parser."""
 
 
-class FramingRefused(Exception):
-    """Ends the parsing of a request whose ends, or whose proxies, could be disputed."""
-
-
 class Section(Enum):
-    """Of a request, in which the parser is."""
+    """The part of a request that the parser reads."""
 
     BETWEEN = auto()
     HEADERS = auto()
@@ -173,13 +170,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise HeadersTooLarge
 
     def on_headers_complete(self) -> None:
-        names = [name for name, _ in self.headers]
-        check_framing(self.parser.get_http_version(), names)
         self._was_heard = True
+        check_framing(
+            self.parser.get_http_version(), self.headers, upgrades=self.parser.should_upgrade()
+        )
+        super().on_headers_complete()
         self._section = Section.BODY
         self._body_bytes, self._body_time = 0, timedelta()
         self._expect(None)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._was_heard = True
@@ -191,6 +189,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._section = Section.BETWEEN
         self._expect(None)
         super().on_message_complete()
+        if self.parser.should_upgrade():
+            # We answer in HTTP, and the parser drops whatever came in one piece with the request.
+            self._refuse(400)
 
     # --- what the client does not read
 
@@ -285,14 +286,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._watch_answer()
         self.flow.resume_reading()
         self.loop.call_later(LINGER.total_seconds(), self.transport.close)
-
-
-def check_framing(version: str, names: list[bytes]) -> None:
-    """Raises FramingRefused for what a proxy and we could read in two ways."""
-    if version not in ("1.0", "1.1"):
-        raise FramingRefused(f"HTTP/{version}")
-    hosts = names.count(b"host")
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise FramingRefused(f"{hosts} Host headers")
-    if version == "1.0" and b"transfer-encoding" in names:
-        raise FramingRefused("HTTP/1.0 knows no chunks")

@@ -77,7 +77,7 @@ class Server:
 
     grace = GRACE
     most_connections: int | None = None
-    """Of clients; None: as many as the system has descriptors for."""
+    """Connections of clients; None stands for as many as there are descriptors."""
 
     def __init__(
         self,

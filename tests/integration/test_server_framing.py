@@ -105,6 +105,49 @@ async def test_a_trailer_behind_an_answer_that_has_begun_closes_the_connection(s
     assert b"0\r\n\r\n" not in rest
 
 
+@pytest.mark.parametrize(
+    "more",
+    [b"upgrade: h2c\r\nconnection: upgrade\r\n", b"expect: 100-continue\r\n", b"te: trailers\r\n"],
+    ids=["upgrade", "expect", "te"],
+)
+async def test_no_other_header_makes_a_trailer_welcome(server: Running, more: bytes):
+    raw = await said(server.http, PUT + more + CHUNKED + b"2\r\n{}\r\n0\r\nx: y\r\n\r\n")
+
+    assert answers(raw) == [400]
+
+
+UPGRADES = [
+    b"upgrade: h2c\r\nconnection: upgrade, http2-settings\r\nhttp2-settings: AAMAAABk\r\n",
+    b"upgrade: websocket\r\nconnection: upgrade\r\n",
+]
+HIDDEN = b"GET /version HTTP/1.1\r\nhost: hidden\r\n\r\n"
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["h2c", "websocket"])
+async def test_a_body_behind_an_upgrade_is_never_taken_for_a_request(
+    server: Running, upgrade: bytes
+):
+    async with connected(server.http) as (reader, writer):
+        writer.write(PUT + upgrade + b"content-length: %d\r\n\r\n" % len(HIDDEN))
+        await asyncio.sleep(0.1)
+        writer.write(HIDDEN)
+
+        assert answers(await reader.read()) == [400]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["h2c", "websocket"])
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+async def test_a_request_for_another_protocol_is_answered_and_is_the_last(
+    server: Running, upgrade: bytes, pause: float
+):
+    async with connected(server.http) as (reader, writer):
+        writer.write(b"GET /version HTTP/1.1\r\nhost: x\r\n" + upgrade + b"\r\n")
+        await asyncio.sleep(pause)
+        writer.write(HIDDEN)
+
+        assert answers(await reader.read()) == [200]
+
+
 # --- one answer for each request ----------------------------------------------------------------
 
 
@@ -131,6 +174,14 @@ async def test_requests_that_were_whole_are_answered_in_order_before_what_is_bro
     raw = await said(server.http, SLOW * 2 + PUT + b"content-length: 2\r\n\r\n{}" + b"\x00garbage")
 
     assert answers(raw) == [200, 200, 200]
+
+
+async def test_hundreds_of_requests_in_one_go_are_all_answered(server: Running):
+    last = b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+    raw = await said(server.http, (PUT + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n") * 300 + last)
+
+    assert answers(raw) == [200] * 301
 
 
 # --- bytes that reach nobody --------------------------------------------------------------------
@@ -195,6 +246,11 @@ async def test_endless_empty_lines_are_refused(server: Running):
         b"GET /version HTTP/1.2\r\nhost: x\r\n\r\n",
         PUT.replace(b"1.1", b"1.0") + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n",
         PUT + b"transfer-encoding: chunked\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n",
+        PUT + b"transfer-encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        PUT + b"transfer-encoding: identity\r\n\r\n",
+        PUT + b"transfer-encoding:\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nhost: x\r\n\r\n",
         PUT + b"transfer-encoding: chunked, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ],
 )

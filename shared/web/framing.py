@@ -1,0 +1,27 @@
+"""Headers that leave no doubt where a request ends.
+
+Promise: what a proxy and we could read in two ways is refused: other versions than 1.0 and 1.1, no Host or
+two, other transfer codings than one `chunked`, and a body behind the wish for another protocol.
+"""
+
+from shared.web.body import has_body
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class FramingRefused(Exception):
+    """Ends the parsing of a request whose ends, or whose proxies, could be disputed."""
+
+
+def check_framing(version: str, headers: Headers, *, upgrades: bool) -> None:
+    """Raises FramingRefused. `upgrades`: the client asks for another protocol."""
+    if version not in ("1.0", "1.1"):
+        raise FramingRefused(f"HTTP/{version}")
+    hosts = sum(name == b"host" for name, _ in headers)
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise FramingRefused(f"{hosts} Host headers")
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        raise FramingRefused("a transfer coding that one of us may not know")
+    if upgrades and has_body(headers):
+        raise FramingRefused("the parser would take the body for another protocol")
