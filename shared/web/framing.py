@@ -1,12 +1,22 @@
-"""Headers that leave no doubt where a request ends.
+"""The sections of a request, and headers that leave no doubt where it ends.
 
 Promise: what a proxy and we could read in two ways is refused: other versions than 1.0 and 1.1, no Host or
 two, other transfer codings than one `chunked`, and a body behind the wish for another protocol.
 """
 
+from enum import Enum, auto
+
 from shared.web.body import has_body
 
 Headers = list[tuple[bytes, bytes]]
+
+
+class Section(Enum):
+    """The part of a request that the parser reads."""
+
+    BETWEEN = auto()
+    HEADERS = auto()
+    BODY = auto()
 
 
 class FramingRefused(Exception):

@@ -13,14 +13,14 @@ closes.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
-from enum import Enum, auto
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.web.connections import Connections
-from shared.web.framing import FramingRefused, check_framing
+from shared.web.framing import FramingRefused, Section, check_framing
 
 HEADER_LIMIT = 128 * 1024
 """Also of what comes without reaching anybody, such as a chunk extension."""
@@ -40,12 +40,17 @@ class HeadersTooLarge(Exception):
     """Ends the parsing of a request from within a callback of the parser."""
 
 
-class Section(Enum):
-    """The part of a request that the parser reads."""
+class GentleEnd(asyncio.Transport):
+    """The transport of the last answer: a close at once, with bytes unread, could lose the answer."""
 
-    BETWEEN = auto()
-    HEADERS = auto()
-    BODY = auto()
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        super().__init__()
+        self._end = end
+        self.write = transport.write  # type: ignore[method-assign]
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self._end()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -252,6 +257,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._end(status)
             else:  # garbage behind good requests: those are answered, then the connection ends
                 cycle.keep_alive = False
+                cycle.transport = GentleEnd(self.transport, lambda: self._end(None))
         elif self.pipeline:  # its turn has not come yet
             self.pipeline.popleft()
             self._refusal_behind_answers = status
