@@ -15,7 +15,6 @@ from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
 from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.ota import Judges, OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
@@ -32,6 +31,7 @@ from services.checkin.turns import Answer, DeviceRequest
 from services.checkin.writer import Writer
 from shared.batching import Cohorts
 from shared.domain.errors import Unavailable
+from shared.heavy_work import HeavyWork
 from shared.ports.clock import Clock
 from shared.security.authority import Authority, open_authority
 from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
@@ -56,7 +56,7 @@ from shared.storage.profiles import MongoProfiles
 from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.writers import MongoWriters
-from shared.web.app import MOST_UNDER_WAY
+from shared.web.incoming import MOST_UNDER_WAY
 from shared.web.service import Service
 
 log = structlog.get_logger()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.turns import DeviceRefused
 from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate
+from shared.heavy_work import HeavyWork
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities
 from shared.security.signature import Signer, signer_of

@@ -20,12 +20,12 @@ from typing import Any
 import structlog
 
 from services.checkin.enroll import EnrollmentProfiles
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.identity_payload import ANY_DEVICE, VouchedDevice
 from services.checkin.standing import Standings
 from services.checkin.turns import DeviceRefused
 from shared.apple import plist
 from shared.domain.errors import BadRequest
+from shared.heavy_work import HeavyWork
 from shared.security.apple_device import AppleDevices
 from shared.security.attached_signature import open_signed
 from shared.security.challenge_tokens import LONGEST

@@ -9,12 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.device_auth import SMALL_BODY, DeviceAuthentication
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import CheckinMessage, parse_checkin
 from shared.apple.connect import Connect, parse_connect
 from shared.batching import Cohorts
 from shared.domain.errors import BadRequest
+from shared.heavy_work import HeavyWork
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute

@@ -9,8 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.scep_issuing import Asker, Given, Issuing
+from shared.heavy_work import HeavyWork
 from shared.security.authority import Authority
 from shared.security.identity import fingerprint_of
 from shared.security.scep.answer import failure, success

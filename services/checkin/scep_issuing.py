@@ -14,9 +14,9 @@ from weakref import WeakValueDictionary
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.standing import Standing, Standings
 from shared.domain.errors import BadRequest, Overtaken
+from shared.heavy_work import HeavyWork
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.identities import Identities

@@ -11,11 +11,11 @@ from pydantic import SecretStr
 
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles, EnrollmentRules
 from services.checkin.enroll_routes import TAG, Door, router
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.identity_payload import IdentityPayloads, OurScep
 from services.checkin.ota import Judges, OverTheAir
 from services.checkin.standing import Standings
 from shared.apple.profiles import Look
+from shared.heavy_work import HeavyWork
 from shared.security.apple_device import AppleDevices
 from shared.security.challenges import ChallengeBook
 from shared.security.identity import DeviceIdentities

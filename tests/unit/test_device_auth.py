@@ -3,9 +3,9 @@
 import pytest
 
 from services.checkin.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
-from services.checkin.heavy_work import HeavyWork
 from services.checkin.turns import DeviceRefused
 from shared.domain.errors import Unavailable
+from shared.heavy_work import HeavyWork
 from shared.security.identity import DeviceIdentities
 from tests.fakes.clock import FakeClock
 from tests.harness.identities import FleetAuthority
