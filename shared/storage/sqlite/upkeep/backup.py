@@ -1,5 +1,6 @@
 """Copies the store, and looks whether it is whole, beside all else that goes on in it."""
 
+import asyncio
 import os
 import secrets
 import sqlite3
@@ -36,13 +37,19 @@ class Backup:
             )
             self._say(f"{done / _MB:.0f} of about {whole / _MB:.0f} MB written ...")
 
+        written: list[int] = []
         try:
-            return await in_thread(
+            await in_thread(
                 connect_copier(self._store),
                 self._long_readers,
-                lambda connection: _written(connection, draft, target),
+                lambda connection: written.append(_written(connection, draft, target)),
                 progress,
             )
+            return written[0]
+        except asyncio.CancelledError:
+            if written:  # it was done before it could be interrupted
+                target.unlink(missing_ok=True)
+            raise
         except sqlite3.Error as exc:
             raise _failed(target, exc) from exc
         except OSError as exc:
