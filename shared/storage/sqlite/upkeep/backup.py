@@ -48,7 +48,7 @@ class Backup:
             return written[0]
         except asyncio.CancelledError:
             if written:  # it was done before it could be interrupted
-                target.unlink(missing_ok=True)
+                _take_back(target)
             raise
         except sqlite3.Error as exc:
             raise _failed(target, exc) from exc
@@ -86,6 +86,10 @@ def _named(draft: Path, target: Path) -> None:
     except OSError:  # a file system without links
         _refuse(target)
         draft.rename(target)
+
+
+def _take_back(target: Path) -> None:
+    target.unlink(missing_ok=True)
 
 
 def _synced(path: Path) -> None:
