@@ -56,6 +56,7 @@ from shared.storage.profiles import MongoProfiles
 from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.writers import MongoWriters
+from shared.web.device_route import direct_routes
 from shared.web.incoming import MOST_UNDER_WAY
 from shared.web.service import Service
 
@@ -114,7 +115,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     )
     routes = APIRouter()
     devices = _devices(settings, judges)
-    routes.include_router(router(cohorts, devices, work, settings.max_body))
+    routes.include_router(mdm := router(cohorts, devices, work, settings.max_body))
     profiles = _profiles(settings, adapters, challenges, files)
     routes.include_router(_enrollment(settings, adapters, profiles, challenges, judges))
     routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))
@@ -149,6 +150,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         run=run,
         ready=writer.reasons,
         drain=drain,
+        direct=direct_routes(mdm),
         openapi_tags=[TAG, enroll_routes.TAG, scep_routes.TAG],
     )
 

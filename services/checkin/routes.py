@@ -17,7 +17,7 @@ from shared.domain.errors import BadRequest
 from shared.heavy_work import HeavyWork
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body
-from shared.web.device_route import DeviceRoute
+from shared.web.device_route import DirectDeviceRoute
 
 PLIST = "application/xml; charset=utf-8"
 TAG = {"name": "mdm", "description": "What enrolled devices call (Apple's MDM protocol)."}
@@ -66,7 +66,7 @@ def router(
     max_body: int,
 ) -> APIRouter:
     """The routes of the check-in service; `work` reads large bodies."""
-    routes = APIRouter(route_class=DeviceRoute, tags=["mdm"])
+    routes = APIRouter(route_class=DirectDeviceRoute, tags=["mdm"])
 
     async def serve(
         request: Request, parse: Callable[[bytes], CheckinMessage | Connect]

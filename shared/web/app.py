@@ -85,7 +85,10 @@ def create_app(
     if metrics is not None:
         metrics.watch(metrics.request_body_bytes, lambda: budget.held)
     largest = max(max_body, *(service.max_body for service in services))
-    return Edge(app, max_body=largest, budget=budget, peers=Peers(proxies))
+    edge = Edge(app, max_body=largest, budget=budget, peers=Peers(proxies))
+    for service in services:
+        edge.direct |= service.direct
+    return edge
 
 
 class Edge:
@@ -100,6 +103,8 @@ class Edge:
         self._budget = budget
         self._peers = peers
         self._under_way = UnderWay(self.most_under_way)
+        self.direct: dict[tuple[str, str], ASGIApp] = {}
+        """Routes that are called without FastAPI, by method and path."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,21 +114,23 @@ class Edge:
             return
         if "//" in scope["path"]:
             scope["path"] = re.sub("/{2,}", "/", scope["path"])
+        inner = self.direct.get((scope["method"], scope["path"]), self._inner)
+        scope["app"] = self.app
         self._under_way.enter()
         try:
             if has_body(scope["headers"]):
-                await self._with_body(scope, receive, send)
+                await self._with_body(inner, scope, receive, send)
             else:
-                await self._inner(scope, receive, send)
+                await inner(scope, receive, send)
         finally:
             self._under_way.leave()
 
-    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _with_body(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         held = self._budget.open(source_of(self._peers.address(Request(scope))))
         body = IncomingBody(receive, held, self._under_way, self._max_body)
         body.declared = declared_length(scope["headers"]) or 0
         try:
-            await self._inner(scope, body.receive, send)
+            await inner(scope, body.receive, send)
         finally:
             held.close()
 

@@ -151,7 +151,8 @@ async def _on_unusable_parameters(request: Request, exc: Exception) -> Response:
     return answer_error(request, BadRequest(detail, faults))
 
 
-async def _on_bug(request: Request, exc: Exception) -> Response:
+async def on_bug(request: Request, exc: Exception) -> Response:
+    """The answer where we have a fault of our own."""
     # The framework logs the exception itself; a client learns nothing of our insides.
     return problem(500, "internal error")
 
@@ -160,7 +161,7 @@ _HANDLERS: tuple[tuple[type[Exception], Callable[[Request, Exception], Any]], ..
     (MdmError, _on_error),
     (HTTPException, _on_http_exception),
     (RequestValidationError, _on_unusable_parameters),
-    (Exception, _on_bug),
+    (Exception, on_bug),
 )
 
 

@@ -4,10 +4,11 @@ Each `services.<name>.app.build` returns one; `shared.web.server` runs one, or f
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.types import ASGIApp
 
 
 async def _forever_ready() -> list[str]:
@@ -42,4 +43,6 @@ class Service:
     release: Callable[[], None] = _nobody_waits
     max_body: int = 0
     """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
+    direct: Mapping[tuple[str, str], ASGIApp] = field(default_factory=dict)
+    """Routes of the router that the edge calls without FastAPI, by method and path."""
     openapi_tags: Sequence[Mapping[str, Any]] = ()

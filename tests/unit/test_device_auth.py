@@ -1,5 +1,7 @@
 """Which requests are judged at once, and which in a thread."""
 
+import base64
+
 import pytest
 
 from services.checkin.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
@@ -8,7 +10,7 @@ from shared.domain.errors import Unavailable
 from shared.heavy_work import HeavyWork
 from shared.security.identity import DeviceIdentities
 from tests.fakes.clock import FakeClock
-from tests.harness.identities import FleetAuthority
+from tests.harness.identities import DeviceIdentity, FleetAuthority, envelope, signer_info
 
 OURS = FleetAuthority("Our CA")
 BODY = b"a body"
@@ -19,11 +21,27 @@ def authentication(*, threads_are_busy: bool, identities: DeviceIdentities) -> D
     return DeviceAuthentication(identities, HeavyWork("messages", most_waiting=most_waiting))
 
 
+def signed(device: DeviceIdentity, *others: DeviceIdentity) -> dict[str, list[str]]:
+    """The headers of a message that brings other certificates with it."""
+    cms = envelope([signer_info(device, BODY, "sha256")], [device, *others])
+    return {"mdm-signature": [base64.b64encode(cms).decode()]}
+
+
+async def test_a_certificate_that_came_alone_waits_for_no_thread() -> None:
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    device = OURS.issue()
+    busy = authentication(threads_are_busy=True, identities=identities)
+
+    proof = await busy.prove(signed(device), None, BODY)
+
+    assert proof.certificate.fingerprint == device.fingerprint
+
+
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
-async def test_a_small_request_of_a_known_certificate_waits_for_no_thread(kind: str) -> None:
+async def test_what_comes_with_others_waits_for_no_thread_once_it_is_known(kind: str) -> None:
     identities = DeviceIdentities([OURS.certificate], FakeClock())
     device = OURS.issue(kind="ec" if kind == "ec" else "rsa")
-    headers = {"mdm-signature": [device.sign(BODY)]}
+    headers = signed(device, OURS.issue())
 
     free = authentication(threads_are_busy=False, identities=identities)
     busy = authentication(threads_are_busy=True, identities=identities)
