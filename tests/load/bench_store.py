@@ -118,13 +118,14 @@ class Bench:
         inserted, bodies = documents(10_000, "new"), large(64, MEGABYTE, "body")
         one = large(1, 12 * MEGABYTE, "one")
         ids = [each["_id"] for each in bodies]
+        few, many = _ids(500), _ids(5000)
         group = {"_id": "$owner", "low": {"$min": "$number"}, "count": {"$sum": 1}}
         return [
             ("insert_many of 10,000 documents", lambda: items.insert_many(inserted)),
             ("find of 20,000 documents by an index", lambda: items.find({"owner": {"$in": _OWNERS}})),
             ("find of one of 50,000 by limit", lambda: items.find({"owner": "owner3"}, limit=1)),
-            ("find of 500 in a list of ids", lambda: items.find({"_id": {"$in": _ids(500)}})),
-            ("find of 5,000 in a list of ids", lambda: items.find({"_id": {"$in": _ids(5000)}})),
+            ("find of 500 in a list of ids", lambda: items.find({"_id": {"$in": few}})),
+            ("find of 5,000 in a list of ids", lambda: items.find({"_id": {"$in": many}})),
             ("find of a page of 1,000 by _id", lambda: items.find({}, sort=[("_id", 1)], limit=1000)),
             ("insert_many of 64 documents of 1 MB", lambda: items.insert_many(bodies)),
             ("find of 64 documents of 1 MB", lambda: items.find({"_id": {"$in": ids}})),
