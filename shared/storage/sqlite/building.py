@@ -8,9 +8,12 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 
 import structlog
 
+from shared.domain.errors import StoreUnavailable
+from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.indexes import Index
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.tables import CATALOGUE, Known, Table, Tables, note, quoted
@@ -21,6 +24,8 @@ log = structlog.get_logger()
 
 PIECE = 250
 """Documents of which the columns are filled in at once."""
+_SAID_EVERY = 50_000
+"""Documents between two lines about the progress."""
 _IN_THE_THREAD = 1 << 30
 
 
@@ -57,6 +62,9 @@ class Building:
         if not table.exists:
             await self.make_table(table.name)
         known = table.indexes.get(index.name)
+        if known is not None and not known.is_ready:
+            await self._renew(table.name)  # it may have been finished after its builder gave up
+            known = table.indexes.get(index.name)
         if known is not None and _is_same(known.index, index) and known.is_ready:
             if known.index.expire_after != index.expire_after:
                 await self._note(table, index, ready=True)
@@ -71,44 +79,45 @@ class Building:
         new = [path for path, _ in of_row if path not in {"_id", *table.columns}]
         known = Known.of(index, is_ready=True)
 
-        def begin(connection: sqlite3.Connection, limit: int) -> bool:
+        def begin(connection: sqlite3.Connection, limit: int) -> int:
+            """The last row that has not the new columns, 0 where there is none and the index is made."""
             for path in new:
                 connection.execute(f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(path)}")
             if index.of_array:
                 connection.execute(_elements_sql(known))
-            is_empty = not connection.execute(
-                f"SELECT 1 FROM {quoted(table.name)} LIMIT 1"
+            [(last,)] = connection.execute(
+                f"SELECT coalesce(max(_row), 0) FROM {quoted(table.name)}"
             ).fetchall()
-            if is_empty and not index.of_array:
+            if not last and not index.of_array:
                 connection.execute(_index_sql(known))
-            note(connection, index, ready=is_empty)
-            # In the same step: whatever is written from now on has the columns.
-            self._renew_at_once(connection, table.name)
-            return is_empty
+            note(connection, index, ready=not last)
+            # In the same step: whatever is written from now on has the columns. Readers, who see the last
+            # commit, have no such index yet.
+            self._renew_at_once(connection, table.name, unready=index.name)
+            return int(last)
 
-        if not await self._commits.submit(begin):
-            await self._fill_and_make(table, known)
+        if last := await self._commits.submit(begin):
+            await self._fill_and_make(table, known, last)
+        await self._renew(table.name)
 
-    async def _fill_and_make(self, table: Table, known: Known) -> None:
+    async def _fill_and_make(self, table: Table, known: Known, last: int) -> None:
         log.info("index_build_begins", collection=table.name, index=known.index.name)
-        await self._fill(table)
-        if not known.index.of_array:
-            await self._commits.submit(_made(known), _IN_THE_THREAD)
-        await self._note(table, known.index, ready=True)
+        await self._fill(table, last)
+        await self._commits.submit(_made(known), _IN_THE_THREAD)
         log.info("index_built", collection=table.name, index=known.index.name)
 
-    async def _fill(self, table: Table) -> None:
+    async def _fill(self, table: Table, last: int) -> None:
         """The columns and elements of all documents that were there before."""
         after, done = 0, 0
-        while True:
-            last, count = await self._commits.submit(_filled(table, after), _IN_THE_THREAD)
-            if not count:
-                return
-            after, done = last, done + count
-            if done % (PIECE * 200) == 0:
+        while after < last:
+            after, count = await self._commits.submit(_filled(table, after, last), _IN_THE_THREAD)
+            done += count
+            if done // _SAID_EVERY != (done - count) // _SAID_EVERY:
                 log.info("index_build_goes_on", collection=table.name, documents=done)
 
     async def _drop(self, table: Table, known: Known) -> None:
+        await self._note(table, known.index, ready=False)  # no query goes by it any more
+
         def write(connection: sqlite3.Connection, limit: int) -> None:
             kind = "TABLE" if known.index.of_array else "INDEX"
             connection.execute(f"DROP {kind} IF EXISTS {quoted(known.sql_name)}")
@@ -116,7 +125,7 @@ class Building:
                 f'DELETE FROM "{CATALOGUE}" WHERE collection = ? AND name = ?',
                 (table.name, known.index.name),
             )
-            self._renew_at_once(connection, table.name)
+            self._renew_at_once(connection, table.name, unready=known.index.name)
 
         await self._commits.submit(write, _IN_THE_THREAD)
 
@@ -127,30 +136,57 @@ class Building:
         await self._commits.submit(write)
         await self._renew(table.name)
 
-    def _renew_at_once(self, connection: sqlite3.Connection, name: str) -> None:
+    def _renew_at_once(self, connection: sqlite3.Connection, name: str, unready: str) -> None:
         """Before the commit, so that the next write of the same transaction finds what there is."""
         self._commits.if_undone(lambda again: self._tables.renew(again, name))
-        self._tables.renew(connection, name)
+        self._tables.renew(connection, name, unready)
 
     async def _renew(self, name: str) -> None:
         await self._commits.submit(lambda connection, _: self._tables.renew(connection, name))
 
 
-def _filled(table: Table, after: int) -> Write[tuple[int, int]]:
+def _filled(table: Table, after: int, last: int) -> Write[tuple[int, int]]:
+    """Fill the next piece; returns its last row, and how many it has."""
+
     def write(connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
-        found = connection.execute(
-            f"SELECT _row, _document FROM {quoted(table.name)} WHERE _row > ? ORDER BY _row LIMIT ?",
-            (after, PIECE),
-        ).fetchall()
+        found: list[tuple[int, bytes]] = []
+        size = 0
+        with closing(
+            connection.execute(
+                f"SELECT _row, _document FROM {quoted(table.name)} "
+                "WHERE _row > ? AND _row <= ? ORDER BY _row LIMIT ?",
+                (after, last, PIECE),
+            )
+        ) as rows:
+            for row in rows:
+                found.append(row)
+                size += len(row[1])
+                if size > WRITTEN_TOGETHER:
+                    break
         for number, blob in found:
             table.refill(connection, number, decoded(blob))
-        return (found[-1][0] if found else after), len(found)
+        return (found[-1][0] if found else last), len(found)
 
     return write
 
 
-def _made(known: Known) -> Write[object]:
-    return lambda connection, _: connection.execute(_index_sql(known))
+def _made(known: Known) -> Write[None]:
+    """Make the index, and say so in the same commit: who waits for it may have given up."""
+
+    def write(connection: sqlite3.Connection, limit: int) -> None:
+        if not known.index.of_array:
+            try:
+                connection.execute(_index_sql(known))
+            except (
+                sqlite3.IntegrityError
+            ) as exc:  # nothing was changed, so only the builder hears of it
+                raise StoreUnavailable(
+                    f"the store: documents of {known.index.collection} share a key of the index "
+                    f"{known.index.name}, which is to be unique"
+                ) from exc
+        note(connection, known.index, ready=True)
+
+    return write
 
 
 def _is_same(one: Index, other: Index) -> bool:

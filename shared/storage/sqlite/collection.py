@@ -165,7 +165,7 @@ class SqliteCollection:
             if not any(change.upserts for change in changes):
                 return [Done(0)] * len(changes)
             await self._building.make_table(self._table.name)
-        size = CHANGE_SIZE * sum(len(change.ids) for change in changes)
+        size = sum(CHANGE_SIZE * len(change.ids) + _size_of(change.update) for change in changes)
         return await self._commits.submit(changing(self._table, changes, self._clock), size)
 
     async def _ids(self, conditions: Sequence[Condition]) -> Sequence[Any]:
@@ -209,6 +209,10 @@ def _matching(found: Found, shown: Projection | None = None) -> list[Document]:
     if found.rest:
         documents = [document for document in documents if matches(document, found.rest)]
     return documents if shown is None else list(map(shown, documents))
+
+
+def _size_of(update: Query | None) -> int:
+    return sum(size_of(dict(fields)) for fields in (update or {}).values())
 
 
 def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> bool:

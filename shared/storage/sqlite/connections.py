@@ -7,6 +7,7 @@ SQLite before 3.51.3 can lose a write where two connections checkpoint beside a 
 https://sqlite.org/wal.html): hence the first promise, which `Commits` keeps.
 """
 
+import ctypes
 import sqlite3
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Damaged(StoreUnavailable):
     """The file is damaged, or the disk lost what was written to it; nothing may be served from it."""
 
 
-def unavailable(error: sqlite3.Error) -> StoreUnavailable:
+def unavailable(error: sqlite3.Error | MemoryError) -> StoreUnavailable:
     """Translate an error of SQLite: Damaged where no later attempt can be trusted."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in _DAMAGED:
@@ -39,7 +40,12 @@ def unavailable(error: sqlite3.Error) -> StoreUnavailable:
             f"the disk did not keep what was written to the store ({error}): see the system's log, "
             "and start again on a sound disk"
         )
-    return StoreUnavailable(f"the store: {error}")
+    return StoreUnavailable(f"the store: {str(error) or 'out of memory'}")
+
+
+def keep_open(connection: sqlite3.Connection) -> None:
+    """Let nothing close a connection, not even the end of the interpreter: one reference stays."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def connect_writer(

@@ -7,7 +7,7 @@ import bson
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidBSON, InvalidDocument
 
-from shared.domain.errors import BadRequest, TooLarge
+from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Document
 
 _OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
@@ -33,10 +33,13 @@ def encoded(document: Document) -> bytes:
 
 
 def decoded(blob: bytes) -> Document:
-    """Raises the error that SQLite raises for a damaged file: nobody else wrote these bytes."""
+    """Raises the error that SQLite raises for a damaged file where these bytes are no document, since
+    nobody else wrote them; StoreUnavailable for one that is nested too deeply."""
     try:
         document: Document = bson.decode(blob, _OPTIONS)
     except InvalidBSON as exc:
+        if "recursion" in str(exc):  # sound, but nested deeper than this stack goes
+            raise StoreUnavailable("the store: a document is nested too deeply") from exc
         error = sqlite3.DatabaseError("a document is not what was written")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error from exc

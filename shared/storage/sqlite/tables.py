@@ -9,7 +9,7 @@ answers no query yet.
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Table:
     """One collection: its columns and indexes, and the statements that write its rows."""
 
     def __init__(self, name: str) -> None:
-        if not name.isidentifier() or name.startswith("_") or name.startswith("sqlite"):
+        if not name.isidentifier() or name.lower().startswith(("_", "sqlite")):
             raise NotImplementedError(f"a collection of the name {name}")
         self.name = name
         self.exists = False
@@ -213,13 +213,17 @@ class Tables:
             if not name.startswith("_") and "." not in name:
                 self.renew(connection, name)
 
-    def renew(self, connection: sqlite3.Connection, name: str) -> None:
-        """Take what the file has of one collection."""
+    def renew(self, connection: sqlite3.Connection, name: str, unready: str = "") -> None:
+        """Take what the file has of one collection; `unready` names an index that no query goes by yet."""
         columns = connection.execute("SELECT name FROM pragma_table_info(?)", (name,)).fetchall()
         known = connection.execute(
             f'SELECT * FROM "{CATALOGUE}" WHERE collection = ?', (name,)
         ).fetchall()
-        self[name].renew([column for (column,) in columns], map(_known, known))
+        indexes = [
+            replace(each, is_ready=False) if each.index.name == unready else each
+            for each in map(_known, known)
+        ]
+        self[name].renew([column for (column,) in columns], indexes)
 
 
 def _known(row: Sequence[Any]) -> Known:

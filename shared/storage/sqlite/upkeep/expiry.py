@@ -15,7 +15,7 @@ from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.query.values import column_value
 from shared.storage.sqlite.tables import Known, Table, Tables, quoted
 from shared.storage.sqlite.writing.commits import LARGE, Commits
-from shared.storage.sqlite.writing.submission import Write
+from shared.storage.sqlite.writing.submission import IsLarge, Write
 
 log = structlog.get_logger()
 
@@ -77,6 +77,8 @@ def _removal(table: Table, known: Known, over: datetime) -> Write[tuple[int, int
         size = 0
         for number, length in found:
             size += length + _ROW_BYTES
+            if not numbers and size > limit:
+                raise IsLarge
             if numbers and size > min(limit, PIECE_BYTES):
                 break
             numbers.append(number)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from time import perf_counter
 from typing import TypeVar
 
@@ -20,21 +21,23 @@ import structlog
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
-from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, unavailable
+from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, keep_open, unavailable
 from shared.storage.sqlite.writing.bounds import USUAL, Bounds
-from shared.storage.sqlite.writing.submission import IsLarge, Submitted, Write
+from shared.storage.sqlite.writing.submission import FAILURES, IsLarge, Submitted, Write
 from shared.storage.sqlite.writing.wal import Log
 from shared.storage.sqlite.writing.worker import Worker, on_loop
 
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
-Failure = sqlite3.Error | StoreUnavailable
+Failure = sqlite3.Error | MemoryError | StoreUnavailable
 SLICE = 0.004
 """Seconds on the event loop after which a transaction takes no more writes."""
 LARGE = 500_000
 """Bytes from which on a write runs in the thread: about a millisecond for each megabyte."""
 _NO_LIMIT = 1 << 40
+_ENDED_WITHIN = 1.0
+"""Seconds for which the thread waits for the event loop to end long reads."""
 
 
 class Commits:
@@ -110,10 +113,13 @@ class Commits:
                 log.warning("store_closes_late")
 
     def _close(self, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
-        with suppress(sqlite3.Error):
-            if not self.damage.done():
+        if self.damage.done():
+            # SQLite would put the log into the file, and remove it: both are kept as they were found.
+            keep_open(self._connection)
+        else:
+            with suppress(*FAILURES):
                 self._log.empty()
-        self._connection.close()
+            self._connection.close()
         on_loop(loop, closed.set)
 
     # --- on the event loop
@@ -140,7 +146,7 @@ class Commits:
                     each.tell()
                 self._next()
                 return
-        except sqlite3.Error as exc:
+        except FAILURES as exc:
             self._tell(batch, exc)
             self._next()
             return
@@ -198,7 +204,7 @@ class Commits:
                 each.tell()
             return
         self._is_undone = bool(self._undone)
-        with suppress(sqlite3.Error):
+        with suppress(*FAILURES):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         self._tell_all(batch, self.failed(failure))
@@ -206,12 +212,12 @@ class Commits:
     def _tell_all(self, batch: list[Submitted], error: StoreUnavailable) -> None:
         # Whoever waits meets the same disk: told now, nobody waits for a timeout each.
         for each in (*batch, *self._waiting):
-            each.tell(error)
+            each.tell(type(error)(str(error)))  # a new one each, or its traceback grows
         self._waiting.clear()
 
     def failed(self, failure: Failure) -> StoreUnavailable:
         """The error of ours; from a Damaged one on nothing is served."""
-        error = unavailable(failure) if isinstance(failure, sqlite3.Error) else failure
+        error = failure if isinstance(failure, StoreUnavailable) else unavailable(failure)
         if isinstance(error, Damaged) and not self.damage.done():
             self.damage.set_result(error)
         if not self.has_failed:
@@ -219,8 +225,9 @@ class Commits:
         self.has_failed = True
         return error
 
-    def _end_long_work(self) -> None:
+    def _end_long_work(self, ended: Event) -> None:
         self.end_long_reads()
+        ended.set()
         for reader in tuple(self.long_readers):
             with suppress(sqlite3.Error):  # it has been closed in this moment
                 reader.interrupt()
@@ -250,12 +257,12 @@ class Commits:
     def _commit(
         self, loop: asyncio.AbstractEventLoop, batch: list[Submitted], large: list[Submitted]
     ) -> None:
-        failure: sqlite3.Error | None = None
+        failure: sqlite3.Error | MemoryError | None = None
         try:
             for each in large:
                 each.run(self._connection, _NO_LIMIT)
             self._connection.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except FAILURES as exc:
             failure = exc
         on_loop(loop, self._tell, batch, failure)
         if failure is None:
@@ -265,7 +272,11 @@ class Commits:
     def _shorten_log(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._log.shorten()
-        except sqlite3.Error as exc:
+            if self._log.is_too_long:
+                ended = Event()
+                on_loop(loop, self._end_long_work, ended)
+                # Before the next read pins it again.
+                ended.wait(_ENDED_WITHIN)
+                self._log.copy()
+        except FAILURES as exc:
             on_loop(loop, self.failed, exc)
-        if self._log.is_too_long:
-            on_loop(loop, self._end_long_work)

@@ -13,6 +13,10 @@ IsLarge, before it changes anything, when they are more. What it raises beside t
 its own fault, and told to it alone; it has changed nothing of the document at hand by then."""
 
 
+FAILURES = (sqlite3.Error, MemoryError)
+"""What SQLite raises: the second one where it has no memory. They concern the whole transaction."""
+
+
 class IsLarge(Exception):
     """A write found that it has much to write: it has changed nothing, and wants to run in the thread."""
 
@@ -28,10 +32,10 @@ class Submitted:
     error: Exception | None = None
 
     def run(self, connection: sqlite3.Connection, limit: int) -> None:
-        """Raises only errors of SQLite, which concern the whole transaction, and IsLarge."""
+        """Raises only FAILURES and IsLarge."""
         try:
             self.result = self.write(connection, limit)
-        except (sqlite3.Error, IsLarge):
+        except (*FAILURES, IsLarge):
             raise
         except Exception as exc:  # noqa: BLE001 - whoever submitted the write raises it
             self.error = exc

@@ -78,7 +78,14 @@ class Log:
             log.warning("log_length_unknown", error=exc.strerror)
             return
         if self._frames >= self._bounds.checkpoint_frames:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self.copy()
+
+    def copy(self) -> None:
+        """Copy it into the file, so far as no reader needs it. Raises errors of SQLite."""
+        [(_, length, copied)] = self._connection.execute(
+            "PRAGMA wal_checkpoint(PASSIVE)"
+        ).fetchall()
+        self._frames = 0 if copied == length else length
 
     def empty(self) -> None:
         """Copy all of it into the file."""

@@ -1,0 +1,92 @@
+"""Indexes of the embedded store are built beside all other work, and in the end."""
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+from time import sleep
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.domain.errors import StoreUnavailable
+from shared.storage.indexes import Index
+from shared.storage.sqlite import open_database
+from shared.storage.sqlite.writing.bounds import Bounds
+
+INDEX = Index("things", [("kind", 1)])
+UNIQUE = Index("things", [("kind", 1)], unique=True)
+
+
+class SlowIndexes(sqlite3.Connection):
+    """An index over much takes longer than a commit may."""
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        if sql.startswith("CREATE INDEX"):
+            sleep(0.6)
+        return super().execute(sql, *values)
+
+
+async def test_an_index_that_takes_longer_than_a_commit_may_is_built_in_the_end(
+    tmp_path: Path,
+) -> None:
+    bounds = Bounds(deadline=timedelta(milliseconds=300))
+    database = open_database(tmp_path, SystemClock(), bounds, SlowIndexes)
+    await database.collection("things").insert_many(
+        [{"_id": str(n), "kind": "a"} for n in range(9)]
+    )
+    built = False
+    for _ in range(3):  # as a start is tried again
+        try:
+            await database.ensure([INDEX])
+            built = True
+        except StoreUnavailable:
+            await asyncio.sleep(1)
+    await database.close()
+    assert built
+
+
+async def test_a_unique_index_that_cannot_be_fails_no_other_write(tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    things = database.collection("things")
+    await things.insert_many([{"_id": str(n), "kind": "same"} for n in range(9)])
+    building = asyncio.create_task(database.ensure([UNIQUE]))
+    failed, number = 0, 0
+    while not building.done():
+        number += 1
+        try:
+            await things.insert_one({"_id": f"w{number}", "kind": f"w{number}"})
+        except StoreUnavailable:
+            failed += 1
+        await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable):
+        building.result()
+    await database.close()
+    assert failed == 0
+
+
+async def test_an_index_is_built_in_the_end_beside_steady_insertions(tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    things = database.collection("things")
+    await things.insert_many([{"_id": str(n), "kind": "a"} for n in range(300)])
+    building = asyncio.create_task(database.ensure([INDEX]))
+    number = 0
+    while not building.done() and number < 3000:
+        number += 1
+        await things.insert_one({"_id": f"w{number}", "kind": "b"})
+    ended = building.done()
+    await building
+    await database.close()
+    assert ended  # two pieces of 250 have all that was there before
+
+
+async def test_reads_beside_a_new_index_of_an_empty_collection_are_answered(tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    things = database.collection("things")
+    await things.insert_one({"_id": "first"})
+    await things.delete_one({"_id": "first"})
+    making = asyncio.create_task(database.ensure([INDEX]))
+    while not making.done():
+        assert await things.find({"kind": "a"}) == []
+        await asyncio.sleep(0)
+    await database.close()
