@@ -83,15 +83,16 @@ async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> 
 
 async def token(settings: AllSettings, asked: Asked) -> None:
     """Make, list or revoke tokens of the API."""
-    from services.api_access import indexes
     from services.api_tokens import ApiTokens
     from services.token_command import TokenCommand
     from shared.storage.audit import MongoAuditLog
-    from shared.storage.tokens import MongoTokens
+    from shared.storage.tokens import INDEXES, MongoTokens
 
     clock, ids = SystemClock(), SystemIds()
     async with opened_store(settings) as database:
-        await database.ensure(indexes(settings))  # no server may have run here yet
+        # No server may have run here yet, and names must be unique. The index of the audit log is left to
+        # a server: it has a retention, and our settings may be others than the server's.
+        await database.ensure(INDEXES)
         tokens = ApiTokens(MongoTokens(database), clock, ids)
         await TokenCommand(tokens, MongoAuditLog(database), clock, ids, sys.stdout).run(asked)
 

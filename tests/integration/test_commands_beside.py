@@ -59,6 +59,48 @@ async def test_a_token_that_is_made_beside_a_server_opens_its_api(installation: 
     assert answer.status_code == 200
 
 
+def audit_retentions(installation: Installation) -> list[int]:
+    """The seconds that its store keeps audit entries for, as far as it has this index."""
+    with sqlite3.connect(installation.folder / "store.db") as connection:
+        found = connection.execute(
+            "SELECT expire_seconds FROM _indexes "
+            "WHERE collection = 'audit' AND expire_seconds IS NOT NULL"
+        ).fetchall()
+    connection.close()
+    return [seconds for (seconds,) in found]
+
+
+@BOTH
+async def test_a_command_leaves_the_retention_of_the_server_as_it_is(
+    installation: Installation, is_serving: bool
+):
+    installation.more["MDM_AUDIT_RETENTION"] = "3650d"
+    async with maybe_serving(installation, is_serving):
+        del installation.more["MDM_AUDIT_RETENTION"]  # a shell that does not know of it
+        made = await installation.does("token", "create", "reader", "--scope", "read")
+
+    assert made[0] == 0, made[2]
+    assert audit_retentions(installation) == [3650 * 24 * 60 * 60]
+
+
+async def test_a_token_that_is_made_before_the_first_server_keeps_its_name_and_its_audit_entry(
+    installation: Installation,
+):
+    made = await installation.does("token", "create", "reader", "--scope", "admin")
+    again = await installation.does("token", "create", "reader", "--scope", "read")
+    assert audit_retentions(installation) == []
+
+    async with installation.serving(), httpx.AsyncClient() as client:
+        answer = await client.get(
+            f"http://127.0.0.1:{installation.port}/v1/audit",
+            headers={"authorization": f"Bearer {made[1].split()[-1]}"},
+        )
+
+    assert (made[0], again[0]) == (0, 1), made[2] + again[2]
+    assert [entry["action"] for entry in answer.json()["entries"]] == ["token.create"], answer.text
+    assert len(audit_retentions(installation)) == 1
+
+
 @BOTH
 async def test_deliveries_are_listed_and_secrets_rotated(
     installation: Installation, is_serving: bool
