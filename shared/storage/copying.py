@@ -2,15 +2,16 @@
 
 Promises: a target that holds anything else is not written to; a copy that was cut short at any point goes on
 when it is begun again; at the end every document of the source is in the target, value for value and type
-for type, and nothing else is; a document that differs is told by its collection and `_id`. A document whose
-time was over may have left the source meanwhile, and stays in the target until its services remove it.
+for type, and nothing else is; a document that differs is told by its collection and `_id`. A document that
+left the source by its age since it was copied stays in the target until its services remove it.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared.domain.errors import Conflict
+from shared.storage import challenges, issued
 from shared.storage.all_indexes import ALL_INDEXES
 from shared.storage.database import (
     WRITTEN_TOGETHER,
@@ -24,12 +25,20 @@ from shared.storage.sqlite.documents import encoded
 TOGETHER = 64
 """Documents that are looked up and written at once."""
 
+IsOver = Callable[[str, Document], bool]
 Tell = Callable[[str, int, str], None]
 """Called after every few documents: the collection, how many so far, and what was done with them."""
 
 _EXPIRES_BY = {
     index.collection: index.keys[0][0] for index in ALL_INDEXES if index.expire_after is not None
 }
+_KEPT_FOR = {challenges.NAME: challenges.KEPT_FOR, issued.NAME: issued.KEPT_FOR}
+"""Their time is an end, and how long they stay after it is no setting. The time of the other collections is
+one of origin, nearly always past, and the source's retention is unknown here."""
+_BEGIN_AGAIN = (
+    "is in the target only; if it left the source by its age since a copy was cut short, begin again with an "
+    "empty target"
+)
 
 
 class Copying:
@@ -44,7 +53,7 @@ class Copying:
     async def check_target(self) -> None:
         """Conflict where the target holds a document that is not of the source. Writes nothing."""
         for name in await self._target.names():
-            await self._check_target(name)
+            await self._check_target(name, self._must_be_over)
 
     async def fill(self) -> None:
         """Make the indexes, and insert what is missing."""
@@ -64,7 +73,7 @@ class Copying:
             with _taken(name):
                 counts[name] = await self._verify(name)
         for name in set(await self._target.names()) - set(counts):
-            await self._check_target(name)
+            await self._check_target(name, self._may_be_over)
         return counts
 
     async def _verify(self, name: str) -> int:
@@ -80,11 +89,13 @@ class Copying:
             self._tell(name, count, "compared")
         there = sum([len(batch) async for batch in target.scan({}, {"_id": 1}, batch=1)])
         if there != count:
-            await self._check_target(name)  # tells which one it is
+            # Tells which one it is. `check_target` found nothing foreign, and only we write to the target:
+            # what is missing in the source, and is old enough, has left it meanwhile.
+            await self._check_target(name, self._may_be_over)
         return count
 
-    async def _check_target(self, name: str) -> None:
-        """Conflict where this collection of the target has what the source has not."""
+    async def _check_target(self, name: str, is_over: IsOver) -> None:
+        """Conflict where this collection of the target has what the source has not, and had not before."""
         count = 0
         with _taken(name):
             source = self._source.collection(name)
@@ -93,15 +104,22 @@ class Copying:
                 for key, (document, blob) in piece.items():
                     if key in originals:
                         _check_equal(name, document, blob, originals[key])
-                    elif not self._may_be_over(name, document):
-                        raise _Differs(name, document, "is in the target only")
+                    elif not is_over(name, document):
+                        is_aged = self._may_be_over(name, document)
+                        how = _BEGIN_AGAIN if is_aged else "is in the target only"
+                        raise _Differs(name, document, how)
                 count += len(piece)
                 self._tell(name, count, "found in the target")
 
-    def _may_be_over(self, name: str, document: Document) -> bool:
+    def _must_be_over(self, name: str, document: Document) -> bool:
+        """The source cannot have it any more, whatever its settings."""
+        kept = _KEPT_FOR.get(name)
+        return kept is not None and self._may_be_over(name, document, kept)
+
+    def _may_be_over(self, name: str, document: Document, kept: timedelta = timedelta()) -> bool:
         """The source may have removed it by itself."""
         since = document.get(_EXPIRES_BY.get(name, ""))
-        return isinstance(since, datetime) and since < self._now
+        return isinstance(since, datetime) and since + kept < self._now
 
 
 class _Differs(Conflict):

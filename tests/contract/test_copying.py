@@ -252,15 +252,59 @@ async def test_a_document_added_to_the_source_meanwhile_is_found(
         await copying.verify()
 
 
-async def test_what_left_the_source_by_its_age_does_not_stop_a_copy(
+async def test_what_leaves_the_source_by_its_age_meanwhile_does_not_stop_a_copy(
     source: Database, target: Database
 ) -> None:
-    await copy(source, target)
+    copying = Copying(source, target, NOW + timedelta(days=1), silently)
+    await copying.check_target()
+    await copying.fill()
     await source.collection("events").delete_one({"_id": "event-3"})
 
-    assert (await copy(source, target, NOW + timedelta(days=1)))["events"] == TOGETHER - 1
+    assert (await copying.verify())["events"] == TOGETHER - 1
     with pytest.raises(Conflict, match="document 'event-3' is in the target only"):
-        await copy(source, target, NOW - timedelta(days=1))
+        await Copying(source, target, NOW - timedelta(days=1), silently).verify()
+
+
+RETAINED = {
+    "audit": "at",
+    "events": "at",
+    "jobs": "finished_at",
+    "job_parts": "created_at",
+    "queue": "finished_at",
+}
+"""Collections whose documents leave so long after this time as a setting of the source says."""
+
+
+@pytest.mark.parametrize("name", RETAINED)
+async def test_a_document_that_is_old_is_not_taken_for_one_that_left_the_source(
+    source: Database, target: Database, name: str
+) -> None:
+    foreign = {"_id": "foreign", RETAINED[name]: NOW - timedelta(days=5000)}
+    await fill(target, {name: [foreign]})
+
+    with pytest.raises(Conflict, match="document 'foreign' is in the target only") as refused:
+        await copy(source, target)
+
+    assert "begin again with an empty target" in str(refused.value)
+    assert list(await contents(target)) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "kept"),
+    [("challenges", "expires_at", timedelta(days=1)), ("issued", "not_after", timedelta(days=365))],
+)
+async def test_what_must_have_left_the_source_by_its_age_does_not_stop_a_copy_begun_again(
+    source: Database, target: Database, name: str, field: str, kept: timedelta
+) -> None:
+    def of(key: str, time: datetime) -> Documents:
+        return {name: [{"_id": key, "fingerprint": key, "serial": key, field: time}]}
+
+    await fill(target, of("over", NOW - kept - timedelta(seconds=1)))
+    await copy(source, target)
+
+    await fill(target, of("kept", NOW - kept + timedelta(seconds=1)))
+    with pytest.raises(Conflict, match="document 'kept' is in the target only"):
+        await copy(source, target)
 
 
 async def test_no_document_leaves_the_target_by_its_age_before_a_service_starts(
