@@ -77,12 +77,19 @@ def locked_folder(folder: Path) -> Iterator[None]:
     except OSError as exc:
         raise Misconfigured(f"MDM_DATA_DIR: cannot use {folder}: {exc.strerror}") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle, folder)
         yield
-    except BlockingIOError:
-        raise FolderInUse(folder) from None
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FolderInUse(folder) from None
+    except OSError as exc:  # some network file systems have no locks
+        raise Misconfigured(f"MDM_DATA_DIR: cannot lock {folder}: {exc.strerror}") from None
 
 
 class Alone:

@@ -1,6 +1,9 @@
 """One process only may run with the in-process broker."""
 
 import asyncio
+import errno
+import fcntl
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -184,3 +187,27 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path):
 
     with locked_folder(tmp_path / "data"):
         assert (tmp_path / "data" / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_error_of_what_is_done_in_a_folder_stays_what_it_is(tmp_path: Path):
+    with pytest.raises(BlockingIOError), locked_folder(tmp_path):
+        raise BlockingIOError
+
+    with locked_folder(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_named_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    with pytest.raises(
+        Misconfigured, match=r"MDM_DATA_DIR: cannot lock .*No locks available"
+    ) as refused:
+        locked_folder(tmp_path).__enter__()
+
+    assert not isinstance(refused.value, FolderInUse)
