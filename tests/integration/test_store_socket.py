@@ -18,7 +18,7 @@ from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.remote import RemoteDatabase, StoreServer, is_served
 from shared.storage.remote.frames import MOST
-from shared.storage.remote.server import MOST_CLIENTS
+from shared.storage.remote.server import MOST_CLIENTS, _Client
 from shared.storage.remote.socket_file import bound
 from shared.storage.sqlite import SqliteDatabase, open_database
 
@@ -289,3 +289,18 @@ async def test_a_server_that_ends_tells_whoever_waits_and_waits_for_nobody(tmp_p
             await RemoteDatabase(tmp_path).ping()
         silent[1].close()
     assert not faults
+
+
+async def test_a_server_that_ends_just_when_work_is_done_is_not_held_up(tmp_path: Path):
+    async with served(tmp_path):
+        reader, writer = await link_to(tmp_path)
+        work: asyncio.Task[dict[str, object]] = asyncio.create_task(asyncio.sleep(0, {}))
+        await work
+        waiting = asyncio.create_task(_Client(reader, writer).until_gone_or(work, BEAT))
+        await asyncio.sleep(0)  # until it gives up to look whether the client is gone
+
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        writer.close()
+
+    assert waiting.cancelled()

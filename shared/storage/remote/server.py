@@ -8,7 +8,6 @@ handed to the store; no socket is left behind, and without one (a file system th
 import asyncio
 import socket
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -158,8 +157,9 @@ class _Client:
                     self.say("")
         finally:
             gone.cancel()
-            with suppress(OSError, asyncio.CancelledError):
-                await gone
+            await asyncio.wait({gone})  # raises a cancellation of our own, and none of `gone`
+            if not gone.cancelled():
+                gone.exception()  # a broken connection is one that has ended
 
     def say(self, progress: str) -> None:
         """Tell of progress; left out where the client is behind."""
