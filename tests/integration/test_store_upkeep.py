@@ -16,6 +16,7 @@ from shared.storage.database import Checked
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from shared.storage.sqlite.upkeep.checking import MOST_FAULTS
+from shared.storage.sqlite.upkeep.long_work import in_thread
 
 INDEXES = [
     Index("things", [("at", 1)], sparse=True),
@@ -207,8 +208,9 @@ async def test_a_backup_that_is_interrupted_for_the_log_leaves_nothing_and_says_
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("times", [1, 2])
 async def test_a_backup_that_nobody_waits_for_any_more_leaves_nothing(
-    store: SqliteDatabase, tmp_path: Path
+    store: SqliteDatabase, tmp_path: Path, times: int
 ):
     await fill(store, 100, 200_000)
     folder = tmp_path / "backups"
@@ -216,11 +218,37 @@ async def test_a_backup_that_nobody_waits_for_any_more_leaves_nothing(
     backup = asyncio.create_task(store.backup(folder / "one", silent))
     await asyncio.sleep(0)
 
-    backup.cancel()
+    for _ in range(times):
+        backup.cancel()
+        await asyncio.sleep(0)
     await asyncio.wait({backup})
 
     assert backup.cancelled()
     assert list(folder.iterdir()) == []
+
+
+async def test_long_work_has_ended_when_it_is_left_however_often_it_is_cancelled():
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(_: sqlite3.Connection) -> None:
+        begun.set()
+        may_end.wait()
+        ended.set()
+
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    task = asyncio.create_task(in_thread(connection, set(), work, lambda: None))
+    await asyncio.to_thread(begun.wait)
+
+    for _ in range(3):
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.01)
+    left_early = task.done()
+    may_end.set()
+    await asyncio.wait({task})
+
+    assert not left_early
+    assert task.cancelled()
+    assert ended.is_set()
 
 
 # --- check

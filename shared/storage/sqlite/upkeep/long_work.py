@@ -27,7 +27,8 @@ async def in_thread(
     work: Callable[[sqlite3.Connection], Result],
     say: Callable[[], None],
 ) -> Result:
-    """Do the work, and close the connection, whatever comes; `say` is called now and then meanwhile."""
+    """Do the work, and close the connection, whatever comes; `say` is called now and then meanwhile.
+    The work has ended when this returns or raises."""
 
     def run() -> Result:
         try:
@@ -47,11 +48,22 @@ async def in_thread(
                 say()
         return working.result()
     finally:
-        while not working.done():
-            with suppress(sqlite3.Error):
-                connection.interrupt()
+        await _end(connection, working)
+
+
+async def _end(connection: sqlite3.Connection, working: "asyncio.Future[Result]") -> None:
+    """Interrupt the work until it has ended; a cancellation meanwhile is raised only then."""
+    cancellation: asyncio.CancelledError | None = None
+    while not working.done():
+        with suppress(sqlite3.Error):
+            connection.interrupt()
+        try:
             await asyncio.wait({working}, timeout=_INTERRUPTED_AGAIN)
-        working.exception()  # told above, or to nobody
+        except asyncio.CancelledError as exc:  # whoever asked takes back what the work has done
+            cancellation = exc
+    working.exception()  # told by `in_thread`, or to nobody
+    if cancellation is not None:
+        raise cancellation
 
 
 def was_interrupted(error: sqlite3.Error) -> bool:
