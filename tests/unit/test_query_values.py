@@ -109,6 +109,14 @@ def test_a_group_has_the_least_the_greatest_and_the_sum() -> None:
     ]
 
 
+def test_of_equal_numbers_a_group_keeps_the_first() -> None:
+    group = {"_id": "$kind", "low": {"$min": "$n"}, "high": {"$max": "$n"}}
+
+    [found] = grouped([{"kind": "a", "n": 1.0}, {"kind": "a", "n": 1}], group)
+
+    assert [repr(found["low"]), repr(found["high"])] == ["1.0", "1.0"]
+
+
 def test_a_missing_field_groups_as_null_and_numbers_by_their_value() -> None:
     documents = [{}, {"k": None}, {"k": 1}, {"k": 1.0}, {"k": True}, {"a": {"b": 1}}]
 

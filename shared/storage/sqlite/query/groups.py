@@ -1,10 +1,14 @@
 """`$group` by one field, a document at a time: no document is kept."""
 
 from collections.abc import Sequence
+from operator import gt, lt
 from typing import Any
 
 from shared.storage.database import Document, Query
 from shared.storage.sqlite.query.values import MISSING, rank, value_at
+
+_BETTER = {"$min": lt, "$max": gt}
+"""Of equal values the first one stays, whatever its type."""
 
 
 class Groups:
@@ -34,7 +38,7 @@ class Groups:
             best = group.get(name)
             if value is None:
                 group.setdefault(name, None)
-            elif best is None or (rank(value) < rank(best)) is (operator == "$min"):
+            elif best is None or _BETTER[operator](rank(value), rank(best)):
                 group[name] = value
 
     @property
