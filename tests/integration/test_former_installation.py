@@ -49,6 +49,8 @@ class Former:
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
                 "MDM_DATA_DIR": str(self.folder),
+                "MDM_HTTP": "127.0.0.1:0",
+                "MDM_OPS_HTTP": "127.0.0.1:0",
             },
         )  # fmt: skip
         async with asyncio.timeout(60):
