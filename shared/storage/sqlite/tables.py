@@ -140,11 +140,11 @@ class Table:
 
     def refill(self, connection: sqlite3.Connection, number: int, document: Document) -> None:
         """Write the columns and elements of a row anew, for an index that is being built."""
+        row = self.row_of(document, b"")
         if self.columns:
             names = ", ".join(f"{quoted(name)} = ?" for name in self.columns)
             sql = f"UPDATE {quoted(self.name)} SET {names} WHERE _row = ?"
-            connection.execute(sql, (*self.columns_of(document), number))
-        row = self.row_of(document, b"")
+            connection.execute(sql, (*row.columns, number))
         self._change_elements(connection, number, [set()] * len(row.elements), row)
 
     @property

@@ -7,17 +7,13 @@ they come.
 import sqlite3
 from datetime import datetime, timedelta
 
-import structlog
-
-from shared.domain.errors import StoreUnavailable
+from shared.pacing import Pace, keep_doing
 from shared.ports.clock import Clock
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.query.values import column_value
 from shared.storage.sqlite.tables import Known, Table, Tables, quoted
 from shared.storage.sqlite.writing.commits import LARGE, Commits
 from shared.storage.sqlite.writing.submission import IsLarge, Write
-
-log = structlog.get_logger()
 
 EVERY = timedelta(seconds=10)
 PIECE = 200
@@ -36,12 +32,8 @@ class Expiry:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                await self.purge()
-            except StoreUnavailable:
-                log.warning("expiry_waits_for_the_store")
-            await self._clock.sleep(EVERY)
+        pace = Pace(EVERY, EVERY)
+        await keep_doing(self.purge, self._clock, pace, waits="expiry_waits_for_the_store")
 
     async def purge(self) -> int:
         """Remove all that is over now; how many documents that were."""
