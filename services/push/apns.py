@@ -19,6 +19,7 @@ from h2.exceptions import H2Error
 
 from services.push.answers import Outcome, Rejected, Unanswered, Unreachable, classify
 from shared.ports.clock import Clock
+from shared.web.version import USER_AGENT
 
 log = structlog.get_logger()
 
@@ -205,6 +206,7 @@ class Apns:
                 verify=context,
                 http1=False,
                 http2=True,
+                headers={"User-Agent": USER_AGENT},
                 trust_env=False,
                 timeout=httpx.Timeout(seconds, read=None),
                 limits=httpx.Limits(max_connections=1, keepalive_expiry=3600),

@@ -36,7 +36,6 @@ from shared.storage.journal import MongoJournal
 from shared.storage.members import MongoMembers
 from shared.storage.subscriptions import MongoSubscriptions
 from shared.web.service import Service
-from shared.web.version import VERSION
 
 log = structlog.get_logger()
 
@@ -65,7 +64,7 @@ class _Work:
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
         deliveries = MongoDeliveries(adapters.database, adapters.seal)
         journal = MongoJournal(adapters.database, adapters.seal)
-        self._sender = HttpSender(VERSION)
+        self._sender = HttpSender()
         subscriptions = MongoSubscriptions(adapters.database, url, settings.webhook_extra_topics)
         self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)

@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from shared.domain.subscription import Subscription
+from shared.web.version import USER_AGENT
 
 TIMEOUT = timedelta(seconds=30)
 CONTENT_TYPE = "application/json; charset=utf-8"
@@ -47,8 +48,7 @@ class Sender(Protocol):
 class HttpSender:
     """Keeps connections open and uses them again; an async context manager."""
 
-    def __init__(self, version: str, timeout: timedelta = TIMEOUT) -> None:
-        self._user_agent = f"MacroMDM/{version}"
+    def __init__(self, timeout: timedelta = TIMEOUT) -> None:
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self._targets: dict[str, tuple[URL, dict[str, str]]] = {}
@@ -60,7 +60,7 @@ class HttpSender:
             timeout=aiohttp.ClientTimeout(total=self._timeout.total_seconds()),
             auto_decompress=False,
             trust_env=False,
-            headers={"User-Agent": self._user_agent, "Content-Type": CONTENT_TYPE},
+            headers={"User-Agent": USER_AGENT, "Content-Type": CONTENT_TYPE},
         )
         return self
 

@@ -7,6 +7,9 @@ from fastapi import APIRouter
 VERSION = "0.1.0"
 """The version of MacroMDM; a test holds it equal to pyproject.toml's."""
 
+USER_AGENT = f"MacroMDM/{VERSION}"
+"""The name under which webhook receivers and APNs see us."""
+
 TAG = {"name": "server", "description": "The server itself."}
 
 _EXAMPLE = {

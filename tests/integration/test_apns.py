@@ -29,6 +29,7 @@ from services.push.certificates import client_context, load_certificates
 from services.push.topics import Topics
 from shared.clock import SystemClock
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
+from shared.web.version import USER_AGENT
 from tests.fakes.clock import FakeClock
 from tests.fakes.enrollments import FakeEnrollments
 from tests.harness.apns import (
@@ -90,6 +91,7 @@ async def test_a_push_has_apples_headers_and_body(server: FakeApns) -> None:
         "apns-topic": TOPIC,
         "apns-expiration": str(int(EXPIRES.timestamp())),
         "apns-priority": "10",
+        "user-agent": USER_AGENT,
     }
     assert {name: taken.headers.get(name) for name in wanted} == wanted
 

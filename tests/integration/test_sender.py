@@ -9,6 +9,7 @@ import pytest
 
 from services.webhook.sender import CONTENT_TYPE, HttpSender, Outcome
 from shared.domain.subscription import Subscription
+from shared.web.version import USER_AGENT
 from tests.harness.servers import free_port
 from tests.harness.sink import Behaviour, Kind, Sink
 
@@ -24,7 +25,7 @@ async def sink() -> AsyncIterator[Sink]:
 
 @pytest.fixture
 async def sender() -> AsyncIterator[HttpSender]:
-    async with HttpSender("1.2.3", timeout=TIMEOUT) as sender:
+    async with HttpSender(timeout=TIMEOUT) as sender:
         yield sender
 
 
@@ -40,7 +41,7 @@ async def test_the_body_arrives_byte_for_byte_under_the_documented_content_type(
     assert outcome.delivered
     assert sink.arrivals[0].body == BODY
     assert sink.arrivals[0].headers["content-type"] == CONTENT_TYPE
-    assert sink.arrivals[0].headers["user-agent"] == "MacroMDM/1.2.3"
+    assert sink.arrivals[0].headers["user-agent"] == USER_AGENT
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
