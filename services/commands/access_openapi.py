@@ -95,7 +95,7 @@ LIST_TOKENS: Responses = {
         {"tokens": [_TOKEN]},
         _fields({"tokens": {"type": "array", "items": _TOKEN_SCHEMA}}),
     ),
-    **errors(401, 403, 503),
+    **errors(400, 401, 403, 503),
 }
 REVOKE_TOKEN: Responses = {
     200: _answer("Revoked.", _TOKEN | {"revoked_at": "2026-02-02T03:04:05Z"}, _TOKEN_SCHEMA),

@@ -175,7 +175,7 @@ ONE: Responses = {
         },
         _SHOWN,
     ),
-    **errors(401, 403, 404, 409, 503),
+    **errors(400, 401, 403, 404, 409, 503),
 }
 
 
@@ -184,7 +184,7 @@ def secret(name: str) -> Responses:
     schema = _fields({"udid": _TEXT, name: {"type": "string", "format": "byte"}})
     return {
         200: _answer("The token, base64.", {"udid": UDID, name: "AAECAwQFBgc="}, schema),
-        **errors(401, 403, 404, 409, 503),
+        **errors(400, 401, 403, 404, 409, 503),
     }
 
 

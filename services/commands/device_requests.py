@@ -1,7 +1,7 @@
 """The bodies of the device routes: read as MicroMDM's clients write them.
 
-Promises: names match without letter case, unknown names are ignored, null is absent, an empty body asks
-for nothing in particular; what has a wrong type is told by its name.
+Promises: names match without letter case, unknown names are ignored, unless they begin with `filter_`;
+null is absent, an empty body asks for nothing in particular; what has a wrong type is told by its name.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from shared.apple.command_json import parse_json, without_case
 from shared.domain.errors import unfit
+from shared.nearest import nearest
 from shared.ports.enrollments import DeviceQuery
 
 MOST = 2**31
+FILTERS = ("filter_serial", "filter_udid")
+_SHOWN = 80
 MOST_NAMED = 10_000
 """Devices that one request may name under one key."""
 
@@ -27,6 +30,7 @@ class Removal:
 def read_query(body: bytes) -> DeviceQuery:
     """`{"page", "per_page", "filter_serial", "filter_udid"}`; an empty list filters nothing."""
     given = _object(body)
+    _refuse_unknown_filters(given)
     return DeviceQuery(
         page=_number(given, "page"),
         per_page=_number(given, "per_page"),
@@ -46,6 +50,14 @@ def read_removal(body: bytes) -> Removal:
         udids=tuple(udid for part in parts for udid in _texts(part, "udids")),
         serial_numbers=tuple(serial for part in parts for serial in _texts(part, "serials")),
     )
+
+
+def _refuse_unknown_filters(given: Mapping[str, object]) -> None:
+    """A filter that is ignored because of a typo would mean "all"."""
+    for name in given:
+        if name.startswith("filter_") and name not in FILTERS:
+            near = nearest(name, FILTERS) or " or ".join(FILTERS)
+            raise unfit(name[:_SHOWN], f"a known filter (nearest: {near})")
 
 
 def _object(body: bytes) -> dict[str, object]:

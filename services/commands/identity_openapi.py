@@ -125,7 +125,7 @@ _ANSWER: Schema = {
     "content": {"application/json": {"schema": _fields(_IDENTITY), "example": _EXAMPLE}},
 }
 
-GET: Responses = {200: _ANSWER, **errors(401, 403, 404, 409, 503)}
+GET: Responses = {200: _ANSWER, **errors(400, 401, 403, 404, 409, 503)}
 POST: Responses = {200: _ANSWER, **errors(400, 401, 403, 404, 409, 413, 503)}
 DELETE: Responses = {
     200: {

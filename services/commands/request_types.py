@@ -52,7 +52,7 @@ LIST_REQUEST_TYPES: openapi.Responses = {
         _LIST_EXAMPLE,
         {"release": _TEXT, "request_types": _OBJECTS},
     ),
-    **openapi.errors(401, 403, 503),
+    **openapi.errors(400, 401, 403, 503),
 }
 GET_REQUEST_TYPE: openapi.Responses = {
     200: _answer(
@@ -67,7 +67,7 @@ GET_REQUEST_TYPE: openapi.Responses = {
             "schema": _OBJECT,
         },
     ),
-    **openapi.errors(401, 403, 404, 503),
+    **openapi.errors(400, 401, 403, 404, 503),
 }
 
 

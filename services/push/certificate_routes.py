@@ -73,6 +73,7 @@ _COMMON: Responses = {
     503: error(503, "Service Unavailable", "MongoDB: AutoReconnect"),
 }
 _NONE = error(404, "Not Found", "there is no push certificate")
+_UNKNOWN = error(400, "Bad Request", "topics: expected a known query parameter (nearest: topic)")
 _LEFT = error(409, "Conflict", "512 enrolled devices could not be pushed any more; ...")
 
 
@@ -94,7 +95,7 @@ GET: Responses = _answers(
     "The certificate, base64 of its DER; `warnings` only if it ends within 60 days.",
     {"cert": "MIIFdjCCBF6gAwIBAgI..."},
     {"cert": _BASE64, "warnings": _WARNINGS},
-) | {404: _NONE}
+) | {400: _UNKNOWN, 404: _NONE}
 LISTED: Responses = _answers(
     "One entry per topic, and topics of enrolled devices that have no certificate.",
     LIST,
@@ -102,7 +103,7 @@ LISTED: Responses = _answers(
         "certificates": {"type": "array", "items": {"type": "object"}},
         "without_certificate": {"type": "array", "items": {"type": "object"}},
     },
-)
+) | {400: _UNKNOWN}
 REMOVED: Responses = _answers("Removed.", {}, {}) | {404: _NONE, 409: _LEFT}
 
 Forced = Annotated[

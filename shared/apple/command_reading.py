@@ -4,11 +4,11 @@ A reading is bounded: however large and wrong a request is, the list of faults, 
 the number of values looked at stay small. Values never appear in it, they may be secrets.
 """
 
-import difflib
 import re
 from collections.abc import Iterable
 
 from shared.domain.errors import BadRequest, Fault
+from shared.nearest import nearest
 
 MAX_FAULTS = 50
 MAX_SUGGESTIONS = 10
@@ -62,12 +62,10 @@ class Reading:
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
         """The known name that is most like this one, None when none is near."""
-        if len(name) > MAX_NAME or self._suggestions >= MAX_SUGGESTIONS:
+        if self._suggestions >= MAX_SUGGESTIONS:
             return None
         self._suggestions += 1
-        by_folded = {candidate.replace("_", "").lower(): candidate for candidate in known}
-        near = difflib.get_close_matches(name.replace("_", "").lower(), by_folded, 1)
-        return by_folded[near[0]] if near else None
+        return nearest(name, known)
 
     def spend(self, path: str, values: int) -> bool:
         """Count values that are going to be looked at; False (and a fault) when they are too many."""

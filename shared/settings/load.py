@@ -5,7 +5,6 @@ A setting is looked for under its own name (MDM_API_KEY), for secrets in a mount
 Empty variables count as not set, except the API key: an empty key is a mistake that must show.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,8 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from shared.domain.errors import Misconfigured
+from shared.expected import message
+from shared.nearest import nearest
 from shared.settings.classes import (
     AllSettings,
     ApiSettings,
@@ -103,13 +104,12 @@ def _content(name: str, path: str) -> str:
 
 
 def _one_line(error: ValidationError, names: Mapping[str, str]) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
+    first = error.errors(include_url=False, include_input=False)[0]
+    said = message(first)
     if not first["loc"]:
-        return message
+        return said
     field = str(first["loc"][0])
-    text = message[:1].lower() + message[1:]
-    return " ".join(f"{names.get(field, variable(field))}: {text}".split())
+    return " ".join(f"{names.get(field, variable(field))}: {said}".split())
 
 
 def _known_names() -> Iterable[str]:
@@ -128,8 +128,8 @@ def _is_unknown(name: str) -> bool:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, _KNOWN, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(name, _KNOWN)
+    hint = f"; did you mean {near}?" if near else ""
     return f"{name}: nobody knows this setting{hint}"
 
 

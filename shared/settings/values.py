@@ -29,7 +29,9 @@ _UNITS = {
     "h": 3600,
     "d": 86400,
 }
-_SIZES = {"": 1, "k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2}
+_SIZES: dict[str, int] = {"": 1} | {
+    unit + rest: 1024**power for power, unit in enumerate("kmgt", start=1) for rest in ("", "ib")
+}
 
 
 @dataclass(frozen=True, slots=True)

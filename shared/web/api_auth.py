@@ -27,6 +27,7 @@ from shared.web.api_route import ApiRoute, Needs
 from shared.web.audit_trail import AuditTrail, Deed
 from shared.web.failed_attempts import FailedAttempts
 from shared.web.peers import Peers
+from shared.web.query_names import refuse_unknown
 from shared.web.token_book import TokenBook
 
 BASIC, BEARER = "API key", "Token"
@@ -113,3 +114,6 @@ class _Needs(Needs):
 
     async def __call__(self, request: Request) -> None:
         await self._auth.admit(request, self.scope, self.action)
+        route = request.scope["route"]
+        if isinstance(route, ApiRoute) and route.query_names is not None:
+            refuse_unknown(request.query_params, route.query_names)

@@ -1,7 +1,8 @@
 """Routes of API clients: each names the scope it needs, and what changes something is audited.
 
 Promise: an API route that names no scope, or changes something without an action for the audit log,
-cannot be made; a new route cannot forget either.
+cannot be made; a new route cannot forget either. A GET route of ours refuses query parameters that it
+does not know.
 """
 
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,7 @@ from shared.domain.caller import Scope
 from shared.domain.errors import MdmError
 from shared.web.audit_trail import Deed
 from shared.web.problems import status_of
+from shared.web.query_names import names_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -44,6 +46,7 @@ class ApiRoute(APIRoute):
         # What needs READ changes nothing, whatever its method: MicroMDM lists devices by POST.
         if need.action is None and need.scope is not Scope.READ and self.methods != {"GET"}:
             raise TypeError(f"{where}: names no action for the audit log (`audit=`)")
+        self.query_names: frozenset[str] | None = names_of(self)
 
     def get_route_handler(self) -> Handler:
         handle: Handler = super().get_route_handler()

@@ -33,6 +33,7 @@ from shared.domain.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from shared.expected import expected, message
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.answers import RETRY_AFTER, JsonAnswer
 
@@ -143,11 +144,14 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 async def _on_unusable_parameters(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
+    errors = exc.errors()
+    paths = [".".join(str(part) for part in error["loc"][1:]) for error in errors]
     faults = tuple(
-        Fault(".".join(str(part) for part in fault["loc"][1:]), str(fault["msg"]))
-        for fault in exc.errors()
+        Fault(path, expected(error) or message(error))
+        for path, error in zip(paths, errors, strict=True)
     )
-    detail = "; ".join(f"{each.path}: {each.expected}" for each in faults) or "unusable request"
+    said = (f"{path}: {message(error)}" for path, error in zip(paths, errors, strict=True))
+    detail = "; ".join(said) or "unusable request"
     return answer_error(request, BadRequest(detail, faults))
 
 

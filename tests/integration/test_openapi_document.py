@@ -44,10 +44,18 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/push/{udid}"): {"400", "401", "403", "404", "409", "429", "502", "503"},
     ("PUT", "/migration"): {"400", "401", "403", "404", "409", "413", "429", "503"},
     ("GET", "/v1/devices"): {"400", "401", "403", "429", "503"},
-    ("GET", "/v1/devices/{udid}"): {"401", "403", "404", "409", "429", "503"},
-    ("GET", "/v1/devices/{udid}/unlock_token"): {"401", "403", "404", "409", "429", "503"},
-    ("GET", "/v1/devices/{udid}/bootstrap_token"): {"401", "403", "404", "409", "429", "503"},
-    ("GET", "/v1/devices/{udid}/identity"): {"401", "403", "404", "409", "429", "503"},
+    ("GET", "/v1/devices/{udid}"): {"400", "401", "403", "404", "409", "429", "503"},
+    ("GET", "/v1/devices/{udid}/unlock_token"): {"400", "401", "403", "404", "409", "429", "503"},
+    ("GET", "/v1/devices/{udid}/bootstrap_token"): {
+        "400",
+        "401",
+        "403",
+        "404",
+        "409",
+        "429",
+        "503",
+    },
+    ("GET", "/v1/devices/{udid}/identity"): {"400", "401", "403", "404", "409", "429", "503"},
     ("POST", "/v1/devices/{udid}/identity"): {
         *("400", "401", "403", "404", "409", "413", "429", "503")
     },
@@ -60,14 +68,14 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/profiles"): {"400", "401", "403", "404", "413", "429", "503"},
     ("DELETE", "/v1/profiles"): {"400", "401", "403", "413", "429", "503"},
     ("POST", "/v1/tokens"): {"400", "401", "403", "409", "413", "429", "503"},
-    ("GET", "/v1/tokens"): {"401", "403", "429", "503"},
+    ("GET", "/v1/tokens"): {"400", "401", "403", "429", "503"},
     ("DELETE", "/v1/tokens/{id}"): {"401", "403", "404", "429", "503"},
     ("GET", "/v1/audit"): {"400", "401", "403", "429", "503"},
-    ("GET", "/v1/request_types"): {"401", "403", "429", "503"},
-    ("GET", "/v1/request_types/{name}"): {"401", "403", "404", "429", "503"},
+    ("GET", "/v1/request_types"): {"400", "401", "403", "429", "503"},
+    ("GET", "/v1/request_types/{name}"): {"400", "401", "403", "404", "429", "503"},
     ("PUT", "/v1/config/certificate"): {"400", "401", "403", "409", "413", "429", "503"},
-    ("GET", "/v1/config/certificate"): {"401", "403", "404", "429", "503"},
-    ("GET", "/v1/config/certificates"): {"401", "403", "429", "503"},
+    ("GET", "/v1/config/certificate"): {"400", "401", "403", "404", "429", "503"},
+    ("GET", "/v1/config/certificates"): {"400", "401", "403", "429", "503"},
     ("DELETE", "/v1/config/certificates/{topic}"): {"401", "403", "404", "409", "429", "503"},
     ("GET", "/version"): set(),
 }
@@ -180,6 +188,26 @@ async def test_the_routes_of_the_api_demand_the_key_and_no_others(document: Docu
     }
 
     assert guarded == {r for r in ERRORS if not r[1].startswith(OF_DEVICES) and r[1] != "/version"}
+
+
+async def test_a_query_parameter_that_a_route_of_ours_does_not_know_is_named(
+    document: Document, whole: Whole
+) -> None:
+    asked = [path for (method, path), each in operations(document) if _reads(method, path, each)]
+
+    for path in asked:
+        answer = await whole.api("GET", f"{path}?per_pages=1&limit=2&per_pages=3")
+        assert (answer.status_code, path) == (400, path)
+        assert "per_pages" in {fault["path"] for fault in answer.json()["faults"]}
+
+    assert len(asked) > 10
+    for path in ("/v1/commands/MAC", "/push/MAC"):  # MicroMDM's, whose clients send what they like
+        assert (await whole.api("GET", f"{path}?per_pages=1")).status_code != 400
+
+
+def _reads(method: str, path: str, operation: Document) -> bool:
+    is_micromdms = path in {"/v1/commands/{udid}", "/push/{udid}"}
+    return method == "GET" and bool(operation.get("security")) and not is_micromdms
 
 
 async def test_every_tag_is_explained(document: Document) -> None:

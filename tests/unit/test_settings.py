@@ -19,6 +19,7 @@ from shared.settings import (
     warnings_about,
 )
 from shared.settings.__main__ import main as write_table
+from shared.settings.load import SERVICES, variable
 from shared.settings.table import table
 from shared.web.version import VERSION
 
@@ -323,3 +324,25 @@ def test_the_version_is_that_of_the_distribution():
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
 
     assert f'version = "{VERSION}"' in project
+
+
+ANY = sorted({(cls, field) for cls in SERVICES for field in cls.model_fields}, key=str)
+
+
+@pytest.mark.parametrize(("cls", "field"), ANY, ids=lambda value: getattr(value, "__name__", value))
+def test_whatever_is_wrong_with_a_setting_is_said_in_our_own_words(cls, field):
+    try:
+        load(cls, SERVERS | KEY | {variable(field): "-7 no such thing \x00"})
+    except Misconfigured as exc:
+        said = str(exc)
+        assert said.startswith("MDM_")
+        assert not any(words in said for words in ("nput should", "another value", "Pydantic"))
+
+
+def test_a_size_that_is_too_large_is_no_unknown_unit():
+    assert "must not be above" in refusal(AllSettings, {"MDM_MAX_BODY": "99GiB"})
+
+
+def test_one_of_several_words_is_said_with_those_words():
+    said = refusal(AllSettings, {"MDM_LOG_FORMAT": "yaml"})
+    assert said == "MDM_LOG_FORMAT: expected one of 'auto', 'json' or 'console'"
