@@ -91,9 +91,12 @@ class Reading:
 def read_id(value: object, path: str, reading: Reading) -> str:
     """Text that names something: not empty, not long, nothing that cannot be written."""
     if isinstance(value, str) and value.strip() and len(value) <= MAX_TEXT_ID:
-        if value.isprintable():
+        if value in (".", ".."):
+            reading.fault(path, "text that a path can name, so neither . nor ..")
+        elif value.isprintable():
             return value
-        reading.fault(path, "text without control characters")
+        else:
+            reading.fault(path, "text without control characters")
     else:
         reading.fault(path, f"text of 1 to {MAX_TEXT_ID} characters")
     return ""

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from shared.domain.caller import Scope
 from shared.domain.errors import MdmError
 from shared.web.audit_trail import Deed
+from shared.web.paths import parameter
 from shared.web.problems import status_of
 from shared.web.query_names import names_of
 
@@ -52,6 +53,8 @@ class ApiRoute(APIRoute):
         handle: Handler = super().get_route_handler()
 
         async def handle_for_client(request: Request) -> Response:
+            parameters = request.scope["path_params"]
+            request.scope["path_params"] = {k: parameter(v) for k, v in parameters.items()}
             try:
                 response = await handle(request)
             except (MdmError, HTTPException, RequestValidationError) as exc:

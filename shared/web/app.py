@@ -5,7 +5,6 @@ slash in their SERVER_URL), refuses bodies over the limit before anybody reads t
 while too many requests are under way or their bodies are too many bytes.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from shared.web.api_auth import with_tokens
 from shared.web.body import declared_length, has_body
 from shared.web.body_budget import DEFAULT_BUDGET, BodyBudget
 from shared.web.incoming import MOST_UNDER_WAY, TOO_MANY, IncomingBody, UnderWay
+from shared.web.paths import routed
 from shared.web.peers import Network, Peers, source_of
 from shared.web.service import Service
 
@@ -112,8 +112,9 @@ class Edge:
         if self._under_way.is_full:
             await unavailable(TOO_MANY)(scope, receive, send)
             return
-        if "//" in scope["path"]:
-            scope["path"] = re.sub("/{2,}", "/", scope["path"])
+        raw_path = scope["raw_path"]
+        if b"%" in raw_path or b"//" in raw_path:
+            scope["path"] = routed(raw_path)
         inner = self.direct.get((scope["method"], scope["path"]), self._inner)
         scope["app"] = self.app
         self._under_way.enter()

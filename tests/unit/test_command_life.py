@@ -5,16 +5,17 @@ import plistlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 
 from services.commands.answers import FAR
 from shared.domain.command import Place, PlaceState
-from shared.domain.errors import Conflict, NotFound
+from shared.domain.errors import BadRequest, Conflict, NotFound
 from shared.domain.event import Topic
 from shared.ports.pushes import PushRecord
 from tests.fakes.clock import START
-from tests.unit.commands_world import ANNA, FIRST_UUID, MINUTE, World, command
+from tests.unit.commands_world import ANNA, CATALOGUE, FIRST_UUID, MINUTE, World, command
 from tests.unit.life_client import LifeClient
 
 PATH = f"/MAC/{FIRST_UUID}"
@@ -357,3 +358,27 @@ async def test_every_route_needs_the_api_key(client: LifeClient, method: str, pa
     client.http.auth = None  # type: ignore[assignment]  # httpx takes a tuple or None
 
     assert (await client.call(path, method))[0] == 401
+
+
+# --- ids with slashes
+
+
+@pytest.mark.parametrize("uuid", ["job/42", "a//b", "aGVsbG8/d29ybGQ+/+8=", "50%2Foff %", "job 42"])
+async def test_what_queueing_takes_as_an_id_a_path_can_name(client: LifeClient, uuid: str) -> None:
+    await client.world.post(uuid=uuid)
+    path = f"/MAC/{quote(uuid, safe='')}"
+
+    assert (await client.call(path))[1]["command_uuid"] == uuid
+    status, cancelled = await client.call(path, "DELETE")
+    assert (status, cancelled["state"]) == (200, "cancelled")
+
+
+@pytest.mark.parametrize("uuid", [".", ".."])
+def test_an_id_that_no_path_can_name_is_refused(uuid: str) -> None:
+    document = {"CommandUUID": uuid, "Command": {"RequestType": "ProfileList"}}
+    body = {"udid": "MAC", "request_type": "ProfileList", "command_uuid": uuid}
+
+    with pytest.raises(BadRequest, match=r"^command_uuid: .* neither"):
+        CATALOGUE.prepare(body, str)
+    with pytest.raises(BadRequest, match=r"^CommandUUID: .* neither"):
+        CATALOGUE.prepare_raw("MAC", plistlib.dumps(document), {})
