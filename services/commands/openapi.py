@@ -51,7 +51,11 @@ _ERRORS: Mapping[int, tuple[str, str, str]] = {
         "bad-request",
         "request_type: expected the name of one of Apple's commands",
     ),
-    401: ("The API key or token is missing or wrong.", "unauthorized", "Unauthorized"),
+    401: (
+        "The API key or token is missing or wrong.",
+        "unauthorized",
+        "the API key or token is wrong",
+    ),
     403: ("The token lacks the scope that the message names.", "forbidden", _FORBIDDEN),
     404: ("No such device.", "not-found", f"udid: no device or user {UDID} is enrolled"),
     409: (
@@ -107,7 +111,7 @@ def errors(*statuses: int) -> Responses:
     for status in sorted({*statuses, 429} if 401 in statuses else statuses):
         description, kind, error = _ERRORS[status]
         example = {
-            "error": error,
+            "error": "Unauthorized" if status == 401 else error,
             "type": f"urn:macromdm:problem:{kind}",
             "title": HTTPStatus(status).phrase,
             "status": status,

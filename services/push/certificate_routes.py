@@ -67,7 +67,7 @@ _ENTRY = {
 }
 LIST = {"certificates": [_ENTRY], "without_certificate": []}
 _COMMON: Responses = {
-    401: error(401, "Unauthorized", "Unauthorized"),
+    401: error(401, "Unauthorized", "the API key or token is wrong"),
     403: error(403, "Forbidden", "this needs the scope admin"),
     429: error(429, "Too Many Requests", "too many failed authentications from this address"),
     503: error(503, "Service Unavailable", "MongoDB: AutoReconnect"),

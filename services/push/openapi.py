@@ -25,7 +25,7 @@ def error(status: int, title: str, said: str) -> dict[str, Any]:
         "content": {
             "application/json": {
                 "example": {
-                    "error": said,
+                    "error": "Unauthorized" if status == 401 else said,
                     "type": f"urn:macromdm:problem:{title.lower().replace(' ', '-')}",
                     "title": title,
                     "status": status,

@@ -46,7 +46,7 @@ class Pushed(BaseModel):
 
 ERRORS: Responses = {
     400: error(400, "Bad Request", "expiration: expected seconds since 1970, or nothing"),
-    401: error(401, "Unauthorized", "Unauthorized"),
+    401: error(401, "Unauthorized", "the API key or token is wrong"),
     403: error(403, "Forbidden", "this needs the scope push"),
     404: error(404, "Not Found", "no device 9F0C1D6E is known"),
     409: error(409, "Conflict", "the device is not enrolled"),

@@ -76,7 +76,7 @@ class ApiAuth:
     async def _caller(self, request: Request) -> Caller:
         given = read_credentials(request.headers.get("authorization"))
         if given is None:
-            raise Unauthenticated("Unauthorized")
+            raise Unauthenticated("the API key or token is missing")
         caller = self._keys.caller(given) or await self._token(given)
         if caller is not None:
             return caller
@@ -84,7 +84,7 @@ class ApiAuth:
         wait = failures.note(self._watch.peers.address(request)) if failures else None
         if wait is not None:
             raise TooManyRequests("too many failed authentications from this address", wait)
-        raise Unauthenticated("Unauthorized")
+        raise Unauthenticated("the API key or token is wrong")
 
     async def _token(self, given: Credentials) -> Caller | None:
         tokens = self._watch.tokens

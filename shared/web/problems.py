@@ -36,6 +36,7 @@ from shared.domain.errors import (
 from shared.expected import expected, message
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.answers import RETRY_AFTER, JsonAnswer
+from shared.web.unknown_routes import methods_of, no_route
 
 log = structlog.get_logger()
 
@@ -86,13 +87,14 @@ def problem(
     status: int,
     detail: str,
     *,
+    short: str | None = None,
     faults: tuple[Fault, ...] = (),
     headers: dict[str, str] | None = None,
 ) -> JsonAnswer:
-    """An error answer for an API client."""
+    """An error answer for an API client; `short` is `error`, where that is not the detail."""
     title = HTTPStatus(status).phrase  # may change with Python; the type does not
     content: dict[str, Any] = {
-        "error": detail,
+        "error": short or detail,
         "type": f"urn:macromdm:problem:{_TYPES.get(status, status)}",
         "title": title,
         "status": status,
@@ -118,9 +120,11 @@ def answer_error(request: Request, error: MdmError) -> JsonAnswer:
         log.warning(
             "request_failed", path=request.url.path, status=status, error=type(error).__name__
         )
-    detail = "Unauthorized" if status == 401 else str(error) or HTTPStatus(status).phrase
+    detail = str(error) or HTTPStatus(status).phrase
     faults = error.faults if isinstance(error, BadRequest) else ()
-    return problem(status, detail, faults=faults, headers=_headers(status, error))
+    # MicroMDM's clients know this word; `detail` says more.
+    short = "Unauthorized" if status == 401 else detail
+    return problem(status, detail, short=short, faults=faults, headers=_headers(status, error))
 
 
 def _headers(status: int, error: MdmError) -> dict[str, str] | None:
@@ -139,7 +143,12 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     if isinstance(exc.__cause__, MdmError):  # FastAPI wraps what reading the body raised
         return answer_error(request, exc.__cause__)
-    return problem(exc.status_code, str(exc.detail), headers=dict(exc.headers or {}))
+    headers = dict(exc.headers or {})
+    if exc.status_code == 404:
+        return problem(404, no_route(request), headers=headers)
+    if exc.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(methods_of(request)))
+    return problem(exc.status_code, str(exc.detail), headers=headers)
 
 
 async def _on_unusable_parameters(request: Request, exc: Exception) -> Response:

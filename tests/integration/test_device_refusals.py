@@ -336,7 +336,33 @@ async def test_an_unknown_path_is_404_in_json(whole: Whole, path: str) -> None:
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
-    assert answer.json()["error"] == "Not Found"
+    assert answer.json()["error"] == f"there is no route PUT {path}; GET /docs shows all"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/dep/devices", "/v1/apps", "/v1/users", "/v1/blueprints", "/repo/x"]
+)
+async def test_a_route_of_micromdm_that_is_not_here_is_said_to_be_that(
+    whole: Whole, path: str
+) -> None:
+    answer = await whole.api("GET", path)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"].startswith(f"this version has not MicroMDM's route {path}")
+
+
+async def test_405_names_every_method_of_the_path(whole: Whole) -> None:
+    allowed = {
+        path: (await whole.api("PATCH", path)).headers["allow"]
+        for path in ("/v1/devices", "/v1/commands/X", "/mdm/connect", "/version")
+    }
+
+    assert allowed == {
+        "/v1/devices": "DELETE, GET, POST",
+        "/v1/commands/X": "DELETE, GET, POST, PUT",
+        "/mdm/connect": "PUT",
+        "/version": "GET",
+    }
 
 
 async def test_a_body_over_the_limit_is_413_without_a_body(device: Device) -> None:
