@@ -132,11 +132,15 @@ _COMMAND = {
     "type": "object",
     "description": "with `wait`, once it is final: as GET /v1/commands/{udid}/{command_uuid}",
 }
+_TIMED_OUT = {
+    "type": "boolean",
+    "description": "true where the `wait` was over before the command was final; else absent",
+}
 WAIT: Schema = {
     "name": "wait",
     "in": "query",
     "description": "Seconds (at most MDM_MAX_WAIT) for which to wait until the command is final. "
-    "The answer to a POST has `command` then; when the time is over before, it is the plain answer.",
+    "The answer to a POST has `command` then; when the time is over before, it has `timed_out`.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _IDEMPOTENCY_KEY: Schema = {
@@ -149,7 +153,8 @@ _IDEMPOTENCY_KEY: Schema = {
 
 
 def _queued(example: Schema) -> Responses:
-    payload = _object({"payload": {"type": "object"}, "warnings": _WARNINGS, "command": _COMMAND})
+    properties = {"warnings": _WARNINGS, "command": _COMMAND, "timed_out": _TIMED_OUT}
+    payload = _object({"payload": {"type": "object"}, **properties})
     again = "It is queued already, or the device has just answered it: a safe retry."
     return {
         200: _answer(again, example, payload),

@@ -1,8 +1,8 @@
 """What a client hears that queues a command: at once, once its device has answered, or of a job.
 
 Promises: an answer says yes only of what is durable; whoever asks to wait gets the plain answer at the
-end of the time, and at once when the process ends; what goes wrong after the command was queued
-takes nothing away from the plain answer.
+end of the time, marked `timed_out`, and at once when the process ends; what goes wrong after the command
+was queued takes nothing away from the plain answer.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from functools import partial
 import structlog
 from fastapi import Request
 
-from services.commands.command_view import Shown
 from services.commands.job_view import JobView
 from services.commands.jobs import JobWork
 from services.commands.limits import SizeLimits
@@ -91,11 +90,14 @@ class Posting:
         if prepared.is_bulk:
             return await self._job(request, prepared, within or JOB_PATIENCE)
         queued = await self.queueing.enqueue(prepared)
-        view = None
+        answer = _single(prepared, queued)
         if within is not None:
             view = await self.waits.final(request, queued.place, within)
-        shown = None if view is None else view.shown_to(request.state.caller)
-        return JsonAnswer(_single(prepared, queued, shown), 201 if queued.is_new else 200)
+            if view is None:
+                answer["timed_out"] = True
+            else:
+                answer["command"] = view.shown_to(request.state.caller)
+        return JsonAnswer(answer, 201 if queued.is_new else 200)
 
     async def _job(
         self, request: Request, prepared: PreparedCommand, within: timedelta
@@ -111,10 +113,8 @@ class Posting:
         return JsonAnswer(content, 201 if job.state is JobState.FINISHED else 202)
 
 
-def _single(prepared: PreparedCommand, queued: Queued, shown: Shown | None) -> dict[str, object]:
+def _single(prepared: PreparedCommand, queued: Queued) -> dict[str, object]:
     answer: dict[str, object] = {"payload": prepared.response}
     if queued.warnings:
         answer["warnings"] = list(queued.warnings)
-    if shown is not None:
-        answer["command"] = shown
     return answer

@@ -118,4 +118,6 @@ class CommandCatalogue:
             return
         nearest = reading.nearest(request_type, self.forms)
         hint = f" (nearest: {nearest})" if nearest else ""
-        reading.fault(path, f"the name of one of Apple's {len(self.forms)} commands{hint}")
+        reading.unknown_command(
+            path, f"the name of one of Apple's {len(self.forms)} commands{hint}"
+        )

@@ -16,7 +16,7 @@ MAX_VALUES = 200_000
 """Values in one command: lists and dictionaries that are larger are refused."""
 MAX_NAME = 80
 MAX_TEXT_ID = 256
-RAW_ROUTE = "a key newer than this server can be sent as a property list: POST /v1/commands/{udid}"
+RAW_ROUTE = "a command or key newer than this server can be sent as a property list: POST /v1/commands/{udid}"
 
 # What XML cannot hold, and with it no property list.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -47,7 +47,7 @@ class Reading:
         self._count = 0
         self._values = 0
         self._suggestions = 0
-        self._has_unknown_key = False
+        self._has_unknown = False
 
     def fault(self, path: str, expected: str) -> None:
         self._count += 1
@@ -56,9 +56,14 @@ class Reading:
 
     def unknown(self, path: str, name: str, known: Iterable[str]) -> None:
         """A key that nobody knows here; names the nearest one that is known."""
-        self._has_unknown_key = True
+        self._has_unknown = True
         nearest = self.nearest(name, known)
         self.fault(path, f"a known key{f' (nearest: {nearest})' if nearest else ''}")
+
+    def unknown_command(self, path: str, expected: str) -> None:
+        """A request type that nobody knows here."""
+        self._has_unknown = True
+        self.fault(path, expected)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
         """The known name that is most like this one, None when none is near."""
@@ -83,7 +88,7 @@ class Reading:
         message = f"{first.path or 'the body'}: expected {first.expected}"
         if self._count > 1:
             message += f", and {self._count - 1} more"
-        if self._has_unknown_key:
+        if self._has_unknown:
             message += f"; {RAW_ROUTE}"
         raise BadRequest(message, self._faults)
 

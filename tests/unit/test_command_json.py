@@ -19,7 +19,9 @@ def test_the_nearest_known_key_is_named() -> None:
 
 
 def test_the_nearest_request_type_is_named() -> None:
-    [fault] = refused({"udid": UDID, "request_type": "DeviceInfomation"}).faults
+    refusal = refused({"udid": UDID, "request_type": "DeviceInfomation"})
+    [fault] = refusal.faults
+    assert "can be sent as a property list" in str(refusal)
     assert "DeviceInformation" in fault.expected
 
 

@@ -187,7 +187,7 @@ async def test_without_an_answer_in_time_the_plain_answer_comes(client: Client) 
     status, answer = await call
 
     assert status == 201
-    assert set(answer) == {"payload"}
+    assert set(answer) == {"payload", "timed_out"}
 
 
 async def test_a_retry_of_what_was_answered_meanwhile_hears_of_it(client: Client) -> None:
