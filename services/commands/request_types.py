@@ -15,13 +15,13 @@ from shared.web.api_auth import ApiAuth
 
 _SYSTEMS = {"iOS": {"available": True, "introduced": "4.0", "user_channel": False}}
 _LIST_EXAMPLE: dict[str, object] = {
-    "release": "iOS 18.1, macOS 15.1 (October 2024)",
+    "release": "27.0 (iOS, iPadOS, macOS, tvOS, visionOS, watchOS), as of November 2026",
     "request_types": [
         {"request_type": "RemoveProfile", "required": ["identifier"], "systems": _SYSTEMS}
     ],
 }
 _ONE_EXAMPLE: dict[str, object] = {
-    "release": "iOS 18.1, macOS 15.1 (October 2024)",
+    "release": "27.0 (iOS, iPadOS, macOS, tvOS, visionOS, watchOS), as of November 2026",
     "request_type": "RemoveProfile",
     "systems": _SYSTEMS,
     "keys": [

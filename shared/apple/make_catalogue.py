@@ -1,10 +1,11 @@
-"""Makes `catalogue.json` from a checkout of Apple's device-management schema.
+"""Makes `catalogue.json` from Apple's device-management schema: a checkout, or a file of its facts.
 
-    python -m shared.apple.make_catalogue --release NAME CHECKOUT [OUTPUT]
+    python -m shared.apple.make_catalogue --release NAME CHECKOUT|FACTS.json [OUTPUT]
 
-A tool for developers (it needs PyYAML, an extra); nothing that runs imports it. Only facts are taken:
-names, types, presence, allowed values, ranges, patterns, systems. Prose stays behind. A field that is
-known neither as a fact nor as prose stops the run, so no new release slips something past us.
+A file of facts holds the commands by request type under Apple's own field names, as JSON. A tool for
+developers (it needs PyYAML, an extra); nothing that runs imports it. Only facts are taken: names, types,
+presence, allowed values, ranges, patterns, systems. Prose stays behind. A field that is known neither as a
+fact nor as prose stops the run, so no new release slips something past us.
 """
 
 import argparse
@@ -53,11 +54,14 @@ KEY_FIELDS = frozenset({"key", "type", "presence", "supportedOS", "subkeys"})
 TYPES = frozenset(
     {"string", "integer", "real", "boolean", "date", "data", "array", "dictionary", "any"}
 )
+INNER = ("subkeys", "items", "values")
+FACTS_ONLY = frozenset({*INNER, "any_key", "discriminator", "implied"})
+"""Fields of a key in a file of facts that the schema has not, or has under another name."""
 ENTRY_FIELDS = frozenset(
     {"payload", "payloadkeys", "responsekeys", "related-status-items", "reasons"}
 )
 PAYLOAD_FIELDS = frozenset({"requesttype", "supportedOS", "beta"})
-SOURCE = "facts from apple/device-management; MIT License, Copyright (c) 2022-2024 Apple Inc."
+SOURCE = "facts from apple/device-management; MIT License, Copyright (c) 2022-2026 Apple Inc."
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 Facts = dict[str, Any]
@@ -84,6 +88,28 @@ def read_commands(checkout: Path) -> dict[str, Facts]:
     if not commands:
         raise SchemaSurprise(f"{checkout}: no commands found")
     return commands
+
+
+def read_facts(path: Path) -> dict[str, Facts]:
+    """All commands of a file of facts, by request type."""
+    commands: dict[str, Facts] = {}
+    for name, facts in json.loads(path.read_text(encoding="utf-8")).items():
+        entry: Facts = {"keys": [_key(_as_schema(key), name) for key in facts["keys"]]}
+        if systems := _systems(facts.get("supportedOS"), name):
+            entry["systems"] = systems
+        commands[name] = entry
+    return commands
+
+
+def _as_schema(key: Mapping[str, Any]) -> Facts:
+    """A key of a file of facts, as the schema writes it: whatever is inside of it is in `subkeys`."""
+    named = {f: v for f, v in key.items() if f not in FACTS_ONLY}
+    inner = [each for field in INNER for each in key.get(field, ())]
+    if "any_key" in key:
+        inner.append({"key": "ANY", **key["any_key"]})
+    if inner:
+        named["subkeys"] = [_as_schema(each) for each in inner]
+    return named
 
 
 def _only(block: Mapping[str, Any], known: Iterable[str], where: str) -> None:
@@ -146,17 +172,35 @@ def _known(values: list[Facts]) -> Facts:
 
 
 def _discriminator(alternatives: list[Facts], where: str) -> str:
-    """The key whose single allowed value tells the alternatives of an array's item apart."""
+    """The key whose single allowed value tells the alternatives of an array's item apart. Where the schema
+    of a few alternatives has lost it, and it equals the label in all others, they get it back."""
     for name in [row["name"] for row in alternatives[0].get("keys", [])]:
-        values = [
-            row["allowed"][0]
-            for alternative in alternatives
-            for row in alternative.get("keys", [])
-            if row["name"] == name and len(row.get("allowed", ())) == 1
-        ]
-        if len(values) == len(set(values)) == len(alternatives):
+        values = [_single_value(alternative, name) for alternative in alternatives]
+        without = [each for each, value in zip(alternatives, values, strict=True) if value is None]
+        if without and any(
+            v not in (None, a["name"]) for v, a in zip(values, alternatives, strict=True)
+        ):
+            continue
+        known = {a["name"] if v is None else v for v, a in zip(values, alternatives, strict=True)}
+        if len(known) == len(alternatives) > 2 * len(without):
+            for each in without:
+                each["keys"] = [_implied(name, each["name"]), *each.get("keys", [])]
             return str(name)
     raise SchemaSurprise(f"{where}: nothing tells the alternatives apart")
+
+
+def _single_value(alternative: Facts, name: str) -> object:
+    """The one value that this key may have; None where the key is not there. A key of several values
+    tells nothing apart, and is the same for all."""
+    for row in alternative.get("keys", []):
+        if row["name"] == name:
+            allowed = row.get("allowed", ())
+            return allowed[0] if len(allowed) == 1 else ""
+    return None
+
+
+def _implied(name: str, value: str) -> Facts:
+    return {"name": name, "type": "string", "required": True, "allowed": [value]}
 
 
 def as_text(commands: Mapping[str, Facts], release: str) -> str:
@@ -174,10 +218,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--release", default="unnamed", help="what to call the release of the schema"
     )
-    parser.add_argument("checkout", type=Path)
+    parser.add_argument("schema", type=Path)
     parser.add_argument("output", type=Path, nargs="?", default=CATALOGUE)
     chosen = parser.parse_args(arguments)
-    commands = read_commands(chosen.checkout)
+    source: Path = chosen.schema
+    commands = read_facts(source) if source.is_file() else read_commands(source)
     chosen.output.write_text(as_text(commands, chosen.release), encoding="utf-8")
     sys.stdout.write(f"{chosen.output}: {len(commands)} commands\n")
     return 0

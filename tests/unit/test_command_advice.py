@@ -40,6 +40,19 @@ def setting(recipient: Recipient, **item: Any) -> tuple[str, ...]:
     return advice(recipient, "Settings", settings=[item]).warnings
 
 
+# --- what a system has lost
+
+
+@pytest.mark.parametrize("request_type", ["AvailableOSUpdates", "OSUpdateStatus"])
+def test_a_command_that_the_devices_system_has_lost_is_queued_with_a_warning(
+    request_type: str,
+) -> None:
+    [said] = advice(Recipient("Mac14,2", "27.0", True, False), request_type).warnings
+
+    assert "was removed in macOS 27.0" in said
+    assert advice(MAC, request_type).warnings == ()
+
+
 # --- refusals
 
 

@@ -1,4 +1,4 @@
-"""Properties of all 66 commands, drawn from the catalogue itself."""
+"""Properties of all commands, drawn from the catalogue itself."""
 
 import json
 

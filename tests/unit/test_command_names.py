@@ -52,6 +52,6 @@ def test_no_key_of_a_command_is_mistaken_for_the_envelope() -> None:
             assert form.keys.find(name) is None
 
 
-def test_all_66_commands_are_known() -> None:
-    assert len(CATALOGUE.request_types) == 66
+def test_all_68_commands_are_known() -> None:
+    assert len(CATALOGUE.request_types) == 68
     assert "DeclarativeManagement" in CATALOGUE.request_types

@@ -153,3 +153,48 @@ def test_the_catalogue_that_is_part_of_this_version_was_made_by_this_tool() -> N
     made_of = json.loads(text)
     assert as_text(made_of["commands"], made_of["release"]) == text
     assert CommandCatalogue.load().release == made_of["release"]
+
+
+def test_a_file_of_facts_makes_the_same_catalogue_as_its_checkout(tmp_path: Path) -> None:
+    inside = {"key": "Name", "type": "string"}
+    kinds = [
+        {
+            "key": name,
+            "type": "dictionary",
+            "subkeys": [
+                {"key": "Kind", "type": "string", "presence": "required", "rangelist": [name]},
+                *more,
+            ],
+        }
+        for name, more in (
+            ("One", []),
+            ("Two", [{"key": "Enabled", "type": "boolean", "presence": "required"}]),
+        )
+    ]
+    keys = [
+        {"key": "Level", "type": "integer", "presence": "required", "range": {"min": 1, "max": 3}},
+        {"key": "Code", "type": "string", "format": "[0-9]{6}"},
+        {"key": "When", "type": "date"},
+        {"key": "Share", "type": "real", "range": {"min": 0, "max": 1}},
+        {"key": "Names", "type": "array", "repetition": {"min": 1, "max": 2}, "items": [inside]},
+        {"key": "Free", "type": "dictionary", "any_key": {"type": "any"}},
+        {"key": "Items", "type": "array", "discriminator": "Kind", "items": kinds},
+    ]
+    ios = {"introduced": "17.0", "supervised": True, "userenrollment": {"mode": "forbidden"}}
+    facts = tmp_path / "commands.json"
+    facts.write_text(json.dumps({"NextYear": {"keys": keys, "supportedOS": {"iOS": ios}}}))
+
+    assert main(["--release", "next", str(facts), str(tmp_path / "a.json")]) == 0
+    assert main(["--release", "next", str(checkout(tmp_path)), str(tmp_path / "b.json")]) == 0
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+
+
+def test_an_alternative_that_lost_its_kind_gets_its_label_back(tmp_path: Path) -> None:
+    kind = "{{key: Kind, type: <string>, rangelist: [{0}]}}"
+    row = "  - {{key: {0}, type: <dictionary>, subkeys: [" + kind + "]}}\n"
+    kinds = "".join(map(row.format, ("One", "Two", "Three")))
+    lost = "  - {key: Four, type: <dictionary>, subkeys: [{key: Open, type: <boolean>}]}\n"
+    catalogue = made(tmp_path, f"- key: Items\n  type: <array>\n  subkeys:\n{kinds}{lost}")
+
+    assert faults(catalogue, items=[{"kind": "Four", "open": True}, {"kind": "One"}]) == []
+    assert faults(catalogue, items=[{"open": True}]) == ["items[0].kind"]
