@@ -47,10 +47,11 @@ def setting(recipient: Recipient, **item: Any) -> tuple[str, ...]:
 def test_a_command_that_the_devices_system_has_lost_is_queued_with_a_warning(
     request_type: str,
 ) -> None:
-    [said] = advice(Recipient("Mac14,2", "27.0", True, False), request_type).warnings
+    lost = f"{request_type}: was removed in macOS 27.0"
+    new = Recipient("Mac14,2", "27.0", is_device_channel=True, is_user_enrollment=False)
 
-    assert "was removed in macOS 27.0" in said
-    assert advice(MAC, request_type).warnings == ()
+    assert lost in advice(new, request_type).warnings
+    assert lost not in advice(MAC, request_type).warnings
 
 
 # --- refusals
