@@ -6,7 +6,7 @@ with Apple's names and types; whatever is wrong with a request is told at once, 
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +17,7 @@ from shared.apple.command_json import read_request
 from shared.apple.command_plist import NO_QUERY, PreparedCommand, prepare_raw, written
 from shared.apple.command_reading import Reading
 from shared.apple.command_schema import request_schema
+from shared.apple.profile_doubts import payload_doubt
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 MOST_KINDS = 1000
@@ -95,7 +96,14 @@ class CommandCatalogue:
         if form is None:  # a raw command that Apple published later
             return NO_ADVICE
         adviser = Adviser(recipient, prepared.says_apple)
-        return adviser.advise(form.facts, prepared.keys, is_raw=prepared.is_raw)
+        advice = adviser.advise(form.facts, prepared.keys, is_raw=prepared.is_raw)
+        payload = prepared.keys.get("Payload")
+        doubt = None
+        if form.request_type == "InstallProfile" and isinstance(payload, bytes):
+            doubt = payload_doubt(payload)
+        if doubt is None:
+            return advice
+        return replace(advice, warnings=(f"payload: {doubt}", *advice.warnings))
 
     def openapi_schema(self) -> dict[str, object]:
         """The body of POST /v1/commands; each command's schema, with an example, is in the

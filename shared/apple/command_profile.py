@@ -42,7 +42,7 @@ def payload_identifier(payload: bytes) -> str | None:
     """The PayloadIdentifier of a profile, None where it cannot be told."""
     if not payload or len(payload) > MAX_BYTES:
         return None
-    content = _signed_content(payload) if payload[0] == _SEQUENCE else payload
+    content = signed_content(payload) if payload[0] == _SEQUENCE else payload
     if content is None:
         return None
     found = _in_binary(content) if content[:8] == b"bplist00" else _in_xml(content)
@@ -51,7 +51,7 @@ def payload_identifier(payload: bytes) -> str | None:
     return found
 
 
-def _signed_content(payload: bytes) -> bytes | None:
+def signed_content(payload: bytes) -> bytes | None:
     """The eContent of a SignedData, by hand: readers of any ASN.1 take a tenth of a second for five
     megabytes in the pieces that OpenSSL makes."""
     at = 0
