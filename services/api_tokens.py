@@ -63,7 +63,7 @@ class ApiTokens:
     def _check(self, name: str, scopes: Collection[str], expires_at: datetime | None) -> None:
         expected = {
             "name": not is_token_name(name)
-            and "1 to 64 letters, digits, dots, dashes and underscores; not api-key...",
+            and "1 to 64 letters, digits, dots, dashes and underscores; not api-key..., command-line, device",
             "scopes": not (scopes and set(scopes) <= {scope.value for scope in Scope})
             and f"one or more of {', '.join(Scope)}",
             "expires_at": expires_at is not None

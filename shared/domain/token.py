@@ -16,7 +16,7 @@ PREFIX = "mdm_"
 """Every secret begins so: scanners of repositories find it, and other passwords are not looked up."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RESERVED = re.compile(r"api-key.*|command-line", re.IGNORECASE)
+_RESERVED = re.compile(r"api-key.*|command-line|device", re.IGNORECASE)
 
 
 def is_token_name(name: str) -> bool:

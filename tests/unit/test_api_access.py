@@ -263,6 +263,7 @@ async def test_a_name_is_given_once(api: Api) -> None:
         ({"name": "x" * 65}, "name"),
         ({"name": "API-key-2"}, "name"),
         ({"name": "command-line"}, "name"),
+        ({"name": "Device"}, "name"),
         ({"scopes": None}, "scopes"),
         ({"scopes": []}, "scopes"),
         ({"scopes": ["root"]}, "scopes"),
