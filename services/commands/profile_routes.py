@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from services.commands.openapi import Responses, Schema, errors
 from services.commands.profiles import (
     LARGEST_REQUEST,
+    read_page,
     read_profile,
     read_unwanted,
     read_wanted,
@@ -47,11 +48,18 @@ def _object(properties: Schema) -> Schema:
 
 
 _DONE: Schema = {"description": "Done."} | _json(_object({}), {})
-_LISTED: Schema = {"description": "By identifier."} | _json(
-    _object({"profiles": {"type": "array", "items": _PROFILE}}), {"profiles": [_EXAMPLE]}
+_LISTED: Schema = {
+    "description": "By identifier; `next_cursor` is there where more follow."
+} | _json(
+    _object({"profiles": {"type": "array", "items": _PROFILE}, "next_cursor": {"type": "string"}}),
+    {"profiles": [_EXAMPLE]},
 )
 _PUT_BODY = {"requestBody": _json(_object({"profile": _PROFILE}), {"profile": _EXAMPLE})}
-_LIST_BODY = {"requestBody": _json(_object({"id": {"type": "string"}}), {"id": Reserved.ENROLL})}
+_LIST_BODY = {
+    "requestBody": _json(
+        _object({"id": {"type": "string"}, "cursor": {"type": "string"}}), {"id": Reserved.ENROLL}
+    )
+}
 _DELETE_BODY = {
     "requestBody": _json(
         _object({"ids": {"type": "array", "items": {"type": "string"}}}), {"ids": [Reserved.ENROLL]}
@@ -90,17 +98,18 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
         openapi_extra=_LIST_BODY,
     )
     async def list_profiles(request: Request) -> JsonAnswer:
-        """The one of this id, or all."""
-        wanted = await parsing.of(read_wanted, await read_body(request, JSON_LIMIT))
+        """The one of this id, or all by identifier. An answer ends before 16 MiB of profiles, or after
+        1,000; then it has `next_cursor`, which as `cursor` leads to the next ones."""
+        wanted, after = await parsing.of(read_wanted, await read_body(request, JSON_LIMIT))
         describe(request, detail=wanted or "all")
         if wanted is None:
-            found = await profiles.all()
-        else:
-            one = await profiles.get(wanted)
-            if one is None:
-                raise NotFound(f"id: no profile {wanted[:100]} is stored")
-            found = [one]
-        return JsonAnswer({"profiles": [shown(profile) for profile in found]})
+            found, following = await read_page(profiles, after)
+            more = {} if following is None else {"next_cursor": following}
+            return JsonAnswer({"profiles": [shown(profile) for profile in found], **more})
+        one = await profiles.get(wanted)
+        if one is None:
+            raise NotFound(f"id: no profile {wanted[:100]} is stored")
+        return JsonAnswer({"profiles": [shown(one)]})
 
     @routes.delete(
         "/v1/profiles",

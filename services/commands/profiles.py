@@ -10,13 +10,17 @@ import binascii
 from shared.apple import plist
 from shared.apple.command_json import parse_json, without_case
 from shared.domain.errors import BadRequest, TooLarge, unfit
-from shared.ports.profiles import StoredProfile
+from shared.ports.profiles import Profiles, StoredProfile
 from shared.security.attached_signature import content_of
 
 LARGEST = 8 * 1024**2
 """Of a profile in bytes, so that it fits into one document with room to spare."""
 LARGEST_REQUEST = 12 * 1024**2
 """Most bytes of a request that holds a profile in base64."""
+LARGEST_PAGE = 16 * 1024**2
+"""Bytes of the profiles in one answer, before base64."""
+MOST_SHOWN = 1000
+READ_AT_ONCE = 4
 MOST_IDENTIFIERS = 1000
 LONGEST_IDENTIFIER = 256
 IDENTIFIER = "profile.Identifier"
@@ -35,10 +39,31 @@ def read_profile(body: bytes) -> StoredProfile:
     return StoredProfile(identifier, mobileconfig)
 
 
-def read_wanted(body: bytes) -> str | None:
-    """`{"id"}`; None: all of them. An empty body and an empty id ask for all too."""
-    wanted = (without_case(parse_json(body)) if body.strip() else {}).get("id", "")
-    return None if wanted == "" else _identifier(wanted, "id")
+def read_wanted(body: bytes) -> tuple[str | None, str | None]:
+    """`{"id", "cursor"}`: the one that is asked for, None for all of them, and from behind which on. An
+    empty body and an empty id ask for all."""
+    given = without_case(parse_json(body)) if body.strip() else {}
+    wanted, after = (
+        None if given.get(name, "") == "" else _identifier(given[name], name)
+        for name in ("id", "cursor")
+    )
+    return wanted, after
+
+
+async def read_page(
+    profiles: Profiles, after: str | None
+) -> tuple[list[StoredProfile], str | None]:
+    """The next profiles by identifier, and the last of them if something follows. They are read a few at
+    a time, since each may be as large as a document."""
+    page: list[StoredProfile] = []
+    left = LARGEST_PAGE
+    while found := await profiles.page(page[-1].identifier if page else after, READ_AT_ONCE):
+        for profile in found:
+            left -= len(profile.mobileconfig)
+            if page and (left < 0 or len(page) == MOST_SHOWN):
+                return page, page[-1].identifier
+            page.append(profile)
+    return page, None
 
 
 def read_unwanted(body: bytes) -> list[str]:

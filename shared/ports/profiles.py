@@ -28,8 +28,8 @@ class Profiles(Protocol):
 
     async def get(self, identifier: str) -> StoredProfile | None: ...
 
-    async def all(self) -> list[StoredProfile]:
-        """All of them, by identifier."""
+    async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
+        """The next ones by identifier, from behind `after` on."""
 
     async def delete(self, identifiers: Collection[str]) -> None:
         """Those that are not there are no error."""

@@ -30,8 +30,9 @@ class MongoProfiles:
         found = await self._profiles.find_one({"_id": identifier})
         return None if found is None else _stored(found)
 
-    async def all(self) -> list[StoredProfile]:
-        found = await self._profiles.find({}, sort=[("_id", 1)])
+    async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
+        query = {"_id": {"$gt": after or ""}}
+        found = await self._profiles.find(query, sort=[("_id", 1)], limit=limit)
         return [_stored(document) for document in found]
 
     async def delete(self, identifiers: Collection[str]) -> None:

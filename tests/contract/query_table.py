@@ -88,7 +88,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         "role_1": ("role =",),
     },
     "profiles": {
-        FEW: ("everything by _id",),
+        PAGE: ("_id > by _id",),
     },
     "push_certificates": {
         FEW: (

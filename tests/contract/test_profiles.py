@@ -26,7 +26,7 @@ async def profiles(request: pytest.FixtureRequest) -> AsyncIterator[Profiles]:
 
 async def test_there_are_none_before_the_first(profiles: Profiles) -> None:
     assert await profiles.get(Reserved.ENROLL) is None
-    assert await profiles.all() == []
+    assert await profiles.page(None, 10) == []
 
 
 async def test_what_was_put_comes_back_byte_for_byte(profiles: Profiles) -> None:
@@ -40,7 +40,7 @@ async def test_all_come_by_identifier(profiles: Profiles) -> None:
         await profiles.put(profile)
 
     expected = sorted((ENROLL, OTHER), key=lambda profile: profile.identifier)
-    assert await profiles.all() == expected
+    assert await profiles.page(None, 10) == expected
 
 
 async def test_the_same_identifier_is_replaced(profiles: Profiles) -> None:
@@ -49,7 +49,7 @@ async def test_the_same_identifier_is_replaced(profiles: Profiles) -> None:
 
     await profiles.put(newer)
 
-    assert await profiles.all() == [newer]
+    assert await profiles.page(None, 10) == [newer]
 
 
 async def test_of_many_at_once_one_stays_whole(profiles: Profiles) -> None:
@@ -57,7 +57,7 @@ async def test_of_many_at_once_one_stays_whole(profiles: Profiles) -> None:
 
     await asyncio.gather(*(profiles.put(rival) for rival in rivals))
 
-    [left] = await profiles.all()
+    [left] = await profiles.page(None, 10)
     assert left in rivals
 
 
@@ -68,4 +68,16 @@ async def test_deleted_ones_are_gone_and_unknown_ones_are_no_error(profiles: Pro
     await profiles.delete([OTHER.identifier, "com.example.nobody"])
     await profiles.delete([])
 
-    assert await profiles.all() == [ENROLL]
+    assert await profiles.page(None, 10) == [ENROLL]
+
+
+async def test_pages_hold_every_profile_once(profiles: Profiles) -> None:
+    names = [f"com.example.{n}" for n in range(5)]
+    for name in reversed(names):
+        await profiles.put(StoredProfile(name, b"p"))
+
+    first = await profiles.page(None, 3)
+    second = await profiles.page(first[-1].identifier, 3)
+
+    assert [profile.identifier for profile in (*first, *second)] == names
+    assert len(first) == 3

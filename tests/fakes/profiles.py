@@ -15,8 +15,9 @@ class FakeProfiles:
     async def get(self, identifier: str) -> StoredProfile | None:
         return self.stored.get(identifier)
 
-    async def all(self) -> list[StoredProfile]:
-        return [self.stored[identifier] for identifier in sorted(self.stored)]
+    async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
+        following = sorted(each for each in self.stored if each > (after or ""))
+        return [self.stored[identifier] for identifier in following[:limit]]
 
     async def delete(self, identifiers: Collection[str]) -> None:
         for identifier in identifiers:

@@ -10,7 +10,13 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.profile_routes import TAG, profile_routes
-from services.commands.profiles import LARGEST, LARGEST_REQUEST, MOST_IDENTIFIERS
+from services.commands.profiles import (
+    LARGEST,
+    LARGEST_PAGE,
+    LARGEST_REQUEST,
+    MOST_IDENTIFIERS,
+    MOST_SHOWN,
+)
 from shared.ports.profiles import StoredProfile
 from shared.telemetry.metrics import Metrics
 from shared.web.api_auth import ApiAuth
@@ -82,6 +88,37 @@ async def test_all_profiles_are_listed_by_identifier(body: object) -> None:
 
     assert status == 200
     assert [profile["Identifier"] for profile in answer["profiles"]] == ["a", "b"]
+
+
+async def test_many_large_profiles_come_in_pages_and_each_of_them_once() -> None:
+    client = Client()
+    large = LARGEST_PAGE // 2 - 1000
+    sizes = {"a": large, "b": 1000, "c": large, "d": large, "e": 10, "f": 10}
+    for name, size in sizes.items():
+        await client.profiles.put(StoredProfile(name, b"x" * size))
+
+    pages, body = [], {}
+    while True:
+        status, answer = await client.call("POST", body)
+        assert status == 200
+        pages.append([profile["Identifier"] for profile in answer["profiles"]])
+        if "next_cursor" not in answer:
+            break
+        body = {"id": "", "Cursor": answer["next_cursor"]}
+
+    assert pages == [["a", "b", "c"], ["d", "e", "f"]]
+
+
+async def test_an_answer_holds_so_many_profiles_at_most() -> None:
+    client = Client()
+    for n in range(MOST_SHOWN + 1):
+        await client.profiles.put(StoredProfile(f"{n:04}", b"x"))
+
+    _, first = await client.call("POST", {})
+    _, second = await client.call("POST", {"cursor": first["next_cursor"]})
+
+    assert len(first["profiles"]) == MOST_SHOWN
+    assert [profile["Identifier"] for profile in second["profiles"]] == [f"{MOST_SHOWN:04}"]
 
 
 async def test_names_match_without_letter_case() -> None:
