@@ -28,6 +28,7 @@ def change_of(turn: Turn, at: datetime) -> Change | None:
         bootstrap_token=message.bootstrap_token if isinstance(message, SetBootstrapToken) else None,
         inventory=message.inventory if isinstance(message, Authenticate) else None,
         identity=None if turn.binding is None else turn.binding.identity,
+        known_serial_number=None if turn.device is None else turn.device.inventory.serial_number,
         signed_at=None if turn.request.signed_at is None else min(turn.request.signed_at, at),
     )
 

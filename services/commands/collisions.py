@@ -16,10 +16,11 @@ import structlog
 from services.commands.guesses import Guesses
 from services.commands.settling import Settling
 from services.commands.submissions import Submission
-from services.commands.targets import Targets, is_there
+from services.commands.targets import Targets
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Conflict, MdmError, Overtaken
+from shared.domain.names import is_there
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue
 

@@ -59,7 +59,8 @@ _ERRORS: Mapping[int, tuple[str, str, str]] = {
     403: ("The token lacks the scope that the message names.", "forbidden", _FORBIDDEN),
     404: ("No such device.", "not-found", f"udid: no device or user {UDID} is enrolled"),
     409: (
-        "The id names several enrollments, or the CommandUUID another command.",
+        "The id names several enrollments, which the answer lists, or the CommandUUID another command. A "
+        "UDID never does; name the device or user by its full id.",
         "conflict",
         f"command_uuid: {UUID} names another command of this device",
     ),

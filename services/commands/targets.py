@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from shared.domain.command import Place
-from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
+from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory
 from shared.domain.errors import Conflict
+from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
 
 NOTHING_TOLD = Inventory()
@@ -35,10 +36,6 @@ def is_stale(place: Place, generation: str | None) -> bool:
     return place.generation is not None and place.generation != generation
 
 
-def is_there(enrollment: Enrollment | None) -> bool:
-    return enrollment is not None and enrollment.status is not EnrollmentStatus.REMOVED
-
-
 def key_of_unknown(name: str) -> EnrollmentKey:
     """The key that `name` has if it ever enrolls: `DEVICE`, or `DEVICE:USER` of a user channel."""
     device, colon, user = name.partition(":")
@@ -52,14 +49,14 @@ class Targets:
         self._enrollments = enrollments
 
     async def resolve(self, names: Collection[str]) -> dict[str, Target | Conflict]:
-        """Per name its target, or why it has none. Exact ids, which most names are, cost one read."""
-        exact = await self._enrollments.load(names)
-        meant = {name: [record] for name, record in exact.items() if is_there(record)}
-        missing = [name for name in names if name not in meant]
-        if missing:
-            meant |= await self._enrollments.find(missing)
-        devices = await self._devices([record for found in meant.values() for record in found])
-        return {name: _target(name, meant.get(name), exact | devices) for name in names}
+        """Per name its target, or why it has none. UDIDs, which most names are, cost one read."""
+        meant = await self._enrollments.find(names)
+        records = [record for found in meant.values() for record in found]
+        known = {record.id: record for record in records if record.key.is_device_channel}
+        wanted = {record.device for record in records} | {n for n in names if n not in meant}
+        if missing := wanted - known.keys():
+            known |= await self._enrollments.load(missing)
+        return {name: _target(name, meant.get(name), known) for name in names}
 
     async def one(self, name: str) -> Target:
         """The target of one name; raises Conflict when it names several."""
@@ -72,11 +69,6 @@ class Targets:
         """What is known of these devices now, removed ones included."""
         return await self._enrollments.load(devices)
 
-    async def _devices(self, records: Collection[Enrollment]) -> dict[str, Enrollment]:
-        channels = {record.id: record for record in records if record.key.is_device_channel}
-        wanted = {record.device for record in records if record.device not in channels}
-        return channels | (await self._enrollments.load(wanted) if wanted else {})
-
 
 def _target(
     name: str, found: list[Enrollment] | None, known: Mapping[str, Enrollment]
@@ -87,8 +79,7 @@ def _target(
             return Target(key_of_unknown(name), None, is_known=False)
         return Target(removed.key, _generation(removed.device, known), is_known=False)
     if len(found) > 1:
-        ids = ", ".join(sorted(record.id for record in found))
-        return Conflict(f"udid: {name} names several enrollments: {ids}")
+        return Conflict(ambiguity(name, found))
     key, device = found[0].key, known.get(found[0].device)
     if device is None:
         return Target(key, None, is_known=True)

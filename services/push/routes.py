@@ -24,6 +24,7 @@ from shared.domain.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
 from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
@@ -49,7 +50,8 @@ ERRORS: Responses = {
     401: error(401, "Unauthorized", "the API key or token is wrong"),
     403: error(403, "Forbidden", "this needs the scope push"),
     404: error(404, "Not Found", "no device 9F0C1D6E is known"),
-    409: error(409, "Conflict", "the device is not enrolled"),
+    409: error(409, "Conflict", "the device is not enrolled")
+    | {"description": "It cannot be pushed, or the id names several enrollments."},
     429: error(429, "Too Many Requests", "too many failed authentications from this address"),
     502: error(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
     503: error(
@@ -112,8 +114,7 @@ class PushRoutes:
         if not matches:
             raise NotFound(f"no device {name[:100]} is known")
         if len(matches) > 1:
-            ids = ", ".join(sorted(match.id for match in matches)[:10])
-            raise Conflict(f"{name[:100]} names more than one enrollment: {ids}")
+            raise Conflict(ambiguity(name, matches))
         return matches[0]
 
 

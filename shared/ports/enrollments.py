@@ -80,6 +80,14 @@ class Change:
     """Of the certificate, for the record that is made."""
     signed_at: datetime | None = None
     """When the message was signed; the record keeps the latest."""
+    known_serial_number: str | None = None
+    """Of the record as it was read."""
+
+    @property
+    def serial_number(self) -> str | None:
+        """By which the device is found after this change; None: as before."""
+        told = None if self.inventory is None else self.inventory.serial_number
+        return told or self.known_serial_number
 
     @property
     def ends_user_channels(self) -> bool:
@@ -104,8 +112,7 @@ class Enrollments(Protocol):
 
     async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
         """Enrollments by any id an API client may use (enrollment id, UDID, UserID, EnrollmentID,
-        serial number); removed ones are left out. An exact enrollment id beats the other kinds, a
-        device channel beats its user channels. More than one: the name is ambiguous."""
+        serial number), as `shared.domain.names` has it. More than one: the name is ambiguous."""
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         """certificate -> id of the device for which it is reserved: bound to it, now or once, or in
@@ -119,6 +126,9 @@ class Enrollments(Protocol):
 
     async def revive(self, enrollments: Collection[str]) -> None:
         """Enrollments that were removed have spoken again: their records count anew."""
+
+    async def count_users(self, device: str, most: int) -> int:
+        """How many user channels of a device are not removed; counting ends at `most`."""
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         """Set the marks; False where no record matches."""

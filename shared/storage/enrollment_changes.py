@@ -10,8 +10,9 @@ from shared.storage.enrollment_documents import (
     NAME,
     UNLOCK_TOKEN,
     identity_fields,
+    index_names,
     inventory_fields,
-    names_of,
+    new_names,
     push_fields,
 )
 from shared.storage.identity_documents import binding_fields
@@ -29,7 +30,7 @@ def record_of(change: Change) -> Document:
     return {
         **identity_fields(change.key),
         "_id": change.key.id,
-        "names": names_of(change.key, change.inventory),
+        "names": index_names(change.key, change.serial_number),
         "status": EnrollmentStatus.AUTHENTICATED.value,
         "generation": change.by,
         "changed_by": change.by,
@@ -43,7 +44,11 @@ def record_of(change: Change) -> Document:
 
 def update_of(change: Change, seal: Seal) -> UpdateOne:
     """The update of a change. The record of a user channel is made here where there is none."""
-    fields: Document = {"changed_by": change.by, **_fields(change, seal)}
+    fields: Document = {
+        "changed_by": change.by,
+        **new_names(change.key, change.serial_number),
+        **_fields(change, seal),
+    }
     condition: Document = {"_id": change.key.id, "generation": change.expected_generation}
     if change.topic is Topic.AUTHENTICATE:
         fields["generation"] = change.by
@@ -53,7 +58,6 @@ def update_of(change: Change, seal: Seal) -> UpdateOne:
     update: Document = {
         "$set": fields,
         "$max": {"last_seen": change.at, **_signing_time(change)},
-        "$addToSet": {"names": {"$each": names_of(change.key, change.inventory)}},
     }
     forgotten = _forgotten(change)
     if forgotten:

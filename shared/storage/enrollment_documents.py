@@ -47,17 +47,29 @@ def identity_fields(key: EnrollmentKey) -> Document:
     return document
 
 
+def ids_of_users(device: str, after: str | None = None) -> Document:
+    """The range of ids in which the user channels of a device stand, `DEVICE:USER`, from behind `after`
+    on: no device id holds a colon, and a semicolon follows it."""
+    return {"$gt": max(after or "", f"{device}:"), "$lt": f"{device};"}
+
+
 def users_of(device: str) -> str:
     """A name that all user channels of a device share, so that the index of names finds them."""
     return f"{device}:*"
 
 
-def names_of(key: EnrollmentKey, inventory: Inventory | None) -> list[str]:
-    """By what an enrollment is found."""
+def index_names(key: EnrollmentKey, serial_number: str | None) -> list[str]:
+    """What the index of names holds of an enrollment; `shared.domain.names` says what is a name."""
     if key.user is not None:
         return [key.id, key.user, users_of(key.device)]
-    serial_number = inventory.serial_number if inventory else None
     return [key.id, serial_number] if serial_number else [key.id]
+
+
+def new_names(key: EnrollmentKey, serial_number: str | None) -> Document:
+    """The field `names` of a record that is there, in the place of what it held. Empty where the serial
+    number of a device is not known here: another writer may know it."""
+    is_known = key.user is not None or serial_number is not None
+    return {"names": index_names(key, serial_number)} if is_known else {}
 
 
 def key_of(document: Mapping[str, Any], enrollment: str) -> EnrollmentKey:

@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
+from shared.domain.names import is_settled, is_there, names_of
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from shared.ports.seal import Seal
 from shared.storage.database import Database, Document, UpdateOne
@@ -19,6 +20,7 @@ from shared.storage.enrollment_documents import (
     CERTIFICATES,
     NAME,
     from_document,
+    ids_of_users,
     users_of,
     waiting_of,
 )
@@ -54,16 +56,21 @@ class MongoEnrollments:
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
             return {}
-        wanted = set(names)
-        found = await self._documents.find({"names": {"$in": list(wanted)}})
-        result: dict[str, list[Enrollment]] = {}
+        exact = await self.load(names)
+        unsettled = {name for name in names if not is_settled(name, exact.get(name))}
+        result = {n: [each] for n, each in exact.items() if n not in unsettled and is_there(each)}
+        if not unsettled:
+            return result
+        # The index also holds what is no name, or none any more: records of earlier versions collected
+        # all that their devices ever said. What is true now decides.
+        found = await self._documents.find({"names": {"$in": list(unsettled)}})
         for document in found:
             if document["status"] == GONE:
                 continue
             enrollment = from_document(document, self._seal)
-            for name in wanted.intersection(document["names"]):
+            for name in unsettled & names_of(enrollment):
                 result.setdefault(name, []).append(enrollment)
-        return {name: _best(name, matches) for name, matches in result.items()}
+        return result
 
     async def holders(self, certificates: Names[str]) -> dict[str, str]:
         if not certificates:
@@ -137,6 +144,7 @@ class MongoEnrollments:
         await self._documents.update_many(
             {
                 "names": users_of(change.key.device),
+                "device": change.key.device,  # a stranger's UserID may look like that name
                 "generation": {"$in": [None, change.expected_generation]},
                 "status": {"$ne": GONE},
             },
@@ -148,6 +156,11 @@ class MongoEnrollments:
             {"_id": {"$in": list(enrollments)}, "status": GONE},
             {"$set": {"status": EnrollmentStatus.ENROLLED.value}},
         )
+
+    async def count_users(self, device: str, most: int) -> int:
+        query = {"_id": ids_of_users(device), "status": {"$ne": GONE}}
+        order = [("_id", 1)]
+        return len(await self._documents.find(query, {"_id": 1}, sort=order, limit=most))
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         if not marks:
@@ -206,7 +219,10 @@ class MongoEnrollments:
             document["_id"]
             for query in (
                 {"_id": {"$in": list(devices)}},
-                {"names": {"$in": [users_of(device) for device in devices]}},
+                {
+                    "names": {"$in": [users_of(device) for device in devices]},
+                    "device": {"$in": list(devices)},
+                },
             )
             for document in await self._documents.find(
                 {**query, "status": {"$ne": GONE}}, {"_id": 1}
@@ -252,13 +268,6 @@ class MongoEnrollments:
         return 1 == await self._documents.update_one(
             {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
         )
-
-
-def _best(name: str, matches: list[Enrollment]) -> list[Enrollment]:
-    """An exact id is never ambiguous; a device channel beats user channels of the same name."""
-    exact = [enrollment for enrollment in matches if enrollment.id == name]
-    channels = [enrollment for enrollment in matches if enrollment.key.is_device_channel]
-    return exact or channels or matches
 
 
 def _rebinding(binding: Binding) -> UpdateOne:

@@ -18,8 +18,9 @@ from shared.storage.enrollment_documents import (
     NAME,
     UNLOCK_TOKEN,
     identity_fields,
+    index_names,
     inventory_fields,
-    names_of,
+    new_names,
     push_fields,
 )
 from shared.storage.sealed_fields import place
@@ -60,8 +61,9 @@ class MongoMigration:
         device, record = records.get(message.key.device), records.get(message.key.id)
         generation = (device or {}).get("generation") or message.generation
         fields = self._fields(message, record, generation)
-        names = names_of(message.key, message.inventory)
+        serial_number = message.inventory.serial_number if message.inventory else None
         if record is None:
+            names = index_names(message.key, serial_number)
             return await self._documents.insert_one(
                 {"_id": message.key.id, "names": names, **_nested(fields)}
             )
@@ -69,8 +71,8 @@ class MongoMigration:
         condition: Document = {"_id": message.key.id, **as_read}
         if message.key.is_device_channel:
             condition["certificate"] = None
-        update = {"$set": fields, "$addToSet": {"names": {"$each": names}}}
-        return 1 == await self._documents.update_one(condition, update)
+        fields |= new_names(message.key, serial_number)
+        return 1 == await self._documents.update_one(condition, {"$set": fields})
 
     def _fields(self, message: Imported, record: Document | None, generation: str) -> Document:
         key = message.key

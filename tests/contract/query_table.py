@@ -33,12 +33,11 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
     "enrollments": {
         "names_1": (
             "_id >, inventory.serial_number =, names =, status !=, user is null by _id",
-            "generation in or null, names =, status !=",
+            "device =, generation in or null, names =, status !=",
             "inventory.serial_number =, names =, status !=, user is null by _id",
             "inventory.serial_number in, names in, status !=, user is null by _id",
-            "names =, status !=",
+            "device in, names in, status !=",
             "names in",
-            "names in, status !=",
         ),
         "notices_in_1": ("notices_in in",),
         "renewal_in_1_renewal_look_1": (
@@ -47,6 +46,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         "waiting_in_1": ("waiting_in in",),
         COUNTED: ("status =, user is null",),
         PAGE: (
+            "_id between, status != by _id",
             "_id >, status !=, user is null by _id",
             "blocked !=, status !=, user is null by _id",
             "blocked =, status !=, user is null by _id",

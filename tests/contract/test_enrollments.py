@@ -531,15 +531,6 @@ async def test_a_user_id_on_several_devices_is_ambiguous(enrollments: Enrollment
     assert ids(await enrollments.find({"anna"}), "anna") == {"MAC:anna", "PAD:anna"}
 
 
-async def test_an_exact_enrollment_id_beats_a_user_of_that_name(enrollments: Enrollments) -> None:
-    await enrolled(enrollments, PAD)
-    await enrolled(enrollments, MAC)
-    namesake = EnrollmentKey("MAC:PAD", device="MAC", udid="MAC", user="PAD")
-    await user_enrolled(enrollments, namesake)
-
-    assert ids(await enrollments.find({"PAD"}), "PAD") == {"PAD"}
-
-
 async def test_a_user_enrollment_is_found_by_its_ids(enrollments: Enrollments) -> None:
     await enrolled(enrollments, PRIVATE)
     await user_enrolled(enrollments, PRIVATE_USER)

@@ -18,6 +18,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
+from shared.domain.names import is_settled, is_there, names_of
 from shared.domain.notices import Notice
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
 from tests.fakes.queue import Hook, undisturbed
@@ -74,13 +75,10 @@ class FakeEnrollments:
         return {name: enrollments for name, enrollments in found.items() if enrollments}
 
     def _find(self, name: str) -> list[Enrollment]:
-        present = [r for r in self.records.values() if r.status is not EnrollmentStatus.REMOVED]
-        exact = [record for record in present if record.id == name]
-        if exact:
-            return exact
-        matching = [record for record in present if name in _names(record)]
-        devices = {record.device for record in matching if record.key.is_device_channel}
-        return [r for r in matching if r.key.is_device_channel or r.device not in devices]
+        exact = self.records.get(name)
+        if exact is not None and is_settled(name, exact):
+            return [exact] if is_there(exact) else []
+        return [r for r in self.records.values() if is_there(r) and name in names_of(r)]
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         await self.before("holders")
@@ -201,6 +199,11 @@ class FakeEnrollments:
             if record is not None and record.status is EnrollmentStatus.REMOVED:
                 self.records[enrollment] = replace(record, status=EnrollmentStatus.ENROLLED)
 
+    async def count_users(self, device: str, most: int) -> int:
+        await self.before("count_users")
+        users = [r for r in self.records.values() if r.device == device and r.key.user is not None]
+        return min(most, sum(1 for record in users if is_there(record)))
+
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         await self.before("mark_waiting")
         marked = []
@@ -280,11 +283,6 @@ class FakeEnrollments:
             return False
         self.records[enrollment] = replace(record, push=replace(record.push, dead=dead))
         return True
-
-
-def _names(record: Enrollment) -> set[str | None]:
-    key = record.key
-    return {key.id, key.udid, key.user, key.enrollment_id, record.inventory.serial_number}
 
 
 def _marked(waiting: Waiting, at: int) -> Waiting:

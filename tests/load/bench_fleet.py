@@ -29,7 +29,7 @@ from shared.ports.queue import HandOut, Report
 from shared.security.sealing import Sealer
 from shared.storage import enrollment_documents, enrollments, identities, place_documents
 from shared.storage.database import Document
-from shared.storage.enrollment_documents import identity_fields, inventory_fields, names_of
+from shared.storage.enrollment_documents import identity_fields, index_names, inventory_fields
 from shared.storage.enrollment_documents import push_fields as push_of
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
@@ -81,7 +81,7 @@ def record(name: str, seal: Sealer) -> Document:
     return {
         "_id": name,
         **identity_fields(key),
-        "names": names_of(key, inventory),
+        "names": index_names(key, inventory.serial_number),
         "status": EnrollmentStatus.ENROLLED.value,
         "generation": f"generation-{name}",
         "inventory": inventory_fields(inventory),

@@ -90,7 +90,7 @@ async def test_requests_that_arrive_together_share_the_steps() -> None:
 
     await asyncio.gather(*(world.post(uuid=f"uuid-{n}") for n in range(60)))
 
-    assert calls == ["load", "store", "insert", "load"]
+    assert calls == ["find", "store", "insert", "load"]
 
 
 async def test_a_command_for_a_user_carries_the_generation_of_the_device() -> None:
