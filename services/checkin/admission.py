@@ -25,11 +25,13 @@ from services.checkin.binding import (
 from services.checkin.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
-from services.checkin.turns import Turn
+from services.checkin.turns import DeviceRefused, Turn
 from shared.apple.checkin import Authenticate
+from shared.domain.enrollment import MOST_USER_CHANNELS
 from shared.domain.errors import Overtaken
 from shared.ports.issued import IssuedCertificates
 from shared.security.bounded_cache import BoundedCache
+from shared.telemetry.metrics import Reason
 
 log = structlog.get_logger()
 
@@ -58,6 +60,7 @@ class Admission:
         self._notes = notes
         self._rules = rules
         self._first = FirstCertificates(parts)
+        self._full: BoundedCache[str, float] = BoundedCache(REMEMBERED)
         self._strangers: BoundedCache[tuple[str, str, str], float] = BoundedCache(REMEMBERED)
 
     async def judge(self, turns: Sequence[Turn]) -> None:
@@ -80,6 +83,18 @@ class Admission:
                 reason = quarantine_reason(turn, known)
                 if reason is not None and turn.device is not None:
                     self._notes.note(turn.device, turn.request.shown, reason)
+        await asyncio.gather(*(self._count_users(turn) for turn in turns if _brings_user(turn)))
+
+    async def _count_users(self, turn: Turn) -> None:
+        """Refuse a user channel beyond those that its device may have; a full device is not counted again
+        for a minute. Of two that come at once by two replicas both may be taken."""
+        device, now = turn.request.device, self._clock.monotonic()
+        if now >= (self._full.get(device) or 0.0):
+            if await self._enrollments.count_users(device, MOST_USER_CHANNELS) < MOST_USER_CHANNELS:
+                return
+            self._full.put(device, now + LOOKED_UP_FOR)
+        why = f"{device} has {MOST_USER_CHANNELS} user channels; to forget them, DELETE /v1/devices"
+        turn.error = DeviceRefused(Reason.USER_CHANNELS, why)
 
     async def _look_up(self, certificates: set[str]) -> Known:
         holders, issued = await asyncio.gather(
@@ -140,6 +155,12 @@ class Admission:
                 how = written.identity.how
                 self._metrics.certificates_rebound.labels(how).inc()
                 log.info("certificate_rebound", device=written.key.device, how=how.value)
+
+
+def _brings_user(turn: Turn) -> bool:
+    """Whether it makes the record of a user channel."""
+    is_new_user = turn.channel is None and not turn.request.message.key.is_device_channel
+    return turn.is_good and is_new_user and turn.request.changes_enrollment
 
 
 def _name(turn: Turn) -> tuple[str, str, str]:

@@ -17,6 +17,7 @@ from shared.domain.errors import unfit
 from shared.ports.devices import DeviceFilter, Devices
 
 MOST = 1000
+USERS_SHOWN = 100
 LONGEST = 256
 """Characters of a filter, as of an identifier."""
 _TIME = "a date with an offset as in RFC 3339 (2024-10-21T07:00:00Z)"
@@ -76,9 +77,18 @@ class DevicePage:
 
 async def read_page(devices: Devices, query: DeviceFilter) -> DevicePage:
     """The next page; its cursor is there only if something follows."""
-    found = await devices.page(replace(query, limit=query.limit + 1))
-    page = found[: query.limit]
-    return DevicePage(page, _cursor(page[-1].id) if len(found) > query.limit else None)
+    return _page(await devices.page(replace(query, limit=query.limit + 1)), query.limit)
+
+
+async def read_users(devices: Devices, device: str, cursor: str | None) -> DevicePage:
+    """The next page of the user channels of a device."""
+    found = await devices.users(device, USERS_SHOWN + 1, _read_cursor(cursor))
+    return _page(found, USERS_SHOWN)
+
+
+def _page(found: list[Enrollment], limit: int) -> DevicePage:
+    page = found[:limit]
+    return DevicePage(page, _cursor(page[-1].id) if len(found) > limit else None)
 
 
 def _cursor(device: str) -> str:

@@ -143,6 +143,7 @@ _SHOWN: Schema = _fields(
         },
         "unreadable": _MAYBE | {"description": "Why its secrets cannot be opened."},
         "users": {"type": "array", "items": _fields(_USER)},
+        "next_cursor": _MAYBE | {"description": "Leads to more `users`; null: these are all."},
     }
 )
 
@@ -172,6 +173,7 @@ ONE: Responses = {
             "retired_certificates_sha256": [],
             "unreadable": None,
             "users": [_USER_EXAMPLE],
+            "next_cursor": None,
         },
         _SHOWN,
     ),

@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from services.commands import device_openapi as openapi
-from services.commands.device_list import DeviceFilters, read_page
+from services.commands.device_list import DeviceFilters, read_page, read_users
 from services.commands.device_view import described, shown
 from services.commands.targets import Targets
 from shared.domain.caller import Scope
@@ -69,13 +69,20 @@ def _add_list(routes: APIRouter, parts: DeviceParts, auth: ApiAuth) -> None:
         summary="One device with its user channels",
         responses=openapi.ONE,
     )
-    async def get_device(udid: str) -> JsonAnswer:
-        """By UDID, EnrollmentID, serial number or the UserID of one of its users."""
+    async def get_device(
+        udid: str,
+        cursor: Annotated[
+            str | None, Query(description="`next_cursor` of the answer before.")
+        ] = None,
+    ) -> JsonAnswer:
+        """By UDID, EnrollmentID, serial number or the UserID of one of its users. It shows up to 100 user
+        channels by id; `next_cursor` as `cursor` leads to the next ones, until it is null."""
         id_ = await parts.named(udid)
         device = (await parts.targets.devices([id_])).get(id_)
         if device is None:
             raise NotFound(f"udid: no device {udid} is enrolled")
-        return JsonAnswer(described(device, await parts.devices.users(id_)))
+        users = await read_users(parts.devices, id_, cursor)
+        return JsonAnswer(described(device, users.devices, users.next_cursor))
 
 
 def _add_secret(

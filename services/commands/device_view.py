@@ -41,13 +41,16 @@ def shown(enrollment: Enrollment) -> dict[str, object]:
     }
 
 
-def described(enrollment: Enrollment, users: Sequence[Enrollment]) -> dict[str, object]:
-    """One device with its user channels."""
+def described(
+    enrollment: Enrollment, users: Sequence[Enrollment], next_cursor: str | None
+) -> dict[str, object]:
+    """One device with a page of its user channels."""
     return {
         **shown(enrollment),
         "retired_certificates_sha256": list(enrollment.retired_certificates),
         "unreadable": enrollment.unreadable,
         "users": [_user(user) for user in users],
+        "next_cursor": next_cursor,
     }
 
 

@@ -13,6 +13,9 @@ PARTITIONS = 32
 SHARED_IPAD_USER = "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"
 """The UserID that every user channel of a Shared iPad sends; its UserShortName tells them apart."""
 
+MOST_USER_CHANNELS = 1000
+"""User channels of one device, ended ones included: a device makes up as many as it likes."""
+
 
 def partition_of(device: str) -> int:
     """The partition of a device: CRC-32 of its id in UTF-8, modulo 32."""

@@ -63,8 +63,8 @@ class Devices(Protocol):
         """The next `limit` device channels that are not removed, by id. A device that stays is in
         exactly one page, whoever comes and goes meanwhile."""
 
-    async def users(self, device: str) -> list[Enrollment]:
-        """The user channels of a device that are not removed, by id."""
+    async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
+        """The next `limit` user channels of a device that are not removed, by id."""
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
         """In clear; none of an enrollment that nobody knows. Raises CannotOpen."""

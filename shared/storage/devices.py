@@ -15,7 +15,7 @@ from shared.storage.enrollment_documents import (
     NAME,
     UNLOCK_TOKEN,
     from_document,
-    users_of,
+    ids_of_users,
 )
 from shared.storage.sealed_fields import place
 
@@ -35,10 +35,10 @@ class MongoDevices:
         )
         return [from_document(document, self._seal) for document in found]
 
-    async def users(self, device: str) -> list[Enrollment]:
-        found = await self._documents.find({"names": users_of(device), "status": _THERE})
-        users = [from_document(document, self._seal) for document in found]
-        return sorted(users, key=lambda user: user.id)
+    async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
+        query = {"_id": ids_of_users(device, after), "status": _THERE}
+        found = await self._documents.find(query, None, sort=[("_id", 1)], limit=limit)
+        return [from_document(document, self._seal) for document in found]
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
         fields = {UNLOCK_TOKEN: 1, BOOTSTRAP_TOKEN: 1}

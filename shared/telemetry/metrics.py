@@ -32,6 +32,7 @@ class Reason(StrEnum):
     PLIST = "plist"
     MESSAGE = "message"
     UNKNOWN_DEVICE = "unknown_device"
+    USER_CHANNELS = "user_channels"
     BLOCKED = "blocked"
     OVERTAKEN = "overtaken"
     UNAVAILABLE = "unavailable"

@@ -196,9 +196,34 @@ async def test_the_user_channels_of_a_device_are_its_own(store: Store) -> None:
             await store.user(device, name)
     await store.enrollments.remove({"PAD"})
 
-    assert [user.id for user in await store.devices.users("MAC")] == ["MAC:anna", "MAC:otto"]
-    assert await store.devices.users("PAD") == []
-    assert await store.devices.users("nobody") == []
+    assert [user.id for user in await store.devices.users("MAC", 9)] == ["MAC:anna", "MAC:otto"]
+    assert await store.devices.users("PAD", 9) == []
+    assert await store.devices.users("nobody", 9) == []
+
+
+async def test_user_channels_come_in_pages_by_id(store: Store) -> None:
+    await store.enroll("MAC")
+    for name in ("c", "a", "b"):
+        await store.user("MAC", name)
+
+    first = await store.devices.users("MAC", 2)
+    second = await store.devices.users("MAC", 2, first[-1].id)
+
+    assert [user.id for user in (*first, *second)] == ["MAC:a", "MAC:b", "MAC:c"]
+    assert await store.devices.users("MAC", 2, "MAC:c") == []
+    assert await store.devices.users("MAC", 1, "AAA:z") == first[:1]
+
+
+@pytest.mark.parametrize("claimed", ["MAC:*", "MAC"])
+async def test_a_user_of_a_stranger_never_passes_for_one_of_the_device(
+    store: Store, claimed: str
+) -> None:
+    await store.enroll("MAC")
+    await store.enroll("EVIL")
+    await store.user("EVIL", claimed)
+
+    assert await store.devices.users("MAC", 9) == []
+    assert await store.enrollments.count_users("MAC", 9) == 0
 
 
 async def test_secrets_come_back_as_the_device_sent_them(store: Store) -> None:

@@ -127,7 +127,7 @@ async def test_a_user_channel_belongs_to_the_enrollment_of_its_device(store: Sto
     assert await store.load(ANNA) == Enrollment(
         ANNA, EnrollmentStatus.ENROLLED, generation="import-of-a", push=PUSH
     )
-    assert [user.id for user in await store.devices.users("MAC")] == ["MAC:anna"]
+    assert [user.id for user in await store.devices.users("MAC", 9)] == ["MAC:anna"]
 
 
 async def test_the_same_messages_again_change_nothing(store: Store) -> None:

@@ -20,9 +20,10 @@ class FakeDevices:
         found = [r for r in self._present() if r.key.is_device_channel and query.holds(r)]
         return [r for r in found if query.after is None or r.id > query.after][: query.limit]
 
-    async def users(self, device: str) -> list[Enrollment]:
+    async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
         await asyncio.sleep(0)
-        return [r for r in self._present() if r.device == device and not r.key.is_device_channel]
+        users = [r for r in self._present() if r.device == device and not r.key.is_device_channel]
+        return [r for r in users if r.id > (after or "")][:limit]
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
         await asyncio.sleep(0)

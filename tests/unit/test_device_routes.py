@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from services.commands.device_list import USERS_SHOWN
 from services.commands.device_openapi import MIGRATION_TAG
 from services.commands.device_routes import DeviceParts, device_routes
 from services.commands.migration import Migrations
@@ -256,6 +257,20 @@ async def test_a_device_is_found_by_any_of_its_names_and_shows_its_users(
     assert shown["udid"] == "MAC"
     [user] = shown["users"]
     assert (user["id"], user["user"], user["status"]) == ("MAC:anna", "anna", "enrolled")
+
+
+async def test_user_channels_are_shown_in_pages(client: Client) -> None:
+    users = [EnrollmentKey(f"MAC:u{n:03}", "MAC", udid="MAC", user=f"u{n:03}") for n in range(150)]
+    client.enrollments.add(enrolled(MAC), *(enrolled(user, certificate=None) for user in users))
+
+    _, first = await client.get("/MAC")
+    _, second = await client.get("/MAC", cursor=first["next_cursor"])
+
+    assert (len(first["users"]), len(second["users"])) == (USERS_SHOWN, 150 - USERS_SHOWN)
+    shown = [user["id"] for user in (*first["users"], *second["users"])]
+    assert shown == [user.id for user in users]
+    assert second["next_cursor"] is None
+    assert (await client.get("/MAC", cursor="?"))[0] == 400
 
 
 async def test_who_is_unknown_is_404_and_an_ambiguous_name_409(client: Client) -> None:
