@@ -9,12 +9,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from services.alone import Alone, held_folder
 from services.kept_keys import sealer_of
 from services.store_folder import check_folder
+from services.store_pulse import StorePulse
 from shared.clock import SystemClock, SystemIds
+from shared.pacing import Loops
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer
 from shared.ports.pushes import PushWishes, WishConsumer
@@ -59,6 +62,7 @@ class Adapters:
     clock: Clock
     ids: Ids
     metrics: Metrics
+    loops: Loops
     is_alone: bool = False
 
 
@@ -70,6 +74,7 @@ class PartsOfProcess:
         self._metrics = metrics
         self._clock = SystemClock()
         self._ids = SystemIds()
+        self.loops = Loops(self._clock, lambda loop: metrics.loop_failures.labels(loop).inc())
         self._stack = AsyncExitStack()
         self._watched: list[Callable[[], Awaitable[None]]] = []
         self._checked: list[Callable[[], None]] = []
@@ -99,10 +104,13 @@ class PartsOfProcess:
         if is_alone and settings.mongodb_url is not None:
             # The lock speaks for the data folder; a MongoDB may be used from elsewhere.
             alone = Alone(MongoMembers(database), self._clock, self._ids.new())
-            await alone.enter()
+            await alone.enter(self.loops)
             self._stack.push_async_callback(alone.leave)
             self._watched.append(alone.watch)
             self._checked.append(alone.check)
+        pulse = StorePulse(database.ping, self._clock)
+        self._metrics.watch(self._metrics.store_up, lambda: pulse.is_up)
+        self._watched.append(partial(pulse.run, self.loops))
         broker = await self._broker()
         return Adapters(
             database=database,
@@ -115,6 +123,7 @@ class PartsOfProcess:
             clock=self._clock,
             ids=self._ids,
             metrics=self._metrics,
+            loops=self.loops,
             is_alone=is_alone,
         )
 
@@ -131,7 +140,7 @@ class PartsOfProcess:
 
         database = open_database(settings.data_dir, self._clock)
         self._stack.push_async_callback(database.close)
-        self._watched.append(database.watch)
+        self._watched.append(partial(database.watch, self.loops))
         self._checked.append(database.refuse_damage)
         server = StoreServer(database, settings.data_dir)
         await server.start()

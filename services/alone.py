@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from shared.domain.errors import Misconfigured, StoreUnavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.members import Members
 from shared.storage.remote import is_served
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 ROLE = "local-broker"
 LOCK_FILE = "lock"
 BEAT = timedelta(seconds=1)
+PACE = Pace(every=BEAT, after_failure=BEAT)
 LOOK = timedelta(seconds=3)
 LOCK_POLL = timedelta(milliseconds=100)
 
@@ -102,11 +104,13 @@ class Alone:
         self._seen: dict[str, int] = {}
         self._beating: asyncio.Task[None] | None = None
 
-    async def enter(self) -> None:
+    async def enter(self, loops: Loops) -> None:
         """Misconfigured: another process is alive here. From then on others find us alive."""
         await self._look()
         # At once, since to build the services may take longer than others look at us.
-        self._beating = asyncio.create_task(self._beat())
+        self._beating = asyncio.create_task(
+            loops.keep_doing("alone", self._beat, PACE, waits="others_not_looked_for")
+        )
 
     async def _look(self) -> None:
         await self._members.beat(ROLE, self._me)
@@ -125,16 +129,11 @@ class Alone:
             await self._members.leave(ROLE, member)
 
     async def _beat(self) -> None:
-        while True:
-            try:
-                await self._members.beat(ROLE, self._me)
-                now = await self._others()
-            except StoreUnavailable:
-                now = self._seen
-            if _moved(self._seen, now):
-                raise Misconfigured(_REFUSED)
-            self._seen = now
-            await self._clock.sleep(BEAT)
+        await self._members.beat(ROLE, self._me)
+        now = await self._others()
+        if _moved(self._seen, now):
+            raise Misconfigured(_REFUSED)
+        self._seen = now
 
     def check(self) -> None:
         """Raises when another process came since we entered."""

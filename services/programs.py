@@ -72,5 +72,8 @@ class ServicesProgram:
     async def watch(self) -> None:
         await self._parts.watch()
 
+    def failing(self) -> list[str]:
+        return self._parts.loops.failing()
+
     async def close(self) -> None:
         await self._parts.close()

@@ -1,18 +1,24 @@
-"""Whether the store answers, as readiness wants to know it: at once, from what is known.
+"""Whether the store answers, for operators: a metric, and a line in the log when it goes and when it is back.
 
 Promises: a store that is away, or accepts what it is asked and does not answer, shows within seconds;
-one answer that is late does not.
+one answer that is late does not. Readiness is none of its business: once the store was reached, a
+process that is asked says 503 with Retry-After itself, which no proxy would say in its stead.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from shared.domain.errors import StoreUnavailable
+import structlog
+
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 
-PAUSE = timedelta(seconds=1)
+log = structlog.get_logger()
+
+PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 SILENCE = timedelta(seconds=4)
-"""Without an answer for so long, nobody should send clients here."""
+"""Without an answer for so long, the store is away."""
 
 
 class StorePulse:
@@ -23,17 +29,18 @@ class StorePulse:
         self._clock = clock
         self._answered_at = clock.monotonic()
 
-    async def run(self) -> None:
-        self._answered_at = self._clock.monotonic()
-        while True:
-            await self._clock.sleep(PAUSE)
-            try:
-                await self._ping()
-            except StoreUnavailable:
-                continue  # whoever works with the store says what is wrong with it
-            self._answered_at = self._clock.monotonic()
+    @property
+    def is_up(self) -> bool:
+        """As far as is known; asks nobody."""
+        return self._clock.monotonic() - self._answered_at <= SILENCE.total_seconds()
 
-    async def reasons(self) -> list[str]:
-        """Why the store cannot be worked with now, as far as is known; asks nobody."""
-        silence = self._clock.monotonic() - self._answered_at
-        return ["the store does not answer"] if silence > SILENCE.total_seconds() else []
+    async def run(self, loops: Loops) -> None:
+        self._answered_at = self._clock.monotonic()
+        await loops.keep_doing("store_pulse", self._ask, PACE, waits="store_away")
+
+    async def _ask(self) -> None:
+        async with asyncio.timeout(SILENCE.total_seconds()):
+            await self._ping()
+        if not self.is_up:
+            log.info("store_back")
+        self._answered_at = self._clock.monotonic()

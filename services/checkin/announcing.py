@@ -12,7 +12,7 @@ import orjson
 
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event
-from shared.pacing import Pace, keep_doing
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher
 from shared.ports.identities import Identities, Noted
@@ -43,9 +43,9 @@ class Announcing:
         self._share = share
         self._clock = clock
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Until cancelled."""
-        await keep_doing(self.look, self._clock, PACE, waits="notices_wait")
+        await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
 
     async def look(self) -> None:
         """One pass over the notices of this replica's share. Raises Unavailable."""

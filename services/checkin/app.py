@@ -127,13 +127,9 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(writer.run())
-            group.create_task(takeover.run(writer.id))
-            group.create_task(Relay(parts, share).run())
-            group.create_task(seen.run())
-            group.create_task(notes.run())
-            group.create_task(announcing.run())
-            group.create_task(renewals.run())
+            group.create_task(takeover.run(writer.id, adapters.loops))
+            for each in (writer, Relay(parts, share), seen, notes, announcing, renewals):
+                group.create_task(each.run(adapters.loops))
 
     async def drain() -> None:
         await cohorts.drain()
@@ -148,7 +144,6 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         name="checkin",
         router=routes,
         run=run,
-        ready=writer.reasons,
         drain=drain,
         direct=direct_routes(mdm),
         openapi_tags=[TAG, enroll_routes.TAG, scep_routes.TAG],

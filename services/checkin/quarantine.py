@@ -13,7 +13,7 @@ import structlog
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
 from shared.domain.notices import quarantined
-from shared.pacing import Pace, keep_doing
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.identities import Identities
 from shared.security.bounded_cache import BoundedCache
@@ -53,9 +53,9 @@ class QuarantineNotes:
         now = self._clock.now()
         self._noted[device.id] = device.certificate, Quarantine(now, now, reason, shown)
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Write what was noted, every few seconds, until cancelled."""
-        await keep_doing(self.flush, self._clock, PACE, waits="quarantine_waits")
+        await loops.keep_doing("quarantine", self.flush, PACE, waits="quarantine_waits")
 
     async def flush(self) -> None:
         """Write what was noted up to now; what cannot be written is kept."""

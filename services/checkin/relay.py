@@ -6,19 +6,23 @@ meanwhile. Every replica relays for its share of the partitions.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from services.checkin.parts import Parts
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.safe_publishing import publish_safely
 from shared.sharing import PartitionShare
 
 log = structlog.get_logger()
 
 PAUSE = timedelta(milliseconds=500)
+PACE = Pace(every=PAUSE, after_failure=PAUSE)
 PAUSE_AFTER_FAILURE = timedelta(seconds=2)
 SIDE_BY_SIDE = 64
 BATCH = 200
@@ -43,17 +47,22 @@ class Relay:
         self._gate = asyncio.Semaphore(SIDE_BY_SIDE)
         self._failures = 0
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Relay until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_share())
-                while True:
-                    await self._clock.sleep(PAUSE if self._is_flowing else PAUSE_AFTER_FAILURE)
-                    try:
-                        await self._start(group)
-                    except Unavailable as exc:
-                        log.warning("relay_waits", reason=str(exc))
+
+                def begin(device: str) -> None:
+                    group.create_task(self._until_relayed(device, loops))
+
+                async def look() -> None:
+                    if not self._is_flowing:
+                        await self._clock.sleep(PAUSE_AFTER_FAILURE - PAUSE)
+                    await self._start(begin)
+
+                share = "relay_share_unknown"
+                group.create_task(loops.keep_doing("relay_share", self._keep_share, PACE, share))
+                await loops.keep_doing("relay", look, PACE, waits="relay_waits")
         finally:
             await self._leave()
 
@@ -61,20 +70,16 @@ class Relay:
         """One pass over all devices of this replica's share whose events wait."""
         self._partitions = self._share.partitions
         async with asyncio.TaskGroup() as group:
-            await self._start(group)
+            await self._start(lambda device: group.create_task(self._relay_in_turn(device)))
+        self._under_way.clear()
 
     async def _keep_share(self) -> None:
-        while True:
-            try:
-                before = self._share.partitions
-                await self._share.refresh()
-                # by their second heartbeat the other replicas have shown themselves
-                self._partitions = self._share.partitions if before else frozenset()
-            except Unavailable as exc:
-                log.info("relay_share_unknown", reason=str(exc))
-            await self._clock.sleep(PAUSE)
+        before = self._share.partitions
+        await self._share.refresh()
+        # by their second heartbeat the other replicas have shown themselves
+        self._partitions = self._share.partitions if before else frozenset()
 
-    async def _start(self, group: asyncio.TaskGroup) -> None:
+    async def _start(self, begin: Callable[[str], object]) -> None:
         """Begin with every device that waits and is not under way already."""
         waiting = await self._enrollments.waiting(self._partitions)
         oldest = min((w.since for w in waiting.values() if w.since is not None), default=None)
@@ -83,7 +88,15 @@ class Relay:
         self._failures = 0
         for device in waiting.keys() - self._under_way:
             self._under_way.add(device)
-            group.create_task(self._relay_in_turn(device))
+            begin(device)
+
+    async def _until_relayed(self, device: str, loops: Loops) -> None:
+        """What nobody foresaw holds up one device, which is tried again ever less often."""
+        in_turn = partial(self._relay_in_turn, device)
+        try:
+            await loops.until_done("relay_device", in_turn, PACE, waits="relay_device_waits")
+        finally:
+            self._under_way.discard(device)
 
     async def _relay_in_turn(self, device: str) -> None:
         try:
@@ -95,8 +108,6 @@ class Relay:
         except Unavailable as exc:
             self._failures += 1
             log.info("relay_device_waits", device=device, reason=str(exc))
-        finally:
-            self._under_way.discard(device)
 
     @property
     def _is_flowing(self) -> bool:

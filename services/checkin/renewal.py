@@ -21,7 +21,7 @@ from shared.apple.command_plist import written
 from shared.domain.command import RENEWAL_KEY, Command, Place, place_id
 from shared.domain.enrollment import PARTITIONS, Enrollment
 from shared.domain.notices import Notice, renewal_failed
-from shared.pacing import Pace, keep_doing
+from shared.pacing import Loops, Pace
 from shared.ports.identities import Attempt, Identities
 from shared.security.challenges import ChallengeBook
 from shared.sharing import Share
@@ -67,9 +67,9 @@ class Renewals:
         self._rules = renewal.rules
         self._first = 0
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Until cancelled."""
-        await keep_doing(self.look, self._clock, PACE, waits="renewals_wait")
+        await loops.keep_doing("renewals", self.look, PACE, waits="renewals_wait")
 
     async def look(self) -> None:
         """One look at what is due. Raises Unavailable."""

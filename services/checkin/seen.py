@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from shared.domain.errors import Unavailable
-from shared.pacing import Pace, keep_doing
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 
@@ -22,9 +22,9 @@ class LastSeen:
     def note(self, enrollment: str, at: datetime) -> None:
         self._times[enrollment] = at
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Write what was noted, every few seconds, until cancelled."""
-        await keep_doing(self.flush, self._clock, PACE, waits="last_seen_waits")
+        await loops.keep_doing("last_seen", self.flush, PACE, waits="last_seen_waits")
 
     async def flush(self) -> None:
         """Write what was noted up to now; what cannot be written is kept, unless newer was noted."""

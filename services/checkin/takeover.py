@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.journal import Journal, WriterRecord, Writers
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 STALE_AFTER = timedelta(seconds=10)
 FORGOTTEN_AFTER = timedelta(hours=1)
-PAUSE = timedelta(seconds=3)
+PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=3))
 BATCH = 5000
 
 
@@ -43,14 +43,9 @@ class TakeOver:
         self._seen: dict[str, tuple[WriterRecord, float]] = {}
         self._silent_since: dict[str, tuple[int, float]] = {}
 
-    async def run(self, own: str) -> None:
+    async def run(self, own: str, loops: Loops) -> None:
         """Take stale writers over until cancelled."""
-        while True:
-            try:
-                await self.look(own)
-            except Unavailable as exc:
-                log.warning("take_over_waits", reason=str(exc))
-            await self._clock.sleep(PAUSE)
+        await loops.keep_doing("take_over", lambda: self.look(own), PACE, waits="take_over_waits")
 
     async def look(self, own: str) -> None:
         """One look at all writers: take over those that have not moved for STALE_AFTER."""

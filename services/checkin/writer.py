@@ -11,8 +11,8 @@ from itertools import islice
 
 import structlog
 
-from shared.domain.errors import Unavailable
 from shared.domain.event import Event
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.journal import Journal, Writers
@@ -20,8 +20,9 @@ from shared.ports.journal import Journal, Writers
 log = structlog.get_logger()
 
 HEARTBEAT = timedelta(milliseconds=300)
+PACE = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 SILENCE = timedelta(seconds=3)
-"""Without a beat for so long, nobody should send devices here."""
+"""After so long without a beat the log says when the next one succeeds."""
 
 
 class Writer:
@@ -48,11 +49,6 @@ class Writer:
         await self._writers.register(self.id)
         self._beaten_at = self._clock.monotonic()
 
-    async def reasons(self) -> list[str]:
-        """Why nothing can be journaled now, as far as is known; asks nobody."""
-        silence = self._clock.monotonic() - self._beaten_at
-        return ["the store does not answer"] if silence > SILENCE.total_seconds() else []
-
     def stamp(self, after: int) -> tuple[int, int]:
         """The next number, and a time later than `after` and than any given before."""
         self._number += 1
@@ -74,28 +70,19 @@ class Writer:
         Its message must not be answered 200."""
         self._doubts[event.id] = (event.number, Mark(event.key.device, event.created_at))
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Resolve doubts and beat, until cancelled."""
-        is_cut = False
-        while True:
-            await self._clock.sleep(HEARTBEAT)
-            try:
-                await self.beat()
-            except Unavailable as exc:
-                if not is_cut:
-                    log.warning("writer_cannot_beat", reason=str(exc))
-                is_cut = True
-            else:
-                if is_cut:
-                    log.info("writer_beats_again")
-                is_cut = False
+        await loops.keep_doing("writer", self.beat, PACE, waits="writer_cannot_beat")
 
     async def beat(self) -> None:
         await self._resolve()
         if self._has_left:
             return
         await self._writers.beat(self.id, self._watermark)
-        self._beaten_at = self._clock.monotonic()
+        now = self._clock.monotonic()
+        if now - self._beaten_at > SILENCE.total_seconds():
+            log.info("writer_beats_again")
+        self._beaten_at = now
 
     async def _resolve(self) -> None:
         doubts = dict(islice(self._doubts.items(), 200))

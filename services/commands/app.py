@@ -41,7 +41,6 @@ from services.commands.routes import Parts, router
 from services.commands.settling import Settling
 from services.commands.targets import Targets
 from services.commands.waiting import Slots, Waiting
-from services.store_pulse import StorePulse
 from shared.apple.catalogue import CommandCatalogue
 from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
@@ -152,15 +151,10 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     routes.include_router(job_routes(job_view, auth))
 
-    pulse = StorePulse(database.ping, clock)
-
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(janitor.run())
-            group.create_task(expiry.run())
-            group.create_task(pulse.run())
-            group.create_task(waits.waiting.run())
-            group.create_task(work.run())
+            for each in (janitor, expiry, waits.waiting, work):
+                group.create_task(each.run(adapters.loops))
 
     def release() -> None:
         waits.waiting.stop()
@@ -174,7 +168,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         name="commands",
         router=routes,
         run=run,
-        ready=pulse.reasons,
         release=release,
         drain=drain,
         max_body=max(sizes.json, LARGEST_REQUEST, settings.max_body),

@@ -22,7 +22,7 @@ from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
-from shared.pacing import Pace, keep_doing
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher
@@ -62,9 +62,9 @@ class Expiry:
         self._share = share
         self._clock = clock
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Until cancelled. The share is kept by the janitor."""
-        await keep_doing(self.look, self._clock, PACE, waits="expiry_waits")
+        await loops.keep_doing("expiry", self.look, PACE, waits="expiry_waits")
 
     async def look(self) -> None:
         """One pass. Raises Unavailable when events could not be made safe; what is over has ended

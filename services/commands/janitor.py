@@ -8,7 +8,6 @@ for a moment, nothing is lost; a store that is away is waited for.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -17,14 +16,16 @@ from services.commands.settling import Settling
 from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue, StoredCommands
 from shared.sharing import Share
 
 log = structlog.get_logger()
 
-PACE = timedelta(seconds=5)
+REST = timedelta(seconds=5)
 """Between two pieces of work; each costs the store some milliseconds."""
+PACE = Pace(every=REST, after_failure=REST)
 
 UNTOUCHED = timedelta(days=1)
 LEAVE_DEADLINE = timedelta(seconds=1)
@@ -59,11 +60,14 @@ class Janitor:
         self._share = share
         self._clock = clock
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._forever(self.forget_commands))
-                group.create_task(self._forever(self.end_past_generations))
+                for name, work in (
+                    ("janitor_commands", self.forget_commands),
+                    ("janitor_places", self.end_past_generations),
+                ):
+                    group.create_task(self._forever(loops, name, work))
         finally:  # not before: a beat that is under way would make us a member again
             await self._leave()
 
@@ -75,22 +79,23 @@ class Janitor:
         except (Unavailable, TimeoutError) as exc:
             log.info("janitor_left_silently", error=str(exc))
 
-    async def _forever(self, work: Callable[[], AsyncGenerator[None, None]]) -> None:
+    async def _forever(
+        self, loops: Loops, name: str, work: Callable[[], AsyncGenerator[None, None]]
+    ) -> None:
         """Do all pieces of a work again and again, at the janitor's pace."""
-        is_failing = False
-        while True:
+        pieces = work()
+
+        async def piece() -> None:
+            nonlocal pieces
+            await self._share.refresh()
             try:
-                await self._share.refresh()
-                async with aclosing(work()) as pieces:
-                    async for _ in pieces:
-                        await self._clock.sleep(PACE)
-                        await self._share.refresh()
-                        is_failing = False
-            except Unavailable as exc:
-                if not is_failing:
-                    log.warning("janitor_waits", error=str(exc))
-                is_failing = True
-            await self._clock.sleep(PACE)
+                await anext(pieces)
+            except (
+                StopAsyncIteration
+            ):  # also after a piece that failed, which the next pass leaves behind
+                pieces = work()
+
+        await loops.keep_doing(name, piece, PACE, waits="janitor_waits")
 
     # --- stored commands
 
@@ -141,7 +146,7 @@ class Janitor:
     def _pieces(self) -> Iterator[int]:
         """Our share of a pass. The time says where it begins, so that a process that often starts
         anew gets to all."""
-        first = int(self._clock.now().timestamp() / PACE.total_seconds())
+        first = int(self._clock.now().timestamp() / REST.total_seconds())
         for step in range(PIECES):
             piece = (first + step) % PIECES
             if piece % PARTITIONS in self._share.partitions:

@@ -22,6 +22,7 @@ from services.commands.waiting import first
 from shared.apple.command_plist import PreparedCommand, prepare_raw
 from shared.domain.errors import CannotOpen, MdmError, NotFound, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.jobs import Jobs
 from shared.ports.queue import CommandQueue
@@ -34,7 +35,7 @@ AT_ONCE = PIECES_IN_FLIGHT
 """Chunks of one job that are under way."""
 
 BEAT = timedelta(seconds=1)
-LOOK = timedelta(seconds=5)
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
 STALE_AFTER = timedelta(seconds=15)
 """Without a beat; by the clock of whoever looks."""
 AGAIN = timedelta(seconds=1)
@@ -120,10 +121,12 @@ class JobWork:
 
     # --- the work
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Work on jobs, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._adopt_forever())
+            group.create_task(
+                loops.keep_doing("jobs", self._adopt, PACE, waits="jobs_not_looked_at")
+            )
             while True:
                 job, prepared = await self._waiting_work.get()
                 if not self._is_stopping and job.id not in self._working:
@@ -241,14 +244,6 @@ class JobWork:
         return await self._jobs.beat(piece.job.id, self._owner, now.progress)
 
     # --- jobs whose process is gone
-
-    async def _adopt_forever(self) -> None:
-        while True:
-            try:
-                await self._adopt()
-            except Unavailable as exc:
-                log.info("jobs_not_looked_at", error=str(exc))
-            await self._clock.sleep(LOOK)
 
     async def _adopt(self) -> None:
         """Take the jobs on which nobody works."""

@@ -19,7 +19,8 @@ import structlog
 from fastapi import Request
 
 from shared.domain.command import Place
-from shared.domain.errors import TooManyRequests, Unavailable, unfit
+from shared.domain.errors import TooManyRequests, unfit
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue
 
@@ -30,6 +31,7 @@ EACH = timedelta(milliseconds=2)
 """Between two looks: two milliseconds for each place that is waited for, and never less than the
 quickest. A look costs the store 0.1 ms each, so all of them a twentieth of its time."""
 
+PACE = Pace(every=timedelta(), after_failure=QUICKEST)
 CHUNK = 32
 MOST_IN_ALL = 1000
 """Of one process: the edge works on 2,000 requests at once, and devices are among them."""
@@ -155,19 +157,15 @@ class Waiting:
         for call in self._calls:
             call.end(None)
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Look at the places that are waited for, until cancelled."""
-        while True:
-            if not self._calls:
-                self._some.clear()
-                await self._some.wait()
-            await self._clock.sleep(max(QUICKEST, EACH * len(self._calls)))
-            try:
-                await self._look()
-            except Unavailable as exc:
-                log.warning("waiting_calls_not_looked_at", error=str(exc))
+        await loops.keep_doing("waiting", self._look, PACE, waits="waiting_calls_not_looked_at")
 
     async def _look(self) -> None:
+        if not self._calls:
+            self._some.clear()
+            await self._some.wait()
+        await self._clock.sleep(max(QUICKEST, EACH * len(self._calls)))
         wanted: dict[str, list[_Call]] = {}
         for call in self._calls:
             wanted.setdefault(call.place_id, []).append(call)

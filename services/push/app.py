@@ -27,8 +27,8 @@ from services.push.rotation import Rotation, RotationParts
 from services.push.routes import TAG, PushRoutes
 from services.push.sweep import Sweep
 from services.push.topics import Topics
-from services.store_pulse import StorePulse
-from shared.domain.errors import MdmError, Unavailable
+from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.settings.classes import PushSettings
 from shared.sharing import PartitionShare
@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 ROLE = "push"
 AGAIN = timedelta(seconds=2)
+PACE = Pace(every=timedelta(), after_failure=AGAIN)
 
 
 async def build(settings: PushSettings, adapters: Adapters) -> Service:
@@ -141,24 +142,22 @@ class _Work:
         self._intake = Intake(
             adapters.wish_consumer, pusher, adapters.clock, lambda: bool(pushing.book.topics)
         )
-        self._pulse = StorePulse(adapters.database.ping, adapters.clock)
+        self._loops: Loops = adapters.loops
         self._is_prepared = False
 
     async def run(self) -> None:
-        await self._prepare()
+        waits = "push_waits_for_the_store"
+        await self._loops.until_done("push_start", self._prepare, PACE, waits)
         if not self._pushing.book.topics:
             log.warning("push_disabled", reason="there is no push certificate: nobody is pushed")
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pulse.run())
-            group.create_task(self._intake.run())
-            group.create_task(self._pushing.rotation.run())
+            group.create_task(self._intake.run(self._loops))
+            group.create_task(self._pushing.rotation.run(self._loops))
             group.create_task(self._sweep_once_certified())
 
     async def reasons(self) -> list[str]:
         # The broker may be away: API clients are served, and the sweep finds what was not wished.
-        if not self._is_prepared:
-            return ["waits for the store"]
-        return await self._pulse.reasons()
+        return [] if self._is_prepared else ["waits for the store"]
 
     async def drain(self) -> None:
         await self._intake.drain()
@@ -170,18 +169,13 @@ class _Work:
         await self._pushing.apns.close()
 
     async def _prepare(self) -> None:
-        """Indexes, certificates, and where the sweep begins; again until the store is there."""
-        while not self._is_prepared:
-            try:
-                await self._adapters.database.ensure(storage.INDEXES)
-                await self._sweep.remember_start()
-                await self._pushing.rotation.look()
-                self._is_prepared = True
-            except MdmError as exc:
-                log.info("push_waits_for_the_store", error=str(exc))
-                await self._clock.sleep(AGAIN)
+        """Indexes, certificates, and where the sweep begins."""
+        await self._adapters.database.ensure(storage.INDEXES)
+        await self._sweep.remember_start()
+        await self._pushing.rotation.look()
+        self._is_prepared = True
 
     async def _sweep_once_certified(self) -> None:
         while not self._pushing.book.topics:
             await self._clock.sleep(AGAIN)
-        await self._sweep.run()
+        await self._sweep.run(self._loops)

@@ -8,11 +8,13 @@ Once it drains, nothing new is begun and what is under way gets its time to end.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from services.push.pusher import Pusher
-from shared.domain.errors import MdmError, Unavailable
+from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.pushes import WishConsumer
 
@@ -22,6 +24,7 @@ GRACE = timedelta(milliseconds=2500)
 PATIENCE = timedelta(milliseconds=1500)
 """How long a wish waits for its push before the sweep is told; longer than the quiet second."""
 
+PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 MOST_UNDER_WAY = 2000
 """Enrollments in work beyond which no more wishes are taken from the broker."""
 
@@ -45,13 +48,14 @@ class Intake:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         async with asyncio.TaskGroup() as group:
 
             async def take(enrollments: Sequence[str]) -> None:
                 await self._take(enrollments, group)
 
-            await self._consumer.consume(take)
+            consume = partial(self._consumer.consume, take)
+            await loops.until_done("intake", consume, PACE, waits="wishes_wait")
 
     async def drain(self, grace: timedelta = GRACE) -> None:
         self._is_stopping = True
@@ -80,7 +84,7 @@ class Intake:
         if error is not None:
             raise error
 
-    async def _push(self, enrollments: Sequence[str]) -> MdmError | None:
+    async def _push(self, enrollments: Sequence[str]) -> Exception | None:
         """The error instead of raising it: nobody may be waiting any more, and then the sweep knows."""
         self._under_way += len(enrollments)
         self._idle.clear()
@@ -88,6 +92,8 @@ class Intake:
             await self._pusher.wishes(enrollments)
         except Unavailable as exc:
             log.info("push_not_recorded", error=str(exc))
+            return exc
+        except Exception as exc:  # noqa: BLE001 - around a message handler: the consumer logs and decides
             return exc
         finally:
             self._under_way -= len(enrollments)

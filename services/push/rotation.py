@@ -18,14 +18,15 @@ import structlog
 from services.push.certificate_book import CertificateBook, Installed, parsed
 from services.push.certificates import client_context, warn_of_expiry
 from services.push.topics import Topics
-from shared.domain.errors import BadRequest, CannotOpen, Unavailable
+from shared.domain.errors import BadRequest, CannotOpen
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.push_certificates import PushCertificates, TopicVersion
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
-INTERVAL = timedelta(seconds=3)
+PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=3))
 DAY = timedelta(days=1)
 
 
@@ -60,26 +61,21 @@ class Rotation:
         self._parts = parts
         self._contexts = dict(contexts)
         self._has_looked = False
+        self._warn_at = float("-inf")
         self._unusable: dict[str, str] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Forever; what cannot be done now is done later."""
-        clock = self._parts.clock
-        is_failing, warn_at = False, clock.monotonic()
-        while True:
-            if clock.monotonic() >= warn_at:
-                self._warn()
-                warn_at += DAY.total_seconds()
-            try:
-                await self.look()
-                await self._retire()
-                is_failing = False
-            except Unavailable as exc:
-                if not is_failing:
-                    log.info("push_certificates_not_read", error=str(exc))
-                is_failing = True
-            await clock.sleep(INTERVAL)
+        await loops.keep_doing("rotation", self._once, PACE, waits="push_certificates_not_read")
+
+    async def _once(self) -> None:
+        now = self._parts.clock.monotonic()
+        if now >= self._warn_at:
+            self._warn()
+            self._warn_at = now + DAY.total_seconds()
+        await self.look()
+        await self._retire()
 
     async def look(self) -> None:
         """Take what has changed. Raises StoreUnavailable."""

@@ -7,10 +7,10 @@ moment, a device is pushed once too often and nothing else happens.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -18,6 +18,7 @@ from services.push.pusher import Pusher, key_of
 from shared.domain.command import Place
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.pushes import Pushes, PushRecord
 from shared.ports.queue import CommandQueue
@@ -26,7 +27,9 @@ from shared.sharing import Share
 log = structlog.get_logger()
 
 INTERVAL = timedelta(seconds=5)
+PACE = Pace(every=INTERVAL, after_failure=INTERVAL)
 HEARTBEAT = timedelta(seconds=1)
+BEATS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 
 LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1), timedelta(minutes=5))
 """How long after its acceptance a place is looked at: once soon, once when even the slowest insert has
@@ -75,14 +78,18 @@ class Sweep:
         self.oldest_unpushed = 0.0
         """Age in seconds of the oldest place that the latest look found without a push."""
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         # The first look needs to know what is ours, and does not wait an interval for it.
-        with suppress(Unavailable):
-            await self._share.refresh()
+        await loops.attempt("sweep_share", self._share.refresh, waits="sweep_failed")
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever(self._share.refresh, HEARTBEAT))
-            group.create_task(self._forever(self.silent, INTERVAL))
-            group.create_task(self._forever(lambda: self.unpushed(group), INTERVAL))
+            for name, step, pace in (
+                ("sweep_share", self._share.refresh, BEATS),
+                ("sweep_silent", self.silent, PACE),
+                ("sweep_unpushed", partial(self.unpushed, group, loops), PACE),
+            ):
+                group.create_task(
+                    loops.keep_doing(name, step, pace, "sweep_failed", lambda: self._is_leaving)
+                )
 
     async def leave(self) -> None:
         """Begin nothing new, and let the other replicas take this one's partitions at once."""
@@ -108,7 +115,7 @@ class Sweep:
             await self._pushes.forget([r for r in chunk if r.enrollment not in is_open])
         await self._pusher.again(waiting)
 
-    async def unpushed(self, group: asyncio.TaskGroup) -> None:
+    async def unpushed(self, group: asyncio.TaskGroup, loops: Loops) -> None:
         """Look at the places accepted since the last look; `group` carries the pushes to their end."""
         partitions = self._share.partitions
         if not partitions:
@@ -129,7 +136,7 @@ class Sweep:
             if wanted or until == now:
                 window = _Window(since)
                 self._under_way.append(window)
-                group.create_task(self._push(window, wanted))
+                group.create_task(self._push(window, wanted, loops))
             # A store that answers at once has let nobody else run.
             await asyncio.sleep(0)
 
@@ -183,35 +190,15 @@ class Sweep:
             log.info("unpushed_places_found", enrollments=len(missed))
         return missed
 
-    async def _push(self, window: _Window, enrollments: Collection[str]) -> None:
-        await self._until_recorded(enrollments)
+    async def _push(self, window: _Window, enrollments: Collection[str], loops: Loops) -> None:
+        wishes = partial(self._pusher.wishes, enrollments)
+        await loops.until_done("sweep_push", wishes, PACE, waits="sweep_push_not_recorded")
         self._under_way.remove(window)
         behind = [other.since for other in self._under_way]
         done = min([*behind, self._position or window.since])
-        try:
-            await self._pushes.advance(self._partitions, done)
-        except Unavailable as exc:
-            log.warning("sweep_position_not_stored", error=str(exc))
-
-    async def _until_recorded(self, enrollments: Collection[str]) -> None:
-        while True:
-            try:
-                return await self._pusher.wishes(enrollments)
-            except Unavailable as exc:
-                log.warning("sweep_push_not_recorded", error=str(exc))
-                await self._clock.sleep(INTERVAL)
-
-    async def _forever(self, step: Callable[[], Awaitable[object]], interval: timedelta) -> None:
-        is_failing = False
-        while not self._is_leaving:
-            try:
-                await step()
-                is_failing = False
-            except Unavailable as exc:
-                if not is_failing:
-                    log.warning("sweep_failed", error=str(exc))
-                is_failing = True
-            await self._clock.sleep(interval)
+        # One that is not stored is overtaken by the next.
+        advance = partial(self._pushes.advance, self._partitions, done)
+        await loops.attempt("sweep_position", advance, waits="sweep_position_not_stored")
 
 
 def _note(

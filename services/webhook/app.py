@@ -18,7 +18,6 @@ import structlog
 from fastapi import APIRouter
 
 from services.adapters import Adapters
-from services.store_pulse import StorePulse
 from services.webhook.attempts import Attempts
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.lane_retry import LaneRetry, RetryPolicy
@@ -27,8 +26,8 @@ from services.webhook.partitions import Partitions
 from services.webhook.retries import Retries
 from services.webhook.sender import HttpSender
 from services.webhook.subscribers import Subscribers
-from shared.domain.errors import MdmError
 from shared.messaging.envelope import event_json
+from shared.pacing import Loops, Pace
 from shared.settings.classes import WebhookSettings
 from shared.sharing import PartitionShare
 from shared.storage.deliveries import INDEXES, MongoDeliveries
@@ -40,7 +39,7 @@ from shared.web.service import Service
 log = structlog.get_logger()
 
 ROLE = "webhook"
-_AGAIN = timedelta(seconds=2)
+_PACE = Pace(every=timedelta(), after_failure=timedelta(seconds=2))
 _DRAINED_WITHIN = 3.5
 """Less than the process gives it, so that it ends in good order."""
 
@@ -59,7 +58,7 @@ class _Work:
         self._adapters = adapters
         self._clock = adapters.clock
         self._group: asyncio.TaskGroup | None = None
-        self._pulse = StorePulse(adapters.database.ping, adapters.clock)
+        self._loops: Loops = adapters.loops
         self._is_prepared = False
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
         deliveries = MongoDeliveries(adapters.database, adapters.seal)
@@ -97,24 +96,22 @@ class _Work:
         self._show_what_waits()
 
     async def run(self) -> None:
-        await self._prepare()
+        waits = "webhook_waits_for_the_store"
+        await self._loops.until_done("webhook_start", self._prepare, _PACE, waits)
         async with self._sender, asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._pulse.run())
-            group.create_task(self._subscribers.run())
-            group.create_task(self._retries.run())
+            group.create_task(self._subscribers.run(self._loops))
+            group.create_task(self._retries.run(self._loops))
             await self._subscribers.first_read()
             if not self._subscribers.current():
                 log.warning("webhook_disabled", reason="MDM_WEBHOOK_URL is not set")
-            await self._partitions.run(self._spawn)
+            await self._partitions.run(self._spawn, self._loops)
             await asyncio.Event().wait()  # drained: stay until cancelled
 
     async def reasons(self) -> list[str]:
         reasons = []
         if not self._is_prepared or not self._partitions.has_share:
             reasons.append("waits for the store")
-        else:
-            reasons += await self._pulse.reasons()
         if not self._adapters.broker.healthy:
             reasons.append("the broker does not answer")
         elif self._partitions.missing:
@@ -128,18 +125,14 @@ class _Work:
                 await self._store.drain()
 
     async def _prepare(self) -> None:
-        while not self._is_prepared:
-            try:
-                await self._adapters.database.ensure(INDEXES)
-                self._is_prepared = True
-            except MdmError as exc:
-                log.info("webhook_waits_for_the_store", error=str(exc))
-                await self._clock.sleep(_AGAIN)
+        await self._adapters.database.ensure(INDEXES)
+        self._is_prepared = True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         if self._group is None:
             raise RuntimeError("the webhook service is not running")
-        return self._group.create_task(work)
+        waits = "webhook_task_failed"
+        return self._group.create_task(self._loops.attempt("webhook_task", lambda: work, waits))
 
     def _show_what_waits(self) -> None:
         metrics, partitions = self._adapters.metrics, self._partitions

@@ -7,7 +7,7 @@ the share stays as it is; while the broker is away, opening is tried again and a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -16,13 +16,14 @@ import structlog
 
 from services.webhook.lanes import PartitionLanes, Spawn
 from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Deliveries
 from shared.ports.events import OpenPartition, PartitionConsumer
 
 log = structlog.get_logger()
 
-REFRESH = timedelta(seconds=1)
+PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 GRACE = timedelta(seconds=5)
 """How long an attempt under way may take when its partition is given up."""
 LAST_GRACE = timedelta(seconds=2)
@@ -31,7 +32,6 @@ _SWEEP_EVERY = 3.0
 _SWEEP_SHARE = 20.0
 """Reading a large backlog may take this small a part of the time: one in so many."""
 _DEADLINE = 15.0
-_LOAD_PAUSE = timedelta(seconds=1)
 
 
 class Share(Protocol):
@@ -76,6 +76,7 @@ class Partitions:
         self._served: dict[int, Served] = {}
         self._is_draining = False
         self._spawn: Spawn | None = None
+        self._loops: Loops | None = None
         self.has_share = False
 
     @property
@@ -92,18 +93,18 @@ class Partitions:
         """How many partitions of our share are not open."""
         return len(self._share.partitions - self._served.keys())
 
-    async def run(self, spawn: Spawn) -> None:
+    async def run(self, spawn: Spawn, loops: Loops) -> None:
         """Look after the partitions until cancelled. Heartbeats never wait for the rest."""
-        self._spawn = spawn
+        self._spawn, self._loops = spawn, loops
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self._refresh))
-            group.create_task(self._repeat(self._tend))
-            group.create_task(self._repeat(self._sweep))
-
-    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
-        while not self._is_draining:
-            await step()
-            await self._clock.sleep(REFRESH)
+            for name, step, waits in (
+                ("partitions_share", self._refresh, "share_not_refreshed"),
+                ("partitions", self._tend, "partitions_wait"),
+                ("partitions_sweep", self._sweep, "lanes_not_read"),
+            ):
+                group.create_task(
+                    loops.keep_doing(name, step, PACE, waits, lambda: self._is_draining)
+                )
 
     async def drain(self, grace: timedelta = LAST_GRACE) -> None:
         """Take nothing new, finish what is under way, give every partition up."""
@@ -118,13 +119,9 @@ class Partitions:
             log.warning("share_not_left", error=str(exc))
 
     async def _refresh(self) -> None:
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                await self._share.refresh()
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("share_not_refreshed", error=str(exc))
-        else:
-            self.has_share = True
+        async with asyncio.timeout(_DEADLINE):
+            await self._share.refresh()
+        self.has_share = True
 
     async def _tend(self) -> None:
         for partition, served in list(self._served.items()):
@@ -133,11 +130,13 @@ class Partitions:
         mine = self._share.partitions
         for partition in self._served.keys() - mine:
             self._in_background(self._give_up(partition, GRACE))
-        async with asyncio.TaskGroup() as group:
-            for partition in mine - self._served.keys():
-                group.create_task(self._open(partition))
+        opening = [self._open(partition) for partition in mine - self._served.keys()]
+        # Not in a group: what one met must not cut the others short.
+        failed = [each for each in await asyncio.gather(*opening, return_exceptions=True) if each]
         if self.missing:
             log.warning("partitions_not_open", count=self.missing)
+        if failed:
+            raise BaseExceptionGroup("partitions that could not be opened", failed)
 
     async def _open(self, partition: int) -> None:
         lanes = self._new_lanes(lambda: self._in_background(self._load(served)))
@@ -150,8 +149,9 @@ class Partitions:
                 )
         except (Unavailable, TimeoutError) as exc:
             log.debug("partition_not_opened", partition=partition, error=str(exc))
-            self._drop(partition)
-            return
+        finally:
+            if served.channel is None:
+                self._drop(partition)
         if served.is_leaving:  # given up while it was being opened
             await self._close(served)
 
@@ -191,32 +191,35 @@ class Partitions:
 
     async def _load(self, served: Served) -> None:
         """Read what is blocked, now that we surely are the consumer; then let the events through."""
-        while served.lanes.is_live:
-            if await self._read(served):
+
+        async def load() -> None:
+            if served.lanes.is_live:
+                await self._read(served)
                 served.lanes.loaded()
-                return
-            await self._clock.sleep(_LOAD_PAUSE)
+
+        if self._loops is None:
+            raise RuntimeError("partitions are not running")
+        await self._loops.until_done("partition_load", load, PACE, waits="lanes_not_read")
 
     async def _sweep(self) -> None:
         """Read the blocked lanes of our partitions again, one after the other: somebody else may have
         stored there, and what waits from before waits for no first event."""
+        failed: list[BaseException] = []
         for served in list(self._served.values()):
             began = self._clock.monotonic()
             if served.channel is None or not served.lanes.is_live or began < served.read_at:
                 continue
-            await self._read(served)
+            [outcome] = await asyncio.gather(self._read(served), return_exceptions=True)
+            failed += [outcome] if outcome else []
             now = self._clock.monotonic()
             pause = (now - began) * _SWEEP_SHARE * len(self._served)
             served.read_at = now + max(_SWEEP_EVERY, pause)
+        if failed:
+            raise BaseExceptionGroup("partitions whose lanes could not be read", failed)
 
-    async def _read(self, served: Served) -> bool:
-        """Learn what is blocked in a partition; False: the store did not say."""
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                backlogs = await self._deliveries.blocked(served.partition)
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("lanes_not_read", partition=served.partition, error=str(exc))
-            return False
+    async def _read(self, served: Served) -> None:
+        """Learn what is blocked in a partition."""
+        async with asyncio.timeout(_DEADLINE):
+            backlogs = await self._deliveries.blocked(served.partition)
         served.lanes.learn(backlogs)
         served.oldest = min((backlog.oldest for backlog in backlogs.values()), default=None)
-        return True

@@ -18,11 +18,12 @@ from services.webhook.lane_retry import LaneRetry
 from services.webhook.lanes import PartitionLanes
 from services.webhook.open_lane import OpenLane
 from shared.domain.errors import Unavailable
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 
-TICK = timedelta(milliseconds=50)
+PACE = Pace(every=timedelta(milliseconds=50), after_failure=timedelta(seconds=1))
 _STORE_AWAY = timedelta(seconds=2)
 _PAUSE_WHILE_DOWN = timedelta(milliseconds=50)
 _FEW = 1000
@@ -53,15 +54,16 @@ class Retries:
         if lane.due is None and not lane.is_retrying:
             self._plan(lanes, lane, wait)
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Start what is due, until cancelled."""
-        while True:
-            self._collect()
-            for subscription in list(self._ready):
-                endpoint = self._attempts.endpoint(subscription)
-                self._hurry_after_recovery(subscription, endpoint)
-                self._start(subscription, endpoint)
-            await self._clock.sleep(TICK)
+        await loops.keep_doing("retries", self._tick, PACE, waits="retries_wait")
+
+    async def _tick(self) -> None:
+        self._collect()
+        for subscription in list(self._ready):
+            endpoint = self._attempts.endpoint(subscription)
+            self._hurry_after_recovery(subscription, endpoint)
+            self._start(subscription, endpoint)
 
     def _plan(self, lanes: PartitionLanes, lane: OpenLane, wait: timedelta) -> None:
         lane.due = self._clock.monotonic() + wait.total_seconds()

@@ -7,17 +7,12 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-import structlog
-
-from shared.domain.errors import Unavailable
 from shared.domain.subscription import Subscription
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Subscriptions
 
-log = structlog.get_logger()
-
-_EVERY = timedelta(seconds=5)
-_AGAIN = timedelta(seconds=1)
+_PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=1))
 _DEADLINE = 15.0
 
 
@@ -40,18 +35,12 @@ class Subscribers:
         """Wait until they were read once."""
         await self._was_read.wait()
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Keep reading, until cancelled."""
-        while True:
-            await self._clock.sleep(_EVERY if await self._read() else _AGAIN)
+        await loops.keep_doing("subscribers", self._read, _PACE, waits="subscriptions_not_read")
 
-    async def _read(self) -> bool:
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                found = await self._subscriptions.all()
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("subscriptions_not_read", error=str(exc))
-            return False
+    async def _read(self) -> None:
+        async with asyncio.timeout(_DEADLINE):
+            found = await self._subscriptions.all()
         self._known = {subscription.id: subscription for subscription in found}
         self._was_read.set()
-        return True

@@ -98,6 +98,9 @@ class Metrics:
         self._count_commands()
         self._count_certificates()
         self._measure_what_waits()
+        self.loop_failures = self._counter(
+            "loop_failures", "Steps of background work that failed, and for no outage", "loop"
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"macromdm_{name}", text, labels, registry=self.registry)
@@ -225,6 +228,7 @@ class Metrics:
             "request_body_bytes", "Bytes of request bodies that this process holds"
         )
         self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
+        self.store_up = self._gauge("store_up", "1 while the store answers")
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Let a gauge read its value when somebody asks for it."""

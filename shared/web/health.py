@@ -1,11 +1,12 @@
 """What operators and Kubernetes ask, on a listener of its own that no ingress reaches.
 
-/healthz: the process is alive. /readyz: it can do its work, or the reasons why it cannot.
-/metrics: for Prometheus.
+/healthz: the process is alive. /readyz: it can be sent requests, or the reasons why it cannot; and what
+of its work in the background fails, which takes nobody's requests away: each replica meets the same
+document, and a proxy without any replica would answer in our stead. /metrics: for Prometheus.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -24,6 +25,8 @@ class Readiness:
 
     def __init__(self) -> None:
         self.services: Sequence[Service] = ()
+        self.failing: Callable[[], list[str]] = list
+        """Loops in the background that have failed for minutes."""
         self.starting: str | None = "starting"
         self.stopping = False
 
@@ -68,8 +71,9 @@ class OpsApp:
                 return JsonAnswer({"status": "alive"})
             case "/readyz":
                 reasons = await self._readiness.reasons()
-                status = 503 if reasons else 200
-                return JsonAnswer({"ready": not reasons, "reasons": reasons}, status)
+                failing = self._readiness.failing()
+                said = {"ready": not reasons, "reasons": reasons, "failing": failing}
+                return JsonAnswer(said, 503 if reasons else 200)
             case "/metrics":
                 content = generate_latest(self._metrics.registry)
                 return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -49,6 +49,9 @@ class Program(Protocol):
     async def watch(self) -> None:
         """Work of the parts themselves, until cancelled; raises when one has ended by itself."""
 
+    def failing(self) -> list[str]:
+        """The loops in the background that have failed for minutes."""
+
     async def close(self) -> None:
         """Close what `build` opened, also after it failed."""
 
@@ -93,6 +96,7 @@ class Server:
         self._opening = opening
         self._gate = Gate()
         self.readiness = Readiness()
+        self.readiness.failing = program.failing
         self.ops = Listener(
             OpsApp(self.readiness, metrics),
             bind(settings.ops_http, "MDM_OPS_HTTP"),

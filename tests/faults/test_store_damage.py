@@ -13,6 +13,7 @@ import pytest
 from services.programs import ServicesProgram
 from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured
+from shared.pacing import Loops
 from shared.settings import AllSettings, load
 from shared.storage.database import Collection
 from shared.storage.indexes import Index
@@ -111,7 +112,7 @@ async def assert_nothing_is_served(database: SqliteDatabase) -> None:
     things = database.collection("things")
     with pytest.raises(ExceptionGroup) as ended:
         async with asyncio.timeout(5):
-            await database.watch()
+            await database.watch(Loops(SystemClock()))
     assert ended.group_contains(Damaged, match="restore a backup")
     for work in (
         things.find_one({"_id": "1"}),

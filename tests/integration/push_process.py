@@ -15,6 +15,7 @@ from shared.domain.command import Place
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
 from shared.messaging.local import LocalBroker
+from shared.pacing import Loops
 from shared.ports.enrollments import Binding, Change
 from shared.settings import PushSettings
 from shared.storage.database import Database
@@ -84,6 +85,7 @@ async def process(chosen: PushSettings, database: Database) -> AsyncIterator[Pro
         wishes=broker.wishes,
         wish_consumer=broker.wish_consumer,
         clock=clock,
+        loops=Loops(clock),
         ids=SystemIds(),
         metrics=metrics,
     )

@@ -18,6 +18,7 @@ from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
+from shared.pacing import Loops
 from shared.ports.events import EventPublisher
 from shared.settings import AllSettings
 from shared.storage import enrollments, journal, place_documents
@@ -150,6 +151,7 @@ async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator
         wishes=broker.wishes,
         wish_consumer=broker.wish_consumer,
         clock=CLOCK,
+        loops=Loops(CLOCK),
         ids=IDS,
         metrics=Metrics(),
     )

@@ -18,6 +18,7 @@ from shared.clock import SystemClock, SystemIds
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Topic
+from shared.pacing import Loops
 from shared.ports.enrollments import Binding, Change
 from shared.ports.queue import HandOut, Report
 from shared.settings import AllSettings
@@ -98,6 +99,7 @@ async def system(database: Database) -> AsyncIterator[System]:
         wishes=wishes,
         wish_consumer=nobody,
         clock=clock,
+        loops=Loops(clock),
         ids=ids,
         metrics=Metrics(),
     )

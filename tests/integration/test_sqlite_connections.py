@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
+from shared.pacing import Loops
 from shared.storage.database import Collection, Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
@@ -165,7 +166,7 @@ async def test_the_log_does_not_grow_while_nothing_but_old_documents_leave(
         batch = [{"_id": new(), "at": old, "name": new()} for _ in range(1_000)]
         await notes.insert_many([each | {"body": b"." * 800} for each in batch])
 
-    work = asyncio.create_task(database.watch())
+    work = asyncio.create_task(database.watch(Loops(SystemClock())))
     async with asyncio.timeout(20):
         while await notes.find({}, limit=1):
             await asyncio.sleep(0.01)

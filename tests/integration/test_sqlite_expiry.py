@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from shared.clock import SystemClock
+from shared.pacing import Loops
 from shared.storage.indexes import Index
 from shared.storage.sqlite import open_database
 
@@ -30,7 +31,7 @@ async def test_what_is_over_leaves_and_all_else_stays(tmp_path: Path) -> None:
         [{"_id": "fresh", "at": clock.now(), "tags": ["a"]}, {"_id": "timeless", "tags": ["a"]}]
     )
 
-    watching = asyncio.create_task(database.watch())
+    watching = asyncio.create_task(database.watch(Loops(SystemClock())))
     async with asyncio.timeout(20):
         while len(await things.find({})) > 2:
             await asyncio.sleep(0.02)

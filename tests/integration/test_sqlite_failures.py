@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
+from shared.pacing import Loops
 from shared.storage.database import Collection
 from shared.storage.indexes import Index
 from shared.storage.sqlite import Damaged, SqliteDatabase
@@ -87,7 +89,7 @@ async def test_a_write_that_changes_nothing_does_not_hide_that_the_disk_is_full(
 async def test_after_an_fsync_that_failed_nothing_is_answered_any_more(
     database: SqliteDatabase, things: Collection, meddler: Meddler, statement: str
 ) -> None:
-    watch = asyncio.create_task(database.watch())
+    watch = asyncio.create_task(database.watch(Loops(SystemClock())))
     meddler.failing[statement] = error_of(sqlite3.SQLITE_IOERR_FSYNC)
     told = await asyncio.gather(things.insert_one(thing("new", body=LARGE)), return_exceptions=True)
     async with asyncio.timeout(5):

@@ -16,6 +16,7 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
+from shared.pacing import Loops
 from shared.settings import AllSettings
 from shared.storage.database import Database
 from shared.storage.journal import MongoJournal
@@ -75,6 +76,7 @@ async def running(database: Database, broker: Broker, url: str | None) -> AsyncI
         wishes=broker.wishes,
         wish_consumer=broker.wish_consumer,
         clock=CLOCK,
+        loops=Loops(CLOCK),
         ids=IDS,
         metrics=metrics,
     )

@@ -118,6 +118,9 @@ class TinyProgram:
         if "part_dies" in self._faults:
             raise StoreUnavailable("the store ended by itself")
 
+    def failing(self) -> list[str]:
+        return []
+
     async def close(self) -> None:
         if "frozen_close" in self._faults:
             await asyncio.sleep(3600)

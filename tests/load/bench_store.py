@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from shared.pacing import Loops
 from shared.storage.database import Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import SqliteDatabase, open_database
@@ -161,7 +162,7 @@ class Bench:
 
     async def _purge(self) -> None:
         """Until nothing is left to remove."""
-        watching = asyncio.create_task(self._database.watch())
+        watching = asyncio.create_task(self._database.watch(Loops(FakeClock(NOW))))
         over = {"ends_at": {"$gte": NOW - 3 * DAY, "$lte": NOW}}
         try:
             while await self._items.find(over, {"_id": 1}, limit=1):

@@ -15,6 +15,7 @@ from services.webhook.retries import Retries
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Subscription
+from shared.pacing import Loops
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.deliveries import FakeDeliveries, Owed
 from tests.fakes.event_queue import (
@@ -176,8 +177,9 @@ class Replica:
         return task
 
     async def __aenter__(self) -> Self:
-        self._spawn(self.retries.run())
-        self._spawn(self.partitions.run(self._spawn))
+        loops = Loops(self.world.clock)
+        self._spawn(self.retries.run(loops))
+        self._spawn(self.partitions.run(self._spawn, loops))
         await settle()
         return self
 

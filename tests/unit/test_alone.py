@@ -21,6 +21,7 @@ from services.alone import (
 )
 from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured
+from shared.pacing import Loops
 from shared.ports.clock import Clock
 from shared.storage.remote import StoreServer
 from shared.storage.sqlite import open_database
@@ -30,7 +31,7 @@ from tests.fakes.journal import FakeMembers
 
 async def entering(alone: Alone, clock: FakeClock) -> "asyncio.Task[None]":
     """`enter`, come as far as its look at the others."""
-    task = asyncio.ensure_future(alone.enter())
+    task = asyncio.ensure_future(alone.enter(Loops(clock)))
     for _ in range(20):
         await asyncio.sleep(0)
     return task
@@ -44,7 +45,7 @@ async def finished(task: "asyncio.Task[None]", clock: FakeClock, after: timedelt
 async def test_the_first_process_enters_at_once():
     clock, members = FakeClock(), FakeMembers()
 
-    await Alone(members, clock, "me").enter()
+    await Alone(members, clock, "me").enter(Loops(clock))
 
     assert set(await members.heartbeats(ROLE)) == {"me"}
 
@@ -87,7 +88,7 @@ async def test_of_two_that_start_at_once_not_both_enter():
 async def test_rule_10_a_process_that_was_stopped_and_replaced_ends_when_it_wakes():
     clock, members = FakeClock(), FakeMembers()
     alone = Alone(members, clock, "woken")
-    await alone.enter()
+    await alone.enter(Loops(clock))
     watching = asyncio.ensure_future(alone.watch())
 
     for _ in range(3):
@@ -102,10 +103,10 @@ async def test_rule_10_a_process_that_was_stopped_and_replaced_ends_when_it_wake
 
 async def test_rule_10_a_process_that_is_long_in_starting_is_found_alive():
     clock, members = FakeClock(), FakeMembers()
-    await Alone(members, clock, "starting").enter()
+    await Alone(members, clock, "starting").enter(Loops(clock))
     await clock.run(10 * LOOK)
 
-    task = asyncio.ensure_future(Alone(members, clock, "me").enter())
+    task = asyncio.ensure_future(Alone(members, clock, "me").enter(Loops(clock)))
     await clock.run(LOOK)
     await asyncio.wait({task}, timeout=5)
 
@@ -115,7 +116,7 @@ async def test_rule_10_a_process_that_is_long_in_starting_is_found_alive():
 async def test_rule_10_a_process_that_was_replaced_while_it_started_does_not_serve():
     clock, members = FakeClock(), FakeMembers()
     alone = Alone(members, clock, "starting")
-    await alone.enter()
+    await alone.enter(Loops(clock))
 
     for _ in range(3):
         await members.beat(ROLE, "newer")
@@ -128,7 +129,7 @@ async def test_rule_10_a_process_that_was_replaced_while_it_started_does_not_ser
 async def test_a_process_that_left_beats_no_more():
     clock, members = FakeClock(), FakeMembers()
     alone = Alone(members, clock, "me")
-    await alone.enter()
+    await alone.enter(Loops(clock))
     watching = asyncio.ensure_future(alone.watch())
     await clock.run(BEAT)
     watching.cancel()

@@ -22,6 +22,7 @@ from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
+from shared.pacing import Loops
 from tests.fakes.clock import START, settle
 from tests.fakes.journal import Confirm, FakeJournal, FakePublisher
 from tests.unit.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World
@@ -329,7 +330,7 @@ async def test_it_runs_on_through_outages_and_takes_longer_pauses(replicas: Repl
 
     replicas.publisher = away = Away()
     await replicas.overdue()
-    running = asyncio.ensure_future(replicas.one().run())
+    running = asyncio.ensure_future(replicas.one().run(Loops(replicas.world.clock)))
     await replicas.world.clock.run(FORGOTTEN_AFTER)
     looks = replicas.at.steps.count("overdue")
     away.is_away = False

@@ -14,6 +14,7 @@ from services.commands.janitor import BEGINNING, DAY, HOUR, HOURS, PIECES, Janit
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import StoreUnavailable
+from shared.pacing import Loops
 from shared.sharing import PartitionShare
 from tests.fakes.clock import settle
 from tests.fakes.journal import FakeMembers
@@ -273,7 +274,9 @@ async def test_a_janitor_that_is_stopped_in_its_work_is_a_member_no_more() -> No
     members = FakeMembers()
     share = PartitionShare(members, world.clock, "janitor", "me")
     running = asyncio.ensure_future(
-        Janitor(world.queue, world.queue, world.settling, share, world.clock).run()
+        Janitor(world.queue, world.queue, world.settling, share, world.clock).run(
+            Loops(world.clock)
+        )
     )
     await world.clock.run(timedelta(minutes=1))
     assert set(await members.heartbeats("janitor")) == {"me"}
@@ -300,7 +303,7 @@ async def test_it_goes_on_after_a_store_that_was_away() -> None:
     await world.queue.store([command().command], world.clock.now())
     world.clock.advance(2 * DAY)
     away.is_away = True
-    running = asyncio.ensure_future(janitor(world).run())
+    running = asyncio.ensure_future(janitor(world).run(Loops(world.clock)))
     await world.clock.run(timedelta(minutes=1))
 
     away.is_away = False

@@ -17,6 +17,7 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest, MdmError, NotFound, StoreUnavailable
 from shared.domain.job import PART_SIZE, Job, JobState, Progress
 from shared.domain.terms import Terms
+from shared.pacing import Loops
 from tests.fakes.clock import START, settle
 from tests.fakes.jobs import FakeJobs
 from tests.unit.commands_world import World, enrolled
@@ -49,7 +50,7 @@ class Fleet:
         world = self.world
         ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, is_alone)
         work = JobWork(ports, world.replica())
-        self._running[work] = asyncio.create_task(work.run())
+        self._running[work] = asyncio.create_task(work.run(Loops(world.clock)))
         return work
 
     async def kill(self, work: JobWork) -> None:
@@ -396,7 +397,7 @@ async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
         world = fleet.world
         ports = JobPorts(fleet.jobs, world.queue, world.clock, world.ids)
         work = JobWork(ports, world.queueing)
-        running = asyncio.create_task(work.run())
+        running = asyncio.create_task(work.run(Loops(world.clock)))
         await work.start(fleet.command(), "ci")
         while len(fleet.places()) < 100:
             await asyncio.sleep(0)

@@ -20,6 +20,7 @@ from shared.apple.catalogue import CommandCatalogue
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import PART_SIZE
+from shared.pacing import Loops
 from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
 from shared.web.service import Service
@@ -66,9 +67,10 @@ class Client:
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://server"
         )
+        loops = Loops(self.world.clock)
         self._background = [
-            asyncio.create_task(self.process.waiting.run()),
-            asyncio.create_task(self.process.work.run()),
+            asyncio.create_task(self.process.waiting.run(loops)),
+            asyncio.create_task(self.process.work.run(loops)),
         ]
 
     async def close(self) -> None:

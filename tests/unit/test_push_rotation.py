@@ -13,6 +13,7 @@ from services.push.answers import Accepted, BackOff, Retry, TopicRefused, Unansw
 from services.push.certificate_book import PAUSE
 from services.push.topics import NoCertificate
 from shared.domain.errors import CannotOpen, StoreUnavailable
+from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.harness.push_certificates import TOPIC
 from tests.unit.push_certificate_world import DAY, OTHER, Replica, World
@@ -33,7 +34,7 @@ def replica(world: World) -> Replica:
 
 @asynccontextmanager
 async def running(*replicas: Replica) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(each.rotation.run()) for each in replicas]
+    tasks = [asyncio.ensure_future(each.rotation.run(Loops(each.world.clock))) for each in replicas]
     try:
         yield
     finally:

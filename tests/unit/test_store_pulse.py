@@ -1,16 +1,16 @@
-"""A service is ready exactly while its store answers."""
+"""Operators hear of a store that is away, and that it is back."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.store_pulse import SILENCE, StorePulse
 from shared.domain.errors import StoreUnavailable
+from shared.pacing import Loops
 from tests.fakes.clock import FakeClock
-
-AWAY = ["the store does not answer"]
 
 
 class Store:
@@ -39,49 +39,48 @@ def clock() -> FakeClock:
 @pytest.fixture
 async def pulse(store: Store, clock: FakeClock) -> AsyncIterator[StorePulse]:
     pulse = StorePulse(store.ping, clock)
-    running = asyncio.create_task(pulse.run())
+    running = asyncio.create_task(pulse.run(Loops(clock)))
     yield pulse
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_it_has_no_reason_while_the_store_answers(
-    pulse: StorePulse, clock: FakeClock
-) -> None:
+async def test_it_is_up_while_it_answers(pulse: StorePulse, clock: FakeClock) -> None:
     await clock.run(timedelta(minutes=5))
 
-    assert await pulse.reasons() == []
+    assert pulse.is_up
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
-async def test_a_store_that_is_away_is_a_reason_within_seconds(
+async def test_a_store_that_is_away_shows_within_seconds(
     pulse: StorePulse, store: Store, clock: FakeClock, hangs: bool
 ) -> None:
     await clock.run(timedelta(minutes=5))
     store.is_away, store.hangs = True, hangs
 
-    await clock.run(SILENCE + timedelta(seconds=1))
+    await clock.run(SILENCE + timedelta(seconds=2))
 
-    assert await pulse.reasons() == AWAY
+    assert not pulse.is_up
 
 
-async def test_one_answer_that_is_late_is_no_reason(
+async def test_one_answer_that_is_late_does_not_matter(
     pulse: StorePulse, store: Store, clock: FakeClock
 ) -> None:
     store.is_away = True
 
     await clock.run(SILENCE / 2)
 
-    assert await pulse.reasons() == []
+    assert pulse.is_up
 
 
-async def test_the_reason_is_gone_when_the_store_is_back(
+async def test_an_outage_is_two_lines_in_the_log_however_long_it_is(
     pulse: StorePulse, store: Store, clock: FakeClock
 ) -> None:
-    store.is_away = True
-    await clock.run(10 * SILENCE)
-    store.is_away = False
+    with capture_logs() as logs:
+        store.is_away = True
+        await clock.run(timedelta(minutes=5))
+        store.is_away = False
+        await clock.run(timedelta(seconds=2))
 
-    await clock.run(timedelta(seconds=2))
-
-    assert await pulse.reasons() == []
+    assert [line["event"] for line in logs] == ["store_away", "store_back"]
+    assert pulse.is_up

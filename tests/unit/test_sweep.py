@@ -24,6 +24,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import StoreUnavailable
 from shared.domain.sharing import assigned
+from shared.pacing import Loops
 from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.fakes.apns import FakeApnsSender
@@ -113,9 +114,9 @@ def world() -> World:
 
 
 @asynccontextmanager
-async def running(*sweeps: Sweep) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def running(world: World, *sweeps: Sweep) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Processes that are killed at the end."""
-    tasks = [asyncio.ensure_future(sweep.run()) for sweep in sweeps]
+    tasks = [asyncio.ensure_future(sweep.run(Loops(world.clock))) for sweep in sweeps]
     await settle()
     try:
         yield tasks
@@ -131,7 +132,7 @@ async def test_rule_12_a_place_that_was_never_pushed_is_swept_within_ten_seconds
     world: World,
 ) -> None:
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(MINUTE)
         for _ in range(7):
             accepted = world.clock.now()
@@ -147,7 +148,7 @@ async def test_a_place_whose_enrollment_was_pushed_since_is_not_pushed_again(wor
     world.accept("MAC")
     now = world.clock.now()
     await world.pushes.record([PushRecord("MAC", now + SECOND, now + HOUR, pushed_at=now + SECOND)])
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(2 * MINUTE)
 
     assert world.pushed() == []
@@ -158,7 +159,7 @@ async def test_a_push_before_the_place_was_accepted_does_not_count(world: World)
     now = world.clock.now()
     await world.pushes.record([PushRecord("MAC", now - SECOND, now + HOUR, pushed_at=now)])
     world.accept("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(2 * MINUTE)
 
     assert world.pushed() == ["MAC"]
@@ -171,7 +172,7 @@ async def test_a_push_in_the_same_millisecond_may_have_been_earlier_and_does_not
     now = world.clock.now()
     await world.pushes.record([PushRecord("MAC", now, now + HOUR, pushed_at=now)])
     world.accept("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(2 * MINUTE)
 
     assert world.pushed() == ["MAC"]
@@ -181,7 +182,7 @@ async def test_many_places_of_one_device_are_one_push(world: World) -> None:
     world.enroll("MAC")
     for _ in range(20):
         world.accept("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(2 * MINUTE)
 
     assert world.pushed() == ["MAC"]
@@ -189,7 +190,7 @@ async def test_many_places_of_one_device_are_one_push(world: World) -> None:
 
 async def test_a_place_that_became_visible_late_is_found_by_the_second_look(world: World) -> None:
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(MINUTE)
         world.accept("MAC", at=world.clock.now() - 12 * SECOND)
         await world.clock.run(MINUTE)
@@ -201,7 +202,7 @@ async def test_a_place_of_a_commands_process_whose_clock_is_behind_ours_is_found
     world: World,
 ) -> None:
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(MINUTE)
         world.accept("MAC", at=world.clock.now() - 4 * MINUTE)
         await world.clock.run(2 * MINUTE)
@@ -213,7 +214,7 @@ async def test_what_was_accepted_while_our_clock_was_ahead_is_found_after_its_co
     world: World,
 ) -> None:
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(MINUTE)
         world.clock.set_back(-HOUR)
         await world.clock.run(10 * SECOND)
@@ -231,7 +232,7 @@ async def test_a_push_of_a_clock_that_was_ahead_does_not_count_for_later_places(
     world.enroll("MAC")
     now = world.clock.now()
     await world.pushes.record([PushRecord("MAC", now + HOUR, now + 2 * HOUR, pushed_at=now)])
-    async with running(world.process()):
+    async with running(world, world.process()):
         world.accept("MAC")
         await world.clock.run(10 * SECOND)
 
@@ -255,7 +256,7 @@ async def test_a_stretch_that_is_too_much_for_the_store_is_looked_at_in_smaller_
     await world.process().remember_start()
     await world.clock.run(2 * HOUR)
     world.accept("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(40 * MINUTE)
 
     assert world.pushed() != []
@@ -265,7 +266,7 @@ async def test_a_stretch_that_is_too_much_for_the_store_is_looked_at_in_smaller_
 async def test_a_finished_place_is_not_pushed(world: World) -> None:
     world.enroll("MAC")
     world.finish(world.accept("MAC"))
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(2 * MINUTE)
 
     assert world.pushed() == []
@@ -273,11 +274,11 @@ async def test_a_finished_place_is_not_pushed(world: World) -> None:
 
 async def test_a_restart_goes_on_where_the_last_process_stopped(world: World) -> None:
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(MINUTE)
     world.accept("MAC")
     await world.clock.run(3 * timedelta(days=1))
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(10 * SECOND)
 
     assert world.pushed() == ["MAC"]
@@ -286,13 +287,13 @@ async def test_a_restart_goes_on_where_the_last_process_stopped(world: World) ->
 async def test_a_process_killed_at_a_push_leaves_it_to_the_next_one(world: World) -> None:
     world.enroll("MAC")
     world.apns.gate.clear()
-    async with running(world.process()):
+    async with running(world, world.process()):
         world.accept("MAC")
         await world.clock.run(30 * SECOND)
     killed_at = len(world.apns.pushes)
     world.apns.gate.set()
     await world.clock.run(timedelta(days=2))
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(10 * SECOND)
 
     assert killed_at == 1
@@ -304,7 +305,7 @@ async def test_a_slow_push_does_not_hold_up_the_next_look(world: World) -> None:
     world.enroll("MAC")
     world.enroll("PAD")
     world.apns.gate.clear()
-    async with running(world.process()):
+    async with running(world, world.process()):
         world.accept("MAC")
         await world.clock.run(10 * SECOND)
         world.accept("PAD")
@@ -317,7 +318,7 @@ async def test_the_first_process_ever_sees_what_was_accepted_before_it(world: Wo
     world.enroll("MAC")
     world.accept("MAC")
     await world.clock.run(20 * HOUR)
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(10 * SECOND)
 
     assert world.pushed() == ["MAC"]
@@ -331,7 +332,7 @@ async def test_on_a_store_that_answers_at_once_looking_back_does_not_hold_up_new
 
     world.queue.before = world.pushes.before = at_once
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         world.accept("MAC")
         await world.clock.run(10 * SECOND)
 
@@ -346,7 +347,7 @@ async def test_what_was_queued_without_a_certificate_is_pushed_once_there_is_one
     await world.clock.run(timedelta(days=9))
     world.accept("MAC")
     await world.clock.run(timedelta(days=9))
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(2 * MINUTE)
 
     assert world.pushed() == ["MAC"]
@@ -358,14 +359,14 @@ async def test_the_age_of_the_oldest_unpushed_place_is_shown(world: World) -> No
     world.accept("MAC")
     await world.clock.run(HOUR)
     async with asyncio.TaskGroup() as group:
-        await sweep.unpushed(group)
+        await sweep.unpushed(group, Loops(world.clock))
 
     assert sweep.oldest_unpushed == HOUR.total_seconds()
 
 
 async def test_a_silent_device_is_pushed_again_while_a_command_waits(world: World) -> None:
     world.enroll("MAC")
-    async with running(world.process()):
+    async with running(world, world.process()):
         place = world.accept("MAC")
         await world.clock.run(10 * SECOND)
         first = len(world.apns.pushes)
@@ -383,7 +384,7 @@ async def test_a_silent_device_is_pushed_again_while_a_command_waits(world: Worl
 
 
 async def test_a_device_that_gets_its_token_is_pushed_within_seconds(world: World) -> None:
-    async with running(world.process()):
+    async with running(world, world.process()):
         world.accept("MAC")
         await world.clock.run(10 * SECOND)
         world.enroll("MAC")
@@ -395,7 +396,7 @@ async def test_a_device_that_gets_its_token_is_pushed_within_seconds(world: Worl
 async def test_a_device_of_a_stopped_topic_is_pushed_once_the_topic_works(world: World) -> None:
     world.enroll("MAC")
     world.apns.script.append(TopicRefused("403 BadCertificate"))
-    async with running(world.process()):
+    async with running(world, world.process()):
         world.accept("MAC")
         await world.clock.run(10 * SECOND)
         refused = world.pushes.rows["MAC"].error
@@ -424,7 +425,7 @@ async def test_replicas_push_each_device_once(world: World) -> None:
     for device in devices:
         world.enroll(device)
     shares = [FixedShare(assigned(name, "abc")) for name in "abc"]
-    async with running(*(world.process(share) for share in shares)):
+    async with running(world, *(world.process(share) for share in shares)):
         for device in devices:
             world.accept(device)
         await world.clock.run(10 * SECOND)
@@ -439,8 +440,8 @@ async def test_who_takes_a_partition_over_looks_back_to_where_it_was_left(world:
     world.enroll("MAC")
     mine = frozenset({partition_of("MAC")})
     dying, surviving = FixedShare(mine), FixedShare(ALL - mine)
-    async with running(world.process(surviving)):
-        async with running(world.process(dying)):
+    async with running(world, world.process(surviving)):
+        async with running(world, world.process(dying)):
             await world.clock.run(MINUTE)
         world.accept("MAC")
         await world.clock.run(HOUR)
@@ -461,7 +462,7 @@ async def test_the_sweep_survives_a_store_that_is_away(world: World) -> None:
     async def back(operation: str) -> None:
         await asyncio.sleep(0)
 
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(10 * SECOND)
         world.accept("MAC")
         world.queue.before = world.pushes.before = world.enrollments.before = away
@@ -484,7 +485,7 @@ async def test_a_push_that_could_not_be_recorded_is_repeated_and_the_position_wa
     async def back(operation: str) -> None:
         await asyncio.sleep(0)
 
-    async with running(world.process()):
+    async with running(world, world.process()):
         await world.clock.run(10 * SECOND)
         accepted = world.clock.now()
         world.accept("MAC")
@@ -503,7 +504,7 @@ async def test_leaving_gives_the_partitions_up_and_begins_nothing_new(world: Wor
     share = FixedShare()
     sweep = world.process(share)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        group.create_task(sweep.run())
+        group.create_task(sweep.run(Loops(world.clock)))
         await settle()
         await sweep.leave()
         world.accept("MAC")

@@ -12,6 +12,7 @@ from starlette.types import Message
 from services.commands.waiting import Slots, Waiting, read_wait, until_gone
 from shared.domain.command import Place, PlaceState
 from shared.domain.errors import BadRequest, StoreUnavailable, TooManyRequests
+from shared.pacing import Loops
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.queue import FakeCommandQueue
 
@@ -44,7 +45,7 @@ class Hall:
         self.gone = asyncio.Event()
 
     async def __aenter__(self) -> "Hall":
-        self._loop = asyncio.create_task(self.waiting.run())
+        self._loop = asyncio.create_task(self.waiting.run(Loops(self.clock)))
         return self
 
     async def __aexit__(self, *_: object) -> None:

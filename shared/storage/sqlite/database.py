@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from shared.domain.errors import Misconfigured
+from shared.pacing import Loops
 from shared.ports.clock import Clock
 from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
@@ -73,10 +74,10 @@ class SqliteDatabase:
         if self._commits.damage.done():
             raise Misconfigured(f"MDM_DATA_DIR: {self.file}: {self._commits.damage.result()}")
 
-    async def watch(self) -> None:
+    async def watch(self, loops: Loops) -> None:
         """Remove what is over, until cancelled. Raises Damaged, after which nothing is served."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._expiry.run())
+            tasks.create_task(self._expiry.run(loops))
             raise await asyncio.shield(self._commits.damage)
 
     async def backup(self, file: Path, say: Say) -> int:

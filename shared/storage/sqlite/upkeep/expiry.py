@@ -7,7 +7,7 @@ they come.
 import sqlite3
 from datetime import datetime, timedelta
 
-from shared.pacing import Pace, keep_doing
+from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.query.values import column_value
@@ -30,10 +30,10 @@ class Expiry:
         self._commits = commits
         self._clock = clock
 
-    async def run(self) -> None:
+    async def run(self, loops: Loops) -> None:
         """Until cancelled."""
         pace = Pace(EVERY, EVERY)
-        await keep_doing(self.purge, self._clock, pace, waits="expiry_waits_for_the_store")
+        await loops.keep_doing("store_expiry", self.purge, pace, "expiry_waits_for_the_store")
 
     async def purge(self) -> int:
         """Remove all that is over now; how many documents that were."""
