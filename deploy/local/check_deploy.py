@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def compose_faults() -> Iterator[str]:
         yield from unknown(service.get("environment"), where)
     yield from template_faults(set(services["proxy"]["environment"]))
     yield from port_faults(services)
+    yield from trust_faults(compose)
+
+
+def trust_faults(compose: Document) -> Iterator[str]:
+    """Each service trusts the proxy's one fixed address, which no other container can get."""
+    network = compose["networks"]["default"]["ipam"]["config"][0]
+    address = compose["services"]["proxy"]["networks"]["default"]["ipv4_address"]
+    for name in parts.SERVICES:
+        trusted = compose["services"][name]["environment"].get("MDM_TRUSTED_PROXIES")
+        if trusted != address:
+            yield f"{COMPOSE.name}: {name}: trusts {trusted}, and the proxy has {address}"
+    if ip_address(address) not in ip_network(network["subnet"]):
+        yield f"{COMPOSE.name}: proxy: {address} is not in the network"
+    if ip_address(address) in ip_network(network["ip_range"]):
+        yield f"{COMPOSE.name}: proxy: another container may get {address} first"
 
 
 def port_faults(services: Document) -> Iterator[str]:

@@ -18,6 +18,8 @@ from pathlib import Path
 RABBIT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 NGINX = "/usr/sbin/nginx"
 TEMPLATE = Path(__file__).resolve().parent.parent / "proxy" / "macromdm.conf.template"
+PROXY_ADDRESS = "127.0.0.1"
+"""The proxy calls the services from here; it is the one that they trust."""
 SERVICES = {"checkin": 8081, "commands": 8082, "push": 8083, "webhook": 8084}
 
 
@@ -129,16 +131,18 @@ def service(name: str, settings: Mapping[str, str]) -> Part:
     )
 
 
-def routes(listen: str) -> str:
+def routes(listen: str, client_cert_header: str) -> str:
     """The route configuration with every name filled in."""
     names = {f"{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in SERVICES.items()}
     names["LISTEN"] = listen
+    names["CLIENT_CERT_HEADER"] = client_cert_header or "Client-Cert"
     return re.sub(r"\$\{([A-Z_]+)\}", lambda match: names[match[1]], TEMPLATE.read_text())
 
 
-def proxy(folder: Path, listen: str) -> Part:
+def proxy(folder: Path, listen: str, client_cert_header: str = "") -> Part:
+    """nginx with the routes; it removes the header that MDM_CLIENT_CERT_HEADER names from outside."""
     (folder / "temporary").mkdir(parents=True, exist_ok=True)
-    (folder / "routes.conf").write_text(routes(listen))
+    (folder / "routes.conf").write_text(routes(listen, client_cert_header))
     (folder / "nginx.conf").write_text(nginx_frame(folder))
     port = int(listen.rpartition(":")[2])
     command = [NGINX, "-p", f"{folder}/", "-c", str(folder / "nginx.conf"), "-e", "stderr"]

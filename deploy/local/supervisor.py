@@ -135,6 +135,7 @@ class Stack:
             **{k: v for k, v in os.environ.items() if k.startswith("MDM_")},
             "MDM_MONGODB_URL": mongodb,
             "MDM_AMQP_URL": amqp,
+            "MDM_TRUSTED_PROXIES": parts.PROXY_ADDRESS,
             "MDM_API_KEY_FILE": str(API_KEY),
             "MDM_SECRET_KEY_FILE": os.environ.get("MDM_SECRET_KEY_FILE") or str(SECRET_KEY),
         }
@@ -142,7 +143,9 @@ class Stack:
         for part in first:
             self._add([part])
         self._add(parts.service(name, settings) for name in parts.SERVICES)
-        self._add([parts.proxy(RUN / "proxy", listen)])
+        self._add(
+            [parts.proxy(RUN / "proxy", listen, os.environ.get("MDM_CLIENT_CERT_HEADER", ""))]
+        )
 
     def _add(self, together: Iterable[Part]) -> None:
         added = [Child(part) for part in together]

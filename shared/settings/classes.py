@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.domain.event import EXTRA_TOPICS
-from shared.settings.access import AccessSettings, ProxySettings
+from shared.settings.access import AccessSettings, ProxySettings, refuse_wide
 from shared.settings.binding import BindingSettings
 from shared.settings.bodies import BodySettings
 from shared.settings.enrollment import EnrollmentSettings
@@ -185,6 +185,8 @@ class CheckinSettings(
         must_be_files("MDM_DEVICE_CA", self.device_ca)
         if self.client_cert_header and not self.trusted_proxies:
             raise ValueError("MDM_TRUSTED_PROXIES: is not set, and MDM_CLIENT_CERT_HEADER needs it")
+        if self.client_cert_header:
+            refuse_wide(self.trusted_proxies)
         return self
 
 

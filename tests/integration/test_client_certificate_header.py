@@ -19,7 +19,7 @@ HEADER = "X-Client-Cert"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def behind_proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole]:
-    settings = {"MDM_CLIENT_CERT_HEADER": HEADER, "MDM_TRUSTED_PROXIES": "10.9.9.9, 127.0.0.0/8"}
+    settings = {"MDM_CLIENT_CERT_HEADER": HEADER, "MDM_TRUSTED_PROXIES": "10.9.9.9, 127.0.0.0/28"}
     async with whole_server(tmp_path_factory.mktemp("proxy"), settings) as found:
         yield found
 

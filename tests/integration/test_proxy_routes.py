@@ -6,6 +6,7 @@ Needs Debian's nginx; .ci/run installs it.
 import http.client
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -30,7 +31,14 @@ def load_parts() -> ModuleType:
 
 
 parts = load_parts()
+OWN_HEADER = "x-tls-peer"
+"""What MDM_CLIENT_CERT_HEADER names in these tests."""
+
 pytestmark = pytest.mark.skipif(not Path(parts.NGINX).exists(), reason="nginx is not installed")
+
+
+HEARD: list[dict[str, object]] = []
+"""Every request that reached a service, for whoever clears it first."""
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -39,12 +47,22 @@ class Echo(BaseHTTPRequestHandler):
     service = ""
 
     def do_GET(self) -> None:
-        heard = {"service": self.service, "path": self.path, "headers": dict(self.headers)}
+        length = int(self.headers.get("Content-Length", "0"))
+        given = self.rfile.read(length).decode("latin-1")
+        heard = {
+            "service": self.service,
+            "path": self.path,
+            "headers": dict(self.headers),
+            "body": given,
+        }
+        HEARD.append(heard)
         body = json.dumps(heard).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_PUT = do_POST = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -62,7 +80,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         running.append(server)
         ports[name] = server.server_address[1]
     port = parts.free_port()
-    part = parts.proxy(folder, f"127.0.0.1:{port}")
+    part = parts.proxy(folder, f"127.0.0.1:{port}", OWN_HEADER)
     routes = folder / "routes.conf"
     text = routes.read_text()
     for name, usual in parts.SERVICES.items():
@@ -145,6 +163,8 @@ def test_a_service_that_is_away_is_503_with_retry_after_and_json(proxy: int, pat
 
 def test_headers_that_prove_something_are_not_taken_from_outside(proxy: int) -> None:
     forged = {
+        "X-TLS-Peer": ":AAAA:",
+        "X_TLS_Peer": ":AAAA:",
         "Client-Cert": ":AAAA:",
         "Client-Cert-Chain": ":AAAA:",
         "X-Client-Cert": "pem",
@@ -152,6 +172,7 @@ def test_headers_that_prove_something_are_not_taken_from_outside(proxy: int) -> 
         "SSL-Client-Cert": "pem",
         "X-Forwarded-Client-Cert": "Hash=1",
         "X-Forwarded-For": "192.0.2.1",
+        "X-Real-IP": "192.0.2.1",
         "Forwarded": "for=192.0.2.1",
     }
 
@@ -171,3 +192,109 @@ def test_a_signature_of_the_size_of_a_certificate_chain_passes(proxy: int) -> No
     headers = heard["headers"]
     assert isinstance(headers, dict)
     assert headers["Mdm-Signature"] == signature
+
+
+def send_raw(port: int, request: bytes) -> bytes:
+    """All that the proxy answers to these bytes, until it closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+        link.sendall(request)
+        return b"".join(iter(lambda: link.recv(65_536), b""))
+
+
+def test_what_a_client_says_of_its_address_is_replaced_however_often_it_says_it(proxy: int) -> None:
+    HEARD.clear()
+
+    send_raw(
+        proxy,
+        b"GET /mdm/connect HTTP/1.1\r\nHost: mdm\r\nConnection: close\r\n"
+        b"X-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2, 192.0.2.3\r\n\r\n",
+    )
+
+    (heard,) = HEARD
+    assert isinstance(heard["headers"], dict)
+    given = [value for name, value in heard["headers"].items() if name.lower() == "x-forwarded-for"]
+    assert given == ["127.0.0.1"]
+
+
+def test_a_trailer_reaches_no_service_neither_as_header_nor_as_body(proxy: int) -> None:
+    HEARD.clear()
+
+    answer = send_raw(
+        proxy,
+        b"PUT /mdm/connect HTTP/1.1\r\nHost: mdm\r\nConnection: close\r\n"
+        b"Trailer: X-TLS-Peer, X-Forwarded-For\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\nbody\r\n0\r\nX-TLS-Peer: :AAAA:\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n",
+    )
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    (heard,) = HEARD
+    assert heard["body"] == "body"
+    assert isinstance(heard["headers"], dict)
+    assert "AAAA" not in str(heard) and "192.0.2.1" not in str(heard)
+
+
+INNER = b"GET /v1/devices/smuggled HTTP/1.1\r\nHost: mdm\r\n\r\n"
+LAST = b"GET /version HTTP/1.1\r\nHost: mdm\r\nConnection: close\r\n\r\n"
+CHUNKS = b"0\r\n\r\n" + INNER
+
+
+def post(*lines: bytes) -> bytes:
+    head = b"".join(line + b"\r\n" for line in lines)
+    return b"POST /mdm/connect HTTP/1.1\r\nHost: mdm\r\n" + head + b"\r\n"
+
+
+AMBIGUOUS = {
+    "length and chunks": post(b"Content-Length: 53", b"Transfer-Encoding: chunked") + CHUNKS,
+    "two lengths": post(b"Content-Length: 0", b"Content-Length: 48") + INNER,
+    "a list of lengths": post(b"Content-Length: 0, 48") + INNER,
+    "a blank before the colon": post(b"Content-Length : 0") + INNER,
+    "a folded length": post(b"Content-Length:", b" 0") + INNER,
+    "an unknown coding": post(b"Transfer-Encoding: xchunked") + CHUNKS,
+    "two codings": post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity") + CHUNKS,
+    "a coding behind a tab": post(b"Transfer-Encoding: \x0bchunked") + CHUNKS,
+    "a negative chunk": post(b"Transfer-Encoding: chunked") + b"-1\r\n" + INNER,
+    "a huge chunk": post(b"Transfer-Encoding: chunked") + b"1000000000000000f\r\n" + INNER,
+    "a bare CR": post(b"X: a\rContent-Length: 0") + INNER,
+}
+
+
+@pytest.mark.parametrize("request_", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_request_that_two_could_read_in_two_ways_reaches_no_service(
+    proxy: int, request_: bytes
+) -> None:
+    HEARD.clear()
+
+    answer = send_raw(proxy, request_ + LAST)
+
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert HEARD == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        (b"Upgrade: websocket", b"Connection: Upgrade"),
+        (b"Upgrade: h2c", b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAAA"),
+        (b"Expect: 100-continue",),
+    ],
+    ids=["plain", "websocket", "HTTP/2", "Expect"],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_looks_like_a_request_stays_a_body(
+    proxy: int, lines: tuple[bytes, ...], chunked: bool
+) -> None:
+    HEARD.clear()
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 48"
+    body = b"30\r\n" + INNER + b"\r\n0\r\n\r\n" if chunked else INNER
+
+    answer = send_raw(proxy, post(*lines, framing) + body + LAST)
+
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert [heard["path"] for heard in HEARD] == ["/mdm/connect", "/version"]
+    headers = HEARD[0]["headers"]
+    assert isinstance(headers, dict)
+    assert HEARD[0]["body"] == INNER.decode()
+    assert headers["Content-Length"] == "48"
+    assert not {"Upgrade", "Connection", "Expect", "Transfer-Encoding"} & headers.keys()

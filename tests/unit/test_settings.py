@@ -238,6 +238,29 @@ def test_a_client_certificate_header_needs_trusted_proxies():
     assert message.startswith("MDM_TRUSTED_PROXIES: ")
 
 
+@pytest.mark.parametrize(
+    ("network", "widest"),
+    [("10.0.0.0/27", "/28"), ("0.0.0.0/0", "/28"), ("2001:db8::/123", "/124")],
+)
+def test_a_client_certificate_header_is_not_believed_from_a_wide_range(network, widest):
+    environ = {"MDM_TRUSTED_PROXIES": f"10.9.9.9, {network}"}
+
+    assert len(load(AllSettings, environ).trusted_proxies) == 2
+    message = refusal(AllSettings, environ | {"MDM_CLIENT_CERT_HEADER": "Client-Cert"})
+
+    assert message.startswith(f"MDM_TRUSTED_PROXIES: {network} is wider than {widest}, ")
+    assert "MDM_CLIENT_CERT_HEADER" in message
+    assert message.endswith("list the addresses of your proxies")
+
+
+def test_a_client_certificate_header_is_believed_from_a_narrow_range():
+    environ = {"MDM_TRUSTED_PROXIES": "10.0.0.16/28, 10.9.9.9, 2001:db8::/124, ::1"}
+
+    settings = load(AllSettings, environ | {"MDM_CLIENT_CERT_HEADER": "Client-Cert"})
+
+    assert len(settings.trusted_proxies) == 4
+
+
 def test_topics_beyond_micromdms_are_asked_for_by_name():
     environ = SERVERS | KEY | {"MDM_WEBHOOK_EXTRA_TOPICS": " macromdm.CommandExpired, "}
 
