@@ -129,12 +129,19 @@ class System:
     settings: Mapping[str, str]
     replicas: int = 1
     checkout: Path | None = None
+    own: Mapping[tuple[str, int], Mapping[str, str]] = field(default_factory=dict)
+    """What the replica of a service with this number has set beside `settings`."""
     services: dict[str, list[ServiceProcess]] = field(default_factory=dict)
 
     def start(self) -> None:
         for name in ("webhook", "push", "commands", "checkin"):
             self.services[name] = [
-                ServiceProcess(name, self.folder / f"{name}-{number}", self.settings, self.checkout)
+                ServiceProcess(
+                    name,
+                    self.folder / f"{name}-{number}",
+                    {**self.settings, **self.own.get((name, number), {})},
+                    self.checkout,
+                )
                 for number in range(self.replicas)
             ]
         processes = self.all()

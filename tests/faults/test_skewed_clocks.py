@@ -1,0 +1,158 @@
+"""The whole system, two replicas of each service whose clocks are minutes apart and jump (row F14).
+
+Needs Debian's libfaketime; .ci/run installs it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.faults.ledger import Ledger
+from tests.harness.clocks import LIBRARIES, FalseClock
+from tests.harness.device import SimulatedDevice
+from tests.harness.identities import FleetAuthority
+from tests.harness.processes import free_port
+from tests.harness.servers import Rabbit, Store
+from tests.harness.sink import Sink
+from tests.harness.system import System
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed"),
+]
+
+SERVICES = ("webhook", "push", "commands", "checkin")
+AHEAD = (timedelta(minutes=4), timedelta(minutes=-3))
+"""Of the two replicas of each service, at the start of each test."""
+DEVICES = 12
+
+
+class SkewedSystem:
+    """Servers with the true time, and services without it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = FleetAuthority()
+        (folder / "ca.pem").write_bytes(self.authority.pem)
+        self.sink_port = free_port()
+        self.rabbit, self.store = Rabbit(folder / "rabbit"), Store(folder / "store")
+        self.rabbit.start()
+        self.store.start()
+        self.clocks = {
+            (name, number): FalseClock(folder / f"clock-{name}-{number}", ahead)
+            for name in SERVICES
+            for number, ahead in enumerate(AHEAD)
+        }
+        self.system = System(
+            folder,
+            {
+                "MDM_AMQP_URL": self.rabbit.url,
+                "MDM_MONGODB_URL": self.store.url,
+                "MDM_DEVICE_CA": str(folder / "ca.pem"),
+                "MDM_WEBHOOK_URL": f"http://127.0.0.1:{self.sink_port}/webhook",
+                "MDM_WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,2s,2s,5s,5s,5s,10s,30s,1h",
+            },
+            replicas=2,
+            own={which: clock.environment for which, clock in self.clocks.items()},
+        )
+        self.system.start()
+
+    async def set_clocks(self, *names: str, ahead: tuple[timedelta, timedelta] = AHEAD) -> None:
+        for name in names:
+            for number, each in enumerate(ahead):
+                self.clocks[name, number].move(each)
+        await asyncio.sleep(1.5)  # every process has read it
+
+    def close(self) -> None:
+        self.system.close()
+        self.rabbit.close()
+        self.store.close()
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkewedSystem]:
+    made = SkewedSystem(tmp_path_factory.mktemp("skewed"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+async def sink(skewed: SkewedSystem) -> AsyncIterator[Sink]:
+    sink = await Sink().start(skewed.sink_port)
+    try:
+        yield sink
+    finally:
+        await sink.stop()
+
+
+def made(skewed: SkewedSystem, sink: Sink, devices: int, seed: int) -> Ledger:
+    fleet = [SimulatedDevice(skewed.authority.issue(), counts=True) for _ in range(devices)]
+    ports = {name: skewed.system.ports(name) for name in ("checkin", "commands")}
+    return Ledger(fleet, ports, sink, seed)
+
+
+def times_told(sink: Sink) -> list[timedelta]:
+    """By how much the time that each event says of itself is ahead of now."""
+    now = datetime.now(UTC)
+    return [datetime.fromisoformat(each.event["created_at"]) - now for each in sink.taken]
+
+
+def check_nothing_came_twice(ledger: Ledger) -> None:
+    """Where no answer was lost, no command is given again."""
+    for device in ledger.devices:
+        assert (device.link.lost, device.link.unavailable) == (0, 0)
+        assert len(device.given) == len(set(device.given)), device.device.udid
+
+
+async def test_clocks_that_are_apart_and_jump_lose_double_and_reorder_nothing(
+    skewed: SkewedSystem, sink: Sink
+) -> None:
+    ledger = made(skewed, sink, DEVICES, seed=14)
+    await ledger.enroll()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ledger.run())
+        # Events wait for the relay, under marks that both replicas set.
+        await asyncio.to_thread(skewed.rabbit.restart)
+        await skewed.set_clocks("checkin", "commands", "push", ahead=(AHEAD[1], AHEAD[0]))
+        await asyncio.to_thread(skewed.rabbit.restart)
+        await skewed.set_clocks("checkin", "commands", "push")
+        ledger.stop()
+    await ledger.settle()
+
+    ledger.close()
+    ledger.check()
+    check_nothing_came_twice(ledger)
+    told = times_told(sink)
+    assert max(told) > timedelta(minutes=2), "no clock was ahead"
+    assert min(told) < timedelta(minutes=-2), "no clock was behind"
+    assert sum(len(device.answered) for device in ledger.devices) > 100
+    print(ledger.figures)
+
+
+async def test_kills_and_an_outage_of_the_subscriber_under_clocks_apart_lose_nothing(
+    skewed: SkewedSystem, sink: Sink
+) -> None:
+    ledger = made(skewed, sink, DEVICES, seed=15)
+    await ledger.enroll()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ledger.run())
+        for name in ("checkin", "commands", "push"):
+            for process in skewed.system.services[name]:
+                await asyncio.to_thread(process.kill)
+                await asyncio.sleep(0.3)
+                await asyncio.to_thread(process.start)
+        await sink.stop()
+        await asyncio.sleep(2)
+        await sink.start(skewed.sink_port)
+        ledger.stop()
+    await ledger.settle()
+
+    ledger.close()
+    ledger.check()
+    print(ledger.figures)
