@@ -1,0 +1,178 @@
+"""Commands of one collapse key in one queue: the newest wins, whatever the clocks say.
+
+Clients post commands to replicas whose clocks differ; a client may repeat a post whose answer it did not
+get, under the same CommandUUID. A post reads the order of the open rivals, inserts its place above it,
+ends what is open below its own order, and answers. The device may be handed a place at any time.
+
+Promises: no place is superseded by a command that was answered before it was posted; of what was
+answered and not handed out, something stays open; after all posts one place is open at most.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Order = tuple[int, int]
+
+
+class Post(NamedTuple):
+    command: int
+    replica: int
+    at: str
+    floor: int
+    older: frozenset[int]
+    """Commands that it read as older than the newest."""
+
+
+class Place(NamedTuple):
+    command: int
+    order: Order
+    state: str
+    """`open`, `handed out`, or `superseded`."""
+
+
+class State(NamedTuple):
+    posts: frozenset[Post]
+    places: frozenset[Place]
+    sent: tuple[int, ...]
+    """How often each command was sent."""
+    after: tuple[frozenset[int], ...]
+    """Of each command: which ones had been answered when it was sent first."""
+    answered: frozenset[int]
+    tick: int
+    repeats: int
+    wrong: str | None
+
+
+@dataclass(frozen=True)
+class CollapseKeys:
+    commands: int = 2
+    clocks: tuple[int, int] = (0, 9)
+    repeats: int = 1
+    hand_outs: bool = True
+    order: str = "above"
+    """`above` the open rivals, as the rule is; or by the `clock` alone."""
+    counts_itself: bool = False
+    """A post counts its own place among the open rivals, though it was handed out."""
+    ends: str = "conditional"
+    """`conditional` on being open; or `blind`, on what was read."""
+
+    def start(self) -> State:
+        none: frozenset[int] = frozenset()
+        return State(
+            frozenset(),
+            frozenset(),
+            (0,) * self.commands,
+            (none,) * self.commands,
+            none,
+            1,
+            self.repeats,
+            None,
+        )
+
+    def steps(self, s: State) -> Iterator[tuple[str, State]]:
+        for command in range(self.commands):
+            yield from self._client(s, command)
+        for post in s.posts:
+            yield from self._post(s, post)
+        for place in s.places if self.hand_outs else ():
+            if place.state == "open":
+                yield f"c{place.command} is handed out", _now(s, place, "handed out")
+
+    def _client(self, s: State, command: int) -> Iterator[tuple[str, State]]:
+        is_first = s.sent[command] == 0
+        if command in s.answered or not (is_first or s.repeats):
+            return
+        after = s.answered if is_first else s.after[command]
+        left = s._replace(
+            sent=_put(s.sent, command, 1),
+            after=_put(s.after, command, after),
+            repeats=s.repeats - (not is_first),
+        )
+        for replica in (0, 1):
+            post = Post(command, replica, "read", 0, frozenset())
+            if post not in s.posts:
+                again = "" if is_first else " again"
+                yield (
+                    f"c{command} is posted to {replica}{again}",
+                    left._replace(posts=s.posts | {post}),
+                )
+
+    def _post(self, s: State, p: Post) -> Iterator[tuple[str, State]]:
+        name = f"c{p.command} at {p.replica}"
+        if p.at == "read":
+            rivals = [e.order[0] for e in s.places if e.state == "open" and e.command != p.command]
+            floor = max(rivals, default=0) if self.order == "above" else 0
+            yield f"{name}: the open rivals are up to {floor}", _go(s, p, at="insert", floor=floor)
+        elif p.at == "insert":
+            yield self._insert(s, p, name)
+        elif p.at == "look":
+            yield self._look(s, p, name)
+        elif p.at == "end":
+            yield self._end(s, p, name)
+        else:
+            left = s._replace(posts=s.posts - {p}, answered=s.answered | {p.command})
+            yield f"{name}: answered", left
+
+    def _insert(self, s: State, p: Post, name: str) -> tuple[str, State]:
+        left = _go(s, p, at="look")
+        if any(each.command == p.command for each in s.places):
+            return f"{name}: is queued already", left
+        time = max(2 * s.tick + self.clocks[p.replica], p.floor + 1)
+        place = Place(p.command, (time, p.command), "open")
+        left = left._replace(places=s.places | {place}, tick=s.tick + 1)
+        return f"{name}: is queued with order {time}", left
+
+    def _look(self, s: State, p: Post, name: str) -> tuple[str, State]:
+        rivals = [
+            each
+            for each in s.places
+            if each.state == "open" or (self.counts_itself and each.command == p.command)
+        ]
+        newest = max((each.order for each in rivals), default=(0, 0))
+        older = frozenset(each.command for each in rivals if each.order < newest)
+        left = _go(s, p, at="end", older=older)
+        return f"{name}: reads that {sorted(older)} are older than {newest}", left
+
+    def _end(self, s: State, p: Post, name: str) -> tuple[str, State]:
+        left = _go(s, p, at="answer")
+        for each in s.places:
+            if each.command in p.older and (each.state == "open" or self.ends == "blind"):
+                left = _superseded(left, each)
+        return f"{name}: ends them", left
+
+    def fault(self, s: State) -> str | None:
+        if s.wrong:
+            return s.wrong
+        if s.answered and not s.posts:
+            states = [place.state for place in s.places]
+            if states.count("open") > 1:
+                return "two places are open"
+            if "open" not in states and "handed out" not in states:
+                return "everything that was answered is superseded"
+        return None
+
+    def is_goal(self, s: State) -> bool:
+        return len(s.answered) == self.commands and not s.posts
+
+
+def _superseded(s: State, place: Place) -> State:
+    left = _now(s, place, "superseded")
+    if place.state == "handed out":
+        return left._replace(wrong=f"c{place.command} was handed out and is superseded")
+    above = {each.command for each in s.places if each.order > place.order}
+    if above and above <= s.after[place.command]:
+        return left._replace(wrong=f"c{place.command} is superseded by an older command")
+    return left
+
+
+def _put(values: tuple, index: int, value: object) -> tuple:
+    return (*values[:index], value, *values[index + 1 :])
+
+
+def _go(s: State, p: Post, **changes: object) -> State:
+    return s._replace(posts=(s.posts - {p}) | {p._replace(**changes)})
+
+
+def _now(s: State, place: Place, state: str) -> State:
+    return s._replace(places=(s.places - {place}) | {place._replace(state=state)})

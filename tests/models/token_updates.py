@@ -1,0 +1,123 @@
+"""Rule 1: a TokenUpdate that its device gave up does not overwrite the newer one.
+
+A device sends its tokens one after the other to any of two replicas, may give up and send the same or the
+next one, and may enroll anew in between. A request reads the record, looks whether its device still
+waits, journals, and writes on a condition. SetBootstrapToken takes the same way.
+
+Promises: after an answer to a message the record never goes back behind what that message said; every
+device can come to an end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Request(NamedTuple):
+    number: int
+    """Its place among all that the device sent."""
+    value: int
+    at: str
+    generation: int
+    changed_by: int
+
+
+class State(NamedTuple):
+    value: int
+    """Which token the record holds."""
+    generation: int
+    changed_by: int
+    next_value: int
+    waits_for: int
+    """Number of the request whose answer the device waits for, 0 for none."""
+    answered: int
+    """The newest token that was answered 200."""
+    sent: int
+    requests: frozenset[Request]
+    impatience: int
+    enrollments: int
+
+
+@dataclass(frozen=True)
+class TokenUpdates:
+    tokens: int = 2
+    impatience: int = 2
+    enrollments: int = 0
+    condition: str = "changed_by"
+    """`changed_by`, as the rule is; or `generation` alone."""
+    order: tuple[str, str] = ("read", "look")
+    """First the record is read, then the connection is looked at; or the other way round."""
+
+    def start(self) -> State:
+        return State(0, 0, 0, 1, 0, 0, 0, frozenset(), self.impatience, self.enrollments)
+
+    def steps(self, s: State) -> Iterator[tuple[str, State]]:
+        if s.waits_for:
+            if s.impatience:
+                gone = s._replace(waits_for=0, impatience=s.impatience - 1)
+                yield "the device gives up", gone
+                # What changed meanwhile goes with the next message.
+                yield "the device gives up, its token changes", _next(gone, self.tokens)
+        elif s.answered < self.tokens:
+            number = s.sent + 1
+            request = Request(number, s.next_value, self.order[0], 0, 0)
+            left = s._replace(waits_for=number, sent=number, requests=s.requests | {request})
+            yield f"#{number}: the device sends token {s.next_value}", left
+        if s.enrollments:
+            # An Authenticate is a change of the record as well.
+            left = s._replace(
+                generation=s.generation + 1,
+                changed_by=-s.enrollments,
+                enrollments=s.enrollments - 1,
+            )
+            yield "the device enrolls anew", left
+        for request in s.requests:
+            yield from self._request(s, request)
+
+    def _request(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
+        following = dict(pairwise((*self.order, "write")))
+        if r.at == "read":
+            read = {"generation": s.generation, "changed_by": s.changed_by}
+            yield f"#{r.number}: reads the record", _go(s, r, at=following["read"], **read)
+        elif r.at == "look" and s.waits_for == r.number:
+            yield f"#{r.number}: its device waits", _go(s, r, at=following["look"])
+        elif r.at == "look":
+            yield f"#{r.number}: dropped", _ended(s, r)
+        elif r.at == "write":
+            yield self._write(s, r)
+        else:
+            answered = s
+            if s.waits_for == r.number:
+                answered = _next(s._replace(waits_for=0, answered=r.value), self.tokens)
+            yield f"#{r.number}: answered 200", _ended(answered, r)
+
+    def _write(self, s: State, r: Request) -> tuple[str, State]:
+        is_unchanged = r.generation == s.generation and (
+            self.condition == "generation" or r.changed_by == s.changed_by
+        )
+        if is_unchanged:
+            left = s._replace(value=r.value, changed_by=r.number)
+            return f"#{r.number}: writes token {r.value}", _go(left, r, at="answer")
+        left = s._replace(waits_for=0) if s.waits_for == r.number else s
+        return f"#{r.number}: the record has changed, 503", _ended(left, r)
+
+    def fault(self, s: State) -> str | None:
+        if s.value < s.answered:
+            return f"token {s.answered} was answered, and the record holds {s.value}"
+        return None
+
+    def is_goal(self, s: State) -> bool:
+        return s.answered == self.tokens
+
+
+def _next(s: State, tokens: int) -> State:
+    return s._replace(next_value=min(s.next_value + 1, tokens))
+
+
+def _go(s: State, r: Request, **changes: object) -> State:
+    return s._replace(requests=(s.requests - {r}) | {r._replace(**changes)})
+
+
+def _ended(s: State, r: Request) -> State:
+    return s._replace(requests=s.requests - {r})
