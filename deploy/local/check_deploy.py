@@ -121,6 +121,7 @@ def kubernetes_faults() -> Iterator[str]:
             yield f"kustomization.yaml: {resource} does not exist"
     for name in parts.SERVICES:
         yield from deployment_faults(name, of_kind)
+        yield from outage_faults(name, of_kind)
     yield from unknown(of_kind["ConfigMap"]["macromdm"]["data"], "settings.yaml")
     yield from unknown(of_kind["Secret"]["macromdm"]["stringData"], "secret.example.yaml")
     yield from route_faults(of_kind)
@@ -146,6 +147,21 @@ def deployment_faults(name: str, of_kind: dict[str, dict[str, Document]]) -> Ite
     if not service["spec"]["selector"].items() <= labels.items():
         yield f"{name}.yaml: the Service does not select the pods"
     yield from unknown({each["name"]: 0 for each in container["env"]}, f"{name}.yaml")
+
+
+def outage_faults(name: str, of_kind: dict[str, dict[str, Document]]) -> Iterator[str]:
+    """A drain or a lost node leaves a replica of each service."""
+    deployment = of_kind["Deployment"][f"macromdm-{name}"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    budget = of_kind["PodDisruptionBudget"].get(f"macromdm-{name}", {}).get("spec", {})
+    if budget.get("maxUnavailable") != 1 or budget["selector"]["matchLabels"] != labels:
+        yield f"{name}.yaml: no PodDisruptionBudget keeps all replicas but one"
+    spread = deployment["template"]["spec"].get("topologySpreadConstraints", ())
+    over_nodes = [each for each in spread if each["topologyKey"] == "kubernetes.io/hostname"]
+    if not any(each["labelSelector"]["matchLabels"] == labels for each in over_nodes):
+        yield f"{name}.yaml: its replicas are not spread over nodes"
+    if deployment["replicas"] < 2:
+        yield f"{name}.yaml: has no second replica"
 
 
 def route_faults(of_kind: dict[str, dict[str, Document]]) -> Iterator[str]:
