@@ -39,6 +39,7 @@ from services.commands.profiles import LARGEST_REQUEST
 from services.commands.queueing import Queueing
 from services.commands.routes import Parts, router
 from services.commands.settling import Settling
+from services.commands.stored_unlock import StoredUnlockToken
 from services.commands.targets import Targets
 from services.commands.waiting import Slots, Waiting
 from shared.apple.catalogue import CommandCatalogue
@@ -126,6 +127,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         life=life,
         inventory=DeviceInventory(records, queue, targets),
         ids=adapters.ids,
+        unlock=StoredUnlockToken(MongoDevices(database, adapters.seal), targets),
     )
 
     auth = api_auth(settings, adapters)

@@ -17,6 +17,12 @@ from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
 from services.commands.posting import Posting
 from services.commands.request_types import add_request_types
+from services.commands.stored_unlock import (
+    AUDITED,
+    StoredUnlockToken,
+    may_lack_token,
+    without_token,
+)
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_json import parse_json
 from shared.apple.command_plist import PreparedCommand
@@ -27,7 +33,7 @@ from shared.web.answers import JsonAnswer
 from shared.web.api_auth import ApiAuth
 from shared.web.audit_trail import describe
 from shared.web.body import JSON_LIMIT, read_body
-from shared.web.parsing import Parsing
+from shared.web.parsing import SMALL, Parsing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class Parts:
     life: QueueLife
     inventory: DeviceInventory
     ids: Ids
+    unlock: StoredUnlockToken
 
 
 def router(parts: Parts, auth: ApiAuth) -> APIRouter:
@@ -74,7 +81,10 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         def prepared(body: bytes) -> PreparedCommand:
             return parts.catalogue.prepare(parse_json(body), new_uuid)
 
-        return await parts.posting.queue(request, await parsing.of(prepared, body))
+        completed = await _completed(parts, request, body)
+        if completed is None:
+            return await parts.posting.queue(request, await parsing.of(prepared, body))
+        return await _queue_completed(parts, request, parts.catalogue.prepare(completed, new_uuid))
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte. Its
@@ -99,6 +109,20 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
             responses=openapi.POST_RAW,
             openapi_extra=openapi.RAW_BODY,
         )
+
+
+async def _completed(parts: Parts, request: Request, body: bytes) -> dict[str, object] | None:
+    """The request with what it leaves out; None for nearly all requests."""
+    if len(body) > SMALL or not may_lack_token(body):
+        return None
+    return await parts.unlock.completed(parse_json(body), request.state.caller)
+
+
+async def _queue_completed(parts: Parts, request: Request, prepared: PreparedCommand) -> JsonAnswer:
+    try:
+        return await parts.posting.queue(request, without_token(prepared))
+    finally:
+        describe(request, prepared.targets, AUDITED)
 
 
 def _add_queues(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:

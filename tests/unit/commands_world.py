@@ -11,6 +11,7 @@ from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
 from services.commands.queueing import Queueing
 from services.commands.settling import Settling
+from services.commands.stored_unlock import StoredUnlockToken
 from services.commands.targets import Targets
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_plist import PreparedCommand, written
@@ -27,6 +28,7 @@ from shared.ports.enrollments import Change
 from shared.ports.queue import HandOut, Report
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock, FakeIds, settle
+from tests.fakes.devices import FakeDevices
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.journal import FakeJournal, FakePublisher
 from tests.fakes.queue import FakeCommandQueue, undisturbed
@@ -99,6 +101,7 @@ class World:
         self.settling = Settling(self.queue, self.queue, self.targets, self.clock)
         self.life = QueueLife(self.queue, self.targets, self.settling)
         self.inventory = DeviceInventory(self.enrollments, self.queue, self.targets)
+        self.unlock = StoredUnlockToken(FakeDevices(self.enrollments), self.targets)
         self.journal = FakeJournal(self.at_store)
         self.publisher = FakePublisher()
         self.expiry = self.expirer()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import plistlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -77,7 +78,9 @@ class Api:
     def _service(self, auth: ApiAuth) -> Service:
         world = self.world
         self.process = process = PostingWorld(world)
-        parts = Parts(CATALOGUE, process.posting, world.life, world.inventory, world.ids)
+        parts = Parts(
+            CATALOGUE, process.posting, world.life, world.inventory, world.ids, world.unlock
+        )
         routes = router(parts, auth)
         listing = PlaceList(world.queue, world.settling, world.clock)
         lookup, waits = process.waits.lookup, process.waits
@@ -129,6 +132,44 @@ async def api() -> AsyncIterator[Api]:
     made = Api()
     yield made
     await made.http.aclose()
+
+
+# --- the unlock token that a device entrusted to us
+
+CLEARS = [
+    {"udid": "MAC", "request_type": "ClearPasscode"},
+    {"UDID": "MAC", "Command": {"RequestType": "ClearPasscode"}},
+    {"udid": "MAC", "request_type": "ClearPasscode", "unlock_token": None},
+]
+
+
+@pytest.mark.parametrize("body", CLEARS)
+async def test_an_administrator_clears_a_passcode_with_the_stored_token_which_nobody_is_shown(
+    api: Api, body: dict[str, object]
+) -> None:
+    api.world.enrollments.unlock_tokens["MAC"] = b"the-token"
+
+    answer = await api.call("POST", "/v1/commands", body)
+
+    assert answer.status_code == 201
+    assert answer.json()["payload"]["command"] == {"request_type": "ClearPasscode"}
+    assert base64.b64encode(b"the-token").decode() not in answer.text
+    [command] = (await api.call("GET", "/v1/commands/MAC")).json()["commands"]
+    plist = plistlib.loads(base64.b64decode(command["payload"]))
+    assert plist["Command"]["UnlockToken"] == b"the-token"
+    assert api.audit.entries[-1].detail == "ClearPasscode with the stored unlock token"
+    assert api.audit.entries[-1].targets == ("MAC",)
+
+
+async def test_without_the_scope_or_a_stored_token_the_token_is_missing(api: Api) -> None:
+    answer = await api.call("POST", "/v1/commands", CLEARS[0])
+    assert (answer.status_code, answer.json()["faults"][0]["path"]) == (400, "unlock_token")
+
+    api.world.enrollments.unlock_tokens["MAC"] = b"the-token"
+    token = await api.token(Scope.COMMANDS)
+    answer = await api.call("POST", "/v1/commands", CLEARS[0], auth=("anybody", token))
+    assert (answer.status_code, answer.json()["faults"][0]["path"]) == (400, "unlock_token")
+    assert not api.world.queue.places
 
 
 # --- scopes

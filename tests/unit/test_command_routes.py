@@ -41,6 +41,7 @@ class Client:
             life=world.life,
             inventory=world.inventory,
             ids=world.ids,
+            unlock=world.unlock,
         )
         routes = router(parts, ApiAuth([SecretStr(KEY)]))
 

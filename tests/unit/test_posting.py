@@ -56,6 +56,7 @@ class Client:
             life=self.world.life,
             inventory=self.world.inventory,
             ids=self.world.ids,
+            unlock=self.world.unlock,
         )
         routes = router(parts, auth)
         routes.include_router(job_routes(self.process.view, auth))
