@@ -71,9 +71,9 @@ class DeviceAuthentication:
 
     async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
         if self._proxies is not None and self._proxy_header is not None:
-            certificate = self._proxies.read(headers.get(self._proxy_header, ()), peer)
-            if certificate is not None:
-                return Signer(certificate)
+            found = self._proxies.read(headers.get(self._proxy_header, ()), peer)
+            if found:
+                return Signer(found[0], found[1:])
         signatures = headers.get(SIGNATURE_HEADER, [])
         if len(signatures) > 1:
             raise BadRequest("Mdm-Signature: there is more than one")

@@ -4,26 +4,28 @@ Promise: the header counts only if the peer is a listed proxy; from anybody else
 not there. Two headers, or a folded one, are refused: a proxy that adds its own beside the client's
 must not leave us to choose.
 
-Formats: RFC 9440 (`:base64 of DER:`), or URL-escaped PEM (nginx: $ssl_client_escaped_cert).
+Formats: RFC 9440 (`:base64 of DER:`), or URL-escaped PEM (nginx: $ssl_client_escaped_cert; Go's QueryEscape,
+which writes a blank as `+`; AWS ALB, which leaves the `+` of base64 as it is). In PEM the issuers of the
+certificate may follow it, each of the one before.
 """
 
 import base64
 import ipaddress
+import itertools
 import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.domain.errors import BadRequest
 from shared.security.identity import UNREADABLE
 
 MAX_HEADER = 64 * 1024
 _RFC9440 = re.compile(r":[A-Za-z0-9+/]*={0,2}:")
-_ONE_PEM = re.compile(
-    r"\s*-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*"
-)
+_PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
+MOST = 6
+"""Certificates in one header: those of devices have one to three issuers."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,18 +36,18 @@ class ClientCertificateHeader:
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
 
-    def read(self, values: Sequence[str], peer: str | None) -> bytes | None:
-        """The certificate (DER), or None where no trusted proxy gave one.
+    def read(self, values: Sequence[str], peer: str | None) -> tuple[bytes, ...]:
+        """The certificate (DER) and those of its issuers; nothing where no trusted proxy gave one.
 
         `values` are all values of the header in this request; `peer` is the address of the
         connection, never one that a header claims.
         """
         if not values or not self._trusts(peer):
-            return None
+            return ()
         if len(values) > 1:
             raise BadRequest("client certificate header: there is more than one")
         value = values[0].strip(" ")
-        return _certificate(value) if value else None
+        return _certificates(value) if value else ()
 
     def _trusts(self, peer: str | None) -> bool:
         try:
@@ -57,17 +59,24 @@ class ClientCertificateHeader:
         return any(address in network for network in self._trusted_proxies)
 
 
-def _certificate(value: str) -> bytes:
+def _certificates(value: str) -> tuple[bytes, ...]:
     if len(value) > MAX_HEADER:
         raise BadRequest("client certificate header: too long")
     if not value.isascii() or not value.isprintable():
         raise BadRequest("client certificate header: folded, or not plain ASCII")
     try:
-        der = _rfc9440(value) if value.startswith(":") else _escaped_pem(value)
-        x509.load_der_x509_certificate(der)
+        found = (_rfc9440(value),) if value.startswith(":") else _escaped_pem(value)
+        _refuse_strangers([x509.load_der_x509_certificate(der) for der in found])
     except UNREADABLE:
         raise BadRequest("client certificate header: cannot be read") from None
-    return der
+    return found
+
+
+def _refuse_strangers(chain: Sequence[x509.Certificate]) -> None:
+    """A certificate that did not issue the one before may be another client's."""
+    for issued, by in itertools.pairwise(chain):
+        if issued.issuer != by.subject:
+            raise BadRequest("client certificate header: holds certificates of several clients")
 
 
 def _rfc9440(value: str) -> bytes:
@@ -76,8 +85,14 @@ def _rfc9440(value: str) -> bytes:
     return base64.b64decode(value[1:-1], validate=True)
 
 
-def _escaped_pem(value: str) -> bytes:
-    pem = unquote(value, errors="strict")
-    if not _ONE_PEM.fullmatch(pem):
-        raise BadRequest("client certificate header: not one PEM certificate")
-    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+def _escaped_pem(value: str) -> tuple[bytes, ...]:
+    if "BEGIN+CERTIFICATE" in value:
+        value = value.replace("+", " ")
+    pem, at, found = unquote(value, errors="strict"), 0, list[bytes]()
+    while at < len(pem):
+        block = _PEM.match(pem, at)
+        if block is None or len(found) == MOST:
+            raise BadRequest(f"client certificate header: not 1 to {MOST} PEM certificates")
+        found.append(base64.b64decode("".join(block[1].split()), validate=True))
+        at = block.end()
+    return tuple(found)

@@ -177,7 +177,7 @@ class CheckinSettings(
     client_cert_header: HeaderName | None = Field(
         None,
         description="Header in which a proxy hands on the client certificate (RFC 9440, or "
-        "URL-escaped PEM); taken from MDM_TRUSTED_PROXIES only.",
+        "URL-escaped PEM, with or without its issuers behind it); taken from MDM_TRUSTED_PROXIES only.",
     )
 
     @model_validator(mode="after")
