@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.command import PlaceState
+from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.unit.commands_world import FIRST_UUID, World
 from tests.unit.life_client import LifeClient
@@ -18,7 +19,7 @@ SECOND = timedelta(seconds=1)
 @pytest.fixture
 async def client() -> AsyncIterator[LifeClient]:
     made = LifeClient(World())
-    looking = asyncio.create_task(made.waiting.run())
+    looking = asyncio.create_task(made.waiting.run(Loops(made.world.clock)))
     yield made
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)

@@ -14,6 +14,7 @@ from services.commands.command_view import ANSWER_IS_SECRET
 from shared.domain.caller import Scope
 from shared.domain.command import PlaceState
 from shared.domain.event import Event, Topic
+from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.unit.commands_world import MAC
 from tests.unit.test_api_access import CATALOGUE, Api
@@ -122,7 +123,7 @@ async def test_who_waits_for_an_answer_is_told_no_more_than_who_reads_it(
     api: Api, held: Scope
 ) -> None:
     token = await api.token(Scope.COMMANDS, held)
-    waiting = asyncio.create_task(api.process.waiting.run())
+    waiting = asyncio.create_task(api.process.waiting.run(Loops(api.world.clock)))
     body = {"udid": "MAC", "command_uuid": UUID, "request_type": "ActivationLockBypassCode"}
     options = {"auth": ("anybody", token), "params": {"wait": "30"}}
     asking = asyncio.create_task(api.call("POST", "/v1/commands", body, **options))

@@ -523,3 +523,34 @@ async def test_leaving_gives_the_partitions_up_and_begins_nothing_new(world: Wor
 )
 def test_an_enrollments_id_names_its_device(enrollment: str, key: EnrollmentKey) -> None:
     assert key_of(enrollment) == key
+
+
+class MovingClock(FakeClock):
+    """As a real one: it is later each time that somebody looks."""
+
+    def now(self) -> datetime:
+        self.advance(timedelta(microseconds=100))
+        return super().now()
+
+
+class CountingQueue(FakeCommandQueue):
+    """Counts the looks at what was accepted."""
+
+    looks = 0
+
+    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+        self.looks += 1
+        return list(await super().accepted_between(since, until))
+
+
+async def test_a_sweep_that_has_caught_up_rests_though_time_goes_on() -> None:
+    world = World()
+    world.clock, world.queue = MovingClock(), CountingQueue()
+    async with running(world, world.process()):
+        await settle()
+        looks = world.queue.looks
+
+        await settle()
+
+    assert looks > 0
+    assert world.queue.looks == looks
