@@ -29,6 +29,44 @@ WORK = frozenset(
     | {"AsyncIOMotorClient", "AsyncMongoClient", "MongoClient", "AsyncClient", "ClientSession"}
     | {"Mongo", "RabbitBroker", "LocalBroker", "FastAPI", "urlopen", "read_text", "read_bytes"}
 )
+# Where `except Exception` may stand: the shared loop, around a message handler, around bytes from outside.
+CATCH_ALL = {
+    "shared/pacing.py": "the one periodic loop",
+    "shared/batching.py": "hands the error of a batch to each of its submitters",
+    "shared/storage/sqlite/writing/submission.py": "hands the error of a write to its submitter",
+    "shared/web/api_route.py": "around a handler of requests",
+    "shared/web/server.py": "the end of a process: one part's failure must not keep the others from ending",
+    "shared/storage/remote/server.py": "around a handler of requests",
+    "shared/storage/remote/frames.py": "bytes from outside",
+    "shared/messaging/connection.py": "around what the AMQP library makes of the peer's bytes",
+    "shared/messaging/consumers.py": "around a message handler",
+    "shared/messaging/wishes.py": "around a message handler",
+    "shared/messaging/local.py": "around a message handler",
+    "shared/messaging/local_wishes.py": "around a message handler",
+    "services/push/intake.py": "around a message handler",
+    "services/webhook/lanes.py": "around a message handler",
+    "services/webhook/retries.py": "around a message handler: an event's next attempt",
+    "services/checkin/scep.py": "bytes from outside",
+    "shared/apple/plist.py": "bytes from outside",
+    "shared/security/signature.py": "bytes from outside",
+    "shared/security/attached_signature.py": "bytes from outside",
+    "shared/security/scep/message.py": "bytes from outside",
+    "shared/security/scep/envelope.py": "bytes from outside",
+    "shared/security/scep/request.py": "bytes from outside",
+}
+
+# Loops that wait for an outage outside the shared one: not background work, or not of the services.
+OWN_LOOPS = {
+    "shared/web/server.py": "the start of a process: any other exception ends it",
+    "shared/messaging/connection.py": "the connection, whose pauses depend on how long it held",
+    "shared/messaging/consumers.py": "puts a message aside; it may not be acked before",
+    "shared/messaging/wishes.py": "consumes a channel until it breaks; services/push/intake.py guards it",
+    "services/webhook/delivery_store.py": "one operation for a caller that waits, and hears any other error",
+    "services/commands/jobs.py": "one job until it is done; the job fails by what is no outage",
+}
+
+OUTAGES = frozenset({"Unavailable", "StoreUnavailable", "BrokerUnavailable", "MdmError"})
+
 MODULES = [path for path in SOURCES if path.name != "__main__.py"]  # importing that is the program
 
 TIME_OR_ID = re.compile(
@@ -227,3 +265,31 @@ def test_a_process_alone_does_not_load_the_drivers_of_mongodb_and_rabbitmq() -> 
     )
 
     assert {"motor", "pymongo", "aio_pika", "aiormq"}.isdisjoint(done.stdout.split())
+
+
+def names_in(node: ast.expr | None) -> set[str]:
+    return set() if node is None else {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def test_only_the_shared_loop_handlers_and_parsers_catch_everything() -> None:
+    found = {
+        relative(path)
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler) and "Exception" in names_in(node.type)
+    }
+
+    assert found - CATCH_ALL.keys() == set()
+
+
+def test_only_the_shared_loop_waits_for_an_outage_again_and_again() -> None:
+    found = {
+        relative(path)
+        for path in SOURCES
+        for loop in ast.walk(tree_of(path))
+        if isinstance(loop, ast.While)
+        for node in ast.walk(loop)
+        if isinstance(node, ast.ExceptHandler) and names_in(node.type) & OUTAGES
+    }
+
+    assert found - OWN_LOOPS.keys() == set()

@@ -45,6 +45,10 @@ async def is_ready(http: httpx.AsyncClient, service: ServiceProcess, status: int
     return (await readiness(http, service)).status_code == status
 
 
+async def shows(http: httpx.AsyncClient, service: ServiceProcess, metric: str) -> bool:
+    return metric in (await http.get(f"{service.ops_url}/metrics")).text.splitlines()
+
+
 async def opened(http: httpx.AsyncClient, service: ServiceProcess) -> None:
     async def is_open() -> bool:
         try:
@@ -172,12 +176,14 @@ async def test_check_in_asks_devices_to_come_again_while_its_store_is_away(
 
         await asyncio.to_thread(fault_store.stop)
         refused = await device.connect()
-        await until(lambda: is_ready(system.http, checkin, 503))
+        await until(lambda: shows(system.http, checkin, "macromdm_store_up 0.0"))
+        ready = await is_ready(system.http, checkin, 200)
         await asyncio.to_thread(fault_store.start)
-        await until(lambda: is_ready(system.http, checkin, 200))
+        await until(lambda: shows(system.http, checkin, "macromdm_store_up 1.0"))
 
         assert (refused.status_code, refused.content) == (503, b"")
         assert int(refused.headers["retry-after"]) > 0
+        assert ready  # or a proxy would answer in our stead
         assert (await device.connect()).status_code == 200
         assert checkin.exit_code is None
 

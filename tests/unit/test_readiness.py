@@ -1,9 +1,16 @@
 """Readiness: no reason left, and the port open."""
 
+import asyncio
+from datetime import timedelta
+
+import httpx
 from fastapi import APIRouter
 
-from shared.web.health import Readiness
+from shared.pacing import FAILING_AFTER, Loops, Pace
+from shared.telemetry.metrics import Metrics
+from shared.web.health import OpsApp, Readiness
 from shared.web.service import Service
+from tests.fakes.clock import FakeClock
 
 
 async def _forever() -> None:
@@ -46,3 +53,33 @@ async def test_a_process_that_stops_is_not_ready() -> None:
     readiness.services = [service()]
 
     assert await readiness.reasons() == ["stopping"]
+
+
+async def test_a_loop_that_has_failed_for_five_minutes_is_named_and_takes_no_requests_away() -> (
+    None
+):
+    clock, readiness = FakeClock(), Readiness()
+    loops = Loops(clock)
+    readiness.starting, readiness.services = None, [service()]
+    readiness.failing = loops.failing
+    operators = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=OpsApp(readiness, Metrics())), base_url="http://ops"
+    )
+
+    async def poison() -> None:
+        raise KeyError("secret")
+
+    pace = Pace(timedelta(seconds=1), timedelta(seconds=1))
+    looping = asyncio.create_task(loops.keep_doing("janitor", poison, pace, waits="waits"))
+    await clock.run(FAILING_AFTER - timedelta(seconds=1))
+    before = (await operators.get("/readyz")).json()
+    await clock.run(timedelta(seconds=1))
+    after = await operators.get("/readyz")
+    looping.cancel()
+    await operators.aclose()
+
+    assert before == {"ready": True, "reasons": [], "failing": []}
+    assert (after.status_code, after.json()["ready"]) == (200, True)
+    [said] = after.json()["failing"]
+    assert said.startswith("janitor has failed for 5 minutes, at last with KeyError: ")
+    assert "secret" not in said
