@@ -1,0 +1,209 @@
+"""The cases of the models: where the rules hold, and one for each rule that is broken."""
+
+from tests.models.collapse_keys import CollapseKeys
+from tests.models.command_queue import CommandQueue
+from tests.models.command_queue_states import Budget as QueueBudget
+from tests.models.explorer import Model, Verdict
+from tests.models.janitor import Janitor
+from tests.models.journal import Journal
+from tests.models.journal_states import Budget
+from tests.models.lane_states import Budget as LaneBudget
+from tests.models.lanes import Lanes
+from tests.models.local_broker import LocalBroker
+from tests.models.token_updates import TokenUpdates
+
+ONE_RELAY = {"relays": (0,)}
+AWAY = {"away": frozenset({0}), "relays": (0,)}
+
+HOLDS: dict[str, Model] = {
+    "a confirm is lost": Journal((2,), Budget(bad=1)),
+    "a clock jumps": Journal((2,), Budget(bad=1), clocks_jump=True, **ONE_RELAY),
+    "a replica is killed": Journal((2,), Budget(bad=1, kills=1), **ONE_RELAY),
+    "an insert comes late": Journal((2,), Budget(bad=1, unknown=1), **ONE_RELAY),
+    "a writer is taken over": Journal((2,), Budget(bad=1, takeovers=1), **ONE_RELAY),
+    "a device gives up": Journal((2,), Budget(impatience=1), **ONE_RELAY),
+    "a clock is ahead beside another device": Journal((2, 1), Budget(bad=1), **ONE_RELAY),
+    "a partition is away": Journal((1, 2), Budget(bad=1), **AWAY),
+    "tokens, a device gives up": TokenUpdates(),
+    "collapse keys, clocks differ": CollapseKeys(repeats=0),
+    "command, enrolling beside a cancel": CommandQueue(QueueBudget(enrollments=1, cancels=1)),
+    "command, given up beside a cancel": CommandQueue(QueueBudget(impatience=1, cancels=1)),
+    "command, posted twice": CommandQueue(QueueBudget(cancels=1, not_now=1), posts=2),
+    "lane, attempts fail": Lanes((1, 2, 3), LaneBudget(bad=2)),
+    "lane, a partition moves": Lanes((1, 2), LaneBudget(bad=1, moves=1)),
+    "lane, a replica is killed": Lanes((1, 2), LaneBudget(bad=1, kills=1, leases=1)),
+    "lane, an attempt arrives late": Lanes((1, 2), LaneBudget(bad=1, late=1)),
+    "in-process broker": LocalBroker(),
+    "janitor": Janitor(),
+}
+
+LARGER: dict[str, Model] = {
+    "three messages, two confirms lost": Journal((3,), Budget(bad=2)),
+    "a clock jumps, two relays": Journal((3,), Budget(bad=2), clocks_jump=True),
+    "a device gives up, a confirm is lost": Journal((2,), Budget(bad=1, impatience=1), **ONE_RELAY),
+    "a publish comes late": Journal((2,), Budget(late=1, impatience=1), **ONE_RELAY),
+    "two confirms lost, a replica killed": Journal((2,), Budget(bad=2, kills=1)),
+    "a partition is away, two relays": Journal((1, 2), Budget(bad=1), away=frozenset({0})),
+    "a partition is away, a replica killed": Journal((1, 2), Budget(kills=1), **AWAY),
+    "command, everything once": CommandQueue(QueueBudget(1, 1, 1, 1)),
+    "command, posted anew": CommandQueue(
+        QueueBudget(impatience=1, cancels=1), posts=2, retries="never"
+    ),
+    "command, enrolling twice": CommandQueue(QueueBudget(impatience=1, enrollments=2)),
+    "lane, a replica is cut off": Lanes((1, 2), LaneBudget(bad=2, cuts=1, leases=1)),
+    "lane, killed and cut off": Lanes((1, 2), LaneBudget(bad=1, cuts=1, kills=1)),
+    "tokens, three and an enrollment": TokenUpdates(tokens=3, impatience=3, enrollments=1),
+    "collapse keys, a repeated post": CollapseKeys(),
+    "collapse keys, three commands": CollapseKeys(commands=3, repeats=0),
+}
+
+BROKEN: dict[str, tuple[Model, Verdict, str]] = {
+    "rule 8: a plain mark": (
+        Journal((2,), Budget(bad=2, impatience=1), mark="set"),
+        Verdict.UNSAFE,
+        "nobody will publish it",
+    ),
+    "rule 8: a mark without a count": (
+        Journal((3,), Budget(bad=2, impatience=1), clocks=(11, 0), relays=(1,), mark="widened"),
+        Verdict.UNSAFE,
+        "nobody will publish it",
+    ),
+    "rule 8: the relay reads events before the mark": (
+        Journal((3,), Budget(bad=2), events_first=True),
+        Verdict.UNSAFE,
+        "nobody will publish it",
+    ),
+    "rule 8: DELETE takes the mark away": (
+        Journal((2,), Budget(bad=1, deletions=1), **ONE_RELAY),
+        Verdict.UNSAFE,
+        "nobody will publish it",
+    ),
+    "rule 8: a writer's time follows the mark of a device": (
+        Journal((2, 1), Budget(bad=1), time_follows_mark=True, **ONE_RELAY),
+        Verdict.UNSAFE,
+        "the clock of another replica",
+    ),
+    "rule 9: the relay stays with what is not taken": (
+        Journal((1, 2), Budget(bad=1), relay_insists=True, **AWAY),
+        Verdict.STUCK,
+        "",
+    ),
+    "rule 1: a token written on condition of the generation alone": (
+        TokenUpdates(condition="generation"),
+        Verdict.UNSAFE,
+        "the record holds 1",
+    ),
+    "rule 1: the connection is looked at before the record is read": (
+        TokenUpdates(order=("look", "read")),
+        Verdict.UNSAFE,
+        "the record holds 1",
+    ),
+    "collapse keys: order by the clock alone": (
+        CollapseKeys(order="clock"),
+        Verdict.UNSAFE,
+        "superseded by an older command",
+    ),
+    "collapse keys: what was handed out counts as a rival": (
+        CollapseKeys(counts_itself=True),
+        Verdict.UNSAFE,
+        "superseded by an older command",
+    ),
+    "collapse keys: an end without a condition": (
+        CollapseKeys(ends="blind"),
+        Verdict.UNSAFE,
+        "was handed out and is superseded",
+    ),
+    "rule 3: what was asked for is handed out": (
+        CommandQueue(QueueBudget(cancels=1), trusts_sum=True),
+        Verdict.UNSAFE,
+        "not open any more",
+    ),
+    "rule 4: a reader reads the generation first": (
+        CommandQueue(QueueBudget(enrollments=1, not_now=1), generation_first=True),
+        Verdict.UNSAFE,
+        "nobody enrolled",
+    ),
+    "rule 4: Authenticate ends all other generations": (
+        CommandQueue(QueueBudget(impatience=1, enrollments=2), ends_of="other"),
+        Verdict.UNSAFE,
+        "nobody enrolled",
+    ),
+    "rule 4: the new stamp revives": (
+        CommandQueue(QueueBudget(enrollments=1, cancels=1), stamps="any"),
+        Verdict.UNSAFE,
+        "overwritten",
+    ),
+    "rule 1: an Authenticate whose device has gone": (
+        CommandQueue(QueueBudget(impatience=1, enrollments=1), looks_for_device=False),
+        Verdict.UNSAFE,
+        "nobody enrolled",
+    ),
+    "rule 1: an Authenticate without a condition": (
+        CommandQueue(QueueBudget(impatience=1, enrollments=1), enrolls="blindly"),
+        Verdict.UNSAFE,
+        "nobody enrolled",
+    ),
+    "rule 5: a report closes what was queued anew": (
+        CommandQueue(
+            QueueBudget(impatience=1, cancels=1), posts=2, reports_on="generation", retries="never"
+        ),
+        Verdict.UNSAFE,
+        "was not handed out",
+    ),
+    "rule 5: a cancelled command taken for a retry": (
+        CommandQueue(QueueBudget(cancels=1), posts=2, retries="any"),
+        Verdict.UNSAFE,
+        "queues nothing",
+    ),
+    "rule 11: order by time": (
+        Lanes((1, 2, 3), LaneBudget(bad=1), key="time"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: freed on an old empty read": (
+        Lanes((1, 2, 3), LaneBudget(bad=1), frees_late=False),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: lanes are not loaded first": (
+        Lanes((1, 2, 3), LaneBudget(bad=1, kills=1), loads_first=False),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: basic.cancel": (
+        Lanes((1, 2, 3), LaneBudget(bad=1, moves=1), gives_up_by="cancel"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: nobody looks again": (
+        Lanes((1,), LaneBudget(bad=1, cuts=1), looks_again=False),
+        Verdict.STUCK,
+        "",
+    ),
+    "rule 10: being in memory settles": (
+        LocalBroker(settled_by="memory"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 10: the port opens before the rest": (
+        LocalBroker(loads_first=False),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 10: time by the clock alone": (
+        LocalBroker(order="clock"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 13: deleted without a condition": (Janitor(deletes="blind"), Verdict.UNSAFE, "is gone"),
+    "rule 13: places are looked for first": (Janitor(looks_last=False), Verdict.UNSAFE, "is gone"),
+    "rule 13: a yes a day after the touch": (Janitor(stalls=True), Verdict.UNSAFE, "is gone"),
+}
+
+LARGER_BROKEN: dict[str, tuple[Model, Verdict, str]] = {
+    "rule 11: the stored number does not count": (
+        Lanes((1, 2, 3), LaneBudget(bad=2, cuts=1), key="fresh number"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+}

@@ -1,0 +1,270 @@
+"""Rule 11: a lane, that is one device's events to one subscription, of one partition's queue.
+
+Two replicas. The broker has a single active consumer and gives unacked events back in order when a channel is
+gone; acks of a dead channel are lost, and a replica that was cut off goes on until it notices. An attempt
+succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one that
+takes no step; a lease may end under it.
+
+Promises: each event is delivered, the first deliveries are in the order of the queue, and nothing is left
+in the queue, unacked or stored.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.models.lane_states import (
+    NOBODY,
+    Attempt,
+    Budget,
+    Replica,
+    Retry,
+    State,
+    Stored,
+    acked,
+    arrived,
+    channel_gone,
+    forgotten,
+    spent,
+    stored_in_order,
+    with_replica,
+)
+
+TIMES = {1: 20, 2: 10, 3: 30}
+"""Of the events, by clocks that differ."""
+REPLICAS = (0, 1)
+PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Lanes:
+    queue: tuple[int, ...]
+    budget: Budget
+    key: str = "number"
+    """The order in a lane: a `number`, and a stored one counts; always a `fresh number`; the `time`."""
+    frees_late: bool = True
+    """A lane is free only if no store began since a read found it empty."""
+    looks_again: bool = True
+    """Blocked lanes are read again and again."""
+    gives_up_by: str = "close"
+    """`close` of the channel; or `cancel` of the consumer, who keeps what is unacked."""
+    loads_first: bool = True
+    """Blocked lanes are read before the first event is handled."""
+
+    def start(self) -> State:
+        idle = Replica("idle", 0, (), False, 1, None, None)
+        return State(
+            self.queue,
+            ((), ()),
+            (NOBODY, 0),
+            (idle, idle),
+            frozenset(),
+            (),
+            frozenset(),
+            self.budget,
+        )
+
+    def steps(self, s: State) -> Iterator[tuple[str, State]]:
+        yield from self._broker(s)
+        for event in s.late:
+            yield f"e{event} arrives late", arrived(s._replace(late=s.late - {event}), event)
+        for r in REPLICAS:
+            yield from self._role(s, r)
+            yield from self._worker(s, r)
+            yield from self._timer(s, r)
+            if s.budget.kills and s.replicas[r] != self.start().replicas[r]:
+                left = channel_gone(spent(s, "kills"), r)
+                killed = forgotten(left, r)
+                yield f"{r} is killed", with_replica(killed, r, attempt=None, retry=None)
+        yield from self._leases(s)
+
+    # --- broker
+
+    def _broker(self, s: State) -> Iterator[tuple[str, State]]:
+        active, epoch = s.active
+        if active == NOBODY:
+            for r in REPLICAS:
+                if s.replicas[r].role == "idle" and not s.unacked[r]:
+                    left = with_replica(s, r, role="active", epoch=epoch + 1, number=1)
+                    yield f"{r} becomes the consumer", left._replace(active=(r, epoch + 1))
+            return
+        replica = s.replicas[active]
+        if s.ready and len(s.unacked[active]) < PREFETCH and replica.epoch == epoch:
+            event = s.ready[0]
+            given = (*s.unacked[active], (event, epoch))
+            unacked = tuple(given if i == active else u for i, u in enumerate(s.unacked))
+            left = s._replace(ready=s.ready[1:], unacked=unacked)
+            buffer = (*replica.buffer, event)
+            yield f"e{event} goes to {active}", with_replica(left, active, buffer=buffer)
+        if s.budget.cuts:
+            yield f"{active} is cut off", channel_gone(spent(s, "cuts"), active)
+        if s.budget.moves and replica.role == "serving":
+            yield self._given_up(spent(s, "moves"), active)
+
+    def _given_up(self, s: State, r: int) -> tuple[str, State]:
+        if self.gives_up_by == "cancel":
+            return f"{r} cancels its consumer", s._replace(active=(NOBODY, s.active[1]))
+        return f"{r} closes its channel", forgotten(channel_gone(s, r), r)
+
+    # --- a replica becomes the consumer, and ends to be
+
+    def _role(self, s: State, r: int) -> Iterator[tuple[str, State]]:
+        replica = s.replicas[r]
+        is_consumer = s.active == (r, replica.epoch)
+        if replica.role != "idle" and not is_consumer and not s.unacked[r]:
+            yield f"{r} notices that it is no consumer", forgotten(s, r)
+        highest = max((each.key for each in s.stored), default=0)
+        if replica.role == "active" and self.loads_first:
+            left = with_replica(s, r, role="serving", blocked=bool(s.stored), number=highest + 1)
+            yield f"{r} loads its blocked lanes", left
+        elif replica.role == "active":
+            yield f"{r} serves", with_replica(s, r, role="serving")
+        may_look = replica.role == "serving" and self.looks_again and replica.attempt is None
+        if may_look and s.stored and not replica.blocked:
+            number = max(replica.number, highest + 1)
+            yield f"{r} looks again", with_replica(s, r, blocked=True, number=number)
+
+    # --- what handles events
+
+    def _worker(self, s: State, r: int) -> Iterator[tuple[str, State]]:
+        replica = s.replicas[r]
+        attempt = replica.attempt
+        if attempt is None:
+            if replica.role == "serving" and replica.buffer:
+                yield self._begun(s, r)
+        elif attempt.at == "send":
+            for label, left, succeeded in self._sent(s, attempt.event):
+                following = attempt._replace(at="ack" if succeeded else "block")
+                yield f"{r}: e{attempt.event} {label}", with_replica(left, r, attempt=following)
+        elif attempt.at == "block":
+            yield self._blocked(s, r, attempt)
+        elif attempt.at == "store":
+            yield f"{r} stores e{attempt.event}", self._stored(s, r, attempt)
+        else:
+            yield f"{r} acks e{attempt.event}", acked(s, r, attempt)
+
+    def _begun(self, s: State, r: int) -> tuple[str, State]:
+        replica = s.replicas[r]
+        event, rest = replica.buffer[0], replica.buffer[1:]
+        attempt = Attempt("send", event, replica.epoch, replica.number)
+        if not replica.blocked:
+            return f"{r} begins with e{event}", with_replica(s, r, attempt=attempt, buffer=rest)
+        left = with_replica(
+            s,
+            r,
+            attempt=attempt._replace(at="store"),
+            number=replica.number + 1,
+            buffer=rest,
+            retry=self._after_store_began(replica.retry),
+        )
+        return f"{r} will store e{event} behind the others", left
+
+    def _after_store_began(self, retry: Retry | None) -> Retry | None:
+        was_empty = retry is not None and retry.at == "empty"
+        return None if was_empty and self.frees_late else retry
+
+    def _sent(self, s: State, event: int) -> Iterator[tuple[str, State, bool]]:
+        yield "is delivered", arrived(s, event), True
+        if s.budget.bad:
+            yield "fails", spent(s, "bad"), False
+            yield "arrives, and looks failed", arrived(spent(s, "bad"), event), False
+        if s.budget.late and event not in s.delivered:
+            left = spent(s, "late")
+            yield "times out under way", left._replace(late=s.late | {event}), False
+
+    def _blocked(self, s: State, r: int, attempt: Attempt) -> tuple[str, State]:
+        replica = s.replicas[r]
+        is_same = replica.epoch == attempt.epoch
+        number = replica.number if is_same else attempt.number
+        left = with_replica(
+            s,
+            r,
+            attempt=attempt._replace(at="store", number=number),
+            blocked=replica.blocked or is_same,
+            number=replica.number + is_same,
+            retry=self._after_store_began(replica.retry),
+        )
+        return f"{r} blocks the lane", left
+
+    def _stored(self, s: State, r: int, attempt: Attempt) -> State:
+        replica = s.replicas[r]
+        left, number = s, replica.number
+        known = [each for each in s.stored if each.event == attempt.event]
+        if not known:
+            key = TIMES[attempt.event] if self.key == "time" else attempt.number
+            left = s._replace(stored=s.stored | {Stored(attempt.event, key, NOBODY)})
+        elif self.key == "number" and replica.epoch == attempt.epoch:
+            number = max(number, known[0].key + 1)
+        return with_replica(left, r, attempt=attempt._replace(at="ack"), number=number)
+
+    # --- what retries
+
+    def _timer(self, s: State, r: int) -> Iterator[tuple[str, State]]:
+        retry = s.replicas[r].retry
+        if retry is None:
+            yield from self._timer_reads(s, r)
+        elif retry.at == "empty":
+            is_serving = s.replicas[r].role == "serving"
+            blocked = s.replicas[r].blocked and not is_serving
+            yield f"{r} frees the lane", with_replica(s, r, retry=None, blocked=blocked)
+        elif retry.at == "lease":
+            yield self._leased(s, r, retry)
+        elif retry.at == "send":
+            for label, left, succeeded in self._sent(s, retry.event):
+                following = retry._replace(at="remove" if succeeded else "release")
+                yield (
+                    f"{r}: retry of e{retry.event} {label}",
+                    with_replica(left, r, retry=following),
+                )
+        else:
+            yield self._settled(s, r, retry)
+
+    def _timer_reads(self, s: State, r: int) -> Iterator[tuple[str, State]]:
+        replica, attempt = s.replicas[r], s.replicas[r].attempt
+        at = attempt.at if attempt else ""
+        if replica.role != "serving" or not replica.blocked or at == "block":
+            return
+        if lane := stored_in_order(s):
+            head = Retry("lease", lane[0].event)
+            yield f"{r} reads the head e{head.event}", with_replica(s, r, retry=head)
+        elif not (self.frees_late and at == "store"):
+            yield f"{r} reads an empty lane", with_replica(s, r, retry=Retry("empty", 0))
+
+    def _leased(self, s: State, r: int, retry: Retry) -> tuple[str, State]:
+        free = [each for each in s.stored if each.event == retry.event and each.lease == NOBODY]
+        if not free:
+            return f"{r} gets no lease", with_replica(s, r, retry=None)
+        left = s._replace(stored=(s.stored - {free[0]}) | {free[0]._replace(lease=r)})
+        return f"{r} leases e{retry.event}", with_replica(left, r, retry=retry._replace(at="send"))
+
+    def _settled(self, s: State, r: int, retry: Retry) -> tuple[str, State]:
+        own = {each for each in s.stored if each.event == retry.event}
+        if retry.at == "remove":
+            left = s._replace(stored=s.stored - own)
+            return f"{r} removes e{retry.event}", with_replica(left, r, retry=None)
+        mine = {each for each in own if each.lease == r}
+        freed = {each._replace(lease=NOBODY) for each in mine}
+        left = s._replace(stored=(s.stored - mine) | freed)
+        return f"{r} notes that e{retry.event} failed", with_replica(left, r, retry=None)
+
+    def _leases(self, s: State) -> Iterator[tuple[str, State]]:
+        for each in s.stored:
+            if each.lease == NOBODY:
+                continue
+            retry = s.replicas[each.lease].retry
+            is_held = retry is not None and retry.at != "lease" and retry.event == each.event
+            if not is_held or s.budget.leases:
+                left = spent(s, "leases") if is_held else s
+                freed = (s.stored - {each}) | {each._replace(lease=NOBODY)}
+                yield f"the lease on e{each.event} ends", left._replace(stored=freed)
+
+    # --- the account
+
+    def fault(self, s: State) -> str | None:
+        firsts = list(s.delivered)
+        if firsts != sorted(set(self.queue))[: len(firsts)]:
+            return f"delivered out of order: {firsts}"
+        return None
+
+    def is_goal(self, s: State) -> bool:
+        is_empty = not s.ready and not s.stored and s.unacked == ((), ())
+        return is_empty and set(s.delivered) == set(self.queue)
