@@ -196,8 +196,6 @@ class CommandQueue:
             left = spent(s, "not_now")
             yield "the device sends NotNow", _sent(left, d._replace(holds=0), "NotNow", d.holds)
 
-    # --- its requests
-
     def _read(self, s: State, r: Request) -> tuple[str, State]:
         following = "report" if r.reports else "find"
         if r.kind == "Authenticate":
