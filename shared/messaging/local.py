@@ -196,6 +196,15 @@ class _Publisher:
         self._deadline = deadline
         self._is_jammed = False
 
+    @property
+    def is_live(self) -> bool:
+        return not self._is_jammed
+
+    @property
+    def away(self) -> frozenset[int]:
+        """Never one alone: all partitions share the room."""
+        return frozenset()
+
     async def publish(
         self, events: Sequence[Event], *, settled: Settled | None = None
     ) -> list[bool]:

@@ -200,6 +200,14 @@ class RabbitPublisher:
     def __init__(self, channel: PublishChannel) -> None:
         self._channel = channel
 
+    @property
+    def is_live(self) -> bool:
+        return self._channel.is_live
+
+    @property
+    def away(self) -> frozenset[int]:
+        return frozenset()
+
     async def publish(
         self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
     ) -> list[bool]:

@@ -7,6 +7,16 @@ from shared.domain.event import Event
 
 
 class EventPublisher(Protocol):
+    @property
+    def is_live(self) -> bool:
+        """False while the broker as a whole takes nothing: who has much to publish stops for now."""
+
+    @property
+    def away(self) -> frozenset[int]:
+        """The partitions that take nothing for now though the broker is there: their events are told so
+        at once. A partition leaves this set when its next probe is due, and an event published then is
+        that probe; so leave these out of a pass, but begin with all partitions in the next one."""
+
     async def publish(
         self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
     ) -> list[bool]:

@@ -352,3 +352,10 @@ async def test_a_full_local_broker_refuses_in_time_and_then_at_once_until_there_
     third = await broker.publisher.publish([event(3)])
 
     assert (first, second, third) == ([True, True, False], [False], [True])
+
+
+async def test_no_partition_is_away_while_the_broker_takes_events(broker: Broker) -> None:
+    await broker.publisher.publish([event(1)])
+
+    assert broker.publisher.is_live
+    assert broker.publisher.away == frozenset()

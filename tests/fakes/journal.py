@@ -124,12 +124,15 @@ class Confirm(Enum):
 
 
 class FakePublisher:
-    """`EventPublisher`: `outcomes` decides on each publish; `published` is what the broker has."""
+    """`EventPublisher`: `outcome` decides on each publish; `published` is what the broker has. Events of
+    a partition in `away` are told at once that they were not taken, all while `is_live` is False."""
 
     def __init__(self, outcome: Callable[[Event], Confirm] = lambda _: Confirm.CONFIRMED) -> None:
         self.outcome = outcome
         self.before: Hook = undisturbed
         self.published: list[Event] = []
+        self.is_live = True
+        self.away: frozenset[int] = frozenset()
 
     async def publish(
         self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
@@ -137,7 +140,8 @@ class FakePublisher:
         await self.before("publish")
         confirmed = []
         for event in events:
-            outcome = self.outcome(event)
+            is_refused = not self.is_live or event.key.partition in self.away
+            outcome = Confirm.LOST if is_refused else self.outcome(event)
             if outcome is not Confirm.LOST:
                 self.published.append(event)
             confirmed.append(outcome is Confirm.CONFIRMED)

@@ -50,6 +50,14 @@ class Dying:
         self._publisher = publisher
         self._is_after = is_after
 
+    @property
+    def is_live(self) -> bool:
+        return self._publisher.is_live
+
+    @property
+    def away(self) -> frozenset[int]:
+        return self._publisher.away
+
     async def publish(
         self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
     ) -> list[bool]:
