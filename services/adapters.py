@@ -161,9 +161,10 @@ class PartsOfProcess:
         return LocalBroker(clock=self._clock, metrics=self._metrics)
 
     def _rabbit(self, url: str) -> "RabbitBroker":
-        from shared.messaging.rabbit import RabbitBroker
+        from shared.messaging.rabbit import PublishBounds, RabbitBroker
 
-        return RabbitBroker(url, clock=self._clock, metrics=self._metrics)
+        bounds = PublishBounds(largest_message=self._settings.amqp_max_message)
+        return RabbitBroker(url, clock=self._clock, metrics=self._metrics, bounds=bounds)
 
     def check(self) -> None:
         """Before the port opens: Misconfigured when they cannot be used any more."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -56,8 +57,12 @@ def translated() -> Iterator[None]:
 
 
 async def open_channel(connection: AbstractConnection, *, confirms: bool) -> Channel:
-    """A channel on which an unroutable message is an error. No timeout of its own."""
-    channel = await connection.channel(publisher_confirms=confirms, on_return_raises=True)
+    """A channel on which an unroutable message is an error. No timeout of its own.
+
+    It takes the lowest free number: the library's own choice only grows, past what the broker allows,
+    beside a channel that is long in closing."""
+    free = next(number for number in count(1) if number not in connection.channels)
+    channel = await connection.channel(free, publisher_confirms=confirms, on_return_raises=True)
     if not isinstance(channel, Channel):
         raise TypeError("the AMQP library gave an unknown kind of channel")
     return channel
@@ -173,12 +178,11 @@ class Link:
 
     async def _serve(self) -> None:
         """Returns when a connection that was up is lost; raises if it could not be set up."""
-        transport = _Transport()
-        connection = Connection(self._url, transport_factory=transport)
+        single = SingleConnection(self._url)
         self._dropped = asyncio.get_running_loop().create_future()
         orderly = False
         try:
-            await self._connect(connection, transport)
+            connection = await single.connection(CONNECT_TIMEOUT)
             ends = await self._set_up(connection)
             self._connection = connection
             self._up.set()
@@ -192,30 +196,48 @@ class Link:
             self._connection = None
             self._up.clear()
             self._on_down()
-            await _end(connection, transport, orderly)
+            await single.end(orderly)
 
-    async def _connect(self, connection: Connection, transport: _Transport) -> None:
+
+class SingleConnection:
+    """A connection that is made once, and ends with what it was made for. `url` is a checked one."""
+
+    def __init__(self, url: str) -> None:
+        self._transport = _Transport()
+        self._connection = Connection(url, transport_factory=self._transport)
+
+    async def connection(self, patience: timedelta) -> Connection:
+        """Connect; raises BrokerUnavailable when that fails or takes too long."""
         # The library waits for an orderly end of the transport even when the peer is frozen, so the
         # transport is cut shortly before the timeout that ends the wait.
-        limit = CONNECT_TIMEOUT.total_seconds()
-        cut = asyncio.get_running_loop().call_later(limit, transport.abort)
+        limit = patience.total_seconds()
+        cut = asyncio.get_running_loop().call_later(limit, self._transport.abort)
         try:
             with translated():
                 async with asyncio.timeout(limit + 1):
-                    await connection.connect()
+                    await self._connection.connect()
         finally:
             cut.cancel()
+        return self._connection
 
+    @property
+    def was_made(self) -> bool:
+        """The broker answered to it, if only once."""
+        return self._connection.connected.is_set()
 
-async def _end(connection: Connection, transport: _Transport, orderly: bool) -> None:
-    """Close within CLOSE_TIMEOUT (twice that for a frozen broker); never raises but for our own
-    cancellation."""
-    # What waits on the connection gets an ordinary error this way, not a cancellation.
-    reason = BrokerUnavailable("RabbitMQ: connection closed")
-    if not orderly:
-        transport.abort()
-    for _ in range(2):
-        with suppress(BrokerUnavailable), translated():
-            async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
-                await connection.close(reason)
-        transport.abort()
+    def drop(self) -> None:
+        """Cut it without a word to the broker."""
+        self._transport.abort()
+
+    async def end(self, orderly: bool) -> None:
+        """Close within CLOSE_TIMEOUT (twice that for a frozen broker); never raises but for our own
+        cancellation."""
+        # What waits on the connection gets an ordinary error this way, not a cancellation.
+        reason = BrokerUnavailable("RabbitMQ: connection closed")
+        if not orderly:
+            self._transport.abort()
+        for _ in range(2):
+            with suppress(BrokerUnavailable), translated():
+                async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+                    await self._connection.close(reason)
+            self._transport.abort()

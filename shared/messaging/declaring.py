@@ -2,10 +2,13 @@
 
 Promises: it is idempotent and may be done by any number of processes at once; where the broker
 refuses a part (a queue that exists with other arguments, a user who may not configure) that is said
-in the log, what is there is used, and the rest is made all the same.
+in the log, what is there is used, and the rest is made all the same; so it is where the broker cannot declare
+anything now, as when its metadata store is without a majority.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -13,10 +16,59 @@ from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPChannelError, ChannelClosed
 
-from shared.messaging.connection import open_channel
+from shared.domain.errors import BrokerUnavailable
+from shared.messaging.connection import SingleConnection, checked_url, open_channel, translated
 from shared.messaging.topology import EVENTS_EXCHANGE, QUEUES, Queue
+from shared.ports.clock import Clock
 
 log = structlog.get_logger()
+
+TIMEOUT = timedelta(seconds=10)
+AGAIN = timedelta(seconds=1)
+AGAIN_AFTER_FAILURE = timedelta(seconds=10)
+
+
+class Topology:
+    """Declares on a connection of its own: a broker that cannot declare in time ends the connection."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._url = url
+        self._clock = clock
+        self._declaring = asyncio.Lock()
+        self._rest_until = clock.monotonic() + AGAIN.total_seconds()
+        self._has_failed = False
+
+    async def declare(self) -> None:
+        """Make everything that is missing, if that can be done now; it may all be there already."""
+        async with self._declaring:
+            if not (self._has_failed and self._is_resting):
+                await self._declare()
+
+    async def declare_again(self) -> None:
+        """Declare once for all who ask meanwhile, or did a moment ago."""
+        async with self._declaring:
+            if not self._is_resting:
+                await self._declare()
+
+    @property
+    def _is_resting(self) -> bool:
+        return self._clock.monotonic() < self._rest_until
+
+    async def _declare(self) -> None:
+        self._has_failed = True
+        single = SingleConnection(checked_url(self._url, "macromdm declaring"))
+        try:
+            connection = await single.connection(TIMEOUT)
+            with translated():
+                async with asyncio.timeout(TIMEOUT.total_seconds()):
+                    await declare(connection)
+            self._has_failed = False
+        except BrokerUnavailable as exc:
+            log.warning("topology_not_declared", reason=str(exc))
+        finally:
+            await single.end(orderly=not self._has_failed)
+            rest = AGAIN_AFTER_FAILURE if self._has_failed else AGAIN
+            self._rest_until = self._clock.monotonic() + rest.total_seconds()
 
 
 async def declare(connection: AbstractConnection) -> None:

@@ -16,6 +16,18 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import EXTRA_TOPICS, Event, Topic
 
 _NANOSECONDS = 1_000_000_000
+_BODY, _IN_JOURNAL, _SIZE = "body", "journal", "size"
+
+
+def headers_without_body(size: int) -> dict[str, str]:
+    """The headers that say: this message is empty, the event's JSON of so many bytes is to be made from
+    the journal. A version that does not know them parks such a message, since its body is no object."""
+    return {_BODY: _IN_JOURNAL, _SIZE: str(size)}
+
+
+def size_in_journal(headers: Mapping[str, str]) -> int | None:
+    """What `headers_without_body` said, None for a message with a body. ValueError: no size."""
+    return int(headers.get(_SIZE, "")) if headers.get(_BODY) == _IN_JOURNAL else None
 
 
 def event_json(event: Event) -> bytes:

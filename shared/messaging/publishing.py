@@ -1,253 +1,274 @@
-"""Events, and whatever else we publish: many messages written at once, confirmed together.
+"""Whatever we publish: many messages written at once, confirmed together, on a channel for each queue.
 
-Promises: a message counts as taken only when the broker confirmed it and routed it to a queue; no
-call takes longer than the deadline; after one missed deadline, and while there is no connection,
-nobody waits at all until a probe has been confirmed (docs/rules.md, rule 9). A message that no queue
-takes makes the topology be declared anew, and is then published once more.
+Promises (docs/rules.md, rule 9): a message counts as taken only when the broker confirmed it and routed it
+to a queue; no call takes longer than the deadline. A queue that does not answer in time costs one deadline:
+its channel is closed, and one message at a time asks it again. When the broker as a whole does not answer,
+the connection is dropped, and nobody waits until a probe has been confirmed. A message that no queue takes
+makes the topology be declared anew, and is then published once more.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
 import structlog
-from aiormq.abc import AbstractConnection, ChannelFrame
+from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
-from aiormq.exceptions import PublishError
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity
 
-from shared.domain.errors import BrokerUnavailable, Misconfigured
-from shared.domain.event import Event
+from shared.domain.errors import BrokerUnavailable
+from shared.messaging.breaker import Breaker
+from shared.messaging.confirms import (
+    AT_ONCE,
+    Batch,
+    Confirmed,
+    QueueChannel,
+    abandon,
+    ignore,
+    write,
+)
 from shared.messaging.connection import open_channel, translated
-from shared.messaging.envelope import event_json
-from shared.messaging.frames import Message, publish_frames
-from shared.messaging.topology import EVENTS_EXCHANGE, routing_key
+from shared.messaging.frames import Message
+from shared.messaging.liveness import LiveConnection
+from shared.messaging.refusals import Refused, Suspects, Unroutable
+from shared.messaging.topology import queue_of
+from shared.ports.clock import Clock
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
-Confirmed = Callable[[int], None]
-"""Called with a message's index, once, when the broker took it."""
+PROBE_PATIENCE = timedelta(milliseconds=100)
+"""How long a caller waits for the answer to the probe of a queue; it counts for the queue even later."""
 
-
-_PROBE = Message(EVENTS_EXCHANGE, "probe", "probe", {}, b"{}")
-"""For no queue of ours: it asks whether the broker answers, whatever a single queue may suffer from."""
-
-
-def _ignore(_index: int) -> None:
-    return None
-
-
-def check_library(channel: object) -> None:
-    """Misconfigured where the AMQP library lacks what `_write` uses of it, which is no interface."""
-    for name in ("confirmations", "message_id_delivery_tag", "delivery_tag", "write_queue"):
-        if not hasattr(channel, name):
-            raise Misconfigured(
-                f"the installed aiormq has no Channel.{name}: install the version in pyproject.toml"
-            )
-
-
-class _Batch:
-    """Messages whose confirms are waited for together. `taken` and `returned` are by index."""
-
-    def __init__(self, messages: Sequence[Message], on_confirm: Confirmed) -> None:
-        self.messages = messages
-        self.taken = [False] * len(messages)
-        self.returned: list[int] = []
-        self.settled = asyncio.get_running_loop().create_future()
-        self._on_confirm = on_confirm
-        self._open = 0
-
-    def expect(self, count: int) -> None:
-        """Wait for so many answers from now on."""
-        self._open = count
-        self.returned = []
-        self.settled = asyncio.get_running_loop().create_future()
-        if not count:
-            self.settled.set_result(None)
-
-    def answer(self, index: int, confirmation: "asyncio.Future[object]") -> None:
-        error = None if confirmation.cancelled() else confirmation.exception()
-        if self.settled.done():  # too late: nobody counts on it any more
-            return
-        if isinstance(error, PublishError):
-            self.returned.append(index)
-        elif error is None and not confirmation.cancelled():
-            self.taken[index] = True
-            self._on_confirm(index)
-        self._open -= 1
-        if not self._open:
-            self.settled.set_result(None)
-
-    def give_up(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(None)
+Shares = Mapping[QueueChannel, Sequence[int]]
+"""Indexes of messages, by the queue that they are for."""
 
 
 class PublishChannel:
-    """Sends while a channel is attached; answers at once that nothing was taken while none is."""
+    """Sends while a connection is attached; answers at once that nothing was taken while none is."""
 
     def __init__(
         self,
         deadline: timedelta,
+        clock: Clock,
         metrics: Metrics,
         redeclare: Callable[[], Awaitable[None]],
         on_missed: Callable[[], None],
     ) -> None:
-        self._deadline = deadline
+        self._deadline = deadline.total_seconds()
+        self._clock = clock
         self._metrics = metrics
         self._redeclare = redeclare
         self._on_missed = on_missed
-        self._channel: Channel | None = None
-        self._batches: set[_Batch] = set()
-        self._unroutable: set[str] = set()
+        self._live: LiveConnection | None = None
+        self._queues: dict[str, QueueChannel] = {}
+        self._batches: set[Batch] = set()
+        self._probes: set[asyncio.Task[None]] = set()
+        self._unroutable = Unroutable(metrics)
+        self.suspects = Suspects()
+        metrics.watch(metrics.queues_away, self._count_away)
 
     @property
     def is_live(self) -> bool:
-        return self._channel is not None
+        return self._live is not None
+
+    @property
+    def away(self) -> frozenset[str]:
+        """The queues whose messages are told at once that they were not taken."""
+        return frozenset(name for name, queue in self._queues.items() if queue.breaker.refuses)
+
+    def _count_away(self) -> int:
+        return sum(queue.breaker.is_open for queue in self._queues.values())
 
     async def attach(self, connection: AbstractConnection) -> Channel:
-        """Open the channel and use it once a probe is answered; else raises BrokerUnavailable."""
-        batch = _Batch([_PROBE], _ignore)
+        """Use the connection once a probe is answered on it; else raises BrokerUnavailable."""
         with translated():
-            async with asyncio.timeout(self._deadline.total_seconds()):
-                channel = await open_channel(connection, confirms=True)
-                check_library(channel)
-                await _write(channel, batch, [0])
-                await asyncio.wait(
-                    {batch.settled, channel.closing}, return_when=asyncio.FIRST_COMPLETED
-                )
-        if not batch.taken[0] and not batch.returned:
-            raise BrokerUnavailable("RabbitMQ: the probe was not confirmed")
-        self._channel = channel
+            async with asyncio.timeout(self._deadline):
+                self._live = await LiveConnection.probed(connection, self._clock)
         self._metrics.broker_up.set(1)
-        return channel
+        return self._live.channel
 
     def detach(self) -> None:
-        """Forget the channel; what waits for confirms ends now, unconfirmed."""
-        self._channel = None
+        """Forget the connection; what waits for confirms ends now, unconfirmed. Breakers stay as they are:
+        the next connection leads to the same queues."""
+        self._live = None
         self._metrics.broker_up.set(0)
+        for queue in self._queues.values():
+            queue.channel = None
+            queue.breaker.give_up_probe()
         for batch in self._batches:
-            batch.give_up()
+            batch.give_up_all()
 
-    async def send(
-        self, messages: Sequence[Message], on_confirm: Confirmed = _ignore
-    ) -> list[bool]:
+    async def send(self, messages: Sequence[Message], on_confirm: Confirmed = ignore) -> list[bool]:
         """Publish all and wait for their confirms; per message whether the broker took it."""
-        channel = self._channel
-        if channel is None or not messages:
-            return [False] * len(messages)
-        batch = _Batch(messages, on_confirm)
-        self._batches.add(batch)
-        try:
-            with translated():
-                async with asyncio.timeout(self._deadline.total_seconds()):
-                    await self._transmit(channel, batch)
-        except BrokerUnavailable as exc:
-            log.warning("publish_unconfirmed", events=batch.taken.count(False), reason=str(exc))
-            if self._channel is channel:
-                self.detach()
-                self._on_missed()
-        finally:
-            batch.give_up()
-            self._batches.discard(batch)
+        batch = Batch(messages, on_confirm)
+        if self._live is None or not messages:
+            return batch.taken
+        shares, first_of_due = self._shares(messages)
+        probes = {
+            index: self._probe(queue, messages[index], partial(on_confirm, index))
+            for queue, index in first_of_due
+        }
+        if shares:
+            await self._deliver(self._live, batch, shares)
+        if probes:
+            tasks = [task for _, task in probes.values()]
+            await asyncio.wait(tasks, timeout=PROBE_PATIENCE.total_seconds())
+            for index, (probe, _) in probes.items():
+                probe.forget()
+                batch.taken[index] = probe.taken[0]
         return batch.taken
 
-    async def _transmit(self, channel: Channel, batch: _Batch) -> None:
-        await _write(channel, batch, range(len(batch.messages)))
-        await batch.settled
+    async def send_alone(self, message: Message, on_confirm: Confirmed = ignore) -> bool:
+        """Publish on a channel of its own. Raises Refused when the broker closes it for this message."""
+        queue = self._queue_of(message)
+        if self._live is None or queue.breaker.refuses:
+            return False
+        own = QueueChannel(queue.name, queue.breaker)
+        batch = Batch([message], on_confirm)
+        try:
+            await self._deliver(self._live, batch, {own: [0]})
+        finally:
+            channel, own.channel = own.channel, None
+            if channel is not None:
+                abandon(channel)
+        if own.refusal is not None:
+            raise Refused(own.refusal)
+        return batch.taken[0]
+
+    def _shares(self, messages: Sequence[Message]) -> tuple[Shares, list[tuple[QueueChannel, int]]]:
+        """Sort messages by queue, without those that nobody may wait for; and one message for each queue
+        that may be asked again."""
+        shares: dict[QueueChannel, list[int]] = {}
+        for index, message in enumerate(messages):
+            shares.setdefault(self._queue_of(message), []).append(index)
+        opened = [queue for queue in shares if queue.breaker.is_open]
+        due = [
+            (queue, indexes[0])
+            for queue in opened
+            if (indexes := shares.pop(queue)) and not queue.breaker.refuses
+        ]
+        return shares, due
+
+    def _queue_of(self, message: Message) -> QueueChannel:
+        name = queue_of(message.routing_key)
+        if name not in self._queues:
+            self._queues[name] = QueueChannel(name, Breaker(self._clock))
+        return self._queues[name]
+
+    # --- one batch
+
+    async def _deliver(self, live: LiveConnection, batch: Batch, shares: Shares) -> None:
+        """Until all is answered, or the deadline is missed."""
+        self._batches.add(batch)
+        asking = asyncio.get_running_loop().call_later(self._deadline / 2, live.ask, batch)
+        try:
+            async with asyncio.timeout(self._deadline):
+                with translated():
+                    await self._transmit(live, batch, shares)
+        except TimeoutError:
+            self._missed(live, batch, shares)
+        except BrokerUnavailable as exc:
+            log.warning("publish_unconfirmed", events=batch.taken.count(False), reason=str(exc))
+        finally:
+            asking.cancel()
+            batch.give_up_all()
+            self._batches.discard(batch)
+            self.suspects.note(batch)
+
+    async def _transmit(self, live: LiveConnection, batch: Batch, shares: Shares) -> None:
+        unopened = [queue for queue in shares if queue.channel is None]
+        if unopened:
+            await asyncio.gather(*(self._open(live, queue) for queue in unopened))
+        await _write_all(batch, shares)
         if batch.returned:
             log.warning("messages_returned", messages=len(batch.returned))
             await self._redeclare()
-            if channel is not self._channel:
+            if self._live is not live:
                 return
-            await _write(channel, batch, batch.returned)
-            await batch.settled
-        if batch.returned or self._unroutable:
-            self._note_routes(batch)
+            again, batch.returned = frozenset(batch.returned), []
+            await _write_all(
+                batch, {queue: [i for i in share if i in again] for queue, share in shares.items()}
+            )
+        self._unroutable.note(batch)
 
-    def _note_routes(self, batch: _Batch) -> None:
-        """Alarm once for each way that leads nowhere, and say when it leads somewhere again."""
-        self._metrics.events_unroutable.inc(len(batch.returned))
-        lost = {batch.messages[index].routing_key for index in batch.returned}
-        found = {
-            message.routing_key
-            for message, taken in zip(batch.messages, batch.taken, strict=True)
-            if taken
-        }
-        for key in lost - self._unroutable:
-            log.error("events_unroutable", routing_key=key)
-        for key in found & self._unroutable:
-            log.info("events_routable_again", routing_key=key)
-        self._unroutable = (self._unroutable | lost) - found
+    async def _open(self, live: LiveConnection, queue: QueueChannel) -> None:
+        async with queue.opening:
+            if queue.channel is not None or self._live is not live:
+                return
+            channel = await open_channel(live.connection, confirms=True)
+            if self._live is live:
+                queue.channel = channel
+                channel.closing.add_done_callback(partial(self._closed, queue, channel))
 
+    # --- what does not answer
 
-def event_message(event: Event) -> Message:
-    """The message of an event: a public contract, like the JSON in it."""
-    topic = event.topic.value
-    return Message(
-        exchange=EVENTS_EXCHANGE,
-        routing_key=routing_key(topic, event.key.partition),
-        message_id=event.id,
-        headers={"device": event.key.device, "enrollment": event.key.id, "topic": topic},
-        body=event_json(event),
-    )
+    def _missed(self, live: LiveConnection, batch: Batch, shares: Shares) -> None:
+        if self._live is not live:
+            return
+        if not live.has_answered(batch):
+            log.warning("publish_unconfirmed", events=batch.taken.count(False), reason="no answer")
+            self._drop()
+            return
+        for queue in shares:
+            if queue.channel is None or batch.waits_for(queue.channel):
+                self._trip(queue)
 
+    def _drop(self) -> None:
+        """Give the connection up; the next one declares the topology."""
+        self.detach()
+        self._on_missed()
 
-class RabbitPublisher:
-    """The port EventPublisher: an event is settled when the broker confirms it."""
+    def _trip(self, queue: QueueChannel) -> None:
+        """The queue does not answer, and the broker does."""
+        was_open = queue.breaker.is_open
+        if not queue.breaker.trip():
+            return
+        if not was_open:
+            log.error("publishing_queue_away", queue=queue.name)
+        channel, queue.channel = queue.channel, None
+        if channel is not None:
+            abandon(channel)
+            for batch in tuple(self._batches):
+                batch.give_up(channel)
 
-    def __init__(self, channel: PublishChannel) -> None:
-        self._channel = channel
+    def _probe(
+        self, queue: QueueChannel, message: Message, on_confirm: Callable[[], None]
+    ) -> tuple[Batch, "asyncio.Task[None]"]:
+        """Ask a queue that did not answer once more; nobody needs to wait for it."""
+        probe = Batch([message], lambda _: on_confirm())
+        queue.breaker.probe()
+        task = asyncio.create_task(self._deliver_probe(queue, probe))
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+        return probe, task
 
-    @property
-    def is_live(self) -> bool:
-        return self._channel.is_live
+    async def _deliver_probe(self, queue: QueueChannel, probe: Batch) -> None:
+        if self._live is not None:
+            await self._deliver(self._live, probe, {queue: [0]})
+        if queue.breaker.is_probing:  # the broker closed its channel
+            queue.breaker.trip()
 
-    @property
-    def away(self) -> frozenset[int]:
-        return frozenset()
-
-    async def publish(
-        self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
-    ) -> list[bool]:
-        if not self._channel.is_live:
-            return [False] * len(events)
-        messages = [event_message(event) for event in events]
-        if settled is None:
-            return await self._channel.send(messages)
-        return await self._channel.send(messages, lambda index: settled(events[index]))
-
-
-async def _write(channel: Channel, batch: _Batch, indexes: Sequence[int]) -> None:
-    """Hand the messages to the connection in one piece, with the confirms they will get.
-
-    The library's own publish costs three times as much, in tasks and locks (docs/adr/0010)."""
-    while channel.write_queue.full():
-        await channel.write_queue.join()
-    if channel.is_closed:
-        raise BrokerUnavailable("RabbitMQ: channel closed")
-    # No await from here on: delivery tags must be counted in the order of the bytes.
-    under_way = channel.message_id_delivery_tag
-    # The broker names a message that it returns by its id alone, so no id may be under way twice.
-    first = {batch.messages[index].message_id: index for index in reversed(indexes)}
-    unique = sorted(index for name, index in first.items() if name not in under_way)
-    batch.expect(len(unique))
-    frame_max = channel.connection.connection_tune.frame_max or 131_072
-    frames = []
-    for index in unique:
-        message = batch.messages[index]
-        channel.delivery_tag += 1
-        confirmation = channel.loop.create_future()
-        channel.confirmations[channel.delivery_tag] = confirmation
-        under_way[message.message_id] = channel.delivery_tag
-        confirmation.add_done_callback(partial(_answered, channel, batch, index))
-        frames.append(publish_frames(channel.number, message, frame_max))
-    channel.write_queue.put_nowait(ChannelFrame(payload=b"".join(frames), should_close=False))
+    def _closed(
+        self, queue: QueueChannel, channel: Channel, closing: "asyncio.Future[object]"
+    ) -> None:
+        """A channel has ended; one of the messages under way may be why the broker closed it."""
+        reason = None if closing.cancelled() else closing.exception()
+        if queue.channel is not channel:
+            return
+        queue.channel = None
+        if isinstance(reason, ChannelNotFoundEntity | ChannelAccessRefused):
+            self._drop()  # no message's fault: the exchange is gone, or closed to us
+        elif isinstance(reason, ChannelClosed):
+            self.suspects.note_end(queue, channel.message_id_delivery_tag, str(reason))
+        for batch in tuple(self._batches):
+            batch.give_up(channel)
 
 
-def _answered(
-    channel: Channel, batch: _Batch, index: int, confirmation: "asyncio.Future[object]"
-) -> None:
-    channel.message_id_delivery_tag.pop(batch.messages[index].message_id, None)
-    batch.answer(index, confirmation)
+async def _write_all(batch: Batch, shares: Shares) -> None:
+    """Write, and wait for the answers, so many messages at once as a queue may have under way."""
+    longest = max(len(share) for share in shares.values())
+    for start in range(0, longest, AT_ONCE):
+        await write(batch, {q: share[start : start + AT_ONCE] for q, share in shares.items()})
+        await batch.settled

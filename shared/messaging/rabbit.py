@@ -8,27 +8,36 @@ still takes acks; the topology is declared at every connect.
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 from aiormq.abc import AbstractConnection
 
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging.connection import Ends, Link, translated
+from shared.messaging.connection import Ends, Link
 from shared.messaging.consumers import Parking, RabbitPartitions
-from shared.messaging.declaring import declare
-from shared.messaging.publishing import PublishChannel, RabbitPublisher
+from shared.messaging.declaring import Topology
+from shared.messaging.event_publisher import RabbitPublisher
+from shared.messaging.publishing import PublishChannel
 from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher, PartitionConsumer
 from shared.ports.pushes import PushWishes, WishConsumer
 from shared.telemetry.metrics import Metrics
 
-PUBLISH_DEADLINE = timedelta(seconds=5)
-DECLARE_TIMEOUT = timedelta(seconds=10)
-DECLARE_AGAIN = timedelta(seconds=1)
 START_PATIENCE = timedelta(seconds=2)
 LAST_WISHES = timedelta(seconds=1)
 PREFETCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PublishBounds:
+    """How long a confirm may take, and how many bytes a message may have.
+
+    RabbitMQ 4 takes 16 MiB by default."""
+
+    deadline: timedelta = timedelta(seconds=5)
+    largest_message: int = 15 * 1024**2
 
 
 class RabbitBroker:
@@ -40,34 +49,34 @@ class RabbitBroker:
         *,
         clock: Clock,
         metrics: Metrics | None = None,
-        publish_deadline: timedelta = PUBLISH_DEADLINE,
         prefetch: int = PREFETCH,
+        bounds: PublishBounds | None = None,
     ) -> None:
         """Raises Misconfigured for a URL that cannot be one of RabbitMQ's."""
         metrics = metrics or Metrics()
+        bounds = bounds or PublishBounds()
         # It logs a stack for every connection that ends; each of our own lines says it once.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._publishing = Link(
             url, "macromdm publishing", clock, self._set_up_publishing, self._publishing_down
         )
         self._consuming = Link(url, "macromdm consuming", clock, self._set_up_consuming, _ignore)
+        self._topology = Topology(url, clock)
         self._channel = PublishChannel(
-            publish_deadline, metrics, self._declare_again, self._publishing.drop
+            bounds.deadline, clock, metrics, self._topology.declare_again, self._publishing.drop
         )
-        self._connection: AbstractConnection | None = None
-        self._declaring = asyncio.Lock()
-        self._declared = clock.monotonic()
-        self._clock = clock
         self._runner: asyncio.Task[None] | None = None
         self._wishes = RabbitWishes(self._channel, clock)
         parking = Parking(self._channel, clock, metrics)
-        self.publisher: EventPublisher = RabbitPublisher(self._channel)
+        self.publisher: EventPublisher = RabbitPublisher(
+            self._channel, metrics, bounds.largest_message
+        )
         self.partitions: PartitionConsumer = RabbitPartitions(
-            self._consuming, parking, prefetch, self._declare_again
+            self._consuming, parking, prefetch, self._topology.declare_again
         )
         self.wishes: PushWishes = self._wishes
         self.wish_consumer: WishConsumer = RabbitWishConsumer(
-            self._consuming, parking, clock, self._declare_again
+            self._consuming, parking, clock, self._topology.declare_again
         )
 
     @property
@@ -111,31 +120,15 @@ class RabbitBroker:
             tasks.create_task(self._wishes.run())
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
-        await self._declare(connection)
-        channel = await self._channel.attach(connection)
-        self._connection = connection
-        return [channel.closing]
+        await self._topology.declare()
+        return [(await self._channel.attach(connection)).closing]
 
-    async def _set_up_consuming(self, connection: AbstractConnection) -> Ends:
-        await self._declare(connection)
+    async def _set_up_consuming(self, _connection: AbstractConnection) -> Ends:
+        await self._topology.declare()
         return ()
 
     def _publishing_down(self) -> None:
-        self._connection = None
         self._channel.detach()
-
-    async def _declare_again(self) -> None:
-        """Declare the topology once for all who ask meanwhile, or did a moment ago."""
-        async with self._declaring:
-            since = timedelta(seconds=self._clock.monotonic() - self._declared)
-            if since > DECLARE_AGAIN and self._connection is not None:
-                await self._declare(self._connection)
-
-    async def _declare(self, connection: AbstractConnection) -> None:
-        with translated():
-            async with asyncio.timeout(DECLARE_TIMEOUT.total_seconds()):
-                await declare(connection)
-        self._declared = self._clock.monotonic()
 
 
 def _ignore() -> None:

@@ -56,6 +56,12 @@ def routing_key(topic: str, partition: int) -> str:
     return f"{topic}.{partition:02d}"
 
 
+def queue_of(routing_key: str) -> str:
+    """Our queue that gets a message with this key: events by their partition, the rest by its name."""
+    partition = routing_key.rpartition(".")[2]
+    return f"webhook.{partition}" if partition.isdigit() else routing_key
+
+
 QUEUES = (
     Queue(PARKED_QUEUE, _PARKED_ARGUMENTS),
     Queue(PUSH_QUEUE, _LIMITED),

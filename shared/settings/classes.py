@@ -31,6 +31,7 @@ from shared.settings.values import (
     MongodbUrl,
     Names,
     SecretHttpUrl,
+    Size,
     must_be_files,
     written,
 )
@@ -93,6 +94,11 @@ class ServiceSettings(BaseSettings, BodySettings, SealingSettings):
         None,
         description="URL of RabbitMQ 3.10 or newer. `all` uses its in-process broker without it; "
         "the single services need it.",
+    )
+    amqp_max_message: Size = Field(
+        15 * 1024**2,
+        description="Largest message for RabbitMQ, as `15 MiB`; below its `max_message_size` (16 MiB in "
+        "RabbitMQ 4). Of a larger event, subscribers' bodies are read from the journal.",
     )
     mongo_driver: MongoDriver = Field("motor", description="`motor` or `pymongo`.")
     data_dir: Path = Field(

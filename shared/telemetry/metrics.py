@@ -124,6 +124,10 @@ class Metrics:
         self.events_unroutable = self._counter(
             "events_unroutable", "Events that no queue of the broker took"
         )
+        self.events_without_body = self._counter(
+            "events_without_body",
+            "Events too large for the broker, published without their body",
+        )
         self.writers_taken_over = self._counter(
             "writers_taken_over", "Stale writers whose events were taken over"
         )
@@ -229,6 +233,10 @@ class Metrics:
         )
         self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
         self.store_up = self._gauge("store_up", "1 while the store answers")
+        self.queues_away = self._gauge(
+            "queues_away",
+            "Queues that do not answer though the broker does: nothing is published to them",
+        )
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Let a gauge read its value when somebody asks for it."""

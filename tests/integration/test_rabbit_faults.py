@@ -16,9 +16,9 @@ from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
 from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.messaging.declaring import declare
+from shared.messaging.event_publisher import event_message
 from shared.messaging.frames import Message, publish_frames
-from shared.messaging.publishing import event_message
-from shared.messaging.rabbit import RabbitBroker
+from shared.messaging.rabbit import PublishBounds, RabbitBroker
 from shared.messaging.topology import (
     EVENTS_EXCHANGE,
     PARKED_QUEUE,
@@ -67,7 +67,7 @@ async def server(fault_rabbit: Server) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def broker(server: Server) -> AsyncIterator[RabbitBroker]:
-    made = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=DEADLINE)
+    made = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(DEADLINE))
     await made.start(timedelta(seconds=30))
     yield made
     await made.close()
@@ -93,11 +93,13 @@ async def received_by(broker: RabbitBroker, count: int) -> list[str]:
     return names
 
 
-async def opened_by(broker: RabbitBroker, on_event: Callable[[Received], None]) -> OpenPartition:
+async def opened_by(
+    broker: RabbitBroker, on_event: Callable[[Received], None], partition: int = PARTITION
+) -> OpenPartition:
     """The partition, as soon as the broker is there."""
     while True:
         try:
-            return await broker.partitions.open(PARTITION, on_event=on_event, on_lost=lambda: None)
+            return await broker.partitions.open(partition, on_event=on_event, on_lost=lambda: None)
         except BrokerUnavailable:
             await asyncio.sleep(0.1)
 
@@ -230,7 +232,7 @@ async def test_callers_that_wait_with_the_one_that_missed_its_deadline_are_answe
 
 
 async def test_closing_ends_soon_though_the_broker_is_frozen(server: Server) -> None:
-    broker = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=DEADLINE)
+    broker = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(DEADLINE))
     await broker.start(timedelta(seconds=30))
     await broker.partitions.open(PARTITION, on_event=lambda _: None, on_lost=lambda: None)
     before = asyncio.all_tasks()
@@ -301,7 +303,7 @@ async def test_a_queue_that_exists_with_other_arguments_is_used_as_it_is(
     async with aiormq.connect(server.url) as connection:
         channel = await connection.channel()
         await channel.queue_declare(partition_queue(PARTITION), durable=True)
-    broker = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=DEADLINE)
+    broker = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(DEADLINE))
 
     await broker.start(timedelta(seconds=30))
     answers = await broker.publisher.publish([event(1)])
@@ -315,9 +317,7 @@ async def test_rule_09_an_event_that_stays_unroutable_is_not_confirmed_and_count
     fault_rabbit: Rabbit, server: Server
 ) -> None:
     metrics = Metrics()
-    broker = RabbitBroker(
-        server.url, clock=SystemClock(), publish_deadline=timedelta(seconds=5), metrics=metrics
-    )
+    broker = RabbitBroker(server.url, clock=SystemClock(), metrics=metrics)
     await broker.start(timedelta(seconds=30))
     await unbind(server.url)
     allow = partial(fault_rabbit.ctl, "set_permissions", "guest")

@@ -113,6 +113,11 @@ def test_the_budget_of_bodies_has_room_for_any_one_of_them():
     assert said == "MDM_BODY_BUDGET: must not be below 24 MiB: one request may have as many"
 
 
+def test_messages_for_the_broker_are_bounded_below_what_rabbitmq_4_takes() -> None:
+    assert load(AllSettings, {}).amqp_max_message == 15 * 1024**2
+    assert load(AllSettings, {"MDM_AMQP_MAX_MESSAGE": "1 MiB"}).amqp_max_message == 1024**2
+
+
 def test_lists_are_separated_by_commas():
     settings = load(
         AllSettings,
