@@ -2,7 +2,7 @@
 
 Promises: a wish costs its caller nothing and never fails; wishes that wait are collapsed and go out in
 few messages, and wait again when the broker did not take them; a consumed wish comes again until
-`on_wishes` has returned for it.
+`on_wishes` has returned for it, and an outage of the store uses up none of its deliveries.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from shared.domain.errors import BrokerUnavailable
+from shared.domain.errors import BrokerUnavailable, Unavailable
 from shared.messaging.connection import Link, translated
 from shared.messaging.consumers import (
     Acks,
@@ -152,7 +152,7 @@ class RabbitWishConsumer:
                 good.append(delivery_tag(message))
         try:
             if wishes:
-                await on_wishes(list(wishes))
+                await self._grant(list(wishes), on_wishes, channel)
         except Exception:
             log.exception("wishes_failed", wishes=len(wishes))
             await self._clock.sleep(AGAIN)
@@ -162,6 +162,25 @@ class RabbitWishConsumer:
         else:
             for tag in good:
                 acks.add(tag)
+
+    async def _grant(
+        self,
+        wishes: Sequence[str],
+        on_wishes: Callable[[Sequence[str]], Awaitable[None]],
+        channel: Channel,
+    ) -> None:
+        """Hand wishes over, as soon as the store is there; they stay unacked meanwhile, because whatever
+        is given back counts as a delivery, and too many of those park it. A channel that is closed has
+        given them to somebody else."""
+        is_waiting = False
+        while not channel.is_closed:
+            try:
+                return await on_wishes(wishes)
+            except Unavailable as exc:
+                if not is_waiting:
+                    log.warning("wishes_wait", wishes=len(wishes), reason=str(exc))
+                is_waiting = True
+            await self._clock.sleep(AGAIN)
 
 
 async def _next(

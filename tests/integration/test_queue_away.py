@@ -13,11 +13,12 @@ from aiormq.abc import DeliveredMessage
 
 from shared.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
+from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.messaging.consumers import text_headers
 from shared.messaging.envelope import event_json, size_in_journal
 from shared.messaging.rabbit import PublishBounds, RabbitBroker
-from shared.messaging.topology import partition_queue
+from shared.messaging.topology import PUSH_QUEUE, partition_queue
 from shared.ports.events import Received
 from shared.telemetry.metrics import Metrics
 from tests.harness.servers import Rabbit
@@ -321,3 +322,28 @@ async def test_the_queues_are_used_though_nothing_can_be_declared(server: Rabbit
 
     assert all(taken)
     assert received.device == HEALTHY[0]
+
+
+async def test_an_outage_of_the_store_uses_up_no_deliveries_of_wishes(
+    server: Rabbit, broker: RabbitBroker
+) -> None:
+    attempts = asyncio.Semaphore(0)
+
+    async def fail(_wishes: Sequence[str]) -> None:
+        attempts.release()
+        raise StoreUnavailable("away")
+
+    broker.wishes.wish(["a"])
+    consuming = asyncio.create_task(broker.wish_consumer.consume(fail))
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            await attempts.acquire()
+    consuming.cancel()
+    await asyncio.wait({consuming})
+
+    async with aiormq.connect(server.url) as connection:
+        channel = await connection.channel()
+        message = await channel.basic_get(PUSH_QUEUE, no_ack=True)
+    headers = message.header.properties.headers or {}
+    assert message.body == b'{"enrollments":["a"]}'
+    assert headers["x-delivery-count"] == 1  # given back once, by the end of its consumer
