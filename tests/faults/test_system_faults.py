@@ -163,6 +163,27 @@ async def test_devices_are_served_while_the_broker_is_frozen(stage: Stage, sink:
     assert all(device.link.unavailable == 0 for device in ledger.devices)
 
 
+async def test_devices_are_served_while_half_of_the_queues_do_not_answer(
+    stage: Stage, sink: Sink
+) -> None:
+    queue = r'whereis(list_to_atom(lists:flatten(io_lib:format("%2F_webhook.~2..0B", [N]))))'
+
+    async def every_other(function: str) -> None:
+        each = f"[sys:{function}({queue}) || N <- lists:seq(0, 30, 2)]."
+        await asyncio.to_thread(stage.rabbit.ctl, "eval", each)
+
+    async def disturb() -> None:
+        await every_other("suspend")
+        try:
+            await asyncio.sleep(14)
+        finally:
+            await every_other("resume")
+
+    ledger = await under_load(stage, sink, disturb, seed=12)
+
+    assert all(device.link.unavailable == 0 for device in ledger.devices)
+
+
 async def test_one_replica_reconnects_to_the_broker_before_the_other(
     stage: Stage, sink: Sink
 ) -> None:
