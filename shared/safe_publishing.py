@@ -20,21 +20,30 @@ makes its first attempt (30 s at most) before it stores and acks."""
 async def publish_safely(publisher: EventPublisher, events: Sequence[Event]) -> None:
     """Publish, and wait until every promise has passed on. Raises BrokerUnavailable when one has not;
     then all must be tried again."""
+    if len(await publish_where_possible(publisher, events)) < len(events):
+        raise BrokerUnavailable("the broker did not take the event")
+
+
+async def publish_where_possible(publisher: EventPublisher, events: Sequence[Event]) -> set[str]:
+    """As `publish_safely`, but that events of partitions that are away cost the others nothing. Returns the
+    ids of those whose promise has passed on. Raises BrokerUnavailable when one of the others has not."""
     waiting = {event.id for event in events}
-    safe = asyncio.Event()
+    some = asyncio.Event()
 
     def settled(event: Event) -> None:
         waiting.discard(event.id)
-        if not waiting:
-            safe.set()
+        some.set()
 
     taken = await publisher.publish(events, settled=settled)
-    if not all(taken):
+    refused = [event for event, is_taken in zip(events, taken, strict=True) if not is_taken]
+    if not {event.key.partition for event in refused} <= publisher.away:
         raise BrokerUnavailable("the broker did not take the event")
-    if not waiting:
-        return
+    left = {event.id for event in refused}
     try:
         async with asyncio.timeout(SAFE_WITHIN.total_seconds()):
-            await safe.wait()
+            while waiting - left:
+                some.clear()
+                await some.wait()
     except TimeoutError as exc:
         raise BrokerUnavailable("the consumer did not take the event") from exc
+    return {event.id for event in events} - left

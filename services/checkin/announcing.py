@@ -17,7 +17,7 @@ from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher
 from shared.ports.identities import Identities, Noted
 from shared.ports.journal import Journal
-from shared.safe_publishing import publish_safely
+from shared.safe_publishing import publish_where_possible
 from shared.sharing import Share
 
 PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
@@ -60,8 +60,8 @@ class Announcing:
         events = [event_of(each) for each in noted]
         if not all(await self._journal.append(events)):
             raise StoreUnavailable("the journal did not take the notices")
-        await publish_safely(self._publisher, events)
-        await self._identities.announced(noted)
+        safe = await publish_where_possible(self._publisher, events)
+        await self._identities.announced([each for each in noted if each.notice.id in safe])
 
 
 def event_of(noted: Noted) -> Event:

@@ -28,7 +28,7 @@ from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher
 from shared.ports.expiries import Expiries
 from shared.ports.journal import Journal
-from shared.safe_publishing import publish_safely
+from shared.safe_publishing import publish_safely, publish_where_possible
 from shared.sharing import Share
 
 log = structlog.get_logger()
@@ -97,8 +97,13 @@ class Expiry:
             await publish_safely(self._publisher, [event])
 
     async def _announce(self, places: Sequence[Place]) -> None:
-        await publish_safely(self._publisher, await self._journaled(places))
-        await self._expiries.announced(places)
+        """Of a partition that is away, they are found again as what was forgotten."""
+        events = await self._journaled(places)
+        safe = await publish_where_possible(self._publisher, events)
+        late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
+        await self._expiries.announced(
+            [each for each in places if (each.enrollment, each.command_uuid) not in late]
+        )
 
     async def _journaled(self, places: Sequence[Place]) -> list[Event]:
         keys = await self._keys({place.enrollment for place in places})

@@ -14,7 +14,7 @@ from services.checkin.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
 from services.checkin.turns import Answer, DeviceRefused
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Status
-from shared.domain.enrollment import Enrollment, Inventory
+from shared.domain.enrollment import Enrollment, Inventory, partition_of
 from shared.domain.errors import Blocked, BrokerUnavailable, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
@@ -560,6 +560,25 @@ async def test_rule_16_an_event_of_a_rebinding_outlives_a_broker_that_is_away() 
     await announced(await world.replica())
 
     assert Topic.CERTIFICATE_REBOUND in topics(world)
+    assert await world.identities.notices(range(32)) == []
+
+
+async def test_an_event_of_a_partition_that_is_away_waits_and_holds_up_no_other() -> None:
+    world, replica, _ = await enrolled()
+    other = next(f"M{n}" for n in range(99) if partition_of(f"M{n}") != partition_of("MAC"))
+    await Device(other, certificate="old-too").enroll(replica)
+    for device in (Device(certificate="new"), Device(other, certificate="new-too")):
+        await device.enroll(replica)
+    world.publisher.away = frozenset({partition_of("MAC")})
+
+    await announced(replica)
+
+    rebound = [e for e in world.publisher.published if e.topic is Topic.CERTIFICATE_REBOUND]
+    assert [event.key.device for event in rebound] == [other]
+    waiting = await world.identities.notices(range(32))
+    assert [each.device.key.device for each in waiting] == ["MAC"]
+    world.publisher.away = frozenset()
+    await announced(replica)
     assert await world.identities.notices(range(32)) == []
 
 

@@ -25,7 +25,7 @@ from shared.messaging.envelope import event_json
 from shared.pacing import Loops
 from tests.fakes.clock import START, settle
 from tests.fakes.journal import Confirm, FakeJournal, FakePublisher
-from tests.unit.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World
+from tests.unit.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World, enrolled
 from tests.unit.test_command_life import set_expiry
 
 STEPS = ("overdue", "expire", "load", "append", "read", "publish", "announced")
@@ -301,6 +301,30 @@ async def test_many_expire_in_one_pass_with_an_id_and_a_time_of_their_own(
     assert len({event.id for event in replicas.published}) == 3 * CHUNK
     assert len({event.created_at for event in replicas.published}) == 3 * CHUNK
     assert {place.state for place in world.queue.places.values()} == {PlaceState.EXPIRED}
+    assert world.queue.unsafe == set()
+
+
+async def test_what_expires_in_a_partition_that_is_away_is_told_later_and_holds_up_no_other(
+    replicas: Replicas,
+) -> None:
+    world = replicas.world
+    other = next(f"M{n}" for n in range(99) if partition_of(f"M{n}") != partition_of("MAC"))
+    world.enrollments.add(enrolled(EnrollmentKey(other, other, udid=other)))
+    for target in ("MAC", other):
+        for n in range(CHUNK + 1):
+            await world.post(target, uuid=f"{target}-{n}")
+    for place in list(world.queue.places.values()):
+        world.queue.places[place.id] = replace(place, expires_at=START)
+    replicas.publisher.away = frozenset({partition_of("MAC")})
+
+    await replicas.one().look()
+
+    assert {place.state for place in world.queue.places.values()} == {PlaceState.EXPIRED}
+    assert [event.key.device for event in replicas.published] == [other] * (CHUNK + 1)
+    assert len(world.queue.unsafe) == CHUNK + 1
+    replicas.publisher.away = frozenset()
+    world.clock.advance(FORGOTTEN_AFTER + PACE.every)
+    await replicas.one().look()
     assert world.queue.unsafe == set()
 
 
