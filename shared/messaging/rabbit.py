@@ -15,9 +15,10 @@ from aiormq.abc import AbstractConnection
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import Ends, Link
-from shared.messaging.consumers import Parking, RabbitPartitions
+from shared.messaging.consumers import Parking
 from shared.messaging.declaring import Topology
 from shared.messaging.event_publisher import RabbitPublisher
+from shared.messaging.partitions import RabbitPartitions
 from shared.messaging.publishing import PublishChannel
 from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes
 from shared.ports.clock import Clock
@@ -72,7 +73,7 @@ class RabbitBroker:
             self._channel, metrics, bounds.largest_message
         )
         self.partitions: PartitionConsumer = RabbitPartitions(
-            self._consuming, parking, prefetch, self._topology.declare_again
+            self._consuming, parking, clock, self._topology.declare_again, prefetch
         )
         self.wishes: PushWishes = self._wishes
         self.wish_consumer: WishConsumer = RabbitWishConsumer(
