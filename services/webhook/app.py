@@ -114,8 +114,8 @@ class _Work:
             reasons.append("waits for the store")
         if not self._adapters.broker.healthy:
             reasons.append("the broker does not answer")
-        elif self._partitions.missing:
-            reasons.append(f"{self._partitions.missing} partitions are not open yet")
+        elif self._partitions.untried:
+            reasons.append(f"{self._partitions.untried} partitions are not open yet")
         return reasons
 
     async def drain(self) -> None:
@@ -136,7 +136,7 @@ class _Work:
 
     def _show_what_waits(self) -> None:
         metrics, partitions = self._adapters.metrics, self._partitions
-        metrics.watch(metrics.partitions_served, lambda: len(partitions.served))
+        metrics.watch(metrics.partitions_served, lambda: len(partitions.open))
         metrics.watch(
             metrics.lanes_blocked, lambda: sum(lanes.blocked_count for lanes in partitions.served)
         )

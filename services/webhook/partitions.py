@@ -3,7 +3,8 @@
 Promises (docs/rules.md, rule 11): a partition's blocked lanes are read after its first event has
 come, before that event is handled, and again every few seconds; a partition is given up by closing
 its channel; when a channel is lost, all that was known under it is dropped. While the store is away
-the share stays as it is; while the broker is away, opening is tried again and again.
+the share stays as it is; while the broker is away, opening is tried again and again. A partition that
+cannot be opened does not hold up the others.
 """
 
 import asyncio
@@ -74,6 +75,9 @@ class Partitions:
         self._clock = clock
         self._new_lanes = new_lanes
         self._served: dict[int, Served] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        self._away: set[int] = set()
+        """Partitions whose latest opening failed."""
         self._is_draining = False
         self._spawn: Spawn | None = None
         self._loops: Loops | None = None
@@ -89,22 +93,35 @@ class Partitions:
         return min((x.oldest for x in self._served.values() if x.oldest), default=None)
 
     @property
+    def open(self) -> frozenset[int]:
+        return frozenset(n for n, served in self._served.items() if served.channel is not None)
+
+    @property
     def missing(self) -> int:
         """How many partitions of our share are not open."""
-        return len(self._share.partitions - self._served.keys())
+        return len(self._share.partitions - self.open)
+
+    @property
+    def untried(self) -> int:
+        """How many of those have not even failed to open: one that is away makes nobody unready."""
+        return len(self._share.partitions - self.open - self._away)
 
     async def run(self, spawn: Spawn, loops: Loops) -> None:
         """Look after the partitions until cancelled. Heartbeats never wait for the rest."""
         self._spawn, self._loops = spawn, loops
-        async with asyncio.TaskGroup() as group:
-            for name, step, waits in (
-                ("partitions_share", self._refresh, "share_not_refreshed"),
-                ("partitions", self._tend, "partitions_wait"),
-                ("partitions_sweep", self._sweep, "lanes_not_read"),
-            ):
-                group.create_task(
-                    loops.keep_doing(name, step, PACE, waits, lambda: self._is_draining)
-                )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, step, waits in (
+                    ("partitions_share", self._refresh, "share_not_refreshed"),
+                    ("partitions", self._tend, "partitions_wait"),
+                    ("partitions_sweep", self._sweep, "lanes_not_read"),
+                ):
+                    group.create_task(
+                        loops.keep_doing(name, step, PACE, waits, lambda: self._is_draining)
+                    )
+        finally:
+            for opening in self._opening:
+                opening.cancel()
 
     async def drain(self, grace: timedelta = LAST_GRACE) -> None:
         """Take nothing new, finish what is under way, give every partition up."""
@@ -124,35 +141,46 @@ class Partitions:
         self.has_share = True
 
     async def _tend(self) -> None:
-        for partition, served in list(self._served.items()):
+        for served in list(self._served.values()):
             if served.is_lost or (served.channel is not None and served.channel.is_lost):
-                self._drop(partition)
+                self._drop(served)
         mine = self._share.partitions
+        self._away &= mine
         for partition in self._served.keys() - mine:
             self._in_background(self._give_up(partition, GRACE))
-        opening = [self._open(partition) for partition in mine - self._served.keys()]
+        for partition in mine - self._served.keys():
+            # Nobody waits for it here: one that does not answer must not hold up the others.
+            self._opening.add(asyncio.create_task(self._open(self._serve(partition))))
+        if self._away:
+            log.warning("partitions_not_open", count=len(self._away))
+        over = {each for each in self._opening if each.done()}
+        self._opening -= over
         # Not in a group: what one met must not cut the others short.
-        failed = [each for each in await asyncio.gather(*opening, return_exceptions=True) if each]
-        if self.missing:
-            log.warning("partitions_not_open", count=self.missing)
+        failed = [each for each in await asyncio.gather(*over, return_exceptions=True) if each]
         if failed:
             raise BaseExceptionGroup("partitions that could not be opened", failed)
 
-    async def _open(self, partition: int) -> None:
+    def _serve(self, partition: int) -> Served:
         lanes = self._new_lanes(lambda: self._in_background(self._load(served)))
-        served = Served(partition, lanes)
-        self._served[partition] = served
+        served = self._served[partition] = Served(partition, lanes)
+        return served
+
+    async def _open(self, served: Served) -> None:
         try:
             async with asyncio.timeout(_DEADLINE):
                 served.channel = await self._consumer.open(
-                    partition, on_event=lanes.take, on_lost=lambda: self._lost(served)
+                    served.partition,
+                    on_event=served.lanes.take,
+                    on_lost=lambda: self._lost(served),
                 )
+            self._away.discard(served.partition)
         except (Unavailable, TimeoutError) as exc:
-            log.debug("partition_not_opened", partition=partition, error=str(exc))
+            log.debug("partition_not_opened", partition=served.partition, error=str(exc))
         finally:
             if served.channel is None:
-                self._drop(partition)
-        if served.is_leaving:  # given up while it was being opened
+                self._away.add(served.partition)
+                self._drop(served)
+        if served.is_leaving and served.channel is not None:  # given up while it was being opened
             await self._close(served)
 
     async def _give_up(self, partition: int, grace: timedelta) -> None:
@@ -162,8 +190,7 @@ class Partitions:
         served.is_leaving = True
         await served.lanes.finish(grace)
         await self._close(served)
-        if self._served.get(partition) is served:
-            self._drop(partition)
+        self._drop(served)
 
     async def _close(self, served: Served) -> None:
         if served.channel is None:
@@ -174,10 +201,10 @@ class Partitions:
         except (Unavailable, TimeoutError) as exc:
             log.warning("partition_not_closed", partition=served.partition, error=str(exc))
 
-    def _drop(self, partition: int) -> None:
-        served = self._served.pop(partition, None)
-        if served is not None:
-            served.lanes.abandon()
+    def _drop(self, served: Served) -> None:
+        if self._served.get(served.partition) is served:
+            del self._served[served.partition]
+        served.lanes.abandon()
 
     def _lost(self, served: Served) -> None:
         log.warning("partition_lost", partition=served.partition)

@@ -175,7 +175,9 @@ async def test_a_partition_is_given_up_beside_a_queue_that_does_not_answer(
     await erlang(server, f"sys:suspend({process_of(AWAY)}).")
 
     await consumer.opened[AWAY].close()
-    assert all(await broker.publisher.publish([event(partition, partition) for partition in OTHERS]))
+    assert all(
+        await broker.publisher.publish([event(partition, partition) for partition in OTHERS])
+    )
     await until(lambda: all(consumer.received[partition] for partition in OTHERS))
 
     assert consumer.lost == Counter()

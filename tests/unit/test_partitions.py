@@ -122,3 +122,52 @@ async def test_after_draining_nothing_is_opened_again(world: World) -> None:
         await world.run(5)
 
         assert replica.partitions.served == []
+
+
+class OneStuck(FakeConsumer):
+    """Partition `stuck` answers neither yes nor no."""
+
+    stuck = PARTITION + 1
+
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        if partition == self.stuck:
+            await asyncio.Event().wait()
+        return await super().open(partition, on_event=on_event, on_lost=on_lost)
+
+
+async def test_a_partition_that_does_not_open_does_not_hold_up_another_that_is_lost(
+    world: World,
+) -> None:
+    consumer = OneStuck(world.queue, PARTITION)
+    share = FixedShare([PARTITION, OneStuck.stuck])
+    async with Replica(world, consumer=consumer, share=share) as replica:
+        await world.run(2)
+        world.queue.cut_off(replica.channel)
+        replica.channel.notice()
+        world.publish("e1")
+        await world.run(2)
+
+        assert replica.partitions.open == {PARTITION}
+        assert replica.partitions.missing == 1
+    assert world.receiver.arrivals == ["e1"]
+
+
+async def test_a_partition_is_not_yet_tried_until_its_opening_failed_or_succeeded(
+    world: World,
+) -> None:
+    consumer = BrokerAway(world.queue, PARTITION)
+    async with Replica(world, consumer=consumer) as replica:
+        consumer.is_away = True
+        await world.run(2)
+        away = (replica.partitions.missing, replica.partitions.untried)
+        consumer.is_away = False
+        await world.run(2)
+        there = (replica.partitions.missing, replica.partitions.untried)
+
+    assert (away, there) == ((1, 0), (0, 0))
