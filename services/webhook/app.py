@@ -19,6 +19,7 @@ from fastapi import APIRouter
 
 from services.adapters import Adapters
 from services.webhook.attempts import Attempts
+from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.lane_retry import LaneRetry, RetryPolicy
 from services.webhook.lanes import Crew, PartitionLanes
@@ -68,11 +69,17 @@ class _Work:
         self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)
         attempts = Attempts(self._sender, self._clock, adapters.metrics.deliveries_delivered)
+        bodies = Bodies(
+            settings.webhook_body_budget,
+            self._store,
+            event_json,
+            adapters.metrics.bodies_read_back,
+        )
         policy = RetryPolicy(
             settings.webhook_retry_schedule,
             SystemRandom().random,
             self._subscribers.get,
-            event_json,
+            bodies,
         )
         lane_retry = LaneRetry(self._store, attempts, policy, self._clock, adapters.metrics)
         self._retries = Retries(lane_retry, attempts, self._clock)
@@ -80,6 +87,7 @@ class _Work:
             subscribers=self._subscribers.current,
             attempts=attempts,
             store=self._store,
+            bodies=bodies,
             retries=self._retries,
             clock=self._clock,
             next_attempt=policy.next_attempt,

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from shared.batching import Cohorts
-from shared.domain.errors import CannotOpen, Refused, TooLarge, Unavailable
+from shared.domain.errors import CannotOpen, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
 from shared.ports.clock import Clock, Ids
@@ -123,9 +123,12 @@ class DeliveryStore:
         try:
             async with asyncio.timeout(_DEADLINE):
                 found = await self._journal.read(ids)
-        except CannotOpen as exc:
+        except (CannotOpen, OfNewerVersion) as exc:
+            # Only those who ask for that one hear of it; its lane waits.
             if len(ids) == 1:
-                log.error("secret_cannot_be_opened", reason=str(exc))
+                sealed = isinstance(exc, CannotOpen)
+                name = "secret_cannot_be_opened" if sealed else "event_of_newer_version"
+                log.error(name, reason=str(exc))
                 return [exc]
             return [(await self._load_all([event_id]))[0] for event_id in ids]
         return [found.get(event_id) for event_id in ids]

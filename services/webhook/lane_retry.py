@@ -13,12 +13,12 @@ from typing import Protocol
 import structlog
 
 from services.webhook.attempts import Attempts, Counter
+from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.lanes import PartitionLanes
 from services.webhook.open_lane import EVERYTHING, OpenLane
 from services.webhook.schedule import JITTER, next_attempt
 from services.webhook.sender import Outcome
-from shared.domain.event import Event
 from shared.domain.subscription import Delivery, DeliveryState, Subscription
 from shared.ports.clock import Clock
 
@@ -27,8 +27,6 @@ log = structlog.get_logger()
 _SOON = timedelta(milliseconds=100)
 _LEASED = timedelta(seconds=1)
 _NO_SUBSCRIBER = timedelta(seconds=60)
-
-Render = Callable[[Event], bytes]
 
 
 class Counts(Protocol):
@@ -42,12 +40,12 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which waits, how spread, to whom, and what the body of an event is."""
+    """Which waits, how spread, to whom, and where the bodies are."""
 
     waits: Sequence[timedelta]
     random: Callable[[], float]
     subscriber: Callable[[str], Subscription | None]
-    render: Render
+    bodies: Bodies
 
     def next_attempt(self, attempts: int, now: datetime) -> datetime | None:
         return next_attempt(attempts, now, self.waits, self.random())
@@ -127,7 +125,13 @@ class LaneRetry:
         subscription = self._policy.subscriber(delivery.lane.subscription)
         if subscription is None:
             return _NO_SUBSCRIBER
-        body = await self._body(delivery)
+        async with self._policy.bodies.in_use(delivery.size):
+            return await self._send(delivery, subscription, is_early)
+
+    async def _send(
+        self, delivery: Delivery, subscription: Subscription, is_early: bool
+    ) -> timedelta | None:
+        body = await self._policy.bodies.read(delivery.event_id) or await self._store.body(delivery)
         holder = await self._store.lease(delivery)
         if holder is None:
             return _LEASED
@@ -145,12 +149,6 @@ class LaneRetry:
             self._counts.deliveries_retried.inc()
             return self._policy.time_left(delivery, self._clock.now()) or _SOON
         return await self._failed(delivery, holder, outcome, body)
-
-    async def _body(self, delivery: Delivery) -> bytes | None:
-        event = await self._store.event(delivery.event_id)
-        if event is not None:
-            return self._policy.render(event)
-        return await self._store.body(delivery)
 
     async def _failed(
         self, delivery: Delivery, holder: str, outcome: Outcome, body: bytes

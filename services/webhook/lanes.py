@@ -5,13 +5,15 @@ once each of its lanes has delivered it or stored it; a lane with something stor
 before that is gone; the order of what is stored is a number, one more than the highest known in the
 lane, and where the event is stored already, the stored number counts. Nothing is handled before the
 blocked lanes are loaded. What the store refuses for ever is parked, and its lane goes on. A lane where
-nothing waits is forgotten.
+nothing waits is forgotten. Bodies beyond the process's budget are read back from the journal when their
+turn comes; while that cannot be, the event stays the first of its lane, and no attempt is used up.
 
 One object serves one opening of one partition; after the channel is gone it is thrown away.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -19,10 +21,17 @@ from typing import Any, Protocol
 import structlog
 
 from services.webhook.attempts import Attempts
+from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
-from shared.domain.errors import Refused, Unavailable
+from shared.domain.errors import (
+    CannotOpen,
+    OfNewerVersion,
+    Refused,
+    StoreUnavailable,
+    Unavailable,
+)
 from shared.domain.subscription import Delivery, Lane, Subscription
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Backlog
@@ -46,6 +55,7 @@ class Crew:
     subscribers: Callable[[], Sequence[Subscription]]
     attempts: Attempts
     store: DeliveryStore
+    bodies: Bodies
     retries: RetryPlan
     clock: Clock
     next_attempt: Callable[[int, datetime], datetime | None]
@@ -59,11 +69,14 @@ class PartitionLanes:
         self._crew = crew
         self._on_first_event = on_first_event
         self._lanes: dict[Lane, OpenLane] = {}
-        self._early: list[Received] = []
+        self._early: list[Arrival] = []
+        self._account = crew.bodies.account()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self.is_loaded = False
         self.is_live = True
+        self.is_spent = False
+        """It must be opened anew: only the broker's messages have the bodies that were dropped."""
 
     @property
     def blocked_count(self) -> int:
@@ -78,10 +91,14 @@ class PartitionLanes:
         """Handle an event in the order of the queue."""
         if not self.is_live:
             return
+        arrival = Arrival(received)
+        if received.held:
+            arrival.is_held = self._account.hold(received.event_id, received.held)
+            arrival.is_dropped = not arrival.is_held and received.drop_body()
         if self.is_loaded:
-            self._route(received)
+            self._route(arrival)
             return
-        self._early.append(received)
+        self._early.append(arrival)
         if len(self._early) == 1:
             # Only now we are surely the active consumer: what was read before may be out of date.
             self._on_first_event()
@@ -97,8 +114,8 @@ class PartitionLanes:
         """A read that began after the first event has been learnt: begin."""
         self.is_loaded = True
         early, self._early = self._early, []
-        for received in early:
-            self._route(received)
+        for arrival in early:
+            self._route(arrival)
 
     def forget(self, lane: OpenLane) -> None:
         """Drop a lane where nothing waits; it begins anew with its next event."""
@@ -118,6 +135,7 @@ class PartitionLanes:
     def abandon(self) -> None:
         """The channel is gone, or grace is over: what is not acked comes again."""
         self.is_live = False
+        self._account.close()
         for task in self._tasks:
             task.cancel()
 
@@ -131,9 +149,10 @@ class PartitionLanes:
             self._lanes[key] = OpenLane(key)
         return self._lanes[key]
 
-    def _route(self, received: Received) -> None:
+    def _route(self, arrival: Arrival) -> None:
+        received = arrival.received
         subscribers = [s for s in self._crew.subscribers() if s.wants(received.topic)]
-        arrival = Arrival(received, owed=len(subscribers))
+        arrival.owed = len(subscribers)
         if not subscribers:
             self._spawn(self._to_nobody(arrival), self._tasks)
         for subscription in subscribers:
@@ -144,13 +163,17 @@ class PartitionLanes:
                 self._spawn(self._work(lane, subscription), self._tasks)
 
     async def _to_nobody(self, arrival: Arrival) -> None:
-        await _let_go(arrival)
+        await self._let_go(arrival)
 
     async def _work(self, lane: OpenLane, subscription: Subscription) -> None:
         try:
             while self.is_live and lane.arrivals:
                 try:
                     await self._settle(lane, lane.arrivals[0], subscription)
+                except (Unavailable, TimeoutError) as exc:
+                    event_id = lane.arrivals[0].received.event_id
+                    log.warning("body_not_read_back", event_id=event_id, error=str(exc))
+                    await self._crew.clock.sleep(_AFTER_A_FAULT)
                 except Exception:  # an event never leaves its lane
                     log.exception("event_not_handled", event_id=lane.arrivals[0].received.event_id)
                     await self._crew.clock.sleep(_AFTER_A_FAULT)
@@ -164,12 +187,11 @@ class PartitionLanes:
         """Deliver or store one event, then let go of it."""
         outcome = None
         if not lane.blocked:
-            lane.is_attempting = True
-            try:
-                outcome = await self._crew.attempts.first(subscription, arrival.received.body)
-            finally:
-                lane.is_attempting = False
-            if outcome.delivered:
+            async with self._body(arrival) as body:
+                # Reading it back takes time: the lane may be blocked by now, or no longer ours.
+                if body is not None and self.is_live and not lane.blocked:
+                    outcome = await self._attempt(lane, subscription, body)
+            if outcome is not None and outcome.delivered:
                 await self._safe(arrival)
                 return
         if self.is_live:
@@ -179,9 +201,47 @@ class PartitionLanes:
                 arrival.refusal = str(exc)
             await self._safe(arrival)
 
+    @asynccontextmanager
+    async def _body(self, arrival: Arrival) -> AsyncIterator[bytes | None]:
+        """The body of an event whose turn has come; None: nobody has it any more."""
+        received = arrival.received
+        if arrival.is_held:
+            yield received.body
+        else:
+            async with self._crew.bodies.in_use(received.size):
+                yield received.body or await self._read_back(arrival)
+
+    async def _read_back(self, arrival: Arrival) -> bytes | None:
+        """Raises Unavailable while it cannot be read."""
+        try:
+            body = await self._crew.bodies.read(arrival.received.event_id)
+        except (CannotOpen, OfNewerVersion):
+            if not arrival.is_dropped:
+                raise
+            body = None
+        if body is None and arrival.is_dropped:
+            self._come_again()
+            raise StoreUnavailable("the journal does not give this event: its message comes again")
+        return body
+
+    def _come_again(self) -> None:
+        """Have what waits delivered once more, to keep the bodies that were dropped."""
+        arrivals = (arrival for lane in self._lanes.values() for arrival in lane.arrivals)
+        self._crew.bodies.wanted.update(a.received.event_id for a in arrivals if a.is_dropped)
+        self.is_spent = True
+
+    async def _attempt(self, lane: OpenLane, subscription: Subscription, body: bytes) -> Outcome:
+        lane.is_attempting = True
+        try:
+            return await self._crew.attempts.first(subscription, body)
+        finally:
+            lane.is_attempting = False
+
     async def _store(self, lane: OpenLane, arrival: Arrival, outcome: Outcome | None) -> None:
         now = self._crew.clock.now()
-        delivery = Delivery(lane.key, arrival.received.event_id, lane.begin_store())
+        received = arrival.received
+        number = lane.begin_store()
+        delivery = Delivery(lane.key, received.event_id, number, size=received.size)
         if outcome is not None and outcome.was_made:
             at = self._crew.next_attempt(1, now)
             delivery = replace(delivery, attempts=1, next_attempt_at=at, last_error=outcome.reason)
@@ -197,18 +257,20 @@ class PartitionLanes:
         """One lane less that the event waits for."""
         arrival.owed -= 1
         if arrival.owed == 0:
-            await _let_go(arrival)
+            await self._let_go(arrival)
 
-
-async def _let_go(arrival: Arrival) -> None:
-    """Ack it, or put it aside for an operator where it cannot be kept for a subscriber."""
-    received = arrival.received
-    try:
-        if arrival.refusal is None:
-            await received.ack()
-        else:
-            log.error("event_refused", event_id=received.event_id, reason=arrival.refusal)
-            await received.park(arrival.refusal)
-    except Unavailable as exc:
-        # It is not lost: it comes again, with the same id.
-        log.warning("event_not_acked", event_id=received.event_id, error=str(exc))
+    async def _let_go(self, arrival: Arrival) -> None:
+        """Ack it, or put it aside for an operator where it cannot be kept for a subscriber."""
+        received = arrival.received
+        if arrival.is_held:
+            self._account.release(received.held)
+        try:
+            if arrival.refusal is None:
+                await received.ack()
+            else:
+                log.error("event_refused", event_id=received.event_id, reason=arrival.refusal)
+                await received.park(arrival.refusal)
+            self._crew.bodies.wanted.discard(received.event_id)
+        except Unavailable as exc:
+            # It is not lost: it comes again, with the same id.
+            log.warning("event_not_acked", event_id=received.event_id, error=str(exc))

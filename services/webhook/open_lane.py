@@ -20,7 +20,11 @@ class Arrival:
     """An event from the queue, and how many lanes it still waits for."""
 
     received: Received
-    owed: int
+    owed: int = 0
+    is_held: bool = False
+    """Its body waits in memory."""
+    is_dropped: bool = False
+    """Its body was in the message, and is to be read back from the journal."""
     refusal: str | None = None
     """Why it can never be stored."""
 

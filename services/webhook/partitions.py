@@ -146,7 +146,8 @@ class Partitions:
                 self._drop(served)
         mine = self._share.partitions
         self._away &= mine
-        for partition in self._served.keys() - mine:
+        spent = {n for n, served in self._served.items() if served.lanes.is_spent}
+        for partition in (self._served.keys() - mine) | spent:
             self._in_background(self._give_up(partition, GRACE))
         for partition in mine - self._served.keys():
             # Nobody waits for it here: one that does not answer must not hold up the others.

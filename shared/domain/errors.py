@@ -11,6 +11,7 @@
     ├── Blocked              a blocked device asks for commands (the one 401 a device may get)
     ├── Unavailable          we cannot do it now; sending it again may help
     │   ├── StoreUnavailable
+    │   │   └── OfNewerVersion   a newer version wrote it: a replica of that one can read it
     │   ├── BrokerUnavailable
     │   ├── CannotOpen       a stored secret is sealed with a key that we lack, or was altered
     │   └── Overtaken        another request changed the enrollment meanwhile
@@ -85,6 +86,10 @@ class Unavailable(MdmError):
 
 class StoreUnavailable(Unavailable):
     """MongoDB does not answer, or its outcome is unknown."""
+
+
+class OfNewerVersion(StoreUnavailable):
+    """What is stored holds a value that only a newer version knows."""
 
 
 class BrokerUnavailable(Unavailable):

@@ -44,6 +44,7 @@ class Delivery:
     """An event that a subscriber has not taken yet; exists only while pending or given up on.
 
     `number` is its order within the lane (docs/rules.md, rule 11). `attempts` counts those made.
+    `size` is that of its body, as nearly as it is known.
     """
 
     lane: Lane
@@ -53,6 +54,7 @@ class Delivery:
     attempts: int = 0
     next_attempt_at: datetime | None = None
     last_error: str | None = None
+    size: int | None = None
 
     @property
     def id(self) -> str:

@@ -147,11 +147,8 @@ class Link:
             raise BrokerUnavailable("RabbitMQ: connection lost")
         return self._connection
 
-    def drop(self, connection: AbstractConnection | None = None) -> None:
-        """Give this connection up without a word to the broker, and make a new one; nothing happens
-        if `connection` is given and is not the one that is used."""
-        if connection is not None and connection is not self._connection:
-            return
+    def drop(self) -> None:
+        """Give this connection up without a word to the broker, and make a new one."""
         if self._dropped is not None and not self._dropped.done():
             self._dropped.set_result(None)
 

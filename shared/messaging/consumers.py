@@ -1,15 +1,15 @@
 """Channels to consume on, their acks, and the way to the queue `parked`.
 
-Promises: a channel whose queue does not answer is abandoned alone, and the others of its connection go
-on; the connection is dropped only when the broker opens no channel on it any more. Whatever an
-abandoned channel holds goes back to its queue as soon as the broker closes it.
+Promises: each consumer has a connection of its own, and loses it when its queue does not answer: whatever
+the broker had begun to give goes back to the queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
+from typing import Protocol
 
 import structlog
 from aiormq.abc import AbstractConnection, ChannelFrame, DeliveredMessage
@@ -18,7 +18,7 @@ from aiormq.exceptions import AMQPChannelError, ChannelClosed
 from pamqp.commands import Basic
 
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging.connection import Link, open_channel, translated
+from shared.messaging.connection import open_channel, translated
 from shared.messaging.frames import Message
 from shared.messaging.publishing import PublishChannel
 from shared.messaging.topology import PARKED_QUEUE
@@ -29,9 +29,9 @@ log = structlog.get_logger()
 
 OPEN_TIMEOUT = timedelta(seconds=5)
 CLOSE_TIMEOUT = timedelta(seconds=2)
-PROBE_TIMEOUT = timedelta(seconds=2)
 PARK_AGAIN = timedelta(seconds=1)
 _FULL_PAUSE = timedelta(milliseconds=5)
+_NONE: Mapping[str, str] = {}
 
 
 def text_headers(message: DeliveredMessage) -> dict[str, str]:
@@ -43,50 +43,45 @@ def text_headers(message: DeliveredMessage) -> dict[str, str]:
 Redeclare = Callable[[], Awaitable[None]]
 
 
+class Line(Protocol):
+    """A connection of one consumer, so that dropping it costs nobody else anything."""
+
+    async def connection(self, patience: timedelta) -> AbstractConnection: ...
+    def drop(self) -> None: ...
+
+
 @asynccontextmanager
-async def opened_channel(link: Link, prefetch: int, redeclare: Redeclare) -> AsyncIterator[Channel]:
+async def opened_channel(line: Line, prefetch: int, redeclare: Redeclare) -> AsyncIterator[Channel]:
     """A channel, to begin consuming on within the `with`; the whole has one timeout.
 
-    When the broker refuses, the topology is declared anew for the next try. When it does not answer in
-    time, the library has sent `channel.close` and keeps the number until that is answered; so the
-    channel is left to it, and whatever still comes on it must be ignored."""
-    connection = await link.connection(OPEN_TIMEOUT)
+    When the broker refuses, the topology is declared anew for the next try. When it does not answer,
+    nobody knows whether it has a consumer of ours, which might hold messages that nobody reads: so
+    the connection is dropped."""
+    connection = await line.connection(OPEN_TIMEOUT)
     try:
         with translated():
             async with asyncio.timeout(OPEN_TIMEOUT.total_seconds()):
                 channel = await open_channel(connection, confirms=False)
                 await channel.basic_qos(prefetch_count=prefetch)
                 yield channel
-    except BrokerUnavailable as exc:
+    except BaseException as exc:
         if isinstance(exc.__cause__, AMQPChannelError | ChannelClosed):
             log.warning("consuming_refused", reason=str(exc.__cause__))
             await redeclare()
         else:
-            await _drop_unless_it_answers(link, connection)
+            line.drop()
         raise
 
 
-async def close_channel(channel: Channel, link: Link) -> None:
-    """Close it, so that the broker gives what it holds to others: as soon as the broker comes to it,
-    or with its connection where the broker does not answer at all."""
+async def close_channel(channel: Channel, line: Line) -> None:
+    """Close it for certain, so that the broker gives what it holds to others: with its connection
+    where the broker does not answer."""
     try:
         with translated():
             async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
                 await channel.close(BrokerUnavailable("RabbitMQ: channel closed"))
     except BrokerUnavailable:
-        await _drop_unless_it_answers(link, channel.connection)
-
-
-async def _drop_unless_it_answers(link: Link, connection: AbstractConnection) -> None:
-    """One queue that does not answer must not cost the others their channels. A connection that
-    opens no fresh channel is of no use to anybody."""
-    try:
-        with translated():
-            async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
-                probe = await open_channel(connection, confirms=False)
-                await probe.close(BrokerUnavailable("RabbitMQ: probe closed"))
-    except BrokerUnavailable:
-        link.drop(connection)
+        line.drop()
 
 
 class Acks:
@@ -132,9 +127,11 @@ class Parking:
         self._clock = clock
         self._metrics = metrics
 
-    async def put(self, message: DeliveredMessage, queue: str, reason: str) -> None:
+    async def put(
+        self, message: DeliveredMessage, queue: str, reason: str, more: Mapping[str, str] = _NONE
+    ) -> None:
         """Raises BrokerUnavailable when the broker did not take it."""
-        headers = {**text_headers(message), "queue": queue, "reason": reason}
+        headers = {**text_headers(message), **more, "queue": queue, "reason": reason}
         name = message.header.properties.message_id or sha256(message.body).hexdigest()
         copy = Message("", PARKED_QUEUE, name, headers, message.body)
         if not (await self._publishing.send([copy]))[0]:

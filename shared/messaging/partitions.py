@@ -3,13 +3,15 @@
 Promises: events of a partition come in the order of its queue, each until it is acked; closing gives
 the partition up together with all that is not acked; a consumer hears at once when its channel is
 gone; a message that nobody can understand is parked here and never seen outside. A partition whose
-queue does not answer rests, longer and longer, and the others do not notice.
+queue does not answer is tried again after longer and longer rests, and the others do not notice.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 import orjson
 import structlog
@@ -18,7 +20,7 @@ from aiormq.channel import Channel
 from pamqp.commands import Basic
 
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging.connection import Link
+from shared.messaging.connection import LONGEST_PAUSE, SingleConnection, checked_url
 from shared.messaging.consumers import (
     Acks,
     Parking,
@@ -28,6 +30,7 @@ from shared.messaging.consumers import (
     opened_channel,
     text_headers,
 )
+from shared.messaging.envelope import headers_without_body, size_in_journal
 from shared.messaging.topology import partition_queue
 from shared.ports.clock import Clock
 from shared.ports.events import OpenPartition, Received
@@ -49,7 +52,7 @@ class Unintelligible(Exception):
 class _Delivered:
     """One event of an open partition."""
 
-    __slots__ = ("_message", "_partition", "body", "device", "event_id", "topic")
+    __slots__ = ("_is_ours", "_message", "_partition", "device", "event_id", "size", "topic")
 
     def __init__(self, partition: "_Partition", message: DeliveredMessage) -> None:
         properties = message.header.properties
@@ -58,23 +61,48 @@ class _Delivered:
             raise Unintelligible("no message_id")
         if not NEEDED <= headers.keys():
             raise Unintelligible("no device or topic header")
-        if not (
-            message.body.startswith(b"{") and (OURS <= headers.keys() or _is_object(message.body))
-        ):
-            raise Unintelligible("body is not a JSON object")
+        self._is_ours = OURS <= headers.keys()
         self._partition = partition
         self._message = message
         self.event_id: str = properties.message_id
         self.topic: str = headers["topic"]
         self.device: str = headers["device"]
-        self.body: bytes = message.body
+        self.size: int = self._read_size(headers)
+
+    def _read_size(self, headers: Mapping[str, str]) -> int:
+        body = self._message.body
+        try:
+            size = size_in_journal(headers) if self._is_ours else None
+        except ValueError as exc:
+            raise Unintelligible("no size header") from exc
+        if size is not None:
+            return size
+        if not (body.startswith(b"{") and (self._is_ours or _is_object(body))):
+            raise Unintelligible("body is not a JSON object")
+        return len(body)
+
+    @property
+    def held(self) -> int:
+        return len(self._message.body)
+
+    @property
+    def body(self) -> bytes | None:
+        return self._message.body or None
+
+    def drop_body(self) -> bool:
+        """Only of a message as our own publisher writes it: others need not be in the journal."""
+        if not self._is_ours or not self._message.body:
+            return False
+        self._message = replace(self._message, body=b"")
+        return True
 
     async def ack(self) -> None:
         if not self._partition.is_lost:
             self._partition.acks.add(delivery_tag(self._message))
 
     async def park(self, reason: str) -> None:
-        await self._partition.parking.put(self._message, self._partition.queue, reason)
+        more = {} if self.body else headers_without_body(self.size)
+        await self._partition.parking.put(self._message, self._partition.queue, reason, more)
         await self.ack()
 
 
@@ -86,14 +114,10 @@ def _is_object(body: bytes) -> bool:
 
 
 class _Partition:
-    """An open partition: one channel, one consumer."""
+    """An open partition: one connection, one channel, one consumer."""
 
     def __init__(
-        self,
-        queue: str,
-        channel: Channel,
-        link: Link,
-        parking: Parking,
+        self, queue: str, channel: Channel, single: SingleConnection, parking: Parking
     ) -> None:
         self.queue = queue
         self.parking = parking
@@ -101,7 +125,7 @@ class _Partition:
         self.on_event: Callable[[Received], None] = _ignore
         self.on_lost: Callable[[], None] = _ignore
         self._channel = channel
-        self._link = link
+        self._single = single
         self._is_lost = False
         self._farewell: asyncio.Task[None] | None = None
         self._closing = channel.closing
@@ -126,27 +150,24 @@ class _Partition:
         except Exception:
             log.exception("event_handler_failed", queue=self.queue, event_id=event.event_id)
 
-    def abandon(self) -> None:
-        """It could not be opened: ignore what still comes, since all of it comes again."""
-        self._is_lost = True
-
     async def close(self) -> None:
+        """First the channel, so that the last acks arrive; then its connection."""
         if self._is_lost:
             return
         self.acks.end()
         self._is_lost = True
-        await close_channel(self._channel, self._link)
+        await close_channel(self._channel, self._single)
+        await self._single.end(orderly=True)
 
     def _lost(self, _closing: "asyncio.Future[Any]") -> None:
         if not self._is_lost:
             self._is_lost = True
+            self._farewell = asyncio.create_task(self._single.end(orderly=False))
             self.on_lost()
 
     async def _cancelled(self, _frame: Basic.Cancel) -> None:
         """The broker ended the consumer: its queue was deleted, or moves."""
         self._lost(self._closing)
-        # Not from here: closing waits for the task that calls this.
-        self._farewell = asyncio.create_task(close_channel(self._channel, self._link))
 
 
 class _Rests:
@@ -161,8 +182,8 @@ class _Rests:
         if self._clock.monotonic() < self._until.get(partition, 0.0):
             raise BrokerUnavailable(f"RabbitMQ: {partition_queue(partition)} did not answer lately")
 
-    def begin(self, partition: int) -> None:
-        rest = min(self._last.get(partition, FIRST_REST / 2) * 2, LONGEST_REST)
+    def begin(self, partition: int, longest: timedelta) -> None:
+        rest = min(self._last.get(partition, FIRST_REST / 2) * 2, longest)
         self._last[partition] = rest
         self._until[partition] = self._clock.monotonic() + rest.total_seconds()
         log.warning("partition_rests", partition=partition, seconds=rest.total_seconds())
@@ -173,16 +194,20 @@ class _Rests:
 
 
 class RabbitPartitions:
-    """The port PartitionConsumer on RabbitMQ. Each open partition has a channel of its own."""
+    """The port PartitionConsumer on RabbitMQ.
+
+    Each open partition has a connection of its own: a broker ends the whole connection of a channel
+    that waits a minute for its queue, and with it every other channel on it."""
 
     def __init__(
-        self, link: Link, parking: Parking, clock: Clock, redeclare: Redeclare, prefetch: int
+        self, url: str, parking: Parking, clock: Clock, redeclare: Redeclare, prefetch: int
     ) -> None:
-        self._link = link
+        self._url = url
         self._parking = parking
         self._redeclare = redeclare
         self._prefetch = prefetch
         self._rests = _Rests(clock)
+        self._singles: WeakSet[SingleConnection] = WeakSet()
 
     async def open(
         self,
@@ -192,25 +217,33 @@ class RabbitPartitions:
         on_lost: Callable[[], None],
     ) -> OpenPartition:
         self._rests.check(partition)
+        queue = partition_queue(partition)
+        single = SingleConnection(checked_url(self._url, f"macromdm {queue}"))
+        self._singles.add(single)
         try:
-            opened = await self._open(partition_queue(partition), on_event)
-        except BrokerUnavailable:
-            if self._link.is_up:  # else the broker is away, which is no fault of this partition
-                self._rests.begin(partition)
+            opened = await self._open(queue, single, on_event)
+        except BaseException as exc:
+            await single.end(orderly=False)
+            if isinstance(exc, BrokerUnavailable):
+                self._rests.begin(partition, LONGEST_REST if single.was_made else LONGEST_PAUSE)
             raise
         self._rests.end(partition)
         opened.on_lost = on_lost
         return opened
 
-    async def _open(self, queue: str, on_event: Callable[[Received], None]) -> _Partition:
-        async with opened_channel(self._link, self._prefetch, self._redeclare) as channel:
-            opened = _Partition(queue, channel, self._link, self._parking)
+    async def close(self) -> None:
+        """End what is open still."""
+        async with asyncio.TaskGroup() as group:
+            for single in list(self._singles):
+                group.create_task(single.end(orderly=True))
+
+    async def _open(
+        self, queue: str, single: SingleConnection, on_event: Callable[[Received], None]
+    ) -> _Partition:
+        async with opened_channel(single, self._prefetch, self._redeclare) as channel:
+            opened = _Partition(queue, channel, single, self._parking)
             opened.on_event = on_event
-            try:
-                await channel.basic_consume(queue, opened.deliver)
-            except BaseException:
-                opened.abandon()
-                raise
+            await channel.basic_consume(queue, opened.deliver)
         if opened.is_lost:
             raise BrokerUnavailable("RabbitMQ: channel lost")
         return opened

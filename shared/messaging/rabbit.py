@@ -1,8 +1,9 @@
 """The broker of separate services: RabbitMQ.
 
 Promises: starting never fails because the broker is away, and closing never hangs because it is
-frozen; publishing and consuming have connections of their own, so a broker that blocks publishers
-still takes acks; the topology is declared at every connect.
+frozen; publishing and each consumer have connections of their own, so a broker that blocks publishers
+still takes acks, and a queue that hangs costs its own consumer only; the topology is declared at every
+connect.
 """
 
 import asyncio
@@ -72,9 +73,10 @@ class RabbitBroker:
         self.publisher: EventPublisher = RabbitPublisher(
             self._channel, metrics, bounds.largest_message
         )
-        self.partitions: PartitionConsumer = RabbitPartitions(
-            self._consuming, parking, clock, self._topology.declare_again, prefetch
+        self._partitions = RabbitPartitions(
+            url, parking, clock, self._topology.declare_again, prefetch
         )
+        self.partitions: PartitionConsumer = self._partitions
         self.wishes: PushWishes = self._wishes
         self.wish_consumer: WishConsumer = RabbitWishConsumer(
             self._consuming, parking, clock, self._topology.declare_again
@@ -113,6 +115,7 @@ class RabbitBroker:
         self._runner.cancel()
         await asyncio.wait({self._runner})
         self._runner = None
+        await self._partitions.close()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

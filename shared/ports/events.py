@@ -28,7 +28,7 @@ class EventPublisher(Protocol):
 
 
 class Received(Protocol):
-    """An event as a consumer gets it: `body` is the webhook's JSON, the same bytes every time."""
+    """An event as a consumer gets it."""
 
     @property
     def event_id(self) -> str: ...
@@ -37,7 +37,20 @@ class Received(Protocol):
     @property
     def device(self) -> str: ...
     @property
-    def body(self) -> bytes: ...
+    def size(self) -> int:
+        """Bytes of the body, in memory or not."""
+
+    @property
+    def held(self) -> int:
+        """How many bytes this object keeps in memory for its consumer."""
+
+    @property
+    def body(self) -> bytes | None:
+        """The webhook's JSON, the same bytes every time; None: only the journal has it."""
+
+    def drop_body(self) -> bool:
+        """Forget a body that the journal has too; whether there was one."""
+
     async def ack(self) -> None:
         """Acked; on a lost channel it does nothing, the event comes again."""
 

@@ -10,6 +10,8 @@ LARGEST_BODY = 15 * 1024**2
 """The most that MDM_MAX_BODY may be, so that an event fits into one document."""
 LEAST_BUDGET = 24 * 1024**2
 """Room for the largest request: a command of 15 MiB, in JSON."""
+LEAST_EVENTS = 8 * 1024**2
+"""The least that MDM_WEBHOOK_BODY_BUDGET may be."""
 
 
 def _fits_into_the_store(size: int) -> int:
@@ -22,6 +24,15 @@ def _holds_any_body(size: int) -> int:
     if size < LEAST_BUDGET:
         raise ValueError("must not be below 24 MiB: one request may have as many")
     return size
+
+
+def _holds_some_events(size: int) -> int:
+    if size < LEAST_EVENTS:
+        raise ValueError("must not be below 8 MiB: events would be delivered one by one")
+    return size
+
+
+EventBudget = Annotated[Size, AfterValidator(_holds_some_events)]
 
 
 class BodySettings(BaseModel):

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from shared.domain.event import EXTRA_TOPICS
 from shared.settings.access import AccessSettings, ProxySettings, refuse_wide
 from shared.settings.binding import BindingSettings
-from shared.settings.bodies import BodySettings
+from shared.settings.bodies import BodySettings, EventBudget
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.limits import LimitSettings
 from shared.settings.scep import ChallengeSettings, ScepSettings
@@ -263,6 +263,12 @@ class WebhookSettings(ApiSettings):
     )
     webhook_retry_schedule: Durations = Field(
         RETRY_SCHEDULE, description="Waits between the attempts of a delivery."
+    )
+
+    webhook_body_budget: EventBudget = Field(
+        128 * 1024**2,
+        description="Most bytes of event bodies that one process holds at once, as `128 MiB`, at least "
+        "8 MiB; the bodies of events beyond it are read back from the journal when their turn comes.",
     )
 
     @field_validator("webhook_extra_topics")

@@ -195,6 +195,7 @@ def _to_document(delivery: Delivery) -> Document:
         "next_attempt_at": delivery.next_attempt_at,
         "last_error": delivery.last_error,
         "lease_until": _NEVER,
+        "size": delivery.size,
     }
 
 
@@ -208,4 +209,5 @@ def _from_document(document: Document) -> Delivery:
         attempts=document.get("attempts", 0),
         next_attempt_at=document.get("next_attempt_at"),
         last_error=document.get("last_error"),
+        size=document.get("size"),
     )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.command import Place
-from shared.domain.errors import Refused, StoreUnavailable
+from shared.domain.errors import OfNewerVersion, Refused, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.seal import Seal
@@ -113,12 +113,12 @@ def to_document(event: Event, seal: Seal) -> Document:
 
 
 def from_document(document: dict[str, Any], seal: Seal) -> Event:
-    """StoreUnavailable for a topic that only a newer version knows: a replica of that one reads it.
+    """OfNewerVersion for a topic that only a newer version knows: a replica of that one reads it.
     CannotOpen for a body whose key is not here."""
     try:
         topic = Topic(document["topic"])
     except ValueError as exc:
-        raise StoreUnavailable(f"the event {document['_id']} is of a newer version") from exc
+        raise OfNewerVersion(f"the event {document['_id']} is of a newer version") from exc
     url_params = document.get("url_params")
     body = bytes(document[BODY])
     if topic in SEALED_TOPICS:  # another body may look like anything

@@ -152,6 +152,9 @@ class Metrics:
         self.deliveries_given_up = self._counter(
             "deliveries_given_up", "Deliveries past their retry schedule, kept for the operator"
         )
+        self.bodies_read_back = self._counter(
+            "bodies_read_back", "Event bodies that the webhook read from the journal"
+        )
         self.messages_parked = self._counter(
             "messages_parked", "Broker messages put aside because nobody can understand them"
         )

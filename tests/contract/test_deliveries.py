@@ -70,6 +70,13 @@ async def test_a_delivery_comes_back_as_it_was_stored(deliveries: Deliveries) ->
     assert await waiting(deliveries) == [stored]
 
 
+async def test_the_size_of_a_body_is_kept_and_may_be_unknown(deliveries: Deliveries) -> None:
+    await deliveries.store([replace(owed("a", 1), size=250_000)])
+    await deliveries.store([owed("b", 2)])
+
+    assert [each.size for each in await waiting(deliveries)] == [250_000, None]
+
+
 async def test_an_event_that_is_stored_already_keeps_its_number(deliveries: Deliveries) -> None:
     await deliveries.store([owed("a", 4)])
 

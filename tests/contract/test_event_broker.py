@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -114,6 +115,40 @@ async def test_a_published_event_reaches_its_partition_with_the_bytes_of_the_web
     assert received.topic == "mdm.Connect"
     assert received.device == DEVICE
     assert received.body == event_json(sent)
+
+
+async def test_a_received_event_tells_its_size_and_what_it_holds_in_memory(
+    broker: Broker,
+) -> None:
+    sent = replace(event(1), raw_payload=b"x" * 3_000)
+    consumer = await Consumer(broker).open()
+    await broker.publisher.publish([sent])
+    [received] = await consumer.until(1)
+
+    size, held = received.size, received.held
+    was_dropped = received.drop_body()
+
+    assert abs(size - len(event_json(sent))) < 1_000
+    assert was_dropped == (held > 0)
+    assert received.held == 0
+    assert received.size == size
+    assert received.body == (None if was_dropped else event_json(sent))
+
+
+async def test_an_event_whose_body_was_dropped_is_acked_and_comes_again_whole(
+    broker: Broker,
+) -> None:
+    await broker.publisher.publish([event(1), event(2)])
+    first = await Consumer(broker).open()
+    received = await first.until(2)
+    for each in received:
+        each.drop_body()
+
+    await received[0].ack()
+    await first.partition.close()
+
+    [again] = await (await Consumer(broker).open()).until(1)
+    assert again.body == event_json(event(2))
 
 
 async def test_publishing_nothing_is_answered_with_nothing(broker: Broker) -> None:

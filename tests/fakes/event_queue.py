@@ -22,10 +22,8 @@ class QueuedEvent:
     event_id: str
     device: str
     topic: str = "mdm.Connect"
-
-    @property
-    def body(self) -> bytes:
-        return body_of(self.event_id)
+    has_body: bool = True
+    """False: only the journal has it."""
 
 
 def body_of(event_id: str) -> bytes:
@@ -41,7 +39,17 @@ class GivenEvent:
         self.event_id = event.event_id
         self.topic = event.topic
         self.device = event.device
-        self.body = event.body
+        body = body_of(event.event_id)
+        self.body: bytes | None = body if event.has_body else None
+        self.size = len(body)
+
+    @property
+    def held(self) -> int:
+        return len(self.body or b"")
+
+    def drop_body(self) -> bool:
+        self.body = None
+        return True
 
     async def ack(self) -> None:
         self._channel.ack(self._event)

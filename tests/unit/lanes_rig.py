@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Self
 
 from services.webhook.attempts import PATIENCE, Attempts
+from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.lane_retry import LaneRetry, RetryPolicy
 from services.webhook.lanes import Crew, PartitionLanes
@@ -89,7 +90,8 @@ class Counts:
 class World:
     """What all replicas share."""
 
-    def __init__(self, prefetch: int = 16) -> None:
+    def __init__(self, prefetch: int = 16, budget: int = 2**20) -> None:
+        self.budget = budget
         self.clock = FakeClock()
         self.ids = FakeIds()
         self.queue = FakeQueue(prefetch)
@@ -98,7 +100,13 @@ class World:
         self.journal = FakeJournal()
         self.receiver = FakeReceiver()
 
-    def publish(self, *event_ids: str, device: str = DEVICE, topic: Topic = Topic.CONNECT) -> None:
+    def publish(
+        self,
+        *event_ids: str,
+        device: str = DEVICE,
+        topic: Topic = Topic.CONNECT,
+        has_body: bool = True,
+    ) -> None:
         """Journal events, then put them in the queue."""
         for number, event_id in enumerate(event_ids):
             self.journal.events[event_id] = Event(
@@ -110,7 +118,9 @@ class World:
                 writer="w",
                 number=number,
             )
-        self.queue.publish(*(QueuedEvent(event_id, device, topic.value) for event_id in event_ids))
+        self.queue.publish(
+            *(QueuedEvent(event_id, device, topic.value, has_body) for event_id in event_ids)
+        )
 
     async def run(self, seconds: float) -> None:
         await self.clock.run(timedelta(seconds=seconds))
@@ -141,11 +151,13 @@ class Replica:
         self.deliveries = FakeDeliveries(world.records, self.barriers, self.answers)
         store = DeliveryStore(self.deliveries, world.journal, world.clock, world.ids)
         self.attempts = Attempts(world.receiver, world.clock, self.delivered, patience)
+        self.read_back = Count()
+        self.bodies = Bodies(world.budget, store, lambda event: body_of(event.id), self.read_back)
         policy = RetryPolicy(
             WAITS if waits is None else waits,
             lambda: 0.5,
             {SUBSCRIPTION.id: SUBSCRIPTION}.get,
-            lambda event: body_of(event.id),
+            self.bodies,
         )
         lane_retry = LaneRetry(store, self.attempts, policy, world.clock, self.counts)
         self.retries = Retries(lane_retry, self.attempts, world.clock)
@@ -156,6 +168,7 @@ class Replica:
             subscribers=lambda: self.subscriptions,
             attempts=self.attempts,
             store=store,
+            bodies=self.bodies,
             retries=self.retries,
             clock=world.clock,
             next_attempt=policy.next_attempt,

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from shared.domain.errors import StoreUnavailable
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.event_queue import FakeReceiver
 from tests.unit.lanes_rig import PARTITION, Replica, World
@@ -41,12 +42,20 @@ class Weather:
 class Play:
     """One run of the world under a seed."""
 
-    def __init__(self, seed: int) -> None:
-        self.world = World(prefetch=4)
+    def __init__(self, seed: int, budget: int) -> None:
+        self.world = World(prefetch=4, budget=budget)
         self.weather = Weather(seed, self.world.clock)
         self.random = self.weather.random
         self.published: dict[str, list[str]] = {device: [] for device in DEVICES}
         self.replicas: list[Replica] = []
+        self.read_back = 0.0
+        self.world.journal.before = self.read_journal
+
+    async def read_journal(self, operation: str) -> None:
+        """The journal is slow like the rest of the store, and away at times."""
+        await self.weather(operation)
+        if self.weather.is_bad and self.random.random() < 0.2:
+            raise StoreUnavailable("away")
 
     async def start(self) -> Replica:
         replica = Replica(self.world, waits=[timedelta(seconds=1)] * 500)
@@ -88,11 +97,20 @@ class Play:
     async def end(self) -> None:
         for replica in self.replicas:
             await replica.kill()
+            self.read_back += replica.read_back.value
+            assert replica.bodies.held == 0
 
 
+PLENTY, TINY = 2**20, 44
+"""Budgets: of all bodies, and of two that wait and one that is read back."""
+
+
+@pytest.mark.parametrize("budget", [PLENTY, TINY])
 @pytest.mark.parametrize("seed", range(12))
-async def test_rule_11_whatever_goes_wrong_nothing_is_lost_and_the_order_holds(seed: int) -> None:
-    play = Play(seed)
+async def test_rule_11_whatever_goes_wrong_nothing_is_lost_and_the_order_holds(
+    seed: int, budget: int
+) -> None:
+    play = Play(seed, budget)
     await play.start()
     await play.start()
     for _ in range(STEPS):
@@ -105,4 +123,6 @@ async def test_rule_11_whatever_goes_wrong_nothing_is_lost_and_the_order_holds(s
     for device, names in play.published.items():
         arrived = [name for name in play.world.receiver.firsts if name.endswith(device)]
         assert arrived == names
+    assert all(len(bodies) == 1 for bodies in play.world.receiver.bodies.values())
     assert play.world.is_settled
+    assert play.read_back > 0
