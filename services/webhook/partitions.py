@@ -247,7 +247,7 @@ class Partitions:
 
     async def _read(self, served: Served) -> None:
         """Learn what is blocked in a partition."""
-        async with asyncio.timeout(_DEADLINE):
-            backlogs = await self._deliveries.blocked(served.partition)
+        # No deadline over all of it: each page that the store reads has its own.
+        backlogs = await self._deliveries.blocked(served.partition)
         served.lanes.learn(backlogs)
         served.oldest = min((backlog.oldest for backlog in backlogs.values()), default=None)

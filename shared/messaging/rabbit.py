@@ -30,6 +30,10 @@ from shared.telemetry.metrics import Metrics
 START_PATIENCE = timedelta(seconds=2)
 LAST_WISHES = timedelta(seconds=1)
 PREFETCH = 128
+"""Of each partition. It never goes down: a quorum queue puts what comes back at the end of all that came
+back before, which is in order only if the next consumer takes it all at once. After a consumer with 128
+and one with 64, which a rolling update can bring about, the third gets 65 to 128, then 1 to 64. Memory is
+bounded in bytes instead (MDM_WEBHOOK_BODY_BUDGET)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,19 +23,22 @@ from shared.storage.sealed_fields import SealedFields, place
 NAME = "deliveries"
 INDEXES = (
     Index(NAME, [("lane", 1), ("number", 1)], sparse=True),
-    Index(NAME, [("partition", 1)], sparse=True),
+    # All that `blocked` asks for: MongoDB answers it from the index alone.
+    Index(NAME, [("partition", 1), ("_id", 1), ("lane", 1), ("number", 1)], sparse=True),
     Index(NAME, [("given_up", 1)], sparse=True),
 )
 SEALED = SealedFields(NAME, ("body",), where={"body": {"$exists": True}})
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 64
+_PAGE = 5_000
 
 
 class MongoDeliveries:
     """Implements `shared.ports.deliveries.Deliveries`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Seal, page: int = _PAGE) -> None:
         self._documents = database.collection(NAME)
+        self._page = page
         self._seal = seal
 
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
@@ -51,25 +54,22 @@ class MongoDeliveries:
         return numbers
 
     async def blocked(self, partition: int) -> dict[Lane, Backlog]:
-        found = await self._documents.aggregate(
-            [
-                {"$match": {"partition": partition}},
-                {
-                    "$group": {
-                        "_id": "$lane",
-                        "lowest": {"$min": "$number"},
-                        "highest": {"$max": "$number"},
-                        "oldest": {"$min": "$event_id"},
-                    }
-                },
-            ]
-        )
-        return {
-            Lane(*lane["_id"].rsplit(":", 1)): Backlog(
-                lane["lowest"], lane["highest"], lane["oldest"]
+        """In pages, so that no single read grows with the backlog. What was stored before the first page
+        was read is in one of them, since an id never changes."""
+        lanes: dict[str, Backlog] = {}
+        last = ""
+        while True:
+            found = await self._documents.find(
+                {"partition": partition, "_id": {"$gt": last}},
+                {"lane": 1, "number": 1},
+                sort=[("_id", 1)],
+                limit=self._page,
             )
-            for lane in found
-        }
+            for document in found:
+                last = document["_id"]
+                _add(lanes, document["lane"], document["number"], last)
+            if len(found) < self._page:
+                return {Lane(*key.rsplit(":", 1)): backlog for key, backlog in lanes.items()}
 
     async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
         found = await self._documents.find(
@@ -147,6 +147,17 @@ class MongoDeliveries:
             batch = [_pending_again(each, now) for each in deliveries[start : start + _BATCH]]
             matched += (await self._documents.bulk_write(batch))[0]
         return matched
+
+
+def _add(lanes: dict[str, Backlog], lane: str, number: int, delivery_id: str) -> None:
+    event_id = delivery_id[len(lane.rsplit(":", 1)[0]) + 1 :]
+    seen = lanes.get(lane)
+    if seen is None:
+        lanes[lane] = Backlog(number, number, event_id)
+    else:
+        lanes[lane] = Backlog(
+            min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
+        )
 
 
 def _pending_again(delivery: Delivery, now: datetime) -> UpdateOne:

@@ -28,7 +28,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
     "deliveries": {
         "given_up_1": ("given_up =",),
         "lane_1_number_1": ("lane =, number between",),
-        "partition_1": ("partition =",),
+        "partition_1__id_1_lane_1_number_1": ("_id >, partition = by _id",),
     },
     "enrollments": {
         "names_1": (

@@ -29,7 +29,7 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
 
     async with open_store(request) as mongo:
         await mongo.ensure(INDEXES)
-        yield MongoDeliveries(mongo, SEALER)
+        yield MongoDeliveries(mongo, SEALER, page=3)
 
 
 async def waiting(deliveries: Deliveries, lane: Lane = MAC) -> list[Delivery]:
@@ -101,6 +101,19 @@ async def test_blocked_lanes_show_their_numbers_and_oldest_event(
     await deliveries.store([owed("a", 6)])
 
     assert await blocked(deliveries) == {MAC: Backlog(2, 6, "a"), OTHER: Backlog(4, 4, "c")}
+
+
+async def test_blocked_lanes_are_complete_however_long_the_backlog_is(
+    deliveries: Deliveries,
+) -> None:
+    for number in range(1, 9):
+        await deliveries.store([owed(f"e{number}", number)])
+        await deliveries.store([owed(f"e{number}", number + 10, OTHER)])
+
+    assert await blocked(deliveries) == {
+        MAC: Backlog(1, 8, "e1"),
+        OTHER: Backlog(11, 18, "e1"),
+    }
 
 
 async def test_blocked_lanes_of_other_partitions_are_left_out(deliveries: Deliveries) -> None:
