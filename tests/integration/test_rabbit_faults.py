@@ -16,6 +16,7 @@ from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
 from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.messaging.declaring import declare
+from shared.messaging.envelope import headers_without_body
 from shared.messaging.event_publisher import event_message
 from shared.messaging.frames import Message, publish_frames
 from shared.messaging.rabbit import PublishBounds, RabbitBroker
@@ -439,6 +440,55 @@ async def test_a_body_that_comes_with_our_own_headers_is_not_parsed(
     await until(lambda: bool(got))
 
     assert got[0].body == b"{xxxxxxxxxx"
+
+
+async def test_a_message_without_a_body_tells_the_size_of_what_the_journal_has(
+    server: Server, broker: RabbitBroker
+) -> None:
+    headers = {"device": DEVICE, "enrollment": DEVICE, "topic": "mdm.Connect"}
+    whole = {**headers, **headers_without_body(20_000_000)}
+    broken = {**whole, "size": "large"}
+    queue = partition_queue(PARTITION)
+    await put(server.url, [Message("", queue, "id-0", broken, b"")])
+    await put(server.url, [Message("", queue, "id-1", whole, b"")])
+    got: list[Received] = []
+
+    await broker.partitions.open(PARTITION, on_event=got.append, on_lost=lambda: None)
+    await until(lambda: bool(got))
+
+    [received] = got
+    assert (received.event_id, received.size) == ("id-1", 20_000_000)
+    assert (received.held, received.body, received.drop_body()) == (0, None, False)
+
+
+async def test_what_is_parked_without_its_body_says_where_the_body_is(
+    server: Server, broker: RabbitBroker
+) -> None:
+    await broker.publisher.publish([event(1)])
+    got: list[Received] = []
+    await broker.partitions.open(PARTITION, on_event=got.append, on_lost=lambda: None)
+    await until(lambda: bool(got))
+
+    got[0].drop_body()
+    await got[0].park("the store refuses it")
+
+    [(headers, body)] = await bodies(server.url, PARKED_QUEUE)
+    assert body == b""
+    assert (headers["body"], headers["size"]) == ("journal", str(got[0].size))
+
+
+async def test_a_body_of_somebody_elses_message_is_never_dropped(
+    server: Server, broker: RabbitBroker
+) -> None:
+    headers = {"device": DEVICE, "topic": "mdm.Connect"}
+    await put(server.url, [Message("", partition_queue(PARTITION), "id-1", headers, b'{"a":1}')])
+    got: list[Received] = []
+
+    await broker.partitions.open(PARTITION, on_event=got.append, on_lost=lambda: None)
+    await until(lambda: bool(got))
+
+    assert not got[0].drop_body()
+    assert got[0].body == b'{"a":1}'
 
 
 class BrokenClock(SystemClock):

@@ -118,6 +118,16 @@ def test_messages_for_the_broker_are_bounded_below_what_rabbitmq_4_takes() -> No
     assert load(AllSettings, {"MDM_AMQP_MAX_MESSAGE": "1 MiB"}).amqp_max_message == 1024**2
 
 
+def test_the_budget_of_events_bodies_has_a_least_value():
+    assert load(AllSettings, {}).webhook_body_budget == 128 * 1024**2
+
+    said = refusal(AllSettings, {"MDM_WEBHOOK_BODY_BUDGET": "7 MiB"})
+
+    assert said == (
+        "MDM_WEBHOOK_BODY_BUDGET: must not be below 8 MiB: events would be delivered one by one"
+    )
+
+
 def test_lists_are_separated_by_commas():
     settings = load(
         AllSettings,
