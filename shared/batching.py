@@ -13,11 +13,29 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from shared.domain.errors import Refused
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Handler = Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]]
 """Takes the items of a cohort; returns per item, in their order, its result or its error."""
+
+
+async def verdicts(
+    write: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], items: Sequence[Item]
+) -> list[Result | Refused]:
+    """The outcome of each item of a bulk write, in their order.
+
+    The store refuses a bulk for one item that it cannot hold. Then the bulk is repeated by halves, until that
+    item stands alone and is the only one that is refused; `write` must bear repetition."""
+    try:
+        return list(await write(items))
+    except Refused as exc:
+        if len(items) == 1:
+            return [exc]
+    middle = len(items) // 2
+    return [*await verdicts(write, items[:middle]), *await verdicts(write, items[middle:])]
 
 
 @dataclass(slots=True, eq=False)

@@ -25,10 +25,11 @@ from services.checkin.binding import (
 from services.checkin.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
-from services.checkin.turns import DeviceRefused, Turn
+from services.checkin.turns import DeviceRefused, Turn, not_stored
 from shared.apple.checkin import Authenticate
+from shared.batching import verdicts
 from shared.domain.enrollment import MOST_USER_CHANNELS
-from shared.domain.errors import Overtaken
+from shared.domain.errors import Overtaken, Refused
 from shared.ports.issued import IssuedCertificates
 from shared.security.bounded_cache import BoundedCache
 from shared.telemetry.metrics import Reason
@@ -145,9 +146,11 @@ class Admission:
             turn.binding = binding_of(turn, now, self._ids.new())
         await self._first.announce(binding)
         bindings = [turn.binding for turn in binding if turn.binding is not None]
-        bound = await self._enrollments.bind(bindings)
-        for turn, written, is_bound in zip(binding, bindings, bound, strict=True):
-            if not is_bound:
+        bound = await verdicts(self._enrollments.bind, bindings)
+        for turn, written, verdict in zip(binding, bindings, bound, strict=True):
+            if isinstance(verdict, Refused):
+                turn.error = not_stored(turn, "its record", verdict)
+            elif not verdict:
                 turn.error = Overtaken("the binding changed meanwhile")
             elif awaits_certificate(turn):
                 self._first.bound(turn)

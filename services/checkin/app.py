@@ -15,6 +15,7 @@ from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
 from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
+from services.checkin.marks import Marks
 from services.checkin.ota import Judges, OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
@@ -77,7 +78,8 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         MongoJournal(database, adapters.seal),
     )
     writers = MongoWriters(database)
-    writer = Writer(writers, events, records, clock, adapters.ids)
+    marks = Marks(records, adapters.metrics)
+    writer = Writer(writers, events, marks, clock, adapters.ids)
     parts = Parts(
         enrollments=records,
         journal=events,
@@ -96,12 +98,13 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     rules = BindingRules(
         only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
     )
-    admission = Admission(parts, MongoIssuedCertificates(database), notes, rules)
-    cohort = DeviceCohort(parts, seen, admission)
+    cohort = DeviceCohort(
+        parts, seen, Admission(parts, MongoIssuedCertificates(database), notes, rules)
+    )
     cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)
     share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
-    takeover = TakeOver(writers, events, records, clock, adapters.metrics)
+    takeover = TakeOver(writers, events, marks, clock, adapters.metrics)
     authority = await open_authority(MongoAuthorityStore(database, adapters.seal), clock)
     files = read_files(settings)
     work = HeavyWork("large or unknown messages", threads=1, most_waiting=MOST_UNDER_WAY)

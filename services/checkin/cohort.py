@@ -15,7 +15,7 @@ from services.checkin.changes import change_of
 from services.checkin.connect import Commands
 from services.checkin.parts import Parts, Step
 from services.checkin.seen import LastSeen
-from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn
+from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn, not_stored
 from shared.apple.checkin import (
     Authenticate,
     GetBootstrapToken,
@@ -25,7 +25,15 @@ from shared.apple.checkin import (
     bootstrap_token_answer,
 )
 from shared.apple.connect import Connect
-from shared.domain.errors import CannotOpen, MdmError, Overtaken, StoreUnavailable, Unavailable
+from shared.batching import verdicts
+from shared.domain.errors import (
+    CannotOpen,
+    MdmError,
+    Overtaken,
+    Refused,
+    StoreUnavailable,
+    Unavailable,
+)
 from shared.domain.event import Event
 from shared.ports.enrollments import Mark
 from shared.telemetry.metrics import Reason
@@ -96,14 +104,16 @@ class DeviceCohort:
                 events.append((turn, turn.event))
         if not events:
             return
-        stored = await self._parts.journal.append([event for _, event in events])
-        for (turn, event), is_stored in zip(events, stored, strict=True):
-            if is_stored:
+        stored = await verdicts(self._parts.journal.append, [event for _, event in events])
+        for (turn, event), verdict in zip(events, stored, strict=True):
+            if verdict is True:
                 self._parts.metrics.events_journaled.inc()
-            else:
-                turn.error = StoreUnavailable("the journal does not answer")
-                turn.event = None
-                self._parts.writer.doubt(event)  # it may be stored all the same
+                continue
+            turn.error = StoreUnavailable("the journal does not answer")
+            if isinstance(verdict, Refused):
+                turn.error = not_stored(turn, "its message", verdict)
+            turn.event = None
+            self._parts.writer.doubt(event)  # it may be stored all the same
 
     def _event_of(self, turn: Turn) -> Event:
         request, message = turn.request, turn.request.message
@@ -134,7 +144,7 @@ class DeviceCohort:
                 self._commands.report(connects),
                 self._commands.hand_out(connects),
             )
-        except Unavailable as exc:
+        except (Unavailable, Refused) as exc:
             for turn in turns:
                 turn.error = turn.error or exc
         for turn in turns:
@@ -144,14 +154,19 @@ class DeviceCohort:
                 turn.answer = Answer(bootstrap_token_answer(turn.device.bootstrap_token))
 
     async def _change_enrollments(self, turns: Sequence[Turn]) -> None:
+        outcomes = await verdicts(self._change, turns)
+        for turn, outcome in zip(turns, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                turn.error = turn.error or not_stored(turn, "its record", outcome)
+
+    async def _change(self, turns: Sequence[Turn]) -> list[None]:
+        """May be done again for some of the turns, when the store refuses what one of them writes."""
         now = self._parts.clock.now()
         removed = {enrollment for turn in turns for enrollment in turn.removed}
         if removed:
             await self._parts.enrollments.revive(removed)
         changes = {turn: change for turn in turns if (change := change_of(turn, now)) is not None}
-        if not changes:
-            return
-        applied = await self._parts.enrollments.apply(list(changes.values()))
+        applied = await self._parts.enrollments.apply(list(changes.values())) if changes else []
         for turn, is_applied in zip(changes, applied, strict=True):
             if not is_applied:
                 turn.error = Overtaken("the enrollment changed meanwhile")
@@ -160,6 +175,7 @@ class DeviceCohort:
             elif isinstance(turn.request.message, TokenUpdate):
                 # Now the device can be pushed: for commands that waited for its token.
                 self._parts.wishes.wish([turn.request.message.key.id])
+        return [None] * len(turns)
 
     # --- the broker, or the mark
 
@@ -184,11 +200,11 @@ class DeviceCohort:
             return
         marks = [Mark(event.key.device, event.created_at) for _, event in waiting]
         try:
-            marked = await self._parts.enrollments.mark_waiting(marks)
+            marked = await verdicts(self._parts.enrollments.mark_waiting, marks)
         except Unavailable:
             marked = [False] * len(waiting)
-        for (turn, event), is_marked in zip(waiting, marked, strict=True):
-            if is_marked:
+        for (turn, event), verdict in zip(waiting, marked, strict=True):
+            if verdict is True:
                 turn.is_safe = True
                 self._parts.metrics.events_unpublished.inc()
                 self._parts.writer.settle(event)

@@ -10,9 +10,10 @@ from datetime import timedelta
 
 import structlog
 
+from services.checkin.marks import Marks
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
-from shared.ports.enrollments import Enrollments, Mark
+from shared.ports.enrollments import Mark
 from shared.ports.journal import Journal, WriterRecord, Writers
 from shared.telemetry.metrics import Metrics
 
@@ -21,7 +22,8 @@ log = structlog.get_logger()
 STALE_AFTER = timedelta(seconds=10)
 FORGOTTEN_AFTER = timedelta(hours=1)
 PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=3))
-BATCH = 5000
+BATCH = 500
+"""Events whose devices are marked before the watermark moves: a take-over that is cut short goes on there."""
 
 
 class TakeOver:
@@ -31,17 +33,19 @@ class TakeOver:
         self,
         writers: Writers,
         journal: Journal,
-        enrollments: Enrollments,
+        marks: Marks,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._writers = writers
         self._journal = journal
-        self._enrollments = enrollments
+        self._marks = marks
         self._clock = clock
         self._metrics = metrics
         self._seen: dict[str, tuple[WriterRecord, float]] = {}
         self._silent_since: dict[str, tuple[int, float]] = {}
+        self._left: set[str] = set()
+        """Writers of earlier processes that the next start must take over again."""
 
     async def run(self, own: str, loops: Loops) -> None:
         """Take stale writers over until cancelled."""
@@ -50,7 +54,8 @@ class TakeOver:
     async def look(self, own: str) -> None:
         """One look at all writers: take over those that have not moved for STALE_AFTER."""
         now = self._clock.monotonic()
-        records = [record for record in await self._writers.all() if record.id != own]
+        others = self._left | {own}
+        records = [record for record in await self._writers.all() if record.id not in others]
         stale = [record for record in records if self._is_stale(record, now)]
         self._forget_missing({record.id for record in records})
         for record in stale:
@@ -61,23 +66,32 @@ class TakeOver:
 
     async def take_all(self, own: str) -> None:
         """Take over every other writer at once: with an in-process broker no other process can write
-        this journal, so all of them are dead (rule 10)."""
-        for record in await self._writers.all():
-            if record.id != own:
-                await self.take(record)
-                await self._writers.remove(record.id)
+        this journal, so all of them are dead (rule 10).
 
-    async def take(self, record: WriterRecord) -> None:
-        """Mark the devices of all events above the watermark, then move it."""
-        watermark, taken = record.watermark, 0
+        Events that were answered may be among those above their watermarks. So where a device cannot be
+        marked, its writer stays as it is, and the next start tries again."""
+        for record in await self._writers.all():
+            if record.id == own:
+                continue
+            if await self.take(record, passes_over=False):
+                await self._writers.remove(record.id)
+            else:
+                self._left.add(record.id)
+
+    async def take(self, record: WriterRecord, *, passes_over: bool = True) -> bool:
+        """Mark the devices of all events above the watermark, and move it behind each batch. False: some
+        could not be marked. Unless it `passes_over` them, the watermark stays below the first of these."""
+        watermark, taken, is_whole = record.watermark, 0, True
         while found := await self._journal.of_writer(record.id, watermark, BATCH):
-            await self._enrollments.mark_waiting(_spans([mark for _, mark in found]))
+            is_whole = await self._marks.set(_spans([mark for _, mark in found])) and is_whole
             watermark = found[-1][0]
             taken += len(found)
-            await self._writers.advance(record.id, watermark)
+            if is_whole or passes_over:
+                await self._writers.advance(record.id, watermark)
         if taken:
             self._metrics.writers_taken_over.inc()
             log.info("writer_taken_over", writer=record.id, events=taken)
+        return is_whole
 
     def _is_stale(self, record: WriterRecord, now: float) -> bool:
         """By our own monotonic clock; a lease by somebody else starts the wait anew."""

@@ -14,7 +14,7 @@ from shared.apple.checkin import (
 from shared.apple.connect import Connect
 from shared.domain.command import Command, Place
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
-from shared.domain.errors import BadRequest, MdmError
+from shared.domain.errors import BadRequest, MdmError, Refused
 from shared.domain.event import Event
 from shared.domain.identity import DeviceCertificate
 from shared.ports.enrollments import Binding
@@ -28,6 +28,11 @@ class DeviceRefused(BadRequest):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def not_stored(turn: "Turn", what: str, why: Refused) -> DeviceRefused:
+    """The refusal of a request for which the store cannot hold `what`."""
+    return DeviceRefused(Reason.TOO_LARGE, f"{turn.request.device}: {what}: {why}")
 
 
 @dataclass(frozen=True, slots=True)

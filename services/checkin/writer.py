@@ -11,10 +11,11 @@ from itertools import islice
 
 import structlog
 
+from services.checkin.marks import Marks
 from shared.domain.event import Event
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
-from shared.ports.enrollments import Enrollments, Mark
+from shared.ports.enrollments import Mark
 from shared.ports.journal import Journal, Writers
 
 log = structlog.get_logger()
@@ -29,12 +30,12 @@ class Writer:
     """Numbers events and keeps the watermark of this process."""
 
     def __init__(
-        self, writers: Writers, journal: Journal, enrollments: Enrollments, clock: Clock, ids: Ids
+        self, writers: Writers, journal: Journal, marks: Marks, clock: Clock, ids: Ids
     ) -> None:
         self.id = ids.new()
         self._writers = writers
         self._journal = journal
-        self._enrollments = enrollments
+        self._marks = marks
         self._clock = clock
         self._number = 0
         self._time = 0
@@ -50,10 +51,13 @@ class Writer:
         self._beaten_at = self._clock.monotonic()
 
     def stamp(self, after: int) -> tuple[int, int]:
-        """The next number, and a time later than `after` and than any given before."""
+        """The next number, and a time later than `after`.
+
+        `after` comes from another clock. If that is ahead, only this event is: the next one of its device
+        reads the mark again, and those of other devices have nothing to do with it."""
         self._number += 1
-        self._time = max(self._clock.time_ns(), self._time + 1, after + 1)
-        return self._number, self._time
+        self._time = max(self._clock.time_ns(), self._time + 1)
+        return self._number, max(self._time, after + 1)
 
     def settle(self, event: Event) -> None:
         """The event is done."""
@@ -88,9 +92,9 @@ class Writer:
         doubts = dict(islice(self._doubts.items(), 200))
         if not doubts:
             return
-        stored = await self._journal.read(doubts)
-        # Without a record there is nothing to stay behind; its message was not answered either.
-        await self._enrollments.mark_waiting([doubts[event][1] for event in stored])
+        stored = await self._journal.stored(doubts)
+        # What cannot be marked is passed over: its message was not answered.
+        await self._marks.set([doubts[event][1] for event in stored])
         for event, (number, _) in doubts.items():
             self._doubts.pop(event, None)
             self._settle(number)

@@ -11,9 +11,13 @@ from shared.ports.enrollments import Mark
 
 class Journal(Protocol):
     async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events. False, per event: its outcome is unknown or it was refused; never answer 200."""
+        """Store events. False, per event: its outcome is unknown; never answer 200. Raises Refused where the
+        store cannot hold one of them; the others may be stored, and all may be appended again."""
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
+
+    async def stored(self, ids: Collection[str]) -> set[str]:
+        """Which of these events are in the journal."""
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,

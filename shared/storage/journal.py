@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.command import Place
-from shared.domain.errors import OfNewerVersion, Refused, StoreUnavailable
+from shared.domain.errors import OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.seal import Seal
@@ -48,13 +48,17 @@ class MongoJournal:
         try:
             # An id is made once: an event that is there already is this one, written twice.
             await self._documents.insert_many([to_document(event, self._seal) for event in events])
-        except (StoreUnavailable, Refused):
+        except StoreUnavailable:
             return [False] * len(events)
         return [True] * len(events)
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
         found = await self._documents.find({"_id": {"$in": list(ids)}})
         return {document["_id"]: from_document(document, self._seal) for document in found}
+
+    async def stored(self, ids: Names[str]) -> set[str]:
+        found = await self._documents.find({"_id": {"$in": list(ids)}}, {"_id": 1})
+        return {document["_id"] for document in found}
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         found = await self._documents.find(

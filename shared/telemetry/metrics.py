@@ -128,6 +128,10 @@ class Metrics:
             "events_without_body",
             "Events too large for the broker, published without their body",
         )
+        self.marks_refused = self._counter(
+            "marks_refused",
+            "Events left unpublished: the store cannot mark the record of their device",
+        )
         self.writers_taken_over = self._counter(
             "writers_taken_over", "Stale writers whose events were taken over"
         )

@@ -5,7 +5,7 @@ store. What a caller may rely on is in the port's docstrings; the contract suite
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from shared.domain.enrollment import (
     Waiting,
     partition_of,
 )
+from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
 from shared.domain.names import is_settled, is_there, names_of
@@ -37,6 +38,8 @@ class FakeEnrollments:
         self.before = before
         self.records: dict[str, Enrollment] = {}
         self.unlock_tokens: dict[str, bytes] = {}
+        self.full: set[str] = set()
+        """Devices whose records hold nothing more."""
         self._holders: dict[str, str] = {}
         self.looks: dict[str, datetime] = {}
         """Of which device to look when, whether its certificate must be renewed."""
@@ -64,6 +67,11 @@ class FakeEnrollments:
             if enrollment.certificate is not None:
                 self._holders[enrollment.certificate] = enrollment.device
 
+    def _refuse(self, records: Iterable[str]) -> None:
+        """As a real store does: the whole bulk, for one record."""
+        if not self.full.isdisjoint(records):
+            raise TooLarge("the document is too large for the store")
+
     async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
         self.asked.append(len(ids))
         await self.before("load")
@@ -86,6 +94,7 @@ class FakeEnrollments:
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         await self.before("bind")
+        self._refuse(binding.key.device for binding in bindings)
         bound = []
         for binding in bindings:
             bound.append(self._bind(binding))
@@ -126,6 +135,7 @@ class FakeEnrollments:
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         await self.before("apply")
+        self._refuse(change.key.id for change in changes)
         applied = []
         for change in changes:
             applied.append(self._apply(change))
@@ -206,6 +216,7 @@ class FakeEnrollments:
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         await self.before("mark_waiting")
+        self._refuse(mark.device for mark in marks)
         marked = []
         for mark in marks:
             record = self.records.get(mark.device)

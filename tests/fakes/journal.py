@@ -5,10 +5,13 @@ from dataclasses import replace
 from enum import Enum
 
 from shared.domain.command import Place
+from shared.domain.errors import TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.journal import WriterRecord
 from tests.fakes.queue import Hook, undisturbed
+
+MOST_BYTES = 16_000_000
 
 
 class FakeJournal:
@@ -20,6 +23,8 @@ class FakeJournal:
 
     async def append(self, events: Sequence[Event]) -> list[bool]:
         await self.before("append")
+        if any(len(event.raw_payload) > MOST_BYTES for event in events):
+            raise TooLarge("the document is too large for the store")
         for event in events:
             self.events.setdefault(event.id, event)
         return [True] * len(events)
@@ -27,6 +32,10 @@ class FakeJournal:
     async def read(self, ids: Collection[str]) -> dict[str, Event]:
         await self.before("read")
         return {i: self.events[i] for i in ids if i in self.events}
+
+    async def stored(self, ids: Collection[str]) -> set[str]:
+        await self.before("stored")
+        return {i for i in ids if i in self.events}
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
         await self.before("of_device")

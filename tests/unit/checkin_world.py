@@ -12,6 +12,7 @@ from services.checkin.admission import Admission
 from services.checkin.announcing import Announcing
 from services.checkin.binding import BindingRules
 from services.checkin.cohort import DeviceCohort
+from services.checkin.marks import Marks
 from services.checkin.parts import Parts, Step
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
@@ -102,10 +103,9 @@ class Replica:
     """One check-in process."""
 
     def __init__(self, world: World) -> None:
-        self.writer = Writer(
-            world.writers, world.journal, world.enrollments, world.clock, world.ids
-        )
         self.metrics = Metrics()
+        marks = Marks(world.enrollments, self.metrics)
+        self.writer = Writer(world.writers, world.journal, marks, world.clock, world.ids)
         self._at: dict[Step, Callable[[Sequence[Turn]], Awaitable[None]]] = {}
         parts = Parts(
             enrollments=world.enrollments,
@@ -130,9 +130,7 @@ class Replica:
         self.announcing = Announcing(
             world.identities, world.journal, world.publisher, self.share, world.clock
         )
-        self.takeover = TakeOver(
-            world.writers, world.journal, world.enrollments, world.clock, self.metrics
-        )
+        self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)
 
     async def _reached(self, step: Step, turns: Sequence[Turn]) -> None:
         action = self._at.pop(step, None)

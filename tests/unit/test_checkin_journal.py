@@ -3,14 +3,16 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from services.checkin.parts import Step
-from services.checkin.takeover import FORGOTTEN_AFTER, STALE_AFTER
+from services.checkin.takeover import BATCH, FORGOTTEN_AFTER, STALE_AFTER
 from services.checkin.turns import Answer
 from shared.apple.connect import Status
+from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
 from tests.fakes.journal import Confirm
 from tests.unit.checkin_world import Device, Killed, Replica, World
@@ -72,8 +74,6 @@ async def test_rule_06_an_event_whose_mark_failed_is_found_and_made_safe_later()
 
     async def fail(operation: str) -> None:
         if operation == "mark_waiting":
-            from shared.domain.errors import StoreUnavailable
-
             raise StoreUnavailable("cut")
 
     undisturbed, world.enrollments.before = world.enrollments.before, fail
@@ -189,6 +189,30 @@ async def test_rule_07_a_stopped_writer_that_wakes_up_loses_nothing() -> None:
     assert set(journal_order(world)) <= {event.id for event in world.publisher.published}
 
 
+async def test_rule_07_a_take_over_that_is_cut_short_goes_on_where_it_was() -> None:
+    world, dead, device = await enrolled()
+    dead.kill(Step.JOURNALED)
+    with pytest.raises(Killed):
+        await dead.serve(device.idle())
+    [*_, last] = world.journal.events.values()
+    for number in range(last.number + 1, 3 * BATCH):
+        await world.journal.append([replace(last, id=f"e{number}", number=number)])
+    living = await world.replica()
+    marks = 0
+
+    async def fail_at_the_second(operation: str) -> None:
+        nonlocal marks
+        marks += operation == "mark_waiting"
+        if marks == 2:
+            raise StoreUnavailable("cut")
+
+    world.enrollments.before = fail_at_the_second
+    with pytest.raises(StoreUnavailable):
+        await living.takeover.take(world.writers.records[dead.writer.id])
+
+    assert world.writers.records[dead.writer.id].watermark == BATCH
+
+
 async def test_rule_07_a_dead_writer_is_forgotten_in_the_end() -> None:
     world, _, living = await dead_after(Step.JOURNALED)
     for _ in range(3):
@@ -239,6 +263,26 @@ async def test_rule_08_an_event_behind_a_backlog_is_later_than_it_whatever_the_c
     await other.serve(device.reports(Status.ACKNOWLEDGED, "nobody-knows"))
     await other.relay_all()
 
+    assert world.publisher.firsts("MAC") == journal_order(world)
+
+
+async def test_rule_08_a_clock_that_was_ahead_moves_no_other_devices_events() -> None:
+    world, replica, device = await enrolled()
+    ahead = await world.replica()
+    await Device("OTHER", "cert-other").enroll(replica)
+    lose(world, 4)
+    now = world.clock.time_ns()
+    world.clock.advance(timedelta(hours=1))
+    await ahead.serve(device.idle())
+    world.clock.set_back(timedelta(hours=1))
+
+    await replica.serve(device.idle())
+    await replica.serve(Device("OTHER", "cert-other").idle())
+    await replica.relay_all()
+
+    *_, behind, other = world.journal.events.values()
+    assert behind.created_at > now + 3_599_000_000_000
+    assert other.created_at < now + 1_000_000_000
     assert world.publisher.firsts("MAC") == journal_order(world)
 
 
