@@ -18,6 +18,7 @@ def change_of(turn: Turn, at: datetime) -> Change | None:
         key=message.key,
         by=turn.event.id,
         expected_generation=None if turn.channel is None else turn.channel.generation,
+        expected_change=None if turn.channel is None else turn.channel.changed_by,
         topic=turn.event.topic,
         at=at,
         generation=turn.generation,

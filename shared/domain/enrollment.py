@@ -106,6 +106,8 @@ class Enrollment:
     status: EnrollmentStatus
     generation: str | None = None
     certificate: str | None = None
+    changed_by: str | None = None
+    """The message that changed it last; None where an earlier version wrote it."""
     retired_certificates: tuple[str, ...] = ()
     """Certificates that were bound to it and replaced; they are not heard again."""
     push: PushTarget | None = None

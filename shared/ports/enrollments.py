@@ -59,9 +59,10 @@ class Change:
     """One message's effect on an enrollment; only what is not None is written.
 
     Applied on condition that the generation of its record is still `expected_generation`, as it was
-    read. `by` is the event's id, by which the outcome is found again. The record of a user channel is
-    made where there is none; it gets `generation`, which is its device's. `certificate` is the one
-    that an Authenticate showed, and must still be bound. `makes_record`: the device had no record.
+    read. A TokenUpdate and a SetBootstrapToken replace what an earlier one brought: their record must still
+    be `expected_change`'s. `by` is the event's id, by which the outcome is found again. The record of a
+    user channel is made where there is none; it gets `generation`, which is its device's. `certificate` is
+    the one that an Authenticate showed, and must still be bound. `makes_record`: the device had no record.
     """
 
     key: EnrollmentKey
@@ -70,6 +71,7 @@ class Change:
     topic: Topic
     at: datetime
     generation: str | None = None
+    expected_change: str | None = None
     certificate: str | None = None
     makes_record: bool = False
     push: PushTarget | None = None
@@ -88,6 +90,10 @@ class Change:
         """By which the device is found after this change; None: as before."""
         told = None if self.inventory is None else self.inventory.serial_number
         return told or self.known_serial_number
+
+    @property
+    def replaces_secrets(self) -> bool:
+        return self.topic in (Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN)
 
     @property
     def ends_user_channels(self) -> bool:

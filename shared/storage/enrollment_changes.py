@@ -50,6 +50,8 @@ def update_of(change: Change, seal: Seal) -> UpdateOne:
         **_fields(change, seal),
     }
     condition: Document = {"_id": change.key.id, "generation": change.expected_generation}
+    if change.replaces_secrets:
+        condition["changed_by"] = change.expected_change
     if change.topic is Topic.AUTHENTICATE:
         fields["generation"] = change.by
         condition["certificate"] = change.certificate

@@ -148,6 +148,7 @@ def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
         status=EnrollmentStatus(document["status"]),
         generation=document.get("generation"),
         certificate=document.get("certificate"),
+        changed_by=document.get("changed_by"),
         retired_certificates=tuple(document.get("retired_certificates", ())),
         push=secrets.push,
         blocked=document.get("blocked", False),

@@ -57,6 +57,8 @@ class Store:
         return key
 
     async def change(self, change: Change) -> None:
+        record = (await self.enrollments.load([change.key.id])).get(change.key.id)
+        change = replace(change, expected_change=record.changed_by if record else None)
         assert await self.enrollments.apply([change]) == [True]
 
     async def migrate(self, device: str) -> None:

@@ -64,7 +64,11 @@ async def bind(
 
 
 async def apply(enrollments: Enrollments, *changes: Change) -> list[bool]:
-    return await enrollments.apply(changes)
+    """As one who has just read the records."""
+    records = await enrollments.load({change.key.id for change in changes})
+    last = {id_: record.changed_by for id_, record in records.items()}
+    read = [replace(change, expected_change=last.get(change.key.id)) for change in changes]
+    return await enrollments.apply(read)
 
 
 async def load(enrollments: Enrollments, key: EnrollmentKey) -> Enrollment:
@@ -126,6 +130,7 @@ async def test_the_first_authenticate_makes_the_record(enrollments: Enrollments)
         MAC,
         EnrollmentStatus.AUTHENTICATED,
         generation="gen-1",
+        changed_by="gen-1",
         certificate="cert-MAC",
         inventory=told,
         last_seen=NOW,
@@ -300,6 +305,28 @@ async def test_a_token_update_without_inventory_keeps_what_was_told(
     record = await enrolled(enrollments, MAC, serial="C02")
 
     assert record.inventory.serial_number == "C02"
+
+
+@pytest.mark.parametrize("topic", [Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN])
+@pytest.mark.parametrize("key", [MAC, ANNA])
+async def test_of_two_that_read_a_record_at_once_and_bring_secrets_the_later_is_overtaken(
+    enrollments: Enrollments, topic: Topic, key: EnrollmentKey
+) -> None:
+    await enrolled(enrollments, MAC)
+    await user_enrolled(enrollments, ANNA)
+    read = (await load(enrollments, key)).changed_by
+    newer, late = [
+        change(key, topic, by, "gen-1", generation="gen-1", expected_change=read, push=push)
+        for by, push in (("newer", replace(PUSH, token=b"newer")), ("late", PUSH))
+    ]
+
+    outcomes = [await enrollments.apply([newer]), await enrollments.apply([late])]
+    again = await enrollments.apply([newer])
+
+    assert (outcomes, again) == ([[True], [False]], [True])
+    record = await load(enrollments, key)
+    assert record.push is not None
+    assert (record.changed_by, record.push.token) == ("newer", b"newer")
 
 
 async def test_inventory_is_written_only_where_something_is_told(enrollments: Enrollments) -> None:

@@ -102,6 +102,7 @@ async def test_the_messages_of_a_device_make_its_record(store: Store, key: Enrol
         key,
         EnrollmentStatus.ENROLLED,
         generation="import-of-a",
+        changed_by="migration:b",
         push=PUSH,
         inventory=TOLD,
         bootstrap_token=b"boot",
@@ -125,7 +126,11 @@ async def test_a_user_channel_belongs_to_the_enrollment_of_its_device(store: Sto
 
     assert done == [IMPORTED] * 3
     assert await store.load(ANNA) == Enrollment(
-        ANNA, EnrollmentStatus.ENROLLED, generation="import-of-a", push=PUSH
+        ANNA,
+        EnrollmentStatus.ENROLLED,
+        generation="import-of-a",
+        changed_by="migration:u",
+        push=PUSH,
     )
     assert [user.id for user in await store.devices.users("MAC", 9)] == ["MAC:anna"]
 
@@ -156,6 +161,7 @@ async def test_a_newer_message_replaces_what_it_brings_and_keeps_the_rest(store:
         MAC,
         EnrollmentStatus.ENROLLED,
         generation="import-of-a",
+        changed_by="migration:t2",
         push=newer,
         inventory=Inventory(serial_number="C02", os_version="15.2"),
         bootstrap_token=b"boot",
@@ -219,7 +225,10 @@ async def test_a_user_channel_that_spoke_here_is_not_touched(store: Store) -> No
     await store.migrate(authenticate(), token_update(ANNA, "u"))
     spoken = Change(ANNA, "own-1", "import-of-a", Topic.TOKEN_UPDATE, NOW, generation="import-of-a")
     own = PushTarget("topic", b"own", "own")
-    assert await store.enrollments.apply([replace(spoken, push=own)]) == [True]
+    imported = await store.load(ANNA)
+    assert imported is not None
+    spoken = replace(spoken, push=own, expected_change=imported.changed_by)
+    assert await store.enrollments.apply([spoken]) == [True]
 
     assert await store.migrate(token_update(ANNA, "u"), token_update(ANNA, "u2")) == [
         UNCHANGED,

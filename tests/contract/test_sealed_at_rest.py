@@ -117,8 +117,8 @@ async def enroll(
     )
     token = Change(key, "token", "gen", Topic.TOKEN_UPDATE, NOW, push=push, unlock_token=UNLOCK)
     boot = Change(key, "boot", "gen", Topic.SET_BOOTSTRAP_TOKEN, NOW, bootstrap_token=BOOTSTRAP)
-    for change in (begin, token, boot):
-        assert await enrollments.apply([change]) == [True]
+    for change, before in ((begin, None), (token, "gen"), (boot, "token")):
+        assert await enrollments.apply([replace(change, expected_change=before)]) == [True]
 
 
 async def load(enrollments: MongoEnrollments, key: EnrollmentKey = MAC) -> Enrollment:

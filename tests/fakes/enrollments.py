@@ -147,8 +147,6 @@ class FakeEnrollments:
 
     def _apply(self, change: Change) -> bool:
         record = self.records.get(change.key.id)
-        if record is not None and record.generation == change.by:
-            return True
         if record is None:
             if change.key.is_device_channel and not change.makes_record:
                 return False
@@ -158,7 +156,7 @@ class FakeEnrollments:
                 record = replace(record, identity=change.identity)
                 self.look_later(record.id, change.identity)
         elif not _stands(record, change):
-            return False
+            return record.changed_by == change.by
         self.records[change.key.id] = self._changed(replace(record, key=change.key), change)
         return True
 
@@ -166,6 +164,7 @@ class FakeEnrollments:
         default = record.status if record.key.is_device_channel else EnrollmentStatus.ENROLLED
         record = replace(
             record,
+            changed_by=change.by,
             status=STATUS_AFTER.get(change.topic, default),
             last_seen=max(change.at, record.last_seen or change.at),
             signed_at=max(filter(None, (change.signed_at, record.signed_at)), default=None),
@@ -313,6 +312,8 @@ def _stands(record: Enrollment, change: Change) -> bool:
     """Whether the condition of a change on a record that is there holds."""
     if change.topic is Topic.AUTHENTICATE and record.certificate != change.certificate:
         return False
+    if change.replaces_secrets and record.changed_by != change.expected_change:
+        return False
     return not change.makes_record and record.generation == change.expected_generation
 
 
@@ -322,6 +323,7 @@ def _stub(record: Enrollment) -> Enrollment:
         record.key,
         EnrollmentStatus.REMOVED,
         generation=record.generation,
+        changed_by=record.changed_by,
         certificate=record.certificate,
         retired_certificates=record.retired_certificates,
         push=record.push,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import httpx
@@ -110,6 +110,7 @@ async def enroll(database: Database) -> None:
     )
     target = PushTarget(TOPIC, b"token", "magic")
     token = Change(MAC, "event-2", "event-1", Topic.TOKEN_UPDATE, now, push=target)
+    token = replace(token, expected_change="event-1")
     assert await store.apply([authenticate]) == [True]
     assert await store.apply([token]) == [True]
 

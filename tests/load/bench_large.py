@@ -91,6 +91,7 @@ class Operations:
         self._records = MongoEnrollments(database, seal)
         self._journal = MongoJournal(database, seal)
         self._ids = SystemIds()
+        self._changed_by: dict[str, str] = {}
         step = count // SAMPLE
         self._names = [name_of(number * step) for number in range(SAMPLE)]
 
@@ -134,9 +135,11 @@ class Operations:
             Change(
                 EnrollmentKey(name, name, udid=name), self._ids.new(), f"generation-{name}",
                 Topic.TOKEN_UPDATE, now, push=PushTarget("topic", b"t" * 32, "magic"),
+                expected_change=self._changed_by.get(name),
             )
             for name in names
         ]  # fmt: skip
+        self._changed_by |= {change.key.id: change.by for change in changes}
         if not all(await self._records.apply(changes)):
             raise SystemExit("a change was not applied")
 

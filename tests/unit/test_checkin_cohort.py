@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from services.checkin.parts import Step
-from services.checkin.turns import Answer, DeviceRefused
+from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import (
     GetBootstrapToken,
     SetBootstrapToken,
@@ -124,6 +124,37 @@ async def test_rule_01_a_late_token_update_of_the_enrollment_before_changes_noth
     push = world.enrollments.records["MAC"].push
     assert push is not None
     assert push.token == b"t"
+
+
+@pytest.mark.parametrize("kind", ["push token", "push token of a user", "bootstrap token"])
+async def test_rule_01_a_late_token_does_not_undo_the_one_that_its_device_sent_after_it(
+    kind: str,
+) -> None:
+    world = World()
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    await first.serve(device.token_update(device.user("anna")))
+
+    def brings(token: bytes) -> DeviceRequest:
+        if kind == "bootstrap token":
+            return device.says(SetBootstrapToken(device.key, token))
+        key = device.user("anna") if kind == "push token of a user" else device.key
+        return device.token_update(key, token)
+
+    held = first.hold(Step.ADMITTED)
+    late = asyncio.create_task(first.serve(brings(b"old")))
+    await held.reached.wait()
+    [answer] = await second.serve(brings(b"new"))
+    held.released.set()
+    [overtaken] = await late
+
+    assert answer == Answer()
+    assert isinstance(overtaken, Overtaken)
+    record = world.enrollments.records[brings(b"").message.key.id]
+    tokens = [record.bootstrap_token, record.push.token if record.push else None]
+    assert b"new" in tokens
+    assert b"old" not in tokens
 
 
 async def test_rule_01_a_journal_that_does_not_answer_means_no_200() -> None:
