@@ -55,11 +55,12 @@ class DeviceCohort:
         200, and what was journaled is published or found again by the writer."""
         self._parts.metrics.cohort_size.observe(len(requests))
         turns = [Turn(request) for request in requests]
+        term = self._parts.journal.term
         await self._admit(turns)
         await self._parts.reached(Step.ADMITTED, turns)
         try:
             good = [turn for turn in turns if turn.is_good]
-            await _side_by_side(self._journal(good), self._commands.fetch(_connects(good)))
+            await _side_by_side(self._journal(good, term), self._commands.fetch(_connects(good)))
             await self._parts.reached(Step.JOURNALED, turns)
             await self._apply([turn for turn in turns if turn.is_good and turn.event is not None])
             await self._parts.reached(Step.APPLIED, turns)
@@ -96,7 +97,9 @@ class DeviceCohort:
 
     # --- the journal, then the state
 
-    async def _journal(self, turns: Sequence[Turn]) -> None:
+    async def _journal(self, turns: Sequence[Turn], term: object) -> None:
+        """`term`: before the marks were read. A server that was deposed shows a mark as it was before, so an
+        event that it let through might be published before one that waits."""
         events = []
         for turn in turns:
             if turn.request.message.event is not None:
@@ -105,11 +108,12 @@ class DeviceCohort:
         if not events:
             return
         stored = await verdicts(self._parts.journal.append, [event for _, event in events])
+        is_same = self._parts.journal.term == term
         for (turn, event), verdict in zip(events, stored, strict=True):
-            if verdict is True:
+            if verdict is True and is_same:
                 self._parts.metrics.events_journaled.inc()
                 continue
-            turn.error = StoreUnavailable("the journal does not answer")
+            turn.error = StoreUnavailable("the journal does not answer, or its primary changed")
             if isinstance(verdict, Refused):
                 turn.error = not_stored(turn, "its message", verdict)
             turn.event = None

@@ -10,6 +10,10 @@ from shared.ports.enrollments import Mark
 
 
 class Journal(Protocol):
+    @property
+    def term(self) -> object:
+        """Changes when another server answers the store's reads and writes (rule 8)."""
+
     async def append(self, events: Sequence[Event]) -> list[bool]:
         """Store events. False, per event: its outcome is unknown; never answer 200. Raises Refused where the
         store cannot hold one of them; the others may be stored, and all may be appended again."""

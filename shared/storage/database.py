@@ -90,6 +90,12 @@ class Collection(Protocol):
 class Database(Protocol):
     """All collections of one installation."""
 
+    @property
+    def term(self) -> object:
+        """Changes when another server, or the same one after an election, answers reads and writes. A read
+        that decides something without a conditional write behind it counts only if the term is the same
+        after a write that follows: a server that was deposed goes on reading for a while."""
+
     def collection(self, name: str) -> Collection: ...
 
     async def names(self) -> list[str]:

@@ -41,8 +41,13 @@ class MongoJournal:
     """Implements `shared.ports.journal.Journal`."""
 
     def __init__(self, database: Database, seal: Seal) -> None:
+        self._database = database
         self._documents = database.collection(NAME)
         self._seal = seal
+
+    @property
+    def term(self) -> object:
+        return self._database.term
 
     async def append(self, events: Sequence[Event]) -> list[bool]:
         try:

@@ -204,3 +204,12 @@ async def test_services_that_ask_for_an_index_at_once_all_get_it(
 
     assert [found["_id"] for found in await things.find({"at": 599})] == [599]
     assert not await things.insert_one({"_id": "double", "at": 599})
+
+
+async def test_writes_do_not_change_the_term(store: Database, things: Collection) -> None:
+    await store.ping()
+    before = store.term
+
+    await things.insert_one({"_id": 1})
+
+    assert store.term == before

@@ -107,6 +107,7 @@ class FakeMigration:
         base = record or replace(stub or Enrollment(key, new_status), status=new_status)
         generation = (device or base).generation or message.generation
         made = replace(base, key=key, generation=generation)
+        made = replace(made, changed_by=f"migration:{message.digest}")
         if key.is_device_channel:
             made = replace(made, migrating_until=message.until)
         if message.kind is ImportedKind.TOKEN_UPDATE:

@@ -20,6 +20,7 @@ class FakeJournal:
     def __init__(self, before: Hook = undisturbed) -> None:
         self.before = before
         self.events: dict[str, Event] = {}
+        self.term: object = "first"
 
     async def append(self, events: Sequence[Event]) -> list[bool]:
         await self.before("append")

@@ -286,6 +286,28 @@ async def test_rule_08_a_clock_that_was_ahead_moves_no_other_devices_events() ->
     assert world.publisher.firsts("MAC") == journal_order(world)
 
 
+async def test_rule_08_a_mark_that_a_deposed_primary_did_not_show_is_not_overtaken() -> None:
+    world, replica, device = await enrolled()
+    other = await world.replica()
+    held = replica.hold(Step.ADMITTED)
+    late = asyncio.create_task(replica.serve(device.idle()))  # it has read that nothing waits
+    await held.reached.wait()
+    world.journal.term = "second"
+    lose(world, 2)
+    assert await other.serve(device.idle()) == [Answer()]
+
+    held.released.set()
+    [answer] = await late
+    published = world.publisher.firsts("MAC")
+    await replica.writer.beat()
+    await other.relay_all()
+
+    assert isinstance(answer, StoreUnavailable)
+    assert published == journal_order(world)[:2]
+    assert world.publisher.firsts("MAC") == journal_order(world)
+    assert world.writers.records[replica.writer.id].watermark == 3
+
+
 async def test_rule_08_a_mark_raised_while_the_relay_works_is_not_cleared() -> None:
     world, replica, device = await enrolled()
     other = await world.replica()

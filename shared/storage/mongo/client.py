@@ -14,6 +14,7 @@ from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError, InvalidURI, PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.topology_description import TopologyDescription
 from pymongo.uri_parser import parse_uri
 
 from shared.domain.errors import Misconfigured
@@ -160,6 +161,10 @@ class Mongo:
             read_concern=ReadConcern("local"),
         )
 
+    @property
+    def term(self) -> object:
+        return term_of(self._client.topology_description)
+
     def collection(self, name: str) -> MongoCollection:
         return MongoCollection(self._database[name])
 
@@ -181,6 +186,15 @@ class Mongo:
         done = self._client.close()
         if done is not None:  # Motor closes at once, PyMongo's client by a coroutine
             await done
+
+
+def term_of(topology: TopologyDescription) -> object:
+    """The primary of a replica set and its election, as the driver knows them. None where there is no primary
+    now, and always for a server that stands alone and for mongos, which tells nothing of elections."""
+    for server in topology.server_descriptions().values():
+        if server.server_type_name == "RSPrimary":
+            return server.address, server.election_id
+    return None
 
 
 def _of_driver(operation: Operation) -> "pymongo.UpdateOne | pymongo.DeleteOne":

@@ -213,6 +213,10 @@ class RemoteDatabase:
     def __init__(self, folder: Path) -> None:
         self._link = _Link(folder)
 
+    @property
+    def term(self) -> None:
+        """Whoever holds the folder is the only one."""
+
     def collection(self, name: str) -> RemoteCollection:
         return RemoteCollection(self._link, name)
 

@@ -50,6 +50,10 @@ class SqliteDatabase:
         self._expiry = Expiry(self._tables, self._commits, clock)
         self._collections: dict[str, SqliteCollection] = {}
 
+    @property
+    def term(self) -> None:
+        """There is no other server."""
+
     def collection(self, name: str) -> SqliteCollection:
         if name not in self._collections:
             self._collections[name] = SqliteCollection(
