@@ -6,16 +6,19 @@ meanwhile. Every replica relays for its share of the partitions.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 
 import structlog
 
+from services.checkin.backoff import Backoff
 from services.checkin.parts import Parts
-from shared.domain.enrollment import partition_of
+from shared.domain.enrollment import Waiting, partition_of
 from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
+from shared.ports.journal import Journaled
 from shared.safe_publishing import publish_safely
 from shared.sharing import PartitionShare
 
@@ -26,8 +29,12 @@ PACE = Pace(every=PAUSE, after_failure=PAUSE)
 PAUSE_AFTER_FAILURE = timedelta(seconds=2)
 SIDE_BY_SIDE = 64
 BATCH = 200
-GIVE_UP_AFTER = 8
-"""Failures without a success between them, after which a pass asks for no further device."""
+READ_TOGETHER = 256 * 1024
+"""Bytes of bodies that each device's turn holds at the most. A larger event is read alone."""
+LARGE_SIDE_BY_SIDE = 2
+"""Larger events at a time, and events of unknown size."""
+AHEAD = 60.0
+"""Seconds by which the time of an event may be ahead of our clock before somebody is told."""
 ROUNDS = 100
 """How often a pass looks again at a device that goes on sending."""
 
@@ -45,7 +52,10 @@ class Relay:
         self._partitions: frozenset[int] = frozenset()
         self._under_way: set[str] = set()
         self._gate = asyncio.Semaphore(SIDE_BY_SIDE)
-        self._failures = 0
+        self._large = asyncio.Semaphore(LARGE_SIDE_BY_SIDE)
+        self._backoff = Backoff(parts.clock)
+        self._is_store_away = False
+        self._is_clock_wrong = False
 
     async def run(self, loops: Loops) -> None:
         """Relay until cancelled."""
@@ -82,13 +92,24 @@ class Relay:
     async def _start(self, begin: Callable[[str], object]) -> None:
         """Begin with every device that waits and is not under way already."""
         waiting = await self._enrollments.waiting(self._partitions)
-        oldest = min((w.since for w in waiting.values() if w.since is not None), default=None)
-        age = 0.0 if oldest is None else (self._clock.time_ns() - oldest) / 1e9
-        self._metrics.oldest_unpublished.set(max(age, 0.0))
-        self._failures = 0
-        for device in waiting.keys() - self._under_way:
-            self._under_way.add(device)
-            begin(device)
+        self._measure(waiting)
+        self._is_store_away = False
+        for device in self._backoff.due(waiting):
+            if device not in self._under_way:
+                self._under_way.add(device)
+                begin(device)
+
+    def _measure(self, waiting: Mapping[str, Waiting]) -> None:
+        now = self._clock.time_ns()
+        oldest = min((w.since for w in waiting.values() if w.since is not None), default=now)
+        newest = max((w.upto for w in waiting.values() if w.upto is not None), default=now)
+        self._metrics.oldest_unpublished.set(max(now - oldest, 0) / 1e9)
+        self._metrics.event_time_ahead.set(ahead := max(newest - now, 0) / 1e9)
+        if ahead > AHEAD and not self._is_clock_wrong:
+            log.error(
+                "event_time_is_ahead", seconds=round(ahead), action="set the clocks of all replicas"
+            )
+        self._is_clock_wrong = ahead > AHEAD
 
     async def _until_relayed(self, device: str, loops: Loops) -> None:
         """What nobody foresaw holds up one device, which is tried again ever less often."""
@@ -101,17 +122,23 @@ class Relay:
     async def _relay_in_turn(self, device: str) -> None:
         try:
             async with self._gate:
-                # A broker that takes nothing is not asked for each of ten thousand devices.
-                if self._is_flowing and partition_of(device) in self._partitions:
+                if self._may_flow(device):
                     await self.relay_device(device)
-                    self._failures = 0
+                    self._backoff.succeeded(device)
         except Unavailable as exc:
-            self._failures += 1
+            if self._may_flow(device):  # else it is not for this device that it failed
+                self._backoff.failed(device)
             log.info("relay_device_waits", device=device, reason=str(exc))
+
+    def _may_flow(self, device: str) -> bool:
+        """False: its partition is another's or away. A broker, or a store, that answers nothing is not asked
+        for each of ten thousand devices."""
+        is_ours = partition_of(device) in self._partitions - self._publisher.away
+        return is_ours and self._is_flowing
 
     @property
     def _is_flowing(self) -> bool:
-        return self._failures < GIVE_UP_AFTER
+        return self._publisher.is_live and not self._is_store_away
 
     async def relay_device(self, device: str) -> None:
         """Publish the backlog of one device; raises Unavailable when it must be tried again.
@@ -121,26 +148,42 @@ class Relay:
         time: a request that was slow to journal its event may have stamped it long before."""
         published: set[str] = set()
         for _ in range(ROUNDS):
-            mark = await self._enrollments.read_waiting(device)
+            mark = await self._read_mark(device)
             if mark is None or mark.since is None or mark.upto is None:
                 return
             await self._publish_span(device, (mark.since, mark.upto), published)
             if await self._enrollments.clear_waiting(device, mark.count):
                 return
 
+    async def _read_mark(self, device: str) -> Waiting | None:
+        try:
+            return await self._enrollments.read_waiting(device)
+        except Unavailable:
+            self._is_store_away = True
+            raise
+
     async def _publish_span(self, device: str, span: tuple[int, int], published: set[str]) -> None:
         since, upto = span
+        limit = BATCH
         while True:
-            events = await self._journal.of_device(device, since, upto, BATCH)
-            for event in events:
-                if event.id not in published:
-                    await publish_safely(self._publisher, [event])
-                    published.add(event.id)
-                    self._metrics.events_relayed.inc()
-            if len(events) < BATCH:
+            found = await self._journal.of_device(device, since, upto, limit)
+            for page in _pages([each for each in found if each.id not in published]):
+                await self._publish(page)
+                published.update(each.id for each in page)
+            if len(found) < limit:
                 return
-            # Times of one device repeat at most once in a replica, so this always gets on.
-            since = events[-1].created_at
+            if found[-1].created_at == since:  # more events of one time than are read together
+                limit *= 2
+            since = found[-1].created_at
+
+    async def _publish(self, page: Sequence[Journaled]) -> None:
+        """One after the other, each safe before the next."""
+        async with self._large if _is_large(page[0]) else nullcontext():
+            events = await self._journal.read([each.id for each in page])
+            for each in page:
+                if each.id in events:  # else its time in the journal is over
+                    await publish_safely(self._publisher, [events.pop(each.id)])
+                    self._metrics.events_relayed.inc()
 
     async def _leave(self) -> None:
         try:
@@ -148,3 +191,22 @@ class Relay:
                 await self._share.leave()
         except (Unavailable, TimeoutError):
             log.info("relay_left_silently")
+
+
+def _is_large(event: Journaled) -> bool:
+    return event.size is None or event.size > READ_TOGETHER
+
+
+def _pages(events: Sequence[Journaled]) -> Iterator[list[Journaled]]:
+    """In their order; each page is at most READ_TOGETHER, or one large event."""
+    page: list[Journaled] = []
+    left = READ_TOGETHER
+    for event in events:
+        size = READ_TOGETHER + 1 if event.size is None else event.size
+        if page and size > left:
+            yield page
+            page, left = [], READ_TOGETHER
+        page.append(event)
+        left -= size
+    if page:
+        yield page

@@ -9,6 +9,15 @@ from shared.domain.event import Event
 from shared.ports.enrollments import Mark
 
 
+@dataclass(frozen=True, slots=True)
+class Journaled:
+    """An event in the journal. `size`: the bytes of its body; None where an earlier version wrote it."""
+
+    id: str
+    created_at: int
+    size: int | None
+
+
 class Journal(Protocol):
     @property
     def term(self) -> object:
@@ -23,9 +32,9 @@ class Journal(Protocol):
     async def stored(self, ids: Collection[str]) -> set[str]:
         """Which of these events are in the journal."""
 
-    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,
-        by time."""
+        by time; without their bodies."""
 
     async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
         """What its device said of a command with since <= created_at <= upto, by time."""

@@ -14,6 +14,7 @@ from shared.domain.command import Place
 from shared.domain.errors import OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
+from shared.ports.journal import Journaled
 from shared.ports.seal import Seal
 from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import identity_fields, key_of
@@ -65,13 +66,14 @@ class MongoJournal:
         found = await self._documents.find({"_id": {"$in": list(ids)}}, {"_id": 1})
         return {document["_id"] for document in found}
 
-    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         found = await self._documents.find(
             {"device": device, "created_at": {"$gte": since, "$lte": upto}},
+            {"created_at": 1, "size": 1},
             sort=[("created_at", 1)],
             limit=limit,
         )
-        return [from_document(document, self._seal) for document in found]
+        return [Journaled(each["_id"], each["created_at"], each.get("size")) for each in found]
 
     async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
         found = await self._documents.find(
@@ -108,6 +110,7 @@ def to_document(event: Event, seal: Seal) -> Document:
         "created_at": event.created_at,
         "at": datetime.fromtimestamp(event.created_at / 1e9, UTC),
         BODY: body,
+        "size": len(event.raw_payload),
         "writer": event.writer,
         "number": event.number,
     }

@@ -213,6 +213,10 @@ class Metrics:
         self.oldest_unpublished = self._gauge(
             "oldest_unpublished_seconds", "Age of the oldest event that the broker does not have"
         )
+        self.event_time_ahead = self._gauge(
+            "event_time_ahead_seconds",
+            "By how much the newest event that waits is ahead of our clock",
+        )
         self.oldest_undelivered = self._gauge(
             "oldest_undelivered_seconds", "Age of the oldest event owed to a subscriber"
         )

@@ -8,7 +8,7 @@ from shared.domain.command import Place
 from shared.domain.errors import TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
-from shared.ports.journal import WriterRecord
+from shared.ports.journal import Journaled, WriterRecord
 from tests.fakes.queue import Hook, undisturbed
 
 MOST_BYTES = 16_000_000
@@ -38,14 +38,15 @@ class FakeJournal:
         await self.before("stored")
         return {i for i in ids if i in self.events}
 
-    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Event]:
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         await self.before("of_device")
         found = [
             event
             for event in self.events.values()
             if event.key.device == device and since <= event.created_at <= upto
         ]
-        return sorted(found, key=lambda event: event.created_at)[:limit]
+        found.sort(key=lambda event: event.created_at)
+        return [Journaled(e.id, e.created_at, len(e.raw_payload)) for e in found[:limit]]
 
     async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
         await self.before("answers")

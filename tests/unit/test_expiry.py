@@ -421,4 +421,5 @@ async def backlog(world: World) -> list[Event]:
     mark = (await world.enrollments.waiting(range(PARTITIONS))).get("MAC")
     if mark is None or mark.since is None or mark.upto is None:
         return []
-    return await world.journal.of_device("MAC", mark.since, mark.upto, 10)
+    found = await world.journal.of_device("MAC", mark.since, mark.upto, 10)
+    return list((await world.journal.read([each.id for each in found])).values())
