@@ -13,7 +13,6 @@ import structlog
 from services.checkin.binding import (
     LONGEST_CHAIN,
     BindingRules,
-    Known,
     binding_of,
     brings_binding,
     is_renewal,
@@ -23,6 +22,7 @@ from services.checkin.binding import (
     untold_ancestor,
 )
 from services.checkin.first_certificate import FirstCertificates, awaits_certificate
+from services.checkin.known_certificates import Known
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.turns import DeviceRefused, Turn, not_stored
@@ -98,19 +98,23 @@ class Admission:
         turn.error = DeviceRefused(Reason.USER_CHANNELS, why)
 
     async def _look_up(self, certificates: set[str]) -> Known:
-        holders, issued = await asyncio.gather(
-            self._enrollments.holders(certificates), self._issued.by_fingerprint(certificates)
+        holders, issued, retired = await asyncio.gather(
+            self._enrollments.holders(certificates),
+            self._issued.by_fingerprint(certificates),
+            self._enrollments.long_retired(certificates),
         )
-        return Known(holders, issued)
+        return Known(holders, issued, frozenset(retired))
 
     async def _trace(self, turns: Sequence[Turn], known: Known) -> Known:
         """Look up what is followed by renewals that nobody ever showed: of honest devices none."""
         for _ in range(LONGEST_CHAIN):
-            untold = {found for turn in turns if (found := untold_ancestor(turn, known))}
-            issued = await self._issued.by_fingerprint(untold) if untold else {}
-            if not issued:
+            untold = {each for turn in turns if (each := untold_ancestor(turn, known))}
+            if not untold:
                 break
-            known = Known(known.holders, {**known.issued, **issued})
+            found = await self._look_up(untold)
+            known = found.beside(known)
+            if not found.issued:
+                break
         return known
 
     async def _read_records(self, turns: Sequence[Turn]) -> None:
@@ -126,9 +130,9 @@ class Admission:
         for turn in strange:
             turn.issued = found.issued.get(turn.request.certificate)
             turn.follows = is_renewal(turn, found)
-            if not turn.follows:
+            if not turn.follows and turn.request.certificate not in found.long_retired:
                 self._strangers.put(_name(turn), self._clock.monotonic() + LOOKED_UP_FOR)
-        return Known({**found.holders, **known.holders}, {**found.issued, **known.issued})
+        return found.beside(known)
 
     def _must_be_looked_up(self, turn: Turn) -> bool:
         if not is_strange(turn):

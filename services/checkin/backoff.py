@@ -1,7 +1,7 @@
 """When the relay tries a device again.
 
 Promise: a device whose backlog cannot be published (an event is of a newer version, say, or the broker
-refuses it) is tried ever less often, and after all others; no number of such devices keeps another one waiting.
+refuses it) is tried ever less often, and after all others; no number of such devices keeps another waiting.
 A new message of the device changes nothing of that: it is behind what cannot be published.
 """
 

@@ -7,11 +7,12 @@ otherwise bring it back). A device that came by migration is bound by whatever i
 renewal of the certificate that is bound takes its place with its first message, whichever that is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.checkin.first_certificate import awaits_certificate, first_refusal
+from services.checkin.known_certificates import Known
 from services.checkin.turns import DeviceRefused, Turn
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Connect
@@ -27,14 +28,7 @@ LONGEST_CHAIN = 8
 MOST_BACK = timedelta(days=1)
 """So much earlier than its newest message another one of a device may be signed."""
 ANOTHERS = "the certificate was given out for another device"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What was looked up of the certificates that requests show: whose they are, what our SCEP knows."""
-
-    holders: Mapping[str, str]
-    issued: Mapping[str, IssuedCertificate]
+REPLACED = "the certificate was replaced by a later enrollment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +69,8 @@ def _refused_sender(
         return DeviceRefused(Reason.UNKNOWN_DEVICE, "the device never authenticated")
     if awaits_certificate(turn):
         refused = first_refusal(turn, known.holders, now)
+        if refused is None and known.is_retired(turn.request.certificate, turn.device):
+            refused = DeviceRefused(Reason.BINDING, REPLACED)
         if refused is None and turn.issued is not None and not _is_meant_for(turn.issued, turn):
             refused = DeviceRefused(Reason.BINDING, ANOTHERS)
     else:
@@ -117,8 +113,8 @@ def _not_to_be_bound(turn: Turn, known: Known) -> str | None:
     request = turn.request
     if known.holders.get(request.certificate, request.device) != request.device:
         return "the certificate is bound to another enrollment"
-    if turn.device is not None and request.certificate in turn.device.retired_certificates:
-        return "the certificate was replaced by a later enrollment"
+    if known.is_retired(request.certificate, turn.device):
+        return REPLACED
     if turn.issued is not None and not _is_meant_for(turn.issued, turn):
         return ANOTHERS
     if _follows_replaced(turn, known):
@@ -128,20 +124,21 @@ def _not_to_be_bound(turn: Turn, known: Known) -> str | None:
 
 def _ancestors(turn: Turn, known: Known) -> Iterator[str]:
     """What the certificate that is shown follows, the nearest first, up to one that was bound."""
-    bound = _were_bound(turn)
+    bound = _were_bound(turn, known)
     found = known.issued.get(turn.request.certificate)
     while bound and found is not None and found.renewed_from is not None:
         yield found.renewed_from
         found = None if found.renewed_from in bound else known.issued.get(found.renewed_from)
 
 
-def _were_bound(turn: Turn) -> set[str]:
+def _were_bound(turn: Turn, known: Known) -> set[str]:
     """Certificates that are or were its device's; none where it has another free choice: it is new, was
     reset, or shows its own."""
     device = turn.device
     if device is None or device.certificate in (None, turn.request.certificate):
         return set()
-    return {device.certificate or "", *device.retired_certificates}
+    retired = {each for each in known.long_retired if known.is_retired(each, device)}
+    return {device.certificate or "", *device.retired_certificates, *retired}
 
 
 def _follows_replaced(turn: Turn, known: Known) -> bool:
@@ -149,13 +146,13 @@ def _follows_replaced(turn: Turn, known: Known) -> bool:
     ancestors = list(_ancestors(turn, known))
     if not ancestors or turn.device is None or ancestors[-1] == turn.device.certificate:
         return False
-    return len(ancestors) > LONGEST_CHAIN or ancestors[-1] in turn.device.retired_certificates
+    return len(ancestors) > LONGEST_CHAIN or known.is_retired(ancestors[-1], turn.device)
 
 
 def untold_ancestor(turn: Turn, known: Known) -> str | None:
     """The certificate of which it must be looked up what it follows, before an Authenticate is judged."""
     last = next(reversed(list(_ancestors(turn, known))), None)
-    is_told = last is None or last in _were_bound(turn) or last in known.issued
+    is_told = last is None or last in _were_bound(turn, known) or last in known.issued
     return None if is_told else last
 
 
@@ -215,7 +212,8 @@ def is_renewal(turn: Turn, known: Known) -> bool:
         return False
     is_next = issued.renewed_from == device.certificate
     is_its_own = known.holders.get(turn.request.certificate, device.id) == device.id
-    return is_next and is_its_own and _is_meant_for(issued, turn)
+    is_retired = known.is_retired(turn.request.certificate, device)
+    return is_next and is_its_own and not is_retired and _is_meant_for(issued, turn)
 
 
 def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
@@ -229,7 +227,9 @@ def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
     if request.shown.is_expired:
         is_bound = device.certificate == request.certificate
         return QuarantineReason.EXPIRED if is_bound else None
-    if not is_strange(turn) or known.holders.get(request.certificate, device.id) != device.id:
+    if not is_strange(turn) or known.is_retired(request.certificate, device):
+        return None
+    if known.holders.get(request.certificate, device.id) != device.id:
         return None
     issued = known.issued.get(request.certificate)
     if issued is not None and not _is_meant_for(issued, turn):

@@ -18,6 +18,7 @@ class Standing:
     fingerprint: str
     holder: Enrollment | None
     issued: IssuedCertificate | None
+    is_long_retired: bool = False
 
     @property
     def device(self) -> str | None:
@@ -25,7 +26,9 @@ class Standing:
 
     @property
     def is_replaced(self) -> bool:
-        return self.holder is not None and self.fingerprint in self.holder.retired_certificates
+        if self.holder is None:
+            return False
+        return self.is_long_retired or self.fingerprint in self.holder.retired_certificates
 
     @property
     def is_for_one_device(self) -> bool:
@@ -59,4 +62,5 @@ class Standings:
         device = holders.get(fingerprint)
         record = None if device is None else (await self._enrollments.load([device])).get(device)
         issued = await self._issued.by_fingerprint([fingerprint])
-        return Standing(fingerprint, record, issued.get(fingerprint))
+        retired = await self._enrollments.long_retired([fingerprint])
+        return Standing(fingerprint, record, issued.get(fingerprint), fingerprint in retired)

@@ -139,7 +139,7 @@ _SHOWN: Schema = _fields(
         "retired_certificates_sha256": {
             "type": "array",
             "items": _TEXT,
-            "description": "Spoke for it once, and are not heard again.",
+            "description": "Spoke for it once, and are not heard again; the latest 100.",
         },
         "unreadable": _MAYBE | {"description": "Why its secrets cannot be opened."},
         "users": {"type": "array", "items": _fields(_USER)},

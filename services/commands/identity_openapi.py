@@ -59,7 +59,7 @@ _IDENTITY: Schema = {
     "retired_certificates_sha256": {
         "type": "array",
         "items": _SHA256,
-        "description": "Spoke for it once, and are not heard again.",
+        "description": "Spoke for it once, and are not heard again; the latest 100.",
     },
     "reset_from_sha256": _MAYBE | {"description": "What the last reset took away."},
     "expired_accepted_until": _TIME

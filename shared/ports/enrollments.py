@@ -10,13 +10,17 @@ from shared.domain.event import Topic
 from shared.domain.identity import Identity
 from shared.domain.notices import Notice, rebound
 
+MOST_RETIRED = 100
+"""A record lists so many of its retired certificates, the latest; a device that brings more and more of them
+must not fill its record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Bind a certificate to a device, on condition that its generation is still `generation`.
 
     `replaces` is the certificate that was bound so far, None after a reset; it is retired. So is
-    `retires`, the one that the reset took away.
+    `retires`, the one that the reset took away. `retired` are those that the record listed before.
 
     `is_new`: the device has no record yet; the certificate is reserved for it, and the change of its
     Authenticate makes the record.
@@ -30,6 +34,7 @@ class Binding:
     is_new: bool
     replaces: str | None = None
     retires: str | None = None
+    retired: tuple[str, ...] = ()
     identity: Identity | None = None
     notice: Notice | None = None
 
@@ -49,6 +54,7 @@ def rebinding(device: Enrollment, identity: Identity, id_: str) -> Binding:
         is_new=False,
         replaces=device.certificate,
         retires=None if device.certificate else before,
+        retired=device.retired_certificates,
         identity=identity,
         notice=None if before is None else rebound(id_, at, before, identity),
     )
@@ -123,6 +129,9 @@ class Enrollments(Protocol):
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         """certificate -> id of the device for which it is reserved: bound to it, now or once, or in
         a binding that was overtaken. A certificate never changes its holder."""
+
+    async def long_retired(self, certificates: Collection[str]) -> set[str]:
+        """Those that were retired so long ago that the record of their holder does not list them any more."""
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         """Bind, each on its condition. False: overtaken, or the certificate has another holder."""

@@ -24,13 +24,8 @@ from shared.storage.enrollment_documents import (
     users_of,
     waiting_of,
 )
-from shared.storage.identity_documents import (
-    IDENTITY_FIELDS,
-    OF_ONE_BINDING,
-    binding_fields,
-    notice_fields,
-)
 from shared.storage.indexes import Index
+from shared.storage.rebinding import notes_of, rebinding_of
 
 INDEXES = (
     Index(NAME, [("names", 1)], of_array=True),
@@ -78,11 +73,21 @@ class MongoEnrollments:
         found = await self._certificates.find({"_id": {"$in": list(certificates)}})
         return {document["_id"]: document["device"] for document in found}
 
+    async def long_retired(self, certificates: Names[str]) -> set[str]:
+        if not certificates:
+            return set()
+        found = await self._certificates.find(
+            {"_id": {"$in": list(certificates)}}, {"long_retired": 1}
+        )
+        return {document["_id"] for document in found if document.get("long_retired")}
+
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         """A certificate is reserved for its device first, by its unique `_id`: that decides races."""
         good = await self._reserve(bindings)
         known = [binding for binding in good if not binding.is_new]
-        matched, _ = await self._documents.bulk_write([_rebinding(binding) for binding in known])
+        # First: a crash in between leaves one both listed and noted, never neither.
+        await self._certificates.bulk_write([note for each in known for note in notes_of(each)])
+        matched, _ = await self._documents.bulk_write([rebinding_of(each) for each in known])
         bound = good if matched == len(known) else await self._bound(good)
         return [binding in bound for binding in bindings]
 
@@ -268,22 +273,3 @@ class MongoEnrollments:
         return 1 == await self._documents.update_one(
             {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
         )
-
-
-def _rebinding(binding: Binding) -> UpdateOne:
-    device = binding.key.id
-    fields: Document = {"certificate": binding.certificate}
-    fields |= binding_fields(device, binding.identity) | notice_fields(device, binding.notice)
-    ended = [name for name in (*OF_ONE_BINDING, *IDENTITY_FIELDS) if name not in fields]
-    update: Document = {"$set": fields, "$unset": dict.fromkeys(ended, "")}
-    retired = [each for each in (binding.replaces, binding.retires) if each is not None]
-    if retired:
-        update["$addToSet"] = {"retired_certificates": {"$each": retired}}
-    return UpdateOne(
-        {
-            "_id": device,
-            "generation": binding.generation,
-            "certificate": binding.replaces,
-        },
-        update,
-    )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -17,7 +18,7 @@ from shared.domain.enrollment import (
     Waiting,
 )
 from shared.domain.event import Topic
-from shared.ports.enrollments import Binding, Change, DeviceQuery, Enrollments, Mark
+from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Enrollments, Mark
 from tests.contract.stores import SEALER, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 
@@ -235,6 +236,23 @@ async def test_a_replaced_certificate_is_retired(enrollments: Enrollments) -> No
     await enrollments.bind([Binding(MAC, "gen-1", "cert-2", is_new=False, replaces="cert-MAC")])
 
     assert (await load(enrollments, MAC)).retired_certificates == ("cert-MAC",)
+
+
+async def test_a_record_lists_its_latest_retired_certificates_and_all_of_them_are_known(
+    enrollments: Enrollments,
+) -> None:
+    await authenticated(enrollments, MAC)
+    names = ["cert-MAC", *(f"cert-{number}" for number in range(MOST_RETIRED + 5))]
+
+    for before, after in pairwise(names):
+        retired = (await load(enrollments, MAC)).retired_certificates
+        binding = Binding(MAC, "gen-1", after, is_new=False, replaces=before, retired=retired)
+        assert await enrollments.bind([binding]) == [True]
+
+    listed = (await load(enrollments, MAC)).retired_certificates
+    assert listed == tuple(names[-MOST_RETIRED - 1 : -1])
+    assert await enrollments.long_retired(names) == set(names[: -MOST_RETIRED - 1])
+    assert set(await enrollments.holders(names)) == set(names)
 
 
 async def test_a_replaced_certificate_cannot_be_bound_to_another_device(

@@ -21,7 +21,7 @@ from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
 from shared.domain.names import is_settled, is_there, names_of
 from shared.domain.notices import Notice
-from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
+from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Mark
 from tests.fakes.queue import Hook, undisturbed
 
 STATUS_AFTER = {
@@ -40,6 +40,7 @@ class FakeEnrollments:
         self.unlock_tokens: dict[str, bytes] = {}
         self.full: set[str] = set()
         """Devices whose records hold nothing more."""
+        self._long_retired: set[str] = set()
         self._holders: dict[str, str] = {}
         self.looks: dict[str, datetime] = {}
         """Of which device to look when, whether its certificate must be renewed."""
@@ -92,6 +93,10 @@ class FakeEnrollments:
         await self.before("holders")
         return {c: self._holders[c] for c in certificates if c in self._holders}
 
+    async def long_retired(self, certificates: Collection[str]) -> set[str]:
+        await self.before("long_retired")
+        return self._long_retired.intersection(certificates)
+
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         await self.before("bind")
         self._refuse(binding.key.device for binding in bindings)
@@ -116,12 +121,13 @@ class FakeEnrollments:
                 binding.generation,
                 binding.certificate,
             )
-        gone = filter(None, [binding.replaces, binding.retires])
-        retired = {*record.retired_certificates, *gone}
+        gone = [each for each in (binding.replaces, binding.retires) if each]
+        retired = tuple(dict.fromkeys([*record.retired_certificates, *gone]))
+        self._long_retired |= set(retired[:-MOST_RETIRED])
         self.records[device] = replace(
             record,
             certificate=binding.certificate,
-            retired_certificates=tuple(sorted(retired)),
+            retired_certificates=retired[-MOST_RETIRED:],
             migrating_until=None,
             identity=binding.identity,
             reset_from=None,

@@ -18,6 +18,7 @@ from shared.domain.enrollment import Enrollment, Inventory, partition_of
 from shared.domain.errors import Blocked, BrokerUnavailable, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
+from shared.ports.enrollments import MOST_RETIRED
 from shared.ports.issued import IssuedCertificate
 from shared.telemetry.metrics import Reason
 from tests.fakes.clock import START
@@ -268,6 +269,30 @@ async def test_an_expired_certificate_is_refused_whatever_it_says(says: str) -> 
     assert refused(await replica.serve(getattr(device, says)()), Reason.CERTIFICATE)
     assert record(world) == before
     assert len(world.journal.events) == events
+
+
+@pytest.mark.parametrize("says", ["authenticate", "idle"])
+async def test_a_certificate_that_left_the_list_of_its_record_does_not_come_back(says: str) -> None:
+    world, replica, device = await enrolled()
+    for number in range(MOST_RETIRED + 1):
+        assert await replica.serve(Device(certificate=f"c{number}").authenticate()) == [Answer()]
+    before = record(world)
+
+    for _ in range(2):
+        assert refused(await replica.serve(getattr(device, says)()), Reason.BINDING)
+    await replica.notes.flush()
+
+    assert "old" not in before.retired_certificates
+    assert record(world) == before
+
+
+async def test_a_renewal_that_was_kept_since_then_does_not_come_back_either() -> None:
+    world, replica, _ = await enrolled()
+    issue(world, "kept", renewed_from="old", udid="MAC")
+    for number in range(MOST_RETIRED + 1):
+        assert await replica.serve(Device(certificate=f"c{number}").authenticate()) == [Answer()]
+
+    assert refused(await replica.serve(Device(certificate="kept").authenticate()), Reason.BINDING)
 
 
 # --- renewal: the next certificate becomes the present one at its first use
