@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shared.batching import Cohorts
+from shared.batching import Cohorts, verdicts
+from shared.domain.errors import TooLarge
 
 
 class Gate:
@@ -184,3 +187,30 @@ async def test_an_item_submitted_in_the_moment_a_worker_ends_is_handled() -> Non
         sums = await asyncio.gather(*(one_after_the_other() for _ in range(3)))
 
     assert sums == [4950] * 3
+
+
+@given(
+    count=st.integers(0, 70),
+    refused=st.sets(st.integers(0, 69), max_size=5),
+)
+def test_rule_02_each_item_of_a_bulk_that_is_refused_has_its_own_verdict(
+    count: int, refused: set[int]
+) -> None:
+    written: set[int] = set()
+    bulks = 0
+
+    async def write(items: Sequence[int]) -> list[int]:
+        nonlocal bulks
+        bulks += 1
+        if not refused.isdisjoint(items):
+            raise TooLarge("the document is too large for the store")
+        written.update(items)
+        return [item * 2 for item in items]
+
+    outcomes = asyncio.run(verdicts(write, range(count)))
+
+    bad = {number for number, each in enumerate(outcomes) if isinstance(each, TooLarge)}
+    assert bad == {number for number in refused if number < count}
+    assert written == set(range(count)) - bad
+    assert all(each == 2 * n for n, each in enumerate(outcomes) if n not in bad)
+    assert bulks <= 1 + 14 * len(bad)  # by halves, not one by one

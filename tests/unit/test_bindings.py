@@ -11,6 +11,7 @@ from services.checkin.binding import LONGEST_CHAIN as CHAIN
 from services.checkin.binding import BindingRules
 from services.checkin.parts import Step
 from services.checkin.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
+from services.checkin.standing import Standings
 from services.checkin.turns import Answer, DeviceRefused
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Status
@@ -282,6 +283,7 @@ async def test_a_certificate_that_left_the_list_of_its_record_does_not_come_back
         assert refused(await replica.serve(getattr(device, says)()), Reason.BINDING)
     await replica.notes.flush()
 
+    assert (await Standings(world.enrollments, world.issued).of("old")).is_replaced
     assert "old" not in before.retired_certificates
     assert record(world) == before
 
