@@ -14,7 +14,7 @@ from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
 from shared.domain.command import Command, Place, PlaceState
 from shared.ports.clock import Clock, Ids
-from shared.ports.queue import CommandQueue, HandOut, Report
+from shared.ports.queue import CommandQueue, HandOut, Report, Wanted
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class Commands:
         self._metrics = metrics
 
     async def look(self, turns: Sequence[Turn]) -> None:
-        """Read the open places of these turns' devices."""
+        """Read the open places of these turns' devices, where they are not many."""
         if not turns:
             return
         places = await self._queue.open_of_devices({turn.request.device for turn in turns})
@@ -65,7 +65,11 @@ class Commands:
         """The turns whose choice cannot be read; they must choose again."""
         now = self._clock.now()
         for turn in turns:
-            turn.next, turn.command = _first(turn, turn.places, now), None
+            turn.next, turn.command = _first(turn, turn.places or (), now), None
+        of_many = [turn for turn in turns if turn.places is None]
+        sought = await self._queue.next_of([_wanted(turn) for turn in of_many], now)
+        for turn, place in zip(of_many, sought, strict=True):
+            turn.next = place
         hashes = {turn.next.command_hash for turn in turns if turn.next is not None}
         commands = await self._queue.commands(hashes)
         missed = []
@@ -137,6 +141,20 @@ def _report_of(turn: Turn) -> Report | None:
         generation=turn.generation,
         state=state,
         event_id=turn.event.id,
+    )
+
+
+def _wanted(turn: Turn) -> Wanted:
+    """The conditions of `_first`, for a queue that is too long to be read."""
+    message = turn.request.message
+    assert isinstance(message, Connect)
+    return Wanted(
+        message.key.id,
+        message.key.device,
+        turn.generation,
+        with_resting=message.status is Status.IDLE,
+        reported=message.command_uuid,
+        but_not=frozenset(turn.unusable),
     )
 
 

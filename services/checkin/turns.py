@@ -81,8 +81,8 @@ class Turn:
     of the certificate that it shows, where somebody asked; `follows`: it is the renewal of the one that
     is bound, shown for the first time; `binding` is what it writes before it is journaled. `is_safe`:
     the event is confirmed, covered by its device's mark, or handed to the writer to find out. `places`
-    are the open ones of its device, `next` is the one to hand out, `command` what stands there;
-    `unusable` are ids of places whose command is missing, or cannot be opened."""
+    are the open ones of its device (None: too many to be read), `next` is the one to hand out, `command`
+    what stands there; `unusable` are ids of places whose command is missing, or cannot be opened."""
 
     request: DeviceRequest
     device: Enrollment | None = None
@@ -94,7 +94,7 @@ class Turn:
     answer: Answer = Answer()
     error: MdmError | None = None
     is_safe: bool = False
-    places: Sequence[Place] = ()
+    places: Sequence[Place] | None = ()
     next: Place | None = None
     command: Command | None = None
     unusable: set[str] = field(default_factory=set)

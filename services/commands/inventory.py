@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 
 from services.commands.targets import Targets
-from shared.domain.enrollment import Enrollment, EnrollmentKey
+from shared.domain.enrollment import Enrollment
 from shared.domain.errors import NotFound
 from shared.ports.enrollments import DeviceQuery, Enrollments
 from shared.ports.queue import CommandQueue
@@ -59,16 +59,10 @@ class DeviceInventory:
         devices -= {id_ for id_, found in known.items() if not found.key.is_device_channel}
         if not devices:
             return
-        await self._end_commands(devices)
+        await self._queue.cancel_devices(devices)
         removed = await self._enrollments.remove(devices)
-        await self._end_commands(devices)
+        await self._queue.cancel_devices(devices)
         log.info("devices_removed", enrollments=removed)
-
-    async def _end_commands(self, devices: Collection[str]) -> None:
-        waiting = await self._queue.open_of_devices(devices)
-        channels = {(p.enrollment, p.device) for places in waiting.values() for p in places}
-        for some in _parts(sorted(channels)):
-            await self._queue.cancel([EnrollmentKey(id_, device) for id_, device in some])
 
     async def block(self, name: str, *, blocked: bool) -> None:
         """Block or unblock a device; raises NotFound where there is none of that name."""

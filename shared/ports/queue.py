@@ -31,6 +31,25 @@ class HandOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to look for in one queue: a place to hand out to this enrollment in this generation (None: or
+    queued before the device was known). `with_resting`: also one that its device answered NotNow.
+    `reported`: the CommandUUID on which the device reports, whose place it has had; it is passed over, and
+    so are those of the ids `but_not`."""
+
+    enrollment: str
+    device: str
+    generation: str | None
+    with_resting: bool
+    reported: str | None = None
+    but_not: frozenset[str] = frozenset()
+
+    def passes_over(self, place: Place) -> bool:
+        is_reported = place.command_uuid == self.reported and place.handed_by is not None
+        return is_reported or place.id in self.but_not
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceWindow:
     """Accepted from `since` to `until`, both included. None: no such condition."""
 
@@ -64,6 +83,9 @@ class CommandQueue(Protocol):
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         """End all open places of these enrollments as CANCELLED; how many there were."""
+
+    async def cancel_devices(self, devices: Collection[str]) -> int:
+        """End all open places of all channels of these devices as CANCELLED; how many there were."""
 
     async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
         """End an open place as CANCELLED. False: there is no open one."""
@@ -99,8 +121,14 @@ class CommandQueue(Protocol):
         any other changes nothing, such as a repetition of the report that closed the place.
         Returns how many places it closed."""
 
-    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
-        """device -> open places of all its channels, in queue order, fit for `hand_out`."""
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place] | None]:
+        """device -> open places of all its channels, in queue order, fit for `hand_out`. None: they are
+        too many to be read; ask for the next one. The cost depends on no queue's length."""
+
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+        """Per queue the first place, in queue order, that may be handed out at this time. Of more than 32
+        whose `not_before` has come, those that began first come first. The cost does not depend on what
+        rests, begins later, or is of another generation."""
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         """Mark as handed out by `by`, each on its condition; the ids of the places that were."""

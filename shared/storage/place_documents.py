@@ -18,10 +18,25 @@ COMMANDS = "commands"
 OPEN = [state.value for state in OPEN_STATES]
 
 
+QUEUE_ORDER = [("moved", 1), ("priority", 1), ("order", 1)]
+"""The order in which places are handed out, as the store sorts."""
+
+
 def indexes(retention: timedelta) -> tuple[Index, ...]:
     """`retention`: how long finished places stay."""
     return (
-        Index(NAME, [("open_device", 1)], sparse=True),
+        # In the order of hand-out, behind what tells apart that which cannot be handed out now. No place
+        # has `moved` yet: one that gets it goes behind all others of its queue.
+        Index(
+            NAME,
+            [
+                (name, 1)
+                for name in ("open_device", "enrollment", "state", "not_before", "generation")
+            ]
+            + QUEUE_ORDER,
+            partial=True,
+            replaces="open_device_1",
+        ),
         Index(NAME, [("command", 1)]),
         Index(NAME, [("accepted_at", 1)]),
         Index(NAME, [("enrollment", 1), ("accepted_at", 1)]),

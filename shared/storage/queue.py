@@ -15,9 +15,10 @@ from typing import Any
 from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
-from shared.ports.queue import HandOut, PlaceWindow, Report
+from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
 from shared.ports.seal import Seal
 from shared.storage.database import Database, Query, UpdateOne
+from shared.storage.open_places import OpenPlaces
 from shared.storage.place_documents import (
     COMMANDS,
     NAME,
@@ -44,6 +45,7 @@ class MongoCommandQueue:
         self._seal = seal
         self._commands = database.collection(COMMANDS)
         self._places = database.collection(NAME)
+        self._open = OpenPlaces(self._places)
 
     # --- for the command API
 
@@ -115,8 +117,10 @@ class MongoCommandQueue:
         return (await self._read([place.id])).get(place.id)
 
     async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
-        found = (await self.open_of_devices([enrollment.device])).get(enrollment.device, [])
-        return [place for place in found if place.enrollment == enrollment.id]
+        found = await self._places.find(
+            {"open_device": enrollment.device, "enrollment": enrollment.id}
+        )
+        return sorted(map(from_document, found), key=queue_order)
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         return await self._end(
@@ -126,6 +130,9 @@ class MongoCommandQueue:
             },
             PlaceState.CANCELLED,
         )
+
+    async def cancel_devices(self, devices: Names[str]) -> int:
+        return await self._end({"open_device": {"$in": sorted(devices)}}, PlaceState.CANCELLED)
 
     async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
         return 1 == await self._end(
@@ -174,9 +181,7 @@ class MongoCommandQueue:
         return len(found)
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
-        places = await self.open_of_devices({key.device for key in enrollments})
-        due = {place.enrollment for found in places.values() for place in found if place.is_due(at)}
-        return due.intersection(key.id for key in enrollments)
+        return await self._open.has_due(enrollments, at)
 
     async def accepted_in(self, window: PlaceWindow, limit: int | None = None) -> list[Place]:
         newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
@@ -251,14 +256,11 @@ class MongoCommandQueue:
             ]
         )
 
-    async def open_of_devices(self, devices: Names[str]) -> dict[str, list[Place]]:
-        if not devices:
-            return {}
-        found = await self._places.find({"open_device": {"$in": list(devices)}})
-        result: dict[str, list[Place]] = {}
-        for place in sorted(map(from_document, found), key=queue_order):
-            result.setdefault(place.device, []).append(place)
-        return result
+    async def open_of_devices(self, devices: Names[str]) -> dict[str, list[Place] | None]:
+        return await self._open.of_devices(devices)
+
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+        return await self._open.next_of(wanted, at)
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         if not handouts:

@@ -18,6 +18,8 @@ IN_A_RANGE = Whole("a range of `_id`: as many as stand in it, which the janitor 
 COUNTED = Whole("counted every minute or less; an index would cost every check-in more")
 FEW = Whole("a handful of documents, all of which are wanted")
 
+HAND_OUT = "open_device_1_enrollment_1_state_1_not_before_1_generation_1_moved_1_priority_1_order_1"
+
 QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
     "audit": {
         "keys_1__id_1": ("_id between, keys = by _id backwards",),
@@ -113,12 +115,18 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "accepted_at between, enrollment = by enrollment backwards, accepted_at backwards",
             "accepted_at between, enrollment =, request_type =, state in",
         ),
-        "open_device_1": (
+        HAND_OUT: (
             "collapse in, open_device in",
+            "enrollment =, generation in or null, not_before <=, open_device =, state in by not_before",
+            "enrollment =, generation in or null, not_before is null, open_device =, state in"
+            " by moved, priority, order",
+            "enrollment =, not_before <=, open_device =, state in by not_before",
+            "enrollment =, not_before is null, open_device =, state in",
             "enrollment =, open_device =",
             "enrollment in, open_device in",
             "generation in or null, open_device =",
             "open_device in",
+            "open_device in by open_device",
         ),
         "timer_1": (
             "expires_at <=, state in, timer between",

@@ -14,7 +14,7 @@ from shared.clock import SystemClock
 from shared.storage.sqlite import open_database
 from shared.storage.sqlite.reading.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
-from tests.contract.query_table import QUERIES
+from tests.contract.query_table import HAND_OUT, QUERIES
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RANGE = {"$gte": NOW, "$lte": NOW}
@@ -35,10 +35,10 @@ def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
     ("collection", "query", "expected"),
     [
         # open places, not the history of the enrollment or of the command
-        ("queue", {"open_device": "d", "enrollment": "e"}, "open_device_1"),
-        ("queue", {"enrollment": "e", "open_device": "d"}, "open_device_1"),
-        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, "open_device_1"),
-        ("queue", {"command": "c", "open_device": "d"}, "open_device_1"),
+        ("queue", {"open_device": "d", "enrollment": "e"}, HAND_OUT),
+        ("queue", {"enrollment": "e", "open_device": "d"}, HAND_OUT),
+        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, HAND_OUT),
+        ("queue", {"command": "c", "open_device": "d"}, HAND_OUT),
         ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1"),
         # what expired and is not told of, not all that finished
         ("queue", {"timer": {"$gte": NOW, "$lt": NOW}, "finished_at": {"$lt": NOW}}, "timer_1"),

@@ -11,10 +11,14 @@ from datetime import datetime
 
 from shared.domain.command import Command, LateAnswer, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import HandOut, PlaceWindow, Report
+from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
+
+
+FEW = 8
+"""Open places of a device that are read at once."""
 
 
 async def undisturbed(operation: str) -> None:
@@ -110,6 +114,10 @@ class FakeCommandQueue:
         await self.before("cancel")
         ids = {enrollment.id for enrollment in enrollments}
         return await self._end(lambda place: place.enrollment in ids, PlaceState.CANCELLED)
+
+    async def cancel_devices(self, devices: Collection[str]) -> int:
+        await self.before("cancel_devices")
+        return await self._end(lambda place: place.device in devices, PlaceState.CANCELLED)
 
     async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
         await self.before("cancel_one")
@@ -209,12 +217,24 @@ class FakeCommandQueue:
             return True
         return False
 
-    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place]]:
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place] | None]:
         await self.before("open_of_devices")
         found: dict[str, list[Place]] = {}
         for place in self._open(lambda place: place.device in devices):
             found.setdefault(place.device, []).append(place)
-        return found
+        return {device: those if len(those) <= FEW else None for device, those in found.items()}
+
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+        await self.before("next_of")
+        return [self._next(each, at) for each in wanted]
+
+    def _next(self, wanted: Wanted, at: datetime) -> Place | None:
+        for place in self._open(lambda place: place.enrollment == wanted.enrollment):
+            rests = place.state is PlaceState.NOT_NOW and not wanted.with_resting
+            is_of_it = place.generation in (None, wanted.generation)
+            if is_of_it and place.is_due(at) and not (rests or wanted.passes_over(place)):
+                return place
+        return None
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         await self.before("hand_out")

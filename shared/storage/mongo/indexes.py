@@ -18,12 +18,20 @@ _CONFLICTS = {85, 86}  # IndexOptionsConflict, IndexKeySpecsConflict
 
 
 async def ensure(raw: Any, index: Index) -> None:
-    """Make the index of this collection if it is not there, or change it. Raises StoreUnavailable."""
+    """Make the index of this collection if it is not there, or change it, and drop the one that it
+    replaces. Raises StoreUnavailable."""
     with translated():
         # Within the ordinary deadline: a store that hangs is not waited for as a build is.
-        there = (await raw.index_information()).get(index.name, {})
-    if there and all(there.get(name) == value for name, value in _options(index).items()):
-        return
+        known = await raw.index_information()
+    there = known.get(index.name, {})
+    if not there or any(there.get(name) != value for name, value in _options(index).items()):
+        await _make(raw, index)
+    if index.replaces in known:
+        with translated(), suppress(OperationFailure):  # another process may have been faster
+            await raw.drop_index(index.replaces)
+
+
+async def _make(raw: Any, index: Index) -> None:
     with translated(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
         if await _is_made(raw, index):
             return
@@ -51,6 +59,8 @@ def _options(index: Index) -> dict[str, object]:
         options["unique"] = True
     if index.sparse:
         options["sparse"] = True
+    if index.partial:
+        options["partialFilterExpression"] = {index.keys[0][0]: {"$exists": True}}
     if index.expire_after is not None:
         options["expireAfterSeconds"] = _seconds(index.expire_after)
     return options

@@ -68,10 +68,12 @@ class Building:
         if known is not None and _is_same(known.index, index) and known.is_ready:
             if known.index.expire_after != index.expire_after:
                 await self._note(table, index, ready=True)
-            return
-        if known is not None:
-            await self._drop(table, known)
-        await self._build(table, index)
+        else:
+            if known is not None:
+                await self._drop(table, known)
+            await self._build(table, index)
+        if (replaced := table.indexes.get(index.replaces)) is not None:
+            await self._drop(table, replaced)
 
     async def _build(self, table: Table, index: Index) -> None:
         # An array stands in a table of its own.
@@ -190,8 +192,8 @@ def _made(known: Known) -> Write[None]:
 
 
 def _is_same(one: Index, other: Index) -> bool:
-    return (list(one.keys), one.unique, one.sparse, one.of_array) == (
-        list(other.keys), other.unique, other.sparse, other.of_array,
+    return (list(one.keys), one.unique, one.leaves_out, one.of_array) == (
+        list(other.keys), other.unique, other.leaves_out, other.of_array,
     )  # fmt: skip
 
 
@@ -200,8 +202,8 @@ def _index_sql(known: Known) -> str:
     keys = ", ".join(
         f"{quoted(path)}{' DESC' if direction < 0 else ''}" for path, direction in index.keys
     )
-    # A sparse index has only documents with its first field: all that a query by it can find.
-    where = f" WHERE {quoted(index.keys[0][0])} IS NOT NULL" if index.sparse else ""
+    # All that a query by it can find.
+    where = f" WHERE {quoted(index.keys[0][0])} IS NOT NULL" if index.leaves_out else ""
     unique = "UNIQUE " if index.unique else ""
     return f"CREATE {unique}INDEX {quoted(known.sql_name)} ON {quoted(index.collection)} ({keys}){where}"
 

@@ -1,7 +1,8 @@
 """The operations of one collection."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from heapq import merge
 from typing import Any
 
 from shared.domain.errors import StoreUnavailable
@@ -27,8 +28,8 @@ from shared.storage.sqlite.query.filters import (
 )
 from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.updates import check
-from shared.storage.sqlite.query.values import column_value, rank
-from shared.storage.sqlite.reading.plans import Sort
+from shared.storage.sqlite.query.values import MISSING, column_value, rank, value_at
+from shared.storage.sqlite.reading.plans import Sort, alternatives
 from shared.storage.sqlite.reading.reads import Found, Reads
 from shared.storage.sqlite.tables import Table
 from shared.storage.sqlite.writing.changes import Change, Done, changing, insertion
@@ -59,9 +60,26 @@ class SqliteCollection:
     ) -> list[Document]:
         sort, limit, skip = _read_options(**options)
         most = skip + limit if limit else 0
-        conditions = conditions_of(query)
         shown = None if fields is None else projection_of(fields)
-        first = self._reads.first(self._table, conditions, sort)
+        choices = alternatives(self._table, conditions_of(query), sort)
+        if len(choices) == 1:
+            documents = await self._find(choices[0], sort, most, shown)
+        else:
+            found = [await self._find(choice, sort, most) for choice in choices]
+            # An index gives one direction, or the opposite one, for all fields together.
+            documents = list(merge(*found, key=_place_by(sort), reverse=sort[0][1] < 0))
+            documents = documents if shown is None else list(map(shown, documents))
+        return documents[skip : most or None] if most or skip else documents
+
+    async def _find(
+        self,
+        conditions: Sequence[Condition],
+        sort: Sort,
+        most: int,
+        shown: Projection | None = None,
+    ) -> list[Document]:
+        """Those that match in their order: as many as are wanted, or more."""
+        first = self._reads.first(self._table, conditions, sort, most)
         if first is not None:
             documents, is_sorted = self._matching(first, shown), first.is_sorted
         if first is None or not (first.is_all or _is_enough(documents, most, is_sorted)):
@@ -73,7 +91,7 @@ class SqliteCollection:
                     break
         if not is_sorted:
             documents.sort(key=lambda each: rank(each["_id"]), reverse=sort[0][1] < 0)
-        return documents[skip : most or None] if most or skip else documents
+        return documents
 
     async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
         found = await self.find(query, fields, limit=1)
@@ -217,6 +235,16 @@ def _size_of(update: Query | None) -> int:
 
 def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> bool:
     return bool(most) and is_sorted and len(documents) >= most
+
+
+def _place_by(sort: Sort) -> Callable[[Document], tuple[tuple[int, Any], ...]]:
+    """What tells the place of a document in an order; a missing field comes as null."""
+
+    def place(document: Document) -> tuple[tuple[int, Any], ...]:
+        found = (value_at(document, path) for path, _ in sort)
+        return tuple(rank(None if value is MISSING else value) for value in found)
+
+    return place
 
 
 def _read_options(sort: Sort = (), limit: int = 0, skip: int = 0) -> tuple[Sort, int, int]:

@@ -243,7 +243,7 @@ def note(connection: sqlite3.Connection, index: Index, *, ready: bool) -> None:
     """Write an index into the catalogue, or over its entry there."""
     expire = None if index.expire_after is None else int(index.expire_after.total_seconds())
     keys = json.dumps(list(index.keys))
-    flags = (index.unique, index.sparse, index.of_array)
+    flags = (index.unique, index.leaves_out, index.of_array)
     connection.execute(
         f'INSERT OR REPLACE INTO "{CATALOGUE}" VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
         (index.collection, index.name, keys, *flags, expire, ready),

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import product
 from typing import Any
 
 from shared.storage.sqlite.query.filters import Condition
@@ -70,19 +71,48 @@ def plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
     return plan
 
 
-def _shape(condition: Condition) -> tuple[str, str, bool]:
-    return condition.path, condition.operator, _can_decide(condition)
+def alternatives(
+    table: Table, conditions: Sequence[Condition], sort: Sort
+) -> list[Sequence[Condition]]:
+    """The conditions once for each choice from their lists, where an index gives the order only then:
+    what is found by all of them is the match set. One alternative in any other case."""
+    lists = [n for n, each in enumerate(conditions) if each.operator == "$in"]
+    if not sort or not lists:
+        return [conditions]
+    try:
+        plan_of(table, conditions, sort)
+    except NotImplementedError:
+        choices = product(*(conditions[n].operand for n in lists))
+        return [_with(conditions, dict(zip(lists, chosen, strict=True))) for chosen in choices]
+    return [conditions]
+
+
+def _with(conditions: Sequence[Condition], chosen: dict[int, Any]) -> Sequence[Condition]:
+    return [
+        Condition(each.path, "$eq", chosen[n]) if n in chosen else each
+        for n, each in enumerate(conditions)
+    ]
+
+
+def _shape(condition: Condition) -> tuple[str, str, bool, bool]:
+    is_null = condition.operand is None
+    return condition.path, condition.operator, _can_decide(condition), is_null
 
 
 def _can_decide(condition: Condition) -> bool:
-    """A column can decide it: null is no value of an index."""
+    """A column can decide it, or at least leave out what does not match."""
     if condition.operator == "$in":
         return None not in condition.operand
-    return condition.operator == "$eq" and condition.operand is not None
+    return condition.operator == "$eq"
+
+
+def _can_seek(condition: Condition) -> bool:
+    """The same, of a field that every document of an index has."""
+    return _can_decide(condition) and condition.operand is not None
 
 
 def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
-    by_id = [n for n, each in enumerate(conditions) if each.path == "_id" and _can_decide(each)]
+    by_id = [n for n, each in enumerate(conditions) if each.path == "_id" and _can_seek(each)]
     is_by_id = list(sort) in ([], [("_id", 1)], [("_id", -1)])
     if by_id and is_by_id:
         many = conditions[by_id[0]].operator == "$in"
@@ -117,29 +147,33 @@ def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
     assert plan.known is not None
     equal = len(plan.exact) + (plan.many is not None)
     is_one = plan.known.index.unique and equal == len(plan.known.paths)
-    return equal + 10 * is_one, plan.known.index.sparse, len(plan.ranges), plan.is_sorted
+    is_small = plan.known.index.leaves_out
+    return equal + 10 * is_one, is_small, len(plan.ranges), plan.is_sorted
 
 
 def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan | None:
-    """Equalities with its first fields, then a list or a range of the next one; None: it is of no use."""
+    """Equalities with its first fields, a list among them, then a range of the next one; None: it is of
+    no use."""
     exact: list[int] = []
     many: int | None = None
+    fixed = 0
     ranges: tuple[int, ...] = ()
-    for path in known.paths:
+    for number, path in enumerate(known.paths):
         here = [n for n, each in enumerate(conditions) if each.path == path]
-        decided = [n for n in here if _can_decide(conditions[n])]
+        decided = [n for n in here if (_can_decide if number else _can_seek)(conditions[n])]
         single = [n for n in decided if conditions[n].operator == "$eq"]
         if single:
             exact.append(single[0])
-            continue
-        if decided:
+            fixed += many is None
+        elif decided and many is None:
             many = decided[0]
-        elif not (known.index.of_array and path == known.paths[0]):
-            ranges = tuple(n for n in here if conditions[n].operator in _RANGES)
-        break
+        else:
+            if number or not known.index.of_array:
+                ranges = tuple(n for n in here if conditions[n].operator in _RANGES)
+            break
     if not exact and many is None and not ranges:
         return None
-    order = _order(known, len(exact), sort) if many is None else None
+    order = _order(known, fixed, sort)
     return Plan(
         Way.INDEX,
         known,
@@ -152,7 +186,8 @@ def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan
 
 
 def _order(known: Known, exact: int, sort: Sort) -> str | None:
-    """The ORDER BY that the index gives behind its fields with one value each; None: not that one."""
+    """The ORDER BY that the index gives behind its fields with one value each, of which a list may be the
+    first; None: not that one."""
     fixed = set(known.paths[:exact])
     wanted = [(path, direction) for path, direction in sort if path not in fixed]
     given = known.index.keys[exact : exact + len(wanted)]
@@ -183,8 +218,8 @@ def statement_of(table: Table, plan: Plan, conditions: Sequence[Condition]) -> S
     columns = _columns(plan.known) if plan.known is not None else {"_id": "_id"}
     for number in plan.exact:
         path, _, operand = conditions[number]
-        where.append(f"{columns[path]} = ?")
-        values.append(column_value(operand))
+        where.append(f"{columns[path]} {'IS NULL' if operand is None else '= ?'}")
+        values += [] if operand is None else [column_value(operand)]
         decided |= _decided(number, [operand])
     if plan.many is not None:
         path, _, operands = conditions[plan.many]

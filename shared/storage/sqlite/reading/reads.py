@@ -82,9 +82,10 @@ class Reads:
         self._guarded(self._reader, "SELECT 1 FROM sqlite_schema LIMIT 1", ())
 
     def first(
-        self, table: Table, conditions: Sequence[Condition], sort: Sort = ()
+        self, table: Table, conditions: Sequence[Condition], sort: Sort = (), most: int = 0
     ) -> "Found | None":
-        """The candidates of the first step, mostly all; None where the query is none for one step."""
+        """The candidates of the first step, mostly all, or as many as are wanted at most; None where the
+        query is none for one step."""
         if not table.exists:
             return Found([], (), is_sorted=True, is_all=True)
         plan = plan_of(table, conditions, sort)
@@ -92,7 +93,9 @@ class Reads:
         if plan.is_onwards or (plan.many is not None and not 0 < len(listed) <= LISTED_TOGETHER):
             return None
         statement = self._checked(table, plan, conditions)
-        rows, is_all = self._guarded(self._reader, statement.sql, statement.values)
+        # One more, so that it is known whether these are all.
+        count = min(STEP_ROWS, most + 1) if most and plan.is_sorted else STEP_ROWS
+        rows, is_all = self._guarded(self._reader, statement.sql, statement.values, count)
         return Found(_once(plan, rows, set()), statement.rest, plan.is_sorted, is_all)
 
     async def rows(
@@ -192,12 +195,16 @@ class Reads:
             self._scanners.append(connection)
 
     def _guarded(
-        self, connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]
+        self,
+        connection: sqlite3.Connection,
+        sql: str,
+        values: tuple[Any, ...],
+        most: int = STEP_ROWS,
     ) -> tuple[list[Any], bool]:
         """The rows of one step, and whether they are all."""
         cursor = self._executed(connection, sql, values)
         try:
-            return self._taken(cursor)
+            return self._taken(cursor, most)
         finally:
             cursor.close()
 
@@ -209,7 +216,7 @@ class Reads:
         except sqlite3.Error as exc:
             raise self._commits.failed(exc) from exc
 
-    def _taken(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
+    def _taken(self, cursor: sqlite3.Cursor, most: int = STEP_ROWS) -> tuple[list[Any], bool]:
         rows: list[Any] = []
         size = 0
         if self._commits.damage.done():
@@ -218,7 +225,7 @@ class Reads:
             for row in cursor:
                 rows.append(row)
                 size += len(row[-1]) if isinstance(row[-1], bytes) else 0
-                if len(rows) == STEP_ROWS or size > STEP_BYTES:
+                if len(rows) == most or size > STEP_BYTES:
                     return rows, False
         except sqlite3.Error as exc:
             raise self._commits.failed(exc) from exc
@@ -252,6 +259,8 @@ def _parts(plan: Plan, conditions: Sequence[Condition]) -> list[Sequence[Conditi
     listed = conditions[plan.many]
     # What is listed twice would be found in two parts.
     wanted = list({(kind_of(each), column_value(each)): each for each in listed.operand}.values())
+    if plan.order:
+        wanted.sort(key=column_value, reverse=plan.order.endswith(" DESC"))
     parts: list[Sequence[Condition]] = []
     for start in range(0, len(wanted), LISTED_TOGETHER):
         part = list(conditions)

@@ -1,0 +1,137 @@
+"""The open places of collection `queue`, read at a cost that no queue's length decides.
+
+Promise: a read looks at a few places of each device. A device that has more is named, and then what is
+wanted of its queue is sought along an index whose fields tell what cannot be handed out now: places that
+rest, begin later, or are of another generation are not read at all. Only what expired, and what a device
+cannot have, is passed over one by one.
+"""
+
+import asyncio
+from collections.abc import Collection as Names
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from shared.domain.command import OPEN_STATES, Place, PlaceState
+from shared.domain.enrollment import EnrollmentKey
+from shared.ports.queue import Wanted
+from shared.storage.database import Collection, Document, Fields, Query
+from shared.storage.place_documents import OPEN, QUEUE_ORDER, from_document, queue_order
+
+EACH, SPARE = 4, 8
+"""How many places are read together: so many for each device, and some more."""
+READS = 3
+"""Then whoever was not reached is taken for a device with many."""
+
+SOUGHT, SOUGHT_MORE = 4, 8
+"""How many places one look along the index reads, and how many times more each next one."""
+BEGUN = 32
+"""Of the places whose `not_before` has come, so many that began first are told apart by queue order."""
+
+NOT_RESTING = sorted(state.value for state in OPEN_STATES - {PlaceState.NOT_NOW})
+
+_TIMES = {"not_before": 1, "expires_at": 1}
+
+
+class OpenPlaces:
+    """Reads of `MongoCommandQueue`."""
+
+    def __init__(self, places: Collection) -> None:
+        self._places = places
+
+    async def of_devices(self, devices: Names[str]) -> dict[str, list[Place] | None]:
+        found = await self._read(devices, None)
+        return {
+            device: None if those is None else sorted(map(from_document, those), key=queue_order)
+            for device, those in found.items()
+        }
+
+    async def _read(
+        self, devices: Names[str], fields: Fields | None
+    ) -> dict[str, list[Document] | None]:
+        """device -> its open places, None where there are many."""
+        result: dict[str, list[Document] | None] = {}
+        left = sorted(devices)
+        for _ in range(READS):
+            if not left:
+                return result
+            limit = EACH * len(left) + SPARE
+            found = await self._places.find(
+                {"open_device": {"$in": left}}, fields, sort=[("open_device", 1)], limit=limit
+            )
+            for document in found:
+                those = result.setdefault(document["open_device"], [])
+                assert those is not None  # a device is read once
+                those.append(document)
+            if len(found) < limit:
+                return result
+            # All of the devices before it were read.
+            last = found[-1]["open_device"]
+            result[last] = None
+            left = [device for device in left if device > last]
+        return result | dict.fromkeys(left)
+
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+        return list(await asyncio.gather(*(self._next(each, at) for each in wanted)))
+
+    async def _next(self, wanted: Wanted, at: datetime) -> Place | None:
+        condition = {
+            "open_device": wanted.device,
+            "enrollment": wanted.enrollment,
+            "state": {"$in": OPEN if wanted.with_resting else NOT_RESTING},
+            "generation": {"$in": list({None: 1, wanted.generation: 1})},
+        }
+        limit = SOUGHT
+        while True:
+            at_once, begun = await asyncio.gather(
+                self._places.find({**condition, "not_before": None}, sort=QUEUE_ORDER, limit=limit),
+                self._begun(condition, at, max(limit, BEGUN)),
+            )
+            due = [
+                place
+                for place in map(from_document, [*at_once, *begun])
+                if place.is_due(at) and not wanted.passes_over(place)
+            ]
+            if due or (len(at_once) < limit and len(begun) < max(limit, BEGUN)):
+                return min(due, key=queue_order, default=None)
+            limit *= SOUGHT_MORE
+
+    async def _begun(
+        self, condition: Query, at: datetime, limit: int, fields: Fields | None = None
+    ) -> list[Document]:
+        by_time: dict[str, Any] = {"sort": [("not_before", 1)], "limit": limit}
+        return await self._places.find({**condition, "not_before": {"$lte": at}}, fields, **by_time)
+
+    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
+        fields = {"open_device": 1, "enrollment": 1, **_TIMES}
+        found = await self._read({key.device for key in enrollments}, fields)
+        of_few = [each for those in found.values() for each in those or ()]
+        due = {each["enrollment"] for each in of_few if _is_due(each, at)}
+        of_many = [key for key in enrollments if found.get(key.device, ()) is None]
+        looks = await asyncio.gather(*(self._has_due(key, at) for key in of_many))
+        due |= {key.id for key, is_one in zip(of_many, looks, strict=True) if is_one}
+        return due.intersection(key.id for key in enrollments)
+
+    async def _has_due(self, key: EnrollmentKey, at: datetime) -> bool:
+        condition = {
+            "open_device": key.device,
+            "enrollment": key.id,
+            "state": {"$in": OPEN},
+        }
+        limit = SOUGHT
+        while True:
+            at_once, begun = await asyncio.gather(
+                self._places.find({**condition, "not_before": None}, _TIMES, limit=limit),
+                self._begun(condition, at, limit, _TIMES),
+            )
+            if any(_is_due(each, at) for each in [*at_once, *begun]):
+                return True
+            if len(at_once) < limit and len(begun) < limit:
+                return False
+            limit *= SOUGHT_MORE
+
+
+def _is_due(document: Document, at: datetime) -> bool:
+    """As `Place.is_due`, of a document of which only the times were read."""
+    begins, expires = document.get("not_before"), document.get("expires_at")
+    return (begins is None or begins <= at) and (expires is None or expires > at)
