@@ -17,7 +17,7 @@ from services.commands.guesses import Guesses
 from services.commands.settling import Settling
 from services.commands.submissions import Submission
 from services.commands.targets import Targets
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import Place, PlaceState, order_behind
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Conflict, MdmError, Overtaken
 from shared.domain.names import is_there
@@ -68,6 +68,19 @@ class Collisions:
         with_key = [place for place in places if place.collapse_key is not None]
         if with_key and (ended := await self._queue.supersede(with_key)):
             log.info("commands_superseded", count=ended)
+
+    async def put_behind_rivals(self, submissions: Sequence[Submission]) -> None:
+        """Before they are stored: each is the newest of its collapse key, whichever clocks made the orders
+        of those that are open."""
+        with_key = [each for each in submissions if each.place.collapse_key is not None]
+        if not with_key:
+            return
+        highest = await self._queue.highest_orders([each.place for each in with_key])
+        for each in with_key:
+            key = each.place.enrollment, each.place.collapse_key or ""
+            order = order_behind(each.place.order, highest.get(key, ""))
+            each.place = replace(each.place, order=order)
+            highest[key] = order
 
     def stands(self, place: Place, devices: Mapping[str, Enrollment]) -> bool:
         """Whether a place of ours needs nothing more: its device is there, in that generation."""

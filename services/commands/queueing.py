@@ -172,6 +172,7 @@ class Queueing:
     async def _place(self, going: list[Submission], between: Step) -> None:
         touched_at = self._clock.monotonic()
         await self._touches.store(going)
+        await self._collisions.put_behind_rivals(going)
         there = await self._queue.insert([s.place for s in going])
         await between()
         # After the places: a device that enrolled anew in between has a new generation here.

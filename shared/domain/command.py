@@ -115,3 +115,12 @@ class Place:
 def place_id(enrollment: str, command_uuid: str) -> str:
     """The unique name of a place; the length in front keeps two different pairs apart."""
     return f"{len(enrollment)}:{enrollment}:{command_uuid}"
+
+
+def order_behind(order: str, other: str) -> str:
+    """An order behind another one, whatever the clocks said that made them: `order` itself, or one that is
+    a millisecond later than the other. Both are UUIDv7, which begin with the milliseconds."""
+    if order > other:
+        return order
+    later = f"{int(other[:8] + other[9:13], 16) + 1:012x}"
+    return f"{later[:8]}-{later[8:]}{order[13:]}"

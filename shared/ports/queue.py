@@ -93,6 +93,10 @@ class CommandQueue(Protocol):
     async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
         """Places by id, open and finished."""
 
+    async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
+        """(enrollment, collapse key) -> the highest order among its open places, also those that were
+        handed out. `places` have a collapse key and may be stored or not."""
+
     async def supersede(self, places: Sequence[Place]) -> int:
         """End as SUPERSEDED what the newest place of the same enrollment and collapse key makes
         needless: the older ones that are open and were never handed out. `places` are stored and

@@ -79,18 +79,21 @@ class OpenPlaces:
             "open_device": wanted.device,
             "enrollment": wanted.enrollment,
             "state": {"$in": OPEN if wanted.with_resting else NOT_RESTING},
-            "generation": {"$in": list({None: 1, wanted.generation: 1})},
         }
+        generations = list({None: 1, wanted.generation: 1})
+        now = {**condition, "not_before": None, "generation": {"$in": generations}}
         limit = SOUGHT
         while True:
             at_once, begun = await asyncio.gather(
-                self._places.find({**condition, "not_before": None}, sort=QUEUE_ORDER, limit=limit),
+                self._places.find(now, sort=QUEUE_ORDER, limit=limit),
                 self._begun(condition, at, max(limit, BEGUN)),
             )
             due = [
                 place
                 for place in map(from_document, [*at_once, *begun])
-                if place.is_due(at) and not wanted.passes_over(place)
+                if place.generation in generations
+                and place.is_due(at)
+                and not wanted.passes_over(place)
             ]
             if due or (len(at_once) < limit and len(begun) < max(limit, BEGUN)):
                 return min(due, key=queue_order, default=None)

@@ -151,6 +151,22 @@ class MongoCommandQueue:
             },
         )
 
+    async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
+        wanted = {(place.enrollment, place.collapse_key) for place in places}
+        found = await self._places.find(
+            {
+                "open_device": {"$in": sorted({place.device for place in places})},
+                "collapse_key": {"$in": sorted({place.collapse_key or "" for place in places})},
+            },
+            {"enrollment": 1, "collapse_key": 1, "order": 1},
+        )
+        highest: dict[tuple[str, str], str] = {}
+        for each in found:
+            key = each["enrollment"], each["collapse_key"]
+            if key in wanted:
+                highest[key] = max(each["order"], highest.get(key, ""))
+        return highest
+
     async def supersede(self, places: Sequence[Place]) -> int:
         names = sorted({collapse_name(place) for place in places})
         if not names:

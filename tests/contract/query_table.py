@@ -117,7 +117,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         ),
         HAND_OUT: (
             "collapse in, open_device in",
-            "enrollment =, generation in or null, not_before <=, open_device =, state in by not_before",
+            "collapse_key in, open_device in",
             "enrollment =, generation in or null, not_before is null, open_device =, state in"
             " by moved, priority, order",
             "enrollment =, not_before <=, open_device =, state in by not_before",

@@ -42,6 +42,7 @@ INDEXES: dict[str, tuple[tuple[tuple[tuple[str, int], ...], dict[str, bool]], ..
     "plain": (((("n", 1),), {}), ((("at", 1),), {})),
     "compound": (((("s", 1), ("n", 1)), {}), ((("s", 1), ("at", -1)), {})),
     "sparse": (((("s", 1),), {"sparse": True}), ((("n", 1),), {"sparse": True})),
+    "partial": (((("s", 1), ("n", 1)), {"partial": True}), ((("n", 1), ("s", 1)), {})),
     "unique": (((("name", 1),), {"unique": True}), ((("s", 1), ("n", 1)), {})),
     "unique sparse": (((("unique", 1),), {"unique": True, "sparse": True}),),
     "array": (((("tags", 1),), {"of_array": True}),),
@@ -227,27 +228,39 @@ def _sorted_finds(kind: str) -> st.SearchStrategy[Step]:
         ),
         *(QUERIES, st.sampled_from([1, -1]), st.integers(0, 2), st.integers(0, 4), PROJECTIONS),
     )
-    along = [_along(keys) for keys, options in INDEXES[kind] if not options.get("of_array")]
+    along = [_along(keys, options) for keys, options in INDEXES[kind] if "of_array" not in options]
     return st.one_of(by_id, *along)
 
 
-def _along(keys: tuple[tuple[str, int], ...]) -> st.SearchStrategy[Step]:
+def _along(keys: tuple[tuple[str, int], ...], options: dict[str, bool]) -> st.SearchStrategy[Step]:
+    nulls = st.nothing() if options else st.none()  # by null nobody looks in one with gaps
     paths = tuple(path for path, _ in keys)
     values = {path: _COMPARED.get(path, _FIELDS.get(path)) for path in paths}
     *fixed, last = paths
 
-    def step(exact: list[Any], window: dict[str, Any], turn: int, limit: int) -> Step:
+    def step(
+        exact: list[Any], window: dict[str, Any], turn: int, limit: int, is_short: bool
+    ) -> Step:
         query = dict(zip(fixed, exact, strict=True)) | {last: window}
         order = [(path, direction * turn) for path, direction in keys]
-        return Step("find", (query, None), {"sort": order, "limit": limit}, paths, limit > 0)
+        order, by = (order[-1:], (last,)) if is_short else (order, paths)
+        return Step("find", (query, None), {"sort": order, "limit": limit}, by, limit > 0)
 
     return st.builds(
         step,
-        st.tuples(*(values[path] for path in fixed)),
+        st.tuples(*(_one_or_some(values[path], nulls) for path in fixed)),
         _range(values[last]),
         st.sampled_from([1, -1]),
         st.integers(0, 4),
+        st.booleans(),
     )
+
+
+def _one_or_some(
+    values: st.SearchStrategy[Any], nulls: st.SearchStrategy[None]
+) -> st.SearchStrategy[Any]:
+    some = st.lists(values | nulls, min_size=1, max_size=3)
+    return values | some.map(lambda listed: {"$in": listed})
 
 
 AGGREGATES = st.builds(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
+from shared.storage.place_documents import QUEUE_ORDER
 from shared.storage.sqlite import open_database
 from shared.storage.sqlite.reading.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
@@ -53,6 +54,21 @@ def test_of_two_indexes_the_one_with_fewer_rows_is_taken(
     of_all: Plans, collection: str, query: dict[str, Any], expected: str
 ) -> None:
     assert index_of(of_all, collection, query) == expected
+
+
+def test_the_next_place_is_sought_by_all_that_tells_it_apart(of_all: Plans) -> None:
+    due = {
+        "open_device": "d",
+        "enrollment": "e",
+        "state": "queued",
+        "not_before": None,
+        "generation": None,
+    }
+
+    _, _, steps = of_all.plan("queue", due, QUEUE_ORDER)
+
+    equal = " AND ".join(f"{name}=?" for name in due)
+    assert steps == [f"SEARCH queue USING INDEX queue.{HAND_OUT} ({equal})"]
 
 
 def test_an_id_beats_every_index(of_all: Plans) -> None:

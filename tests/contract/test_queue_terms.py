@@ -212,6 +212,20 @@ async def test_the_newest_of_a_collapse_key_supersedes_the_older_ones(queue: Com
     assert (await stored(queue, first)).finished_at is not None
 
 
+async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_places(
+    queue: CommandQueue,
+) -> None:
+    sent, waits = place("c3", collapse_key="k"), place("c1", collapse_key="k")
+    other, hers = place("c5", collapse_key="other"), place("c6", ANNA, collapse_key="k")
+    await queue.insert([sent, waits, other, hers, place("c7", PAD), place("c8")])
+    await hand_out(queue, sent)
+    await finished(queue, PlaceState.CANCELLED, place("c9", collapse_key="k"))
+
+    asked = [place("new", collapse_key="k"), place("new", PAD, collapse_key="k")]
+
+    assert await queue.highest_orders(asked) == {("MAC", "k"): sent.order}
+
+
 async def test_other_keys_and_other_enrollments_are_not_superseded(queue: CommandQueue) -> None:
     others = [
         place("c1", collapse_key="other"),

@@ -45,6 +45,19 @@ async def options_of(things: Collection, folder: Path) -> tuple[bool, timedelta]
     return bool(row[0]), timedelta(seconds=row[1])
 
 
+async def names_of_indexes(things: Collection, folder: Path) -> set[str]:
+    """Beside that of `_id`."""
+    if (file := folder / FILE).exists():
+        with closing(sqlite3.connect(file)) as connection:
+            return {
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM _indexes WHERE collection = 'things' AND ready"
+                )
+            }
+    return set(await things.raw.index_information()) - {"_id_"}
+
+
 # --- documents that cannot be stored
 
 
@@ -192,6 +205,22 @@ async def test_an_index_that_changed_otherwise_is_made_anew(
     await store.ensure([Index("things", [("at", 1)], sparse=True, expire_after=DAY)])
 
     assert await options_of(things, tmp_path) == (True, DAY)
+
+
+async def test_an_index_goes_once_the_one_that_replaces_it_is_made(
+    store: Database, things: Collection, tmp_path: Path
+) -> None:
+    await store.ensure([Index("things", [("at", 1)], sparse=True)])
+    await things.insert_many([{"_id": n, "at": n // 4, "n": -n} for n in range(8)])
+    await things.insert_one({"_id": "without", "n": 1})
+    wider = Index("things", [("at", 1), ("n", 1)], partial=True, replaces="at_1")
+
+    for _ in range(2):
+        await store.ensure([wider])
+
+    assert await names_of_indexes(things, tmp_path) == {"at_1_n_1"}
+    found = await things.find({"at": {"$in": [1, 0]}}, sort=[("at", 1), ("n", 1)], limit=5)
+    assert [each["_id"] for each in found] == [3, 2, 1, 0, 7]
 
 
 async def test_services_that_ask_for_an_index_at_once_all_get_it(

@@ -131,6 +131,15 @@ class FakeCommandQueue:
         await self.before("places_of")
         return {id_: self.places[id_] for id_ in ids if id_ in self.places}
 
+    async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
+        await self.before("highest_orders")
+        wanted = {(place.enrollment, place.collapse_key) for place in places}
+        highest: dict[tuple[str, str], str] = {}
+        for rival in self._open(lambda place: (place.enrollment, place.collapse_key) in wanted):
+            key = rival.enrollment, rival.collapse_key or ""
+            highest[key] = max(rival.order, highest.get(key, ""))
+        return highest
+
     async def supersede(self, places: Sequence[Place]) -> int:
         await self.before("supersede")
         ended = 0

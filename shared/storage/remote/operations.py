@@ -141,6 +141,8 @@ def index_message(index: Index) -> Document:
         "collection": index.collection,
         "keys": [[path, direction] for path, direction in index.keys],
         "flags": [index.unique, index.sparse, index.of_array],
+        "partial": index.partial,
+        "replaces": index.replaces,
         "expire_seconds": None if expire is None else expire.total_seconds(),
     }
 
@@ -156,4 +158,6 @@ def index_of(message: Document) -> Index:
         sparse=sparse,
         expire_after=None if expire is None else timedelta(seconds=expire),
         of_array=of_array,
+        partial=message.get("partial", False),
+        replaces=message.get("replaces", ""),
     )

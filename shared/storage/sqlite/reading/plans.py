@@ -107,7 +107,7 @@ def _can_decide(condition: Condition) -> bool:
 
 
 def _can_seek(condition: Condition) -> bool:
-    """The same, of a field that every document of an index has."""
+    """The same, of a field without which no document has a row."""
     return _can_decide(condition) and condition.operand is not None
 
 
@@ -160,7 +160,8 @@ def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan
     ranges: tuple[int, ...] = ()
     for number, path in enumerate(known.paths):
         here = [n for n, each in enumerate(conditions) if each.path == path]
-        decided = [n for n in here if (_can_decide if number else _can_seek)(conditions[n])]
+        decides = _can_decide if number or not known.has_gaps else _can_seek
+        decided = [n for n in here if decides(conditions[n])]
         single = [n for n in decided if conditions[n].operator == "$eq"]
         if single:
             exact.append(single[0])
