@@ -100,8 +100,11 @@ class Collisions:
         place = submission.place
         device = devices.get(place.device)
         if not is_there(device) and not self._rules.accept_unknown_devices:
-            await self._queue.cancel_one(place.enrollment, place.command_uuid)
-            raise submission.unknown()
+            # Again: where it has spoken since, another client may have been answered for this very place.
+            device = (await self._targets.devices({place.device})).get(place.device)
+            if not is_there(device):
+                await self._queue.cancel_one(place.enrollment, place.command_uuid, place.order)
+                raise submission.unknown()
         generation = device.generation if device else None
         if generation != place.generation:
             await self._queue.stamp(place, generation)

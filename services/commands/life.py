@@ -11,7 +11,7 @@ import structlog
 
 from services.commands.settling import Settling
 from services.commands.targets import Targets
-from shared.domain.command import RENEWAL_KEY, Command, Place
+from shared.domain.command import RENEWAL_KEY, Command, Place, PlaceState
 from shared.domain.errors import Conflict, NotFound, Overtaken
 from shared.ports.queue import CommandQueue
 
@@ -53,13 +53,16 @@ class QueueLife:
 
     async def cancel(self, place: Place) -> Place:
         """End one open command; its place then. Whether the device has had it is known only after the
-        end, when nobody hands it out any more.
+        end, when nobody hands it out any more. One that is cancelled already may be a repetition whose first
+        answer was lost.
 
-        Raises Conflict where it has ended already, NotFound where it is gone."""
+        Raises Conflict where it has ended otherwise, NotFound where it is gone."""
         there: Place | None = place
         for _ in range(ATTEMPTS):
             if there is None:
                 raise NotFound(f"command_uuid: there is no command {place.command_uuid} any more")
+            if there.state is PlaceState.CANCELLED:
+                return there
             if not there.state.is_open:
                 state = there.state.value
                 raise Conflict(f"command_uuid: {place.command_uuid} has ended already: {state}")

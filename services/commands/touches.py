@@ -43,7 +43,7 @@ class Touches:
         if len(self._touched) > MOST_KNOWN:
             self._touched.clear()
         for submission in submissions:
-            if submission.since is not None:
+            if submission.since is not None and submission.prepared.command.hash in wanted:
                 self._touched[submission.prepared.command.hash] = now
 
     def _is_touched(self, command: Command, now: float) -> bool:

@@ -87,8 +87,10 @@ class CommandQueue(Protocol):
     async def cancel_devices(self, devices: Collection[str]) -> int:
         """End all open places of all channels of these devices as CANCELLED; how many there were."""
 
-    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
-        """End an open place as CANCELLED. False: there is no open one."""
+    async def cancel_one(
+        self, enrollment: str, command_uuid: str, order: str | None = None
+    ) -> bool:
+        """End an open place (of this order, where one is given) as CANCELLED. False: there is no such one."""
 
     async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
         """Places by id, open and finished."""

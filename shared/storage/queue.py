@@ -134,11 +134,12 @@ class MongoCommandQueue:
     async def cancel_devices(self, devices: Names[str]) -> int:
         return await self._end({"open_device": {"$in": sorted(devices)}}, PlaceState.CANCELLED)
 
-    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
-        return 1 == await self._end(
-            {"_id": place_id(enrollment, command_uuid), "state": {"$in": OPEN}},
-            PlaceState.CANCELLED,
-        )
+    async def cancel_one(
+        self, enrollment: str, command_uuid: str, order: str | None = None
+    ) -> bool:
+        named = {"_id": place_id(enrollment, command_uuid), "state": {"$in": OPEN}}
+        condition = named if order is None else {**named, "order": order}
+        return 1 == await self._end(condition, PlaceState.CANCELLED)
 
     async def _end(self, condition: Query, state: PlaceState) -> int:
         """End the places that match, once; the time of it is the store's own."""

@@ -388,6 +388,14 @@ async def test_a_command_that_is_final_or_unknown_is_not_cancelled(queue: Comman
     assert await stored(queue, done) == done
 
 
+async def test_cancelling_one_of_another_order_changes_nothing(queue: CommandQueue) -> None:
+    await queue.insert([place("c1")])
+
+    assert await queue.cancel_one("MAC", "c1", "order-before") is False
+    assert await queue.open_places(MAC) == [place("c1")]
+    assert await queue.cancel_one("MAC", "c1", "order-c1") is True
+
+
 async def test_has_due_names_enrollments_with_an_open_place(queue: CommandQueue) -> None:
     await finished(queue, PlaceState.ACKNOWLEDGED, place("c1", MAC))
     await queue.insert([place("c2", ANNA)])

@@ -119,11 +119,16 @@ class FakeCommandQueue:
         await self.before("cancel_devices")
         return await self._end(lambda place: place.device in devices, PlaceState.CANCELLED)
 
-    async def cancel_one(self, enrollment: str, command_uuid: str) -> bool:
+    async def cancel_one(
+        self, enrollment: str, command_uuid: str, order: str | None = None
+    ) -> bool:
         await self.before("cancel_one")
         named = (enrollment, command_uuid)
         ended = await self._end(
-            lambda place: (place.enrollment, place.command_uuid) == named, PlaceState.CANCELLED
+            lambda place: (
+                (place.enrollment, place.command_uuid) == named and order in (None, place.order)
+            ),
+            PlaceState.CANCELLED,
         )
         return ended == 1
 

@@ -320,7 +320,15 @@ async def test_cancelling_what_is_gone_is_no_success(client: LifeClient) -> None
         await client.world.life.cancel(seen)
 
 
-async def test_a_command_that_has_ended_cannot_be_cancelled(client: LifeClient) -> None:
+async def test_cancelling_again_is_answered_as_the_first_time(client: LifeClient) -> None:
+    await client.world.post()
+    first = await client.call(PATH, "DELETE")
+
+    assert await client.call(PATH, "DELETE") == first
+    assert first[0] == 200
+
+
+async def test_a_command_that_has_ended_otherwise_cannot_be_cancelled(client: LifeClient) -> None:
     await client.reports(await handed_out(client.world), PlaceState.ERROR)
 
     status, refused = await client.call(PATH, "DELETE")

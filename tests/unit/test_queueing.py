@@ -394,6 +394,24 @@ async def test_a_command_queued_beside_the_removal_of_its_device_is_taken_back()
     assert world.place().state is PlaceState.CANCELLED
 
 
+async def test_what_another_client_was_answered_for_is_not_taken_back() -> None:
+    world = World()
+    posting, at_insert = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
+    world.enrollments.add(removed(world.enrollments.records["MAC"]))
+    first, second = world.at_store.stop("load"), world.at_store.stop("load")
+    at_insert.set()
+    await world.at_store.reached("load")
+    first.set()  # it finds the device removed
+    await settle()
+    await world.enrollments.revive({"MAC"})
+    assert await world.post_elsewhere() is False
+    second.set()
+
+    assert await posting is True
+
+    assert world.place().state is PlaceState.QUEUED
+
+
 async def test_a_command_queued_before_the_removal_ends_with_it() -> None:
     world = World()
     await world.post("MAC")

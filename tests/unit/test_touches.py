@@ -21,10 +21,13 @@ class Desk:
     async def _count(self, operation: str) -> None:
         self.stored += operation == "store"
 
-    async def store(self, *, is_bulk: bool, uuid: str = "c-1") -> None:
-        prepared = PreparedCommand(("D",), written(uuid, "ProfileList", {}), {})
-        submission = Submission(prepared, "D", "1", START if is_bulk else None)
-        await self.touches.store([submission, submission])
+    async def store(self, *uuids: str, is_bulk: bool, uuid: str = "c-1") -> None:
+        """The command `uuid` twice, and others of `uuids` beside it."""
+        commands = [written(each, "ProfileList", {}) for each in (uuid, uuid, *uuids)]
+        since = START if is_bulk else None
+        await self.touches.store(
+            [Submission(PreparedCommand(("D",), each, {}), "D", "1", since) for each in commands]
+        )
 
 
 async def test_a_command_for_one_device_is_stored_each_time() -> None:
@@ -57,3 +60,15 @@ async def test_another_command_for_many_is_stored_too() -> None:
     await desk.store(is_bulk=True, uuid="c-2")
 
     assert desk.stored == 2
+
+
+async def test_a_command_is_touched_in_time_whatever_is_stored_beside_it() -> None:
+    desk = Desk()
+    await desk.store(is_bulk=True)
+
+    for number in range(3):
+        desk.clock.advance(TOUCHED_FOR * 0.6)
+        await desk.store(f"other-{number}", is_bulk=True)
+    touched = await desk.queue.untouched("", desk.clock.now() - TOUCHED_FOR)
+
+    assert written("c-1", "ProfileList", {}).hash not in touched
