@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, InvalidURI, PyMongoError
+from pymongo.errors import BulkWriteError, InvalidURI, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.topology_description import TopologyDescription
 from pymongo.uri_parser import parse_uri
@@ -83,12 +83,9 @@ class MongoCollection:
             return found
 
     async def insert_one(self, document: Document) -> bool:
-        try:
-            with translated():
-                await self._raw.insert_one(document)
-        except DuplicateKeyError:
-            return False
-        return True
+        # The driver's own would raise for the key alone, where the reply tells of a write that is not on a
+        # majority as well: nobody could know then whether the document that is there stays.
+        return not await self.insert_many([document])
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
