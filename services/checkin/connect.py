@@ -115,8 +115,11 @@ class Commands:
         for turn in turns:
             if turn.next and turn.next.id in won and turn.command:
                 turn.answer = Answer(turn.command.plist)
-            else:
-                lost.append(turn)
+                continue
+            lost.append(turn)
+            if turn.next and turn.next.expires_at is not None:
+                # It may be over by the store's clock, and nobody have ended it yet: do not choose it again.
+                turn.unusable.add(turn.next.id)
         return lost
 
 

@@ -3,8 +3,8 @@
 Promises: an overdue command ends within seconds (a minute where a replica was killed), whether or not
 anybody can be told now; its event is journaled first and then published until it is safe, by whichever
 replica gets to it, always with the same id and the same bytes, since both come from the place and from
-what the journal has. A crash between any two steps is repaired by a later pass. What has expired is not
-handed out in any case.
+what the journal has. A crash between any two steps is repaired by a later pass. What has expired by the
+store's clock is not handed out in any case.
 """
 
 import hashlib

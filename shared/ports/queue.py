@@ -137,7 +137,8 @@ class CommandQueue(Protocol):
         rests, begins later, or is of another generation."""
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
-        """Mark as handed out by `by`, each on its condition; the ids of the places that were."""
+        """Mark as handed out by `by`, each on its condition; the ids of the places that were, and whose time
+        was not over then by the store's own clock."""
 
     async def end_generation(self, device: str, generation: str) -> int:
         """End the open places of the generation that an Authenticate replaced, and those that were

@@ -56,10 +56,19 @@ its times, `not_before` or `expires_at`, in one index for both, since each index
 place that expired keeps it until its event is safe."""
 
 
+def ending(state: PlaceState) -> Document:
+    """The update that ends a place; the time of it is the store's own."""
+    return {
+        "$set": {"state": state.value},
+        "$currentDate": {"finished_at": True},
+        "$unset": WHILE_OPEN,
+    }
+
+
 OPTIONAL = (
     *WHILE_OPEN,
     *("not_before", "expires_at", "collapse_key"),
-    *("handed_by", "handed_at", "answered_at", "finished_at", "late_answer"),
+    *("handed_by", "handed_at", "offered_at", "answered_at", "finished_at", "late_answer"),
 )
 """Fields that a place may lack; one that is queued anew keeps none of the time before."""
 

@@ -17,7 +17,7 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
 from shared.ports.seal import Seal
-from shared.storage.database import Database, Query, UpdateOne
+from shared.storage.database import Database, Document, Query, UpdateOne
 from shared.storage.open_places import OpenPlaces
 from shared.storage.place_documents import (
     COMMANDS,
@@ -25,13 +25,14 @@ from shared.storage.place_documents import (
     OPEN,
     OPTIONAL,
     WHILE_OPEN,
-    collapse_name,
     condition_of,
+    ending,
     from_document,
     newest_first,
     queue_order,
     to_document,
 )
+from shared.storage.rivals import Rivals
 from shared.storage.stored_commands import command_document, command_of
 
 ATTEMPTS = 3
@@ -46,6 +47,7 @@ class MongoCommandQueue:
         self._commands = database.collection(COMMANDS)
         self._places = database.collection(NAME)
         self._open = OpenPlaces(self._places)
+        self._rivals = Rivals(self._places)
 
     # --- for the command API
 
@@ -143,53 +145,13 @@ class MongoCommandQueue:
 
     async def _end(self, condition: Query, state: PlaceState) -> int:
         """End the places that match, once; the time of it is the store's own."""
-        return await self._places.update_many(
-            condition,
-            {
-                "$set": {"state": state.value},
-                "$currentDate": {"finished_at": True},
-                "$unset": WHILE_OPEN,
-            },
-        )
+        return await self._places.update_many(condition, ending(state))
 
     async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
-        wanted = {(place.enrollment, place.collapse_key) for place in places}
-        found = await self._places.find(
-            {
-                "open_device": {"$in": sorted({place.device for place in places})},
-                "collapse_key": {"$in": sorted({place.collapse_key or "" for place in places})},
-            },
-            {"enrollment": 1, "collapse_key": 1, "order": 1},
-        )
-        highest: dict[tuple[str, str], str] = {}
-        for each in found:
-            key = each["enrollment"], each["collapse_key"]
-            if key in wanted:
-                highest[key] = max(each["order"], highest.get(key, ""))
-        return highest
+        return await self._rivals.highest_orders(places)
 
     async def supersede(self, places: Sequence[Place]) -> int:
-        names = sorted({collapse_name(place) for place in places})
-        if not names:
-            return 0
-        # By the open places of their devices: an index of its own would make every write dearer.
-        devices = sorted({place.device for place in places})
-        rivals = await self._places.find(
-            {"open_device": {"$in": devices}, "collapse": {"$in": names}},
-            {"collapse": 1, "order": 1},
-        )
-        newest: dict[str, str] = {}
-        for rival in rivals:
-            newest[rival["collapse"]] = max(rival["order"], newest.get(rival["collapse"], ""))
-        older = [each["_id"] for each in rivals if each["order"] < newest[each["collapse"]]]
-        if not older:
-            return 0
-        # Whoever was handed out meanwhile, or queued anew as the newest, has another `collapse` now.
-        orders = [each["order"] for each in rivals if each["_id"] in set(older)]
-        return await self._end(
-            {"_id": {"$in": older}, "order": {"$in": orders}, "collapse": {"$in": names}},
-            PlaceState.SUPERSEDED,
-        )
+        return await self._rivals.supersede(places)
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         found = await self._places.find(
@@ -283,6 +245,7 @@ class MongoCommandQueue:
         if not handouts:
             return set()
         ids = [handout.place.id for handout in handouts]
+        has_end = any(handout.place.expires_at is not None for handout in handouts)
         matched = await self._places.update_many(
             {
                 "_id": {"$in": ids},
@@ -295,14 +258,17 @@ class MongoCommandQueue:
                 "$inc": {"attempts": 1},
                 # handed out: a newer one does not make it needless any more
                 "$unset": {"collapse": ""},
+                # by the store's own clock, which nobody's clock or standstill changes
+                **({"$currentDate": {"offered_at": True}} if has_end else {}),
             },
         )
-        if matched == len(ids):
+        if matched == len(ids) and not has_end:
             return set(ids)
         found = await self._places.find(
-            {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}}, {"_id": 1}
+            {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}},
+            {"offered_at": 1, "expires_at": 1},
         )
-        return {document["_id"] for document in found}
+        return {each["_id"] for each in found if not _is_late(each)}
 
     async def end_generation(self, device: str, generation: str) -> int:
         return await self._end(
@@ -315,3 +281,9 @@ class MongoCommandQueue:
             return {}
         found = await self._commands.find({"_id": {"$in": list(hashes)}})
         return {document["_id"]: command_of(document, self._seal) for document in found}
+
+
+def _is_late(document: Document) -> bool:
+    """Its time was over when it was offered."""
+    offered, expires = document.get("offered_at"), document.get("expires_at")
+    return offered is not None and expires is not None and bool(offered >= expires)

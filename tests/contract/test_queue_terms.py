@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from shared.domain.command import Place, PlaceState
 from shared.ports.expiries import Expiries
-from shared.ports.queue import CommandQueue, PlaceWindow
+from shared.ports.queue import CommandQueue, HandOut, PlaceWindow
 from shared.storage import place_documents as documents
 from tests.contract.stores import SEALER, STORES, open_store
 from tests.contract.test_queue import (
@@ -26,6 +26,8 @@ from tests.contract.test_queue import (
 )
 from tests.fakes.queue import FakeCommandQueue
 
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+
 
 @dataclass
 class Kept:
@@ -37,6 +39,7 @@ class Kept:
 async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     if request.param == "fake":
         fake = FakeCommandQueue()
+        fake.now = datetime.now(UTC)
         yield Kept(fake, fake)
         return
     from shared.storage.expiries import MongoExpiries
@@ -74,7 +77,7 @@ async def test_a_place_tells_when_it_was_handed_out_and_answered(queue: CommandQ
 
 
 async def test_a_place_that_is_queued_anew_has_only_its_new_terms(queue: CommandQueue) -> None:
-    old = place(not_before=NOW, expires_at=NOW + MINUTE, collapse_key="k")
+    old = place(not_before=NOW, expires_at=FAR, collapse_key="k")
     done = await finished(queue, PlaceState.ACKNOWLEDGED, old)
     anew = place(order="order-9")
 
@@ -126,15 +129,15 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
 
 @pytest.mark.parametrize("state", [PlaceState.ACKNOWLEDGED, PlaceState.CANCELLED])
 async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState) -> None:
-    of = place(expires_at=NOW)
+    of = place(expires_at=FAR)
     await finished(kept.queue, state, of)
 
-    there = (await kept.expiries.expire([of], NOW)).get(of.id)
+    there = (await kept.expiries.expire([of], FAR)).get(of.id)
 
     assert there is not None
     assert there.state is state
-    assert await kept.expiries.overdue(NOW) == []
-    assert await kept.expiries.unannounced(NOW + MINUTE) == []
+    assert await kept.expiries.overdue(FAR) == []
+    assert await kept.expiries.unannounced(FAR + MINUTE) == []
 
 
 async def test_of_many_only_those_expire_that_are_overdue(kept: Kept) -> None:
@@ -179,11 +182,24 @@ async def test_an_expired_place_is_not_handed_out(kept: Kept) -> None:
         await hand_out(kept.queue, over)
 
 
+async def test_rule_05_what_is_over_by_the_stores_own_clock_is_not_handed_out(kept: Kept) -> None:
+    """The process that hands out is behind: its clock, or itself, since it looked."""
+    over, other = place("c1", expires_at=NOW), place("c2", expires_at=FAR)
+    for_ever = place("c3")
+    await kept.queue.insert([over, other, for_ever])
+    asked = [HandOut(each, each.generation) for each in (over, other, for_ever)]
+
+    handed = await kept.queue.hand_out(asked, "by", NOW - MINUTE)
+
+    assert handed == {other.id, for_ever.id}
+    assert await kept.queue.hand_out(asked[:1], "by", NOW - MINUTE) == set()
+
+
 async def test_rule_05_an_answer_after_the_expiry_is_kept_as_late(kept: Kept) -> None:
-    over = place(expires_at=NOW)
+    over = place(expires_at=FAR)
     await kept.queue.insert([over])
     await hand_out(kept.queue, over)
-    await kept.expiries.expire([over], NOW)
+    await kept.expiries.expire([over], FAR)
 
     await kept.queue.report([report(PlaceState.ACKNOWLEDGED, over)], NOW + MINUTE)
 

@@ -46,6 +46,8 @@ class FakeCommandQueue:
         """ids of the places whose expiry is not announced."""
         self.unreadable: set[str] = set()
         """uuids of the commands that cannot be opened."""
+        self.now: datetime | None = None
+        """The time of the store, where it is another one than that of whoever asks."""
         self._stored: dict[str, _Stored] = {}
 
     # --- for the command API
@@ -269,7 +271,8 @@ class FakeCommandQueue:
             await asyncio.sleep(0)
         await self.before("hand_out: reads again")
         asked = {handout.place.id for handout in handouts}
-        return {place.id for place in self._open(lambda p: p.id in asked and p.handed_by == by)}
+        ours = self._open(lambda p: p.id in asked and p.handed_by == by)
+        return {place.id for place in ours if not place.is_expired(self.now or at)}
 
     async def end_generation(self, device: str, generation: str) -> int:
         await self.before("end_generation")

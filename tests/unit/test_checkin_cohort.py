@@ -245,6 +245,26 @@ async def test_a_command_whose_time_ends_while_its_request_is_journaled_is_not_s
     assert world.queue.places[first.id].handed_by is None
 
 
+@pytest.mark.parametrize("count", [2, 20])
+async def test_rule_05_a_replica_whose_clock_is_behind_sends_what_is_not_over(count: int) -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    for number in range(count):
+        await world.enqueue(device.key, f"c{number}")
+    over = world.clock.now() + timedelta(seconds=1)
+    places = sorted(world.queue.places.values(), key=lambda place: place.order)
+    for place in places[:-1][:2]:
+        world.queue.places[place.id] = replace(place, expires_at=over)
+    world.queue.now = over
+
+    [answer] = await replica.serve(device.idle())
+
+    following = places[min(2, count - 1)].command_uuid
+    assert isinstance(answer, Answer) and following.encode() in answer.body
+
+
 async def test_rule_03_beside_a_cancel_the_neighbours_get_their_commands() -> None:
     world = World()
     replica = await world.replica()
