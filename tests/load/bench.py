@@ -21,6 +21,7 @@ from tests.load import (
     bench_convert,
     bench_fleet,
     bench_large,
+    bench_queue,
     bench_scep,
     bench_store,
     bench_strangers,
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=Size.devices)
     parser.add_argument("--scep", action="store_true", help="SCEP enrollments, and nothing else")
     parser.add_argument("--large", action="store_true", help="a million devices, and nothing else")
+    parser.add_argument("--queue", action="store_true", help="connects beside a long queue")
     parser.add_argument("--store", action="store_true", help="holds of the event loop by the store")
     parser.add_argument("--strangers", action="store_true", help="attacks, and nothing else")
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with another checkout")
@@ -73,6 +75,7 @@ def main() -> None:
     alone = {
         "scep": bench_scep.main,
         "large": bench_large.main,
+        "queue": bench_queue.main,
         "store": bench_store.main,
         "strangers": bench_strangers.main,
     }
