@@ -36,6 +36,8 @@ log = structlog.get_logger()
 PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=10))
 FORGOTTEN_AFTER = timedelta(minutes=1)
 """So long after its end a place whose event is not safe is taken for one that nobody sees to."""
+TOLD_AT_ONCE = 5_000
+"""Of one pass; the rest is found as what was forgotten."""
 CHUNK = 32
 WRITER = "commands"
 """Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
@@ -71,14 +73,20 @@ class Expiry:
         before that, where the store answers."""
         now = self._clock.now()
         ended: list[Place] = []
-        for chunk in _chunks(self._ours(await self._expiries.overdue(now))):
-            there = (await self._expiries.expire(chunk, now)).values()
-            ended += [place for place in there if place.state is PlaceState.EXPIRED]
-        if ended:
-            log.info("commands_expired", count=len(ended))
-        forgotten = self._ours(await self._expiries.unannounced(now - FORGOTTEN_AFTER))
-        for chunk in _chunks([*ended, *forgotten]):
+        count = 0
+        async for page in self._expiries.overdue(now):
+            for chunk in _chunks(self._ours(page)):
+                there = (await self._expiries.expire(chunk, now)).values()
+                expired = [place for place in there if place.state is PlaceState.EXPIRED]
+                count += len(expired)
+                ended += expired[: TOLD_AT_ONCE - len(ended)]
+        if count:
+            log.info("commands_expired", count=count)
+        for chunk in _chunks(ended):
             await self._announce(chunk)
+        async for page in self._expiries.unannounced(now - FORGOTTEN_AFTER):
+            for chunk in _chunks(self._ours(page)):
+                await self._announce(chunk)
 
     def _ours(self, places: Sequence[Place]) -> list[Place]:
         partitions = self._share.partitions

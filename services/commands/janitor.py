@@ -126,7 +126,8 @@ class Janitor:
         without somebody to end it, it would wait for ever."""
         for piece in self._pieces():
             since, until = window(piece, self._clock.now())
-            await self._end_stale(await self._queue.accepted_between(since, until))
+            async for places in self._queue.accepted_between(since, until):
+                await self._end_stale(places)
             yield
 
     async def _end_stale(self, places: Sequence[Place]) -> None:

@@ -172,10 +172,11 @@ class Sweep:
     ) -> set[str]:
         latest: dict[str, datetime] = {}
         for look in LOOKS:
-            for place in await self._queue.beginning_between(since - look, until - look):
-                _note(latest, place, place.not_before, partitions)
-            for place in await self._queue.accepted_between(since - look, until - look):
-                if place.is_due(until):
+            async for places in self._queue.beginning_between(since - look, until - look):
+                for place in places:
+                    _note(latest, place, place.not_before, partitions)
+            async for places in self._queue.accepted_between(since - look, until - look):
+                for place in filter(lambda each: each.is_due(until), places):
                     _note(latest, place, place.accepted_at, partitions)
         tried = await self._pushes.load(latest)
         now = self._clock.now()

@@ -1,6 +1,6 @@
 """Commands whose time is over (owner: commands)."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -8,15 +8,15 @@ from shared.domain.command import Place
 
 
 class Expiries(Protocol):
-    async def overdue(self, at: datetime) -> list[Place]:
-        """Open places whose time is over."""
+    def overdue(self, at: datetime) -> AsyncIterator[list[Place]]:
+        """Open places whose time is over, a page at a time."""
 
     async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
         """End places as EXPIRED, each on condition that it is open, of an order seen, and overdue by
         then; what is there then, by id. What ended so is `unannounced` from then on."""
 
-    async def unannounced(self, before: datetime) -> list[Place]:
-        """Places that expired before a time and whose event is not safe yet."""
+    def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
+        """Places that expired before a time and whose event is not safe yet, a page at a time."""
 
     async def is_unannounced(self, place: Place) -> bool:
         """Whether this place expired, was not queued anew since, and its event is not safe yet."""

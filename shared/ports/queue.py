@@ -1,6 +1,6 @@
 """Commands and their places in queues (owner: commands; checkin moves the state of places)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -114,11 +114,13 @@ class CommandQueue(Protocol):
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         """Which of these enrollments (ids) have an open place that may be handed out at this time."""
 
-    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
-        """Open places accepted in a closed window of time (for the push sweep and the janitor)."""
+    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
+        """Open places accepted in a closed window of time (for the push sweep and the janitor), a page at a
+        time."""
 
-    async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
-        """Open places whose `not_before` is in a closed window of time (for the push sweep)."""
+    def beginning_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
+        """Open places whose `not_before` is in a closed window of time (for the push sweep), a page at a
+        time."""
 
     # for check-in
     async def report(self, reports: Sequence[Report], at: datetime) -> int:

@@ -25,11 +25,12 @@ from shared.storage.enrollment_documents import (
     waiting_of,
 )
 from shared.storage.indexes import Index
+from shared.storage.paging import Pages
 from shared.storage.rebinding import notes_of, rebinding_of
 
 INDEXES = (
     Index(NAME, [("names", 1)], of_array=True),
-    Index(NAME, [("waiting_in", 1)], sparse=True),
+    Index(NAME, [("waiting_in", 1), ("_id", 1)], sparse=True, replaces="waiting_in_1"),
 )
 GONE = EnrollmentStatus.REMOVED.value
 
@@ -191,10 +192,15 @@ class MongoEnrollments:
         return [mark.device in present for mark in marks]
 
     async def waiting(self, partitions: Names[int]) -> dict[str, Waiting]:
-        found = await self._documents.find(
-            {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1}
-        )
-        return {document["_id"]: waiting_of(document) for document in found}
+        def above(partition: int) -> object:
+            left = [each for each in partitions if each > partition]
+            return {"$in": left} if left else None
+
+        query, fields = {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1, "waiting_in": 1}
+        waiting: dict[str, Waiting] = {}
+        async for page in Pages(self._documents, "waiting_in").read(query, above, fields):
+            waiting |= {document["_id"]: waiting_of(document) for document in page}
+        return waiting
 
     async def read_waiting(self, device: str) -> Waiting | None:
         document = await self._documents.find_one({"_id": device}, {"waiting": 1})

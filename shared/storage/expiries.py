@@ -3,11 +3,12 @@
 Owner: commands.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 from shared.domain.command import Place, PlaceState
-from shared.storage.database import Database
+from shared.storage.database import Database, Query
+from shared.storage.paging import Pages, up_to
 from shared.storage.place_documents import NAME, OPEN, WHILE_OPEN, from_document
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,16 +21,19 @@ class MongoExpiries:
     def __init__(self, database: Database) -> None:
         self._places = database.collection(NAME)
 
-    async def overdue(self, at: datetime) -> list[Place]:
+    def overdue(self, at: datetime) -> AsyncIterator[list[Place]]:
         # A timer is never later than the expiry.
-        found = await self._places.find(
+        return self._paged(
             {
                 "timer": {"$gte": BEGINNING, "$lte": at},
                 "expires_at": {"$lte": at},
                 "state": {"$in": OPEN},
             }
         )
-        return [from_document(document) for document in found]
+
+    async def _paged(self, query: Query) -> AsyncIterator[list[Place]]:
+        async for page in Pages(self._places, "timer").read(query, up_to(query["timer"]["$lte"])):
+            yield [from_document(document) for document in page]
 
     async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
         ids = [place.id for place in places]
@@ -50,15 +54,15 @@ class MongoExpiries:
         found = await self._places.find({"_id": {"$in": ids}})
         return {document["_id"]: from_document(document) for document in found}
 
-    async def unannounced(self, before: datetime) -> list[Place]:
-        found = await self._places.find(
+    def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
+        # Its end is not before its timer.
+        return self._paged(
             {
-                "timer": {"$gte": BEGINNING, "$lt": before},
+                "timer": {"$gte": BEGINNING, "$lte": before},
                 "state": PlaceState.EXPIRED.value,
                 "finished_at": {"$lt": before},
             }
         )
-        return [from_document(document) for document in found]
 
     async def is_unannounced(self, place: Place) -> bool:
         expired = {"_id": place.id, "order": place.order, "state": PlaceState.EXPIRED.value}

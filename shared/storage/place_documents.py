@@ -25,6 +25,8 @@ QUEUE_ORDER = [("moved", 1), ("priority", 1), ("order", 1)]
 def indexes(retention: timedelta) -> tuple[Index, ...]:
     """`retention`: how long finished places stay."""
     return (
+        # A partial index is none for everybody (ADR 3), so what must not look at everything has this one.
+        Index(NAME, [("open_device", 1)], sparse=True),
         # In the order of hand-out, behind what tells apart that which cannot be handed out now. No place
         # has `moved` yet: one that gets it goes behind all others of its queue.
         Index(
@@ -35,12 +37,11 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
             ]
             + QUEUE_ORDER,
             partial=True,
-            replaces="open_device_1",
         ),
         Index(NAME, [("command", 1)]),
-        Index(NAME, [("accepted_at", 1)]),
+        Index(NAME, [("accepted_at", 1), ("_id", 1)], replaces="accepted_at_1"),
         Index(NAME, [("enrollment", 1), ("accepted_at", 1)]),
-        Index(NAME, [("timer", 1)], sparse=True),
+        Index(NAME, [("timer", 1), ("_id", 1)], sparse=True, replaces="timer_1"),
         Index(NAME, [("finished_at", 1)], sparse=True, expire_after=retention),
     )
 

@@ -6,8 +6,8 @@ effect on many places go as one `update_many` with the conditions in it, which c
 of single updates; where its sum falls short of what was asked, the places are read again (rule 3).
 """
 
+from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Names
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -19,6 +19,7 @@ from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
 from shared.ports.seal import Seal
 from shared.storage.database import Database, Document, Query, UpdateOne
 from shared.storage.open_places import OpenPlaces
+from shared.storage.paging import Pages, up_to
 from shared.storage.place_documents import (
     COMMANDS,
     NAME,
@@ -167,16 +168,18 @@ class MongoCommandQueue:
         found = await self._places.find(condition_of(window), **newest)
         return [from_document(document) for document in found]
 
-    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
-        found = await self._places.find(
-            {"accepted_at": {"$gte": since, "$lte": until}, "open_device": {"$exists": True}}
-        )
-        return [from_document(document) for document in found]
-
-    async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
+    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
         window = {"$gte": since, "$lte": until}
-        found = await self._places.find({"timer": window, "not_before": window})
-        return [from_document(document) for document in found]
+        return self._paged("accepted_at", {"accepted_at": window, "open_device": {"$exists": True}})
+
+    def beginning_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
+        window = {"$gte": since, "$lte": until}
+        return self._paged("timer", {"timer": window, "not_before": window})
+
+    async def _paged(self, field: str, query: Query) -> AsyncIterator[list[Place]]:
+        above = up_to(query[field]["$lte"])
+        async for page in Pages(self._places, field).read(query, above):
+            yield [from_document(document) for document in page]
 
     # --- for check-in
 

@@ -45,7 +45,10 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         "renewal_in_1_renewal_look_1": (
             "renewal_in =, renewal_look between by renewal_in, renewal_look",
         ),
-        "waiting_in_1": ("waiting_in in",),
+        "waiting_in_1__id_1": (
+            "_id >, waiting_in = by waiting_in, _id",
+            "waiting_in in by waiting_in, _id",
+        ),
         COUNTED: ("status =, user is null",),
         PAGE: (
             "_id between, status != by _id",
@@ -105,33 +108,39 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         ),
     },
     "queue": {
-        "accepted_at_1": (
+        "accepted_at_1__id_1": (
+            "_id >, accepted_at =, open_device exists by accepted_at, _id",
             "accepted_at between",
             "accepted_at between by accepted_at backwards",
-            "accepted_at between, open_device exists",
+            "accepted_at between, open_device exists by accepted_at, _id",
         ),
         "command_1": ("command =",),
         "enrollment_1_accepted_at_1": (
             "accepted_at between, enrollment = by enrollment backwards, accepted_at backwards",
             "accepted_at between, enrollment =, request_type =, state in",
         ),
-        HAND_OUT: (
+        "open_device_1": (
             "collapse in, open_device in",
             "collapse_key in, open_device in",
+            "generation in or null, open_device =",
+            "open_device in",
+            "open_device in by open_device",
+        ),
+        HAND_OUT: (
             "enrollment =, generation in or null, not_before is null, open_device =, state in"
             " by moved, priority, order",
             "enrollment =, not_before <=, open_device =, state in by not_before",
             "enrollment =, not_before is null, open_device =, state in",
             "enrollment =, open_device =",
             "enrollment in, open_device in",
-            "generation in or null, open_device =",
-            "open_device in",
-            "open_device in by open_device",
         ),
-        "timer_1": (
-            "expires_at <=, state in, timer between",
-            "finished_at <, state =, timer between",
-            "not_before between, timer between",
+        "timer_1__id_1": (
+            "_id >, expires_at <=, state in, timer = by timer, _id",
+            "_id >, finished_at <, state =, timer = by timer, _id",
+            "_id >, not_before between, timer = by timer, _id",
+            "expires_at <=, state in, timer between by timer, _id",
+            "finished_at <, state =, timer between by timer, _id",
+            "not_before between, timer between by timer, _id",
         ),
     },
     "tokens": {

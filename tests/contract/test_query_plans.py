@@ -39,11 +39,19 @@ def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
         ("queue", {"open_device": "d", "enrollment": "e"}, HAND_OUT),
         ("queue", {"enrollment": "e", "open_device": "d"}, HAND_OUT),
         ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, HAND_OUT),
-        ("queue", {"command": "c", "open_device": "d"}, HAND_OUT),
-        ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1"),
+        ("queue", {"command": "c", "open_device": "d"}, "open_device_1"),
+        ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1__id_1"),
         # what expired and is not told of, not all that finished
-        ("queue", {"timer": {"$gte": NOW, "$lt": NOW}, "finished_at": {"$lt": NOW}}, "timer_1"),
-        ("queue", {"finished_at": {"$lt": NOW}, "timer": {"$gte": NOW, "$lt": NOW}}, "timer_1"),
+        (
+            "queue",
+            {"timer": {"$gte": NOW, "$lt": NOW}, "finished_at": {"$lt": NOW}},
+            "timer_1__id_1",
+        ),
+        (
+            "queue",
+            {"finished_at": {"$lt": NOW}, "timer": {"$gte": NOW, "$lt": NOW}},
+            "timer_1__id_1",
+        ),
         # one enrollment of the window, not everybody's
         ("queue", {"accepted_at": RANGE, "enrollment": "e"}, "enrollment_1_accepted_at_1"),
         # one, not all that were renewed from it

@@ -85,6 +85,10 @@ async def stored(queue: CommandQueue, of: Place) -> Place:
     return there
 
 
+async def listed(pages: AsyncIterator[list[Place]]) -> list[Place]:
+    return [place async for page in pages for place in page]
+
+
 async def hand_out(queue: CommandQueue, of: Place, by: str = "connect-1") -> Place:
     assert await queue.hand_out([HandOut(of, of.generation)], by, NOW) == {of.id}
     return await stored(queue, of)
@@ -412,7 +416,7 @@ async def test_accepted_between_takes_open_places_of_a_closed_window(queue: Comm
     await queue.insert([place(uuid, accepted_at=at) for uuid, at in times.items()])
     await finished(queue, PlaceState.CANCELLED, place("c5", accepted_at=NOW))
 
-    found = await queue.accepted_between(NOW, NOW + MINUTE)
+    found = await listed(queue.accepted_between(NOW, NOW + MINUTE))
 
     assert {p.command_uuid for p in found} == {"c2", "c3"}
 

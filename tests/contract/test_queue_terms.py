@@ -20,6 +20,7 @@ from tests.contract.test_queue import (
     PAD,
     finished,
     hand_out,
+    listed,
     place,
     report,
     stored,
@@ -103,7 +104,7 @@ async def test_beginning_between_finds_open_places_in_a_closed_window(queue: Com
     await queue.insert([first, last, place("c4"), place("c5", not_before=NOW + 2 * MINUTE)])
     await finished(queue, PlaceState.ACKNOWLEDGED, done)
 
-    found = await queue.beginning_between(NOW, NOW + MINUTE)
+    found = await listed(queue.beginning_between(NOW, NOW + MINUTE))
 
     assert {each.id for each in found} == {first.id, last.id}
 
@@ -112,18 +113,18 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
     over, not_over = place("c1", expires_at=NOW), place("c2", expires_at=NOW + MINUTE)
     await kept.queue.insert([over, not_over, place("c3")])
 
-    overdue = await kept.expiries.overdue(NOW)
+    overdue = await listed(kept.expiries.overdue(NOW))
     ended = (await kept.expiries.expire(overdue, NOW)).get(over.id)
 
     assert [each.id for each in overdue] == [over.id]
     assert ended is not None
     assert (ended.state, ended.finished_at) == (PlaceState.EXPIRED, NOW)
-    assert await kept.expiries.overdue(NOW) == []
-    assert [each.id for each in await kept.expiries.unannounced(NOW + MINUTE)] == [over.id]
-    assert await kept.expiries.unannounced(NOW) == []
+    assert await listed(kept.expiries.overdue(NOW)) == []
+    assert [each.id for each in await listed(kept.expiries.unannounced(NOW + MINUTE))] == [over.id]
+    assert await listed(kept.expiries.unannounced(NOW)) == []
     assert await kept.expiries.is_unannounced(ended)
     await kept.expiries.announced([ended])
-    assert await kept.expiries.unannounced(NOW + MINUTE) == []
+    assert await listed(kept.expiries.unannounced(NOW + MINUTE)) == []
     assert not await kept.expiries.is_unannounced(ended)
 
 
@@ -136,8 +137,8 @@ async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState)
 
     assert there is not None
     assert there.state is state
-    assert await kept.expiries.overdue(FAR) == []
-    assert await kept.expiries.unannounced(FAR + MINUTE) == []
+    assert await listed(kept.expiries.overdue(FAR)) == []
+    assert await listed(kept.expiries.unannounced(FAR + MINUTE)) == []
 
 
 async def test_of_many_only_those_expire_that_are_overdue(kept: Kept) -> None:
@@ -169,7 +170,7 @@ async def test_a_place_queued_anew_does_not_expire_for_the_time_before(kept: Kep
 
     assert await states(kept.queue, anew) == [PlaceState.QUEUED]
     assert not await kept.expiries.is_unannounced(ended)
-    assert await kept.expiries.unannounced(NOW + MINUTE) == []
+    assert await listed(kept.expiries.unannounced(NOW + MINUTE)) == []
 
 
 async def test_an_expired_place_is_not_handed_out(kept: Kept) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import translated
+from shared.storage.paging import Pages, up_to
 from shared.storage.sqlite import FILE
 from tests.contract.stores import DRIVERS, open_store
 
 HUGE = b"x" * (17 * 1024**2)
 DAY = timedelta(days=1)
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 @pytest.fixture(params=DRIVERS)
@@ -221,6 +223,39 @@ async def test_an_index_goes_once_the_one_that_replaces_it_is_made(
     assert await names_of_indexes(things, tmp_path) == {"at_1_n_1"}
     found = await things.find({"at": {"$in": [1, 0]}}, sort=[("at", 1), ("n", 1)], limit=5)
     assert [each["_id"] for each in found] == [3, 2, 1, 0, 7]
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+async def test_what_is_read_in_pages_comes_once_and_in_order(
+    store: Database, things: Collection, size: int
+) -> None:
+    await store.ensure([Index("things", [("n", 1), ("_id", 1)], partial=True)])
+    await things.insert_many([{"_id": each, "n": each // 4} for each in range(12)])
+    await things.insert_one({"_id": "without"})
+
+    def above(n: int) -> dict[str, list[int]] | None:
+        return {"$in": [each for each in (0, 2) if each > n]} if n < 2 else None
+
+    pages = Pages(things, "n", size).read({"n": {"$in": [2, 0]}}, above, {"n": 1})
+    found = [each async for page in pages for each in page]
+
+    assert [each["_id"] for each in found] == [0, 1, 2, 3, 8, 9, 10, 11]
+
+
+async def test_what_comes_and_goes_between_two_pages_moves_no_other(
+    store: Database, things: Collection
+) -> None:
+    await store.ensure([Index("things", [("at", 1), ("_id", 1)])])
+    times = [NOW, NOW, NOW + DAY, NOW + DAY]
+    await things.insert_many([{"_id": n, "at": at} for n, at in enumerate(times)])
+    query = {"at": {"$gte": NOW, "$lte": NOW + DAY}}
+
+    seen: list[int] = []
+    async for page in Pages(things, "at", 1).read(query, up_to(NOW + DAY)):
+        seen += [each["_id"] for each in page]
+        await things.delete_many({"_id": {"$in": seen}})
+
+    assert seen == [0, 1, 2, 3]
 
 
 async def test_services_that_ask_for_an_index_at_once_all_get_it(

@@ -5,7 +5,15 @@ store. What a caller may rely on is in the port's docstrings; the contract suite
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,6 +25,7 @@ Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
 
 
+PAGE = 2
 FEW = 8
 """Open places of a device that are read at once."""
 
@@ -34,6 +43,12 @@ class _Stored:
 
 def in_queue_order(places: Collection[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (place.priority, place.order))
+
+
+def _pages(places: list[Place]) -> Iterator[list[Place]]:
+    """Small ones, and one that is empty at the end."""
+    for start in range(0, len(places) + 1, PAGE):
+        yield places[start : start + PAGE]
 
 
 class FakeCommandQueue:
@@ -190,17 +205,25 @@ class FakeCommandQueue:
         due = self._open(lambda place: place.enrollment in ids and place.is_due(at))
         return {place.enrollment for place in due}
 
-    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+    async def accepted_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[list[Place]]:
         await self.before("accepted_between")
-        return self._open(
+        found = self._open(
             lambda place: place.accepted_at is not None and since <= place.accepted_at <= until
         )
+        for page in _pages(found):
+            yield page
 
-    async def beginning_between(self, since: datetime, until: datetime) -> list[Place]:
+    async def beginning_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[list[Place]]:
         await self.before("beginning_between")
-        return self._open(
+        found = self._open(
             lambda place: place.not_before is not None and since <= place.not_before <= until
         )
+        for page in _pages(found):
+            yield page
 
     # --- for check-in
 
@@ -289,9 +312,11 @@ class FakeCommandQueue:
 
     # --- for the janitor
 
-    async def overdue(self, at: datetime) -> list[Place]:
+    async def overdue(self, at: datetime) -> AsyncIterator[list[Place]]:
         await self.before("overdue")
-        return self._open(lambda place: place.is_expired(at))
+        found = self._open(lambda place: place.is_expired(at))
+        for page in _pages(found):
+            yield page
 
     async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
         await self.before("expire")
@@ -305,13 +330,15 @@ class FakeCommandQueue:
             await asyncio.sleep(0)
         return {place.id: self.places[place.id] for place in places if place.id in self.places}
 
-    async def unannounced(self, before: datetime) -> list[Place]:
+    async def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
         await self.before("unannounced")
-        return [
+        found = [
             self.places[id_]
             for id_ in self.unsafe
             if (self.places[id_].finished_at or before) < before
         ]
+        for page in _pages(found):
+            yield page
 
     async def is_unannounced(self, place: Place) -> bool:
         await self.before("is_unannounced")

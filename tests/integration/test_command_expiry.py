@@ -213,7 +213,8 @@ async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else
             [event] = (await MongoJournal(world.database, SEALER).read([arrival.event_id])).values()
             assert arrival.body == event_json(event)
     world.clock.advance(2 * FORGOTTEN_AFTER)
-    assert await MongoExpiries(world.database).unannounced(world.clock.now()) == []
+    unannounced = MongoExpiries(world.database).unannounced(world.clock.now())
+    assert [place async for page in unannounced for place in page] == []
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])

@@ -1,7 +1,7 @@
 """What a connect costs beside a long queue, and on it: one device of 64 with 1, 1,000 and 10,000 commands.
 
 CPU of the whole process and time of one request, on the embedded store: of all 64 devices by turns, and of
-the one device alone. The commands before the last one rest, begin later, are of another generation, or are due.
+the one device alone. The commands before the last one rest, begin later, are of another generation, or due.
 Figures, no verdicts; the target stands beside them. `make bench ARGS=--queue`.
 """
 

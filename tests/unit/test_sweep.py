@@ -245,11 +245,14 @@ async def test_a_stretch_that_is_too_much_for_the_store_is_looked_at_in_smaller_
     class SmallQueue(FakeCommandQueue):
         widest = timedelta()
 
-        async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+        async def accepted_between(
+            self, since: datetime, until: datetime
+        ) -> AsyncIterator[list[Place]]:
             if until - since > 10 * MINUTE:
                 raise StoreUnavailable("took too long")
             self.widest = max(self.widest, until - since)
-            return await super().accepted_between(since, until)
+            async for page in super().accepted_between(since, until):
+                yield page
 
     world.queue = queue = SmallQueue()
     world.enroll("MAC")
