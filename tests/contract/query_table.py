@@ -122,6 +122,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         "open_device_1": (
             "collapse in, open_device in",
             "collapse_key in, open_device in",
+            "enrollment in, open_device in",
             "generation in or null, open_device =",
             "open_device in",
             "open_device in by open_device",
@@ -132,7 +133,6 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "enrollment =, not_before <=, open_device =, state in by not_before",
             "enrollment =, not_before is null, open_device =, state in",
             "enrollment =, open_device =",
-            "enrollment in, open_device in",
         ),
         "timer_1__id_1": (
             "_id >, expires_at <=, state in, timer = by timer, _id",

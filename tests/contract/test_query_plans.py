@@ -38,7 +38,7 @@ def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
         # open places, not the history of the enrollment or of the command
         ("queue", {"open_device": "d", "enrollment": "e"}, HAND_OUT),
         ("queue", {"enrollment": "e", "open_device": "d"}, HAND_OUT),
-        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, HAND_OUT),
+        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, "open_device_1"),
         ("queue", {"command": "c", "open_device": "d"}, "open_device_1"),
         ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1__id_1"),
         # what expired and is not told of, not all that finished

@@ -398,7 +398,8 @@ def test_a_list_is_a_closed_range_of_an_index_in_the_order_of_that_index(
     backwards = documents.newest_first(window)
     condition = documents.condition_of(window)
 
-    assert [(field, -direction) for field, direction in backwards] in indexes
+    wanted = [(field, -direction) for field, direction in backwards]
+    assert wanted in [keys[: len(wanted)] for keys in indexes]
     *equal, last = (field for field, _ in backwards)
     assert all(isinstance(condition[field], str) for field in equal)
     assert set(condition[last]) == {"$gte", "$lte"}
