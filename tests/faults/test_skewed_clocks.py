@@ -4,20 +4,23 @@ Needs Debian's libfaketime; .ci/run installs it.
 """
 
 import asyncio
+import json
+import random
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import Ledger, Link
 from tests.harness.clocks import LIBRARIES, FalseClock
-from tests.harness.device import SimulatedDevice
+from tests.harness.device import ApiClient, SimulatedDevice
 from tests.harness.identities import FleetAuthority
 from tests.harness.processes import free_port
 from tests.harness.servers import Rabbit, Store
 from tests.harness.sink import Sink
-from tests.harness.system import System
+from tests.harness.system import API_KEY, System
 
 pytestmark = [
     pytest.mark.real,
@@ -156,3 +159,61 @@ async def test_kills_and_an_outage_of_the_subscriber_under_clocks_apart_lose_not
     ledger.close()
     ledger.check()
     print(ledger.figures)
+
+
+async def test_the_newest_of_a_collapse_key_wins_though_its_replica_is_behind(
+    skewed: SkewedSystem, sink: Sink
+) -> None:
+    ledger = made(skewed, sink, devices=1, seed=16)
+    await ledger.enroll()
+    (device,) = ledger.devices
+    older, newer = str(uuid.uuid4()), str(uuid.uuid4())
+
+    for command, port in zip((older, newer), skewed.system.ports("commands"), strict=True):
+        link = Link([port], random.Random(16))
+        body = {
+            "udid": device.device.udid,
+            "request_type": "DeviceInformation",
+            "command_uuid": command,
+            "collapse_key": "settings",
+            "queries": ["OSVersion"],
+        }
+        request = ApiClient(API_KEY).request("POST", "/v1/commands", json.dumps(body).encode())
+        assert (await link.until_answered(request)).status == 201
+        link.close()
+    await ledger.settle()
+
+    assert device.given == [newer]
+    ledger.close()
+
+
+async def test_a_clock_that_is_ahead_moves_the_event_times_of_nobody_else(
+    skewed: SkewedSystem, sink: Sink
+) -> None:
+    ledger = made(skewed, sink, devices=4, seed=17)
+    for process in skewed.system.services["checkin"]:
+        await asyncio.to_thread(process.restart)
+    await ledger.enroll()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ledger.run())
+        await asyncio.to_thread(skewed.rabbit.restart)
+        ledger.stop()
+    await ledger.settle()
+    # Marks were set by the replica that is ahead, and raised by the one that is behind.
+    for device in ledger.devices:
+        device.link.close()
+        device.link = Link(skewed.system.ports("checkin")[1:], random.Random(17))
+
+    # Once the relay has cleared a device's mark, its events have the time of their own replica.
+    async with asyncio.timeout(150):
+        told = [timedelta(0)]
+        while max(told) > timedelta(minutes=-2):
+            await asyncio.sleep(2)
+            before = len(sink.taken)
+            for device in ledger.devices:
+                await device.work()
+            await ledger.settle()
+            told = times_told(sink)[before:]
+
+    ledger.close()
+    ledger.check()
