@@ -541,9 +541,9 @@ class CountingQueue(FakeCommandQueue):
 
     looks = 0
 
-    async def accepted_between(self, since: datetime, until: datetime) -> list[Place]:
+    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
         self.looks += 1
-        return list(await super().accepted_between(since, until))
+        return super().accepted_between(since, until)
 
 
 async def test_a_sweep_that_has_caught_up_rests_though_time_goes_on() -> None:
