@@ -188,6 +188,7 @@ def abandon(channel: Channel) -> None:
 
     The library's own `close` asks again when there is no answer, and a broker that has closed the channel
     meanwhile ends the whole connection for that."""
+    channel.confirmations.clear()  # with the messages that they hold; it may be long in closing
     if channel.is_closed:
         return
     close = ChannelMethods.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
