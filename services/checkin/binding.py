@@ -17,8 +17,9 @@ from services.checkin.turns import DeviceRefused, Turn
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Connect
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
-from shared.domain.errors import Blocked, MdmError
+from shared.domain.errors import Blocked, MdmError, NewerVersion
 from shared.domain.identity import BoundBy, Identity, QuarantineReason
+from shared.domain.versions import is_known
 from shared.ports.enrollments import Binding, rebinding
 from shared.ports.issued import IssuedCertificate
 from shared.telemetry.metrics import Reason
@@ -46,7 +47,16 @@ class BindingRules:
 
 def refusal(turn: Turn, known: Known, rules: BindingRules, now: datetime) -> MdmError | None:
     """Why this request is not served, None if it is."""
-    return _refused_sender(turn, known, rules, now) or _refused_replay(turn, rules)
+    refused = _refused_record(turn) or _refused_sender(turn, known, rules, now)
+    return refused or _refused_replay(turn, rules)
+
+
+def _refused_record(turn: Turn) -> MdmError | None:
+    """A record in a status that only a newer version knows: a replica of that one serves the device."""
+    for record in (turn.device, turn.channel):
+        if record is not None and not is_known(record.status):
+            return NewerVersion(f"the record of {record.id} is {record.status}, of a newer version")
+    return None
 
 
 def _refused_replay(turn: Turn, rules: BindingRules) -> MdmError | None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from shared.domain.command import Place
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.identity import BoundBy, Identity, Renewal, RenewalFailure
+from shared.domain.versions import is_known
 
 LOOK_AGAIN = timedelta(hours=6)
 """At a command that is open, or was to be queued just now."""
@@ -53,6 +54,8 @@ def plan_of(device: Enrollment, place: Place | None, now: datetime, rules: Renew
     identity = device.identity
     if identity is None or identity.certificate.not_after is None or device.certificate is None:
         return Plan(look_at=None)
+    if not _is_understood(device, identity):
+        return Plan(look_at=now + LOOK_AGAIN)  # for a replica of the newer version to judge
     end = identity.certificate.not_after
     if device.expired_until is not None:
         end = max(end, device.expired_until)
@@ -62,9 +65,13 @@ def plan_of(device: Enrollment, place: Place | None, now: datetime, rules: Renew
         return Plan(look_at=now + AWAY if now < end else None)
     if not (identity.is_ours or (rules.takes_over and identity.how is BoundBy.MIGRATION)):
         return _failed(device, RenewalFailure.OTHER_AUTHORITY)
-    if now >= end:
-        return _failed(device, RenewalFailure.EXPIRED)
-    return _next(device, place, now, end)
+    return _failed(device, RenewalFailure.EXPIRED) if now >= end else _next(device, place, now, end)
+
+
+def _is_understood(device: Enrollment, identity: Identity) -> bool:
+    """False for a device of which a newer version has written more than we know."""
+    failed = None if device.renewal is None else device.renewal.failed
+    return is_known(device.status) and is_known(identity.how) and is_known(failed)
 
 
 def without_profile(device: Enrollment, now: datetime) -> Plan:
@@ -120,7 +127,7 @@ def _next(device: Enrollment, place: Place | None, now: datetime, end: datetime)
 
 def _is_offered(place: Place, device: Enrollment, now: datetime) -> bool:
     is_present = place.generation is None or place.generation == device.generation
-    return place.state.is_open and is_present and not place.is_expired(now)
+    return not place.state.is_final and is_present and not place.is_expired(now)
 
 
 def _pause(attempt: int, left: timedelta) -> timedelta:

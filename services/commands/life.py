@@ -12,7 +12,8 @@ import structlog
 from services.commands.settling import Settling
 from services.commands.targets import Targets
 from shared.domain.command import RENEWAL_KEY, Command, Place, PlaceState
-from shared.domain.errors import Conflict, NotFound, Overtaken
+from shared.domain.errors import Conflict, NewerVersion, NotFound, Overtaken
+from shared.domain.versions import is_known
 from shared.ports.queue import CommandQueue
 
 log = structlog.get_logger()
@@ -63,6 +64,10 @@ class QueueLife:
                 raise NotFound(f"command_uuid: there is no command {place.command_uuid} any more")
             if there.state is PlaceState.CANCELLED:
                 return there
+            if not is_known(there.state):
+                raise NewerVersion(
+                    f"command_uuid: {there.command_uuid} is {there.state}, of a newer version"
+                )
             if not there.state.is_open:
                 state = there.state.value
                 raise Conflict(f"command_uuid: {place.command_uuid} has ended already: {state}")

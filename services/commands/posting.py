@@ -48,7 +48,7 @@ class Waits:
             return await self.lookup.one(name, command_uuid)
         with self.waiting.slot(request.state.caller.name):
             place = await self.lookup.place(name, command_uuid)
-            if place.state.is_open:
+            if not place.state.is_final:
                 await self.final(request, place, within)
         return await self.lookup.one(name, command_uuid)
 

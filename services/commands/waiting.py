@@ -175,6 +175,6 @@ class Waiting:
             there = await self._queue.places_of(chunk)
             for place_id in chunk:
                 place = there.get(place_id)
-                if place is None or not place.state.is_open:
+                if place is None or place.state.is_final:
                     for call in wanted[place_id]:
                         call.end(place)

@@ -27,7 +27,7 @@ from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
 from shared.domain.errors import (
     CannotOpen,
-    OfNewerVersion,
+    NewerVersion,
     Refused,
     StoreUnavailable,
     Unavailable,
@@ -215,7 +215,7 @@ class PartitionLanes:
         """Raises Unavailable while it cannot be read."""
         try:
             body = await self._crew.bodies.read(arrival.received.event_id)
-        except (CannotOpen, OfNewerVersion):
+        except (CannotOpen, NewerVersion):
             if not arrival.is_dropped:
                 raise
             body = None

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from shared.domain.versions import is_known
+
 NORMAL_PRIORITY = 5
 """Priority of a command without one of its own; from 0 to 9, lower numbers are handed out first."""
 
@@ -44,6 +46,11 @@ class PlaceState(StrEnum):
     @property
     def is_open(self) -> bool:
         return self in OPEN_STATES
+
+    @property
+    def is_final(self) -> bool:
+        """A state that only a newer version knows is neither open nor final."""
+        return is_known(self) and not self.is_open
 
     @property
     def is_device_final(self) -> bool:

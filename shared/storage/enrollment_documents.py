@@ -19,6 +19,7 @@ from shared.domain.enrollment import (
     Waiting,
 )
 from shared.domain.errors import CannotOpen
+from shared.domain.versions import known
 from shared.ports.seal import Seal
 from shared.storage.database import Document
 from shared.storage.identity_documents import binding_facts
@@ -145,7 +146,7 @@ def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
     secrets = _secrets_of(document, seal)
     return Enrollment(
         key=key_of(document, document["_id"]),
-        status=EnrollmentStatus(document["status"]),
+        status=known(EnrollmentStatus, document["status"]),
         generation=document.get("generation"),
         certificate=document.get("certificate"),
         changed_by=document.get("changed_by"),

@@ -21,6 +21,7 @@ from shared.domain.identity import (
     RenewalFailure,
 )
 from shared.domain.notices import Notice
+from shared.domain.versions import is_known, known
 from shared.storage.database import Document
 
 OF_ONE_BINDING = ("quarantine", "renewal", "expired_until", "reset_from", "migrating_until")
@@ -80,7 +81,7 @@ def identity_of(document: Mapping[str, Any]) -> Identity | None:
     return Identity(
         certificate=_certificate_of(found["certificate"]),
         bound_at=found["bound_at"],
-        how=BoundBy(found["how"]),
+        how=known(BoundBy, found["how"]),
         is_ours=found["ours"],
         parameters=None if parameters is None else dict(parameters),
     )
@@ -102,7 +103,7 @@ def quarantine_of(document: Mapping[str, Any]) -> Quarantine | None:
     return Quarantine(
         since=found["since"],
         last_seen=found["last_seen"],
-        reason=QuarantineReason(found["reason"]),
+        reason=known(QuarantineReason, found["reason"]),
         certificate=_certificate_of(found["certificate"]),
     )
 
@@ -125,7 +126,7 @@ def renewal_of(document: Mapping[str, Any]) -> Renewal | None:
         attempt=found["attempt"],
         command_uuid=found["command_uuid"],
         asked_at=found["asked_at"],
-        failed=None if failed is None else RenewalFailure(failed),
+        failed=None if failed is None else known(RenewalFailure, failed),
     )
 
 
@@ -138,10 +139,11 @@ def notice_fields(device: str, notice: Notice | None) -> Document:
 
 
 def notices_of(document: Mapping[str, Any]) -> list[Notice]:
-    """Those of a record, earliest first."""
+    """Those of a record, earliest first. One of a newer version is left to that version."""
     found = [
-        Notice(id_, Topic(kept["topic"]), kept["at"], kept["facts"])
+        Notice(id_, topic, kept["at"], kept["facts"])
         for id_, kept in document.get("notices", {}).items()
+        if is_known(topic := known(Topic, kept["topic"]))
     ]
     return sorted(found, key=lambda notice: (notice.created_at, notice.id))
 

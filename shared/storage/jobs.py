@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount, part_id
 from shared.domain.terms import Terms
+from shared.domain.versions import known
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
 
@@ -59,8 +60,10 @@ class MongoJobs:
         return [_job(d) for d in await self._jobs.find(query, sort=[("_id", -1)], limit=limit)]
 
     async def running(self) -> list[Job]:
-        found = await self._jobs.find({"running": True})
-        return sorted(map(_job, found), key=lambda job: job.id)
+        found = map(_job, await self._jobs.find({"running": True}))
+        # One in a state of a newer version is left to that version.
+        running = [job for job in found if job.state is JobState.RUNNING]
+        return sorted(running, key=lambda job: job.id)
 
     async def part(self, job: str, number: int) -> JobPart | None:
         found = await self._parts.find_one({"_id": part_id(job, number)})
@@ -192,7 +195,7 @@ def _job(document: Document) -> Job:
         caller=document["caller"],
         total=document["total"],
         created_at=document["created_at"],
-        state=JobState(document["state"]),
+        state=known(JobState, document["state"]),
         owner=document["owner"],
         beats=document["beats"],
         progress=_progress(document),

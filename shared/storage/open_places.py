@@ -16,7 +16,13 @@ from shared.domain.command import OPEN_STATES, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import Wanted
 from shared.storage.database import Collection, Document, Fields, Query
-from shared.storage.place_documents import OPEN, QUEUE_ORDER, from_document, queue_order
+from shared.storage.place_documents import (
+    OPEN,
+    QUEUE_ORDER,
+    from_document,
+    open_places,
+    queue_order,
+)
 
 EACH, SPARE = 4, 8
 """How many places are read together: so many for each device, and some more."""
@@ -42,7 +48,7 @@ class OpenPlaces:
     async def of_devices(self, devices: Names[str]) -> dict[str, list[Place] | None]:
         found = await self._read(devices, None)
         return {
-            device: None if those is None else sorted(map(from_document, those), key=queue_order)
+            device: None if those is None else sorted(open_places(those), key=queue_order)
             for device, those in found.items()
         }
 
@@ -106,10 +112,10 @@ class OpenPlaces:
         return await self._places.find({**condition, "not_before": {"$lte": at}}, fields, **by_time)
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
-        fields = {"open_device": 1, "enrollment": 1, **_TIMES}
+        fields = {"open_device": 1, "enrollment": 1, "state": 1, **_TIMES}
         found = await self._read({key.device for key in enrollments}, fields)
         of_few = [each for those in found.values() for each in those or ()]
-        due = {each["enrollment"] for each in of_few if _is_due(each, at)}
+        due = {each["enrollment"] for each in of_few if each["state"] in OPEN and _is_due(each, at)}
         of_many = [key for key in enrollments if found.get(key.device, ()) is None]
         looks = await asyncio.gather(*(self._has_due(key, at) for key in of_many))
         due |= {key.id for key, is_one in zip(of_many, looks, strict=True) if is_one}

@@ -3,10 +3,12 @@
 Only add fields, ignore unknown ones.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 from shared.domain.command import OPEN_STATES, LateAnswer, Place, PlaceState
+from shared.domain.versions import known
 from shared.ports.queue import PlaceWindow
 from shared.storage.database import Document
 from shared.storage.indexes import Index
@@ -136,7 +138,7 @@ def from_document(document: dict[str, Any]) -> Place:
         generation=document["generation"],
         order=document["order"],
         priority=document["priority"],
-        state=PlaceState(document["state"]),
+        state=known(PlaceState, document["state"]),
         handed_by=document.get("handed_by"),
         attempts=document["attempts"],
         not_before=document.get("not_before"),
@@ -150,7 +152,13 @@ def from_document(document: dict[str, Any]) -> Place:
     )
 
 
+def open_places(documents: Iterable[dict[str, Any]]) -> list[Place]:
+    """The places in an open state; one in a state of a newer version is left to that version."""
+    return [place for place in map(from_document, documents) if place.state.is_open]
+
+
 def _late_answer(document: dict[str, Any] | None) -> LateAnswer | None:
     if document is None:
         return None
-    return LateAnswer(PlaceState(document["state"]), document["event_id"], document["at"])
+    state = known(PlaceState, document["state"])
+    return LateAnswer(state, document["event_id"], document["at"])

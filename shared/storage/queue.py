@@ -30,6 +30,7 @@ from shared.storage.place_documents import (
     ending,
     from_document,
     newest_first,
+    open_places,
     queue_order,
     to_document,
 )
@@ -114,7 +115,7 @@ class MongoCommandQueue:
 
     async def drop(self, place: Place) -> Place | None:
         await self._end(
-            {"_id": place.id, "generation": place.generation, "state": {"$in": OPEN}},
+            {"_id": place.id, "generation": place.generation},
             PlaceState.DROPPED_REENROLLED,
         )
         return (await self._read([place.id])).get(place.id)
@@ -123,7 +124,7 @@ class MongoCommandQueue:
         found = await self._places.find(
             {"open_device": enrollment.device, "enrollment": enrollment.id}
         )
-        return sorted(map(from_document, found), key=queue_order)
+        return sorted(open_places(found), key=queue_order)
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         return await self._end(
@@ -140,13 +141,14 @@ class MongoCommandQueue:
     async def cancel_one(
         self, enrollment: str, command_uuid: str, order: str | None = None
     ) -> bool:
-        named = {"_id": place_id(enrollment, command_uuid), "state": {"$in": OPEN}}
+        named = {"_id": place_id(enrollment, command_uuid)}
         condition = named if order is None else {**named, "order": order}
         return 1 == await self._end(condition, PlaceState.CANCELLED)
 
     async def _end(self, condition: Query, state: PlaceState) -> int:
-        """End the places that match, once; the time of it is the store's own."""
-        return await self._places.update_many(condition, ending(state))
+        """End the open places that match, once; the time of it is the store's own. One in a state of a
+        newer version is left to that version."""
+        return await self._places.update_many({"state": {"$in": OPEN}, **condition}, ending(state))
 
     async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
         return await self._rivals.highest_orders(places)
@@ -179,7 +181,7 @@ class MongoCommandQueue:
     async def _paged(self, field: str, query: Query) -> AsyncIterator[list[Place]]:
         above = up_to(query[field]["$lte"])
         async for page in Pages(self._places, field).read(query, above):
-            yield [from_document(document) for document in page]
+            yield open_places(page)
 
     # --- for check-in
 

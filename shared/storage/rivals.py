@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from shared.domain.command import Place, PlaceState
 from shared.storage.database import Collection
-from shared.storage.place_documents import collapse_name, ending
+from shared.storage.place_documents import OPEN, collapse_name, ending
 
 
 class Rivals:
@@ -51,6 +51,7 @@ class Rivals:
         return await self._places.update_many(
             {
                 "_id": {"$in": [each["_id"] for each in older]},
+                "state": {"$in": OPEN},
                 "order": {"$in": [each["order"] for each in older]},
                 "collapse": {"$in": names},
             },

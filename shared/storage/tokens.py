@@ -9,13 +9,13 @@ from datetime import datetime
 
 from shared.domain.caller import Scope
 from shared.domain.token import Token
+from shared.domain.versions import is_known, known
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
 
 NAME = "tokens"
 INDEXES = (Index(NAME, [("name", 1)], unique=True),)
 _TIMES = ("expires_at", "revoked_at", "last_used_at")
-_KNOWN_SCOPES = {scope.value for scope in Scope}
 
 
 class MongoTokens:
@@ -62,7 +62,7 @@ def _document(token: Token) -> Document:
 
 def _token(document: Document) -> Token:
     # A later version's scope is none that this version could grant.
-    scopes = frozenset(Scope(scope) for scope in document["scopes"] if scope in _KNOWN_SCOPES)
+    scopes = frozenset(filter(is_known, (known(Scope, scope) for scope in document["scopes"])))
     return Token(
         id=document["_id"],
         name=document["name"],

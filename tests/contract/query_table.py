@@ -122,8 +122,9 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         "open_device_1": (
             "collapse in, open_device in",
             "collapse_key in, open_device in",
-            "enrollment in, open_device in",
-            "generation in or null, open_device =",
+            "enrollment in, open_device in, state in",
+            "generation in or null, open_device =, state in",
+            "open_device in, state in",
             "open_device in",
             "open_device in by open_device",
         ),

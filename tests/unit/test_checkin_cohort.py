@@ -17,8 +17,9 @@ from shared.apple.checkin import (
 from shared.apple.connect import Status
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentStatus
-from shared.domain.errors import Blocked, Overtaken, StoreUnavailable
+from shared.domain.errors import Blocked, NewerVersion, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
+from shared.domain.versions import known
 from tests.unit.checkin_world import Barrier, Device, Killed, World
 
 
@@ -616,3 +617,37 @@ async def test_user_authenticate_is_gone_and_makes_no_event() -> None:
     assert answers == [Answer(status=410)]
     assert isinstance(refused[0], DeviceRefused)
     assert len(world.journal.events) == events
+
+
+async def test_a_record_in_a_status_of_a_newer_version_refuses_its_own_device_alone() -> None:
+    world = World()
+    replica = await world.replica()
+    ahead, other = Device(), Device("PAD", "certificate-2")
+    for device in (ahead, other):
+        await device.enroll(replica)
+    record = world.enrollments.records["MAC"]
+    world.enrollments.records["MAC"] = replace(record, status=known(EnrollmentStatus, "paused"))
+    events = len(world.journal.events)
+
+    refused, served = await replica.serve(ahead.idle(), other.idle())
+
+    assert isinstance(refused, NewerVersion)
+    assert served == Answer()
+    assert len(world.journal.events) == events + 1
+    assert world.enrollments.records["MAC"].status == "paused"
+
+
+async def test_a_place_in_a_state_of_a_newer_version_does_not_hold_up_those_behind_it() -> None:
+    world = World()
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    first = await world.enqueue(device.key, "c1")
+    await world.enqueue(device.key, "c2")
+    ahead = replace(first, state=known(PlaceState, "held"))
+    world.queue.places[first.id] = ahead
+
+    [answer] = await replica.serve(device.idle())
+
+    assert answer == Answer(b"plist-c2")
+    assert world.queue.places[first.id] == ahead

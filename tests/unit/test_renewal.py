@@ -26,10 +26,11 @@ from services.commands.targets import Targets
 from shared.apple.connect import Status
 from shared.apple.profiles import Look
 from shared.domain.command import Place, PlaceState
-from shared.domain.enrollment import Enrollment
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.event import Topic
-from shared.domain.identity import BoundBy, RenewalFailure
+from shared.domain.identity import BoundBy, Renewal, RenewalFailure
 from shared.domain.notices import Notice
+from shared.domain.versions import known
 from shared.ports.issued import IssuedCertificate
 from shared.ports.profiles import Reserved, StoredProfile
 from shared.security.challenges import ChallengeBook
@@ -459,4 +460,40 @@ async def test_an_operators_own_profile_without_a_place_for_a_challenge_is_told_
     await renewing.profiles.put(StoredProfile(Reserved.ENROLL, own_profile(f"{URL}/scep")))
     renewing.world.clock.advance(DAY)
     await renewals.look()
+    assert len(renewing.places) == 1
+
+
+@pytest.mark.parametrize("what", ["status", "bound by", "failure"])
+async def test_a_device_of_which_a_newer_version_wrote_more_than_we_know_is_left_to_it(
+    what: str,
+) -> None:
+    renewing, _, renewals, _ = await near_its_end()
+    record = renewing.record()
+    assert record.identity is not None
+    match what:
+        case "status":
+            changed = replace(record, status=known(EnrollmentStatus, "paused"))
+        case "bound by":
+            how = known(BoundBy, "attestation")
+            changed = replace(record, identity=replace(record.identity, how=how, is_ours=False))
+        case _:
+            failed = known(RenewalFailure, "frozen")
+            changed = replace(record, renewal=Renewal(4, "c", START, failed))
+    renewing.world.enrollments.records["MAC"] = changed
+
+    await renewals.look()
+
+    assert (renewing.places, renewing.notices, renewing.record()) == ([], [], changed)
+    assert renewing.world.enrollments.looks["MAC"] == NEAR + LOOK_AGAIN
+
+
+async def test_a_renewal_whose_place_is_in_a_state_of_a_newer_version_is_not_asked_again() -> None:
+    renewing, _, renewals, _ = await near_its_end()
+    await renewals.look()
+    [place] = renewing.places
+    renewing.world.queue.places[place.id] = replace(place, state=known(PlaceState, "held"))
+
+    renewing.go_to(NEAR + COMMAND_LIVES - timedelta(hours=1))
+    await renewals.look()
+
     assert len(renewing.places) == 1

@@ -1,0 +1,293 @@
+"""Every adapter reads past what a newer version wrote: the document beside it is served as ever."""
+
+import ast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.domain.caller import Scope
+from shared.domain.command import Place, PlaceState, place_id
+from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
+from shared.domain.errors import NewerVersion
+from shared.domain.event import Event, Topic
+from shared.domain.identity import (
+    BoundBy,
+    DeviceCertificate,
+    Identity,
+    Quarantine,
+    QuarantineReason,
+    Renewal,
+    RenewalFailure,
+)
+from shared.domain.job import Job, JobState, Progress
+from shared.domain.notices import quarantined, renewal_failed
+from shared.domain.terms import Terms
+from shared.domain.token import Token
+from shared.domain.versions import is_known, known
+from shared.ports.devices import DeviceFilter
+from shared.ports.enrollments import Binding, Change, DeviceQuery
+from shared.ports.identities import Attempt
+from shared.ports.queue import HandOut, PlaceWindow, Report
+from shared.storage import devices, identities, jobs, journal, tokens
+from shared.storage.database import Database
+from shared.storage.enrollments import MongoEnrollments
+from shared.storage.expiries import MongoExpiries
+from shared.storage.queue import MongoCommandQueue
+from tests.contract.stores import DRIVERS, SEALER, open_store
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+NEWER = "of tomorrow"
+OLD, NEW = (EnrollmentKey(name, device=name, udid=name) for name in ("OLD", "NEW"))
+"""The devices of each test: the record of NEW gets a value of a newer version."""
+OURS = range(PARTITIONS)
+WINDOW = PlaceWindow(NOW - HOUR, NOW + HOUR)
+
+
+@dataclass
+class Store:
+    database: Database
+
+    def __post_init__(self) -> None:
+        self.enrollments = MongoEnrollments(self.database, SEALER)
+        self.identities = identities.MongoIdentities(self.database, SEALER)
+        self.devices = devices.MongoDevices(self.database, SEALER)
+        self.queue = MongoCommandQueue(self.database, SEALER)
+        self.jobs = jobs.MongoJobs(self.database)
+        self.journal = journal.MongoJournal(self.database, SEALER)
+        self.tokens = tokens.MongoTokens(self.database)
+
+    async def write(self, collection: str, id_: str, path: str, value: Any = NEWER) -> None:
+        """As a newer version would."""
+        documents = self.database.collection(collection)
+        assert await documents.update_one({"_id": id_}, {"$set": {path: value}}) == 1
+
+    async def read_all(self) -> dict[str, list[str]]:
+        """The ids in every list of what may be of a newer version."""
+        load, find = self.enrollments.load, self.enrollments.find
+        named = await find({"OLD", "NEW"})
+        opened = await self.queue.open_of_devices({"OLD", "NEW"})
+        reads: dict[str, Any] = {
+            "load": [each.id for each in (await load({"OLD", "NEW"})).values()],
+            "find": [each.id for found in named.values() for each in found],
+            "devices": [each.id for each in await self.enrollments.devices(DeviceQuery())],
+            "page": [each.id for each in await self.devices.page(DeviceFilter(limit=9))],
+            "to_renew": [each.id for each in await self.identities.to_renew(OURS, NOW)],
+            "notices": [each.device.id for each in await self.identities.notices(OURS)],
+            "places": [each.device for each in await self.queue.accepted_in(WINDOW)],
+            "open": [name for name, places in opened.items() if places],
+            "jobs": [each.id for each in await self.jobs.newest(None, 9)],
+            "running": [each.id for each in await self.jobs.running()],
+            "tokens": [each.id for each in await self.tokens.all()],
+        }
+        return {name: sorted(set(ids)) for name, ids in reads.items()}
+
+    async def place(self, device: str) -> Place:
+        return (await self.queue.places_of([place_id(device, "c")]))[place_id(device, "c")]
+
+
+@pytest.fixture(params=DRIVERS)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """One of everything for each of the two devices."""
+    async with open_store(request) as database:
+        for indexes in (
+            identities.INDEXES,
+            tokens.INDEXES,
+            jobs.indexes(HOUR),
+            journal.indexes(timedelta(days=3650)),
+        ):
+            await database.ensure(indexes)
+        made = Store(database)
+        for key in (OLD, NEW):
+            await fill(made, key)
+        yield made
+
+
+def certificate(key: EnrollmentKey) -> DeviceCertificate:
+    return DeviceCertificate(f"cert-{key.id}", "CN=x", "1f", NOW - HOUR, NOW + HOUR)
+
+
+async def fill(store: Store, key: EnrollmentKey) -> None:
+    shown = certificate(key)
+    identity = Identity(shown, NOW, BoundBy.AUTHENTICATE, True)
+    change = Change(key, f"gen-{key.id}", None, Topic.AUTHENTICATE, NOW)
+    change = replace(change, certificate=shown.fingerprint, makes_record=True, identity=identity)
+    await store.enrollments.bind([Binding(key, None, shown.fingerprint, is_new=True)])
+    assert await store.enrollments.apply([change]) == [True]
+    seen = Quarantine(NOW, NOW, QuarantineReason.EXPIRED, shown)
+    notice = quarantined(f"notice-{key.id}", 1, shown.fingerprint, seen)
+    assert await store.identities.quarantine(key.id, shown.fingerprint, seen, notice)
+    renewal = Renewal(1, "c", NOW, RenewalFailure.PROFILE)
+    told = renewal_failed(f"told-{key.id}", 2, identity, RenewalFailure.PROFILE, 1)
+    attempt = Attempt(key.id, shown.fingerprint, None, renewal, NOW, told)
+    assert await store.identities.attempt([attempt]) == [True]
+    await store.queue.insert(
+        [Place(key.id, key.id, "c", "hash", "ProfileList", f"gen-{key.id}", "1", accepted_at=NOW)]
+    )
+    await store.jobs.add(
+        Job(key.id, "c", "hash", "ProfileList", Terms(), True, "ci", total=1, created_at=NOW)
+    )
+    await store.journal.append([event(key)])
+    scopes = frozenset({Scope.READ, Scope.COMMANDS})
+    assert await store.tokens.add(Token(key.id, key.id, key.id, scopes, NOW, "key"))
+
+
+def event(key: EnrollmentKey) -> Event:
+    return Event(f"event-{key.id}", Topic.CONNECT, key, 1, b"{}", "writer", 1)
+
+
+Read = Callable[[Store], Awaitable[StrEnum | None]]
+
+
+async def status(store: Store) -> StrEnum | None:
+    return (await store.enrollments.load({"NEW"}))["NEW"].status
+
+
+async def bound_by(store: Store) -> StrEnum | None:
+    identity = (await store.enrollments.load({"NEW"}))["NEW"].identity
+    return None if identity is None else identity.how
+
+
+async def reason(store: Store) -> StrEnum | None:
+    quarantine = (await store.enrollments.load({"NEW"}))["NEW"].quarantine
+    return None if quarantine is None else quarantine.reason
+
+
+async def failure(store: Store) -> StrEnum | None:
+    renewal = (await store.enrollments.load({"NEW"}))["NEW"].renewal
+    return None if renewal is None else renewal.failed
+
+
+async def state(store: Store) -> StrEnum | None:
+    return (await store.place("NEW")).state
+
+
+async def late_answer(store: Store) -> StrEnum | None:
+    late = (await store.place("NEW")).late_answer
+    return None if late is None else late.state
+
+
+async def job_state(store: Store) -> StrEnum | None:
+    job = await store.jobs.get("NEW")
+    return None if job is None else job.state
+
+
+async def nothing(_: Store) -> StrEnum | None:
+    """What is of a newer version is left out, so there is nothing to show."""
+    return None
+
+
+LATE = {"state": NEWER, "event_id": "e", "at": NOW}
+PLACE = place_id("NEW", "c")
+VALUES: dict[str, tuple[type[StrEnum], tuple[str, str, str, Any], Read, set[str]]] = {
+    "status": (EnrollmentStatus, ("enrollments", "NEW", "status", NEWER), status, set()),
+    "bound by": (BoundBy, ("enrollments", "NEW", "identity.how", NEWER), bound_by, set()),
+    "quarantine": (
+        QuarantineReason,
+        ("enrollments", "NEW", "quarantine.reason", NEWER),
+        reason,
+        set(),
+    ),
+    "renewal": (RenewalFailure, ("enrollments", "NEW", "renewal.failed", NEWER), failure, set()),
+    "place": (PlaceState, ("queue", PLACE, "state", NEWER), state, {"open"}),
+    "late answer": (PlaceState, ("queue", PLACE, "late_answer", LATE), late_answer, set()),
+    "job": (JobState, ("jobs", "NEW", "state", NEWER), job_state, {"running"}),
+    "scope": (Scope, ("tokens", "NEW", "scopes", ["read", NEWER]), nothing, set()),
+    "topic": (Topic, ("events", "event-NEW", "topic", NEWER), nothing, set()),
+}
+"""What a newer version may write: of which set, where, how it is read, and which lists leave it out."""
+
+
+def test_every_closed_set_that_an_adapter_reads_is_tried() -> None:
+    calls = [
+        node
+        for path in Path(jobs.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "known"
+    ]
+
+    assert {ast.unparse(call.args[0]) for call in calls} == {
+        kind.__name__ for kind, *_ in VALUES.values()
+    }
+
+
+@pytest.mark.parametrize("name", VALUES)
+async def test_a_value_of_a_newer_version_is_shown_as_written_and_hides_nothing_beside_it(
+    store: Store, name: str
+) -> None:
+    _, (collection, id_, path, value), read, left_out = VALUES[name]
+    before = await store.read_all()
+
+    await store.write(collection, id_, path, value)
+
+    found = await store.read_all()
+    assert {kind: ["OLD"] if kind in left_out else ids for kind, ids in before.items()} == found
+    assert (
+        {"NEW", "OLD"} == set(before["to_renew"]) == set(before["notices"]) == set(before["open"])
+    )
+    shown = await read(store)
+    assert shown is None or (shown.value, is_known(shown)) == (NEWER, False)
+
+
+async def test_a_notice_of_a_newer_version_waits_for_that_version(store: Store) -> None:
+    await store.write("enrollments", "NEW", "notices.told-NEW.topic")
+
+    noted = await store.identities.notices(OURS)
+    await store.identities.announced(noted)
+
+    assert {each.notice.id for each in noted} == {"notice-NEW", "notice-OLD", "told-OLD"}
+    await store.write("enrollments", "NEW", "notices.told-NEW.topic", Topic.RENEWAL_FAILED.value)
+    assert [each.notice.id for each in await store.identities.notices(OURS)] == ["told-NEW"]
+
+
+async def test_a_place_of_a_newer_version_is_neither_handed_out_nor_ended(store: Store) -> None:
+    place = await store.place("NEW")
+    await store.write("queue", place.id, "state")
+    await store.write("queue", place.id, "expires_at", NOW)
+    await store.write("queue", place.id, "timer", NOW)
+    queue, expiries = store.queue, MongoExpiries(store.database)
+    answer = Report("NEW", "c", "gen-NEW", PlaceState.ACKNOWLEDGED, "e")
+
+    assert await queue.hand_out([HandOut(place, "gen-NEW")], "me", NOW) == set()
+    assert await queue.cancel([NEW]) == 0
+    assert await queue.cancel_one("NEW", "c") is False
+    assert await queue.end_generation("NEW", "gen-NEW") == 0
+    assert await queue.report([answer], NOW) == 0
+    await queue.drop(place)
+    overdue = [place async for page in expiries.overdue(NOW + HOUR) for place in page]
+    assert overdue == []
+    await expiries.expire([place], NOW + HOUR)
+
+    assert (await store.place("NEW")).state == NEWER
+
+
+async def test_a_job_of_a_newer_version_is_not_worked_on(store: Store) -> None:
+    await store.write("jobs", "NEW", "state")
+
+    assert [job.id for job in await store.jobs.running()] == ["OLD"]
+    assert Progress() == (await store.jobs.newest(None, 1))[0].progress
+
+
+async def test_an_event_of_a_newer_version_says_so(store: Store) -> None:
+    await store.write("events", "event-NEW", "topic")
+
+    with pytest.raises(NewerVersion, match="event-NEW"):
+        await store.journal.read(["event-NEW"])
+    assert await store.journal.read(["event-OLD"]) == {"event-OLD": event(OLD)}
+
+
+async def test_an_attempt_to_renew_is_on_condition_of_a_failure_that_only_a_newer_version_knows(
+    store: Store,
+) -> None:
+    await store.write("enrollments", "NEW", "renewal.failed")
+    seen = Renewal(1, "c", NOW, known(RenewalFailure, NEWER))
+
+    told = [replace(seen, failed=RenewalFailure.EXPIRED), seen]
+    stored = [Attempt("NEW", "cert-NEW", each, None, NOW + HOUR) for each in told]
+
+    assert await store.identities.attempt(stored) == [False, True]
