@@ -118,7 +118,9 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     answers = Answers(events)
     lookup = CommandLookup(queue, MongoPushes(database), answers, targets, settling)
     waits = Waits(Waiting(queue, clock, Slots(settings.max_waiting)), lookup, settings.max_wait)
-    job_ports = JobPorts(MongoJobs(database), queue, clock, adapters.ids, adapters.is_alone)
+    job_ports = JobPorts(
+        MongoJobs(database), queue, clock, adapters.ids, adapters.metrics, adapters.is_alone
+    )
     work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
     parts = Parts(

@@ -32,6 +32,7 @@ _BRIEF: Schema = {
     "warnings": [{"text": "the device must be supervised", "count": 1, "udids": [UDID]}],
     "created_at": "2026-01-02T03:04:05Z",
     "finished_at": "2026-01-02T03:04:06Z",
+    "error": None,
 }
 EXAMPLE: Schema = {
     **_BRIEF,
@@ -48,7 +49,7 @@ _PROPERTIES: Schema = {
     "command_uuid": _TEXT,
     "request_type": _TEXT,
     "caller": _TEXT,
-    "state": {"enum": ["running", "finished"]},
+    "state": {"enum": ["running", "finished", "failed"]},
     "total": {**_COUNT, "description": "Targets."},
     "queued": {**_COUNT, "description": "Targets in whose queues it is by this job."},
     "already_queued": {**_COUNT, "description": "Targets that had it from an earlier request."},
@@ -60,6 +61,10 @@ _PROPERTIES: Schema = {
     },
     "created_at": _TEXT,
     "finished_at": _TEXT_OR_NULL,
+    "error": {
+        **_TEXT_OR_NULL,
+        "description": "Why it failed; `refused_total` has all others then.",
+    },
 }
 SCHEMA = _fields(
     {

@@ -1,7 +1,7 @@
 """Counts what became of a job's targets.
 
 Promise: what is kept stays small however many devices there are: of a warning its count and the first
-few devices, and only the first warnings by their own text.
+few devices, and only the first warnings by their own text; of a refusal the beginning of a long reason.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from shared.domain.job import JobPart, Progress, Refusal, WarningCount
 
 FIRST_FEW = 5
 MOST_WARNINGS = 50
+LONGEST_REASON = 500
+"""Characters: a part's refusals are one document."""
 MORE = "more warnings of other kinds"
 
 
@@ -39,7 +41,7 @@ class Tally:
         for target, outcome in zip(targets, outcomes, strict=True):
             if isinstance(outcome, MdmError):
                 self.refused += 1
-                self.refusals.append(Refusal(target, str(outcome)))
+                self.refusals.append(Refusal(target, short(str(outcome))))
                 continue
             is_ours = outcome.is_new or _is_since(outcome.place, since)
             self.queued += is_ours
@@ -68,6 +70,11 @@ class Tally:
         self._warnings[text] = WarningCount(
             known.count + more.count, (known.targets + more.targets)[:FIRST_FEW]
         )
+
+
+def short(reason: str) -> str:
+    """A reason, fit to be kept thousands of times."""
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."
 
 
 def _is_since(place: Place, since: datetime) -> bool:

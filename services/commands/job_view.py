@@ -71,6 +71,7 @@ class JobView:
             "warnings": _warnings(job.progress),
             "created_at": rfc3339(job.created_at),
             "finished_at": rfc3339_or_null(job.finished_at),
+            "error": job.error,
         }
 
     async def _whole(self, job: Job, page: Page) -> Shown:

@@ -3,29 +3,32 @@
 Promises: a job that was answered is durable, and is carried on by some process until each of its
 targets has a place or a reason why not; a crash, or two processes at once, queue nothing twice, since
 what was accepted for a target since the job began is never queued anew; single commands go between,
-because a job's targets come in small pieces through the same cohorts; a store that is away is waited
-for.
+because a job's targets come in small pieces through the same cohorts; a store that is away, or a key
+that is not here, is waited for; a job that can never be carried on fails, and no other with it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
-from services.commands.job_tally import Tally
+from services.commands.job_sights import JobSights
+from services.commands.job_tally import Tally, short
 from services.commands.precedence import PIECE_LIMIT, PIECES_IN_FLIGHT
 from services.commands.queueing import Queueing
-from services.commands.submissions import Queued
 from services.commands.waiting import first
-from shared.apple.command_plist import PreparedCommand, prepare_raw
+from shared.apple.command_plist import PreparedCommand, stored_keys
 from shared.domain.errors import CannotOpen, MdmError, NotFound, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.jobs import Jobs
 from shared.ports.queue import CommandQueue
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -36,19 +39,9 @@ AT_ONCE = PIECES_IN_FLIGHT
 
 BEAT = timedelta(seconds=1)
 PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
-STALE_AFTER = timedelta(seconds=15)
-"""Without a beat; by the clock of whoever looks."""
-AGAIN = timedelta(seconds=1)
+STEPS = Pace(every=BEAT, after_failure=BEAT)
+"""Of one job, where a step could not be done."""
 READ_TOGETHER = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Sight:
-    """A job of somebody else, as it was when it last changed."""
-
-    owner: str | None
-    beats: int
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +52,7 @@ class JobPorts:
     queue: CommandQueue
     clock: Clock
     ids: Ids
+    metrics: Metrics
     is_alone: bool = False
 
 
@@ -70,13 +64,14 @@ class JobWork:
         self._queue = ports.queue
         self._clock = ports.clock
         self._ids = ports.ids
-        self._is_alone = ports.is_alone
+        self._metrics = ports.metrics
         self._queueing = queueing
         self._owner = ports.ids.new()
         self._waiting_work: asyncio.Queue[tuple[Job, PreparedCommand | None]] = asyncio.Queue()
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._busy: set[str] = set()
         self._ended: dict[str, asyncio.Future[bool | None]] = {}
-        self._sights: dict[str, _Sight] = {}
+        self._sights = JobSights(self._owner, ports.is_alone)
         self._is_stopping = False
 
     # --- for the API
@@ -130,7 +125,7 @@ class JobWork:
             while True:
                 job, prepared = await self._waiting_work.get()
                 if not self._is_stopping and job.id not in self._working:
-                    work = group.create_task(self._work(job, prepared))
+                    work = group.create_task(self._work(job, prepared, loops))
                     self._working[job.id] = work
 
     def stop(self) -> None:
@@ -143,6 +138,9 @@ class JobWork:
     async def drain(self) -> None:
         """Finish the pieces under way, and let other processes carry on at once."""
         self.stop()
+        for job, work in self._working.items():
+            if job not in self._busy:  # it rests after a failure
+                work.cancel()
         if self._working:
             await asyncio.wait(self._working.values())
         try:
@@ -150,36 +148,57 @@ class JobWork:
         except Unavailable as exc:
             log.info("jobs_left_silently", error=str(exc))
 
-    async def _work(self, job: Job, prepared: PreparedCommand | None) -> None:
+    async def _work(self, job: Job, prepared: PreparedCommand | None, loops: Loops) -> None:
+        bind_contextvars(job=job.id)  # names it in whatever is logged from here on
         try:
-            while not self._is_stopping:
-                try:
-                    await self._carry_on(job, prepared)
-                    return
-                except Unavailable as exc:
-                    log.warning("job_waits", job=job.id, error=str(exc))
-                    await self._clock.sleep(AGAIN)
+            await loops.until_done("job", partial(self._step, job, prepared), STEPS, "job_waits")
         finally:
             self._working.pop(job.id, None)
             ended = self._ended.pop(job.id, None)
             if ended is not None and not ended.done():
                 ended.set_result(True)
 
+    async def _step(self, job: Job, prepared: PreparedCommand | None) -> None:
+        """Carry it on, or end it for what no repetition mends. Whatever else is raised is waited for, by
+        this job alone: a store that is away, a key that an operator may bring back, a bug."""
+        if self._is_stopping:
+            return
+        self._busy.add(job.id)
+        try:
+            await self._carry_on(job, prepared)
+        except Unavailable:
+            raise
+        except MdmError as exc:
+            await self._fail(job, short(str(exc)))
+        finally:
+            self._busy.discard(job.id)
+
+    async def _fail(self, job: Job, error: str) -> None:
+        known, _ = await self._so_far(job)
+        refused = job.total - known.queued - known.already_queued
+        progress = replace(known.progress, refused=refused)
+        await self._jobs.finish(job.id, progress, _milliseconds(self._clock.now()), error)
+        self._metrics.jobs_failed.inc()
+        log.error("job_failed", error=error, queued=progress.queued, refused=refused)
+
     async def _carry_on(self, job: Job, prepared: PreparedCommand | None) -> None:
         """Do the parts that are not done. Returns early when the job has another owner."""
         tally, open_parts = await self._so_far(job)
-        if prepared is None and open_parts:
-            prepared = await self._prepared(job)
-        piece = _Piece(job, prepared, tally, self._clock.monotonic())
-        for number in open_parts:
-            part = await self._jobs.part(job.id, number)
-            if part is not None and not part.is_done and not await self._do_part(part, piece):
-                return
+        if open_parts:
+            piece = _Piece(
+                job, prepared or await self._prepared(job), tally, self._clock.monotonic()
+            )
+            for number in open_parts:
+                part = await self._jobs.part(job.id, number)
+                if part is not None and not part.is_done and not await self._do_part(part, piece):
+                    return
         whole, left = await self._so_far(job)
         if left:
-            log.error("job_lost_parts", job=job.id, parts=len(left))
+            raise NotFound(
+                f"{len(left)} of the {job.parts} parts of its targets are not stored any more"
+            )
         await self._jobs.finish(job.id, whole.progress, _milliseconds(self._clock.now()))
-        log.info("job_finished", job=job.id, queued=whole.queued, refused=whole.refused)
+        log.info("job_finished", queued=whole.queued, refused=whole.refused)
 
     async def _so_far(self, job: Job) -> tuple[Tally, list[int]]:
         """What the stored parts say, and the numbers of those that are not done."""
@@ -192,15 +211,22 @@ class JobWork:
                     done.add(part.number)
         return tally, [number for number in range(job.parts) if number not in done]
 
-    async def _prepared(self, job: Job) -> PreparedCommand | None:
-        """The command of a job that another process began; None: it is not stored any more."""
+    async def _prepared(self, job: Job) -> PreparedCommand:
+        """The command of a job that another process began. Raises NotFound, BadRequest, CannotOpen."""
         stored = (await self._queue.commands({job.command_hash})).get(job.command_hash)
         if stored is None:
-            return None
+            raise NotFound("its command is not stored any more")
         if stored.unreadable is not None:  # the job waits for whoever can
             raise CannotOpen(stored.unreadable)
-        read = prepare_raw(job.id, stored.plist)
-        return replace(read, terms=job.terms, is_bulk=True, is_raw=False, says_apple=job.says_apple)
+        return PreparedCommand(
+            targets=(),
+            command=stored,
+            response={},
+            is_bulk=True,
+            terms=job.terms,
+            keys=stored_keys(stored),
+            says_apple=job.says_apple,
+        )
 
     async def _do_part(self, part: JobPart, piece: "_Piece") -> bool:
         """Queue for the targets of one part. False: the job is not ours any more, or we end."""
@@ -211,8 +237,9 @@ class JobWork:
             for targets in chunks:
                 if self._is_stopping or not await self._beat(piece, tally):
                     return False
-                outcomes = await self._queue_for(targets, piece)
-                tally.count(targets, outcomes, piece.job.created_at)
+                since = piece.job.created_at
+                outcomes = await self._queueing.enqueue_for(piece.prepared, targets, since)
+                tally.count(targets, outcomes, since)
             return True
 
         # Not in a group: what one piece met must not cut the others short.
@@ -225,13 +252,6 @@ class JobWork:
         await self._jobs.finish_part(tally.result(part))
         piece.tally.add(tally.progress)
         return True
-
-    async def _queue_for(
-        self, targets: Sequence[str], piece: "_Piece"
-    ) -> Sequence[Queued | MdmError]:
-        if piece.prepared is None:
-            return [NotFound("the command is not stored any more")] * len(targets)
-        return await self._queueing.enqueue_for(piece.prepared, targets, piece.job.created_at)
 
     async def _beat(self, piece: "_Piece", part: Tally) -> bool:
         """Say now and then that we live. False: the job is somebody else's now."""
@@ -248,35 +268,20 @@ class JobWork:
     async def _adopt(self) -> None:
         """Take the jobs on which nobody works."""
         running = await self._jobs.running()
-        now = self._clock.monotonic()
-        self._sights = {job.id: self._sight(job, now) for job in running}
-        for job in running:
-            if self._is_stopping or not self._is_free(job, now):
-                continue
+        for job in self._sights.left(running, self._clock.monotonic()):
+            if self._is_stopping or (job.owner == self._owner and job.id in self._working):
+                continue  # ours that is not worked on was stored, and we never heard so
             if await self._jobs.take(job, self._owner):
                 log.info("job_adopted", job=job.id)
                 self._waiting_work.put_nowait((job, None))
 
-    def _sight(self, job: Job, now: float) -> _Sight:
-        before = self._sights.get(job.id)
-        if before is not None and (before.owner, before.beats) == (job.owner, job.beats):
-            return before
-        return _Sight(job.owner, job.beats, now)
-
-    def _is_free(self, job: Job, now: float) -> bool:
-        if job.owner == self._owner:  # ours, and forgotten: it was stored, and we never heard so
-            return job.id not in self._working
-        if job.owner is None or self._is_alone:
-            return True
-        return now - self._sights[job.id].at >= STALE_AFTER.total_seconds()
-
 
 @dataclass(slots=True)
 class _Piece:
-    """One pass over a job. `prepared` None: its command is gone."""
+    """One pass over a job."""
 
     job: Job
-    prepared: PreparedCommand | None
+    prepared: PreparedCommand
     tally: Tally
     beaten_at: float
 

@@ -110,7 +110,7 @@ class Posting:
             log.warning("job_not_shown", job=started.id, error=str(exc))
             job, shown = started, self.jobs.brief(started)
         content = {"payload": prepared.response, "job": shown}
-        return JsonAnswer(content, 201 if job.state is JobState.FINISHED else 202)
+        return JsonAnswer(content, 202 if job.state is JobState.RUNNING else 201)
 
 
 def _single(prepared: PreparedCommand, queued: Queued) -> dict[str, object]:

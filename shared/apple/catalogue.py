@@ -14,8 +14,14 @@ from shared.apple.catalogue_compile import CommandForm, compile_command
 from shared.apple.command_advice import NO_ADVICE, Advice, Adviser, Recipient
 from shared.apple.command_defaults import with_defaults
 from shared.apple.command_json import read_request
-from shared.apple.command_plist import NO_QUERY, PreparedCommand, prepare_raw, written
-from shared.apple.command_reading import Reading
+from shared.apple.command_plist import (
+    NO_QUERY,
+    PreparedCommand,
+    prepare_raw,
+    refuse_unreadable,
+    written,
+)
+from shared.apple.command_reading import Reading, inside
 from shared.apple.command_schema import request_schema
 from shared.apple.profile_doubts import payload_doubt
 
@@ -60,6 +66,8 @@ class CommandCatalogue:
         if form is None or not isinstance(for_plist, dict) or not isinstance(for_answer, dict):
             raise AssertionError("a request without faults has a form and keys")
         command = written(request.uuid or new_uuid(), form.request_type, for_plist)
+        names = [inside(request.path, name) for name in for_answer]
+        refuse_unreadable(command, for_plist, names, reading)
         response: dict[str, object] = {
             "command_uuid": command.uuid,
             "command": {"request_type": form.request_type, **for_answer},

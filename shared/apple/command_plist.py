@@ -7,7 +7,7 @@ and its hash names it from then on.
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -15,9 +15,10 @@ from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_defaults import with_priority
 from shared.apple.command_reading import Reading, inside, read_id
 from shared.apple.command_terms import NO_TERMS, query_terms
-from shared.apple.plist import parse
+from shared.apple.plist import MOST_PIECES, parse, parse_stored, pieces
 from shared.apple.plist_writer import write
 from shared.domain.command import Command
+from shared.domain.errors import BadRequest
 from shared.domain.terms import Terms
 
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
@@ -55,6 +56,31 @@ def written(uuid: str, request_type: str, keys: Mapping[str, object]) -> Command
     """The command of these keys as a property list."""
     plist = write({"Command": {"RequestType": request_type, **keys}, "CommandUUID": uuid})
     return _command(uuid, request_type, plist)
+
+
+def stored_keys(command: Command) -> dict[str, object]:
+    """The keys of a command that was accepted before. BadRequest where it is no command."""
+    body = parse_stored(command.plist).get("Command")
+    if not isinstance(body, dict):
+        raise BadRequest("the stored command has no Command")
+    return {name: value for name, value in body.items() if name != "RequestType"}
+
+
+def refuse_unreadable(
+    command: Command, keys: Mapping[str, object], names: Iterable[str], reading: Reading
+) -> None:
+    """Refuse text that no property list can bring back within its limits; `names` are those that the
+    client used for the keys, in their order. Only a large command can have so much."""
+    if len(command.plist) <= MOST_PIECES or pieces(command.plist) <= MOST_PIECES:
+        return
+    counted = {
+        name: pieces(write({name: keys[key]})) for key, name in zip(keys, names, strict=True)
+    }
+    worst = max(counted, key=lambda name: counted[name])
+    reading.fault(
+        worst, f"no more than {MOST_PIECES} line ends and characters & < > in one command"
+    )
+    reading.raise_faults()
 
 
 def prepare_raw(target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY) -> PreparedCommand:

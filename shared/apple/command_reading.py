@@ -7,13 +7,15 @@ the number of values looked at stay small. Values never appear in it, they may b
 import re
 from collections.abc import Iterable
 
+from shared.apple.plist import MAX_NODES
 from shared.domain.errors import BadRequest, Fault
 from shared.nearest import nearest
 
 MAX_FAULTS = 50
 MAX_SUGGESTIONS = 10
-MAX_VALUES = 200_000
-"""Values in one command: lists and dictionaries that are larger are refused."""
+MAX_VALUES = MAX_NODES - 3
+"""Values in one command: lists and dictionaries that are larger are refused. Its property list has three
+more, `Command`, `RequestType` and `CommandUUID`, and can be read within its own limit."""
 MAX_NAME = 80
 MAX_TEXT_ID = 256
 RAW_ROUTE = "a command or key newer than this server can be sent as a property list: POST /v1/commands/{udid}"

@@ -82,6 +82,23 @@ def parse(body: bytes) -> dict[str, Any]:
     return root
 
 
+def parse_stored(body: bytes) -> dict[str, Any]:
+    """The dictionary in a property list that we have stored; BadRequest where it is none. It was judged when
+    it came, by the limits of that version: none counts here."""
+    try:
+        root = plistlib.loads(body)
+    except Exception as exc:  # noqa: BLE001 - as above; what is stored came from outside once
+        raise BadRequest(f"plist: cannot be read ({type(exc).__name__})") from None
+    if not isinstance(root, dict):
+        raise BadRequest("plist: the root is not a dictionary")
+    return root
+
+
+def pieces(body: bytes) -> int:
+    """Line ends and references: text comes from the parser anew behind each of them."""
+    return sum(map(body.count, (b"\n", b"\r", b"&")))
+
+
 def _refuse_long_tokens(body: bytes) -> None:
     """Refuse tags, comments and the like of excessive length.
 
@@ -107,12 +124,11 @@ def _refuse_long_tokens(body: bytes) -> None:
 
 
 def _refuse_many_pieces(body: bytes) -> None:
-    """Refuse what would be too many values once it was built, and text that comes in too many pieces:
-    expat hands out text anew behind each line end and each reference."""
+    """Refuse what would be too many values once it was built, and text that comes in too many pieces."""
     values = body.count(b"<") - body.count(b"</") - body.count(b"<key")
     if values > MAX_NODES + _AROUND_VALUES:
         raise BadRequest("plist: too many values")
-    if sum(map(body.count, (b"\n", b"\r", b"&"))) > MOST_PIECES:
+    if pieces(body) > MOST_PIECES:
         raise BadRequest("plist: too many lines")
 
 

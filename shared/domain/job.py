@@ -14,6 +14,7 @@ PART_SIZE = 1000
 class JobState(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Job:
 
     `terms` have no ttl: it was counted from `created_at`, which is kept to the millisecond. `owner` is
     the process that works on it, None: nobody does; `beats` goes up while somebody does. `progress` is
-    as of the last beat.
+    as of the last beat. `error` says why it failed; the targets of which nobody knows that they were queued
+    count as refused then.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Job:
     beats: int = 0
     progress: Progress = Progress()
     finished_at: datetime | None = None
+    error: str | None = None
 
     @property
     def parts(self) -> int:

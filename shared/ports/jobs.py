@@ -47,5 +47,8 @@ class Jobs(Protocol):
     async def give_up(self, owner: str) -> None:
         """Nobody works on this owner's jobs from here on, so that others take them at once."""
 
-    async def finish(self, job: str, progress: Progress, at: datetime) -> None:
-        """All parts are done. On condition that it runs: a second time changes nothing."""
+    async def finish(
+        self, job: str, progress: Progress, at: datetime, error: str | None = None
+    ) -> None:
+        """All parts are done, or it failed with this error. On condition that it runs: a second time
+        changes nothing."""

@@ -106,17 +106,18 @@ class MongoJobs:
             {"running": True, "owner": owner}, {"$set": {"owner": None}, "$inc": {"beats": 1}}
         )
 
-    async def finish(self, job: str, progress: Progress, at: datetime) -> None:
+    async def finish(
+        self, job: str, progress: Progress, at: datetime, error: str | None = None
+    ) -> None:
+        ended: Document = {
+            "state": JobState.FINISHED.value,
+            "finished_at": at,
+            **_progress_fields(progress),
+        }
+        if error is not None:
+            ended["error"] = error
         await self._jobs.update_one(
-            {"_id": job, "running": True},
-            {
-                "$set": {
-                    "state": JobState.FINISHED.value,
-                    "finished_at": at,
-                    **_progress_fields(progress),
-                },
-                "$unset": {"running": ""},
-            },
+            {"_id": job, "running": True}, {"$set": ended, "$unset": {"running": ""}}
         )
 
 
@@ -168,6 +169,11 @@ def _job_document(job: Job) -> Document:
     return document
 
 
+def _state(document: Document) -> JobState:
+    """One that failed is stored as finished, with its error: the version before cannot read another state."""
+    return JobState.FAILED if "error" in document else known(JobState, document["state"])
+
+
 def _terms_document(terms: Terms) -> Document:
     kept: dict[str, Any] = {
         "priority": terms.priority,
@@ -195,11 +201,12 @@ def _job(document: Document) -> Job:
         caller=document["caller"],
         total=document["total"],
         created_at=document["created_at"],
-        state=known(JobState, document["state"]),
+        state=_state(document),
         owner=document["owner"],
         beats=document["beats"],
         progress=_progress(document),
         finished_at=document.get("finished_at"),
+        error=document.get("error"),
     )
 
 

@@ -173,6 +173,9 @@ class Metrics:
         self.commands_finished = self._counter(
             "commands_finished", "Commands that a device gave a final answer to"
         )
+        self.jobs_failed = self._counter(
+            "jobs_failed", "Commands for many devices that were given up"
+        )
         self.pushes = self._counter("pushes", "Pushes by what became of them", "outcome")
         for outcome in PushOutcome:
             self.pushes.labels(outcome)

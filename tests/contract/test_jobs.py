@@ -136,6 +136,19 @@ async def test_a_job_is_finished_once(jobs: Jobs) -> None:
     assert await jobs.take(expected, "other") is False
 
 
+async def test_a_job_that_failed_says_why_and_runs_no_more(jobs: Jobs) -> None:
+    await jobs.add(job())
+
+    await jobs.finish("1", SOME, NOW + HOUR, "its command is not stored any more")
+    await jobs.finish("1", Progress(), NOW)
+
+    failed = replace(job(), state=JobState.FAILED, progress=SOME, finished_at=NOW + HOUR)
+    failed = replace(failed, error="its command is not stored any more")
+    assert await jobs.get("1") == failed
+    assert await jobs.running() == []
+    assert await jobs.newest(None, 9) == [failed]
+
+
 async def test_a_beat_is_the_owners_and_shows_how_far_it_is(jobs: Jobs) -> None:
     await jobs.add(job())
 

@@ -291,3 +291,11 @@ async def test_an_attempt_to_renew_is_on_condition_of_a_failure_that_only_a_newe
     stored = [Attempt("NEW", "cert-NEW", each, None, NOW + HOUR) for each in told]
 
     assert await store.identities.attempt(stored) == [False, True]
+
+
+async def test_the_version_before_reads_a_job_that_failed_as_finished(store: Store) -> None:
+    """It knows two states, and raises for a third."""
+    await store.jobs.finish("NEW", Progress(), NOW, "why")
+
+    [stored] = await store.database.collection("jobs").find({"_id": "NEW"})
+    assert (stored["state"], stored["error"]) == ("finished", "why")

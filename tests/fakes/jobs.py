@@ -90,12 +90,15 @@ class FakeJobs:
             if job.state is JobState.RUNNING and job.owner == owner:
                 self.jobs[job.id] = replace(job, owner=None, beats=job.beats + 1)
 
-    async def finish(self, job: str, progress: Progress, at: datetime) -> None:
+    async def finish(
+        self, job: str, progress: Progress, at: datetime, error: str | None = None
+    ) -> None:
         await self._answer()
         there = self._running(job)
         if there is not None:
+            state = JobState.FINISHED if error is None else JobState.FAILED
             self.jobs[job] = replace(
-                there, state=JobState.FINISHED, progress=progress, finished_at=at
+                there, state=state, progress=progress, finished_at=at, error=error
             )
 
     def _running(self, job: str) -> Job | None:

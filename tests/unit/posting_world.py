@@ -35,7 +35,7 @@ class PostingWorld:
         )
         self.waiting = Waiting(world.queue, world.clock, Slots(most_waiting))
         self.waits = Waits(self.waiting, lookup, timedelta(minutes=2))
-        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids)
+        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, world.metrics)
         self.work = JobWork(ports, world.queueing)
         self.view = JobView(self.jobs)
         self.posting = Posting(world.queueing, self.waits, self.work, self.view, sizes)

@@ -8,14 +8,23 @@ import pytest
 
 from services.commands import jobs as jobs_module
 from services.commands.collisions import QueueingRules
+from services.commands.job_sights import STALE_AFTER
 from services.commands.job_tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
-from services.commands.jobs import STALE_AFTER, JobPorts, JobWork
+from services.commands.jobs import JobPorts, JobWork
 from services.commands.submissions import Queued
 from shared.apple.command_plist import PreparedCommand, written
-from shared.domain.command import Place, PlaceState
+from shared.apple.plist import MAX_NODES
+from shared.domain.command import Command, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import BadRequest, MdmError, NotFound, StoreUnavailable
-from shared.domain.job import PART_SIZE, Job, JobState, Progress
+from shared.domain.errors import (
+    BadRequest,
+    Conflict,
+    MdmError,
+    NotFound,
+    StoreUnavailable,
+    TooLarge,
+)
+from shared.domain.job import PART_SIZE, Job, JobPart, JobState, Progress, part_id
 from shared.domain.terms import Terms
 from shared.pacing import Loops
 from tests.fakes.clock import START, settle
@@ -48,7 +57,7 @@ class Fleet:
     def start(self, *, is_alone: bool = False) -> JobWork:
         """A process that works on jobs."""
         world = self.world
-        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, is_alone)
+        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, world.metrics, is_alone)
         work = JobWork(ports, world.replica())
         self._running[work] = asyncio.create_task(work.run(Loops(world.clock)))
         return work
@@ -69,14 +78,25 @@ class Fleet:
 
     async def finished(self, job: Job, within: timedelta = MINUTE) -> Job:
         """The job once it is finished."""
+        found = await self.ended(job, within)
+        assert found.state is JobState.FINISHED
+        return found
+
+    async def ended(self, job: Job, within: timedelta = MINUTE) -> Job:
+        """The job once it is finished or has failed."""
         for _ in range(int(within / SECOND)):
             await settle_long()
-            if self.jobs.jobs[job.id].state is JobState.FINISHED:
+            if self.jobs.jobs[job.id].state is not JobState.RUNNING:
                 break
             await self.world.clock.run(SECOND)
         found = self.jobs.jobs[job.id]
-        assert found.state is JobState.FINISHED
+        assert found.state is not JobState.RUNNING
         return found
+
+    @property
+    def alive(self) -> int:
+        """How many of its processes run."""
+        return sum(not task.done() for task in self._running.values())
 
 
 async def settle_long() -> None:
@@ -333,17 +353,134 @@ async def test_a_job_whose_command_cannot_be_opened_waits_for_whoever_can() -> N
         assert (await fleet.finished(job)).progress == Progress(queued=3)
 
 
-async def test_a_job_whose_command_is_gone_ends_and_says_so() -> None:
+async def test_a_job_whose_command_is_gone_fails_and_says_so() -> None:
     async with Fleet(devices=3) as fleet:
         job = await stored_job(fleet, None)
         await fleet.world.queue.forget({job.command_hash: fleet.world.clock.now()})
         fleet.start()
 
-        done = await fleet.finished(job)
+        failed = await fleet.ended(job)
 
-        [part] = fleet.jobs.parts.values()
-        assert done.progress == Progress(refused=3)
-        assert {each.error for each in part.refusals} == {"the command is not stored any more"}
+        assert (failed.state, failed.error) == (
+            JobState.FAILED,
+            "its command is not stored any more",
+        )
+        assert failed.progress == Progress(refused=3)
+
+
+async def test_a_job_whose_targets_are_gone_in_part_fails_with_what_is_known() -> None:
+    async with Fleet(devices=PART_SIZE + 1) as fleet:
+        job = await stored_job(fleet, None)
+        del fleet.jobs.parts[part_id(job.id, 1)]
+        fleet.start()
+
+        failed = await fleet.ended(job)
+
+        assert failed.state is JobState.FAILED
+        assert failed.error == "1 of the 2 parts of its targets are not stored any more"
+        assert failed.progress == Progress(queued=PART_SIZE, refused=1)
+
+
+class _Poison(FakeJobs):
+    """What one job's documents do to whoever reads or writes them."""
+
+    def __init__(self, job: str, error: Exception) -> None:
+        super().__init__()
+        self.job, self.error = job, error
+        self.met = 0
+
+    async def finish_part(self, part: JobPart) -> None:
+        if part.job == self.job:
+            self.met += 1
+            raise self.error
+        await super().finish_part(part)
+
+
+@pytest.mark.parametrize("plist", [b"no property list", b"<plist><dict></dict></plist>"])
+async def test_a_job_that_nobody_can_read_fails_and_ends_no_process(plist: bytes) -> None:
+    async with Fleet(devices=3) as fleet:
+        bad = Command("hash of it", "c-1", "ProfileList", plist)
+        poison = await stored_job(fleet, "killed", bad)
+        replicas = [fleet.start() for _ in range(3)]
+        good = await replicas[0].start(fleet.command(uuid="c-2"), "ci")
+
+        failed, done = await fleet.ended(poison), await fleet.finished(good)
+
+        assert failed.state is JobState.FAILED and failed.error
+        assert (failed.progress, done.progress) == (Progress(refused=3), Progress(queued=3))
+        assert fleet.alive == 3
+        assert fleet.world.metrics.jobs_failed._value.get() == 1
+
+
+async def test_a_job_that_was_taken_in_under_other_limits_is_carried_on() -> None:
+    """The poison of before: valid as JSON, and above the limits for property lists from outside."""
+    async with Fleet(devices=3) as fleet:
+        many = {"Configuration": {"items": list(range(MAX_NODES + 1))}}
+        made = written("c-1", "InstallApplication", many)
+        work = fleet.start()
+        await fleet.kill(work)
+        job = await work.start(replace(fleet.command(), command=made), "ci")
+        fleet.start()
+
+        assert (await fleet.finished(job)).progress == Progress(queued=3)
+        assert fleet.alive == 1
+
+
+async def test_a_part_that_is_too_large_to_store_fails_its_job_alone() -> None:
+    async with Fleet(devices=3) as fleet:
+        fleet.jobs = poison = _Poison("", TooLarge("a document of 17 MB"))
+        work = fleet.start()
+        job = await work.start(fleet.command(), "ci")
+        poison.job = job.id
+        good = await work.start(fleet.command(uuid="c-2"), "ci")
+
+        failed, done = await fleet.ended(job), await fleet.finished(good)
+
+        assert (failed.state, failed.error) == (JobState.FAILED, "a document of 17 MB")
+        assert done.progress == Progress(queued=3)
+
+
+async def test_what_nobody_foresaw_is_tried_again_with_growing_pauses_and_holds_up_no_other_job() -> (
+    None
+):
+    async with Fleet(devices=3) as fleet:
+        fleet.jobs = poison = _Poison("", KeyError("what"))
+        work = fleet.start()
+        job = await work.start(fleet.command(), "ci")
+        poison.job = job.id
+        good = await work.start(fleet.command(uuid="c-2"), "ci")
+
+        assert (await fleet.finished(good)).progress == Progress(queued=3)
+        await fleet.world.clock.run(2 * MINUTE)
+        assert 5 < poison.met < 12
+        poison.job = ""
+        assert (await fleet.finished(job, 2 * MINUTE)).progress == Progress(queued=3)
+
+
+async def test_a_process_ends_at_once_though_a_job_rests_after_a_failure() -> None:
+    async with Fleet(devices=3) as fleet:
+        fleet.jobs = poison = _Poison("", KeyError("what"))
+        work = fleet.start()
+        job = await work.start(fleet.command(), "ci")
+        poison.job = job.id
+        await fleet.world.clock.run(MINUTE)
+
+        await asyncio.wait_for(work.drain(), 5)
+
+        assert fleet.jobs.jobs[job.id].owner is None
+
+
+async def test_the_refusals_of_a_part_fit_into_one_document_however_long_their_reasons_are() -> (
+    None
+):
+    tally = Tally()
+    targets = [f"{number:0256}" for number in range(PART_SIZE)]
+
+    tally.count(targets, [Conflict("\U0001f4bb" * 30_000)] * PART_SIZE, START)
+
+    [first, *_] = part = tally.result(JobPart("job", 0, tuple(targets))).refusals
+    assert first.error.endswith("...")
+    assert sum(len(each.target + each.error) * 4 for each in part) < 4_000_000
 
 
 async def test_whoever_waits_for_a_job_hears_when_it_is_finished() -> None:
@@ -395,7 +532,7 @@ async def test_one_wish_for_a_push_is_of_many_devices() -> None:
 async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
     async with Fleet(devices=2000) as fleet:
         world = fleet.world
-        ports = JobPorts(fleet.jobs, world.queue, world.clock, world.ids)
+        ports = JobPorts(fleet.jobs, world.queue, world.clock, world.ids, world.metrics)
         work = JobWork(ports, world.queueing)
         running = asyncio.create_task(work.run(Loops(world.clock)))
         await work.start(fleet.command(), "ci")
@@ -425,11 +562,12 @@ def running_job(fleet: Fleet) -> Job:
     )
 
 
-async def stored_job(fleet: Fleet, owner: str | None) -> Job:
+async def stored_job(fleet: Fleet, owner: str | None, command: Command | None = None) -> Job:
     """A job that a process stored and did not begin."""
     left = fleet.start()
     await fleet.kill(left)
-    job = await left.start(fleet.command(), "ci")
+    prepared = fleet.command()
+    job = await left.start(replace(prepared, command=command or prepared.command), "ci")
     fleet.jobs.jobs[job.id] = replace(fleet.jobs.jobs[job.id], owner=owner)
     return job
 

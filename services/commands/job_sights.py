@@ -1,0 +1,48 @@
+"""Which running jobs nobody works on: those whose beats have stood still.
+
+Promise: silence is measured by the clock of whoever looks, so no other machine's clock decides.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from shared.domain.job import Job
+
+STALE_AFTER = timedelta(seconds=15)
+"""Without a beat; by the clock of whoever looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """A job of somebody else, as it was when it last changed."""
+
+    owner: str | None
+    beats: int
+    at: float
+
+
+class JobSights:
+    """What one process sees of running jobs, look after look. `is_alone`: no other process works on them."""
+
+    def __init__(self, owner: str, is_alone: bool) -> None:
+        self._owner = owner
+        self._is_alone = is_alone
+        self._sights: dict[str, _Sight] = {}
+
+    def left(self, running: Iterable[Job], now: float) -> list[Job]:
+        """Those that nobody works on; ours are among them."""
+        jobs = list(running)
+        self._sights = {job.id: self._sight(job, now) for job in jobs}
+        return [job for job in jobs if self._is_left(job, now)]
+
+    def _sight(self, job: Job, now: float) -> _Sight:
+        before = self._sights.get(job.id)
+        if before is not None and (before.owner, before.beats) == (job.owner, job.beats):
+            return before
+        return _Sight(job.owner, job.beats, now)
+
+    def _is_left(self, job: Job, now: float) -> bool:
+        if job.owner in (None, self._owner) or self._is_alone:
+            return True
+        return now - self._sights[job.id].at >= STALE_AFTER.total_seconds()
