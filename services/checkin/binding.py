@@ -17,7 +17,7 @@ from services.checkin.turns import DeviceRefused, Turn
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Connect
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
-from shared.domain.errors import Blocked, MdmError, NewerVersion
+from shared.domain.errors import Blocked, MdmError, OfNewerVersion
 from shared.domain.identity import BoundBy, Identity, QuarantineReason
 from shared.domain.versions import is_known
 from shared.ports.enrollments import Binding, rebinding
@@ -55,7 +55,9 @@ def _refused_record(turn: Turn) -> MdmError | None:
     """A record in a status that only a newer version knows: a replica of that one serves the device."""
     for record in (turn.device, turn.channel):
         if record is not None and not is_known(record.status):
-            return NewerVersion(f"the record of {record.id} is {record.status}, of a newer version")
+            return OfNewerVersion(
+                f"the record of {record.id} is {record.status}, of a newer version"
+            )
     return None
 
 

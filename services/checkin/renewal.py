@@ -20,6 +20,7 @@ from services.checkin.renewal_plan import Plan, RenewalRules, plan_of, without_p
 from shared.apple.command_plist import written
 from shared.domain.command import RENEWAL_KEY, Command, Place, place_id
 from shared.domain.enrollment import PARTITIONS, Enrollment
+from shared.domain.errors import Refused
 from shared.domain.notices import Notice, renewal_failed
 from shared.pacing import Loops, Pace
 from shared.ports.identities import Attempt, Identities
@@ -87,7 +88,10 @@ class Renewals:
             if plan.ask and asked >= ASKED_AT_ONCE:
                 continue
             asked += plan.ask
-            await self._follow(device, plan, now)
+            try:
+                await self._follow(device, plan, now)
+            except Refused as exc:  # of this device alone, such as a record that cannot grow
+                log.error("renewal_not_possible", device=device.id, error=str(exc))
 
     async def _due(self, now: datetime) -> list[Enrollment]:
         """Of one partition after the other, until there is enough to do: the store's cost grows with

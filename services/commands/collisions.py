@@ -19,7 +19,7 @@ from services.commands.submissions import Submission
 from services.commands.targets import Targets
 from shared.domain.command import Place, PlaceState, order_behind
 from shared.domain.enrollment import Enrollment
-from shared.domain.errors import Conflict, MdmError, NewerVersion, Overtaken
+from shared.domain.errors import Conflict, MdmError, OfNewerVersion, Overtaken
 from shared.domain.names import is_there
 from shared.domain.versions import is_known
 from shared.ports.clock import Clock
@@ -147,7 +147,7 @@ class Collisions:
             return None
         existing = there
         if not is_known(existing.state):
-            raise NewerVersion(
+            raise OfNewerVersion(
                 f"command_uuid: {uuid} is {existing.state} there, of a newer version"
             )
         if existing.state.is_open or self._is_fresh(existing, submission.since):

@@ -12,7 +12,7 @@ import structlog
 from services.commands.settling import Settling
 from services.commands.targets import Targets
 from shared.domain.command import RENEWAL_KEY, Command, Place, PlaceState
-from shared.domain.errors import Conflict, NewerVersion, NotFound, Overtaken
+from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken
 from shared.domain.versions import is_known
 from shared.ports.queue import CommandQueue
 
@@ -65,7 +65,7 @@ class QueueLife:
             if there.state is PlaceState.CANCELLED:
                 return there
             if not is_known(there.state):
-                raise NewerVersion(
+                raise OfNewerVersion(
                     f"command_uuid: {there.command_uuid} is {there.state}, of a newer version"
                 )
             if not there.state.is_open:

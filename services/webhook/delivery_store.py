@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from shared.batching import Cohorts
-from shared.domain.errors import CannotOpen, NewerVersion, Refused, TooLarge, Unavailable
+from shared.domain.errors import CannotOpen, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
 from shared.ports.clock import Clock, Ids
@@ -123,7 +123,7 @@ class DeliveryStore:
         try:
             async with asyncio.timeout(_DEADLINE):
                 found = await self._journal.read(ids)
-        except (CannotOpen, NewerVersion) as exc:
+        except (CannotOpen, OfNewerVersion) as exc:
             # Only those who ask for that one hear of it; its lane waits.
             if len(ids) == 1:
                 sealed = isinstance(exc, CannotOpen)

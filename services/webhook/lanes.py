@@ -27,7 +27,7 @@ from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
 from shared.domain.errors import (
     CannotOpen,
-    NewerVersion,
+    OfNewerVersion,
     Refused,
     StoreUnavailable,
     Unavailable,
@@ -215,7 +215,7 @@ class PartitionLanes:
         """Raises Unavailable while it cannot be read."""
         try:
             body = await self._crew.bodies.read(arrival.received.event_id)
-        except (CannotOpen, NewerVersion):
+        except (CannotOpen, OfNewerVersion):
             if not arrival.is_dropped:
                 raise
             body = None

@@ -11,9 +11,9 @@
     ├── Blocked              a blocked device asks for commands (the one 401 a device may get)
     ├── Unavailable          we cannot do it now; sending it again may help
     │   ├── StoreUnavailable
+    │   │   └── OfNewerVersion   a newer version wrote it: a replica of that one can read it
     │   ├── BrokerUnavailable
     │   ├── CannotOpen       a stored secret is sealed with a key that we lack, or was altered
-    │   ├── NewerVersion     a stored value that only a newer version knows decides here
     │   └── Overtaken        another request changed the enrollment meanwhile
     ├── TooManyRequests      the client must wait before it comes again (says how long)
     ├── UpstreamFailed       somebody whom we asked (APNs) said no
@@ -88,16 +88,16 @@ class StoreUnavailable(Unavailable):
     """MongoDB does not answer, or its outcome is unknown."""
 
 
+class OfNewerVersion(StoreUnavailable):
+    """What is stored holds a value that only a newer version knows."""
+
+
 class BrokerUnavailable(Unavailable):
     """RabbitMQ does not answer or did not confirm."""
 
 
 class CannotOpen(Unavailable):
     """A stored secret cannot be opened; the message names the place and the key's id, no secret."""
-
-
-class NewerVersion(Unavailable):
-    """What is stored holds a value that only a newer version knows: a replica of that one can do it."""
 
 
 class Overtaken(Unavailable):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.command import Place
-from shared.domain.errors import NewerVersion, StoreUnavailable
+from shared.domain.errors import OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.domain.versions import is_known, known
 from shared.ports.enrollments import Mark
@@ -126,11 +126,11 @@ def to_document(event: Event, seal: Seal) -> Document:
 
 
 def from_document(document: dict[str, Any], seal: Seal) -> Event:
-    """NewerVersion for a topic that only a newer version knows: a replica of that one reads it.
+    """OfNewerVersion for a topic that only a newer version knows: a replica of that one reads it.
     CannotOpen for a body whose key is not here."""
     topic = known(Topic, document["topic"])
     if not is_known(topic):
-        raise NewerVersion(f"the event {document['_id']} is of a newer version")
+        raise OfNewerVersion(f"the event {document['_id']} is of a newer version")
     url_params = document.get("url_params")
     body = bytes(document[BODY])
     if topic in SEALED_TOPICS:  # another body may look like anything

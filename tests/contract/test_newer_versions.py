@@ -13,7 +13,7 @@ import pytest
 from shared.domain.caller import Scope
 from shared.domain.command import Place, PlaceState, place_id
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
-from shared.domain.errors import NewerVersion
+from shared.domain.errors import OfNewerVersion
 from shared.domain.event import Event, Topic
 from shared.domain.identity import (
     BoundBy,
@@ -276,7 +276,7 @@ async def test_a_job_of_a_newer_version_is_not_worked_on(store: Store) -> None:
 async def test_an_event_of_a_newer_version_says_so(store: Store) -> None:
     await store.write("events", "event-NEW", "topic")
 
-    with pytest.raises(NewerVersion, match="event-NEW"):
+    with pytest.raises(OfNewerVersion, match="event-NEW"):
         await store.journal.read(["event-NEW"])
     assert await store.journal.read(["event-OLD"]) == {"event-OLD": event(OLD)}
 

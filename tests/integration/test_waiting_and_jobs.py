@@ -3,16 +3,21 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shared.apple.command_plist import written
 from shared.clock import SystemClock
-from shared.domain.command import Place, PlaceState, place_id
+from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
+from shared.domain.job import Job, JobPart
+from shared.domain.terms import Terms
 from shared.ports.queue import HandOut, Report
+from shared.storage.jobs import MongoJobs
 from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
 from tests.contract.stores import SEALER
@@ -175,3 +180,54 @@ async def test_one_request_for_many_devices_is_answered_with_what_was_refused(
     assert (job["state"], job["queued"]) == ("finished", 2)
     assert [each["udid"] for each in job["refused"]] == ["D1"]
     assert "names another command" in job["refused"][0]["error"]
+
+
+async def test_jobs_that_nobody_can_carry_on_fail_alone_and_end_no_process(
+    replicas: list[ServiceProcess], queue: MongoCommandQueue, mongodb_url: str
+) -> None:
+    mongo = Mongo(mongodb_url)
+    jobs, now = MongoJobs(mongo), SystemClock().now()
+    unreadable = Command("0" * 64, "c-0", "ProfileList", b"no property list")
+    readable = written("c-1", "ProfileList", {})
+    gone = Command("1" * 64, "c-2", "ProfileList", b"")
+    await queue.store([unreadable, readable], now)
+    for name, command, owner in (
+        ("unreadable", unreadable, None),
+        ("without command", gone, None),
+        ("without targets", readable, None),
+        ("of tomorrow", readable, "a replica of tomorrow"),
+    ):
+        if name != "without targets":
+            await jobs.add_parts([JobPart(name, 0, ("D1", "D2"))], now)
+        terms, caller = Terms(), "ci"
+        job = Job(name, command.uuid, command.hash, "ProfileList", terms, True, caller, 2, now)
+        await jobs.add(replace(job, owner=owner))
+    newer = {"$set": {"state": "paused"}}
+    await mongo.collection("jobs").update_one({"_id": "of tomorrow"}, newer)
+    await mongo.close()
+
+    async with asyncio.timeout(30):
+        while any(job["state"] == "running" for job in await listed(replicas[0])):
+            await asyncio.sleep(0.2)
+
+    after = await post(replicas[0], udids=["D1", "D2"], command_uuid="c-3")
+    assert (after.status_code, after.json()["job"]["state"]) == (201, "finished")
+    [_, *found] = sorted(
+        await listed(replicas[1]), key=lambda job: str(job["created_at"]), reverse=True
+    )
+    assert {job["id"]: (job["state"], job["refused_total"], job["error"]) for job in found} == {
+        "unreadable": ("failed", 2, "plist: cannot be read (InvalidFileException)"),
+        "without command": ("failed", 2, "its command is not stored any more"),
+        "without targets": (
+            "failed",
+            2,
+            "1 of the 1 parts of its targets are not stored any more",
+        ),
+        "of tomorrow": ("paused", 0, None),
+    }
+    assert [process.exit_code for process in replicas] == [None, None]
+
+
+async def listed(process: ServiceProcess) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await get(process, "/v1/jobs"))["jobs"]
+    return found

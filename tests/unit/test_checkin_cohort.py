@@ -17,7 +17,7 @@ from shared.apple.checkin import (
 from shared.apple.connect import Status
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentStatus
-from shared.domain.errors import Blocked, NewerVersion, Overtaken, StoreUnavailable
+from shared.domain.errors import Blocked, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.versions import known
 from tests.unit.checkin_world import Barrier, Device, Killed, World
@@ -631,7 +631,7 @@ async def test_a_record_in_a_status_of_a_newer_version_refuses_its_own_device_al
 
     refused, served = await replica.serve(ahead.idle(), other.idle())
 
-    assert isinstance(refused, NewerVersion)
+    assert isinstance(refused, OfNewerVersion)
     assert served == Answer()
     assert len(world.journal.events) == events + 1
     assert world.enrollments.records["MAC"].status == "paused"

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
 
+from shared.apple.command_reading import MAX_VALUES
 from shared.apple.command_scalars import Boolean
+from shared.apple.plist import MAX_NODES, MOST_PIECES, parse
 from tests.unit.command_requests import (
     CATALOGUE,
     command_of,
@@ -159,3 +161,33 @@ def test_a_boolean_as_text_is_refused_elsewhere() -> None:
 def test_a_query_that_is_not_known_yet_passes() -> None:
     body = {"udid": UDID, "request_type": "DeviceInformation", "queries": ["FromTheFuture"]}
     assert command_of(prepare(body))["Queries"] == ["FromTheFuture"]
+
+
+def configured(items: object) -> dict[str, Any]:
+    """A command with values that no schema bounds."""
+    return {
+        "udids": ["A", "B"],
+        "request_type": "InstallApplication",
+        "itunes_store_id": 1,
+        "configuration": {"items": items},
+    }
+
+
+def test_what_is_taken_as_json_can_be_read_as_a_property_list_up_to_the_last_value() -> None:
+    most = MAX_VALUES - len(["itunes_store_id", "configuration", "items"])
+
+    taken = parse(prepare(configured(list(range(most)))).command.plist)
+    refusal = refused(configured(list(range(most + 1))))
+
+    assert taken["Command"]["Configuration"]["items"] == list(range(most))
+    assert most + 6 == MAX_NODES
+    assert paths(refusal) == ["configuration.items"]
+
+
+@pytest.mark.parametrize("text", ["\n", "&", "<", "\r"])
+def test_text_that_no_property_list_could_bring_back_is_refused_with_its_key(text: str) -> None:
+    taken = prepare(configured("x" + text * (MOST_PIECES - 10)))
+
+    assert parse(taken.command.plist)["Command"]["Configuration"]["items"].count(text) > 0
+    refusal = refused(configured("x" + text * (MOST_PIECES + 1)))
+    assert paths(refusal) == ["configuration"]

@@ -13,7 +13,7 @@ import pytest
 
 from services.commands.collisions import QueueingRules
 from shared.domain.command import Place, PlaceState
-from shared.domain.errors import Conflict, NewerVersion, NotFound, Overtaken, StoreUnavailable
+from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.versions import known
 from tests.fakes.clock import settle
 from tests.unit.commands_world import (
@@ -723,9 +723,9 @@ async def test_a_place_in_a_state_of_a_newer_version_is_not_used_again() -> None
     held = replace(world.place(), state=known(PlaceState, "held"))
     world.queue.places[held.id] = held
 
-    with pytest.raises(NewerVersion, match="held"):
+    with pytest.raises(OfNewerVersion, match="held"):
         await world.post()
-    with pytest.raises(NewerVersion, match="held"):
+    with pytest.raises(OfNewerVersion, match="held"):
         await world.life.cancel(held)
 
     assert world.place() == held

@@ -27,6 +27,7 @@ from shared.apple.connect import Status
 from shared.apple.profiles import Look
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, Renewal, RenewalFailure
 from shared.domain.notices import Notice
@@ -497,3 +498,22 @@ async def test_a_renewal_whose_place_is_in_a_state_of_a_newer_version_is_not_ask
     await renewals.look()
 
     assert len(renewing.places) == 1
+
+
+async def test_a_device_whose_attempt_cannot_be_stored_holds_up_no_other_one() -> None:
+    renewing, replica, renewals, _ = await near_its_end()
+    renewing.world.clock.advance(START - NEAR)
+    await renewing.enroll(replica, "PAD")
+    renewing.go_to(NEAR)
+    full = []
+
+    async def first_is_full(operation: str) -> None:
+        if operation == "attempt" and not full:
+            full.append(operation)
+            raise TooLarge("a record of 16 MB")
+
+    renewing.world.identities.before = first_is_full
+    await replica.share.refresh()
+    await renewals.look()
+
+    assert full and len(renewing.places) == 1
