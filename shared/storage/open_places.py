@@ -20,7 +20,7 @@ from shared.storage.place_documents import (
     OPEN,
     QUEUE_ORDER,
     from_document,
-    open_places,
+    only_open,
     queue_order,
 )
 
@@ -48,7 +48,7 @@ class OpenPlaces:
     async def of_devices(self, devices: Names[str]) -> dict[str, list[Place] | None]:
         found = await self._read(devices, None)
         return {
-            device: None if those is None else sorted(open_places(those), key=queue_order)
+            device: None if those is None else sorted(only_open(those), key=queue_order)
             for device, those in found.items()
         }
 

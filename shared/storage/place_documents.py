@@ -152,7 +152,7 @@ def from_document(document: dict[str, Any]) -> Place:
     )
 
 
-def open_places(documents: Iterable[dict[str, Any]]) -> list[Place]:
+def only_open(documents: Iterable[dict[str, Any]]) -> list[Place]:
     """The places in an open state; one in a state of a newer version is left to that version."""
     return [place for place in map(from_document, documents) if place.state.is_open]
 

@@ -30,7 +30,7 @@ from shared.storage.place_documents import (
     ending,
     from_document,
     newest_first,
-    open_places,
+    only_open,
     queue_order,
     to_document,
 )
@@ -124,7 +124,7 @@ class MongoCommandQueue:
         found = await self._places.find(
             {"open_device": enrollment.device, "enrollment": enrollment.id}
         )
-        return sorted(open_places(found), key=queue_order)
+        return sorted(only_open(found), key=queue_order)
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         return await self._end(
@@ -181,7 +181,7 @@ class MongoCommandQueue:
     async def _paged(self, field: str, query: Query) -> AsyncIterator[list[Place]]:
         above = up_to(query[field]["$lte"])
         async for page in Pages(self._places, field).read(query, above):
-            yield open_places(page)
+            yield only_open(page)
 
     # --- for check-in
 

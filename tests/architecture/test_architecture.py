@@ -63,7 +63,6 @@ OWN_LOOPS = {
     "shared/messaging/wishes.py": "consumes a channel until it breaks; services/push/intake.py guards it",
     "services/webhook/lanes.py": "the event whose turn it is, until its body can be read back",
     "services/webhook/delivery_store.py": "one operation for a caller that waits, and hears any other error",
-    "services/commands/jobs.py": "one job until it is done; the job fails by what is no outage",
 }
 
 OUTAGES = frozenset({"Unavailable", "StoreUnavailable", "BrokerUnavailable", "MdmError"})
