@@ -121,7 +121,7 @@ async def test_a_process_that_ends_answers_those_that_wait_and_exits_with_0(
 
     answered = await waiting
     assert (answered.status_code, exit_code) == (201, 0)
-    assert set(answered.json()) == {"payload"}
+    assert set(answered.json()) == {"payload", "timed_out"}
     assert time.monotonic() - start < SOON
 
 
