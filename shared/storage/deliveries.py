@@ -16,6 +16,7 @@ from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.deliveries import Backlog
 from shared.ports.seal import Seal
+from shared.storage.current_reads import CurrentReads
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.sealed_fields import SealedFields, place
@@ -37,7 +38,9 @@ class MongoDeliveries:
     """Implements `shared.ports.deliveries.Deliveries`."""
 
     def __init__(self, database: Database, seal: Seal, page: int = _PAGE) -> None:
+        self._database = database
         self._documents = database.collection(NAME)
+        self._current = CurrentReads(database, self._documents)
         self._page = page
         self._seal = seal
 
@@ -56,6 +59,7 @@ class MongoDeliveries:
     async def blocked(self, partition: int) -> dict[Lane, Backlog]:
         """In pages, so that no single read grows with the backlog. What was stored before the first page
         was read is in one of them, since an id never changes."""
+        term = self._database.term
         lanes: dict[str, Backlog] = {}
         last = ""
         while True:
@@ -69,12 +73,16 @@ class MongoDeliveries:
                 last = document["_id"]
                 _add(lanes, document["lane"], document["number"], last)
             if len(found) < self._page:
+                await self._current.check(term)
                 return {Lane(*key.rsplit(":", 1)): backlog for key, backlog in lanes.items()}
 
     async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
+        term = self._database.term
         found = await self._documents.find(
             {"lane": _lane_key(lane), "number": {"$gte": first, "$lte": last}}, {"body": 0}
         )
+        if not found:  # what is found must be leased, which no deposed server does
+            await self._current.check(term)
         return sorted((_from_document(document) for document in found), key=_order)
 
     async def lease(
