@@ -1,4 +1,4 @@
-"""What devices call: /mdm/checkin and /mdm/connect.
+"""What devices call: /mdm/checkin and /mdm/connect; /mdm and /checkin where NanoMDM enrolled them.
 
 Order for bytes from outside: size limit, signature, certificate, and only then the plist.
 """
@@ -12,6 +12,7 @@ from services.checkin.device_auth import SMALL_BODY, DeviceAuthentication
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import CheckinMessage, parse_checkin
 from shared.apple.connect import Connect, parse_connect
+from shared.apple.either_message import parse_either
 from shared.batching import Cohorts
 from shared.domain.errors import BadRequest
 from shared.heavy_work import HeavyWork
@@ -30,6 +31,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     413: {"description": "The body is over MDM_MAX_BODY. Empty body."},
     503: {"description": "Not now; come again after Retry-After seconds. Empty body."},
 }
+_USER_AUTHENTICATE: dict[str, Any] = {"description": "UserAuthenticate: no such users here."}
+_BLOCKED: dict[str, Any] = {"description": "The device is blocked. Empty body."}
 _SIGNATURE_PARAMETER = {
     "name": "Mdm-Signature",
     "in": "header",
@@ -92,7 +95,7 @@ def router(
         "/mdm/checkin",
         summary="Authenticate, TokenUpdate, CheckOut, bootstrap tokens",
         response_class=Response,
-        responses={**_RESPONSES, 410: {"description": "UserAuthenticate: no such users here."}},
+        responses={**_RESPONSES, 410: _USER_AUTHENTICATE},
         openapi_extra=_openapi(_CHECKIN_EXAMPLE),
     )
     async def checkin(request: Request) -> Response:
@@ -102,11 +105,25 @@ def router(
         "/mdm/connect",
         summary="Report on a command, and get the next one",
         response_class=Response,
-        responses={**_RESPONSES, 401: {"description": "The device is blocked. Empty body."}},
+        responses={**_RESPONSES, 401: _BLOCKED},
         openapi_extra=_openapi(_CONNECT_EXAMPLE),
     )
     async def connect(request: Request) -> Response:
         return await serve(request, parse_connect)
+
+    async def either(request: Request) -> Response:
+        return await serve(request, parse_either)
+
+    for path, example in (("/mdm", _CONNECT_EXAMPLE), ("/checkin", _CHECKIN_EXAMPLE)):
+        routes.put(
+            path,
+            summary="Both kinds of message, for devices that NanoMDM enrolled",
+            description="MessageType makes a message a check-in, Status a connect; both or neither: 400.",
+            name=f"either_{path[1:]}",
+            response_class=Response,
+            responses={**_RESPONSES, 401: _BLOCKED, 410: _USER_AUTHENTICATE},
+            openapi_extra=_openapi(example),
+        )(either)
 
     return routes
 

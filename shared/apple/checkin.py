@@ -94,7 +94,11 @@ CheckinMessage = (
 
 def parse_checkin(body: bytes) -> CheckinMessage:
     """The message in the body of a check-in request, or BadRequest."""
-    message = plist.parse(body)
+    return checkin_message(plist.parse(body))
+
+
+def checkin_message(message: Mapping[str, Any]) -> CheckinMessage:
+    """The check-in message that this property list is, or BadRequest."""
     message_type = plist.required_identifier(message, "MessageType")
     read = _READERS.get(message_type)
     if read is None:

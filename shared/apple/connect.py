@@ -3,9 +3,10 @@
 Promise: a Connect that comes out has a known status, and a CommandUUID unless it is Idle.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shared.apple import plist
 from shared.apple.enrollment_key import enrollment_key
@@ -36,7 +37,11 @@ class Connect:
 
 def parse_connect(body: bytes) -> Connect:
     """The message in the body of a connect request, or BadRequest."""
-    message = plist.parse(body)
+    return connect_message(plist.parse(body))
+
+
+def connect_message(message: Mapping[str, Any]) -> Connect:
+    """The connect that this property list is, or BadRequest."""
     word = plist.required_identifier(message, "Status")
     try:
         status = Status(word)

@@ -220,6 +220,25 @@ async def test_a_blocked_device_hears_401_at_connect_and_is_served_at_checkin(
     assert is_empty(await device.connect())
 
 
+@pytest.mark.parametrize("path", ["/mdm", "/checkin"])
+async def test_where_one_url_takes_both_kinds_a_blocked_devices_401_follows_the_message(
+    whole: Whole, path: str
+) -> None:
+    device = await whole.enrolled()
+    idle = plistlib.dumps({"Status": "Idle", **device.ids})
+    token_update = plistlib.dumps(
+        {"MessageType": "TokenUpdate", "Token": b"new", "PushMagic": "m", **device.ids}
+    )
+    await whole.api("POST", f"/v1/devices/{device.id}/block")
+
+    blocked = await device.send(path, idle)
+
+    assert (blocked.status_code, blocked.content) == (401, b"")
+    assert is_empty(await device.send(path, token_update))
+    await whole.api("POST", f"/v1/devices/{device.id}/unblock")
+    assert is_empty(await device.send(path, idle))
+
+
 # --- bootstrap tokens --------------------------------------------------------------------------------
 
 

@@ -120,6 +120,17 @@ async def test_an_unusable_checkin_is_refused(device: Device, keys: dict[str, An
     await refused(device, lambda: device.send("/mdm/checkin", body), "plist")
 
 
+@pytest.mark.parametrize("path", ["/mdm", "/checkin"])
+@pytest.mark.parametrize("keys", [{}, {"MessageType": "CheckOut", "Status": "Idle"}])
+async def test_a_message_of_both_kinds_or_of_none_is_refused_once_its_signature_was_judged(
+    device: Device, path: str, keys: dict[str, str]
+) -> None:
+    body = plistlib.dumps({**device.ids, **keys})
+
+    await refused(device, lambda: device.send(path, body), "plist")
+    await refused(device, lambda: device.send(path, body, signature=""), "signature")
+
+
 CONNECTS: dict[str, dict[str, Any]] = {
     "no status": {},
     "an unknown status": {"Status": "Busy"},
@@ -320,7 +331,7 @@ async def test_a_device_that_never_authenticated_is_refused(
 # --- paths and sizes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/mdm/checkin", "/mdm/connect"])
+@pytest.mark.parametrize("path", ["/mdm/checkin", "/mdm/connect", "/mdm", "/checkin"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH"])
 async def test_a_wrong_method_is_405_in_json(whole: Whole, path: str, method: str) -> None:
     answer = await whole.api(method, path)
@@ -330,7 +341,7 @@ async def test_a_wrong_method_is_405_in_json(whole: Whole, path: str, method: st
     assert answer.json()["error"] == "Method Not Allowed"
 
 
-@pytest.mark.parametrize("path", ["/", "/mdm", "/mdm/other", "/mdm/checkin/more"])
+@pytest.mark.parametrize("path", ["/", "/mdm/", "/mdm/other", "/mdm/checkin/more", "/checkin/more"])
 async def test_an_unknown_path_is_404_in_json(whole: Whole, path: str) -> None:
     answer = await whole.http.put(whole.process.url + path)
 

@@ -81,6 +81,27 @@ async def test_a_migrated_device_is_pushed_bound_and_served(whole: Whole, kind: 
     assert device.identity.fingerprint in entry["detail"]
 
 
+@pytest.mark.parametrize(
+    ("connect", "checkin"), [("/mdm", "/mdm"), ("/mdm", "/checkin")], ids=["one URL", "two"]
+)
+async def test_a_device_of_nanomdm_is_served_at_the_urls_in_its_profile(
+    whole: Whole, connect: str, checkin: str
+) -> None:
+    device = await migrated(whole)
+    command = await device.queue()
+
+    idle = await device.send(connect, plistlib.dumps({"Status": "Idle", **device.ids}))
+    updated = await device.send(checkin, token_update(device, Token=b"n" * 32))
+    report = {"Status": "Acknowledged", "CommandUUID": command, **device.ids}
+    done = await device.send(connect, plistlib.dumps(report))
+
+    assert given(idle) == command
+    assert [(each.status_code, each.content) for each in (updated, done)] == [(200, b"")] * 2
+    assert await device.open_commands() == []
+    topics = [event["topic"] for event in await whole.events_of(device.id, 3)]
+    assert topics == ["mdm.Connect", "mdm.TokenUpdate", "mdm.Connect"]
+
+
 async def test_the_import_makes_no_event_and_what_the_device_says_does(whole: Whole) -> None:
     device = await migrated(whole)
     journaled = whole.journaled()

@@ -15,6 +15,8 @@ Document = dict[str, Any]
 ERRORS: dict[tuple[str, str], set[str]] = {
     ("PUT", "/mdm/checkin"): {"400", "410", "413", "503"},
     ("PUT", "/mdm/connect"): {"400", "401", "413", "503"},
+    ("PUT", "/mdm"): {"400", "401", "410", "413", "503"},
+    ("PUT", "/checkin"): {"400", "401", "410", "413", "503"},
     ("GET", "/mdm/enroll"): {"400", "413", "503"},
     ("POST", "/mdm/enroll"): {"400", "413", "503"},
     ("GET", "/ota/enroll"): {"400", "413", "503"},
@@ -83,6 +85,8 @@ ERRORS: dict[tuple[str, str], set[str]] = {
 BODIES = {
     ("PUT", "/mdm/checkin"),
     ("PUT", "/mdm/connect"),
+    ("PUT", "/mdm"),
+    ("PUT", "/checkin"),
     ("POST", "/mdm/enroll"),
     ("POST", "/ota/phase23"),
     ("POST", "/scep"),
@@ -100,7 +104,7 @@ BODIES = {
     ("POST", "/v1/tokens"),
     ("PUT", "/v1/config/certificate"),
 }
-OF_DEVICES = ("/mdm/", "/ota/", "/scep")
+OF_DEVICES = ("/mdm", "/checkin", "/ota/", "/scep")
 """Routes that devices call: no key, and answers that are not in JSON."""
 PROBLEM = {"error", "type", "title", "status", "detail"}
 

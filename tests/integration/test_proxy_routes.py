@@ -117,6 +117,10 @@ def ask(
         ("/mdm/checkin", "checkin"),
         ("/mdm/connect", "checkin"),
         ("/mdm/enroll", "checkin"),
+        ("/mdm", "checkin"),
+        ("/mdm?site=berlin", "checkin"),
+        ("/checkin", "checkin"),
+        ("/checkin/more", "commands"),
         ("/scep?operation=GetCACaps", "checkin"),
         ("/ota/enroll", "checkin"),
         ("/v1/commands", "commands"),
@@ -142,7 +146,7 @@ def test_each_path_reaches_its_service_unchanged(proxy: int, path: str, service:
     assert (heard["service"], heard["path"]) == (service, path)
 
 
-@pytest.mark.parametrize("path", ["//mdm/checkin", "/mdm//connect"])
+@pytest.mark.parametrize("path", ["//mdm/checkin", "/mdm//connect", "//mdm"])
 def test_a_doubled_slash_reaches_the_same_service(proxy: int, path: str) -> None:
     _, heard = ask(proxy, path)
 
