@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from shared.apple import plist
 from shared.apple.enrollment_key import enrollment_key
+from shared.apple.message_keys import read_message
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest
 from shared.domain.event import Topic
@@ -94,7 +95,7 @@ CheckinMessage = (
 
 def parse_checkin(body: bytes) -> CheckinMessage:
     """The message in the body of a check-in request, or BadRequest."""
-    return checkin_message(plist.parse(body))
+    return checkin_message(read_message(body))
 
 
 def checkin_message(message: Mapping[str, Any]) -> CheckinMessage:

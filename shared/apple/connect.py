@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from shared.apple import plist
 from shared.apple.enrollment_key import enrollment_key
+from shared.apple.message_keys import read_message
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest
 from shared.domain.event import Topic
@@ -37,7 +38,7 @@ class Connect:
 
 def parse_connect(body: bytes) -> Connect:
     """The message in the body of a connect request, or BadRequest."""
-    return connect_message(plist.parse(body))
+    return connect_message(read_message(body))
 
 
 def connect_message(message: Mapping[str, Any]) -> Connect:

@@ -4,15 +4,15 @@ Promise: MessageType makes a message a check-in, Status a connect. One with both
 BadRequest: nobody could say for sure what its device means.
 """
 
-from shared.apple import plist
 from shared.apple.checkin import CheckinMessage, checkin_message
 from shared.apple.connect import Connect, connect_message
+from shared.apple.message_keys import read_message
 from shared.domain.errors import BadRequest
 
 
 def parse_either(body: bytes) -> CheckinMessage | Connect:
     """The check-in message or the connect in the body of a request, or BadRequest."""
-    message = plist.parse(body)
+    message = read_message(body)
     if ("MessageType" in message) == ("Status" in message):
         raise BadRequest("expected MessageType or Status, and not both")
     return checkin_message(message) if "MessageType" in message else connect_message(message)
