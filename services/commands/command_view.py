@@ -3,6 +3,7 @@
 Promises: every name is always there, null where there is nothing to tell; times are RFC 3339 in UTC.
 """
 
+import re
 from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +27,9 @@ ANSWER_IS_SECRET = frozenset(
 )
 """Request types whose answers are for the scope `admin`. What RotateFileVaultKey and SecurityInfo tell of
 recovery keys is encrypted for the operator's own certificate."""
+
+
+_DATES = re.compile(rb"<date>(-?[0-9]{4,6}-[0-9TZ:-]{1,20})</date>")
 
 
 def shown_place(place: Place) -> Shown:
@@ -77,7 +81,11 @@ def without_secrets(shown: Shown) -> Shown:
 
 
 def _bare(answer: Shown | None) -> Shown | None:
-    return None if answer is None else {**answer, "response": None, "raw": None}
+    return (
+        None
+        if answer is None
+        else {**answer, "response": None, "response_error": None, "raw": None}
+    )
 
 
 def _push(push: PushRecord) -> Shown:
@@ -100,7 +108,7 @@ def _late(late: LateAnswer, event: Event | None) -> Shown:
 
 
 def _answer(event: Event) -> Shown:
-    response = _response(event.raw_payload)
+    response, error = _response(event.raw_payload)
     chain = response.get("ErrorChain") if isinstance(response, dict) else None
     return {
         "event_id": event.id,
@@ -108,16 +116,29 @@ def _answer(event: Event) -> Shown:
         "status": event.status,
         "error_chain": chain if isinstance(chain, list) else None,
         "response": response,
+        "response_error": error,
         "raw": b64encode(event.raw_payload).decode("ascii"),
     }
 
 
-def _response(raw: bytes) -> Any:
-    """None for what is too large; `raw` has it all the same."""
+def _response(raw: bytes) -> tuple[Any, str | None]:
+    """The answer as JSON, or None and why not; `raw` has it all the same."""
     try:
-        return as_json(plist.parse(raw))
-    except (BadRequest, TooLargeToShow):
-        return None
+        return as_json(_read(raw)), None
+    except BadRequest as exc:
+        return None, str(exc)
+    except TooLargeToShow:
+        return None, "plist: too large to show as JSON"
+
+
+def _read(raw: bytes) -> Shown:
+    """Dates that Python has not are read as text."""
+    try:
+        return plist.parse(raw)
+    except BadRequest:
+        if not _DATES.search(raw):
+            raise
+        return plist.parse(_DATES.sub(rb"<string>\1</string>", raw))
 
 
 def _collapse_key(place: Place) -> str | None:

@@ -45,8 +45,12 @@ _ANSWER: Schema = {
         "error_chain": {"type": ["array", "null"], "items": {"type": "object"}},
         "response": {
             "type": ["object", "null"],
-            "description": "The property list; data is base64, dates are RFC 3339. "
-            "null when it is too large to show, or for the scope `admin`.",
+            "description": "The property list; data is base64, dates are RFC 3339 (text where a date is "
+            "outside the years 1 to 9999). null when it cannot be shown, or for the scope `admin`.",
+        },
+        "response_error": {
+            "type": ["string", "null"],
+            "description": "Why `response` cannot be shown; `raw` has it all the same.",
         },
         "raw": {
             "type": ["string", "null"],
@@ -112,6 +116,7 @@ _SHOWN_WHOLE = {
             "Status": "Acknowledged",
             "UDID": UDID,
         },
+        "response_error": None,
         "raw": "PD94bWwgdmVyc2lvbj0iMS4w",
     },
     "late_answer": None,

@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from typing import Any
 from xml.parsers import expat
 
+from shared.apple.plist_faults import refusal
+from shared.apple.plist_xml import MAX_DEPTH, MAX_TOKEN, without_surroundings
 from shared.domain.errors import BadRequest
 
 MAX_BYTES = 64 * 1024 * 1024
 """A second fence: the caller's own limit (MDM_MAX_BODY) is the real one."""
 MAX_NODES = 100_000
-MAX_DEPTH = 64
 MOST_PIECES = 5 * MAX_NODES
 """Line ends and references (`&amp;`) in a large message: five for each value that it may have."""
 _AROUND_VALUES = 1000
 """Declarations and comments, which are no values."""
-MAX_TOKEN = 16 * 1024
 SMALL = 64 * 1024
 """Up to this size no token can be long enough to hurt, so nothing looks for long ones."""
 MAX_IDENTIFIER = 256
@@ -65,19 +65,24 @@ def parse(body: bytes) -> dict[str, Any]:
     """The dictionary in a property list (XML or binary), or BadRequest."""
     if len(body) > MAX_BYTES:
         raise BadRequest("plist: too large")
+    document = body
     try:
         if body[:8] == b"bplist00":
             _refuse_overlaps(body)
-        elif len(body) > SMALL:
-            _refuse_long_tokens(body)
-        root = plistlib.loads(body, dict_type=_Dictionary)
+        else:
+            document = without_surroundings(body)
+            if len(document) > SMALL:
+                _refuse_long_tokens(document)
+        form = plistlib.FMT_XML if document[:1] == b"<" else None
+        root = plistlib.loads(document, fmt=form, dict_type=_Dictionary)
     except BadRequest:
         raise
     except Exception as exc:  # noqa: BLE001 - bytes from outside: plistlib raises nine kinds and more
         # No cause: a traceback would show pieces of the message.
-        raise BadRequest(f"plist: cannot be read ({type(exc).__name__})") from None
+        raise refusal(body, exc) from None
     if not isinstance(root, _Dictionary):
-        raise BadRequest("plist: the root is not a dictionary")
+        reason = "is no property list" if root is None else "the root is not a dictionary"
+        raise BadRequest(f"plist: {reason}")
     _walk(root)
     return root
 

@@ -12,6 +12,7 @@ import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final
 
 from shared.domain.errors import BadRequest
@@ -105,6 +106,22 @@ class XmlOutline:
                 raise _broken(body, at)
             at = end.end()
         return pairs, at
+
+
+_BLANK = re.compile(rb"(?:\xef\xbb\xbf)?+[ \t\r\n]*+")
+_ANY = XmlOutline(())
+
+
+def without_surroundings(body: bytes) -> bytes:
+    """A document without what no XML parser takes: blank lines before it, and whatever is behind it."""
+    start = _BLANK.match(body)
+    assert start is not None
+    document = body[start.end() :]
+    is_whole = document.count(b"</plist") == 1 and document.rstrip().endswith(b"</plist>")
+    if not is_whole and document[:1] == b"<":
+        with suppress(BadRequest):  # whoever reads it says what is wrong
+            document = document[: _ANY.read(document)[1]]
+    return document
 
 
 def _value(body: bytes, at: int, key: str | None) -> tuple[Any, int]:

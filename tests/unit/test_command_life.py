@@ -118,6 +118,7 @@ async def test_an_answer_is_shown_as_json_and_as_it_came(client: LifeClient) -> 
         "status": "Acknowledged",
         "error_chain": None,
         "response": {**ANSWER, "Data": "AP8="},
+        "response_error": None,
         "raw": base64.b64encode(body).decode(),
     }
 
@@ -186,6 +187,7 @@ async def test_an_answer_too_large_to_show_is_there_raw(client: LifeClient) -> N
     _, shown = await client.call(PATH)
 
     assert shown["answer"]["response"] is None
+    assert shown["answer"]["response_error"] == "plist: too large to show as JSON"
     assert base64.b64decode(shown["answer"]["raw"]) == bomb
 
 
@@ -196,6 +198,20 @@ async def test_what_cannot_be_read_is_there_raw(client: LifeClient) -> None:
     _, shown = await client.call(PATH)
 
     assert (shown["answer"]["response"], shown["answer"]["error_chain"]) == (None, None)
+    assert shown["answer"]["response_error"] == "plist: is no property list"
+
+
+async def test_a_date_outside_the_years_of_python_is_shown_as_text(client: LifeClient) -> None:
+    place = await handed_out(client.world)
+    body = plistlib.dumps({"LastCloudBackupDate": "?"})
+    distant = b"<date>0000-12-30T00:00:00Z</date>"
+    body = body.replace(b"<string>?</string>", distant)
+    await client.reports(place, PlaceState.ACKNOWLEDGED, body)
+
+    _, shown = await client.call(PATH)
+
+    assert shown["answer"]["response"]["LastCloudBackupDate"] == "0000-12-30T00:00:00Z"
+    assert shown["answer"]["response_error"] is None
 
 
 async def test_a_finished_command_tells_of_no_pushes(client: LifeClient) -> None:
