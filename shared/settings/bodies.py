@@ -6,18 +6,17 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from shared.settings.values import Size
 
-LARGEST_BODY = 15 * 1024**2
-"""The most that MDM_MAX_BODY may be, so that an event fits into one document."""
+LARGEST_BODY = 11 * 1024**2
+"""What MDM_MAX_BODY counts as at most: as JSON in base64 the event has 14.7 MiB then, which fits into a
+message of RabbitMQ 4 and a document of MongoDB. Each has 16 MiB at most."""
 LEAST_BUDGET = 24 * 1024**2
 """Room for the largest request: a command of 15 MiB, in JSON."""
 LEAST_EVENTS = 8 * 1024**2
 """The least that MDM_WEBHOOK_BODY_BUDGET may be."""
 
 
-def _fits_into_the_store(size: int) -> int:
-    if size > LARGEST_BODY:
-        raise ValueError("must not be above 15 MiB: a document of MongoDB has 16 at most")
-    return size
+def _fits_into_an_event(size: int) -> int:
+    return min(size, LARGEST_BODY)
 
 
 def _holds_any_body(size: int) -> int:
@@ -38,10 +37,10 @@ EventBudget = Annotated[Size, AfterValidator(_holds_some_events)]
 class BodySettings(BaseModel):
     """Limits of the bodies that clients and devices send."""
 
-    max_body: Annotated[Size, AfterValidator(_fits_into_the_store)] = Field(
-        4 * 1024**2,
-        description="Largest message of a device, in bytes or as `4 MiB`, at most 15 MiB; "
-        "for commands of API clients see MDM_MAX_COMMAND_SIZE.",
+    max_body: Annotated[Size, AfterValidator(_fits_into_an_event)] = Field(
+        10 * 1024**2,
+        description="Largest message of a device, in bytes or as `10 MiB`; more than 11 MiB counts as "
+        "11 MiB, with a warning. For commands of API clients see MDM_MAX_COMMAND_SIZE.",
     )
     body_budget: Annotated[Size, AfterValidator(_holds_any_body)] = Field(
         128 * 1024**2,

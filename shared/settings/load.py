@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from shared.domain.errors import Misconfigured
 from shared.expected import message
 from shared.nearest import nearest
+from shared.settings.bodies import LARGEST_BODY
 from shared.settings.classes import (
     AllSettings,
     ApiSettings,
@@ -24,7 +25,7 @@ from shared.settings.classes import (
     ServiceSettings,
     WebhookSettings,
 )
-from shared.settings.values import SHORT_KEY
+from shared.settings.values import SHORT_KEY, size_of
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -64,6 +65,12 @@ def warnings_about(settings: ServiceSettings, environ: Mapping[str, str]) -> lis
         found.append("MDM_SECRET_KEY: begins with `clear`, so secrets are stored in clear")
     if settings.public_url.startswith("http://"):
         found.append("MDM_SERVER_URL: is plain http; devices demand https")
+    written = _look_up("max_body", ServiceSettings.model_fields["max_body"], environ)
+    if written is not None and size_of(written[1]) > LARGEST_BODY:
+        found.append(
+            "MDM_MAX_BODY: is above 11 MiB and counts as 11 MiB, so that an event fits into a message of "
+            "RabbitMQ and a document of MongoDB"
+        )
     return found
 
 

@@ -93,7 +93,7 @@ def _networks(value: Any) -> tuple[Network, ...]:
         raise ValueError("must be a list of addresses or networks such as 10.0.0.0/8") from None
 
 
-def _size(value: Any) -> int:
+def size_of(value: Any) -> int:
     match = re.fullmatch(r"(\d{1,12})\s*([a-z]*)", str(value).strip().lower(), re.ASCII)
     if match is None or match[2] not in _SIZES or int(match[1]) == 0:
         raise ValueError("must be a size in bytes, or such as 4 MiB")
@@ -155,7 +155,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Durations = Annotated[tuple[timedelta, ...], BeforeValidator(_durations)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
-Size = Annotated[int, BeforeValidator(_size)]
+Size = Annotated[int, BeforeValidator(size_of)]
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 SecretHttpUrl = Annotated[SecretStr, BeforeValidator(_secret_http_url)]
 MongodbUrl = Annotated[SecretStr, BeforeValidator(_mongodb_url)]

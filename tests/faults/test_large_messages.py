@@ -41,7 +41,7 @@ def peak_megabytes(pid: int) -> int:
 async def test_large_messages_at_once_are_each_answered_and_small_ones_are_served_behind_them(
     tmp_path: Path,
 ) -> None:
-    async with whole_server(tmp_path, {"MDM_MAX_BODY": "15 MiB"}) as whole:
+    async with whole_server(tmp_path, {"MDM_MAX_BODY": "11 MiB"}) as whole:
         devices = [await whole.enrolled() for _ in range(DEVICES)]
         bodies = [(device, report_of(device, n)) for device in devices for n in range(MESSAGES)]
         signed = [(device, body, device.identity.sign(body)) for device, body in bodies]

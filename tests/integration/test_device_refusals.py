@@ -31,7 +31,7 @@ from tests.unit.test_plist import REFUSED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LIMIT = 4 * 1024**2
+LIMIT = 10 * 1024**2
 """MDM_MAX_BODY, by default."""
 HARMFUL = {name: body for name, body in REFUSED.items() if len(body) <= LIMIT}
 BOUND = 5.0

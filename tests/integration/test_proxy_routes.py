@@ -6,6 +6,7 @@ Needs Debian's nginx; .ci/run installs it.
 import http.client
 import importlib.util
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from shared.settings.bodies import LARGEST_BODY
 
 LOCAL = Path(__file__).resolve().parents[2] / "deploy" / "local"
 
@@ -186,6 +189,26 @@ def test_headers_that_prove_something_are_not_taken_from_outside(proxy: int) -> 
     assert isinstance(headers, dict)
     assert forged.keys() & headers.keys() == {"X-Forwarded-For"}
     assert headers["X-Forwarded-For"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/mdm/checkin", "/mdm/connect", "/migration"])
+def test_a_message_of_the_largest_size_passes(proxy: int, path: str) -> None:
+    link = http.client.HTTPConnection("127.0.0.1", proxy, timeout=30)
+    try:
+        link.request("PUT", path, b"a" * LARGEST_BODY)
+        heard = json.loads(link.getresponse().read())
+    finally:
+        link.close()
+
+    assert len(heard["body"]) == LARGEST_BODY
+
+
+def test_the_ingress_lets_a_message_of_the_largest_size_pass() -> None:
+    ingress = LOCAL.parent / "k8s" / "base" / "ingress.yaml"
+
+    [most] = re.findall(r'proxy-body-size: "(\d+)m"', ingress.read_text())
+
+    assert int(most) * 1024**2 > LARGEST_BODY
 
 
 def test_a_signature_of_the_size_of_a_certificate_chain_passes(proxy: int) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
+from shared.settings.bodies import LARGEST_BODY
 
 SAMPLES = Path(__file__).parent.parent / "contract" / "samples"
 UDID = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
@@ -30,6 +31,18 @@ def event(**changes: Any) -> Event:
         status="Idle",
     )
     return replace(plain, **changes)
+
+
+def test_an_event_of_the_largest_message_fits_into_a_message_of_rabbitmq_and_a_document() -> None:
+    """Each has 16 MiB at most."""
+    longest = event(
+        raw_payload=bytes(LARGEST_BODY),
+        url_params={f"{number:0100}": "x" * 500 for number in range(100)},
+        key=EnrollmentKey("U" * 513, "U" * 256, udid="U" * 256, user="U" * 256),
+        command_uuid="c" * 256,
+    )
+
+    assert len(event_json(longest)) < 15 * 1024**2
 
 
 @pytest.mark.parametrize(

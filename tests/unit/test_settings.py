@@ -96,12 +96,23 @@ def test_a_duration_is_read_as_it_is_written(written, duration):
     assert load(AllSettings, {"MDM_RETRY_WINDOW": written}).retry_window == duration
 
 
-def test_a_message_may_not_be_larger_than_what_the_store_holds():
-    assert load(AllSettings, {"MDM_MAX_BODY": "15 MiB"}).max_body == 15 * 1024**2
+@pytest.mark.parametrize("written", ["11534337", "15 MiB", "1 GiB"])
+def test_a_message_larger_than_an_event_may_be_is_warned_of_and_counts_as_11_mib(written):
+    environ = {"MDM_MAX_BODY": written, "MDM_SERVER_URL": "https://x"}
+    settings = load(AllSettings, environ)
 
-    said = refusal(AllSettings, {"MDM_MAX_BODY": "15728641"})
+    [warning] = warnings_about(settings, environ)
 
-    assert said == "MDM_MAX_BODY: must not be above 15 MiB: a document of MongoDB has 16 at most"
+    assert settings.max_body == 11 * 1024**2
+    assert warning.startswith("MDM_MAX_BODY: is above 11 MiB and counts as 11 MiB")
+
+
+def test_a_message_of_11_mib_may_be_taken_and_10_mib_are_usual():
+    environ = {"MDM_MAX_BODY": "11 MiB", "MDM_SERVER_URL": "https://x"}
+
+    assert load(AllSettings, environ).max_body == 11 * 1024**2
+    assert warnings_about(load(AllSettings, environ), environ) == []
+    assert load(AllSettings, {}).max_body == 10 * 1024**2
 
 
 def test_the_budget_of_bodies_has_room_for_any_one_of_them():
@@ -378,7 +389,7 @@ def test_whatever_is_wrong_with_a_setting_is_said_in_our_own_words(cls, field):
 
 
 def test_a_size_that_is_too_large_is_no_unknown_unit():
-    assert "must not be above" in refusal(AllSettings, {"MDM_MAX_BODY": "99GiB"})
+    assert "must not be above" in refusal(AllSettings, {"MDM_MAX_COMMAND_SIZE": "99GiB"})
 
 
 def test_one_of_several_words_is_said_with_those_words():
