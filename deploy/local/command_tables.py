@@ -53,7 +53,7 @@ def _works_on(form: CommandForm) -> str:
 def _section(form: CommandForm) -> Iterator[str]:
     yield f"\n### {form.request_type}\n\nWorks on {systems_sentence(form.facts.systems)}"
     if form.request_type in QUERIES:
-        yield " A question: the newest one replaces the same question where it still waits."
+        yield " A question: with `supersede` it replaces the same question where that still waits."
     yield "\n\n"
     rows = list(_rows(form.keys, form.facts, ""))
     if rows:

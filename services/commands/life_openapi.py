@@ -26,7 +26,10 @@ _PLACE: Schema = {
         "description": "queued, sent and not_now are open: the device may still answer.",
     },
     "priority": {"type": "integer", "description": "0 is handed out first, 9 last."},
-    "collapse_key": _described(_TEXT, "The newest command of a collapse key replaces older ones."),
+    "collapse_key": _described(
+        _TEXT,
+        "The newest command of a collapse key replaces older ones (`supersede`: of its type's).",
+    ),
     "handed_out": {"type": "boolean", "description": "Whether the device has had it."},
     "attempts": {"type": "integer", "description": "How often it was handed out."},
     "accepted_at": _TIME,

@@ -23,6 +23,7 @@ from shared.apple.command_plist import (
 )
 from shared.apple.command_reading import Reading, inside
 from shared.apple.command_schema import request_schema
+from shared.apple.command_terms import NO_TERMS
 from shared.apple.profile_doubts import payload_doubt
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -58,11 +59,14 @@ class CommandCatalogue:
         """The command that a request (from `parse_json`) asks for, or BadRequest with every fault."""
         request, reading = read_request(body)
         form = self._form(request.request_type, request.request_type_path, reading)
-        pair: tuple[object, object] = ({}, {})
+        for_plist: object = {}
+        for_answer: object = {}
+        terms = NO_TERMS
         if form is not None:
-            pair = form.keys.convert(request.keys, request.path, reading)
+            for_plist, for_answer = form.keys.convert(request.keys, request.path, reading)
+            keys = for_plist if isinstance(for_plist, dict) else {}
+            terms = with_defaults(request.terms, form.request_type, keys, reading)
         reading.raise_faults()
-        for_plist, for_answer = pair
         if form is None or not isinstance(for_plist, dict) or not isinstance(for_answer, dict):
             raise AssertionError("a request without faults has a form and keys")
         command = written(request.uuid or new_uuid(), form.request_type, for_plist)
@@ -77,7 +81,7 @@ class CommandCatalogue:
             command=command,
             response=response,
             is_bulk=request.is_bulk,
-            terms=with_defaults(request.terms, form.request_type, for_plist),
+            terms=terms,
             keys=for_plist,
             says_apple=reading.exact,
         )

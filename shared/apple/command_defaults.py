@@ -1,15 +1,19 @@
-"""The terms that commands have when the client asks for none (`shared.domain.terms`).
+"""The terms of a command, filled up (`shared.domain.terms`): its priority, and the collapse key of its type
+where the client asks for that.
 
-Promise: two commands get the same collapse key only if the newer one makes the older one pointless:
-the same profile again, or the same question again. A raw command gets none: nobody has checked what is
-in it, and its sender counts on each one being delivered.
+Promises: nothing is superseded unless its client asks for it, since MicroMDM's clients wait for the answer
+to each command; two commands get the same key of a type only if the newer one makes the older one
+pointless: the same profile again, or the same question again.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from shared.apple.command_profile import payload_identifier
+from shared.apple.command_reading import Reading
+from shared.apple.command_terms import AskedTerms
 from shared.domain.command import NORMAL_PRIORITY
 from shared.domain.terms import Terms
 
@@ -50,31 +54,35 @@ HASH_DIGITS = 16
 _as_text = json.JSONEncoder(sort_keys=True, default=repr).encode
 
 
-def with_defaults(terms: Terms, request_type: str, keys: Mapping[str, object]) -> Terms:
+def with_defaults(
+    asked: AskedTerms, request_type: str, keys: Mapping[str, object], reading: Reading
+) -> Terms:
     """The terms, filled up for a command of these keys (Apple's names, types of a property list)."""
-    terms = with_priority(terms, request_type)
-    if terms.collapse_key is not None:
-        return terms
-    collapse_key = _collapse_key(request_type, keys)
-    return Terms(terms.priority, terms.expires_at, terms.ttl, terms.not_before, collapse_key)
+    terms = asked.terms
+    if terms.priority is None:
+        priority = FIRST if request_type in URGENT else NORMAL_PRIORITY
+        terms = replace(terms, priority=priority)
+    if asked.supersede:
+        terms = replace(terms, collapse_key=_own_key(asked.supersede, request_type, keys, reading))
+    return terms
 
 
-def with_priority(terms: Terms, request_type: str) -> Terms:
-    """The terms of a raw command, filled up."""
-    if terms.priority is not None:
-        return terms
-    priority = FIRST if request_type in URGENT else NORMAL_PRIORITY
-    return Terms(priority, terms.expires_at, terms.ttl, terms.not_before, terms.collapse_key)
-
-
-def _collapse_key(request_type: str, keys: Mapping[str, object]) -> str | None:
-    if request_type == "InstallProfile":
-        payload = keys.get("Payload")
-        identifier = payload_identifier(payload) if isinstance(payload, bytes) else None
-        return None if identifier is None else f"{request_type}:{identifier}"
+def _own_key(
+    path: str, request_type: str, keys: Mapping[str, object], reading: Reading
+) -> str | None:
+    """The key of this type; a fault at the path where it has none."""
     if request_type in QUERIES:
         return f"{request_type}:{_hash(keys)}"
-    return None
+    if request_type != "InstallProfile":
+        expected = f"no such term, {request_type} has no key of its own: collapse_key names one"
+        reading.fault(path, expected)
+        return None
+    payload = keys.get("Payload")
+    identifier = payload_identifier(payload) if isinstance(payload, bytes) else None
+    if identifier is None:
+        reading.fault(path, "a profile whose PayloadIdentifier can be read, or a collapse_key")
+        return None
+    return f"{request_type}:{identifier}"
 
 
 def _hash(keys: Mapping[str, object]) -> str:

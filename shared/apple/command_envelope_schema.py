@@ -53,6 +53,11 @@ ENVELOPE: Mapping[str, Schema] = {
         **_ID,
         "description": "the newest command with the same one replaces those not handed out yet",
     },
+    "supersede": {
+        "type": "boolean",
+        "description": "true: a `collapse_key` of the command's type. InstallProfile has one (the "
+        "profile's PayloadIdentifier), and each command that only asks something; 400 for others",
+    },
 }
 
 ENVELOPE_NAMES: Mapping[str, str] = {
@@ -64,6 +69,7 @@ ENVELOPE_NAMES: Mapping[str, str] = {
     "ttl": "TimeToLive",
     "not_before": "NotBefore",
     "collapse_key": "CollapseKey",
+    "supersede": "Supersede",
 }
 """What they are called among the components of the document."""
 

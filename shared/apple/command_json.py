@@ -13,10 +13,9 @@ from typing import NoReturn
 
 from shared.apple.command_names import folded
 from shared.apple.command_reading import Reading, inside, read_id, shown
-from shared.apple.command_terms import TERMS, GivenTerms
+from shared.apple.command_terms import TERMS, AskedTerms, GivenTerms
 from shared.apple.json_doubts import LONG, fits, refuse_doubtful
 from shared.domain.errors import BadRequest
-from shared.domain.terms import Terms
 
 MAX_TARGETS = 100_000
 """Enrollments that one request may name."""
@@ -87,7 +86,7 @@ class CommandRequest:
 
     targets: tuple[str, ...]
     is_bulk: bool
-    terms: Terms
+    terms: AskedTerms
     uuid: str | None
     request_type: object
     request_type_path: str
@@ -148,7 +147,7 @@ class _Given:
             reading.fault(shown(name), f"one of the two only, {other} is given too")
         return _ids(self.body[name], shown(name), reading)
 
-    def terms(self, reading: Reading) -> Terms:
+    def terms(self, reading: Reading) -> AskedTerms:
         given = {t: (name, self.body[name]) for t, name in self.names.items() if t in _TERM_NAMES}
         return GivenTerms(given).read(reading)
 

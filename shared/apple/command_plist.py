@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from shared.apple.command_advice import Advice, Recipient
-from shared.apple.command_defaults import with_priority
+from shared.apple.command_defaults import with_defaults
 from shared.apple.command_reading import Reading, inside, read_id
 from shared.apple.command_terms import NO_TERMS, query_terms
 from shared.apple.plist import MOST_PIECES, parse, parse_stored, pieces
@@ -99,9 +99,9 @@ def prepare_raw(target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY) 
     else:
         reading.fault("Command", "a dictionary with a RequestType")
         body = {}
-    terms = query_terms(query, reading)
-    reading.raise_faults()
     keys = {name: value for name, value in body.items() if name != "RequestType"}
+    terms = with_defaults(query_terms(query, reading), request_type, keys, reading)
+    reading.raise_faults()
     response: dict[str, object] = {
         "udid": target,
         "command_uuid": uuid,
@@ -112,7 +112,7 @@ def prepare_raw(target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY) 
         targets=(target,),
         command=_command(uuid, request_type, plist),
         response=response,
-        terms=with_priority(terms, request_type),
+        terms=terms,
         keys=keys,
         is_raw=True,
         says_apple=True,

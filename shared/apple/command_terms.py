@@ -21,7 +21,8 @@ CLIENTS_OWN = "client:"
 """In front of a collapse key that a client gave; the server's own begin with a request type."""
 
 TERMS: Mapping[str, str] = {
-    folded(name): name for name in ("priority", "expires_at", "ttl", "not_before", "collapse_key")
+    folded(name): name
+    for name in ("priority", "expires_at", "ttl", "not_before", "collapse_key", "supersede")
 }
 """Our names by what their spellings have in common."""
 
@@ -30,15 +31,27 @@ NO_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
+class AskedTerms:
+    """The terms that a client asks for. `supersede` is its name for that term where it wants the collapse
+    key of the command's type, and empty where it does not."""
+
+    terms: Terms = NO_TERMS
+    supersede: str = ""
+
+
+ASKS_NOTHING = AskedTerms()
+
+
+@dataclass(frozen=True, slots=True)
 class GivenTerms:
     """The terms that a request names: our name to the client's name and value."""
 
     given: Mapping[str, tuple[str, object]]
 
-    def read(self, reading: Reading) -> Terms:
+    def read(self, reading: Reading) -> AskedTerms:
         """The terms; what cannot be used is noted in the reading."""
         if not self.given:
-            return NO_TERMS
+            return ASKS_NOTHING
         terms = Terms(
             priority=self._priority(reading),
             expires_at=self._moment("expires_at", reading),
@@ -47,7 +60,7 @@ class GivenTerms:
             collapse_key=self._collapse_key(reading),
         )
         self._compare(terms, reading)
-        return terms
+        return AskedTerms(terms, self._supersede(reading))
 
     def _name(self, term: str) -> str:
         return shown(self.given[term][0])
@@ -92,6 +105,17 @@ class GivenTerms:
             self.given["collapse_key"][1], self._name("collapse_key"), reading
         )
 
+    def _supersede(self, reading: Reading) -> str:
+        if "supersede" not in self.given:
+            return ""
+        value, name = self.given["supersede"][1], self._name("supersede")
+        if not isinstance(value, bool):
+            reading.fault(name, "true or false")
+        elif value and "collapse_key" in self.given:
+            other = self._name("collapse_key")
+            reading.fault(name, f"one of the two only, {other} is given too")
+        return name if value is True else ""
+
     def _compare(self, terms: Terms, reading: Reading) -> None:
         if "expires_at" in self.given and "ttl" in self.given:
             other = self._name("expires_at")
@@ -102,7 +126,7 @@ class GivenTerms:
             )
 
 
-def query_terms(query: Mapping[str, str], reading: Reading) -> Terms:
+def query_terms(query: Mapping[str, str], reading: Reading) -> AskedTerms:
     """The terms in the query string of a raw command; other names in it are nobody's business."""
     given: dict[str, tuple[str, object]] = {}
     for name, text in query.items():
@@ -122,6 +146,8 @@ def _typed(term: str, text: str) -> object:
             return int(text) if text.isascii() and text.isdigit() and len(text) < 3 else text
         case "ttl":
             return float(text) if _NUMBER.fullmatch(text) else text
+        case "supersede":
+            return {"true": True, "false": False}.get(text, text)
         case "expires_at" | "not_before":
             return text.replace(" ", "+")  # a plus sign that was not escaped arrives as a space
     return text

@@ -34,8 +34,6 @@ async def shown(device: Device, command_uuid: str) -> dict[str, Any]:
 
 
 async def queue(device: Device, **terms: object) -> str:
-    """None of these replaces another: each has a collapse key of its own."""
-    terms = {"collapse_key": new_id()} | terms
     body = {"udid": device.id, "request_type": "ProfileList", "command_uuid": new_id(), **terms}
     answer = await device.whole.api("POST", "/v1/commands", body)
     assert answer.status_code == 201, answer.text

@@ -145,11 +145,10 @@ class Device:
             assert answer.status_code == 200
 
     async def queue(self, command_uuid: str = "", request_type: str = "ProfileList") -> str:
-        """Queue a command for it that none of the same kind replaces; its CommandUUID."""
+        """Queue a command for it; its CommandUUID."""
         command_uuid = command_uuid or str(uuid.uuid4())
         name = self.ids.get("UserID") or self.ids.get("EnrollmentUserID") or self.id
         body = {"udid": name, "request_type": request_type, "command_uuid": command_uuid}
-        body["collapse_key"] = command_uuid
         answer = await self.whole.api("POST", "/v1/commands", body)
         assert answer.status_code == 201, answer.text
         return command_uuid

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.apple.command_profile import MAX_ELEMENTS, MAX_OBJECTS, payload_identifier
-from tests.unit.command_requests import prepare
+from tests.unit.command_requests import paths, prepare, refused
 from tests.unit.command_strategies import UDID, free_trees, plain_text
 
 INNER = {"PayloadIdentifier": "of.inner", "PayloadType": "com.apple.wifi.managed"}
@@ -142,8 +142,14 @@ def test_damaged_profiles_never_raise(cut: int, at: int, byte: int) -> None:
         assert found is None or found.isprintable()
 
 
-def test_a_profile_replaces_an_older_one_of_the_same_identifier_only() -> None:
+def test_a_profile_that_shall_supersede_replaces_those_of_its_identifier_only() -> None:
     payload = base64.b64encode(plistlib.dumps(PROFILE)).decode()
     body = {"udid": UDID, "request_type": "InstallProfile", "payload": payload}
-    assert prepare(body).terms.collapse_key == "InstallProfile:of.profile"
-    assert prepare(body | {"payload": "eA=="}).terms.collapse_key is None
+    assert prepare(body).terms.collapse_key is None
+    assert prepare(body | {"supersede": True}).terms.collapse_key == "InstallProfile:of.profile"
+
+
+@pytest.mark.parametrize("payload", ["eA==", "", "no base64", None])
+def test_a_profile_without_an_identifier_cannot_supersede(payload: object) -> None:
+    body = {"udid": UDID, "request_type": "InstallProfile", "payload": payload}
+    assert "supersede" in paths(refused(body | {"supersede": True}))

@@ -54,7 +54,7 @@ def test_every_key_has_the_name_that_answers_have(form: CommandForm) -> None:
     shown = of(form.request_type)
     own = {key.json for key in form.keys.keys}
     beside = {"request_type", "udid", "udids", "command_uuid"}
-    beside |= {"priority", "expires_at", "ttl", "not_before", "collapse_key"}
+    beside |= {"priority", "expires_at", "ttl", "not_before", "collapse_key", "supersede"}
     assert shown["properties"].keys() == own | beside
     assert set(shown["required"]) == {"request_type"} | {
         key.json for key in form.keys.keys if key.required
@@ -130,6 +130,8 @@ def test_every_accepted_example_fits_the_schema(example: dict[str, Any]) -> None
         ({}, True),
         ({"udids": ["a"]}, False),
         ({"priority": 9, "ttl": 1.5, "collapse_key": "a"}, True),
+        ({"supersede": True}, True),
+        ({"supersede": "true"}, False),
         ({"priority": 10}, False),
         ({"ttl": 0}, False),
     ],

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from shared.apple.command_defaults import QUERIES
+from shared.apple.command_example import command_example
 from shared.apple.command_json import MAX_TARGETS
 from shared.apple.command_plist import PreparedCommand
 from shared.domain.errors import BadRequest
@@ -66,6 +68,7 @@ def test_a_plus_sign_that_was_not_escaped_in_a_query_is_understood() -> None:
         *(("expires_at", v) for v in ("2026-01-02T12:00:00", "tomorrow", 5, True, "2026-01-02")),
         *(("not_before", v) for v in ("2026-13-02T12:00:00Z", "", 5, "0001-01-01T00:00:00+10:00")),
         *(("collapse_key", value) for value in ("", " ", 5, "a\nb", "\ud800", "x" * 257)),
+        *(("supersede", value) for value in (1, 0, "true", [], "")),
     ],
 )
 def test_a_term_that_cannot_be_used_is_named(name: str, value: object) -> None:
@@ -82,6 +85,7 @@ def test_a_term_that_cannot_be_used_is_named(name: str, value: object) -> None:
         ("expires_at", "2026-01-02"),
         ("not_before", ""),
         ("collapse_key", ""),
+        *(("supersede", text) for text in ("", "1", "True", "yes")),
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_named(name: str, text: str) -> None:
@@ -167,40 +171,97 @@ def test_lost_devices_go_first(request_type: str) -> None:
     assert raw({}, RequestType=request_type).terms.priority == 0
 
 
-def test_whatever_is_no_profile_and_no_question_is_never_collapsed() -> None:
-    assert asked("RestartDevice") == Terms(priority=5)
-    assert raw({}, RequestType="FromTheFuture").terms == Terms(priority=5)
+# --- superseding
+
+
+EVERY_TYPE = sorted(CATALOGUE.forms)
+
+
+@pytest.mark.parametrize("request_type", EVERY_TYPE)
+def test_nothing_supersedes_unless_its_client_asks_for_it(request_type: str) -> None:
+    request = command_example(CATALOGUE.forms[request_type])
+    assert prepare(request).terms.collapse_key is None
+    assert prepare(request | {"supersede": False}).terms.collapse_key is None
+    assert raw({}, RequestType=request_type).terms.collapse_key is None
+    assert raw({"supersede": "false"}, RequestType=request_type).terms.collapse_key is None
+
+
+@pytest.mark.parametrize("request_type", EVERY_TYPE)
+def test_a_type_supersedes_by_its_own_key_or_is_refused(request_type: str) -> None:
+    request = command_example(CATALOGUE.forms[request_type]) | {"supersede": True}
+    if request_type in QUERIES:
+        key = prepare(request).terms.collapse_key
+        assert key is not None
+        assert key.startswith(f"{request_type}:")
+    else:
+        refusal = refused(request)
+        assert paths(refusal) == ["supersede"]
+        assert "collapse_key" in str(refusal)
+
+
+def test_a_type_that_nobody_knows_has_no_key_of_its_own() -> None:
+    with pytest.raises(BadRequest) as caught:
+        raw({"supersede": "true"}, RequestType="FromTheFuture")
+    assert paths(caught.value) == ["supersede"]
+
+
+def test_both_keys_at_once_are_refused() -> None:
+    both = {"collapse_key": "mine", "Supersede": True}
+    refusal = refused({"udid": UDID, "request_type": "ProfileList", **both})
+    assert paths(refusal) == ["Supersede"]
+    assert "collapse_key" in str(refusal)
+    with pytest.raises(BadRequest) as caught:
+        raw({"collapse_key": "mine", "supersede": "true"}, RequestType="ProfileList")
+    assert paths(caught.value) == ["supersede"]
+    off = {"collapse_key": "mine", "supersede": False}
+    assert asked("ProfileList", **off).collapse_key == "client:mine"
+
+
+def test_a_refused_superseding_hides_no_other_fault() -> None:
+    refusal = refused(lock(pin=5, supersede=True, ttl=0))
+    assert sorted(paths(refusal)) == ["pin", "supersede", "ttl"]
+
+
+def own_key(request_type: str, **keys: Any) -> str | None:
+    return asked(request_type, supersede=True, **keys).collapse_key
 
 
 def test_the_same_question_has_the_same_key_however_it_is_asked() -> None:
-    ours = asked("DeviceInformation", queries=["OSVersion", "UDID"]).collapse_key
-    body = {"udid": "b", "Command": {"RequestType": "DeviceInformation"}}
-    body["Command"] |= {"Queries": ["UDID", "OSVersion"]}  # type: ignore[operator]  # a dict
+    ours = own_key("DeviceInformation", queries=["OSVersion", "UDID"])
+    body: dict[str, Any] = {"udid": "b", "supersede": True}
+    body["Command"] = {"RequestType": "DeviceInformation", "Queries": ["UDID", "OSVersion"]}
+    in_apples_form = prepare(body).terms.collapse_key
+    as_property_list = raw({"supersede": "true"}, **body["Command"]).terms.collapse_key
     assert ours is not None
     assert ours.startswith("DeviceInformation:")
-    assert prepare(body).terms.collapse_key == ours
+    assert in_apples_form == as_property_list == ours
 
 
-def test_a_raw_command_has_no_key_but_the_one_that_is_asked_for() -> None:
-    assert raw({}, RequestType="ProfileList").terms.collapse_key is None
-    asked_for = raw({"collapse_key": "mine"}, RequestType="ProfileList")
-    assert asked_for.terms.collapse_key == asked("ProfileList", collapse_key="mine").collapse_key
+def test_a_profile_in_a_property_list_supersedes_by_its_identifier() -> None:
+    payload = plistlib.dumps({"PayloadIdentifier": "wifi"})
+    query = {"supersede": "true"}
+    found = raw(query, RequestType="InstallProfile", Payload=payload).terms.collapse_key
+    assert found == "InstallProfile:wifi"
+    for keys in ({}, {"Payload": "text"}, {"Payload": b"no profile"}):
+        with pytest.raises(BadRequest) as caught:
+            raw(query, RequestType="InstallProfile", **keys)
+        assert paths(caught.value) == ["supersede"]
 
 
 def test_another_question_has_another_key() -> None:
     keys = {
-        asked("DeviceInformation", queries=["OSVersion"]).collapse_key,
-        asked("DeviceInformation", queries=["OSVersion", "UDID"]).collapse_key,
-        asked("DeviceInformation", queries=[]).collapse_key,
-        asked("ProfileList").collapse_key,
-        asked("ProfileList", managed_only=True).collapse_key,
-        asked("ProfileList", managed_only=False).collapse_key,
-        asked("SecurityInfo").collapse_key,
+        own_key("DeviceInformation", queries=["OSVersion"]),
+        own_key("DeviceInformation", queries=["OSVersion", "UDID"]),
+        own_key("DeviceInformation", queries=[]),
+        own_key("ProfileList"),
+        own_key("ProfileList", managed_only=True),
+        own_key("ProfileList", managed_only=False),
+        own_key("SecurityInfo"),
     }
     assert None not in keys
     assert len(keys) == 7
 
 
-def test_a_client_cannot_name_the_servers_own_key() -> None:
-    ours = asked("ProfileList").collapse_key
+def test_a_client_cannot_name_the_key_of_a_type() -> None:
+    ours = own_key("ProfileList")
     assert asked("ProfileList", collapse_key=ours).collapse_key != ours
