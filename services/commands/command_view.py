@@ -41,6 +41,7 @@ def shown_place(place: Place) -> Shown:
         "state": place.state.value,
         "priority": place.priority,
         "collapse_key": _collapse_key(place),
+        "superseded_by": place.superseded_by,
         "handed_out": place.handed_by is not None,
         "attempts": place.attempts,
         "accepted_at": rfc3339_or_null(place.accepted_at),

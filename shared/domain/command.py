@@ -81,7 +81,8 @@ class Place:
     `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
     authenticated. `handed_by` names the hand-out that last gave it to the device since it was
     queued, None before. It is not handed out before `not_before`, nor from `expires_at` on. Of the
-    places of one enrollment with the same `collapse_key` the newest wins.
+    places of one enrollment with the same `collapse_key` the newest wins; `superseded_by` is the
+    CommandUUID of the one that ended this.
     """
 
     enrollment: str
@@ -104,6 +105,7 @@ class Place:
     answered_at: datetime | None = None
     finished_at: datetime | None = None
     late_answer: LateAnswer | None = None
+    superseded_by: str | None = None
 
     @property
     def id(self) -> str:

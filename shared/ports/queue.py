@@ -101,8 +101,8 @@ class CommandQueue(Protocol):
 
     async def supersede(self, places: Sequence[Place]) -> int:
         """End as SUPERSEDED what the newest place of the same enrollment and collapse key makes
-        needless: the older ones that are open and were never handed out. `places` are stored and
-        have a collapse key. Returns how many it ended."""
+        needless: the older ones that are open and were never handed out. The same write says by which
+        command. `places` are stored and have a collapse key. Returns how many it ended."""
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         """How many open places there are. Costs as much as reading them: not for every request."""

@@ -72,6 +72,7 @@ OPTIONAL = (
     *WHILE_OPEN,
     *("not_before", "expires_at", "collapse_key"),
     *("handed_by", "handed_at", "offered_at", "answered_at", "finished_at", "late_answer"),
+    "superseded_by",
 )
 """Fields that a place may lack; one that is queued anew keeps none of the time before."""
 
@@ -149,6 +150,7 @@ def from_document(document: dict[str, Any]) -> Place:
         answered_at=document.get("answered_at"),
         finished_at=document.get("finished_at"),
         late_answer=_late_answer(document.get("late_answer")),
+        superseded_by=document.get("superseded_by"),
     )
 
 

@@ -6,7 +6,7 @@ By the open places of their devices: an index of its own would make every write 
 from collections.abc import Sequence
 
 from shared.domain.command import Place, PlaceState
-from shared.storage.database import Collection
+from shared.storage.database import Collection, Document, UpdateOne
 from shared.storage.place_documents import OPEN, collapse_name, ending
 
 
@@ -39,21 +39,23 @@ class Rivals:
         devices = sorted({place.device for place in places})
         rivals = await self._places.find(
             {"open_device": {"$in": devices}, "collapse": {"$in": names}},
-            {"collapse": 1, "order": 1},
+            {"collapse": 1, "order": 1, "command_uuid": 1},
         )
-        newest: dict[str, str] = {}
-        for rival in rivals:
-            newest[rival["collapse"]] = max(rival["order"], newest.get(rival["collapse"], ""))
-        older = [each for each in rivals if each["order"] < newest[each["collapse"]]]
-        if not older:
+        newest = {each["collapse"]: each for each in sorted(rivals, key=lambda each: each["order"])}
+        endings = [
+            _ending(rival, by=newest[rival["collapse"]])
+            for rival in rivals
+            if rival["order"] < newest[rival["collapse"]]["order"]
+        ]
+        if not endings:
             return 0
-        # Whoever was handed out meanwhile, or queued anew as the newest, has another `collapse` now.
-        return await self._places.update_many(
-            {
-                "_id": {"$in": [each["_id"] for each in older]},
-                "state": {"$in": OPEN},
-                "order": {"$in": [each["order"] for each in older]},
-                "collapse": {"$in": names},
-            },
-            ending(PlaceState.SUPERSEDED),
-        )
+        ended, _ = await self._places.bulk_write(endings)
+        return ended
+
+
+def _ending(older: Document, by: Document) -> UpdateOne:
+    update = ending(PlaceState.SUPERSEDED)
+    update["$set"]["superseded_by"] = by["command_uuid"]
+    # One that was handed out meanwhile, or queued anew as the newest, has another `collapse` now.
+    seen = {name: older[name] for name in ("_id", "order", "collapse")}
+    return UpdateOne({**seen, "state": {"$in": OPEN}}, update)

@@ -227,6 +227,35 @@ async def test_the_newest_of_a_collapse_key_supersedes_the_older_ones(queue: Com
         PlaceState.QUEUED,
     ]
     assert (await stored(queue, first)).finished_at is not None
+    assert [(await stored(queue, each)).superseded_by for each in (first, second, third)] == [
+        third.command_uuid,
+        third.command_uuid,
+        None,
+    ]
+
+
+async def test_each_of_many_is_superseded_by_the_newest_of_its_own_key(queue: CommandQueue) -> None:
+    pairs = [
+        (place(f"a{n}", of, collapse_key=key), place(f"b{n}", of, collapse_key=key))
+        for n, (of, key) in enumerate([(MAC, "k"), (MAC, "l"), (ANNA, "k"), (PAD, "k")])
+    ]
+    await queue.insert([each for pair in pairs for each in pair])
+
+    assert await queue.supersede([newest for _, newest in pairs]) == len(pairs)
+
+    by = [(await stored(queue, older)).superseded_by for older, _ in pairs]
+    assert by == [newest.command_uuid for _, newest in pairs]
+
+
+async def test_what_is_queued_anew_is_superseded_by_nothing(queue: CommandQueue) -> None:
+    older, newest = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+    await queue.insert([older, newest])
+    await queue.supersede([newest])
+    anew = place("c1", order="order-9")
+
+    assert await queue.requeue(anew, await stored(queue, older))
+
+    assert await stored(queue, anew) == anew
 
 
 async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_places(

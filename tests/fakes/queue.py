@@ -110,6 +110,7 @@ class FakeCommandQueue:
             answered_at=None,
             finished_at=None,
             late_answer=None,
+            superseded_by=None,
         )
         self.unsafe.discard(place.id)
         return True
@@ -172,10 +173,11 @@ class FakeCommandQueue:
                     and p.handed_by is None
                 )
             )
-            newest = max((rival.order for rival in rivals), default="")
+            newest = max(rivals, key=lambda rival: rival.order, default=place)
             for rival in rivals:
-                if rival.order < newest:
-                    self._finish(rival, PlaceState.SUPERSEDED, None)
+                if rival.order < newest.order:
+                    by = replace(rival, superseded_by=newest.command_uuid)
+                    self._finish(by, PlaceState.SUPERSEDED, None)
                     ended += 1
         return ended
 

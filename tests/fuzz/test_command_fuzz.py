@@ -104,7 +104,10 @@ def test_odd_bytes_are_a_command_or_refused(data: st.DataObject) -> None:
 @given(
     command=st.dictionaries(st.sampled_from([*NAMES, "RequestType"]), odd, max_size=4),
     request_type=st.sampled_from(CATALOGUE.request_types) | odd,
-    query=st.dictionaries(st.sampled_from(["priority", "TTL", "expires_at", "x"]), odd_text),
+    query=st.dictionaries(
+        st.sampled_from(["priority", "TTL", "expires_at", "supersede", "x"]),
+        odd_text | st.just("true"),
+    ),
 )
 def test_an_odd_property_list_is_a_command_or_refused(
     command: dict[str, Any], request_type: Any, query: Mapping[str, str]

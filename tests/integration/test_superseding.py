@@ -81,14 +81,18 @@ async def test_the_same_command_queued_as_micromdms_clients_do_is_delivered_each
 async def test_the_newest_of_those_that_ask_for_it_is_sent_alone(server: Whole) -> None:
     device = await server.enrolled()
     asks = {"supersede": True}
-    older = [await queue(device, **INSTALL, **asks), await queue(device, **QUESTION, **asks)]
+    profile, question = [await queue(device, **body, **asks) for body in (INSTALL, QUESTION)]
     raw = {"RequestType": "DeviceInformation", "Queries": ["OSVersion"]}
-    older.append(await queue_raw(device, "?supersede=true", **raw))
+    second = await queue_raw(device, "?supersede=true", **raw)
     untouched = [await queue(device, **INSTALL), await queue_raw(device, "", **raw)]
     newest = [await queue(device, **INSTALL, **asks), await queue(device, **QUESTION, **asks)]
 
     assert await fetched(device) == untouched + newest
-    assert {(await shown(device, uuid))["state"] for uuid in older} == {"superseded"}
+    superseded = {profile: newest[0], question: second, second: newest[1]}
+    for older, newer in superseded.items():
+        found = await shown(device, older)
+        assert (found["state"], found["superseded_by"]) == ("superseded", newer)
+    assert (await shown(device, newest[0]))["superseded_by"] is None
 
 
 async def test_the_targets_of_a_job_may_ask_for_it_too(server: Whole) -> None:

@@ -82,6 +82,7 @@ async def test_a_queued_command_is_shown_with_its_terms_and_the_push_of_its_devi
         "state": "queued",
         "priority": 0,
         "collapse_key": "mine",
+        "superseded_by": None,
         "handed_out": False,
         "attempts": 0,
         "accepted_at": "2026-01-02T03:04:05Z",
