@@ -21,9 +21,10 @@ from shared.apple.command_plist import (
     refuse_unreadable,
     written,
 )
-from shared.apple.command_reading import Reading, inside
+from shared.apple.command_reading import Reading
 from shared.apple.command_schema import request_schema
 from shared.apple.command_terms import NO_TERMS
+from shared.apple.key_paths import inside
 from shared.apple.profile_doubts import payload_doubt
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")

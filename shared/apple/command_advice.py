@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Self
 
 from shared.apple.catalogue_facts import FactTree, SystemFacts, Systems, Version, version
-from shared.apple.command_reading import shown
+from shared.apple.key_paths import shown
 from shared.domain.enrollment import EnrollmentKey, Inventory
 
 MAX_WARNINGS = 50

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.apple.command_names import folded
-from shared.apple.command_reading import Reading, inside, is_writable
+from shared.apple.command_reading import Reading, is_writable
 from shared.apple.command_scalars import (
     INTEGERS,
     MAX_UNSIGNED,
@@ -21,6 +21,7 @@ from shared.apple.command_scalars import (
     decode_base64,
     listed,
 )
+from shared.apple.key_paths import inside
 from shared.apple.plist import parse
 from shared.domain.errors import BadRequest
 

@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_defaults import with_defaults
-from shared.apple.command_reading import Reading, inside, read_id
+from shared.apple.command_reading import Reading, read_id
 from shared.apple.command_terms import NO_TERMS, query_terms
+from shared.apple.key_paths import inside
 from shared.apple.plist import MOST_PIECES, parse, parse_stored, pieces
 from shared.apple.plist_writer import write
 from shared.domain.command import Command

@@ -16,7 +16,6 @@ MAX_SUGGESTIONS = 10
 MAX_VALUES = MAX_NODES - 3
 """Values in one command: lists and dictionaries that are larger are refused. Its property list has three
 more, `Command`, `RequestType` and `CommandUUID`, and can be read within its own limit."""
-MAX_NAME = 80
 MAX_TEXT_ID = 256
 RAW_ROUTE = "a command or key newer than this server can be sent as a property list: POST /v1/commands/{udid}"
 
@@ -27,17 +26,6 @@ _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
 def is_writable(text: str) -> bool:
     """False for control characters and lone surrogates, which no property list can hold."""
     return text.isprintable() or _UNWRITABLE.search(text) is None
-
-
-def shown(name: str) -> str:
-    """A name out of a request, fit to be shown: short, and without what cannot be encoded."""
-    short = name if len(name) <= MAX_NAME else name[: MAX_NAME - 3] + "..."
-    return short if short.isprintable() else short.encode("ascii", "backslashreplace").decode()
-
-
-def inside(path: str, name: str) -> str:
-    """The path of a key inside a dictionary."""
-    return f"{path}.{shown(name)}" if path else shown(name)
 
 
 class Reading:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from shared.apple.command_names import folded
-from shared.apple.command_reading import Reading, read_id, shown
+from shared.apple.command_reading import Reading, read_id
 from shared.apple.command_scalars import moment
+from shared.apple.key_paths import shown
 from shared.domain.terms import Terms
 
 PRIORITIES = range(10)

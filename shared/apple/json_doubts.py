@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NoReturn
 
-from shared.apple.command_reading import Reading, inside
+from shared.apple.command_reading import Reading
 from shared.apple.command_scalars import INTEGERS, MAX_UNSIGNED
+from shared.apple.key_paths import inside
 from shared.domain.errors import BadRequest
 
 MOST_NAMED = 10

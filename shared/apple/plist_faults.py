@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NoReturn
 from xml.parsers import expat
 
-from shared.apple.command_reading import inside
+from shared.apple.key_paths import inside
 from shared.apple.plist_xml import without_surroundings
 from shared.domain.errors import BadRequest, unfit
 
