@@ -238,6 +238,7 @@ async def test_the_next_change_brings_collected_names_in_line(store: Store, topi
         topic,
         NOW,
         certificate="certificate of MAC",
+        expected_change=generation,
         known_serial_number="now",
     )
 
