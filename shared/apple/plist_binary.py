@@ -21,6 +21,8 @@ _FIRST = 8
 _LONGEST_KEY = 64
 """Of the keys that anybody wants."""
 _DATA, _ASCII, _UTF16, _UID, _ARRAY, _DICTIONARY = 0x4, 0x5, 0x6, 0x8, 0xA, 0xD
+_FEW = 8
+"""Integers that are read one by one; an array costs as much."""
 _COUNT_FOLLOWS = re.compile(rb"[\x4f\x5f\x6f\x7f\x9f\xaf\xbf\xcf\xdf\xef\xff]")
 _HOLDS_OTHERS = re.compile(rb"[\xa1-\xaf\xb1-\xbf\xc1-\xcf\xd1-\xdf]")
 _SINGLE = {0x00: None, 0x08: False, 0x09: True}
@@ -44,6 +46,7 @@ class _Objects:
         if end > len(body) - _TRAILER.size:
             raise BadRequest("plist: too many objects")
         self._body = body
+        self._units = [_unit(kind, self._ref_size) for kind in range(16)]
         self._offsets = _integers(body[self._table : end], offset_size)
         if min(self._offsets) < _FIRST or max(self._offsets) >= self._table:
             raise BadRequest("plist: an object outside its place")
@@ -86,9 +89,12 @@ class _Objects:
                 if len(path) + levels.get(child, 1) > MAX_DEPTH:
                     raise BadRequest("plist: nested too deep")
                 if child not in levels:
-                    path.append((child, holders.intersection(self._refs(child))))
-                    heights.append(0)
-                    continue
+                    inside = holders.intersection(self._refs(child))
+                    if inside:
+                        path.append((child, inside))
+                        heights.append(0)
+                        continue
+                    levels[child] = 1
             else:
                 path.pop()
                 child = at
@@ -110,7 +116,7 @@ class _Objects:
             size = 1 << (self._body[start] & 0xF)
             count = int.from_bytes(self._body[start + 1 : start + 1 + size], "big")
             start += 1 + size
-        end = start + count * _unit(marker >> 4, self._ref_size)
+        end = start + count * self._units[marker >> 4]
         if end > self._table:
             raise BadRequest("plist: an object outside its place")
         return start, end
@@ -165,6 +171,8 @@ def _integers(raw: bytes, size: int) -> Sequence[int]:
     """Unsigned integers of so many bytes each, the highest byte first."""
     if size == 1:
         return raw
+    if len(raw) <= _FEW * size:
+        return [int.from_bytes(raw[at : at + size], "big") for at in range(0, len(raw), size)]
     word = array("H" if size == 2 else "I" if size <= 4 else "Q")
     padded = bytearray(len(raw) // size * word.itemsize)
     for place in range(size):

@@ -195,11 +195,16 @@ def values(unit: bytes, count: int) -> bytes:
 
 
 def certified(device: SimulatedDevice) -> Iterator[Attack]:
+    lists = {"a": [[True] for _ in range(100_000)]}
     for title, body in {
         "4 MiB of line ends": lines(LARGEST),
         "490,000 <true/>": values(b"<true/>", 490_000),
         "99,000 <array/>": values(b"<array/>", 99_000),
         "99,000 dates": values(b"<date>2020-01-01T00:00:00Z</date>", 99_000),
+        "500,000 unknown elements": values(b"<a></a>", 500_000),
+        "150,000 odd keys": b"<plist><dict>%b</dict></plist>"
+        % (b"<key>&lt;</key><true/>" * 150_000),
+        "100,000 lists, binary": plistlib.dumps(lists, fmt=plistlib.FMT_BINARY),
         "3 MiB of data": plistlib.dumps({"Status": "Idle", "a": bytes(3 * MIB - 120_000)}),
     }.items():
         header = f"mdm-signature: {device.identity.sign(body)}\r\n"
