@@ -208,7 +208,8 @@ class _Publisher:
 
     @property
     def is_live(self) -> bool:
-        return not self._is_jammed
+        # Room that has come is found out by whoever publishes next, and that may be the one who asks.
+        return not self._is_jammed or self._room.freed.is_set()
 
     @property
     def away(self) -> frozenset[int]:

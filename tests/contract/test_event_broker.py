@@ -389,6 +389,24 @@ async def test_a_full_local_broker_refuses_in_time_and_then_at_once_until_there_
     assert (first, second, third) == ([True, True, False], [False], [True])
 
 
+async def test_a_local_broker_that_was_full_is_live_again_once_there_is_room() -> None:
+    """Whoever has a backlog asks before it publishes; it may be the only one that has anything."""
+    from shared.messaging.local import Bounds
+
+    broker = LocalBroker(
+        clock=SystemClock(),
+        publish_deadline=timedelta(seconds=0.05),
+        bounds=Bounds(events=1),
+    )
+    consumer = await Consumer(broker).open()
+    await broker.publisher.publish([event(1), event(2)])
+    while_full = broker.publisher.is_live
+
+    await (await consumer.until(1))[0].ack()
+
+    assert (while_full, broker.publisher.is_live) == (False, True)
+
+
 async def test_no_partition_is_away_while_the_broker_takes_events(broker: Broker) -> None:
     await broker.publisher.publish([event(1)])
 
