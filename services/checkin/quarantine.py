@@ -11,6 +11,7 @@ from datetime import timedelta
 import structlog
 
 from shared.domain.enrollment import Enrollment
+from shared.domain.errors import Refused
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
 from shared.domain.notices import quarantined
 from shared.pacing import Loops, Pace
@@ -63,7 +64,10 @@ class QuarantineNotes:
             device, (bound, seen) = next(iter(self._noted.items()))
             at = int(seen.since.timestamp() * 1000) * 1_000_000
             notice = quarantined(self._ids.new(), at, bound, seen)
-            if await self._identities.quarantine(device, bound, seen, notice):
-                log.warning("device_quarantined", device=device, reason=seen.reason.value)
+            try:
+                if await self._identities.quarantine(device, bound, seen, notice):
+                    log.warning("device_quarantined", device=device, reason=seen.reason.value)
+            except Refused as exc:  # of this device alone: its record cannot grow
+                log.error("device_not_quarantined", device=device, error=str(exc))
             if self._noted.get(device) == (bound, seen):
                 del self._noted[device]

@@ -15,6 +15,7 @@ from shared.ports.enrollments import Mark
 from shared.storage import journal
 from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
+from shared.storage.identities import MongoIdentities
 from shared.storage.writers import MongoWriters
 from tests.contract.stores import SEALER, STORES, open_store
 from tests.fakes.journal import Confirm
@@ -52,6 +53,7 @@ class Full:
 def _world_on(database: Database) -> World:
     world = World()
     world.enrollments = MongoEnrollments(database, SEALER)  # type: ignore[assignment]  # the port
+    world.identities = MongoIdentities(database, SEALER)  # type: ignore[assignment]
     world.journal = journal.MongoJournal(database, SEALER)  # type: ignore[assignment]
     world.writers = MongoWriters(database)  # type: ignore[assignment]
     return world
@@ -180,3 +182,14 @@ async def test_rule_10_what_may_be_answered_and_cannot_be_marked_is_kept_for_the
 
     assert None not in [await full.since(device) for device in NEIGHBOURS]
     assert await full.watermark(dead.writer.id) == before
+
+
+async def test_devices_are_quarantined_beside_a_full_record(full: Full) -> None:
+    replica = await full.begun()
+    strangers = [Device(each.udid, "of nobody") for each in (DEVICE, *NEIGHBOURS)]
+    await replica.serve(*(each.idle() for each in strangers))
+
+    await replica.notes.flush()
+
+    known = await full.world.enrollments.load([each.udid for each in NEIGHBOURS])
+    assert None not in [record.quarantine for record in known.values()]

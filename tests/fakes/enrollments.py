@@ -68,7 +68,7 @@ class FakeEnrollments:
             if enrollment.certificate is not None:
                 self._holders[enrollment.certificate] = enrollment.device
 
-    def _refuse(self, records: Iterable[str]) -> None:
+    def refuse_full(self, records: Iterable[str]) -> None:
         """As a real store does: the whole bulk, for one record."""
         if not self.full.isdisjoint(records):
             raise TooLarge("the document is too large for the store")
@@ -99,7 +99,7 @@ class FakeEnrollments:
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         await self.before("bind")
-        self._refuse(binding.key.device for binding in bindings)
+        self.refuse_full(binding.key.device for binding in bindings)
         bound = []
         for binding in bindings:
             bound.append(self._bind(binding))
@@ -141,7 +141,7 @@ class FakeEnrollments:
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         await self.before("apply")
-        self._refuse(change.key.id for change in changes)
+        self.refuse_full(change.key.id for change in changes)
         applied = []
         for change in changes:
             applied.append(self._apply(change))
@@ -221,7 +221,7 @@ class FakeEnrollments:
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         await self.before("mark_waiting")
-        self._refuse(mark.device for mark in marks)
+        self.refuse_full(mark.device for mark in marks)
         marked = []
         for mark in marks:
             record = self.records.get(mark.device)

@@ -128,4 +128,5 @@ class FakeIdentities:
         return record if record is not None and record.certificate == certificate else None
 
     def _put(self, record: Enrollment) -> None:
+        self._enrollments.refuse_full([record.id])
         self._enrollments.records[record.id] = record
