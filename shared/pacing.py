@@ -45,7 +45,7 @@ class Loops:
     def __init__(self, clock: Clock, count: Callable[[str], None] = lambda name: None) -> None:
         self._clock = clock
         self._count = count
-        self._running: list[_Loop] = []
+        self._running: set[_Loop] = set()
 
     async def keep_doing(
         self,
@@ -87,7 +87,7 @@ class Loops:
     @contextmanager
     def _loop(self, name: str, pace: Pace, waits: str) -> Iterator["_Loop"]:
         loop = _Loop(name, pace, waits, self._clock, self._count)
-        self._running.append(loop)
+        self._running.add(loop)
         try:
             yield loop
         finally:
