@@ -4,7 +4,7 @@ Promises: the same command under the same CommandUUID again is a safe retry whil
 time is not over, and for the retry window where the device ended it; after that, or when it was ended
 otherwise, it is queued anew (docs/rules.md, rule 5); a place that was written beside an Authenticate
 follows its device into the new generation (rule 4). Nothing that is over is taken for open, and what
-expired is told to subscribers though its place is used again.
+expired or was superseded is told to subscribers though its place is used again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from services.commands.guesses import Guesses
 from services.commands.settling import Settling
 from services.commands.submissions import Submission
 from services.commands.targets import Targets
-from shared.domain.command import Place, PlaceState, order_behind
+from shared.domain.command import ANNOUNCED_STATES, Place, order_behind
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Conflict, MdmError, OfNewerVersion, Overtaken
 from shared.domain.names import is_there
@@ -30,8 +30,8 @@ log = structlog.get_logger()
 ATTEMPTS = 5
 """How often one request looks again when others change its place at the same time."""
 
-TellExpiry = Callable[[Place], Awaitable[None]]
-"""Called before the place of an expired command is used again; raises Unavailable."""
+TellEnd = Callable[[Place], Awaitable[None]]
+"""Called before the place of a command whose end is announced is used again; raises Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class Collisions:
         queue: CommandQueue,
         targets: Targets,
         settling: Settling,
-        tell_expiry: TellExpiry,
+        tell_end: TellEnd,
         clock: Clock,
         rules: QueueingRules,
     ) -> None:
         self._queue = queue
         self._targets = targets
         self._settling = settling
-        self._tell_expiry = tell_expiry
+        self._tell_end = tell_end
         self._clock = clock
         self._rules = rules
         self._guesses = Guesses(clock)
@@ -156,8 +156,8 @@ class Collisions:
         accepted_at = submission.accepted(self._clock.now())
         place = replace(submission.place, generation=generation, accepted_at=accepted_at)
         submission.place = place
-        if existing.state is PlaceState.EXPIRED:
-            await self._tell_expiry(existing)
+        if existing.state in ANNOUNCED_STATES:
+            await self._tell_end(existing)
         if not await self._queue.requeue(place, existing):
             return None
         await self._follow(submission, await self._targets.devices({place.device}))

@@ -1,10 +1,11 @@
-"""Commands whose time is over: they end, and an event says so to whoever asked for it.
+"""Commands whose time is over: they end, and an event says so to whoever asked for it. What a newer command
+superseded has ended already; an event says that too.
 
 Promises: an overdue command ends within seconds (a minute where a replica was killed), whether or not
-anybody can be told now; its event is journaled first and then published until it is safe, by whichever
-replica gets to it, always with the same id and the same bytes, since both come from the place and from
-what the journal has. A crash between any two steps is repaired by a later pass. What has expired by the
-store's clock is not handed out in any case.
+anybody can be told now; its event, and that of a superseded one, is journaled first and then published
+until it is safe, by whichever replica gets to it, always with the same id and the same bytes, since both
+come from the place and from what the journal has. A crash between any two steps is repaired by a later
+pass. What has expired by the store's clock is not handed out in any case.
 """
 
 import hashlib
@@ -84,8 +85,9 @@ class Expiry:
             log.info("commands_expired", count=count)
         for chunk in _chunks(ended):
             await self._announce(chunk)
-        async for page in self._expiries.unannounced(now - FORGOTTEN_AFTER):
-            for chunk in _chunks(self._ours(page)):
+        async for page in self._expiries.unannounced(now):
+            left = [each for each in self._ours(page) if _is_left(each, now - FORGOTTEN_AFTER)]
+            for chunk in _chunks(left):
                 await self._announce(chunk)
 
     def _ours(self, places: Sequence[Place]) -> list[Place]:
@@ -93,8 +95,8 @@ class Expiry:
         return [place for place in places if partition_of(place.device) in partitions]
 
     async def hand_over(self, place: Place) -> None:
-        """Before a place that expired is queued anew, which forgets its expiry: its event is journaled,
-        and the relay publishes it, since its device is behind it from then on (rule 8).
+        """Before a place that expired, or was superseded, is queued anew, which forgets that end: its event
+        is journaled, and the relay publishes it, since its device is behind it from then on (rule 8).
 
         Raises Unavailable where that could not be written."""
         if not await self._expiries.is_unannounced(place):
@@ -115,9 +117,9 @@ class Expiry:
 
     async def _journaled(self, places: Sequence[Place]) -> list[Event]:
         keys = await self._keys({place.enrollment for place in places})
-        events = [expired_event(place, keys[place.enrollment]) for place in places]
+        events = [ended_event(place, keys[place.enrollment]) for place in places]
         if not all(await self._journal.append(events)):
-            raise StoreUnavailable("the journal did not take the events of expired commands")
+            raise StoreUnavailable("the journal did not take the events of commands that ended")
         # What is there may be what another replica wrote when more, or less, was known of the device.
         journaled = await self._journal.read([event.id for event in events])
         return list(journaled.values())
@@ -127,24 +129,31 @@ class Expiry:
         return {id_: known[id_].key if id_ in known else key_of_unknown(id_) for id_ in enrollments}
 
 
-def expired_event(place: Place, key: EnrollmentKey) -> Event:
-    """The event of a place that has expired; the same id for it from everybody, at any time."""
+def _is_left(place: Place, before: datetime) -> bool:
+    """Whether nobody else sees to its event: who ends an overdue place does, who supersedes one does not."""
+    is_superseded = place.state is PlaceState.SUPERSEDED
+    return is_superseded or (place.finished_at is not None and place.finished_at < before)
+
+
+def ended_event(place: Place, key: EnrollmentKey) -> Event:
+    """The event of a place that expired or was superseded; the same id for it from everybody, at any
+    time."""
     assert place.finished_at is not None
     seed = hashlib.sha256(f"{place.id}\0{place.order}".encode()).digest()
     # Different for places that ended in the same millisecond: the relay reads by this time.
     created_at = _milliseconds(place.finished_at) * _SUB_MILLISECOND
     created_at += int.from_bytes(seed[16:24], "big") % _SUB_MILLISECOND
-    facts = {
-        "request_type": place.request_type,
-        "state": place.state.value,
-        "expires_at": rfc3339_or_null(place.expires_at),
-    }
+    facts = {"request_type": place.request_type, "state": place.state.value}
+    if place.state is PlaceState.SUPERSEDED:
+        topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": place.superseded_by}
+    else:
+        topic, why = Topic.COMMAND_EXPIRED, {"expires_at": rfc3339_or_null(place.expires_at)}
     return Event(
         id=_id(place.finished_at, seed),
-        topic=Topic.COMMAND_EXPIRED,
+        topic=topic,
         key=key,
         created_at=created_at,
-        raw_payload=orjson.dumps(facts),
+        raw_payload=orjson.dumps({**facts, **why}),
         writer=WRITER,
         number=created_at,
         command_uuid=place.command_uuid,

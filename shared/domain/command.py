@@ -63,6 +63,9 @@ DEVICE_FINAL_STATES = frozenset(
     {PlaceState.ACKNOWLEDGED, PlaceState.ERROR, PlaceState.FORMAT_ERROR}
 )
 
+ANNOUNCED_STATES = frozenset({PlaceState.EXPIRED, PlaceState.SUPERSEDED})
+"""Final states that no request and no device asked for: an event tells of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class LateAnswer:

@@ -22,6 +22,7 @@ class Topic(StrEnum):
     GET_BOOTSTRAP_TOKEN = "mdm.GetBootstrapToken"
     SET_BOOTSTRAP_TOKEN = "mdm.SetBootstrapToken"
     COMMAND_EXPIRED = "macromdm.CommandExpired"
+    COMMAND_SUPERSEDED = "macromdm.CommandSuperseded"
     CERTIFICATE_REBOUND = "macromdm.CertificateRebound"
     DEVICE_QUARANTINED = "macromdm.DeviceQuarantined"
     RENEWAL_FAILED = "macromdm.RenewalFailed"

@@ -1,4 +1,4 @@
-"""Commands whose time is over (owner: commands)."""
+"""Commands whose time is over, and the ends of commands that events tell of (owner: commands)."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -16,10 +16,12 @@ class Expiries(Protocol):
         then; what is there then, by id. What ended so is `unannounced` from then on."""
 
     def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
-        """Places that expired before a time and whose event is not safe yet, a page at a time."""
+        """Places that expired, or were superseded, before a time and whose event is not safe yet, a page
+        at a time."""
 
     async def is_unannounced(self, place: Place) -> bool:
-        """Whether this place expired, was not queued anew since, and its event is not safe yet."""
+        """Whether this place expired or was superseded, was not queued anew since, and its event is not
+        safe yet."""
 
     async def announced(self, places: Sequence[Place]) -> None:
         """Their events are safe."""

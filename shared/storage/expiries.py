@@ -6,11 +6,12 @@ Owner: commands.
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import ANNOUNCED_STATES, Place, PlaceState
 from shared.storage.database import Database, Query
 from shared.storage.paging import Pages, up_to
-from shared.storage.place_documents import NAME, OPEN, WHILE_OPEN, from_document
+from shared.storage.place_documents import NAME, OPEN, UNTIL_ENDED, from_document
 
+ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 """Where a closed range of times begins that has no beginning of its own."""
 
@@ -48,7 +49,7 @@ class MongoExpiries:
             {
                 # its timer stays until its event is safe
                 "$set": {"state": PlaceState.EXPIRED.value, "finished_at": at},
-                "$unset": {name: "" for name in WHILE_OPEN if name != "timer"},
+                "$unset": UNTIL_ENDED,
             },
         )
         found = await self._places.find({"_id": {"$in": ids}})
@@ -59,14 +60,14 @@ class MongoExpiries:
         return self._paged(
             {
                 "timer": {"$gte": BEGINNING, "$lte": before},
-                "state": PlaceState.EXPIRED.value,
+                "state": {"$in": ANNOUNCED},
                 "finished_at": {"$lt": before},
             }
         )
 
     async def is_unannounced(self, place: Place) -> bool:
-        expired = {"_id": place.id, "order": place.order, "state": PlaceState.EXPIRED.value}
-        return await self._places.find_one({**expired, "timer": {"$ne": None}}) is not None
+        ended = {"_id": place.id, "order": place.order, "state": {"$in": ANNOUNCED}}
+        return await self._places.find_one({**ended, "timer": {"$ne": None}}) is not None
 
     async def announced(self, places: Sequence[Place]) -> None:
         await self._places.update_many(
@@ -74,7 +75,7 @@ class MongoExpiries:
                 "_id": {"$in": [place.id for place in places]},
                 # one that was queued anew meanwhile has another order
                 "order": {"$in": [place.order for place in places]},
-                "state": PlaceState.EXPIRED.value,
+                "state": {"$in": ANNOUNCED},
             },
             {"$unset": {"timer": ""}},
         )

@@ -56,7 +56,10 @@ def queue_order(place: Place) -> tuple[int, str]:
 WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "timer"), "")
 """Fields that a place has only while it is open; `$unset` takes them away. `timer` is the first of
 its times, `not_before` or `expires_at`, in one index for both, since each index costs every write; a
-place that expired keeps it until its event is safe."""
+place whose end is announced has one until its event is safe."""
+
+UNTIL_ENDED = {name: "" for name in WHILE_OPEN if name != "timer"}
+"""What the end takes away from a place whose end is announced."""
 
 
 def ending(state: PlaceState) -> Document:
@@ -65,6 +68,15 @@ def ending(state: PlaceState) -> Document:
         "$set": {"state": state.value},
         "$currentDate": {"finished_at": True},
         "$unset": WHILE_OPEN,
+    }
+
+
+def superseding(by: str) -> Document:
+    """The update that ends a place for a newer command; its timer begins with its end."""
+    return {
+        "$set": {"state": PlaceState.SUPERSEDED.value, "superseded_by": by},
+        "$currentDate": {"finished_at": True, "timer": True},
+        "$unset": UNTIL_ENDED,
     }
 
 

@@ -5,9 +5,9 @@ By the open places of their devices: an index of its own would make every write 
 
 from collections.abc import Sequence
 
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import Place
 from shared.storage.database import Collection, Document, UpdateOne
-from shared.storage.place_documents import OPEN, collapse_name, ending
+from shared.storage.place_documents import OPEN, collapse_name, superseding
 
 
 class Rivals:
@@ -54,8 +54,6 @@ class Rivals:
 
 
 def _ending(older: Document, by: Document) -> UpdateOne:
-    update = ending(PlaceState.SUPERSEDED)
-    update["$set"]["superseded_by"] = by["command_uuid"]
     # One that was handed out meanwhile, or queued anew as the newest, has another `collapse` now.
     seen = {name: older[name] for name in ("_id", "order", "collapse")}
-    return UpdateOne({**seen, "state": {"$in": OPEN}}, update)
+    return UpdateOne({**seen, "state": {"$in": OPEN}}, superseding(by["command_uuid"]))

@@ -137,10 +137,10 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         ),
         "timer_1__id_1": (
             "_id >, expires_at <=, state in, timer = by timer, _id",
-            "_id >, finished_at <, state =, timer = by timer, _id",
+            "_id >, finished_at <, state in, timer = by timer, _id",
             "_id >, not_before between, timer = by timer, _id",
             "expires_at <=, state in, timer between by timer, _id",
-            "finished_at <, state =, timer between by timer, _id",
+            "finished_at <, state in, timer between by timer, _id",
             "not_before between, timer between by timer, _id",
         ),
     },

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -256,6 +256,39 @@ async def test_what_is_queued_anew_is_superseded_by_nothing(queue: CommandQueue)
     assert await queue.requeue(anew, await stored(queue, older))
 
     assert await stored(queue, anew) == anew
+
+
+async def test_what_is_superseded_waits_to_be_announced(kept: Kept) -> None:
+    older = place("c1", collapse_key="k", not_before=FAR, expires_at=2 * (FAR - NOW) + NOW)
+    newest, other = place("c2", collapse_key="k"), place("c3")
+    await kept.queue.insert([older, newest, other])
+    await kept.queue.supersede([newest])
+    ended = await stored(kept.queue, older)
+    assert ended.finished_at is not None
+    after = ended.finished_at + MINUTE
+
+    assert [each.id for each in await listed(kept.expiries.unannounced(after))] == [older.id]
+    assert await listed(kept.expiries.unannounced(ended.finished_at)) == []
+    assert await kept.expiries.is_unannounced(ended)
+    assert not await kept.expiries.is_unannounced(newest)
+    await kept.expiries.announced([replace(ended, order="order-9")])
+    assert await kept.expiries.is_unannounced(ended)
+    await kept.expiries.announced([ended])
+    assert await listed(kept.expiries.unannounced(after)) == []
+    assert not await kept.expiries.is_unannounced(ended)
+
+
+async def test_what_is_superseded_and_queued_anew_is_not_to_be_announced(kept: Kept) -> None:
+    older, newest = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+    await kept.queue.insert([older, newest])
+    await kept.queue.supersede([newest])
+    ended = await stored(kept.queue, older)
+    assert ended.finished_at is not None
+
+    assert await kept.queue.requeue(place("c1", order="order-9"), ended)
+
+    assert not await kept.expiries.is_unannounced(ended)
+    assert await listed(kept.expiries.unannounced(ended.finished_at + MINUTE)) == []
 
 
 async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_places(

@@ -58,7 +58,7 @@ class FakeCommandQueue:
         self.before = before
         self.places: dict[str, Place] = {}
         self.unsafe: set[str] = set()
-        """ids of the places whose expiry is not announced."""
+        """ids of the places whose end is not announced."""
         self.unreadable: set[str] = set()
         """uuids of the commands that cannot be opened."""
         self.now: datetime | None = None
@@ -178,6 +178,7 @@ class FakeCommandQueue:
                 if rival.order < newest.order:
                     by = replace(rival, superseded_by=newest.command_uuid)
                     self._finish(by, PlaceState.SUPERSEDED, None)
+                    self.unsafe.add(rival.id)
                     ended += 1
         return ended
 

@@ -14,6 +14,7 @@ from tests.integration.whole import Device, Whole, given, new_id, whole_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TOPIC = "macromdm.CommandSuperseded"
 PROFILE = plistlib.dumps({"PayloadIdentifier": "wifi", "PayloadType": "Configuration"})
 QUESTION = {"request_type": "DeviceInformation", "queries": ["OSVersion"]}
 INSTALL = {"request_type": "InstallProfile", "payload": base64.b64encode(PROFILE).decode()}
@@ -21,7 +22,9 @@ INSTALL = {"request_type": "InstallProfile", "payload": base64.b64encode(PROFILE
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whole]:
-    async with whole_server(tmp_path_factory.mktemp("superseding")) as found:
+    """Its subscriber asked for our own topic."""
+    settings = {"MDM_WEBHOOK_EXTRA_TOPICS": TOPIC}
+    async with whole_server(tmp_path_factory.mktemp("superseding"), settings) as found:
         yield found
 
 
@@ -93,6 +96,11 @@ async def test_the_newest_of_those_that_ask_for_it_is_sent_alone(server: Whole) 
         found = await shown(device, older)
         assert (found["state"], found["superseded_by"]) == ("superseded", newer)
     assert (await shown(device, newest[0]))["superseded_by"] is None
+    fetches = 1 + len(untouched + newest)
+    events = await server.events_of(device.id, 2 + fetches + len(superseded))
+    told = [event["command_event"] for event in events if event["topic"] == TOPIC]
+    assert {each["command_uuid"]: each["superseded_by"] for each in told} == superseded
+    assert {each["state"] for each in told} == {"superseded"}
 
 
 async def test_the_targets_of_a_job_may_ask_for_it_too(server: Whole) -> None:

@@ -15,7 +15,7 @@ from services.commands.expiry import (
     FORGOTTEN_AFTER,
     PACE,
     Expiry,
-    expired_event,
+    ended_event,
 )
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus, partition_of
@@ -194,7 +194,7 @@ async def test_the_event_of_a_user_channel_names_its_user(replicas: Replicas) ->
 async def test_the_event_of_a_user_enrollment_names_its_enrollment_id(replicas: Replicas) -> None:
     key = EnrollmentKey("E-1", device="E-1", enrollment_id="E-1")
     place = Place("E-1", "E-1", "c", "h", "ProfileList", None, "o", finished_at=START)
-    event = expired_event(replace(place, state=PlaceState.EXPIRED), key)
+    event = ended_event(replace(place, state=PlaceState.EXPIRED), key)
 
     shown = json.loads(event_json(event))["command_event"]
 
@@ -330,15 +330,15 @@ async def test_what_expires_in_a_partition_that_is_away_is_told_later_and_holds_
 
 async def test_the_id_is_a_uuid_of_version_7_with_the_time_of_the_end() -> None:
     place = Place("MAC", "MAC", "c", "h", "ProfileList", None, "o1", finished_at=START)
-    event = expired_event(place, MAC)
+    event = ended_event(place, MAC)
 
     assert UUID(event.id).version == 7
     assert UUID(event.id).variant == "specified in RFC 4122"
     assert (UUID(event.id).int >> 80) == START.timestamp() * 1000
     assert event.created_at // 10**6 == START.timestamp() * 1000
     assert event.topic is Topic.COMMAND_EXPIRED
-    anew = expired_event(replace(place, order="o2"), MAC)
-    later = expired_event(replace(place, finished_at=START + MINUTE), MAC)
+    anew = ended_event(replace(place, order="o2"), MAC)
+    later = ended_event(replace(place, finished_at=START + MINUTE), MAC)
     assert len({event.id, anew.id, later.id}) == 3
     assert event.id < later.id
 
