@@ -1,4 +1,5 @@
-"""From an overdue command to the webhook that asked for it, on a real store and both brokers."""
+"""From a command that expired, or was superseded, to the webhook that asked for it, on a real store and both
+brokers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,6 +35,7 @@ from tests.fakes.clock import FakeClock
 from tests.harness.sink import Sink
 
 TOPIC = Topic.COMMAND_EXPIRED.value
+SUPERSEDED = Topic.COMMAND_SUPERSEDED.value
 MONTH = timedelta(days=30)
 CLOCK, IDS = SystemClock(), SystemIds()
 Broker = LocalBroker | RabbitBroker
@@ -102,8 +104,13 @@ class World:
 
     async def overdue(self, *names: str) -> list[Place]:
         """Commands whose time is over."""
+        made = self.made(*names)
+        await MongoCommandQueue(self.database, SEALER).insert(made)
+        return made
+
+    def made(self, *names: str) -> list[Place]:
         now = self.clock.now()
-        made = [
+        return [
             Place(
                 enrollment=name,
                 device=name,
@@ -117,8 +124,6 @@ class World:
             )
             for name in names
         ]
-        await MongoCommandQueue(self.database, SEALER).insert(made)
-        return made
 
     def expiry(self, publisher: EventPublisher | None = None) -> Expiry:
         return Expiry(
@@ -149,7 +154,7 @@ async def world(database: Database, broker: Broker) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator[None]:
-    given = {"webhook_url": url, "webhook_extra_topics": TOPIC}
+    given = {"webhook_url": url, "webhook_extra_topics": f"{TOPIC},{SUPERSEDED}"}
     adapters = Adapters(
         database=database,
         seal=SEALER,
@@ -195,7 +200,7 @@ async def told(world: World) -> list[str]:
             while not sink.count_of(last.id):
                 await asyncio.sleep(0.02)
     assert [arrival.event["topic"] for arrival in world.plain.taken] == ["mdm.CheckOut"]
-    return [a.device for a in world.asked.taken if a.event["topic"] == TOPIC]
+    return [a.device for a in world.asked.taken if a.event["topic"] in (TOPIC, SUPERSEDED)]
 
 
 async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else(
@@ -234,6 +239,31 @@ async def test_a_kill_around_the_publishing_is_repaired_with_the_same_event(
     expired = [a for a in world.asked.taken if a.event["topic"] == TOPIC]
     assert len({arrival.body for arrival in expired}) == 1
     assert len({arrival.event_id for arrival in expired}) == 1
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+async def test_rule_05_a_kill_around_the_publishing_loses_no_event_of_a_superseded_command(
+    world: World, is_after: bool
+) -> None:
+    queue = MongoCommandQueue(world.database, SEALER)
+    older, newer = [
+        replace(each, expires_at=None, collapse_key="k", command_uuid=uuid)
+        for uuid, each in zip("ab", world.made("MAC", "MAC"), strict=True)
+    ]
+    await queue.insert([older, newer])
+    assert await queue.supersede([newer]) == 1
+    world.clock.advance(timedelta(seconds=1))  # the end is by the clock of the store
+    with pytest.raises(Killed):
+        await world.expiry(Dying(world.broker.publisher, is_after=is_after)).look()
+
+    await world.expiry().look()
+    await world.asked.wait_for(1)
+
+    assert set(await told(world)) == {"MAC"}
+    found = [a for a in world.asked.taken if a.event["topic"] == SUPERSEDED]
+    assert len({arrival.body for arrival in found}) == 1
+    assert found[0].event["command_event"]["superseded_by"] == newer.command_uuid
+    assert (await queue.places_of([newer.id]))[newer.id].state is PlaceState.QUEUED
 
 
 async def test_what_was_queued_anew_and_expires_again_is_told_again(world: World) -> None:

@@ -111,6 +111,23 @@ async def test_a_retry_of_the_older_one_is_queued_anew_and_ends_the_newer_one() 
     assert open_uuids(world) == [FIRST_UUID]
 
 
+async def test_what_the_former_version_accepted_with_the_key_of_its_type_is_superseded_as_it_was() -> (
+    None
+):
+    """It gave that key to every question. Only a newer one that asks for it replaces the older one."""
+    world = World()
+    await world.queueing.enqueue(prepared(Terms(collapse_key="ProfileList:all")))
+    question = {"request_type": "ProfileList", "command_uuid": SECOND_UUID}
+
+    await world.queueing.enqueue(from_json(**question))
+    both = open_uuids(world)
+    await world.queueing.enqueue(from_json(**question | {"command_uuid": "3", "supersede": True}))
+
+    assert both == [FIRST_UUID, SECOND_UUID]
+    assert open_uuids(world) == [SECOND_UUID, "3"]
+    assert world.place().superseded_by == "3"
+
+
 async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
     world = World()
     terms = Terms(collapse_key="k")
