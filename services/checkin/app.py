@@ -3,7 +3,6 @@
 import asyncio
 
 import structlog
-from cryptography.x509 import Certificate
 from fastapi import APIRouter
 
 from services.adapters import Adapters
@@ -39,6 +38,7 @@ from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
 from shared.security.challenges import ChallengeBook
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
+from shared.security.lenient.certificate import AnyCertificate
 from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
@@ -159,7 +159,7 @@ def check(settings: CheckinSettings, clock: Clock) -> None:
     read_files(settings)
 
 
-def _operators_trust(settings: CheckinSettings) -> list[Certificate]:
+def _operators_trust(settings: CheckinSettings) -> list[AnyCertificate]:
     return [] if settings.device_ca is None else load_trust(settings.device_ca.read_bytes())
 
 

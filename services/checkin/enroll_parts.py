@@ -16,7 +16,7 @@ from shared.domain.errors import Misconfigured
 from shared.ports.clock import Ids
 from shared.security.apple_device import AppleDevices
 from shared.security.challenges import ChallengeBook
-from shared.security.identity import UNREADABLE
+from shared.security.lenient.certificate import UNREADABLE
 from shared.security.profile_signing import ProfileSigner
 from shared.security.push_topic import TopicOfFiles
 from shared.settings import CheckinSettings

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from shared.domain.errors import Misconfigured
-from shared.security.identity import UNREADABLE
+from shared.security.lenient.certificate import UNREADABLE
 
 MOST_OF_ONE_NAME = 4
 """CAs of one name whose keys are tried on a device's certificate."""

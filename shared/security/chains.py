@@ -15,6 +15,18 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509 import verification
 
+from shared.security.lenient.ber import Unreadable
+from shared.security.lenient.certificate import (
+    AnyCertificate,
+    LooseCertificate,
+    issuer_of,
+    load,
+    loosely,
+    public_key_of,
+    subject_of,
+)
+from shared.security.lenient.names import comparable
+from shared.security.lenient.rules import Unproven, fault_of, is_signed
 from shared.security.public_keys import INTERMEDIATE_SIZES, LARGEST_CERTIFICATE, objection
 
 MOST_FOREIGN = 3
@@ -33,22 +45,26 @@ class NotTrusted(Exception):
 
 
 class _Link:
-    """A certificate, with its names as bytes."""
+    """A certificate, with its names as they are compared."""
 
-    def __init__(self, certificate: x509.Certificate) -> None:
+    def __init__(self, certificate: AnyCertificate) -> None:
         self.certificate = certificate
 
     @cached_property
-    def subject(self) -> bytes:
-        return self.certificate.subject.public_bytes()
+    def subject(self) -> object:
+        return comparable(subject_of(self.certificate).public_bytes())
 
     @cached_property
-    def issuer(self) -> bytes:
-        return self.certificate.issuer.public_bytes()
+    def issuer(self) -> object:
+        return comparable(issuer_of(self.certificate).public_bytes())
+
+    @cached_property
+    def loose(self) -> LooseCertificate:
+        return loosely(self.certificate)
 
     @property
     def is_sound(self) -> bool:
-        return objection(self.certificate.public_key(), INTERMEDIATE_SIZES) is None
+        return objection(public_key_of(self.certificate), INTERMEDIATE_SIZES) is None
 
     def is_valid(self, moment: datetime) -> bool:
         certificate = self.certificate
@@ -60,6 +76,8 @@ class _Checks:
     """The signature checks of one request: counted, and none made twice."""
 
     left: int = MOST_CHECKS
+    unproven: str | None = None
+    """Why a signature was not checked at all."""
     known: dict[tuple[_Link, _Link], bool] = field(default_factory=dict)
 
     def spend(self, count: int) -> None:
@@ -70,29 +88,34 @@ class _Checks:
     def is_signed(self, child: _Link, by: _Link) -> bool:
         if (child, by) not in self.known:
             self.spend(1)
-            self.known[child, by] = _is_signed(child.certificate, by.certificate)
+            try:
+                self.known[child, by] = _is_signed(child, by)
+            except Unproven as why:
+                self.known[child, by], self.unproven = False, str(why)
         return self.known[child, by]
 
 
 class Chains:
     """Builds chains to a fixed set of CA certificates."""
 
-    def __init__(self, trust: Sequence[x509.Certificate]) -> None:
-        self._by_subject: dict[bytes, list[_Link]] = {}
+    def __init__(self, trust: Sequence[AnyCertificate]) -> None:
+        self._by_subject: dict[object, list[_Link]] = {}
         for link in map(_Link, trust):
             self._by_subject.setdefault(link.subject, []).append(link)
 
     def build(
-        self, leaf: x509.Certificate, others: Sequence[bytes], moment: datetime
-    ) -> list[x509.Certificate]:
+        self, leaf: AnyCertificate, others: Sequence[bytes], moment: datetime
+    ) -> list[AnyCertificate]:
         """The chain, from the leaf to a trusted CA, all valid at that moment; raises NotTrusted."""
-        bottom, checks, is_final = _Link(leaf), _Checks(), True
+        bottom, checks, is_final, fault = _Link(leaf), _Checks(), True, None
         for way in self._ways(bottom, others):
             if not all(link.is_valid(moment) for link in way):
                 is_final = False
-            elif found := _chain([bottom, *way], checks, moment):
-                return found
-        raise NotTrusted("not one of a trusted CA", is_final=is_final)
+            elif _are_signed([bottom, *way], checks):
+                fault = _fault([bottom, *way], checks, moment)
+                if fault is None:
+                    return [link.certificate for link in (bottom, *way)]
+        raise NotTrusted(fault or checks.unproven or "not one of a trusted CA", is_final=is_final)
 
     def _ways(self, bottom: _Link, others: Sequence[bytes]) -> Iterator[list[_Link]]:
         """All ways up by the names of issuers, those of the operator's own CAs first."""
@@ -113,7 +136,7 @@ class Chains:
 def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
     """Of what a message brings, the nearest that may be above, and whose key is worth a check."""
     small = (der for der in others if len(der) <= LARGEST_CERTIFICATE)
-    left = [_Link(x509.load_der_x509_certificate(der)) for der in small]
+    left = [_Link(load(der)) for der in small]
     found: list[_Link] = []
     for child in chain([bottom], found):  # `found` grows meanwhile
         for link in left:
@@ -124,32 +147,61 @@ def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
     return found
 
 
-def _chain(
-    links: Sequence[_Link], checks: _Checks, moment: datetime
-) -> list[x509.Certificate] | None:
-    """The certificates of this way, if all their signatures and extensions are good."""
-    pairs = list(pairwise(links))
-    if not all(checks.is_signed(child, by) for child, by in reversed(pairs)):
+def _are_signed(links: Sequence[_Link], checks: _Checks) -> bool:
+    """Whether all signatures of this way are good, from the top down."""
+    return all(checks.is_signed(child, by) for child, by in reversed(list(pairwise(links))))
+
+
+def _fault(links: Sequence[_Link], checks: _Checks, moment: datetime) -> str | None:
+    """What is against this way, of which all signatures are good; None where nothing is."""
+    if _is_strictly_good(links, checks, moment):
         return None
+    try:
+        return fault_of([link.loose for link in links])
+    except ValueError as exc:
+        return f"the chain cannot be read{_because(exc)}"
+
+
+def _is_strictly_good(links: Sequence[_Link], checks: _Checks, moment: datetime) -> bool:
+    """Whether the library's verifier takes it."""
+    strict = [c for link in links if isinstance(c := link.certificate, x509.Certificate)]
+    if len(strict) < len(links):
+        return False
     # The library looks for its own way through these, and checks each candidate that a name fits.
     checks.spend(sum(by.subject == child.issuer for child in links[:-1] for by in links[1:]))
-    leaf, *foreign, anchor = (link.certificate for link in links)
+    leaf, *foreign, anchor = strict
     policy = verification.PolicyBuilder().store(verification.Store([anchor])).time(moment)
     policy = policy.max_chain_depth(len(foreign)).extension_policies(
         ca_policy=_authority_policy(), ee_policy=verification.ExtensionPolicy.permit_all()
     )
     try:
-        return policy.build_client_verifier().verify(leaf, foreign).chain
+        policy.build_client_verifier().verify(leaf, foreign)
     except verification.VerificationError:
-        return None
-
-
-def _is_signed(child: x509.Certificate, by: x509.Certificate) -> bool:
-    try:
-        child.verify_directly_issued_by(by)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def _is_signed(child: _Link, by: _Link) -> bool:
+    """By one signature check; raises Unproven where none is worth it."""
+    issued, issuer = child.certificate, by.certificate
+    try:
+        if isinstance(issued, x509.Certificate) and isinstance(issuer, x509.Certificate):
+            issued.verify_directly_issued_by(issuer)
+            return True
+    except InvalidSignature:
+        return False
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        pass  # The library checked nothing: it compares names as bytes, and knows few algorithms.
+    try:
+        return is_signed(child.loose, public_key_of(by.certificate))
+    except Unreadable as exc:
+        raise Unproven(f"cannot be read: {exc}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def _because(why: ValueError) -> str:
+    return f": {why}" if isinstance(why, Unreadable) else ""
 
 
 def _authority_policy() -> verification.ExtensionPolicy:

@@ -16,10 +16,16 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from cryptography import x509
-
 from shared.domain.errors import BadRequest
-from shared.security.identity import UNREADABLE
+from shared.security.lenient.ber import Unreadable
+from shared.security.lenient.certificate import (
+    UNREADABLE,
+    AnyCertificate,
+    issuer_of,
+    load,
+    subject_of,
+)
+from shared.security.lenient.names import comparable
 
 MAX_HEADER = 64 * 1024
 _RFC9440 = re.compile(r":[A-Za-z0-9+/]*={0,2}:")
@@ -66,16 +72,19 @@ def _certificates(value: str) -> tuple[bytes, ...]:
         raise BadRequest("client certificate header: folded, or not plain ASCII")
     try:
         found = (_rfc9440(value),) if value.startswith(":") else _escaped_pem(value)
-        _refuse_strangers([x509.load_der_x509_certificate(der) for der in found])
+        _refuse_strangers([load(der) for der in found])
+    except Unreadable as exc:
+        raise BadRequest(f"client certificate header: cannot be read: {exc}") from None
     except UNREADABLE:
         raise BadRequest("client certificate header: cannot be read") from None
     return found
 
 
-def _refuse_strangers(chain: Sequence[x509.Certificate]) -> None:
+def _refuse_strangers(chain: Sequence[AnyCertificate]) -> None:
     """A certificate that did not issue the one before may be another client's."""
     for issued, by in itertools.pairwise(chain):
-        if issued.issuer != by.subject:
+        names = issuer_of(issued).public_bytes(), subject_of(by).public_bytes()
+        if comparable(names[0]) != comparable(names[1]):
             raise BadRequest("client certificate header: holds certificates of several clients")
 
 

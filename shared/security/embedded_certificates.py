@@ -9,18 +9,20 @@ from functools import cached_property
 from typing import Any
 
 from asn1crypto import core
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
 from shared.security.bounded_cache import BoundedCache
+from shared.security.lenient.certificate import issuer_of, load, loosely, public_key_of
 from shared.security.public_keys import LARGEST_CERTIFICATE, objection
+from shared.security.scep.der import elements
 
 MAX_CERTIFICATES = 10
 LONGEST_KEY = 64
 """Bytes of a key identifier; ordinary ones have 20 or 32."""
 _KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
 _CRITICAL = bytes.fromhex("0101ff")
+_CERTIFICATE = b"\x30"
 REMEMBERED = 4096
 LARGEST_REMEMBERED = 4 * 1024
 
@@ -38,7 +40,7 @@ class EmbeddedCertificate:
 
     def __init__(self, der: bytes) -> None:
         self.der = der
-        self._certificate = x509.load_der_x509_certificate(der)
+        self._certificate = load(der)
 
     @property
     def serial_number(self) -> int:
@@ -46,20 +48,16 @@ class EmbeddedCertificate:
 
     @cached_property
     def issuer(self) -> bytes:
-        return self._certificate.issuer.public_bytes()
+        return issuer_of(self._certificate).public_bytes()
 
     @cached_property
     def key_identifier(self) -> bytes | None:
-        try:
-            extensions = self._certificate.extensions
-            return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-        except x509.ExtensionNotFound:
-            return None
+        return loosely(self._certificate).key_identifier
 
     @cached_property
     def public_key(self) -> object:
         """Raises UnusualKey."""
-        key = self._certificate.public_key()
+        key = public_key_of(self._certificate)
         if (why := objection(key)) is not None:
             raise UnusualKey(why, key)
         return key
@@ -75,7 +73,8 @@ def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
         raise BadRequest("Mdm-Signature: holds no certificate")
     if len(choices) > MAX_CERTIFICATES:
         raise BadRequest("Mdm-Signature: too many certificates")
-    ders = [choice.chosen.dump() for choice in choices if choice.name == "certificate"]
+    # The very bytes that came: asn1crypto would write an indefinite length anew.
+    ders = [each for each in elements(choices.contents) if each[:1] == _CERTIFICATE]
     return [_signers.get(der) or EmbeddedCertificate(der) for der in ders]
 
 

@@ -11,11 +11,12 @@ switched off for them (not for the CAs), and the extended key usage is checked h
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import structlog
+from asn1crypto import pem
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
@@ -24,20 +25,19 @@ from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
 from shared.security.bounded_cache import BoundedCache
 from shared.security.chains import Chains, NotTrusted
+from shared.security.lenient.ber import Unreadable
+from shared.security.lenient.certificate import (
+    UNREADABLE,
+    AnyCertificate,
+    LooseCertificate,
+    load,
+    load_whole,
+    subject_of,
+)
 from shared.security.public_keys import LARGEST_CERTIFICATE, objection, weak_bits
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
-
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What the library may raise for a certificate of a stranger, while reading it or later."""
 
 _ECDSA = frozenset(
     {
@@ -65,11 +65,11 @@ class WeakKeys:
 
     Apple's SCEP payload asks for 1024 bits where a profile does not say, so other servers issued such."""
 
-    def __init__(self, authorities: Sequence[x509.Certificate], metrics: Metrics) -> None:
+    def __init__(self, authorities: Sequence[AnyCertificate], metrics: Metrics) -> None:
         self._authorities = frozenset(authorities)
         self._metrics = metrics
 
-    def lets_in(self, bits: int, authority: x509.Certificate, fingerprint: str) -> bool:
+    def lets_in(self, bits: int, authority: AnyCertificate, fingerprint: str) -> bool:
         """Whether a device's key of so many bits counts under this CA."""
         if authority not in self._authorities:
             return False
@@ -84,7 +84,7 @@ class DeviceIdentities:
     Safe to call from several threads. Without `weak`, keys under 2048 bits are refused."""
 
     def __init__(
-        self, trust: Sequence[x509.Certificate], clock: Clock, weak: WeakKeys | None = None
+        self, trust: Sequence[AnyCertificate], clock: Clock, weak: WeakKeys | None = None
     ) -> None:
         self._chains = Chains(trust)
         self._trusted = frozenset(fingerprint_of(_der(c)) for c in trust)
@@ -140,12 +140,12 @@ class DeviceIdentities:
         if len(der) > LARGEST_CERTIFICATE:
             raise NotTrusted(f"over {LARGEST_CERTIFICATE} bytes")
         try:
-            leaf = x509.load_der_x509_certificate(der)
-            fingerprint = _fingerprint(leaf, der)
+            leaf = load_whole(der)
+            fingerprint = _fingerprint(leaf)
             if fingerprint in self._trusted:
                 raise NotTrusted("not one of a trusted CA")
             # Bits behind the end of the signature are covered by nothing.
-            if not der.endswith(b"\0" + leaf.signature):
+            if not _der(leaf).endswith(b"\0" + leaf.signature):
                 raise NotTrusted("is not in DER")
             if (unusual := objection(leaf.public_key())) is not None:
                 raise NotTrusted(unusual)
@@ -159,17 +159,19 @@ class DeviceIdentities:
             self._refuse_weak_key(leaf, chain[-1], fingerprint)
             return DeviceCertificate(
                 fingerprint=fingerprint,
-                subject=leaf.subject.rfc4514_string()[:LONGEST_SUBJECT],
+                subject=subject_of(leaf).rfc4514_string()[:LONGEST_SUBJECT],
                 serial=f"{leaf.serial_number:x}",
                 not_before=max(c.not_valid_before_utc for c in chain),
                 not_after=min(c.not_valid_after_utc for c in chain),
                 is_expired=is_expired,
             )
+        except Unreadable as exc:
+            raise NotTrusted(f"cannot be read: {exc}") from None
         except UNREADABLE:
             raise NotTrusted("cannot be read") from None
 
     def _refuse_weak_key(
-        self, leaf: x509.Certificate, authority: x509.Certificate, fingerprint: str
+        self, leaf: AnyCertificate, authority: AnyCertificate, fingerprint: str
     ) -> None:
         bits = weak_bits(leaf.public_key())
         if bits is None or (self._weak and self._weak.lets_in(bits, authority, fingerprint)):
@@ -195,30 +197,47 @@ def _stands(known: DeviceCertificate, now: datetime) -> bool:
 def fingerprint_of(der: bytes) -> str:
     """How a certificate is known to us: SHA-256 in hex, of its DER, or of its signed part (RFC 5280's
     TBSCertificate) where an ECDSA key signed it: from one such signature anybody can make a second
-    one, and with it a certificate that was never seen. Raises ValueError for one that cannot be read."""
-    return _fingerprint(x509.load_der_x509_certificate(der), der)
+    one, and with it a certificate that was never seen; and where it is not strict DER. Raises ValueError
+    for one that cannot be read."""
+    return _fingerprint(load_whole(der))
 
 
-def _fingerprint(certificate: x509.Certificate, der: bytes) -> str:
+def _fingerprint(certificate: AnyCertificate) -> str:
     # The name of the algorithm, since the library cannot always say which hash it is with.
-    has_two_forms = certificate.signature_algorithm_oid in _ECDSA
-    return hashlib.sha256(certificate.tbs_certificate_bytes if has_two_forms else der).hexdigest()
+    has_one_form = (
+        isinstance(certificate, x509.Certificate)
+        and certificate.signature_algorithm_oid not in _ECDSA
+    )
+    known_by = _der(certificate) if has_one_form else certificate.tbs_certificate_bytes
+    return hashlib.sha256(known_by).hexdigest()
 
 
-def load_trust(pem: bytes) -> list[x509.Certificate]:
+def load_trust(bundle: bytes) -> list[AnyCertificate]:
     """The CA certificates of a PEM bundle (MDM_DEVICE_CA), or Misconfigured."""
+    with suppress(ValueError):
+        return list(x509.load_pem_x509_certificates(bundle))
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as exc:
+        blocks = list(pem.unarmor(bundle, multiple=True))
+        found = [load(der) for kind, _, der in blocks if kind == "CERTIFICATE"]
+    except UNREADABLE as exc:
         raise Misconfigured("MDM_DEVICE_CA holds no readable PEM certificates") from exc
+    if not found:
+        raise Misconfigured("MDM_DEVICE_CA holds no PEM certificate")
+    return found
 
 
-def _der(certificate: x509.Certificate) -> bytes:
+def _der(certificate: AnyCertificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def _refuse_other_purposes(leaf: x509.Certificate) -> None:
+def _refuse_other_purposes(leaf: AnyCertificate) -> None:
     """A CA, or a certificate that was made for something else (a server's, say), is no device."""
+    if isinstance(leaf, LooseCertificate):
+        if leaf.authority[0]:
+            raise NotTrusted("is a CA")
+        if not leaf.is_for_clients:
+            raise NotTrusted("not made for clients")
+        return
     for extension in leaf.extensions:
         value = extension.value
         if isinstance(value, x509.BasicConstraints) and value.ca:

@@ -34,6 +34,7 @@ from shared.security.embedded_certificates import (
     signer_among,
 )
 from shared.security.lean_cms import is_bulky
+from shared.security.lenient.ber import Unreadable
 
 MAX_HEADER = 64 * 1024
 MOST_ATTRIBUTES = 32
@@ -123,6 +124,8 @@ def signer_of(header: str | bytes | None, body: bytes) -> Signer:
         raise BadRequest("Mdm-Signature: does not match the body") from None
     except UnsupportedAlgorithm:
         raise BadRequest("Mdm-Signature: unsupported algorithm") from None
+    except Unreadable as exc:
+        raise BadRequest(f"Mdm-Signature: a certificate cannot be read: {exc}") from None
     except Exception as exc:  # noqa: BLE001 - bytes from outside: whatever the parser trips over
         raise BadRequest(f"Mdm-Signature: cannot be read ({type(exc).__name__})") from None
 
@@ -196,7 +199,7 @@ def _read(encoded: bytes) -> _Envelope:
         signer=signer,
         others=tuple(c.der for c in certificates if c is not signer),
         digest=digest,
-        verify=_scheme(signer.public_key, signer_info["signature_algorithm"], digest),
+        verify=scheme(signer.public_key, signer_info["signature_algorithm"], digest),
         signature=signer_info["signature"].native,
         content=encapsulated["content"].native,
         content_type=encapsulated["content_type"].native,
@@ -234,7 +237,7 @@ def _signing_time(attributes: Any) -> datetime | None:
     return times[0].astimezone(UTC) if is_clear else None
 
 
-def _scheme(key: object, algorithm: Any, digest: str) -> Verify:
+def scheme(key: object, algorithm: Any, digest: str) -> Verify:
     """How to verify with this key: by its kind, if the algorithm named fits it and the digest."""
     name = algorithm["algorithm"].native
     if digest not in _HASHES:

@@ -119,7 +119,8 @@ class Stranger:
     ) -> bytes:
         """A CMS of this signer without attributes; detached, unless there is content. `by_key`: it names
         its certificate by this key identifier."""
-        named = der.sequence(self.issuer, der.integer(self.serial))
+        serial = self.serial.to_bytes(self.serial.bit_length() // 8 + 1, "big", signed=True)
+        named = der.sequence(self.issuer, der.element(der.INTEGER, serial))
         sha256 = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
         signer = der.sequence(
             der.integer(1),

@@ -1,0 +1,242 @@
+"""A certificate that is not strict DER, read as OpenSSL reads it.
+
+Promise: the signed part is the very bytes that came. Around it there is one form, however it came, so that
+nobody makes a second certificate of one that was seen. Whatever else than encoding is odd is refused.
+"""
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+
+from shared.security.lenient import ber
+from shared.security.lenient.ber import Unreadable, Value, bits, inside, integer, only
+from shared.security.lenient.names import LooseName
+from shared.security.scep import der
+
+LONGEST_SERIAL = 64
+"""Bytes; RFC 5280 allows 20."""
+_TIMES = {ber.UTC_TIME: re.compile(rb"\d{12}Z"), ber.GENERALIZED_TIME: re.compile(rb"\d{14}Z")}
+_RSA, _EC = bytes.fromhex("2a864886f70d010101"), bytes.fromhex("2a8648ce3d0201")
+_CURVES: dict[bytes, ec.EllipticCurve] = {
+    bytes.fromhex("2a8648ce3d030107"): ec.SECP256R1(),
+    bytes.fromhex("2b81040022"): ec.SECP384R1(),
+    bytes.fromhex("2b81040023"): ec.SECP521R1(),
+}
+
+KEY_IDENTIFIER, KEY_USAGE = bytes.fromhex("551d0e"), bytes.fromhex("551d0f")
+BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE = bytes.fromhex("551d13"), bytes.fromhex("551d25")
+CLIENT_USES = {bytes.fromhex("2b06010505070302"), bytes.fromhex("551d2500")}
+"""Client authentication, and any purpose."""
+_KEY_CERT_SIGN = 0x04
+
+
+class Extension(NamedTuple):
+    """One extension, by the bytes of its value."""
+
+    is_critical: bool
+    value: bytes
+
+
+class LooseCertificate:
+    """The names are those of `x509.Certificate`. Raises ValueError."""
+
+    def __init__(self, encoded: bytes) -> None:
+        signed, named, signature = _exactly(inside(only(encoded, ber.SEQUENCE)), 3)
+        self.tbs_certificate_bytes = signed.raw
+        self.signature = bits(signature)
+        fields = inside(signed)
+        has_version = bool(fields) and fields[0].kind == (2, 0)
+        if has_version and integer(only(fields[0].content, ber.INTEGER)) not in range(3):
+            raise Unreadable("its version does not exist")
+        serial, algorithm, issuer, validity, subject, key, *rest = fields[has_version:]
+        if len(serial.content) > LONGEST_SERIAL:
+            raise Unreadable(f"its serial number has over {LONGEST_SERIAL} bytes")
+        self.serial_number = integer(serial)
+        if _algorithm(algorithm) != _algorithm(named):
+            raise Unreadable("it names two signature algorithms")
+        self.signature_algorithm_bytes = algorithm.raw
+        self.issuer, self.subject = (
+            LooseName(ber.of_kind(each, ber.SEQUENCE).raw) for each in (issuer, subject)
+        )
+        begin, end = _exactly(inside(validity), 2)
+        self.not_valid_before_utc, self.not_valid_after_utc = _time(begin), _time(end)
+        self._key = ber.of_kind(key, ber.SEQUENCE)
+        self._extensions = _extensions_among(rest)
+
+    def public_bytes(self, _encoding: Encoding = Encoding.DER) -> bytes:
+        """The one form around what is signed."""
+        signature = der.element(0x03, b"\0", self.signature)
+        return der.sequence(self.tbs_certificate_bytes, self.signature_algorithm_bytes, signature)
+
+    def public_key(self) -> object:
+        try:
+            return load_der_public_key(self._key.raw)
+        except (ValueError, UnsupportedAlgorithm):
+            return _public_key(self._key)
+
+    @cached_property
+    def extensions(self) -> dict[bytes, Extension]:
+        """By the bytes of their object identifiers."""
+        found = dict[bytes, Extension]()
+        for each in self._extensions:
+            identifier, *critical, value = inside(each)
+            name = ber.of_kind(identifier, ber.OBJECT).content
+            if name in found:
+                raise Unreadable(f"it has the extension {ber.dotted(name)} twice")
+            if len(critical) > 1:
+                raise Unreadable("an extension has too many values")
+            is_critical = bool(critical) and ber.boolean(critical[0])
+            found[name] = Extension(is_critical, ber.of_kind(value, ber.OCTET_STRING).content)
+        return found
+
+    @property
+    def key_identifier(self) -> bytes | None:
+        found = self.extensions.get(KEY_IDENTIFIER)
+        return None if found is None else only(found.value, ber.OCTET_STRING).content
+
+    @property
+    def authority(self) -> tuple[bool, int | None]:
+        """Whether it is that of a CA, and how many more may be between it and a device."""
+        found = self.extensions.get(BASIC_CONSTRAINTS)
+        if found is None:
+            return False, None
+        parts = inside(only(found.value, ber.SEQUENCE))
+        is_ca = bool(parts) and parts[0].kind == ber.BOOLEAN and ber.boolean(parts.pop(0))
+        if len(parts) > 1:
+            raise Unreadable("its basic constraints have too many values")
+        return is_ca, integer(parts[0]) if parts else None
+
+    @property
+    def is_for_clients(self) -> bool:
+        found = self.extensions.get(EXTENDED_KEY_USAGE)
+        if found is None:
+            return True
+        return not CLIENT_USES.isdisjoint(
+            each.content for each in inside(only(found.value, ber.SEQUENCE))
+        )
+
+    @property
+    def may_sign_certificates(self) -> bool:
+        found = self.extensions.get(KEY_USAGE)
+        if found is None:
+            return True
+        usage = only(found.value, ber.BIT_STRING).content
+        return len(usage) > 1 and bool(usage[1] & _KEY_CERT_SIGN)
+
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library may raise for a certificate of a stranger, while reading it or later."""
+
+AnyCertificate = x509.Certificate | LooseCertificate
+
+
+def load(encoded: bytes) -> AnyCertificate:
+    """A certificate of which the outline can be read; strict DER wherever one can make it so."""
+    try:
+        return x509.load_der_x509_certificate(encoded)
+    except UNREADABLE:
+        loose = LooseCertificate(encoded)
+    try:
+        return x509.load_der_x509_certificate(loose.public_bytes())
+    except UNREADABLE:
+        return loose
+
+
+def load_whole(encoded: bytes) -> AnyCertificate:
+    """The same with its key and extensions: strict only where the library reads those as well."""
+    found = load(encoded)
+    if isinstance(found, LooseCertificate):
+        return found
+    try:
+        found.public_key()
+        found.extensions  # noqa: B018 - reading them is what may fail
+    except UNREADABLE:
+        return loosely(found)
+    return found
+
+
+def loosely(certificate: AnyCertificate) -> LooseCertificate:
+    """The same certificate, read as OpenSSL reads it."""
+    if isinstance(certificate, LooseCertificate):
+        return certificate
+    return LooseCertificate(certificate.public_bytes(Encoding.DER))
+
+
+def subject_of(certificate: AnyCertificate) -> LooseName:
+    """Its subject, which the library reads with rules of its own for what may be in it."""
+    with suppress(*UNREADABLE):
+        return LooseName(certificate.subject.public_bytes())
+    return loosely(certificate).subject
+
+
+def issuer_of(certificate: AnyCertificate) -> LooseName:
+    """The name of its issuer."""
+    with suppress(*UNREADABLE):
+        return LooseName(certificate.issuer.public_bytes())
+    return loosely(certificate).issuer
+
+
+def public_key_of(certificate: AnyCertificate) -> object:
+    """Its key, however it is written; raises ValueError."""
+    try:
+        return certificate.public_key()
+    except UNREADABLE:
+        return loosely(certificate).public_key()
+
+
+def _exactly(found: list[Value], count: int) -> list[Value]:
+    if len(found) != count:
+        raise Unreadable("values are missing, or there are too many")
+    return found
+
+
+def _algorithm(named: Value) -> list[tuple[ber.Kind, bytes]]:
+    return [(each.kind, each.content) for each in inside(named)]
+
+
+def _time(value: Value) -> datetime:
+    """In the two forms of RFC 5280, either of them for any year."""
+    form = _TIMES.get(value.kind)
+    if form is None or not form.fullmatch(value.content):
+        raise Unreadable("a time in it is in no form of RFC 5280")
+    digits = value.content.decode("ascii")
+    if value.kind == ber.UTC_TIME:
+        digits = ("19" if digits >= "50" else "20") + digits
+    return datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+
+
+def _extensions_among(rest: list[Value]) -> list[Value]:
+    """What stands behind the key: unique identifiers, which nobody reads, and extensions."""
+    kinds = [each.kind for each in rest]
+    if kinds != sorted(set(kinds)) or not {(2, 1), (2, 2), (2, 3)}.issuperset(kinds):
+        raise Unreadable("it has values that a certificate has not")
+    if not kinds or kinds[-1] != (2, 3):
+        return []
+    return inside(only(rest[-1].content, ber.SEQUENCE))
+
+
+def _public_key(info: Value) -> object:
+    algorithm, encoded = _exactly(inside(info), 2)
+    name, *parameters = inside(algorithm)
+    if name.content == _RSA:
+        numbers = _exactly(inside(only(bits(encoded), ber.SEQUENCE)), 2)
+        modulus, exponent = (integer(each) for each in numbers)
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    if name.content == _EC and parameters and parameters[0].content in _CURVES:
+        curve = _CURVES[parameters[0].content]
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, bits(encoded))
+    raise Unreadable("its key is of a kind that no device has")

@@ -1,0 +1,95 @@
+"""Names in certificates (RFC 5280, section 4.1.2.4), compared as OpenSSL does.
+
+Promise: a name that nobody can read equals none but itself. Names lead to the CAs to be tried; what proves
+anything is the signature.
+"""
+
+from functools import lru_cache
+
+from shared.security.lenient.ber import (
+    OBJECT,
+    SEQUENCE,
+    SET,
+    Unreadable,
+    Value,
+    dotted,
+    inside,
+    of_kind,
+    only,
+)
+
+_ENCODINGS = {12: "utf-8", 28: "utf-32-be", 30: "utf-16-be"}
+_ENCODINGS |= dict.fromkeys((18, 19, 20, 22, 26), "latin-1")
+"""By the tag of a string. As OpenSSL: the sets of PrintableString and IA5String are not enforced."""
+_SHORT = {
+    "2.5.4.3": "CN",
+    "2.5.4.6": "C",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "2.5.4.9": "STREET",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "0.9.2342.19200300.100.1.1": "UID",
+    "0.9.2342.19200300.100.1.25": "DC",
+}
+
+
+class LooseName:
+    """A name with the bytes in which it came; the methods are those of `x509.Name`."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def public_bytes(self) -> bytes:
+        return self._raw
+
+    def rfc4514_string(self) -> str:
+        """For people. Raises Unreadable for text that is not in the encoding that it says."""
+        parts = [[_shown(each) for each in inside(rdn, SET)] for rdn in _rdns(self._raw)]
+        return ",".join("+".join(part) for part in reversed(parts))
+
+
+@lru_cache(maxsize=256)
+def comparable(raw: bytes) -> object:
+    """Equal for names that differ only in case, blanks, kinds of string or the order within a part."""
+    try:
+        return tuple(frozenset(_compared(each) for each in inside(rdn, SET)) for rdn in _rdns(raw))
+    except ValueError:
+        return raw
+
+
+def _rdns(raw: bytes) -> list[Value]:
+    return inside(only(raw, SEQUENCE))
+
+
+def _text(attribute: Value) -> tuple[bytes, str | None, bytes]:
+    """What an attribute is of, its text, and all its bytes where it is none."""
+    kind, value = inside(attribute)
+    encoding = _ENCODINGS.get(value.kind[1]) if value.kind[0] == 0 else None
+    try:
+        text = None if encoding is None else value.content.decode(encoding)
+    except UnicodeDecodeError:
+        raise Unreadable("a name is not in the encoding that it says") from None
+    return of_kind(kind, OBJECT).content, text, value.raw
+
+
+def _compared(attribute: Value) -> tuple[bytes, bytes]:
+    kind, text, raw = _text(attribute)
+    if text is None:
+        return kind, raw
+    return kind, b" ".join(text.encode("utf-8", "surrogatepass").lower().split())
+
+
+def _shown(attribute: Value) -> str:
+    kind, text, raw = _text(attribute)
+    oid = dotted(kind)
+    return f"{_SHORT.get(oid, oid)}={'#' + raw.hex() if text is None else _escaped(text)}"
+
+
+def _escaped(text: str) -> str:
+    """RFC 4514, section 2.4."""
+    escaped = "".join("\\" + each if each in '\\"+,;<>' else each for each in text)
+    escaped = escaped.replace("\0", "\\00")
+    if escaped.startswith(("#", " ")):
+        escaped = "\\" + escaped
+    return escaped[:-1] + "\\ " if len(escaped) > 1 and escaped.endswith(" ") else escaped
