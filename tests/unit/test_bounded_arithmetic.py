@@ -4,6 +4,7 @@ import base64
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -14,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from shared.domain.errors import BadRequest
 from shared.security.attached_signature import open_signed
 from shared.security.identity import DeviceIdentities, WeakKeys
+from shared.security.lenient.certificate import LooseCertificate, load
 from shared.security.scep import der
 from shared.security.signature import signer_of, verify
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import START, FakeClock
 from tests.harness.identities import AUTHORITY, DeviceIdentity, FleetAuthority, Profile
+from tests.harness.odd_certificates import Odd, OddAuthority, long_form
 from tests.harness.strangers import (
     IS_AUTHORITY,
     CurveKey,
@@ -331,6 +334,43 @@ def test_a_request_has_sixteen_signature_checks_at_most(count: int) -> None:
     leaf = certificate(name("device"), names, CurveKey(), issuers[-1])
 
     assert 1 <= checks_of(judged(leaf, others)) <= 16
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_so_has_one_with_certificates_that_are_not_strict(count: int) -> None:
+    keys, names = [CurveKey() for _ in range(count)], name("Our CA")
+    forged = OddAuthority(CurveKey(), "Our CA")
+    odds = [
+        Odd(serial=der.integer(100 + n), subject=names, key=key, extensions=[IS_AUTHORITY])
+        for n, key in enumerate(keys)
+    ]
+    others = [forged.issue(replace(odd, in_sequence=long_form)) for odd in odds]
+    leaf = OddAuthority(keys[-1], "Our CA").issue(Odd(in_sequence=long_form))
+    encoded = [other.der for other in others]
+
+    assert all(isinstance(load(each), LooseCertificate) for each in (leaf.der, *encoded))
+    assert 1 <= checks_of(judged(leaf, encoded)) <= 16
+    assert cost_of(judged(leaf, encoded))[0] < SECONDS
+
+
+def long_name(size: int) -> bytes:
+    """Parts of as many attributes as are read, of one byte each, in an order that DER forbids."""
+    one = der.sequence(der.oid("2.5.4.3"), der.element(0x0C, b"z"))
+    part = der.element(
+        der.SET, der.sequence(der.oid("2.5.4.11"), b"\x0c\0"), one * 60, one[:-1] + b"a"
+    )
+    return der.sequence(part * (size // len(part)))
+
+
+def test_long_names_of_certificates_that_are_not_strict_cost_little() -> None:
+    names = long_name(3600)
+    others = [certificate(names, names, CurveKey(), CurveKey(), IS_AUTHORITY).der for _ in range(5)]
+    leaf = certificate(names, names, CurveKey(), CurveKey())
+
+    seconds, why = cost_of(judged(leaf, others))
+
+    assert seconds < SECONDS
+    assert "not one of a trusted CA" in why
 
 
 def authority_from(begin: Any) -> Profile:

@@ -4,8 +4,6 @@ Promise: a name that nobody can read equals none but itself. Names lead to the C
 anything is the signature.
 """
 
-from functools import lru_cache
-
 from shared.security.lenient.ber import (
     OBJECT,
     SEQUENCE,
@@ -49,7 +47,6 @@ class LooseName:
         return ",".join("+".join(part) for part in reversed(parts))
 
 
-@lru_cache(maxsize=256)
 def comparable(raw: bytes) -> object:
     """Equal for names that differ only in case, blanks, kinds of string or the order within a part."""
     try:
