@@ -40,6 +40,7 @@ from tests.harness.strangers import (
 KEY = RsaKey()
 CA = OddAuthority(KEY)
 TRUSTED = CA.certificate()
+NAMES = "2.5.29.17"
 BODY = b"a message"
 
 pytestmark = pytest.mark.filterwarnings(
@@ -87,7 +88,7 @@ TAKEN: dict[str, Odd] = {
     "a long length around it": Odd(outer=long_form),
     "an indefinite length around it": Odd(outer=indefinite),
     "a constraint on a name of a strange kind": Odd(
-        extensions=(extension("2.5.29.17", bytes.fromhex("3004a3023000")), FOR_CLIENTS)
+        extensions=(extension(NAMES, bytes.fromhex("3004a3023000")), FOR_CLIENTS)
     ),
     "an RSA key without NULL": Odd(public=WITHOUT_NULL, key=CA.key),
 }
@@ -167,6 +168,26 @@ REFUSED: dict[str, tuple[Odd, str]] = {
     "a subject that is no UTF-8": (
         Odd(subject=named(attribute("2.5.4.3", b"M\xfcller")), in_sequence=long_form),
         "a name is not in the encoding that it says",
+    ),
+    "an unreadable key usage": (
+        Odd(extensions=(extension(KEY_USAGE, der.element(4, b"\x07\x80")), FOR_CLIENTS)),
+        "a value is of another type than it must be",
+    ),
+    "an alternative name of no kind": (
+        Odd(extensions=(extension(NAMES, der.sequence(der.element(0x0C, b"a"))), FOR_CLIENTS)),
+        "an alternative name is of no kind that there is",
+    ),
+    "an object identifier without an end": (
+        Odd(extensions=(extension(CLIENT_USAGE, der.sequence(b"\x06\x02\x55\x9d")),)),
+        "an object identifier is not well put together",
+    ),
+    "a subject that is a number": (
+        Odd(subject=named(attribute("2.5.4.3", b"\x07", 2)), in_sequence=long_form),
+        "a name has a value that is of no type of names",
+    ),
+    "a value behind the extensions": (
+        Odd(unique=der.element(0xA4, b""), in_sequence=long_form),
+        "it has values that a certificate has not",
     ),
     "a serial of 65 bytes": (
         Odd(serial=der.element(2, b"\x01" * 65), in_sequence=long_form),

@@ -3,6 +3,7 @@
 Promise: what is read has bounds of its own, and what comes out is a part of what went in.
 """
 
+import re
 from typing import NamedTuple
 
 from asn1crypto import core, parser
@@ -11,6 +12,9 @@ BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OBJECT = (0, 1), (0, 2), (0, 3), (0,
 SEQUENCE, SET, UTC_TIME, GENERALIZED_TIME = (0, 16), (0, 17), (0, 23), (0, 24)
 MOST_VALUES = 64
 """Values beside each other: certificates have ten fields, and up to twenty extensions."""
+
+_PADDED = re.compile(rb"[\x00-\x7f]\x80")
+"""An arc of an object identifier that begins with a zero."""
 
 Kind = tuple[int, int]
 """Class and tag."""
@@ -90,6 +94,14 @@ def bits(value: Value) -> bytes:
     if content[:1] != b"\0":
         raise Unreadable("a string of bits has unused ones")
     return content[1:]
+
+
+def identifier(value: Value) -> bytes:
+    """An object identifier, by the bytes inside, of which there is one form for each."""
+    content = of_kind(value, OBJECT).content
+    if not content or content[-1] >= 0x80 or _PADDED.search(b"\0" + content):
+        raise Unreadable("an object identifier is not well put together")
+    return content
 
 
 def dotted(identifier: bytes) -> str:

@@ -34,6 +34,10 @@ KEY_IDENTIFIER, KEY_USAGE = bytes.fromhex("551d0e"), bytes.fromhex("551d0f")
 BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE = bytes.fromhex("551d13"), bytes.fromhex("551d25")
 CLIENT_USES = {bytes.fromhex("2b06010505070302"), bytes.fromhex("551d2500")}
 """Client authentication, and any purpose."""
+ALTERNATIVE_NAME = bytes.fromhex("551d11")
+_GENERAL_NAMES = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88}
+_UNIQUE_IDENTIFIERS, _EXTENSIONS = (0x81, 0x82), 0xA3
+"""First bytes: of the kinds of alternative names, and of what may stand behind the key."""
 _KEY_CERT_SIGN = 0x04
 
 
@@ -52,7 +56,7 @@ class LooseCertificate:
         self.tbs_certificate_bytes = signed.raw
         self.signature = bits(signature)
         fields = inside(signed)
-        has_version = bool(fields) and fields[0].kind == (2, 0)
+        has_version = bool(fields) and fields[0].raw[0] == der.CONTEXT_0
         if has_version and integer(only(fields[0].content, ber.INTEGER)) not in range(3):
             raise Unreadable("its version does not exist")
         serial, algorithm, issuer, validity, subject, key, *rest = fields[has_version:]
@@ -87,7 +91,7 @@ class LooseCertificate:
         found = dict[bytes, Extension]()
         for each in self._extensions:
             identifier, *critical, value = inside(each)
-            name = ber.of_kind(identifier, ber.OBJECT).content
+            name = ber.identifier(identifier)
             if name in found:
                 raise Unreadable(f"it has the extension {ber.dotted(name)} twice")
             if len(critical) > 1:
@@ -95,6 +99,16 @@ class LooseCertificate:
             is_critical = bool(critical) and ber.boolean(critical[0])
             found[name] = Extension(is_critical, ber.of_kind(value, ber.OCTET_STRING).content)
         return found
+
+    def read_whole(self) -> None:
+        """Raises Unreadable where one of its names, or an extension that OpenSSL reads too, is ill-formed."""
+        self.issuer.rfc4514_string()
+        self.subject.rfc4514_string()
+        alternatives = self.extensions.get(ALTERNATIVE_NAME)
+        names = [] if alternatives is None else inside(only(alternatives.value, ber.SEQUENCE))
+        if any(name.raw[0] not in _GENERAL_NAMES for name in names):
+            raise Unreadable("an alternative name is of no kind that there is")
+        _ = self.key_identifier, self.authority, self.is_for_clients, self.may_sign_certificates
 
     @property
     def key_identifier(self) -> bytes | None:
@@ -119,7 +133,7 @@ class LooseCertificate:
         if found is None:
             return True
         return not CLIENT_USES.isdisjoint(
-            each.content for each in inside(only(found.value, ber.SEQUENCE))
+            ber.identifier(each) for each in inside(only(found.value, ber.SEQUENCE))
         )
 
     @property
@@ -159,14 +173,14 @@ def load(encoded: bytes) -> AnyCertificate:
 def load_whole(encoded: bytes) -> AnyCertificate:
     """The same with its key and extensions: strict only where the library reads those as well."""
     found = load(encoded)
-    if isinstance(found, LooseCertificate):
-        return found
-    try:
-        found.public_key()
-        found.extensions  # noqa: B018 - reading them is what may fail
-    except UNREADABLE:
-        return loosely(found)
-    return found
+    if isinstance(found, x509.Certificate):
+        with suppress(*UNREADABLE):
+            found.public_key()
+            found.extensions  # noqa: B018 - reading them is what may fail
+            return found
+    loose = loosely(found)
+    loose.read_whole()
+    return loose
 
 
 def loosely(certificate: AnyCertificate) -> LooseCertificate:
@@ -221,10 +235,10 @@ def _time(value: Value) -> datetime:
 
 def _extensions_among(rest: list[Value]) -> list[Value]:
     """What stands behind the key: unique identifiers, which nobody reads, and extensions."""
-    kinds = [each.kind for each in rest]
-    if kinds != sorted(set(kinds)) or not {(2, 1), (2, 2), (2, 3)}.issuperset(kinds):
+    kinds = [each.raw[0] for each in rest]
+    if kinds != sorted(set(kinds)) or not {*_UNIQUE_IDENTIFIERS, _EXTENSIONS}.issuperset(kinds):
         raise Unreadable("it has values that a certificate has not")
-    if not kinds or kinds[-1] != (2, 3):
+    if _EXTENSIONS not in kinds:
         return []
     return inside(only(rest[-1].content, ber.SEQUENCE))
 
@@ -232,11 +246,12 @@ def _extensions_among(rest: list[Value]) -> list[Value]:
 def _public_key(info: Value) -> object:
     algorithm, encoded = _exactly(inside(info), 2)
     name, *parameters = inside(algorithm)
-    if name.content == _RSA:
+    kind = ber.identifier(name)
+    if kind == _RSA:
         numbers = _exactly(inside(only(bits(encoded), ber.SEQUENCE)), 2)
         modulus, exponent = (integer(each) for each in numbers)
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    if name.content == _EC and parameters and parameters[0].content in _CURVES:
-        curve = _CURVES[parameters[0].content]
+    curve = _CURVES.get(ber.identifier(parameters[0])) if kind == _EC and parameters else None
+    if curve is not None:
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, bits(encoded))
     raise Unreadable("its key is of a kind that no device has")

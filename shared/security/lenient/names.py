@@ -5,20 +5,21 @@ anything is the signature.
 """
 
 from shared.security.lenient.ber import (
-    OBJECT,
+    BIT_STRING,
     SEQUENCE,
     SET,
     Unreadable,
     Value,
     dotted,
+    identifier,
     inside,
-    of_kind,
     only,
 )
 
 _ENCODINGS = {12: "utf-8", 28: "utf-32-be", 30: "utf-16-be"}
 _ENCODINGS |= dict.fromkeys((18, 19, 20, 22, 26), "latin-1")
 """By the tag of a string. As OpenSSL: the sets of PrintableString and IA5String are not enforced."""
+_NO_TEXT = {BIT_STRING, SEQUENCE}
 _SHORT = {
     "2.5.4.3": "CN",
     "2.5.4.6": "C",
@@ -63,11 +64,13 @@ def _text(attribute: Value) -> tuple[bytes, str | None, bytes]:
     """What an attribute is of, its text, and all its bytes where it is none."""
     kind, value = inside(attribute)
     encoding = _ENCODINGS.get(value.kind[1]) if value.kind[0] == 0 else None
+    if encoding is None and value.kind not in _NO_TEXT:
+        raise Unreadable("a name has a value that is of no type of names")
     try:
         text = None if encoding is None else value.content.decode(encoding)
     except UnicodeDecodeError:
         raise Unreadable("a name is not in the encoding that it says") from None
-    return of_kind(kind, OBJECT).content, text, value.raw
+    return identifier(kind), text, value.raw
 
 
 def _compared(attribute: Value) -> tuple[bytes, bytes]:

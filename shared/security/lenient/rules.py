@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from shared.domain.errors import BadRequest
 from shared.security.lenient import ber
 from shared.security.lenient.certificate import (
+    ALTERNATIVE_NAME,
     BASIC_CONSTRAINTS,
     EXTENDED_KEY_USAGE,
     KEY_USAGE,
@@ -27,9 +28,9 @@ _DIGESTS = {
     for digest in ("sha256", "sha384", "sha512")
     for kind in ("rsa", "ecdsa")
 }
-_SUBJECT_ALTERNATIVE_NAME, _POLICIES = bytes.fromhex("551d11"), bytes.fromhex("551d20")
+_POLICIES = bytes.fromhex("551d20")
 _DISTRIBUTION_POINTS, _NAME_CONSTRAINTS = bytes.fromhex("551d1f"), bytes.fromhex("551d1e")
-_UNDERSTOOD = {BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE, KEY_USAGE, _SUBJECT_ALTERNATIVE_NAME}
+_UNDERSTOOD = {BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE, KEY_USAGE, ALTERNATIVE_NAME}
 _UNDERSTOOD |= {_POLICIES, _DISTRIBUTION_POINTS}
 """What may be critical: it is judged, or says nothing that we would act on."""
 _ANY_SIZE = range(2**16)
@@ -53,6 +54,8 @@ def fault_of(way: Sequence[LooseCertificate]) -> str | None:
     """What is against a chain from a device up to the operator's CA, None where nothing is.
 
     Raises ValueError for extensions that cannot be read."""
+    for each in way:
+        each.read_whole()
     try:
         for each in way[:-1]:
             _algorithm(each)
