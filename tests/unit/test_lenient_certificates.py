@@ -22,6 +22,7 @@ from tests.harness.odd_certificates import (
     CONSTRAINTS,
     FALSE,
     FOR_CLIENTS,
+    KEY_USAGE,
     VALIDITY,
     Odd,
     OddAuthority,
@@ -172,6 +173,10 @@ REFUSED: dict[str, tuple[Odd, str]] = {
     "an unreadable key usage": (
         Odd(extensions=(extension(KEY_USAGE, der.element(4, b"\x07\x80")), FOR_CLIENTS)),
         "a value is of another type than it must be",
+    ),
+    "a key usage with more unused bits than a byte has": (
+        Odd(extensions=(extension(KEY_USAGE, der.element(3, b"\x87\x80"), FALSE), FOR_CLIENTS)),
+        "its key usage is not well put together",
     ),
     "an alternative name of no kind": (
         Odd(extensions=(extension(NAMES, der.sequence(der.element(0x0C, b"a"))), FOR_CLIENTS)),

@@ -38,6 +38,7 @@ ALTERNATIVE_NAME = bytes.fromhex("551d11")
 _GENERAL_NAMES = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88}
 _UNIQUE_IDENTIFIERS, _EXTENSIONS = (0x81, 0x82), 0xA3
 """First bytes: of the kinds of alternative names, and of what may stand behind the key."""
+_MOST_UNUSED = 7
 _KEY_CERT_SIGN = 0x04
 
 
@@ -142,6 +143,8 @@ class LooseCertificate:
         if found is None:
             return True
         usage = only(found.value, ber.BIT_STRING).content
+        if not usage or usage[0] > _MOST_UNUSED:
+            raise Unreadable("its key usage is not well put together")
         return len(usage) > 1 and bool(usage[1] & _KEY_CERT_SIGN)
 
 
