@@ -171,7 +171,9 @@ def route_faults(of_kind: dict[str, dict[str, Document]]) -> Iterator[str]:
         for rule in rules
         for path in rule["http"]["paths"]
     }
-    found = re.findall(r"location (?:= )?(/\S*) \{ proxy_pass http://(\w+);", parts.TEMPLATE.read_text())
+    found = re.findall(
+        r"location (?:= )?(/\S*) \{ proxy_pass http://(\w+);", parts.TEMPLATE.read_text()
+    )
     proxy = {(path.rstrip("/") or "/", service) for path, service in found}
     for path, service in sorted(proxy ^ ingress):
         yield f"ingress.yaml and the proxy disagree about {path} ({service})"

@@ -407,6 +407,18 @@ async def test_devices_come_in_pages(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["filter_serials", "Filter_UDIDs", "filter_", "filter_" + "x" * 300]
+)
+async def test_a_filter_that_nobody_knows_is_refused_by_its_name(client: Client, name: str) -> None:
+    status, answer = await client.call("POST", "/v1/devices", {name: ["NOPE"]})
+
+    assert status == 400
+    [fault] = answer["faults"]
+    assert fault["path"] == name.lower()[:80]
+    assert "filter_" in fault["expected"]
+
+
+@pytest.mark.parametrize(
     ("body", "named"),
     [
         ({"page": -1}, "page"),
