@@ -31,6 +31,8 @@ NEED_NO_STORE = {
 REFUSED_BEFORE = {
     "PUT /mdm/checkin": 400,
     "PUT /mdm/connect": 400,
+    "PUT /mdm": 400,
+    "PUT /checkin": 400,
     "POST /ota/phase23": 400,
     "POST /scep": 400,
     "PUT /v1/config/certificate": 400,
