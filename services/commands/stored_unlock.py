@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from services.commands.targets import Targets
 from shared.apple.command_plist import PreparedCommand
 from shared.domain.caller import Caller, Scope
+from shared.nearest import folded
 from shared.ports.devices import Devices
 
 REQUEST_TYPE = "ClearPasscode"
@@ -50,15 +51,15 @@ def without_token(prepared: PreparedCommand) -> PreparedCommand:
     shown = prepared.response["command"]
     if not isinstance(shown, dict):
         return prepared
-    command = {name: value for name, value in shown.items() if _folded(name) != _folded(_KEY)}
+    command = {name: value for name, value in shown.items() if folded(name) != folded(_KEY)}
     return replace(prepared, response={**prepared.response, "command": command})
 
 
 def _device_without_token(document: Mapping[str, object]) -> str | None:
-    keys = {_folded(name): value for name, value in document.items() if value is not None}
+    keys = {folded(name): value for name, value in document.items() if value is not None}
     inner = keys.get("command")
-    command = {_folded(k): v for k, v in inner.items()} if isinstance(inner, dict) else keys
-    if command.get("requesttype") != REQUEST_TYPE or command.get(_folded(_KEY)) is not None:
+    command = {folded(k): v for k, v in inner.items()} if isinstance(inner, dict) else keys
+    if command.get("requesttype") != REQUEST_TYPE or command.get(folded(_KEY)) is not None:
         return None
     name = keys.get("udid")
     return name if isinstance(name, str) else None
@@ -66,10 +67,6 @@ def _device_without_token(document: Mapping[str, object]) -> str | None:
 
 def _with(document: dict[str, object], token: str) -> dict[str, object]:
     for name, value in document.items():
-        if _folded(name) == "command" and isinstance(value, dict):
+        if folded(name) == "command" and isinstance(value, dict):
             return {**document, name: {**value, _KEY: token}}
     return {**document, _IN_JSON: token}
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", "").lower()

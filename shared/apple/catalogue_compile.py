@@ -20,6 +20,7 @@ from shared.apple.command_containers import (
 )
 from shared.apple.command_names import json_name, json_name_in
 from shared.apple.command_scalars import INTEGERS, Boolean, Data, Date, Integer, Real, Text, Value
+from shared.nearest import folded
 
 Facts = Mapping[str, Any]
 
@@ -74,7 +75,7 @@ def compile_command(request_type: str, facts: Facts) -> CommandForm:
 
 
 def _refuse_collisions(where: str, keys: Sequence[Key]) -> None:
-    names = {name.replace("_", "").lower() for name in (key.name for key in keys)}
+    names = {folded(key.name) for key in keys}
     if len(names) != len(keys):
         raise UnusableCatalogue(f"{where}: two keys differ in letter case only")
 

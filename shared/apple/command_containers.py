@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shared.apple.command_names import folded
 from shared.apple.command_reading import Reading, is_writable
 from shared.apple.command_scalars import (
     INTEGERS,
@@ -24,6 +23,7 @@ from shared.apple.command_scalars import (
 from shared.apple.key_paths import inside
 from shared.apple.plist import parse
 from shared.domain.errors import BadRequest
+from shared.nearest import folded
 
 MAX_DEPTH = 50
 """Levels of a free tree; devices read these, and no client has reason for more."""

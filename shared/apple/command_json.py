@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from shared.apple.command_names import folded
 from shared.apple.command_reading import Reading, read_id
 from shared.apple.command_terms import TERMS, AskedTerms, GivenTerms
 from shared.apple.json_doubts import LONG, fits, refuse_doubtful
 from shared.apple.key_paths import inside, shown
 from shared.domain.errors import BadRequest
+from shared.nearest import folded
 
 MAX_TARGETS = 100_000
 """Enrollments that one request may name."""

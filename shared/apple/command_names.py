@@ -29,11 +29,6 @@ _BRAND = re.compile("(" + "|".join(map(re.escape, BRANDS)) + ")")
 _WORD = re.compile("[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 
 
-def folded(name: str) -> str:
-    """What two spellings of one key have in common."""
-    return name.replace("_", "").lower()
-
-
 def json_name(key: str) -> str:
     """The snake_case name of one of Apple's keys, as MicroMDM writes it."""
     if key in WHOLE_KEYS:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.apple.command_names import folded
 from shared.apple.command_reading import Reading, read_id
 from shared.apple.command_scalars import moment
 from shared.apple.key_paths import shown
 from shared.domain.terms import Terms
+from shared.nearest import folded
 
 PRIORITIES = range(10)
 MAX_TTL = timedelta(days=365)
