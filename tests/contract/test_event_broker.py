@@ -9,12 +9,13 @@ from datetime import timedelta
 import pytest
 
 from shared.clock import SystemClock
-from shared.domain.enrollment import EnrollmentKey, partition_of
-from shared.domain.event import Event, Topic
+from shared.domain.enrollment import partition_of
+from shared.domain.event import Event
 from shared.messaging.envelope import event_json
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
 from shared.ports.events import OpenPartition, Received
+from tests.harness.events import idle_event
 
 DEVICE = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
 PARTITION = partition_of(DEVICE)
@@ -45,16 +46,7 @@ async def _clean(request: pytest.FixtureRequest) -> str:
 
 
 def event(number: int, device: str = DEVICE) -> Event:
-    return Event(
-        id=f"00000000-0000-7000-8000-{number:012d}",
-        topic=Topic.CONNECT,
-        key=EnrollmentKey(device, device, udid=device),
-        created_at=1_534_170_616_789_541_405 + number,
-        raw_payload=b"<plist/>",
-        writer="w",
-        number=number,
-        status="Idle",
-    )
+    return idle_event(number, device)
 
 
 class Consumer:

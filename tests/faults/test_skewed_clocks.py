@@ -14,13 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.ledger import Ledger, Link
+from tests.faults.stage import Stage
 from tests.harness.clocks import LIBRARIES, FalseClock
-from tests.harness.device import ApiClient, SimulatedDevice
-from tests.harness.identities import FleetAuthority
-from tests.harness.processes import free_port
-from tests.harness.servers import Rabbit, Store
+from tests.harness.device import ApiClient
 from tests.harness.sink import Sink
-from tests.harness.system import API_KEY, System
+from tests.harness.system import API_KEY
 
 pytestmark = [
     pytest.mark.real,
@@ -30,48 +28,25 @@ pytestmark = [
 SERVICES = ("webhook", "push", "commands", "checkin")
 AHEAD = (timedelta(minutes=4), timedelta(minutes=-3))
 """Of the two replicas of each service, at the start of each test."""
-DEVICES = 12
 
 
 class SkewedSystem:
     """Servers with the true time, and services without it."""
 
     def __init__(self, folder: Path) -> None:
-        self.authority = FleetAuthority()
-        (folder / "ca.pem").write_bytes(self.authority.pem)
-        self.sink_port = free_port()
-        self.rabbit, self.store = Rabbit(folder / "rabbit"), Store(folder / "store")
-        self.rabbit.start()
-        self.store.start()
         self.clocks = {
             (name, number): FalseClock(folder / f"clock-{name}-{number}", ahead)
             for name in SERVICES
             for number, ahead in enumerate(AHEAD)
         }
-        self.system = System(
-            folder,
-            {
-                "MDM_AMQP_URL": self.rabbit.url,
-                "MDM_MONGODB_URL": self.store.url,
-                "MDM_DEVICE_CA": str(folder / "ca.pem"),
-                "MDM_WEBHOOK_URL": f"http://127.0.0.1:{self.sink_port}/webhook",
-                "MDM_WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,2s,2s,5s,5s,5s,10s,30s,1h",
-            },
-            replicas=2,
-            own={which: clock.environment for which, clock in self.clocks.items()},
-        )
-        self.system.start()
+        own = {which: clock.environment for which, clock in self.clocks.items()}
+        self.stage = Stage(folder, own)
 
     async def set_clocks(self, *names: str, ahead: tuple[timedelta, timedelta] = AHEAD) -> None:
         for name in names:
             for number, each in enumerate(ahead):
                 self.clocks[name, number].move(each)
         await asyncio.sleep(1.5)  # every process has read it
-
-    def close(self) -> None:
-        self.system.close()
-        self.rabbit.close()
-        self.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +55,16 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkewedSystem]:
     try:
         yield made
     finally:
-        made.close()
+        made.stage.close()
 
 
 @pytest.fixture
 async def sink(skewed: SkewedSystem) -> AsyncIterator[Sink]:
-    sink = await Sink().start(skewed.sink_port)
+    sink = await Sink().start(skewed.stage.sink_port)
     try:
         yield sink
     finally:
         await sink.stop()
-
-
-def made(skewed: SkewedSystem, sink: Sink, devices: int, seed: int) -> Ledger:
-    fleet = [SimulatedDevice(skewed.authority.issue(), counts=True) for _ in range(devices)]
-    ports = {name: skewed.system.ports(name) for name in ("checkin", "commands")}
-    return Ledger(fleet, ports, sink, seed)
 
 
 def times_told(sink: Sink) -> list[timedelta]:
@@ -114,15 +83,15 @@ def check_nothing_came_twice(ledger: Ledger) -> None:
 async def test_clocks_that_are_apart_and_jump_lose_double_and_reorder_nothing(
     skewed: SkewedSystem, sink: Sink
 ) -> None:
-    ledger = made(skewed, sink, DEVICES, seed=14)
+    ledger = skewed.stage.ledger(sink, seed=14)
     await ledger.enroll()
 
     async with asyncio.TaskGroup() as group:
         group.create_task(ledger.run())
         # Events wait for the relay, under marks that both replicas set.
-        await asyncio.to_thread(skewed.rabbit.restart)
+        await asyncio.to_thread(skewed.stage.rabbit.restart)
         await skewed.set_clocks("checkin", "commands", "push", ahead=(AHEAD[1], AHEAD[0]))
-        await asyncio.to_thread(skewed.rabbit.restart)
+        await asyncio.to_thread(skewed.stage.rabbit.restart)
         await skewed.set_clocks("checkin", "commands", "push")
         ledger.stop()
     await ledger.settle()
@@ -140,19 +109,19 @@ async def test_clocks_that_are_apart_and_jump_lose_double_and_reorder_nothing(
 async def test_kills_and_an_outage_of_the_subscriber_under_clocks_apart_lose_nothing(
     skewed: SkewedSystem, sink: Sink
 ) -> None:
-    ledger = made(skewed, sink, DEVICES, seed=15)
+    ledger = skewed.stage.ledger(sink, seed=15)
     await ledger.enroll()
 
     async with asyncio.TaskGroup() as group:
         group.create_task(ledger.run())
         for name in ("checkin", "commands", "push"):
-            for process in skewed.system.services[name]:
+            for process in skewed.stage.system.services[name]:
                 await asyncio.to_thread(process.kill)
                 await asyncio.sleep(0.3)
                 await asyncio.to_thread(process.start)
         await sink.stop()
         await asyncio.sleep(2)
-        await sink.start(skewed.sink_port)
+        await sink.start(skewed.stage.sink_port)
         ledger.stop()
     await ledger.settle()
 
@@ -164,12 +133,12 @@ async def test_kills_and_an_outage_of_the_subscriber_under_clocks_apart_lose_not
 async def test_the_newest_of_a_collapse_key_wins_though_its_replica_is_behind(
     skewed: SkewedSystem, sink: Sink
 ) -> None:
-    ledger = made(skewed, sink, devices=1, seed=16)
+    ledger = skewed.stage.ledger(sink, seed=16, devices=1)
     await ledger.enroll()
     (device,) = ledger.devices
     older, newer = str(uuid.uuid4()), str(uuid.uuid4())
 
-    for command, port in zip((older, newer), skewed.system.ports("commands"), strict=True):
+    for command, port in zip((older, newer), skewed.stage.system.ports("commands"), strict=True):
         link = Link([port], random.Random(16))
         body = {
             "udid": device.device.udid,
@@ -190,19 +159,19 @@ async def test_the_newest_of_a_collapse_key_wins_though_its_replica_is_behind(
 async def test_a_clock_that_is_ahead_moves_the_event_times_of_nobody_else(
     skewed: SkewedSystem, sink: Sink
 ) -> None:
-    ledger = made(skewed, sink, devices=4, seed=17)
-    for process in skewed.system.services["checkin"]:
+    ledger = skewed.stage.ledger(sink, seed=17, devices=4)
+    for process in skewed.stage.system.services["checkin"]:
         await asyncio.to_thread(process.restart)
     await ledger.enroll()
     async with asyncio.TaskGroup() as group:
         group.create_task(ledger.run())
-        await asyncio.to_thread(skewed.rabbit.restart)
+        await asyncio.to_thread(skewed.stage.rabbit.restart)
         ledger.stop()
     await ledger.settle()
     # Marks were set by the replica that is ahead, and raised by the one that is behind.
     for device in ledger.devices:
         device.link.close()
-        device.link = Link(skewed.system.ports("checkin")[1:], random.Random(17))
+        device.link = Link(skewed.stage.system.ports("checkin")[1:], random.Random(17))
 
     # Once the relay has cleared a device's mark, its events have the time of their own replica.
     async with asyncio.timeout(150):

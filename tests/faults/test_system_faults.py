@@ -7,51 +7,17 @@ carry the same event_id and the same bytes, order per device holds.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.faults.ledger import Ledger
-from tests.harness.device import SimulatedDevice
-from tests.harness.identities import FleetAuthority
-from tests.harness.processes import free_port
-from tests.harness.servers import Rabbit, Store
+from tests.faults.stage import Stage
 from tests.harness.sink import Sink
-from tests.harness.system import ServiceProcess, System
+from tests.harness.system import ServiceProcess
 
 pytestmark = pytest.mark.real
 
 KILLS = 20
-DEVICES = 12
-
-
-class Stage:
-    """Servers, services and authorities that the tests of this module share."""
-
-    def __init__(self, folder: Path) -> None:
-        self.authority = FleetAuthority()
-        (folder / "ca.pem").write_bytes(self.authority.pem)
-        self.sink_port = free_port()
-        self.rabbit, self.store = Rabbit(folder / "rabbit"), Store(folder / "store")
-        self.rabbit.start()
-        self.store.start()
-        self.system = System(
-            folder,
-            {
-                "MDM_AMQP_URL": self.rabbit.url,
-                "MDM_MONGODB_URL": self.store.url,
-                "MDM_DEVICE_CA": str(folder / "ca.pem"),
-                "MDM_WEBHOOK_URL": f"http://127.0.0.1:{self.sink_port}/webhook",
-                "MDM_WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,2s,2s,5s,5s,5s,10s,30s,1h",
-            },
-            replicas=2,
-        )
-        self.system.start()
-
-    def close(self) -> None:
-        self.system.close()
-        self.rabbit.close()
-        self.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +42,7 @@ async def under_load(
     stage: Stage, sink: Sink, disturb: Callable[[], Awaitable[None]], seed: int = 1
 ) -> Ledger:
     """A fleet enrolls, then everybody is busy while `disturb` does its worst; then the account."""
-    devices = [SimulatedDevice(stage.authority.issue(), counts=True) for _ in range(DEVICES)]
-    ports = {name: stage.system.ports(name) for name in ("checkin", "commands")}
-    ledger = Ledger(devices, ports, sink, seed)
+    ledger = stage.ledger(sink, seed)
     await ledger.enroll()
     async with asyncio.TaskGroup() as group:
         group.create_task(ledger.run())

@@ -12,12 +12,13 @@ from datetime import timedelta
 import pytest
 
 from shared.clock import SystemClock
-from shared.domain.enrollment import EnrollmentKey, partition_of
+from shared.domain.enrollment import partition_of
 from shared.domain.errors import BrokerUnavailable
-from shared.domain.event import Event, Topic
+from shared.domain.event import Event
 from shared.messaging.rabbit import RabbitBroker
 from shared.messaging.topology import partition_queue
 from shared.ports.events import OpenPartition, Received
+from tests.harness.events import idle_event
 from tests.harness.servers import Rabbit
 from tests.integration.test_rabbit_faults import empty_queues
 
@@ -31,17 +32,7 @@ def device_of(partition: int) -> str:
 
 
 def event(partition: int, number: int) -> Event:
-    device = device_of(partition)
-    return Event(
-        id=f"00000000-0000-7000-8000-{number:012d}",
-        topic=Topic.CONNECT,
-        key=EnrollmentKey(device, device, udid=device),
-        created_at=1_534_170_616_789_541_405 + number,
-        raw_payload=b"<plist/>",
-        writer="w",
-        number=number,
-        status="Idle",
-    )
+    return idle_event(number, device_of(partition))
 
 
 async def erlang(server: Rabbit, call: str) -> None:

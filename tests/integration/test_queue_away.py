@@ -12,15 +12,16 @@ import pytest
 from aiormq.abc import DeliveredMessage
 
 from shared.clock import SystemClock
-from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
+from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import StoreUnavailable
-from shared.domain.event import Event, Topic
+from shared.domain.event import Event
 from shared.messaging.consumers import text_headers
 from shared.messaging.envelope import event_json, size_in_journal
 from shared.messaging.rabbit import PublishBounds, RabbitBroker
 from shared.messaging.topology import PUSH_QUEUE, partition_queue
 from shared.ports.events import Received
 from shared.telemetry.metrics import Metrics
+from tests.harness.events import idle_event
 from tests.harness.servers import Rabbit
 from tests.integration.test_rabbit_faults import empty_queues, opened_by, until
 
@@ -39,17 +40,7 @@ numbers = count(1)
 
 
 def event(device: str, payload: bytes = b"<plist/>") -> Event:
-    number = next(numbers)
-    return Event(
-        id=f"00000000-0000-7000-8000-{number:012d}",
-        topic=Topic.CONNECT,
-        key=EnrollmentKey(device, device, udid=device),
-        created_at=1_534_170_616_789_541_405 + number,
-        raw_payload=payload,
-        writer="w",
-        number=number,
-        status="Idle",
-    )
+    return idle_event(next(numbers), device, payload)
 
 
 def events(devices: Sequence[str]) -> list[Event]:

@@ -30,6 +30,7 @@ from shared.messaging.topology import (
 from shared.ports.events import OpenPartition, Received
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
+from tests.harness.events import idle_event
 from tests.harness.servers import Rabbit, Server, free_port
 
 DEVICE = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
@@ -41,16 +42,7 @@ T = TypeVar("T")
 
 
 def event(number: int) -> Event:
-    return Event(
-        id=f"00000000-0000-7000-8000-{number:012d}",
-        topic=Topic.CONNECT,
-        key=EnrollmentKey(DEVICE, DEVICE, udid=DEVICE),
-        created_at=1_534_170_616_789_541_405 + number,
-        raw_payload=b"<plist/>",
-        writer="w",
-        number=number,
-        status="Idle",
-    )
+    return idle_event(number, DEVICE)
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.clock import SystemClock
-from shared.domain.enrollment import PARTITIONS, EnrollmentKey
-from shared.domain.event import Event, Topic
+from shared.domain.enrollment import PARTITIONS
+from shared.domain.event import Event
 from shared.messaging.local import LocalBroker
 from shared.messaging.rabbit import RabbitBroker
 from shared.ports.events import Received
 from tests.conftest import remove_topology
+from tests.harness.events import idle_event
 from tests.harness.servers import AMQP_VARIABLE, Rabbit
 
 EVENTS = 6_400
@@ -28,16 +29,7 @@ PATIENCE = 60.0
 
 def event(number: int) -> Event:
     device = f"A5EF1BA1-586D-4F29-B4F3-{number % 500:012d}"
-    return Event(
-        id=f"00000000-0000-7000-8000-{number:012d}",
-        topic=Topic.CONNECT,
-        key=EnrollmentKey(device, device, udid=device),
-        created_at=1_534_170_616_789_541_405 + number,
-        raw_payload=b"<plist" * 130,
-        writer="w",
-        number=number,
-        status="Idle",
-    )
+    return idle_event(number, device, b"<plist" * 130)
 
 
 def measured(label: str, count: int) -> Callable[[], None]:
