@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import structlog
 
+from shared.connection_failures import NO_ANSWER
 from shared.domain.errors import CannotOpen, MdmError, Misconfigured, Unavailable
 from shared.ports.clock import Clock
 
@@ -135,7 +136,7 @@ class _Loop:
     def _is_outage(self, error: Exception) -> None:
         self.failing_since, self.pause = float("inf"), self._pace.after_failure
         if not self._is_away:
-            log.warning(self._waits, error=str(error))
+            log.warning(self._waits, error=str(error) or NO_ANSWER)
         self._is_away = True
 
     def _is_bug(self, error: Exception) -> None:

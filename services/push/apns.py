@@ -18,6 +18,8 @@ import structlog
 from h2.exceptions import H2Error
 
 from services.push.answers import Outcome, Rejected, Unanswered, Unreachable, classify
+from shared.connection_failures import Target, reason_of
+from shared.peer_certificates import PeerCertificates
 from shared.ports.clock import Clock
 from shared.web.version import USER_AGENT
 
@@ -36,6 +38,10 @@ FAILURES_IN_A_ROW = 3
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=1)
 CLOSE_TIMEOUT = timedelta(seconds=2)
+
+_TARGET = Target("MDM_APNS_URL", "MDM_APNS_CA")
+
+BROKE_OFF = "the connection broke off, or its other end speaks no HTTP/2"
 
 # What httpx raises, and what slips through it when a connection ends under many streams.
 BROKEN = (httpx.HTTPError, H2Error, OSError, KeyError)
@@ -78,7 +84,7 @@ class _Connection:
                 async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
                     await self._client.aclose()
             except (TimeoutError, *BROKEN) as exc:
-                log.info("apns_close_failed", error=type(exc).__name__)
+                log.info("apns_close_failed", reason=reason_of(exc, _TARGET) or BROKE_OFF)
 
 
 class _Line:
@@ -91,6 +97,8 @@ class _Line:
         self._connection = connect()
         self._failures = 0
         self._closed_until = 0.0
+        self.reason = ""
+        """Of the last connection that failed."""
         self.is_closed = False
 
     @property
@@ -104,17 +112,18 @@ class _Line:
     def answered(self) -> None:
         self._failures = 0
 
-    async def failed(self, connection: _Connection) -> None:
+    async def failed(self, connection: _Connection, reason: str) -> None:
         """Count once per connection, however many streams went down with it."""
         if connection is not self._connection:
             return
         self._connection = self._connect()
         self._failures += 1
+        self.reason = reason
         over = self._failures - FAILURES_IN_A_ROW
         if over >= 0:
             wait = min(FIRST_WAIT * 2 ** min(over, 10), LONGEST_WAIT)
             self._closed_until = self._clock.monotonic() + wait.total_seconds()
-            log.warning("apns_unreachable", seconds=wait.total_seconds())
+            log.warning("apns_unreachable", reason=reason, seconds=wait.total_seconds())
         await connection.replace()
 
     async def close(self) -> None:
@@ -135,6 +144,7 @@ class Apns:
     ) -> None:
         self._timeout = timeout
         self._url = url.rstrip("/")
+        self._peers = PeerCertificates(clock)
         self._clock = clock
         self._lines = {name: self._line(context) for name, context in contexts.items()}
 
@@ -154,7 +164,7 @@ class Apns:
             if line.is_closed:
                 return Unanswered("the push certificate was replaced")
             if line.is_waiting:
-                return Unreachable("APNs cannot be reached")
+                return Unreachable(f"APNs cannot be reached: {line.reason}")
             connection = line.connection
             try:
                 async with (
@@ -165,8 +175,9 @@ class Apns:
             except httpx.InvalidURL:
                 return Rejected("MDM_APNS_URL cannot be used")
             except (TimeoutError, *BROKEN) as exc:
-                await line.failed(connection)
-                return Unanswered(type(exc).__name__)
+                reason = await self._reason(exc)
+                await line.failed(connection, reason)
+                return Unanswered(reason)
         line.answered()
         return outcome
 
@@ -193,6 +204,11 @@ class Apns:
                 if len(body) >= ANSWER_LIMIT:
                     break
             return classify(response.status_code, response.headers, body)
+
+    async def _reason(self, error: Exception) -> str:
+        url = httpx.URL(self._url)
+        found = await self._peers.reason_of(error, _TARGET, (url.host, url.port or 443))
+        return found or BROKE_OFF
 
     def _line(self, context: ssl.SSLContext) -> _Line:
         return _Line(self._connector(context), self._clock)

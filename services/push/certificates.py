@@ -20,6 +20,7 @@ import structlog
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.push_certificate import PushCertificate, read_pair, refusal
+from shared.security.trusted_cas import client_tls
 
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ def load_certificates(
 
 def must_be_trust(trusted: Path | None) -> None:
     """Raises Misconfigured where MDM_APNS_CA holds no CA certificates."""
-    _context(trusted)
+    _tls(trusted)
 
 
 def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SSLContext:
@@ -54,7 +55,7 @@ def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SS
 
     Raises BadRequest for a certificate that TLS does not take, Misconfigured for the CAs.
     """
-    context = _context(trusted)
+    context = _tls(trusted)
     with _as_file(certificate.certificate_pem) as chain, _as_file(certificate.key_pem) as key:
         try:
             context.load_cert_chain(chain, key)
@@ -77,11 +78,8 @@ def warn_of_expiry(certificates: Iterable[PushCertificate], now: datetime) -> No
             )
 
 
-def _context(trusted: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=trusted or certifi.where())
-    except (OSError, ssl.SSLError) as exc:
-        raise Misconfigured(f"MDM_APNS_CA: {trusted} cannot be used as CA certificates") from exc
+def _tls(trusted: Path | None) -> ssl.SSLContext:
+    return client_tls("MDM_APNS_CA", trusted, certifi.where())
 
 
 @contextmanager

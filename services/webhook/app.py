@@ -29,6 +29,8 @@ from services.webhook.sender import HttpSender
 from services.webhook.subscribers import Subscribers
 from shared.messaging.envelope import event_json
 from shared.pacing import Loops, Pace
+from shared.ports.clock import Clock
+from shared.security.trusted_cas import client_tls
 from shared.settings.classes import WebhookSettings
 from shared.sharing import PartitionShare
 from shared.storage.deliveries import INDEXES, MongoDeliveries
@@ -43,6 +45,11 @@ ROLE = "webhook"
 _PACE = Pace(every=timedelta(), after_failure=timedelta(seconds=2))
 _DRAINED_WITHIN = 3.5
 """Less than the process gives it, so that it ends in good order."""
+
+
+def check(settings: WebhookSettings, clock: Clock) -> None:
+    """Raises Misconfigured where `build` would, without any server: for --check-config."""
+    client_tls("MDM_WEBHOOK_CA", settings.webhook_ca)
 
 
 async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
@@ -64,7 +71,7 @@ class _Work:
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
         deliveries = MongoDeliveries(adapters.database, adapters.seal)
         journal = MongoJournal(adapters.database, adapters.seal)
-        self._sender = HttpSender()
+        self._sender = HttpSender(self._clock, client_tls("MDM_WEBHOOK_CA", settings.webhook_ca))
         subscriptions = MongoSubscriptions(adapters.database, url, settings.webhook_extra_topics)
         self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)

@@ -6,9 +6,9 @@ and never show in an error; whatever goes wrong is an Outcome, not an exception.
 """
 
 import asyncio
-import os
+import ssl
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
@@ -16,7 +16,10 @@ from typing import Protocol, Self
 import aiohttp
 from yarl import URL
 
+from shared.connection_failures import Target, closed
 from shared.domain.subscription import Subscription
+from shared.peer_certificates import PeerCertificates
+from shared.ports.clock import Clock
 from shared.web.version import USER_AGENT
 
 TIMEOUT = timedelta(seconds=30)
@@ -25,6 +28,9 @@ _ANSWER_LIMIT = 4096
 _ANSWER_PATIENCE = 2.0  # seconds for the rest of an answer whose status is known
 # Below the idle timeout of common servers, so that we rarely post on a connection that is closing.
 _KEEPALIVE = 4.0
+
+_WITH_TLS = Target("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
+_PLAIN = replace(_WITH_TLS, tls="https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +54,21 @@ class Sender(Protocol):
 class HttpSender:
     """Keeps connections open and uses them again; an async context manager."""
 
-    def __init__(self, timeout: timedelta = TIMEOUT) -> None:
+    def __init__(
+        self, clock: Clock, tls: ssl.SSLContext | None = None, timeout: timedelta = TIMEOUT
+    ) -> None:
+        """`tls` is for subscribers with https; by default it trusts the system's CAs."""
         self._timeout = timeout
+        self._tls = tls
+        self._peers = PeerCertificates(clock)
         self._session: aiohttp.ClientSession | None = None
         self._targets: dict[str, tuple[URL, dict[str, str]]] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_KEEPALIVE, ssl=self._tls or True
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._timeout.total_seconds()),
             auto_decompress=False,
@@ -87,11 +100,15 @@ class HttpSender:
                 return Outcome(f"answered {response.status}")
         except TimeoutError:
             return Outcome(f"no answer within {self._timeout.total_seconds():g} s")
-        except aiohttp.ClientConnectorError as exc:
-            # Only the words of the operating system: the exception's own text names the address.
-            return Outcome(f"cannot connect: {_words(exc.os_error)}")
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return Outcome(f"failed: {type(exc).__name__}")
+            return Outcome(await self._reason(exc, url))
+
+    async def _reason(self, error: Exception, url: URL) -> str:
+        target = _WITH_TLS if url.scheme == "https" else _PLAIN
+        found = await self._peers.reason_of(error, target, (url.host or "", url.port or 443))
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return f"cannot connect: {found or 'no details'}"
+        return found or _of_http(error, target)
 
     def _target(self, url: str) -> tuple[URL, dict[str, str]]:
         """The URL without credentials, and the header that carries them."""
@@ -105,10 +122,12 @@ class HttpSender:
         return self._targets[url]
 
 
-def _words(error: OSError) -> str:
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return type(error).__name__
+def _of_http(error: Exception, target: Target) -> str:
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return closed(target)
+    if isinstance(error, aiohttp.InvalidURL):
+        return f"{target.url} cannot be used"
+    return "the answer is no HTTP, or breaks off"
 
 
 async def _finish(response: aiohttp.ClientResponse) -> None:

@@ -6,6 +6,7 @@ of the library, and a cancellation that nobody here asked for, becomes BrokerUna
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -22,9 +23,18 @@ from aiormq.connection import (
     TLSTransportFactory,
     TransportFactory,
 )
-from aiormq.exceptions import AMQPError
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelClosed,
+    ConnectionClosed,
+    IncompatibleProtocolError,
+    ProbableAuthenticationError,
+    ProtocolSyntaxError,
+)
 from yarl import URL
 
+from shared.connection_failures import Target, reason_of
 from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.ports.clock import Clock
 
@@ -36,6 +46,10 @@ FIRST_PAUSE = timedelta(seconds=0.1)
 LONGEST_PAUSE = timedelta(seconds=5)
 HEARTBEAT = timedelta(seconds=10)
 """After three of them without a sign of life the connection counts as broken."""
+
+_TARGET = Target("MDM_AMQP_URL", "the parameter cafile of MDM_AMQP_URL", "amqps://")
+_SAID = re.compile(r"\b[A-Z]+_[A-Z_]+\b")
+"""The name of a reply code of AMQP, as in `(530, "NOT_ALLOWED - vhost x not found")`."""
 
 Ends = Collection["asyncio.Future[Any]"]
 """Futures whose end, beside that of the connection, makes a connection useless."""
@@ -53,7 +67,18 @@ def translated() -> Iterator[None]:
         # The library cancels whoever waits on a channel that breaks.
         raise BrokerUnavailable("RabbitMQ: connection lost") from exc
     except (AMQPError, OSError, RuntimeError, TimeoutError, EOFError) as exc:
-        raise BrokerUnavailable(f"RabbitMQ: {type(exc).__name__}") from exc
+        raise BrokerUnavailable(f"RabbitMQ: {_reason(exc)}") from exc
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return "it refuses the user or the password in MDM_AMQP_URL"
+    if isinstance(error, ConnectionClosed | ChannelClosed):
+        said = _SAID.search(str(error))
+        return f"it said {said[0]}" if said else "it closed the connection"
+    if isinstance(error, ProtocolSyntaxError | IncompatibleProtocolError):
+        return "what answers there is no AMQP 0-9-1"
+    return reason_of(error, _TARGET) or "it did not do what it was asked"
 
 
 async def open_channel(connection: AbstractConnection, *, confirms: bool) -> Channel:

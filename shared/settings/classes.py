@@ -18,6 +18,7 @@ from shared.settings.binding import BindingSettings
 from shared.settings.bodies import BodySettings, EventBudget
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.limits import LimitSettings
+from shared.settings.receiver import ReceiverSettings
 from shared.settings.scep import ChallengeSettings, ScepSettings
 from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
@@ -30,7 +31,6 @@ from shared.settings.values import (
     HttpUrl,
     MongodbUrl,
     Names,
-    SecretHttpUrl,
     Size,
     must_be_files,
     written,
@@ -245,16 +245,11 @@ class PushSettings(ApiSettings):
         return self
 
 
-class WebhookSettings(ApiSettings):
+class WebhookSettings(ReceiverSettings, ApiSettings):
     service: ClassVar[str] = "webhook"
 
     http: AddressValue = _http(8084)
     ops_http: AddressValue = _ops_http(9084)
-    webhook_url: SecretHttpUrl | None = Field(
-        None,
-        description="Where events are posted.",
-        json_schema_extra={"fallback": "MICROMDM_WEBHOOK_URL"},
-    )
     webhook_extra_topics: Names = Field(
         (),
         description="Topics beyond MicroMDM's to post to MDM_WEBHOOK_URL, separated by commas: "

@@ -49,6 +49,10 @@ def configure(log_format: LogFormat = "auto") -> None:
     root.setLevel(logging.INFO)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Our own events say it once and in words (`broker_unreachable`); the library says it at every try.
+    logging.getLogger("aiormq.connection").addFilter(
+        lambda record: not str(record.msg).startswith("error when creating transport")
+    )
     # It warns of every request that is no HTTP, which any stranger can send at any rate.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from services.webhook.sender import CONTENT_TYPE, HttpSender, Outcome
+from shared.clock import SystemClock
 from shared.domain.subscription import Subscription
 from shared.web.version import USER_AGENT
 from tests.harness.servers import free_port
@@ -15,6 +16,7 @@ from tests.harness.sink import Behaviour, Kind, Sink
 
 BODY = b'{"topic":"mdm.Connect","event_id":"e1"}'
 TIMEOUT = timedelta(milliseconds=400)
+REFUSED = "connection refused: nothing listens at this address and port"
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ async def sink() -> AsyncIterator[Sink]:
 
 @pytest.fixture
 async def sender() -> AsyncIterator[HttpSender]:
-    async with HttpSender(timeout=TIMEOUT) as sender:
+    async with HttpSender(SystemClock(), timeout=TIMEOUT) as sender:
         yield sender
 
 
@@ -103,7 +105,7 @@ async def test_a_huge_answer_is_not_read_and_its_status_counts(
 async def test_nobody_listening_is_a_failure_without_the_address(sender: HttpSender) -> None:
     outcome = await send(sender, f"http://user:secret@127.0.0.1:{free_port()}/hook")
 
-    assert outcome.reason == "cannot connect: Connection refused"
+    assert outcome.reason == f"cannot connect: {REFUSED}"
 
 
 async def test_credentials_in_the_url_become_basic_authentication(

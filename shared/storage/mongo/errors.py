@@ -9,13 +9,29 @@ from pymongo.errors import (
     BulkWriteError,
     DocumentTooLarge,
     DuplicateKeyError,
+    NotPrimaryError,
     OperationFailure,
     PyMongoError,
 )
 
+from shared.connection_failures import NO_ANSWER, Target, closed, reason_of
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 
 DUPLICATE_KEY = 11000
+_TARGET = Target("MDM_MONGODB_URL", "the parameter tlsCAFile of MDM_MONGODB_URL", "tls=true")
+_SAID = {
+    "AuthenticationFailed": "it refuses the user or the password in MDM_MONGODB_URL",
+    "Unauthorized": "the user in MDM_MONGODB_URL may not do this (Unauthorized)",
+}
+# Of a failed connection the driver keeps no more than a text. The first piece that is in it counts.
+_MEANS = {
+    "timed out": NO_ANSWER,
+    "connection closed": closed(_TARGET),
+    "handshake failed": closed(_TARGET),
+    "response id": "what answers there is no MongoDB",
+    "essage length": "what answers there is no MongoDB",
+    "rimary": "no primary answers",
+}
 OBJECT_TOO_LARGE = {10334, 17419, 17420}  # inserted; after an update; by an upsert
 _TOO_LARGE = "the document is too large for the store"
 
@@ -35,7 +51,17 @@ def translated() -> Iterator[None]:
         except PyMongoError as exc:
             if isinstance(exc, OperationFailure) and exc.code in OBJECT_TOO_LARGE:
                 raise TooLarge(_TOO_LARGE) from exc
-            raise StoreUnavailable(f"MongoDB: {type(exc).__name__}") from exc
+            raise StoreUnavailable(f"MongoDB: {_reason(exc)}") from exc
+
+
+def _reason(error: PyMongoError) -> str:
+    if isinstance(error, OperationFailure | NotPrimaryError):
+        name = (error.details or {}).get("codeName") if isinstance(error.details, dict) else None
+        return _SAID.get(str(name)) or (f"it said {name}" if name else "it refused the operation")
+    if found := reason_of(error, _TARGET):
+        return found
+    words = (said for piece, said in _MEANS.items() if piece in str(error))
+    return next(words, NO_ANSWER if error.timeout else "it did not do what it was asked")
 
 
 @contextmanager
