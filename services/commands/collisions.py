@@ -19,7 +19,7 @@ from services.commands.submissions import Submission
 from services.commands.targets import Targets
 from shared.domain.command import ANNOUNCED_STATES, Place, order_behind
 from shared.domain.enrollment import Enrollment
-from shared.domain.errors import Conflict, MdmError, OfNewerVersion, Overtaken
+from shared.domain.errors import MdmError, OfNewerVersion, Overtaken
 from shared.domain.names import is_there
 from shared.domain.versions import is_known
 from shared.ports.clock import Clock
@@ -136,10 +136,10 @@ class Collisions:
     ) -> bool | None:
         """The outcome beside this place, None where it has changed since."""
         uuid = submission.place.command_uuid
-        self._guesses.refuse_many(uuid)
+        self._guesses.refuse_many(uuid, submission.named)
         if existing.command_hash != submission.place.command_hash:
             self._guesses.note(uuid)
-            raise Conflict(f"command_uuid: {uuid} names another command of this device")
+            raise submission.conflict()
         device = devices.get(existing.device)
         generation = device.generation if device else None
         there = await self._settling.present(existing, generation)

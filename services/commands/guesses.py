@@ -35,12 +35,13 @@ class Guesses:
         self._clock = clock
         self._mismatches: BoundedCache[str, _Mismatches] = BoundedCache(REMEMBERED)
 
-    def refuse_many(self, command_uuid: str) -> None:
-        """Raises TooManyRequests while there were too many mismatches; called before any comparison."""
+    def refuse_many(self, command_uuid: str, named: str) -> None:
+        """Raises TooManyRequests while there were too many mismatches; called before any comparison.
+        `named`: how the client names it."""
         found = self._current(command_uuid)
         if found is not None and found.count >= MOST:
             left = WINDOW - timedelta(seconds=self._clock.monotonic() - found.since)
-            message = f"command_uuid: {command_uuid} was named with too many other commands"
+            message = f"{named} was used with too many other commands"
             raise TooManyRequests(message, left)
 
     def note(self, command_uuid: str) -> None:

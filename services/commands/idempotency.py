@@ -14,9 +14,11 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 from fastapi import Request
 
+from shared.apple.command_plist import PreparedCommand
 from shared.domain.errors import unfit
 
 HEADER = "Idempotency-Key"
@@ -35,6 +37,12 @@ def uuid_maker(request: Request, caller: str, new: Callable[[], str]) -> Callabl
         raise unfit(HEADER, expected)
     made = command_uuid(keys[0], caller)
     return lambda: made
+
+
+def noted(prepared: PreparedCommand, request: Request, made: Callable[[], str]) -> PreparedCommand:
+    """The command, which knows whether its CommandUUID was `made` of the request's key."""
+    is_by_key = HEADER in request.headers and prepared.command.uuid == made()
+    return replace(prepared, is_by_key=True) if is_by_key else prepared
 
 
 def command_uuid(key: str, caller: str) -> str:

@@ -5,6 +5,7 @@ the scope it needs. Errors are raised, and answered in one place (`shared.web.pr
 """
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Request
 from services.commands import device_openapi, job_openapi, openapi
 from services.commands.device_requests import read_query, read_removal
 from services.commands.device_view import shown
-from services.commands.idempotency import uuid_maker
+from services.commands.idempotency import noted, uuid_maker
 from services.commands.inventory import DeviceInventory
 from services.commands.life import QueueLife
 from services.commands.posting import Posting
@@ -78,13 +79,14 @@ def _add_commands(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         new_uuid = uuid_maker(request, request.state.caller.name, parts.ids.new)
         body = await parts.posting.sizes.read_json(request)
 
-        def prepared(body: bytes) -> PreparedCommand:
-            return parts.catalogue.prepare(parse_json(body), new_uuid)
+        def prepared(body: Mapping[str, object]) -> PreparedCommand:
+            return noted(parts.catalogue.prepare(body, new_uuid), request, new_uuid)
 
         completed = await _completed(parts, request, body)
         if completed is None:
-            return await parts.posting.queue(request, await parsing.of(prepared, body))
-        return await _queue_completed(parts, request, parts.catalogue.prepare(completed, new_uuid))
+            command = await parsing.of(lambda body: prepared(parse_json(body)), body)
+            return await parts.posting.queue(request, command)
+        return await _queue_completed(parts, request, prepared(completed))
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte. Its

@@ -6,7 +6,7 @@ from datetime import datetime
 from services.commands.targets import Target
 from shared.apple.command_plist import PreparedCommand
 from shared.domain.command import NORMAL_PRIORITY, Place
-from shared.domain.errors import MdmError, NotFound
+from shared.domain.errors import Conflict, MdmError, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,22 @@ class Submission:
 
     def unknown(self) -> NotFound:
         return NotFound(f"udid: no device or user {self.target} is enrolled")
+
+    @property
+    def named(self) -> str:
+        """How its client names it, as the subject of an error. Who gave a key never saw the CommandUUID."""
+        prepared = self.prepared
+        return (
+            "Idempotency-Key:" if prepared.is_by_key else f"command_uuid: {prepared.command.uuid}"
+        )
+
+    def conflict(self) -> Conflict:
+        """Another command of the device has its CommandUUID."""
+        if self.prepared.is_by_key:
+            return Conflict(
+                f"{self.named} was used with another body for this device; use a new key"
+            )
+        return Conflict(f"{self.named} names another command of this device")
 
     def settled(self) -> Queued | Exception:
         """What its request gets to hear."""

@@ -217,14 +217,15 @@ class Apns:
         seconds = self._timeout.total_seconds()
 
         def connect() -> _Connection:
-            # No read timeout: it would end all streams of the connection, not only the slow one.
+            # No read timeout: it would end all streams of the connection, not only the slow one. Connecting
+            # ends before the push does: a handshake that is cancelled leaves its socket open.
             client = httpx.AsyncClient(
                 verify=context,
                 http1=False,
                 http2=True,
                 headers={"User-Agent": USER_AGENT},
                 trust_env=False,
-                timeout=httpx.Timeout(seconds, read=None),
+                timeout=httpx.Timeout(seconds, connect=seconds * 0.9, read=None),
                 limits=httpx.Limits(max_connections=1, keepalive_expiry=3600),
             )
             return _Connection(client)

@@ -43,6 +43,8 @@ class PreparedCommand:
     keys: Mapping[str, object] = field(default_factory=dict, repr=False)
     is_raw: bool = False
     says_apple: bool = False
+    is_by_key: bool = False
+    """Its CommandUUID was made of the request's `Idempotency-Key`."""
     advice: dict[Recipient, Advice] = field(default_factory=dict, repr=False, compare=False)
     """What was found out already (`CommandCatalogue.advise`)."""
 

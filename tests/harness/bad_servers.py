@@ -81,6 +81,7 @@ class BadServer:
 
     port: int
     heard: bytes = b""
+    is_ending: bool = False
     links: list[asyncio.Transport] = field(default_factory=list)
 
 
@@ -94,19 +95,22 @@ async def bad_server(kind: Kind, trust: Trust) -> AsyncIterator[BadServer]:
     context = trust.server(kind)
     with socket.create_server(("127.0.0.1", server.port)) as listener:
         listener.setblocking(False)
-        taking = asyncio.create_task(_take(listener, lambda: _Says(kind, context, server)))
+        taking = asyncio.create_task(_take(listener, server, lambda: _Says(kind, context, server)))
         yield server
-        taking.cancel()
-        await asyncio.wait([taking])
+        server.is_ending = True
+        with socket.create_connection(("127.0.0.1", server.port)):
+            await taking
     for link in server.links:
         link.abort()
     await asyncio.sleep(0)
 
 
-async def _take(listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+async def _take(
+    listener: socket.socket, server: BadServer, protocol: Callable[[], asyncio.Protocol]
+) -> None:
     """Unlike asyncio's own server it leaves no connection open that comes while it ends."""
     loop = asyncio.get_running_loop()
-    while True:
+    while not server.is_ending:
         taken, _ = await loop.sock_accept(listener)
         await loop.connect_accepted_socket(protocol, taken)
 

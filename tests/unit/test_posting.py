@@ -134,8 +134,30 @@ async def test_another_command_under_the_same_key_is_a_conflict(client: Client) 
 
     status, answer = await client.keyed("order 66", request_type="SecurityInfo")
 
-    assert status == 409
-    assert "command_uuid" in answer["error"]
+    said = "Idempotency-Key: was used with another body for this device; use a new key"
+    assert (status, answer["error"]) == (409, said)
+
+
+async def test_another_command_under_a_command_uuid_is_a_conflict_that_names_that(
+    client: Client,
+) -> None:
+    named = {"command_uuid": "mine"}
+    await client.keyed("order 66", **named)
+
+    _, answer = await client.keyed("order 66", request_type="SecurityInfo", **named)
+
+    assert answer["error"] == "command_uuid: mine names another command of this device"
+
+
+async def test_a_job_says_so_of_the_key_too(client: Client) -> None:
+    await client.keyed("order 66")
+
+    _, answer = await client.keyed(
+        "order 66", request_type="SecurityInfo", udid=None, udids=["MAC"]
+    )
+
+    [refused] = answer["job"]["refused"]
+    assert refused["error"].startswith("Idempotency-Key: was used with another body")
 
 
 async def test_the_key_of_another_caller_is_another_key(client: Client) -> None:
