@@ -93,7 +93,7 @@ def parse_stored(body: bytes) -> dict[str, Any]:
     try:
         root = plistlib.loads(body)
     except Exception as exc:  # noqa: BLE001 - as above; what is stored came from outside once
-        raise BadRequest(f"plist: cannot be read ({type(exc).__name__})") from None
+        raise refusal(body, exc) from None
     if not isinstance(root, dict):
         raise BadRequest("plist: the root is not a dictionary")
     return root

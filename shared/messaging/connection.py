@@ -75,7 +75,10 @@ def _reason(error: Exception) -> str:
         return "it refuses the user or the password in MDM_AMQP_URL"
     if isinstance(error, ConnectionClosed | ChannelClosed):
         said = _SAID.search(str(error))
-        return f"it said {said[0]}" if said else "it closed the connection"
+        if said is None:
+            return "it closed the connection"
+        hint = "; is the vhost in MDM_AMQP_URL right?" if said[0] == "NOT_ALLOWED" else ""
+        return f"it said {said[0]}{hint}"
     if isinstance(error, ProtocolSyntaxError | IncompatibleProtocolError):
         return "what answers there is no AMQP 0-9-1"
     return reason_of(error, _TARGET) or "it did not do what it was asked"

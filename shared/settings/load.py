@@ -106,8 +106,10 @@ def _look_up(field: str, declared: FieldInfo, environ: Mapping[str, str]) -> tup
 def _content(name: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise Misconfigured(f"{name}: cannot read {path}: {type(exc).__name__}") from None
+    except OSError as exc:
+        raise Misconfigured(f"{name}: cannot read {path} ({exc.strerror})") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{name}: {path} is no text in UTF-8") from None
 
 
 def _one_line(error: ValidationError, names: Mapping[str, str]) -> str:

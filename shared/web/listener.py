@@ -35,10 +35,12 @@ def check_tls(tls: Tls | None) -> None:
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as exc:
-        raise Misconfigured(
-            f"MDM_TLS_CERT: cannot be used with MDM_TLS_KEY ({type(exc).__name__})"
-        ) from None
+    except ssl.SSLError as exc:
+        of_another = exc.reason == "KEY_VALUES_MISMATCH"
+        problem = "the key is another certificate's" if of_another else "expected both in PEM"
+        raise Misconfigured(f"MDM_TLS_CERT: cannot be used with MDM_TLS_KEY: {problem}") from None
+    except OSError as exc:
+        raise Misconfigured(f"MDM_TLS_CERT, MDM_TLS_KEY: cannot be read ({exc.strerror})") from None
 
 
 def bind(address: Address, variable: str) -> list[socket.socket]:

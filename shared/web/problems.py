@@ -116,11 +116,9 @@ def answer_error(request: Request, error: MdmError) -> JsonAnswer:
     """The answer of an API route that raised one of our errors."""
     status, reason = status_of(error)
     count_refused(request, reason)
-    if status >= 500:
-        log.warning(
-            "request_failed", path=request.url.path, status=status, error=type(error).__name__
-        )
     detail = str(error) or HTTPStatus(status).phrase
+    if status >= 500:
+        log.warning("request_failed", path=request.url.path, status=status, error=detail)
     faults = error.faults if isinstance(error, BadRequest) else ()
     # MicroMDM's clients know this word; `detail` says more.
     short = "Unauthorized" if status == 401 else detail

@@ -1,8 +1,10 @@
 """Each way in which a connection of ours fails has words of its own, on real sockets: to the webhook's
 receiver, to APNs, to RabbitMQ and to MongoDB."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -125,6 +127,39 @@ async def test_a_reason_says_what_is_wrong(client: str, kind: Kind, trust: Trust
     assert "secret" not in reason
 
 
+@asynccontextmanager
+async def receiver(trust: Trust) -> AsyncIterator[str]:
+    """A good one, whose certificate is of the CA in `trust`; gives its URL."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    tls = trust.server(Kind.STRANGE)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_a_receiver_of_a_ca_in_mdm_webhook_ca_gets_its_events(trust: Trust) -> None:
+    async with receiver(trust) as url:
+        assert await posted(url, trust) == ""
+
+
+async def test_a_receiver_of_a_ca_in_ssl_cert_file_gets_its_events(
+    trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiver(trust) as url:
+        async with HttpSender(SystemClock(), client_tls("MDM_WEBHOOK_CA", None)) as sender:
+            before = await sender.send(Subscription("config", url), b"{}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(trust.file))
+        async with HttpSender(SystemClock(), client_tls("MDM_WEBHOOK_CA", None)) as sender:
+            after = await sender.send(Subscription("config", url), b"{}")
+
+    assert "is not trusted" in (before.reason or "")
+    assert after.delivered
+
+
 async def test_a_host_that_nobody_knows_is_said_to_be_that(trust: Trust) -> None:
     unknown = r"the host of MDM_\w+_URL (is not found|cannot be looked up now): .*"
 
@@ -147,6 +182,14 @@ async def test_tls_where_none_was_asked_for_is_said_to_be_that(trust: Trust) -> 
         assert reason.endswith(
             f"the connection was closed without an answer; if it speaks TLS, {hint}"
         )
+
+
+async def test_a_broker_that_lets_nobody_in_says_whom(amqp_url: str) -> None:
+    stranger = await connected(amqp_url.replace("guest:guest", "guest:secret"))
+    elsewhere = await connected(amqp_url.rstrip("/") + "/nowhere")
+
+    assert stranger == "RabbitMQ: it refuses the user or the password in MDM_AMQP_URL"
+    assert elsewhere == "RabbitMQ: it said NOT_ALLOWED; is the vhost in MDM_AMQP_URL right?"
 
 
 async def test_a_certificate_that_is_refused_is_named(trust: Trust) -> None:
@@ -178,9 +221,9 @@ async def test_a_refused_certificate_is_looked_at_once_a_minute(trust: Trust) ->
         clock.advance(KEPT)
         await sender.send(receiver, b"{}")
 
-    assert len(reasons) == 1
-    assert after_a_burst == 5 + 1
-    assert len(server.links) == 5 + 1 + 2
+        assert len(reasons) == 1
+        assert after_a_burst == 5 + 1
+        assert len(server.links) == 5 + 1 + 2
 
 
 async def test_a_look_at_a_certificate_sends_nothing_to_the_server(trust: Trust) -> None:

@@ -216,7 +216,7 @@ async def test_jobs_that_nobody_can_carry_on_fail_alone_and_end_no_process(
         await listed(replicas[1]), key=lambda job: str(job["created_at"]), reverse=True
     )
     assert {job["id"]: (job["state"], job["refused_total"], job["error"]) for job in found} == {
-        "unreadable": ("failed", 2, "plist: cannot be read (InvalidFileException)"),
+        "unreadable": ("failed", 2, "plist: is no property list"),
         "without command": ("failed", 2, "its command is not stored any more"),
         "without targets": (
             "failed",
