@@ -1,7 +1,8 @@
 """Who speaks to us: devices, their channels, and what we know of them."""
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -94,6 +95,42 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Messages of a device that were refused alike: `count` of them, the last one at `at`.
+
+    `reason` is one word of a closed set (the label of macromdm_requests_refused_total), `detail` says more.
+    """
+
+    at: datetime
+    reason: str
+    detail: str
+    path: str
+    count: int = 1
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Equal for refusals that count as one."""
+        return self.reason, self.detail, self.path
+
+
+MOST_REFUSALS = 5
+
+
+def latest_refusals(known: Iterable[Refusal], more: Iterable[Refusal]) -> tuple[Refusal, ...]:
+    """The MOST_REFUSALS latest kinds of both, newest first. A kind in `more` adds to the count of one in
+    `known` that is older; so doing it again changes nothing."""
+    kinds = {each.kind: each for each in known}
+    for each in more:
+        before = kinds.get(each.kind)
+        if before is None:
+            kinds[each.kind] = each
+        elif before.at < each.at:
+            kinds[each.kind] = replace(each, count=before.count + each.count)
+    newest = sorted(kinds.values(), key=lambda each: each.at, reverse=True)
+    return tuple(newest[:MOST_REFUSALS])
+
+
+@dataclass(frozen=True, slots=True)
 class Enrollment:
     """What we know of one enrollment.
 
@@ -133,6 +170,8 @@ class Enrollment:
     """Until then its certificate is good although its time is over: an administrator said so."""
     quarantine: Quarantine | None = None
     renewal: Renewal | None = None
+    refusals: tuple[Refusal, ...] = ()
+    """Of its messages, newest first; at most MOST_REFUSALS. Those of user channels stand here too."""
 
     @property
     def id(self) -> str:

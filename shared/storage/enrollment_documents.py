@@ -16,6 +16,7 @@ from shared.domain.enrollment import (
     EnrollmentStatus,
     Inventory,
     PushTarget,
+    Refusal,
     Waiting,
 )
 from shared.domain.errors import CannotOpen
@@ -34,6 +35,7 @@ MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "push.magic", "unlock_token", "bootstrap_
 SEALED = SealedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
 
 _INVENTORY_FIELDS = tuple(field.name for field in fields(Inventory))
+_REFUSAL_FIELDS = tuple(field.name for field in fields(Refusal))
 
 
 def identity_fields(key: EnrollmentKey) -> Document:
@@ -99,6 +101,13 @@ def waiting_of(document: Mapping[str, Any]) -> Waiting:
     return Waiting(waiting.get("since"), waiting.get("upto"), waiting.get("count", 0))
 
 
+def refusals_of(document: Mapping[str, Any]) -> tuple[Refusal, ...]:
+    return tuple(
+        Refusal(**{name: each[name] for name in _REFUSAL_FIELDS})
+        for each in document.get("refusals", ())
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Secrets:
     """What a record holds sealed, in clear; `unreadable` says why it is not."""
@@ -161,5 +170,6 @@ def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
         token_updated_at=document.get("token_updated_at"),
         signed_at=document.get("signed_at"),
         migrating_until=document.get("migrating_until"),
+        refusals=refusals_of(document),
         **binding_facts(document),
     )

@@ -252,6 +252,7 @@ class MongoEnrollments:
                             "last_seen",
                             "imported",
                             "migrating_until",
+                            "refusals",
                         ),
                         "",
                     ),

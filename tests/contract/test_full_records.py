@@ -1,6 +1,6 @@
 """A device whose record is full costs nobody else anything: in the fake, and in every store."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -10,12 +10,15 @@ import pytest
 from services.checkin.parts import Step
 from services.checkin.takeover import STALE_AFTER
 from services.checkin.turns import Answer, DeviceRefused
+from shared.batching import verdicts
+from shared.domain.enrollment import Refusal
 from shared.domain.errors import TooLarge
 from shared.ports.enrollments import Mark
 from shared.storage import journal
 from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.identities import MongoIdentities
+from shared.storage.refusals import MongoRefusals
 from shared.storage.writers import MongoWriters
 from tests.contract.stores import SEALER, STORES, open_store
 from tests.fakes.journal import Confirm
@@ -54,6 +57,7 @@ def _world_on(database: Database) -> World:
     world = World()
     world.enrollments = MongoEnrollments(database, SEALER)  # type: ignore[assignment]  # the port
     world.identities = MongoIdentities(database, SEALER)  # type: ignore[assignment]
+    world.refusals = MongoRefusals(database)  # type: ignore[assignment]
     world.journal = journal.MongoJournal(database, SEALER)  # type: ignore[assignment]
     world.writers = MongoWriters(database)  # type: ignore[assignment]
     return world
@@ -193,3 +197,21 @@ async def test_devices_are_quarantined_beside_a_full_record(full: Full) -> None:
 
     known = await full.world.enrollments.load([each.udid for each in NEIGHBOURS])
     assert None not in [record.quarantine for record in known.values()]
+
+
+async def test_refusals_are_added_beside_a_full_record(full: Full) -> None:
+    await full.begun()
+    now = full.world.clock.now()
+    refused = {
+        each.udid: [Refusal(now, "plist", "x" * 99, "/mdm")] for each in (DEVICE, *NEIGHBOURS)
+    }
+
+    async def add(items: Sequence[tuple[str, list[Refusal]]]) -> list[None]:
+        await full.world.refusals.add(dict(items))
+        return [None] * len(items)
+
+    outcomes = await verdicts(add, list(refused.items()))
+
+    known = await full.world.enrollments.load([each.udid for each in NEIGHBOURS])
+    assert isinstance(outcomes[0], TooLarge)
+    assert [len(record.refusals) for record in known.values()] == [1] * len(NEIGHBOURS)

@@ -34,6 +34,7 @@ from tests.fakes.identities import FakeIdentities
 from tests.fakes.issued import FakeIssuedCertificates
 from tests.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
 from tests.fakes.queue import FakeCommandQueue
+from tests.fakes.refusals import FakeRefusals
 from tests.fakes.wishes import FakeWishes
 
 
@@ -61,6 +62,7 @@ class World:
         self.ids = FakeIds()
         self.enrollments = FakeEnrollments()
         self.identities = FakeIdentities(self.enrollments)
+        self.refusals = FakeRefusals(self.enrollments)
         self.issued = FakeIssuedCertificates()
         self.rules = BindingRules()
         self.journal = FakeJournal()
