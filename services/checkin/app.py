@@ -18,6 +18,8 @@ from services.checkin.marks import Marks
 from services.checkin.ota import Judges, OverTheAir
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
+from services.checkin.refusals import RefusalLog
+from services.checkin.refused_requests import RefusedRequests
 from services.checkin.relay import Relay
 from services.checkin.renewal import RenewalParts, Renewals
 from services.checkin.renewal_plan import RenewalRules
@@ -25,6 +27,7 @@ from services.checkin.routes import TAG, router
 from services.checkin.scep import ScepServer
 from services.checkin.scep_issuing import Certifier, Issuing
 from services.checkin.seen import LastSeen
+from services.checkin.senders import Senders
 from services.checkin.standing import Standings
 from services.checkin.takeover import TakeOver
 from services.checkin.turns import Answer, DeviceRequest
@@ -56,9 +59,11 @@ from shared.storage.members import MongoMembers
 from shared.storage.profiles import MongoProfiles
 from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
+from shared.storage.refusals import MongoRefusals
 from shared.storage.writers import MongoWriters
 from shared.web.device_route import direct_routes
 from shared.web.incoming import MOST_UNDER_WAY
+from shared.web.peers import Peers
 from shared.web.service import Service
 
 log = structlog.get_logger()
@@ -92,15 +97,15 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         metrics=adapters.metrics,
         audit=MongoAuditLog(database),
     )
-    seen = LastSeen(records, clock)
+    seen, senders = LastSeen(records, MongoRefusals(database), clock), Senders(records)
+    refusals = RefusalLog(senders, seen, clock)
     bindings = MongoIdentities(database, adapters.seal)
     notes = QuarantineNotes(bindings, clock, adapters.ids, adapters.metrics)
     rules = BindingRules(
         only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
     )
-    cohort = DeviceCohort(
-        parts, seen, Admission(parts, MongoIssuedCertificates(database), notes, rules)
-    )
+    admission = Admission(parts, MongoIssuedCertificates(database), notes, rules)
+    cohort = DeviceCohort(parts, seen, admission, senders)
     cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)
     share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
@@ -119,6 +124,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     routes = APIRouter()
     devices = _devices(settings, judges)
     routes.include_router(mdm := router(cohorts, devices, work, settings.max_body))
+    refused = RefusedRequests(refusals, devices, Peers(settings.trusted_proxies), clock)
     profiles = _profiles(settings, adapters, challenges, files)
     routes.include_router(_enrollment(settings, adapters, profiles, challenges, judges))
     routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))
@@ -131,11 +137,12 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(takeover.run(writer.id, adapters.loops))
-            for each in (writer, Relay(parts, share), seen, notes, announcing, renewals):
+            for each in (writer, Relay(parts, share), seen, notes, refusals, announcing, renewals):
                 group.create_task(each.run(adapters.loops))
 
     async def drain() -> None:
         await cohorts.drain()
+        refusals.end()
         try:
             await seen.flush()
             await notes.flush()
@@ -149,6 +156,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         run=run,
         drain=drain,
         direct=direct_routes(mdm),
+        note_refused=refused.note,
         openapi_tags=[TAG, enroll_routes.TAG, scep_routes.TAG],
     )
 

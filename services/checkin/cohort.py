@@ -15,6 +15,7 @@ from services.checkin.changes import change_of
 from services.checkin.connect import Commands
 from services.checkin.parts import Parts, Step
 from services.checkin.seen import LastSeen
+from services.checkin.senders import Senders
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn, not_stored
 from shared.apple.checkin import (
     Authenticate,
@@ -44,8 +45,11 @@ log = structlog.get_logger()
 class DeviceCohort:
     """The steps; `handle` is the handler of `shared.batching.Cohorts`."""
 
-    def __init__(self, parts: Parts, seen: LastSeen, admission: Admission) -> None:
+    def __init__(
+        self, parts: Parts, seen: LastSeen, admission: Admission, senders: Senders
+    ) -> None:
         self._parts = parts
+        self._senders = senders
         self._admission = admission
         self._seen = seen
         self._commands = Commands(parts.queue, parts.clock, parts.ids, parts.metrics)
@@ -82,6 +86,7 @@ class DeviceCohort:
 
     async def _admit(self, turns: Sequence[Turn]) -> None:
         await asyncio.gather(self._admission.judge(turns), self._commands.look(_connects(turns)))
+        self._senders.learn(turns)
         for turn in turns:
             turn.error = turn.error or _without_event(turn)
         await self._check_connected([turn for turn in turns if turn.is_good])

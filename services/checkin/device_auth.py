@@ -4,17 +4,20 @@ Promise: a request that may take more than five milliseconds to judge is judged 
 certificates that are known, or that came alone, are not, as nearly all are.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+
+from fastapi import Request
 
 from services.checkin.turns import DeviceRefused
 from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate
 from shared.heavy_work import HeavyWork
 from shared.security.client_certificate import ClientCertificateHeader
-from shared.security.identity import DeviceIdentities
-from shared.security.signature import Signer, signer_of
+from shared.security.identity import DeviceIdentities, described
+from shared.security.signature import Signer, claimed_signer, signer_of
 from shared.telemetry.metrics import Reason
 
 SIGNATURE_HEADER = "mdm-signature"
@@ -69,11 +72,33 @@ class DeviceAuthentication:
             raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
         return Proof(certificate, signer.signed_at)
 
-    async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
-        if self._proxies is not None and self._proxy_header is not None:
-            found = self._proxies.read(headers.get(self._proxy_header, ()), peer)
+    def shown(
+        self, headers: dict[str, list[str]], peer: str | None
+    ) -> tuple[DeviceCertificate | None, bool]:
+        """The certificate that the headers of a refused request show, and whether that is proven without its
+        body: by a trusted proxy. Of any other nothing is judged, nor is it read where that may take long."""
+        try:
+            found = self._from_proxy(headers, peer)
             if found:
-                return Signer(found[0], found[1:])
+                with suppress(BadRequest):
+                    return self._identities.examine(found[0], found[1:]), True
+                return described(found[0]), False
+            signatures = headers.get(SIGNATURE_HEADER, [])
+            if len(signatures) == 1 and len(signatures[0]) <= SMALL_HEADER:
+                return described(claimed_signer(signatures[0])), False
+        except BadRequest:
+            pass
+        return None, False
+
+    def _from_proxy(self, headers: dict[str, list[str]], peer: str | None) -> tuple[bytes, ...]:
+        if self._proxies is None or self._proxy_header is None:
+            return ()
+        return self._proxies.read(headers.get(self._proxy_header, ()), peer)
+
+    async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
+        found = self._from_proxy(headers, peer)
+        if found:
+            return Signer(found[0], found[1:])
         signatures = headers.get(SIGNATURE_HEADER, [])
         if len(signatures) > 1:
             raise BadRequest("Mdm-Signature: there is more than one")
@@ -81,3 +106,11 @@ class DeviceAuthentication:
         if len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY:
             return signer_of(signature, body)
         return await self._work.do(signer_of, signature, body)
+
+
+def headers_of(request: Request) -> dict[str, list[str]]:
+    """All values of each header, by its name in lower case."""
+    headers: dict[str, list[str]] = {}
+    for name, value in request.scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return headers

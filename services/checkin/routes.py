@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from services.checkin.device_auth import SMALL_BODY, DeviceAuthentication
+from services.checkin.device_auth import SMALL_BODY, DeviceAuthentication, headers_of
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import CheckinMessage, parse_checkin
 from shared.apple.connect import Connect, parse_connect
@@ -76,7 +76,8 @@ def router(
     ) -> Response:
         body = await read_body(request, max_body)
         peer = request.client.host if request.client else None
-        proof = await devices.prove(_headers(request), peer, body)
+        proof = await devices.prove(headers_of(request), peer, body)
+        request.state.proven = proof.certificate
         try:
             message = parse(body) if len(body) <= SMALL_BODY else await work.do(parse, body)
         except BadRequest as exc:
@@ -126,13 +127,6 @@ def router(
         )(either)
 
     return routes
-
-
-def _headers(request: Request) -> dict[str, list[str]]:
-    headers: dict[str, list[str]] = {}
-    for name, value in request.scope["headers"]:
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-    return headers
 
 
 def _url_params(request: Request) -> dict[str, str] | None:

@@ -133,6 +133,23 @@ _USER_EXAMPLE = {
     "last_seen": "2026-01-02T03:04:05Z",
     "push": EXAMPLE["push"],
 }
+_REFUSAL: Schema = {
+    "at": {"type": "string", "format": "date-time", "description": "Of the last one."},
+    "reason": {
+        "type": "string",
+        "description": "The label of macromdm_requests_refused_total: `plist`, `binding`, ...",
+    },
+    "detail": {"type": "string", "description": "What was wrong, as the log says it."},
+    "path": _TEXT,
+    "count": {"type": "integer", "description": "How many were refused alike."},
+}
+_REFUSAL_EXAMPLE = {
+    "at": "2026-01-02T03:04:05Z",
+    "reason": "plist",
+    "detail": "PushMagic: missing",
+    "path": "/mdm/checkin",
+    "count": 3,
+}
 _SHOWN: Schema = _fields(
     {
         **DEVICE,
@@ -142,6 +159,12 @@ _SHOWN: Schema = _fields(
             "description": "Spoke for it once, and are not heard again; the latest 100.",
         },
         "unreadable": _MAYBE | {"description": "Why its secrets cannot be opened."},
+        "refusals": {
+            "type": "array",
+            "items": _fields(_REFUSAL),
+            "description": "Its latest messages that were refused, newest first: at most five kinds. A few"
+            " seconds behind; what a process saw last before a crash is missing.",
+        },
         "users": {"type": "array", "items": _fields(_USER)},
         "next_cursor": _MAYBE | {"description": "Leads to more `users`; null: these are all."},
     }
@@ -172,6 +195,7 @@ ONE: Responses = {
             **EXAMPLE,
             "retired_certificates_sha256": [],
             "unreadable": None,
+            "refusals": [_REFUSAL_EXAMPLE],
             "users": [_USER_EXAMPLE],
             "next_cursor": None,
         },

@@ -49,6 +49,7 @@ def described(
         **shown(enrollment),
         "retired_certificates_sha256": list(enrollment.retired_certificates),
         "unreadable": enrollment.unreadable,
+        "refusals": [asdict(each) | {"at": rfc3339(each.at)} for each in enrollment.refusals],
         "users": [_user(user) for user in users],
         "next_cursor": next_cursor,
     }

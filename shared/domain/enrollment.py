@@ -130,6 +130,16 @@ def latest_refusals(known: Iterable[Refusal], more: Iterable[Refusal]) -> tuple[
     return tuple(newest[:MOST_REFUSALS])
 
 
+def counted_refusals(known: Iterable[Refusal], more: Iterable[Refusal]) -> tuple[Refusal, ...]:
+    """The MOST_REFUSALS latest kinds, newest first. All in `more` count, each newer than those before it."""
+    kinds = {each.kind: each for each in known}
+    for each in more:
+        before = kinds.pop(each.kind, None)
+        count = each.count + (0 if before is None else before.count)
+        kinds = {each.kind: replace(each, count=count)} | kinds
+    return tuple(kinds.values())[:MOST_REFUSALS]
+
+
 @dataclass(frozen=True, slots=True)
 class Enrollment:
     """What we know of one enrollment.

@@ -212,6 +212,16 @@ def _fingerprint(certificate: AnyCertificate) -> str:
     return hashlib.sha256(known_by).hexdigest()
 
 
+def described(der: bytes) -> DeviceCertificate:
+    """What a certificate says of itself; nothing of it is judged. Raises BadRequest."""
+    try:
+        certificate = load_whole(der)
+        subject = subject_of(certificate).rfc4514_string()
+        return DeviceCertificate(_fingerprint(certificate), subject[:LONGEST_SUBJECT])
+    except UNREADABLE:
+        raise BadRequest("device certificate: cannot be read") from None
+
+
 def load_trust(bundle: bytes) -> list[AnyCertificate]:
     """The CA certificates of a PEM bundle (MDM_DEVICE_CA), or Misconfigured."""
     with suppress(ValueError):

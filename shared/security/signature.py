@@ -132,6 +132,14 @@ def signer_of(header: str | bytes | None, body: bytes) -> Signer:
         ) from None
 
 
+def claimed_signer(header: str) -> bytes:
+    """The certificate (DER) that a signature says is its signer's: nothing is proven. Raises BadRequest."""
+    try:
+        return _read(_decode(header)).signer.der
+    except Exception as exc:
+        raise BadRequest("Mdm-Signature: cannot be read") from exc
+
+
 def _decode(header: str | bytes | None) -> bytes:
     if not header:
         raise BadRequest("Mdm-Signature: missing")

@@ -77,9 +77,11 @@ def create_app(
         ],
     )
     app.state.metrics = metrics
+    app.state.note_refused = None
     problems.install(app)
     for service in services:
         app.include_router(service.router)
+        app.state.note_refused = service.note_refused or app.state.note_refused
     app.include_router(version.router)
     budget = BodyBudget(body_budget)
     if metrics is not None:

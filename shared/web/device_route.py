@@ -10,7 +10,6 @@ device is the one exception.
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -23,9 +22,9 @@ from shared.telemetry.metrics import Reason
 from shared.web.answers import RETRY_AFTER
 from shared.web.problems import count_refused, on_bug, status_of
 
-log = structlog.get_logger()
-
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+NoteRefused = Callable[[Request, int, Reason, str], None]
+"""Takes a request that is refused, the status and the reason, and what the log may say of it."""
 
 
 def device_status(error: MdmError) -> int:
@@ -44,9 +43,11 @@ def _reason(error: MdmError) -> Reason:
 
 
 def _answer(request: Request, error: MdmError) -> Response:
-    status = device_status(error)
-    count_refused(request, _reason(error))
-    log.info("device_refused", path=request.url.path, status=status, reason=str(error))
+    status, reason = device_status(error), _reason(error)
+    count_refused(request, reason)
+    note_refused: NoteRefused | None = getattr(request.app.state, "note_refused", None)
+    if note_refused is not None:
+        note_refused(request, status, reason, str(error))
     return Response(
         status_code=status, headers={"Retry-After": RETRY_AFTER} if status == 503 else {}
     )

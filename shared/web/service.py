@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
+from shared.web.device_route import NoteRefused
+
 
 async def _forever_ready() -> list[str]:
     return []
@@ -45,4 +47,6 @@ class Service:
     """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
     direct: Mapping[tuple[str, str], ASGIApp] = field(default_factory=dict)
     """Routes of the router that the edge calls without FastAPI, by method and path."""
+    note_refused: NoteRefused | None = None
+    """Takes each request of a device that is refused."""
     openapi_tags: Sequence[Mapping[str, Any]] = ()

@@ -17,6 +17,7 @@ from services.checkin.parts import Parts, Step
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
 from services.checkin.seen import LastSeen
+from services.checkin.senders import Senders
 from services.checkin.takeover import TakeOver
 from services.checkin.turns import Answer, DeviceRequest, Turn
 from services.checkin.writer import Writer
@@ -123,10 +124,11 @@ class Replica:
             reached=self._reached,
         )
         self.parts = parts
-        self.seen = LastSeen(world.enrollments, world.clock)
+        self.seen = LastSeen(world.enrollments, world.refusals, world.clock)
+        self.senders = Senders(world.enrollments)
         self.notes = QuarantineNotes(world.identities, world.clock, world.ids, self.metrics)
         admission = Admission(parts, world.issued, self.notes, world.rules)
-        self.cohort = DeviceCohort(parts, self.seen, admission)
+        self.cohort = DeviceCohort(parts, self.seen, admission, self.senders)
         self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
         self.relay = Relay(parts, self.share)
         self.announcing = Announcing(

@@ -1,0 +1,47 @@
+"""Which device a proven certificate speaks for: from memory where it spoke here lately, else from the store.
+
+Promise: only a certificate that is bound to a device names it, not one that was replaced or only reserved.
+What was bound when it was seen here last may have been replaced elsewhere since.
+"""
+
+from collections.abc import Collection, Sequence
+
+from services.checkin.turns import Turn
+from shared.ports.enrollments import Enrollments
+from shared.security.bounded_cache import BoundedCache
+
+REMEMBERED = 16_384
+"""Certificates; each costs about 200 bytes."""
+NOBODY = ""
+
+
+class Senders:
+    def __init__(self, enrollments: Enrollments) -> None:
+        self._enrollments = enrollments
+        self._devices: BoundedCache[str, str] = BoundedCache(REMEMBERED)
+
+    def learn(self, turns: Sequence[Turn]) -> None:
+        """Remember what the records say that were read for these turns."""
+        for turn in turns:
+            shown, device = turn.request.certificate, turn.device
+            if device is None:
+                continue
+            if device.certificate == shown:
+                self._devices.put(shown, device.id)
+            elif self._devices.get(shown) == device.id:
+                self._devices.put(shown, NOBODY)
+
+    def device_of(self, certificate: str) -> str | None:
+        """None: nobody's, or not known here."""
+        return self._devices.get(certificate) or None
+
+    async def look_up(self, certificates: Collection[str]) -> None:
+        """Learn whose these are. Raises Unavailable."""
+        unknown = {each for each in certificates if self.device_of(each) is None}
+        if not unknown:
+            return
+        holders = await self._enrollments.holders(unknown)
+        records = await self._enrollments.load(set(holders.values()))
+        for certificate, device in holders.items():
+            if device in records and records[device].certificate == certificate:
+                self._devices.put(certificate, device)
