@@ -20,6 +20,7 @@ from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.security.bounded_cache import BoundedCache
+from shared.web.peers import source_of
 
 log = structlog.get_logger()
 
@@ -46,7 +47,12 @@ class Sender:
     @property
     def key(self) -> tuple[bool, str]:
         """Whoever claims a certificate takes nothing of the one who proves it."""
-        return self.is_proven, self.certificate or self.address
+        return self.is_proven, self.certificate or source_of(self.address)
+
+    @property
+    def proven(self) -> str | None:
+        """The certificate, where it is proven."""
+        return self.certificate if self.is_proven else None
 
 
 @dataclass(slots=True)
@@ -77,12 +83,12 @@ class RefusalLog:
         """This sender was refused just now, and heard this status. A 503 is none of the device's own: it
         does not come into its record."""
         held = self._hold(sender, refusal, status)
-        if status >= 500 or not sender.is_proven:
+        if status >= 500:
             return
         device = self._device_of(sender)
         if device is not None:
             self._seen.refused(device, refusal)
-        elif held is not None:
+        elif held is not None and sender.is_proven:
             held.of_record = counted_refusals(held.of_record, [refusal])
 
     def _hold(self, sender: Sender, refusal: Refusal, status: int) -> _Held | None:
@@ -105,13 +111,8 @@ class RefusalLog:
         now = self._clock.monotonic()
         due = [each for key, each in self._held.items() if now >= (self._rests.get(key) or 0.0)]
         due = sorted(due, key=lambda each: not each.sender.is_proven)[:LINES]
-        proven = {
-            each.sender.certificate
-            for each in due
-            if each.sender.is_proven and each.sender.certificate
-        }
         with suppress(Unavailable):  # then the line says which certificate it was
-            await self._senders.look_up(proven)
+            await self._senders.look_up([each.sender.proven for each in due if each.sender.proven])
         for each in due:
             self._tell(each)
         if now >= self._untold_rests:
@@ -148,9 +149,7 @@ class RefusalLog:
             self._untold_rests = self._clock.monotonic() + AT_MOST_EVERY
 
     def _device_of(self, sender: Sender) -> str | None:
-        if not sender.is_proven or sender.certificate is None:
-            return None
-        return self._senders.device_of(sender.certificate)
+        return None if sender.proven is None else self._senders.device_of(sender.proven)
 
 
 def _claimed(sender: Sender) -> dict[str, object]:

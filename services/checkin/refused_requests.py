@@ -41,7 +41,7 @@ class RefusedRequests:
         self._refusals.note(self._sender(request), refusal, status)
 
     def _sender(self, request: Request) -> Sender:
-        address = plain(self._peers.address(request), LONGEST_DETAIL)
+        address = self._peers.address(request)
         proven: DeviceCertificate | None = getattr(request.state, "proven", None)
         shown, is_proven = proven, True
         if proven is None and self._may_read_claim():
@@ -62,4 +62,4 @@ class RefusedRequests:
 def plain(text: str, most: int) -> str:
     """The beginning of a text, on one line and without characters that no screen shows as they are."""
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
-    return "".join(escaped)
+    return "".join(escaped)[:most]

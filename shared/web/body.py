@@ -31,7 +31,7 @@ def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. TooLarge: it is over the limit; Overtaken: the client went away."""
+    """The whole body. TooLarge: it is over the limit; Overtaken: the client went away, or was too slow."""
     length = declared_length(request.scope["headers"])
     if length is not None and length > limit:
         raise TooLarge(f"the body is over {limit} bytes")
@@ -48,7 +48,9 @@ async def read_body(request: Request, limit: int) -> bytes:
         if not message.get("more_body", False):
             return b"".join(parts)
         message = await request.receive()
-    raise Overtaken("the client went away before its body ended") from ClientDisconnect()
+    raise Overtaken(
+        "the client went away, or was too slow, before its body ended"
+    ) from ClientDisconnect()
 
 
 def _within(limit: int, body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What devices are refused, over HTTP: 400 with an empty body, nothing changed, no event, one log line."""
+"""What devices are refused, over HTTP: 400, an empty body, nothing changed, no event; counted in the log."""
 
 import asyncio
 import base64
@@ -64,7 +64,7 @@ async def refused(
     """Make the request; it must be refused, for this reason, and leave nothing behind."""
     whole = device.whole
     before, journaled = await state(device), whole.journaled()
-    counted, lines = _counted(whole), len(whole.log_lines("device_refused"))
+    counted = _counted(whole)
     began = time.monotonic()
 
     answer = await request()
@@ -73,9 +73,6 @@ async def refused(
     assert (answer.status_code, answer.content) == (400, b"")
     assert whole.journaled() == journaled
     assert await state(device) == before
-    new_lines = whole.log_lines("device_refused")[lines:]
-    assert [line["status"] for line in new_lines] == [400]
-    assert new_lines[0]["reason"]
     assert {
         name: n - counted[name] for name, n in _counted(whole).items() if n > counted[name]
     } == {reason: 1}
@@ -396,3 +393,16 @@ async def test_a_body_of_the_limit_is_served(whole: Whole) -> None:
     assert answer.status_code == 200
     event = (await whole.events_of(device.id, 3))[2]["acknowledge_event"]
     assert base64.b64decode(event["raw_payload"]) == body
+
+
+async def test_the_log_counts_every_refusal(whole: Whole) -> None:
+    """The last of this module: it ends the process."""
+    counted = sum(_counted(whole).values())
+
+    assert whole.process.terminate() == 0
+
+    lines = whole.log_lines("device_refused")
+    assert sum(line["count"] for line in lines) == counted > 100
+    assert {line["status"] for line in lines} <= {400, 413}
+    assert all(line["reason"] for line in lines)
+    assert len([line for line in lines if "device" in line]) < counted / 10

@@ -42,7 +42,7 @@ async def test_a_recorded_checkout_does_not_end_the_present_enrollment(whole: Wh
     assert (new.status_code, old.status_code, old.content) == (200, 400, b"")
     answer = await whole.api("GET", f"/v1/devices/{device.id}")
     assert answer.json()["enrollment_status"] is True
-    [line] = [x for x in whole.log_lines("device_refused") if device.id in x["reason"]]
-    assert "over a day before a message that was taken" in line["reason"]
+    [refusal] = await device.refusals()
+    assert "over a day before a message that was taken" in refusal["detail"]
     fresh = await device.send("/mdm/checkin", leaves, signature=signed_at(device, leaves, now))
     assert fresh.status_code == 200

@@ -42,16 +42,6 @@ async def line_of(whole: Whole, **expected: object) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-async def refusals_of(device: Device) -> list[dict[str, Any]]:
-    """Of its record, once there is one."""
-    async with asyncio.timeout(20):
-        while True:
-            answer = await device.whole.api("GET", f"/v1/devices/{device.id}")
-            if found := answer.json()["refusals"]:
-                return list(found)
-            await asyncio.sleep(0.1)
-
-
 @dataclass(frozen=True)
 class Bad:
     """A request that is refused."""
@@ -124,7 +114,7 @@ async def test_the_log_and_the_record_name_the_device(
     line = await line_of(server, device=device.id)
     assert (line["path"], line["status"], line["kind"]) == (path, 400, bad.kind)
     assert "claimed" not in line
-    [refusal] = await refusals_of(device)
+    [refusal] = await device.refusals()
     assert refusal.pop("at").endswith("Z")
     assert refusal == {"reason": bad.kind, "detail": line["reason"], "path": path, "count": 1}
 
@@ -137,7 +127,7 @@ async def test_a_blocked_device_is_named(server: Whole) -> None:
 
     assert (await line_of(server, device=device.id))["kind"] == "blocked"
     async with asyncio.timeout(20):
-        while (await refusals_of(device))[0]["count"] < 3:
+        while (await device.refusals())[0]["count"] < 3:
             await asyncio.sleep(0.1)
 
 
@@ -148,7 +138,7 @@ async def test_whoever_speaks_for_another_device_is_named(server: Whole) -> None
 
     assert answer.status_code == 400
     assert (await line_of(server, device=thief.id))["kind"] == "binding"
-    [refusal] = await refusals_of(thief)
+    [refusal] = await thief.refusals()
     assert refusal["reason"] == "binding"
     shown = (await server.api("GET", f"/v1/devices/{device.id}")).json()
     assert shown["refusals"] == []
@@ -160,7 +150,7 @@ async def test_a_large_body_is_named_where_a_proxy_proves_the_device(server: Who
     assert await send(server, "/mdm/connect", by_header(device.identity, LARGE), LARGE) == 413
 
     assert (await line_of(server, device=device.id))["kind"] == "too_large"
-    [refusal] = await refusals_of(device)
+    [refusal] = await device.refusals()
     assert (refusal["reason"], refusal["path"]) == ("too_large", "/mdm/connect")
 
 
@@ -238,7 +228,7 @@ async def test_a_process_that_has_just_started_names_the_device(tmp_path: Path) 
         assert (await device.send("/mdm/connect", b"hello")).status_code == 400
 
         assert (await line_of(server, device=device.id))["kind"] == "plist"
-        assert (await refusals_of(device))[0]["reason"] == "plist"
+        assert (await device.refusals())[0]["reason"] == "plist"
 
 
 async def test_the_end_of_a_process_tells_and_keeps_every_refusal(tmp_path: Path) -> None:
@@ -254,4 +244,4 @@ async def test_the_end_of_a_process_tells_and_keeps_every_refusal(tmp_path: Path
         assert sum(counts) == 80
         assert len(counts) <= 4
         await asyncio.to_thread(server.process.start)
-        assert [each["count"] for each in await refusals_of(device)] == [40]
+        assert [each["count"] for each in await device.refusals()] == [40]

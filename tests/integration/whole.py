@@ -153,6 +153,15 @@ class Device:
         assert answer.status_code == 201, answer.text
         return command_uuid
 
+    async def refusals(self) -> list[dict[str, Any]]:
+        """Those in its record, once there is one."""
+        async with asyncio.timeout(20):
+            while True:
+                answer = await self.whole.api("GET", f"/v1/devices/{self.id}")
+                if found := answer.json()["refusals"]:
+                    return list(found)
+                await asyncio.sleep(0.1)
+
     async def open_commands(self) -> list[str]:
         answer = await self.whole.api("GET", f"/v1/commands/{self.id}")
         return [command["uuid"] for command in answer.json().get("commands", [])]

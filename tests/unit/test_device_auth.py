@@ -79,3 +79,29 @@ async def test_what_a_thread_refuses_is_refused_with_its_reason() -> None:
         await auth.prove(headers, None, BODY)
     with pytest.raises(DeviceRefused, match="does not match the body"):
         await auth.prove(headers, None, bytes(SMALL_BODY + 1))
+
+
+def test_what_a_header_shows_is_read_or_nothing() -> None:
+    device = OURS.issue()
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    judge = authentication(threads_are_busy=False, identities=identities)
+    good = signed(device)["mdm-signature"][0]
+
+    found, is_proven = judge.shown({"mdm-signature": [good]}, None)
+
+    assert found is not None
+    assert (found.fingerprint, is_proven) == (device.fingerprint, False)
+    assert found.subject == device.certificate.subject.rfc4514_string()
+    bad: list[list[str]] = [[], [good, good], [""], ["%%%"], ["MAA="], [good + "A" * SMALL_HEADER]]
+    assert [judge.shown({"mdm-signature": each}, None)[0] for each in bad] == [None] * len(bad)
+
+
+def test_no_bytes_of_a_header_are_too_odd_to_be_refused() -> None:
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    judge = authentication(threads_are_busy=False, identities=identities)
+    good = base64.b64decode(signed(OURS.issue())["mdm-signature"][0])
+
+    for at in range(0, len(good), 3):
+        for value in (0, 0x80):
+            odd = base64.b64encode(good[:at] + bytes([value]) + good[at + 1 :]).decode()
+            assert judge.shown({"mdm-signature": [odd]}, None)[1] is False

@@ -225,6 +225,15 @@ async def test_any_number_of_strangers_costs_little_and_each_refusal_is_counted(
     assert sum(line["count"] for line in lines) == 20_001
 
 
+async def test_an_ipv6_network_is_one_sender(rig: Rig) -> None:
+    for number in range(5):
+        rig.refuse(Sender(f"2001:db8::{number}"))
+
+    [line] = await rig.tell()
+
+    assert (line["count"], line["address"]) == (5, "2001:db8::4")
+
+
 async def test_the_end_tells_what_was_counted(rig: Rig) -> None:
     rig.refuse()
     await rig.tell()
