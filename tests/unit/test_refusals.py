@@ -12,6 +12,7 @@ from services.checkin.refusals import AT_MOST_EVERY, LINES, MOST_HELD, RefusalLo
 from services.checkin.refused_requests import plain
 from services.checkin.seen import MOST_REFUSED
 from services.checkin.senders import Senders
+from services.checkin.turns import DeviceRefused
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import StoreUnavailable
 from tests.fakes.queue import undisturbed
@@ -185,6 +186,14 @@ async def test_another_device_that_is_claimed_takes_no_ones_name(rig: Rig) -> No
     [line] = await rig.tell()
 
     assert line["device"] == "MAC"
+
+
+async def test_a_device_whose_bound_certificate_has_expired_is_named(rig: Rig) -> None:
+    other = await rig.world.replica()
+    [answer] = await other.serve(Device("MAC", "cert-MAC", is_expired=True).idle())
+
+    assert isinstance(answer, DeviceRefused)
+    assert other.senders.device_of("cert-MAC") == "MAC"
 
 
 async def test_while_the_store_is_away_a_line_names_the_certificate(rig: Rig) -> None:
