@@ -125,7 +125,8 @@ class RefusalLog:
         self._tell_untold()
 
     def _tell(self, held: _Held) -> None:
-        del self._held[held.sender.key]
+        if self._held.pop(held.sender.key, None) is None:  # the process ends, and has told it
+            return
         self._rests.put(held.sender.key, self._clock.monotonic() + AT_MOST_EVERY)
         device = self._device_of(held.sender)
         if device is not None:

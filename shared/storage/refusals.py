@@ -24,11 +24,7 @@ class MongoRefusals:
             found = await self._documents.find(
                 {"_id": {"$in": list(refusals)}, "status": {"$ne": GONE}}, {"refusals": 1}
             )
-            updates = [
-                update
-                for document in found
-                for update in _updates(document, refusals[document["_id"]])
-            ]
+            updates = [each for d in found for each in _updates(d, refusals[d["_id"]])]
             if not updates:
                 return
             matched, _ = await self._documents.bulk_write(updates)
@@ -37,20 +33,14 @@ class MongoRefusals:
 
 
 def _updates(document: Document, more: Sequence[Refusal]) -> list[UpdateOne]:
+    """One, or none where the document has them already."""
     known = refusals_of(document)
     latest = latest_refusals(known, map(_in_milliseconds, more))
     if latest == known:
         return []
-    return [
-        UpdateOne(
-            {
-                "_id": document["_id"],
-                "status": {"$ne": GONE},
-                "refusals": document.get("refusals"),
-            },
-            {"$set": {"refusals": [asdict(each) for each in latest]}},
-        )
-    ]
+    as_read = {"_id": document["_id"], "refusals": document.get("refusals")}
+    update = {"$set": {"refusals": [asdict(each) for each in latest]}}
+    return [UpdateOne({**as_read, "status": {"$ne": GONE}}, update)]
 
 
 def _in_milliseconds(refusal: Refusal) -> Refusal:

@@ -257,6 +257,17 @@ async def test_the_end_tells_what_was_counted(rig: Rig) -> None:
     assert rig.end() == []
 
 
+async def test_an_end_beside_a_look_up_tells_each_line_once(rig: Rig) -> None:
+    async def end(operation: str) -> None:
+        rig.refusals.end()
+
+    rig.forget()
+    rig.refuse()
+    rig.world.enrollments.before = end
+
+    assert [line["count"] for line in await rig.tell()] == [1]
+
+
 async def test_the_record_keeps_each_kind_of_refusal_within_the_minute(rig: Rig) -> None:
     for detail in ("first", "second", "first"):
         rig.refuse(detail=detail)
