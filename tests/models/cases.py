@@ -10,6 +10,8 @@ from tests.models.journal_states import Budget
 from tests.models.lane_states import Budget as LaneBudget
 from tests.models.lanes import Lanes
 from tests.models.local_broker import LocalBroker
+from tests.models.renewals import Budget as RenewalBudget
+from tests.models.renewals import Renewals
 from tests.models.token_updates import TokenUpdates
 
 ONE_RELAY = {"relays": (0,)}
@@ -25,6 +27,17 @@ HOLDS: dict[str, Model] = {
     "a clock is ahead beside another device": Journal((2, 1), Budget(bad=1), **ONE_RELAY),
     "a partition is away": Journal((1, 2), Budget(bad=1), **AWAY),
     "tokens, a device gives up": TokenUpdates(),
+    "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
+    "renewal, then a new enrollment": Renewals(
+        RenewalBudget(renewals=1, enrollments=1, early=1, impatience=1)
+    ),
+    "two renewals": Renewals(RenewalBudget(renewals=2, impatience=1)),
+    "renewal beside a CheckOut": Renewals(
+        RenewalBudget(renewals=1, check_outs=1, early=1, impatience=1)
+    ),
+    "renewal beside a removal": Renewals(
+        RenewalBudget(renewals=1, removals=1, early=1, impatience=1)
+    ),
     "collapse keys, clocks differ": CollapseKeys(repeats=0),
     "command, enrolling beside a cancel": CommandQueue(QueueBudget(enrollments=1, cancels=1)),
     "command, given up beside a cancel": CommandQueue(QueueBudget(impatience=1, cancels=1)),
@@ -53,6 +66,9 @@ LARGER: dict[str, Model] = {
     "lane, a replica is cut off": Lanes((1, 2), LaneBudget(bad=2, cuts=1, leases=1)),
     "lane, killed and cut off": Lanes((1, 2), LaneBudget(bad=1, cuts=1, kills=1)),
     "tokens, three and an enrollment": TokenUpdates(tokens=3, impatience=3, enrollments=1),
+    "renewal, CheckOut and a new enrollment": Renewals(
+        RenewalBudget(renewals=1, enrollments=1, check_outs=1, impatience=2)
+    ),
     "collapse keys, a repeated post": CollapseKeys(),
     "collapse keys, three commands": CollapseKeys(commands=3, repeats=0),
 }
@@ -97,6 +113,43 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         TokenUpdates(order=("look", "read")),
         Verdict.UNSAFE,
         "the record holds 1",
+    ),
+    "rule 16: a repeated Authenticate renews nothing": (
+        Renewals(RenewalBudget(renewals=1, impatience=1), repeats=False),
+        Verdict.UNSAFE,
+        "an enrollment is forgotten",
+    ),
+    "rule 16: a TokenUpdate of before ends the renewal": (
+        Renewals(RenewalBudget(renewals=1, early=1, impatience=1), ends="any"),
+        Verdict.UNSAFE,
+        "an enrollment is forgotten",
+    ),
+    "rule 16: a renewal has no end": (
+        Renewals(RenewalBudget(renewals=1, enrollments=1), ends="none"),
+        Verdict.UNSAFE,
+        "goes on with the one before",
+    ),
+    "rule 16: a new enrollment ends no renewal": (
+        Renewals(RenewalBudget(renewals=1, check_outs=1, early=1, enrollments=1), new_ends=False),
+        Verdict.UNSAFE,
+        "goes on with the one before",
+    ),
+    "rule 16: a renewal ends whatever is bound": (
+        Renewals(RenewalBudget(renewals=2, impatience=1), named=False),
+        Verdict.UNSAFE,
+        "an enrollment is forgotten",
+    ),
+    "rule 1: an Authenticate on condition of the generation alone": (
+        Renewals(
+            RenewalBudget(renewals=1, removals=1, early=1, impatience=1), condition="generation"
+        ),
+        Verdict.UNSAFE,
+        "an enrollment is forgotten",
+    ),
+    "rule 1: a CheckOut on condition of the generation alone": (
+        Renewals(RenewalBudget(renewals=1, check_outs=1, impatience=1), check_out="generation"),
+        Verdict.UNSAFE,
+        "a CheckOut that was given up",
     ),
     "collapse keys: order by the clock alone": (
         CollapseKeys(order="clock"),
