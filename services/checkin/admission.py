@@ -25,6 +25,7 @@ from services.checkin.first_certificate import FirstCertificates, awaits_certifi
 from services.checkin.known_certificates import Known
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
+from services.checkin.reinstalling import judge_authenticate
 from services.checkin.turns import DeviceRefused, Turn, not_stored
 from shared.apple.checkin import Authenticate
 from shared.batching import verdicts
@@ -80,6 +81,7 @@ class Admission:
         now = self._clock.now()
         for turn in turns:
             turn.error = refusal(turn, known, self._rules, now)
+            judge_authenticate(turn, known)
             if turn.error is not None:
                 reason = quarantine_reason(turn, known)
                 if reason is not None and turn.device is not None:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from services.checkin.reinstalling import ends_renewal
 from services.checkin.turns import Turn
 from shared.apple.checkin import Authenticate, CheckOut, SetBootstrapToken, TokenUpdate
 from shared.domain.enrollment import PushTarget
@@ -23,6 +24,8 @@ def change_of(turn: Turn, at: datetime) -> Change | None:
         at=at,
         generation=turn.generation,
         certificate=turn.request.certificate,
+        renewing=turn.request.certificate if turn.renews else None,
+        renewed=turn.request.certificate if ends_renewal(turn) else None,
         makes_record=turn.device is None,
         push=_push_of(message) if isinstance(message, TokenUpdate) else None,
         unlock_token=message.unlock_token if isinstance(message, TokenUpdate) else None,

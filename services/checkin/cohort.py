@@ -18,7 +18,6 @@ from services.checkin.seen import LastSeen
 from services.checkin.senders import Senders
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn, not_stored
 from shared.apple.checkin import (
-    Authenticate,
     GetBootstrapToken,
     TokenUpdate,
     Unsupported,
@@ -179,7 +178,7 @@ class DeviceCohort:
         for turn, is_applied in zip(changes, applied, strict=True):
             if not is_applied:
                 turn.error = Overtaken("the enrollment changed meanwhile")
-            elif isinstance(turn.request.message, Authenticate) and turn.generation is not None:
+            elif changes[turn].begins_generation and turn.generation is not None:
                 await self._parts.queue.end_generation(turn.request.device, turn.generation)
             elif isinstance(turn.request.message, TokenUpdate):
                 # Now the device can be pushed: for commands that waited for its token.

@@ -79,7 +79,8 @@ class Turn:
     """One request in its cohort. `device` and `channel` are the records of its device and of its own
     enrollment (the same on a device channel) as read at the beginning. `issued` is what our SCEP knows
     of the certificate that it shows, where somebody asked; `follows`: it is the renewal of the one that
-    is bound, shown for the first time; `binding` is what it writes before it is journaled. `is_safe`:
+    is bound, shown for the first time; `renews`: an Authenticate that goes on with its enrollment;
+    `binding` is what it writes before it is journaled. `is_safe`:
     the event is confirmed, covered by its device's mark, or handed to the writer to find out. `places`
     are the open ones of its device (None: too many to be read), `next` is the one to hand out, `command`
     what stands there; `unusable` are ids of places whose command is missing, or cannot be opened."""
@@ -89,6 +90,7 @@ class Turn:
     channel: Enrollment | None = None
     issued: IssuedCertificate | None = None
     follows: bool = False
+    renews: bool = False
     binding: Binding | None = None
     event: Event | None = None
     answer: Answer = Answer()
@@ -109,7 +111,10 @@ class Turn:
 
     @property
     def removed(self) -> list[str]:
-        """The ids of its records that an API client removed: the device has spoken again."""
+        """The ids of its records that an API client removed: the device has spoken again. An Authenticate
+        begins such a record anew by itself."""
+        if isinstance(self.request.message, Authenticate):
+            return []
         records = (self.device, self.channel)
         return [r.id for r in records if r and r.status is EnrollmentStatus.REMOVED]
 

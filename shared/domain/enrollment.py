@@ -182,6 +182,10 @@ class Enrollment:
     renewal: Renewal | None = None
     refusals: tuple[Refusal, ...] = ()
     """Of its messages, newest first; at most MOST_REFUSALS. Those of user channels stand here too."""
+    renewing: str | None = None
+    """The certificate that came by renewal, and with which the device has authenticated since."""
+    renewed: str | None = None
+    """The certificate of which the renewal is over: an Authenticate with it begins a new enrollment."""
 
     @property
     def id(self) -> str:

@@ -64,11 +64,12 @@ def rebinding(device: Enrollment, identity: Identity, id_: str) -> Binding:
 class Change:
     """One message's effect on an enrollment; only what is not None is written.
 
-    Applied on condition that the generation of its record is still `expected_generation`, as it was
-    read. A TokenUpdate and a SetBootstrapToken replace what an earlier one brought: their record must still
-    be `expected_change`'s. `by` is the event's id, by which the outcome is found again. The record of a
-    user channel is made where there is none; it gets `generation`, which is its device's. `certificate` is
-    the one that an Authenticate showed, and must still be bound. `makes_record`: the device had no record.
+    Applied on condition that the generation of its record is still `expected_generation`, and its last change
+    `expected_change`, as they were read. `by` is the event's id, by which the outcome is found again. The
+    record of a user channel is made where there is none; it gets `generation`, which is its device's.
+    `certificate` is the one that an Authenticate showed, and must still be bound. `makes_record`: the device
+    had no record. `renewing` is the certificate of an Authenticate that goes on with its enrollment, and
+    `renewed` one by which none is under way any more (`Enrollment`).
     """
 
     key: EnrollmentKey
@@ -79,6 +80,8 @@ class Change:
     generation: str | None = None
     expected_change: str | None = None
     certificate: str | None = None
+    renewing: str | None = None
+    renewed: str | None = None
     makes_record: bool = False
     push: PushTarget | None = None
     unlock_token: bytes | None = field(default=None, repr=False)
@@ -98,15 +101,16 @@ class Change:
         return told or self.known_serial_number
 
     @property
-    def replaces_secrets(self) -> bool:
-        return self.topic in (Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN)
+    def begins_generation(self) -> bool:
+        """Whether it is an Authenticate that begins a new enrollment."""
+        return self.topic is Topic.AUTHENTICATE and self.renewing is None
 
     @property
     def ends_user_channels(self) -> bool:
         """A device that enrolls anew, or leaves, takes its user channels with it."""
         return self.key.is_device_channel and (
             self.topic is Topic.CHECK_OUT
-            or (self.topic is Topic.AUTHENTICATE and self.expected_generation is not None)
+            or (self.begins_generation and self.expected_generation is not None)
         )
 
 
@@ -137,7 +141,8 @@ class Enrollments(Protocol):
         """Bind, each on its condition. False: overtaken, or the certificate has another holder."""
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply, each on its condition. False: overtaken. Authenticate makes `by` the generation."""
+        """Apply, each on its condition. False: overtaken. Authenticate makes `by` the generation, unless it
+        renews."""
 
     async def revive(self, enrollments: Collection[str]) -> None:
         """Enrollments that were removed have spoken again: their records count anew."""

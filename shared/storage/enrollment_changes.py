@@ -48,13 +48,17 @@ def update_of(change: Change, seal: Seal) -> UpdateOne:
         "changed_by": change.by,
         **new_names(change.key, change.serial_number),
         **_fields(change, seal),
+        **_renewal(change),
     }
-    condition: Document = {"_id": change.key.id, "generation": change.expected_generation}
-    if change.replaces_secrets:
-        condition["changed_by"] = change.expected_change
+    condition: Document = {
+        "_id": change.key.id,
+        "generation": change.expected_generation,
+        "changed_by": change.expected_change,
+    }
     if change.topic is Topic.AUTHENTICATE:
-        fields["generation"] = change.by
         condition["certificate"] = change.certificate
+    if change.begins_generation:
+        fields["generation"] = change.by
     if not change.key.is_device_channel:
         fields |= {**identity_fields(change.key), "generation": change.generation}
     update: Document = {
@@ -73,7 +77,7 @@ def _signing_time(change: Change) -> Document:
 
 def _fields(change: Change, seal: Seal) -> Document:
     fields: Document = {}
-    status = _STATUS.get(change.topic)
+    status = None if change.renewing else _STATUS.get(change.topic)
     if status is not None:
         fields["status"] = status.value
     elif not change.key.is_device_channel:
@@ -93,10 +97,17 @@ def _fields(change: Change, seal: Seal) -> Document:
     return fields
 
 
+def _renewal(change: Change) -> Document:
+    marks = {"renewing": change.renewing, "renewed": change.renewed}
+    return {name: certificate for name, certificate in marks.items() if certificate is not None}
+
+
 def _forgotten(change: Change) -> tuple[str, ...]:
     """A new enrollment begins without the secrets of the one before it."""
-    if change.topic is Topic.AUTHENTICATE:
+    if change.begins_generation:
         return ("push", "unlock_token", "bootstrap_token", "token_updated_at", "quarantine")
+    if change.topic is Topic.AUTHENTICATE:
+        return ("quarantine",)
     if change.topic is Topic.CHECK_OUT:
         return ("push",)
     return ()

@@ -171,5 +171,7 @@ def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
         signed_at=document.get("signed_at"),
         migrating_until=document.get("migrating_until"),
         refusals=refusals_of(document),
+        renewing=document.get("renewing"),
+        renewed=document.get("renewed"),
         **binding_facts(document),
     )

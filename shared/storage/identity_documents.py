@@ -24,7 +24,15 @@ from shared.domain.notices import Notice
 from shared.domain.versions import is_known, known
 from shared.storage.database import Document
 
-OF_ONE_BINDING = ("quarantine", "renewal", "expired_until", "reset_from", "migrating_until")
+OF_ONE_BINDING = (
+    "quarantine",
+    "renewal",
+    "renewing",
+    "renewed",
+    "expired_until",
+    "reset_from",
+    "migrating_until",
+)
 """Fields that end with the binding of which they speak."""
 LOOKED_AT_BY = ("renewal_in", "renewal_look")
 IDENTITY_FIELDS = ("identity", *LOOKED_AT_BY)

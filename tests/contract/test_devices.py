@@ -237,6 +237,21 @@ async def test_secrets_come_back_as_the_device_sent_them(store: Store) -> None:
     assert await store.devices.secrets("MAC") == DeviceSecrets(b"unlock", b"bootstrap")
 
 
+async def test_secrets_stay_over_a_renewal_and_go_with_the_enrollment(store: Store) -> None:
+    key = await store.enroll("MAC")
+    await store.token_update(key, unlock_token=b"unlock")
+    [record] = (await store.enrollments.load({"MAC"})).values()
+    again = Change(
+        key, "MAC-3", "MAC-1", Topic.AUTHENTICATE, NOW, certificate=record.certificate, renewing="c"
+    )
+    await store.change(again)
+
+    kept = await store.devices.secrets("MAC")
+    await store.change(replace(again, by="MAC-4", renewing=None))
+
+    assert (kept, await store.devices.secrets("MAC")) == (DeviceSecrets(b"unlock"), DeviceSecrets())
+
+
 async def test_there_are_no_secrets_where_none_were_sent_or_an_empty_one(store: Store) -> None:
     key = await store.enroll("MAC")
     before = await store.devices.secrets("MAC")

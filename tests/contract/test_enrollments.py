@@ -490,6 +490,67 @@ async def test_of_two_authenticates_on_one_generation_one_wins(enrollments: Enro
     assert (await load(enrollments, MAC)).generation == winner
 
 
+@pytest.mark.parametrize("renewing", [None, "cert-MAC"])
+@pytest.mark.parametrize("topic", [Topic.AUTHENTICATE, Topic.CHECK_OUT])
+async def test_rule_01_what_read_a_record_before_another_change_of_it_is_overtaken(
+    enrollments: Enrollments, topic: Topic, renewing: str | None
+) -> None:
+    read = (await enrolled(enrollments, MAC)).changed_by
+    await user_enrolled(enrollments, ANNA)
+    late = change(MAC, topic, "late", "gen-1", expected_change=read, renewing=renewing)
+    await apply(enrollments, change(MAC, Topic.TOKEN_UPDATE, "newer", "gen-1", push=PUSH))
+    before = await enrollments.load({"MAC", "MAC:anna"})
+
+    assert await enrollments.apply([late]) == [False]
+
+    assert await enrollments.load({"MAC", "MAC:anna"}) == before
+
+
+async def test_rule_04_an_authenticate_of_a_renewal_keeps_the_enrollment(
+    enrollments: Enrollments,
+) -> None:
+    await enrolled(enrollments, MAC, serial="C02")
+    boot = change(MAC, Topic.SET_BOOTSTRAP_TOKEN, "boot-1", "gen-1", bootstrap_token=b"secret")
+    await apply(enrollments, boot)
+    before, anna = await load(enrollments, MAC), await user_enrolled(enrollments, ANNA)
+    told = Inventory(serial_number="C02", os_version="27.0")
+    renewal = change(MAC, Topic.AUTHENTICATE, "again", "gen-1", renewing="cert-MAC", inventory=told)
+
+    assert await apply(enrollments, renewal) == [True]
+
+    changed = {"changed_by": "again", "renewing": "cert-MAC", "inventory": told}
+    assert await load(enrollments, MAC) == replace(before, **changed)  # type: ignore[arg-type]
+    assert await load(enrollments, ANNA) == anna
+
+
+@pytest.mark.parametrize("topic", [Topic.AUTHENTICATE, Topic.TOKEN_UPDATE])
+async def test_the_end_of_a_renewal_is_noted_beside_its_beginning(
+    enrollments: Enrollments, topic: Topic
+) -> None:
+    await enrolled(enrollments, MAC)
+    begins = change(MAC, Topic.AUTHENTICATE, "again", "gen-1", renewing="cert-MAC")
+    ends = change(MAC, topic, "end", "gen-1", renewed="cert-MAC")
+
+    for each in (begins, ends):
+        assert await apply(enrollments, each) == [True]
+
+    record = await load(enrollments, MAC)
+    assert (record.renewing, record.renewed) == ("cert-MAC", "cert-MAC")
+
+
+async def test_rule_16_another_binding_ends_what_was_noted_of_a_renewal(
+    enrollments: Enrollments,
+) -> None:
+    await enrolled(enrollments, MAC)
+    marks = {"renewing": "cert-MAC", "renewed": "cert-MAC"}
+    await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "again", "gen-1", **marks))
+
+    assert await bind(enrollments, MAC, "cert-2", "gen-1")
+
+    record = await load(enrollments, MAC)
+    assert (record.renewing, record.renewed) == (None, None)
+
+
 async def test_a_change_of_a_device_without_a_record_is_overtaken(enrollments: Enrollments) -> None:
     assert await apply(enrollments, change(MAC, Topic.TOKEN_UPDATE, "tok-1", None)) == [False]
 

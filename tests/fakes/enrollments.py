@@ -134,6 +134,8 @@ class FakeEnrollments:
             expired_until=None,
             quarantine=None,
             renewal=None,
+            renewing=None,
+            renewed=None,
         )
         self.keep(device, binding.notice)
         self.look_later(device, binding.identity)
@@ -171,16 +173,16 @@ class FakeEnrollments:
         record = replace(
             record,
             changed_by=change.by,
-            status=STATUS_AFTER.get(change.topic, default),
+            status=record.status if change.renewing else STATUS_AFTER.get(change.topic, default),
+            renewing=change.renewing or record.renewing,
+            renewed=change.renewed or record.renewed,
             last_seen=max(change.at, record.last_seen or change.at),
             signed_at=max(filter(None, (change.signed_at, record.signed_at)), default=None),
         )
         if not record.key.is_device_channel:
             record = replace(record, generation=change.generation)
         if change.topic is Topic.AUTHENTICATE:
-            self.unlock_tokens.pop(record.id, None)
-            record = replace(record, generation=change.by, push=None, bootstrap_token=None)
-            record = replace(record, token_updated_at=None, quarantine=None)
+            record = self._authenticated(record, change)
         if change.topic is Topic.CHECK_OUT:
             record = replace(record, push=None)
         if change.push is not None:
@@ -192,6 +194,14 @@ class FakeEnrollments:
         if change.inventory is not None:
             record = replace(record, inventory=_merged(record.inventory, change.inventory))
         return record
+
+    def _authenticated(self, record: Enrollment, change: Change) -> Enrollment:
+        record = replace(record, quarantine=None)
+        if not change.begins_generation:
+            return record
+        self.unlock_tokens.pop(record.id, None)
+        record = replace(record, generation=change.by, push=None, bootstrap_token=None)
+        return replace(record, token_updated_at=None)
 
     async def _end_user_channels(self, change: Change) -> None:
         is_new = change.topic is Topic.AUTHENTICATE
@@ -318,7 +328,7 @@ def _stands(record: Enrollment, change: Change) -> bool:
     """Whether the condition of a change on a record that is there holds."""
     if change.topic is Topic.AUTHENTICATE and record.certificate != change.certificate:
         return False
-    if change.replaces_secrets and record.changed_by != change.expected_change:
+    if record.changed_by != change.expected_change:
         return False
     return not change.makes_record and record.generation == change.expected_generation
 
@@ -341,6 +351,8 @@ def _stub(record: Enrollment) -> Enrollment:
         expired_until=record.expired_until,
         quarantine=record.quarantine,
         renewal=record.renewal,
+        renewing=record.renewing,
+        renewed=record.renewed,
     )
 
 

@@ -1,9 +1,9 @@
 """Rules 1, 4 and 16: an Authenticate with a renewed certificate goes on with its enrollment.
 
 A device gets its next certificate, shows it by whichever message comes first, authenticates with it and
-updates its token. It may enroll anew with the same certificate, or check out and come back, and may give up on
-any message, which then goes on by itself. A request reads the record, looks whether its device still
-waits, binds, and writes on a condition. The generation stands for all that a new enrollment forgets.
+updates its token. It may enroll anew with the same certificate, check out and come back, or be removed, and
+may give up on any message, which then goes on by itself. A request reads the record, looks whether its device
+still waits, binds, and writes on a condition. The generation stands for all that a new enrollment forgets.
 
 Promises: a renewal forgets nothing, however often its Authenticate is repeated; an Authenticate after the
 TokenUpdate that followed it, or after a CheckOut, begins anew; what was given up undoes nothing later.
@@ -18,7 +18,7 @@ NONE = -1
 
 class Record(NamedTuple):
     bound: int
-    """The certificate; each follows the one before. The first was bound by Authenticate, others by renewal."""
+    """The certificate; each follows the one before. The first came by Authenticate, others by renewal."""
     generation: int
     changed_by: int
     renewing: int

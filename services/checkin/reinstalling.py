@@ -1,0 +1,43 @@
+"""A device that installs its enrollment profile anew sends Authenticate and TokenUpdate once more.
+
+Promise (docs/rules.md, rules 4 and 16): with the renewal of its certificate it goes on with its enrollment,
+whichever of its messages comes first and however often its Authenticate is repeated; with any other
+certificate, once a TokenUpdate has followed, or after it left, it begins a new one.
+"""
+
+from services.checkin.binding import is_renewal
+from services.checkin.known_certificates import Known
+from services.checkin.turns import Turn
+from shared.apple.checkin import Authenticate, TokenUpdate
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.identity import BoundBy
+
+THERE = (EnrollmentStatus.AUTHENTICATED, EnrollmentStatus.ENROLLED)
+
+
+def judge_authenticate(turn: Turn, known: Known) -> None:
+    """Set whether an Authenticate renews, and whether its certificate is still to be bound."""
+    device = turn.device
+    if not isinstance(turn.request.message, Authenticate):
+        return
+    if device is None or device.generation is None or device.status not in THERE:
+        return
+    turn.follows = is_renewal(turn, known)
+    turn.renews = turn.follows or _is_being_renewed(device, turn.request.certificate)
+
+
+def _is_being_renewed(device: Enrollment, certificate: str) -> bool:
+    """Whether this certificate came by renewal, perhaps with another message, and nothing has ended that."""
+    if device.identity is None or device.certificate != certificate:
+        return False
+    return device.identity.how is BoundBy.RENEWAL and device.renewed != certificate
+
+
+def ends_renewal(turn: Turn) -> bool:
+    """Whether another Authenticate with this certificate begins a new enrollment from this message on."""
+    device, message = turn.device, turn.request.message
+    if device is None or not message.key.is_device_channel:
+        return False
+    if isinstance(message, Authenticate):
+        return not turn.renews
+    return isinstance(message, TokenUpdate) and device.renewing == turn.request.certificate
