@@ -128,7 +128,7 @@ async def test_a_certificate_near_its_end_is_renewed_the_whole_way(
         await device.enrolls_with(profile)
         old, before = device.identity, await identity_of(whole, device.udid)
         assert old is not None
-        await _comes_near_its_end(whole.process, device.udid)
+        await comes_near_its_end(whole.process, device.udid)
 
         async def asked() -> bytes:
             answer = await device.reports("Idle")
@@ -160,7 +160,7 @@ async def test_a_certificate_near_its_end_is_renewed_the_whole_way(
         assert (await replaced.reports("Idle")).status_code == 400
 
 
-async def _comes_near_its_end(server: ServiceProcess, device: str) -> None:
+async def comes_near_its_end(server: ServiceProcess, device: str) -> None:
     """As if the device had enrolled long ago: time itself cannot be set, so its record is, between two
     runs of the server."""
     assert await asyncio.to_thread(server.terminate) == 0

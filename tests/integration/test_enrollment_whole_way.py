@@ -86,9 +86,12 @@ class Simulated:
         return client.read(answer.content)
 
     async def says(self, message_type: str, **keys: Any) -> int:
+        return (await self.asks(message_type, **keys)).status_code
+
+    async def asks(self, message_type: str, **keys: Any) -> httpx.Response:
         assert self.mdm is not None
         body = {"MessageType": message_type, "UDID": self.udid, **keys}
-        return (await self._send(self.mdm["CheckInURL"], body)).status_code
+        return await self._send(self.mdm["CheckInURL"], body)
 
     async def reports(self, status: str, **keys: Any) -> httpx.Response:
         assert self.mdm is not None
