@@ -75,7 +75,8 @@ async def test_user_channels_and_who_has_left_do_not_count(stores: Stores) -> No
         [Change(user, "U-1", None, Topic.TOKEN_UPDATE, NOW, generation="A1-1", push=target)]
     )
     a2 = EnrollmentKey("A2", "A2", udid="A2")
-    await enrollments.apply([Change(a2, "A2-3", "A2-1", Topic.CHECK_OUT, NOW)])
+    left = Change(a2, "A2-3", "A2-1", Topic.CHECK_OUT, NOW, expected_change="A2-2")
+    await enrollments.apply([left])
     await enrollments.remove(["A3"])
 
     assert await topics.count() == {"a": 1}

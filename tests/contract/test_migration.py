@@ -242,7 +242,10 @@ async def test_a_user_channel_that_spoke_here_is_not_touched(store: Store) -> No
 async def test_after_its_device_enrolled_anew_a_user_channel_is_not_imported(store: Store) -> None:
     await store.migrate(authenticate(), token_update())
     assert await store.bind(MAC, "certificate")
+    imported = await store.load(MAC)
+    assert imported is not None
     anew = Change(MAC, "own-1", "import-of-a", Topic.AUTHENTICATE, NOW, certificate="certificate")
+    anew = replace(anew, expected_change=imported.changed_by)
     assert await store.enrollments.apply([anew]) == [True]
 
     assert await store.migrate(token_update(ANNA, "u")) == [OWN]

@@ -36,6 +36,7 @@ class Store:
             key=key,
             by=f"{device}-{serial}",
             expected_generation=after,
+            expected_change=None if known is None else known.changed_by,
             topic=Topic.AUTHENTICATE,
             at=NOW,
             certificate=f"certificate of {device}",

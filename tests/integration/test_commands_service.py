@@ -73,6 +73,7 @@ class System:
             expected,
             Topic.AUTHENTICATE,
             now,
+            expected_change=expected,
             certificate="certificate",
             makes_record=expected is None,
         )
