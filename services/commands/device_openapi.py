@@ -57,7 +57,8 @@ DEVICE: Schema = {
     "imei": _MAYBE,
     "meid": _MAYBE,
     "push": _PUSH,
-    "generation": _MAYBE | {"description": "The event_id of the Authenticate that enrolled it."},
+    "generation": _MAYBE
+    | {"description": "The event_id of the Authenticate that enrolled it; renewals keep it."},
     "certificate_sha256": _MAYBE
     | {"description": "Of the certificate that speaks for it, in hex."},
     "identity": {
