@@ -232,6 +232,7 @@ async def test_rule_16_a_repeated_authenticate_renews_until_a_token_update_follo
     for _ in range(3):
         await serves(replica, NEXT.authenticate(), NEXT.token_update(ANNA))
         assert is_kept(world, generation)
+    assert record(world, "MAC:anna").renewed is None
 
     await serves(replica, NEXT.token_update())
     assert is_kept(world, generation)
@@ -400,6 +401,28 @@ async def test_rule_16_a_device_that_left_begins_anew_with_what_follows_its_cert
     assert record(world).bootstrap_token is None
     await serves(second, NEXT.authenticate())
     assert record(world).generation != again
+
+
+async def test_a_removed_device_begins_anew_though_its_first_authenticate_was_cut_short() -> None:
+    world, first, _ = await renewing()
+    second = await world.replica()
+    generation = record(world).generation
+    await serves(first, NEXT.idle())
+    await world.enrollments.remove(["MAC"])
+    undisturbed = world.enrollments.before
+
+    async def die(operation: str) -> None:
+        if operation == "apply":
+            raise Killed
+
+    world.enrollments.before = die
+    with pytest.raises(Killed):
+        await first.serve(NEXT.authenticate())
+    world.enrollments.before = undisturbed
+
+    await serves(second, NEXT.authenticate())
+
+    assert is_new(world, generation)
 
 
 async def test_a_device_that_checked_out_and_asked_first_begins_anew_each_time() -> None:
