@@ -13,6 +13,8 @@ from tests.models.local_broker import LocalBroker
 from tests.models.renewals import Budget as RenewalBudget
 from tests.models.renewals import Renewals
 from tests.models.token_updates import TokenUpdates
+from tests.models.unanswered import Budget as UnansweredBudget
+from tests.models.unanswered import Unanswered
 
 ONE_RELAY = {"relays": (0,)}
 AWAY = {"away": frozenset({0}), "relays": (0,)}
@@ -42,6 +44,12 @@ HOLDS: dict[str, Model] = {
     "command, enrolling beside a cancel": CommandQueue(QueueBudget(enrollments=1, cancels=1)),
     "command, given up beside a cancel": CommandQueue(QueueBudget(impatience=1, cancels=1)),
     "command, posted twice": CommandQueue(QueueBudget(cancels=1, not_now=1), posts=2),
+    "unanswered, given up": Unanswered(budget=UnansweredBudget(impatience=1)),
+    "unanswered, a process dies": Unanswered(budget=UnansweredBudget(kills=1)),
+    "unanswered, put off": Unanswered(budget=UnansweredBudget(not_now=1), idles=11),
+    "unanswered, two of three": Unanswered(
+        (False, False, True), UnansweredBudget(impatience=1), idles=12
+    ),
     "lane, attempts fail": Lanes((1, 2, 3), LaneBudget(bad=2)),
     "lane, a partition moves": Lanes((1, 2), LaneBudget(bad=1, moves=1)),
     "lane, a replica is killed": Lanes((1, 2), LaneBudget(bad=1, kills=1, leases=1)),
@@ -71,6 +79,10 @@ LARGER: dict[str, Model] = {
     ),
     "collapse keys, a repeated post": CollapseKeys(),
     "collapse keys, three commands": CollapseKeys(commands=3, repeats=0),
+    "unanswered, everything once": Unanswered(budget=UnansweredBudget(1, 1, 1), idles=14),
+    "unanswered, two of three, given up and put off": Unanswered(
+        (False, True, False), UnansweredBudget(impatience=1, not_now=1), idles=18
+    ),
 }
 
 BROKEN: dict[str, tuple[Model, Verdict, str]] = {
@@ -207,6 +219,31 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         CommandQueue(QueueBudget(cancels=1), posts=2, retries="any"),
         Verdict.UNSAFE,
         "queues nothing",
+    ),
+    "rule 5: what is never answered stays first": (
+        Unanswered(budget=UnansweredBudget(not_now=1), moves=False),
+        Verdict.STUCK,
+        "no goal",
+    ),
+    "rule 5: an attempt counts at each Idle": (
+        Unanswered(budget=UnansweredBudget(impatience=1), counts="each"),
+        Verdict.UNSAFE,
+        "did not go unanswered",
+    ),
+    "rule 5: what was put off meanwhile counts": (
+        Unanswered(budget=UnansweredBudget(impatience=1, not_now=1), condition="nothing"),
+        Verdict.UNSAFE,
+        "did not go unanswered",
+    ),
+    "rule 5: NotNow resets nothing": (
+        Unanswered(budget=UnansweredBudget(not_now=1), not_now_resets=False),
+        Verdict.UNSAFE,
+        "is still counted",
+    ),
+    "rule 5: what moved back keeps its turn": (
+        Unanswered((False, True, False), idles=14, stamps=False),
+        Verdict.UNSAFE,
+        "takes all turns",
     ),
     "rule 11: order by time": (
         Lanes((1, 2, 3), LaneBudget(bad=1), key="time"),
