@@ -91,6 +91,7 @@ class Commands:
 
     async def hand_out(self, turns: Sequence[Turn]) -> None:
         """Give each turn what was fetched for it as its answer, if it is still to be had."""
+        await self._move_back([turn for turn in turns if turn.next is not None])
         looking = [turn for turn in turns if turn.next is not None]
         for _ in range(LOOKS):
             if not looking:
@@ -101,12 +102,36 @@ class Commands:
                 await self.fetch(lost)
             looking = [turn for turn in lost if turn.next is not None]
 
+    async def _move_back(self, turns: Sequence[Turn]) -> None:
+        """Move back what these turns found to be never answered; they choose again."""
+        now = self._clock.now()
+        found = {turn: turn.next for turn in turns if turn.next and _is_idle(turn)}
+        found = {turn: place for turn, place in found.items() if place.moves_back(now)}
+        if not found:
+            return
+        moved = await self._queue.move_back(list(found.values()))
+        self._metrics.commands_moved_back.inc(len(moved))
+        for place in found.values():
+            if place.id in moved:
+                log.warning(
+                    "command_moved_back",
+                    enrollment=place.enrollment,
+                    command_uuid=place.command_uuid,
+                    request_type=place.request_type,
+                    unanswered_attempts=place.unanswered + 1,
+                )
+        await self.look(list(found))
+        await self.fetch(list(found))
+
     async def _claim(self, turns: Sequence[Turn]) -> list[Turn]:
         """Answer those whose place was open still; the others come back."""
         now = self._clock.now()  # the journal may have taken its time: some may have expired
         claims = {t: t.next for t in turns if t.next and t.command and t.next.is_due(now)}
         won = await self._queue.hand_out(
-            [HandOut(place, turn.generation) for turn, place in claims.items()],
+            [
+                HandOut(place, turn.generation, counts=_is_idle(turn) and place.is_unanswered)
+                for turn, place in claims.items()
+            ],
             by=self._ids.new(),
             at=now,
         )
@@ -147,6 +172,11 @@ def _report_of(turn: Turn) -> Report | None:
     )
 
 
+def _is_idle(turn: Turn) -> bool:
+    message = turn.request.message
+    return isinstance(message, Connect) and message.status is Status.IDLE
+
+
 def _wanted(turn: Turn) -> Wanted:
     """The conditions of `_first`, for a queue that is too long to be read."""
     message = turn.request.message
@@ -155,7 +185,7 @@ def _wanted(turn: Turn) -> Wanted:
         message.key.id,
         message.key.device,
         turn.generation,
-        with_resting=message.status is Status.IDLE,
+        with_resting=_is_idle(turn),
         reported=message.command_uuid,
         but_not=frozenset(turn.unusable),
     )
@@ -170,7 +200,7 @@ def _first(turn: Turn, places: Iterable[Place], at: datetime) -> Place | None:
             continue
         # What this very request reports on is closed or rests, by the time of the hand-out.
         is_reported = place.command_uuid == message.command_uuid and place.handed_by is not None
-        rests = place.state is PlaceState.NOT_NOW and message.status is not Status.IDLE
+        rests = place.state is PlaceState.NOT_NOW and not _is_idle(turn)
         is_free = not is_reported and not rests and place.id not in turn.unusable
         if is_free and place.is_due(at):
             return place

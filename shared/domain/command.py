@@ -1,7 +1,7 @@
 """Commands, and their places in the queues of enrollments."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from shared.domain.versions import is_known
@@ -66,6 +66,13 @@ DEVICE_FINAL_STATES = frozenset(
 ANNOUNCED_STATES = frozenset({PlaceState.EXPIRED, PlaceState.SUPERSEDED})
 """Final states that no request and no device asked for: an event tells of each."""
 
+NEVER_MOVED = datetime.min.replace(tzinfo=UTC)
+"""Before every time at which a place moved back."""
+MOVES_BACK_AFTER = 3
+"""From so many unanswered attempts on a command goes behind the others of its queue,"""
+MOVES_BACK_NOT_BEFORE = timedelta(minutes=10)
+"""and so long after the first of them at the earliest."""
+
 
 @dataclass(frozen=True, slots=True)
 class LateAnswer:
@@ -80,7 +87,8 @@ class LateAnswer:
 class Place:
     """One command's place in the queue of one enrollment.
 
-    `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order.
+    `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order, and
+    behind all those stand the ones that `moved`, in the order of that.
     `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
     authenticated. `handed_by` names the hand-out that last gave it to the device since it was
     queued, None before. It is not handed out before `not_before`, nor from `expires_at` on. Of the
@@ -109,6 +117,14 @@ class Place:
     finished_at: datetime | None = None
     late_answer: LateAnswer | None = None
     superseded_by: str | None = None
+    first_handed_at: datetime | None = None
+    """When it was handed out first since it was queued or put off by NotNow; `unanswered`: from how many
+    hand-outs since then its device came back with Idle and had not answered, `is_counted`: from the last
+    one too."""
+    unanswered: int = 0
+    is_counted: bool = False
+    moved: datetime | None = None
+    """Of one that moved back, behind all others of its queue: when it did, or was handed out since."""
 
     @property
     def id(self) -> str:
@@ -122,6 +138,23 @@ class Place:
         """Whether it may be handed out at this time, as far as the clock decides."""
         has_begun = self.not_before is None or self.not_before <= at
         return has_begun and not self.is_expired(at)
+
+    @property
+    def queue_order(self) -> tuple[datetime, int, str]:
+        """The order in which places are handed out."""
+        return self.moved or NEVER_MOVED, self.priority, self.order
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether an Idle of its device shows one more attempt to be unanswered."""
+        return self.state is PlaceState.SENT and not self.is_counted
+
+    def moves_back(self, at: datetime) -> bool:
+        """Whether an Idle of its device at this time moves it back (docs/rules.md, rule 5)."""
+        first = self.first_handed_at
+        is_old = first is not None and first <= at - MOVES_BACK_NOT_BEFORE
+        is_last = self.unanswered + 1 >= MOVES_BACK_AFTER
+        return self.moved is None and self.is_unanswered and is_last and is_old
 
 
 def place_id(enrollment: str, command_uuid: str) -> str:

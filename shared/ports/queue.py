@@ -24,10 +24,12 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class HandOut:
     """One place to hand to its device, on condition that it is open and of this generation, or was
-    queued before the device was known (generation None)."""
+    queued before the device was known (generation None). `counts`: the hand-out before was in vain and counts
+    as unanswered; then on condition, too, that it is the one seen and nothing was answered since."""
 
     place: Place
     generation: str | None
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,8 @@ class CommandQueue(Protocol):
 
     async def supersede(self, places: Sequence[Place]) -> int:
         """End as SUPERSEDED what the newest place of the same enrollment and collapse key makes
-        needless: the older ones that are open and were never handed out. The same write says by which
-        command. `places` are stored and have a collapse key. Returns how many it ended."""
+        needless: the older ones that are open and were never handed out, or moved back. The same write
+        says by which command. `places` are stored and have a collapse key. Returns how many it ended."""
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         """How many open places there are. Costs as much as reading them: not for every request."""
@@ -127,7 +129,7 @@ class CommandQueue(Protocol):
         """Apply reports, each on condition that its place is open, of this generation, and handed out
         since it was queued. One that finds another final state is kept there as the late answer;
         any other changes nothing, such as a repetition of the report that closed the place.
-        Returns how many places it closed."""
+        One that counts forgets the unanswered attempts. Returns how many places it closed."""
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place] | None]:
         """device -> open places of all its channels, in queue order, fit for `hand_out`. None: they are
@@ -141,6 +143,11 @@ class CommandQueue(Protocol):
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         """Mark as handed out by `by`, each on its condition; the ids of the places that were, and whose time
         was not over then by the store's own clock."""
+
+    async def move_back(self, places: Sequence[Place]) -> set[str]:
+        """Put places behind all others of their queues, and count their last hand-outs as unanswered, each on
+        condition that this one is the last still and nothing was answered since; the ids of those that moved.
+        From now on one with a collapse key can be superseded again; it is at once where a newer one waits."""
 
     async def end_generation(self, device: str, generation: str) -> int:
         """End the open places of the generation that an Authenticate replaced, and those that were

@@ -20,8 +20,7 @@ from shared.storage.place_documents import (
     OPEN,
     QUEUE_ORDER,
     from_document,
-    only_open,
-    queue_order,
+    in_queue_order,
 )
 
 EACH, SPARE = 4, 8
@@ -48,7 +47,7 @@ class OpenPlaces:
     async def of_devices(self, devices: Names[str]) -> dict[str, list[Place] | None]:
         found = await self._read(devices, None)
         return {
-            device: None if those is None else sorted(only_open(those), key=queue_order)
+            device: None if those is None else in_queue_order(those)
             for device, those in found.items()
         }
 
@@ -101,8 +100,14 @@ class OpenPlaces:
                 and place.is_due(at)
                 and not wanted.passes_over(place)
             ]
-            if due or (len(at_once) < limit and len(begun) < max(limit, BEGUN)):
-                return min(due, key=queue_order, default=None)
+            best = min(due, key=lambda place: place.queue_order, default=None)
+            are_begun_read = len(begun) < max(limit, BEGUN)
+            if are_begun_read and len(at_once) < limit:
+                return best
+            # One that moved back comes after all that did not, so those must have been read.
+            is_rest_moved = are_begun_read and at_once[-1].get("moved") is not None
+            if best is not None and (best.moved is None or is_rest_moved):
+                return best
             limit *= SOUGHT_MORE
 
     async def _begun(

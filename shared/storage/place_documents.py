@@ -29,8 +29,8 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
     return (
         # A partial index is none for everybody (ADR 3), so what must not look at everything has this one.
         Index(NAME, [("open_device", 1)], sparse=True),
-        # In the order of hand-out, behind what tells apart that which cannot be handed out now. No place
-        # has `moved` yet: one that gets it goes behind all others of its queue.
+        # In the order of hand-out, behind what tells apart that which cannot be handed out now. Only a
+        # place that moved back has `moved`, so it stands behind all others of its queue.
         Index(
             NAME,
             [
@@ -46,11 +46,6 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
         Index(NAME, [("timer", 1), ("_id", 1)], sparse=True, replaces="timer_1"),
         Index(NAME, [("finished_at", 1)], sparse=True, expire_after=retention),
     )
-
-
-def queue_order(place: Place) -> tuple[int, str]:
-    """The order in which places are handed out."""
-    return place.priority, place.order
 
 
 WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "timer"), "")
@@ -80,8 +75,13 @@ def superseding(by: str) -> Document:
     }
 
 
+FORGOTTEN = dict.fromkeys(("first_handed_at", "unanswered", "counted", "moved", "collapse"), "")
+"""What `$unset` takes away from a place when its device answers: the attempts that went unanswered, and that
+it can be superseded since it moved back."""
+
 OPTIONAL = (
     *WHILE_OPEN,
+    *FORGOTTEN,
     *("not_before", "expires_at", "collapse_key"),
     *("handed_by", "handed_at", "offered_at", "answered_at", "finished_at", "late_answer"),
     "superseded_by",
@@ -163,12 +163,21 @@ def from_document(document: dict[str, Any]) -> Place:
         finished_at=document.get("finished_at"),
         late_answer=_late_answer(document.get("late_answer")),
         superseded_by=document.get("superseded_by"),
+        first_handed_at=document.get("first_handed_at"),
+        unanswered=document.get("unanswered", 0),
+        is_counted=document.get("counted", False),
+        moved=document.get("moved"),
     )
 
 
 def only_open(documents: Iterable[dict[str, Any]]) -> list[Place]:
     """The places in an open state; one in a state of a newer version is left to that version."""
     return [place for place in map(from_document, documents) if place.state.is_open]
+
+
+def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[Place]:
+    """Those in an open state, in the order in which they are handed out."""
+    return sorted(only_open(documents), key=lambda place: place.queue_order)
 
 
 def _late_answer(document: dict[str, Any] | None) -> LateAnswer | None:

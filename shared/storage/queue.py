@@ -17,11 +17,13 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
 from shared.ports.seal import Seal
-from shared.storage.database import Database, Document, Query, UpdateOne
+from shared.storage.database import Database, Query, UpdateOne
+from shared.storage.hand_outs import HandOuts
 from shared.storage.open_places import OpenPlaces
 from shared.storage.paging import Pages, up_to
 from shared.storage.place_documents import (
     COMMANDS,
+    FORGOTTEN,
     NAME,
     OPEN,
     OPTIONAL,
@@ -29,9 +31,9 @@ from shared.storage.place_documents import (
     condition_of,
     ending,
     from_document,
+    in_queue_order,
     newest_first,
     only_open,
-    queue_order,
     to_document,
 )
 from shared.storage.rivals import Rivals
@@ -49,6 +51,7 @@ class MongoCommandQueue:
         self._commands = database.collection(COMMANDS)
         self._places = database.collection(NAME)
         self._open = OpenPlaces(self._places)
+        self._hand_outs = HandOuts(self._places)
         self._rivals = Rivals(self._places)
 
     # --- for the command API
@@ -124,7 +127,7 @@ class MongoCommandQueue:
         found = await self._places.find(
             {"open_device": enrollment.device, "enrollment": enrollment.id}
         )
-        return sorted(only_open(found), key=queue_order)
+        return in_queue_order(found)
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         return await self._end(
@@ -197,10 +200,13 @@ class MongoCommandQueue:
         """Reports of one state; how many counted."""
         state = reports[0].state
         ids = [place_id(report.enrollment, report.command_uuid) for report in reports]
-        update: dict[str, Any] = {"$set": {"state": state.value, "answered_at": at}}
+        update: dict[str, Any] = {
+            "$set": {"state": state.value, "answered_at": at},
+            "$unset": FORGOTTEN,
+        }
         if not state.is_open:
             update["$set"]["finished_at"] = at
-            update["$unset"] = WHILE_OPEN
+            update["$unset"] = WHILE_OPEN | FORGOTTEN
         matched = await self._places.update_many(
             {
                 "_id": {"$in": ids},
@@ -247,33 +253,15 @@ class MongoCommandQueue:
         return await self._open.next_of(wanted, at)
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
-        if not handouts:
-            return set()
-        ids = [handout.place.id for handout in handouts]
-        has_end = any(handout.place.expires_at is not None for handout in handouts)
-        matched = await self._places.update_many(
-            {
-                "_id": {"$in": ids},
-                # generations are unique, so none of another device's lets a place through
-                "generation": {"$in": [None, *(handout.generation for handout in handouts)]},
-                "state": {"$in": OPEN},
-            },
-            {
-                "$set": {"state": PlaceState.SENT.value, "handed_by": by, "handed_at": at},
-                "$inc": {"attempts": 1},
-                # handed out: a newer one does not make it needless any more
-                "$unset": {"collapse": ""},
-                # by the store's own clock, which nobody's clock or standstill changes
-                **({"$currentDate": {"offered_at": True}} if has_end else {}),
-            },
-        )
-        if matched == len(ids) and not has_end:
-            return set(ids)
-        found = await self._places.find(
-            {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}},
-            {"offered_at": 1, "expires_at": 1},
-        )
-        return {each["_id"] for each in found if not _is_late(each)}
+        return await self._hand_outs.hand_out(handouts, by, at)
+
+    async def move_back(self, places: Sequence[Place]) -> set[str]:
+        keyed = [place for place in places if place.collapse_key is not None]
+        if keyed:
+            # Before it moves, so that a process that dies here leaves one that is met again.
+            await self._hand_outs.let_supersede(keyed)
+            await self._rivals.supersede(keyed)
+        return await self._hand_outs.move_back(places)
 
     async def end_generation(self, device: str, generation: str) -> int:
         return await self._end(
@@ -286,9 +274,3 @@ class MongoCommandQueue:
             return {}
         found = await self._commands.find({"_id": {"$in": list(hashes)}})
         return {document["_id"]: command_of(document, self._seal) for document in found}
-
-
-def _is_late(document: Document) -> bool:
-    """Its time was over when it was offered."""
-    offered, expires = document.get("offered_at"), document.get("expires_at")
-    return offered is not None and expires is not None and bool(offered >= expires)

@@ -173,6 +173,10 @@ class Metrics:
         self.commands_finished = self._counter(
             "commands_finished", "Commands that a device gave a final answer to"
         )
+        self.commands_moved_back = self._counter(
+            "commands_moved_back",
+            "Commands that a device fetched again and again, and that went behind its others",
+        )
         self.jobs_failed = self._counter(
             "jobs_failed", "Commands for many devices that were given up"
         )

@@ -16,6 +16,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from shared.domain.command import Command, LateAnswer, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
@@ -24,6 +25,14 @@ from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
 
+
+FORGOTTEN: dict[str, Any] = {
+    "first_handed_at": None,
+    "unanswered": 0,
+    "is_counted": False,
+    "moved": None,
+}
+"""The attempts of a place when its device has answered."""
 
 PAGE = 2
 FEW = 8
@@ -42,7 +51,12 @@ class _Stored:
 
 
 def in_queue_order(places: Collection[Place]) -> list[Place]:
-    return sorted(places, key=lambda place: (place.priority, place.order))
+    return sorted(places, key=lambda place: place.queue_order)
+
+
+def _is_seen(place: Place, seen: Place) -> bool:
+    """Its hand-out is the one that was seen, and nothing was answered since."""
+    return place.state is PlaceState.SENT and place.handed_by == seen.handed_by
 
 
 def _pages(places: list[Place]) -> Iterator[list[Place]]:
@@ -111,6 +125,7 @@ class FakeCommandQueue:
             finished_at=None,
             late_answer=None,
             superseded_by=None,
+            **FORGOTTEN,
         )
         self.unsafe.discard(place.id)
         return True
@@ -170,7 +185,7 @@ class FakeCommandQueue:
             rivals = self._open(
                 lambda p, place=place: (  # type: ignore[misc]  # bound now
                     (p.enrollment, p.collapse_key) == (place.enrollment, place.collapse_key)
-                    and p.handed_by is None
+                    and (p.handed_by is None or p.moved is not None)
                 )
             )
             newest = max(rivals, key=lambda rival: rival.order, default=place)
@@ -253,9 +268,9 @@ class FakeCommandQueue:
                 late = LateAnswer(report.state, report.event_id, at)
                 self.places[place.id] = replace(place, late_answer=late)
         elif report.state.is_open:
-            self.places[place.id] = replace(place, state=report.state, answered_at=at)
+            self.places[place.id] = replace(place, state=report.state, answered_at=at, **FORGOTTEN)
         else:
-            self._finish(replace(place, answered_at=at), report.state, at)
+            self._finish(replace(place, answered_at=at, **FORGOTTEN), report.state, at)
             return True
         return False
 
@@ -286,19 +301,45 @@ class FakeCommandQueue:
                 current is not None
                 and current.state.is_open
                 and current.generation in (None, handout.generation)
+                and (not handout.counts or _is_seen(current, handout.place))
             ):
+                has_moved = handout.place.moved is not None
                 self.places[current.id] = replace(
                     current,
                     state=PlaceState.SENT,
                     handed_by=by,
                     handed_at=at,
                     attempts=current.attempts + 1,
+                    first_handed_at=current.first_handed_at or at,
+                    unanswered=current.unanswered + handout.counts,
+                    is_counted=current.is_counted and not has_moved,
+                    moved=(self.now or at) if has_moved else current.moved,
                 )
             await asyncio.sleep(0)
         await self.before("hand_out: reads again")
         asked = {handout.place.id for handout in handouts}
         ours = self._open(lambda p: p.id in asked and p.handed_by == by)
         return {place.id for place in ours if not place.is_expired(self.now or at)}
+
+    async def move_back(self, places: Sequence[Place]) -> set[str]:
+        await self.before("move_back")
+        moved = set()
+        for place in places:
+            current = self.places.get(place.id)
+            if current is None or not _is_seen(current, place) or current.moved is not None:
+                continue
+            self.places[place.id] = replace(
+                current,
+                unanswered=current.unanswered + 1,
+                is_counted=True,
+                moved=self.now or current.handed_at,
+            )
+            if place.collapse_key is not None:
+                await self.supersede([place])
+            if self.places[place.id].state.is_open:
+                moved.add(place.id)
+            await asyncio.sleep(0)
+        return moved
 
     async def end_generation(self, device: str, generation: str) -> int:
         await self.before("end_generation")

@@ -1,0 +1,97 @@
+"""Places of collection `queue` that go out to their devices, and those that move back (rule 5).
+
+What a hand-out counts is part of its one write: an ordinary one costs nothing more.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+from shared.domain.command import Place, PlaceState
+from shared.ports.queue import HandOut
+from shared.storage.database import Collection, Document
+from shared.storage.place_documents import OPEN, collapse_name
+
+SENT = PlaceState.SENT.value
+
+
+class HandOuts:
+    """Writes of `MongoCommandQueue`."""
+
+    def __init__(self, places: Collection) -> None:
+        self._places = places
+
+    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
+        alike = groupby(sorted(handouts, key=_kind), key=_kind)
+        won = await asyncio.gather(*(self._hand_out(list(same), by, at) for _, same in alike))
+        return set().union(*won)
+
+    async def _hand_out(self, handouts: list[HandOut], by: str, at: datetime) -> set[str]:
+        """Of one kind."""
+        ids = [handout.place.id for handout in handouts]
+        has_end = any(handout.place.expires_at is not None for handout in handouts)
+        counts, has_moved = _kind(handouts[0])
+        # by the store's own clock, which nobody's clock or standstill changes
+        dated = [name for name, is_so in (("offered_at", has_end), ("moved", has_moved)) if is_so]
+        condition: Document = {
+            "_id": {"$in": ids},
+            # generations are unique, so none of another device's lets a place through
+            "generation": {"$in": [None, *(handout.generation for handout in handouts)]},
+            "state": {"$in": OPEN},
+        }
+        if counts:
+            condition["state"] = SENT
+            condition["handed_by"] = {"$in": [handout.place.handed_by for handout in handouts]}
+        matched = await self._places.update_many(
+            condition,
+            {
+                "$set": {"state": SENT, "handed_by": by, "handed_at": at},
+                "$inc": {"attempts": 1} | ({"unanswered": 1} if counts else {}),
+                "$min": {"first_handed_at": at},
+                # handed out: a newer one does not make it needless any more, unless it moved back
+                "$unset": {"counted" if has_moved else "collapse": ""},
+                **({"$currentDate": dict.fromkeys(dated, True)} if dated else {}),
+            },
+        )
+        if matched == len(ids) and not has_end:
+            return set(ids)
+        found = await self._places.find(
+            {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}},
+            {"offered_at": 1, "expires_at": 1},
+        )
+        return {each["_id"] for each in found if not _is_late(each)}
+
+    async def let_supersede(self, places: Sequence[Place]) -> None:
+        """Places with a collapse key that are about to move back are needless where there is a newer one."""
+        for place in places:
+            await self._places.update_one(
+                _about_to_move(place), {"$set": {"collapse": collapse_name(place)}}
+            )
+
+    async def move_back(self, places: Sequence[Place]) -> set[str]:
+        update = {
+            "$set": {"counted": True},
+            "$inc": {"unanswered": 1},
+            "$currentDate": {"moved": True},
+        }
+        moved = set()
+        for place in places:
+            if await self._places.update_one(_about_to_move(place), update):
+                moved.add(place.id)
+        return moved
+
+
+def _about_to_move(place: Place) -> Document:
+    return {"_id": place.id, "state": SENT, "handed_by": place.handed_by, "moved": None}
+
+
+def _kind(handout: HandOut) -> tuple[bool, bool]:
+    """Hand-outs of one kind are the same write."""
+    return handout.counts, handout.place.moved is not None
+
+
+def _is_late(document: Document) -> bool:
+    """Its time was over when it was offered."""
+    offered, expires = document.get("offered_at"), document.get("expires_at")
+    return offered is not None and expires is not None and bool(offered >= expires)

@@ -1,0 +1,241 @@
+"""The contract of `CommandQueue` on what is never answered (rule 5): it is counted, and moves back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.command import Place, PlaceState
+from shared.ports.queue import CommandQueue, HandOut, Wanted
+from shared.storage.queue import MongoCommandQueue
+from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.test_queue import ANNA, MAC, MINUTE, NOW, PAD, generation_of, place, report
+from tests.fakes.queue import FakeCommandQueue
+
+MANY = 40
+REPORTS = [PlaceState.NOT_NOW, PlaceState.ACKNOWLEDGED, PlaceState.ERROR]
+
+
+@pytest.fixture(params=STORES)
+async def queue(request: pytest.FixtureRequest) -> AsyncIterator[CommandQueue]:
+    if request.param == "fake":
+        yield FakeCommandQueue()
+        return
+    async with open_store(request) as database:
+        yield MongoCommandQueue(database, SEALER)
+
+
+async def there(queue: CommandQueue, of: Place) -> Place:
+    return (await queue.places_of([of.id]))[of.id]
+
+
+async def handed(queue: CommandQueue, *places: Place, by: str, counts: bool = False) -> list[Place]:
+    handouts = [HandOut(each, each.generation, counts) for each in places]
+    assert await queue.hand_out(handouts, by, NOW) == {each.id for each in places}
+    return [await there(queue, each) for each in places]
+
+
+async def moved(queue: CommandQueue, *places: Place) -> list[Place]:
+    """Of places that are queued: they are handed out, and move back."""
+    sent = await handed(queue, *places, by="before")
+    assert await queue.move_back(sent) == {each.id for each in sent}
+    return [await there(queue, each) for each in places]
+
+
+async def order_of(queue: CommandQueue) -> list[str]:
+    return [each.command_uuid for each in await queue.open_places(MAC)]
+
+
+async def test_the_first_of_its_hand_outs_is_kept(queue: CommandQueue) -> None:
+    await queue.insert([place()])
+
+    await queue.hand_out([HandOut(place(), place().generation)], "a", NOW)
+    await queue.hand_out([HandOut(place(), place().generation)], "b", NOW + MINUTE)
+
+    found = await there(queue, place())
+    assert (found.first_handed_at, found.handed_at) == (NOW, NOW + MINUTE)
+    assert (found.attempts, found.unanswered) == (2, 0)
+
+
+async def test_a_hand_out_counts_the_one_before_it(queue: CommandQueue) -> None:
+    await queue.insert([place("c1"), place("p1", PAD)])
+    [first] = await handed(queue, place("c1"), by="a")
+
+    [second] = await handed(queue, first, by="b", counts=True)
+    _, other = await handed(queue, second, place("p1", PAD), by="c")
+
+    assert (second.unanswered, second.attempts, second.is_unanswered) == (1, 2, True)
+    assert (other.unanswered, other.attempts) == (0, 1)
+
+
+async def test_counted_and_others_go_out_together(queue: CommandQueue) -> None:
+    await queue.insert([place("c1"), place("p1", PAD, expires_at=NOW + timedelta(days=9999))])
+    [first] = await handed(queue, place("c1"), by="a")
+    pad = place("p1", PAD, expires_at=NOW + timedelta(days=9999))
+
+    won = await queue.hand_out(
+        [HandOut(first, first.generation, counts=True), HandOut(pad, pad.generation)], "b", NOW
+    )
+
+    assert won == {first.id, pad.id}
+    assert [(await there(queue, each)).unanswered for each in (first, pad)] == [1, 0]
+
+
+async def test_rule_05_only_the_hand_out_that_was_seen_counts(queue: CommandQueue) -> None:
+    await queue.insert([place()])
+    [seen] = await handed(queue, place(), by="a")
+    await handed(queue, seen, by="b")
+
+    assert await queue.hand_out([HandOut(seen, seen.generation, counts=True)], "c", NOW) == set()
+    assert await queue.move_back([seen]) == set()
+
+    found = await there(queue, seen)
+    assert (found.handed_by, found.unanswered, found.moved) == ("b", 0, None)
+
+
+@pytest.mark.parametrize("state", REPORTS)
+async def test_rule_05_what_was_answered_meanwhile_does_not_count(
+    queue: CommandQueue, state: PlaceState
+) -> None:
+    await queue.insert([place()])
+    [seen] = await handed(queue, place(), by="a")
+    await queue.report([report(state, seen)], NOW)
+
+    assert await queue.hand_out([HandOut(seen, seen.generation, counts=True)], "b", NOW) == set()
+    assert await queue.move_back([seen]) == set()
+
+    found = await there(queue, seen)
+    assert (found.state, found.unanswered, found.moved) == (state, 0, None)
+
+
+async def test_rule_05_one_that_moves_goes_behind_all_others(queue: CommandQueue) -> None:
+    urgent = place("a", priority=0)
+    await queue.insert([urgent, place("b"), place("c"), place("z", ANNA)])
+    [sent] = await handed(queue, urgent, by="a")
+
+    assert await queue.move_back([sent]) == {sent.id}
+    assert await queue.move_back([sent]) == set()
+
+    found = await there(queue, urgent)
+    assert (found.unanswered, found.is_unanswered, found.state) == (1, False, PlaceState.SENT)
+    assert await order_of(queue) == ["b", "c", "a"]
+    of_device = (await queue.open_of_devices({"MAC"}))["MAC"]
+    assert of_device is not None
+    assert [each.command_uuid for each in of_device] == ["b", "c", "z", "a"]
+
+
+async def test_rule_05_of_a_long_queue_it_is_the_last_one_found(queue: CommandQueue) -> None:
+    places = [place(f"c{number:02}") for number in range(MANY)]
+    begun = [place(f"b{number:02}", not_before=NOW) for number in range(MANY)]
+    await queue.insert([*places, *begun])
+    [first, second] = await moved(queue, places[0], begun[0])
+    wanted = Wanted("MAC", "MAC", generation_of("MAC"), with_resting=True)
+
+    found = await queue.next_of([wanted], NOW)
+    assert [each.command_uuid for each in found if each] == ["b01"]
+
+    rest = frozenset(each.id for each in (*places[1:], *begun[1:]))
+    found = await queue.next_of([replace(wanted, but_not=rest)], NOW)
+    assert found in ([first], [second])
+
+
+async def test_rule_05_those_that_moved_take_turns(queue: CommandQueue) -> None:
+    places = [place(uuid) for uuid in ("a", "b", "c")]
+    await queue.insert(places)
+    await moved(queue, *places[:2])
+    if isinstance(queue, FakeCommandQueue):
+        queue.now = NOW + MINUTE
+    seen = []
+
+    for turn in range(4):
+        [_, first, _] = await queue.open_places(MAC)
+        seen.append(first.command_uuid)
+        [again] = await handed(queue, first, by=f"turn-{turn}", counts=first.is_unanswered)
+        assert again.moved is not None
+        if isinstance(queue, FakeCommandQueue):
+            queue.now = again.moved + MINUTE
+        await asyncio.sleep(0.002)  # the clock of a real store has milliseconds
+
+    assert seen in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+    assert (await there(queue, places[0])).unanswered == 2
+
+
+@pytest.mark.parametrize("state", REPORTS)
+async def test_rule_05_an_answer_forgets_the_attempts_and_the_move(
+    queue: CommandQueue, state: PlaceState
+) -> None:
+    await queue.insert([place("a"), place("b")])
+    [found] = await moved(queue, place("a"))
+
+    await queue.report([report(state, found)], NOW)
+
+    after = await there(queue, found)
+    assert (after.state, after.moved, after.unanswered) == (state, None, 0)
+    assert (after.first_handed_at, after.is_counted) == (None, False)
+    if state.is_open:
+        assert await order_of(queue) == ["a", "b"]
+
+
+async def test_rule_05_queueing_anew_forgets_the_attempts_and_the_move(queue: CommandQueue) -> None:
+    await queue.insert([place("a"), place("b")])
+    [found] = await moved(queue, place("a"))
+    await queue.cancel_one("MAC", "a")
+    ended = await there(queue, found)
+    assert (ended.state, ended.unanswered) == (PlaceState.CANCELLED, 1)
+
+    assert await queue.requeue(place("a"), ended)
+
+    assert await there(queue, found) == place("a")
+    assert await order_of(queue) == ["a", "b"]
+
+
+async def test_one_that_moved_ends_like_any_other(queue: CommandQueue) -> None:
+    await queue.insert([place("a"), place("b")])
+    [found] = await moved(queue, place("a"))
+
+    await queue.end_generation("MAC", generation_of("MAC"))
+
+    assert (await there(queue, found)).state is PlaceState.DROPPED_REENROLLED
+
+
+async def test_rule_05_one_that_moves_is_superseded_by_the_newer_one_that_waits(
+    queue: CommandQueue,
+) -> None:
+    older, newer = (place(uuid, collapse_key="k") for uuid in ("a", "b"))
+    await queue.insert([older, newer])
+    [sent] = await handed(queue, older, by="a")
+    assert await queue.supersede([newer]) == 0
+
+    assert await queue.move_back([sent]) == set()
+
+    found = await there(queue, older)
+    assert (found.state, found.superseded_by) == (PlaceState.SUPERSEDED, "b")
+    assert (await there(queue, newer)).state is PlaceState.QUEUED
+
+
+@pytest.mark.parametrize("tried_again", [False, True])
+async def test_rule_05_one_that_moved_is_superseded_by_the_newer_one_that_comes(
+    queue: CommandQueue, tried_again: bool
+) -> None:
+    older, newer = (place(uuid, collapse_key="k") for uuid in ("a", "b"))
+    await queue.insert([older])
+    [found] = await moved(queue, older)
+    if tried_again:
+        await handed(queue, found, by="again")
+    await queue.insert([newer])
+
+    assert await queue.supersede([newer]) == 1
+
+    assert (await there(queue, older)).state is PlaceState.SUPERSEDED
+
+
+async def test_one_that_answers_not_now_cannot_be_superseded_any_more(queue: CommandQueue) -> None:
+    older, newer = (place(uuid, collapse_key="k") for uuid in ("a", "b"))
+    await queue.insert([older])
+    [found] = await moved(queue, older)
+    await queue.report([report(PlaceState.NOT_NOW, found)], NOW)
+    await queue.insert([newer])
+
+    assert await queue.supersede([newer]) == 0
