@@ -44,6 +44,7 @@ def shown_place(place: Place) -> Shown:
         "superseded_by": place.superseded_by,
         "handed_out": place.handed_by is not None,
         "attempts": place.attempts,
+        "unanswered_attempts": place.unanswered,
         "accepted_at": rfc3339_or_null(place.accepted_at),
         "not_before": rfc3339_or_null(place.not_before),
         "expires_at": rfc3339_or_null(place.expires_at),

@@ -33,6 +33,11 @@ _PLACE: Schema = {
     "superseded_by": _described(_TEXT, "CommandUUID of the newer command that ended this one."),
     "handed_out": {"type": "boolean", "description": "Whether the device has had it."},
     "attempts": {"type": "integer", "description": "How often it was handed out."},
+    "unanswered_attempts": {
+        "type": "integer",
+        "description": "How often its device came back with Idle and had not answered it, since it was "
+        "queued or put off. From the third on, and after 10 minutes, it goes behind all others.",
+    },
     "accepted_at": _TIME,
     "not_before": _TIME,
     "expires_at": _TIME,
@@ -100,6 +105,7 @@ _SHOWN = {
     "superseded_by": None,
     "handed_out": True,
     "attempts": 1,
+    "unanswered_attempts": 0,
     "accepted_at": "2026-01-02T03:04:05.006Z",
     "not_before": None,
     "expires_at": "2026-01-09T03:04:05.006Z",

@@ -197,6 +197,7 @@ CROWDS: dict[str, dict[str, Any]] = {
     "have begun": {"not_before": NOW},
     "of another generation": {"generation": OTHER},
     "rest": {"state": PlaceState.NOT_NOW, "handed_by": "by"},
+    "moved back": {"state": PlaceState.SENT, "handed_by": "by", "moved": NOW},
 }
 
 
@@ -207,11 +208,16 @@ async def _cost(folder: Path, count: int, crowd: dict[str, Any]) -> list[int]:
     queue = MongoCommandQueue(database, SEALER)
     pads = [replace(PAD, id=f"PAD{n:02}", device=f"PAD{n:02}") for n in range(8)]
     await queue.insert([*many("a", count, **crowd), place("b"), *(place("p", key) for key in pads)])
+    if "moved" in crowd:
+        await database.collection(place_documents.NAME).update_many(
+            {"open_device": "MAC", "state": "sent"}, {"$set": {"moved": crowd["moved"]}}
+        )
     devices = {"MAC", *(key.device for key in pads)}
     costs = []
     for reading in (
         lambda: queue.open_of_devices(devices),
         lambda: queue.next_of([wanted()], NOW),
+        lambda: queue.next_of([wanted(but_not=frozenset({place("b").id}))], NOW),
         lambda: queue.has_due([MAC, *pads], NOW),
     ):
         await reading()  # its plan is checked once

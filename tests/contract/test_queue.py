@@ -429,7 +429,13 @@ async def test_handing_out_marks_the_place(queue: CommandQueue) -> None:
 
     handed = await hand_out(queue, place(), by="connect-7")
 
-    assert handed == place(state=PlaceState.SENT, handed_by="connect-7", handed_at=NOW, attempts=1)
+    assert handed == place(
+        state=PlaceState.SENT,
+        handed_by="connect-7",
+        handed_at=NOW,
+        first_handed_at=NOW,
+        attempts=1,
+    )
 
 
 async def test_a_place_is_handed_out_again_until_it_is_final(queue: CommandQueue) -> None:
@@ -438,7 +444,13 @@ async def test_a_place_is_handed_out_again_until_it_is_final(queue: CommandQueue
 
     again = await hand_out(queue, place(), by="connect-2")
 
-    assert again == place(state=PlaceState.SENT, handed_by="connect-2", handed_at=NOW, attempts=2)
+    assert again == place(
+        state=PlaceState.SENT,
+        handed_by="connect-2",
+        handed_at=NOW,
+        first_handed_at=NOW,
+        attempts=2,
+    )
 
 
 async def test_a_rested_place_is_handed_out_again(queue: CommandQueue) -> None:

@@ -85,6 +85,7 @@ async def test_a_queued_command_is_shown_with_its_terms_and_the_push_of_its_devi
         "superseded_by": None,
         "handed_out": False,
         "attempts": 0,
+        "unanswered_attempts": 0,
         "accepted_at": "2026-01-02T03:04:05Z",
         "not_before": "2026-01-02T03:05:05Z",
         "expires_at": "2026-01-02T03:06:05Z",
