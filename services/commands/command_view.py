@@ -12,6 +12,7 @@ from shared.apple import plist
 from shared.apple.command_terms import CLIENTS_OWN
 from shared.apple.plist_json import TooLargeToShow, as_json, rfc3339, rfc3339_or_null
 from shared.domain.command import LateAnswer, Place
+from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest
 from shared.domain.event import Event
 from shared.ports.pushes import PushRecord
@@ -59,13 +60,15 @@ def shown_command(
     answer: Event | None = None,
     push: PushRecord | None = None,
     late: Event | None = None,
+    refusal: Refusal | None = None,
 ) -> Shown:
     """A command with the last push of its enrollment and its device's last answer; `late` is the
-    event of an answer that came after the end."""
+    event of an answer that came after the end, `refusal` of a message while it was not answered."""
     return {
         **shown_place(place),
         "pushes": None if push is None else _push(push),
         "answer": None if answer is None else _answer(answer),
+        "last_refusal": None if refusal is None else _refusal(refusal),
         "late_answer": None if place.late_answer is None else _late(place.late_answer, late),
     }
 
@@ -97,6 +100,16 @@ def _push(push: PushRecord) -> Shown:
         "pushed_at": rfc3339_or_null(push.pushed_at),
         "error": push.error,
         "next_at": rfc3339_or_null(push.next_at),
+    }
+
+
+def _refusal(refusal: Refusal) -> Shown:
+    return {
+        "at": rfc3339(refusal.at),
+        "reason": refusal.reason,
+        "detail": refusal.detail,
+        "path": refusal.path,
+        "count": refusal.count,
     }
 
 

@@ -79,6 +79,18 @@ _PUSHES: Schema = {
         "next_at": _TIME,
     },
 }
+_REFUSAL: Schema = {
+    "type": ["object", "null"],
+    "description": "The last message of its device that was refused since the command was handed out and "
+    "not answered: perhaps its answer.",
+    "properties": {
+        "at": _TIME,
+        "reason": {"type": "string"},
+        "detail": {"type": "string"},
+        "path": {"type": "string"},
+        "count": {"type": "integer", "description": "How many were refused alike."},
+    },
+}
 _LATE: Schema = {
     "type": ["object", "null"],
     "description": "What the device reported after the command had ended otherwise.",
@@ -91,7 +103,13 @@ _LATE: Schema = {
 }
 COMMAND: Schema = {
     "type": "object",
-    "properties": {**_PLACE, "pushes": _PUSHES, "answer": _ANSWER, "late_answer": _LATE},
+    "properties": {
+        **_PLACE,
+        "pushes": _PUSHES,
+        "answer": _ANSWER,
+        "last_refusal": _REFUSAL,
+        "late_answer": _LATE,
+    },
 }
 """One command, wherever it is shown whole."""
 
@@ -130,6 +148,7 @@ _SHOWN_WHOLE = {
         "response_error": None,
         "raw": "PD94bWwgdmVyc2lvbj0iMS4w",
     },
+    "last_refusal": None,
     "late_answer": None,
 }
 _CANCELLED = {

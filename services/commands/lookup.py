@@ -12,6 +12,7 @@ from services.commands.settling import Settling
 from services.commands.targets import Target, Targets
 from shared.domain.caller import Caller, Scope
 from shared.domain.command import Place, place_id
+from shared.domain.enrollment import Refusal
 from shared.domain.errors import NotFound
 from shared.ports.pushes import Pushes
 from shared.ports.queue import CommandQueue
@@ -65,7 +66,17 @@ class CommandLookup:
         if place.state.is_open:
             push = (await self._pushes.load([place.enrollment])).get(place.enrollment)
         answer, late = await self._answers.last(place), await self._answers.late(place)
-        return View(place, shown_command(place, answer, push, late))
+        refusal = await self._last_refusal(place)
+        return View(place, shown_command(place, answer, push, late, refusal))
+
+    async def _last_refusal(self, place: Place) -> Refusal | None:
+        """The last one of a message of its device since its unanswered attempts began."""
+        since = place.first_handed_at
+        if since is None:
+            return None
+        device = (await self._targets.devices([place.device])).get(place.device)
+        later = [each for each in (device.refusals if device else ()) if each.at >= since]
+        return later[0] if later else None
 
 
 def _not_found(target: Target, name: str, command_uuid: str) -> NotFound:

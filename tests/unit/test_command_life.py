@@ -10,7 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from services.commands.answers import FAR
+from shared.apple.plist_json import rfc3339
 from shared.domain.command import Place, PlaceState
+from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest, Conflict, NotFound
 from shared.domain.event import Topic
 from shared.ports.pushes import PushRecord
@@ -100,8 +102,42 @@ async def test_a_queued_command_is_shown_with_its_terms_and_the_push_of_its_devi
             "next_at": "2026-01-02T03:09:05Z",
         },
         "answer": None,
+        "last_refusal": None,
         "late_answer": None,
     }
+
+
+async def test_a_refusal_is_shown_while_the_command_is_not_answered(client: LifeClient) -> None:
+    place = await handed_out(client.world)
+    refused_at = client.world.clock.now() + MINUTE
+    before = Refusal(START - MINUTE, "signature", "expired", "/mdm/connect")
+    told = replace(before, at=refused_at, detail="Status: not known", reason="message", count=2)
+    records = client.world.enrollments.records
+    records["MAC"] = replace(records["MAC"], refusals=(told, before))
+
+    _, shown = await client.call(PATH)
+    await client.reports(place, PlaceState.ACKNOWLEDGED, b"<plist/>")
+    _, answered = await client.call(PATH)
+
+    assert shown["last_refusal"] == {
+        "at": rfc3339(refused_at),
+        "reason": "message",
+        "detail": "Status: not known",
+        "path": "/mdm/connect",
+        "count": 2,
+    }
+    assert answered["last_refusal"] is None
+
+
+async def test_a_refusal_of_before_its_first_hand_out_is_not_shown(client: LifeClient) -> None:
+    await handed_out(client.world)
+    records = client.world.enrollments.records
+    before = Refusal(START - MINUTE, "signature", "expired", "/mdm/connect")
+    records["MAC"] = replace(records["MAC"], refusals=(before,))
+
+    _, shown = await client.call(PATH)
+
+    assert shown["last_refusal"] is None
 
 
 async def test_an_answer_is_shown_as_json_and_as_it_came(client: LifeClient) -> None:
