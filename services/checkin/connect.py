@@ -12,7 +12,7 @@ import structlog
 
 from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
-from shared.domain.command import Command, Place, PlaceState
+from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, HandOut, Report, Wanted
 from shared.telemetry.metrics import Metrics
@@ -91,7 +91,7 @@ class Commands:
 
     async def hand_out(self, turns: Sequence[Turn]) -> None:
         """Give each turn what was fetched for it as its answer, if it is still to be had."""
-        await self._move_back([turn for turn in turns if turn.next is not None])
+        await self._move_back(turns)
         looking = [turn for turn in turns if turn.next is not None]
         for _ in range(LOOKS):
             if not looking:
@@ -103,10 +103,15 @@ class Commands:
             looking = [turn for turn in lost if turn.next is not None]
 
     async def _move_back(self, turns: Sequence[Turn]) -> None:
-        """Move back what these turns found to be never answered; they choose again."""
+        """Move back what these turns show to be never answered; they choose again."""
+        offered = {turn: turn.next for turn in turns if turn.next and turn.next.is_unanswered}
+        await self._recall(list(offered))
         now = self._clock.now()
-        found = {turn: turn.next for turn in turns if turn.next and _is_idle(turn)}
-        found = {turn: place for turn, place in found.items() if place.moves_back(now)}
+        found = {
+            turn: place
+            for turn, place in offered.items()
+            if _is_unanswered(turn, place) and place.moves_back(now)
+        }
         if not found:
             return
         moved = await self._queue.move_back(list(found.values()))
@@ -123,13 +128,20 @@ class Commands:
         await self.look(list(found))
         await self.fetch(list(found))
 
+    async def _recall(self, turns: Sequence[Turn]) -> None:
+        """Read what these turns report on."""
+        ids = {turn: id_ for turn in turns if (id_ := _reported_id(turn)) is not None}
+        places = await self._queue.places_of(set(ids.values())) if ids else {}
+        for turn, id_ in ids.items():
+            turn.reported = places.get(id_)
+
     async def _claim(self, turns: Sequence[Turn]) -> list[Turn]:
         """Answer those whose place was open still; the others come back."""
         now = self._clock.now()  # the journal may have taken its time: some may have expired
         claims = {t: t.next for t in turns if t.next and t.command and t.next.is_due(now)}
         won = await self._queue.hand_out(
             [
-                HandOut(place, turn.generation, counts=_is_idle(turn) and place.is_unanswered)
+                HandOut(place, turn.generation, counts=_is_unanswered(turn, place))
                 for turn, place in claims.items()
             ],
             by=self._ids.new(),
@@ -175,6 +187,22 @@ def _report_of(turn: Turn) -> Report | None:
 def _is_idle(turn: Turn) -> bool:
     message = turn.request.message
     return isinstance(message, Connect) and message.status is Status.IDLE
+
+
+def _reported_id(turn: Turn) -> str | None:
+    message = turn.request.message
+    if not isinstance(message, Connect) or message.command_uuid is None:
+        return None
+    return place_id(message.key.id, message.command_uuid)
+
+
+def _is_unanswered(turn: Turn, place: Place) -> bool:
+    """Whether this turn shows that the last hand-out of its next command went unanswered: it is Idle, or
+    reports on what its device got after that."""
+    if not place.is_unanswered or _is_idle(turn):
+        return place.is_unanswered
+    reported = turn.reported and turn.reported.handed_at
+    return bool(reported and place.handed_at and reported > place.handed_at)
 
 
 def _wanted(turn: Turn) -> Wanted:

@@ -83,7 +83,8 @@ class Turn:
     `binding` is what it writes before it is journaled. `is_safe`:
     the event is confirmed, covered by its device's mark, or handed to the writer to find out. `places`
     are the open ones of its device (None: too many to be read), `next` is the one to hand out, `command`
-    what stands there; `unusable` are ids of places whose command is missing, or cannot be opened."""
+    what stands there; `unusable` are ids of places whose command is missing, or cannot be opened;
+    `reported` is the place on which it reports, where somebody asked."""
 
     request: DeviceRequest
     device: Enrollment | None = None
@@ -100,6 +101,7 @@ class Turn:
     next: Place | None = None
     command: Command | None = None
     unusable: set[str] = field(default_factory=set)
+    reported: Place | None = None
 
     @property
     def is_good(self) -> bool:

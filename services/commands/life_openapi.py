@@ -35,8 +35,8 @@ _PLACE: Schema = {
     "attempts": {"type": "integer", "description": "How often it was handed out."},
     "unanswered_attempts": {
         "type": "integer",
-        "description": "How often its device came back with Idle and had not answered it, since it was "
-        "queued or put off. From the third on, and after 10 minutes, it goes behind all others.",
+        "description": "How often its device came back and had not answered it, since it was queued or put "
+        "off. From the third on, and after 10 minutes, it goes behind all others.",
     },
     "accepted_at": _TIME,
     "not_before": _TIME,

@@ -48,7 +48,10 @@ HOLDS: dict[str, Model] = {
     "unanswered, a process dies": Unanswered(budget=UnansweredBudget(kills=1)),
     "unanswered, put off": Unanswered(budget=UnansweredBudget(not_now=1), idles=11),
     "unanswered, two of three": Unanswered(
-        (False, False, True), UnansweredBudget(impatience=1), idles=12
+        ("never", "never", "done"), UnansweredBudget(impatience=1), idles=12
+    ),
+    "unanswered, behind one that is put off each time": Unanswered(
+        ("later", "never", "done"), UnansweredBudget(impatience=1), idles=10
     ),
     "lane, attempts fail": Lanes((1, 2, 3), LaneBudget(bad=2)),
     "lane, a partition moves": Lanes((1, 2), LaneBudget(bad=1, moves=1)),
@@ -81,7 +84,7 @@ LARGER: dict[str, Model] = {
     "collapse keys, three commands": CollapseKeys(commands=3, repeats=0),
     "unanswered, everything once": Unanswered(budget=UnansweredBudget(1, 1, 1), idles=14),
     "unanswered, two of three, given up and put off": Unanswered(
-        (False, True, False), UnansweredBudget(impatience=1, not_now=1), idles=18
+        ("never", "done", "never"), UnansweredBudget(impatience=1, not_now=1), idles=18
     ),
 }
 
@@ -221,14 +224,19 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         "queues nothing",
     ),
     "rule 5: what is never answered stays first": (
-        Unanswered(budget=UnansweredBudget(not_now=1), moves=False),
-        Verdict.STUCK,
-        "no goal",
+        Unanswered(moves=False),
+        Verdict.UNSAFE,
+        "stands in the way",
     ),
     "rule 5: an attempt counts at each Idle": (
         Unanswered(budget=UnansweredBudget(impatience=1), counts="each"),
         Verdict.UNSAFE,
         "did not go unanswered",
+    ),
+    "rule 5: only Idle shows what went unanswered": (
+        Unanswered(("later", "never", "done"), idles=10, only_idle=True),
+        Verdict.UNSAFE,
+        "stands in the way",
     ),
     "rule 5: what was put off meanwhile counts": (
         Unanswered(budget=UnansweredBudget(impatience=1, not_now=1), condition="nothing"),
@@ -241,7 +249,7 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         "is still counted",
     ),
     "rule 5: what moved back keeps its turn": (
-        Unanswered((False, True, False), idles=14, stamps=False),
+        Unanswered(("never", "done", "never"), idles=14, stamps=False),
         Verdict.UNSAFE,
         "takes all turns",
     ),

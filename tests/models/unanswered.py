@@ -1,8 +1,8 @@
 """Rule 5, a command that is never answered: one enrollment, and commands of which its device answers some.
 
-The device sends Idle, fetches a command, and comes back with Idle when it dies of it. It may put off a
-command by NotNow, and give up a request, which then goes on by itself; a process may die. Each Idle is one
-unit of time.
+The device sends Idle, fetches a command, and comes back with Idle when it dies of it. There may be commands
+that it puts off by NotNow each time; it may put off another one, and give up a request, which then goes on
+by itself; a process may die. Each Idle is one unit of time.
 
 Promises: within so many Idles all that the device can answer is answered, and what it cannot is offered
 again after that; no attempt counts that did not go unanswered; of two that moved back each has its turn.
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MOVES_AFTER = 3
+MOST_TRIES = 6
+"""Before it moves back: two requests at once may both hand it out, and one of them dies."""
 
 
 class Place(NamedTuple):
@@ -27,6 +29,8 @@ class Place(NamedTuple):
     """The last hand-out is among the unanswered."""
     moved: int = 0
     """The store's time of its last try, or when it moved back; 0: it did not."""
+    handed: int = 0
+    """When it was handed out last."""
 
 
 class Request(NamedTuple):
@@ -67,8 +71,8 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Unanswered:
-    answers: tuple[bool, ...] = (False, True)
-    """Of each command, in the order of hand-out: whether the device can answer it."""
+    answers: tuple[str, ...] = ("never", "done")
+    """Of each command, in the order of hand-out: what the device answers, `done`, `later` or `never`."""
     budget: Budget = NOTHING
     idles: int = 8
     not_before: int = 2
@@ -78,6 +82,8 @@ class Unanswered:
     """An attempt counts `once`; or at `each` Idle, whether it was counted or not."""
     condition: str = "hand-out"
     """What counts is conditional on the `hand-out` seen; or on `nothing`."""
+    only_idle: bool = False
+    """Only Idle shows that an attempt went unanswered, and not the answer to what was handed out after it."""
     not_now_resets: bool = True
     stamps: bool = True
     """A hand-out of what moved back puts it behind the others that moved."""
@@ -106,8 +112,10 @@ class Unanswered:
             return
         if len(s.requests) >= 2:
             return
-        if s.holds is not None and self.answers[s.holds]:
-            yield f"the device answers c{s.holds}", _sent(s, "Acknowledged", s.holds)
+        answer = "never" if s.holds is None else self.answers[s.holds]
+        if answer != "never":
+            kind = {"done": "Acknowledged", "later": "NotNow"}[answer]
+            yield f"the device sends {kind} of c{s.holds}", _sent(s, kind, s.holds)
             return
         if s.holds is not None and s.budget.not_now:
             left = s._replace(budget=s.budget._replace(not_now=s.budget.not_now - 1))
@@ -125,7 +133,8 @@ class Unanswered:
             if r.kind == "Acknowledged":
                 left = _with(left, r.reports, place._replace(state="done"))
             elif self.not_now_resets:
-                left = _with(left, r.reports, Place("not now", place.hands))
+                off = Place("not now", place.hands, handed=place.handed)
+                left = _with(left, r.reports, off)
             else:
                 left = _with(left, r.reports, place._replace(state="not now", tries=0))
         return f"{r.token} reports {r.kind} of c{r.reports}", left
@@ -142,16 +151,19 @@ class Unanswered:
             return f"{r.token} finds nothing", _over(s, r)
         _, index = min(free)
         seen = s.places[index]
-        counts = self._is_unanswered(r, seen)
+        counts = self._is_unanswered(s, r, seen)
         is_old = seen.first is not None and s.idles - seen.first >= self.not_before
         may_move = self.moves and r.may_move and not seen.moved and is_old
         moves = may_move and counts and seen.unanswered + 1 >= MOVES_AFTER
         at = "move" if moves else "claim"
         return f"{r.token} finds c{index}", _go(s, r, at=at, found=index, seen=seen)
 
-    def _is_unanswered(self, r: Request, seen: Place) -> bool:
+    def _is_unanswered(self, s: State, r: Request, seen: Place) -> bool:
+        came_back = r.kind == "Idle"
+        if r.reports is not None and not self.only_idle:
+            came_back = s.places[r.reports].handed > seen.handed
         is_counted = seen.counted and self.counts == "once"
-        return r.kind == "Idle" and seen.state == "sent" and not is_counted
+        return came_back and seen.state == "sent" and not is_counted
 
     def _is_met(self, r: Request, place: Place) -> bool:
         return self.condition == "nothing" or (place.state, place.hands, place.counted) == (
@@ -170,7 +182,7 @@ class Unanswered:
 
     def _claim(self, s: State, r: Request) -> tuple[str, State]:
         place = s.places[r.found]
-        counts = self._is_unanswered(r, r.seen)
+        counts = self._is_unanswered(s, r, r.seen)
         if place.state == "done" or (counts and not self._is_met(r, place)):
             return f"{r.token} loses c{r.found}", _go(s, r, at="find")
         handed = Place(
@@ -181,6 +193,7 @@ class Unanswered:
             place.unanswered + counts,
             False,
             s.ticks + 1 if r.seen.moved and self.stamps else place.moved,
+            s.ticks + 1,
         )
         left = _with(_go(s, r, at="send")._replace(ticks=s.ticks + 1), r.found, handed)
         return f"{r.token} claims c{r.found}", self._noted(left, r.found)
@@ -190,10 +203,7 @@ class Unanswered:
         takes_turns = [i for i, p in enumerate(s.places) if p.moved and p.state != "done"]
         is_row = index in takes_turns and len(takes_turns) > 1 and s.streak[0] == index
         streak = (index, s.streak[1] + 1 if is_row else 1)
-        is_left = any(
-            can and place.state != "done" for can, place in zip(self.answers, s.places, strict=True)
-        )
-        again = s.again or not (is_left or self.answers[index])
+        again = s.again or (not self._is_left(s) and self.answers[index] == "never")
         return s._replace(streak=streak, again=again)
 
     def _send(self, s: State, r: Request) -> tuple[str, State]:
@@ -210,15 +220,21 @@ class Unanswered:
                 return f"an attempt of c{index} counts that did not go unanswered"
             if not place.tries and (place.unanswered or place.moved):
                 return f"c{index} was put off and is still counted"
-        if s.streak[1] > 3 and not self.answers[s.streak[0]]:
+        if self._is_left(s) and any(p.tries > MOST_TRIES and not p.moved for p in s.places):
+            return "what is never answered stands in the way"
+        if s.streak[1] > 3 and self.answers[s.streak[0]] == "never":
             return f"c{s.streak[0]} takes all turns"
         return s.wrong
 
     def is_goal(self, s: State) -> bool:
-        is_done = all(
-            place.state == "done" for can, place in zip(self.answers, s.places, strict=True) if can
+        return s.again and not self._is_left(s)
+
+    def _is_left(self, s: State) -> bool:
+        """Whether the device has not answered yet what it can."""
+        return any(
+            answer == "done" and place.state != "done"
+            for answer, place in zip(self.answers, s.places, strict=True)
         )
-        return is_done and s.again
 
 
 def _sent(s: State, kind: str, reports: int | None) -> State:

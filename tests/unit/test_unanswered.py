@@ -202,7 +202,23 @@ async def test_each_enrollment_counts_for_itself() -> None:
     assert it.place("u1").unanswered == 0
 
 
-async def test_another_answer_than_idle_does_not_count() -> None:
+@pytest.mark.parametrize("beside", LENGTHS)
+async def test_rule_05_behind_one_that_is_put_off_each_time_it_moves_too(beside: int) -> None:
+    it = await scene("c1", "c2", "c3", beside=beside)
+    for attempt in range(3):
+        assert await it.idle() == "c1"
+        assert await it.answers("c1", Status.NOT_NOW) == "c2"
+        assert it.place("c2").unanswered == attempt
+        it.world.clock.advance(TEN_MINUTES / 2)
+
+    assert await it.idle() == "c1"
+    assert await it.answers("c1", Status.NOT_NOW) == "c3"
+    assert await it.answers("c3") == "c2"
+    found = it.place("c2")
+    assert (found.attempts, found.unanswered, it.moved_back) == (4, 3, 1)
+
+
+async def test_the_answer_to_what_came_before_does_not_count() -> None:
     it = await scene("c0", "c1", "c2")
     assert await it.idle() == "c0"
 
