@@ -118,9 +118,8 @@ class Place:
     late_answer: LateAnswer | None = None
     superseded_by: str | None = None
     first_handed_at: datetime | None = None
-    """When it was handed out first since it was queued or put off by NotNow; `unanswered`: from how many
-    hand-outs since then its device came back with Idle and had not answered, `is_counted`: from the last
-    one too."""
+    """When it was handed out first since it was queued or put off by NotNow. Since then `unanswered`
+    hand-outs brought no answer before the device came back; `is_counted`: the last one is among them."""
     unanswered: int = 0
     is_counted: bool = False
     moved: datetime | None = None
@@ -146,11 +145,12 @@ class Place:
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether an Idle of its device shows one more attempt to be unanswered."""
+        """Whether an Idle of its device would show that one more hand-out brought no answer."""
         return self.state is PlaceState.SENT and not self.is_counted
 
     def moves_back(self, at: datetime) -> bool:
-        """Whether an Idle of its device at this time moves it back (docs/rules.md, rule 5)."""
+        """Whether it moves back when its last hand-out brought no answer until this time (docs/rules.md,
+        rule 5)."""
         first = self.first_handed_at
         is_old = first is not None and first <= at - MOVES_BACK_NOT_BEFORE
         is_last = self.unanswered + 1 >= MOVES_BACK_AFTER

@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from shared.clock import SystemClock
 from shared.domain.command import Place, PlaceState
 from shared.ports.queue import CommandQueue, HandOut, Wanted
+from shared.storage import place_documents
 from shared.storage.queue import MongoCommandQueue
+from shared.storage.sqlite import open_database
 from tests.contract.stores import SEALER, STORES, open_store
 from tests.contract.test_queue import ANNA, MAC, MINUTE, NOW, PAD, generation_of, place, report
 from tests.fakes.queue import FakeCommandQueue
@@ -239,3 +243,28 @@ async def test_one_that_answers_not_now_cannot_be_superseded_any_more(queue: Com
     await queue.insert([newer])
 
     assert await queue.supersede([newer]) == 0
+
+
+async def test_what_a_former_version_queued_anew_is_offered_after_the_others(
+    tmp_path: Path,
+) -> None:
+    """That version leaves the fields alone that it does not know."""
+    database = open_database(tmp_path, SystemClock())
+    await database.ensure(place_documents.indexes(timedelta(days=30)))
+    queue = MongoCommandQueue(database, SEALER)
+    await queue.insert([place("a"), place("b")])
+    await moved(queue, place("a"))
+    anew = place_documents.to_document(place("a"))
+    await database.collection(place_documents.NAME).update_one(
+        {"_id": anew.pop("_id")},
+        {"$set": anew, "$unset": {"handed_by": "", "handed_at": "", "collapse": ""}},
+    )
+
+    assert await order_of(queue) == ["b", "a"]
+    [again] = await handed(queue, (await queue.open_places(MAC))[1], by="b")
+    await queue.report([report(PlaceState.ACKNOWLEDGED, again)], NOW)
+    done = await there(queue, again)
+
+    assert (again.state, again.attempts) == (PlaceState.SENT, 1)
+    assert (done.state, done.moved, done.unanswered) == (PlaceState.ACKNOWLEDGED, None, 0)
+    await database.close()
