@@ -1,7 +1,8 @@
 """What a connect costs beside a long queue, and on it: one device of 64 with 1, 1,000 and 10,000 commands.
 
 CPU of the whole process and time of one request, on the embedded store: of all 64 devices by turns, and of
-the one device alone. The commands before the last one rest, begin later, are of another generation, or due.
+the one device alone. The commands before the last one rest, begin later, are of another generation, are due,
+or have moved back.
 Figures, no verdicts; the target stands beside them. `make bench ARGS=--queue`.
 """
 
@@ -41,6 +42,7 @@ CROWDS: dict[str, dict[str, Any]] = {
     "begin later": {"not_before": LATER},
     "of another generation": {"generation": "another"},
     "due": {},
+    "moved back": {"state": PlaceState.SENT, "moved": datetime.now(UTC)},
 }
 
 
@@ -104,6 +106,10 @@ class Bench:
                 for n in range(length - 1)
             ]
             await queue.insert([*crowded, last])
+            if "moved" in crowd:  # which a place that is queued never has
+                await database.collection(place_documents.NAME).update_many(
+                    {"state": PlaceState.SENT.value}, {"$set": {"moved": crowd["moved"]}}
+                )
         finally:
             await database.close()
 
