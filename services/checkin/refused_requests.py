@@ -35,7 +35,7 @@ class RefusedRequests:
 
     def note(self, request: Request, status: int, reason: Reason, detail: str) -> None:
         """This request is answered with this status."""
-        path = plain(request.url.path, LONGEST_DETAIL)
+        path = plain(request.scope["path"], LONGEST_DETAIL)
         text = plain(detail, LONGEST_DETAIL)
         refusal = Refusal(self._clock.now(), reason.value, text, path)
         self._refusals.note(self._sender(request), refusal, status)
@@ -61,5 +61,8 @@ class RefusedRequests:
 
 def plain(text: str, most: int) -> str:
     """The beginning of a text, on one line and without characters that no screen shows as they are."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
+    text = text[:most]
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(escaped)[:most]
