@@ -115,7 +115,7 @@ def _in_xml(content: bytes) -> str | None:
     search = _Search()
     try:
         search.parser.Parse(_without_data(content), True)
-    except (_Hopeless, expat.ExpatError, ValueError):
+    except (_Hopeless, expat.ExpatError, ValueError, LookupError):  # an encoding that nobody knows
         return None
     return search.found[0] if len(search.found) == 1 else None
 

@@ -99,6 +99,6 @@ def _of_xml(text: bytes) -> str | None:
         parser.Parse(text, True)
     except expat.ExpatError as exc:
         return f"is broken XML (line {exc.lineno}, column {exc.offset})"
-    except ValueError:  # an encoding that expat does not know
+    except (ValueError, LookupError):  # an encoding that expat, or Python, does not know
         return None
     return None if roots == ["plist"] else "is XML, but no property list"

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.apple.command_profile import MAX_ELEMENTS, MAX_OBJECTS, payload_identifier
+from shared.apple.profile_doubts import payload_doubt
 from tests.unit.command_requests import paths, prepare, refused
 from tests.unit.command_strategies import UDID, free_trees, plain_text
 
@@ -129,6 +130,14 @@ def test_pieces_of_content_are_put_together(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_told_is_none(payload: bytes) -> None:
     assert payload_identifier(payload) is None
+
+
+@pytest.mark.parametrize("encoding", ["U_F-8", "rot13", "base64", "utf-7", "idna", "undefined"])
+def test_an_encoding_that_nobody_reads_is_no_error(encoding: str) -> None:
+    payload = plistlib.dumps(PROFILE).replace(b"UTF-8", encoding.encode())
+
+    assert payload_identifier(payload) is None
+    assert payload_doubt(payload) is None
 
 
 @settings(max_examples=300, deadline=None)
