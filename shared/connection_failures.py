@@ -152,8 +152,8 @@ def _of_certificate(details: str, target: Target, shown: Shown | None) -> str:
         said = f"its certificate is not trusted ({origin or details})"
         return f"{said}: name the file of its CA in {target.trust}"
     if "expired" in details:
-        when = f" on {shown.not_after:%Y-%m-%d}" if shown else ""
-        said = f"its certificate has expired{when}: renew it there"
+        said = "its certificate has expired: renew it, or its CA's, there"
+        origin = f"valid until {shown.not_after:%Y-%m-%d}, {origin}" if shown else ""
     elif "not yet valid" in details:
         when = f" before {shown.not_before:%Y-%m-%d %H:%M} UTC" if shown else " yet"
         said = f"its certificate is not valid{when}: compare the clocks"

@@ -1,6 +1,7 @@
 """Posts one event to one subscriber and says what became of it.
 
-Promises: 2xx, and nothing else, is a delivery; never longer than the timeout; redirects are not
+Promises: 2xx, and nothing else, is a delivery; never longer than the timeout, but for a look at a
+certificate that was refused; redirects are not
 followed; at most a few KB of the answer are read; credentials in the URL become Basic authentication
 and never show in an error; whatever goes wrong is an Outcome, not an exception.
 """

@@ -29,6 +29,7 @@ from aiormq.exceptions import (
     ChannelClosed,
     ConnectionClosed,
     IncompatibleProtocolError,
+    InvalidFrameError,
     ProbableAuthenticationError,
     ProtocolSyntaxError,
 )
@@ -75,10 +76,9 @@ def _reason(error: Exception) -> str:
         return "it refuses the user or the password in MDM_AMQP_URL"
     if isinstance(error, ConnectionClosed | ChannelClosed):
         said = _SAID.search(str(error))
-        if said is None:
-            return "it closed the connection"
-        hint = "; is the vhost in MDM_AMQP_URL right?" if said[0] == "NOT_ALLOWED" else ""
-        return f"it said {said[0]}{hint}"
+        return f"it said {said[0]}" if said else "it closed the connection"
+    if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
+        return "it refuses the vhost in MDM_AMQP_URL"  # the library takes its words for a fault
     if isinstance(error, ProtocolSyntaxError | IncompatibleProtocolError):
         return "what answers there is no AMQP 0-9-1"
     return reason_of(error, _TARGET) or "it did not do what it was asked"
