@@ -14,15 +14,17 @@ import structlog
 from services.push.answers import Unanswered, Unreachable
 from services.push.apns import Apns, Push
 from services.push.certificates import client_context, load_certificates
+from services.store_pulse import StorePulse
 from services.webhook.attempts import Attempts
 from services.webhook.sender import HttpSender
 from shared.clock import SystemClock
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.subscription import Subscription
 from shared.messaging.connection import SingleConnection, checked_url
+from shared.pacing import Loops
 from shared.peer_certificates import KEPT
 from shared.security.trusted_cas import client_tls
-from shared.storage.mongo import Mongo
+from shared.storage.mongo import Driver, Mongo
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock
 from tests.harness.bad_servers import Kind, Trust, bad_server
@@ -268,3 +270,21 @@ async def test_the_log_and_the_answer_say_why_apns_cannot_be_reached(trust: Trus
     [line] = [line for line in logged if line["event"] == "apns_unreachable"]
     assert line["reason"].startswith("its certificate has expired: renew it")
     assert outcomes[-1] == Unreachable(f"APNs cannot be reached: {line['reason']}")
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_the_log_says_why_the_store_is_away(driver: Driver, trust: Trust) -> None:
+    async with bad_server(Kind.REFUSED, trust) as server:
+        database = Mongo(f"mongodb://user:secret@127.0.0.1:{server.port}/", driver=driver)
+        pulse = StorePulse(database.ping, SystemClock())
+        with structlog.testing.capture_logs() as logged:
+            asking = asyncio.create_task(pulse.run(Loops(SystemClock())))
+            async with asyncio.timeout(20):
+                while not logged:
+                    await asyncio.sleep(0.05)
+            asking.cancel()
+            await asyncio.wait([asking])
+        await database.close()
+
+    reason = "MongoDB: connection refused: nothing listens at this address and port"
+    assert [(line["event"], line["error"]) for line in logged] == [("store_away", reason)]

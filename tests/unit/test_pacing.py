@@ -70,6 +70,15 @@ async def test_an_outage_is_waited_for_and_logged_once(work: Work) -> None:
     assert not work.failed
 
 
+async def test_an_outage_that_is_a_time_out_says_so(work: Work) -> None:
+    work.error = TimeoutError()
+
+    with structlog.testing.capture_logs() as logs:
+        await ended(await work.run(1))
+
+    assert [entry["error"] for entry in logs] == ["no answer in time"]
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -5,7 +5,7 @@ comes from the primary, and no cancellation is lost in a driver.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC
+from datetime import UTC, timedelta
 from inspect import isawaitable
 from typing import Any, Literal
 
@@ -37,6 +37,10 @@ Driver = Literal["motor", "pymongo"]
 
 INSERTED_TOGETHER = 1000
 """Documents in one insert."""
+
+
+PING_DEADLINE = timedelta(seconds=3)
+"""Sooner than those who ask give up, so that they hear why."""
 
 
 class MongoCollection:
@@ -176,7 +180,7 @@ class Mongo:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the primary does not answer."""
-        with translated():
+        with translated(), pymongo.timeout(PING_DEADLINE.total_seconds()):
             await self._database.command("ping")
 
     async def close(self) -> None:
