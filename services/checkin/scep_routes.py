@@ -69,7 +69,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     ),
     503: _problem(
         "Not now; come again after Retry-After seconds.",
-        "MongoDB: AutoReconnect",
+        "MongoDB: no answer in time",
         "unavailable",
         "Service Unavailable",
         503,

@@ -73,7 +73,7 @@ _ERRORS: Mapping[int, tuple[str, str, str]] = {
     503: (
         "Not now; come again after Retry-After seconds.",
         "unavailable",
-        "MongoDB: AutoReconnect",
+        "MongoDB: no answer in time",
     ),
 }
 

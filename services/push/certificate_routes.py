@@ -70,7 +70,7 @@ _COMMON: Responses = {
     401: error(401, "Unauthorized", "the API key or token is wrong"),
     403: error(403, "Forbidden", "this needs the scope admin"),
     429: error(429, "Too Many Requests", "too many failed authentications from this address"),
-    503: error(503, "Service Unavailable", "MongoDB: AutoReconnect"),
+    503: error(503, "Service Unavailable", "MongoDB: no answer in time"),
 }
 _NONE = error(404, "Not Found", "there is no push certificate")
 _UNKNOWN = error(400, "Bad Request", "topics: expected a known query parameter (nearest: topic)")
