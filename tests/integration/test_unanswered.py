@@ -63,3 +63,21 @@ async def test_rule_05_a_command_that_is_never_answered_does_not_block_the_other
         assert (done["state"], done["unanswered_attempts"]) == ("acknowledged", 0)
         events = await server.events_of(device.id, 2 + 3 + 1 + 2 + 1 + 1)
         assert events[-1]["acknowledge_event"]["command_uuid"] == bad
+
+
+async def test_a_command_shows_the_last_refusal_of_its_device_until_an_answer_counts(
+    tmp_path: Path,
+) -> None:
+    async with whole_server(tmp_path) as server:
+        device = await server.enrolled()
+        bad = await device.queue()
+        assert given(await device.connect()) == bad
+        await refused(device, bad)
+
+        async with asyncio.timeout(20):
+            while not (found := (await shown(device, bad))["last_refusal"]):
+                await asyncio.sleep(0.2)  # written with the times of the last messages
+        assert found["count"] == 1
+
+        assert given(await device.connect("NotNow", CommandUUID=bad)) is None
+        assert (await shown(device, bad))["last_refusal"] is None
