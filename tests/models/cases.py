@@ -57,6 +57,9 @@ HOLDS: dict[str, Model] = {
     "lane, a partition moves": Lanes((1, 2), LaneBudget(bad=1, moves=1)),
     "lane, a replica is killed": Lanes((1, 2), LaneBudget(bad=1, kills=1, leases=1)),
     "lane, an attempt arrives late": Lanes((1, 2), LaneBudget(bad=1, late=1)),
+    "lane, an event is set aside": Lanes((1, 2, 3), LaneBudget(bad=2, aside=1)),
+    "lane, set aside beside a kill": Lanes((1, 2), LaneBudget(bad=1, aside=1, kills=1)),
+    "lane, set aside by one that was stopped": Lanes((1, 2), LaneBudget(bad=2, aside=1, leases=1)),
     "in-process broker": LocalBroker(),
     "janitor": Janitor(),
 }
@@ -76,6 +79,10 @@ LARGER: dict[str, Model] = {
     "command, enrolling twice": CommandQueue(QueueBudget(impatience=1, enrollments=2)),
     "lane, a replica is cut off": Lanes((1, 2), LaneBudget(bad=2, cuts=1, leases=1)),
     "lane, killed and cut off": Lanes((1, 2), LaneBudget(bad=1, cuts=1, kills=1)),
+    "lane, set aside while a partition moves": Lanes((1, 2), LaneBudget(bad=1, aside=1, moves=1)),
+    "lane, set aside by one that is cut off": Lanes(
+        (1, 2), LaneBudget(bad=1, aside=1, cuts=1, leases=1)
+    ),
     "tokens, three and an enrollment": TokenUpdates(tokens=3, impatience=3, enrollments=1),
     "renewal, CheckOut and a new enrollment": Renewals(
         RenewalBudget(renewals=1, enrollments=1, check_outs=1, impatience=2)
@@ -275,6 +282,21 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
     ),
     "rule 11: nobody looks again": (
         Lanes((1,), LaneBudget(bad=1, cuts=1), looks_again=False),
+        Verdict.STUCK,
+        "",
+    ),
+    "rule 11: set aside by two writes": (
+        Lanes((1, 2), LaneBudget(bad=1, aside=1, kills=1), sets_aside_by="two writes"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: the lane goes on without being read again": (
+        Lanes((1, 2), LaneBudget(bad=1, aside=1, leases=1), reads_again=False),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: nobody looks for what was set aside": (
+        Lanes((1, 2), LaneBudget(bad=1, aside=1, kills=1), looks_beside=False),
         Verdict.STUCK,
         "",
     ),

@@ -15,7 +15,7 @@ class Attempt(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """`at` is `empty`, `lease`, `send`, `remove` or `release`."""
+    """`at` is `empty`, `lease`, `send`, `remove`, `release` or `set aside`."""
 
     at: str
     event: int
@@ -31,12 +31,15 @@ class Replica(NamedTuple):
     """The next one that it gives in the lane."""
     attempt: Attempt | None
     retry: Retry | None
+    beside: Retry | None = None
+    """The retry of an event that was set aside."""
 
 
 class Stored(NamedTuple):
     event: int
     key: int
     lease: int
+    is_aside: bool = False
 
 
 class Budget(NamedTuple):
@@ -50,6 +53,8 @@ class Budget(NamedTuple):
     leases: int = 0
     """A lease ends under a replica that was stopped."""
     late: int = 0
+    aside: int = 0
+    """An event is set aside, since its receiver cannot take it."""
 
 
 class State(NamedTuple):
@@ -62,6 +67,8 @@ class State(NamedTuple):
     delivered: tuple[int, ...]
     late: frozenset[int]
     budget: Budget
+    aside: frozenset[int] = frozenset()
+    """Events that were ever set aside: they may come late."""
 
 
 def with_replica(s: State, which: int, **changes: object) -> State:
@@ -101,5 +108,20 @@ def acked(s: State, number: int, attempt: Attempt) -> State:
 
 
 def stored_in_order(s: State) -> list[Stored]:
-    """Of equal keys the worse order, since nothing says which comes first."""
-    return sorted(s.stored, key=lambda each: (each.key, -each.event))
+    """The lane. Of equal keys the worse order, since nothing says which comes first."""
+    lane = (each for each in s.stored if not each.is_aside)
+    return sorted(lane, key=lambda each: (each.key, -each.event))
+
+
+def leased(s: State, number: int, event: int) -> State | None:
+    """None: somebody has it, or it is gone."""
+    free = [each for each in s.stored if each.event == event and each.lease == NOBODY]
+    if not free:
+        return None
+    return s._replace(stored=(s.stored - {free[0]}) | {free[0]._replace(lease=number)})
+
+
+def put_beside(s: State, event: int) -> State:
+    """What is set aside waits beside the lane."""
+    beside = Stored(event, 0, NOBODY, is_aside=True)
+    return s._replace(stored=s.stored | {beside}, aside=s.aside | {event})

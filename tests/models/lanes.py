@@ -5,8 +5,10 @@ gone; acks of a dead channel are lost, and a replica that was cut off goes on un
 succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one that
 takes no step; a lease may end under it.
 
-Promises: each event is delivered, the first deliveries are in the order of the queue, and nothing is left
-in the queue, unacked or stored.
+A receiver may refuse an event: that one is set aside beside the lane, and retried by itself.
+
+Promises: each event is delivered, the first deliveries are in the order of the queue, but for events that
+were set aside, and nothing is left in the queue, unacked or stored.
 """
 
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from tests.models.lane_states import (
     arrived,
     channel_gone,
     forgotten,
+    leased,
+    put_beside,
     spent,
     stored_in_order,
     with_replica,
@@ -49,18 +53,18 @@ class Lanes:
     """`close` of the channel; or `cancel` of the consumer, who keeps what is unacked."""
     loads_first: bool = True
     """Blocked lanes are read before the first event is handled."""
+    looks_beside: bool = True
+    """Whoever serves the partition finds what was set aside, whoever did it."""
+    sets_aside_by: str = "one write"
+    """`one write` on condition of the lease; or `two writes`: taken from the lane, and stored beside it."""
+    reads_again: bool = True
+    """A lane is read again after its head was set aside: that write may have come too late."""
 
     def start(self) -> State:
         idle = Replica("idle", 0, (), False, 1, None, None)
+        nobody, nothing = (NOBODY, 0), frozenset[Stored]()
         return State(
-            self.queue,
-            ((), ()),
-            (NOBODY, 0),
-            (idle, idle),
-            frozenset(),
-            (),
-            frozenset(),
-            self.budget,
+            self.queue, ((), ()), nobody, (idle, idle), nothing, (), frozenset(), self.budget
         )
 
     def steps(self, s: State) -> Iterator[tuple[str, State]]:
@@ -74,7 +78,8 @@ class Lanes:
             if s.budget.kills and s.replicas[r] != self.start().replicas[r]:
                 left = channel_gone(spent(s, "kills"), r)
                 killed = forgotten(left, r)
-                yield f"{r} is killed", with_replica(killed, r, attempt=None, retry=None)
+                killed = with_replica(killed, r, attempt=None, retry=None, beside=None)
+                yield f"{r} is killed", killed
         yield from self._leases(s)
 
     # --- broker
@@ -112,14 +117,15 @@ class Lanes:
         is_consumer = s.active == (r, replica.epoch)
         if replica.role != "idle" and not is_consumer and not s.unacked[r]:
             yield f"{r} notices that it is no consumer", forgotten(s, r)
-        highest = max((each.key for each in s.stored), default=0)
+        lane = stored_in_order(s)
+        highest = lane[-1].key if lane else 0
         if replica.role == "active" and self.loads_first:
-            left = with_replica(s, r, role="serving", blocked=bool(s.stored), number=highest + 1)
+            left = with_replica(s, r, role="serving", blocked=bool(lane), number=highest + 1)
             yield f"{r} loads its blocked lanes", left
         elif replica.role == "active":
             yield f"{r} serves", with_replica(s, r, role="serving")
         may_look = replica.role == "serving" and self.looks_again and replica.attempt is None
-        if may_look and s.stored and not replica.blocked:
+        if may_look and lane and not replica.blocked:
             number = max(replica.number, highest + 1)
             yield f"{r} looks again", with_replica(s, r, blocked=True, number=number)
 
@@ -199,24 +205,36 @@ class Lanes:
     # --- what retries
 
     def _timer(self, s: State, r: int) -> Iterator[tuple[str, State]]:
-        retry = s.replicas[r].retry
-        if retry is None:
+        replica = s.replicas[r]
+        if replica.retry is None:
             yield from self._timer_reads(s, r)
-        elif retry.at == "empty":
-            is_serving = s.replicas[r].role == "serving"
-            blocked = s.replicas[r].blocked and not is_serving
+        elif replica.retry.at == "empty":
+            blocked = replica.blocked and replica.role != "serving"
             yield f"{r} frees the lane", with_replica(s, r, retry=None, blocked=blocked)
-        elif retry.at == "lease":
-            yield self._leased(s, r, retry)
-        elif retry.at == "send":
-            for label, left, succeeded in self._sent(s, retry.event):
-                following = retry._replace(at="remove" if succeeded else "release")
-                yield (
-                    f"{r}: retry of e{retry.event} {label}",
-                    with_replica(left, r, retry=following),
-                )
         else:
-            yield self._settled(s, r, retry)
+            yield from self._retried(s, r, "retry", replica.retry)
+        if replica.beside is not None:
+            yield from self._retried(s, r, "beside", replica.beside)
+        elif replica.role == "serving" and self.looks_beside:
+            for each in s.stored:
+                if each.is_aside:
+                    beside = Retry("lease", each.event)
+                    yield f"{r} reads e{each.event} aside", with_replica(s, r, beside=beside)
+
+    def _retried(self, s: State, r: int, slot: str, retry: Retry) -> Iterator[tuple[str, State]]:
+        if retry.at == "lease":
+            yield self._leased(s, r, slot, retry)
+        elif retry.at == "send":
+            if slot == "retry" and s.budget.aside:  # whether or not it was just tried once more
+                refused = retry._replace(at="set aside")
+                label = f"{r} finds that e{retry.event} was refused"
+                yield label, with_replica(spent(s, "aside"), r, retry=refused)
+            for label, left, succeeded in self._sent(s, retry.event):
+                said = f"{r}: retry of e{retry.event} {label}"
+                following = retry._replace(at="remove" if succeeded else "release")
+                yield said, with_replica(left, r, **{slot: following})
+        else:
+            yield self._settled(s, r, slot, retry)
 
     def _timer_reads(self, s: State, r: int) -> Iterator[tuple[str, State]]:
         replica, attempt = s.replicas[r], s.replicas[r].attempt
@@ -229,28 +247,41 @@ class Lanes:
         elif not (self.frees_late and at == "store"):
             yield f"{r} reads an empty lane", with_replica(s, r, retry=Retry("empty", 0))
 
-    def _leased(self, s: State, r: int, retry: Retry) -> tuple[str, State]:
-        free = [each for each in s.stored if each.event == retry.event and each.lease == NOBODY]
-        if not free:
-            return f"{r} gets no lease", with_replica(s, r, retry=None)
-        left = s._replace(stored=(s.stored - {free[0]}) | {free[0]._replace(lease=r)})
-        return f"{r} leases e{retry.event}", with_replica(left, r, retry=retry._replace(at="send"))
+    def _leased(self, s: State, r: int, slot: str, retry: Retry) -> tuple[str, State]:
+        if (left := leased(s, r, retry.event)) is None:
+            return f"{r} gets no lease", with_replica(s, r, **{slot: None})
+        following = retry._replace(at="send")
+        return f"{r} leases e{retry.event}", with_replica(left, r, **{slot: following})
 
-    def _settled(self, s: State, r: int, retry: Retry) -> tuple[str, State]:
+    def _settled(self, s: State, r: int, slot: str, retry: Retry) -> tuple[str, State]:
         own = {each for each in s.stored if each.event == retry.event}
         if retry.at == "remove":
             left = s._replace(stored=s.stored - own)
-            return f"{r} removes e{retry.event}", with_replica(left, r, retry=None)
+            return f"{r} removes e{retry.event}", with_replica(left, r, **{slot: None})
         mine = {each for each in own if each.lease == r}
-        freed = {each._replace(lease=NOBODY) for each in mine}
-        left = s._replace(stored=(s.stored - mine) | freed)
-        return f"{r} notes that e{retry.event} failed", with_replica(left, r, retry=None)
+        if retry.at == "release":
+            freed = {each._replace(lease=NOBODY) for each in mine}
+            left = s._replace(stored=(s.stored - mine) | freed)
+            return f"{r} notes that e{retry.event} failed", with_replica(left, r, **{slot: None})
+        return self._set_aside(s, r, retry, mine)
+
+    def _set_aside(self, s: State, r: int, retry: Retry, mine: set[Stored]) -> tuple[str, State]:
+        left = s._replace(stored=s.stored - mine)
+        if retry.at == "set aside" and self.sets_aside_by == "two writes":
+            following = retry._replace(at="store aside")
+            return f"{r} takes e{retry.event} from the lane", with_replica(left, r, retry=following)
+        if mine or retry.at == "store aside":
+            left = put_beside(left, retry.event)
+        behind = [each.event for each in stored_in_order(left) if each.event > retry.event]
+        following = Retry("lease", behind[0]) if behind and not self.reads_again else None
+        return f"{r} sets e{retry.event} aside", with_replica(left, r, retry=following)
 
     def _leases(self, s: State) -> Iterator[tuple[str, State]]:
         for each in s.stored:
             if each.lease == NOBODY:
                 continue
-            retry = s.replicas[each.lease].retry
+            holder = s.replicas[each.lease]
+            retry = holder.beside if each.is_aside else holder.retry
             is_held = retry is not None and retry.at != "lease" and retry.event == each.event
             if not is_held or s.budget.leases:
                 left = spent(s, "leases") if is_held else s
@@ -260,8 +291,8 @@ class Lanes:
     # --- the account
 
     def fault(self, s: State) -> str | None:
-        firsts = list(s.delivered)
-        if firsts != sorted(set(self.queue))[: len(firsts)]:
+        firsts = [event for event in s.delivered if event not in s.aside]
+        if firsts != sorted(set(self.queue) - s.aside)[: len(firsts)]:
             return f"delivered out of order: {firsts}"
         return None
 
