@@ -33,10 +33,12 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Deliveries of one device to one subscription, strictly in order."""
+    """Deliveries of one device to one subscription, strictly in order. `aside` names the one event of a
+    lane of its own: the subscriber could not take it, so the others of the device do not wait for it."""
 
     subscription: str
     device: str
+    aside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Delivery:
     """An event that a subscriber has not taken yet; exists only while pending or given up on.
 
     `number` is its order within the lane (docs/rules.md, rule 11). `attempts` counts those made.
-    `size` is that of its body, as nearly as it is known.
+    `size` is that of its body, as nearly as it is known. `topic` is unknown where a former version
+    stored it.
     """
 
     lane: Lane
@@ -55,6 +58,7 @@ class Delivery:
     next_attempt_at: datetime | None = None
     last_error: str | None = None
     size: int | None = None
+    topic: str | None = None
 
     @property
     def id(self) -> str:

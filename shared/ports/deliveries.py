@@ -14,11 +14,21 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a lane: the lowest and the highest number, and the id of the oldest event."""
+    """What waits in a lane: the lowest and the highest number, and the id of the oldest event; whether
+    an operator asked for an attempt."""
 
     lowest: int
     highest: int
     oldest: str
+    is_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The first delivery of a lane, and how many wait behind it."""
+
+    head: Delivery
+    behind: int = 0
 
 
 class Deliveries(Protocol):
@@ -29,6 +39,9 @@ class Deliveries(Protocol):
 
     async def blocked(self, partition: int) -> dict[Lane, Backlog]:
         """Lanes of a partition with a pending delivery."""
+
+    async def heads(self, partition: int) -> list[Blocked]:
+        """The same lanes, each with its first delivery, by device."""
 
     async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
         """The pending deliveries of a lane with first <= number <= last, by number."""
@@ -44,7 +57,9 @@ class Deliveries(Protocol):
 
     async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
         """Write attempts, next_attempt_at, last_error and state as they are in `delivery` and end
-        the lease, on condition that the lease is `holder`'s; keep `body`, if there is one, with it."""
+        the lease, on condition that the lease is `holder`'s; keep `body`, if there is one, with it.
+        A lane that is `aside` is written too: from then on the delivery waits there, and never again in
+        its device's lane."""
 
     async def body(self, delivery_id: str) -> bytes | None:
         """What `failed` kept with it."""
@@ -54,4 +69,8 @@ class Deliveries(Protocol):
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
         """Make deliveries that were given up on pending again (None: all of them), with a fresh
-        schedule; how many there were."""
+        schedule, and those named that are pending due `now`; how many there were."""
+
+    async def skip(self, delivery_id: str, body: bytes | None) -> bool:
+        """Give a pending delivery up, whoever has a lease on it, and keep `body` with it. False: it is
+        not pending. Raises TooLarge where the store cannot hold that body."""

@@ -4,17 +4,21 @@ Owner: webhook. `lane` and `partition` are set exactly while a delivery is pendi
 when it is not (to its partition), so each query finds by its index what it looks for and nothing
 else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
 `body` is what a subscriber would get: kept, sealed, when a delivery is given up on, since its event
-leaves the journal.
+leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
+
+A delivery that was set aside has a `lane` of its own: its device's, and its event behind it. Versions
+before it take that for the lane of another device, and retry it by its schedule.
 """
 
+from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Names
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
-from shared.ports.deliveries import Backlog
+from shared.ports.deliveries import Backlog, Blocked
 from shared.ports.seal import Seal
 from shared.storage.current_reads import CurrentReads
 from shared.storage.database import Database, Document, UpdateOne
@@ -27,11 +31,15 @@ INDEXES = (
     # All that `blocked` asks for: MongoDB answers it from the index alone.
     Index(NAME, [("partition", 1), ("_id", 1), ("lane", 1), ("number", 1)], sparse=True),
     Index(NAME, [("given_up", 1)], sparse=True),
+    Index(NAME, [("asked", 1)], sparse=True),
 )
 SEALED = SealedFields(NAME, ("body",), where={"body": {"$exists": True}})
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by": "", "asked": ""}
 _BATCH = 64
 _PAGE = 5_000
+_ASIDE = "\x1f"
+"""Between device and event in the lane of what was set aside; no device id holds a control character."""
 
 
 class MongoDeliveries:
@@ -61,20 +69,38 @@ class MongoDeliveries:
         was read is in one of them, since an id never changes."""
         term = self._database.term
         lanes: dict[str, Backlog] = {}
+        async for document in self._pending(partition, {"lane": 1, "number": 1}):
+            _add(lanes, document["lane"], document["number"], document["_id"])
+        await self._current.check(term)
+        if lanes:
+            for document in await self._documents.find({"asked": partition}, {"lane": 1}):
+                if document["lane"] in lanes:
+                    lanes[document["lane"]] = replace(lanes[document["lane"]], is_asked=True)
+        return {_lane_of(key): backlog for key, backlog in lanes.items()}
+
+    async def heads(self, partition: int) -> list[Blocked]:
+        heads: dict[Lane, Blocked] = {}
+        async for document in self._pending(partition, {"body": 0}):
+            delivery = _from_document(document)
+            seen = heads.get(delivery.lane)
+            head = min(seen.head, delivery, key=_order) if seen else delivery
+            heads[delivery.lane] = Blocked(head, seen.behind + 1 if seen else 0)
+        return sorted(heads.values(), key=lambda each: (each.head.lane.device, each.head.id))
+
+    async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:
         last = ""
         while True:
             found = await self._documents.find(
                 {"partition": partition, "_id": {"$gt": last}},
-                {"lane": 1, "number": 1},
+                projection,
                 sort=[("_id", 1)],
                 limit=self._page,
             )
             for document in found:
                 last = document["_id"]
-                _add(lanes, document["lane"], document["number"], last)
+                yield document
             if len(found) < self._page:
-                await self._current.check(term)
-                return {Lane(*key.rsplit(":", 1)): backlog for key, backlog in lanes.items()}
+                return
 
     async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
         term = self._database.term
@@ -120,12 +146,14 @@ class MongoDeliveries:
         outcome: dict[str, Any] = {"attempts": delivery.attempts, "last_error": delivery.last_error}
         if body is not None:
             outcome["body"] = self._seal.seal(body, _place_of(delivery.id))
-        gone = {"lease_by": ""}
+        gone = {"lease_by": "", "asked": ""}
         if delivery.state is DeliveryState.PENDING:
             outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
+            if delivery.lane.aside:
+                outcome["lane"] = _lane_key(delivery.lane)
         else:
             outcome |= {"given_up": partition_of(delivery.lane.device), "next_attempt_at": None}
-            gone |= {"lane": "", "partition": "", "lease_until": ""}
+            gone |= _NO_LONGER_PENDING
         await self._documents.update_one(
             {"_id": delivery.id, "lease_by": holder}, {"$set": outcome, "$unset": gone}
         )
@@ -149,10 +177,22 @@ class MongoDeliveries:
             matched += await self._revive(await self.given_up(partition), now)
         return matched
 
+    async def skip(self, delivery_id: str, body: bytes | None) -> bool:
+        found = await self._documents.find_one({"_id": delivery_id}, {"device": 1})
+        if not found:
+            return False
+        outcome: Document = {"given_up": partition_of(found["device"]), "next_attempt_at": None}
+        if body is not None:
+            outcome["body"] = self._seal.seal(body, _place_of(delivery_id))
+        return await self._documents.update_one(
+            {"_id": delivery_id, "lease_until": {"$gte": _NEVER}},
+            {"$set": outcome, "$unset": _NO_LONGER_PENDING},
+        )
+
     async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
         matched = 0
         for start in range(0, len(deliveries), _BATCH):
-            batch = [_pending_again(each, now) for each in deliveries[start : start + _BATCH]]
+            batch = [_tried_again(each, now) for each in deliveries[start : start + _BATCH]]
             matched += (await self._documents.bulk_write(batch))[0]
         return matched
 
@@ -168,8 +208,13 @@ def _add(lanes: dict[str, Backlog], lane: str, number: int, delivery_id: str) ->
         )
 
 
-def _pending_again(delivery: Delivery, now: datetime) -> UpdateOne:
+def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
     lane, partition = delivery.lane, partition_of(delivery.lane.device)
+    if delivery.state is DeliveryState.PENDING:
+        return UpdateOne(
+            {"_id": delivery.id, "lease_until": {"$gte": _NEVER}},
+            {"$set": {"next_attempt_at": now, "asked": partition}},
+        )
     return UpdateOne(
         {"_id": delivery.id, "given_up": partition},
         {
@@ -190,11 +235,14 @@ def _place_of(delivery_id: str) -> str:
 
 
 def _lane_key(lane: Lane) -> str:
-    return f"{lane.subscription}:{lane.device}"
+    aside = _ASIDE + lane.aside if lane.aside else ""
+    return f"{lane.subscription}:{lane.device}{aside}"
 
 
-def _lane(document: Document) -> Lane:
-    return Lane(document["subscription"], document["device"])
+def _lane_of(key: str) -> Lane:
+    subscription, device = key.rsplit(":", 1)
+    device, _, aside = device.partition(_ASIDE)
+    return Lane(subscription, device, aside or None)
 
 
 def _order(delivery: Delivery) -> tuple[int, str]:
@@ -215,13 +263,16 @@ def _to_document(delivery: Delivery) -> Document:
         "last_error": delivery.last_error,
         "lease_until": _NEVER,
         "size": delivery.size,
+        "topic": delivery.topic,
     }
 
 
 def _from_document(document: Document) -> Delivery:
     given_up = "given_up" in document
     return Delivery(
-        lane=_lane(document),
+        lane=_lane_of(document["lane"])
+        if "lane" in document
+        else Lane(document["subscription"], document["device"]),
         event_id=document["event_id"],
         number=document["number"],
         state=DeliveryState.GIVEN_UP if given_up else DeliveryState.PENDING,
@@ -229,4 +280,5 @@ def _from_document(document: Document) -> Delivery:
         next_attempt_at=document.get("next_attempt_at"),
         last_error=document.get("last_error"),
         size=document.get("size"),
+        topic=document.get("topic"),
     )

@@ -28,6 +28,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         IN_A_RANGE: ("_id between, touched <",),
     },
     "deliveries": {
+        "asked_1": ("asked =",),
         "given_up_1": ("given_up =",),
         "lane_1_number_1": ("lane =, number between",),
         "partition_1__id_1_lane_1_number_1": ("_id >, partition = by _id",),

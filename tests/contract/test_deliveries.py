@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
-from shared.ports.deliveries import Backlog, Deliveries
+from shared.ports.deliveries import Backlog, Blocked, Deliveries
 from tests.contract.stores import SEALER, STORES, open_store
 from tests.fakes.deliveries import FakeDeliveries
 
@@ -297,3 +297,144 @@ async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -
     assert await deliveries.retry(None, NOW) == 2
     assert await deliveries.given_up(partition_of("MAC")) == []
     assert await deliveries.given_up(partition_of("PHONE")) == []
+
+
+# --- what was set aside
+
+
+async def set_aside(deliveries: Deliveries, delivery: Delivery) -> Delivery:
+    """Stored in its device's lane, then set aside."""
+    beside = replace(delivery, lane=replace(delivery.lane, aside=delivery.event_id), attempts=6)
+    await deliveries.store([delivery])
+    await deliveries.lease([delivery], "h1", LATER, NOW)
+    await deliveries.failed(beside, "h1")
+    return beside
+
+
+async def test_what_is_set_aside_waits_in_a_lane_of_its_own(deliveries: Deliveries) -> None:
+    beside = await set_aside(deliveries, owed("a", 1))
+    await deliveries.store([owed("b", 2)])
+
+    assert await waiting(deliveries) == [owed("b", 2)]
+    assert await waiting(deliveries, beside.lane) == [beside]
+    assert await blocked(deliveries) == {MAC: Backlog(2, 2, "b"), beside.lane: Backlog(1, 1, "a")}
+
+
+async def test_what_is_set_aside_stays_aside_until_it_is_delivered(deliveries: Deliveries) -> None:
+    """Whoever read it in its device's lane may have it under a lease still."""
+    beside = await set_aside(deliveries, owed("a"))
+    assert await deliveries.lease([owed("a")], "h2", LATER, NOW) == {"config:a"}
+    await deliveries.failed(replace(owed("a"), attempts=7), "h2")
+    assert await waiting(deliveries, beside.lane) == [replace(beside, attempts=7)]
+
+    await deliveries.delivered([beside])
+
+    assert await blocked(deliveries) == {}
+
+
+async def test_setting_aside_under_a_lease_that_was_lost_changes_nothing(
+    deliveries: Deliveries,
+) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", LATER, NOW)
+
+    await deliveries.failed(replace(owed("a"), lane=replace(MAC, aside="a")), "h2")
+
+    assert await waiting(deliveries) == [owed("a")]
+
+
+async def test_an_event_that_was_set_aside_is_not_stored_anew(deliveries: Deliveries) -> None:
+    await set_aside(deliveries, owed("a", 4))
+
+    assert await deliveries.store([owed("a", 9)]) == [4]
+    assert await waiting(deliveries) == []
+
+
+async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_lane(
+    deliveries: Deliveries,
+) -> None:
+    beside = await set_aside(deliveries, owed("a"))
+    await deliveries.lease([beside], "h2", LATER, NOW)
+    await deliveries.failed(replace(beside, state=DeliveryState.GIVEN_UP), "h2")
+    [given_up] = await deliveries.given_up(partition_of("MAC"))
+
+    await deliveries.retry([given_up.id], NOW)
+
+    assert given_up.lane == MAC
+    assert await waiting(deliveries) == [
+        replace(owed("a"), attempts=0, next_attempt_at=NOW),
+    ]
+
+
+# --- what an operator asks for
+
+
+async def test_heads_are_the_first_of_each_lane_and_how_many_wait(deliveries: Deliveries) -> None:
+    for number, event in enumerate("cadbe", start=1):
+        await deliveries.store([replace(owed(event, number), topic="mdm.Connect")])
+    beside = await set_aside(deliveries, owed("f", 9, OTHER))
+    await deliveries.store([owed("x", 1, PHONE)])
+
+    assert await deliveries.heads(partition_of("MAC")) == [
+        Blocked(replace(owed("c"), topic="mdm.Connect"), 4),
+        Blocked(beside),
+    ]
+
+
+async def test_a_pending_one_that_is_asked_for_is_due_and_shows_until_it_is_tried(
+    deliveries: Deliveries,
+) -> None:
+    await deliveries.store([replace(owed("a"), attempts=7, next_attempt_at=LATER)])
+
+    made = await deliveries.retry(["config:a"], NOW)
+
+    [found] = await waiting(deliveries)
+    assert (made, found.attempts, found.next_attempt_at) == (1, 7, NOW)
+    assert await blocked(deliveries) == {MAC: Backlog(1, 1, "a", is_asked=True)}
+    await deliveries.lease([found], "h1", LATER, NOW)
+    await deliveries.failed(found, "h1")
+    assert await blocked(deliveries) == {MAC: Backlog(1, 1, "a")}
+
+
+async def test_retrying_all_leaves_what_is_pending_alone(deliveries: Deliveries) -> None:
+    await deliveries.store([replace(owed("a"), attempts=7, next_attempt_at=LATER)])
+
+    assert await deliveries.retry(None, NOW) == 0
+    assert (await waiting(deliveries))[0].next_attempt_at == LATER
+
+
+@pytest.mark.parametrize("is_aside", [False, True])
+async def test_what_is_skipped_is_given_up_on_with_its_body(
+    deliveries: Deliveries, is_aside: bool
+) -> None:
+    await deliveries.store([owed("a", 1)])
+    if is_aside:
+        await set_aside(deliveries, owed("a", 1))
+    await deliveries.store([owed("b", 2)])
+
+    assert await deliveries.skip("config:a", b"the body")
+
+    assert set(await blocked(deliveries)) == {MAC}
+    assert await waiting(deliveries) == [owed("b", 2)]
+    assert [each.event_id for each in await deliveries.given_up(partition_of("MAC"))] == ["a"]
+    assert await deliveries.body("config:a") == b"the body"
+
+
+async def test_a_skip_wins_over_an_attempt_that_fails_meanwhile(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.lease([owed("a")], "h1", LATER, NOW)
+    await deliveries.skip("config:a", None)
+
+    await deliveries.failed(replace(owed("a"), attempts=1), "h1")
+
+    assert await waiting(deliveries) == []
+    assert len(await deliveries.given_up(partition_of("MAC"))) == 1
+
+
+async def test_what_is_not_pending_is_not_skipped(deliveries: Deliveries) -> None:
+    given_up = await give_up(deliveries, owed("a"), b"the body")
+
+    assert not await deliveries.skip("config:a", b"another")
+    assert not await deliveries.skip("config:unknown", None)
+    assert await deliveries.given_up(partition_of("MAC")) == [given_up]
+    assert await deliveries.body("config:a") == b"the body"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BadRequest, TooLarge
 from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
-from shared.ports.deliveries import Backlog
+from shared.ports.deliveries import Backlog, Blocked
 from tests.fakes.queue import Hook, undisturbed
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,10 +25,16 @@ class Owed:
     lease_by: str | None = None
     lease_until: datetime = _NEVER
     body: bytes | None = None
+    is_asked: bool = False
 
     @property
     def is_pending(self) -> bool:
         return self.delivery.state is DeliveryState.PENDING
+
+    def written(self, delivery: Delivery) -> None:
+        """It is as it is written here, and nobody's lease is on it."""
+        self.delivery = delivery
+        self.lease_by, self.lease_until, self.is_asked = None, _NEVER, False
 
 
 class FakeDeliveries:
@@ -79,9 +85,21 @@ class FakeDeliveries:
             number, event = delivery.number, delivery.event_id
             seen = lanes.get(delivery.lane, Backlog(number, number, event))
             lanes[delivery.lane] = Backlog(
-                min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event)
+                min(seen.lowest, number),
+                max(seen.highest, number),
+                min(seen.oldest, event),
+                seen.is_asked or owed.is_asked,
             )
         return lanes
+
+    async def heads(self, partition: int) -> list[Blocked]:
+        await self.before("heads")
+        lanes: dict[Lane, list[Delivery]] = {}
+        for owed in self.records.values():
+            if owed.is_pending and partition_of(owed.delivery.lane.device) == partition:
+                lanes.setdefault(owed.delivery.lane, []).append(owed.delivery)
+        found = [Blocked(min(lane, key=_order), len(lane) - 1) for lane in lanes.values()]
+        return sorted(found, key=lambda each: (each.head.lane.device, each.head.id))
 
     async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
         await self.before("waiting")
@@ -122,14 +140,15 @@ class FakeDeliveries:
         owed = self.records.get(delivery.id)
         if owed is None or owed.lease_by != holder:
             return
-        owed.delivery = replace(
+        updated = replace(
             owed.delivery,
+            lane=_lane_after(owed.delivery, delivery),
             attempts=delivery.attempts,
             next_attempt_at=delivery.next_attempt_at,
             last_error=delivery.last_error,
             state=delivery.state,
         )
-        owed.lease_by, owed.lease_until = None, _NEVER
+        owed.written(updated)
         if body is not None:
             owed.body = body
 
@@ -147,14 +166,33 @@ class FakeDeliveries:
         chosen = [
             owed
             for delivery_id, owed in self.records.items()
-            if not owed.is_pending and (ids is None or delivery_id in ids)
+            if (not owed.is_pending if ids is None else delivery_id in ids)
         ]
         for owed in chosen:
-            owed.delivery = replace(
-                owed.delivery, state=DeliveryState.PENDING, attempts=0, next_attempt_at=now
-            )
-            owed.lease_by, owed.lease_until = None, _NEVER
+            again = replace(owed.delivery, next_attempt_at=now)
+            if owed.is_pending:
+                owed.delivery, owed.is_asked = again, True
+            else:
+                owed.written(replace(again, state=DeliveryState.PENDING, attempts=0))
         return len(chosen)
+
+    async def skip(self, delivery_id: str, body: bytes | None) -> bool:
+        await self.before("skip")
+        owed = self.records.get(delivery_id)
+        if owed is None or not owed.is_pending:
+            return False
+        if body is not None and len(body) > self.largest_body:
+            raise TooLarge("the document is too large for the store")
+        owed.written(
+            replace(
+                owed.delivery,
+                lane=Lane(owed.delivery.lane.subscription, owed.delivery.lane.device),
+                state=DeliveryState.GIVEN_UP,
+                next_attempt_at=None,
+            )
+        )
+        owed.body = body if body is not None else owed.body
+        return True
 
 
 class FakeSubscriptions:
@@ -165,6 +203,13 @@ class FakeSubscriptions:
 
     async def all(self) -> list[Subscription]:
         return list(self.subscriptions)
+
+
+def _lane_after(stored: Delivery, written: Delivery) -> Lane:
+    """What is set aside stays so while it is pending."""
+    if written.state is not DeliveryState.PENDING:
+        return Lane(stored.lane.subscription, stored.lane.device)
+    return written.lane if written.lane.aside else stored.lane
 
 
 def _order(delivery: Delivery) -> tuple[int, str]:
