@@ -75,7 +75,9 @@ class _Work:
         subscriptions = MongoSubscriptions(adapters.database, url, settings.webhook_extra_topics)
         self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)
-        attempts = Attempts(self._sender, self._clock, adapters.metrics.deliveries_delivered)
+        attempts = self._attempts = Attempts(
+            self._sender, self._clock, adapters.metrics.deliveries_delivered
+        )
         bodies = Bodies(
             settings.webhook_body_budget,
             self._store,
@@ -155,6 +157,10 @@ class _Work:
         metrics.watch(
             metrics.lanes_blocked, lambda: sum(lanes.blocked_count for lanes in partitions.served)
         )
+        metrics.watch(
+            metrics.deliveries_aside, lambda: sum(len(lanes.aside) for lanes in partitions.served)
+        )
+        metrics.watch(metrics.subscriptions_paused, lambda: self._attempts.paused_count)
         metrics.watch(metrics.oldest_undelivered, self._oldest_age)
 
     def _oldest_age(self) -> float:

@@ -2,17 +2,21 @@
 
 Promises: a subscriber that hangs holds only its own places and stalls nobody else; one is down only
 after some failures and a while without any success, so that a few events which it cannot take do
-not look like an outage; it is logged once when it begins to fail and once when it is back.
+not look like an outage; it is logged once when it begins to fail and once when it is back. One that
+answers 410 is paused: it is asked once an hour until it takes an event, at no event's cost.
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
 import structlog
 
+from services.webhook.answers import GONE
+from services.webhook.limited_log import LimitedLog
 from services.webhook.sender import Outcome, Sender
-from shared.domain.subscription import Subscription
+from shared.domain.subscription import Delivery, Subscription
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -25,7 +29,10 @@ FEWEST_RETRIES = 2
 DOWN_AFTER = timedelta(seconds=10)
 _DOWN_FAILURES = 3
 
-BUSY = Outcome("the subscriber is too slow: not tried yet", was_made=False)
+PROBE_EVERY = timedelta(hours=1)
+
+BUSY = Outcome("the subscriber is too slow: not tried yet", counts=False)
+PAUSED = Outcome(f"answered {GONE}", counts=False)
 
 
 class Counter(Protocol):
@@ -34,7 +41,7 @@ class Counter(Protocol):
 
 class Endpoint:
     """One subscriber as it behaves towards this process: places for first attempts, how many retries
-    may run at once, and whether it is down."""
+    may run at once, whether it is down or paused, and whose events it took last."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.places = asyncio.Semaphore(SLOTS)
@@ -48,6 +55,11 @@ class Endpoint:
         """In a row."""
         self._failing_since = 0.0
         self._is_known_down = False
+        self._was_heard = False
+        self._probe_at: float | None = None
+        """When a subscriber that is paused is asked again."""
+        self._takes = [("", float("-inf"))] * 2
+        """The devices whose events it took last, and when: two different ones."""
 
     @property
     def is_down(self) -> bool:
@@ -58,7 +70,52 @@ class Endpoint:
         """Another retry may begin: few try while it is down, so that it is found to be back."""
         return self.retrying < (FEWEST_RETRIES if self.is_down else MOST_RETRIES)
 
+    @property
+    def is_paused(self) -> bool:
+        return self._probe_at is not None
+
+    @property
+    def pause_left(self) -> timedelta:
+        """How long it is not to be asked; zero: it may be."""
+        left = 0.0 if self._probe_at is None else self._probe_at - self._clock.monotonic()
+        return timedelta(seconds=max(left, 0.0))
+
+    def may_ask(self) -> bool:
+        """Whether an attempt may be made. While it is paused, saying yes begins the next hour."""
+        if self.pause_left:
+            return False
+        if self.is_paused:
+            self._pause()
+        return True
+
+    def was_paused(self) -> None:
+        """An earlier process stored its 410: unless this one knows better, one attempt goes first."""
+        if not (self._was_heard or self.is_paused):
+            self._probe_at = self._clock.monotonic()
+
+    def took_another(self, device: str, since: float) -> bool:
+        """Whether it took an event of another device after `since` (monotonic), as far as this process
+        knows."""
+        return any(other != device and at > since for other, at in self._takes)
+
+    def heard(self, outcome: Outcome, device: str) -> None:
+        """An attempt has ended."""
+        if outcome.reason is None:
+            self.succeeded(device)
+            return
+        if outcome.status == GONE:
+            if not self.is_paused or not self._was_heard:
+                log.warning("subscription_paused", subscription=self._name, reason=outcome.reason)
+            self._pause()
+        elif not self._was_heard:
+            self._probe_at = None
+        self.failed(outcome.reason)
+
+    def _pause(self) -> None:
+        self._probe_at = self._clock.monotonic() + PROBE_EVERY.total_seconds()
+
     def failed(self, reason: str) -> None:
+        self._was_heard = True
         if not self._failures:
             self._failing_since = self._clock.monotonic()
         self._failures += 1
@@ -66,11 +123,17 @@ class Endpoint:
             self._is_known_down = True
             log.warning("subscriber_failing", subscription=self._name, reason=reason)
 
-    def succeeded(self) -> None:
-        if self.is_down:
-            self.recovered_at = self._clock.monotonic()
-            seconds = round(self._failing_for)
+    def succeeded(self, device: str) -> None:
+        now = self._clock.monotonic()
+        if self.is_down or self.is_paused:
+            self.recovered_at = now
+            seconds = round(self._failing_for) if self._failures else 0
             log.info("subscriber_recovered", subscription=self._name, failed_for=seconds)
+        if device != self._takes[0][0]:
+            self._takes[1] = self._takes[0]
+        self._takes[0] = (device, now)
+        self._was_heard = True
+        self._probe_at = None
         self._failures = 0
         self._is_known_down = False
 
@@ -90,33 +153,51 @@ class Attempts:
         self._delivered = delivered
         self._patience = patience.total_seconds()
         self._endpoints: dict[str, Endpoint] = {}
+        self._failures = LimitedLog("delivery_failed", clock)
+        self._set_aside = LimitedLog("delivery_set_aside", clock)
+
+    @property
+    def paused_count(self) -> int:
+        """How many subscriptions are paused."""
+        return sum(endpoint.is_paused for endpoint in self._endpoints.values())
 
     def endpoint(self, subscription: str) -> Endpoint:
         if subscription not in self._endpoints:
             self._endpoints[subscription] = Endpoint(subscription, self._clock)
         return self._endpoints[subscription]
 
-    async def first(self, subscription: Subscription, body: bytes) -> Outcome:
-        """The first attempt of an event; `was_made` is False where the subscriber is too busy."""
+    async def first(self, subscription: Subscription, device: str, body: bytes) -> Outcome:
+        """The first attempt of an event of a device. It does not count where the subscriber is too busy, or
+        paused."""
         endpoint = self.endpoint(subscription.id)
+        if endpoint.pause_left:
+            return PAUSED
         if not await self._has_place(endpoint):
             return BUSY
         try:
-            return await self.again(subscription, body)
+            return await self.again(subscription, device, body)
         finally:
             endpoint.is_stuck = False
             endpoint.places.release()
 
-    async def again(self, subscription: Subscription, body: bytes) -> Outcome:
-        """A retry; the caller keeps to `has_room`."""
-        outcome = await self._sender.send(subscription, body)
+    async def again(self, subscription: Subscription, device: str, body: bytes) -> Outcome:
+        """A retry; the caller keeps to `has_room`. It does not count while the subscriber is paused."""
         endpoint = self.endpoint(subscription.id)
-        if outcome.reason is None:
+        if not endpoint.may_ask():
+            return PAUSED
+        outcome = await self._sender.send(subscription, body)
+        endpoint.heard(outcome, device)
+        if outcome.delivered:
             self._delivered.inc()
-            endpoint.succeeded()
-        else:
-            endpoint.failed(outcome.reason)
-        return outcome
+        return replace(outcome, counts=outcome.delivered or not endpoint.is_paused)
+
+    def note_first_failure(self, delivery: Delivery) -> None:
+        """Log that a lane begins to wait for this delivery."""
+        self._failures.warning(**_described(delivery))
+
+    def note_set_aside(self, delivery: Delivery) -> None:
+        """Log that a lane goes on without this delivery."""
+        self._set_aside.warning(**_described(delivery))
 
     async def _has_place(self, endpoint: Endpoint) -> bool:
         if endpoint.places.locked() and (endpoint.is_stuck or endpoint.is_down):
@@ -128,3 +209,16 @@ class Attempts:
             endpoint.is_stuck = True
             return False
         return True
+
+
+def _described(delivery: Delivery) -> dict[str, object]:
+    due = delivery.next_attempt_at
+    return {
+        "subscription": delivery.lane.subscription,
+        "device": delivery.lane.device,
+        "topic": delivery.topic,
+        "event_id": delivery.event_id,
+        "attempt": delivery.attempts,
+        "answer": delivery.last_error,
+        "next_attempt": due.isoformat() if due else None,
+    }

@@ -2,7 +2,8 @@
 
 Promises (docs/rules.md, rule 11): every retry leases its delivery first; the rest of a lane moves
 only after its head is delivered or given up on; a lane is free when a read found it empty and no
-store into it began since that read. What the schedule gives up on is kept, with its body.
+store into it began since that read. What the schedule gives up on is kept, with its body. A head that
+its subscriber cannot take is set aside, and the lane read again. A subscriber that is paused is not asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,8 @@ from typing import Protocol
 
 import structlog
 
-from services.webhook.attempts import Attempts, Counter
+from services.webhook.answers import LONGEST_WAIT
+from services.webhook.attempts import PAUSED, Attempts, Counter, Endpoint
 from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.lanes import PartitionLanes
@@ -36,6 +38,8 @@ class Counts(Protocol):
     def deliveries_retried(self) -> Counter: ...
     @property
     def deliveries_given_up(self) -> Counter: ...
+    @property
+    def deliveries_set_aside(self) -> Counter: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,17 @@ class RetryPolicy:
     subscriber: Callable[[str], Subscription | None]
     bodies: Bodies
 
-    def next_attempt(self, attempts: int, now: datetime) -> datetime | None:
-        return next_attempt(attempts, now, self.waits, self.random())
+    def next_attempt(
+        self, attempts: int, now: datetime, asked: timedelta = timedelta()
+    ) -> datetime | None:
+        """By the schedule, or after what the subscriber `asked` for if that is later."""
+        at = next_attempt(attempts, now, self.waits, self.random())
+        return at and max(at, now + asked)
 
     def time_left(self, delivery: Delivery, now: datetime) -> timedelta:
         """How long until it is due; zero when it is, or when no right clock can have set its time."""
         left = (delivery.next_attempt_at or now) - now
-        longest = max(self.waits, default=timedelta()) * (1 + JITTER)
+        longest = max([LONGEST_WAIT, *self.waits]) * (1 + JITTER)
         return left if timedelta() < left <= longest else timedelta()
 
 
@@ -80,7 +88,9 @@ class LaneRetry:
         while lanes.is_live:
             if lane.is_attempting:
                 return _SOON
-            lane.was_adopted = False
+            if pause := self._endpoint(lane).pause_left:
+                return pause
+            lane.is_stale = False
             changes, was_storing = lane.changes, lane.is_storing
             waiting = await self._read(lane)
             if not waiting:
@@ -107,71 +117,129 @@ class LaneRetry:
     ) -> timedelta | None:
         """One after the other; how long to wait before the next, None: read the lane again."""
         for delivery in waiting:
-            if lane.was_adopted or not lanes.is_live:
+            if lane.is_stale or not lanes.is_live:
                 return None
-            early = self._policy.time_left(delivery, self._clock.now())
-            if early and not is_hurried:
-                return early
-            wait = await self._attempt(delivery, is_early=bool(early))
+            if delivery.event_id == lane.refused:
+                wait = await self._set_refused_aside(lanes, lane, delivery)
+            else:
+                wait = await self._try(lanes, lane, delivery, is_hurried)
             if wait is not None:
-                if early:
-                    lane.hurried_in_vain(self._clock.monotonic())
                 return wait
             lane.move_head(delivery.number + 1)
         return None
 
-    async def _attempt(self, delivery: Delivery, is_early: bool) -> timedelta | None:
-        """None: it is out of the way, delivered or given up on."""
+    async def _try(
+        self, lanes: PartitionLanes, lane: OpenLane, delivery: Delivery, is_hurried: bool
+    ) -> timedelta | None:
+        """None: it is out of the way, delivered, given up on or set aside."""
+        if delivery.last_error == PAUSED.reason:
+            self._endpoint(lane).was_paused()
+        early = self._policy.time_left(delivery, self._clock.now())
+        if early and not is_hurried:
+            return early
+        wait = await self._attempt(lanes, lane, delivery, is_early=bool(early))
+        if wait is not None and early:
+            lane.hurried_in_vain(self._clock.monotonic())
+        return wait
+
+    def _endpoint(self, lane: OpenLane) -> Endpoint:
+        return self._attempts.endpoint(lane.key.subscription)
+
+    async def _attempt(
+        self, lanes: PartitionLanes, lane: OpenLane, delivery: Delivery, is_early: bool
+    ) -> timedelta | None:
         subscription = self._policy.subscriber(delivery.lane.subscription)
         if subscription is None:
             return _NO_SUBSCRIBER
         async with self._policy.bodies.in_use(delivery.size):
-            return await self._send(delivery, subscription, is_early)
+            body = await self._policy.bodies.read(delivery.event_id)
+            body = body or await self._store.body(delivery)
+            holder = await self._store.lease(delivery)
+            if holder is None:
+                return _LEASED
+            leased = _Leased(lanes, lane, delivery, holder, body)
+            if body is None:
+                reason = "the journal no longer holds this event"
+                await self._give_up(leased, replace(delivery, last_error=reason))
+                return None
+            outcome = await self._attempts.again(subscription, delivery.lane.device, body)
+            if outcome.delivered:
+                await self._store.delivered(delivery)
+                return None
+            lane.rest(self._clock.monotonic(), outcome.asked)
+            if is_early or not outcome.counts:
+                return await self._keep(leased, outcome)
+            return await self._failed(leased, outcome)
 
-    async def _send(
-        self, delivery: Delivery, subscription: Subscription, is_early: bool
-    ) -> timedelta | None:
-        body = await self._policy.bodies.read(delivery.event_id) or await self._store.body(delivery)
-        holder = await self._store.lease(delivery)
-        if holder is None:
-            return _LEASED
-        if body is None:
-            reason = "the journal no longer holds this event"
-            await self._give_up(replace(delivery, last_error=reason), holder, None)
-            return None
-        outcome = await self._attempts.again(subscription, body)
-        if outcome.delivered:
-            await self._store.delivered(delivery)
-            return None
-        if is_early:
-            # An attempt ahead of the schedule costs none of it.
-            await self._store.failed(replace(delivery, last_error=outcome.reason), holder)
-            self._counts.deliveries_retried.inc()
-            return self._policy.time_left(delivery, self._clock.now()) or _SOON
-        return await self._failed(delivery, holder, outcome, body)
+    async def _keep(self, leased: "_Leased", outcome: Outcome) -> timedelta:
+        """An attempt ahead of the schedule, or of a subscriber that is paused, costs none of it."""
+        now, due = self._clock.now(), leased.delivery.next_attempt_at
+        if outcome.asked:
+            due = max(due or now, now + outcome.asked)
+        kept = replace(leased.delivery, next_attempt_at=due, last_error=outcome.reason)
+        await self._store.failed(kept, leased.holder)
+        self._counts.deliveries_retried.inc()
+        return max(self._policy.time_left(kept, now), _SOON)
 
-    async def _failed(
-        self, delivery: Delivery, holder: str, outcome: Outcome, body: bytes
-    ) -> timedelta | None:
-        now = self._clock.now()
-        attempts = delivery.attempts + 1
-        at = self._policy.next_attempt(attempts, now)
-        failed = replace(delivery, attempts=attempts, next_attempt_at=at, last_error=outcome.reason)
+    async def _failed(self, leased: "_Leased", outcome: Outcome) -> timedelta | None:
+        now, lane = self._clock.now(), leased.lane
+        attempts = leased.delivery.attempts + 1
+        at = self._policy.next_attempt(attempts, now, outcome.asked)
+        failed = replace(
+            leased.delivery, attempts=attempts, next_attempt_at=at, last_error=outcome.reason
+        )
+        if attempts == 1:
+            lane.failing_since = self._clock.monotonic()
+            self._attempts.note_first_failure(failed)
         if at is None:
-            await self._give_up(failed, holder, body)
+            await self._give_up(leased, failed)
             return None
-        await self._store.failed(failed, holder)
+        if leased.lanes.aside.takes(lane, outcome, attempts):
+            await self._set_aside(leased, failed)
+            return None
+        await self._store.failed(failed, leased.holder)
         self._counts.deliveries_retried.inc()
         return max(at - now, _SOON)
 
-    async def _give_up(self, delivery: Delivery, holder: str, body: bytes | None) -> None:
-        given_up = replace(delivery, state=DeliveryState.GIVEN_UP, next_attempt_at=None)
-        await self._store.given_up(given_up, holder, body)
+    async def _set_refused_aside(
+        self, lanes: PartitionLanes, lane: OpenLane, delivery: Delivery
+    ) -> timedelta | None:
+        """Its first attempt has shown already that it leaves the lane."""
+        lane.refused = None
+        holder = await self._store.lease(delivery)
+        if holder is None:
+            return _LEASED
+        await self._set_aside(_Leased(lanes, lane, delivery, holder), delivery)
+        return None
+
+    async def _set_aside(self, leased: "_Leased", failed: Delivery) -> None:
+        beside = replace(failed, lane=replace(failed.lane, aside=failed.event_id))
+        leased.lane.is_stale = True
+        await self._store.failed(beside, leased.holder)
+        self._counts.deliveries_set_aside.inc()
+        self._attempts.note_set_aside(beside)
+        leased.lanes.set_aside(leased.lane, beside)
+
+    async def _give_up(self, leased: "_Leased", failed: Delivery) -> None:
+        given_up = replace(failed, state=DeliveryState.GIVEN_UP, next_attempt_at=None)
+        leased.lane.is_stale = True
+        await self._store.given_up(given_up, leased.holder, leased.body)
         self._counts.deliveries_given_up.inc()
         log.error(
             "delivery_given_up",
-            subscription=delivery.lane.subscription,
-            event_id=delivery.event_id,
-            attempts=delivery.attempts,
-            reason=delivery.last_error,
+            subscription=failed.lane.subscription,
+            event_id=failed.event_id,
+            attempts=failed.attempts,
+            reason=failed.last_error,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Leased:
+    """The head of a lane, ours for one attempt."""
+
+    lanes: PartitionLanes
+    lane: OpenLane
+    delivery: Delivery
+    holder: str
+    body: bytes | None = None

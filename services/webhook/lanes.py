@@ -25,6 +25,7 @@ from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
 from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
+from services.webhook.set_aside import SetAside
 from shared.domain.errors import (
     CannotOpen,
     OfNewerVersion,
@@ -58,7 +59,7 @@ class Crew:
     bodies: Bodies
     retries: RetryPlan
     clock: Clock
-    next_attempt: Callable[[int, datetime], datetime | None]
+    next_attempt: Callable[[int, datetime, timedelta], datetime | None]
     spawn: Spawn
 
 
@@ -73,6 +74,7 @@ class PartitionLanes:
         self._account = crew.bodies.account()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
+        self.aside = SetAside(crew.attempts)
         self.is_loaded = False
         self.is_live = True
         self.is_spent = False
@@ -80,7 +82,7 @@ class PartitionLanes:
 
     @property
     def blocked_count(self) -> int:
-        return sum(lane.blocked for lane in self._lanes.values())
+        return sum(lane.blocked for lane in self._lanes.values() if not lane.key.aside)
 
     @property
     def known_count(self) -> int:
@@ -107,7 +109,7 @@ class PartitionLanes:
         """What a read found stored for this partition; may come again and again."""
         for key, backlog in backlogs.items():
             lane = self._lane(key)
-            lane.learn(backlog)
+            lane.learn(backlog, self._crew.clock.monotonic())
             self._crew.retries.plan(self, lane, timedelta())
 
     def loaded(self) -> None:
@@ -121,6 +123,15 @@ class PartitionLanes:
         """Drop a lane where nothing waits; it begins anew with its next event."""
         if lane.is_idle and self._lanes.get(lane.key) is lane:
             del self._lanes[lane.key]
+            self.aside.drop(lane)
+
+    def set_aside(self, lane: OpenLane, delivery: Delivery) -> None:
+        """The head of a lane waits by itself from now on, as `delivery` says."""
+        beside = self._lane(delivery.lane)
+        beside.learn(
+            Backlog(delivery.number, delivery.number, delivery.event_id), lane.failing_since
+        )
+        self._crew.retries.plan(self, beside, self._wait(delivery))
 
     def spawn_retry(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a retry: it may finish its attempt when the channel is gone, since it holds a lease."""
@@ -147,6 +158,7 @@ class PartitionLanes:
     def _lane(self, key: Lane) -> OpenLane:
         if key not in self._lanes:
             self._lanes[key] = OpenLane(key)
+            self.aside.add(self._lanes[key])
         return self._lanes[key]
 
     def _route(self, arrival: Arrival) -> None:
@@ -233,25 +245,43 @@ class PartitionLanes:
     async def _attempt(self, lane: OpenLane, subscription: Subscription, body: bytes) -> Outcome:
         lane.is_attempting = True
         try:
-            return await self._crew.attempts.first(subscription, body)
+            return await self._crew.attempts.first(subscription, lane.key.device, body)
         finally:
             lane.is_attempting = False
 
     async def _store(self, lane: OpenLane, arrival: Arrival, outcome: Outcome | None) -> None:
-        now = self._crew.clock.now()
         received = arrival.received
-        number = lane.begin_store()
-        delivery = Delivery(lane.key, received.event_id, number, size=received.size)
-        if outcome is not None and outcome.was_made:
-            at = self._crew.next_attempt(1, now)
-            delivery = replace(delivery, attempts=1, next_attempt_at=at, last_error=outcome.reason)
+        number = lane.begin_store(self._crew.clock.monotonic())
+        name, topic = received.event_id, received.topic
+        delivery = Delivery(lane.key, name, number, size=received.size, topic=topic)
+        if outcome is not None:
+            delivery = self._tried(lane, delivery, outcome)
         stored = delivery.number
         try:
             stored = await self._crew.store.store(delivery)
         finally:
             lane.end_store(delivery.number, stored)
             # Even if nothing was stored: the lane is blocked now, and only a read frees it.
-            self._crew.retries.plan(self, lane, (delivery.next_attempt_at or now) - now)
+            self._crew.retries.plan(
+                self, lane, timedelta() if lane.refused else self._wait(delivery)
+            )
+
+    def _tried(self, lane: OpenLane, delivery: Delivery, outcome: Outcome) -> Delivery:
+        """A delivery after its first attempt."""
+        delivery = replace(delivery, last_error=outcome.reason)
+        if not outcome.counts:
+            return delivery
+        at = self._crew.next_attempt(1, self._crew.clock.now(), outcome.asked)
+        delivery = replace(delivery, attempts=1, next_attempt_at=at)
+        self._crew.attempts.note_first_failure(delivery)
+        lane.rest(self._crew.clock.monotonic(), outcome.asked)
+        if self.aside.takes(lane, outcome, attempts=1):
+            lane.refused = delivery.event_id
+        return delivery
+
+    def _wait(self, delivery: Delivery) -> timedelta:
+        now = self._crew.clock.now()
+        return (delivery.next_attempt_at or now) - now
 
     async def _safe(self, arrival: Arrival) -> None:
         """One lane less that the event waits for."""

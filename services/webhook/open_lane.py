@@ -4,6 +4,7 @@ in the store, and what must not be concluded from a read that is older than a ch
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from shared.domain.subscription import Lane
 from shared.ports.deliveries import Backlog
@@ -45,8 +46,14 @@ class OpenLane:
     is_storing: bool = False
     changes: int = 0
     """Counts what an older read of the lane cannot have seen: stores, and newer reads."""
-    was_adopted: bool = False
-    """A store met an event with an older number: what was read of the lane may be out of order."""
+    is_stale: bool = False
+    """What was read of the lane may be out of order: a store met an older number, or a head left the lane
+    by a write that may have come too late."""
+
+    failing_since: float = 0.0
+    """When its head failed first (monotonic), or was first known here to wait."""
+    refused: str | None = None
+    """The event that is to leave the lane without another attempt."""
 
     due: float | None = None
     is_retrying: bool = False
@@ -66,36 +73,46 @@ class OpenLane:
             return EVERYTHING
         return self.head, self.head + _READ_AT_ONCE
 
-    def begin_store(self) -> int:
+    def begin_store(self, now: float) -> int:
         """Block the lane and take the number of the delivery that is about to be stored."""
         self.is_storing = True
         self.changes += 1
         self.highest += 1
         if not self.blocked:
             self.head = self.highest
+            self.failing_since = now
         self.blocked = True
         return self.highest
 
     def end_store(self, number: int, stored: int) -> None:
         self.is_storing = False
         if stored != number:
-            self.was_adopted = True
+            self.is_stale = True
             self.highest = max(self.highest, stored)
             self.head = min(self.head, stored)
 
-    def learn(self, backlog: Backlog) -> None:
-        """A read found deliveries of this lane in the store."""
+    def learn(self, backlog: Backlog, now: float) -> None:
+        """A read found deliveries of this lane in the store. What was planned for it is void if an
+        operator skipped its head, put an older one before it, or asks for an attempt."""
+        if backlog.is_asked or backlog.lowest != self.head:
+            self.due = None
         self.head = min(self.head, backlog.lowest) if self.blocked else backlog.lowest
+        if not self.blocked:
+            self.failing_since = now
         self.blocked = True
         self.changes += 1
         self.highest = max(self.highest, backlog.highest)
 
     def move_head(self, number: int) -> None:
         """Nothing below waits any more, unless a store has just met something older."""
-        if number > self.head and not self.was_adopted:
+        if number > self.head and not self.is_stale:
             self.head = number
             self.hurry_from, self.hurry_pause = 0.0, _FIRST_HURRY_PAUSE
 
+    def rest(self, now: float, asked: timedelta) -> None:
+        """Its subscriber asks to be left alone for so long: nobody hurries it before."""
+        self.hurry_from = max(self.hurry_from, now + asked.total_seconds())
+
     def hurried_in_vain(self, now: float) -> None:
-        self.hurry_from = now + self.hurry_pause
+        self.hurry_from = max(self.hurry_from, now + self.hurry_pause)
         self.hurry_pause *= 2

@@ -17,6 +17,8 @@ from typing import Protocol, Self
 import aiohttp
 from yarl import URL
 
+from services.webhook.answers import BUSY, is_about_event, wait_asked
+from services.webhook.limited_log import LimitedLog
 from shared.connection_failures import Target, closed
 from shared.domain.subscription import Subscription
 from shared.peer_certificates import PeerCertificates
@@ -26,6 +28,7 @@ from shared.web.version import USER_AGENT
 TIMEOUT = timedelta(seconds=30)
 CONTENT_TYPE = "application/json; charset=utf-8"
 _ANSWER_LIMIT = 4096
+_SHOWN = 40  # characters of a header that cannot be read
 _ANSWER_PATIENCE = 2.0  # seconds for the rest of an answer whose status is known
 # Below the idle timeout of common servers, so that we rarely post on a connection that is closing.
 _KEEPALIVE = 4.0
@@ -38,14 +41,22 @@ _PLAIN = replace(_WITH_TLS, tls="https://")
 class Outcome:
     """What became of an attempt. `reason` is safe to store and show; None: delivered.
 
-    `was_made` is False when the subscriber was too busy to be asked at all."""
+    `counts` is False when it uses up no attempt of the event: the subscriber was too busy to be asked at
+    all, or is paused. `status` is that of the answer, if there was one; `asked` is how long the subscriber
+    asks to be left alone."""
 
     reason: str | None = None
-    was_made: bool = True
+    counts: bool = True
+    status: int | None = None
+    asked: timedelta = timedelta()
 
     @property
     def delivered(self) -> bool:
         return self.reason is None
+
+    @property
+    def is_about_event(self) -> bool:
+        return self.status is not None and is_about_event(self.status)
 
 
 class Sender(Protocol):
@@ -59,9 +70,11 @@ class HttpSender:
         self, clock: Clock, tls: ssl.SSLContext | None = None, timeout: timedelta = TIMEOUT
     ) -> None:
         """`tls` is for subscribers with https; by default it trusts the system's CAs."""
+        self._clock = clock
         self._timeout = timeout
         self._tls = tls
         self._peers = PeerCertificates(clock)
+        self._unreadable = LimitedLog("retry_after_ignored", clock)
         self._session: aiohttp.ClientSession | None = None
         self._targets: dict[str, tuple[URL, dict[str, str]]] = {}
 
@@ -98,7 +111,11 @@ class HttpSender:
                 await _finish(response)
                 if 200 <= response.status < 300:
                     return Outcome()
-                return Outcome(f"answered {response.status}")
+                return Outcome(
+                    f"answered {response.status}",
+                    status=response.status,
+                    asked=self._asked(subscription, response),
+                )
         except TimeoutError:
             return Outcome(f"no answer within {self._timeout.total_seconds():g} s")
         except (aiohttp.ClientError, OSError, ValueError) as exc:
@@ -110,6 +127,16 @@ class HttpSender:
         if isinstance(error, aiohttp.ClientConnectorError):
             return f"cannot connect: {found or 'no details'}"
         return found or _of_http(error, target)
+
+    def _asked(self, subscription: Subscription, response: aiohttp.ClientResponse) -> timedelta:
+        value = response.headers.get("Retry-After")
+        if value is None or response.status not in BUSY:
+            return timedelta()
+        try:
+            return wait_asked(value, self._clock.now())
+        except ValueError:
+            self._unreadable.warning(subscription=subscription.id, value=value[:_SHOWN])
+            return timedelta()
 
     def _target(self, url: str) -> tuple[URL, dict[str, str]]:
         """The URL without credentials, and the header that carries them."""

@@ -184,10 +184,11 @@ class MongoDeliveries:
         outcome: Document = {"given_up": partition_of(found["device"]), "next_attempt_at": None}
         if body is not None:
             outcome["body"] = self._seal.seal(body, _place_of(delivery_id))
-        return await self._documents.update_one(
+        matched = await self._documents.update_one(
             {"_id": delivery_id, "lease_until": {"$gte": _NEVER}},
             {"$set": outcome, "$unset": _NO_LONGER_PENDING},
         )
+        return matched == 1
 
     async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
         matched = 0

@@ -156,6 +156,10 @@ class Metrics:
         self.deliveries_given_up = self._counter(
             "deliveries_given_up", "Deliveries past their retry schedule, kept for the operator"
         )
+        self.deliveries_set_aside = self._counter(
+            "deliveries_set_aside",
+            "Events that their subscriber cannot take: those of the device behind it go on",
+        )
         self.bodies_read_back = self._counter(
             "bodies_read_back", "Event bodies that the webhook read from the journal"
         )
@@ -231,6 +235,12 @@ class Metrics:
             "oldest_unpushed_seconds", "Age of the oldest open command that was never pushed"
         )
         self.lanes_blocked = self._gauge("lanes_blocked", "Lanes that wait for a retry")
+        self.deliveries_aside = self._gauge(
+            "deliveries_aside", "Events that wait for a retry beside their device's lane"
+        )
+        self.subscriptions_paused = self._gauge(
+            "subscriptions_paused", "Subscriptions that answered 410, asked once an hour"
+        )
         self.partitions_served = self._gauge(
             "partitions_served", "Partitions of the event stream that this process serves"
         )

@@ -85,6 +85,7 @@ class Counts:
     def __init__(self) -> None:
         self.deliveries_retried = Count()
         self.deliveries_given_up = Count()
+        self.deliveries_set_aside = Count()
 
 
 class World:

@@ -37,7 +37,7 @@ async def full(sender: HangingSender, patience: timedelta = SHORT) -> Attempts:
     """Attempts of which every place is taken."""
     attempts = Attempts(sender, FakeClock(), Count(), patience)
     for _ in range(SLOTS):
-        asyncio.ensure_future(attempts.first(SUBSCRIBER, b""))  # noqa: RUF006 - ends with the loop
+        asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
     await settle()
     return attempts
 
@@ -53,9 +53,9 @@ async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None
     sender = HangingSender()
     attempts = await full(sender)
 
-    outcome = await attempts.first(SUBSCRIBER, b"")
+    outcome = await attempts.first(SUBSCRIBER, "MAC", b"")
 
-    assert not outcome.was_made
+    assert not outcome.counts
     assert len(sender.under_way) == SLOTS
     await end(sender)
 
@@ -63,9 +63,9 @@ async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None
 async def test_once_it_hangs_nobody_waits_any_more() -> None:
     sender = HangingSender()
     attempts = await full(sender)
-    await attempts.first(SUBSCRIBER, b"")
+    await attempts.first(SUBSCRIBER, "MAC", b"")
 
-    next_one = asyncio.ensure_future(attempts.first(SUBSCRIBER, b""))
+    next_one = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
     await settle()
 
     assert next_one.done()
@@ -75,7 +75,7 @@ async def test_once_it_hangs_nobody_waits_any_more() -> None:
 async def test_a_place_that_is_left_goes_to_who_waits() -> None:
     sender = HangingSender()
     attempts = await full(sender, timedelta(seconds=10))
-    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, b""))
+    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
     await settle()
 
     sender.under_way[0].set_result(Outcome())
@@ -89,14 +89,14 @@ async def test_a_place_that_is_left_goes_to_who_waits() -> None:
 async def test_one_who_stops_waiting_leaves_the_place_to_others() -> None:
     sender = HangingSender()
     attempts = await full(sender, timedelta(seconds=10))
-    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, b""))
+    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
     await settle()
     waiting.cancel()
     await asyncio.wait([waiting])
 
     sender.under_way[0].set_result(Outcome())
     await settle()
-    another = asyncio.ensure_future(attempts.first(SUBSCRIBER, b""))
+    another = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
     await settle()
 
     assert len(sender.under_way) == SLOTS + 1
@@ -126,7 +126,7 @@ def test_retries_shrink_to_a_trickle_while_it_is_down_and_not_after() -> None:
 
     fail(endpoint, clock)
     during = room(endpoint)
-    endpoint.succeeded()
+    endpoint.succeeded("MAC")
 
     assert (during, room(endpoint)) == (FEWEST_RETRIES, MOST_RETRIES)
 
@@ -137,7 +137,7 @@ def test_failures_within_a_few_seconds_are_no_outage() -> None:
 
     for _ in range(40):
         fail(endpoint, clock, DOWN_AFTER / 2)
-        endpoint.succeeded()
+        endpoint.succeeded("MAC")
 
     assert not endpoint.is_down
     assert endpoint.recovered_at < 0
@@ -161,8 +161,8 @@ def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over() -> N
     with capture_logs() as logs:
         fail(endpoint, clock)
         fail(endpoint, clock)
-        endpoint.succeeded()
-        endpoint.succeeded()
+        endpoint.succeeded("MAC")
+        endpoint.succeeded("MAC")
 
     assert [line["event"] for line in logs] == ["subscriber_failing", "subscriber_recovered"]
     assert logs[0]["reason"] == "answered 500"
