@@ -49,9 +49,16 @@ def parser() -> argparse.ArgumentParser:
         "--name", required=True, dest="identity", help="common name, and the name of the files"
     )
     identity.add_argument("--out", required=True, type=Path, help="folder for key and certificate")
-    deliveries = names.add_parser("deliveries", help="events that were given up on")
-    deliveries.add_argument("action", choices=["list", "retry"])
-    deliveries.add_argument("ids", nargs="*", help="retry only these deliveries")
+    deliveries = names.add_parser("deliveries", help="events that wait, or were given up on")
+    deliveries.add_argument("action", choices=["list", "retry", "skip"])
+    deliveries.add_argument(
+        "ids", nargs="*", help="these deliveries; retry without any: all that were given up on"
+    )
+    deliveries.add_argument(
+        "--blocked",
+        action="store_true",
+        help="list what devices wait for, not what was given up on",
+    )
     token = names.add_parser("token", help="tokens of the API: make, list, revoke")
     token.add_argument("action", choices=["create", "list", "revoke"])
     token.add_argument("names", nargs="*", metavar="token", help="name; to revoke also the id")
@@ -141,7 +148,8 @@ def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int
         asked = Asked(given.action, given.names, given.scope, given.days)
         work = small_commands.token(settings, asked)
     else:
-        work = small_commands.deliveries(settings, given.action, given.ids)
+        action = f"{given.action} blocked" if given.blocked else given.action
+        work = small_commands.deliveries(settings, action, given.ids)
     _run(asyncio.wait_for(work, COMMAND_DEADLINE.total_seconds()))
     return 0
 

@@ -69,16 +69,16 @@ async def identity(settings: AllSettings, name: str, out: Path) -> None:
 
 
 async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> None:
-    """Show the deliveries that were given up on, or make them pending again."""
-    from services.webhook import deliveries_command
+    """Show deliveries that wait or were given up on; have them tried again; skip some."""
+    from services.webhook.deliveries_command import DeliveriesCommand
     from shared.storage.deliveries import MongoDeliveries
+    from shared.storage.journal import MongoJournal
 
     async with opened_store(settings) as database:
-        store = MongoDeliveries(database, sealer_of(settings))
-        if action == "list":
-            await deliveries_command.list_given_up(store, sys.stdout)
-        else:
-            await deliveries_command.retry(store, ids or None, SystemClock().now(), sys.stdout)
+        seal = sealer_of(settings)
+        store, journal = MongoDeliveries(database, seal), MongoJournal(database, seal)
+        command = DeliveriesCommand(store, journal, SystemClock(), sys.stdout)
+        await command.run(action, ids)
 
 
 async def token(settings: AllSettings, asked: Asked) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from services.webhook.sender import Outcome
 from shared.domain.subscription import Subscription
@@ -157,9 +158,16 @@ class FakeConsumer:
         return channel
 
 
+def _answered(step: str) -> Outcome:
+    status, _, asked = step.partition(" Retry-After ")
+    wait = timedelta(seconds=int(asked or 0))
+    return Outcome(f"answered {status}", status=int(status), asked=wait)
+
+
 class FakeReceiver:
     """The subscriber. `arrivals` are the events that reached it, each time; `script` says how the
-    next attempts of an event go ("fail", or "lose": it arrives and looks failed), then all succeed.
+    next attempts of an event go ("fail", "lose": it arrives and looks failed, or a status, as "500" or "429
+    Retry-After 6"), then all succeed. `answers` is such a step for every event, while it is set.
     """
 
     def __init__(self) -> None:
@@ -168,6 +176,7 @@ class FakeReceiver:
         self.attempts: list[str] = []
         self.script: dict[str, list[str]] = {}
         self.is_down = False
+        self.answers: str | None = None
         self.held: dict[str, asyncio.Event] = {}
 
     @property
@@ -182,7 +191,9 @@ class FakeReceiver:
             await self.held[event_id].wait()
         await asyncio.sleep(0)
         steps = self.script.get(event_id, [])
-        step = "fail" if self.is_down else steps.pop(0) if steps else "take"
+        step = "fail" if self.is_down else self.answers or (steps.pop(0) if steps else "take")
+        if step[0].isdigit():
+            return _answered(step)
         if step != "fail":
             self.arrivals.append(event_id)
             self.bodies.setdefault(event_id, set()).add(body)

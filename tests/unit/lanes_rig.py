@@ -126,6 +126,12 @@ class World:
     async def run(self, seconds: float) -> None:
         await self.clock.run(timedelta(seconds=seconds))
 
+    async def jump(self, seconds: float) -> None:
+        """A long time passes at once; what is due then has three seconds to be done."""
+        await settle()
+        self.clock.advance(timedelta(seconds=seconds - 3))
+        await self.run(3)
+
     @property
     def is_settled(self) -> bool:
         """Nothing is owed anywhere."""

@@ -1,57 +1,125 @@
-"""Promises of `python -m services deliveries list|retry`."""
+"""Promises of `python -m services deliveries list [--blocked] | retry | skip`."""
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 
-from services.webhook.deliveries_command import list_given_up, retry
+import pytest
+
+from services.webhook.deliveries_command import DeliveriesCommand
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import BadRequest, StoreUnavailable
+from shared.domain.event import Event, Topic
 from shared.domain.subscription import Delivery, DeliveryState, Lane
-from tests.fakes.clock import START
+from shared.messaging.envelope import event_json
+from tests.fakes.clock import START, FakeClock
 from tests.fakes.deliveries import FakeDeliveries
+from tests.fakes.journal import FakeJournal
 
 LANE = Lane("config", "MAC")
+GIVEN_UP = Delivery(
+    LANE, "e1", 1, DeliveryState.GIVEN_UP, 11, None, "answered 500", topic="mdm.Connect"
+)
+EVENT = Event(
+    "e1", Topic.CONNECT, EnrollmentKey("MAC", device="MAC", udid="MAC"), 1, b"<plist/>", "w", 1
+)
 
 
-async def given_up(*events: str) -> FakeDeliveries:
-    deliveries = FakeDeliveries()
-    for number, event in enumerate(events):
-        await deliveries.store(
-            [Delivery(LANE, event, number, DeliveryState.GIVEN_UP, 11, None, "answered 410")]
-        )
-    return deliveries
+async def holding(*deliveries: Delivery) -> FakeDeliveries:
+    made = FakeDeliveries()
+    for each in deliveries:
+        await made.store([each])
+    return made
+
+
+async def said(deliveries: FakeDeliveries, action: str, ids: Sequence[str] = ()) -> str:
+    """What one run writes."""
+    out, journal = io.StringIO(), FakeJournal()
+    journal.events["e1"] = EVENT
+    await DeliveriesCommand(deliveries, journal, FakeClock(), out).run(action, ids)
+    return out.getvalue()
 
 
 async def test_what_was_given_up_on_is_listed_with_the_id_that_retry_takes() -> None:
-    out = io.StringIO()
-
-    count = await list_given_up(await given_up("e1"), out)
-
-    assert count == 1
-    assert out.getvalue() == "config:e1  device=MAC  attempts=11  last_error=answered 410\n"
+    assert await said(await holding(GIVEN_UP), "list") == (
+        "config:e1  device=MAC  topic=mdm.Connect  attempts=11  last_error=answered 500\n"
+    )
 
 
-async def test_an_empty_list_says_so() -> None:
-    out = io.StringIO()
-
-    await list_given_up(FakeDeliveries(), out)
-
-    assert out.getvalue() == "nothing was given up on\n"
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [("list", "nothing was given up on\n"), ("list blocked", "nothing waits\n")],
+)
+async def test_an_empty_list_says_so(action: str, expected: str) -> None:
+    assert await said(FakeDeliveries(), action) == expected
 
 
 async def test_what_was_given_up_on_is_listed_for_every_device() -> None:
-    deliveries, out = FakeDeliveries(), io.StringIO()
-    for number in range(100):
-        lane = Lane("config", f"device {number}")
-        await deliveries.store([Delivery(lane, f"e{number}", 1, DeliveryState.GIVEN_UP)])
+    lanes = [Lane("config", f"device {number}") for number in range(100)]
+    made = [replace(GIVEN_UP, lane=lane, event_id=f"of {lane.device}") for lane in lanes]
 
-    count = await list_given_up(deliveries, out)
+    lines = (await said(await holding(*made), "list")).splitlines()
 
-    assert count == 100
-    assert len(set(out.getvalue().splitlines())) == 100
+    assert len(set(lines)) == 100
 
 
 async def test_retry_makes_those_named_pending_and_says_how_many() -> None:
-    deliveries, out = await given_up("e1", "e2"), io.StringIO()
+    deliveries = await holding(GIVEN_UP, replace(GIVEN_UP, event_id="e2"))
 
-    await retry(deliveries, ["config:e1"], START, out)
+    assert await said(deliveries, "retry", ["config:e1"]) == "1 delivery will be tried again\n"
 
-    assert out.getvalue() == "1 delivery will be tried again\n"
     assert deliveries.in_lane("MAC") == ["e1"]
+
+
+async def test_what_devices_wait_for_is_listed_with_its_last_answer_and_next_attempt() -> None:
+    head = Delivery(LANE, "e1", 1, attempts=6, next_attempt_at=START, last_error="answered 503")
+    aside = replace(head, lane=replace(LANE, aside="e0"), event_id="e0", topic="mdm.Connect")
+
+    lines = await said(await holding(head, Delivery(LANE, "e2", 2), aside), "list blocked")
+
+    at = "next_attempt=2026-01-02T03:04:05+00:00"
+    assert lines.splitlines() == [
+        f"config:e0  device=MAC  topic=mdm.Connect  attempts=6  last_error=answered 503  {at}  set_aside",
+        f"config:e1  device=MAC  topic=unknown  attempts=6  last_error=answered 503  {at}  behind=1",
+    ]
+
+
+async def test_a_skip_keeps_the_event_as_its_subscriber_would_get_it() -> None:
+    deliveries = await holding(Delivery(LANE, "e1", 1), Delivery(LANE, "e2", 2))
+
+    answer = await said(deliveries, "skip", ["config:e1", "config:unknown"])
+
+    assert answer == "1 delivery will be kept for a retry, not tried\n"
+    assert deliveries.in_lane("MAC") == ["e2"]
+    assert [each.id for each in deliveries.all_given_up] == ["config:e1"]
+    assert await deliveries.body("config:e1") == event_json(EVENT)
+
+
+async def test_a_skip_of_an_event_that_is_too_large_keeps_it_without_its_body() -> None:
+    deliveries = await holding(Delivery(LANE, "e1", 1))
+    deliveries.largest_body = 5
+
+    await said(deliveries, "skip", ["config:e1"])
+
+    assert [each.id for each in deliveries.all_given_up] == ["config:e1"]
+    assert await deliveries.body("config:e1") is None
+
+
+@pytest.mark.parametrize(
+    ("action", "ids", "named"),
+    [("skip", [], "skip"), ("list", ["config:e1"], "list"), ("retry blocked", [], "--blocked")],
+)
+async def test_what_makes_no_sense_is_refused(action: str, ids: list[str], named: str) -> None:
+    with pytest.raises(BadRequest, match=named):
+        await said(FakeDeliveries(), action, ids)
+
+
+async def test_a_store_that_is_away_is_no_empty_list() -> None:
+    deliveries = FakeDeliveries()
+
+    async def away(operation: str) -> None:
+        raise StoreUnavailable("away")
+
+    deliveries.before = away
+    with pytest.raises(StoreUnavailable):
+        await said(deliveries, "list blocked")
