@@ -257,7 +257,10 @@ class WebhookSettings(ReceiverSettings, ApiSettings):
         + ".",
     )
     webhook_retry_schedule: Durations = Field(
-        RETRY_SCHEDULE, description="Waits between the attempts of a delivery."
+        RETRY_SCHEDULE,
+        description="Waits between the attempts of a delivery. The later events of its device "
+        "wait as long; an event that the receiver refuses while it takes others holds them up for the first five "
+        "waits only. A `Retry-After` puts an attempt up to 1 h later.",
     )
 
     webhook_body_budget: EventBudget = Field(
