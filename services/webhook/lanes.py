@@ -128,9 +128,8 @@ class PartitionLanes:
     def set_aside(self, lane: OpenLane, delivery: Delivery) -> None:
         """The head of a lane waits by itself from now on, as `delivery` says."""
         beside = self._lane(delivery.lane)
-        beside.learn(
-            Backlog(delivery.number, delivery.number, delivery.event_id), lane.failing_since
-        )
+        number = delivery.number
+        beside.learn(Backlog(number, number, delivery.event_id), lane.failing_since)
         self._crew.retries.plan(self, beside, self._wait(delivery))
 
     def spawn_retry(self, work: Coroutine[Any, Any, None]) -> None:
@@ -166,16 +165,13 @@ class PartitionLanes:
         subscribers = [s for s in self._crew.subscribers() if s.wants(received.topic)]
         arrival.owed = len(subscribers)
         if not subscribers:
-            self._spawn(self._to_nobody(arrival), self._tasks)
+            self._spawn(self._let_go(arrival), self._tasks)
         for subscription in subscribers:
             lane = self._lane(Lane(subscription.id, received.device))
             lane.arrivals.append(arrival)
             if not lane.is_working:
                 lane.is_working = True
                 self._spawn(self._work(lane, subscription), self._tasks)
-
-    async def _to_nobody(self, arrival: Arrival) -> None:
-        await self._let_go(arrival)
 
     async def _work(self, lane: OpenLane, subscription: Subscription) -> None:
         try:
@@ -250,21 +246,18 @@ class PartitionLanes:
             lane.is_attempting = False
 
     async def _store(self, lane: OpenLane, arrival: Arrival, outcome: Outcome | None) -> None:
-        received = arrival.received
-        number = lane.begin_store(self._crew.clock.monotonic())
-        name, topic = received.event_id, received.topic
-        delivery = Delivery(lane.key, name, number, size=received.size, topic=topic)
+        event, number = arrival.received, lane.begin_store(self._crew.clock.monotonic())
+        delivery = Delivery(lane.key, event.event_id, number, size=event.size, topic=event.topic)
         if outcome is not None:
             delivery = self._tried(lane, delivery, outcome)
+        wait = timedelta() if lane.refused else self._wait(delivery)
         stored = delivery.number
         try:
             stored = await self._crew.store.store(delivery)
         finally:
             lane.end_store(delivery.number, stored)
             # Even if nothing was stored: the lane is blocked now, and only a read frees it.
-            self._crew.retries.plan(
-                self, lane, timedelta() if lane.refused else self._wait(delivery)
-            )
+            self._crew.retries.plan(self, lane, wait)
 
     def _tried(self, lane: OpenLane, delivery: Delivery, outcome: Outcome) -> Delivery:
         """A delivery after its first attempt."""

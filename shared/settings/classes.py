@@ -258,11 +258,9 @@ class WebhookSettings(ReceiverSettings, ApiSettings):
     )
     webhook_retry_schedule: Durations = Field(
         RETRY_SCHEDULE,
-        description="Waits between the attempts of a delivery. The later events of its device "
-        "wait as long; an event that the receiver refuses while it takes others holds them up for the first five "
-        "waits only. A `Retry-After` puts an attempt up to 1 h later.",
+        description="Waits between the attempts of a delivery; an event that is refused while others "
+        "are taken holds up its device for the first five only.",
     )
-
     webhook_body_budget: EventBudget = Field(
         128 * 1024**2,
         description="Most bytes of event bodies that one process holds at once, as `128 MiB`, at least "
