@@ -29,6 +29,7 @@ class Behaviour:
     delay: float = 0.0
     location: str | None = None
     size: int = 100 * 1024 * 1024
+    retry_after: str | None = None
 
 
 OK = Behaviour()
@@ -111,7 +112,7 @@ class Link(asyncio.Protocol):
         match chosen.kind:
             case Kind.STATUS:
                 text = b"" if chosen.status in _BODILESS else b"ok"
-                self._write(_answer(chosen.status, text, chosen.location))
+                self._write(_answer(chosen.status, text, chosen))
             case Kind.HANG:
                 await asyncio.Event().wait()
             case Kind.TRICKLE:
@@ -145,8 +146,10 @@ class Link(asyncio.Protocol):
             self._transport.write(data)
 
 
-def _answer(status: int, body: bytes, location: str | None = None) -> bytes:
-    extra = f"Location: {location}\r\n" if location else ""
+def _answer(status: int, body: bytes, chosen: Behaviour = OK) -> bytes:
+    extra = f"Location: {chosen.location}\r\n" if chosen.location else ""
+    if chosen.retry_after is not None:
+        extra += f"Retry-After: {chosen.retry_after}\r\n"
     if status not in _BODILESS:
         extra += f"Content-Length: {len(body)}\r\n"
     return f"HTTP/1.1 {status} X\r\n{extra}\r\n".encode() + body

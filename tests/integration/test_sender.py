@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.webhook.sender import CONTENT_TYPE, HttpSender, Outcome
 from shared.clock import SystemClock
@@ -60,6 +62,42 @@ async def test_every_other_status_is_a_failure_that_names_it(
     sink.behaviour = Behaviour(status=status)
 
     assert (await send(sender, sink.url)).reason == f"answered {status}"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_busy_subscriber_says_when_to_come_again(
+    sink: Sink, sender: HttpSender, status: int
+) -> None:
+    sink.behaviour = Behaviour(status=status, retry_after="6")
+    in_seconds = await send(sender, sink.url)
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True)
+    sink.behaviour = Behaviour(status=status, retry_after=date)
+    as_date = await send(sender, sink.url)
+
+    assert in_seconds.asked == timedelta(seconds=6)
+    assert timedelta(minutes=4) < as_date.asked <= timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("status", [200, 301, 410, 500, 502])
+async def test_a_retry_after_of_other_answers_says_nothing(
+    sink: Sink, sender: HttpSender, status: int
+) -> None:
+    sink.behaviour = Behaviour(status=status, retry_after="6")
+
+    assert (await send(sender, sink.url)).asked == timedelta()
+
+
+async def test_a_retry_after_that_cannot_be_read_is_ignored_and_logged_a_few_times(
+    sink: Sink, sender: HttpSender
+) -> None:
+    sink.behaviour = Behaviour(status=503, retry_after="soon " * 100)
+    with capture_logs() as said:
+        outcomes = [await send(sender, sink.url) for _ in range(30)]
+
+    assert {outcome.asked for outcome in outcomes} == {timedelta()}
+    lines = [line for line in said if line["event"] == "retry_after_ignored"]
+    assert len(lines) == 10
+    assert lines[0]["value"] == "soon " * 8
 
 
 async def test_a_redirect_is_not_followed(sink: Sink, sender: HttpSender) -> None:
