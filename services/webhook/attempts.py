@@ -30,6 +30,8 @@ DOWN_AFTER = timedelta(seconds=10)
 _DOWN_FAILURES = 3
 
 PROBE_EVERY = timedelta(hours=1)
+PROBE_PATIENCE = timedelta(minutes=1)
+"""Longer than an attempt may take: one that is cut short is made again soon."""
 
 BUSY = Outcome("the subscriber is too slow: not tried yet", counts=False)
 PAUSED = Outcome(f"answered {GONE}", counts=False)
@@ -81,11 +83,11 @@ class Endpoint:
         return timedelta(seconds=max(left, 0.0))
 
     def may_ask(self) -> bool:
-        """Whether an attempt may be made. While it is paused, saying yes begins the next hour."""
+        """Whether an attempt may be made. While it is paused, the next one waits for the end of this one."""
         if self.pause_left:
             return False
         if self.is_paused:
-            self._pause()
+            self._pause(PROBE_PATIENCE)
         return True
 
     def was_paused(self) -> None:
@@ -106,13 +108,15 @@ class Endpoint:
         if outcome.status == GONE:
             if not self.is_paused or not self._was_heard:
                 log.warning("subscription_paused", subscription=self._name, reason=outcome.reason)
-            self._pause()
+            self._pause(PROBE_EVERY)
         elif not self._was_heard:
             self._probe_at = None
+        elif self.is_paused:
+            self._pause(PROBE_EVERY)
         self.failed(outcome.reason)
 
-    def _pause(self) -> None:
-        self._probe_at = self._clock.monotonic() + PROBE_EVERY.total_seconds()
+    def _pause(self, wait: timedelta) -> None:
+        self._probe_at = self._clock.monotonic() + wait.total_seconds()
 
     def failed(self, reason: str) -> None:
         self._was_heard = True

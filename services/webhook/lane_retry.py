@@ -51,9 +51,7 @@ class RetryPolicy:
     subscriber: Callable[[str], Subscription | None]
     bodies: Bodies
 
-    def next_attempt(
-        self, attempts: int, now: datetime, asked: timedelta = timedelta()
-    ) -> datetime | None:
+    def next_attempt(self, attempts: int, now: datetime, asked: timedelta) -> datetime | None:
         """By the schedule, or after what the subscriber `asked` for if that is later."""
         at = next_attempt(attempts, now, self.waits, self.random())
         return at and max(at, now + asked)
@@ -63,6 +61,17 @@ class RetryPolicy:
         left = (delivery.next_attempt_at or now) - now
         longest = max([LONGEST_WAIT, *self.waits]) * (1 + JITTER)
         return left if timedelta() < left <= longest else timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class _Leased:
+    """The head of a lane, ours for one attempt."""
+
+    lanes: PartitionLanes
+    lane: OpenLane
+    delivery: Delivery
+    holder: str
+    body: bytes | None = None
 
 
 class LaneRetry:
@@ -171,7 +180,7 @@ class LaneRetry:
                 return await self._keep(leased, outcome)
             return await self._failed(leased, outcome)
 
-    async def _keep(self, leased: "_Leased", outcome: Outcome) -> timedelta:
+    async def _keep(self, leased: _Leased, outcome: Outcome) -> timedelta:
         """An attempt ahead of the schedule, or of a subscriber that is paused, costs none of it."""
         now, due = self._clock.now(), leased.delivery.next_attempt_at
         if outcome.asked:
@@ -181,7 +190,7 @@ class LaneRetry:
         self._counts.deliveries_retried.inc()
         return max(self._policy.time_left(kept, now), _SOON)
 
-    async def _failed(self, leased: "_Leased", outcome: Outcome) -> timedelta | None:
+    async def _failed(self, leased: _Leased, outcome: Outcome) -> timedelta | None:
         now, lane = self._clock.now(), leased.lane
         attempts = leased.delivery.attempts + 1
         at = self._policy.next_attempt(attempts, now, outcome.asked)
@@ -212,7 +221,7 @@ class LaneRetry:
         await self._set_aside(_Leased(lanes, lane, delivery, holder), delivery)
         return None
 
-    async def _set_aside(self, leased: "_Leased", failed: Delivery) -> None:
+    async def _set_aside(self, leased: _Leased, failed: Delivery) -> None:
         beside = replace(failed, lane=replace(failed.lane, aside=failed.event_id))
         leased.lane.is_stale = True
         await self._store.failed(beside, leased.holder)
@@ -220,7 +229,7 @@ class LaneRetry:
         self._attempts.note_set_aside(beside)
         leased.lanes.set_aside(leased.lane, beside)
 
-    async def _give_up(self, leased: "_Leased", failed: Delivery) -> None:
+    async def _give_up(self, leased: _Leased, failed: Delivery) -> None:
         given_up = replace(failed, state=DeliveryState.GIVEN_UP, next_attempt_at=None)
         leased.lane.is_stale = True
         await self._store.given_up(given_up, leased.holder, leased.body)
@@ -232,14 +241,3 @@ class LaneRetry:
             attempts=failed.attempts,
             reason=failed.last_error,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Leased:
-    """The head of a lane, ours for one attempt."""
-
-    lanes: PartitionLanes
-    lane: OpenLane
-    delivery: Delivery
-    holder: str
-    body: bytes | None = None

@@ -166,3 +166,20 @@ def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over() -> N
 
     assert [line["event"] for line in logs] == ["subscriber_failing", "subscriber_recovered"]
     assert logs[0]["reason"] == "answered 500"
+
+
+async def test_a_probe_of_a_paused_subscriber_that_is_cut_short_is_made_again_soon() -> None:
+    sender, clock = HangingSender(), FakeClock()
+    attempts = Attempts(sender, clock, Count())
+    endpoint = attempts.endpoint(SUBSCRIBER.id)
+    endpoint.heard(Outcome("answered 410", status=410), "MAC")
+    clock.advance(timedelta(hours=1))
+    probe = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    await settle()
+    probe.cancel()
+    await settle()
+    during = await attempts.first(SUBSCRIBER, "MAC", b"")
+    clock.advance(timedelta(minutes=1))
+
+    assert (during.counts, len(sender.under_way)) == (False, 1)
+    assert endpoint.may_ask()
