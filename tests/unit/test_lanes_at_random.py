@@ -54,7 +54,6 @@ class Play:
         self.published: dict[str, list[str]] = {device: [] for device in DEVICES}
         self.replicas: list[Replica] = []
         self.read_back = 0.0
-        self.set_aside = 0.0
         self.world.journal.before = self.read_journal
 
     async def read_journal(self, operation: str) -> None:
@@ -104,7 +103,6 @@ class Play:
         for replica in self.replicas:
             await replica.kill()
             self.read_back += replica.read_back.value
-            self.set_aside += replica.counts.deliveries_set_aside.value
             assert replica.bodies.held == 0
 
 
