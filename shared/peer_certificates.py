@@ -48,7 +48,7 @@ class PeerCertificates:
 
 
 async def _shown(host: str, port: int) -> Shown | None:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's CAs: 50 ms to load
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -57,12 +57,12 @@ async def _shown(host: str, port: int) -> Shown | None:
             certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             writer.transport.abort()
             return read(certificate)
-    except (OSError, ValueError):
+    except Exception:  # noqa: BLE001 - bytes from outside; a look must not become what failed
         return None
 
 
 def read(certificate: bytes) -> Shown:
-    """A certificate in DER. Raises ValueError for one that cannot be read."""
+    """A certificate in DER. Raises what `cryptography` does for one that cannot be read."""
     read = x509.load_der_x509_certificate(certificate)
     return Shown(
         subject=_text(read.subject),

@@ -71,11 +71,11 @@ class Admission:
             t.request.certificate for t in turns if isinstance(t.request.message, Authenticate)
         }
         if begun:
-            known, _ = await asyncio.gather(self._look_up(begun), self._read_records(turns))
+            known, _ = await asyncio.gather(self._look_up(begun), self.read_records(turns))
             known = await self._trace(turns, known)
         else:
             known = NOTHING
-            await self._read_records(turns)
+            await self.read_records(turns)
         if strange := [turn for turn in turns if self._must_be_looked_up(turn)]:
             known = await self._recognize(strange, known)
         now = self._clock.now()
@@ -119,7 +119,8 @@ class Admission:
                 break
         return known
 
-    async def _read_records(self, turns: Sequence[Turn]) -> None:
+    async def read_records(self, turns: Sequence[Turn]) -> None:
+        """Read the records of their devices and channels."""
         keys = [turn.request.message.key for turn in turns]
         ids = {key.id for key in keys} | {key.device for key in keys}
         records = await self._enrollments.load(ids)

@@ -6,7 +6,8 @@ the broker or covered by its device's mark; one bad request never fails its neig
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
 
 import structlog
 
@@ -18,6 +19,7 @@ from services.checkin.seen import LastSeen
 from services.checkin.senders import Senders
 from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn, not_stored
 from shared.apple.checkin import (
+    CheckOut,
     GetBootstrapToken,
     TokenUpdate,
     Unsupported,
@@ -35,7 +37,7 @@ from shared.domain.errors import (
     Unavailable,
 )
 from shared.domain.event import Event
-from shared.ports.enrollments import Mark
+from shared.ports.enrollments import Change, Mark
 from shared.telemetry.metrics import Reason
 
 log = structlog.get_logger()
@@ -174,16 +176,38 @@ class DeviceCohort:
         if removed:
             await self._parts.enrollments.revive(removed)
         changes = {turn: change for turn in turns if (change := change_of(turn, now)) is not None}
-        applied = await self._parts.enrollments.apply(list(changes.values())) if changes else []
-        for turn, is_applied in zip(changes, applied, strict=True):
-            if not is_applied:
+        applied = await self._apply_changes(changes)
+        if overtaken := [turn for turn in changes if turn not in applied and _is_check_out(turn)]:
+            applied |= await self._check_out_again(overtaken, now)
+        for turn, change in changes.items():
+            if turn not in applied:
                 turn.error = Overtaken("the enrollment changed meanwhile")
-            elif changes[turn].begins_generation and turn.generation is not None:
+            elif change.begins_generation and turn.generation is not None:
                 await self._parts.queue.end_generation(turn.request.device, turn.generation)
             elif isinstance(turn.request.message, TokenUpdate):
                 # Now the device can be pushed: for commands that waited for its token.
                 self._parts.wishes.wish([turn.request.message.key.id])
         return [None] * len(turns)
+
+    async def _apply_changes(self, changes: Mapping[Turn, Change]) -> set[Turn]:
+        """Those of which the change was applied."""
+        applied = await self._parts.enrollments.apply(list(changes.values())) if changes else []
+        return {turn for turn, is_applied in zip(changes, applied, strict=True) if is_applied}
+
+    async def _check_out_again(self, turns: Sequence[Turn], now: datetime) -> set[Turn]:
+        """No device repeats a CheckOut. While its device waits for the answer, what was applied meanwhile was
+        sent before it, so it counts once more in the same enrollment (rule 1)."""
+        before = {turn: _enrollment(turn) for turn in turns}
+        await self._admission.read_records(turns)
+        await self._check_connected(turns)
+        again = {
+            turn: change
+            for turn, enrollment in before.items()
+            if turn.is_good
+            and _enrollment(turn) == enrollment
+            and (change := change_of(turn, now)) is not None
+        }
+        return await self._apply_changes(again)
 
     # --- the broker, or the mark
 
@@ -218,6 +242,15 @@ class DeviceCohort:
                 self._parts.writer.settle(event)
             else:
                 turn.error = turn.error or StoreUnavailable("the event could not be made safe")
+
+
+def _is_check_out(turn: Turn) -> bool:
+    return isinstance(turn.request.message, CheckOut)
+
+
+def _enrollment(turn: Turn) -> tuple[str | None, str | None]:
+    """Generation and certificate."""
+    return turn.generation, None if turn.device is None else turn.device.certificate
 
 
 def _without_event(turn: Turn) -> MdmError | None:

@@ -91,16 +91,17 @@ class Commands:
 
     async def hand_out(self, turns: Sequence[Turn]) -> None:
         """Give each turn what was fetched for it as its answer, if it is still to be had."""
-        await self._move_back(turns)
-        looking = [turn for turn in turns if turn.next is not None]
+        looking = list(turns)
         for _ in range(LOOKS):
+            await self._move_back(looking)
+            looking = [turn for turn in looking if turn.next is not None]
             if not looking:
                 break
             lost = await self._claim(looking)
             if lost:
                 await self.look(lost)
                 await self.fetch(lost)
-            looking = [turn for turn in lost if turn.next is not None]
+            looking = lost
 
     async def _move_back(self, turns: Sequence[Turn]) -> None:
         """Move back what these turns show to be never answered; they choose again."""

@@ -4,6 +4,7 @@ Promise: a request that may take more than five milliseconds to judge is judged 
 certificates that are known, or that came alone, are not, as nearly all are.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,8 +66,7 @@ class DeviceAuthentication:
             raise DeviceRefused(Reason.SIGNATURE, str(exc)) from exc
         examine = partial(self._identities.examine, signer.certificate, signer.others)
         try:
-            is_ordinary = not signer.others and len(signer.certificate) <= ORDINARY_CERTIFICATE
-            is_short = is_ordinary or self._identities.knows(signer.certificate)
+            is_short = self._is_short(signer.certificate, signer.others)
             certificate = examine() if is_short else await self._work.do(examine)
         except BadRequest as exc:
             raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
@@ -81,7 +81,8 @@ class DeviceAuthentication:
             found = self._from_proxy(headers, peer)
             if found:
                 with suppress(BadRequest):
-                    return self._identities.examine(found[0], found[1:]), True
+                    if self._is_short(found[0], found[1:]):
+                        return self._identities.examine(found[0], found[1:]), True
                 return described(found[0]), False
             signatures = headers.get(SIGNATURE_HEADER, [])
             if len(signatures) == 1 and len(signatures[0]) <= SMALL_HEADER:
@@ -89,6 +90,11 @@ class DeviceAuthentication:
         except BadRequest:
             pass
         return None, False
+
+    def _is_short(self, certificate: bytes, others: Sequence[bytes]) -> bool:
+        """Whether it is examined at once."""
+        is_ordinary = not others and len(certificate) <= ORDINARY_CERTIFICATE
+        return is_ordinary or self._identities.knows(certificate)
 
     def _from_proxy(self, headers: dict[str, list[str]], peer: str | None) -> tuple[bytes, ...]:
         if self._proxies is None or self._proxy_header is None:

@@ -1,4 +1,4 @@
-"""Who sent a request that was refused: what was proven before, else what its headers claim.
+"""The sender of a request that was refused: proven before, or as its headers claim.
 
 Promises: a claim is read from headers alone, and at most ten times a second; texts are cut, and their control
 characters escaped.

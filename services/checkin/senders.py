@@ -1,12 +1,13 @@
-"""Which device a proven certificate speaks for: from memory where it spoke here lately, else from the store.
+"""Devices by their proven certificates: from memory where a device spoke here lately, else from the store.
 
 Promise: only a certificate that is bound to a device names it, not one that was replaced or only reserved.
-What was bound when it was seen here last may have been replaced elsewhere since.
+A binding that another replica has replaced counts here until the device speaks here again.
 """
 
 from collections.abc import Collection, Sequence
 
 from services.checkin.turns import Turn
+from shared.domain.enrollment import Enrollment
 from shared.ports.enrollments import Enrollments
 from shared.security.bounded_cache import BoundedCache
 
@@ -27,9 +28,16 @@ class Senders:
             if device is None:
                 continue
             if device.certificate == shown:
+                if self._devices.get(shown) != device.id:
+                    self._forget(device)
                 self._devices.put(shown, device.id)
             elif self._devices.get(shown) == device.id:
                 self._devices.put(shown, NOBODY)
+
+    def _forget(self, device: Enrollment) -> None:
+        for retired in device.retired_certificates:
+            if self._devices.get(retired) == device.id:
+                self._devices.put(retired, NOBODY)
 
     def device_of(self, certificate: str) -> str | None:
         """None: nobody's, or not known here."""

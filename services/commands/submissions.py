@@ -61,7 +61,7 @@ class Submission:
 
     @property
     def named(self) -> str:
-        """How its client names it, as the subject of an error. Who gave a key never saw the CommandUUID."""
+        """The subject of an error about it. A client that gave a key never saw the CommandUUID."""
         prepared = self.prepared
         return (
             "Idempotency-Key:" if prepared.is_by_key else f"command_uuid: {prepared.command.uuid}"

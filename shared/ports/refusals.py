@@ -1,4 +1,4 @@
-"""Which messages of a device were refused: kept in its record (owner: checkin)."""
+"""Refused messages of a device, kept in its record (owner: checkin)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

@@ -1,6 +1,6 @@
 """Places of collection `queue` that go out to their devices, and those that move back (rule 5).
 
-What a hand-out counts is part of its one write: an ordinary one costs nothing more.
+Promise: a hand-out is one write, the counting of attempts included.
 """
 
 import asyncio
@@ -24,8 +24,13 @@ class HandOuts:
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         alike = groupby(sorted(handouts, key=_kind), key=_kind)
-        won = await asyncio.gather(*(self._hand_out(list(same), by, at) for _, same in alike))
-        return set().union(*won)
+        writes = (self._hand_out(list(same), by, at) for _, same in alike)
+        won: set[str] = set()
+        for outcome in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(outcome, BaseException):  # only now: no write may still be under way
+                raise outcome
+            won |= outcome
+        return won
 
     async def _hand_out(self, handouts: list[HandOut], by: str, at: datetime) -> set[str]:
         """Of one kind."""
@@ -39,6 +44,7 @@ class HandOuts:
             # generations are unique, so none of another device's lets a place through
             "generation": {"$in": [None, *(handout.generation for handout in handouts)]},
             "state": {"$in": OPEN},
+            "moved": {"$ne": None} if has_moved else None,
         }
         if counts:
             condition["state"] = SENT

@@ -6,8 +6,8 @@ By the open places of their devices: an index of its own would make every write 
 from collections.abc import Sequence
 
 from shared.domain.command import Place
-from shared.storage.database import Collection, Document, UpdateOne
-from shared.storage.place_documents import OPEN, collapse_name, superseding
+from shared.storage.database import Collection, Document, Query, UpdateOne
+from shared.storage.place_documents import OPEN, superseding
 
 
 class Rivals:
@@ -19,38 +19,43 @@ class Rivals:
     async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
         wanted = {(place.enrollment, place.collapse_key) for place in places}
         found = await self._places.find(
-            {
-                "open_device": {"$in": sorted({place.device for place in places})},
-                "collapse_key": {"$in": sorted({place.collapse_key or "" for place in places})},
-            },
-            {"enrollment": 1, "collapse_key": 1, "order": 1},
+            _of_keys(places), {"enrollment": 1, "collapse_key": 1, "order": 1}
         )
         highest: dict[tuple[str, str], str] = {}
         for each in found:
-            key: tuple[str, str] = each["enrollment"], each["collapse_key"]
-            if key in wanted:
+            if (key := _key(each)) in wanted:
                 highest[key] = max(each["order"], highest.get(key, ""))
         return highest
 
     async def supersede(self, places: Sequence[Place]) -> int:
-        names = sorted({collapse_name(place) for place in places})
-        if not names:
+        if not places:
             return 0
-        devices = sorted({place.device for place in places})
         rivals = await self._places.find(
-            {"open_device": {"$in": devices}, "collapse": {"$in": names}},
-            {"collapse": 1, "order": 1, "command_uuid": 1},
+            _of_keys(places),
+            {"enrollment": 1, "collapse_key": 1, "collapse": 1, "order": 1, "command_uuid": 1},
         )
-        newest = {each["collapse"]: each for each in sorted(rivals, key=lambda each: each["order"])}
+        # One that was handed out cannot lose, but an older one that moved back loses to it.
+        newest = {_key(each): each for each in sorted(rivals, key=lambda each: each["order"])}
         endings = [
-            _ending(rival, by=newest[rival["collapse"]])
+            _ending(rival, by=newest[_key(rival)])
             for rival in rivals
-            if rival["order"] < newest[rival["collapse"]]["order"]
+            if "collapse" in rival and rival["order"] < newest[_key(rival)]["order"]
         ]
         if not endings:
             return 0
         ended, _ = await self._places.bulk_write(endings)
         return ended
+
+
+def _of_keys(places: Sequence[Place]) -> Query:
+    return {
+        "open_device": {"$in": sorted({place.device for place in places})},
+        "collapse_key": {"$in": sorted({place.collapse_key or "" for place in places})},
+    }
+
+
+def _key(document: Document) -> tuple[str, str]:
+    return document["enrollment"], document["collapse_key"]
 
 
 def _ending(older: Document, by: Document) -> UpdateOne:

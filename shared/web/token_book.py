@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 FRESH = timedelta(seconds=5)
 AGAIN = timedelta(seconds=1)
+AWAY = "no token can be judged: the store does not answer"
+"""For callers that nobody knows yet; the log says why."""
 USED_EVERY = timedelta(hours=1)
 """How often the use of a token is noted in the store."""
 
@@ -61,7 +63,7 @@ class TokenBook:
             if asked_at - self._read_at < age.total_seconds():
                 return
             if self._failure is not None and asked_at - self._failed_at < AGAIN.total_seconds():
-                raise StoreUnavailable(str(self._failure)) from self._failure
+                raise StoreUnavailable(AWAY) from self._failure
             await self._read()
 
     async def _read(self) -> None:
@@ -70,7 +72,7 @@ class TokenBook:
             tokens = await self._tokens.all()
         except StoreUnavailable as exc:
             self._failed_at, self._failure = self._clock.monotonic(), exc
-            raise
+            raise StoreUnavailable(AWAY) from exc
         self._failure = None
         self._known = {token.digest: token for token in tokens}
         self._read_at = began_at

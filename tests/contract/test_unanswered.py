@@ -219,6 +219,50 @@ async def test_rule_05_one_that_moves_is_superseded_by_the_newer_one_that_waits(
     assert (await there(queue, newer)).state is PlaceState.QUEUED
 
 
+async def test_rule_05_one_that_moves_is_superseded_by_a_newer_one_that_was_put_off(
+    queue: CommandQueue,
+) -> None:
+    older, newer = (place(uuid, collapse_key="k") for uuid in ("a", "b"))
+    await queue.insert([older])
+    await handed(queue, older, by="a")
+    await queue.insert([newer])
+    await handed(queue, newer, by="b")
+    await queue.report([report(PlaceState.NOT_NOW, newer)], NOW)
+
+    assert await queue.move_back([await there(queue, older)]) == set()
+
+    found = await there(queue, older)
+    assert (found.state, found.superseded_by) == (PlaceState.SUPERSEDED, "b")
+    assert (await there(queue, newer)).state is PlaceState.NOT_NOW
+
+
+async def test_rule_05_what_moved_meanwhile_is_not_handed_out_as_if_it_had_not(
+    queue: CommandQueue,
+) -> None:
+    await queue.insert([place("c1")])
+    [seen] = await handed(queue, place("c1"), by="a")
+    await queue.move_back([seen])
+    before = await there(queue, seen)
+
+    for counts in (False, True):
+        assert await queue.hand_out([HandOut(seen, seen.generation, counts)], "b", NOW) == set()
+
+    assert await there(queue, seen) == before
+
+
+async def test_rule_05_what_was_put_off_meanwhile_is_not_moved_by_a_hand_out(
+    queue: CommandQueue,
+) -> None:
+    await queue.insert([place("c1")])
+    [seen] = await moved(queue, place("c1"))
+    await queue.report([report(PlaceState.NOT_NOW, seen)], NOW)
+    before = await there(queue, seen)
+
+    assert await queue.hand_out([HandOut(seen, seen.generation)], "b", NOW) == set()
+
+    assert await there(queue, seen) == before
+
+
 @pytest.mark.parametrize("tried_again", [False, True])
 async def test_rule_05_one_that_moved_is_superseded_by_the_newer_one_that_comes(
     queue: CommandQueue, tried_again: bool

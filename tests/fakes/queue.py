@@ -185,12 +185,12 @@ class FakeCommandQueue:
             rivals = self._open(
                 lambda p, place=place: (  # type: ignore[misc]  # bound now
                     (p.enrollment, p.collapse_key) == (place.enrollment, place.collapse_key)
-                    and (p.handed_by is None or p.moved is not None)
                 )
             )
             newest = max(rivals, key=lambda rival: rival.order, default=place)
             for rival in rivals:
-                if rival.order < newest.order:
+                was_given = rival.handed_by is not None and rival.moved is None
+                if rival.order < newest.order and not was_given:
                     by = replace(rival, superseded_by=newest.command_uuid)
                     self._finish(by, PlaceState.SUPERSEDED, None)
                     self.unsafe.add(rival.id)
@@ -302,8 +302,8 @@ class FakeCommandQueue:
                 and current.state.is_open
                 and current.generation in (None, handout.generation)
                 and (not handout.counts or _is_seen(current, handout.place))
+                and (current.moved is not None) == (has_moved := handout.place.moved is not None)
             ):
-                has_moved = handout.place.moved is not None
                 self.places[current.id] = replace(
                     current,
                     state=PlaceState.SENT,

@@ -25,11 +25,15 @@ from tests.harness.processes import free_port
 
 DAY = timedelta(days=1)
 OTHER_NAMES = ("hooks.example.org", "*.example.net")
+UNREADABLE_NAMES = ("an EDI party",)
+_EDI_PARTY = bytes.fromhex("300aa508a1060c0461626364")
+"""A GeneralName that OpenSSL reads and `cryptography` does not."""
 
 
 class Kind(StrEnum):
     UNTRUSTED = "of a CA that nobody trusts"
     SELF_SIGNED = "with a certificate of its own"
+    UNREADABLE = "with a certificate of its own that not every library reads"
     EXPIRED = "with a certificate whose time is over"
     EARLY = "with a certificate whose time is to come"
     OTHER_NAME = "with a certificate for other names"
@@ -56,6 +60,8 @@ class Trust:
         match kind:
             case Kind.SELF_SIGNED:
                 return self._context(_Ca("selfmade", ("127.0.0.1",)))
+            case Kind.UNREADABLE:
+                return self._context(_Ca("odd", UNREADABLE_NAMES))
             case Kind.EXPIRED:
                 return self._context(ca.issue(("127.0.0.1",), now - 9 * DAY, now - DAY))
             case Kind.EARLY:
@@ -194,6 +200,9 @@ class _Ca(_Certified):
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .add_extension(ours, False)
         )
+        if names == UNREADABLE_NAMES:
+            names_oid = x509.SubjectAlternativeName.oid
+            return builder.add_extension(x509.UnrecognizedExtension(names_oid, _EDI_PARTY), False)
         if names:
             found = [_general(name) for name in names]
             builder = builder.add_extension(x509.SubjectAlternativeName(found), False)

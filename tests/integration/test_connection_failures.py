@@ -100,6 +100,7 @@ CLOSED = r"the connection was closed (without an answer|during the TLS handshake
 TABLE = {
     Kind.UNTRUSTED: NOT_TRUSTED,
     Kind.SELF_SIGNED: NOT_TRUSTED,
+    Kind.UNREADABLE: r"its certificate is not trusted.*: name the file of its CA in .*",
     Kind.EXPIRED: r"its certificate has expired: renew it, or its CA's, there.*",
     Kind.EARLY: r"its certificate is not valid .*: compare the clocks.*",
     Kind.OTHER_NAME: r"its certificate is .*not for 127.0.0.1: change the host in MDM_\w+_URL, .*",
@@ -248,7 +249,7 @@ async def test_the_log_says_why_a_subscriber_fails(trust: Trust) -> None:
         receiver = Subscription("config", f"https://user:secret@127.0.0.1:{server.port}/")
         with structlog.testing.capture_logs() as logged:
             for _ in range(4):
-                await attempts.first(receiver, b"{}")
+                await attempts.first(receiver, "MAC", b"{}")
                 clock.advance(timedelta(seconds=6))
 
     [line] = logged

@@ -37,6 +37,9 @@ HOLDS: dict[str, Model] = {
     "renewal beside a CheckOut": Renewals(
         RenewalBudget(renewals=1, check_outs=1, early=1, impatience=1)
     ),
+    "a CheckOut beside an update": Renewals(
+        RenewalBudget(renewals=1, check_outs=1, updates=1, impatience=2)
+    ),
     "renewal beside a removal": Renewals(
         RenewalBudget(renewals=1, removals=1, early=1, impatience=1)
     ),
@@ -173,13 +176,23 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         Verdict.UNSAFE,
         "a CheckOut that was given up",
     ),
+    "rule 1: a CheckOut that was overtaken is refused": (
+        Renewals(RenewalBudget(check_outs=1, updates=1, impatience=1), again="refused"),
+        Verdict.UNSAFE,
+        "a CheckOut of a device that waits is refused",
+    ),
+    "rule 1: a CheckOut that was overtaken asks no more whether its device waits": (
+        Renewals(RenewalBudget(renewals=1, check_outs=1, impatience=1), again="blind"),
+        Verdict.UNSAFE,
+        "a CheckOut that was given up",
+    ),
     "collapse keys: order by the clock alone": (
         CollapseKeys(order="clock"),
         Verdict.UNSAFE,
         "superseded by an older command",
     ),
-    "collapse keys: what was handed out counts as a rival": (
-        CollapseKeys(counts_itself=True),
+    "collapse keys: the order is not above what was handed out": (
+        CollapseKeys(is_above_all=False),
         Verdict.UNSAFE,
         "superseded by an older command",
     ),

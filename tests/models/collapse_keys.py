@@ -1,8 +1,9 @@
 """Commands of one collapse key in one queue: the newest wins, whatever the clocks say.
 
 Clients post commands to replicas whose clocks differ; a client may repeat a post whose answer it did not
-get, under the same CommandUUID. A post reads the order of the open rivals, inserts its place above it,
-ends what is open below its own order, and answers. The device may be handed a place at any time.
+get, under the same CommandUUID. A post reads the order of the open rivals, handed out or not, inserts its
+place above it, ends what is below the newest of them and was not handed out, and answers. The device may be
+handed a place at any time.
 
 Promises: no place is superseded by a command that was answered before it was posted; of what was
 answered and not handed out, something stays open; after all posts one place is open at most.
@@ -52,8 +53,8 @@ class CollapseKeys:
     hand_outs: bool = True
     order: str = "above"
     """`above` the open rivals, as the rule is; or by the `clock` alone."""
-    counts_itself: bool = False
-    """A post counts its own place among the open rivals, though it was handed out."""
+    is_above_all: bool = True
+    """A post's order is above that of what was handed out too."""
     ends: str = "conditional"
     """`conditional` on being open; or `blind`, on what was read."""
 
@@ -101,7 +102,8 @@ class CollapseKeys:
     def _post(self, s: State, p: Post) -> Iterator[tuple[str, State]]:
         name = f"c{p.command} at {p.replica}"
         if p.at == "read":
-            rivals = [e.order[0] for e in s.places if e.state == "open" and e.command != p.command]
+            states = ("open", "handed out") if self.is_above_all else ("open",)
+            rivals = [e.order[0] for e in s.places if e.state in states and e.command != p.command]
             floor = max(rivals, default=0) if self.order == "above" else 0
             yield f"{name}: the open rivals are up to {floor}", _go(s, p, at="insert", floor=floor)
         elif p.at == "insert":
@@ -124,13 +126,10 @@ class CollapseKeys:
         return f"{name}: is queued with order {time}", left
 
     def _look(self, s: State, p: Post, name: str) -> tuple[str, State]:
-        rivals = [
-            each
-            for each in s.places
-            if each.state == "open" or (self.counts_itself and each.command == p.command)
-        ]
+        rivals = [each for each in s.places if each.state != "superseded"]
         newest = max((each.order for each in rivals), default=(0, 0))
-        older = frozenset(each.command for each in rivals if each.order < newest)
+        waiting = [each for each in rivals if each.state == "open"]
+        older = frozenset(each.command for each in waiting if each.order < newest)
         left = _go(s, p, at="end", older=older)
         return f"{name}: reads that {sorted(older)} are older than {newest}", left
 

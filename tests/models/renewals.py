@@ -6,7 +6,8 @@ may give up on any message, which then goes on by itself. A request reads the re
 still waits, binds, and writes on a condition. The generation stands for all that a new enrollment forgets.
 
 Promises: a renewal forgets nothing, however often its Authenticate is repeated; an Authenticate after the
-TokenUpdate that followed it, or after a CheckOut, begins anew; what was given up undoes nothing later.
+TokenUpdate that followed it, or after a CheckOut, begins anew; what was given up undoes nothing later; a
+CheckOut counts if its device waits for it.
 """
 
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ class Budget(NamedTuple):
     """Messages with the next certificate before it has authenticated."""
     removals: int = 0
     impatience: int = 0
+    updates: int = 0
+    """Of the token, with nothing else."""
 
 
 class State(NamedTuple):
@@ -77,6 +80,9 @@ class Renewals:
     """Of what an Authenticate writes: `changed_by`, or `generation` alone."""
     check_out: str = "changed_by"
     """Of a CheckOut, likewise."""
+    again: str = "looks"
+    """A CheckOut that was overtaken in its own generation reads again and `looks` whether its device waits;
+    or it is `blind`, or `refused`."""
     repeats: bool = True
     """An Authenticate with a certificate that was bound by renewal already may be one."""
     ends: str = "after authenticate"
@@ -133,6 +139,8 @@ class Renewals:
             left = s if has_left else _spent(s, "enrollments")
             meant = "either" if s.phase == "left?" else "new"
             yield "the device enrolls anew", _begins(left, meant)
+        if s.phase == "free" and s.budget.updates:
+            yield "the device updates its token", _sent(_spent(s, "updates"), "TokenUpdate")
         if s.phase == "free" and s.budget.check_outs:
             left = _spent(s, "check_outs")._replace(is_in=False)
             yield "the device sends CheckOut", _sent(left, "CheckOut")
@@ -175,7 +183,13 @@ class Renewals:
         )
         if r.kind == "Authenticate":
             is_met = is_met and s.record.bound == r.certificate
+        is_checkout = r.kind == "CheckOut" and r.read.generation == s.record.generation
+        if not is_met and is_checkout and self.again != "refused":
+            at = "read" if self.again == "looks" else "apply"
+            return "is overtaken, and reads again", _go(s, r, at=at, read=s.record)
         if not is_met:
+            if is_checkout and s.waits_for == r.number:
+                s = s._replace(wrong="a CheckOut of a device that waits is refused")
             return "503", _over(s, r)
         record = self._changed(s.record, r)._replace(changed_by=r.number)
         return "is applied", _go(s._replace(record=record), r, at="answer")

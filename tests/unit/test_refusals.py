@@ -162,14 +162,12 @@ async def test_a_certificate_of_nobody_is_looked_up_once_a_minute(rig: Rig) -> N
     assert rig.reads.count("holders") == 1
 
 
-@pytest.mark.parametrize("is_remembered", [True, False])
-async def test_a_certificate_that_was_replaced_names_no_device(
-    rig: Rig, is_remembered: bool
-) -> None:
+@pytest.mark.parametrize("since", ["it spoke in vain", "it was silent", "the process started"])
+async def test_a_certificate_that_was_replaced_names_no_device(rig: Rig, since: str) -> None:
     await Device("MAC", "cert-next").enroll(rig.replica)
-    if is_remembered:
+    if since == "it spoke in vain":
         await rig.replica.serve(Device("MAC", "cert-MAC").idle())
-    else:
+    elif since == "the process started":
         rig.forget()
     rig.refuse()
 

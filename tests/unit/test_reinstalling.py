@@ -317,6 +317,45 @@ async def test_rule_01_a_check_out_that_was_given_up_does_not_end_a_renewed_enro
 
 
 @pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_rule_01_a_check_out_beside_another_message_counts_if_its_device_waits_for_it(
+    step: Step, is_given_up: bool
+) -> None:
+    world, first, device = await renewing()
+    second = await world.replica()
+    barrier, late = await held(first, step, device.check_out())
+    await serves(second, device.says(SetBootstrapToken(device.key, b"later")))
+
+    device.is_connected = not is_given_up
+    barrier.released.set()
+    [outcome] = await late
+
+    there = EnrollmentStatus.ENROLLED if is_given_up else EnrollmentStatus.CHECKED_OUT
+    assert isinstance(outcome, Overtaken) if is_given_up else outcome == Answer()
+    assert record(world).status is there
+
+
+@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+async def test_rule_01_a_check_out_that_was_given_up_does_not_end_what_authenticated_again(
+    step: Step,
+) -> None:
+    world, first, _ = await renewing()
+    second = await world.replica()
+    generation = record(world).generation
+    await serves(second, NEXT.authenticate())
+    leaving = Device(certificate="next")
+    barrier, late = await held(first, step, leaving.check_out())
+    await serves(second, NEXT.authenticate(), NEXT.token_update())
+
+    leaving.is_connected = False
+    barrier.released.set()
+    [overtaken] = await late
+
+    assert isinstance(overtaken, Overtaken)
+    assert is_kept(world, generation)
+
+
+@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
 async def test_rule_01_an_authenticate_that_was_given_up_does_not_undo_a_renewal(
     step: Step,
 ) -> None:
