@@ -37,7 +37,12 @@ class Kept:
     async def enroll(self, device: str = "MAC", generation: str | None = None) -> None:
         key = EnrollmentKey(device, device=device, udid=device)
         change = Change(key, f"{generation}+", generation, Topic.AUTHENTICATE, NOW)
-        change = replace(change, certificate=f"cert-{device}", makes_record=generation is None)
+        change = replace(
+            change,
+            expected_change=generation,
+            certificate=f"cert-{device}",
+            makes_record=generation is None,
+        )
         assert await self.enrollments.apply([change]) == [True]
 
 
