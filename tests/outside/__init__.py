@@ -1,0 +1,1 @@
+"""What others see of the server, frozen: see `snapshots.py`."""

@@ -1,0 +1,134 @@
+"""The tour of every route: what was answered, what subscribers got, and what the store holds."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import pytest_asyncio
+from pymongo import MongoClient
+
+from shared.domain.event import EXTRA_TOPICS, Topic
+from tests.harness.servers import HasUrl
+from tests.integration.whole import Whole, whole_server
+from tests.outside.snapshots import as_json, assert_same, masked
+from tests.outside.tour import KNOWN, Tour, tour
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Document = dict[str, Any]
+UNSEEN_TOPICS = {Topic.RENEWAL_FAILED}
+"""A renewal is due after a day at the earliest."""
+
+
+@dataclass
+class Served:
+    tour: Tour
+    document: Document
+    events: list[str]
+    store: MongoClient[Any]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(
+    store_server: HasUrl, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    url = urlunsplit(urlsplit(store_server.url)._replace(path="/outside"))
+    settings = {
+        "MDM_MONGODB_URL": url,
+        "MDM_WEBHOOK_EXTRA_TOPICS": ",".join(sorted(EXTRA_TOPICS)),
+    }
+    async with whole_server(tmp_path_factory.mktemp("outside"), settings) as whole:
+        made = await tour(whole)
+        document = (await whole.http.get(whole.url_of("/openapi.json"))).json()
+        events = await _events(whole)
+        with MongoClient[Any](url) as client:
+            yield Served(made, document, events, client)
+            client.drop_database("outside")
+
+
+async def _events(whole: Whole) -> list[str]:
+    wanted = set(Topic) - UNSEEN_TOPICS
+    async with asyncio.timeout(60):
+        while wanted - {arrival.event["topic"] for arrival in whole.sink.taken}:
+            await asyncio.sleep(0.1)
+    return [arrival.body.decode() for arrival in whole.sink.taken]
+
+
+async def test_the_answer_of_each_route_is_frozen(served: Served) -> None:
+    called = {name.partition(" -- ")[0] for name in served.tour.answers}
+    described = {
+        f"{m.upper()} {path}" for path, item in served.document["paths"].items() for m in item
+    }
+    assert described <= called
+
+    text = "".join(f"=== {name}\n{answer}\n" for name, answer in served.tour.answers.items())
+    assert_same("answers.txt", text)
+
+
+async def test_events_of_each_topic_are_frozen(served: Served) -> None:
+    """The first one of each."""
+    first: dict[str, str] = {}
+    for body in served.events:
+        found = re.search(r'"topic":"([^"]+)"', body)
+        assert found is not None
+        first.setdefault(found[1], masked(body, KNOWN))
+
+    assert set(first) == set(Topic) - UNSEEN_TOPICS
+    assert_same("events.txt", "".join(f"=== {topic}\n{first[topic]}\n" for topic in sorted(first)))
+
+
+def resolved(value: Any, document: Document) -> Any:
+    """A schema with each `$ref` in place, and without the titles that a generator makes up."""
+    if isinstance(value, list):
+        return [resolved(each, document) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        target: Any = document
+        for step in value["$ref"].removeprefix("#/").split("/"):
+            target = target[step]
+        return resolved(target, document)
+    return {
+        key: resolved(each, document)
+        for key, each in value.items()
+        if key != "title" or isinstance(each, dict)
+    }
+
+
+async def test_the_openapi_document_is_frozen(served: Served) -> None:
+    plain = {
+        key: resolved(each, served.document)
+        for key, each in served.document.items()
+        if key != "components"
+    }
+    plain["securitySchemes"] = served.document["components"]["securitySchemes"]
+
+    assert_same("openapi.json", as_json(plain))
+
+
+def shape(value: Any, at: str, found: dict[str, set[str]]) -> None:
+    """The type of each field, by its path; the keys of a dictionary whose keys are data are one."""
+    found.setdefault(at, set()).add(type(value).__name__)
+    if isinstance(value, dict):
+        for key, each in value.items():
+            shape(each, f"{at}.{key}" if at else key, found)
+    elif isinstance(value, list):
+        for each in value:
+            shape(each, f"{at}[]", found)
+
+
+async def test_the_documents_of_each_collection_are_frozen(served: Served) -> None:
+    """Each field that a document of the collection has, and its types."""
+    database = served.store.get_default_database()
+    collections: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(database.list_collection_names()):
+        found: dict[str, set[str]] = {}
+        for document in database[name].find():
+            shape(document, "", found)
+        collections[name] = {path: sorted(types) for path, types in sorted(found.items()) if path}
+
+    assert_same("documents.json", as_json(collections))

@@ -1,0 +1,139 @@
+"""How often a reader who follows a request changes files.
+
+The functions that a request calls, in the order of their first calls; a switch is one that is in another file
+than the one before it. The numbers may only fall.
+"""
+
+import asyncio
+import plistlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import httpx
+import pytest
+
+from services.programs import ALL_SERVICES, ServicesProgram
+from shared.settings import AllSettings
+from shared.telemetry.metrics import Metrics
+from shared.web.server import Opening, Server
+from tests.harness.identities import DeviceIdentity, FleetAuthority
+from tests.harness.system import API_KEY
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = tuple(str(ROOT / folder) for folder in ("services", "shared"))
+DRIVER = str(ROOT / "shared" / "storage" / "sqlite")
+"""Ours too, but in the place of a database driver."""
+LOOPS = str(ROOT / "shared" / "pacing.py")
+"""Runs what works beside the requests."""
+MOST_SWITCHES = {"command": 119, "connect": 122}
+UDID = "A0000000-0000-4000-8000-000000000001"
+REPEATED = 5
+"""Of so many walks the shortest counts: the loops of the server work beside them."""
+
+
+class Walk:
+    """The file of each function of ours in the order of their first calls, while it is entered."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self._seen: set[CodeType] = set()
+
+    def __enter__(self) -> "Walk":
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        file = code.co_filename
+        if event != "call" or not file.startswith(OURS) or file.startswith(DRIVER):
+            return
+        if code not in self._seen and not is_of_a_loop(frame):
+            self._seen.add(code)
+            self.files.append(file)
+
+    @property
+    def switches(self) -> int:
+        return sum(a != b for a, b in zip(self.files, self.files[1:], strict=False))
+
+
+def is_of_a_loop(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == LOOPS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+@asynccontextmanager
+async def serving(folder: Path, authority: FleetAuthority) -> AsyncIterator[str]:
+    """The whole server in this process, where its calls can be seen; its URL."""
+    (folder / "ca.pem").write_bytes(authority.pem)
+    settings = AllSettings(
+        api_key=API_KEY,
+        http="127.0.0.1:0",
+        ops_http="127.0.0.1:0",
+        data_dir=folder,
+        device_ca=folder / "ca.pem",
+    )
+    metrics, opened = Metrics(), asyncio.Event()
+    opening = Opening(when_ready=True, on_open=opened.set)
+    server = Server(ServicesProgram(ALL_SERVICES, settings, metrics), settings, metrics, opening)
+    running = asyncio.create_task(server.run())
+    try:
+        async with asyncio.timeout(30):
+            await opened.wait()
+        yield f"http://127.0.0.1:{server.main.port}"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def shortest(request: Callable[[int], Awaitable[httpx.Response]], status: int) -> int:
+    switches = []
+    for number in range(REPEATED):
+        await asyncio.sleep(0.5)  # what the one before left to be done is done
+        with Walk() as walk:
+            assert (await request(number)).status_code == status
+        switches.append(walk.switches)
+    return min(switches)
+
+
+@pytest.mark.asyncio
+async def test_nobody_changes_files_more_often_to_follow_a_request(tmp_path: Path) -> None:
+    authority = FleetAuthority()
+    identity = authority.issue()
+    async with serving(tmp_path, authority) as url, httpx.AsyncClient(base_url=url) as http:
+        send = sender(http, identity)
+        topic = "com.apple.mgmt.External.test"
+        await send("/mdm/checkin", MessageType="Authenticate", Topic=topic)
+        await send(
+            "/mdm/checkin", MessageType="TokenUpdate", Topic=topic, Token=b"t", PushMagic="m"
+        )
+
+        async def command(number: int) -> httpx.Response:
+            body = {"udid": UDID, "request_type": "ProfileList", "command_uuid": f"c{number}"}
+            return await http.post("/v1/commands", json=body, auth=("micromdm", API_KEY))
+
+        async def connect(_: int) -> httpx.Response:
+            return await send("/mdm/connect", Status="Idle")
+
+        found = {"command": await shortest(command, 201), "connect": await shortest(connect, 200)}
+
+    assert all(found[each] <= MOST_SWITCHES[each] for each in MOST_SWITCHES), found
+
+
+def sender(
+    http: httpx.AsyncClient, identity: DeviceIdentity
+) -> Callable[..., Awaitable[httpx.Response]]:
+    async def send(path: str, **keys: Any) -> httpx.Response:
+        body = plistlib.dumps({"UDID": UDID, **keys})
+        return await http.put(path, content=body, headers={"Mdm-Signature": identity.sign(body)})
+
+    return send
