@@ -99,6 +99,7 @@ def router(scep: ScepServer) -> APIRouter:
 
     @routes.get(
         "/scep",
+        name="get_scep",
         summary="SCEP: capabilities, CA certificate, or a request in the URL",
         response_class=Response,
         responses=_RESPONSES,
@@ -116,6 +117,7 @@ def router(scep: ScepServer) -> APIRouter:
 
     @routes.post(
         "/scep",
+        name="post_scep",
         summary="SCEP: a request for a certificate, or for its renewal",
         response_class=Response,
         responses=_RESPONSES,

@@ -57,7 +57,9 @@ _PROPERTIES: Schema = {
     "warnings": {
         "type": "array",
         "description": "Each with the number of its targets, and the first few of them.",
-        "items": _fields({"text": _TEXT, "count": _COUNT, "udids": {"type": "array"}}),
+        "items": _fields(
+            {"text": _TEXT, "count": _COUNT, "udids": {"type": "array", "items": _TEXT}}
+        ),
     },
     "created_at": _TEXT,
     "finished_at": _TEXT_OR_NULL,

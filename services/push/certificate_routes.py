@@ -123,10 +123,19 @@ class CertificateRoutes:
         read = [auth.needs(Scope.ADMIN)]
         put = [auth.needs(Scope.ADMIN, audit="push_certificate.install")]
         remove = [auth.needs(Scope.ADMIN, audit="push_certificate.remove")]
-        router.put(ONE, dependencies=put, responses=PUT, openapi_extra=BODY)(self.install)
-        router.get(ONE, dependencies=read, responses=GET)(self.show)
-        router.get(ALL, dependencies=read, responses=LISTED)(self.list)
-        router.delete(ALL + "/{topic}", dependencies=remove, responses=REMOVED)(self.remove)
+        router.put(
+            ONE, name="put_push_certificate", dependencies=put, responses=PUT, openapi_extra=BODY
+        )(self.install)
+        router.get(ONE, name="get_push_certificate", dependencies=read, responses=GET)(self.show)
+        router.get(ALL, name="list_push_certificates", dependencies=read, responses=LISTED)(
+            self.list
+        )
+        router.delete(
+            ALL + "/{topic}",
+            name="remove_push_certificate",
+            dependencies=remove,
+            responses=REMOVED,
+        )(self.remove)
 
     async def install(self, request: Request, force_topic: Forced = None) -> JsonAnswer:
         """Install a push certificate, or renew one, on all replicas and without a restart. The one

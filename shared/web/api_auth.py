@@ -30,7 +30,7 @@ from shared.web.peers import Peers
 from shared.web.query_names import refuse_unknown
 from shared.web.token_book import TokenBook
 
-BASIC, BEARER = "API key", "Token"
+BASIC, BEARER = "BasicAuth", "BearerAuth"
 DESCRIPTION = "User `micromdm` and the API key as password; or any user and a token as password."
 _BEARER = {"type": "http", "scheme": "bearer", "description": "A token, of `POST /v1/tokens`."}
 

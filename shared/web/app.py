@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.telemetry.metrics import Metrics
@@ -55,6 +56,11 @@ def _with_components(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _operation_id(route: APIRoute) -> str:
+    """Named for the clients that are generated from the document."""
+    return route.name
+
+
 def create_app(
     services: Sequence[Service],
     *,
@@ -68,7 +74,10 @@ def create_app(
         title="MacroMDM",
         version=version.VERSION,
         description="Apple device management: MicroMDM's API and events, nothing lost.",
+        license_info={"name": "MIT", "identifier": "MIT"},
+        servers=[{"url": "/", "description": "The server that serves this document."}],
         default_response_class=JsonAnswer,
+        generate_unique_id_function=_operation_id,
         redoc_url=None,
         redirect_slashes=False,  # a device or `curl` would not follow, and the scheme may be wrong
         openapi_tags=[

@@ -1,10 +1,12 @@
 """The OpenAPI document of the whole server: every route, with examples and with its errors."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.integration.whole import Whole
 
@@ -132,6 +134,21 @@ def has_example(document: Document, content: Document) -> bool:
     return bool(properties) and all("examples" in each for each in properties)
 
 
+def schemas_in(node: object) -> Iterator[Document]:
+    if isinstance(node, dict):
+        yield from [node] if "type" in node else []
+        for each in node.values():
+            yield from schemas_in(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from schemas_in(each)
+
+
+def types_of(schema: Document) -> list[str]:
+    found = schema["type"]
+    return found if isinstance(found, list) else [found]
+
+
 async def test_every_route_is_described_and_no_other(document: Document) -> None:
     assert {route for route, _ in operations(document)} == set(ERRORS)
 
@@ -142,6 +159,19 @@ async def test_every_route_says_what_it_is_for_under_a_name_of_its_own(document:
     assert all(operation["summary"] and operation["tags"] for operation in described)
     names = [operation["operationId"] for operation in described]
     assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name) for name in names)
+    assert not [name for name in names if "_v1_" in name]
+
+
+async def test_the_document_is_valid(document: Document) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+
+
+async def test_every_array_says_what_it_holds(document: Document) -> None:
+    arrays = [each for each in schemas_in(document["paths"]) if "array" in types_of(each)]
+
+    assert len(arrays) > 10
+    assert all("items" in each for each in arrays)
 
 
 @pytest.mark.parametrize("route", ERRORS, ids=" ".join)
@@ -182,13 +212,13 @@ async def test_every_body_has_an_example(document: Document, route: tuple[str, s
 async def test_the_routes_of_the_api_demand_the_key_and_no_others(document: Document) -> None:
     schemes = document["components"]["securitySchemes"]
     assert {name: (s["type"], s["scheme"]) for name, s in schemes.items()} == {
-        "API key": ("http", "basic"),
-        "Token": ("http", "bearer"),
+        "BasicAuth": ("http", "basic"),
+        "BearerAuth": ("http", "bearer"),
     }
     guarded = {
         route
         for route, operation in operations(document)
-        if operation.get("security") == [{"API key": []}, {"Token": []}]
+        if operation.get("security") == [{"BasicAuth": []}, {"BearerAuth": []}]
     }
 
     assert guarded == {r for r in ERRORS if not r[1].startswith(OF_DEVICES) and r[1] != "/version"}
