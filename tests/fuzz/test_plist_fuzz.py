@@ -26,7 +26,7 @@ MESSAGE = {
 }
 SEEDS = [plistlib.dumps(MESSAGE, fmt=form) for form in plistlib.PlistFormat]
 GENEROUS = 2.0
-"""Seconds for one small body: a bound against hanging, not a measurement."""
+"""Seconds of CPU for one small body: a bound against endless work, not a measurement."""
 
 
 @st.composite
@@ -49,7 +49,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=mutated() | st.binary(max_size=200))
 def test_a_mutated_message_is_read_or_refused(read: Callable[[bytes], object], body: bytes) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     with contextlib.suppress(BadRequest):
         read(body)
-    assert time.monotonic() - started < GENEROUS
+    assert time.thread_time() - started < GENEROUS

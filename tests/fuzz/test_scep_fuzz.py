@@ -17,7 +17,7 @@ from tests.harness.scep import RENEWAL_REQ, Client, Shape, csr, envelope, indefi
 from tests.unit.scep_world import STATIC, ScepWorld
 
 GENEROUS = 2.0
-"""Seconds for one small message: a bound against hanging, not a measurement."""
+"""Seconds of CPU for one small message: a bound against endless work, not a measurement."""
 
 
 @cache
@@ -71,12 +71,12 @@ def signed_anew(draw: st.DrawFn) -> bytes:
 @given(body=mutated() | signed_anew() | st.binary(max_size=200))
 def test_a_mutated_message_is_answered_or_refused(body: bytes) -> None:
     world = ScepWorld(static=STATIC)
-    started = time.monotonic()
+    started = time.thread_time()
     with contextlib.suppress(BadRequest):
         read(body)
         reply = client().read(asyncio.run(world.server.operate(body)))
         assert reply.is_success or reply.fail_info in set("01234")
-    assert time.monotonic() - started < GENEROUS
+    assert time.thread_time() - started < GENEROUS
     for issued in world.issued.rows.values():
         # Whatever else was changed: the key is the one that the sender holds.
         certificate = x509.load_der_x509_certificate(issued.certificate)

@@ -120,7 +120,9 @@ async def test_a_device_whose_event_is_refused_goes_on_after_five_waits_over_kil
     await stage.publish_for(2)
     stage.process.kill()
     await asyncio.to_thread(stage.process.start)
-    await stage.publish_for(12)
+    async with asyncio.timeout(90):
+        while not stage.logged("delivery_set_aside"):
+            await stage.publish_for(1)
     first = stage.made[BAD][0]
     assert stage.logged("delivery_failed")[0]["device"] == BAD
     stage.process.kill()
@@ -147,8 +149,10 @@ async def test_an_operator_skips_what_a_device_waits_for_and_replays_it_later(
     stage: Stage,
 ) -> None:
     first, second = await stage.publish(BAD), await stage.publish(BAD)
-    await asyncio.sleep(12)  # nobody else speaks, so the order holds: in an hour again
-    assert f"config:{first}" in (blocked := await stage.command("list", "--blocked"))
+    async with asyncio.timeout(90):  # nobody else speaks, so the order holds: in an hour again
+        while "attempts=6" not in (blocked := await stage.command("list", "--blocked")):
+            await asyncio.sleep(0.5)
+    assert f"config:{first}" in blocked
     assert "behind=1" in blocked
     stage.refuses = False
 
