@@ -108,7 +108,7 @@ async def test_no_token_is_judged_by_old_news_while_the_store_is_away(world: Wor
     assert await world.is_let_in()
     world.clock.advance(MOMENT)
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match="no token can be judged"):
         await world.is_let_in()
 
 
