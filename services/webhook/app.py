@@ -148,8 +148,17 @@ class _Work:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         if self._group is None:
             raise RuntimeError("the webhook service is not running")
-        waits = "webhook_task_failed"
-        return self._group.create_task(self._loops.attempt("webhook_task", lambda: work, waits))
+        attempt = self._loops.attempt("webhook_task", lambda: work, "webhook_task_failed")
+        try:
+            task = self._group.create_task(attempt)
+        except RuntimeError:  # the service ends: what comes now is not acked, and comes again
+            attempt.close()
+            work.close()
+            raise
+        task.add_done_callback(
+            lambda _: work.close()
+        )  # one that is cancelled at once never began it
+        return task
 
     def _show_what_waits(self) -> None:
         metrics, partitions = self._adapters.metrics, self._partitions

@@ -1,6 +1,7 @@
 """The webhook service as it is put together, over a real store, both brokers, and real HTTP."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -213,6 +214,18 @@ async def test_without_a_subscriber_events_are_taken_for_nobody(
         await until(lambda: happened(lambda: len(settled) == 10))
 
     assert await nothing_is_owed(database)
+
+
+async def test_a_service_that_ends_at_once_leaves_nothing_that_was_begun_in_vain(
+    database: Database, broker: Broker
+) -> None:
+    """A warning of a coroutine that nobody awaited is an error in our tests."""
+    for number in range(10):
+        async with running(database, broker, None):
+            await broker.publisher.publish([event("device", 10 * number + n) for n in range(10)])
+            for _ in range(number):
+                await asyncio.sleep(0)
+    gc.collect()
 
 
 async def happened(condition: Callable[[], bool]) -> bool:
