@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     )
     token.add_argument("--days", type=int, help="until the new token expires; default: never")
     names.add_parser(
-        "rotate-secrets", help="seal the store's secrets with the first key of MDM_SECRET_KEY"
+        "rotate-secrets", help="encrypt the store's secrets with the first key of MDM_SECRET_KEY"
     )
     _add_store_actions(names.add_parser("store", help="the store as a whole: backup, check, copy"))
     return top

@@ -13,15 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from services.alone import Alone, held_folder
-from services.kept_keys import sealer_of
+from services.kept_keys import keyring_of
 from services.store_folder import check_folder
 from services.store_pulse import StorePulse
 from shared.clock import SystemClock, SystemIds
 from shared.pacing import Loops
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer
+from shared.ports.keyring import Keyring
 from shared.ports.pushes import PushWishes, WishConsumer
-from shared.ports.seal import Seal
 from shared.settings import ServiceSettings
 from shared.storage.database import Database
 from shared.storage.members import MongoMembers
@@ -53,7 +53,7 @@ class Adapters:
     """
 
     database: Database
-    seal: Seal
+    keyring: Keyring
     broker: Broker
     publisher: EventPublisher
     partitions: PartitionConsumer
@@ -99,7 +99,7 @@ class PartsOfProcess:
             )
         if settings.mongodb_url is None:
             check_folder(settings.data_dir)
-        seal = sealer_of(settings)
+        keyring = keyring_of(settings)
         database = await self._database()
         if is_alone and settings.mongodb_url is not None:
             # The lock speaks for the data folder; a MongoDB may be used from elsewhere.
@@ -114,7 +114,7 @@ class PartsOfProcess:
         broker = await self._broker()
         return Adapters(
             database=database,
-            seal=seal,
+            keyring=keyring,
             broker=broker,
             publisher=broker.publisher,
             partitions=broker.partitions,

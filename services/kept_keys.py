@@ -11,9 +11,9 @@ import secrets
 from pathlib import Path
 
 from shared.domain.errors import Misconfigured
-from shared.security.sealing import KEY_SIZE, Sealer
+from shared.security.encryption import KEY_SIZE, AesKeyring
 from shared.settings import ServiceSettings
-from shared.settings.sealing import secret_keys
+from shared.settings.encryption import secret_keys
 
 API_KEY_FILE = "api-key"
 SECRET_KEY_FILE = "secret-key"
@@ -51,7 +51,7 @@ def _read_or_made(path: Path, fresh: str) -> str:
 
 
 def make_durable(folder: Path) -> None:
-    """A key whose name is lost with the power takes along all that was sealed with it."""
+    """A key whose name is lost with the power takes along all that was encrypted with it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -59,16 +59,16 @@ def make_durable(folder: Path) -> None:
         os.close(handle)
 
 
-def sealer_of(settings: ServiceSettings) -> Sealer:
-    """The sealer of MDM_SECRET_KEY; with the embedded store that of the key in the data folder, which
+def keyring_of(settings: ServiceSettings) -> AesKeyring:
+    """The keyring of MDM_SECRET_KEY; with the embedded store that of the key in the data folder, which
     is made where there is none. Misconfigured where that cannot be used."""
-    keys, seals = settings.secret_keys
+    keys, encrypts = settings.secret_keys
     if not keys:
         fresh = base64.b64encode(secrets.token_bytes(KEY_SIZE)).decode()
         kept = kept_key(settings.data_dir, SECRET_KEY_FILE, fresh, "MDM_SECRET_KEY")
         try:
-            keys, seals = secret_keys(kept)
+            keys, encrypts = secret_keys(kept)
         except ValueError as exc:
             where = settings.data_dir / SECRET_KEY_FILE
             raise Misconfigured(f"MDM_SECRET_KEY: {where}: {exc}") from None
-    return Sealer(keys, seals=seals)
+    return AesKeyring(keys, encrypts=encrypts)

@@ -49,7 +49,7 @@ class ServicesProgram:
 
     async def build(self) -> Sequence[Service]:
         """Misconfigured with a MDM_SECRET_KEY that does not open the installation's CA: a service that
-        seals with another key would write what the others cannot read. Who starts first makes the CA,
+        encrypts with another key would write what the others cannot read. Who starts first makes the CA,
         so that there is always something to try the key on."""
         adapters = await self._parts.open()
         try:
@@ -61,7 +61,7 @@ class ServicesProgram:
 
     async def _build(self, adapters: Adapters) -> None:
         if not self._built:
-            store = MongoAuthorityStore(adapters.database, adapters.seal)
+            store = MongoAuthorityStore(adapters.database, adapters.keyring)
             await open_authority(store, adapters.clock)
         for name in self._names:
             if name not in self._built:

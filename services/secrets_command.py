@@ -7,37 +7,37 @@ again; at its end it says what is left under which key, and fails where anything
 from collections import Counter
 from typing import TextIO
 
-from shared.domain.errors import CannotOpen
-from shared.ports.sealed_values import KeyCount, SealedValues
+from shared.domain.errors import CannotDecrypt
+from shared.ports.encrypted_values import EncryptedValues, KeyCount
 
 STEP = 10_000
 """Documents between two lines about the progress."""
 
 
-async def rotate(values: SealedValues, out: TextIO) -> None:
-    """Seal, then look at everything once more. CannotOpen when something is left."""
+async def rotate(values: EncryptedValues, out: TextIO) -> None:
+    """Re-encrypt, then look at everything once more. CannotDecrypt when something is left."""
     for collection in values.collections:
-        seen = sealed = 0
+        seen = encrypted = 0
         async for ids in values.batches(collection):
-            sealed += await values.reseal(collection, ids)
+            encrypted += await values.reencrypt(collection, ids)
             if seen // STEP != (seen + len(ids)) // STEP:
                 out.write(f"{collection}: {seen + len(ids)} documents looked at ...\n")
                 out.flush()
             seen += len(ids)
-        out.write(f"{collection}: {seen} documents looked at, {sealed} values sealed anew\n")
+        out.write(f"{collection}: {seen} documents looked at, {encrypted} values re-encrypted\n")
     counted = await _count(values)
     for key in sorted(counted, key=str):
         out.write(f"{_name(key)}: {counted[key]} values{_mark(key, values)}\n")
     out.flush()  # before what is said about what is left
     left = counted.total() - counted[values.current]
     if left:
-        raise CannotOpen(
-            f"{left} values are not under the current key: run it again once no service seals with "
+        raise CannotDecrypt(
+            f"{left} values are not under the current key: run it again once no service encrypts with "
             "another one; what is left then needs a key that MDM_SECRET_KEY lacks, or was altered"
         )
 
 
-async def _count(values: SealedValues) -> KeyCount:
+async def _count(values: EncryptedValues) -> KeyCount:
     counted: KeyCount = Counter()
     for collection in values.collections:
         async for ids in values.batches(collection):
@@ -49,5 +49,5 @@ def _name(key: str | None) -> str:
     return "in clear" if key is None else f"key {key}"
 
 
-def _mark(key: str | None, values: SealedValues) -> str:
+def _mark(key: str | None, values: EncryptedValues) -> str:
     return " (current)" if key == values.current else ""

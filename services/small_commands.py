@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from services.alone import FolderInUse, held_folder
-from services.kept_keys import sealer_of
+from services.kept_keys import keyring_of
 from services.store_folder import check_folder
 from services.token_command import Asked
 from shared.clock import SystemClock, SystemIds
@@ -63,7 +63,7 @@ async def identity(settings: AllSettings, name: str, out: Path) -> None:
     from shared.storage.authority import MongoAuthorityStore
 
     async with opened_store(settings) as database:
-        store = MongoAuthorityStore(database, sealer_of(settings))
+        store = MongoAuthorityStore(database, keyring_of(settings))
         for path in await write_identity(name, out, store, SystemClock()):
             sys.stdout.write(f"{path}\n")
 
@@ -75,8 +75,8 @@ async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> 
     from shared.storage.journal import MongoJournal
 
     async with opened_store(settings) as database:
-        seal = sealer_of(settings)
-        store, journal = MongoDeliveries(database, seal), MongoJournal(database, seal)
+        keyring = keyring_of(settings)
+        store, journal = MongoDeliveries(database, keyring), MongoJournal(database, keyring)
         command = DeliveriesCommand(store, journal, SystemClock(), sys.stdout)
         await command.run(action, ids)
 
@@ -98,10 +98,10 @@ async def token(settings: AllSettings, asked: Asked) -> None:
 
 
 async def rotate_secrets(settings: AllSettings) -> None:
-    """Seal what the store holds with the first key of MDM_SECRET_KEY. Raises CannotOpen when
+    """Re-encrypt what the store holds with the first key of MDM_SECRET_KEY. Raises CannotDecrypt when
     something is left under another one."""
     from services.secrets_command import rotate
-    from shared.storage.resealing import MongoSealedValues
+    from shared.storage.reencryption import MongoEncryptedValues
 
     async with opened_store(settings) as database:
-        await rotate(MongoSealedValues(database, sealer_of(settings)), sys.stdout)
+        await rotate(MongoEncryptedValues(database, keyring_of(settings)), sys.stdout)

@@ -187,8 +187,8 @@ def _text(file: Path) -> str:
 def _next_steps(source: Place, target: Place, *, is_former: bool) -> Iterator[str]:
     key = None if source.folder is None else source.folder / SECRET_KEY_FILE
     if key is None or not key.exists():
-        yield f"its secrets are sealed: MDM_SECRET_KEY must stay what it was for {source}"
+        yield f"its secrets are encrypted: MDM_SECRET_KEY must stay what it was for {source}"
     elif target.folder is None:
-        yield f"its secrets are sealed: MDM_SECRET_KEY must be the content of {key}"
+        yield f"its secrets are encrypted: MDM_SECRET_KEY must be the content of {key}"
     if is_former:
         yield f"once the server runs well with it, {source.folder}/{FORMER} can be removed"

@@ -16,7 +16,7 @@ from datetime import timedelta
 import structlog
 
 from shared.connection_failures import NO_ANSWER
-from shared.domain.errors import CannotOpen, MdmError, Misconfigured, Unavailable
+from shared.domain.errors import CannotDecrypt, MdmError, Misconfigured, Unavailable
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -161,7 +161,7 @@ def _errors(exc: Exception) -> Iterator[Exception]:
 
 def _ends_by_itself(error: Exception) -> bool:
     """Whether it is an outage. A key that we lack does not come back unless an operator brings it."""
-    return isinstance(error, Unavailable | TimeoutError) and not isinstance(error, CannotOpen)
+    return isinstance(error, Unavailable | TimeoutError) and not isinstance(error, CannotDecrypt)
 
 
 def _stack(error: BaseException) -> str:

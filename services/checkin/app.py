@@ -79,8 +79,8 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     database, clock = adapters.database, adapters.clock
     await _prepare_store(settings, adapters)
     records, events = (
-        MongoEnrollments(database, adapters.seal),
-        MongoJournal(database, adapters.seal),
+        MongoEnrollments(database, adapters.keyring),
+        MongoJournal(database, adapters.keyring),
     )
     writers = MongoWriters(database)
     marks = Marks(records, adapters.metrics)
@@ -88,7 +88,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     parts = Parts(
         enrollments=records,
         journal=events,
-        queue=MongoCommandQueue(database, adapters.seal),
+        queue=MongoCommandQueue(database, adapters.keyring),
         publisher=adapters.publisher,
         wishes=adapters.wishes,
         writer=writer,
@@ -99,7 +99,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     )
     seen, senders = LastSeen(records, MongoRefusals(database), clock), Senders(records)
     refusals = RefusalLog(senders, seen, clock)
-    bindings = MongoIdentities(database, adapters.seal)
+    bindings = MongoIdentities(database, adapters.keyring)
     notes = QuarantineNotes(bindings, clock, adapters.ids, adapters.metrics)
     rules = BindingRules(
         only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
@@ -110,7 +110,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, marks, clock, adapters.metrics)
-    authority = await open_authority(MongoAuthorityStore(database, adapters.seal), clock)
+    authority = await open_authority(MongoAuthorityStore(database, adapters.keyring), clock)
     files = read_files(settings)
     work = HeavyWork("large or unknown messages", threads=1, most_waiting=MOST_UNDER_WAY)
     judges = Judges(files.apple, _identities(settings, adapters, authority), work)
@@ -198,7 +198,7 @@ def _profiles(
         challenges=challenges,
         stored=MongoProfiles(adapters.database),
         topics=CurrentTopic(
-            MongoPushCertificates(adapters.database, adapters.seal), files.topics, adapters.clock
+            MongoPushCertificates(adapters.database, adapters.keyring), files.topics, adapters.clock
         ),
         ids=adapters.ids,
         signer=files.signer,
@@ -214,7 +214,7 @@ def _enrollment(
     judges: Judges,
 ) -> APIRouter:
     standings = Standings(
-        MongoEnrollments(adapters.database, adapters.seal),
+        MongoEnrollments(adapters.database, adapters.keyring),
         MongoIssuedCertificates(adapters.database),
     )
     ota = OverTheAir(profiles, challenges, standings, judges)
@@ -230,8 +230,8 @@ def _scep(
         Certifier(authority, clock, settings.scep_validity, work),
         challenges if settings.gives_identities else _renewals_only(settings, adapters),
         MongoIssuedCertificates(adapters.database),
-        MongoEnrollments(adapters.database, adapters.seal),
-        MongoIdentities(adapters.database, adapters.seal),
+        MongoEnrollments(adapters.database, adapters.keyring),
+        MongoIdentities(adapters.database, adapters.keyring),
         clock,
     )
     return ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=settings.scep_legacy)

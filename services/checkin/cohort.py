@@ -29,7 +29,7 @@ from shared.apple.checkin import (
 from shared.apple.connect import Connect
 from shared.batching import verdicts
 from shared.domain.errors import (
-    CannotOpen,
+    CannotDecrypt,
     MdmError,
     Overtaken,
     Refused,
@@ -160,7 +160,7 @@ class DeviceCohort:
         for turn in turns:
             if isinstance(turn.request.message, GetBootstrapToken) and turn.device is not None:
                 if turn.device.unreadable is not None:  # an empty answer would say: there is none
-                    turn.error = turn.error or CannotOpen(turn.device.unreadable)
+                    turn.error = turn.error or CannotDecrypt(turn.device.unreadable)
                 turn.answer = Answer(bootstrap_token_answer(turn.device.bootstrap_token))
 
     async def _change_enrollments(self, turns: Sequence[Turn]) -> None:

@@ -109,7 +109,7 @@ class EnrollmentProfiles:
         stored = await self._parts.stored.get(Reserved.ENROLL)
         if stored is not None:
             profile = self._with_challenge(stored.mobileconfig, challenge)
-            return None if profile is None else self._sealed(profile)
+            return None if profile is None else self._signed_profile(profile)
         look = self._look("enroll")
         scep = Scep(self._rules.scep_url, self._rules.subject, challenge, IDENTITY)
         return await self._enrollment(look, scep_payload(look, self._uuid(), scep), parameters)
@@ -151,7 +151,7 @@ class EnrollmentProfiles:
         found = await self._parts.stored.get(identifier)
         if found is None:
             return None
-        return self._sealed(found.mobileconfig)
+        return self._signed_profile(found.mobileconfig)
 
     async def _identity(self, look: Look, device: VouchedDevice, name: str) -> Payload:
         return await self._parts.identities.make(look, self._uuid(), device, name)
@@ -178,9 +178,9 @@ class EnrollmentProfiles:
         return self._parts.ids.new()
 
     def _signed(self, profile: Payload) -> bytes:
-        return self._sealed(plist_writer.write(profile))
+        return self._signed_profile(plist_writer.write(profile))
 
-    def _sealed(self, profile: bytes) -> bytes:
+    def _signed_profile(self, profile: bytes) -> bytes:
         """Signed by us, unless somebody has signed it already (a CMS begins with a SEQUENCE)."""
         signer = self._parts.signer
         return profile if signer is None or profile[:1] == b"\x30" else signer.sign(profile)

@@ -135,7 +135,7 @@ class ScepServer:
 
 
 def _asker(der: bytes) -> Asker:
-    """Raises ScepRefused for a key that an answer cannot be sealed for."""
+    """Raises ScepRefused for a key that an answer cannot be encrypted for."""
     try:
         certificate = x509.load_der_x509_certificate(der)
         public_key = certificate.public_key()

@@ -76,7 +76,7 @@ STALE_AFTER = timedelta(minutes=1)
 async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again
     then."""
-    database, clock, seal = adapters.database, adapters.clock, adapters.seal
+    database, clock, keyring = adapters.database, adapters.clock, adapters.keyring
     await database.ensure(
         (
             *enrollments.INDEXES,
@@ -90,9 +90,9 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
             *api_access.indexes(settings),
         ),
     )
-    queue, records = MongoCommandQueue(database, seal), MongoEnrollments(database, seal)
+    queue, records = MongoCommandQueue(database, keyring), MongoEnrollments(database, keyring)
     targets = Targets(records)
-    expiries, events = MongoExpiries(database), MongoJournal(database, adapters.seal)
+    expiries, events = MongoExpiries(database), MongoJournal(database, adapters.keyring)
     settling = Settling(queue, expiries, targets, clock)
     life = QueueLife(queue, targets, settling)
     rules = QueueingRules(
@@ -129,7 +129,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         life=life,
         inventory=DeviceInventory(records, queue, targets),
         ids=adapters.ids,
-        unlock=StoredUnlockToken(MongoDevices(database, adapters.seal), targets),
+        unlock=StoredUnlockToken(MongoDevices(database, adapters.keyring), targets),
     )
 
     auth = api_auth(settings, adapters)
@@ -143,10 +143,10 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     routes.include_router(challenge_routes(challenges, auth))
     routes.include_router(profile_routes(MongoProfiles(database), auth))
     routes.include_router(
-        device_routes(DeviceParts(MongoDevices(database, adapters.seal), targets), auth)
+        device_routes(DeviceParts(MongoDevices(database, adapters.keyring), targets), auth)
     )
     migrations = Migrations(
-        MongoMigration(database, adapters.seal), clock, adapters.ids, settings.migration_window
+        MongoMigration(database, adapters.keyring), clock, adapters.ids, settings.migration_window
     )
     routes.include_router(migration_routes(migrations, auth, settings.max_body))
     routes.include_router(identity_routes(_desk(adapters, records, targets), auth))
@@ -180,8 +180,8 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
 
 def _desk(adapters: Adapters, records: MongoEnrollments, targets: Targets) -> IdentityDesk:
-    database, seal = adapters.database, adapters.seal
+    database, keyring = adapters.database, adapters.keyring
     ports = IdentityPorts(
-        records, MongoIdentities(database, seal), MongoIssuedCertificates(database), targets
+        records, MongoIdentities(database, keyring), MongoIssuedCertificates(database), targets
     )
     return IdentityDesk(ports, adapters.clock, adapters.ids, adapters.metrics)

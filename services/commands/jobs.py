@@ -22,7 +22,7 @@ from services.commands.precedence import PIECE_LIMIT, PIECES_IN_FLIGHT
 from services.commands.queueing import Queueing
 from services.commands.waiting import first
 from shared.apple.command_plist import PreparedCommand, stored_keys
-from shared.domain.errors import CannotOpen, MdmError, NotFound, Unavailable
+from shared.domain.errors import CannotDecrypt, MdmError, NotFound, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
@@ -212,12 +212,12 @@ class JobWork:
         return tally, [number for number in range(job.parts) if number not in done]
 
     async def _prepared(self, job: Job) -> PreparedCommand:
-        """The command of a job that another process began. Raises NotFound, BadRequest, CannotOpen."""
+        """The command of a job that another process began. Raises NotFound, BadRequest, CannotDecrypt."""
         stored = (await self._queue.commands({job.command_hash})).get(job.command_hash)
         if stored is None:
             raise NotFound("its command is not stored any more")
         if stored.unreadable is not None:  # the job waits for whoever can
-            raise CannotOpen(stored.unreadable)
+            raise CannotDecrypt(stored.unreadable)
         return PreparedCommand(
             targets=(),
             command=stored,

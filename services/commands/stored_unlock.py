@@ -30,7 +30,7 @@ class StoredUnlockToken:
         self, document: dict[str, object], caller: Caller
     ) -> dict[str, object] | None:
         """The request with the token of its device; None where nothing is to be completed. Raises
-        Conflict where several devices go by the name, CannotOpen."""
+        Conflict where several devices go by the name, CannotDecrypt."""
         name = _device_without_token(document)
         if name is None or not caller.may(Scope.ADMIN):
             return None

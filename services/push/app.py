@@ -50,7 +50,7 @@ PACE = Pace(every=timedelta(), after_failure=AGAIN)
 async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
     pushing = _pushing(settings, adapters)
-    enrollments = MongoEnrollments(adapters.database, adapters.seal)
+    enrollments = MongoEnrollments(adapters.database, adapters.keyring)
     pushes = storage.MongoPushes(adapters.database)
     attempts = Attempts(
         CertifiedSender(pushing.apns, pushing.book),
@@ -59,7 +59,7 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
         adapters.clock,
         SystemRandom().random,
     )
-    queue = MongoCommandQueue(adapters.database, adapters.seal)
+    queue = MongoCommandQueue(adapters.database, adapters.keyring)
     stores = Stores(enrollments, queue, pushes)
     pusher = Pusher(attempts, stores, adapters.clock, adapters.metrics)
     share = PartitionShare(
@@ -108,7 +108,7 @@ def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
     contexts = {c.fingerprint: client_context(c, settings.apns_ca) for c in files.values()}
     apns = Apns(settings.apns_url, contexts, clock)
     parts = RotationParts(
-        installed=MongoPushCertificates(adapters.database, adapters.seal),
+        installed=MongoPushCertificates(adapters.database, adapters.keyring),
         apns=apns,
         topics=topics,
         metrics=metrics,
@@ -121,7 +121,7 @@ def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
 
 def _installation(settings: PushSettings, adapters: Adapters, pushing: _Pushing) -> Installation:
     parts = InstallationParts(
-        installed=MongoPushCertificates(adapters.database, adapters.seal),
+        installed=MongoPushCertificates(adapters.database, adapters.keyring),
         enrolled=MongoEnrolledTopics(adapters.database),
         clock=adapters.clock,
         ids=adapters.ids,

@@ -12,7 +12,7 @@ from pathlib import Path
 from services.push.certificate_book import CertificateBook, parsed
 from services.push.certificates import WARN_BEFORE, client_context
 from services.push.rotation import Rotation
-from shared.domain.errors import BadRequest, CannotOpen, Conflict, NotFound, Overtaken
+from shared.domain.errors import BadRequest, CannotDecrypt, Conflict, NotFound, Overtaken
 from shared.ports.clock import Clock, Ids
 from shared.ports.push_certificates import (
     EnrolledTopics,
@@ -155,7 +155,7 @@ class Installation:
             return None, None
         try:
             stored = await self._parts.installed.load(topic)
-        except CannotOpen:
+        except CannotDecrypt:
             return version, None
         return (None, None) if stored is None else (stored.version, stored)
 

@@ -18,7 +18,7 @@ import structlog
 from services.push.certificate_book import CertificateBook, Installed, parsed
 from services.push.certificates import client_context, warn_of_expiry
 from services.push.topics import Topics
-from shared.domain.errors import BadRequest, CannotOpen
+from shared.domain.errors import BadRequest, CannotDecrypt
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.push_certificates import PushCertificates, TopicVersion
@@ -111,7 +111,7 @@ class Rotation:
             for each in (newest, before):
                 if each is not None and each.fingerprint not in self._contexts:
                     self._contexts[each.fingerprint] = client_context(each, self._parts.trusted)
-        except (BadRequest, CannotOpen) as exc:
+        except (BadRequest, CannotDecrypt) as exc:
             self._unusable[version.topic] = version.revision
             log.error("push_certificate_unusable", topic=version.topic, reason=str(exc))
             return None

@@ -69,8 +69,8 @@ class _Work:
         self._loops: Loops = adapters.loops
         self._is_prepared = False
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
-        deliveries = MongoDeliveries(adapters.database, adapters.seal)
-        journal = MongoJournal(adapters.database, adapters.seal)
+        deliveries = MongoDeliveries(adapters.database, adapters.keyring)
+        journal = MongoJournal(adapters.database, adapters.keyring)
         self._sender = HttpSender(self._clock, client_tls("MDM_WEBHOOK_CA", settings.webhook_ca))
         subscriptions = MongoSubscriptions(adapters.database, url, settings.webhook_extra_topics)
         self._subscribers = Subscribers(subscriptions, self._clock)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from shared.domain.enrollment import PARTITIONS
-from shared.domain.errors import BadRequest, CannotOpen, OfNewerVersion, TooLarge
+from shared.domain.errors import BadRequest, CannotDecrypt, OfNewerVersion, TooLarge
 from shared.domain.subscription import Delivery
 from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock
@@ -74,7 +74,7 @@ class DeliveriesCommand:
         """As a subscriber would get it, for the time when the journal has forgotten it."""
         try:
             event = (await self._journal.read([event_id])).get(event_id)
-        except (CannotOpen, OfNewerVersion):
+        except (CannotDecrypt, OfNewerVersion):
             return None
         return None if event is None else event_json(event)
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from shared.batching import Cohorts
-from shared.domain.errors import CannotOpen, OfNewerVersion, Refused, TooLarge, Unavailable
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
 from shared.ports.clock import Clock, Ids
@@ -123,11 +123,11 @@ class DeliveryStore:
         try:
             async with asyncio.timeout(_DEADLINE):
                 found = await self._journal.read(ids)
-        except (CannotOpen, OfNewerVersion) as exc:
+        except (CannotDecrypt, OfNewerVersion) as exc:
             # Only those who ask for that one hear of it; its lane waits.
             if len(ids) == 1:
-                sealed = isinstance(exc, CannotOpen)
-                name = "secret_cannot_be_opened" if sealed else "event_of_newer_version"
+                encrypted = isinstance(exc, CannotDecrypt)
+                name = "secret_cannot_be_opened" if encrypted else "event_of_newer_version"
                 log.error(name, reason=str(exc))
                 return [exc]
             return [(await self._load_all([event_id]))[0] for event_id in ids]

@@ -27,7 +27,7 @@ from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
 from services.webhook.set_aside import SetAside
 from shared.domain.errors import (
-    CannotOpen,
+    CannotDecrypt,
     OfNewerVersion,
     Refused,
     StoreUnavailable,
@@ -223,7 +223,7 @@ class PartitionLanes:
         """Raises Unavailable while it cannot be read."""
         try:
             body = await self._crew.bodies.read(arrival.received.event_id)
-        except (CannotOpen, OfNewerVersion):
+        except (CannotDecrypt, OfNewerVersion):
             if not arrival.is_dropped:
                 raise
             body = None

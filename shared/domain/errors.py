@@ -13,7 +13,7 @@
     │   ├── StoreUnavailable
     │   │   └── OfNewerVersion   a newer version wrote it: a replica of that one can read it
     │   ├── BrokerUnavailable
-    │   ├── CannotOpen       a stored secret is sealed with a key that we lack, or was altered
+    │   ├── CannotDecrypt       a stored secret is encrypted with a key that we lack, or was altered
     │   └── Overtaken        another request changed the enrollment meanwhile
     ├── TooManyRequests      the client must wait before it comes again (says how long)
     ├── UpstreamFailed       somebody whom we asked (APNs) said no
@@ -96,7 +96,7 @@ class BrokerUnavailable(Unavailable):
     """RabbitMQ does not answer or did not confirm."""
 
 
-class CannotOpen(Unavailable):
+class CannotDecrypt(Unavailable):
     """A stored secret cannot be opened; the message names the place and the key's id, no secret."""
 
 

@@ -67,4 +67,4 @@ class Devices(Protocol):
         """The next `limit` user channels of a device that are not removed, by id."""
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
-        """In clear; none of an enrollment that nobody knows. Raises CannotOpen."""
+        """In clear; none of an enrollment that nobody knows. Raises CannotDecrypt."""

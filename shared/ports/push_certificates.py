@@ -43,7 +43,7 @@ class PushCertificates(Protocol):
         """All topics, by name; cheap: no certificate is read."""
 
     async def load(self, topic: str) -> InstalledTopic | None:
-        """Raises CannotOpen when its keys are sealed with a key that we do not have."""
+        """Raises CannotDecrypt when its keys are encrypted with a key that we do not have."""
 
     async def put(self, wanted: InstalledTopic, replaces: str | None) -> bool:
         """Store the topic on condition that its revision is still `replaces` (None: that it is not

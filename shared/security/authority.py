@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.domain.errors import BadRequest, CannotOpen, Misconfigured
+from shared.domain.errors import BadRequest, CannotDecrypt, Misconfigured
 from shared.ports.authority import AuthorityStore, StoredAuthority
 from shared.ports.clock import Clock
 from shared.security.public_keys import PublicKey
@@ -151,7 +151,7 @@ async def open_authority(store: AuthorityStore, clock: Clock) -> Authority:
         stored = await store.load()
         if stored is None:
             stored = await store.create(Authority.create(clock).stored())
-    except CannotOpen as exc:
+    except CannotDecrypt as exc:
         raise Misconfigured(f"MDM_SECRET_KEY: does not open what the store holds: {exc}") from None
     return Authority.restore(stored)
 

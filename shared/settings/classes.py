@@ -16,11 +16,11 @@ from shared.domain.event import EXTRA_TOPICS
 from shared.settings.access import AccessSettings, ProxySettings, refuse_wide
 from shared.settings.binding import BindingSettings
 from shared.settings.bodies import BodySettings, EventBudget
+from shared.settings.encryption import NEEDS_SECRET_KEY, EncryptionSettings
 from shared.settings.enrollment import EnrollmentSettings
 from shared.settings.limits import LimitSettings
 from shared.settings.receiver import ReceiverSettings
 from shared.settings.scep import ChallengeSettings, ScepSettings
-from shared.settings.sealing import NEEDS_SECRET_KEY, SealingSettings
 from shared.settings.values import (
     Address,
     AddressValue,
@@ -63,7 +63,7 @@ def _ops_http(port: int) -> Any:
     )
 
 
-class ServiceSettings(BaseSettings, BodySettings, SealingSettings):
+class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
     """What every service knows."""
 
     model_config = SettingsConfigDict(

@@ -1,28 +1,28 @@
 """Collection `authority`: the installation's own CA, one document (owner: checkin).
 
 Promise: `create` stores it at most once, whoever and how many try at the same time, and gives
-everybody the same one, durably. The key is sealed.
+everybody the same one, durably. The key is encrypted.
 """
 
 from shared.domain.errors import StoreUnavailable
 from shared.ports.authority import StoredAuthority
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Database
-from shared.storage.sealed_fields import SealedFields, place
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 
 COLLECTION = "authority"
 _ID = "device-ca"
 _KEY = "key_pem"
-SEALED = SealedFields(COLLECTION, (_KEY,))
-_PLACE = place(COLLECTION, _ID, _KEY)
+ENCRYPTED = EncryptedFields(COLLECTION, (_KEY,))
+_CONTEXT = encryption_context(COLLECTION, _ID, _KEY)
 
 
 class MongoAuthorityStore:
     """AuthorityStore over MongoDB."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, keyring: Keyring) -> None:
         self._authority = database.collection(COLLECTION)
-        self._seal = seal
+        self._keyring = keyring
 
     async def load(self) -> StoredAuthority | None:
         # The update changes nothing after the first time, but its write concern waits for what it
@@ -34,7 +34,7 @@ class MongoAuthorityStore:
             return None
         return StoredAuthority(
             certificate_pem=bytes(found["certificate_pem"]),
-            key_pem=self._seal.open(bytes(found[_KEY]), _PLACE),
+            key_pem=self._keyring.decrypt(bytes(found[_KEY]), _CONTEXT),
         )
 
     async def create(self, candidate: StoredAuthority) -> StoredAuthority:
@@ -42,7 +42,7 @@ class MongoAuthorityStore:
             {
                 "_id": _ID,
                 "certificate_pem": candidate.certificate_pem,
-                _KEY: self._seal.seal(candidate.key_pem, _PLACE),
+                _KEY: self._keyring.encrypt(candidate.key_pem, _CONTEXT),
             }
         )
         stored = await self.load()

@@ -3,7 +3,7 @@
 Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly
 when it is not (to its partition), so each query finds by its index what it looks for and nothing
 else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
-`body` is what a subscriber would get: kept, sealed, when a delivery is given up on, since its event
+`body` is what a subscriber would get: kept, encrypted, when a delivery is given up on, since its event
 leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
 
 A delivery that was set aside has a `lane` of its own: its device's, and its event behind it. Versions
@@ -19,11 +19,11 @@ from typing import Any
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.deliveries import Backlog, Blocked
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.current_reads import CurrentReads
 from shared.storage.database import Database, Document, UpdateOne
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.indexes import Index
-from shared.storage.sealed_fields import SealedFields, place
 
 NAME = "deliveries"
 INDEXES = (
@@ -33,7 +33,7 @@ INDEXES = (
     Index(NAME, [("given_up", 1)], sparse=True),
     Index(NAME, [("asked", 1)], sparse=True),
 )
-SEALED = SealedFields(NAME, ("body",), where={"body": {"$exists": True}})
+ENCRYPTED = EncryptedFields(NAME, ("body",), where={"body": {"$exists": True}})
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by": "", "asked": ""}
 _BATCH = 64
@@ -45,12 +45,12 @@ _ASIDE = "\x1f"
 class MongoDeliveries:
     """Implements `shared.ports.deliveries.Deliveries`."""
 
-    def __init__(self, database: Database, seal: Seal, page: int = _PAGE) -> None:
+    def __init__(self, database: Database, keyring: Keyring, page: int = _PAGE) -> None:
         self._database = database
         self._documents = database.collection(NAME)
         self._current = CurrentReads(database, self._documents)
         self._page = page
-        self._seal = seal
+        self._keyring = keyring
 
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         known = await self._documents.insert_many([_to_document(d) for d in deliveries])
@@ -145,7 +145,7 @@ class MongoDeliveries:
     async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
         outcome: dict[str, Any] = {"attempts": delivery.attempts, "last_error": delivery.last_error}
         if body is not None:
-            outcome["body"] = self._seal.seal(body, _place_of(delivery.id))
+            outcome["body"] = self._keyring.encrypt(body, _context_of(delivery.id))
         gone = {"lease_by": "", "asked": ""}
         if delivery.state is DeliveryState.PENDING:
             outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
@@ -162,7 +162,7 @@ class MongoDeliveries:
         found = await self._documents.find_one({"_id": delivery_id}, {"body": 1})
         if not found or "body" not in found:
             return None
-        return self._seal.open(bytes(found["body"]), _place_of(delivery_id))
+        return self._keyring.decrypt(bytes(found["body"]), _context_of(delivery_id))
 
     async def given_up(self, partition: int) -> list[Delivery]:
         found = await self._documents.find({"given_up": partition}, {"body": 0})
@@ -183,7 +183,7 @@ class MongoDeliveries:
             return False
         outcome: Document = {"given_up": partition_of(found["device"]), "next_attempt_at": None}
         if body is not None:
-            outcome["body"] = self._seal.seal(body, _place_of(delivery_id))
+            outcome["body"] = self._keyring.encrypt(body, _context_of(delivery_id))
         matched = await self._documents.update_one(
             {"_id": delivery_id, "lease_until": {"$gte": _NEVER}},
             {"$set": outcome, "$unset": _NO_LONGER_PENDING},
@@ -231,8 +231,8 @@ def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
     )
 
 
-def _place_of(delivery_id: str) -> str:
-    return place(NAME, delivery_id, "body")
+def _context_of(delivery_id: str) -> str:
+    return encryption_context(NAME, delivery_id, "body")
 
 
 def _lane_key(lane: Lane) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.ports.devices import DeviceFilter, DeviceSecrets
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollment_documents import (
     BOOTSTRAP_TOKEN,
     NAME,
@@ -17,7 +18,6 @@ from shared.storage.enrollment_documents import (
     from_document,
     ids_of_users,
 )
-from shared.storage.sealed_fields import place
 
 _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
 
@@ -25,20 +25,20 @@ _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
 class MongoDevices:
     """Implements `shared.ports.devices.Devices`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, keyring: Keyring) -> None:
         self._documents = database.collection(NAME)
-        self._seal = seal
+        self._keyring = keyring
 
     async def page(self, query: DeviceFilter) -> list[Enrollment]:
         found = await self._documents.find(
             {**_condition(query), **_ids(query)}, None, sort=[("_id", 1)], limit=query.limit
         )
-        return [from_document(document, self._seal) for document in found]
+        return [from_document(document, self._keyring) for document in found]
 
     async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
         query = {"_id": ids_of_users(device, after), "status": _THERE}
         found = await self._documents.find(query, None, sort=[("_id", 1)], limit=limit)
-        return [from_document(document, self._seal) for document in found]
+        return [from_document(document, self._keyring) for document in found]
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
         fields = {UNLOCK_TOKEN: 1, BOOTSTRAP_TOKEN: 1}
@@ -49,10 +49,13 @@ class MongoDevices:
         )
 
     def _opened(self, document: Mapping[str, Any], name: str) -> bytes | None:
-        sealed = document.get(name)
-        if sealed is None:
+        encrypted = document.get(name)
+        if encrypted is None:
             return None
-        return self._seal.open(bytes(sealed), place(NAME, document["_id"], name)) or None
+        return (
+            self._keyring.decrypt(bytes(encrypted), encryption_context(NAME, document["_id"], name))
+            or None
+        )
 
 
 def _condition(query: DeviceFilter) -> Document:

@@ -3,8 +3,9 @@
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Document, UpdateOne
+from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollment_documents import (
     BOOTSTRAP_TOKEN,
     NAME,
@@ -16,7 +17,6 @@ from shared.storage.enrollment_documents import (
     push_fields,
 )
 from shared.storage.identity_documents import binding_fields
-from shared.storage.sealed_fields import place
 
 _STATUS = {
     Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
@@ -42,12 +42,12 @@ def record_of(change: Change) -> Document:
     }
 
 
-def update_of(change: Change, seal: Seal) -> UpdateOne:
+def update_of(change: Change, keyring: Keyring) -> UpdateOne:
     """The update of a change. The record of a user channel is made here where there is none."""
     fields: Document = {
         "changed_by": change.by,
         **new_names(change.key, change.serial_number),
-        **_fields(change, seal),
+        **_fields(change, keyring),
         **_renewal(change),
     }
     condition: Document = {
@@ -75,7 +75,7 @@ def _signing_time(change: Change) -> Document:
     return {} if change.signed_at is None else {"signed_at": change.signed_at}
 
 
-def _fields(change: Change, seal: Seal) -> Document:
+def _fields(change: Change, keyring: Keyring) -> Document:
     fields: Document = {}
     status = None if change.renewing else _STATUS.get(change.topic)
     if status is not None:
@@ -84,13 +84,13 @@ def _fields(change: Change, seal: Seal) -> Document:
         fields["status"] = EnrollmentStatus.ENROLLED.value
     if change.push is not None:
         fields |= {
-            "push": push_fields(change.push, change.key.id, seal),
+            "push": push_fields(change.push, change.key.id, keyring),
             "token_updated_at": change.at,
         }
     tokens = {UNLOCK_TOKEN: change.unlock_token, BOOTSTRAP_TOKEN: change.bootstrap_token}
     for name, token in tokens.items():
         if token is not None:
-            fields[name] = seal.seal(token, place(NAME, change.key.id, name))
+            fields[name] = keyring.encrypt(token, encryption_context(NAME, change.key.id, name))
     if change.inventory is not None:
         told = inventory_fields(change.inventory)
         fields |= {f"inventory.{name}": value for name, value in told.items()}

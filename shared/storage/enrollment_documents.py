@@ -1,6 +1,6 @@
 """How an enrollment stands in its document: only add fields, ignore unknown ones.
 
-Push magic, unlock token and bootstrap token are sealed; the push token is not, since it is compared
+Push magic, unlock token and bootstrap token are encrypted; the push token is not, since it is compared
 in the store, and worth nothing without the push certificate.
 """
 
@@ -19,12 +19,12 @@ from shared.domain.enrollment import (
     Refusal,
     Waiting,
 )
-from shared.domain.errors import CannotOpen
+from shared.domain.errors import CannotDecrypt
 from shared.domain.versions import known
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Document
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.identity_documents import binding_facts
-from shared.storage.sealed_fields import SealedFields, place
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ NAME = "enrollments"
 CERTIFICATES = "certificates"
 """Which certificate is whose."""
 MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "push.magic", "unlock_token", "bootstrap_token"
-SEALED = SealedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
+ENCRYPTED = EncryptedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
 
 _INVENTORY_FIELDS = tuple(field.name for field in fields(Inventory))
 _REFUSAL_FIELDS = tuple(field.name for field in fields(Refusal))
@@ -89,10 +89,10 @@ def inventory_fields(inventory: Inventory) -> Document:
     return {name: value for name, value in asdict(inventory).items() if value is not None}
 
 
-def push_fields(push: PushTarget, enrollment: str, seal: Seal) -> Document:
+def push_fields(push: PushTarget, enrollment: str, keyring: Keyring) -> Document:
     magic: str | bytes = push.magic
-    if seal.current is not None:
-        magic = seal.seal(push.magic.encode(), place(NAME, enrollment, MAGIC))
+    if keyring.current is not None:
+        magic = keyring.encrypt(push.magic.encode(), encryption_context(NAME, enrollment, MAGIC))
     return {"topic": push.topic, "token": push.token, "magic": magic}
 
 
@@ -110,31 +110,31 @@ def refusals_of(document: Mapping[str, Any]) -> tuple[Refusal, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Secrets:
-    """What a record holds sealed, in clear; `unreadable` says why it is not."""
+    """What a record holds encrypted, in clear; `unreadable` says why it is not."""
 
     push: PushTarget | None = None
     bootstrap_token: bytes | None = None
     unreadable: str | None = None
 
 
-def _secrets_of(document: Mapping[str, Any], seal: Seal) -> _Secrets:
+def _secrets_of(document: Mapping[str, Any], keyring: Keyring) -> _Secrets:
     """One record that cannot be opened must not stop the others that are read with it."""
     try:
-        return _Secrets(_push_of(document, seal), _bootstrap_token_of(document, seal))
-    except CannotOpen as exc:
+        return _Secrets(_push_of(document, keyring), _bootstrap_token_of(document, keyring))
+    except CannotDecrypt as exc:
         log.error("secret_cannot_be_opened", reason=str(exc))
         return _Secrets(unreadable=str(exc))
 
 
-def _push_of(document: Mapping[str, Any], seal: Seal) -> PushTarget | None:
+def _push_of(document: Mapping[str, Any], keyring: Keyring) -> PushTarget | None:
     push = document.get("push")
     if not push:
         return None
     magic = push["magic"]
     if not isinstance(magic, str):  # text of an earlier version stands in clear
-        magic = seal.open(bytes(magic), place(NAME, document["_id"], MAGIC)).decode(
-            errors="replace"
-        )
+        magic = keyring.decrypt(
+            bytes(magic), encryption_context(NAME, document["_id"], MAGIC)
+        ).decode(errors="replace")
     return PushTarget(
         topic=push["topic"],
         token=bytes(push["token"]),
@@ -143,16 +143,16 @@ def _push_of(document: Mapping[str, Any], seal: Seal) -> PushTarget | None:
     )
 
 
-def _bootstrap_token_of(document: Mapping[str, Any], seal: Seal) -> bytes | None:
+def _bootstrap_token_of(document: Mapping[str, Any], keyring: Keyring) -> bytes | None:
     token = document.get(BOOTSTRAP_TOKEN)
     if token is None:
         return None
-    return seal.open(bytes(token), place(NAME, document["_id"], BOOTSTRAP_TOKEN))
+    return keyring.decrypt(bytes(token), encryption_context(NAME, document["_id"], BOOTSTRAP_TOKEN))
 
 
-def from_document(document: Mapping[str, Any], seal: Seal) -> Enrollment:
+def from_document(document: Mapping[str, Any], keyring: Keyring) -> Enrollment:
     inventory = document.get("inventory", {})
-    secrets = _secrets_of(document, seal)
+    secrets = _secrets_of(document, keyring)
     return Enrollment(
         key=key_of(document, document["_id"]),
         status=known(EnrollmentStatus, document["status"]),

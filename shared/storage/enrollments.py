@@ -13,7 +13,7 @@ from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, part
 from shared.domain.event import Topic
 from shared.domain.names import is_settled, is_there, names_of
 from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.enrollment_changes import record_of, update_of
 from shared.storage.enrollment_documents import (
@@ -38,8 +38,8 @@ GONE = EnrollmentStatus.REMOVED.value
 class MongoEnrollments:
     """Implements `shared.ports.enrollments.Enrollments`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
-        self._seal = seal
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._keyring = keyring
         self._documents = database.collection(NAME)
         self._certificates = database.collection(CERTIFICATES)
 
@@ -47,7 +47,7 @@ class MongoEnrollments:
         if not ids:
             return {}
         found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document, self._seal) for document in found}
+        return {document["_id"]: from_document(document, self._keyring) for document in found}
 
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
@@ -63,7 +63,7 @@ class MongoEnrollments:
         for document in found:
             if document["status"] == GONE:
                 continue
-            enrollment = from_document(document, self._seal)
+            enrollment = from_document(document, self._keyring)
             for name in unsettled & names_of(enrollment):
                 result.setdefault(name, []).append(enrollment)
         return result
@@ -125,7 +125,7 @@ class MongoEnrollments:
         known = [change for change in changes if not change.makes_record]
         taken = await self._documents.insert_many([record_of(change) for change in new])
         matched, clashes = await self._documents.bulk_write(
-            [update_of(c, self._seal) for c in known]
+            [update_of(c, self._keyring) for c in known]
         )
         if not taken and not clashes and matched == len(known):
             applied = [True] * len(changes)
@@ -272,7 +272,7 @@ class MongoEnrollments:
         if query.per_page:
             page |= {"skip": query.page * query.per_page, "limit": query.per_page}
         return [
-            from_document(d, self._seal)
+            from_document(d, self._keyring)
             for d in await self._documents.find(condition, None, **page)
         ]
 

@@ -12,7 +12,7 @@ from shared.domain.enrollment import Enrollment
 from shared.domain.identity import Quarantine
 from shared.domain.notices import Notice
 from shared.ports.identities import Attempt, Noted
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import CERTIFICATES, NAME, from_document
 from shared.storage.identity_documents import (
@@ -37,8 +37,8 @@ AT_ONCE = 20
 class MongoIdentities:
     """Implements `shared.ports.identities.Identities`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
-        self._seal = seal
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._keyring = keyring
         self._documents = database.collection(NAME)
         self._certificates = database.collection(CERTIFICATES)
 
@@ -94,7 +94,7 @@ class MongoIdentities:
             due = {"renewal_in": partition, "renewal_look": {"$gte": BEGINNING, "$lte": at}}
             order = [("renewal_in", 1), ("renewal_look", 1)]
             found += await self._documents.find(due, None, sort=order, limit=AT_ONCE)
-        return [from_document(document, self._seal) for document in found]
+        return [from_document(document, self._keyring) for document in found]
 
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
         return [
@@ -105,7 +105,7 @@ class MongoIdentities:
     async def notices(self, partitions: Some[int]) -> list[Noted]:
         found = await self._documents.find({"notices_in": {"$in": list(partitions)}})
         return [
-            Noted(from_document(document, self._seal), notice)
+            Noted(from_document(document, self._keyring), notice)
             for document in found
             for notice in notices_of(document)
         ]

@@ -1,6 +1,6 @@
 """Collection `events`: the journal. An event is inserted once and never changed; it leaves by TTL.
 
-The bodies that bring secrets (`SEALED_TOPICS`) are sealed.
+The bodies that bring secrets (`ENCRYPTED_TOPICS`) are encrypted.
 
 Owner: checkin.
 """
@@ -16,18 +16,18 @@ from shared.domain.event import Event, Topic
 from shared.domain.versions import is_known, known
 from shared.ports.enrollments import Mark
 from shared.ports.journal import Journaled
-from shared.ports.seal import Seal
+from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollment_documents import identity_fields, key_of
 from shared.storage.indexes import Index
-from shared.storage.sealed_fields import SealedFields, place
 
 NAME = "events"
 BODY = "raw_payload"
-SEALED_TOPICS = frozenset({Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN})
+ENCRYPTED_TOPICS = frozenset({Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN})
 """Push magic, unlock token and bootstrap token come in these."""
-SEALED = SealedFields(
-    NAME, (BODY,), where={"topic": {"$in": sorted(topic.value for topic in SEALED_TOPICS)}}
+ENCRYPTED = EncryptedFields(
+    NAME, (BODY,), where={"topic": {"$in": sorted(topic.value for topic in ENCRYPTED_TOPICS)}}
 )
 
 
@@ -42,10 +42,10 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 class MongoJournal:
     """Implements `shared.ports.journal.Journal`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
         self._documents = database.collection(NAME)
-        self._seal = seal
+        self._keyring = keyring
 
     @property
     def term(self) -> object:
@@ -54,14 +54,16 @@ class MongoJournal:
     async def append(self, events: Sequence[Event]) -> list[bool]:
         try:
             # An id is made once: an event that is there already is this one, written twice.
-            await self._documents.insert_many([to_document(event, self._seal) for event in events])
+            await self._documents.insert_many(
+                [to_document(event, self._keyring) for event in events]
+            )
         except StoreUnavailable:
             return [False] * len(events)
         return [True] * len(events)
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
         found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document, self._seal) for document in found}
+        return {document["_id"]: from_document(document, self._keyring) for document in found}
 
     async def stored(self, ids: Names[str]) -> set[str]:
         found = await self._documents.find({"_id": {"$in": list(ids)}}, {"_id": 1})
@@ -87,7 +89,7 @@ class MongoJournal:
             },
             sort=[("created_at", 1)],
         )
-        return [from_document(document, self._seal) for document in found]
+        return [from_document(document, self._keyring) for document in found]
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         found = await self._documents.find(
@@ -99,10 +101,10 @@ class MongoJournal:
         return [(each["number"], Mark(each["device"], each["created_at"])) for each in found]
 
 
-def to_document(event: Event, seal: Seal) -> Document:
+def to_document(event: Event, keyring: Keyring) -> Document:
     body = event.raw_payload
-    if event.topic in SEALED_TOPICS:
-        body = seal.seal(body, place(NAME, event.id, BODY))
+    if event.topic in ENCRYPTED_TOPICS:
+        body = keyring.encrypt(body, encryption_context(NAME, event.id, BODY))
     document: Document = {
         **identity_fields(event.key),
         "_id": event.id,
@@ -125,16 +127,16 @@ def to_document(event: Event, seal: Seal) -> Document:
     return document
 
 
-def from_document(document: dict[str, Any], seal: Seal) -> Event:
+def from_document(document: dict[str, Any], keyring: Keyring) -> Event:
     """OfNewerVersion for a topic that only a newer version knows: a replica of that one reads it.
-    CannotOpen for a body whose key is not here."""
+    CannotDecrypt for a body whose key is not here."""
     topic = known(Topic, document["topic"])
     if not is_known(topic):
         raise OfNewerVersion(f"the event {document['_id']} is of a newer version")
     url_params = document.get("url_params")
     body = bytes(document[BODY])
-    if topic in SEALED_TOPICS:  # another body may look like anything
-        body = seal.open(body, place(NAME, document["_id"], BODY))
+    if topic in ENCRYPTED_TOPICS:  # another body may look like anything
+        body = keyring.decrypt(body, encryption_context(NAME, document["_id"], BODY))
     return Event(
         id=document["_id"],
         topic=topic,

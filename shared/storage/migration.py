@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Overtaken
+from shared.ports.keyring import Keyring
 from shared.ports.migration import Imported, ImportedKind, ImportOutcome
-from shared.ports.seal import Seal
 from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollment_documents import (
     BOOTSTRAP_TOKEN,
     NAME,
@@ -23,7 +24,6 @@ from shared.storage.enrollment_documents import (
     new_names,
     push_fields,
 )
-from shared.storage.sealed_fields import place
 
 BY = "migration:"
 TRIES = 5
@@ -41,9 +41,9 @@ _READ = {
 class MongoMigration:
     """Implements `shared.ports.migration.Migration`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, keyring: Keyring) -> None:
         self._documents = database.collection(NAME)
-        self._seal = seal
+        self._keyring = keyring
 
     async def take(self, message: Imported) -> ImportOutcome:
         key = message.key
@@ -89,11 +89,11 @@ class MongoMigration:
         if status is not None:
             fields["status"] = status.value
         if message.push is not None:
-            fields["push"] = push_fields(message.push, key.id, self._seal)
+            fields["push"] = push_fields(message.push, key.id, self._keyring)
         tokens = {UNLOCK_TOKEN: message.unlock_token, BOOTSTRAP_TOKEN: message.bootstrap_token}
         for name, token in tokens.items():
             if token is not None:
-                fields[name] = self._seal.seal(token, place(NAME, key.id, name))
+                fields[name] = self._keyring.encrypt(token, encryption_context(NAME, key.id, name))
         if message.inventory is not None:
             told = inventory_fields(message.inventory)
             fields |= {f"inventory.{name}": value for name, value in told.items()}

@@ -1,29 +1,29 @@
 """Collection `push_certificates`: what was installed by API, one document per topic (owner: push).
 
 _id: the topic; revision; chosen, where it was; newest and, until it has been replaced for good, before:
-certificate (PEM), key (PKCS#8 PEM, sealed), installed_at.
+certificate (PEM), key (PKCS#8 PEM, encrypted), installed_at.
 
 Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear.
 """
 
 from typing import Any
 
+from shared.ports.keyring import Keyring
 from shared.ports.push_certificates import InstalledPair, InstalledTopic, TopicVersion
-from shared.ports.seal import Seal
 from shared.storage.database import Database, Document
-from shared.storage.sealed_fields import SealedFields, place
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 
 COLLECTION = "push_certificates"
 NEWEST, BEFORE = "newest", "before"
-SEALED = SealedFields(COLLECTION, (f"{NEWEST}.key", f"{BEFORE}.key"))
+ENCRYPTED = EncryptedFields(COLLECTION, (f"{NEWEST}.key", f"{BEFORE}.key"))
 
 
 class MongoPushCertificates:
     """PushCertificates over MongoDB."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, keyring: Keyring) -> None:
         self._documents = database.collection(COLLECTION)
-        self._seal = seal
+        self._keyring = keyring
 
     async def versions(self) -> list[TopicVersion]:
         fields = {"revision": 1, "chosen": 1}
@@ -64,7 +64,9 @@ class MongoPushCertificates:
     def _fields(self, topic: str, name: str, pair: InstalledPair) -> Document:
         return {
             "certificate": pair.certificate_pem,
-            "key": self._seal.seal(pair.key_pem, place(COLLECTION, topic, f"{name}.key")),
+            "key": self._keyring.encrypt(
+                pair.key_pem, encryption_context(COLLECTION, topic, f"{name}.key")
+            ),
             "installed_at": pair.installed_at,
         }
 
@@ -72,10 +74,10 @@ class MongoPushCertificates:
         stored: dict[str, Any] | None = document.get(name)
         if stored is None:
             return None
-        where = place(COLLECTION, document["_id"], f"{name}.key")
+        where = encryption_context(COLLECTION, document["_id"], f"{name}.key")
         return InstalledPair(
             certificate_pem=bytes(stored["certificate"]),
-            key_pem=self._seal.open(bytes(stored["key"]), where),
+            key_pem=self._keyring.decrypt(bytes(stored["key"]), where),
             installed_at=stored["installed_at"],
         )
 

@@ -15,8 +15,8 @@ from typing import Any
 from shared.domain.command import Command, Place, PlaceState, place_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
+from shared.ports.keyring import Keyring
 from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
-from shared.ports.seal import Seal
 from shared.storage.database import Database, Query, UpdateOne
 from shared.storage.hand_outs import HandOuts
 from shared.storage.open_places import OpenPlaces
@@ -46,8 +46,8 @@ ATTEMPTS = 3
 class MongoCommandQueue:
     """Implements `shared.ports.queue.CommandQueue`."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
-        self._seal = seal
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._keyring = keyring
         self._commands = database.collection(COMMANDS)
         self._places = database.collection(NAME)
         self._open = OpenPlaces(self._places)
@@ -59,7 +59,7 @@ class MongoCommandQueue:
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
         missing = list({command.hash: command for command in commands}.values())
         for _ in range(ATTEMPTS):
-            documents = [command_document(command, at, self._seal) for command in missing]
+            documents = [command_document(command, at, self._keyring) for command in missing]
             known = await self._commands.insert_many(documents)
             if not known:
                 return
@@ -273,4 +273,4 @@ class MongoCommandQueue:
         if not hashes:
             return {}
         found = await self._commands.find({"_id": {"$in": list(hashes)}})
-        return {document["_id"]: command_of(document, self._seal) for document in found}
+        return {document["_id"]: command_of(document, self._keyring) for document in found}

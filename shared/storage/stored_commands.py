@@ -1,6 +1,6 @@
 """Collection `commands`: its documents, and what its janitor does (docs/rules.md, rule 13).
 
-Owner: commands. What a command says is sealed: it may hold an unlock token, passwords or a challenge.
+Owner: commands. What a command says is encrypted: it may hold an unlock token, passwords or a challenge.
 """
 
 from collections.abc import Collection as Names
@@ -10,16 +10,16 @@ from datetime import datetime
 import structlog
 
 from shared.domain.command import Command
-from shared.domain.errors import CannotOpen
-from shared.ports.seal import Seal
+from shared.domain.errors import CannotDecrypt
+from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.place_documents import COMMANDS, NAME
-from shared.storage.sealed_fields import SealedFields, place
 
 log = structlog.get_logger()
 
 PLIST = "plist"
-SEALED = SealedFields(COMMANDS, (PLIST,))
+ENCRYPTED = EncryptedFields(COMMANDS, (PLIST,))
 
 
 class MongoStoredCommands:
@@ -53,24 +53,26 @@ class MongoStoredCommands:
         )
 
 
-def command_document(command: Command, at: datetime, seal: Seal) -> Document:
+def command_document(command: Command, at: datetime, keyring: Keyring) -> Document:
     """The document of a command that is stored now."""
     return {
         "_id": command.hash,
         "uuid": command.uuid,
         "request_type": command.request_type,
-        "plist": seal.seal(command.plist, place(COMMANDS, command.hash, PLIST)),
+        "plist": keyring.encrypt(command.plist, encryption_context(COMMANDS, command.hash, PLIST)),
         "created": at,
         "touched": at,
     }
 
 
-def command_of(document: Document, seal: Seal) -> Command:
+def command_of(document: Document, keyring: Keyring) -> Command:
     """One that cannot be opened must not stop the others that are read with it."""
     plist, unreadable = b"", None
     try:
-        plist = seal.open(bytes(document[PLIST]), place(COMMANDS, document["_id"], PLIST))
-    except CannotOpen as exc:
+        plist = keyring.decrypt(
+            bytes(document[PLIST]), encryption_context(COMMANDS, document["_id"], PLIST)
+        )
+    except CannotDecrypt as exc:
         log.error("secret_cannot_be_opened", reason=str(exc))
         unreadable = str(exc)
     return Command(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
-from shared.security.sealing import Sealer
+from shared.security.encryption import AesKeyring
 from shared.storage import enrollments, place_documents
 from shared.storage.database import Database
 from shared.storage.mongo import Mongo
@@ -24,7 +24,7 @@ MONGODB: list[Any] = [
 ]
 DRIVERS: list[Any] = ["sqlite", "remote", *MONGODB]
 STORES: list[Any] = ["fake", *DRIVERS]
-SEALER = Sealer([b"a secret key for tests: 32 bytes"])
+KEYRING = AesKeyring([b"a secret key for tests: 32 bytes"])
 
 
 @asynccontextmanager

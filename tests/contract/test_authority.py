@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.ports.authority import AuthorityStore, StoredAuthority
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.authority import FakeAuthorityStore
 
 CANDIDATES = [StoredAuthority(b"certificate %d" % i, b"key %d" % i) for i in range(8)]
@@ -20,7 +20,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[AuthorityStore]
     from shared.storage.authority import MongoAuthorityStore
 
     async with open_store(request) as mongo:
-        yield MongoAuthorityStore(mongo, SEALER)
+        yield MongoAuthorityStore(mongo, KEYRING)
 
 
 async def test_there_is_none_before_the_first(store: AuthorityStore) -> None:

@@ -10,7 +10,7 @@ import pytest
 from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.deliveries import Backlog, Blocked, Deliveries
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.deliveries import FakeDeliveries
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
@@ -29,7 +29,7 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
 
     async with open_store(request) as mongo:
         await mongo.ensure(INDEXES)
-        yield MongoDeliveries(mongo, SEALER, page=3)
+        yield MongoDeliveries(mongo, KEYRING, page=3)
 
 
 async def waiting(deliveries: Deliveries, lane: Lane = MAC) -> list[Delivery]:

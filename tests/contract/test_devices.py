@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
-from shared.domain.errors import CannotOpen
+from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Topic
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
 from shared.domain.notices import quarantined
@@ -16,8 +16,8 @@ from shared.ports.devices import DeviceFilter, Devices, DeviceSecrets
 from shared.ports.enrollments import Binding, Change, Enrollments
 from shared.ports.identities import Identities
 from shared.ports.migration import Imported, ImportedKind, Migration
-from shared.security.sealing import Sealer
-from tests.contract.stores import DRIVERS, SEALER, STORES, open_store
+from shared.security.encryption import AesKeyring
+from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
 from tests.fakes.devices import FakeDevices, FakeMigration
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.identities import FakeIdentities
@@ -86,10 +86,10 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
 
     async with open_store(request) as mongo:
         yield Store(
-            MongoEnrollments(mongo, SEALER),
-            MongoDevices(mongo, SEALER),
-            MongoMigration(mongo, SEALER),
-            MongoIdentities(mongo, SEALER),
+            MongoEnrollments(mongo, KEYRING),
+            MongoDevices(mongo, KEYRING),
+            MongoMigration(mongo, KEYRING),
+            MongoIdentities(mongo, KEYRING),
         )
 
 
@@ -275,7 +275,7 @@ def test_secrets_do_not_show() -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS, indirect=False)
-async def test_a_secret_sealed_with_a_key_that_we_lack_is_no_missing_one(
+async def test_a_secret_encrypted_with_a_key_that_we_lack_is_no_missing_one(
     request: pytest.FixtureRequest, driver: str
 ) -> None:
     from shared.storage.devices import MongoDevices
@@ -285,15 +285,15 @@ async def test_a_secret_sealed_with_a_key_that_we_lack_is_no_missing_one(
 
     request.param = driver
     async with open_store(request) as mongo:
-        other = MongoDevices(mongo, Sealer([b"another secret key of 32 bytes!!"]))
+        other = MongoDevices(mongo, AesKeyring([b"another secret key of 32 bytes!!"]))
         store = Store(
-            MongoEnrollments(mongo, SEALER),
+            MongoEnrollments(mongo, KEYRING),
             other,
-            MongoMigration(mongo, SEALER),
-            MongoIdentities(mongo, SEALER),
+            MongoMigration(mongo, KEYRING),
+            MongoIdentities(mongo, KEYRING),
         )
         key = await store.enroll("MAC")
         await store.token_update(key, unlock_token=b"unlock")
 
-        with pytest.raises(CannotOpen):
+        with pytest.raises(CannotDecrypt):
             await store.devices.secrets("MAC")

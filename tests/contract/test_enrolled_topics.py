@@ -10,7 +10,7 @@ from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
 from shared.ports.enrollments import Binding, Change, Enrollments
 from shared.ports.push_certificates import EnrolledTopics
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.push_certificates import FakeEnrolledTopics
 
@@ -28,7 +28,7 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     from shared.storage.enrollments import MongoEnrollments
 
     async with open_store(request) as mongo:
-        yield MongoEnrollments(mongo, SEALER), MongoEnrolledTopics(mongo)
+        yield MongoEnrollments(mongo, KEYRING), MongoEnrolledTopics(mongo)
 
 
 async def enroll(enrollments: Enrollments, device: str, topic: str | None) -> None:

@@ -19,7 +19,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.event import Topic
 from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Enrollments, Mark
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
@@ -42,7 +42,7 @@ async def enrollments(request: pytest.FixtureRequest) -> AsyncIterator[Enrollmen
     from shared.storage.enrollments import MongoEnrollments
 
     async with open_store(request) as mongo:
-        yield MongoEnrollments(mongo, SEALER)
+        yield MongoEnrollments(mongo, KEYRING)
 
 
 def change(

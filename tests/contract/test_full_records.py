@@ -20,7 +20,7 @@ from shared.storage.enrollments import MongoEnrollments
 from shared.storage.identities import MongoIdentities
 from shared.storage.refusals import MongoRefusals
 from shared.storage.writers import MongoWriters
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.journal import Confirm
 from tests.unit.checkin_world import Device, Killed, Replica, World
 
@@ -55,10 +55,10 @@ class Full:
 
 def _world_on(database: Database) -> World:
     world = World()
-    world.enrollments = MongoEnrollments(database, SEALER)  # type: ignore[assignment]  # the port
-    world.identities = MongoIdentities(database, SEALER)  # type: ignore[assignment]
+    world.enrollments = MongoEnrollments(database, KEYRING)  # type: ignore[assignment]  # the port
+    world.identities = MongoIdentities(database, KEYRING)  # type: ignore[assignment]
     world.refusals = MongoRefusals(database)  # type: ignore[assignment]
-    world.journal = journal.MongoJournal(database, SEALER)  # type: ignore[assignment]
+    world.journal = journal.MongoJournal(database, KEYRING)  # type: ignore[assignment]
     world.writers = MongoWriters(database)  # type: ignore[assignment]
     return world
 

@@ -22,7 +22,7 @@ from shared.domain.identity import (
 from shared.domain.notices import Notice, quarantined, renewal_failed
 from shared.ports.enrollments import Change, Enrollments, rebinding
 from shared.ports.identities import Attempt, Identities
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.identities import FakeIdentities
 
@@ -56,7 +56,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
 
     async with open_store(request) as mongo:
         await mongo.ensure(identities.INDEXES)
-        yield Kept(MongoEnrollments(mongo, SEALER), identities.MongoIdentities(mongo, SEALER))
+        yield Kept(MongoEnrollments(mongo, KEYRING), identities.MongoIdentities(mongo, KEYRING))
 
 
 def certificate(name: str, not_after: datetime | None = END) -> DeviceCertificate:

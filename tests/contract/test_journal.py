@@ -13,7 +13,7 @@ from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.journal import Journal, Journaled, Writers
 from shared.ports.members import Members
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
@@ -41,7 +41,7 @@ async def ports(request: pytest.FixtureRequest) -> AsyncIterator[Ports]:
 
     async with open_store(request) as mongo:
         await mongo.ensure(journal.indexes(timedelta(days=30)))
-        yield Ports(journal.MongoJournal(mongo, SEALER), MongoWriters(mongo), MongoMembers(mongo))
+        yield Ports(journal.MongoJournal(mongo, KEYRING), MongoWriters(mongo), MongoMembers(mongo))
 
 
 def event(number: int, key: EnrollmentKey = MAC, *, at: int = 0, writer: str = "w1") -> Event:

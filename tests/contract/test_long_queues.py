@@ -15,7 +15,7 @@ from shared.ports.queue import CommandQueue, HandOut, Wanted
 from shared.storage import place_documents
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
     ANNA,
     MAC,
@@ -38,7 +38,7 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[CommandQueue]:
         yield FakeCommandQueue()
         return
     async with open_store(request) as database:
-        yield MongoCommandQueue(database, SEALER)
+        yield MongoCommandQueue(database, KEYRING)
 
 
 def many(prefix: str, count: int = MANY, **changes: Any) -> list[Place]:
@@ -205,7 +205,7 @@ async def _cost(folder: Path, count: int, crowd: dict[str, Any]) -> list[int]:
     """Of a connect's reads and of a push's, beside a queue with so many places before the one that is due."""
     database = open_database(folder, SystemClock(), factory=Counting)
     await database.ensure(place_documents.indexes(timedelta(days=30)))
-    queue = MongoCommandQueue(database, SEALER)
+    queue = MongoCommandQueue(database, KEYRING)
     pads = [replace(PAD, id=f"PAD{n:02}", device=f"PAD{n:02}") for n in range(8)]
     await queue.insert([*many("a", count, **crowd), place("b"), *(place("p", key) for key in pads)])
     if "moved" in crowd:

@@ -19,7 +19,7 @@ from shared.domain.event import Topic
 from shared.ports.devices import Devices, DeviceSecrets
 from shared.ports.enrollments import Binding, Change, Enrollments
 from shared.ports.migration import Imported, ImportedKind, ImportOutcome, Migration
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.devices import FakeDevices, FakeMigration
 from tests.fakes.enrollments import FakeEnrollments
 
@@ -67,9 +67,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
 
     async with open_store(request) as mongo:
         yield Store(
-            MongoEnrollments(mongo, SEALER),
-            MongoDevices(mongo, SEALER),
-            MongoMigration(mongo, SEALER),
+            MongoEnrollments(mongo, KEYRING),
+            MongoDevices(mongo, KEYRING),
+            MongoMigration(mongo, KEYRING),
         )
 
 

@@ -10,7 +10,7 @@ from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change, Enrollments
 from shared.storage.database import Database, Document
-from tests.contract.stores import DRIVERS, SEALER, STORES, open_store
+from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -70,7 +70,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     from shared.storage.enrollments import MongoEnrollments
 
     async with open_store(request) as database:
-        yield Store(MongoEnrollments(database, SEALER), database)
+        yield Store(MongoEnrollments(database, KEYRING), database)
 
 
 def only_stores() -> pytest.MarkDecorator:

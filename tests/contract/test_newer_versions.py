@@ -38,7 +38,7 @@ from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
 from shared.storage.queue import MongoCommandQueue
-from tests.contract.stores import DRIVERS, SEALER, open_store
+from tests.contract.stores import DRIVERS, KEYRING, open_store
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -54,12 +54,12 @@ class Store:
     database: Database
 
     def __post_init__(self) -> None:
-        self.enrollments = MongoEnrollments(self.database, SEALER)
-        self.identities = identities.MongoIdentities(self.database, SEALER)
-        self.devices = devices.MongoDevices(self.database, SEALER)
-        self.queue = MongoCommandQueue(self.database, SEALER)
+        self.enrollments = MongoEnrollments(self.database, KEYRING)
+        self.identities = identities.MongoIdentities(self.database, KEYRING)
+        self.devices = devices.MongoDevices(self.database, KEYRING)
+        self.queue = MongoCommandQueue(self.database, KEYRING)
         self.jobs = jobs.MongoJobs(self.database)
-        self.journal = journal.MongoJournal(self.database, SEALER)
+        self.journal = journal.MongoJournal(self.database, KEYRING)
         self.tokens = tokens.MongoTokens(self.database)
 
     async def write(self, collection: str, id_: str, path: str, value: Any = NEWER) -> None:

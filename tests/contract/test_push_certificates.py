@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.domain.errors import CannotOpen
+from shared.domain.errors import CannotDecrypt
 from shared.ports.push_certificates import (
     InstalledPair,
     InstalledTopic,
     PushCertificates,
     TopicVersion,
 )
-from shared.security.sealing import Sealer
+from shared.security.encryption import AesKeyring
 from shared.storage.database import Database
-from tests.contract.stores import DRIVERS, SEALER, STORES, open_store
+from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
 from tests.fakes.push_certificates import FakePushCertificates
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -36,7 +36,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[PushCertificate
     from shared.storage.push_certificates import MongoPushCertificates
 
     async with open_store(request) as mongo:
-        yield MongoPushCertificates(mongo, SEALER)
+        yield MongoPushCertificates(mongo, KEYRING)
 
 
 async def test_there_are_none_before_the_first(store: PushCertificates) -> None:
@@ -126,7 +126,7 @@ async def test_a_topic_is_removed_on_condition_of_its_revision(store: PushCertif
 async def test_no_key_is_in_the_store_in_clear(by_driver: Database) -> None:
     from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
 
-    await MongoPushCertificates(by_driver, SEALER).put(SECOND, None)
+    await MongoPushCertificates(by_driver, KEYRING).put(SECOND, None)
 
     [document] = await by_driver.collection(COLLECTION).find({})
 
@@ -137,29 +137,29 @@ async def test_no_key_is_in_the_store_in_clear(by_driver: Database) -> None:
 
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
-async def test_what_another_key_has_sealed_says_so(by_driver: Database) -> None:
+async def test_what_another_key_has_encrypted_says_so(by_driver: Database) -> None:
     from shared.storage.push_certificates import MongoPushCertificates
 
-    await MongoPushCertificates(by_driver, SEALER).put(FIRST, None)
-    stranger = MongoPushCertificates(by_driver, Sealer([b"s" * 32]))
+    await MongoPushCertificates(by_driver, KEYRING).put(FIRST, None)
+    stranger = MongoPushCertificates(by_driver, AesKeyring([b"s" * 32]))
 
-    with pytest.raises(CannotOpen):
+    with pytest.raises(CannotDecrypt):
         await stranger.load(TOPIC)
     assert await stranger.versions() == [FIRST.version]
 
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
-async def test_its_keys_are_sealed_anew_when_the_secret_key_changes(by_driver: Database) -> None:
+async def test_its_keys_are_encrypted_anew_when_the_secret_key_changes(by_driver: Database) -> None:
     from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
-    from shared.storage.resealing import MongoSealedValues
+    from shared.storage.reencryption import MongoEncryptedValues
 
-    await MongoPushCertificates(by_driver, Sealer([b"o" * 32])).put(SECOND, None)
-    both = Sealer([b"n" * 32, b"o" * 32])
+    await MongoPushCertificates(by_driver, AesKeyring([b"o" * 32])).put(SECOND, None)
+    both = AesKeyring([b"n" * 32, b"o" * 32])
 
-    sealed = await MongoSealedValues(by_driver, both).reseal(COLLECTION, [TOPIC])
+    encrypted = await MongoEncryptedValues(by_driver, both).reencrypt(COLLECTION, [TOPIC])
 
-    assert sealed == 2
-    assert await MongoPushCertificates(by_driver, Sealer([b"n" * 32])).load(TOPIC) == SECOND
+    assert encrypted == 2
+    assert await MongoPushCertificates(by_driver, AesKeyring([b"n" * 32])).load(TOPIC) == SECOND
 
 
 @pytest.fixture

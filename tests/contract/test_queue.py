@@ -10,7 +10,7 @@ import pytest
 from shared.domain.command import Command, Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import CommandQueue, HandOut, Report, StoredCommands
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.queue import FakeCommandQueue
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
@@ -41,7 +41,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     from shared.storage.stored_commands import MongoStoredCommands
 
     async with open_store(request) as mongo:
-        yield Kept(MongoCommandQueue(mongo, SEALER), MongoStoredCommands(mongo))
+        yield Kept(MongoCommandQueue(mongo, KEYRING), MongoStoredCommands(mongo))
 
 
 @pytest.fixture

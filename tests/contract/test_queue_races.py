@@ -10,7 +10,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Database, Document, Query
 from shared.storage.place_documents import to_document
 from shared.storage.queue import MongoCommandQueue
-from tests.contract.stores import DRIVERS, SEALER, open_store
+from tests.contract.stores import DRIVERS, KEYRING, open_store
 from tests.contract.test_queue import NOW, command, finished, place
 
 Meanwhile = Callable[[Collection], Awaitable[object]]
@@ -64,7 +64,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[DisturbedStore]
 
 @pytest.fixture
 def queue(store: DisturbedStore) -> MongoCommandQueue:
-    return MongoCommandQueue(store, SEALER)  # type: ignore[arg-type]  # all that it uses of a store
+    return MongoCommandQueue(store, KEYRING)  # type: ignore[arg-type]  # all that it uses of a store
 
 
 async def remember(commands: Collection) -> None:

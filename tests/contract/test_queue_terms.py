@@ -11,7 +11,7 @@ from shared.domain.command import Place, PlaceState
 from shared.ports.expiries import Expiries
 from shared.ports.queue import CommandQueue, HandOut, PlaceWindow
 from shared.storage import place_documents as documents
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
     ANNA,
     MAC,
@@ -47,7 +47,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     from shared.storage.queue import MongoCommandQueue
 
     async with open_store(request) as mongo:
-        yield Kept(MongoCommandQueue(mongo, SEALER), MongoExpiries(mongo))
+        yield Kept(MongoCommandQueue(mongo, KEYRING), MongoExpiries(mongo))
 
 
 @pytest.fixture

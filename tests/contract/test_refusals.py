@@ -12,7 +12,7 @@ from shared.domain.event import Topic
 from shared.ports.enrollments import Change, Enrollments
 from shared.ports.refusals import Refusals
 from shared.storage import refusals
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.refusals import FakeRefusals
 
@@ -56,7 +56,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
 
     async with open_store(request) as database:
         ours, theirs = refusals.MongoRefusals(database), refusals.MongoRefusals(database)
-        yield Kept(MongoEnrollments(database, SEALER), ours, theirs)
+        yield Kept(MongoEnrollments(database, KEYRING), ours, theirs)
 
 
 async def test_refusals_are_kept_newest_first(kept: Kept) -> None:

@@ -14,7 +14,7 @@ from shared.ports.queue import CommandQueue, HandOut, Wanted
 from shared.storage import place_documents
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
-from tests.contract.stores import SEALER, STORES, open_store
+from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import ANNA, MAC, MINUTE, NOW, PAD, generation_of, place, report
 from tests.fakes.queue import FakeCommandQueue
 
@@ -28,7 +28,7 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[CommandQueue]:
         yield FakeCommandQueue()
         return
     async with open_store(request) as database:
-        yield MongoCommandQueue(database, SEALER)
+        yield MongoCommandQueue(database, KEYRING)
 
 
 async def there(queue: CommandQueue, of: Place) -> Place:
@@ -295,7 +295,7 @@ async def test_what_a_former_version_queued_anew_is_offered_after_the_others(
     """That version leaves the fields alone that it does not know."""
     database = open_database(tmp_path, SystemClock())
     await database.ensure(place_documents.indexes(timedelta(days=30)))
-    queue = MongoCommandQueue(database, SEALER)
+    queue = MongoCommandQueue(database, KEYRING)
     await queue.insert([place("a"), place("b")])
     await moved(queue, place("a"))
     anew = place_documents.to_document(place("a"))

@@ -351,8 +351,10 @@ class FakeCommandQueue:
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
         await self.before("commands")
         found = {h: self._stored[h].command for h in hashes if h in self._stored}
-        sealed = {h: command for h, command in found.items() if command.uuid in self.unreadable}
-        return found | {h: replace(c, plist=b"", unreadable="sealed") for h, c in sealed.items()}
+        encrypted = {h: command for h, command in found.items() if command.uuid in self.unreadable}
+        return found | {
+            h: replace(c, plist=b"", unreadable="encrypted") for h, c in encrypted.items()
+        }
 
     # --- for the janitor
 

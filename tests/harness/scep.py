@@ -125,13 +125,13 @@ class Client:
     ) -> bytes:
         """A whole message around a certificate request (or whatever else)."""
         shape = shape or Shape()
-        sealed = envelope(content, self.ca, shape)
-        message = self.signed(sealed, kind=kind, transaction=transaction, digest=shape.digest)
+        enveloped = envelope(content, self.ca, shape)
+        message = self.signed(enveloped, kind=kind, transaction=transaction, digest=shape.digest)
         return indefinite(message) if shape.is_indefinite else message
 
     def signed(
         self,
-        sealed: bytes,
+        enveloped: bytes,
         *,
         kind: str = PKCS_REQ,
         transaction: str = "transaction",
@@ -149,7 +149,7 @@ class Client:
             [
                 cms.CMSAttribute({"type": "content_type", "values": ["data"]}),
                 cms.CMSAttribute(
-                    {"type": "message_digest", "values": [hashlib.new(digest, sealed).digest()]}
+                    {"type": "message_digest", "values": [hashlib.new(digest, enveloped).digest()]}
                 ),
                 *(cms.CMSAttribute({"type": k, "values": [v]}) for k, v in said.items()),
             ]
@@ -173,7 +173,7 @@ class Client:
             {
                 "version": "v1",
                 "digest_algorithms": [{"algorithm": digest}],
-                "encap_content_info": {"content_type": "data", "content": sealed},
+                "encap_content_info": {"content_type": "data", "content": enveloped},
                 "certificates": [
                     cms.CertificateChoices(
                         name="certificate", value=asn1_x509.Certificate.load(der)
@@ -228,7 +228,7 @@ def envelope(content: bytes, to: x509.Certificate, shape: Shape | None = None) -
     if shape.wrap == "rsaes_oaep":
         scheme = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
         wrap = {"algorithm": "rsaes_oaep", "parameters": algos.RSAESOAEPParams.load(b"\x30\x00")}
-    return sealed_with(
+    return encrypted_with(
         encrypted(content, shape.cipher, key, iv),
         public_key.encrypt(key, scheme),
         to,
@@ -238,7 +238,7 @@ def envelope(content: bytes, to: x509.Certificate, shape: Shape | None = None) -
     )
 
 
-def sealed_with(
+def encrypted_with(
     ciphertext: bytes,
     wrapped: bytes,
     to: x509.Certificate,

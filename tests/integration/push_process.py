@@ -24,7 +24,7 @@ from shared.storage.queue import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from shared.web.app import create_app
 from shared.web.service import Service
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 from tests.harness.apns import FakeApns
 from tests.harness.push_certificates import TOPIC
 from tests.harness.system import SECRET_KEY
@@ -78,7 +78,7 @@ async def process(chosen: PushSettings, database: Database) -> AsyncIterator[Pro
     await broker.start()
     parts = Adapters(
         database=database,
-        seal=SEALER,
+        keyring=KEYRING,
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,
@@ -102,7 +102,7 @@ async def process(chosen: PushSettings, database: Database) -> AsyncIterator[Pro
 
 
 async def enroll(database: Database) -> None:
-    store = MongoEnrollments(database, SEALER)
+    store = MongoEnrollments(database, KEYRING)
     assert await store.bind([Binding(MAC, None, "c" * 64, is_new=True)]) == [True]
     now = datetime.now(UTC)
     authenticate = Change(
@@ -126,7 +126,7 @@ async def queue_command(database: Database) -> None:
         order="o1",
         accepted_at=datetime.now(UTC),
     )
-    assert await MongoCommandQueue(database, SEALER).insert([place]) == [None]
+    assert await MongoCommandQueue(database, KEYRING).insert([place]) == [None]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -30,7 +30,7 @@ from shared.storage.journal import MongoJournal
 from shared.storage.queue import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 from tests.fakes.clock import FakeClock
 from tests.harness.sink import Sink
 
@@ -105,7 +105,7 @@ class World:
     async def overdue(self, *names: str) -> list[Place]:
         """Commands whose time is over."""
         made = self.made(*names)
-        await MongoCommandQueue(self.database, SEALER).insert(made)
+        await MongoCommandQueue(self.database, KEYRING).insert(made)
         return made
 
     def made(self, *names: str) -> list[Place]:
@@ -128,15 +128,15 @@ class World:
     def expiry(self, publisher: EventPublisher | None = None) -> Expiry:
         return Expiry(
             MongoExpiries(self.database),
-            MongoEnrollments(self.database, SEALER),
-            MongoJournal(self.database, SEALER),
+            MongoEnrollments(self.database, KEYRING),
+            MongoJournal(self.database, KEYRING),
             publisher or self.broker.publisher,
             Share(),
             self.clock,
         )
 
     async def states(self, places: Sequence[Place]) -> set[PlaceState]:
-        found = await MongoCommandQueue(self.database, SEALER).places_of(
+        found = await MongoCommandQueue(self.database, KEYRING).places_of(
             [place.id for place in places]
         )
         return {place.state for place in found.values()}
@@ -157,7 +157,7 @@ async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator
     given = {"webhook_url": url, "webhook_extra_topics": f"{TOPIC},{SUPERSEDED}"}
     adapters = Adapters(
         database=database,
-        seal=SEALER,
+        keyring=KEYRING,
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,
@@ -193,7 +193,7 @@ async def told(world: World) -> list[str]:
     other one heard of that alone."""
     key = EnrollmentKey("LAST", device="LAST", udid="LAST")
     last = Event(IDS.new(), Topic.CHECK_OUT, key, CLOCK.time_ns(), b"", "w", 1)
-    assert all(await MongoJournal(world.database, SEALER).append([last]))
+    assert all(await MongoJournal(world.database, KEYRING).append([last]))
     assert all(await world.broker.publisher.publish([last]))
     for sink in (world.asked, world.plain):
         async with asyncio.timeout(20):
@@ -215,7 +215,9 @@ async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else
     assert await world.states(places) == {PlaceState.EXPIRED}
     for arrival in world.asked.taken:
         if arrival.event["topic"] == TOPIC:
-            [event] = (await MongoJournal(world.database, SEALER).read([arrival.event_id])).values()
+            [event] = (
+                await MongoJournal(world.database, KEYRING).read([arrival.event_id])
+            ).values()
             assert arrival.body == event_json(event)
     world.clock.advance(2 * FORGOTTEN_AFTER)
     unannounced = MongoExpiries(world.database).unannounced(world.clock.now())
@@ -245,7 +247,7 @@ async def test_a_kill_around_the_publishing_is_repaired_with_the_same_event(
 async def test_rule_05_a_kill_around_the_publishing_loses_no_event_of_a_superseded_command(
     world: World, is_after: bool
 ) -> None:
-    queue = MongoCommandQueue(world.database, SEALER)
+    queue = MongoCommandQueue(world.database, KEYRING)
     older, newer = [
         replace(each, expires_at=None, collapse_key="k", command_uuid=uuid)
         for uuid, each in zip("ab", world.made("MAC", "MAC"), strict=True)
@@ -269,7 +271,7 @@ async def test_rule_05_a_kill_around_the_publishing_loses_no_event_of_a_supersed
 async def test_what_was_queued_anew_and_expires_again_is_told_again(world: World) -> None:
     [place] = await world.overdue("MAC")
     await world.expiry().look()
-    queue = MongoCommandQueue(world.database, SEALER)
+    queue = MongoCommandQueue(world.database, KEYRING)
     seen = (await queue.places_of([place.id]))[place.id]
     assert await queue.requeue(replace(place, order=IDS.new()), seen)
 

@@ -114,7 +114,7 @@ async def test_deliveries_are_listed_and_secrets_rotated(
 
     assert listed[0] == 0, listed[2]
     assert rotated[0] == 0, rotated[2]
-    assert "1 values sealed anew" in rotated[1]
+    assert "1 values re-encrypted" in rotated[1]
 
 
 async def test_commands_that_come_while_a_server_ends_wait_for_the_folder_and_for_each_other(

@@ -29,7 +29,7 @@ from shared.storage.stored_commands import MongoStoredCommands
 from shared.telemetry.metrics import Metrics
 from shared.web.app import create_app
 from shared.web.service import Service
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 
 KEY = "a-key-of-a-test"
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
@@ -93,7 +93,7 @@ async def system(database: Database) -> AsyncIterator[System]:
     nobody = cast(Any, None)  # the commands service uses no more of the broker than its wishes
     adapters = Adapters(
         database=database,
-        seal=SEALER,
+        keyring=KEYRING,
         broker=nobody,
         publisher=nobody,
         partitions=nobody,
@@ -109,9 +109,9 @@ async def system(database: Database) -> AsyncIterator[System]:
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://server", auth=("micromdm", KEY)
     )
-    records = MongoEnrollments(database, SEALER)
+    records = MongoEnrollments(database, KEYRING)
     try:
-        queue, commands = MongoCommandQueue(database, SEALER), MongoStoredCommands(database)
+        queue, commands = MongoCommandQueue(database, KEYRING), MongoStoredCommands(database)
         yield System(service, http, records, queue, commands, clock, ids, wishes)
     finally:
         await service.drain()

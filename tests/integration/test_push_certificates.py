@@ -14,7 +14,7 @@ from shared.security.push_certificate import read_pair
 from shared.security.push_topic import CurrentTopic, TopicOfFiles
 from shared.storage.database import Database
 from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 from tests.harness.apns import FakeApns, Says, running
 from tests.harness.push_certificates import TOPIC, Pair
 from tests.integration.push_process import (
@@ -184,7 +184,7 @@ async def test_a_file_and_an_installed_topic_work_side_by_side(
         topics = [c["topic"] for c in (await replica.api("GET", ALL)).json()["certificates"]]
         await pushed_with(replica, apns)
         current = CurrentTopic(
-            MongoPushCertificates(database, SEALER), TopicOfFiles(TOPIC), SystemClock()
+            MongoPushCertificates(database, KEYRING), TopicOfFiles(TOPIC), SystemClock()
         )
 
         assert await current.current() == OTHER

@@ -16,7 +16,7 @@ from shared.messaging.rabbit import RabbitBroker
 from shared.storage.database import Database
 from shared.storage.journal import MongoJournal
 from shared.storage.mongo import Mongo
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 from tests.harness.sink import Behaviour, Sink
 from tests.harness.system import API_KEY, SECRET_KEY, ServiceProcess
 from tests.integration.test_webhook import CLOCK, assert_in_order, event, until
@@ -43,7 +43,7 @@ class Stage:
 
     async def publish(self, device: str) -> str:
         one = event(device, len(self.made.setdefault(device, [])))
-        assert all(await MongoJournal(self.database, SEALER).append([one]))
+        assert all(await MongoJournal(self.database, KEYRING).append([one]))
         assert all(await self.broker.publisher.publish([one]))
         self.made[device].append(one.id)
         return one.id

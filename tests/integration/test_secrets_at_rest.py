@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from shared.security.sealing import key_id
+from shared.security.encryption import key_id
 from tests.harness.sink import Behaviour, Kind, Script
 from tests.harness.system import API_KEY, SECRET_KEY
 from tests.integration.stored import InFolder, InMongodb, Stored, count
@@ -205,7 +205,7 @@ async def test_rotation_says_what_is_left_under_a_key_that_it_lacks(stage: Stage
     assert BOOTSTRAP_TOKEN in await bootstrap_token(device)
 
 
-async def test_an_identity_comes_from_the_sealed_authority_and_from_no_other_key(
+async def test_an_identity_comes_from_the_encrypted_authority_and_from_no_other_key(
     stage: Stage, tmp_path: Path
 ) -> None:
     arguments = ("identity", "--name", "device", "--out", str(tmp_path / "identity"))

@@ -20,7 +20,7 @@ from shared.ports.queue import HandOut, Report
 from shared.storage.jobs import MongoJobs
 from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 from tests.harness.device import ApiClient
 from tests.harness.http1 import Connection
 from tests.harness.system import API_KEY, ServiceProcess
@@ -56,7 +56,7 @@ def replicas(tmp_path: Path, mongodb_url: str, amqp_url: str) -> Iterator[list[S
 async def queue(mongodb_url: str) -> AsyncIterator[MongoCommandQueue]:
     """What check-in would write to."""
     mongo = Mongo(mongodb_url)
-    yield MongoCommandQueue(mongo, SEALER)
+    yield MongoCommandQueue(mongo, KEYRING)
     await mongo.close()
 
 

@@ -27,7 +27,7 @@ from shared.web.server import DRAIN_DEADLINE
 from shared.web.service import Service
 from shared.web.version import VERSION
 from tests.conftest import remove_topology
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 from tests.harness.sink import Behaviour, Kind, Sink
 
 DELIVERED = "macromdm_deliveries_delivered_total"
@@ -70,7 +70,7 @@ async def running(database: Database, broker: Broker, url: str | None) -> AsyncI
     settings = AllSettings.model_validate({"webhook_url": url, "webhook_retry_schedule": SCHEDULE})
     adapters = Adapters(
         database=database,
-        seal=SEALER,
+        keyring=KEYRING,
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,
@@ -108,7 +108,7 @@ async def publish(
     made: dict[str, list[str]] = {}
     for number in range(each):
         events = [event(f"device-{device}", number) for device in range(devices)]
-        assert all(await MongoJournal(database, SEALER).append(events))
+        assert all(await MongoJournal(database, KEYRING).append(events))
         assert all(await broker.publisher.publish(events))
         for one in events:
             made.setdefault(one.key.device, []).append(one.id)

@@ -26,7 +26,7 @@ from shared.clock import SystemClock, SystemIds
 from shared.domain.command import Place, PlaceState
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.ports.queue import HandOut, Report
-from shared.security.sealing import Sealer
+from shared.security.encryption import AesKeyring
 from shared.storage import enrollment_documents, enrollments, identities, place_documents
 from shared.storage.database import Document
 from shared.storage.enrollment_documents import identity_fields, index_names, inventory_fields
@@ -38,7 +38,7 @@ from tests.harness.http1 import Connection
 from tests.harness.system import API_KEY, ServiceProcess, cpu_seconds
 from tests.load.scenarios import say
 
-SEAL_KEY = b"a secret key for tests: 32 bytes"
+KEYRING = b"a secret key for tests: 32 bytes"
 SINGLES = 40
 """Devices that single commands go to."""
 
@@ -56,13 +56,15 @@ RATIO_TARGET = 1.1
 
 async def seed(folder: Path, names: Sequence[str]) -> None:
     """Enrolled devices, as check-in would have written them."""
-    seal = Sealer([SEAL_KEY])
+    keyring = AesKeyring([KEYRING])
     database = open_database(folder, SystemClock())
     try:
         await database.ensure([*enrollments.INDEXES, *identities.INDEXES])
         records = database.collection(enrollment_documents.NAME)
         for start in range(0, len(names), 1000):
-            await records.insert_many([record(name, seal) for name in names[start : start + 1000]])
+            await records.insert_many(
+                [record(name, keyring) for name in names[start : start + 1000]]
+            )
     finally:
         await database.close()
 
@@ -72,7 +74,7 @@ def serial_of(name: str) -> str:
     return f"S{name[-11:]}"
 
 
-def record(name: str, seal: Sealer) -> Document:
+def record(name: str, keyring: AesKeyring) -> Document:
     key = EnrollmentKey(name, name, udid=name)
     inventory = Inventory(
         serial_number=serial_of(name), product_name="iPhone14,2", os_version="17.1"
@@ -85,7 +87,7 @@ def record(name: str, seal: Sealer) -> Document:
         "status": EnrollmentStatus.ENROLLED.value,
         "generation": f"generation-{name}",
         "inventory": inventory_fields(inventory),
-        "push": push_of(push, name, seal),
+        "push": push_of(push, name, keyring),
     }
 
 
@@ -93,7 +95,7 @@ def record(name: str, seal: Sealer) -> Document:
 async def running(names: Sequence[str]) -> AsyncIterator[ServiceProcess]:
     """`all` with these devices."""
     folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
-    key = base64.b64encode(SEAL_KEY).decode()
+    key = base64.b64encode(KEYRING).decode()
     service = ServiceProcess("all", folder, {"MDM_SECRET_KEY": key})
     try:
         await seed(folder / "data", names)
@@ -239,7 +241,7 @@ async def history() -> None:
     database = open_database(folder, SystemClock())
     try:
         await database.ensure(place_documents.indexes(timedelta(days=30)))
-        queue = MongoCommandQueue(database, Sealer([SEAL_KEY]))
+        queue = MongoCommandQueue(database, AesKeyring([KEYRING]))
         devices = {SHORT: Device(queue, "short"), LONG: Device(queue, "long")}
         for count, device in devices.items():
             await device.live_through(count)

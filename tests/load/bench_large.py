@@ -25,7 +25,7 @@ from shared.clock import SystemClock, SystemIds
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Change
-from shared.security.sealing import Sealer
+from shared.security.encryption import AesKeyring
 from shared.storage import (
     enrollment_documents,
     enrollments,
@@ -38,7 +38,7 @@ from shared.storage.journal import MongoJournal
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from tests.harness.identities import FleetAuthority
 from tests.harness.system import ServiceProcess, cpu_seconds
-from tests.load.bench_fleet import SEAL_KEY, record, serial_of
+from tests.load.bench_fleet import KEYRING, record, serial_of
 from tests.load.scenarios import Load, Ports, Size, say
 
 SIZES = (1_600, 200_000, 1_000_000)
@@ -68,14 +68,14 @@ async def opened(folder: Path) -> SqliteDatabase:
 
 async def fill(folder: Path, since: int, until: int) -> None:
     """Enrolled devices, each with its certificate."""
-    seal = Sealer([SEAL_KEY])
+    keyring = AesKeyring([KEYRING])
     database, start = await opened(folder), time.perf_counter()
     try:
         records = database.collection(enrollment_documents.NAME)
         certificates = database.collection(enrollment_documents.CERTIFICATES)
         for first in range(since, until, FILLED_TOGETHER):
             names = [name_of(n) for n in range(first, min(first + FILLED_TOGETHER, until))]
-            await records.insert_many([record(name, seal) for name in names])
+            await records.insert_many([record(name, keyring) for name in names])
             await certificates.insert_many([{"_id": f"{n:>064}", "device": n} for n in names])
             if first // 100_000 != (first - FILLED_TOGETHER) // 100_000:
                 say(f"  {first} of {until} devices, {time.perf_counter() - start:.0f} s")
@@ -87,9 +87,9 @@ class Operations:
     """Single operations on a sample of the fleet."""
 
     def __init__(self, database: SqliteDatabase, count: int) -> None:
-        seal = Sealer([SEAL_KEY])
-        self._records = MongoEnrollments(database, seal)
-        self._journal = MongoJournal(database, seal)
+        keyring = AesKeyring([KEYRING])
+        self._records = MongoEnrollments(database, keyring)
+        self._journal = MongoJournal(database, keyring)
         self._ids = SystemIds()
         self._changed_by: dict[str, str] = {}
         step = count // SAMPLE
@@ -176,7 +176,7 @@ async def requests(folder: Path, devices: int) -> Figures:
     found: dict[str, list[float]] = {}
     authority = FleetAuthority()
     (folder / "ca.pem").write_bytes(authority.pem)
-    key = base64.b64encode(SEAL_KEY).decode()
+    key = base64.b64encode(KEYRING).decode()
     for _ in range(ROUNDS):
         service = ServiceProcess(
             "all", folder, {"MDM_SECRET_KEY": key, "MDM_DEVICE_CA": str(folder / "ca.pem")}

@@ -20,7 +20,7 @@ import uvloop
 
 from shared.clock import SystemClock, SystemIds
 from shared.domain.command import Command, Place, PlaceState
-from shared.security.sealing import Sealer
+from shared.security.encryption import AesKeyring
 from shared.storage import place_documents
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.queue import MongoCommandQueue
@@ -29,7 +29,7 @@ from tests.harness.device import SimulatedDevice
 from tests.harness.http1 import Connection
 from tests.harness.identities import FleetAuthority
 from tests.harness.system import ServiceProcess, cpu_seconds
-from tests.load.bench_fleet import SEAL_KEY
+from tests.load.bench_fleet import KEYRING
 from tests.load.scenarios import expect, say, spread
 
 LENGTHS = (1, 1_000, 10_000)
@@ -62,7 +62,7 @@ class Bench:
 
     async def served(self, requests: list[list[bytes]]) -> list[tuple[float, float]]:
         """CPU and time of one request of each list, in milliseconds."""
-        key = base64.b64encode(SEAL_KEY).decode()
+        key = base64.b64encode(KEYRING).decode()
         service = ServiceProcess(
             "all",
             self._folder,
@@ -90,11 +90,11 @@ class Bench:
         """The queue of the first device, and nothing else."""
         database = open_database(self._folder / "data", SystemClock())
         try:
-            seal, ids, now = Sealer([SEAL_KEY]), SystemIds(), datetime.now(UTC)
+            keyring, ids, now = AesKeyring([KEYRING]), SystemIds(), datetime.now(UTC)
             await database.ensure(place_documents.indexes(timedelta(days=30)))
             await database.collection(place_documents.NAME).delete_many({})
-            queue, udid = MongoCommandQueue(database, seal), self._devices[0].udid
-            [device] = (await MongoEnrollments(database, seal).load({udid})).values()
+            queue, udid = MongoCommandQueue(database, keyring), self._devices[0].udid
+            [device] = (await MongoEnrollments(database, keyring).load({udid})).values()
             made = Command("c" * 64, "c", "DeviceInformation", b"<plist/>")
             await queue.store([made], now)
             last = Place(

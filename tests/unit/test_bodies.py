@@ -8,7 +8,7 @@ import pytest
 
 from services.webhook.bodies import Bodies, Room
 from services.webhook.delivery_store import DeliveryStore
-from shared.domain.errors import CannotOpen, OfNewerVersion, StoreUnavailable
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.subscription import Delivery, Lane
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.deliveries import FakeDeliveries, Owed
@@ -102,7 +102,7 @@ async def test_while_the_store_is_away_the_order_is_kept_and_no_attempt_is_used_
     assert_kept(world, "e1", "e2", "e3", "e4")
 
 
-@pytest.mark.parametrize("fault", [CannotOpen("no key"), OfNewerVersion("topic")], ids=repr)
+@pytest.mark.parametrize("fault", [CannotDecrypt("no key"), OfNewerVersion("topic")], ids=repr)
 async def test_what_the_journal_cannot_show_us_comes_again_from_the_broker(
     world: World, fault: Exception
 ) -> None:

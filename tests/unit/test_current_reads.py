@@ -15,7 +15,7 @@ from shared.storage import deliveries
 from shared.storage.database import Collection, Database, Document, Query
 from shared.storage.deliveries import MongoDeliveries
 from shared.storage.sqlite import open_database
-from tests.contract.stores import SEALER
+from tests.contract.stores import KEYRING
 
 LANE = Lane("config", "MAC")
 PARTITION = partition_of("MAC")
@@ -67,7 +67,7 @@ async def primary(tmp_path: Path) -> AsyncIterator[Primary]:
 
 @pytest.fixture
 def stored(primary: Primary) -> MongoDeliveries:
-    return MongoDeliveries(primary, SEALER)  # type: ignore[arg-type]
+    return MongoDeliveries(primary, KEYRING)  # type: ignore[arg-type]
 
 
 async def test_rule_11_a_deposed_primary_tells_nobody_which_lanes_are_blocked(

@@ -7,7 +7,7 @@ import pytest
 
 from services.webhook.delivery_store import DeliveryStore
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import CannotOpen, OfNewerVersion
+from shared.domain.errors import CannotDecrypt, OfNewerVersion
 from shared.domain.event import Event, Topic
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.deliveries import FakeDeliveries
@@ -32,7 +32,7 @@ def event(name: str) -> Event:
     return Event(name, Topic.CONNECT, key, 0, b"<plist/>", "w", 1)
 
 
-@pytest.mark.parametrize("fault", [CannotOpen("no key"), OfNewerVersion("a topic")], ids=repr)
+@pytest.mark.parametrize("fault", [CannotDecrypt("no key"), OfNewerVersion("a topic")], ids=repr)
 async def test_an_event_that_cannot_be_read_fails_nobody_beside_it(fault: Exception) -> None:
     journal = JournalWithOneUnreadable(fault)
     await journal.append([event("e1"), event("e2")])

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import structlog
 
-from shared.domain.errors import CannotOpen, Misconfigured, StoreUnavailable
+from shared.domain.errors import CannotDecrypt, Misconfigured, StoreUnavailable
 from shared.pacing import FAILING_AFTER, LONGEST_PAUSE, Loops, Pace
 from tests.fakes.clock import FakeClock
 
@@ -83,7 +83,7 @@ async def test_an_outage_that_is_a_time_out_says_so(work: Work) -> None:
     "error",
     [
         ValueError(SECRET),
-        CannotOpen("commands: no key has the id k1"),
+        CannotDecrypt("commands: no key has the id k1"),
         ExceptionGroup("two", [StoreUnavailable("away"), KeyError(SECRET)]),
     ],
     ids=lambda error: type(error).__name__,

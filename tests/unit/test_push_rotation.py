@@ -12,7 +12,7 @@ import structlog
 from services.push.answers import Accepted, BackOff, Retry, TopicRefused, Unanswered, Unreachable
 from services.push.certificate_book import PAUSE
 from services.push.topics import NoCertificate
-from shared.domain.errors import CannotOpen, StoreUnavailable
+from shared.domain.errors import CannotDecrypt, StoreUnavailable
 from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.harness.push_certificates import TOPIC
@@ -255,7 +255,7 @@ async def test_one_that_cannot_be_opened_here_changes_nothing_and_is_told_of_onc
 
     async def closed(operation: str) -> None:
         if operation == "load_certificates":
-            raise CannotOpen("sealed with another key")
+            raise CannotDecrypt("encrypted with another key")
 
     world.store.before = closed
     with structlog.testing.capture_logs() as logged:

@@ -759,7 +759,7 @@ async def test_who_enrolls_may_sign_with_a_key_made_for_the_moment(cipher: str) 
 
 
 @pytest.mark.parametrize(("size", "exponent"), [(1024, 65537), (2048, 2**32 + 1)], ids=str)
-async def test_a_signer_whose_answer_would_be_badly_sealed_leaves_the_challenge_unused(
+async def test_a_signer_whose_answer_would_be_badly_encrypted_leaves_the_challenge_unused(
     size: int, exponent: int
 ) -> None:
     world = ScepWorld()
@@ -786,9 +786,9 @@ async def test_a_captured_request_signed_anew_does_not_cost_its_sender_the_chall
     world = ScepWorld()
     client, thief = world.client(0), world.client(1)
     request = csr(client.key, await world.book.issue_once("UDID-1"))
-    sealed = envelope(request, world.ca)
+    encrypted = envelope(request, world.ca)
 
-    stolen = thief.read(await world.server.operate(thief.signed(sealed, transaction="thief's")))
+    stolen = thief.read(await world.server.operate(thief.signed(encrypted, transaction="thief's")))
     reply = client.read(await world.server.operate(client.request(request, transaction="own")))
     world.clock.advance(2 * CHALLENGE_VALIDITY)
     again = client.read(await world.server.operate(client.request(request, transaction="own")))
@@ -844,9 +844,11 @@ async def test_attributes_in_another_order_than_der_demands_are_read() -> None:
 async def test_a_request_as_simulators_in_go_make_it_gets_a_certificate() -> None:
     world = ScepWorld(static="one-for-all")
     signer = world.client()
-    sealed = in_pieces(envelope(b64decode(ATTRIBUTES_OUT_OF_ORDER), world.ca, Shape(cipher="des")))
+    encrypted = in_pieces(
+        envelope(b64decode(ATTRIBUTES_OUT_OF_ORDER), world.ca, Shape(cipher="des"))
+    )
 
-    reply = signer.read(await world.server.operate(signer.signed(sealed, digest="sha1")))
+    reply = signer.read(await world.server.operate(signer.signed(encrypted, digest="sha1")))
 
     assert reply.is_success
 

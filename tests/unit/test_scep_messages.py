@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest
 from shared.security.scep import der
-from shared.security.scep.envelope import open_envelope, seal, unopened
+from shared.security.scep.envelope import encrypt_for, open_envelope, unopened
 from shared.security.scep.message import read, signer_certificate
 from shared.security.scep.request import read_request
 from shared.security.scep.words import FailInfo, ScepRefused
@@ -28,11 +28,11 @@ from tests.harness.scep import (
     Client,
     Shape,
     csr,
+    encrypted_with,
     envelope,
     in_pieces,
     indefinite,
     key_number,
-    sealed_with,
 )
 from tests.unit.scep_world import ScepWorld
 
@@ -84,12 +84,12 @@ def test_what_openssl_encrypts_is_opened(
     content = bytes(range(256)) * 9
     (tmp_path / "content").write_bytes(content)
     arguments = ("-in", "content", "-outform", "DER", *form, "-recip", "ca.pem", *wrap)
-    sealed = openssl(
+    encrypted = openssl(
         tmp_path,
         *("cms", "-encrypt", "-binary", *PROVIDERS, OPENSSL_CIPHERS[cipher], *name, *arguments),
     )
 
-    assert open_envelope(sealed, world.authority, allow_legacy=True) == content
+    assert open_envelope(encrypted, world.authority, allow_legacy=True) == content
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
@@ -97,30 +97,30 @@ def test_content_in_pieces_under_a_definite_length_is_opened(
     tmp_path: Path, world: ScepWorld, cipher: str
 ) -> None:
     content = bytes(range(200))
-    sealed = in_pieces(envelope(content, world.ca, Shape(cipher=cipher)))
-    (tmp_path / "sealed").write_bytes(sealed)
+    encrypted = in_pieces(envelope(content, world.ca, Shape(cipher=cipher)))
+    (tmp_path / "encrypted").write_bytes(encrypted)
 
-    assert open_envelope(sealed, world.authority, allow_legacy=True) == content
-    printed = openssl(tmp_path, "cms", "-cmsout", "-print", "-inform", "DER", "-in", "sealed")
+    assert open_envelope(encrypted, world.authority, allow_legacy=True) == content
+    printed = openssl(tmp_path, "cms", "-cmsout", "-print", "-inform", "DER", "-in", "encrypted")
     assert b"encryptedContent" in printed  # openssl can read it too
 
 
-def test_openssl_opens_what_we_seal(tmp_path: Path, world: ScepWorld) -> None:
+def test_openssl_opens_what_we_keyring(tmp_path: Path, world: ScepWorld) -> None:
     client = world.client()
     assert client.certificate is not None
     (tmp_path / "key.pem").write_bytes(key_pem(client))
     (tmp_path / "client.pem").write_bytes(client.certificate.public_bytes(Encoding.PEM))
-    (tmp_path / "sealed").write_bytes(seal(b"a certificate", client.certificate))
+    (tmp_path / "encrypted").write_bytes(encrypt_for(b"a certificate", client.certificate))
 
     opened = openssl(
         tmp_path,
-        *("cms", "-decrypt", "-inform", "DER", "-in", "sealed"),
+        *("cms", "-decrypt", "-inform", "DER", "-in", "encrypted"),
         *("-inkey", "key.pem", "-recip", "client.pem"),
     )
 
     assert opened == b"a certificate"
     structure = openssl(
-        tmp_path, "cms", "-cmsout", "-print", "-inform", "DER", "-in", "sealed"
+        tmp_path, "cms", "-cmsout", "-print", "-inform", "DER", "-in", "encrypted"
     ).decode()
     assert "aes-128-cbc" in structure
 
@@ -138,12 +138,12 @@ async def test_openssl_verifies_our_answers_and_finds_the_certificate(
 
     openssl(
         tmp_path,
-        *("cms", "-verify", "-binary", "-inform", "DER", "-in", "answer", "-out", "sealed"),
+        *("cms", "-verify", "-binary", "-inform", "DER", "-in", "answer", "-out", "encrypted"),
         *("-CAfile", "ca.pem", "-purpose", "any"),
     )
     openssl(
         tmp_path,
-        *("cms", "-decrypt", "-inform", "DER", "-in", "sealed", "-out", "degenerate"),
+        *("cms", "-decrypt", "-inform", "DER", "-in", "encrypted", "-out", "degenerate"),
         *("-inkey", "key.pem", "-recip", "client.pem", "-binary"),
     )
     pem = openssl(
@@ -270,19 +270,19 @@ def test_a_digest_that_is_not_allowed_is_a_bad_algorithm(
 
 @pytest.mark.parametrize("cipher", ["des", "tripledes_3key"])
 def test_without_legacy_des_is_a_bad_algorithm(world: ScepWorld, cipher: str) -> None:
-    sealed = envelope(b"content", world.ca, Shape(cipher=cipher))
+    encrypted = envelope(b"content", world.ca, Shape(cipher=cipher))
 
     with pytest.raises(ScepRefused) as refused:
-        open_envelope(sealed, world.authority, allow_legacy=False)
+        open_envelope(encrypted, world.authority, allow_legacy=False)
 
     assert refused.value.fail_info is FailInfo.BAD_ALG
 
 
 @pytest.mark.parametrize("cipher", [name for name in CIPHERS if name.startswith("aes")])
 def test_without_legacy_aes_is_opened(world: ScepWorld, cipher: str) -> None:
-    sealed = envelope(b"content", world.ca, Shape(cipher=cipher))
+    encrypted = envelope(b"content", world.ca, Shape(cipher=cipher))
 
-    assert open_envelope(sealed, world.authority, allow_legacy=False) == b"content"
+    assert open_envelope(encrypted, world.authority, allow_legacy=False) == b"content"
 
 
 def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
@@ -294,15 +294,15 @@ def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
     short_key = ours.encrypt(bytes(5), padding.PKCS1v15())
     another = public_key.encrypt(bytes(16), padding.PKCS1v15())
     return {
-        "padding of the content": sealed_with(bytes(32), good_key, world.ca),
-        "a block that is not whole": sealed_with(bytes(31), good_key, world.ca),
-        "no content": sealed_with(b"", good_key, world.ca),
-        "padding of the key": sealed_with(bytes(32), bytes(255) + b"\x02", world.ca),
-        "a key out of range": sealed_with(bytes(32), b"\xff" * 256, world.ca),
-        "a key of another length": sealed_with(bytes(32), short_key, world.ca),
-        "a key for somebody else": sealed_with(bytes(32), another, world.ca),
-        "a short wrapped key": sealed_with(bytes(32), b"\x01" * 12, world.ca),
-        "an odd vector": sealed_with(bytes(32), good_key, world.ca, iv=bytes(7)),
+        "padding of the content": encrypted_with(bytes(32), good_key, world.ca),
+        "a block that is not whole": encrypted_with(bytes(31), good_key, world.ca),
+        "no content": encrypted_with(b"", good_key, world.ca),
+        "padding of the key": encrypted_with(bytes(32), bytes(255) + b"\x02", world.ca),
+        "a key out of range": encrypted_with(bytes(32), b"\xff" * 256, world.ca),
+        "a key of another length": encrypted_with(bytes(32), short_key, world.ca),
+        "a key for somebody else": encrypted_with(bytes(32), another, world.ca),
+        "a short wrapped key": encrypted_with(bytes(32), b"\x01" * 12, world.ca),
+        "an odd vector": encrypted_with(bytes(32), good_key, world.ca, iv=bytes(7)),
         "for another CA": envelope(b"content", world.client().certificate or world.ca),
         "no envelope": b"\x30\x03\x02\x01\x01",
         "nothing": b"",
@@ -313,8 +313,8 @@ def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
 async def test_all_that_is_wrong_inside_is_one_and_the_same_answer(world: ScepWorld) -> None:
     client = world.client()
     answers = {}
-    for name, sealed in meddled_envelopes(world).items():
-        reply = client.read(await world.server.operate(client.signed(sealed)))
+    for name, encrypted in meddled_envelopes(world).items():
+        reply = client.read(await world.server.operate(client.signed(encrypted)))
         answers[name] = (reply.status, reply.fail_info, reply.certificate)
 
     assert set(answers.values()) == {("2", "1", None)}, answers
@@ -365,9 +365,9 @@ async def test_a_request_that_says_too_much_is_refused_at_once(world: ScepWorld)
     assert str(refused.value) == str(unopened())
 
 
-def pieced_and_endless(sealed: bytes) -> bytes:
+def pieced_and_endless(encrypted: bytes) -> bytes:
     """As openssl streams it: whatever holds the content has an indefinite length."""
-    enveloped = cms.ContentInfo.load(sealed)["content"]
+    enveloped = cms.ContentInfo.load(encrypted)["content"]
     content = enveloped["encrypted_content_info"]
     octets = content["encrypted_content"].native
     pieces = [der.octets(octets[at : at + 1000]) for at in range(0, len(octets), 1000)]
@@ -381,15 +381,15 @@ def endless(tag: int, *contents: bytes) -> bytes:
     return bytes((tag, 0x80)) + b"".join(contents) + bytes(2)
 
 
-@pytest.mark.parametrize("form", [lambda sealed: sealed, in_pieces, pieced_and_endless])
+@pytest.mark.parametrize("form", [lambda encrypted: encrypted, in_pieces, pieced_and_endless])
 async def test_a_request_as_large_as_that_for_the_largest_key_is_read(
     world: ScepWorld, form: Callable[[bytes], bytes]
 ) -> None:
     attribute = der.sequence(der.oid("1.2.3.4"), der.set_of(der.octets(bytes(6_000))))
     encoded = with_attributes(key_number(0), attribute)
-    sealed = envelope(encoded, world.ca)
+    encrypted = envelope(encoded, world.ca)
 
-    opened = open_envelope(form(sealed), world.authority, allow_legacy=True)
+    opened = open_envelope(form(encrypted), world.authority, allow_legacy=True)
 
     assert opened == encoded
     assert read_request(opened, signed_by=None, allow_legacy=True).challenge == ""

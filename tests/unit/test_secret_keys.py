@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.kept_keys import SECRET_KEY_FILE, sealer_of
+from services.kept_keys import SECRET_KEY_FILE, keyring_of
 from shared.domain.errors import Misconfigured
-from shared.security.sealing import key_id
+from shared.security.encryption import key_id
 from shared.settings import AllSettings, CheckinSettings, ServiceSettings, load, warnings_about
 
 FIRST, SECOND = bytes(range(32)), bytes(range(32, 64))
@@ -29,7 +29,7 @@ def refusal(cls: type[ServiceSettings], environ: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "keys", "seals"),
+    ("text", "keys", "encrypts"),
     [
         (ONE, (FIRST,), True),
         (f"{ONE},{TWO}", (FIRST, SECOND), True),
@@ -38,10 +38,10 @@ def refusal(cls: type[ServiceSettings], environ: dict[str, str]) -> str:
         (base64.urlsafe_b64encode(b"\xfb" * 32).decode(), (b"\xfb" * 32,), True),
     ],
 )
-def test_keys_are_base64_the_first_one_seals(
-    text: str, keys: tuple[bytes, ...], seals: bool
+def test_keys_are_base64_the_first_one_encrypts(
+    text: str, keys: tuple[bytes, ...], encrypts: bool
 ) -> None:
-    assert keys_of(text) == (keys, seals)
+    assert keys_of(text) == (keys, encrypts)
 
 
 @pytest.mark.parametrize("cls", [AllSettings, CheckinSettings])
@@ -100,22 +100,22 @@ def test_clear_in_front_of_the_keys_gives_a_warning() -> None:
 def test_the_sealer_has_the_keys_of_the_setting(tmp_path: Path) -> None:
     settings = AllSettings.model_validate({"data_dir": tmp_path, "secret_key": f"{ONE},{TWO}"})
 
-    sealer = sealer_of(settings)
+    keyring = keyring_of(settings)
 
-    assert sealer.current == key_id(FIRST)
+    assert keyring.current == key_id(FIRST)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_embedded_store_gets_a_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     settings = AllSettings.model_validate({"data_dir": tmp_path / "data"})
 
-    first, again = sealer_of(settings), sealer_of(settings)
+    first, again = keyring_of(settings), keyring_of(settings)
 
     file = tmp_path / "data" / SECRET_KEY_FILE
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert [each.name for each in file.parent.iterdir()] == [SECRET_KEY_FILE]
-    assert again.open(first.seal(b"a secret", "x"), "x") == b"a secret"
+    assert again.open(first.encrypt(b"a secret", "x"), "x") == b"a secret"
 
 
 @pytest.mark.parametrize("content", ["\n", "no key\n"])
@@ -123,14 +123,14 @@ def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path, content: str) -
     (tmp_path / SECRET_KEY_FILE).write_text(content)
 
     with pytest.raises(Misconfigured, match=f"MDM_SECRET_KEY: .*{SECRET_KEY_FILE}"):
-        sealer_of(AllSettings.model_validate({"data_dir": tmp_path}))
+        keyring_of(AllSettings.model_validate({"data_dir": tmp_path}))
 
 
 def test_all_who_make_it_at_once_have_the_same_key(tmp_path: Path) -> None:
     program = (
-        "import sys; from services.kept_keys import sealer_of; from shared.settings import AllSettings;"
+        "import sys; from services.kept_keys import keyring_of; from shared.settings import AllSettings;"
         "sys.stdin.read();"
-        "print(sealer_of(AllSettings.model_validate({'data_dir': sys.argv[1]})).current)"
+        "print(keyring_of(AllSettings.model_validate({'data_dir': sys.argv[1]})).current)"
     )
     processes = [
         subprocess.Popen(

@@ -12,7 +12,7 @@ from services.webhook.delivery_store import DeliveryStore
 from shared.apple.checkin import GetBootstrapToken, SetBootstrapToken
 from shared.domain.command import PlaceState
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import CannotOpen
+from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Event, Topic
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.deliveries import FakeDeliveries
@@ -28,12 +28,12 @@ async def test_a_bootstrap_token_that_cannot_be_opened_is_not_called_absent() ->
     device = Device()
     await device.enroll(replica)
     record = world.enrollments.records["MAC"]
-    world.enrollments.records["MAC"] = replace(record, unreadable="sealed with the key 01234567")
+    world.enrollments.records["MAC"] = replace(record, unreadable="encrypted with the key 01234567")
 
     [refused] = await replica.serve(device.says(GetBootstrapToken(device.key)))
     [answer] = await replica.serve(device.idle())
 
-    assert isinstance(refused, CannotOpen)
+    assert isinstance(refused, CannotDecrypt)
     assert answer == Answer()
 
 
@@ -43,7 +43,7 @@ async def test_a_device_whose_record_cannot_be_opened_can_bring_its_token_anew()
     device = Device()
     await device.enroll(replica)
     record = world.enrollments.records["MAC"]
-    world.enrollments.records["MAC"] = replace(record, unreadable="sealed with the key 01234567")
+    world.enrollments.records["MAC"] = replace(record, unreadable="encrypted with the key 01234567")
 
     [answer] = await replica.serve(device.says(SetBootstrapToken(device.key, b"fresh")))
 
@@ -93,21 +93,21 @@ async def test_of_a_queue_that_cannot_be_opened_a_bounded_part_is_looked_at() ->
     assert reads == MISSES
 
 
-class SealedJournal(FakeJournal):
+class EncryptedJournal(FakeJournal):
     """Some of its events cannot be opened here."""
 
-    def __init__(self, sealed: Collection[str]) -> None:
+    def __init__(self, encrypted: Collection[str]) -> None:
         super().__init__()
-        self.sealed = set(sealed)
+        self.encrypted = set(encrypted)
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]:
-        if self.sealed.intersection(ids):
-            raise CannotOpen("sealed with the key 01234567")
+        if self.encrypted.intersection(ids):
+            raise CannotDecrypt("encrypted with the key 01234567")
         return await super().read(ids)
 
 
 async def test_an_event_that_cannot_be_opened_does_not_hold_up_other_lanes() -> None:
-    journal = SealedJournal({"b"})
+    journal = EncryptedJournal({"b"})
     events = [Event(n, Topic.CONNECT, MAC, 1, b"x", writer="w", number=1) for n in "abc"]
     await journal.append(events)
     store = DeliveryStore(FakeDeliveries(), journal, FakeClock(), FakeIds())
@@ -115,17 +115,17 @@ async def test_an_event_that_cannot_be_opened_does_not_hold_up_other_lanes() -> 
     found = await asyncio.gather(*(store.event(n) for n in "abc"), return_exceptions=True)
 
     assert [found[0], found[2]] == [events[0], events[2]]
-    assert isinstance(found[1], CannotOpen)
+    assert isinstance(found[1], CannotDecrypt)
 
 
 async def test_an_event_opens_once_its_key_is_there_again() -> None:
-    journal = SealedJournal({"a"})
+    journal = EncryptedJournal({"a"})
     event = Event("a", Topic.CONNECT, MAC, 1, b"x", writer="w", number=1)
     await journal.append([event])
     store = DeliveryStore(FakeDeliveries(), journal, FakeClock(), FakeIds())
-    with pytest.raises(CannotOpen):
+    with pytest.raises(CannotDecrypt):
         await store.event("a")
 
-    journal.sealed.clear()
+    journal.encrypted.clear()
 
     assert await store.event("a") == event

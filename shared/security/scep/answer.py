@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from shared.security.scep import der
-from shared.security.scep.envelope import seal
+from shared.security.scep.envelope import encrypt_for
 from shared.security.scep.message import PkiMessage
 from shared.security.scep.words import (
     FAIL_INFO,
@@ -48,9 +48,9 @@ class Signer(Protocol):
 
 
 def success(message: PkiMessage, certificate: bytes, to: x509.Certificate, signer: Signer) -> bytes:
-    """The answer with a certificate (DER), sealed for the RSA key that signed the request."""
+    """The answer with a certificate (DER), encrypted for the RSA key that signed the request."""
     issued = x509.load_der_x509_certificate(certificate)
-    content = seal(pkcs7.serialize_certificates([issued], Encoding.DER), to)
+    content = encrypt_for(pkcs7.serialize_certificates([issued], Encoding.DER), to)
     return _signed(_attributes(message, PkiStatus.SUCCESS), content, signer)
 
 

@@ -4,7 +4,7 @@ Promise: an envelope is opened or refused, and every refusal of one in a known a
 one. RSA PKCS #1 v1.5 gives no sign of its own either: whatever is wrong with a wrapped key, content is
 decrypted with some key (OpenSSL's implicit rejection, and a random key where the length is wrong).
 
-Opened are AES-CBC and, for the SCEP clients of this world, 3DES and single DES; sealed is AES-128.
+Opened are AES-CBC and, for the SCEP clients of this world, 3DES and single DES; encrypted is AES-128.
 """
 
 import secrets
@@ -164,7 +164,7 @@ def _decrypt(name: str, key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
-def seal(content: bytes, certificate: x509.Certificate) -> bytes:
+def encrypt_for(content: bytes, certificate: x509.Certificate) -> bytes:
     """An envelope in AES-128 (DER) that only the holder of this certificate's RSA key can open."""
     builder = pkcs7.PKCS7EnvelopeBuilder().set_data(content).add_recipient(certificate)
     builder = builder.set_content_encryption_algorithm(algorithms.AES128)

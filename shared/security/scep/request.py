@@ -134,7 +134,7 @@ def _refuse_costly(public_key: rsa.RSAPublicKey) -> None:
 
 
 def strong_rsa(public_key: rsa.RSAPublicKey, sizes: range = SENDER_SIZES) -> rsa.RSAPublicKey:
-    """The same key; raises ScepRefused for one that nobody should certify, or seal anything to."""
+    """The same key; raises ScepRefused for one that nobody should certify, or encrypt anything to."""
     if (why := objection(public_key, sizes)) is not None:
         raise ScepRefused(ScepRefusal.REQUEST, why)
     return public_key

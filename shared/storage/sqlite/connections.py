@@ -55,7 +55,7 @@ def connect_writer(
     connection = _connect(file, WRITER_CACHE_KIB, factory)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    # Debian's SQLite overwrites what is deleted by zeros; our secrets are sealed.
+    # Debian's SQLite overwrites what is deleted by zeros; our secrets are encrypted.
     connection.execute("PRAGMA secure_delete = OFF")
     connection.execute("PRAGMA journal_size_limit = 67108864")
     return connection

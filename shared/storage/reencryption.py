@@ -1,4 +1,4 @@
-"""Every sealed value of every collection, read and written anew for the rotation of keys.
+"""Every encrypted value of every collection, read and written anew for the rotation of keys.
 
 Promise: a value is replaced only on condition that it is still the one that was read, so that this may
 run beside any number of servers, and again after it was cut short.
@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.domain.errors import CannotOpen
-from shared.ports.seal import Seal
-from shared.ports.sealed_values import KeyCount
+from shared.domain.errors import CannotDecrypt
+from shared.ports.encrypted_values import KeyCount
+from shared.ports.keyring import Keyring
 from shared.storage import (
     authority,
     deliveries,
@@ -21,15 +21,15 @@ from shared.storage import (
     stored_commands,
 )
 from shared.storage.database import Database, Document, UpdateOne
-from shared.storage.sealed_fields import SealedFields, place
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 
-ALL: tuple[SealedFields, ...] = (
-    authority.SEALED,
-    enrollment_documents.SEALED,
-    deliveries.SEALED,
-    journal.SEALED,
-    push_certificates.SEALED,
-    stored_commands.SEALED,
+ALL: tuple[EncryptedFields, ...] = (
+    authority.ENCRYPTED,
+    enrollment_documents.ENCRYPTED,
+    deliveries.ENCRYPTED,
+    journal.ENCRYPTED,
+    push_certificates.ENCRYPTED,
+    stored_commands.ENCRYPTED,
 )
 
 BATCH = 100
@@ -38,19 +38,19 @@ ROUNDS = 5
 """How often documents that change under our hands are looked at again."""
 
 
-class MongoSealedValues:
-    """Implements `shared.ports.sealed_values.SealedValues`."""
+class MongoEncryptedValues:
+    """Implements `shared.ports.encrypted_values.EncryptedValues`."""
 
     def __init__(
-        self, database: Database, seal: Seal, places: Sequence[SealedFields] = ALL
+        self, database: Database, keyring: Keyring, places: Sequence[EncryptedFields] = ALL
     ) -> None:
         self._database = database
-        self._seal = seal
+        self._keyring = keyring
         self._places = {each.collection: each for each in places}
 
     @property
     def current(self) -> str | None:
-        return self._seal.current
+        return self._keyring.current
 
     @property
     def collections(self) -> Sequence[str]:
@@ -62,16 +62,16 @@ class MongoSealedValues:
         async for found in documents.scan(where, {"_id": 1}, batch=BATCH):
             yield [document["_id"] for document in found]
 
-    async def reseal(self, collection: str, ids: Sequence[str]) -> int:
-        documents, sealed = self._database.collection(collection), 0
+    async def reencrypt(self, collection: str, ids: Sequence[str]) -> int:
+        documents, encrypted = self._database.collection(collection), 0
         for _ in range(ROUNDS):
             values = await self._read(collection, ids)
             writes = [write for value in values if (write := self._anew(value)) is not None]
             matched, _ = await documents.bulk_write(writes)
-            sealed += matched
+            encrypted += matched
             if matched == len(writes):
                 break
-        return sealed
+        return encrypted
 
     async def count(self, collection: str, ids: Sequence[str]) -> KeyCount:
         return Counter(self._key_of(value) for value in await self._read(collection, ids))
@@ -89,19 +89,21 @@ class MongoSealedValues:
         return [value for value in values if value.stored is not None]
 
     def _key_of(self, value: "_Value") -> str | None:
-        return None if isinstance(value.stored, str) else self._seal.key_of(bytes(value.stored))
+        return None if isinstance(value.stored, str) else self._keyring.key_of(bytes(value.stored))
 
     def _anew(self, value: "_Value") -> UpdateOne | None:
-        """The write that seals it with the current key; None: it is, or nobody here can open it."""
-        if self._key_of(value) == self._seal.current:
+        """The write that encrypts it with the current key; None: it is, or nobody here can open it."""
+        if self._key_of(value) == self._keyring.current:
             return None
-        stored, where = value.stored, place(value.of.collection, value.id, value.path)
+        stored, where = value.stored, encryption_context(value.of.collection, value.id, value.path)
         try:
-            clear = stored.encode() if isinstance(stored, str) else self._seal.open(stored, where)
-        except CannotOpen:
+            clear = (
+                stored.encode() if isinstance(stored, str) else self._keyring.decrypt(stored, where)
+            )
+        except CannotDecrypt:
             return None
-        fresh: bytes | str = self._seal.seal(clear, where)
-        if self._seal.current is None and value.path in value.of.texts:
+        fresh: bytes | str = self._keyring.encrypt(clear, where)
+        if self._keyring.current is None and value.path in value.of.texts:
             fresh = clear.decode()
         return UpdateOne({"_id": value.id, value.path: stored}, {"$set": {value.path: fresh}})
 
@@ -110,7 +112,7 @@ class MongoSealedValues:
 class _Value:
     """One value as it stands in its document; text or bytes."""
 
-    of: SealedFields
+    of: EncryptedFields
     id: str
     path: str
     stored: Any = field(repr=False)

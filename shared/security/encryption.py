@@ -1,6 +1,6 @@
 """Secrets at rest: AES-256-GCM with keys of the operator, so that the store never sees them.
 
-A sealed value is: 8 bytes of prefix, 8 of key id (hex), 12 of random nonce, ciphertext, 16 of tag.
+An encrypted value is: 8 bytes of prefix, 8 of key id (hex), 12 of random nonce, ciphertext, 16 of tag.
 Prefix, key id and context are authenticated with it (docs/adr/0013). A key's id comes from the key
 itself, so that one id never means two keys, and says nothing about it.
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.domain.errors import CannotOpen
+from shared.domain.errors import CannotDecrypt
 
 KEY_SIZE = 32
 """Bytes of a key."""
@@ -29,54 +29,56 @@ _NONCE = 12
 _TAG = 16
 
 
-class Sealer:
-    """Implements `shared.ports.seal.Seal`. The first key closes, every key opens."""
+class AesKeyring:
+    """Implements `shared.ports.keyring.Keyring`. The first key closes, every key opens."""
 
-    def __init__(self, keys: Sequence[bytes], *, seals: bool = True) -> None:
-        """`keys`: at least one, each of 32 random bytes; ValueError otherwise. Without `seals` values
-        stay in clear and sealed ones open: for a rollout beside a version that cannot open them."""
+    def __init__(self, keys: Sequence[bytes], *, encrypts: bool = True) -> None:
+        """`keys`: at least one, each of 32 random bytes; ValueError otherwise. Without `encrypts` values
+        stay in clear and encrypted ones open: for a rollout beside a version that cannot open them."""
         if not keys or any(len(key) != KEY_SIZE for key in keys):
             raise ValueError("expected keys of 32 bytes")
         self._ciphers = {key_id(key): AESGCM(key) for key in keys}
         self._first = key_id(keys[0])
         self._header = PREFIX + self._first.encode()
-        self._seals = seals
+        self._encrypts = encrypts
 
     def __repr__(self) -> str:
-        return f"Sealer({', '.join(self._ciphers)})"
+        return f"AesKeyring({', '.join(self._ciphers)})"
 
     @property
     def current(self) -> str | None:
-        return self._first if self._seals else None
+        return self._first if self._encrypts else None
 
-    def seal(self, plain: bytes, context: str) -> bytes:
-        if not self._seals:
+    def encrypt(self, plain: bytes, context: str) -> bytes:
+        if not self._encrypts:
             return plain
         nonce = os.urandom(_NONCE)
         closed = self._ciphers[self._first].encrypt(nonce, plain, self._header + context.encode())
         return self._header + nonce + closed
 
-    def open(self, sealed: bytes, context: str) -> bytes:
-        key = self.key_of(sealed)
+    def decrypt(self, encrypted: bytes, context: str) -> bytes:
+        key = self.key_of(encrypted)
         if key is None:
-            return bytes(sealed)
+            return bytes(encrypted)
         cipher = self._ciphers.get(key)
         if cipher is None:
-            raise CannotOpen(f"{context}: is sealed with the key {key}, which MDM_SECRET_KEY lacks")
-        header, rest = sealed[:_HEADER], sealed[_HEADER:]
+            raise CannotDecrypt(
+                f"{context}: is encrypted with the key {key}, which MDM_SECRET_KEY lacks"
+            )
+        header, rest = encrypted[:_HEADER], encrypted[_HEADER:]
         if len(rest) >= _NONCE + _TAG:
             try:
                 return cipher.decrypt(rest[:_NONCE], rest[_NONCE:], header + context.encode())
             except InvalidTag:
                 pass  # said below, without the cause: the message is all that may be known
-        raise CannotOpen(f"{context}: what the key {key} sealed was altered, or moved here")
+        raise CannotDecrypt(f"{context}: what the key {key} encrypted was altered, or moved here")
 
-    def key_of(self, sealed: bytes) -> str | None:
-        if not sealed.startswith(PREFIX):
+    def key_of(self, encrypted: bytes) -> str | None:
+        if not encrypted.startswith(PREFIX):
             return None
-        return sealed[len(PREFIX) : _HEADER].decode("ascii", "backslashreplace")
+        return encrypted[len(PREFIX) : _HEADER].decode("ascii", "backslashreplace")
 
 
 def key_id(key: bytes) -> str:
-    """What a key is called in messages and in what it sealed: 8 hex digits, made from the key."""
+    """What a key is called in messages and in what it encrypted: 8 hex digits, made from the key."""
     return hashlib.sha256(b"MacroMDM key id\0" + key).hexdigest()[:_ID]

@@ -1,4 +1,4 @@
-"""What stands sealed in the store, for the rotation of keys; no service needs it."""
+"""What stands encrypted in the store, for the rotation of keys; no service needs it."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -8,20 +8,20 @@ KeyCount = Counter[str | None]
 """How many values stand under each key id; None: in clear."""
 
 
-class SealedValues(Protocol):
+class EncryptedValues(Protocol):
     @property
     def current(self) -> str | None:
         """The id of the key that closes now; None: values are to stand in clear."""
 
     @property
     def collections(self) -> Sequence[str]:
-        """Where sealed values are."""
+        """Where encrypted values are."""
 
     def batches(self, collection: str) -> AsyncIterator[list[str]]:
-        """The ids of documents that may hold sealed values, a bounded number at a time."""
+        """The ids of documents that may hold encrypted values, a bounded number at a time."""
 
-    async def reseal(self, collection: str, ids: Sequence[str]) -> int:
-        """Seal with the current key what these documents hold under another one, or in clear; how many
+    async def reencrypt(self, collection: str, ids: Sequence[str]) -> int:
+        """Re-encrypt with the current key what these documents hold under another one, or in clear; how many
         values were. What changes meanwhile is looked at again; what cannot be opened stays as it is."""
 
     async def count(self, collection: str, ids: Sequence[str]) -> KeyCount:

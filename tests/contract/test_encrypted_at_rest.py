@@ -1,4 +1,4 @@
-"""What the adapters write is sealed where it is secret, and opens for those who hold the key."""
+"""What the adapters write is encrypted where it is secret, and opens for those who hold the key."""
 
 import base64
 from collections.abc import AsyncIterator, Sequence
@@ -12,15 +12,15 @@ import pytest
 
 from shared.domain.command import Command
 from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
-from shared.domain.errors import CannotOpen, Misconfigured
+from shared.domain.errors import CannotDecrypt, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Delivery, DeliveryState, Lane
 from shared.ports.authority import StoredAuthority
 from shared.ports.enrollments import Binding, Change
+from shared.ports.keyring import Keyring
 from shared.ports.push_certificates import InstalledPair, InstalledTopic, TopicVersion
-from shared.ports.seal import Seal
 from shared.security.authority import open_authority
-from shared.security.sealing import Sealer, key_id
+from shared.security.encryption import AesKeyring, key_id
 from shared.storage.authority import MongoAuthorityStore
 from shared.storage.database import Database, Operation
 from shared.storage.deliveries import MongoDeliveries
@@ -28,7 +28,7 @@ from shared.storage.enrollments import MongoEnrollments
 from shared.storage.journal import MongoJournal
 from shared.storage.push_certificates import MongoPushCertificates
 from shared.storage.queue import MongoCommandQueue
-from shared.storage.resealing import MongoSealedValues
+from shared.storage.reencryption import MongoEncryptedValues
 from tests.contract.stores import DRIVERS, open_store
 from tests.fakes.clock import FakeClock
 
@@ -50,25 +50,25 @@ class Store:
     mongo: Database
     folder: Path
 
-    def enrollments(self, seal: Seal) -> MongoEnrollments:
-        return MongoEnrollments(self.mongo, seal)
+    def enrollments(self, keyring: Keyring) -> MongoEnrollments:
+        return MongoEnrollments(self.mongo, keyring)
 
-    async def fill(self, seal: Seal) -> None:
-        """One of everything that is sealed."""
-        enrollments = self.enrollments(seal)
+    async def fill(self, keyring: Keyring) -> None:
+        """One of everything that is encrypted."""
+        enrollments = self.enrollments(keyring)
         for key in (MAC, PAD):
             await enroll(enrollments, key)
         events = [event(Topic.TOKEN_UPDATE), event(Topic.SET_BOOTSTRAP_TOKEN)]
-        assert await MongoJournal(self.mongo, seal).append(events) == [True, True]
-        deliveries = MongoDeliveries(self.mongo, seal)
+        assert await MongoJournal(self.mongo, keyring).append(events) == [True, True]
+        deliveries = MongoDeliveries(self.mongo, keyring)
         await deliveries.store([DELIVERY])
         assert await deliveries.lease([DELIVERY], "holder", NOW, NOW) == {DELIVERY.id}
         given_up = replace(DELIVERY, state=DeliveryState.GIVEN_UP)
         await deliveries.failed(given_up, "holder", b'{"raw_payload": "' + BODY + b'"}')
-        await MongoAuthorityStore(self.mongo, seal).create(StoredAuthority(b"a cert", KEY_PEM))
-        await MongoCommandQueue(self.mongo, seal).store([COMMAND], NOW)
+        await MongoAuthorityStore(self.mongo, keyring).create(StoredAuthority(b"a cert", KEY_PEM))
+        await MongoCommandQueue(self.mongo, keyring).store([COMMAND], NOW)
         push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))
-        await MongoPushCertificates(self.mongo, seal).put(push, None)
+        await MongoPushCertificates(self.mongo, keyring).put(push, None)
 
     async def written(self) -> bytes:
         """Every byte of every document."""
@@ -125,30 +125,30 @@ async def load(enrollments: MongoEnrollments, key: EnrollmentKey = MAC) -> Enrol
     return (await enrollments.load({key.id}))[key.id]
 
 
-async def assert_all_opens(store: Store, seal: Seal) -> None:
+async def assert_all_opens(store: Store, keyring: Keyring) -> None:
     for key in (MAC, PAD):
-        enrollment = await load(store.enrollments(seal), key)
+        enrollment = await load(store.enrollments(keyring), key)
         assert (enrollment.push, enrollment.bootstrap_token) == (PUSH, BOOTSTRAP)
-        assert seal.open(
+        assert keyring.decrypt(
             bytes((await store.document("enrollments", key.id))["unlock_token"]),
             f"enrollments/{key.id}/unlock_token",
         ) == UNLOCK  # fmt: skip
-    journal = MongoJournal(store.mongo, seal)
+    journal = MongoJournal(store.mongo, keyring)
     topics = (Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN)
     found = await journal.read([topic.value for topic in topics])
     assert found == {topic.value: event(topic) for topic in topics}
-    kept = await MongoDeliveries(store.mongo, seal).body(DELIVERY.id)
+    kept = await MongoDeliveries(store.mongo, keyring).body(DELIVERY.id)
     assert kept is not None
     assert BODY in kept
-    found_commands = await MongoCommandQueue(store.mongo, seal).commands({COMMAND.hash})
+    found_commands = await MongoCommandQueue(store.mongo, keyring).commands({COMMAND.hash})
     assert found_commands == {COMMAND.hash: COMMAND}
-    authority = await MongoAuthorityStore(store.mongo, seal).load()
+    authority = await MongoAuthorityStore(store.mongo, keyring).load()
     assert authority is not None
     assert authority.key_pem == KEY_PEM
 
 
 async def test_no_secret_stands_in_the_store_in_clear_and_everything_opens(store: Store) -> None:
-    await store.fill(Sealer([OLD]))
+    await store.fill(AesKeyring([OLD]))
 
     written = await store.written()
 
@@ -156,12 +156,14 @@ async def test_no_secret_stands_in_the_store_in_clear_and_everything_opens(store
     for bytes_of_store in (written, store.files()):
         assert [each for each in SECRETS if each in bytes_of_store] == []
         assert [each for each in SECRETS if base64.b64encode(each)[:-4] in bytes_of_store] == []
-    await assert_all_opens(store, Sealer([OLD]))
+    await assert_all_opens(store, AesKeyring([OLD]))
 
 
 async def test_the_bodies_of_other_topics_are_kept_as_they_came(store: Store) -> None:
-    connect = replace(event(Topic.CONNECT), raw_payload=Sealer([OLD]).seal(b"x", "elsewhere"))
-    journal = MongoJournal(store.mongo, Sealer([NEW]))
+    connect = replace(
+        event(Topic.CONNECT), raw_payload=AesKeyring([OLD]).encrypt(b"x", "elsewhere")
+    )
+    journal = MongoJournal(store.mongo, AesKeyring([NEW]))
     await journal.append([connect])
 
     assert await journal.read([connect.id]) == {connect.id: connect}
@@ -169,18 +171,18 @@ async def test_the_bodies_of_other_topics_are_kept_as_they_came(store: Store) ->
 
 
 async def test_what_an_earlier_version_wrote_in_clear_is_read(store: Store) -> None:
-    await store.fill(Sealer([OLD], seals=False))
+    await store.fill(AesKeyring([OLD], encrypts=False))
 
     written = await store.written()
 
     assert [each for each in SECRETS if each not in written] == []
     assert isinstance((await store.document("enrollments", "MAC"))["push"]["magic"], str)
-    await assert_all_opens(store, Sealer([OLD]))
+    await assert_all_opens(store, AesKeyring([OLD]))
 
 
 async def test_push_tokens_are_still_compared_in_the_store(store: Store) -> None:
-    await store.fill(Sealer([OLD]))
-    enrollments = store.enrollments(Sealer([OLD]))
+    await store.fill(AesKeyring([OLD]))
+    enrollments = store.enrollments(AesKeyring([OLD]))
 
     assert await enrollments.mark_token("MAC", PUSH.token, dead=True)
     assert not await enrollments.mark_token("MAC", b"another", dead=True)
@@ -190,11 +192,11 @@ async def test_push_tokens_are_still_compared_in_the_store(store: Store) -> None
 async def test_a_record_that_cannot_be_opened_says_so_and_its_neighbours_are_read(
     store: Store,
 ) -> None:
-    await store.fill(Sealer([OLD]))
+    await store.fill(AesKeyring([OLD]))
     stolen = (await store.document("enrollments", "MAC"))["push"]["magic"]
     await store.set("enrollments", "PAD", push__magic=stolen)
 
-    found = await store.enrollments(Sealer([OLD])).load({"MAC", "PAD"})
+    found = await store.enrollments(AesKeyring([OLD])).load({"MAC", "PAD"})
 
     assert found["MAC"].push == PUSH
     assert found["MAC"].unreadable is None
@@ -205,14 +207,14 @@ async def test_a_record_that_cannot_be_opened_says_so_and_its_neighbours_are_rea
 async def test_a_command_that_cannot_be_opened_says_so_and_its_neighbours_are_read(
     store: Store,
 ) -> None:
-    seal = Sealer([OLD])
+    keyring = AesKeyring([OLD])
     other = replace(COMMAND, hash="d" * 64, uuid="another")
-    await MongoCommandQueue(store.mongo, seal).store([COMMAND, other], NOW)
+    await MongoCommandQueue(store.mongo, keyring).store([COMMAND, other], NOW)
     await store.set(
         "commands", other.hash, plist=(await store.document("commands", COMMAND.hash))["plist"]
     )
 
-    found = await MongoCommandQueue(store.mongo, seal).commands({COMMAND.hash, other.hash})
+    found = await MongoCommandQueue(store.mongo, keyring).commands({COMMAND.hash, other.hash})
 
     assert found[COMMAND.hash] == COMMAND
     assert found[other.hash].plist == b""
@@ -220,13 +222,13 @@ async def test_a_command_that_cannot_be_opened_says_so_and_its_neighbours_are_re
 
 
 async def test_without_its_key_every_secret_says_which_key_it_needs(store: Store) -> None:
-    await store.fill(Sealer([OLD]))
-    without = Sealer([NEW])
+    await store.fill(AesKeyring([OLD]))
+    without = AesKeyring([NEW])
 
     enrollment = await load(store.enrollments(without))
-    with pytest.raises(CannotOpen, match=key_id(OLD)):
+    with pytest.raises(CannotDecrypt, match=key_id(OLD)):
         await MongoJournal(store.mongo, without).read([Topic.TOKEN_UPDATE.value])
-    with pytest.raises(CannotOpen, match=key_id(OLD)):
+    with pytest.raises(CannotDecrypt, match=key_id(OLD)):
         await MongoDeliveries(store.mongo, without).body(DELIVERY.id)
     with pytest.raises(Misconfigured, match=f"MDM_SECRET_KEY: .*{key_id(OLD)}"):
         await open_authority(MongoAuthorityStore(store.mongo, without), FakeClock())
@@ -235,18 +237,18 @@ async def test_without_its_key_every_secret_says_which_key_it_needs(store: Store
     assert key_id(OLD) in (enrollment.unreadable or "")
 
 
-async def reseal(store: Store, seal: Seal) -> dict[str, int]:
-    values = MongoSealedValues(store.mongo, seal)
-    sealed = {}
+async def reencrypt(store: Store, keyring: Keyring) -> dict[str, int]:
+    values = MongoEncryptedValues(store.mongo, keyring)
+    encrypted = {}
     for collection in values.collections:
-        sealed[collection] = 0
+        encrypted[collection] = 0
         async for ids in values.batches(collection):
-            sealed[collection] += await values.reseal(collection, ids)
-    return sealed
+            encrypted[collection] += await values.reencrypt(collection, ids)
+    return encrypted
 
 
-async def counted(store: Store, seal: Seal) -> dict[str | None, int]:
-    values = MongoSealedValues(store.mongo, seal)
+async def counted(store: Store, keyring: Keyring) -> dict[str | None, int]:
+    values = MongoEncryptedValues(store.mongo, keyring)
     found: dict[str | None, int] = {}
     for collection in values.collections:
         async for ids in values.batches(collection):
@@ -268,32 +270,32 @@ ALL_OF_IT = {
 async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
     store: Store,
 ) -> None:
-    await store.fill(Sealer([OLD]))
-    both = Sealer([NEW, OLD])
+    await store.fill(AesKeyring([OLD]))
+    both = AesKeyring([NEW, OLD])
     assert await counted(store, both) == {key_id(OLD): 12}
 
-    assert await reseal(store, both) == ALL_OF_IT
-    assert await reseal(store, both) == dict.fromkeys(ALL_OF_IT, 0)
+    assert await reencrypt(store, both) == ALL_OF_IT
+    assert await reencrypt(store, both) == dict.fromkeys(ALL_OF_IT, 0)
 
     assert await counted(store, both) == {key_id(NEW): 12}
-    await assert_all_opens(store, Sealer([NEW]))
+    await assert_all_opens(store, AesKeyring([NEW]))
 
 
-async def test_rotation_seals_what_stands_in_clear(store: Store) -> None:
-    await store.fill(Sealer([OLD], seals=False))
+async def test_rotation_encrypts_what_stands_in_clear(store: Store) -> None:
+    await store.fill(AesKeyring([OLD], encrypts=False))
 
-    assert await reseal(store, Sealer([OLD])) == ALL_OF_IT
+    assert await reencrypt(store, AesKeyring([OLD])) == ALL_OF_IT
 
     written = await store.written()
     assert [each for each in SECRETS if each in written] == []
-    await assert_all_opens(store, Sealer([OLD]))
+    await assert_all_opens(store, AesKeyring([OLD]))
 
 
-async def test_rotation_can_lead_back_to_a_version_that_knows_no_seals(store: Store) -> None:
-    await store.fill(Sealer([OLD]))
-    clear = Sealer([OLD], seals=False)
+async def test_rotation_can_lead_back_to_a_version_that_knows_no_encrypts(store: Store) -> None:
+    await store.fill(AesKeyring([OLD]))
+    clear = AesKeyring([OLD], encrypts=False)
 
-    assert await reseal(store, clear) == ALL_OF_IT
+    assert await reencrypt(store, clear) == ALL_OF_IT
 
     assert await counted(store, clear) == {None: 12}
     document = await store.document("enrollments", "MAC")
@@ -302,17 +304,19 @@ async def test_rotation_can_lead_back_to_a_version_that_knows_no_seals(store: St
 
 
 async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -> None:
-    await store.fill(Sealer([OLD]))
-    await store.set("enrollments", "MAC", unlock_token=Sealer([b"\x03" * 32]).seal(UNLOCK, "x"))
-    both = Sealer([NEW, OLD])
+    await store.fill(AesKeyring([OLD]))
+    await store.set(
+        "enrollments", "MAC", unlock_token=AesKeyring([b"\x03" * 32]).encrypt(UNLOCK, "x")
+    )
+    both = AesKeyring([NEW, OLD])
 
-    assert (await reseal(store, both))["enrollments"] == 5
+    assert (await reencrypt(store, both))["enrollments"] == 5
 
     assert await counted(store, both) == {key_id(NEW): 11, key_id(b"\x03" * 32): 1}
 
 
 class Meddler:
-    """A database in which somebody writes a record anew between its being read and its being sealed."""
+    """A database in which somebody writes a record anew between its being read and its being encrypted."""
 
     def __init__(self, store: Store, **fields: object) -> None:
         self._store = store
@@ -343,26 +347,28 @@ class _Meddled:
 
 
 async def test_rotation_never_overwrites_what_changed_meanwhile(store: Store) -> None:
-    await store.fill(Sealer([OLD]))
+    await store.fill(AesKeyring([OLD]))
     fresh = b"the token that a device has just sent"
     # by a server whose first key is still the old one
-    sealed = Sealer([OLD]).seal(fresh, "enrollments/MAC/unlock_token")
-    meddler = Meddler(store, unlock_token=sealed)
+    encrypted = AesKeyring([OLD]).encrypt(fresh, "enrollments/MAC/unlock_token")
+    meddler = Meddler(store, unlock_token=encrypted)
 
-    await reseal(replace(store, mongo=meddler), Sealer([NEW, OLD]))
+    await reencrypt(replace(store, mongo=meddler), AesKeyring([NEW, OLD]))
 
     assert meddler.is_done
     stored = bytes((await store.document("enrollments", "MAC"))["unlock_token"])
-    assert Sealer([NEW]).open(stored, "enrollments/MAC/unlock_token") == fresh
+    assert AesKeyring([NEW]).decrypt(stored, "enrollments/MAC/unlock_token") == fresh
 
 
 async def test_batches_name_every_document_once(store: Store) -> None:
-    journal = MongoJournal(store.mongo, Sealer([OLD]))
+    journal = MongoJournal(store.mongo, AesKeyring([OLD]))
     names = {f"e{number}" for number in range(250)}
     await journal.append([event(Topic.TOKEN_UPDATE, name) for name in names])
     await journal.append([event(Topic.CONNECT, "has none")])
 
-    batches = [ids async for ids in MongoSealedValues(store.mongo, Sealer([OLD])).batches("events")]
+    batches = [
+        ids async for ids in MongoEncryptedValues(store.mongo, AesKeyring([OLD])).batches("events")
+    ]
 
     assert sorted(each for ids in batches for each in ids) == sorted(names)
     assert max(map(len, batches)) <= 100

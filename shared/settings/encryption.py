@@ -1,4 +1,4 @@
-"""The setting of the keys with which secrets are sealed in the store (docs/security.md)."""
+"""The setting of the keys with which secrets are encrypted in the store (docs/security.md)."""
 
 import base64
 from typing import Annotated, Any
@@ -13,19 +13,19 @@ SIZE = 32
 MAKE_KEY = "openssl rand -base64 32"
 
 NEEDS_SECRET_KEY = (
-    "MDM_SECRET_KEY: is not set, and MDM_MONGODB_URL needs it: secrets are sealed in the store. "
+    "MDM_SECRET_KEY: is not set, and MDM_MONGODB_URL needs it: secrets are encrypted in the store. "
     f"Make one, the same for all services: {MAKE_KEY}"
 )
 
 _CLEAR = "clear"
-"""The word that stands before the keys while nothing is to be sealed."""
+"""The word that stands before the keys while nothing is to be encrypted."""
 
 
 def secret_keys(text: str) -> tuple[tuple[bytes, ...], bool]:
-    """The keys of MDM_SECRET_KEY, and whether the first one seals: not where `clear` stands first."""
+    """The keys of MDM_SECRET_KEY, and whether the first one encrypts: not where `clear` stands first."""
     words = text.replace(",", " ").split()
-    seals = words[:1] != [_CLEAR]
-    return tuple(_decoded(word) for word in words[0 if seals else 1 :]), seals
+    encrypts = words[:1] != [_CLEAR]
+    return tuple(_decoded(word) for word in words[0 if encrypts else 1 :]), encrypts
 
 
 def _decoded(word: str) -> bytes:
@@ -53,19 +53,19 @@ def _secret_key(value: Any) -> str:
 SecretKey = Annotated[SecretStr, BeforeValidator(_secret_key)]
 
 
-class SealingSettings(BaseModel):
-    """What every service knows of sealing."""
+class EncryptionSettings(BaseModel):
+    """What every service knows of encryption."""
 
     secret_key: SecretKey | None = Field(
         None,
-        description="Key with which secrets are sealed in the store: 32 random bytes in base64. "
-        "Several separated by commas all open, the first one seals (docs/security.md). Needed with "
+        description="Key with which secrets are encrypted in the store: 32 random bytes in base64. "
+        "Several separated by commas all open, the first one encrypts (docs/security.md). Needed with "
         "MDM_MONGODB_URL; with the embedded store one is made in MDM_DATA_DIR.",
     )
 
     @property
     def secret_keys(self) -> tuple[tuple[bytes, ...], bool]:
-        """The keys, the sealing one first, and whether anything is sealed at all; no keys only where
+        """The keys, the encryption one first, and whether anything is encrypted at all; no keys only where
         the embedded store is to have its own."""
         if self.secret_key is None:
             return (), True
