@@ -81,9 +81,9 @@ def _add_store_actions(store: argparse.ArgumentParser) -> None:
     )
     actions.add_parser("check", help="look whether the data folder's store is whole: 0 or 1")
     copy = actions.add_parser("copy", help="all that one store has into another one")
-    place = "FOLDER|MONGODB_URL"
-    copy.add_argument("--from", required=True, dest="source", metavar=place)
-    copy.add_argument("--to", required=True, dest="target", metavar=place)
+    location = "FOLDER|MONGODB_URL"
+    copy.add_argument("--from", required=True, dest="source", metavar=location)
+    copy.add_argument("--to", required=True, dest="target", metavar=location)
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

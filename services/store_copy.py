@@ -35,7 +35,7 @@ _KEYS = {SECRET_KEY_FILE: "MDM_SECRET_KEY", API_KEY_FILE: "MDM_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """One end of a copy: a data folder, or a MongoDB. Shown without the URL, which may have a password."""
 
     option: str
@@ -57,16 +57,16 @@ async def copy_store(source_given: str, target_given: str, out: TextIO) -> None:
         out.write(f"{line}\n")
         out.flush()
 
-    source, target = Place("--from", source_given), Place("--to", target_given)
+    source, target = Location("--from", source_given), Location("--to", target_given)
     is_former = _is_former(source, target)
     async with AsyncExitStack() as stack:
-        for folder in sorted({place.folder for place in (source, target) if place.folder}):
+        for folder in sorted({location.folder for location in (source, target) if location.folder}):
             stack.enter_context(locked_folder(folder))
         _check_keys(source.folder, target.folder)
         say(f"copying {source} to {target}")
-        for place in (source, target):
-            if place.folder is None:
-                say(f"no service may run on {place} until this command says that it is done")
+        for location in (source, target):
+            if location.folder is None:
+                say(f"no service may run on {location} until this command says that it is done")
         database = await stack.enter_async_context(_opened(source, is_former=is_former))
         count = await _copied(database, source, target, say)
         say(f"done: {count} documents are in {target}, each compared with its original")
@@ -74,7 +74,7 @@ async def copy_store(source_given: str, target_given: str, out: TextIO) -> None:
             say(line)
 
 
-def _is_former(source: Place, target: Place) -> bool:
+def _is_former(source: Location, target: Location) -> bool:
     """True where the source is the former store. Misconfigured: these two places cannot be copied."""
     if source.folder is not None and source.folder == target.folder:
         if not has_former(source.folder):
@@ -98,7 +98,7 @@ def _is_former_folder(source: Path) -> bool:
 
 
 async def _copied(
-    source: Database, origin: Place, target: Place, say: Callable[[str], None]
+    source: Database, origin: Location, target: Location, say: Callable[[str], None]
 ) -> int:
     """Copy, compare, and return how many documents are in the target."""
     if not await source.names():  # as in a database whose name is misspelt
@@ -120,17 +120,17 @@ async def _copied(
 
 
 @asynccontextmanager
-async def _opened(place: Place, *, is_former: bool = False) -> AsyncIterator[Database]:
+async def _opened(location: Location, *, is_former: bool = False) -> AsyncIterator[Database]:
     async with AsyncExitStack() as stack:
-        if place.folder is None:
-            database = _mongo(place.given, place.option)
+        if location.folder is None:
+            database = _mongo(location.given, location.option)
         elif is_former:
             from shared.storage.former import former_store
 
-            url = await stack.enter_async_context(former_store(place.folder / FORMER))
-            database = _mongo(url, place.option)
+            url = await stack.enter_async_context(former_store(location.folder / FORMER))
+            database = _mongo(url, location.option)
         else:
-            database = open_database(place.folder, SystemClock())
+            database = open_database(location.folder, SystemClock())
         stack.push_async_callback(database.close)
         yield database
 
@@ -184,7 +184,7 @@ def _text(file: Path) -> str:
         raise Misconfigured(f"cannot read {file}: {exc.strerror}") from None
 
 
-def _next_steps(source: Place, target: Place, *, is_former: bool) -> Iterator[str]:
+def _next_steps(source: Location, target: Location, *, is_former: bool) -> Iterator[str]:
     key = None if source.folder is None else source.folder / SECRET_KEY_FILE
     if key is None or not key.exists():
         yield f"its secrets are encrypted: MDM_SECRET_KEY must stay what it was for {source}"

@@ -25,10 +25,10 @@ def check_folder(folder: Path) -> None:
             "store copy` again, until it says that it is done (docs/storage.md)"
         )
     if has_former(folder) and not has_store(folder):
-        place = shlex.quote(str(folder))
+        location = shlex.quote(str(folder))
         raise Misconfigured(
             f"MDM_DATA_DIR: {folder} has the store of an earlier version: copy it first, by `python -m "
-            f"services store copy --from {place} --to {place}` (docs/storage.md)"
+            f"services store copy --from {location} --to {location}` (docs/storage.md)"
         )
 
 

@@ -152,10 +152,10 @@ def proxy(folder: Path, listen: str, client_cert_header: str = "") -> Part:
 def nginx_frame(folder: Path) -> str:
     """What surrounds the routes: everything that nginx writes stays in `folder`."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"    {kind}_temp_path {folder}/temporary/{kind};\n" for kind in kinds)
+    entries = "".join(f"    {kind}_temp_path {folder}/temporary/{kind};\n" for kind in kinds)
     return (
         # One process, without a master: it ends with the supervisor, and no worker stays behind.
         f"daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\nerror_log stderr warn;\n"
         "events { worker_connections 4096; }\n"
-        f"http {{\n    access_log off;\n{places}    include {folder}/routes.conf;\n}}\n"
+        f"http {{\n    access_log off;\n{entries}    include {folder}/routes.conf;\n}}\n"
     )

@@ -46,7 +46,7 @@ from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, issued, journal, members, place_documents
+from shared.storage import enrollments, entry_documents, issued, journal, members
 from shared.storage import identities as identity_storage
 from shared.storage.audit import MongoAuditLog
 from shared.storage.authority import MongoAuthorityStore
@@ -249,7 +249,7 @@ async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
             *enrollments.INDEXES,
             *identity_storage.INDEXES,
             *journal.indexes(settings.event_retention),
-            *place_documents.indexes(settings.command_retention),
+            *entry_documents.indexes(settings.command_retention),
             *members.INDEXES,
             *challenge_documents.INDEXES,
             *issued.INDEXES,

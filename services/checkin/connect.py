@@ -12,7 +12,7 @@ import structlog
 
 from services.checkin.turns import Answer, Turn
 from shared.apple.connect import Connect, Status
-from shared.domain.command import Command, Place, PlaceState, place_id
+from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, HandOut, Report, Wanted
 from shared.telemetry.metrics import Metrics
@@ -20,14 +20,14 @@ from shared.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 LOOKS = 3
-"""How often a turn looks when somebody else moved the place that it found. Then the device gets an
+"""How often a turn looks when somebody else moved the entry that it found. Then the device gets an
 empty answer; whoever queued something meanwhile asked for a push."""
 
 _STATES = {
-    Status.ACKNOWLEDGED: PlaceState.ACKNOWLEDGED,
-    Status.ERROR: PlaceState.ERROR,
-    Status.COMMAND_FORMAT_ERROR: PlaceState.FORMAT_ERROR,
-    Status.NOT_NOW: PlaceState.NOT_NOW,
+    Status.ACKNOWLEDGED: EntryState.ACKNOWLEDGED,
+    Status.ERROR: EntryState.ERROR,
+    Status.COMMAND_FORMAT_ERROR: EntryState.FORMAT_ERROR,
+    Status.NOT_NOW: EntryState.NOT_NOW,
 }
 
 
@@ -45,15 +45,15 @@ class Commands:
         self._metrics = metrics
 
     async def look(self, turns: Sequence[Turn]) -> None:
-        """Read the open places of these turns' devices, where they are not many."""
+        """Read the open entries of these turns' devices, where they are not many."""
         if not turns:
             return
-        places = await self._queue.open_of_devices({turn.request.device for turn in turns})
+        entries = await self._queue.open_of_devices({turn.request.device for turn in turns})
         for turn in turns:
-            turn.places = places.get(turn.request.device, ())
+            turn.entries = entries.get(turn.request.device, ())
 
     async def fetch(self, turns: Sequence[Turn]) -> None:
-        """Choose each turn's next command among its places, and read it; pass over what cannot be."""
+        """Choose each turn's next command among its entries, and read it; pass over what cannot be."""
         for _ in range(MISSES):
             turns = await self._fetch(turns)
             if not turns:
@@ -65,11 +65,11 @@ class Commands:
         """The turns whose choice cannot be read; they must choose again."""
         now = self._clock.now()
         for turn in turns:
-            turn.next, turn.command = _first(turn, turn.places or (), now), None
-        of_many = [turn for turn in turns if turn.places is None]
+            turn.next, turn.command = _first(turn, turn.entries or (), now), None
+        of_many = [turn for turn in turns if turn.entries is None]
         sought = await self._queue.next_of([_wanted(turn) for turn in of_many], now)
-        for turn, place in zip(of_many, sought, strict=True):
-            turn.next = place
+        for turn, entry in zip(of_many, sought, strict=True):
+            turn.next = entry
         hashes = {turn.next.command_hash for turn in turns if turn.next is not None}
         commands = await self._queue.commands(hashes)
         missed = []
@@ -83,7 +83,7 @@ class Commands:
         return missed
 
     async def report(self, turns: Sequence[Turn]) -> None:
-        """Close or rest the places that these turns report on."""
+        """Close or rest the entries that these turns report on."""
         reports = [report for turn in turns if (report := _report_of(turn)) is not None]
         if reports:
             closed = await self._queue.report(reports, self._clock.now())
@@ -109,22 +109,22 @@ class Commands:
         await self._recall(list(offered))
         now = self._clock.now()
         found = {
-            turn: place
-            for turn, place in offered.items()
-            if _is_unanswered(turn, place) and place.moves_back(now)
+            turn: entry
+            for turn, entry in offered.items()
+            if _is_unanswered(turn, entry) and entry.moves_back(now)
         }
         if not found:
             return
         moved = await self._queue.move_back(list(found.values()))
         self._metrics.commands_moved_back.inc(len(moved))
-        for place in found.values():
-            if place.id in moved:
+        for entry in found.values():
+            if entry.id in moved:
                 log.warning(
                     "command_moved_back",
-                    enrollment=place.enrollment,
-                    command_uuid=place.command_uuid,
-                    request_type=place.request_type,
-                    unanswered_attempts=place.unanswered + 1,
+                    enrollment=entry.enrollment,
+                    command_uuid=entry.command_uuid,
+                    request_type=entry.request_type,
+                    unanswered_attempts=entry.unanswered + 1,
                 )
         await self.look(list(found))
         await self.fetch(list(found))
@@ -132,18 +132,18 @@ class Commands:
     async def _recall(self, turns: Sequence[Turn]) -> None:
         """Read what these turns report on."""
         ids = {turn: id_ for turn in turns if (id_ := _reported_id(turn)) is not None}
-        places = await self._queue.places_of(set(ids.values())) if ids else {}
+        entries = await self._queue.entries_of(set(ids.values())) if ids else {}
         for turn, id_ in ids.items():
-            turn.reported = places.get(id_)
+            turn.reported = entries.get(id_)
 
     async def _claim(self, turns: Sequence[Turn]) -> list[Turn]:
-        """Answer those whose place was open still; the others come back."""
+        """Answer those whose entry was open still; the others come back."""
         now = self._clock.now()  # the journal may have taken its time: some may have expired
         claims = {t: t.next for t in turns if t.next and t.command and t.next.is_due(now)}
         won = await self._queue.hand_out(
             [
-                HandOut(place, turn.generation, counts=_is_unanswered(turn, place))
-                for turn, place in claims.items()
+                HandOut(entry, turn.generation, counts=_is_unanswered(turn, entry))
+                for turn, entry in claims.items()
             ],
             by=self._ids.new(),
             at=now,
@@ -161,10 +161,10 @@ class Commands:
         return lost
 
 
-def _readable(command: Command | None, place: Place) -> Command | None:
-    """The command of a place. None: it must not hold up those behind it, and stays where it is."""
+def _readable(command: Command | None, entry: QueueEntry) -> Command | None:
+    """The command of an entry. None: it must not hold up those behind it, and stays where it is."""
     if command is None:  # the janitor must never allow this (rule 13)
-        log.error("command_is_missing", command_uuid=place.command_uuid)
+        log.error("command_is_missing", command_uuid=entry.command_uuid)
         return None
     return command if command.unreadable is None else None
 
@@ -194,16 +194,16 @@ def _reported_id(turn: Turn) -> str | None:
     message = turn.request.message
     if not isinstance(message, Connect) or message.command_uuid is None:
         return None
-    return place_id(message.key.id, message.command_uuid)
+    return entry_id(message.key.id, message.command_uuid)
 
 
-def _is_unanswered(turn: Turn, place: Place) -> bool:
+def _is_unanswered(turn: Turn, entry: QueueEntry) -> bool:
     """Whether this turn shows that the last hand-out of its next command went unanswered: it is Idle, or
     reports on what its device got after that."""
-    if not place.is_unanswered or _is_idle(turn):
-        return place.is_unanswered
+    if not entry.is_unanswered or _is_idle(turn):
+        return entry.is_unanswered
     reported = turn.reported and turn.reported.handed_at
-    return bool(reported and place.handed_at and reported > place.handed_at)
+    return bool(reported and entry.handed_at and reported > entry.handed_at)
 
 
 def _wanted(turn: Turn) -> Wanted:
@@ -220,17 +220,17 @@ def _wanted(turn: Turn) -> Wanted:
     )
 
 
-def _first(turn: Turn, places: Iterable[Place], at: datetime) -> Place | None:
-    """On Idle every open place counts, after any other status those that did not answer NotNow."""
+def _first(turn: Turn, entries: Iterable[QueueEntry], at: datetime) -> QueueEntry | None:
+    """On Idle every open entry counts, after any other status those that did not answer NotNow."""
     message = turn.request.message
     assert isinstance(message, Connect)
-    for place in places:
-        if place.enrollment != message.key.id or place.generation not in (turn.generation, None):
+    for entry in entries:
+        if entry.enrollment != message.key.id or entry.generation not in (turn.generation, None):
             continue
         # What this very request reports on is closed or rests, by the time of the hand-out.
-        is_reported = place.command_uuid == message.command_uuid and place.handed_by is not None
-        rests = place.state is PlaceState.NOT_NOW and not _is_idle(turn)
-        is_free = not is_reported and not rests and place.id not in turn.unusable
-        if is_free and place.is_due(at):
-            return place
+        is_reported = entry.command_uuid == message.command_uuid and entry.handed_by is not None
+        rests = entry.state is EntryState.NOT_NOW and not _is_idle(turn)
+        is_free = not is_reported and not rests and entry.id not in turn.unusable
+        if is_free and entry.is_due(at):
+            return entry
     return None

@@ -105,7 +105,7 @@ class EnrollmentProfiles:
 
     async def renewal(self, parameters: Mapping[str, str], challenge: str) -> bytes | None:
         """The profile that enrolled a device, by whose identifier the device knows it again, with a
-        challenge for its next identity; None where there is no place for one."""
+        challenge for its next identity; None where the profile has no place for one."""
         stored = await self._parts.stored.get(Reserved.ENROLL)
         if stored is not None:
             profile = self._with_challenge(stored.mobileconfig, challenge)

@@ -18,7 +18,7 @@ from services.checkin.enroll import EnrollmentProfiles
 from services.checkin.parts import Parts
 from services.checkin.renewal_plan import Plan, RenewalRules, plan_of, without_profile
 from shared.apple.command_plist import written
-from shared.domain.command import RENEWAL_KEY, Command, Place, place_id
+from shared.domain.command import RENEWAL_KEY, Command, QueueEntry, entry_id
 from shared.domain.enrollment import PARTITIONS, Enrollment
 from shared.domain.errors import Refused
 from shared.domain.notices import Notice, renewal_failed
@@ -78,11 +78,11 @@ class Renewals:
         due = await self._due(now)
         if not due:
             return
-        places = await self._places(due)
+        entries = await self._entries(due)
         can_renew = await self._profiles.can_renew()
         asked = 0
         for device in due:
-            plan = plan_of(device, places.get(device.id), now, self._rules)
+            plan = plan_of(device, entries.get(device.id), now, self._rules)
             if plan.ask and not can_renew:
                 plan = without_profile(device, now)
             if plan.ask and asked >= ASKED_AT_ONCE:
@@ -106,14 +106,14 @@ class Renewals:
                 break
         return due
 
-    async def _places(self, devices: Sequence[Enrollment]) -> Mapping[str, Place]:
+    async def _entries(self, devices: Sequence[Enrollment]) -> Mapping[str, QueueEntry]:
         """Of their last attempts, by device."""
         ids = {
-            device.id: place_id(device.id, device.renewal.command_uuid)
+            device.id: entry_id(device.id, device.renewal.command_uuid)
             for device in devices
             if device.renewal is not None
         }
-        found = await self._queue.places_of(set(ids.values())) if ids else {}
+        found = await self._queue.entries_of(set(ids.values())) if ids else {}
         return {device: found[id_] for device, id_ in ids.items() if id_ in found}
 
     async def _follow(self, device: Enrollment, plan: Plan, now: datetime) -> None:
@@ -161,7 +161,7 @@ class Renewals:
 
     async def _enqueue(self, device: Enrollment, command: Command, now: datetime) -> None:
         """As the command API does it (docs/rules.md, rule 4)."""
-        place = Place(
+        entry = QueueEntry(
             enrollment=device.id,
             device=device.device,
             command_uuid=command.uuid,
@@ -174,10 +174,10 @@ class Renewals:
             accepted_at=now,
         )
         await self._queue.store([command], now)
-        [there] = await self._queue.insert([place])
+        [there] = await self._queue.insert([entry])
         if there is None:
             known = (await self._enrollments.load({device.id})).get(device.id)
-            if known is not None and known.generation != place.generation:
-                await self._queue.stamp(place, known.generation)
-            await self._queue.supersede([place])
+            if known is not None and known.generation != entry.generation:
+                await self._queue.stamp(entry, known.generation)
+            await self._queue.supersede([entry])
         self._wishes.wish([device.id])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.identity import BoundBy, Identity, Renewal, RenewalFailure
 from shared.domain.versions import is_known
@@ -49,8 +49,10 @@ class Plan:
     failure: RenewalFailure | None = None
 
 
-def plan_of(device: Enrollment, place: Place | None, now: datetime, rules: RenewalRules) -> Plan:
-    """`place` is that of the last attempt, if there is one."""
+def plan_of(
+    device: Enrollment, entry: QueueEntry | None, now: datetime, rules: RenewalRules
+) -> Plan:
+    """`entry` is that of the last attempt, if there is one."""
     identity = device.identity
     if identity is None or identity.certificate.not_after is None or device.certificate is None:
         return Plan(look_at=None)
@@ -65,7 +67,7 @@ def plan_of(device: Enrollment, place: Place | None, now: datetime, rules: Renew
         return Plan(look_at=now + AWAY if now < end else None)
     if not (identity.is_ours or (rules.takes_over and identity.how is BoundBy.MIGRATION)):
         return _failed(device, RenewalFailure.OTHER_AUTHORITY)
-    return _failed(device, RenewalFailure.EXPIRED) if now >= end else _next(device, place, now, end)
+    return _failed(device, RenewalFailure.EXPIRED) if now >= end else _next(device, entry, now, end)
 
 
 def _is_understood(device: Enrollment, identity: Identity) -> bool:
@@ -108,26 +110,26 @@ def _failed(device: Enrollment, failure: RenewalFailure) -> Plan:
     )
 
 
-def _next(device: Enrollment, place: Place | None, now: datetime, end: datetime) -> Plan:
+def _next(device: Enrollment, entry: QueueEntry | None, now: datetime, end: datetime) -> Plan:
     seen = device.renewal
     if seen is None or seen.attempt == 0:
         return _ask(device, 1, now, end)
-    if place is None and now < seen.asked_at + MISSING_AFTER:
+    if entry is None and now < seen.asked_at + MISSING_AFTER:
         return Plan(look_at=seen.asked_at + MISSING_AFTER)
-    if place is None and now < seen.asked_at + FORGOTTEN_AFTER:
+    if entry is None and now < seen.asked_at + FORGOTTEN_AFTER:
         return _ask(device, seen.attempt, now, end)
-    if place is not None and _is_offered(place, device, now):
+    if entry is not None and _is_offered(entry, device, now):
         return Plan(look_at=min(now + LOOK_AGAIN, end))
-    ended_at = seen.asked_at if place is None else place.finished_at or place.expires_at or now
+    ended_at = seen.asked_at if entry is None else entry.finished_at or entry.expires_at or now
     again_at = ended_at + _pause(seen.attempt, end - now)
     if now < again_at:
         return Plan(look_at=again_at)
     return _ask(device, seen.attempt + 1, now, end)
 
 
-def _is_offered(place: Place, device: Enrollment, now: datetime) -> bool:
-    is_present = place.generation is None or place.generation == device.generation
-    return not place.state.is_final and is_present and not place.is_expired(now)
+def _is_offered(entry: QueueEntry, device: Enrollment, now: datetime) -> bool:
+    is_present = entry.generation is None or entry.generation == device.generation
+    return not entry.state.is_final and is_present and not entry.is_expired(now)
 
 
 def _pause(attempt: int, left: timedelta) -> timedelta:

@@ -12,7 +12,7 @@ from shared.apple.checkin import (
     TokenUpdate,
 )
 from shared.apple.connect import Connect
-from shared.domain.command import Command, Place
+from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, MdmError, Refused
 from shared.domain.event import Event
@@ -81,10 +81,10 @@ class Turn:
     of the certificate that it shows, where somebody asked; `follows`: it is the renewal of the one that
     is bound, shown for the first time; `renews`: an Authenticate that goes on with its enrollment;
     `binding` is what it writes before it is journaled. `is_safe`:
-    the event is confirmed, covered by its device's mark, or handed to the writer to find out. `places`
+    the event is confirmed, covered by its device's mark, or handed to the writer to find out. `entries`
     are the open ones of its device (None: too many to be read), `next` is the one to hand out, `command`
-    what stands there; `unusable` are ids of places whose command is missing, or cannot be opened;
-    `reported` is the place on which it reports, where somebody asked."""
+    what stands there; `unusable` are ids of entries whose command is missing, or cannot be opened;
+    `reported` is the entry on which it reports, where somebody asked."""
 
     request: DeviceRequest
     device: Enrollment | None = None
@@ -97,11 +97,11 @@ class Turn:
     answer: Answer = Answer()
     error: MdmError | None = None
     is_safe: bool = False
-    places: Sequence[Place] | None = ()
-    next: Place | None = None
+    entries: Sequence[QueueEntry] | None = ()
+    next: QueueEntry | None = None
     command: Command | None = None
     unusable: set[str] = field(default_factory=set)
-    reported: Place | None = None
+    reported: QueueEntry | None = None
 
     @property
     def is_good(self) -> bool:

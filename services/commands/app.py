@@ -27,7 +27,7 @@ from services.commands.jobs import JobPorts, JobWork
 from services.commands.life import QueueLife
 from services.commands.life_routes import LifeParts, add_life
 from services.commands.limits import SizeLimits
-from services.commands.listing import PlaceList
+from services.commands.listing import EntryList
 from services.commands.lookup import CommandLookup
 from services.commands.migration import Migrations
 from services.commands.migration_routes import migration_routes
@@ -47,7 +47,7 @@ from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
 from shared.sharing import PartitionShare
 from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, issued, journal, members, place_documents
+from shared.storage import enrollments, entry_documents, issued, journal, members
 from shared.storage import identities as identity_storage
 from shared.storage import jobs as job_documents
 from shared.storage.audit import MongoAuditLog
@@ -80,7 +80,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     await database.ensure(
         (
             *enrollments.INDEXES,
-            *place_documents.indexes(settings.command_retention),
+            *entry_documents.indexes(settings.command_retention),
             *journal.indexes(settings.event_retention),
             *members.INDEXES,
             *job_documents.indexes(settings.command_retention),
@@ -134,7 +134,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     auth = api_auth(settings, adapters)
     routes = router(parts, auth)
-    listing = PlaceList(queue, settling, clock)
+    listing = EntryList(queue, settling, clock)
     add_life(routes, LifeParts(lookup, listing, life, targets, waits), auth)
     tokens = ApiTokens(MongoTokens(database), clock, adapters.ids)
     challenges = ChallengeBook(

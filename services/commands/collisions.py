@@ -1,10 +1,10 @@
-"""What may stand where a new place is to go, and what may change beside it; both are rare.
+"""What may stand where a new entry is to go, and what may change beside it; both are rare.
 
 Promises: the same command under the same CommandUUID again is a safe retry while it is open and its
 time is not over, and for the retry window where the device ended it; after that, or when it was ended
-otherwise, it is queued anew (docs/rules.md, rule 5); a place that was written beside an Authenticate
+otherwise, it is queued anew (docs/rules.md, rule 5); an entry that was written beside an Authenticate
 follows its device into the new generation (rule 4). Nothing that is over is taken for open, and what
-expired or was superseded is told to subscribers though its place is used again.
+expired or was superseded is told to subscribers though its entry is used again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from services.commands.guesses import Guesses
 from services.commands.settling import Settling
 from services.commands.submissions import Submission
 from services.commands.targets import Targets
-from shared.domain.command import ANNOUNCED_STATES, Place, order_behind
+from shared.domain.command import ANNOUNCED_STATES, QueueEntry, order_behind
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import MdmError, OfNewerVersion, Overtaken
 from shared.domain.names import is_there
@@ -28,10 +28,10 @@ from shared.ports.queue import CommandQueue
 log = structlog.get_logger()
 
 ATTEMPTS = 5
-"""How often one request looks again when others change its place at the same time."""
+"""How often one request looks again when others change its entry at the same time."""
 
-TellEnd = Callable[[Place], Awaitable[None]]
-"""Called before the place of a command whose end is announced is used again; raises Unavailable."""
+TellEnd = Callable[[QueueEntry], Awaitable[None]]
+"""Called before the entry of a command whose end is announced is used again; raises Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class QueueingRules:
 
 
 class Collisions:
-    """Settles the submissions whose place needs more than to be inserted. A `devices` of its methods
-    was read after the place."""
+    """Settles the submissions whose entry needs more than to be inserted. A `devices` of its methods
+    was read after the entry."""
 
     def __init__(  # noqa: PLR0913 - every port is one argument
         self,
@@ -64,56 +64,56 @@ class Collisions:
         self._rules = rules
         self._guesses = Guesses(clock)
 
-    async def supersede(self, places: Sequence[Place]) -> None:
-        """End what the newest of these places, and others of their collapse keys, make needless."""
-        with_key = [place for place in places if place.collapse_key is not None]
+    async def supersede(self, entries: Sequence[QueueEntry]) -> None:
+        """End what the newest of these entries, and others of their collapse keys, make needless."""
+        with_key = [entry for entry in entries if entry.collapse_key is not None]
         if with_key and (ended := await self._queue.supersede(with_key)):
             log.info("commands_superseded", count=ended)
 
     async def put_behind_rivals(self, submissions: Sequence[Submission]) -> None:
         """Before they are stored: each is the newest of its collapse key, whichever clocks made the orders
         of those that are open."""
-        with_key = [each for each in submissions if each.place.collapse_key is not None]
+        with_key = [each for each in submissions if each.entry.collapse_key is not None]
         if not with_key:
             return
-        highest = await self._queue.highest_orders([each.place for each in with_key])
+        highest = await self._queue.highest_orders([each.entry for each in with_key])
         for each in with_key:
-            key = each.place.enrollment, each.place.collapse_key or ""
-            order = order_behind(each.place.order, highest.get(key, ""))
-            each.place = replace(each.place, order=order)
+            key = each.entry.enrollment, each.entry.collapse_key or ""
+            order = order_behind(each.entry.order, highest.get(key, ""))
+            each.entry = replace(each.entry, order=order)
             highest[key] = order
 
-    def stands(self, place: Place, devices: Mapping[str, Enrollment]) -> bool:
-        """Whether a place of ours needs nothing more: its device is there, in that generation."""
-        device = devices.get(place.device)
+    def stands(self, entry: QueueEntry, devices: Mapping[str, Enrollment]) -> bool:
+        """Whether an entry of ours needs nothing more: its device is there, in that generation."""
+        device = devices.get(entry.device)
         if not is_there(device) and not self._rules.accept_unknown_devices:
             return False
-        return place.generation == (device.generation if device else None)
+        return entry.generation == (device.generation if device else None)
 
     async def adjust(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
-        """Our place was written beside an Authenticate, or beside a DELETE of the device."""
+        """Our entry was written beside an Authenticate, or beside a DELETE of the device."""
         try:
             await self._follow(submission, devices)
         except MdmError as exc:
             submission.outcome = exc
 
     async def _follow(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
-        place = submission.place
-        device = devices.get(place.device)
+        entry = submission.entry
+        device = devices.get(entry.device)
         if not is_there(device) and not self._rules.accept_unknown_devices:
-            # Again: where it has spoken since, another client may have been answered for this very place.
-            device = (await self._targets.devices({place.device})).get(place.device)
+            # Again: where it has spoken since, another client may have been answered for this very entry.
+            device = (await self._targets.devices({entry.device})).get(entry.device)
             if not is_there(device):
-                await self._queue.cancel_one(place.enrollment, place.command_uuid, place.order)
+                await self._queue.cancel_one(entry.enrollment, entry.command_uuid, entry.order)
                 raise submission.unknown()
         generation = device.generation if device else None
-        if generation != place.generation:
-            await self._queue.stamp(place, generation)
-        await self.supersede([place])
+        if generation != entry.generation:
+            await self._queue.stamp(entry, generation)
+        await self.supersede([entry])
         submission.outcome = True
 
     async def meet(
-        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
+        self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
     ) -> None:
         """Its CommandUUID stands in that queue already. `devices` was read after `existing`."""
         try:
@@ -122,8 +122,8 @@ class Collisions:
                 if submission.outcome is not None:
                     return
                 # Somebody was faster: look at what is there now, and then at the generation again.
-                [there] = await self._queue.insert([submission.place])
-                devices = await self._targets.devices({submission.place.device})
+                [there] = await self._queue.insert([submission.entry])
+                devices = await self._targets.devices({submission.entry.device})
                 if there is None:
                     return await self._follow(submission, devices)
                 existing = there
@@ -132,12 +132,12 @@ class Collisions:
             submission.outcome = exc
 
     async def _answer(
-        self, submission: Submission, existing: Place, devices: Mapping[str, Enrollment]
+        self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
     ) -> bool | None:
-        """The outcome beside this place, None where it has changed since."""
-        uuid = submission.place.command_uuid
+        """The outcome beside this entry, None where it has changed since."""
+        uuid = submission.entry.command_uuid
         self._guesses.refuse_many(uuid, submission.named)
-        if existing.command_hash != submission.place.command_hash:
+        if existing.command_hash != submission.entry.command_hash:
             self._guesses.note(uuid)
             raise submission.conflict()
         device = devices.get(existing.device)
@@ -151,19 +151,19 @@ class Collisions:
                 f"command_uuid: {uuid} is {existing.state} there, of a newer version"
             )
         if existing.state.is_open or self._is_fresh(existing, submission.since):
-            submission.place = existing
+            submission.entry = existing
             return False
         accepted_at = submission.accepted(self._clock.now())
-        place = replace(submission.place, generation=generation, accepted_at=accepted_at)
-        submission.place = place
+        entry = replace(submission.entry, generation=generation, accepted_at=accepted_at)
+        submission.entry = entry
         if existing.state in ANNOUNCED_STATES:
             await self._tell_end(existing)
-        if not await self._queue.requeue(place, existing):
+        if not await self._queue.requeue(entry, existing):
             return None
-        await self._follow(submission, await self._targets.devices({place.device}))
+        await self._follow(submission, await self._targets.devices({entry.device}))
         return True
 
-    def _is_fresh(self, existing: Place, since: datetime | None) -> bool:
+    def _is_fresh(self, existing: QueueEntry, since: datetime | None) -> bool:
         """Whether the device ended it so soon after its acceptance that this can only be a retry."""
         if existing.accepted_at is None:
             return False

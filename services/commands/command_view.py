@@ -11,7 +11,7 @@ from typing import Any
 from shared.apple import plist
 from shared.apple.command_terms import CLIENTS_OWN
 from shared.apple.plist_json import TooLargeToShow, as_json, rfc3339, rfc3339_or_null
-from shared.domain.command import LateAnswer, Place
+from shared.domain.command import LateAnswer, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest
 from shared.domain.event import Event
@@ -33,30 +33,30 @@ recovery keys is encrypted for the operator's own certificate."""
 _DATES = re.compile(rb"<date>(-?[0-9]{4,6}-[0-9TZ:-]{1,20})</date>")
 
 
-def shown_place(place: Place) -> Shown:
+def shown_entry(entry: QueueEntry) -> Shown:
     """What the queue knows of a command."""
     return {
-        "udid": place.enrollment,
-        "command_uuid": place.command_uuid,
-        "request_type": place.request_type,
-        "state": place.state.value,
-        "priority": place.priority,
-        "collapse_key": _collapse_key(place),
-        "superseded_by": place.superseded_by,
-        "handed_out": place.handed_by is not None,
-        "attempts": place.attempts,
-        "unanswered_attempts": place.unanswered,
-        "accepted_at": rfc3339_or_null(place.accepted_at),
-        "not_before": rfc3339_or_null(place.not_before),
-        "expires_at": rfc3339_or_null(place.expires_at),
-        "sent_at": rfc3339_or_null(place.handed_at),
-        "answered_at": rfc3339_or_null(place.answered_at),
-        "finished_at": rfc3339_or_null(place.finished_at),
+        "udid": entry.enrollment,
+        "command_uuid": entry.command_uuid,
+        "request_type": entry.request_type,
+        "state": entry.state.value,
+        "priority": entry.priority,
+        "collapse_key": _collapse_key(entry),
+        "superseded_by": entry.superseded_by,
+        "handed_out": entry.handed_by is not None,
+        "attempts": entry.attempts,
+        "unanswered_attempts": entry.unanswered,
+        "accepted_at": rfc3339_or_null(entry.accepted_at),
+        "not_before": rfc3339_or_null(entry.not_before),
+        "expires_at": rfc3339_or_null(entry.expires_at),
+        "sent_at": rfc3339_or_null(entry.handed_at),
+        "answered_at": rfc3339_or_null(entry.answered_at),
+        "finished_at": rfc3339_or_null(entry.finished_at),
     }
 
 
 def shown_command(
-    place: Place,
+    entry: QueueEntry,
     answer: Event | None = None,
     push: PushRecord | None = None,
     late: Event | None = None,
@@ -65,11 +65,11 @@ def shown_command(
     """A command with the last push of its enrollment and its device's last answer; `late` is the
     event of an answer that came after the end, `refusal` of a message while it was not answered."""
     return {
-        **shown_place(place),
+        **shown_entry(entry),
         "pushes": None if push is None else _push(push),
         "answer": None if answer is None else _answer(answer),
         "last_refusal": None if refusal is None else _refusal(refusal),
-        "late_answer": None if place.late_answer is None else _late(place.late_answer, late),
+        "late_answer": None if entry.late_answer is None else _late(entry.late_answer, late),
     }
 
 
@@ -156,6 +156,6 @@ def _read(raw: bytes) -> Shown:
         return plist.parse(_DATES.sub(rb"<string>\1</string>", raw))
 
 
-def _collapse_key(place: Place) -> str | None:
+def _collapse_key(entry: QueueEntry) -> str | None:
     """As its client gave it."""
-    return None if place.collapse_key is None else place.collapse_key.removeprefix(CLIENTS_OWN)
+    return None if entry.collapse_key is None else entry.collapse_key.removeprefix(CLIENTS_OWN)

@@ -4,7 +4,7 @@ superseded has ended already; an event says that too.
 Promises: an overdue command ends within seconds (a minute where a replica was killed), whether or not
 anybody can be told now; its event, and that of a superseded one, is journaled first and then published
 until it is safe, by whichever replica gets to it, always with the same id and the same bytes, since both
-come from the place and from what the journal has. A crash between any two steps is repaired by a later
+come from the entry and from what the journal has. A crash between any two steps is repaired by a later
 pass. What has expired by the store's clock is not handed out in any case.
 """
 
@@ -19,7 +19,7 @@ import structlog
 from services.commands.answers import nanoseconds
 from services.commands.targets import key_of_unknown
 from shared.apple.plist_json import rfc3339_or_null
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=10))
 FORGOTTEN_AFTER = timedelta(minutes=1)
-"""So long after its end a place whose event is not safe is taken for one that nobody sees to."""
+"""So long after its end an entry whose event is not safe is taken for one that nobody sees to."""
 TOLD_AT_ONCE = 5_000
 """Of one pass; the rest is found as what was forgotten."""
 CHUNK = 32
@@ -73,12 +73,12 @@ class Expiry:
         """One pass. Raises Unavailable when events could not be made safe; what is over has ended
         before that, where the store answers."""
         now = self._clock.now()
-        ended: list[Place] = []
+        ended: list[QueueEntry] = []
         count = 0
         async for page in self._expiries.overdue(now):
             for chunk in _chunks(self._ours(page)):
                 there = (await self._expiries.expire(chunk, now)).values()
-                expired = [place for place in there if place.state is PlaceState.EXPIRED]
+                expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
                 count += len(expired)
                 ended += expired[: TOLD_AT_ONCE - len(ended)]
         if count:
@@ -90,34 +90,34 @@ class Expiry:
             for chunk in _chunks(left):
                 await self._announce(chunk)
 
-    def _ours(self, places: Sequence[Place]) -> list[Place]:
+    def _ours(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
         partitions = self._share.partitions
-        return [place for place in places if partition_of(place.device) in partitions]
+        return [entry for entry in entries if partition_of(entry.device) in partitions]
 
-    async def hand_over(self, place: Place) -> None:
-        """Before a place that expired, or was superseded, is queued anew, which forgets that end: its event
+    async def hand_over(self, entry: QueueEntry) -> None:
+        """Before an entry that expired, or was superseded, is queued anew, which forgets that end: its event
         is journaled, and the relay publishes it, since its device is behind it from then on (rule 8).
 
         Raises Unavailable where that could not be written."""
-        if not await self._expiries.is_unannounced(place):
+        if not await self._expiries.is_unannounced(entry):
             return
-        [event] = await self._journaled([place])
-        marked = await self._enrollments.mark_waiting([Mark(place.device, event.created_at)])
+        [event] = await self._journaled([entry])
+        marked = await self._enrollments.mark_waiting([Mark(entry.device, event.created_at)])
         if not all(marked):  # nobody knows its device, so no relay looks after it
             await publish_safely(self._publisher, [event])
 
-    async def _announce(self, places: Sequence[Place]) -> None:
+    async def _announce(self, entries: Sequence[QueueEntry]) -> None:
         """Of a partition that is away, they are found again as what was forgotten."""
-        events = await self._journaled(places)
+        events = await self._journaled(entries)
         safe = await publish_where_possible(self._publisher, events)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
         await self._expiries.announced(
-            [each for each in places if (each.enrollment, each.command_uuid) not in late]
+            [each for each in entries if (each.enrollment, each.command_uuid) not in late]
         )
 
-    async def _journaled(self, places: Sequence[Place]) -> list[Event]:
-        keys = await self._keys({place.enrollment for place in places})
-        events = [ended_event(place, keys[place.enrollment]) for place in places]
+    async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:
+        keys = await self._keys({entry.enrollment for entry in entries})
+        events = [ended_event(entry, keys[entry.enrollment]) for entry in entries]
         if not all(await self._journal.append(events)):
             raise StoreUnavailable("the journal did not take the events of commands that ended")
         # What is there may be what another replica wrote when more, or less, was known of the device.
@@ -129,34 +129,34 @@ class Expiry:
         return {id_: known[id_].key if id_ in known else key_of_unknown(id_) for id_ in enrollments}
 
 
-def _is_left(place: Place, before: datetime) -> bool:
-    """Whether nobody else sees to its event: who ends an overdue place does, who supersedes one does not."""
-    is_superseded = place.state is PlaceState.SUPERSEDED
-    return is_superseded or (place.finished_at is not None and place.finished_at < before)
+def _is_left(entry: QueueEntry, before: datetime) -> bool:
+    """Whether nobody else sees to its event: who ends an overdue entry does, who supersedes one does not."""
+    is_superseded = entry.state is EntryState.SUPERSEDED
+    return is_superseded or (entry.finished_at is not None and entry.finished_at < before)
 
 
-def ended_event(place: Place, key: EnrollmentKey) -> Event:
-    """The event of a place that expired or was superseded; the same id for it from everybody, at any
+def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:
+    """The event of an entry that expired or was superseded; the same id for it from everybody, at any
     time."""
-    assert place.finished_at is not None
-    seed = hashlib.sha256(f"{place.id}\0{place.order}".encode()).digest()
-    # Different for places that ended in the same millisecond: the relay reads by this time.
-    created_at = _milliseconds(place.finished_at) * _SUB_MILLISECOND
+    assert entry.finished_at is not None
+    seed = hashlib.sha256(f"{entry.id}\0{entry.order}".encode()).digest()
+    # Different for entries that ended in the same millisecond: the relay reads by this time.
+    created_at = _milliseconds(entry.finished_at) * _SUB_MILLISECOND
     created_at += int.from_bytes(seed[16:24], "big") % _SUB_MILLISECOND
-    facts = {"request_type": place.request_type, "state": place.state.value}
-    if place.state is PlaceState.SUPERSEDED:
-        topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": place.superseded_by}
+    facts = {"request_type": entry.request_type, "state": entry.state.value}
+    if entry.state is EntryState.SUPERSEDED:
+        topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": entry.superseded_by}
     else:
-        topic, why = Topic.COMMAND_EXPIRED, {"expires_at": rfc3339_or_null(place.expires_at)}
+        topic, why = Topic.COMMAND_EXPIRED, {"expires_at": rfc3339_or_null(entry.expires_at)}
     return Event(
-        id=_id(place.finished_at, seed),
+        id=_id(entry.finished_at, seed),
         topic=topic,
         key=key,
         created_at=created_at,
         raw_payload=orjson.dumps({**facts, **why}),
         writer=WRITER,
         number=created_at,
-        command_uuid=place.command_uuid,
+        command_uuid=entry.command_uuid,
     )
 
 
@@ -172,6 +172,6 @@ def _milliseconds(moment: datetime) -> int:
     return nanoseconds(moment) // _SUB_MILLISECOND
 
 
-def _chunks(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
-    for start in range(0, len(places), CHUNK):
-        yield places[start : start + CHUNK]
+def _chunks(entries: Sequence[QueueEntry]) -> Iterator[Sequence[QueueEntry]]:
+    for start in range(0, len(entries), CHUNK):
+        yield entries[start : start + CHUNK]

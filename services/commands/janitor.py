@@ -1,7 +1,7 @@
-"""Clears away what nobody needs any more, slowly: stored commands, and places of past generations.
+"""Clears away what nobody needs any more, slowly: stored commands, and entries of past generations.
 
-Promises: a stored command goes only when nobody touched it for a day and no place refers to it, and
-not if somebody touches it meanwhile (docs/rules.md, rule 13); an open place ends only when it is of
+Promises: a stored command goes only when nobody touched it for a day and no entry refers to it, and
+not if somebody touches it meanwhile (docs/rules.md, rule 13); an open entry ends only when it is of
 a past generation of its device (rule 4); replicas share the work out, and where two do the same piece
 for a moment, nothing is lost; a store that is away is waited for.
 """
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from services.commands.settling import Settling
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
@@ -37,7 +37,7 @@ PIECES = 16**PREFIX_DIGITS
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 HOURS = PIECES // 2
-"""Open places are cut by when they were accepted: into so many hours, and days before them."""
+"""Open entries are cut by when they were accepted: into so many hours, and days before them."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 CHUNK = 32
@@ -106,8 +106,8 @@ class Janitor:
             yield
 
     async def _forget(self, prefix: str) -> None:
-        """`touched` is read first, then the places: a command that gets a place was touched before
-        it, so either we see the place, or the condition does not hold any more."""
+        """`touched` is read first, then the entries: a command that gets an entry was touched before
+        it, so either we see the entry, or the condition does not hold any more."""
         touched = await self._commands.untouched(prefix, self._clock.now() - UNTOUCHED)
         hashes = sorted(touched)
         for start in range(0, len(hashes), CHUNK):
@@ -117,28 +117,28 @@ class Janitor:
             if unused and (forgotten := await self._commands.forget(unused)):
                 log.info("commands_forgotten", count=forgotten)
 
-    # --- places of past generations
+    # --- entries of past generations
 
     async def end_past_generations(self) -> AsyncGenerator[None, None]:
-        """One pass over the open places; yields after each piece.
+        """One pass over the open entries; yields after each piece.
 
         What a killed enqueue or a killed Authenticate left behind: no device is ever handed it, and
         without somebody to end it, it would wait for ever."""
         for piece in self._pieces():
             since, until = window(piece, self._clock.now())
-            async for places in self._queue.accepted_between(since, until):
-                await self._end_stale(places)
+            async for entries in self._queue.accepted_between(since, until):
+                await self._end_stale(entries)
             yield
 
-    async def _end_stale(self, places: Sequence[Place]) -> None:
-        of_devices: dict[str, list[Place]] = {}
-        for place in places:
-            of_devices.setdefault(place.device, []).append(place)
+    async def _end_stale(self, entries: Sequence[QueueEntry]) -> None:
+        of_devices: dict[str, list[QueueEntry]] = {}
+        for entry in entries:
+            of_devices.setdefault(entry.device, []).append(entry)
         devices = sorted(of_devices)
         for start in range(0, len(devices), CHUNK):
             chunk = devices[start : start + CHUNK]
             settled = await self._settling.settled([p for each in chunk for p in of_devices[each]])
-            left = sum(1 for place in settled if place.state.is_open)
+            left = sum(1 for entry in settled if entry.state.is_open)
             if ended := sum(len(of_devices[device]) for device in chunk) - left:
                 log.info("stale_places_ended", count=ended)
 
@@ -156,7 +156,7 @@ class Janitor:
 
 def window(piece: int, now: datetime) -> tuple[datetime, datetime]:
     """The window of acceptance that is this piece of a pass: hours, further back days, and at last
-    whatever is older. A pass that goes on meets each place, since time moves it from one window to
+    whatever is older. A pass that goes on meets each entry, since time moves it from one window to
     the next far more slowly."""
     hours, days = min(piece, HOURS), max(piece - HOURS, 0)
     until = now - hours * HOUR - days * DAY

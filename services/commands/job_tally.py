@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.commands.submissions import Queued
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.errors import MdmError
 from shared.domain.job import JobPart, Progress, Refusal, WarningCount
 
@@ -43,7 +43,7 @@ class Tally:
                 self.refused += 1
                 self.refusals.append(Refusal(target, short(str(outcome))))
                 continue
-            is_ours = outcome.is_new or _is_since(outcome.place, since)
+            is_ours = outcome.is_new or _is_since(outcome.entry, since)
             self.queued += is_ours
             self.already_queued += not is_ours
             for text in outcome.warnings:
@@ -77,6 +77,6 @@ def short(reason: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."
 
 
-def _is_since(place: Place, since: datetime) -> bool:
+def _is_since(entry: QueueEntry, since: datetime) -> bool:
     """Whether an earlier pass of this very job queued it."""
-    return place.accepted_at is not None and place.accepted_at >= since
+    return entry.accepted_at is not None and entry.accepted_at >= since

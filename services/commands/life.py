@@ -11,7 +11,7 @@ import structlog
 
 from services.commands.settling import Settling
 from services.commands.targets import Targets
-from shared.domain.command import RENEWAL_KEY, Command, Place, PlaceState
+from shared.domain.command import RENEWAL_KEY, Command, EntryState, QueueEntry
 from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken
 from shared.domain.versions import is_known
 from shared.ports.queue import CommandQueue
@@ -19,7 +19,7 @@ from shared.ports.queue import CommandQueue
 log = structlog.get_logger()
 
 ATTEMPTS = 3
-"""How often one cancelling looks again when others change its place at the same time."""
+"""How often one cancelling looks again when others change its entry at the same time."""
 
 
 class QueueLife:
@@ -36,13 +36,13 @@ class QueueLife:
 
         Raises Conflict when the name is ambiguous."""
         target = await self._targets.one(name)
-        places = await self._settling.settled(await self._queue.open_places(target.key))
-        open_places = [place for place in places if place.state.is_open]
-        commands = await self._queue.commands({place.command_hash for place in open_places})
+        entries = await self._settling.settled(await self._queue.open_entries(target.key))
+        open_entries = [entry for entry in entries if entry.state.is_open]
+        commands = await self._queue.commands({entry.command_hash for entry in open_entries})
         return [
-            _shown(place, commands[place.command_hash])
-            for place in open_places
-            if place.command_hash in commands
+            _shown(entry, commands[entry.command_hash])
+            for entry in open_entries
+            if entry.command_hash in commands
         ]
 
     async def clear(self, name: str) -> int:
@@ -52,17 +52,17 @@ class QueueLife:
         log.info("queue_cleared", enrollment=target.key.id, commands=ended)
         return ended
 
-    async def cancel(self, place: Place) -> Place:
-        """End one open command; its place then. Whether the device has had it is known only after the
+    async def cancel(self, entry: QueueEntry) -> QueueEntry:
+        """End one open command; its entry then. Whether the device has had it is known only after the
         end, when nobody hands it out any more. One that is cancelled already may be a repetition whose first
         answer was lost.
 
         Raises Conflict where it has ended otherwise, NotFound where it is gone."""
-        there: Place | None = place
+        there: QueueEntry | None = entry
         for _ in range(ATTEMPTS):
             if there is None:
-                raise NotFound(f"command_uuid: there is no command {place.command_uuid} any more")
-            if there.state is PlaceState.CANCELLED:
+                raise NotFound(f"command_uuid: there is no command {entry.command_uuid} any more")
+            if there.state is EntryState.CANCELLED:
                 return there
             if not is_known(there.state):
                 raise OfNewerVersion(
@@ -70,19 +70,19 @@ class QueueLife:
                 )
             if not there.state.is_open:
                 state = there.state.value
-                raise Conflict(f"command_uuid: {place.command_uuid} has ended already: {state}")
-            is_cancelled = await self._queue.cancel_one(place.enrollment, place.command_uuid)
-            there = (await self._queue.places_of([place.id])).get(place.id)
+                raise Conflict(f"command_uuid: {entry.command_uuid} has ended already: {state}")
+            is_cancelled = await self._queue.cancel_one(entry.enrollment, entry.command_uuid)
+            there = (await self._queue.entries_of([entry.id])).get(entry.id)
             if is_cancelled and there is not None:
                 log.info(
                     "command_cancelled",
-                    enrollment=place.enrollment,
-                    command_uuid=place.command_uuid,
+                    enrollment=entry.enrollment,
+                    command_uuid=entry.command_uuid,
                     handed_out=there.handed_by is not None,
                 )
                 return there
         raise Overtaken("others keep changing this command")
 
 
-def _shown(place: Place, command: Command) -> Command:
-    return replace(command, plist=b"") if place.collapse_key == RENEWAL_KEY else command
+def _shown(entry: QueueEntry, command: Command) -> Command:
+    return replace(command, plist=b"") if entry.collapse_key == RENEWAL_KEY else command

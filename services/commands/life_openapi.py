@@ -5,9 +5,9 @@ from typing import Any
 
 from services.commands.list_requests import DEFAULT_LIMIT, MOST
 from services.commands.openapi import UDID, UUID, Responses, Schema, errors
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 
-_STATES = [state.value for state in PlaceState]
+_STATES = [state.value for state in EntryState]
 _TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _TEXT: Schema = {"type": ["string", "null"]}
 
@@ -16,7 +16,7 @@ def _described(schema: Schema, description: str) -> Schema:
     return {**schema, "description": description}
 
 
-_PLACE: Schema = {
+_ENTRY: Schema = {
     "udid": {"type": "string", "description": "Of the device, or `UDID:USER` of a user channel."},
     "command_uuid": {"type": "string"},
     "request_type": {"type": "string"},
@@ -104,7 +104,7 @@ _LATE: Schema = {
 COMMAND: Schema = {
     "type": "object",
     "properties": {
-        **_PLACE,
+        **_ENTRY,
         "pushes": _PUSHES,
         "answer": _ANSWER,
         "last_refusal": _REFUSAL,
@@ -179,7 +179,7 @@ LIST: Responses = {
         {
             "type": "object",
             "properties": {
-                "commands": {"type": "array", "items": {"type": "object", "properties": _PLACE}},
+                "commands": {"type": "array", "items": {"type": "object", "properties": _ENTRY}},
                 "next_cursor": _described(_TEXT, "null at the end of the list."),
             },
         },

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 
 from services.commands import life_openapi, openapi
-from services.commands.command_view import shown_place
+from services.commands.command_view import shown_entry
 from services.commands.life import QueueLife
 from services.commands.list_requests import cursor, read_list_request
-from services.commands.listing import PlaceList
+from services.commands.listing import EntryList
 from services.commands.lookup import CommandLookup
 from services.commands.posting import Waits
 from services.commands.targets import Targets
@@ -27,7 +27,7 @@ class LifeParts:
     """What these routes hand their work to."""
 
     lookup: CommandLookup
-    listing: PlaceList
+    listing: EntryList
     life: QueueLife
     targets: Targets
     waits: Waits
@@ -59,7 +59,7 @@ def _add_list(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
         page = await parts.listing.page(query)
         return JsonAnswer(
             {
-                "commands": [shown_place(place) for place in page.places],
+                "commands": [shown_entry(entry) for entry in page.entries],
                 "next_cursor": None if page.next is None else cursor(page.next),
             }
         )
@@ -91,7 +91,7 @@ def _add_one(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
     async def cancel_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
         """It is never handed out again. With `handed_out` true the device has had it and may carry it
         out all the same; what it reports then is kept as `late_answer`."""
-        place = await parts.lookup.place(udid, command_uuid)
-        describe(request, [place.enrollment], place.request_type)
-        view = await parts.lookup.view(await parts.life.cancel(place))
+        entry = await parts.lookup.entry(udid, command_uuid)
+        describe(request, [entry.enrollment], entry.request_type)
+        view = await parts.lookup.view(await parts.life.cancel(entry))
         return JsonAnswer(view.shown_to(request.state.caller))

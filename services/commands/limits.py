@@ -3,7 +3,7 @@
 Promises: what is too large or too much is refused by the name of its limit, with the way out; a
 repetition of a command that a full queue holds is still a safe retry; a queue that was drained takes
 commands again within a second.
-The count costs as much as reading all open places, so it is an estimate in between: the last count,
+The count costs as much as reading all open entries, so it is an estimate in between: the last count,
 and what this process has added since. It may be short by 1 % of the limit (at least one command) for
 each process, and by whatever other processes add within a second.
 """
@@ -16,7 +16,7 @@ from datetime import timedelta
 from fastapi import Request
 
 from services.commands.submissions import Submission
-from shared.domain.command import Command, Place
+from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import TooLarge, TooManyRequests
 from shared.ports.clock import Clock
@@ -124,7 +124,7 @@ class OpenEstimates:
 
 
 class OpenLimit:
-    """Says which places may be queued."""
+    """Says which entries may be queued."""
 
     def __init__(self, queue: CommandQueue, clock: Clock, limit: int) -> None:
         self._queue = queue
@@ -134,50 +134,50 @@ class OpenLimit:
 
     async def admitted(self, submissions: Sequence[Submission]) -> list[Submission]:
         """Those whose queue is not full; the others have their outcome."""
-        refusals = await self.check([submission.place for submission in submissions])
+        refusals = await self.check([submission.entry for submission in submissions])
         for submission, refusal in zip(submissions, refusals, strict=True):
             submission.outcome = refusal
         return [submission for submission in submissions if submission.outcome is None]
 
-    async def check(self, places: Sequence[Place]) -> list[TooManyRequests | None]:
-        """Per place why it cannot be queued, None where it can; those count as queued from here on."""
-        for place in {place.enrollment: place for place in places}.values():
-            await self._look(place)
-        is_over = [self._is_over(place) for place in places]
+    async def check(self, entries: Sequence[QueueEntry]) -> list[TooManyRequests | None]:
+        """Per entry why it cannot be queued, None where it can; those count as queued from here on."""
+        for entry in {entry.enrollment: entry for entry in entries}.values():
+            await self._look(entry)
+        is_over = [self._is_over(entry) for entry in entries]
         if not any(is_over):
-            return [None] * len(places)
-        over = {place.id for place, is_one in zip(places, is_over, strict=True) if is_one}
-        there = await self._queue.places_of(over)
+            return [None] * len(entries)
+        over = {entry.id for entry, is_one in zip(entries, is_over, strict=True) if is_one}
+        there = await self._queue.entries_of(over)
         return [
-            self._refusal(place) if is_one and not _is_retry(there.get(place.id)) else None
-            for place, is_one in zip(places, is_over, strict=True)
+            self._refusal(entry) if is_one and not _is_retry(there.get(entry.id)) else None
+            for entry, is_one in zip(entries, is_over, strict=True)
         ]
 
-    async def _look(self, place: Place) -> None:
+    async def _look(self, entry: QueueEntry) -> None:
         now = self._clock.monotonic()
-        if self._estimates.wants_look(place.enrollment, now):
-            added = self._estimates.begin_look(place.enrollment, now)
-            counted = await self._queue.count_open(_key(place))
-            self._estimates.end_look(place.enrollment, counted, added)
+        if self._estimates.wants_look(entry.enrollment, now):
+            added = self._estimates.begin_look(entry.enrollment, now)
+            counted = await self._queue.count_open(_key(entry))
+            self._estimates.end_look(entry.enrollment, counted, added)
 
-    def _is_over(self, place: Place) -> bool:
-        if self._estimates.is_full(place.enrollment):
+    def _is_over(self, entry: QueueEntry) -> bool:
+        if self._estimates.is_full(entry.enrollment):
             return True
-        self._estimates.add(place.enrollment)
+        self._estimates.add(entry.enrollment)
         return False
 
-    def _refusal(self, place: Place) -> TooManyRequests:
+    def _refusal(self, entry: QueueEntry) -> TooManyRequests:
         return TooManyRequests(
-            f"udid: {place.enrollment} has {self._limit} open commands, which is the most "
+            f"udid: {entry.enrollment} has {self._limit} open commands, which is the most "
             "(MDM_MAX_OPEN_COMMANDS); wait until it answers some, cancel some, or clear its queue: "
             "DELETE /v1/commands/{udid}",
             RETRY_AFTER,
         )
 
 
-def _is_retry(there: Place | None) -> bool:
+def _is_retry(there: QueueEntry | None) -> bool:
     return there is not None and (there.state.is_open or there.state.is_device_final)
 
 
-def _key(place: Place) -> EnrollmentKey:
-    return EnrollmentKey(place.enrollment, device=place.device)
+def _key(entry: QueueEntry) -> EnrollmentKey:
+    return EnrollmentKey(entry.enrollment, device=entry.device)

@@ -15,7 +15,7 @@ from starlette.datastructures import QueryParams
 from services.commands.listing import ListQuery, Position
 from shared.apple.command_reading import MAX_TEXT_ID, Reading, is_writable
 from shared.apple.command_scalars import query_moment
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 
 DEFAULT_LIMIT = 100
 MOST = 1000
@@ -69,13 +69,13 @@ def _position(given: str | None, reading: Reading) -> Position | None:
     return Position(_EPOCH + timedelta(microseconds=int(match[1])), match[2])
 
 
-def _states(given: list[str], reading: Reading) -> frozenset[PlaceState] | None:
+def _states(given: list[str], reading: Reading) -> frozenset[EntryState] | None:
     names = [name.strip() for text in given for name in text.split(",") if name.strip()]
-    known = {state.value for state in PlaceState}
+    known = {state.value for state in EntryState}
     if not known.issuperset(names):
-        reading.fault("state", "one or several of " + ", ".join(PlaceState))
+        reading.fault("state", "one or several of " + ", ".join(EntryState))
         return None
-    return frozenset(map(PlaceState, names)) or None
+    return frozenset(map(EntryState, names)) or None
 
 
 def _limit(given: str | None, reading: Reading) -> int:

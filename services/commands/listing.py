@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from services.commands.settling import Settling
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.ports.clock import Clock
-from shared.ports.queue import CommandQueue, PlaceWindow
+from shared.ports.queue import CommandQueue, EntryWindow
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_WINDOW = timedelta(seconds=20)
@@ -26,7 +26,7 @@ TICK = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Behind a place: of what was accepted at the same time, the higher order stands first."""
+    """Behind an entry: of what was accepted at the same time, the higher order stands first."""
 
     accepted_at: datetime
     order: str
@@ -37,7 +37,7 @@ class ListQuery:
     """What a client wants to see; None: no such condition. `enrollment` is an id."""
 
     limit: int
-    states: frozenset[PlaceState] | None = None
+    states: frozenset[EntryState] | None = None
     request_type: str | None = None
     enrollment: str | None = None
     since: datetime | None = None
@@ -53,11 +53,11 @@ class ListQuery:
 class Page:
     """`next` is None where the list ends; a page may be short, or empty, and go on."""
 
-    places: list[Place]
+    entries: list[QueueEntry]
     next: Position | None
 
 
-class PlaceList:
+class EntryList:
     """Reads pages."""
 
     def __init__(self, queue: CommandQueue, settling: Settling, clock: Clock) -> None:
@@ -68,9 +68,9 @@ class PlaceList:
     async def page(self, query: ListQuery) -> Page:
         """The next page."""
         raw = await self._walk(query)
-        places = await self._settling.settled(raw.places)
+        entries = await self._settling.settled(raw.entries)
         # One that was open when it was read may have ended since, and is of another state then.
-        shown = [p for p in places if query.states is None or p.state in query.states]
+        shown = [p for p in entries if query.states is None or p.state in query.states]
         return Page(shown, raw.next)
 
     async def _walk(self, query: ListQuery) -> Page:
@@ -79,10 +79,10 @@ class PlaceList:
         until = query.until or _whole(self._clock.now() + AHEAD)
         if query.after is not None:
             until = min(until, query.after.accepted_at)
-        taken: list[Place] = []
+        taken: list[QueueEntry] = []
         width = FIRST_WINDOW
         while until >= floor:
-            window = PlaceWindow(
+            window = EntryWindow(
                 since=_back(until, width, floor),
                 until=until,
                 enrollment=query.enrollment,
@@ -100,21 +100,21 @@ class PlaceList:
                 return Page(taken, Position(since, ""))
         return Page(taken, None)
 
-    async def _newest(self, window: PlaceWindow, limit: int) -> tuple[list[Place], datetime]:
-        """Places of a window, newest first, and the time down to which they are all there."""
+    async def _newest(self, window: EntryWindow, limit: int) -> tuple[list[QueueEntry], datetime]:
+        """Entries of a window, newest first, and the time down to which they are all there."""
         found = await self._queue.accepted_in(window, limit)
         since = window.since
         if len(found) >= limit:
             # The last time may have been cut in two.
-            since = min(_key(place)[0] for place in found)
+            since = min(_key(entry)[0] for entry in found)
             tied = await self._queue.accepted_in(replace(window, since=since, until=since))
-            found = [place for place in found if _key(place)[0] > since] + tied
+            found = [entry for entry in found if _key(entry)[0] > since] + tied
         return sorted(found, key=_key, reverse=True), since
 
 
-def _key(place: Place) -> tuple[datetime, str]:
-    assert place.accepted_at is not None
-    return place.accepted_at, place.order
+def _key(entry: QueueEntry) -> tuple[datetime, str]:
+    assert entry.accepted_at is not None
+    return entry.accepted_at, entry.order
 
 
 def _edge(position: Position) -> tuple[datetime, str]:

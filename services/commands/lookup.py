@@ -11,7 +11,7 @@ from services.commands.command_view import Shown, shown_command, without_secrets
 from services.commands.settling import Settling
 from services.commands.targets import Target, Targets
 from shared.domain.caller import Caller, Scope
-from shared.domain.command import Place, place_id
+from shared.domain.command import QueueEntry, entry_id
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import NotFound
 from shared.ports.pushes import Pushes
@@ -22,7 +22,7 @@ from shared.ports.queue import CommandQueue
 class View:
     """A command as it stands: `whole` is the JSON of the API, as an administrator sees it."""
 
-    place: Place
+    entry: QueueEntry
     whole: Shown
 
     def shown_to(self, caller: Caller) -> Shown:
@@ -49,32 +49,32 @@ class CommandLookup:
 
     async def one(self, name: str, command_uuid: str) -> View:
         """A command as it stands. Raises NotFound, and Conflict for an ambiguous name."""
-        return await self.view(await self.place(name, command_uuid))
+        return await self.view(await self.entry(name, command_uuid))
 
-    async def place(self, name: str, command_uuid: str) -> Place:
-        """Its place, as it stands. Raises NotFound, and Conflict for an ambiguous name."""
+    async def entry(self, name: str, command_uuid: str) -> QueueEntry:
+        """Its entry, as it stands. Raises NotFound, and Conflict for an ambiguous name."""
         target = await self._targets.one(name)
-        found = await self._queue.places_of([place_id(target.key.id, command_uuid)])
+        found = await self._queue.entries_of([entry_id(target.key.id, command_uuid)])
         settled = await self._settling.settled(list(found.values()))
         if not settled:
             raise _not_found(target, name, command_uuid)
         return settled[0]
 
-    async def view(self, place: Place) -> View:
-        """A place with all that is known beside it: pushes while it is open, and answers."""
+    async def view(self, entry: QueueEntry) -> View:
+        """An entry with all that is known beside it: pushes while it is open, and answers."""
         push = None
-        if place.state.is_open:
-            push = (await self._pushes.load([place.enrollment])).get(place.enrollment)
-        answer, late = await self._answers.last(place), await self._answers.late(place)
-        refusal = await self._last_refusal(place)
-        return View(place, shown_command(place, answer, push, late, refusal))
+        if entry.state.is_open:
+            push = (await self._pushes.load([entry.enrollment])).get(entry.enrollment)
+        answer, late = await self._answers.last(entry), await self._answers.late(entry)
+        refusal = await self._last_refusal(entry)
+        return View(entry, shown_command(entry, answer, push, late, refusal))
 
-    async def _last_refusal(self, place: Place) -> Refusal | None:
+    async def _last_refusal(self, entry: QueueEntry) -> Refusal | None:
         """The last one of a message of its device since its unanswered attempts began."""
-        since = place.first_handed_at
+        since = entry.first_handed_at
         if since is None:
             return None
-        device = (await self._targets.devices([place.device])).get(place.device)
+        device = (await self._targets.devices([entry.device])).get(entry.device)
         later = [each for each in (device.refusals if device else ()) if each.at >= since]
         return later[0] if later else None
 

@@ -20,7 +20,7 @@ from services.commands.queueing import Queueing
 from services.commands.submissions import Queued
 from services.commands.waiting import Waiting, read_wait, until_gone
 from shared.apple.command_plist import PreparedCommand
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.errors import Unavailable
 from shared.domain.job import JobState
 from shared.web.answers import JsonAnswer
@@ -47,20 +47,20 @@ class Waits:
         if within is None:
             return await self.lookup.one(name, command_uuid)
         with self.waiting.slot(request.state.caller.name):
-            place = await self.lookup.place(name, command_uuid)
-            if not place.state.is_final:
-                await self.final(request, place, within)
+            entry = await self.lookup.entry(name, command_uuid)
+            if not entry.state.is_final:
+                await self.final(request, entry, within)
         return await self.lookup.one(name, command_uuid)
 
-    async def final(self, request: Request, place: Place, within: timedelta) -> View | None:
+    async def final(self, request: Request, entry: QueueEntry, within: timedelta) -> View | None:
         """The command once it is final, None when it was not in time, or cannot be read."""
-        ended = await self.waiting.final(place.id, within, partial(until_gone, request))
+        ended = await self.waiting.final(entry.id, within, partial(until_gone, request))
         if ended is None:
             return None
         try:
             return await self.lookup.view(ended)
         except Unavailable as exc:
-            log.warning("answer_not_shown", command_uuid=place.command_uuid, error=str(exc))
+            log.warning("answer_not_shown", command_uuid=entry.command_uuid, error=str(exc))
             return None
 
 
@@ -92,7 +92,7 @@ class Posting:
         queued = await self.queueing.enqueue(prepared)
         answer = _single(prepared, queued)
         if within is not None:
-            view = await self.waits.final(request, queued.place, within)
+            view = await self.waits.final(request, queued.entry, within)
             if view is None:
                 answer["timed_out"] = True
             else:

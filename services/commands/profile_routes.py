@@ -82,7 +82,7 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
         openapi_extra=_PUT_BODY,
     )
     async def put_profile(request: Request) -> JsonAnswer:
-        """In the place of the one with its Identifier. Stored as
+        """In the entry of the one with its Identifier. Stored as
         `com.github.micromdm.micromdm.enroll`, `.ota` or `.ota.phase2`, it is served in place of the
         built-in one, byte for byte (signed, where MDM_PROFILE_CERT is set and it is not yet)."""
         profile = await parsing.of(read_profile, await read_body(request, LARGEST_REQUEST))

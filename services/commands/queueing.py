@@ -1,4 +1,4 @@
-"""Commands are accepted: stored, given a place in a queue, and answered.
+"""Commands are accepted: stored, given an entry in a queue, and answered.
 
 Promises: an answer means that the command is durable and will be offered to its device, in the
 generation in which the device is now (docs/rules.md, rule 4); the same command under the same
@@ -138,7 +138,7 @@ class Queueing:
         going = await self._limit.admitted(await self._resolve(submissions))
         if going:
             await between()
-            await self._place(going, between)
+            await self._queue_up(going, between)
         return [submission.settled() for submission in submissions]
 
     async def _flush_piece(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
@@ -146,7 +146,7 @@ class Queueing:
         return await self._flush(submissions, self._precedence.give_way)
 
     async def _resolve(self, submissions: list[Submission]) -> list[Submission]:
-        """Give each its place, or its refusal; those with a place."""
+        """Give each its entry, or its refusal; those with an entry."""
         targets = await self._targets.resolve({s.target for s in submissions})
         for submission in submissions:
             target = targets[submission.target]
@@ -157,7 +157,7 @@ class Queueing:
             elif (refusal := self._advise(submission, target)) is not None:
                 submission.outcome = refusal
             else:
-                submission.place = submission.place_at(target, self._clock.now())
+                submission.entry = submission.entry_at(target, self._clock.now())
         return [submission for submission in submissions if submission.outcome is None]
 
     def _advise(self, submission: Submission, target: Target) -> BadRequest | None:
@@ -169,22 +169,22 @@ class Queueing:
             advice.refusal, [Fault("request_type", "a command that user channels take")]
         )
 
-    async def _place(self, going: list[Submission], between: Step) -> None:
+    async def _queue_up(self, going: list[Submission], between: Step) -> None:
         touched_at = self._clock.monotonic()
         await self._touches.store(going)
         await self._collisions.put_behind_rivals(going)
-        there = await self._queue.insert([s.place for s in going])
+        there = await self._queue.insert([s.entry for s in going])
         await between()
-        # After the places: a device that enrolled anew in between has a new generation here.
+        # After the entries: a device that enrolled anew in between has a new generation here.
         devices, _ = await asyncio.gather(
-            self._targets.devices({s.place.device for s in going}),
-            self._collisions.supersede([s.place for s in going]),
+            self._targets.devices({s.entry.device for s in going}),
+            self._collisions.supersede([s.entry for s in going]),
         )
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
                 if existing is not None:
                     rare.create_task(self._collisions.meet(submission, existing, devices))
-                elif self._collisions.stands(submission.place, devices):
+                elif self._collisions.stands(submission.entry, devices):
                     submission.outcome = True
                 else:
                     rare.create_task(self._collisions.adjust(submission, devices))
@@ -198,7 +198,7 @@ class Queueing:
         now = self._clock.now()
         # A retry asks for a push too: the first answer may have been lost with its wish.
         waiting = {
-            s.place.enrollment for s in going if isinstance(s.outcome, bool) and s.place.is_due(now)
+            s.entry.enrollment for s in going if isinstance(s.outcome, bool) and s.entry.is_due(now)
         }
         if waiting:
             self._wishes.wish(waiting)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from services.commands.targets import Target
 from shared.apple.command_plist import PreparedCommand
-from shared.domain.command import NORMAL_PRIORITY, Place
+from shared.domain.command import NORMAL_PRIORITY, QueueEntry
 from shared.domain.errors import Conflict, MdmError, NotFound
 
 
@@ -16,7 +16,7 @@ class Queued:
     `warnings` say why the device may refuse it, each in one sentence."""
 
     is_new: bool
-    place: Place
+    entry: QueueEntry
     warnings: tuple[str, ...] = ()
 
 
@@ -30,14 +30,14 @@ class Submission:
     target: str
     order: str
     since: datetime | None = None
-    place: Place = field(init=False)
+    entry: QueueEntry = field(init=False)
     warnings: tuple[str, ...] = ()
     outcome: bool | MdmError | None = None
 
-    def place_at(self, target: Target, at: datetime) -> Place:
-        """The place that it asks for, accepted at this time."""
+    def entry_at(self, target: Target, at: datetime) -> QueueEntry:
+        """The entry that it asks for, accepted at this time."""
         command, terms = self.prepared.command, self.prepared.terms
-        return Place(
+        return QueueEntry(
             enrollment=target.key.id,
             device=target.key.device,
             command_uuid=command.uuid,
@@ -81,4 +81,4 @@ class Submission:
             raise AssertionError("a submission without an outcome")
         if isinstance(self.outcome, MdmError):
             return self.outcome
-        return Queued(self.outcome, self.place, self.warnings)
+        return Queued(self.outcome, self.entry, self.warnings)

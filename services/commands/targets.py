@@ -7,7 +7,7 @@ generation is that of its device; whoever nobody knows is told apart from whoeve
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory
 from shared.domain.errors import Conflict
 from shared.domain.names import ambiguity
@@ -27,13 +27,13 @@ class Target:
     """What its device told of itself."""
 
 
-def is_stale(place: Place, generation: str | None) -> bool:
-    """Whether an open place belongs to a past generation of its device.
+def is_stale(entry: QueueEntry, generation: str | None) -> bool:
+    """Whether an open entry belongs to a past generation of its device.
 
     One without a generation was queued before its device was known, which only
     MDM_ACCEPT_UNKNOWN_DEVICES allows: it counts as of the first generation, whichever that is, since
     to wait for that device is all it is good for. The next Authenticate ends it with the others."""
-    return place.generation is not None and place.generation != generation
+    return entry.generation is not None and entry.generation != generation
 
 
 def key_of_unknown(name: str) -> EnrollmentKey:

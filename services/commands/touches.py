@@ -1,6 +1,6 @@
-"""Stores commands before they get a place, so that the janitor lets them be (docs/rules.md, rule 13).
+"""Stores commands before they get an entry, so that the janitor lets them be (docs/rules.md, rule 13).
 
-Promise: what gets a place was stored and touched by this process a little before. A command
+Promise: what gets an entry was stored and touched by this process a little before. A command
 for many devices, which may be large, is not sent to the store again for each piece of them.
 """
 
@@ -17,7 +17,7 @@ TOUCHED_FOR = timedelta(minutes=10)
 MOST_KNOWN = 100
 
 LONGEST_FLUSH = timedelta(hours=1)
-"""From here to having a place. The janitor deletes what nobody touched for a day; a process that was
+"""From here to having an entry. The janitor deletes what nobody touched for a day; a process that was
 stopped for so long must not say yes."""
 
 

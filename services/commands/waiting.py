@@ -1,7 +1,7 @@
 """Calls that wait until a device has answered a command: `?wait=SECONDS`.
 
-Promises: a call ends as soon as its place is final, and at the latest when its time is over, when its
-client is gone, or when the process ends. The truth is the stored place, which is looked at again and
+Promises: a call ends as soon as its entry is final, and at the latest when its time is over, when its
+client is gone, or when the process ends. The truth is the stored entry, which is looked at again and
 again, so no answer is missed, whichever replica the device spoke to; one loop looks for all calls of a
 process together, less often the more there are, and not at all while nobody waits.
 """
@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 from fastapi import Request
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.errors import TooManyRequests, unfit
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 QUICKEST = timedelta(milliseconds=200)
 EACH = timedelta(milliseconds=2)
-"""Between two looks: two milliseconds for each place that is waited for, and never less than the
+"""Between two looks: two milliseconds for each entry that is waited for, and never less than the
 quickest. A look costs the store 0.1 ms each, so all of them a twentieth of its time."""
 
 PACE = Pace(every=timedelta(), after_failure=QUICKEST)
@@ -82,12 +82,12 @@ async def first(
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    place_id: str
-    outcome: "asyncio.Future[Place | None]"
+    entry_id: str
+    outcome: "asyncio.Future[QueueEntry | None]"
 
-    def end(self, place: Place | None) -> None:
+    def end(self, entry: QueueEntry | None) -> None:
         if not self.outcome.done():
-            self.outcome.set_result(place)
+            self.outcome.set_result(entry)
 
 
 @dataclass(slots=True)
@@ -137,13 +137,13 @@ class Waiting:
             yield
 
     async def final(
-        self, place_id: str, within: timedelta, gone: Callable[[], Awaitable[None]]
-    ) -> Place | None:
-        """The place once it is final; None when it was not in time, the client is `gone`, the place
+        self, entry_id: str, within: timedelta, gone: Callable[[], Awaitable[None]]
+    ) -> QueueEntry | None:
+        """The entry once it is final; None when it was not in time, the client is `gone`, the entry
         is, or the process ends."""
         if self._is_stopped:
             return None
-        call = _Call(place_id, asyncio.get_running_loop().create_future())
+        call = _Call(entry_id, asyncio.get_running_loop().create_future())
         self._calls.add(call)
         self._some.set()
         try:
@@ -158,7 +158,7 @@ class Waiting:
             call.end(None)
 
     async def run(self, loops: Loops) -> None:
-        """Look at the places that are waited for, until cancelled."""
+        """Look at the entries that are waited for, until cancelled."""
         await loops.keep_doing("waiting", self._look, PACE, waits="waiting_calls_not_looked_at")
 
     async def _look(self) -> None:
@@ -168,13 +168,13 @@ class Waiting:
         await self._clock.sleep(max(QUICKEST, EACH * len(self._calls)))
         wanted: dict[str, list[_Call]] = {}
         for call in self._calls:
-            wanted.setdefault(call.place_id, []).append(call)
+            wanted.setdefault(call.entry_id, []).append(call)
         ids = list(wanted)
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
-            there = await self._queue.places_of(chunk)
-            for place_id in chunk:
-                place = there.get(place_id)
-                if place is None or place.state.is_final:
-                    for call in wanted[place_id]:
-                        call.end(place)
+            there = await self._queue.entries_of(chunk)
+            for entry_id in chunk:
+                entry = there.get(entry_id)
+                if entry is None or entry.state.is_final:
+                    for call in wanted[entry_id]:
+                        call.end(entry)

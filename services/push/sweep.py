@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 
 from services.push.pusher import Pusher, key_of
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
@@ -32,7 +32,7 @@ HEARTBEAT = timedelta(seconds=1)
 BEATS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 
 LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1), timedelta(minutes=5))
-"""How long after its acceptance a place is looked at: once soon, once when even the slowest insert has
+"""How long after its acceptance an entry is looked at: once soon, once when even the slowest insert has
 ended, and once for a commands process whose clock is some minutes behind ours."""
 
 FIRST_LOOK_BACK = timedelta(days=1)
@@ -49,7 +49,7 @@ CHUNK = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Window:
-    """A stretch of time whose places are read and whose pushes have not all ended."""
+    """A stretch of time whose entries are read and whose pushes have not all ended."""
 
     since: datetime
 
@@ -76,7 +76,7 @@ class Sweep:
         self._under_way: list[_Window] = []
         self._is_leaving = False
         self.oldest_unpushed = 0.0
-        """Age in seconds of the oldest place that the latest look found without a push."""
+        """Age in seconds of the oldest entry that the latest look found without a push."""
 
     async def run(self, loops: Loops) -> None:
         # The first look needs to know what is ours, and does not wait an interval for it.
@@ -116,7 +116,7 @@ class Sweep:
         await self._pusher.again(waiting)
 
     async def unpushed(self, group: asyncio.TaskGroup, loops: Loops) -> None:
-        """Look at the places accepted since the last look; `group` carries the pushes to their end."""
+        """Look at the entries accepted since the last look; `group` carries the pushes to their end."""
         partitions = self._share.partitions
         if not partitions:
             return
@@ -172,12 +172,12 @@ class Sweep:
     ) -> set[str]:
         latest: dict[str, datetime] = {}
         for look in LOOKS:
-            async for places in self._queue.beginning_between(since - look, until - look):
-                for place in places:
-                    _note(latest, place, place.not_before, partitions)
-            async for places in self._queue.accepted_between(since - look, until - look):
-                for place in filter(lambda each: each.is_due(until), places):
-                    _note(latest, place, place.accepted_at, partitions)
+            async for entries in self._queue.beginning_between(since - look, until - look):
+                for entry in entries:
+                    _note(latest, entry, entry.not_before, partitions)
+            async for entries in self._queue.accepted_between(since - look, until - look):
+                for entry in filter(lambda each: each.is_due(until), entries):
+                    _note(latest, entry, entry.accepted_at, partitions)
         tried = await self._pushes.load(latest)
         now = self._clock.now()
         missed = {
@@ -205,8 +205,8 @@ class Sweep:
 
 
 def _note(
-    latest: dict[str, datetime], place: Place, at: datetime | None, partitions: Collection[int]
+    latest: dict[str, datetime], entry: QueueEntry, at: datetime | None, partitions: Collection[int]
 ) -> None:
-    """`at`: since when the place may be handed out."""
-    if at is not None and partition_of(place.device) in partitions:
-        latest[place.enrollment] = max(at, latest.get(place.enrollment, at))
+    """`at`: since when the entry may be handed out."""
+    if at is not None and partition_of(entry.device) in partitions:
+        latest[entry.enrollment] = max(at, latest.get(entry.enrollment, at))

@@ -46,7 +46,7 @@ class Endpoint:
     may run at once, whether it is down or paused, and whose events it took last."""
 
     def __init__(self, name: str, clock: Clock) -> None:
-        self.places = asyncio.Semaphore(SLOTS)
+        self.slots = asyncio.Semaphore(SLOTS)
         self.is_stuck = False
         """Somebody waited in vain for a place, and nobody has left one since."""
         self.recovered_at = float("-inf")
@@ -176,13 +176,13 @@ class Attempts:
         endpoint = self.endpoint(subscription.id)
         if endpoint.pause_left:
             return PAUSED
-        if not await self._has_place(endpoint):
+        if not await self._has_slot(endpoint):
             return BUSY
         try:
             return await self.again(subscription, device, body)
         finally:
             endpoint.is_stuck = False
-            endpoint.places.release()
+            endpoint.slots.release()
 
     async def again(self, subscription: Subscription, device: str, body: bytes) -> Outcome:
         """A retry; the caller keeps to `has_room`. It does not count while the subscriber is paused."""
@@ -203,12 +203,12 @@ class Attempts:
         """Log that a lane goes on without this delivery."""
         self._set_aside.warning(**_described(delivery))
 
-    async def _has_place(self, endpoint: Endpoint) -> bool:
-        if endpoint.places.locked() and (endpoint.is_stuck or endpoint.is_down):
+    async def _has_slot(self, endpoint: Endpoint) -> bool:
+        if endpoint.slots.locked() and (endpoint.is_stuck or endpoint.is_down):
             return False
         try:
             async with asyncio.timeout(self._patience):
-                await endpoint.places.acquire()
+                await endpoint.slots.acquire()
         except TimeoutError:
             endpoint.is_stuck = True
             return False

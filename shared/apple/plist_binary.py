@@ -175,8 +175,8 @@ def _integers(raw: bytes, size: int) -> Sequence[int]:
         return [int.from_bytes(raw[at : at + size], "big") for at in range(0, len(raw), size)]
     word = array("H" if size == 2 else "I" if size <= 4 else "Q")
     padded = bytearray(len(raw) // size * word.itemsize)
-    for place in range(size):
-        padded[word.itemsize - size + place :: word.itemsize] = raw[place::size]
+    for index in range(size):
+        padded[word.itemsize - size + index :: word.itemsize] = raw[index::size]
     word.frombytes(padded)
     if sys.byteorder == "little":
         word.byteswap()

@@ -1,4 +1,4 @@
-"""Commands, and their places in the queues of enrollments."""
+"""Commands, and their entries in the queues of enrollments."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ class Command:
     unreadable: str | None = None
 
 
-class PlaceState(StrEnum):
+class EntryState(StrEnum):
     """Where a command stands in one queue. The first three are open, the others are final."""
 
     QUEUED = "queued"
@@ -58,16 +58,16 @@ class PlaceState(StrEnum):
         return self in DEVICE_FINAL_STATES
 
 
-OPEN_STATES = frozenset({PlaceState.QUEUED, PlaceState.SENT, PlaceState.NOT_NOW})
+OPEN_STATES = frozenset({EntryState.QUEUED, EntryState.SENT, EntryState.NOT_NOW})
 DEVICE_FINAL_STATES = frozenset(
-    {PlaceState.ACKNOWLEDGED, PlaceState.ERROR, PlaceState.FORMAT_ERROR}
+    {EntryState.ACKNOWLEDGED, EntryState.ERROR, EntryState.FORMAT_ERROR}
 )
 
-ANNOUNCED_STATES = frozenset({PlaceState.EXPIRED, PlaceState.SUPERSEDED})
+ANNOUNCED_STATES = frozenset({EntryState.EXPIRED, EntryState.SUPERSEDED})
 """Final states that no request and no device asked for: an event tells of each."""
 
 NEVER_MOVED = datetime.min.replace(tzinfo=UTC)
-"""Before every time at which a place moved back."""
+"""Before every time at which an entry moved back."""
 MOVES_BACK_AFTER = 3
 """From so many unanswered attempts on a command goes behind the others of its queue,"""
 MOVES_BACK_NOT_BEFORE = timedelta(minutes=10)
@@ -78,21 +78,21 @@ MOVES_BACK_NOT_BEFORE = timedelta(minutes=10)
 class LateAnswer:
     """What a device reported of a command that had ended already."""
 
-    state: PlaceState
+    state: EntryState
     event_id: str
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One command's place in the queue of one enrollment.
+class QueueEntry:
+    """One command's entry in the queue of one enrollment.
 
     `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order, and
     behind all those stand the ones that `moved`, in the order of that.
     `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
     authenticated. `handed_by` names the hand-out that last gave it to the device since it was
     queued, None before. It is not handed out before `not_before`, nor from `expires_at` on. Of the
-    places of one enrollment with the same `collapse_key` the newest wins; `superseded_by` is the
+    entries of one enrollment with the same `collapse_key` the newest wins; `superseded_by` is the
     CommandUUID of the one that ended this.
     """
 
@@ -104,7 +104,7 @@ class Place:
     generation: str | None
     order: str
     priority: int = NORMAL_PRIORITY
-    state: PlaceState = PlaceState.QUEUED
+    state: EntryState = EntryState.QUEUED
     handed_by: str | None = None
     attempts: int = 0
     not_before: datetime | None = None
@@ -127,7 +127,7 @@ class Place:
 
     @property
     def id(self) -> str:
-        return place_id(self.enrollment, self.command_uuid)
+        return entry_id(self.enrollment, self.command_uuid)
 
     def is_expired(self, at: datetime) -> bool:
         """Whether it must not be handed out any more, because its time is over."""
@@ -140,13 +140,13 @@ class Place:
 
     @property
     def queue_order(self) -> tuple[datetime, int, str]:
-        """The order in which places are handed out."""
+        """The order in which entries are handed out."""
         return self.moved or NEVER_MOVED, self.priority, self.order
 
     @property
     def is_unanswered(self) -> bool:
         """Whether an Idle of its device would show that one more hand-out brought no answer."""
-        return self.state is PlaceState.SENT and not self.is_counted
+        return self.state is EntryState.SENT and not self.is_counted
 
     def moves_back(self, at: datetime) -> bool:
         """Whether it moves back when its last hand-out brought no answer until this time (docs/rules.md,
@@ -157,8 +157,8 @@ class Place:
         return self.moved is None and self.is_unanswered and is_last and is_old
 
 
-def place_id(enrollment: str, command_uuid: str) -> str:
-    """The unique name of a place; the length in front keeps two different pairs apart."""
+def entry_id(enrollment: str, command_uuid: str) -> str:
+    """The unique name of an entry; the length in front keeps two different pairs apart."""
     return f"{len(enrollment)}:{enrollment}:{command_uuid}"
 
 

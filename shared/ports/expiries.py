@@ -4,24 +4,24 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 
 
 class Expiries(Protocol):
-    def overdue(self, at: datetime) -> AsyncIterator[list[Place]]:
-        """Open places whose time is over, a page at a time."""
+    def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
+        """Open entries whose time is over, a page at a time."""
 
-    async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
-        """End places as EXPIRED, each on condition that it is open, of an order seen, and overdue by
+    async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
+        """End entries as EXPIRED, each on condition that it is open, of an order seen, and overdue by
         then; what is there then, by id. What ended so is `unannounced` from then on."""
 
-    def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
-        """Places that expired, or were superseded, before a time and whose event is not safe yet, a page
+    def unannounced(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
+        """Entries that expired, or were superseded, before a time and whose event is not safe yet, a page
         at a time."""
 
-    async def is_unannounced(self, place: Place) -> bool:
-        """Whether this place expired or was superseded, was not queued anew since, and its event is not
+    async def is_unannounced(self, entry: QueueEntry) -> bool:
+        """Whether this entry expired or was superseded, was not queued anew since, and its event is not
         safe yet."""
 
-    async def announced(self, places: Sequence[Place]) -> None:
+    async def announced(self, entries: Sequence[QueueEntry]) -> None:
         """Their events are safe."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.event import Event
 from shared.ports.enrollments import Mark
 
@@ -36,7 +36,7 @@ class Journal(Protocol):
         """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,
         by time; without their bodies."""
 
-    async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
+    async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         """What its device said of a command with since <= created_at <= upto, by time."""
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:

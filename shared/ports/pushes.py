@@ -50,7 +50,7 @@ class Pushes(Protocol):
         """Delete records, each on condition that no push was recorded since it was read."""
 
     async def positions(self) -> dict[int, datetime]:
-        """partition -> time up to which the sweep has looked for places that were never pushed."""
+        """partition -> time up to which the sweep has looked for entries that were never pushed."""
 
     async def advance(self, partitions: Collection[int], to: datetime) -> None:
         """Raise these positions (never lower them)."""

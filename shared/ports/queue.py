@@ -1,42 +1,42 @@
-"""Commands and their places in queues (owner: commands; checkin moves the state of places)."""
+"""Commands and their entries in queues (owner: commands; checkin moves the state of entries)."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from shared.domain.command import Command, Place, PlaceState
+from shared.domain.command import Command, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A device's answer to a command: closes or rests its place, on rule 5's conditions (a place of
+    """A device's answer to a command: closes or rests its entry, on rule 5's conditions (an entry of
     generation None counts as of this one)."""
 
     enrollment: str
     command_uuid: str
     generation: str | None
-    state: PlaceState
+    state: EntryState
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class HandOut:
-    """One place to hand to its device, on condition that it is open and of this generation, or was
+    """One entry to hand to its device, on condition that it is open and of this generation, or was
     queued before the device was known (generation None). `counts`: the hand-out before was in vain and counts
     as unanswered; then on condition, too, that it is the one seen and nothing was answered since."""
 
-    place: Place
+    entry: QueueEntry
     generation: str | None
     counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to look for in one queue: a place to hand out to this enrollment in this generation (None: or
+    """What to look for in one queue: an entry to hand out to this enrollment in this generation (None: or
     queued before the device was known). `with_resting`: also one that its device answered NotNow.
-    `reported`: the CommandUUID on which the device reports, whose place it has had; it is passed over, and
+    `reported`: the CommandUUID on which the device reports, whose entry it has had; it is passed over, and
     so are those of the ids `but_not`."""
 
     enrollment: str
@@ -46,20 +46,20 @@ class Wanted:
     reported: str | None = None
     but_not: frozenset[str] = frozenset()
 
-    def passes_over(self, place: Place) -> bool:
-        is_reported = place.command_uuid == self.reported and place.handed_by is not None
-        return is_reported or place.id in self.but_not
+    def passes_over(self, entry: QueueEntry) -> bool:
+        is_reported = entry.command_uuid == self.reported and entry.handed_by is not None
+        return is_reported or entry.id in self.but_not
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceWindow:
+class EntryWindow:
     """Accepted from `since` to `until`, both included. None: no such condition."""
 
     since: datetime
     until: datetime
     enrollment: str | None = None
     request_type: str | None = None
-    states: frozenset[PlaceState] | None = None
+    states: frozenset[EntryState] | None = None
 
 
 class CommandQueue(Protocol):
@@ -67,90 +67,92 @@ class CommandQueue(Protocol):
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
         """Store commands or, where they are stored already, touch them (rule 13)."""
 
-    async def insert(self, places: Sequence[Place]) -> list[Place | None]:
-        """Insert places. Per place: None if it was inserted now, else the one that is there."""
+    async def insert(self, entries: Sequence[QueueEntry]) -> list[QueueEntry | None]:
+        """Insert entries. Per entry: None if it was inserted now, else the one that is there."""
 
-    async def stamp(self, place: Place, generation: str | None) -> None:
-        """Give a place another generation, on condition that it is open."""
+    async def stamp(self, entry: QueueEntry, generation: str | None) -> None:
+        """Give an entry another generation, on condition that it is open."""
 
-    async def requeue(self, place: Place, seen: Place) -> bool:
+    async def requeue(self, entry: QueueEntry, seen: QueueEntry) -> bool:
         """Queue anew in the place of `seen`, on condition that this final state is unchanged."""
 
-    async def drop(self, place: Place) -> Place | None:
-        """End a place of a past generation as DROPPED_REENROLLED, on condition that it is open and of
+    async def drop(self, entry: QueueEntry) -> QueueEntry | None:
+        """End an entry of a past generation as DROPPED_REENROLLED, on condition that it is open and of
         the generation seen; returns what is there then."""
 
-    async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
-        """All open places of an enrollment, of any generation, in queue order."""
+    async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
+        """All open entries of an enrollment, of any generation, in queue order."""
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
-        """End all open places of these enrollments as CANCELLED; how many there were."""
+        """End all open entries of these enrollments as CANCELLED; how many there were."""
 
     async def cancel_devices(self, devices: Collection[str]) -> int:
-        """End all open places of all channels of these devices as CANCELLED; how many there were."""
+        """End all open entries of all channels of these devices as CANCELLED; how many there were."""
 
     async def cancel_one(
         self, enrollment: str, command_uuid: str, order: str | None = None
     ) -> bool:
-        """End an open place (of this order, where one is given) as CANCELLED. False: there is no such one."""
+        """End an open entry (of this order, where one is given) as CANCELLED. False: there is no such one."""
 
-    async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
-        """Places by id, open and finished."""
+    async def entries_of(self, ids: Collection[str]) -> dict[str, QueueEntry]:
+        """Entries by id, open and finished."""
 
-    async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
-        """(enrollment, collapse key) -> the highest order among its open places, also those that were
-        handed out. `places` have a collapse key and may be stored or not."""
+    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
+        """(enrollment, collapse key) -> the highest order among its open entries, also those that were
+        handed out. `entries` have a collapse key and may be stored or not."""
 
-    async def supersede(self, places: Sequence[Place]) -> int:
-        """End as SUPERSEDED what the newest place of the same enrollment and collapse key makes
+    async def supersede(self, entries: Sequence[QueueEntry]) -> int:
+        """End as SUPERSEDED what the newest entry of the same enrollment and collapse key makes
         needless: the older ones that are open and were never handed out, or moved back. The same write
-        says by which command. `places` are stored and have a collapse key. Returns how many it ended."""
+        says by which command. `entries` are stored and have a collapse key. Returns how many it ended."""
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
-        """How many open places there are. Costs as much as reading them: not for every request."""
+        """How many open entries there are. Costs as much as reading them: not for every request."""
 
-    async def accepted_in(self, window: PlaceWindow, limit: int | None = None) -> list[Place]:
-        """Places, open and finished, that were accepted in a closed window of time; in no order. With
+    async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
+        """Entries, open and finished, that were accepted in a closed window of time; in no order. With
         a limit only that many, those that were accepted last."""
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
-        """Which of these enrollments (ids) have an open place that may be handed out at this time."""
+        """Which of these enrollments (ids) have an open entry that may be handed out at this time."""
 
-    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
-        """Open places accepted in a closed window of time (for the push sweep and the janitor), a page at a
+    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
+        """Open entries accepted in a closed window of time (for the push sweep and the janitor), a page at a
         time."""
 
-    def beginning_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
-        """Open places whose `not_before` is in a closed window of time (for the push sweep), a page at a
+    def beginning_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[list[QueueEntry]]:
+        """Open entries whose `not_before` is in a closed window of time (for the push sweep), a page at a
         time."""
 
     # for check-in
     async def report(self, reports: Sequence[Report], at: datetime) -> int:
-        """Apply reports, each on condition that its place is open, of this generation, and handed out
+        """Apply reports, each on condition that its entry is open, of this generation, and handed out
         since it was queued. One that finds another final state is kept there as the late answer;
-        any other changes nothing, such as a repetition of the report that closed the place.
+        any other changes nothing, such as a repetition of the report that closed the entry.
         One that counts forgets the unanswered attempts. Returns how many places it closed."""
 
-    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place] | None]:
-        """device -> open places of all its channels, in queue order, fit for `hand_out`. None: they are
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
+        """device -> open entries of all its channels, in queue order, fit for `hand_out`. None: they are
         too many to be read; ask for the next one. The cost depends on no queue's length."""
 
-    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
         """Per queue the first place, in queue order, that may be handed out at this time. Of more than 32
         whose `not_before` has come, those that began first come first. The cost does not depend on what
         rests, begins later, or is of another generation."""
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
-        """Mark as handed out by `by`, each on its condition; the ids of the places that were, and whose time
+        """Mark as handed out by `by`, each on its condition; the ids of the entries that were, and whose time
         was not over then by the store's own clock."""
 
-    async def move_back(self, places: Sequence[Place]) -> set[str]:
-        """Put places behind all others of their queues, and count their last hand-outs as unanswered, each on
+    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
+        """Put entries behind all others of their queues and count their last hand-outs as unanswered, each on
         condition that this one is the last still and nothing was answered since; the ids of those that moved.
         From now on one with a collapse key can be superseded again; it is at once where a newer one waits."""
 
     async def end_generation(self, device: str, generation: str) -> int:
-        """End the open places of the generation that an Authenticate replaced, and those that were
+        """End the open entries of the generation that an Authenticate replaced, and those that were
         queued before the device was known (generation None)."""
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
@@ -165,7 +167,7 @@ class StoredCommands(Protocol):
         and which nobody has touched since `before`."""
 
     async def in_use(self, hashes: Collection[str]) -> set[str]:
-        """Which of these commands have a place, open or finished."""
+        """Which of these commands have an entry, open or finished."""
 
     async def forget(self, commands: Mapping[str, datetime]) -> int:
         """Delete stored commands (hash -> `touched` as read), each on condition that `touched` is

@@ -12,12 +12,12 @@ from shared.storage import (
     challenges,
     deliveries,
     enrollments,
+    entry_documents,
     identities,
     issued,
     jobs,
     journal,
     members,
-    place_documents,
     pushes,
     tokens,
 )
@@ -37,7 +37,7 @@ ALL_INDEXES = tuple(
         *jobs.indexes(FOR_EVER),
         *journal.indexes(FOR_EVER),
         *members.INDEXES,
-        *place_documents.indexes(FOR_EVER),
+        *entry_documents.indexes(FOR_EVER),
         *pushes.INDEXES,
         *tokens.INDEXES,
     )

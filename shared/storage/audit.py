@@ -45,18 +45,18 @@ class MongoAuditLog:
             await self._documents.insert_one(_document(entries))
 
     async def find(self, query: AuditQuery) -> AuditPage:
-        before = _Place.read(query.cursor) if query.cursor else None
+        before = _Cursor.read(query.cursor) if query.cursor else None
         found: list[AuditEntry] = []
-        last: _Place | None = None
+        last: _Cursor | None = None
         for low, high in _steps(query, before):
-            async for place, entry in self._entries(query, low, high):
-                if before is not None and not place.is_before(before):
+            async for position, entry in self._entries(query, low, high):
+                if before is not None and not position.is_before(before):
                     continue
                 if len(found) == query.limit and last is not None:
                     return AuditPage(tuple(found), str(last))
                 if query.holds(entry):
                     found.append(entry)
-                    last = place
+                    last = position
         return AuditPage(tuple(found))
 
     async def _entries(self, query: AuditQuery, low: str, high: str) -> Any:
@@ -69,32 +69,32 @@ class MongoAuditLog:
             )
             for document in documents:
                 for index, entry in reversed(list(enumerate(document["entries"]))):
-                    yield _Place(document["_id"], index), _entry(entry)
+                    yield _Cursor(document["_id"], index), _entry(entry)
             if len(documents) < _PAGE:
                 return
             high = documents[-1]["_id"]
 
 
-class _Place:
+class _Cursor:
     """Where an entry stands in the log."""
 
     def __init__(self, document: str, index: int) -> None:
         self.document = document
         self.index = index
 
-    def is_before(self, other: "_Place") -> bool:
+    def is_before(self, other: "_Cursor") -> bool:
         return (self.document, self.index) < (other.document, other.index)
 
     def __str__(self) -> str:
         return f"{self.document}.{self.index}"
 
     @classmethod
-    def read(cls, cursor: str) -> "_Place":
+    def read(cls, cursor: str) -> "_Cursor":
         document, _, index = cursor.rpartition(".")
         time = document.partition("-")[0]
-        is_place = len(time) == _TIME_DIGITS and set(time) <= set("0123456789")
-        is_place = is_place and time < _END_OF_TIME
-        if not is_place or not index.isascii() or not index.isdigit() or len(index) > 9:
+        is_cursor = len(time) == _TIME_DIGITS and set(time) <= set("0123456789")
+        is_cursor = is_cursor and time < _END_OF_TIME
+        if not is_cursor or not index.isascii() or not index.isdigit() or len(index) > 9:
             expected = "the `next` of a page"
             raise unfit("cursor", expected)
         return cls(document, int(index))
@@ -111,7 +111,7 @@ def _written(time: datetime) -> str:
     return f"{max(0, int(time.timestamp() * 1000)):0{_TIME_DIGITS}d}"
 
 
-def _steps(query: AuditQuery, before: _Place | None) -> Iterator[tuple[str, str]]:
+def _steps(query: AuditQuery, before: _Cursor | None) -> Iterator[tuple[str, str]]:
     """Spans of the log, backwards, each longer than the one before: a store may pay for all that a
     span holds, whatever the limit says, and a page is full after a short one where much happens."""
     high_time, high = query.until, _written(query.until)

@@ -1,4 +1,4 @@
-"""Places whose time is over, in collection `queue`: what its janitor ends and tells of.
+"""Entries whose time is over, in collection `queue`: what its janitor ends and tells of.
 
 Owner: commands.
 """
@@ -6,10 +6,10 @@ Owner: commands.
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
-from shared.domain.command import ANNOUNCED_STATES, Place, PlaceState
+from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
+from shared.storage.entry_documents import NAME, OPEN, UNTIL_ENDED, from_document
 from shared.storage.paging import Pages, up_to
-from shared.storage.place_documents import NAME, OPEN, UNTIL_ENDED, from_document
 
 ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,9 +20,9 @@ class MongoExpiries:
     """Implements `shared.ports.expiries.Expiries`."""
 
     def __init__(self, database: Database) -> None:
-        self._places = database.collection(NAME)
+        self._entries = database.collection(NAME)
 
-    def overdue(self, at: datetime) -> AsyncIterator[list[Place]]:
+    def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
         # A timer is never later than the expiry.
         return self._paged(
             {
@@ -32,30 +32,30 @@ class MongoExpiries:
             }
         )
 
-    async def _paged(self, query: Query) -> AsyncIterator[list[Place]]:
-        async for page in Pages(self._places, "timer").read(query, up_to(query["timer"]["$lte"])):
+    async def _paged(self, query: Query) -> AsyncIterator[list[QueueEntry]]:
+        async for page in Pages(self._entries, "timer").read(query, up_to(query["timer"]["$lte"])):
             yield [from_document(document) for document in page]
 
-    async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
-        ids = [place.id for place in places]
-        await self._places.update_many(
+    async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
+        ids = [entry.id for entry in entries]
+        await self._entries.update_many(
             {
                 "_id": {"$in": ids},
                 # one that was queued anew meanwhile has another order, which is nobody else's
-                "order": {"$in": [place.order for place in places]},
+                "order": {"$in": [entry.order for entry in entries]},
                 "expires_at": {"$lte": at},
                 "state": {"$in": OPEN},
             },
             {
                 # its timer stays until its event is safe
-                "$set": {"state": PlaceState.EXPIRED.value, "finished_at": at},
+                "$set": {"state": EntryState.EXPIRED.value, "finished_at": at},
                 "$unset": UNTIL_ENDED,
             },
         )
-        found = await self._places.find({"_id": {"$in": ids}})
+        found = await self._entries.find({"_id": {"$in": ids}})
         return {document["_id"]: from_document(document) for document in found}
 
-    def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
+    def unannounced(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         # Its end is not before its timer.
         return self._paged(
             {
@@ -65,16 +65,16 @@ class MongoExpiries:
             }
         )
 
-    async def is_unannounced(self, place: Place) -> bool:
-        ended = {"_id": place.id, "order": place.order, "state": {"$in": ANNOUNCED}}
-        return await self._places.find_one({**ended, "timer": {"$ne": None}}) is not None
+    async def is_unannounced(self, entry: QueueEntry) -> bool:
+        ended = {"_id": entry.id, "order": entry.order, "state": {"$in": ANNOUNCED}}
+        return await self._entries.find_one({**ended, "timer": {"$ne": None}}) is not None
 
-    async def announced(self, places: Sequence[Place]) -> None:
-        await self._places.update_many(
+    async def announced(self, entries: Sequence[QueueEntry]) -> None:
+        await self._entries.update_many(
             {
-                "_id": {"$in": [place.id for place in places]},
+                "_id": {"$in": [entry.id for entry in entries]},
                 # one that was queued anew meanwhile has another order
-                "order": {"$in": [place.order for place in places]},
+                "order": {"$in": [entry.order for entry in entries]},
                 "state": {"$in": ANNOUNCED},
             },
             {"$unset": {"timer": ""}},

@@ -1,4 +1,4 @@
-"""Places of collection `queue` that go out to their devices, and those that move back (rule 5).
+"""Entries of collection `queue` that go out to their devices, and those that move back (rule 5).
 
 Promise: a hand-out is one write, the counting of attempts included.
 """
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.ports.queue import HandOut
 from shared.storage.database import Collection, Document
-from shared.storage.place_documents import OPEN, collapse_name
+from shared.storage.entry_documents import OPEN, collapse_name
 
-SENT = PlaceState.SENT.value
+SENT = EntryState.SENT.value
 
 
 class HandOuts:
     """Writes of `MongoCommandQueue`."""
 
-    def __init__(self, places: Collection) -> None:
-        self._places = places
+    def __init__(self, entries: Collection) -> None:
+        self._entries = entries
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         alike = groupby(sorted(handouts, key=_kind), key=_kind)
@@ -34,22 +34,22 @@ class HandOuts:
 
     async def _hand_out(self, handouts: list[HandOut], by: str, at: datetime) -> set[str]:
         """Of one kind."""
-        ids = [handout.place.id for handout in handouts]
-        has_end = any(handout.place.expires_at is not None for handout in handouts)
+        ids = [handout.entry.id for handout in handouts]
+        has_end = any(handout.entry.expires_at is not None for handout in handouts)
         counts, has_moved = _kind(handouts[0])
         # by the store's own clock, which nobody's clock or standstill changes
         dated = [name for name, is_so in (("offered_at", has_end), ("moved", has_moved)) if is_so]
         condition: Document = {
             "_id": {"$in": ids},
-            # generations are unique, so none of another device's lets a place through
+            # generations are unique, so none of another device's lets an entry through
             "generation": {"$in": [None, *(handout.generation for handout in handouts)]},
             "state": {"$in": OPEN},
             "moved": {"$ne": None} if has_moved else None,
         }
         if counts:
             condition["state"] = SENT
-            condition["handed_by"] = {"$in": [handout.place.handed_by for handout in handouts]}
-        matched = await self._places.update_many(
+            condition["handed_by"] = {"$in": [handout.entry.handed_by for handout in handouts]}
+        matched = await self._entries.update_many(
             condition,
             {
                 "$set": {"state": SENT, "handed_by": by, "handed_at": at},
@@ -62,39 +62,39 @@ class HandOuts:
         )
         if matched == len(ids) and not has_end:
             return set(ids)
-        found = await self._places.find(
+        found = await self._entries.find(
             {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}},
             {"offered_at": 1, "expires_at": 1},
         )
         return {each["_id"] for each in found if not _is_late(each)}
 
-    async def let_supersede(self, places: Sequence[Place]) -> None:
-        """Places with a collapse key that are about to move back are needless where there is a newer one."""
-        for place in places:
-            await self._places.update_one(
-                _about_to_move(place), {"$set": {"collapse": collapse_name(place)}}
+    async def let_supersede(self, entries: Sequence[QueueEntry]) -> None:
+        """Entries with a collapse key that are about to move back are needless where there is a newer one."""
+        for entry in entries:
+            await self._entries.update_one(
+                _about_to_move(entry), {"$set": {"collapse": collapse_name(entry)}}
             )
 
-    async def move_back(self, places: Sequence[Place]) -> set[str]:
+    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
         update = {
             "$set": {"counted": True},
             "$inc": {"unanswered": 1},
             "$currentDate": {"moved": True},
         }
         moved = set()
-        for place in places:
-            if await self._places.update_one(_about_to_move(place), update):
-                moved.add(place.id)
+        for entry in entries:
+            if await self._entries.update_one(_about_to_move(entry), update):
+                moved.add(entry.id)
         return moved
 
 
-def _about_to_move(place: Place) -> Document:
-    return {"_id": place.id, "state": SENT, "handed_by": place.handed_by, "moved": None}
+def _about_to_move(entry: QueueEntry) -> Document:
+    return {"_id": entry.id, "state": SENT, "handed_by": entry.handed_by, "moved": None}
 
 
 def _kind(handout: HandOut) -> tuple[bool, bool]:
     """Hand-outs of one kind are the same write."""
-    return handout.counts, handout.place.moved is not None
+    return handout.counts, handout.entry.moved is not None
 
 
 def _is_late(document: Document) -> bool:

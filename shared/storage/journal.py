@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.errors import OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.domain.versions import is_known, known
@@ -78,14 +78,14 @@ class MongoJournal:
         )
         return [Journaled(each["_id"], each["created_at"], each.get("size")) for each in found]
 
-    async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
+    async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         found = await self._documents.find(
             {
-                "device": place.device,
+                "device": entry.device,
                 "created_at": {"$gte": since, "$lte": upto},
                 "topic": Topic.CONNECT.value,
-                "enrollment": place.enrollment,
-                "command_uuid": place.command_uuid,
+                "enrollment": entry.enrollment,
+                "command_uuid": entry.command_uuid,
             },
             sort=[("created_at", 1)],
         )

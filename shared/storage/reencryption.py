@@ -42,11 +42,11 @@ class MongoEncryptedValues:
     """Implements `shared.ports.encrypted_values.EncryptedValues`."""
 
     def __init__(
-        self, database: Database, keyring: Keyring, places: Sequence[EncryptedFields] = ALL
+        self, database: Database, keyring: Keyring, entries: Sequence[EncryptedFields] = ALL
     ) -> None:
         self._database = database
         self._keyring = keyring
-        self._places = {each.collection: each for each in places}
+        self._entries = {each.collection: each for each in entries}
 
     @property
     def current(self) -> str | None:
@@ -54,11 +54,11 @@ class MongoEncryptedValues:
 
     @property
     def collections(self) -> Sequence[str]:
-        return tuple(self._places)
+        return tuple(self._entries)
 
     async def batches(self, collection: str) -> AsyncIterator[list[str]]:
         documents = self._database.collection(collection)
-        where = self._places[collection].where
+        where = self._entries[collection].where
         async for found in documents.scan(where, {"_id": 1}, batch=BATCH):
             yield [document["_id"] for document in found]
 
@@ -77,12 +77,12 @@ class MongoEncryptedValues:
         return Counter(self._key_of(value) for value in await self._read(collection, ids))
 
     async def _read(self, collection: str, ids: Sequence[str]) -> list["_Value"]:
-        fields = self._places[collection].fields
+        fields = self._entries[collection].fields
         found = await self._database.collection(collection).find(
             {"_id": {"$in": list(ids)}}, dict.fromkeys(fields, 1)
         )
         values = (
-            _Value(self._places[collection], document["_id"], path, _at(document, path))
+            _Value(self._entries[collection], document["_id"], path, _at(document, path))
             for document in found
             for path in fields
         )

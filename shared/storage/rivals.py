@@ -1,25 +1,25 @@
-"""Open places of one enrollment and collapse key, of which the newest wins.
+"""Open entries of one enrollment and collapse key, of which the newest wins.
 
-By the open places of their devices: an index of its own would make every write dearer.
+By the open entries of their devices: an index of its own would make every write dearer.
 """
 
 from collections.abc import Sequence
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.storage.database import Collection, Document, Query, UpdateOne
-from shared.storage.place_documents import OPEN, superseding
+from shared.storage.entry_documents import OPEN, superseding
 
 
 class Rivals:
     """Reads and endings of `MongoCommandQueue`."""
 
-    def __init__(self, places: Collection) -> None:
-        self._places = places
+    def __init__(self, entries: Collection) -> None:
+        self._entries = entries
 
-    async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
-        wanted = {(place.enrollment, place.collapse_key) for place in places}
-        found = await self._places.find(
-            _of_keys(places), {"enrollment": 1, "collapse_key": 1, "order": 1}
+    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
+        wanted = {(entry.enrollment, entry.collapse_key) for entry in entries}
+        found = await self._entries.find(
+            _of_keys(entries), {"enrollment": 1, "collapse_key": 1, "order": 1}
         )
         highest: dict[tuple[str, str], str] = {}
         for each in found:
@@ -27,11 +27,11 @@ class Rivals:
                 highest[key] = max(each["order"], highest.get(key, ""))
         return highest
 
-    async def supersede(self, places: Sequence[Place]) -> int:
-        if not places:
+    async def supersede(self, entries: Sequence[QueueEntry]) -> int:
+        if not entries:
             return 0
-        rivals = await self._places.find(
-            _of_keys(places),
+        rivals = await self._entries.find(
+            _of_keys(entries),
             {"enrollment": 1, "collapse_key": 1, "collapse": 1, "order": 1, "command_uuid": 1},
         )
         # One that was handed out cannot lose, but an older one that moved back loses to it.
@@ -43,14 +43,14 @@ class Rivals:
         ]
         if not endings:
             return 0
-        ended, _ = await self._places.bulk_write(endings)
+        ended, _ = await self._entries.bulk_write(endings)
         return ended
 
 
-def _of_keys(places: Sequence[Place]) -> Query:
+def _of_keys(entries: Sequence[QueueEntry]) -> Query:
     return {
-        "open_device": {"$in": sorted({place.device for place in places})},
-        "collapse_key": {"$in": sorted({place.collapse_key or "" for place in places})},
+        "open_device": {"$in": sorted({entry.device for entry in entries})},
+        "collapse_key": {"$in": sorted({entry.collapse_key or "" for entry in entries})},
     }
 
 

@@ -14,7 +14,7 @@ from shared.domain.errors import CannotDecrypt
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.place_documents import COMMANDS, NAME
+from shared.storage.entry_documents import COMMANDS, NAME
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ class MongoStoredCommands:
 
     def __init__(self, database: Database) -> None:
         self._commands = database.collection(COMMANDS)
-        self._places = database.collection(NAME)
+        self._entries = database.collection(NAME)
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
         """A closed range of `_id`, so that its cost is that of the commands in it."""
@@ -39,8 +39,8 @@ class MongoStoredCommands:
 
     async def in_use(self, hashes: Names[str]) -> set[str]:
         used: set[str] = set()
-        for command_hash in hashes:  # one each: a command of a large fleet has many places
-            if await self._places.find({"command": command_hash}, {"_id": 1}, limit=1):
+        for command_hash in hashes:  # one each: a command of a large fleet has many entries
+            if await self._entries.find({"command": command_hash}, {"_id": 1}, limit=1):
                 used.add(command_hash)
         return used
 

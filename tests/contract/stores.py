@@ -11,7 +11,7 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.security.encryption import AesKeyring
-from shared.storage import enrollments, place_documents
+from shared.storage import enrollments, entry_documents
 from shared.storage.database import Database
 from shared.storage.mongo import Mongo
 from shared.storage.remote import RemoteDatabase, StoreServer
@@ -35,7 +35,7 @@ async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     a server."""
     async with _opened(request) as database:
         await database.ensure(enrollments.INDEXES)
-        await database.ensure(place_documents.indexes(timedelta(days=30)))
+        await database.ensure(entry_documents.indexes(timedelta(days=30)))
         yield Watched(database, await plans()) if isinstance(database, SqliteDatabase) else database
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
@@ -125,7 +125,7 @@ async def test_answers_to_a_command_are_those_of_its_enrollment_in_a_closed_rang
     others = [answer(3, ANNA), answer(4, uuid="other"), answer(5, PRIVATE), answer(6, at=NOW + 301)]
     expired = replace(answer(7), topic=Topic.COMMAND_EXPIRED, status=None)
     await ports.journal.append([late, early, *others, expired])
-    of = Place("MAC", "MAC", "c", "hash", "ProfileList", "g", "order")
+    of = QueueEntry("MAC", "MAC", "c", "hash", "ProfileList", "g", "order")
 
     assert await ports.journal.answers(of, NOW + 100, NOW + 300) == [early, late]
 

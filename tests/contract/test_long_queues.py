@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.ports.queue import CommandQueue, HandOut, Wanted
-from shared.storage import place_documents
+from shared.storage import entry_documents
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
 from tests.contract.stores import KEYRING, STORES, open_store
@@ -23,8 +23,8 @@ from tests.contract.test_queue import (
     NOW,
     OTHER,
     PAD,
+    entry,
     generation_of,
-    place,
     report,
 )
 from tests.fakes.queue import FakeCommandQueue
@@ -41,9 +41,9 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[CommandQueue]:
         yield MongoCommandQueue(database, KEYRING)
 
 
-def many(prefix: str, count: int = MANY, **changes: Any) -> list[Place]:
-    """Places in the order of their numbers, behind those of a prefix that sorts before theirs."""
-    return [place(f"{prefix}-{number:05}", **changes) for number in range(count)]
+def many(prefix: str, count: int = MANY, **changes: Any) -> list[QueueEntry]:
+    """Entries in the order of their numbers, behind those of a prefix that sorts before theirs."""
+    return [entry(f"{prefix}-{number:05}", **changes) for number in range(count)]
 
 
 def wanted(**changes: Any) -> Wanted:
@@ -51,11 +51,11 @@ def wanted(**changes: Any) -> Wanted:
     return replace(made, **changes)
 
 
-async def rested(queue: CommandQueue, places: list[Place]) -> None:
-    await queue.insert(places)
-    for each in places:
+async def rested(queue: CommandQueue, entries: list[QueueEntry]) -> None:
+    await queue.insert(entries)
+    for each in entries:
         await queue.hand_out([HandOut(each, each.generation)], "by", NOW)
-    await queue.report([report(PlaceState.NOT_NOW, each) for each in places], NOW)
+    await queue.report([report(EntryState.NOT_NOW, each) for each in entries], NOW)
 
 
 async def next_uuid(queue: CommandQueue, of: Wanted, minutes: int = 0) -> str | None:
@@ -63,15 +63,15 @@ async def next_uuid(queue: CommandQueue, of: Wanted, minutes: int = 0) -> str | 
     return None if found is None else found.command_uuid
 
 
-async def test_a_device_with_many_open_places_is_named_and_its_neighbours_are_read(
+async def test_a_device_with_many_open_entries_is_named_and_its_neighbours_are_read(
     queue: CommandQueue,
 ) -> None:
     pads = [replace(PAD, id=f"{name}PAD", device=f"{name}PAD") for name in ("A", "Z")]
-    await queue.insert([*many("c"), *(place("p", key) for key in pads)])
+    await queue.insert([*many("c"), *(entry("p", key) for key in pads)])
 
     found = await queue.open_of_devices({"MAC", "NOBODY", *(key.device for key in pads)})
 
-    assert found == {"MAC": None, **{key.device: [place("p", key)] for key in pads}}
+    assert found == {"MAC": None, **{key.device: [entry("p", key)] for key in pads}}
 
 
 async def test_every_one_of_many_devices_is_read_or_named(queue: CommandQueue) -> None:
@@ -88,19 +88,19 @@ async def test_every_one_of_many_devices_is_read_or_named(queue: CommandQueue) -
         assert those is None or len(those) == (MANY if device in long else 1)
 
 
-async def test_the_next_place_is_the_first_by_priority_and_order(queue: CommandQueue) -> None:
-    urgent = place("urgent", priority=1, order="order-z")
+async def test_the_next_entry_is_the_first_by_priority_and_order(queue: CommandQueue) -> None:
+    urgent = entry("urgent", priority=1, order="order-z")
     await queue.insert([*many("c"), urgent])
 
     assert await next_uuid(queue, wanted()) == "urgent"
     assert await next_uuid(queue, wanted(but_not=frozenset({urgent.id}))) == "c-00000"
 
 
-async def test_a_place_that_has_begun_stands_among_the_others_by_its_order(
+async def test_a_entry_that_has_begun_stands_among_the_others_by_its_order(
     queue: CommandQueue,
 ) -> None:
     begun = many("b", 10, not_before=NOW, priority=7)
-    await queue.insert([*many("c"), *begun, place("a", not_before=NOW + MINUTE)])
+    await queue.insert([*many("c"), *begun, entry("a", not_before=NOW + MINUTE)])
 
     assert await next_uuid(queue, wanted()) == "c-00000"
     assert await next_uuid(queue, wanted(), minutes=1) == "a"
@@ -110,7 +110,7 @@ async def test_what_begins_later_or_is_of_another_generation_is_passed_over(
     queue: CommandQueue,
 ) -> None:
     later = many("a", not_before=NOW + MINUTE)
-    await queue.insert([*later, *many("b", generation=OTHER), place("c"), place("d", ANNA)])
+    await queue.insert([*later, *many("b", generation=OTHER), entry("c"), entry("d", ANNA)])
 
     assert await next_uuid(queue, wanted()) == "c"
     assert await next_uuid(queue, wanted(enrollment="MAC:anna")) == "d"
@@ -119,14 +119,14 @@ async def test_what_begins_later_or_is_of_another_generation_is_passed_over(
 
 
 async def test_what_was_queued_before_the_device_was_known_is_found(queue: CommandQueue) -> None:
-    await queue.insert([*many("b"), place("a", generation=None)])
+    await queue.insert([*many("b"), entry("a", generation=None)])
 
     assert await next_uuid(queue, wanted()) == "a"
 
 
 async def test_what_rests_is_passed_over_until_it_is_asked_for(queue: CommandQueue) -> None:
     await rested(queue, many("a", 12))
-    await queue.insert([place("b")])
+    await queue.insert([entry("b")])
 
     assert await next_uuid(queue, wanted()) == "b"
     assert await next_uuid(queue, wanted(with_resting=True)) == "a-00000"
@@ -135,18 +135,18 @@ async def test_what_rests_is_passed_over_until_it_is_asked_for(queue: CommandQue
 async def test_what_the_device_reports_on_is_passed_over_once_it_was_handed_out(
     queue: CommandQueue,
 ) -> None:
-    places = many("c")
-    await queue.insert(places)
+    entries = many("c")
+    await queue.insert(entries)
     assert await next_uuid(queue, wanted(reported="c-00000")) == "c-00000"
 
-    await queue.hand_out([HandOut(places[0], places[0].generation)], "by", NOW)
+    await queue.hand_out([HandOut(entries[0], entries[0].generation)], "by", NOW)
 
     assert await next_uuid(queue, wanted(reported="c-00000")) == "c-00001"
 
 
 async def test_however_many_cannot_be_had_the_first_that_can_is_found(queue: CommandQueue) -> None:
     over, missing = many("a", 40, expires_at=NOW), many("b", 40)
-    await queue.insert([*over, *missing, place("c")])
+    await queue.insert([*over, *missing, entry("c")])
 
     of = wanted(but_not=frozenset(each.id for each in missing))
 
@@ -165,11 +165,11 @@ async def test_of_a_long_queue_only_what_is_due_counts_for_a_push(queue: Command
 async def test_cancelling_devices_ends_all_that_is_open_of_all_their_channels(
     queue: CommandQueue,
 ) -> None:
-    await queue.insert([*many("c"), place("d", ANNA), place("e", PAD)])
+    await queue.insert([*many("c"), entry("d", ANNA), entry("e", PAD)])
 
     assert await queue.cancel_devices({"MAC", "NOBODY"}) == MANY + 1
 
-    assert await queue.open_of_devices({"MAC", "PAD"}) == {"PAD": [place("e", PAD)]}
+    assert await queue.open_of_devices({"MAC", "PAD"}) == {"PAD": [entry("e", PAD)]}
 
 
 # --- cost
@@ -196,20 +196,20 @@ CROWDS: dict[str, dict[str, Any]] = {
     "begin later": {"not_before": NOW + MINUTE},
     "have begun": {"not_before": NOW},
     "of another generation": {"generation": OTHER},
-    "rest": {"state": PlaceState.NOT_NOW, "handed_by": "by"},
-    "moved back": {"state": PlaceState.SENT, "handed_by": "by", "moved": NOW},
+    "rest": {"state": EntryState.NOT_NOW, "handed_by": "by"},
+    "moved back": {"state": EntryState.SENT, "handed_by": "by", "moved": NOW},
 }
 
 
 async def _cost(folder: Path, count: int, crowd: dict[str, Any]) -> list[int]:
-    """Of a connect's reads and of a push's, beside a queue with so many places before the one that is due."""
+    """Of a connect's reads and of a push's, beside a queue with so many entries before the due one."""
     database = open_database(folder, SystemClock(), factory=Counting)
-    await database.ensure(place_documents.indexes(timedelta(days=30)))
+    await database.ensure(entry_documents.indexes(timedelta(days=30)))
     queue = MongoCommandQueue(database, KEYRING)
     pads = [replace(PAD, id=f"PAD{n:02}", device=f"PAD{n:02}") for n in range(8)]
-    await queue.insert([*many("a", count, **crowd), place("b"), *(place("p", key) for key in pads)])
+    await queue.insert([*many("a", count, **crowd), entry("b"), *(entry("p", key) for key in pads)])
     if "moved" in crowd:
-        await database.collection(place_documents.NAME).update_many(
+        await database.collection(entry_documents.NAME).update_many(
             {"open_device": "MAC", "state": "sent"}, {"$set": {"moved": crowd["moved"]}}
         )
     devices = {"MAC", *(key.device for key in pads)}
@@ -217,7 +217,7 @@ async def _cost(folder: Path, count: int, crowd: dict[str, Any]) -> list[int]:
     for reading in (
         lambda: queue.open_of_devices(devices),
         lambda: queue.next_of([wanted()], NOW),
-        lambda: queue.next_of([wanted(but_not=frozenset({place("b").id}))], NOW),
+        lambda: queue.next_of([wanted(but_not=frozenset({entry("b").id}))], NOW),
         lambda: queue.has_due([MAC, *pads], NOW),
     ):
         await reading()  # its plan is checked once

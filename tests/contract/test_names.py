@@ -186,7 +186,7 @@ async def test_several_names_are_looked_up_at_once_each_by_itself(store: Store) 
 # --- names are those of now
 
 
-async def test_a_new_serial_number_takes_the_place_of_the_earlier_one(store: Store) -> None:
+async def test_a_new_serial_number_takes_the_entry_of_the_earlier_one(store: Store) -> None:
     generation = await store.authenticate("MAC", "C02")
     await store.authenticate("MAC", "C03", after=generation)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.domain.caller import Scope
-from shared.domain.command import Place, PlaceState, place_id
+from shared.domain.command import EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import OfNewerVersion
 from shared.domain.event import Event, Topic
@@ -32,7 +32,7 @@ from shared.domain.versions import is_known, known
 from shared.ports.devices import DeviceFilter
 from shared.ports.enrollments import Binding, Change, DeviceQuery
 from shared.ports.identities import Attempt
-from shared.ports.queue import HandOut, PlaceWindow, Report
+from shared.ports.queue import EntryWindow, HandOut, Report
 from shared.storage import devices, identities, jobs, journal, tokens
 from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
@@ -46,7 +46,7 @@ NEWER = "of tomorrow"
 OLD, NEW = (EnrollmentKey(name, device=name, udid=name) for name in ("OLD", "NEW"))
 """The devices of each test: the record of NEW gets a value of a newer version."""
 OURS = range(PARTITIONS)
-WINDOW = PlaceWindow(NOW - HOUR, NOW + HOUR)
+WINDOW = EntryWindow(NOW - HOUR, NOW + HOUR)
 
 
 @dataclass
@@ -80,15 +80,15 @@ class Store:
             "to_renew": [each.id for each in await self.identities.to_renew(OURS, NOW)],
             "notices": [each.device.id for each in await self.identities.notices(OURS)],
             "places": [each.device for each in await self.queue.accepted_in(WINDOW)],
-            "open": [name for name, places in opened.items() if places],
+            "open": [name for name, entries in opened.items() if entries],
             "jobs": [each.id for each in await self.jobs.newest(None, 9)],
             "running": [each.id for each in await self.jobs.running()],
             "tokens": [each.id for each in await self.tokens.all()],
         }
         return {name: sorted(set(ids)) for name, ids in reads.items()}
 
-    async def place(self, device: str) -> Place:
-        return (await self.queue.places_of([place_id(device, "c")]))[place_id(device, "c")]
+    async def entry(self, device: str) -> QueueEntry:
+        return (await self.queue.entries_of([entry_id(device, "c")]))[entry_id(device, "c")]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -127,7 +127,11 @@ async def fill(store: Store, key: EnrollmentKey) -> None:
     attempt = Attempt(key.id, shown.fingerprint, None, renewal, NOW, told)
     assert await store.identities.attempt([attempt]) == [True]
     await store.queue.insert(
-        [Place(key.id, key.id, "c", "hash", "ProfileList", f"gen-{key.id}", "1", accepted_at=NOW)]
+        [
+            QueueEntry(
+                key.id, key.id, "c", "hash", "ProfileList", f"gen-{key.id}", "1", accepted_at=NOW
+            )
+        ]
     )
     await store.jobs.add(
         Job(key.id, "c", "hash", "ProfileList", Terms(), True, "ci", total=1, created_at=NOW)
@@ -164,11 +168,11 @@ async def failure(store: Store) -> StrEnum | None:
 
 
 async def state(store: Store) -> StrEnum | None:
-    return (await store.place("NEW")).state
+    return (await store.entry("NEW")).state
 
 
 async def late_answer(store: Store) -> StrEnum | None:
-    late = (await store.place("NEW")).late_answer
+    late = (await store.entry("NEW")).late_answer
     return None if late is None else late.state
 
 
@@ -183,7 +187,7 @@ async def nothing(_: Store) -> StrEnum | None:
 
 
 LATE = {"state": NEWER, "event_id": "e", "at": NOW}
-PLACE = place_id("NEW", "c")
+ENTRY = entry_id("NEW", "c")
 VALUES: dict[str, tuple[type[StrEnum], tuple[str, str, str, Any], Read, set[str]]] = {
     "status": (EnrollmentStatus, ("enrollments", "NEW", "status", NEWER), status, set()),
     "bound by": (BoundBy, ("enrollments", "NEW", "identity.how", NEWER), bound_by, set()),
@@ -194,8 +198,8 @@ VALUES: dict[str, tuple[type[StrEnum], tuple[str, str, str, Any], Read, set[str]
         set(),
     ),
     "renewal": (RenewalFailure, ("enrollments", "NEW", "renewal.failed", NEWER), failure, set()),
-    "place": (PlaceState, ("queue", PLACE, "state", NEWER), state, {"open"}),
-    "late answer": (PlaceState, ("queue", PLACE, "late_answer", LATE), late_answer, set()),
+    "place": (EntryState, ("queue", ENTRY, "state", NEWER), state, {"open"}),
+    "late answer": (EntryState, ("queue", ENTRY, "late_answer", LATE), late_answer, set()),
     "job": (JobState, ("jobs", "NEW", "state", NEWER), job_state, {"running"}),
     "scope": (Scope, ("tokens", "NEW", "scopes", ["read", NEWER]), nothing, set()),
     "topic": (Topic, ("events", "event-NEW", "topic", NEWER), nothing, set()),
@@ -245,25 +249,25 @@ async def test_a_notice_of_a_newer_version_waits_for_that_version(store: Store) 
     assert [each.notice.id for each in await store.identities.notices(OURS)] == ["told-NEW"]
 
 
-async def test_a_place_of_a_newer_version_is_neither_handed_out_nor_ended(store: Store) -> None:
-    place = await store.place("NEW")
-    await store.write("queue", place.id, "state")
-    await store.write("queue", place.id, "expires_at", NOW)
-    await store.write("queue", place.id, "timer", NOW)
+async def test_a_entry_of_a_newer_version_is_neither_handed_out_nor_ended(store: Store) -> None:
+    entry = await store.entry("NEW")
+    await store.write("queue", entry.id, "state")
+    await store.write("queue", entry.id, "expires_at", NOW)
+    await store.write("queue", entry.id, "timer", NOW)
     queue, expiries = store.queue, MongoExpiries(store.database)
-    answer = Report("NEW", "c", "gen-NEW", PlaceState.ACKNOWLEDGED, "e")
+    answer = Report("NEW", "c", "gen-NEW", EntryState.ACKNOWLEDGED, "e")
 
-    assert await queue.hand_out([HandOut(place, "gen-NEW")], "me", NOW) == set()
+    assert await queue.hand_out([HandOut(entry, "gen-NEW")], "me", NOW) == set()
     assert await queue.cancel([NEW]) == 0
     assert await queue.cancel_one("NEW", "c") is False
     assert await queue.end_generation("NEW", "gen-NEW") == 0
     assert await queue.report([answer], NOW) == 0
-    await queue.drop(place)
-    overdue = [place async for page in expiries.overdue(NOW + HOUR) for place in page]
+    await queue.drop(entry)
+    overdue = [entry async for page in expiries.overdue(NOW + HOUR) for entry in page]
     assert overdue == []
-    await expiries.expire([place], NOW + HOUR)
+    await expiries.expire([entry], NOW + HOUR)
 
-    assert (await store.place("NEW")).state == NEWER
+    assert (await store.entry("NEW")).state == NEWER
 
 
 async def test_a_job_of_a_newer_version_is_not_worked_on(store: Store) -> None:

@@ -42,7 +42,7 @@ async def test_a_record_comes_back_as_it_was_stored(pushes: Pushes) -> None:
     assert await pushes.load(["MAC", "PAD:anna", "nobody"]) == {"MAC": pushed, "PAD:anna": failed}
 
 
-async def test_a_later_record_takes_the_place_of_the_earlier_one(pushes: Pushes) -> None:
+async def test_a_later_record_takes_the_entry_of_the_earlier_one(pushes: Pushes) -> None:
     await pushes.record([record(attempts=4, error="503")])
     later = record(attempts=0, pushed_at=NOW)
 

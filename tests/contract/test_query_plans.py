@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
-from shared.storage.place_documents import QUEUE_ORDER
+from shared.storage.entry_documents import QUEUE_ORDER
 from shared.storage.sqlite import open_database
 from shared.storage.sqlite.reading.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
@@ -35,7 +35,7 @@ def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("collection", "query", "expected"),
     [
-        # open places, not the history of the enrollment or of the command
+        # open entries, not the history of the enrollment or of the command
         ("queue", {"open_device": "d", "enrollment": "e"}, HAND_OUT),
         ("queue", {"enrollment": "e", "open_device": "d"}, HAND_OUT),
         ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, "open_device_1"),
@@ -64,7 +64,7 @@ def test_of_two_indexes_the_one_with_fewer_rows_is_taken(
     assert index_of(of_all, collection, query) == expected
 
 
-def test_the_next_place_is_sought_by_all_that_tells_it_apart(of_all: Plans) -> None:
+def test_the_next_entry_is_sought_by_all_that_tells_it_apart(of_all: Plans) -> None:
     due = {
         "open_device": "d",
         "enrollment": "e",

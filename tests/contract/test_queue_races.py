@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Database, Document, Query
-from shared.storage.place_documents import to_document
+from shared.storage.entry_documents import to_document
 from shared.storage.queue import MongoCommandQueue
 from tests.contract.stores import DRIVERS, KEYRING, open_store
-from tests.contract.test_queue import NOW, command, finished, place
+from tests.contract.test_queue import NOW, command, entry, finished
 
 Meanwhile = Callable[[Collection], Awaitable[object]]
 
@@ -75,8 +75,8 @@ async def forget(commands: Collection) -> None:
     await commands.delete_one({"_id": command().hash})
 
 
-async def expire(places: Collection) -> None:
-    await places.delete_one({"_id": place().id})
+async def expire(entries: Collection) -> None:
+    await entries.delete_one({"_id": entry().id})
 
 
 async def test_rule_13_a_command_that_is_deleted_before_its_touch_is_stored_anew(
@@ -104,29 +104,29 @@ async def test_a_command_that_is_deleted_again_and_again_is_not_accepted(
         await queue.store([command()], NOW)
 
 
-async def test_a_place_that_expires_before_it_is_read_is_inserted(
+async def test_a_entry_that_expires_before_it_is_read_is_inserted(
     store: DisturbedStore, queue: MongoCommandQueue
 ) -> None:
-    await finished(queue, PlaceState.CANCELLED)
-    other: Place = place("c2")
+    await finished(queue, EntryState.CANCELLED)
+    other: QueueEntry = entry("c2")
     store.collections["queue"].before = {"find": [expire]}
 
-    assert await queue.insert([place(order="order-9"), other]) == [None, None]
+    assert await queue.insert([entry(order="order-9"), other]) == [None, None]
 
-    assert await queue.insert([place(), other]) == [place(order="order-9"), other]
+    assert await queue.insert([entry(), other]) == [entry(order="order-9"), other]
 
 
-async def test_a_place_that_expires_again_and_again_is_not_accepted(
+async def test_a_entry_that_expires_again_and_again_is_not_accepted(
     store: DisturbedStore, queue: MongoCommandQueue
 ) -> None:
-    async def insert_first(places: Collection) -> None:
-        await places.insert_one(to_document(place()))
+    async def insert_first(entries: Collection) -> None:
+        await entries.insert_one(to_document(entry()))
 
-    await queue.insert([place("c2")])
+    await queue.insert([entry("c2")])
     store.collections["queue"].before = {
         "insert_many": [insert_first] * 100,
         "find": [expire] * 100,
     }
 
     with pytest.raises(StoreUnavailable):
-        await queue.insert([place()])
+        await queue.insert([entry()])

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.ports.expiries import Expiries
-from shared.ports.queue import CommandQueue, HandOut, PlaceWindow
-from shared.storage import place_documents as documents
+from shared.ports.queue import CommandQueue, EntryWindow, HandOut
+from shared.storage import entry_documents as documents
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
     ANNA,
@@ -18,10 +18,10 @@ from tests.contract.test_queue import (
     MINUTE,
     NOW,
     PAD,
+    entry,
     finished,
     hand_out,
     listed,
-    place,
     report,
     stored,
 )
@@ -55,32 +55,32 @@ def queue(kept: Kept) -> CommandQueue:
     return kept.queue
 
 
-async def states(queue: CommandQueue, *places: Place) -> list[PlaceState]:
-    there = await queue.places_of([place.id for place in places])
-    return [there[place.id].state for place in places]
+async def states(queue: CommandQueue, *entries: QueueEntry) -> list[EntryState]:
+    there = await queue.entries_of([entry.id for entry in entries])
+    return [there[entry.id].state for entry in entries]
 
 
 # --- what is kept
 
 
-async def test_a_place_comes_back_with_its_terms(queue: CommandQueue) -> None:
-    of = place(priority=0, not_before=NOW, expires_at=NOW + MINUTE, collapse_key="k")
+async def test_a_entry_comes_back_with_its_terms(queue: CommandQueue) -> None:
+    of = entry(priority=0, not_before=NOW, expires_at=NOW + MINUTE, collapse_key="k")
 
     await queue.insert([of])
 
-    assert await queue.places_of([of.id, "nobody"]) == {of.id: of}
+    assert await queue.entries_of([of.id, "nobody"]) == {of.id: of}
 
 
-async def test_a_place_tells_when_it_was_handed_out_and_answered(queue: CommandQueue) -> None:
-    done = await finished(queue, PlaceState.ACKNOWLEDGED)
+async def test_a_entry_tells_when_it_was_handed_out_and_answered(queue: CommandQueue) -> None:
+    done = await finished(queue, EntryState.ACKNOWLEDGED)
 
     assert (done.handed_at, done.answered_at, done.finished_at) == (NOW, NOW, NOW)
 
 
-async def test_a_place_that_is_queued_anew_has_only_its_new_terms(queue: CommandQueue) -> None:
-    old = place(not_before=NOW, expires_at=FAR, collapse_key="k")
-    done = await finished(queue, PlaceState.ACKNOWLEDGED, old)
-    anew = place(order="order-9")
+async def test_a_entry_that_is_queued_anew_has_only_its_new_terms(queue: CommandQueue) -> None:
+    old = entry(not_before=NOW, expires_at=FAR, collapse_key="k")
+    done = await finished(queue, EntryState.ACKNOWLEDGED, old)
+    anew = entry(order="order-9")
 
     assert await queue.requeue(anew, done)
 
@@ -91,18 +91,18 @@ async def test_a_place_that_is_queued_anew_has_only_its_new_terms(queue: Command
 
 
 async def test_only_what_is_due_counts_for_a_push(queue: CommandQueue) -> None:
-    later, over = place("c1", not_before=NOW + MINUTE), place("c2", ANNA, expires_at=NOW)
-    await queue.insert([later, over, place("c3", PAD, not_before=NOW, expires_at=NOW + MINUTE)])
+    later, over = entry("c1", not_before=NOW + MINUTE), entry("c2", ANNA, expires_at=NOW)
+    await queue.insert([later, over, entry("c3", PAD, not_before=NOW, expires_at=NOW + MINUTE)])
 
     assert await queue.has_due([MAC, ANNA, PAD], NOW) == {"PAD"}
     assert await queue.has_due([MAC, ANNA, PAD], NOW + MINUTE) == {"MAC"}
 
 
-async def test_beginning_between_finds_open_places_in_a_closed_window(queue: CommandQueue) -> None:
-    first, last = place("c1", not_before=NOW), place("c2", not_before=NOW + MINUTE)
-    done = place("c3", PAD, not_before=NOW)
-    await queue.insert([first, last, place("c4"), place("c5", not_before=NOW + 2 * MINUTE)])
-    await finished(queue, PlaceState.ACKNOWLEDGED, done)
+async def test_beginning_between_finds_open_entries_in_a_closed_window(queue: CommandQueue) -> None:
+    first, last = entry("c1", not_before=NOW), entry("c2", not_before=NOW + MINUTE)
+    done = entry("c3", PAD, not_before=NOW)
+    await queue.insert([first, last, entry("c4"), entry("c5", not_before=NOW + 2 * MINUTE)])
+    await finished(queue, EntryState.ACKNOWLEDGED, done)
 
     found = await listed(queue.beginning_between(NOW, NOW + MINUTE))
 
@@ -110,15 +110,15 @@ async def test_beginning_between_finds_open_places_in_a_closed_window(queue: Com
 
 
 async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept: Kept) -> None:
-    over, not_over = place("c1", expires_at=NOW), place("c2", expires_at=NOW + MINUTE)
-    await kept.queue.insert([over, not_over, place("c3")])
+    over, not_over = entry("c1", expires_at=NOW), entry("c2", expires_at=NOW + MINUTE)
+    await kept.queue.insert([over, not_over, entry("c3")])
 
     overdue = await listed(kept.expiries.overdue(NOW))
     ended = (await kept.expiries.expire(overdue, NOW)).get(over.id)
 
     assert [each.id for each in overdue] == [over.id]
     assert ended is not None
-    assert (ended.state, ended.finished_at) == (PlaceState.EXPIRED, NOW)
+    assert (ended.state, ended.finished_at) == (EntryState.EXPIRED, NOW)
     assert await listed(kept.expiries.overdue(NOW)) == []
     assert [each.id for each in await listed(kept.expiries.unannounced(NOW + MINUTE))] == [over.id]
     assert await listed(kept.expiries.unannounced(NOW)) == []
@@ -128,9 +128,9 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
     assert not await kept.expiries.is_unannounced(ended)
 
 
-@pytest.mark.parametrize("state", [PlaceState.ACKNOWLEDGED, PlaceState.CANCELLED])
-async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState) -> None:
-    of = place(expires_at=FAR)
+@pytest.mark.parametrize("state", [EntryState.ACKNOWLEDGED, EntryState.CANCELLED])
+async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: EntryState) -> None:
+    of = entry(expires_at=FAR)
     await finished(kept.queue, state, of)
 
     there = (await kept.expiries.expire([of], FAR)).get(of.id)
@@ -142,39 +142,39 @@ async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: PlaceState)
 
 
 async def test_of_many_only_those_expire_that_are_overdue(kept: Kept) -> None:
-    over = [place(uuid=f"c-{n}", order=f"order-{n}", expires_at=NOW) for n in range(3)]
-    later = place(uuid="later", order="order-8", expires_at=NOW + MINUTE)
-    for_ever = place(uuid="for ever", order="order-9")
-    gone = place(uuid="gone", order="order-7", expires_at=NOW)
+    over = [entry(uuid=f"c-{n}", order=f"order-{n}", expires_at=NOW) for n in range(3)]
+    later = entry(uuid="later", order="order-8", expires_at=NOW + MINUTE)
+    for_ever = entry(uuid="for ever", order="order-9")
+    gone = entry(uuid="gone", order="order-7", expires_at=NOW)
     await kept.queue.insert([*over, later, for_ever])
 
     there = await kept.expiries.expire([*over, later, for_ever, gone], NOW)
 
-    assert {each.id for each in there.values() if each.state is PlaceState.EXPIRED} == {
+    assert {each.id for each in there.values() if each.state is EntryState.EXPIRED} == {
         each.id for each in over
     }
     assert {later.id, for_ever.id} < there.keys()
     assert gone.id not in there
 
 
-async def test_a_place_queued_anew_does_not_expire_for_the_time_before(kept: Kept) -> None:
-    old = place(expires_at=NOW)
+async def test_a_entry_queued_anew_does_not_expire_for_the_time_before(kept: Kept) -> None:
+    old = entry(expires_at=NOW)
     await kept.queue.insert([old])
     ended = (await kept.expiries.expire([old], NOW)).get(old.id)
     assert ended is not None
-    anew = place(order="order-9", expires_at=NOW + MINUTE)
+    anew = entry(order="order-9", expires_at=NOW + MINUTE)
     assert await kept.queue.requeue(anew, ended)
 
     await kept.expiries.expire([old], NOW)
     await kept.expiries.announced([old])
 
-    assert await states(kept.queue, anew) == [PlaceState.QUEUED]
+    assert await states(kept.queue, anew) == [EntryState.QUEUED]
     assert not await kept.expiries.is_unannounced(ended)
     assert await listed(kept.expiries.unannounced(NOW + MINUTE)) == []
 
 
-async def test_an_expired_place_is_not_handed_out(kept: Kept) -> None:
-    over = place(expires_at=NOW)
+async def test_an_expired_entry_is_not_handed_out(kept: Kept) -> None:
+    over = entry(expires_at=NOW)
     await kept.queue.insert([over])
     await kept.expiries.expire([over], NOW)
 
@@ -185,8 +185,8 @@ async def test_an_expired_place_is_not_handed_out(kept: Kept) -> None:
 
 async def test_rule_05_what_is_over_by_the_stores_own_clock_is_not_handed_out(kept: Kept) -> None:
     """The process that hands out is behind: its clock, or itself, since it looked."""
-    over, other = place("c1", expires_at=NOW), place("c2", expires_at=FAR)
-    for_ever = place("c3")
+    over, other = entry("c1", expires_at=NOW), entry("c2", expires_at=FAR)
+    for_ever = entry("c3")
     await kept.queue.insert([over, other, for_ever])
     asked = [HandOut(each, each.generation) for each in (over, other, for_ever)]
 
@@ -197,17 +197,17 @@ async def test_rule_05_what_is_over_by_the_stores_own_clock_is_not_handed_out(ke
 
 
 async def test_rule_05_an_answer_after_the_expiry_is_kept_as_late(kept: Kept) -> None:
-    over = place(expires_at=FAR)
+    over = entry(expires_at=FAR)
     await kept.queue.insert([over])
     await hand_out(kept.queue, over)
     await kept.expiries.expire([over], FAR)
 
-    await kept.queue.report([report(PlaceState.ACKNOWLEDGED, over)], NOW + MINUTE)
+    await kept.queue.report([report(EntryState.ACKNOWLEDGED, over)], NOW + MINUTE)
 
     there = await stored(kept.queue, over)
-    assert there.state is PlaceState.EXPIRED
+    assert there.state is EntryState.EXPIRED
     assert there.late_answer is not None
-    assert there.late_answer.state is PlaceState.ACKNOWLEDGED
+    assert there.late_answer.state is EntryState.ACKNOWLEDGED
     assert there.late_answer.at == NOW + MINUTE
 
 
@@ -215,16 +215,16 @@ async def test_rule_05_an_answer_after_the_expiry_is_kept_as_late(kept: Kept) ->
 
 
 async def test_the_newest_of_a_collapse_key_supersedes_the_older_ones(queue: CommandQueue) -> None:
-    first, second, third = (place(f"c{n}", collapse_key="k") for n in (1, 2, 3))
+    first, second, third = (entry(f"c{n}", collapse_key="k") for n in (1, 2, 3))
     await queue.insert([third, first, second])
 
     ended = await queue.supersede([second])
 
     assert ended == 2
     assert await states(queue, first, second, third) == [
-        PlaceState.SUPERSEDED,
-        PlaceState.SUPERSEDED,
-        PlaceState.QUEUED,
+        EntryState.SUPERSEDED,
+        EntryState.SUPERSEDED,
+        EntryState.QUEUED,
     ]
     assert (await stored(queue, first)).finished_at is not None
     assert [(await stored(queue, each)).superseded_by for each in (first, second, third)] == [
@@ -236,7 +236,7 @@ async def test_the_newest_of_a_collapse_key_supersedes_the_older_ones(queue: Com
 
 async def test_each_of_many_is_superseded_by_the_newest_of_its_own_key(queue: CommandQueue) -> None:
     pairs = [
-        (place(f"a{n}", of, collapse_key=key), place(f"b{n}", of, collapse_key=key))
+        (entry(f"a{n}", of, collapse_key=key), entry(f"b{n}", of, collapse_key=key))
         for n, (of, key) in enumerate([(MAC, "k"), (MAC, "l"), (ANNA, "k"), (PAD, "k")])
     ]
     await queue.insert([each for pair in pairs for each in pair])
@@ -248,10 +248,10 @@ async def test_each_of_many_is_superseded_by_the_newest_of_its_own_key(queue: Co
 
 
 async def test_what_is_queued_anew_is_superseded_by_nothing(queue: CommandQueue) -> None:
-    older, newest = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+    older, newest = entry("c1", collapse_key="k"), entry("c2", collapse_key="k")
     await queue.insert([older, newest])
     await queue.supersede([newest])
-    anew = place("c1", order="order-9")
+    anew = entry("c1", order="order-9")
 
     assert await queue.requeue(anew, await stored(queue, older))
 
@@ -259,8 +259,8 @@ async def test_what_is_queued_anew_is_superseded_by_nothing(queue: CommandQueue)
 
 
 async def test_what_is_superseded_waits_to_be_announced(kept: Kept) -> None:
-    older = place("c1", collapse_key="k", not_before=FAR, expires_at=2 * (FAR - NOW) + NOW)
-    newest, other = place("c2", collapse_key="k"), place("c3")
+    older = entry("c1", collapse_key="k", not_before=FAR, expires_at=2 * (FAR - NOW) + NOW)
+    newest, other = entry("c2", collapse_key="k"), entry("c3")
     await kept.queue.insert([older, newest, other])
     await kept.queue.supersede([newest])
     ended = await stored(kept.queue, older)
@@ -279,74 +279,74 @@ async def test_what_is_superseded_waits_to_be_announced(kept: Kept) -> None:
 
 
 async def test_what_is_superseded_and_queued_anew_is_not_to_be_announced(kept: Kept) -> None:
-    older, newest = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+    older, newest = entry("c1", collapse_key="k"), entry("c2", collapse_key="k")
     await kept.queue.insert([older, newest])
     await kept.queue.supersede([newest])
     ended = await stored(kept.queue, older)
     assert ended.finished_at is not None
 
-    assert await kept.queue.requeue(place("c1", order="order-9"), ended)
+    assert await kept.queue.requeue(entry("c1", order="order-9"), ended)
 
     assert not await kept.expiries.is_unannounced(ended)
     assert await listed(kept.expiries.unannounced(ended.finished_at + MINUTE)) == []
 
 
-async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_places(
+async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_entries(
     queue: CommandQueue,
 ) -> None:
-    sent, waits = place("c3", collapse_key="k"), place("c1", collapse_key="k")
-    other, hers = place("c5", collapse_key="other"), place("c6", ANNA, collapse_key="k")
-    await queue.insert([sent, waits, other, hers, place("c7", PAD), place("c8")])
+    sent, waits = entry("c3", collapse_key="k"), entry("c1", collapse_key="k")
+    other, hers = entry("c5", collapse_key="other"), entry("c6", ANNA, collapse_key="k")
+    await queue.insert([sent, waits, other, hers, entry("c7", PAD), entry("c8")])
     await hand_out(queue, sent)
-    await finished(queue, PlaceState.CANCELLED, place("c9", collapse_key="k"))
+    await finished(queue, EntryState.CANCELLED, entry("c9", collapse_key="k"))
 
-    asked = [place("new", collapse_key="k"), place("new", PAD, collapse_key="k")]
+    asked = [entry("new", collapse_key="k"), entry("new", PAD, collapse_key="k")]
 
     assert await queue.highest_orders(asked) == {("MAC", "k"): sent.order}
 
 
 async def test_other_keys_and_other_enrollments_are_not_superseded(queue: CommandQueue) -> None:
     others = [
-        place("c1", collapse_key="other"),
-        place("c2", ANNA, collapse_key="k"),
-        place("c3", PAD, collapse_key="k"),
-        place("c4"),
+        entry("c1", collapse_key="other"),
+        entry("c2", ANNA, collapse_key="k"),
+        entry("c3", PAD, collapse_key="k"),
+        entry("c4"),
     ]
-    newest = place("c9", collapse_key="k")
+    newest = entry("c9", collapse_key="k")
     await queue.insert([*others, newest])
 
     assert await queue.supersede([newest]) == 0
 
-    assert set(await states(queue, *others, newest)) == {PlaceState.QUEUED}
+    assert set(await states(queue, *others, newest)) == {EntryState.QUEUED}
 
 
 async def test_what_the_device_has_had_is_not_superseded(queue: CommandQueue) -> None:
-    sent, rested = place("c1", collapse_key="k"), place("c2", collapse_key="k")
-    newest = place("c9", collapse_key="k")
+    sent, rested = entry("c1", collapse_key="k"), entry("c2", collapse_key="k")
+    newest = entry("c9", collapse_key="k")
     await queue.insert([sent, rested])
     await hand_out(queue, sent)
     await hand_out(queue, rested)
-    await queue.report([report(PlaceState.NOT_NOW, rested)], NOW)
+    await queue.report([report(EntryState.NOT_NOW, rested)], NOW)
     await queue.insert([newest])
 
     assert await queue.supersede([newest]) == 0
 
-    assert await states(queue, sent, rested) == [PlaceState.SENT, PlaceState.NOT_NOW]
+    assert await states(queue, sent, rested) == [EntryState.SENT, EntryState.NOT_NOW]
 
 
 async def test_history_is_not_superseded(queue: CommandQueue) -> None:
-    done = place("c1", collapse_key="k")
-    await finished(queue, PlaceState.CANCELLED, done)
-    newest = place("c9", collapse_key="k")
+    done = entry("c1", collapse_key="k")
+    await finished(queue, EntryState.CANCELLED, done)
+    newest = entry("c9", collapse_key="k")
     await queue.insert([newest])
 
     assert await queue.supersede([newest]) == 0
 
-    assert await states(queue, done) == [PlaceState.CANCELLED]
+    assert await states(queue, done) == [EntryState.CANCELLED]
 
 
-async def test_a_superseded_place_is_not_handed_out(queue: CommandQueue) -> None:
-    older, newest = place("c1", collapse_key="k"), place("c2", collapse_key="k")
+async def test_a_superseded_entry_is_not_handed_out(queue: CommandQueue) -> None:
+    older, newest = entry("c1", collapse_key="k"), entry("c2", collapse_key="k")
     await queue.insert([older, newest])
     await queue.supersede([newest])
 
@@ -358,18 +358,18 @@ async def test_a_hand_out_beside_a_superseding_wins_or_loses_never_both(
     queue: CommandQueue,
 ) -> None:
     for n in range(20):
-        older = place(f"a{n}", collapse_key=f"k{n}")
-        newest = place(f"b{n}", collapse_key=f"k{n}")
+        older = entry(f"a{n}", collapse_key=f"k{n}")
+        newest = entry(f"b{n}", collapse_key=f"k{n}")
         await queue.insert([older, newest])
 
         handed, ended = await asyncio.gather(_tries(queue, older), queue.supersede([newest]))
 
         assert ended == (0 if handed else 1)
-        expected = PlaceState.SENT if handed else PlaceState.SUPERSEDED
-        assert await states(queue, older, newest) == [expected, PlaceState.QUEUED]
+        expected = EntryState.SENT if handed else EntryState.SUPERSEDED
+        assert await states(queue, older, newest) == [expected, EntryState.QUEUED]
 
 
-async def _tries(queue: CommandQueue, of: Place) -> bool:
+async def _tries(queue: CommandQueue, of: QueueEntry) -> bool:
     try:
         await hand_out(queue, of)
     except AssertionError:
@@ -379,50 +379,50 @@ async def _tries(queue: CommandQueue, of: Place) -> bool:
 
 async def test_two_that_supersede_at_once_leave_the_newest(queue: CommandQueue) -> None:
     for n in range(10):
-        older = place(f"a{n}", collapse_key=f"k{n}")
-        newest = place(f"b{n}", collapse_key=f"k{n}")
+        older = entry(f"a{n}", collapse_key=f"k{n}")
+        newest = entry(f"b{n}", collapse_key=f"k{n}")
 
-        async def queued(of: Place) -> None:
+        async def queued(of: QueueEntry) -> None:
             await queue.insert([of])
             await queue.supersede([of])
 
         await asyncio.gather(queued(newest), queued(older))
 
-        assert await states(queue, older, newest) == [PlaceState.SUPERSEDED, PlaceState.QUEUED]
+        assert await states(queue, older, newest) == [EntryState.SUPERSEDED, EntryState.QUEUED]
 
 
 # --- lists and counts
 
 
-async def test_open_places_are_counted_per_enrollment(queue: CommandQueue) -> None:
-    await queue.insert([place("c1"), place("c2"), place("c3", ANNA)])
-    await finished(queue, PlaceState.CANCELLED, place("c4"))
+async def test_open_entries_are_counted_per_enrollment(queue: CommandQueue) -> None:
+    await queue.insert([entry("c1"), entry("c2"), entry("c3", ANNA)])
+    await finished(queue, EntryState.CANCELLED, entry("c4"))
 
     assert [await queue.count_open(key) for key in (MAC, ANNA, PAD)] == [2, 1, 0]
 
 
-async def test_accepted_in_finds_open_and_finished_places_of_a_closed_window(
+async def test_accepted_in_finds_open_and_finished_entries_of_a_closed_window(
     queue: CommandQueue,
 ) -> None:
-    first, last = place("c1"), place("c2", PAD, accepted_at=NOW + MINUTE)
-    await finished(queue, PlaceState.CANCELLED, first)
-    outside = place("c3", accepted_at=NOW + MINUTE + timedelta(milliseconds=1))
+    first, last = entry("c1"), entry("c2", PAD, accepted_at=NOW + MINUTE)
+    await finished(queue, EntryState.CANCELLED, first)
+    outside = entry("c3", accepted_at=NOW + MINUTE + timedelta(milliseconds=1))
     await queue.insert([last, outside])
 
-    found = await queue.accepted_in(PlaceWindow(NOW, NOW + MINUTE))
+    found = await queue.accepted_in(EntryWindow(NOW, NOW + MINUTE))
 
     assert {each.id for each in found} == {first.id, last.id}
 
 
 async def test_accepted_in_takes_only_what_the_window_asks_for(queue: CommandQueue) -> None:
-    wanted = place("c1", request_type="ProfileList")
+    wanted = entry("c1", request_type="ProfileList")
     await queue.insert(
-        [wanted, place("c2"), place("c3", PAD, request_type="ProfileList"), place("c4", ANNA)]
+        [wanted, entry("c2"), entry("c3", PAD, request_type="ProfileList"), entry("c4", ANNA)]
     )
-    await finished(queue, PlaceState.CANCELLED, place("c5", request_type="ProfileList"))
+    await finished(queue, EntryState.CANCELLED, entry("c5", request_type="ProfileList"))
 
     found = await queue.accepted_in(
-        PlaceWindow(NOW, NOW, "MAC", "ProfileList", frozenset({PlaceState.QUEUED}))
+        EntryWindow(NOW, NOW, "MAC", "ProfileList", frozenset({EntryState.QUEUED}))
     )
 
     assert [each.id for each in found] == [wanted.id]
@@ -432,28 +432,28 @@ async def test_accepted_in_with_a_limit_finds_those_that_were_accepted_last(
     queue: CommandQueue,
 ) -> None:
     times = [NOW + n * MINUTE for n in (3, 1, 4, 2)]
-    await queue.insert([place(f"c{at.minute}", accepted_at=at) for at in times])
-    await queue.insert([place("other", PAD, accepted_at=NOW + 2 * MINUTE)])
+    await queue.insert([entry(f"c{at.minute}", accepted_at=at) for at in times])
+    await queue.insert([entry("other", PAD, accepted_at=NOW + 2 * MINUTE)])
     until = NOW + 3 * MINUTE
 
-    newest = await queue.accepted_in(PlaceWindow(NOW, until), 1)
-    of_mac = await queue.accepted_in(PlaceWindow(NOW, until, enrollment="MAC"), 2)
+    newest = await queue.accepted_in(EntryWindow(NOW, until), 1)
+    of_mac = await queue.accepted_in(EntryWindow(NOW, until, enrollment="MAC"), 2)
 
     assert [each.accepted_at for each in newest] == [until]
     assert {each.accepted_at for each in of_mac} == {until, NOW + 2 * MINUTE}
 
 
 WINDOWS = (
-    PlaceWindow(NOW, NOW + MINUTE),
-    PlaceWindow(NOW, NOW + MINUTE, states=frozenset({PlaceState.ERROR}), request_type="DeviceLock"),
-    PlaceWindow(NOW, NOW + MINUTE, enrollment="MAC"),
-    PlaceWindow(NOW, NOW + MINUTE, enrollment="MAC", states=frozenset({PlaceState.ERROR})),
+    EntryWindow(NOW, NOW + MINUTE),
+    EntryWindow(NOW, NOW + MINUTE, states=frozenset({EntryState.ERROR}), request_type="DeviceLock"),
+    EntryWindow(NOW, NOW + MINUTE, enrollment="MAC"),
+    EntryWindow(NOW, NOW + MINUTE, enrollment="MAC", states=frozenset({EntryState.ERROR})),
 )
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_a_list_is_a_closed_range_of_an_index_in_the_order_of_that_index(
-    window: PlaceWindow,
+    window: EntryWindow,
 ) -> None:
     """The embedded store's `explain` does not tell which index a query takes, so it is not asked."""
     indexes = [list(index.keys) for index in documents.indexes(timedelta(days=30))]

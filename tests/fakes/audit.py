@@ -33,7 +33,9 @@ class FakeAuditLog:
             if not (query.cursor.isascii() and query.cursor.isdigit()):
                 raise BadRequest("cursor: expected the `next` of a page")
             end = int(query.cursor)
-        places = [place for place in range(end) if query.holds(self.entries[place])][::-1]
-        page = places[: query.limit]
-        entries = tuple(self.entries[place] for place in page)
-        return AuditPage(entries, str(page[-1]) if len(places) > len(page) else None)
+        positions = [position for position in range(end) if query.holds(self.entries[position])][
+            ::-1
+        ]
+        page = positions[: query.limit]
+        entries = tuple(self.entries[position] for position in page)
+        return AuditPage(entries, str(page[-1]) if len(positions) > len(page) else None)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from enum import Enum
 
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.errors import TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
@@ -48,9 +48,9 @@ class FakeJournal:
         found.sort(key=lambda event: event.created_at)
         return [Journaled(e.id, e.created_at, len(e.raw_payload)) for e in found[:limit]]
 
-    async def answers(self, place: Place, since: int, upto: int) -> list[Event]:
+    async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         await self.before("answers")
-        named = (Topic.CONNECT, place.enrollment, place.command_uuid)
+        named = (Topic.CONNECT, entry.enrollment, entry.command_uuid)
         found = [
             event
             for event in self.events.values()

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from shared.domain.command import Command, LateAnswer, Place, PlaceState
+from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import HandOut, PlaceWindow, Report, Wanted
+from shared.ports.queue import EntryWindow, HandOut, Report, Wanted
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
@@ -32,11 +32,11 @@ FORGOTTEN: dict[str, Any] = {
     "is_counted": False,
     "moved": None,
 }
-"""The attempts of a place when its device has answered."""
+"""The attempts of an entry when its device has answered."""
 
 PAGE = 2
 FEW = 8
-"""Open places of a device that are read at once."""
+"""Open entries of a device that are read at once."""
 
 
 async def undisturbed(operation: str) -> None:
@@ -50,19 +50,19 @@ class _Stored:
     touched: datetime
 
 
-def in_queue_order(places: Collection[Place]) -> list[Place]:
-    return sorted(places, key=lambda place: place.queue_order)
+def in_queue_order(entries: Collection[QueueEntry]) -> list[QueueEntry]:
+    return sorted(entries, key=lambda entry: entry.queue_order)
 
 
-def _is_seen(place: Place, seen: Place) -> bool:
+def _is_seen(entry: QueueEntry, seen: QueueEntry) -> bool:
     """Its hand-out is the one that was seen, and nothing was answered since."""
-    return place.state is PlaceState.SENT and place.handed_by == seen.handed_by
+    return entry.state is EntryState.SENT and entry.handed_by == seen.handed_by
 
 
-def _pages(places: list[Place]) -> Iterator[list[Place]]:
+def _pages(entries: list[QueueEntry]) -> Iterator[list[QueueEntry]]:
     """Small ones, and one that is empty at the end."""
-    for start in range(0, len(places) + 1, PAGE):
-        yield places[start : start + PAGE]
+    for start in range(0, len(entries) + 1, PAGE):
+        yield entries[start : start + PAGE]
 
 
 class FakeCommandQueue:
@@ -70,9 +70,9 @@ class FakeCommandQueue:
 
     def __init__(self, before: Hook = undisturbed) -> None:
         self.before = before
-        self.places: dict[str, Place] = {}
+        self.entries: dict[str, QueueEntry] = {}
         self.unsafe: set[str] = set()
-        """ids of the places whose end is not announced."""
+        """ids of the entries whose end is not announced."""
         self.unreadable: set[str] = set()
         """uuids of the commands that cannot be opened."""
         self.now: datetime | None = None
@@ -91,33 +91,33 @@ class FakeCommandQueue:
                 there.touched = max(there.touched, at)
             await asyncio.sleep(0)
 
-    async def insert(self, places: Sequence[Place]) -> list[Place | None]:
+    async def insert(self, entries: Sequence[QueueEntry]) -> list[QueueEntry | None]:
         await self.before("insert")
-        there: list[Place | None] = []
-        for place in places:
-            existing = self.places.get(place.id)
+        there: list[QueueEntry | None] = []
+        for entry in entries:
+            existing = self.entries.get(entry.id)
             there.append(existing)
             if existing is None:
-                self.places[place.id] = place
+                self.entries[entry.id] = entry
             await asyncio.sleep(0)
         return there
 
-    async def stamp(self, place: Place, generation: str | None) -> None:
+    async def stamp(self, entry: QueueEntry, generation: str | None) -> None:
         await self.before("stamp")
-        current = self.places.get(place.id)
-        if current is not None and current.state.is_open and current.order == place.order:
-            self.places[place.id] = replace(current, generation=generation)
+        current = self.entries.get(entry.id)
+        if current is not None and current.state.is_open and current.order == entry.order:
+            self.entries[entry.id] = replace(current, generation=generation)
 
-    async def requeue(self, place: Place, seen: Place) -> bool:
+    async def requeue(self, entry: QueueEntry, seen: QueueEntry) -> bool:
         await self.before("requeue")
-        current = self.places.get(place.id)
+        current = self.entries.get(entry.id)
         if current is None or current.state.is_open:
             return False
         if (current.state, current.order) != (seen.state, seen.order):
             return False
-        self.places[place.id] = replace(
-            place,
-            state=PlaceState.QUEUED,
+        self.entries[entry.id] = replace(
+            entry,
+            state=EntryState.QUEUED,
             handed_by=None,
             handed_at=None,
             attempts=0,
@@ -127,30 +127,30 @@ class FakeCommandQueue:
             superseded_by=None,
             **FORGOTTEN,
         )
-        self.unsafe.discard(place.id)
+        self.unsafe.discard(entry.id)
         return True
 
-    async def drop(self, place: Place) -> Place | None:
+    async def drop(self, entry: QueueEntry) -> QueueEntry | None:
         await self.before("drop")
-        current = self.places.get(place.id)
+        current = self.entries.get(entry.id)
         if current is None:
             return None
-        if current.state.is_open and current.generation == place.generation:
-            current = self._finish(current, PlaceState.DROPPED_REENROLLED, None)
+        if current.state.is_open and current.generation == entry.generation:
+            current = self._finish(current, EntryState.DROPPED_REENROLLED, None)
         return current
 
-    async def open_places(self, enrollment: EnrollmentKey) -> list[Place]:
+    async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
         await self.before("open_places")
-        return self._open(lambda place: place.enrollment == enrollment.id)
+        return self._open(lambda entry: entry.enrollment == enrollment.id)
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         await self.before("cancel")
         ids = {enrollment.id for enrollment in enrollments}
-        return await self._end(lambda place: place.enrollment in ids, PlaceState.CANCELLED)
+        return await self._end(lambda entry: entry.enrollment in ids, EntryState.CANCELLED)
 
     async def cancel_devices(self, devices: Collection[str]) -> int:
         await self.before("cancel_devices")
-        return await self._end(lambda place: place.device in devices, PlaceState.CANCELLED)
+        return await self._end(lambda entry: entry.device in devices, EntryState.CANCELLED)
 
     async def cancel_one(
         self, enrollment: str, command_uuid: str, order: str | None = None
@@ -158,87 +158,87 @@ class FakeCommandQueue:
         await self.before("cancel_one")
         named = (enrollment, command_uuid)
         ended = await self._end(
-            lambda place: (
-                (place.enrollment, place.command_uuid) == named and order in (None, place.order)
+            lambda entry: (
+                (entry.enrollment, entry.command_uuid) == named and order in (None, entry.order)
             ),
-            PlaceState.CANCELLED,
+            EntryState.CANCELLED,
         )
         return ended == 1
 
-    async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
+    async def entries_of(self, ids: Collection[str]) -> dict[str, QueueEntry]:
         await self.before("places_of")
-        return {id_: self.places[id_] for id_ in ids if id_ in self.places}
+        return {id_: self.entries[id_] for id_ in ids if id_ in self.entries}
 
-    async def highest_orders(self, places: Sequence[Place]) -> dict[tuple[str, str], str]:
+    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
         await self.before("highest_orders")
-        wanted = {(place.enrollment, place.collapse_key) for place in places}
+        wanted = {(entry.enrollment, entry.collapse_key) for entry in entries}
         highest: dict[tuple[str, str], str] = {}
-        for rival in self._open(lambda place: (place.enrollment, place.collapse_key) in wanted):
+        for rival in self._open(lambda entry: (entry.enrollment, entry.collapse_key) in wanted):
             key = rival.enrollment, rival.collapse_key or ""
             highest[key] = max(rival.order, highest.get(key, ""))
         return highest
 
-    async def supersede(self, places: Sequence[Place]) -> int:
+    async def supersede(self, entries: Sequence[QueueEntry]) -> int:
         await self.before("supersede")
         ended = 0
-        for place in places:
+        for entry in entries:
             rivals = self._open(
-                lambda p, place=place: (  # type: ignore[misc]  # bound now
-                    (p.enrollment, p.collapse_key) == (place.enrollment, place.collapse_key)
+                lambda p, entry=entry: (  # type: ignore[misc]  # bound now
+                    (p.enrollment, p.collapse_key) == (entry.enrollment, entry.collapse_key)
                 )
             )
-            newest = max(rivals, key=lambda rival: rival.order, default=place)
+            newest = max(rivals, key=lambda rival: rival.order, default=entry)
             for rival in rivals:
                 was_given = rival.handed_by is not None and rival.moved is None
                 if rival.order < newest.order and not was_given:
                     by = replace(rival, superseded_by=newest.command_uuid)
-                    self._finish(by, PlaceState.SUPERSEDED, None)
+                    self._finish(by, EntryState.SUPERSEDED, None)
                     self.unsafe.add(rival.id)
                     ended += 1
         return ended
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         await self.before("count_open")
-        return len(self._open(lambda place: place.enrollment == enrollment.id))
+        return len(self._open(lambda entry: entry.enrollment == enrollment.id))
 
-    async def accepted_in(self, window: PlaceWindow, limit: int | None = None) -> list[Place]:
+    async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
         await self.before("accepted_in")
         found = [
-            place
-            for place in self.places.values()
-            if place.accepted_at is not None
-            and window.since <= place.accepted_at <= window.until
-            and window.enrollment in (None, place.enrollment)
-            and window.request_type in (None, place.request_type)
-            and (window.states is None or place.state in window.states)
+            entry
+            for entry in self.entries.values()
+            if entry.accepted_at is not None
+            and window.since <= entry.accepted_at <= window.until
+            and window.enrollment in (None, entry.enrollment)
+            and window.request_type in (None, entry.request_type)
+            and (window.states is None or entry.state in window.states)
         ]
         if limit is None:
             return found
-        newest = sorted(found, key=lambda place: str(place.accepted_at), reverse=True)
+        newest = sorted(found, key=lambda entry: str(entry.accepted_at), reverse=True)
         return newest[:limit]
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         await self.before("has_due")
         ids = {enrollment.id for enrollment in enrollments}
-        due = self._open(lambda place: place.enrollment in ids and place.is_due(at))
-        return {place.enrollment for place in due}
+        due = self._open(lambda entry: entry.enrollment in ids and entry.is_due(at))
+        return {entry.enrollment for entry in due}
 
     async def accepted_between(
         self, since: datetime, until: datetime
-    ) -> AsyncIterator[list[Place]]:
+    ) -> AsyncIterator[list[QueueEntry]]:
         await self.before("accepted_between")
         found = self._open(
-            lambda place: place.accepted_at is not None and since <= place.accepted_at <= until
+            lambda entry: entry.accepted_at is not None and since <= entry.accepted_at <= until
         )
         for page in _pages(found):
             yield page
 
     async def beginning_between(
         self, since: datetime, until: datetime
-    ) -> AsyncIterator[list[Place]]:
+    ) -> AsyncIterator[list[QueueEntry]]:
         await self.before("beginning_between")
         found = self._open(
-            lambda place: place.not_before is not None and since <= place.not_before <= until
+            lambda entry: entry.not_before is not None and since <= entry.not_before <= until
         )
         for page in _pages(found):
             yield page
@@ -254,59 +254,59 @@ class FakeCommandQueue:
         return closed
 
     def _report(self, report: Report, at: datetime) -> bool:
-        """Whether it closed its place."""
-        place = self._named(report.enrollment, report.command_uuid)
-        if place is None:
+        """Whether it closed its entry."""
+        entry = self._named(report.enrollment, report.command_uuid)
+        if entry is None:
             return False
         counts = (
-            place.state.is_open
-            and place.generation in (None, report.generation)
-            and place.handed_by is not None
+            entry.state.is_open
+            and entry.generation in (None, report.generation)
+            and entry.handed_by is not None
         )
         if not counts:
-            if not place.state.is_open and place.state is not report.state:
+            if not entry.state.is_open and entry.state is not report.state:
                 late = LateAnswer(report.state, report.event_id, at)
-                self.places[place.id] = replace(place, late_answer=late)
+                self.entries[entry.id] = replace(entry, late_answer=late)
         elif report.state.is_open:
-            self.places[place.id] = replace(place, state=report.state, answered_at=at, **FORGOTTEN)
+            self.entries[entry.id] = replace(entry, state=report.state, answered_at=at, **FORGOTTEN)
         else:
-            self._finish(replace(place, answered_at=at, **FORGOTTEN), report.state, at)
+            self._finish(replace(entry, answered_at=at, **FORGOTTEN), report.state, at)
             return True
         return False
 
-    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[Place] | None]:
+    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
         await self.before("open_of_devices")
-        found: dict[str, list[Place]] = {}
-        for place in self._open(lambda place: place.device in devices):
-            found.setdefault(place.device, []).append(place)
+        found: dict[str, list[QueueEntry]] = {}
+        for entry in self._open(lambda entry: entry.device in devices):
+            found.setdefault(entry.device, []).append(entry)
         return {device: those if len(those) <= FEW else None for device, those in found.items()}
 
-    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
         await self.before("next_of")
         return [self._next(each, at) for each in wanted]
 
-    def _next(self, wanted: Wanted, at: datetime) -> Place | None:
-        for place in self._open(lambda place: place.enrollment == wanted.enrollment):
-            rests = place.state is PlaceState.NOT_NOW and not wanted.with_resting
-            is_of_it = place.generation in (None, wanted.generation)
-            if is_of_it and place.is_due(at) and not (rests or wanted.passes_over(place)):
-                return place
+    def _next(self, wanted: Wanted, at: datetime) -> QueueEntry | None:
+        for entry in self._open(lambda entry: entry.enrollment == wanted.enrollment):
+            rests = entry.state is EntryState.NOT_NOW and not wanted.with_resting
+            is_of_it = entry.generation in (None, wanted.generation)
+            if is_of_it and entry.is_due(at) and not (rests or wanted.passes_over(entry)):
+                return entry
         return None
 
     async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
         await self.before("hand_out")
         for handout in handouts:
-            current = self.places.get(handout.place.id)
+            current = self.entries.get(handout.entry.id)
             if (
                 current is not None
                 and current.state.is_open
                 and current.generation in (None, handout.generation)
-                and (not handout.counts or _is_seen(current, handout.place))
-                and (current.moved is not None) == (has_moved := handout.place.moved is not None)
+                and (not handout.counts or _is_seen(current, handout.entry))
+                and (current.moved is not None) == (has_moved := handout.entry.moved is not None)
             ):
-                self.places[current.id] = replace(
+                self.entries[current.id] = replace(
                     current,
-                    state=PlaceState.SENT,
+                    state=EntryState.SENT,
                     handed_by=by,
                     handed_at=at,
                     attempts=current.attempts + 1,
@@ -317,35 +317,35 @@ class FakeCommandQueue:
                 )
             await asyncio.sleep(0)
         await self.before("hand_out: reads again")
-        asked = {handout.place.id for handout in handouts}
+        asked = {handout.entry.id for handout in handouts}
         ours = self._open(lambda p: p.id in asked and p.handed_by == by)
-        return {place.id for place in ours if not place.is_expired(self.now or at)}
+        return {entry.id for entry in ours if not entry.is_expired(self.now or at)}
 
-    async def move_back(self, places: Sequence[Place]) -> set[str]:
+    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
         await self.before("move_back")
         moved = set()
-        for place in places:
-            current = self.places.get(place.id)
-            if current is None or not _is_seen(current, place) or current.moved is not None:
+        for entry in entries:
+            current = self.entries.get(entry.id)
+            if current is None or not _is_seen(current, entry) or current.moved is not None:
                 continue
-            self.places[place.id] = replace(
+            self.entries[entry.id] = replace(
                 current,
                 unanswered=current.unanswered + 1,
                 is_counted=True,
                 moved=self.now or current.handed_at,
             )
-            if place.collapse_key is not None:
-                await self.supersede([place])
-            if self.places[place.id].state.is_open:
-                moved.add(place.id)
+            if entry.collapse_key is not None:
+                await self.supersede([entry])
+            if self.entries[entry.id].state.is_open:
+                moved.add(entry.id)
             await asyncio.sleep(0)
         return moved
 
     async def end_generation(self, device: str, generation: str) -> int:
         await self.before("end_generation")
         return await self._end(
-            lambda place: place.device == device and place.generation in (None, generation),
-            PlaceState.DROPPED_REENROLLED,
+            lambda entry: entry.device == device and entry.generation in (None, generation),
+            EntryState.DROPPED_REENROLLED,
         )
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
@@ -358,46 +358,46 @@ class FakeCommandQueue:
 
     # --- for the janitor
 
-    async def overdue(self, at: datetime) -> AsyncIterator[list[Place]]:
+    async def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
         await self.before("overdue")
-        found = self._open(lambda place: place.is_expired(at))
+        found = self._open(lambda entry: entry.is_expired(at))
         for page in _pages(found):
             yield page
 
-    async def expire(self, places: Sequence[Place], at: datetime) -> dict[str, Place]:
+    async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
         await self.before("expire")
-        for place in places:
-            current = self.places.get(place.id)
+        for entry in entries:
+            current = self.entries.get(entry.id)
             if current is None or not current.state.is_open or not current.is_expired(at):
                 continue
-            if current.order == place.order:
-                self._finish(current, PlaceState.EXPIRED, at)
+            if current.order == entry.order:
+                self._finish(current, EntryState.EXPIRED, at)
                 self.unsafe.add(current.id)
             await asyncio.sleep(0)
-        return {place.id: self.places[place.id] for place in places if place.id in self.places}
+        return {entry.id: self.entries[entry.id] for entry in entries if entry.id in self.entries}
 
-    async def unannounced(self, before: datetime) -> AsyncIterator[list[Place]]:
+    async def unannounced(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         await self.before("unannounced")
         found = [
-            self.places[id_]
+            self.entries[id_]
             for id_ in self.unsafe
-            if (self.places[id_].finished_at or before) < before
+            if (self.entries[id_].finished_at or before) < before
         ]
         for page in _pages(found):
             yield page
 
-    async def is_unannounced(self, place: Place) -> bool:
+    async def is_unannounced(self, entry: QueueEntry) -> bool:
         await self.before("is_unannounced")
-        current = self.places.get(place.id)
-        is_there = current is not None and current.order == place.order
-        return is_there and place.id in self.unsafe
+        current = self.entries.get(entry.id)
+        is_there = current is not None and current.order == entry.order
+        return is_there and entry.id in self.unsafe
 
-    async def announced(self, places: Sequence[Place]) -> None:
+    async def announced(self, entries: Sequence[QueueEntry]) -> None:
         await self.before("announced")
-        for place in places:
-            current = self.places.get(place.id)
-            if current is not None and current.order == place.order:
-                self.unsafe.discard(place.id)
+        for entry in entries:
+            current = self.entries.get(entry.id)
+            if current is not None and current.order == entry.order:
+                self.unsafe.discard(entry.id)
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
         await self.before("untouched")
@@ -409,7 +409,7 @@ class FakeCommandQueue:
 
     async def in_use(self, hashes: Collection[str]) -> set[str]:
         await self.before("in_use")
-        return {p.command_hash for p in self.places.values() if p.command_hash in hashes}
+        return {p.command_hash for p in self.entries.values() if p.command_hash in hashes}
 
     async def forget(self, commands: Mapping[str, datetime]) -> int:
         await self.before("forget")
@@ -424,24 +424,24 @@ class FakeCommandQueue:
 
     # --- inside
 
-    def _named(self, enrollment: str, command_uuid: str) -> Place | None:
-        for place in self.places.values():
-            if (place.enrollment, place.command_uuid) == (enrollment, command_uuid):
-                return place
+    def _named(self, enrollment: str, command_uuid: str) -> QueueEntry | None:
+        for entry in self.entries.values():
+            if (entry.enrollment, entry.command_uuid) == (enrollment, command_uuid):
+                return entry
         return None
 
-    def _open(self, match: Callable[[Place], bool]) -> list[Place]:
-        return in_queue_order([p for p in self.places.values() if p.state.is_open and match(p)])
+    def _open(self, match: Callable[[QueueEntry], bool]) -> list[QueueEntry]:
+        return in_queue_order([p for p in self.entries.values() if p.state.is_open and match(p)])
 
-    def _finish(self, place: Place, state: PlaceState, at: datetime | None) -> Place:
-        finished = replace(place, state=state, finished_at=at or place.accepted_at)
-        self.places[place.id] = finished
+    def _finish(self, entry: QueueEntry, state: EntryState, at: datetime | None) -> QueueEntry:
+        finished = replace(entry, state=state, finished_at=at or entry.accepted_at)
+        self.entries[entry.id] = finished
         return finished
 
-    async def _end(self, match: Callable[[Place], bool], state: PlaceState) -> int:
+    async def _end(self, match: Callable[[QueueEntry], bool], state: EntryState) -> int:
         ended = 0
-        for place_id in [place.id for place in self._open(match)]:
-            current = self.places.get(place_id)
+        for entry_id in [entry.id for entry in self._open(match)]:
+            current = self.entries.get(entry_id)
             if current is not None and current.state.is_open and match(current):
                 self._finish(current, state, None)
                 ended += 1

@@ -45,14 +45,14 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
     for _ in range(draw(st.integers(0, 4))):
         inside: Any = request
         while True:
-            places = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
-            if not places:
+            entries = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
+            if not entries:
                 break
-            place = draw(st.sampled_from(places))
-            if isinstance(inside[place], dict | list) and draw(st.booleans()):
-                inside = inside[place]
+            entry = draw(st.sampled_from(entries))
+            if isinstance(inside[entry], dict | list) and draw(st.booleans()):
+                inside = inside[entry]
                 continue
-            inside[place] = draw(odd)
+            inside[entry] = draw(odd)
             break
     return {**request, **draw(st.dictionaries(st.sampled_from(NAMES), odd, max_size=2))}
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from shared.clock import SystemClock
-from shared.storage import enrollments, place_documents
+from shared.storage import enrollments, entry_documents
 from shared.storage.database import Database
 from shared.storage.sqlite import open_database
 from tests.integration.whole import Whole, whole_server
@@ -25,6 +25,6 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """The store of a single process, with the indexes of the collections that services share."""
     opened = open_database(tmp_path / "data", SystemClock())
     await opened.ensure(enrollments.INDEXES)
-    await opened.ensure(place_documents.indexes(timedelta(days=30)))
+    await opened.ensure(entry_documents.indexes(timedelta(days=30)))
     yield opened
     await opened.close()

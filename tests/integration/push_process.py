@@ -11,7 +11,7 @@ import httpx
 from services.adapters import Adapters
 from services.push.app import build
 from shared.clock import SystemClock, SystemIds
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
 from shared.messaging.local import LocalBroker
@@ -116,7 +116,7 @@ async def enroll(database: Database) -> None:
 
 
 async def queue_command(database: Database) -> None:
-    place = Place(
+    entry = QueueEntry(
         enrollment="MAC",
         device="MAC",
         command_uuid="c1",
@@ -126,7 +126,7 @@ async def queue_command(database: Database) -> None:
         order="o1",
         accepted_at=datetime.now(UTC),
     )
-    assert await MongoCommandQueue(database, KEYRING).insert([place]) == [None]
+    assert await MongoCommandQueue(database, KEYRING).insert([entry]) == [None]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

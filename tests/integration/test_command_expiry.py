@@ -13,7 +13,7 @@ from services.adapters import Adapters
 from services.commands.expiry import FORGOTTEN_AFTER, Expiry
 from services.webhook.app import build
 from shared.clock import SystemClock, SystemIds
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
@@ -22,7 +22,7 @@ from shared.messaging.rabbit import RabbitBroker
 from shared.pacing import Loops
 from shared.ports.events import EventPublisher
 from shared.settings import AllSettings
-from shared.storage import enrollments, journal, place_documents
+from shared.storage import enrollments, entry_documents, journal
 from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.expiries import MongoExpiries
@@ -102,16 +102,16 @@ class World:
     plain: Sink
     clock: FakeClock
 
-    async def overdue(self, *names: str) -> list[Place]:
+    async def overdue(self, *names: str) -> list[QueueEntry]:
         """Commands whose time is over."""
         made = self.made(*names)
         await MongoCommandQueue(self.database, KEYRING).insert(made)
         return made
 
-    def made(self, *names: str) -> list[Place]:
+    def made(self, *names: str) -> list[QueueEntry]:
         now = self.clock.now()
         return [
-            Place(
+            QueueEntry(
                 enrollment=name,
                 device=name,
                 command_uuid=f"of {name}",
@@ -135,16 +135,16 @@ class World:
             self.clock,
         )
 
-    async def states(self, places: Sequence[Place]) -> set[PlaceState]:
-        found = await MongoCommandQueue(self.database, KEYRING).places_of(
-            [place.id for place in places]
+    async def states(self, entries: Sequence[QueueEntry]) -> set[EntryState]:
+        found = await MongoCommandQueue(self.database, KEYRING).entries_of(
+            [entry.id for entry in entries]
         )
-        return {place.state for place in found.values()}
+        return {entry.state for entry in found.values()}
 
 
 @pytest.fixture
 async def world(database: Database, broker: Broker) -> AsyncIterator[World]:
-    indexes = (*place_documents.indexes(MONTH), *journal.indexes(MONTH), *enrollments.INDEXES)
+    indexes = (*entry_documents.indexes(MONTH), *journal.indexes(MONTH), *enrollments.INDEXES)
     await database.ensure(indexes)
     async with Sink() as asked, Sink() as plain:
         await database.collection("subscriptions").insert_one({"_id": "plain", "url": plain.url})
@@ -206,13 +206,13 @@ async def told(world: World) -> list[str]:
 async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else(
     world: World,
 ) -> None:
-    places = await world.overdue("MAC", "PAD")
+    entries = await world.overdue("MAC", "PAD")
 
     await world.expiry().look()
     await world.asked.wait_for(2)
 
     assert sorted(await told(world)) == ["MAC", "PAD"]
-    assert await world.states(places) == {PlaceState.EXPIRED}
+    assert await world.states(entries) == {EntryState.EXPIRED}
     for arrival in world.asked.taken:
         if arrival.event["topic"] == TOPIC:
             [event] = (
@@ -221,17 +221,17 @@ async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else
             assert arrival.body == event_json(event)
     world.clock.advance(2 * FORGOTTEN_AFTER)
     unannounced = MongoExpiries(world.database).unannounced(world.clock.now())
-    assert [place async for page in unannounced for place in page] == []
+    assert [entry async for page in unannounced for entry in page] == []
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 async def test_a_kill_around_the_publishing_is_repaired_with_the_same_event(
     world: World, is_after: bool
 ) -> None:
-    places = await world.overdue("MAC")
+    entries = await world.overdue("MAC")
     with pytest.raises(Killed):
         await world.expiry(Dying(world.broker.publisher, is_after=is_after)).look()
-    assert await world.states(places) == {PlaceState.EXPIRED}
+    assert await world.states(entries) == {EntryState.EXPIRED}
 
     world.clock.advance(2 * FORGOTTEN_AFTER)
     await world.expiry().look()
@@ -265,15 +265,15 @@ async def test_rule_05_a_kill_around_the_publishing_loses_no_event_of_a_supersed
     found = [a for a in world.asked.taken if a.event["topic"] == SUPERSEDED]
     assert len({arrival.body for arrival in found}) == 1
     assert found[0].event["command_event"]["superseded_by"] == newer.command_uuid
-    assert (await queue.places_of([newer.id]))[newer.id].state is PlaceState.QUEUED
+    assert (await queue.entries_of([newer.id]))[newer.id].state is EntryState.QUEUED
 
 
 async def test_what_was_queued_anew_and_expires_again_is_told_again(world: World) -> None:
-    [place] = await world.overdue("MAC")
+    [entry] = await world.overdue("MAC")
     await world.expiry().look()
     queue = MongoCommandQueue(world.database, KEYRING)
-    seen = (await queue.places_of([place.id]))[place.id]
-    assert await queue.requeue(replace(place, order=IDS.new()), seen)
+    seen = (await queue.entries_of([entry.id]))[entry.id]
+    assert await queue.requeue(replace(entry, order=IDS.new()), seen)
 
     await world.expiry().look()
     await world.asked.wait_for(2)

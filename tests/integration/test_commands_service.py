@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from services.adapters import Adapters
 from services.commands.app import build
 from shared.clock import SystemClock, SystemIds
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Topic
 from shared.pacing import Loops
@@ -131,9 +131,9 @@ async def test_a_command_is_there_for_its_device_when_it_is_answered(
     answer = await system.post(request_type="DeviceInformation", queries=["OSVersion"])
 
     assert answer.status_code == 201
-    [place] = await system.queue.open_places(MAC)
-    assert place.generation == generation
-    stored = (await system.queue.commands([place.command_hash]))[place.command_hash]
+    [entry] = await system.queue.open_entries(MAC)
+    assert entry.generation == generation
+    stored = (await system.queue.commands([entry.command_hash]))[entry.command_hash]
     assert plistlib.loads(stored.plist)["Command"]["Queries"] == ["OSVersion"]
     assert system.wishes.wished == {"MAC"}
 
@@ -161,10 +161,10 @@ async def test_a_command_lives_from_post_to_its_answer_and_is_then_a_retry(
     system: System, generation: str
 ) -> None:
     await system.post(request_type="ProfileList", command_uuid=UUID)
-    [place] = await system.queue.open_places(MAC)
+    [entry] = await system.queue.open_entries(MAC)
     now = system.clock.now()
-    assert await system.queue.hand_out([HandOut(place, generation)], "connect-1", now)
-    report = Report("MAC", UUID, generation, PlaceState.ACKNOWLEDGED, "event-1")
+    assert await system.queue.hand_out([HandOut(entry, generation)], "connect-1", now)
+    report = Report("MAC", UUID, generation, EntryState.ACKNOWLEDGED, "event-1")
     await system.queue.report([report], now)
 
     again = await system.post(request_type="ProfileList", command_uuid=UUID)
@@ -184,8 +184,8 @@ async def test_a_device_that_enrolls_anew_gets_the_command_when_it_is_sent_again
 
     assert dropped == []
     assert again.status_code == 201
-    [place] = await system.queue.open_places(MAC)
-    assert place.generation == later
+    [entry] = await system.queue.open_entries(MAC)
+    assert entry.generation == later
 
 
 async def test_a_raw_plist_comes_back_byte_for_byte(system: System, generation: str) -> None:

@@ -52,7 +52,7 @@ SECRETS: dict[str, bytes] = {
 
 
 def forms(secret: bytes) -> Iterator[bytes]:
-    """A secret as it might be written: plain, hex, base64 at any place in longer bytes, escaped."""
+    """A secret as it might be written: plain, hex, base64 at any entry in longer bytes, escaped."""
     yield secret
     yield secret.hex().encode()
     yield secret.hex().upper().encode()

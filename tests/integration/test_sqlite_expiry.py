@@ -1,4 +1,4 @@
-"""Documents of the embedded store leave once their time is over, with their places in every index."""
+"""Documents of the embedded store leave once their time is over, with their entries in every index."""
 
 import asyncio
 import sqlite3

@@ -211,7 +211,7 @@ async def test_a_folder_in_use_is_refused(tmp_path: Path, source: Path, held: st
     assert f"another process uses {tmp_path / held}" in refusal(said)
 
 
-async def test_places_that_cannot_be_copied_are_refused(source: Path, tmp_path: Path) -> None:
+async def test_entries_that_cannot_be_copied_are_refused(source: Path, tmp_path: Path) -> None:
     empty, url = tmp_path / "empty", "mongodb://127.0.0.1:1/one"
     empty.mkdir()
     former = tmp_path / "former"

@@ -12,7 +12,7 @@ import pytest
 
 from shared.apple.command_plist import written
 from shared.clock import SystemClock
-from shared.domain.command import Command, Place, PlaceState, place_id
+from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import Job, JobPart
 from shared.domain.terms import Terms
@@ -76,20 +76,20 @@ async def get(process: ServiceProcess, path: str) -> Any:
         return answer.json()
 
 
-async def queued_place(queue: MongoCommandQueue, uuid: str) -> Place:
-    """The place of a command of MAC, once it is there."""
-    name = place_id("MAC", uuid)
+async def queued_entry(queue: MongoCommandQueue, uuid: str) -> QueueEntry:
+    """The entry of a command of MAC, once it is there."""
+    name = entry_id("MAC", uuid)
     async with asyncio.timeout(SOON):
-        while not (found := await queue.places_of([name])):
+        while not (found := await queue.entries_of([name])):
             await asyncio.sleep(0.05)
     return found[name]
 
 
-async def answer(queue: MongoCommandQueue, place: Place) -> None:
+async def answer(queue: MongoCommandQueue, entry: QueueEntry) -> None:
     """As check-in does when the device has asked and answered."""
     now = SystemClock().now()
-    await queue.hand_out([HandOut(place, None)], "connect", now)
-    report = Report(place.enrollment, place.command_uuid, None, PlaceState.ACKNOWLEDGED, "event")
+    await queue.hand_out([HandOut(entry, None)], "connect", now)
+    report = Report(entry.enrollment, entry.command_uuid, None, EntryState.ACKNOWLEDGED, "event")
     assert await queue.report([report], now) == 1
 
 
@@ -97,12 +97,12 @@ async def test_every_replica_hears_of_an_answer_wherever_it_came(
     replicas: list[ServiceProcess], queue: MongoCommandQueue
 ) -> None:
     posting = asyncio.create_task(post(replicas[0], "?wait=30", command_uuid="c-1"))
-    place = await queued_place(queue, "c-1")
+    entry = await queued_entry(queue, "c-1")
     reading = asyncio.create_task(get(replicas[1], "/v1/commands/MAC/c-1?wait=30"))
     await asyncio.sleep(0.5)
     assert not posting.done() and not reading.done()
 
-    await answer(queue, place)
+    await answer(queue, entry)
 
     async with asyncio.timeout(SOON):
         posted, read = await posting, await reading
@@ -114,7 +114,7 @@ async def test_a_process_that_ends_answers_those_that_wait_and_exits_with_0(
     replicas: list[ServiceProcess], queue: MongoCommandQueue
 ) -> None:
     waiting = asyncio.create_task(post(replicas[0], "?wait=60", command_uuid="c-1"))
-    await queued_place(queue, "c-1")
+    await queued_entry(queue, "c-1")
     start = time.monotonic()
 
     exit_code = await asyncio.to_thread(replicas[0].terminate)
@@ -133,7 +133,7 @@ async def test_a_client_that_goes_away_frees_its_slot(
     request = api.request("POST", "/v1/commands?wait=60", body)
     connections = [Connection("127.0.0.1", replicas[0].port) for _ in range(2)]
     calls = [asyncio.create_task(each.send(request)) for each in connections]
-    await queued_place(queue, "c-1")
+    await queued_entry(queue, "c-1")
     async with asyncio.timeout(SOON):
         while (refused := await post(replicas[0], "?wait=0.01")).status_code != 429:
             await asyncio.sleep(0.05)
@@ -163,8 +163,8 @@ async def test_a_job_goes_on_at_another_process_when_its_own_ends(
             await asyncio.sleep(0.2)
     assert (found["queued"], found["already_queued"], found["refused"]) == (JOB_SIZE, 0, [])
     some = EnrollmentKey(names[-1], device=names[-1])
-    [place] = await queue.open_places(some)
-    assert (place.command_uuid, place.priority) == ("c-1", 2)
+    [entry] = await queue.open_entries(some)
+    assert (entry.command_uuid, entry.priority) == ("c-1", 2)
     assert [each["id"] for each in (await get(replicas[1], "/v1/jobs"))["jobs"]] == [job]
 
 

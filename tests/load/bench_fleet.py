@@ -23,11 +23,11 @@ import uvloop
 
 from shared.apple.command_plist import written
 from shared.clock import SystemClock, SystemIds
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.ports.queue import HandOut, Report
 from shared.security.encryption import AesKeyring
-from shared.storage import enrollment_documents, enrollments, identities, place_documents
+from shared.storage import enrollment_documents, enrollments, entry_documents, identities
 from shared.storage.database import Document
 from shared.storage.enrollment_documents import identity_fields, index_names, inventory_fields
 from shared.storage.enrollment_documents import push_fields as push_of
@@ -182,9 +182,9 @@ class Device:
         self._ids = SystemIds()
         self._key = EnrollmentKey(name, name, udid=name)
 
-    def _place(self, at: datetime) -> Place:
+    def _entry(self, at: datetime) -> QueueEntry:
         command = written(self._ids.new(), "ProfileList", {})
-        return Place(
+        return QueueEntry(
             enrollment=self._key.id,
             device=self._key.device,
             command_uuid=command.uuid,
@@ -196,29 +196,29 @@ class Device:
             accepted_at=at,
         )
 
-    def _reports(self, places: list[Place]) -> list[Report]:
-        done = PlaceState.ACKNOWLEDGED
-        return [Report(p.enrollment, p.command_uuid, "generation", done, "event") for p in places]
+    def _reports(self, entries: list[QueueEntry]) -> list[Report]:
+        done = EntryState.ACKNOWLEDGED
+        return [Report(p.enrollment, p.command_uuid, "generation", done, "event") for p in entries]
 
     async def live_through(self, count: int) -> None:
         """So many commands, delivered and answered, over a month."""
         now = datetime.now(UTC)
         for start in range(0, count, 100):
-            places = [
-                self._place(now - timedelta(minutes=8 * number))
+            entries = [
+                self._entry(now - timedelta(minutes=8 * number))
                 for number in range(start, min(start + 100, count))
             ]
-            await self._queue.insert(places)
-            handouts = [HandOut(place, "generation") for place in places]
+            await self._queue.insert(entries)
+            handouts = [HandOut(entry, "generation") for entry in entries]
             await self._queue.hand_out(handouts, "connect", now)
-            await self._queue.report(self._reports(places), now)
+            await self._queue.report(self._reports(entries), now)
 
     async def cycle(self) -> None:
         """A command is queued, handed out, and answered."""
         now = datetime.now(UTC)
-        place = self._place(now)
-        await self._queue.insert([place])
-        await self._queue.supersede([place])
+        entry = self._entry(now)
+        await self._queue.insert([entry])
+        await self._queue.supersede([entry])
         await self._queue.count_open(self._key)
         [found] = (await self._queue.open_of_devices([self._key.device]))[self._key.device]
         await self._queue.hand_out([HandOut(found, "generation")], "connect", now)
@@ -240,7 +240,7 @@ async def history() -> None:
     folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
     database = open_database(folder, SystemClock())
     try:
-        await database.ensure(place_documents.indexes(timedelta(days=30)))
+        await database.ensure(entry_documents.indexes(timedelta(days=30)))
         queue = MongoCommandQueue(database, AesKeyring([KEYRING]))
         devices = {SHORT: Device(queue, "short"), LONG: Device(queue, "long")}
         for count, device in devices.items():

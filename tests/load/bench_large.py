@@ -29,9 +29,9 @@ from shared.security.encryption import AesKeyring
 from shared.storage import (
     enrollment_documents,
     enrollments,
+    entry_documents,
     identities,
     journal,
-    place_documents,
 )
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.journal import MongoJournal
@@ -59,7 +59,7 @@ def name_of(number: int) -> str:
 
 async def opened(folder: Path) -> SqliteDatabase:
     database = open_database(folder, SystemClock())
-    queue = place_documents.indexes(MONTH)
+    queue = entry_documents.indexes(MONTH)
     await database.ensure(
         [*enrollments.INDEXES, *identities.INDEXES, *journal.indexes(MONTH), *queue]
     )
@@ -197,9 +197,9 @@ async def requests(folder: Path, devices: int) -> Figures:
     return {name: median(values) for name, values in found.items()}
 
 
-async def measure(sizes: Sequence[int], devices: int, place: str | None) -> None:
+async def measure(sizes: Sequence[int], devices: int, entry: str | None) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-", dir=place))
+    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-", dir=entry))
     first: Figures = {}
     filled = 0
     try:
@@ -222,9 +222,9 @@ async def measure(sizes: Sequence[int], devices: int, place: str | None) -> None
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(place: str | None = None) -> None:
+def main(entry: str | None = None) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(SIZES, 300, place))
+        runner.run(measure(SIZES, 300, entry))
 
 
 if __name__ == "__main__":
@@ -233,4 +233,4 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, default=300)
     parser.add_argument("--place", help="a folder with room for 3 GB; default: a temporary one")
     given = parser.parse_args()
-    sys.exit(uvloop.run(measure(given.sizes, given.devices, given.place)))
+    sys.exit(uvloop.run(measure(given.sizes, given.devices, given.entry)))

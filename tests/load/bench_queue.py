@@ -19,9 +19,9 @@ from typing import Any
 import uvloop
 
 from shared.clock import SystemClock, SystemIds
-from shared.domain.command import Command, Place, PlaceState
+from shared.domain.command import Command, EntryState, QueueEntry
 from shared.security.encryption import AesKeyring
-from shared.storage import place_documents
+from shared.storage import entry_documents
 from shared.storage.enrollments import MongoEnrollments
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
@@ -38,11 +38,11 @@ REQUESTS, ALONE = 3_200, 400
 TARGET = 1.2
 LATER = datetime.now(UTC) + timedelta(days=7)
 CROWDS: dict[str, dict[str, Any]] = {
-    "rest": {"state": PlaceState.NOT_NOW},
+    "rest": {"state": EntryState.NOT_NOW},
     "begin later": {"not_before": LATER},
     "of another generation": {"generation": "another"},
     "due": {},
-    "moved back": {"state": PlaceState.SENT, "moved": datetime.now(UTC)},
+    "moved back": {"state": EntryState.SENT, "moved": datetime.now(UTC)},
 }
 
 
@@ -91,13 +91,13 @@ class Bench:
         database = open_database(self._folder / "data", SystemClock())
         try:
             keyring, ids, now = AesKeyring([KEYRING]), SystemIds(), datetime.now(UTC)
-            await database.ensure(place_documents.indexes(timedelta(days=30)))
-            await database.collection(place_documents.NAME).delete_many({})
+            await database.ensure(entry_documents.indexes(timedelta(days=30)))
+            await database.collection(entry_documents.NAME).delete_many({})
             queue, udid = MongoCommandQueue(database, keyring), self._devices[0].udid
             [device] = (await MongoEnrollments(database, keyring).load({udid})).values()
             made = Command("c" * 64, "c", "DeviceInformation", b"<plist/>")
             await queue.store([made], now)
-            last = Place(
+            last = QueueEntry(
                 udid, udid, "last", made.hash, made.request_type, device.generation, "z",
                 handed_by="earlier", accepted_at=now,
             )  # fmt: skip
@@ -106,9 +106,9 @@ class Bench:
                 for n in range(length - 1)
             ]
             await queue.insert([*crowded, last])
-            if "moved" in crowd:  # which a place that is queued never has
-                await database.collection(place_documents.NAME).update_many(
-                    {"state": PlaceState.SENT.value}, {"$set": {"moved": crowd["moved"]}}
+            if "moved" in crowd:  # which an entry that is queued never has
+                await database.collection(entry_documents.NAME).update_many(
+                    {"state": EntryState.SENT.value}, {"$set": {"moved": crowd["moved"]}}
                 )
         finally:
             await database.close()
@@ -122,8 +122,8 @@ class Bench:
         return (await self.served([warm, fleet, idles[:1] * ALONE]))[1:]
 
 
-async def measure(place: str | None = None) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-", dir=place))
+async def measure(entry: str | None = None) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-", dir=entry))
     try:
         bench = Bench(folder)
         await bench.enroll()
@@ -143,9 +143,9 @@ async def measure(place: str | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(place: str | None = None) -> None:
+def main(entry: str | None = None) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(place))
+        runner.run(measure(entry))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ async def held(work: Work) -> tuple[float, ...]:
 
 
 def documents(count: int, prefix: str, **fields: object) -> list[Document]:
-    """Of about 400 bytes, as a place of the queue has."""
+    """Of about 400 bytes, as an entry of the queue has."""
     return [
         {
             "_id": f"{prefix}{number:08d}",

@@ -2,10 +2,10 @@
 
 Clients post commands to replicas whose clocks differ; a client may repeat a post whose answer it did not
 get, under the same CommandUUID. A post reads the order of the open rivals, handed out or not, inserts its
-place above it, ends what is below the newest of them and was not handed out, and answers. The device may be
-handed a place at any time.
+entry above it, ends what is below the newest of them and was not handed out, and answers. The device may be
+handed an entry at any time.
 
-Promises: no place is superseded by a command that was answered before it was posted; of what was
+Promises: no entry is superseded by a command that was answered before it was posted; of what was
 answered and not handed out, something stays open; after all posts one place is open at most.
 """
 
@@ -25,7 +25,7 @@ class Post(NamedTuple):
     """Commands that it read as older than the newest."""
 
 
-class Place(NamedTuple):
+class QueueEntry(NamedTuple):
     command: int
     order: Order
     state: str
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 class State(NamedTuple):
     posts: frozenset[Post]
-    places: frozenset[Place]
+    entries: frozenset[QueueEntry]
     sent: tuple[int, ...]
     """How often each command was sent."""
     after: tuple[frozenset[int], ...]
@@ -76,9 +76,9 @@ class CollapseKeys:
             yield from self._client(s, command)
         for post in s.posts:
             yield from self._post(s, post)
-        for place in s.places if self.hand_outs else ():
-            if place.state == "open":
-                yield f"c{place.command} is handed out", _now(s, place, "handed out")
+        for entry in s.entries if self.hand_outs else ():
+            if entry.state == "open":
+                yield f"c{entry.command} is handed out", _now(s, entry, "handed out")
 
     def _client(self, s: State, command: int) -> Iterator[tuple[str, State]]:
         is_first = s.sent[command] == 0
@@ -103,7 +103,7 @@ class CollapseKeys:
         name = f"c{p.command} at {p.replica}"
         if p.at == "read":
             states = ("open", "handed out") if self.is_above_all else ("open",)
-            rivals = [e.order[0] for e in s.places if e.state in states and e.command != p.command]
+            rivals = [e.order[0] for e in s.entries if e.state in states and e.command != p.command]
             floor = max(rivals, default=0) if self.order == "above" else 0
             yield f"{name}: the open rivals are up to {floor}", _go(s, p, at="insert", floor=floor)
         elif p.at == "insert":
@@ -118,15 +118,15 @@ class CollapseKeys:
 
     def _insert(self, s: State, p: Post, name: str) -> tuple[str, State]:
         left = _go(s, p, at="look")
-        if any(each.command == p.command for each in s.places):
+        if any(each.command == p.command for each in s.entries):
             return f"{name}: is queued already", left
         time = max(2 * s.tick + self.clocks[p.replica], p.floor + 1)
-        place = Place(p.command, (time, p.command), "open")
-        left = left._replace(places=s.places | {place}, tick=s.tick + 1)
+        entry = QueueEntry(p.command, (time, p.command), "open")
+        left = left._replace(entries=s.entries | {entry}, tick=s.tick + 1)
         return f"{name}: is queued with order {time}", left
 
     def _look(self, s: State, p: Post, name: str) -> tuple[str, State]:
-        rivals = [each for each in s.places if each.state != "superseded"]
+        rivals = [each for each in s.entries if each.state != "superseded"]
         newest = max((each.order for each in rivals), default=(0, 0))
         waiting = [each for each in rivals if each.state == "open"]
         older = frozenset(each.command for each in waiting if each.order < newest)
@@ -135,7 +135,7 @@ class CollapseKeys:
 
     def _end(self, s: State, p: Post, name: str) -> tuple[str, State]:
         left = _go(s, p, at="answer")
-        for each in s.places:
+        for each in s.entries:
             if each.command in p.older and (each.state == "open" or self.ends == "blind"):
                 left = _superseded(left, each)
         return f"{name}: ends them", left
@@ -144,7 +144,7 @@ class CollapseKeys:
         if s.wrong:
             return s.wrong
         if s.answered and not s.posts:
-            states = [place.state for place in s.places]
+            states = [entry.state for entry in s.entries]
             if states.count("open") > 1:
                 return "two places are open"
             if "open" not in states and "handed out" not in states:
@@ -155,13 +155,13 @@ class CollapseKeys:
         return len(s.answered) == self.commands and not s.posts
 
 
-def _superseded(s: State, place: Place) -> State:
-    left = _now(s, place, "superseded")
-    if place.state == "handed out":
-        return left._replace(wrong=f"c{place.command} was handed out and is superseded")
-    above = {each.command for each in s.places if each.order > place.order}
-    if above and above <= s.after[place.command]:
-        return left._replace(wrong=f"c{place.command} is superseded by an older command")
+def _superseded(s: State, entry: QueueEntry) -> State:
+    left = _now(s, entry, "superseded")
+    if entry.state == "handed out":
+        return left._replace(wrong=f"c{entry.command} was handed out and is superseded")
+    above = {each.command for each in s.entries if each.order > entry.order}
+    if above and above <= s.after[entry.command]:
+        return left._replace(wrong=f"c{entry.command} is superseded by an older command")
     return left
 
 
@@ -173,5 +173,5 @@ def _go(s: State, p: Post, **changes: object) -> State:
     return s._replace(posts=(s.posts - {p}) | {p._replace(**changes)})
 
 
-def _now(s: State, place: Place, state: str) -> State:
-    return s._replace(places=(s.places - {place}) | {place._replace(state=state)})
+def _now(s: State, entry: QueueEntry, state: str) -> State:
+    return s._replace(entries=(s.entries - {entry}) | {entry._replace(state=state)})

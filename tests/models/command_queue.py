@@ -16,8 +16,8 @@ from tests.models.command_queue_states import (
     ENDED,
     Budget,
     Device,
-    Place,
     Post,
+    QueueEntry,
     Request,
     State,
     changed,
@@ -36,11 +36,11 @@ class CommandQueue:
     budget: Budget
     posts: int = 1
     stamps: str = "open"
-    """Posting stamps a place anew `open` ones only; or `any`."""
+    """Posting stamps an entry anew `open` ones only; or `any`."""
     ends_of: str = "old"
-    """Authenticate ends places of the `old` generation; or of all `other` ones."""
+    """Authenticate ends entries of the `old` generation; or of all `other` ones."""
     generation_first: bool = False
-    """A reader reads the generation before the place."""
+    """A reader reads the generation before the entry."""
     enrolls: str = "conditionally"
     """On condition of the generation that was read; or `blindly`."""
     looks_for_device: bool = True
@@ -63,7 +63,7 @@ class CommandQueue:
 
     def _all(self, s: State) -> Iterator[tuple[str, State]]:
         if len(s.posts) < self.posts and all(post.at == "done" for post in s.posts):
-            state = s.place.state if s.place else None
+            state = s.entry.state if s.entry else None
             seen = state == "dropped" or (state == "cancelled" and s.cancel == "done")
             post = Post("read", 0, s.device.epoch, s.device.mode == "ready", seen, 0, None)
             yield "the client posts", s._replace(posts=(*s.posts, post))
@@ -84,22 +84,22 @@ class CommandQueue:
         return f"post {index} reads generation {s.generation}", with_post(s, index, p)
 
     def _post_insert(self, s: State, index: int, p: Post) -> tuple[str, State]:
-        if s.place is None:
-            place = Place(p.generation, "open", 1, 0, False)
-            left = with_post(s._replace(place=place), index, p._replace(at="again", run=1))
+        if s.entry is None:
+            entry = QueueEntry(p.generation, "open", 1, 0, False)
+            left = with_post(s._replace(entry=entry), index, p._replace(at="again", run=1))
             return f"post {index} inserts the place", left
-        p = p._replace(at="exists", run=s.place.run, found=s.place.state)
-        return f"post {index} finds the place {s.place.state}", with_post(s, index, p)
+        p = p._replace(at="exists", run=s.entry.run, found=s.entry.state)
+        return f"post {index} finds the place {s.entry.state}", with_post(s, index, p)
 
     def _post_exists(self, s: State, index: int, p: Post) -> tuple[str, State]:
-        assert s.place is not None
+        assert s.entry is not None
         is_retry = p.found not in ENDED or self.retries == "any"
         if is_retry or (self.retries == "device" and p.found == "acknowledged"):
             return f"post {index} is a retry", with_post(s, index, p._replace(at="answer"))
-        if s.place.run != p.run or s.place.state not in ENDED:
+        if s.entry.run != p.run or s.entry.state not in ENDED:
             return f"post {index} looks again", with_post(s, index, p._replace(at="read"))
-        place = Place(p.generation, "open", p.run + 1, 0, False)
-        left = s._replace(place=place, endings=0, seen=None)
+        entry = QueueEntry(p.generation, "open", p.run + 1, 0, False)
+        left = s._replace(entry=entry, endings=0, seen=None)
         p = p._replace(at="again", run=p.run + 1)
         return f"post {index} queues it anew", with_post(left, index, p)
 
@@ -110,9 +110,9 @@ class CommandQueue:
         return f"post {index}: generation is now {s.generation}", with_post(s, index, p)
 
     def _post_stamp(self, s: State, index: int, p: Post) -> tuple[str, State]:
-        assert s.place is not None
+        assert s.entry is not None
         left = with_post(s, index, p._replace(at="answer"))
-        if is_open(s.place):
+        if is_open(s.entry):
             left = changed(left, generation=p.generation)
         elif self.stamps == "any":
             left = changed(left, generation=p.generation, state="open")
@@ -120,11 +120,11 @@ class CommandQueue:
         return f"post {index} stamps the place", left
 
     def _post_answer(self, s: State, index: int, p: Post) -> tuple[str, State]:
-        assert s.place is not None
+        assert s.entry is not None
         left = with_post(
-            s, index, p._replace(at="done", run=s.place.run, answered_in=s.device.epoch)
+            s, index, p._replace(at="done", run=s.entry.run, answered_in=s.device.epoch)
         )
-        if p.was_gone and s.place.run == 1:
+        if p.was_gone and s.entry.run == 1:
             left = left._replace(
                 wrong="a post after the visible end is answered and queues nothing"
             )
@@ -133,11 +133,11 @@ class CommandQueue:
     # --- cancelling and reading
 
     def _cancel(self, s: State) -> Iterator[tuple[str, State]]:
-        if s.cancel is None and s.budget.cancels and s.place:
+        if s.cancel is None and s.budget.cancels and s.entry:
             yield "the client cancels", spent(s, "cancels")._replace(cancel="write")
         elif s.cancel == "write":
-            assert s.place is not None
-            left = ended(s, "cancelled") if is_open(s.place) else s
+            assert s.entry is not None
+            left = ended(s, "cancelled") if is_open(s.entry) else s
             yield "the cancel is written", left._replace(cancel="answer")
         elif s.cancel == "answer":
             yield "the cancel is answered", s._replace(cancel="done")
@@ -146,20 +146,20 @@ class CommandQueue:
         if s.reader is None:
             if self.generation_first:
                 yield "a reader reads the generation", s._replace(reader=(None, s.generation))
-            elif s.place and s.place.generation != s.generation:
-                yield "a reader reads the place", s._replace(reader=(s.place.generation, None))
+            elif s.entry and s.entry.generation != s.generation:
+                yield "a reader reads the place", s._replace(reader=(s.entry.generation, None))
             return
-        of_place, generation = s.reader
+        of_entry, generation = s.reader
         if generation is None:
-            yield "a reader reads the generation", s._replace(reader=(of_place, s.generation))
-        elif of_place is None:
-            if s.place:
-                read = (s.place.generation, generation)
+            yield "a reader reads the generation", s._replace(reader=(of_entry, s.generation))
+        elif of_entry is None:
+            if s.entry:
+                read = (s.entry.generation, generation)
                 yield "a reader reads the place", s._replace(reader=read)
         else:
             left = s._replace(reader=None)
-            is_past = s.place and is_open(s.place) and s.place.generation == of_place
-            if is_past and of_place != generation:
+            is_past = s.entry and is_open(s.entry) and s.entry.generation == of_entry
+            if is_past and of_entry != generation:
                 left = ended(left, "dropped")
             yield "a reader shows the place", left
 
@@ -217,9 +217,9 @@ class CommandQueue:
 
     def _clean(self, s: State, r: Request) -> tuple[str, State]:
         left = s
-        if s.place and is_open(s.place):
-            is_old = s.place.generation == r.run
-            is_other = self.ends_of == "other" and s.place.generation != r.generation
+        if s.entry and is_open(s.entry):
+            is_old = s.entry.generation == r.run
+            is_other = self.ends_of == "other" and s.entry.generation != r.generation
             left = ended(s, "dropped") if is_old or is_other else s
         return f"Authenticate {r.token} ends places", go_on(left, r, at="enrolled")
 
@@ -230,35 +230,35 @@ class CommandQueue:
         return f"Authenticate {r.token} is answered", _over(left, r)
 
     def _report(self, s: State, r: Request) -> tuple[str, State]:
-        assert s.place is not None
-        left, place = s, s.place
-        is_handed = place.handed or self.reports_on == "generation"
-        may_close = is_open(place) and place.generation == r.generation and is_handed
+        assert s.entry is not None
+        left, entry = s, s.entry
+        is_handed = entry.handed or self.reports_on == "generation"
+        may_close = is_open(entry) and entry.generation == r.generation and is_handed
         if may_close and r.kind == "NotNow":
             left = changed(s, state="not now")
         elif may_close:
             left = ended(s, "acknowledged")
-            if not place.handed:
+            if not entry.handed:
                 left = left._replace(wrong="a report closes what was not handed out")
-        return f"{r.kind} {r.token}: the place is {left.place.state}", go_on(left, r, at="find")
+        return f"{r.kind} {r.token}: the place is {left.entry.state}", go_on(left, r, at="find")
 
     def _find(self, s: State, r: Request) -> tuple[str, State]:
-        place = s.place
+        entry = s.entry
         counted = ("open", "not now") if r.kind == "Idle" else ("open",)
-        if place and place.generation == r.generation and place.state in counted:
-            return f"{r.kind} {r.token} finds it", go_on(s, r, at="claim", run=place.run)
+        if entry and entry.generation == r.generation and entry.state in counted:
+            return f"{r.kind} {r.token} finds it", go_on(s, r, at="claim", run=entry.run)
         return f"{r.kind} {r.token} finds nothing", _over(s, r)
 
     def _claim(self, s: State, r: Request) -> tuple[str, State]:
-        assert s.place is not None
-        is_met = is_open(s.place) and s.place.generation == r.generation
+        assert s.entry is not None
+        is_met = is_open(s.entry) and s.entry.generation == r.generation
         left = changed(s, token=r.token, handed=True) if is_met else s
         at = "send" if self.trusts_sum else "check"
-        return f"{r.kind} {r.token}: {is_met}", go_on(left, r, at=at, run=s.place.run, won=is_met)
+        return f"{r.kind} {r.token}: {is_met}", go_on(left, r, at=at, run=s.entry.run, won=is_met)
 
     def _check(self, s: State, r: Request) -> tuple[str, State]:
-        assert s.place is not None
-        is_ours = s.place.token == r.token and is_open(s.place)
+        assert s.entry is not None
+        is_ours = s.entry.token == r.token and is_open(s.entry)
         left = go_on(s, r, at="send" if is_ours else "find")
         return f"{r.kind} {r.token}: the place is ours: {is_ours}", left
 
@@ -282,13 +282,13 @@ class CommandQueue:
 
     def is_goal(self, s: State) -> bool:
         is_answered = len(s.posts) == self.posts and all(p.at == "done" for p in s.posts)
-        return is_answered and s.place is not None and s.place.state in ENDED
+        return is_answered and s.entry is not None and s.entry.state in ENDED
 
 
 def _sent(s: State, device: Device, kind: str, reports: int) -> State:
     token = free_token(s)
-    was_cancelled = s.cancel == "done" and s.place and s.place.state == "cancelled"
-    run = s.place.run if was_cancelled and s.place else 0
+    was_cancelled = s.cancel == "done" and s.entry and s.entry.state == "cancelled"
+    run = s.entry.run if was_cancelled and s.entry else 0
     request = Request(kind, token, "read", 0, reports, 0, False, run)
     return s._replace(device=device._replace(waits_for=token), requests=s.requests | {request})
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 ENDED = ("acknowledged", "cancelled", "dropped")
 
 
-class Place(NamedTuple):
+class QueueEntry(NamedTuple):
     generation: int
     state: str
     run: int
@@ -60,13 +60,13 @@ class Budget(NamedTuple):
 class State(NamedTuple):
     generation: int
     next_generation: int
-    place: Place | None
+    entry: QueueEntry | None
     device: Device
     requests: frozenset[Request]
     posts: tuple[Post, ...]
     cancel: str | None
     reader: tuple[int | None, int | None] | None
-    """The generation of the place, and that of the device, as far as they were read."""
+    """The generation of the entry, and that of the device, as far as they were read."""
     endings: int
     seen: str | None
     """The final state that could be seen after an answer."""
@@ -74,13 +74,13 @@ class State(NamedTuple):
     wrong: str | None
 
 
-def is_open(place: Place) -> bool:
-    return place.state in ("open", "not now")
+def is_open(entry: QueueEntry) -> bool:
+    return entry.state in ("open", "not now")
 
 
 def changed(s: State, **changes: object) -> State:
-    assert s.place is not None
-    return s._replace(place=s.place._replace(**changes))
+    assert s.entry is not None
+    return s._replace(entry=s.entry._replace(**changes))
 
 
 def ended(s: State, state: str) -> State:
@@ -102,22 +102,22 @@ def with_post(s: State, index: int, post: Post) -> State:
 
 def free_token(s: State) -> int:
     used = {r.token for r in s.requests} | {s.device.waits_for}
-    if s.place:
-        used.add(s.place.token)
+    if s.entry:
+        used.add(s.entry.token)
     return min(token for token in range(1, 9) if token not in used)
 
 
 def watched(s: State) -> State:
     """Note what a reader may see after an answer, and what is wrong with it."""
     done = [post for post in s.posts if post.at == "done"]
-    if not done or s.place is None or s.wrong:
+    if not done or s.entry is None or s.wrong:
         return s
-    state = s.place.state if s.place.state in ENDED else None
+    state = s.entry.state if s.entry.state in ENDED else None
     if s.seen is not None and state != s.seen:
         return s._replace(wrong=f"what was seen as {s.seen} becomes {state}")
-    is_lost = s.place.state == "dropped" or (state is None and s.place.generation != s.generation)
+    is_lost = s.entry.state == "dropped" or (state is None and s.entry.generation != s.generation)
     for post in done:
-        is_this = post.was_settled and post.epoch == s.device.epoch and post.run == s.place.run
+        is_this = post.was_settled and post.epoch == s.device.epoch and post.run == s.entry.run
         if is_this and is_lost:
             return s._replace(wrong="an accepted command is dropped though nobody enrolled")
     return s._replace(seen=state)

@@ -15,7 +15,7 @@ class State(NamedTuple):
     day: int
     touched: int | None
     """None: the command is gone."""
-    places: int
+    entries: int
     queueing: tuple[int, ...]
     """How many steps each client has taken; three at the end."""
     janitor: tuple[str, int | None] | None
@@ -27,7 +27,7 @@ class Janitor:
     deletes: str = "if unchanged"
     """`if unchanged`: on condition of the `touched` that was read; or `blind`."""
     looks_last: bool = True
-    """The janitor looks for places after it has read `touched`."""
+    """The janitor looks for entries after it has read `touched`."""
     stalls: bool = False
     """A day may pass between a client's two steps: it answers all the same."""
 
@@ -49,7 +49,10 @@ class Janitor:
         if done == 0:
             yield f"client {client} touches the command", at(s._replace(touched=s.day), done + 1)
         elif done == 1:
-            yield f"client {client} inserts a place", at(s._replace(places=s.places + 1), done + 1)
+            yield (
+                f"client {client} inserts a place",
+                at(s._replace(entries=s.entries + 1), done + 1),
+            )
         elif done == 2:
             yield f"client {client} is answered", at(s._replace(answered=s.answered + 1), 3)
         if done in (1, 2):
@@ -60,12 +63,12 @@ class Janitor:
         if s.janitor is None:
             if self.looks_last and is_old:
                 yield "janitor: it is old", s._replace(janitor=("look", s.touched))
-            elif not self.looks_last and s.places == 0:
+            elif not self.looks_last and s.entries == 0:
                 yield "janitor: no place refers to it", s._replace(janitor=("read", None))
             return
         at, touched = s.janitor
         if at == "look":
-            following = None if s.places else ("delete", touched)
+            following = None if s.entries else ("delete", touched)
             yield "janitor: looks for places", s._replace(janitor=following)
         elif at == "read":
             following = ("delete", s.touched) if is_old else None

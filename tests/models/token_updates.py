@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 class Request(NamedTuple):
     number: int
-    """Its place among all that the device sent."""
+    """Its entry among all that the device sent."""
     value: int
     at: str
     generation: int

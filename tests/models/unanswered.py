@@ -17,7 +17,7 @@ MOST_TRIES = 6
 """Before it moves back: two requests at once may both hand it out, and one of them dies."""
 
 
-class Place(NamedTuple):
+class QueueEntry(NamedTuple):
     state: str = "queued"
     hands: int = 0
     """How often it was handed out; names the last hand-out."""
@@ -40,7 +40,7 @@ class Request(NamedTuple):
     at: str
     may_move: bool = True
     found: int = 0
-    seen: Place = Place()
+    seen: QueueEntry = QueueEntry()
 
 
 class Budget(NamedTuple):
@@ -53,7 +53,7 @@ NOTHING = Budget()
 
 
 class State(NamedTuple):
-    places: tuple[Place, ...]
+    entries: tuple[QueueEntry, ...]
     requests: frozenset[Request]
     waits_for: int
     holds: int | None
@@ -89,8 +89,8 @@ class Unanswered:
     """A hand-out of what moved back puts it behind the others that moved."""
 
     def start(self) -> State:
-        places = tuple(Place() for _ in self.answers)
-        return State(places, frozenset(), 0, None, 0, 0, False, (-1, 0), self.budget, None)
+        entries = tuple(QueueEntry() for _ in self.answers)
+        return State(entries, frozenset(), 0, None, 0, 0, False, (-1, 0), self.budget, None)
 
     def steps(self, s: State) -> Iterator[tuple[str, State]]:
         if s.wrong:
@@ -127,30 +127,30 @@ class Unanswered:
 
     def _report(self, s: State, r: Request) -> tuple[str, State]:
         assert r.reports is not None
-        place = s.places[r.reports]
+        entry = s.entries[r.reports]
         left = _go(s, r, at="find")
-        if place.state not in ("done", "queued"):
+        if entry.state not in ("done", "queued"):
             if r.kind == "Acknowledged":
-                left = _with(left, r.reports, place._replace(state="done"))
+                left = _with(left, r.reports, entry._replace(state="done"))
             elif self.not_now_resets:
-                off = Place("not now", place.hands, handed=place.handed)
+                off = QueueEntry("not now", entry.hands, handed=entry.handed)
                 left = _with(left, r.reports, off)
             else:
-                left = _with(left, r.reports, place._replace(state="not now", tries=0))
+                left = _with(left, r.reports, entry._replace(state="not now", tries=0))
         return f"{r.token} reports {r.kind} of c{r.reports}", left
 
     def _find(self, s: State, r: Request) -> tuple[str, State]:
         free = [
-            (place.moved, index)
-            for index, place in enumerate(s.places)
-            if place.state != "done"
+            (entry.moved, index)
+            for index, entry in enumerate(s.entries)
+            if entry.state != "done"
             and index != r.reports
-            and (r.kind == "Idle" or place.state != "not now")
+            and (r.kind == "Idle" or entry.state != "not now")
         ]
         if not free:
             return f"{r.token} finds nothing", _over(s, r)
         _, index = min(free)
-        seen = s.places[index]
+        seen = s.entries[index]
         counts = self._is_unanswered(s, r, seen)
         is_old = seen.first is not None and s.idles - seen.first >= self.not_before
         may_move = self.moves and r.may_move and not seen.moved and is_old
@@ -158,41 +158,41 @@ class Unanswered:
         at = "move" if moves else "claim"
         return f"{r.token} finds c{index}", _go(s, r, at=at, found=index, seen=seen)
 
-    def _is_unanswered(self, s: State, r: Request, seen: Place) -> bool:
+    def _is_unanswered(self, s: State, r: Request, seen: QueueEntry) -> bool:
         came_back = r.kind == "Idle"
         if r.reports is not None and not self.only_idle:
-            came_back = s.places[r.reports].handed > seen.handed
+            came_back = s.entries[r.reports].handed > seen.handed
         is_counted = seen.counted and self.counts == "once"
         return came_back and seen.state == "sent" and not is_counted
 
-    def _is_met(self, r: Request, place: Place) -> bool:
-        return self.condition == "nothing" or (place.state, place.hands, place.counted) == (
+    def _is_met(self, r: Request, entry: QueueEntry) -> bool:
+        return self.condition == "nothing" or (entry.state, entry.hands, entry.counted) == (
             r.seen.state,
             r.seen.hands,
             r.seen.counted,
         )
 
     def _move(self, s: State, r: Request) -> tuple[str, State]:
-        place, left = s.places[r.found], _go(s, r, at="find", may_move=False)
-        is_met = place.state != "done" and self._is_met(r, place)
+        entry, left = s.entries[r.found], _go(s, r, at="find", may_move=False)
+        is_met = entry.state != "done" and self._is_met(r, entry)
         if is_met:
-            moved = place._replace(unanswered=place.unanswered + 1, counted=True, moved=s.ticks + 1)
+            moved = entry._replace(unanswered=entry.unanswered + 1, counted=True, moved=s.ticks + 1)
             left = _with(left._replace(ticks=s.ticks + 1), r.found, moved)
         return f"{r.token} moves c{r.found} back: {is_met}", left
 
     def _claim(self, s: State, r: Request) -> tuple[str, State]:
-        place = s.places[r.found]
+        entry = s.entries[r.found]
         counts = self._is_unanswered(s, r, r.seen)
-        if place.state == "done" or (counts and not self._is_met(r, place)):
+        if entry.state == "done" or (counts and not self._is_met(r, entry)):
             return f"{r.token} loses c{r.found}", _go(s, r, at="find")
-        handed = Place(
+        handed = QueueEntry(
             "sent",
-            place.hands + 1,
-            place.tries + 1,
-            s.idles if place.first is None else place.first,
-            place.unanswered + counts,
+            entry.hands + 1,
+            entry.tries + 1,
+            s.idles if entry.first is None else entry.first,
+            entry.unanswered + counts,
             False,
-            s.ticks + 1 if r.seen.moved and self.stamps else place.moved,
+            s.ticks + 1 if r.seen.moved and self.stamps else entry.moved,
             s.ticks + 1,
         )
         left = _with(_go(s, r, at="send")._replace(ticks=s.ticks + 1), r.found, handed)
@@ -200,7 +200,7 @@ class Unanswered:
 
     def _noted(self, s: State, index: int) -> State:
         """The hand-out in the account."""
-        takes_turns = [i for i, p in enumerate(s.places) if p.moved and p.state != "done"]
+        takes_turns = [i for i, p in enumerate(s.entries) if p.moved and p.state != "done"]
         is_row = index in takes_turns and len(takes_turns) > 1 and s.streak[0] == index
         streak = (index, s.streak[1] + 1 if is_row else 1)
         again = s.again or (not self._is_left(s) and self.answers[index] == "never")
@@ -215,12 +215,12 @@ class Unanswered:
     # --- the account
 
     def fault(self, s: State) -> str | None:
-        for index, place in enumerate(s.places):
-            if place.unanswered > place.tries - (not place.counted) and place.tries:
+        for index, entry in enumerate(s.entries):
+            if entry.unanswered > entry.tries - (not entry.counted) and entry.tries:
                 return f"an attempt of c{index} counts that did not go unanswered"
-            if not place.tries and (place.unanswered or place.moved):
+            if not entry.tries and (entry.unanswered or entry.moved):
                 return f"c{index} was put off and is still counted"
-        if self._is_left(s) and any(p.tries > MOST_TRIES and not p.moved for p in s.places):
+        if self._is_left(s) and any(p.tries > MOST_TRIES and not p.moved for p in s.entries):
             return "what is never answered stands in the way"
         if s.streak[1] > 3 and self.answers[s.streak[0]] == "never":
             return f"c{s.streak[0]} takes all turns"
@@ -232,8 +232,8 @@ class Unanswered:
     def _is_left(self, s: State) -> bool:
         """Whether the device has not answered yet what it can."""
         return any(
-            answer == "done" and place.state != "done"
-            for answer, place in zip(self.answers, s.places, strict=True)
+            answer == "done" and entry.state != "done"
+            for answer, entry in zip(self.answers, s.entries, strict=True)
         )
 
 
@@ -257,5 +257,5 @@ def _go(s: State, r: Request, **changes: object) -> State:
     return s._replace(requests=(s.requests - {r}) | {r._replace(**changes)})
 
 
-def _with(s: State, index: int, place: Place) -> State:
-    return s._replace(places=(*s.places[:index], place, *s.places[index + 1 :]))
+def _with(s: State, index: int, entry: QueueEntry) -> State:
+    return s._replace(entries=(*s.entries[:index], entry, *s.entries[index + 1 :]))

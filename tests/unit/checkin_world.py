@@ -23,7 +23,7 @@ from services.checkin.turns import Answer, DeviceRequest, Turn
 from services.checkin.writer import Writer
 from shared.apple.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
 from shared.apple.connect import Connect, Status
-from shared.domain.command import Command, Place
+from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.identity import DeviceCertificate
 from shared.sharing import PartitionShare
@@ -81,14 +81,14 @@ class World:
 
     async def enqueue(
         self, key: EnrollmentKey, uuid: str, *, generation: str | None = None
-    ) -> Place:
+    ) -> QueueEntry:
         """Put a command into the queue of an enrollment, as the command API does."""
         command = Command(f"hash-{uuid}", uuid, "DeviceInformation", f"plist-{uuid}".encode())
         await self.queue.store([command], self.clock.now())
         known = self.enrollments.records.get(key.device)
         if generation is None and known is not None:
             generation = known.generation
-        place = Place(
+        entry = QueueEntry(
             enrollment=key.id,
             device=key.device,
             command_uuid=uuid,
@@ -98,8 +98,8 @@ class World:
             order=self.ids.new(),
             accepted_at=self.clock.now(),
         )
-        await self.queue.insert([place])
-        return place
+        await self.queue.insert([entry])
+        return entry
 
 
 class Replica:

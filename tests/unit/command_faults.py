@@ -78,7 +78,7 @@ NOW = "2024-10-21T07:00:00Z"
 
 
 def sites(form: CommandForm) -> list[Site]:
-    """Every place of the full request."""
+    """Every entry of the full request."""
     return [site for key in form.keys.keys for site in _sites(key.value, (key.json,), key)]
 
 

@@ -15,7 +15,7 @@ from services.commands.stored_unlock import StoredUnlockToken
 from services.commands.targets import Targets
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_plist import PreparedCommand, written
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (
     PARTITIONS,
     Enrollment,
@@ -182,31 +182,34 @@ class World:
         assert done == [True]
         return by
 
-    async def connect(self, key: EnrollmentKey = MAC) -> Place | None:
+    async def connect(self, key: EnrollmentKey = MAC) -> QueueEntry | None:
         """Ask for the next command."""
         generation = self.enrollments.records[key.device].generation
-        for place in await self.queue.open_places(key):
+        for entry in await self.queue.open_entries(key):
             self._hands += 1
             by = f"connect-{self._hands}"
-            if await self.queue.hand_out([HandOut(place, generation)], by, self.clock.now()):
-                return place
+            if await self.queue.hand_out([HandOut(entry, generation)], by, self.clock.now()):
+                return entry
         return None
 
     async def answer(
-        self, place: Place, state: PlaceState = PlaceState.ACKNOWLEDGED, event_id: str = "event"
+        self,
+        entry: QueueEntry,
+        state: EntryState = EntryState.ACKNOWLEDGED,
+        event_id: str = "event",
     ) -> None:
-        generation = self.enrollments.records[place.device].generation
-        report = Report(place.enrollment, place.command_uuid, generation, state, event_id)
+        generation = self.enrollments.records[entry.device].generation
+        report = Report(entry.enrollment, entry.command_uuid, generation, state, event_id)
         await self.queue.report([report], self.clock.now())
 
     # --- looking
 
-    def place(self, key: EnrollmentKey = MAC, uuid: str = FIRST_UUID) -> Place:
+    def entry(self, key: EnrollmentKey = MAC, uuid: str = FIRST_UUID) -> QueueEntry:
         """The one place under this name."""
         [found] = [
-            place
-            for place in self.queue.places.values()
-            if (place.enrollment, place.command_uuid) == (key.id, uuid)
+            entry
+            for entry in self.queue.entries.values()
+            if (entry.enrollment, entry.command_uuid) == (key.id, uuid)
         ]
         return found
 

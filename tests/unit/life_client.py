@@ -8,11 +8,11 @@ from pydantic import SecretStr
 
 from services.commands.answers import Answers, nanoseconds
 from services.commands.life_routes import LifeParts, add_life
-from services.commands.listing import PlaceList
+from services.commands.listing import EntryList
 from services.commands.lookup import CommandLookup
 from services.commands.posting import Waits
 from services.commands.waiting import Slots, Waiting
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.event import Event, Topic
 from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
@@ -23,10 +23,10 @@ from tests.unit.commands_world import MAC, World
 
 KEY = "secret"
 STATUS = {
-    PlaceState.ACKNOWLEDGED: "Acknowledged",
-    PlaceState.ERROR: "Error",
-    PlaceState.FORMAT_ERROR: "CommandFormatError",
-    PlaceState.NOT_NOW: "NotNow",
+    EntryState.ACKNOWLEDGED: "Acknowledged",
+    EntryState.ERROR: "Error",
+    EntryState.FORMAT_ERROR: "CommandFormatError",
+    EntryState.NOT_NOW: "NotNow",
 }
 
 
@@ -40,7 +40,7 @@ class LifeClient:
         self.lookup = CommandLookup(
             world.queue, self.pushes, Answers(self.journal), world.targets, world.settling
         )
-        listing = PlaceList(world.queue, world.settling, world.clock)
+        listing = EntryList(world.queue, world.settling, world.clock)
         auth = ApiAuth([SecretStr(KEY)])
         routes = auth.router()
         self.waiting = Waiting(world.queue, world.clock, Slots(1))
@@ -75,7 +75,7 @@ class LifeClient:
             found += more
         return found
 
-    async def reports(self, place: Place, state: PlaceState, body: bytes = b"") -> Event:
+    async def reports(self, entry: QueueEntry, state: EntryState, body: bytes = b"") -> Event:
         """The device's answer, as check-in journals it and applies it."""
         self.world.clock.advance(timedelta(milliseconds=10))
         now = self.world.clock.now()
@@ -88,9 +88,9 @@ class LifeClient:
             writer="w",
             number=1,
             status=STATUS[state],
-            command_uuid=place.command_uuid,
+            command_uuid=entry.command_uuid,
         )
         await self.journal.append([event])
         self.world.clock.advance(timedelta(milliseconds=10))
-        await self.world.answer(place, state, event.id)
+        await self.world.answer(entry, state, event.id)
         return event

@@ -62,7 +62,7 @@ async def test_rule_10_a_process_is_refused_while_another_beats():
     assert set(await members.heartbeats(ROLE)) == {"other"}
 
 
-async def test_a_process_takes_the_place_of_one_that_was_killed():
+async def test_a_process_takes_the_entry_of_one_that_was_killed():
     clock, members = FakeClock(), FakeMembers()
     await members.beat(ROLE, "killed")
 

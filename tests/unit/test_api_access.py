@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from services.api_tokens import ApiTokens
 from services.commands.access_routes import audit_routes, token_routes
 from services.commands.life_routes import LifeParts, add_life
-from services.commands.listing import PlaceList
+from services.commands.listing import EntryList
 from services.commands.routes import Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.domain.audit import MOST_TARGETS
@@ -82,7 +82,7 @@ class Api:
             CATALOGUE, process.posting, world.life, world.inventory, world.ids, world.unlock
         )
         routes = router(parts, auth)
-        listing = PlaceList(world.queue, world.settling, world.clock)
+        listing = EntryList(world.queue, world.settling, world.clock)
         lookup, waits = process.waits.lookup, process.waits
         add_life(routes, LifeParts(lookup, listing, world.life, world.targets, waits), auth)
         tokens = ApiTokens(self.tokens, self.clock, world.ids)
@@ -169,7 +169,7 @@ async def test_without_the_scope_or_a_stored_token_the_token_is_missing(api: Api
     token = await api.token(Scope.COMMANDS)
     answer = await api.call("POST", "/v1/commands", CLEARS[0], auth=("anybody", token))
     assert (answer.status_code, answer.json()["faults"][0]["path"]) == (400, "unlock_token")
-    assert not api.world.queue.places
+    assert not api.world.queue.entries
 
 
 # --- scopes

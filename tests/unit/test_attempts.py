@@ -34,7 +34,7 @@ class HangingSender:
 
 
 async def full(sender: HangingSender, patience: timedelta = SHORT) -> Attempts:
-    """Attempts of which every place is taken."""
+    """Attempts of which every entry is taken."""
     attempts = Attempts(sender, FakeClock(), Count(), patience)
     for _ in range(SLOTS):
         asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
@@ -72,7 +72,7 @@ async def test_once_it_hangs_nobody_waits_any_more() -> None:
     await end(sender)
 
 
-async def test_a_place_that_is_left_goes_to_who_waits() -> None:
+async def test_a_entry_that_is_left_goes_to_who_waits() -> None:
     sender = HangingSender()
     attempts = await full(sender, timedelta(seconds=10))
     waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
@@ -86,7 +86,7 @@ async def test_a_place_that_is_left_goes_to_who_waits() -> None:
     assert (await waiting).delivered
 
 
-async def test_one_who_stops_waiting_leaves_the_place_to_others() -> None:
+async def test_one_who_stops_waiting_leaves_the_entry_to_others() -> None:
     sender = HangingSender()
     attempts = await full(sender, timedelta(seconds=10))
     waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))

@@ -322,7 +322,7 @@ async def test_a_renewal_is_bound_by_its_first_message_whichever_that_is(says: s
     assert there.generation == generation
     assert there.identity is not None
     assert (there.identity.how, there.identity.is_ours) == (BoundBy.RENEWAL, True)
-    assert all(place.state.is_open for place in world.queue.places.values())
+    assert all(entry.state.is_open for entry in world.queue.entries.values())
     assert refused(await replica.serve(device.idle()))
 
 
@@ -640,4 +640,4 @@ async def test_reports_go_on_over_a_renewal() -> None:
     answers = await replica.serve(Device(certificate="next").reports(Status.ACKNOWLEDGED, "c1"))
 
     assert answers == [Answer()]
-    assert not any(place.state.is_open for place in world.queue.places.values())
+    assert not any(entry.state.is_open for entry in world.queue.entries.values())

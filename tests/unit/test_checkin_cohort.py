@@ -15,7 +15,7 @@ from shared.apple.checkin import (
     UserAuthenticate,
 )
 from shared.apple.connect import Status
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Blocked, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
@@ -57,7 +57,7 @@ async def test_rule_01_a_kill_between_any_two_steps_is_repaired_by_the_device(st
 
     assert answer == Answer(b"plist-c1")
     assert after == Answer()
-    assert [p.state for p in world.queue.places.values()] == [PlaceState.ACKNOWLEDGED]
+    assert [p.state for p in world.queue.entries.values()] == [EntryState.ACKNOWLEDGED]
 
 
 @pytest.mark.parametrize("step", list(Step))
@@ -105,7 +105,7 @@ async def test_rule_01_a_request_that_its_device_gave_up_does_not_undo_its_repet
 
     assert isinstance(answer, Overtaken)
     assert world.enrollments.records["MAC"].generation == generation
-    assert world.queue.places[next(iter(world.queue.places))].state is PlaceState.QUEUED
+    assert world.queue.entries[next(iter(world.queue.entries))].state is EntryState.QUEUED
 
 
 async def test_rule_01_a_late_token_update_of_the_enrollment_before_changes_nothing() -> None:
@@ -221,7 +221,7 @@ async def test_rule_03_a_command_cancelled_beside_its_hand_out_is_not_sent() -> 
     [answer] = await replica.serve(device.idle())
 
     assert answer == Answer()
-    assert [p.state for p in world.queue.places.values()] == [PlaceState.CANCELLED]
+    assert [p.state for p in world.queue.entries.values()] == [EntryState.CANCELLED]
 
 
 async def test_a_command_whose_time_ends_while_its_request_is_journaled_is_not_sent() -> None:
@@ -231,9 +231,9 @@ async def test_a_command_whose_time_ends_while_its_request_is_journaled_is_not_s
     await device.enroll(replica)
     await world.enqueue(device.key, "c1")
     await world.enqueue(device.key, "c2")
-    [first] = [place for place in world.queue.places.values() if place.command_uuid == "c1"]
+    [first] = [entry for entry in world.queue.entries.values() if entry.command_uuid == "c1"]
     over = world.clock.now() + timedelta(seconds=1)
-    world.queue.places[first.id] = replace(first, expires_at=over)
+    world.queue.entries[first.id] = replace(first, expires_at=over)
     held = replica.hold(Step.JOURNALED)
     serving = asyncio.create_task(replica.serve(device.idle()))
     await held.reached.wait()
@@ -243,7 +243,7 @@ async def test_a_command_whose_time_ends_while_its_request_is_journaled_is_not_s
     [answer] = await serving
 
     assert isinstance(answer, Answer) and b"c2" in answer.body
-    assert world.queue.places[first.id].handed_by is None
+    assert world.queue.entries[first.id].handed_by is None
 
 
 @pytest.mark.parametrize("count", [2, 20])
@@ -255,14 +255,14 @@ async def test_rule_05_a_replica_whose_clock_is_behind_sends_what_is_not_over(co
     for number in range(count):
         await world.enqueue(device.key, f"c{number}")
     over = world.clock.now() + timedelta(seconds=1)
-    places = sorted(world.queue.places.values(), key=lambda place: place.order)
-    for place in places[:-1][:2]:
-        world.queue.places[place.id] = replace(place, expires_at=over)
+    entries = sorted(world.queue.entries.values(), key=lambda entry: entry.order)
+    for entry in entries[:-1][:2]:
+        world.queue.entries[entry.id] = replace(entry, expires_at=over)
     world.queue.now = over
 
     [answer] = await replica.serve(device.idle())
 
-    following = places[min(2, count - 1)].command_uuid
+    following = entries[min(2, count - 1)].command_uuid
     assert isinstance(answer, Answer) and following.encode() in answer.body
 
 
@@ -299,8 +299,8 @@ async def test_rule_04_authenticate_ends_the_commands_of_the_generation_it_repla
 
     await device.enroll(replica)
 
-    states = {place.state for place in world.queue.places.values()}
-    assert states == {PlaceState.DROPPED_REENROLLED}
+    states = {entry.state for entry in world.queue.entries.values()}
+    assert states == {EntryState.DROPPED_REENROLLED}
     assert await replica.serve(device.idle()) == [Answer()]
 
 
@@ -347,7 +347,7 @@ async def test_rule_05_a_second_report_is_an_event_and_changes_nothing() -> None
     replica = await world.replica()
     device = Device()
     await device.enroll(replica)
-    place = await world.enqueue(device.key, "c1")
+    entry = await world.enqueue(device.key, "c1")
     await replica.serve(device.idle())
     await replica.serve(device.reports(Status.ACKNOWLEDGED, "c1"))
     events = len(world.publisher.published)
@@ -355,9 +355,9 @@ async def test_rule_05_a_second_report_is_an_event_and_changes_nothing() -> None
     [answer] = await replica.serve(device.reports(Status.ERROR, "c1"))
 
     assert answer == Answer()
-    assert world.queue.places[place.id].state is PlaceState.ACKNOWLEDGED
-    late = world.queue.places[place.id].late_answer
-    assert late is not None and late.state is PlaceState.ERROR
+    assert world.queue.entries[entry.id].state is EntryState.ACKNOWLEDGED
+    late = world.queue.entries[entry.id].late_answer
+    assert late is not None and late.state is EntryState.ERROR
     assert len(world.publisher.published) == events + 1
 
 
@@ -366,12 +366,12 @@ async def test_rule_05_a_report_does_not_close_what_was_not_handed_out() -> None
     replica = await world.replica()
     device = Device()
     await device.enroll(replica)
-    place = await world.enqueue(device.key, "c1")
+    entry = await world.enqueue(device.key, "c1")
 
     [answer] = await replica.serve(device.reports(Status.ACKNOWLEDGED, "c1"))
 
     assert answer == Answer(b"plist-c1")
-    assert world.queue.places[place.id].state is PlaceState.SENT
+    assert world.queue.entries[entry.id].state is EntryState.SENT
 
 
 async def test_rule_05_not_now_rests_until_the_next_idle() -> None:
@@ -637,17 +637,17 @@ async def test_a_record_in_a_status_of_a_newer_version_refuses_its_own_device_al
     assert world.enrollments.records["MAC"].status == "paused"
 
 
-async def test_a_place_in_a_state_of_a_newer_version_does_not_hold_up_those_behind_it() -> None:
+async def test_a_entry_in_a_state_of_a_newer_version_does_not_hold_up_those_behind_it() -> None:
     world = World()
     replica = await world.replica()
     device = Device()
     await device.enroll(replica)
     first = await world.enqueue(device.key, "c1")
     await world.enqueue(device.key, "c2")
-    ahead = replace(first, state=known(PlaceState, "held"))
-    world.queue.places[first.id] = ahead
+    ahead = replace(first, state=known(EntryState, "held"))
+    world.queue.entries[first.id] = ahead
 
     [answer] = await replica.serve(device.idle())
 
     assert answer == Answer(b"plist-c2")
-    assert world.queue.places[first.id] == ahead
+    assert world.queue.entries[first.id] == ahead

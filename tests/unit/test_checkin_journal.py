@@ -21,13 +21,13 @@ CONFIRMED, LOST = Confirm.CONFIRMED, Confirm.LOST
 
 
 def lose(world: World, *numbers: int) -> None:
-    """Let the broker lose the first publish of the events with these places in the journal."""
+    """Let the broker lose the first publish of the events with these entries in the journal."""
     left = list(numbers)
 
     def outcome(event: Event) -> Confirm:
-        place = list(world.journal.events).index(event.id)
-        if place in left:
-            left.remove(place)
+        entry = list(world.journal.events).index(event.id)
+        if entry in left:
+            left.remove(entry)
             return LOST
         return CONFIRMED
 

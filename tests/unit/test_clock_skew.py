@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.commands.queueing import Queueing
 from shared.apple.command_plist import PreparedCommand, written
 from shared.clock import SystemIds
-from shared.domain.command import PlaceState, order_behind
+from shared.domain.command import EntryState, order_behind
 from shared.domain.terms import Terms
 from shared.ports.queue import HandOut
 from tests.fakes.clock import FakeClock
@@ -54,8 +54,8 @@ class Fleet:
         await self.replicas[replica].enqueue(command(uuid, priority))
         await self.clock.run(MILLISECOND)
 
-    def states(self) -> dict[str, PlaceState]:
-        return {place.command_uuid: place.state for place in self.queue.places.values()}
+    def states(self) -> dict[str, EntryState]:
+        return {entry.command_uuid: entry.state for entry in self.queue.entries.values()}
 
 
 @pytest.mark.parametrize("skew", [20, -20, 3_600_000, -3_600_000])
@@ -66,20 +66,20 @@ async def test_a_newer_command_is_not_superseded_by_an_older_one_of_another_cloc
     await fleet.post(0, "old")
     await fleet.post(1, "new")
 
-    assert fleet.states() == {"old": PlaceState.SUPERSEDED, "new": PlaceState.QUEUED}
+    assert fleet.states() == {"old": EntryState.SUPERSEDED, "new": EntryState.QUEUED}
 
 
 async def test_a_newer_command_stands_behind_an_older_one_that_its_device_has_had() -> None:
     fleet = Fleet(20 * MILLISECOND, timedelta())
     await fleet.post(0, "old")
-    [old] = fleet.queue.places.values()
+    [old] = fleet.queue.entries.values()
     await fleet.queue.hand_out([HandOut(old, old.generation)], "by", fleet.clock.now())
     await fleet.post(1, "new")
 
-    open_places = (await fleet.queue.open_of_devices({"MAC"}))["MAC"]
+    open_entries = (await fleet.queue.open_of_devices({"MAC"}))["MAC"]
 
-    assert open_places is not None
-    assert [place.command_uuid for place in open_places] == ["old", "new"]
+    assert open_entries is not None
+    assert [entry.command_uuid for entry in open_entries] == ["old", "new"]
 
 
 async def test_the_priority_of_the_newer_one_is_its_own() -> None:
@@ -87,7 +87,7 @@ async def test_the_priority_of_the_newer_one_is_its_own() -> None:
     await fleet.post(0, "old", priority=1)
     await fleet.post(1, "new", priority=9)
 
-    assert fleet.states() == {"old": PlaceState.SUPERSEDED, "new": PlaceState.QUEUED}
+    assert fleet.states() == {"old": EntryState.SUPERSEDED, "new": EntryState.QUEUED}
 
 
 async def test_of_two_that_come_together_the_last_one_stays() -> None:
@@ -98,9 +98,9 @@ async def test_of_two_that_come_together_the_last_one_stays() -> None:
     await asyncio.gather(second.enqueue(command("new")), second.enqueue(command("newest")))
 
     assert fleet.states() == {
-        "old": PlaceState.SUPERSEDED,
-        "new": PlaceState.SUPERSEDED,
-        "newest": PlaceState.QUEUED,
+        "old": EntryState.SUPERSEDED,
+        "new": EntryState.SUPERSEDED,
+        "newest": EntryState.QUEUED,
     }
 
 
@@ -115,7 +115,7 @@ async def test_whichever_replicas_take_them_only_the_last_one_stays(
     for number, replica in enumerate(sent):
         await fleet.post(replica % len(skews), f"c{number}")
 
-    waiting = [uuid for uuid, state in fleet.states().items() if state is PlaceState.QUEUED]
+    waiting = [uuid for uuid, state in fleet.states().items() if state is EntryState.QUEUED]
     assert waiting == [f"c{len(sent) - 1}"]
 
 

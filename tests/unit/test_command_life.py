@@ -11,7 +11,7 @@ import pytest
 
 from services.commands.answers import FAR
 from shared.apple.plist_json import rfc3339
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest, Conflict, NotFound
 from shared.domain.event import Topic
@@ -38,22 +38,22 @@ async def client() -> AsyncIterator[LifeClient]:
     await made.http.aclose()
 
 
-async def handed_out(world: World) -> Place:
+async def handed_out(world: World) -> QueueEntry:
     await world.post()
     assert await world.connect() is not None
-    return world.place()
+    return world.entry()
 
 
-async def expiring(world: World, after: timedelta = MINUTE) -> Place:
+async def expiring(world: World, after: timedelta = MINUTE) -> QueueEntry:
     """An open command whose time is over after a while."""
     await world.post()
     return set_expiry(world, after)
 
 
-def set_expiry(world: World, after: timedelta) -> Place:
-    place = replace(world.place(), expires_at=world.clock.now() + after)
-    world.queue.places[place.id] = place
-    return place
+def set_expiry(world: World, after: timedelta) -> QueueEntry:
+    entry = replace(world.entry(), expires_at=world.clock.now() + after)
+    world.queue.entries[entry.id] = entry
+    return entry
 
 
 # --- GET one
@@ -63,14 +63,14 @@ async def test_a_queued_command_is_shown_with_its_terms_and_the_push_of_its_devi
     client: LifeClient,
 ) -> None:
     await client.world.post()
-    place = replace(
-        client.world.place(),
+    entry = replace(
+        client.world.entry(),
         priority=0,
         not_before=START + MINUTE,
         expires_at=START + 2 * MINUTE,
         collapse_key="client:mine",
     )
-    client.world.queue.places[place.id] = place
+    client.world.queue.entries[entry.id] = entry
     next_at = START + timedelta(minutes=5)
     await client.pushes.record([PushRecord("MAC", START, next_at, 2, None, "BadDeviceToken")])
 
@@ -108,7 +108,7 @@ async def test_a_queued_command_is_shown_with_its_terms_and_the_push_of_its_devi
 
 
 async def test_a_refusal_is_shown_while_the_command_is_not_answered(client: LifeClient) -> None:
-    place = await handed_out(client.world)
+    entry = await handed_out(client.world)
     refused_at = client.world.clock.now() + MINUTE
     before = Refusal(START - MINUTE, "signature", "expired", "/mdm/connect")
     told = replace(before, at=refused_at, detail="Status: not known", reason="message", count=2)
@@ -116,7 +116,7 @@ async def test_a_refusal_is_shown_while_the_command_is_not_answered(client: Life
     records["MAC"] = replace(records["MAC"], refusals=(told, before))
 
     _, shown = await client.call(PATH)
-    await client.reports(place, PlaceState.ACKNOWLEDGED, b"<plist/>")
+    await client.reports(entry, EntryState.ACKNOWLEDGED, b"<plist/>")
     _, answered = await client.call(PATH)
 
     assert shown["last_refusal"] == {
@@ -141,9 +141,9 @@ async def test_a_refusal_of_before_its_first_hand_out_is_not_shown(client: LifeC
 
 
 async def test_an_answer_is_shown_as_json_and_as_it_came(client: LifeClient) -> None:
-    place = await handed_out(client.world)
+    entry = await handed_out(client.world)
     body = plistlib.dumps(ANSWER)
-    event = await client.reports(place, PlaceState.ACKNOWLEDGED, body)
+    event = await client.reports(entry, EntryState.ACKNOWLEDGED, body)
 
     _, shown = await client.call(PATH)
 
@@ -162,13 +162,13 @@ async def test_an_answer_is_shown_as_json_and_as_it_came(client: LifeClient) -> 
 
 
 @pytest.mark.parametrize(
-    ("state", "chain"), [(PlaceState.ERROR, CHAIN), (PlaceState.FORMAT_ERROR, "not a chain")]
+    ("state", "chain"), [(EntryState.ERROR, CHAIN), (EntryState.FORMAT_ERROR, "not a chain")]
 )
 async def test_an_error_is_shown_with_its_chain(
-    client: LifeClient, state: PlaceState, chain: object
+    client: LifeClient, state: EntryState, chain: object
 ) -> None:
-    place = await handed_out(client.world)
-    await client.reports(place, state, plistlib.dumps({"ErrorChain": chain}))
+    entry = await handed_out(client.world)
+    await client.reports(entry, state, plistlib.dumps({"ErrorChain": chain}))
 
     _, shown = await client.call(PATH)
 
@@ -177,11 +177,11 @@ async def test_an_error_is_shown_with_its_chain(
 
 
 async def test_of_several_answers_the_one_that_counts_is_shown(client: LifeClient) -> None:
-    place = await handed_out(client.world)
-    await client.reports(place, PlaceState.NOT_NOW)
+    entry = await handed_out(client.world)
+    await client.reports(entry, EntryState.NOT_NOW)
     _, rested = await client.call(PATH)
     await client.world.connect()
-    acknowledged = await client.reports(place, PlaceState.ACKNOWLEDGED)
+    acknowledged = await client.reports(entry, EntryState.ACKNOWLEDGED)
 
     _, shown = await client.call(PATH)
 
@@ -191,10 +191,10 @@ async def test_of_several_answers_the_one_that_counts_is_shown(client: LifeClien
 
 async def test_an_answer_of_a_process_that_was_stopped_is_found(client: LifeClient) -> None:
     """Its event is far older than the report."""
-    place = await handed_out(client.world)
-    event = await client.reports(place, PlaceState.ACKNOWLEDGED)
-    slow = replace(client.world.place(), answered_at=client.world.clock.now() + FAR / 2)
-    client.world.queue.places[slow.id] = slow
+    entry = await handed_out(client.world)
+    event = await client.reports(entry, EntryState.ACKNOWLEDGED)
+    slow = replace(client.world.entry(), answered_at=client.world.clock.now() + FAR / 2)
+    client.world.queue.entries[slow.id] = slow
 
     _, shown = await client.call(PATH)
 
@@ -202,8 +202,8 @@ async def test_an_answer_of_a_process_that_was_stopped_is_found(client: LifeClie
 
 
 async def test_events_of_others_are_no_answers(client: LifeClient) -> None:
-    place = await handed_out(client.world)
-    event = await client.reports(place, PlaceState.ACKNOWLEDGED)
+    entry = await handed_out(client.world)
+    event = await client.reports(entry, EntryState.ACKNOWLEDGED)
     others = [
         replace(event, id="1", key=ANNA),
         replace(event, id="2", command_uuid="other"),
@@ -218,9 +218,9 @@ async def test_events_of_others_are_no_answers(client: LifeClient) -> None:
 
 
 async def test_an_answer_too_large_to_show_is_there_raw(client: LifeClient) -> None:
-    place = await handed_out(client.world)
+    entry = await handed_out(client.world)
     bomb = plistlib.dumps({"List": ["x" * 60_000] * 1000}, fmt=plistlib.FMT_BINARY)
-    await client.reports(place, PlaceState.ACKNOWLEDGED, bomb)
+    await client.reports(entry, EntryState.ACKNOWLEDGED, bomb)
 
     _, shown = await client.call(PATH)
 
@@ -230,8 +230,8 @@ async def test_an_answer_too_large_to_show_is_there_raw(client: LifeClient) -> N
 
 
 async def test_what_cannot_be_read_is_there_raw(client: LifeClient) -> None:
-    place = await handed_out(client.world)
-    await client.reports(place, PlaceState.ACKNOWLEDGED, b"\xff no plist")
+    entry = await handed_out(client.world)
+    await client.reports(entry, EntryState.ACKNOWLEDGED, b"\xff no plist")
 
     _, shown = await client.call(PATH)
 
@@ -240,11 +240,11 @@ async def test_what_cannot_be_read_is_there_raw(client: LifeClient) -> None:
 
 
 async def test_a_date_outside_the_years_of_python_is_shown_as_text(client: LifeClient) -> None:
-    place = await handed_out(client.world)
+    entry = await handed_out(client.world)
     body = plistlib.dumps({"LastCloudBackupDate": "?"})
     distant = b"<date>0000-12-30T00:00:00Z</date>"
     body = body.replace(b"<string>?</string>", distant)
-    await client.reports(place, PlaceState.ACKNOWLEDGED, body)
+    await client.reports(entry, EntryState.ACKNOWLEDGED, body)
 
     _, shown = await client.call(PATH)
 
@@ -253,8 +253,8 @@ async def test_a_date_outside_the_years_of_python_is_shown_as_text(client: LifeC
 
 
 async def test_a_finished_command_tells_of_no_pushes(client: LifeClient) -> None:
-    place = await handed_out(client.world)
-    await client.reports(place, PlaceState.ACKNOWLEDGED)
+    entry = await handed_out(client.world)
+    await client.reports(entry, EntryState.ACKNOWLEDGED)
     await client.pushes.record([PushRecord("MAC", START, START)])
 
     _, shown = await client.call(PATH)
@@ -287,7 +287,7 @@ async def test_rule_04_a_command_of_a_past_generation_has_ended_when_it_is_shown
     _, shown = await client.call(PATH)
 
     assert shown["state"] == "dropped_reenrolled"
-    assert client.world.place().state is PlaceState.DROPPED_REENROLLED
+    assert client.world.entry().state is EntryState.DROPPED_REENROLLED
 
 
 async def test_a_command_whose_time_is_over_has_ended_when_it_is_shown(client: LifeClient) -> None:
@@ -297,7 +297,7 @@ async def test_a_command_whose_time_is_over_has_ended_when_it_is_shown(client: L
     _, shown = await client.call(PATH)
 
     assert (shown["state"], shown["finished_at"]) == ("expired", "2026-01-02T03:05:05Z")
-    assert client.world.queue.unsafe == {client.world.place().id}
+    assert client.world.queue.unsafe == {client.world.entry().id}
 
 
 async def test_a_command_whose_time_is_over_is_not_in_the_queue_that_is_shown(
@@ -326,12 +326,12 @@ async def test_a_queued_command_is_cancelled_and_never_handed_out(client: LifeCl
 async def test_cancelling_what_the_device_has_had_says_so_and_keeps_its_answer(
     client: LifeClient, rests: bool
 ) -> None:
-    place = await handed_out(client.world)
+    entry = await handed_out(client.world)
     if rests:
-        await client.reports(place, PlaceState.NOT_NOW)
+        await client.reports(entry, EntryState.NOT_NOW)
 
     status, cancelled = await client.call(PATH, "DELETE")
-    late = await client.reports(place, PlaceState.ACKNOWLEDGED, plistlib.dumps(ANSWER))
+    late = await client.reports(entry, EntryState.ACKNOWLEDGED, plistlib.dumps(ANSWER))
     _, shown = await client.call(PATH)
 
     assert (status, cancelled["state"], cancelled["handed_out"]) == (200, "cancelled", True)
@@ -343,15 +343,15 @@ async def test_cancelling_what_the_device_has_had_says_so_and_keeps_its_answer(
 
 
 async def test_a_hand_out_just_before_the_cancelling_is_told(client: LifeClient) -> None:
-    """The route has read the place; the device gets the command; then the route cancels."""
+    """The route has read the entry; the device gets the command; then the route cancels."""
     world = client.world
     await world.post()
-    seen = world.place()
+    seen = world.entry()
     await world.connect()
 
     ended = await world.life.cancel(seen)
 
-    assert (ended.state, ended.handed_by is not None) == (PlaceState.CANCELLED, True)
+    assert (ended.state, ended.handed_by is not None) == (EntryState.CANCELLED, True)
 
 
 async def test_an_ending_just_before_the_cancelling_wins(client: LifeClient) -> None:
@@ -362,13 +362,13 @@ async def test_an_ending_just_before_the_cancelling_wins(client: LifeClient) -> 
     with pytest.raises(Conflict, match="acknowledged"):
         await world.life.cancel(seen)
 
-    assert world.place().state is PlaceState.ACKNOWLEDGED
+    assert world.entry().state is EntryState.ACKNOWLEDGED
 
 
 async def test_cancelling_what_is_gone_is_no_success(client: LifeClient) -> None:
     await client.world.post()
-    seen = client.world.place()
-    client.world.queue.places.clear()
+    seen = client.world.entry()
+    client.world.queue.entries.clear()
 
     with pytest.raises(NotFound):
         await client.world.life.cancel(seen)
@@ -383,7 +383,7 @@ async def test_cancelling_again_is_answered_as_the_first_time(client: LifeClient
 
 
 async def test_a_command_that_has_ended_otherwise_cannot_be_cancelled(client: LifeClient) -> None:
-    await client.reports(await handed_out(client.world), PlaceState.ERROR)
+    await client.reports(await handed_out(client.world), EntryState.ERROR)
 
     status, refused = await client.call(PATH, "DELETE")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.commands.listing import PATIENCE, ListQuery, Page, PlaceList
-from shared.domain.command import Place, PlaceState
+from services.commands.listing import PATIENCE, EntryList, ListQuery, Page
+from shared.domain.command import EntryState, QueueEntry
 from tests.fakes.clock import START
 from tests.unit.commands_world import Barrier, World
 from tests.unit.life_client import LifeClient
@@ -26,10 +26,12 @@ async def client() -> AsyncIterator[LifeClient]:
     await made.http.aclose()
 
 
-def put(world: World, uuid: str, at: datetime, enrollment: str = "MAC", **terms: object) -> Place:
-    """A place, queued at a time."""
+def put(
+    world: World, uuid: str, at: datetime, enrollment: str = "MAC", **terms: object
+) -> QueueEntry:
+    """An entry, queued at a time."""
     device = enrollment.partition(":")[0]
-    place = Place(
+    entry = QueueEntry(
         enrollment=enrollment,
         device=device,
         command_uuid=uuid,
@@ -39,9 +41,9 @@ def put(world: World, uuid: str, at: datetime, enrollment: str = "MAC", **terms:
         order=world.ids.new(),
         accepted_at=at,
     )
-    place = replace(place, **terms)  # type: ignore[arg-type]  # fields of a place
-    world.queue.places[place.id] = place
-    return place
+    entry = replace(entry, **terms)  # type: ignore[arg-type]  # fields of an entry
+    world.queue.entries[entry.id] = entry
+    return entry
 
 
 async def test_commands_of_all_queues_are_listed_newest_first(client: LifeClient) -> None:
@@ -67,8 +69,8 @@ async def test_an_empty_list_is_a_page(client: LifeClient) -> None:
 
 async def test_the_filters_leave_out_what_was_not_asked_for(client: LifeClient) -> None:
     world = client.world
-    put(world, "a", START - DAY, state=PlaceState.ERROR)
-    put(world, "b", START - 2 * SECOND, "MAC:anna", state=PlaceState.ACKNOWLEDGED)
+    put(world, "a", START - DAY, state=EntryState.ERROR)
+    put(world, "b", START - 2 * SECOND, "MAC:anna", state=EntryState.ACKNOWLEDGED)
     put(world, "c", START - SECOND, "PAD", request_type="DeviceLock")
     put(world, "d", START, "PAD")
 
@@ -150,7 +152,7 @@ async def test_what_is_queued_anew_moves_to_the_front_and_nothing_else_moves(
 ) -> None:
     world = client.world
     for n in range(5):
-        put(world, f"{n}", START - n * SECOND, state=PlaceState.CANCELLED)
+        put(world, f"{n}", START - n * SECOND, state=EntryState.CANCELLED)
     first, cursor = await client.page(("limit", "2"))
     put(world, "3", world.clock.now() + SECOND)
     assert cursor is not None
@@ -233,46 +235,46 @@ class Counted(Barrier):
             self.world.clock.advance(self.cost)
 
 
-def listing(counted: Counted) -> tuple[World, PlaceList]:
+def listing(counted: Counted) -> tuple[World, EntryList]:
     world = World(at_store=counted)
     counted.world = world
-    return world, PlaceList(world.queue, world.settling, world.clock)
+    return world, EntryList(world.queue, world.settling, world.clock)
 
 
 async def test_the_beginning_is_reached_in_few_queries() -> None:
     counted = Counted()
-    _, places = listing(counted)
+    _, entries = listing(counted)
 
-    assert await places.page(ListQuery(limit=100)) == Page([], None)
+    assert await entries.page(ListQuery(limit=100)) == Page([], None)
 
     assert counted.queries <= 35
 
 
 async def test_a_full_page_of_recent_commands_asks_for_little() -> None:
     counted = Counted()
-    world, places = listing(counted)
+    world, entries = listing(counted)
     for n in range(50):
         put(world, f"{n}", START - n * SECOND)
 
-    page = await places.page(ListQuery(limit=10))
+    page = await entries.page(ListQuery(limit=10))
 
-    assert len(page.places) == 10
+    assert len(page.entries) == 10
     assert counted.queries <= 2
 
 
 async def test_a_page_that_takes_long_ends_and_goes_on_later() -> None:
     counted = Counted()
-    world, places = listing(counted)
+    world, entries = listing(counted)
     put(world, "far", START - 300 * DAY)
     counted.cost = PATIENCE / 3
-    first = await places.page(ListQuery(limit=10))
+    first = await entries.page(ListQuery(limit=10))
     counted.cost = timedelta()
     assert first.next is not None
 
-    second = await places.page(ListQuery(limit=10, after=first.next))
+    second = await entries.page(ListQuery(limit=10, after=first.next))
 
-    assert (first.places, counted.queries > 4) == ([], True)
-    assert [place.command_uuid for place in second.places] == ["far"]
+    assert (first.entries, counted.queries > 4) == ([], True)
+    assert [entry.command_uuid for entry in second.entries] == ["far"]
     assert second.next is None
 
 
@@ -290,13 +292,13 @@ OFFSETS = st.lists(
 @given(OFFSETS, st.integers(1, 12))
 async def test_pages_together_are_the_whole_list(offsets: list[timedelta], limit: int) -> None:
     world = World()
-    places = PlaceList(world.queue, world.settling, world.clock)
+    entries = EntryList(world.queue, world.settling, world.clock)
     put_there = [put(world, f"{n}", START - offset) for n, offset in enumerate(offsets)]
     expected = sorted(put_there, key=lambda p: (p.accepted_at, p.order), reverse=True)
-    query, found = ListQuery(limit), list[Place]()
+    query, found = ListQuery(limit), list[QueueEntry]()
     for _ in range(len(offsets) + 1):
-        page = await places.page(query)
-        found += page.places
+        page = await entries.page(query)
+        found += page.entries
         if page.next is None:
             break
         query = replace(query, after=page.next)

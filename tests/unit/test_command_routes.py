@@ -17,7 +17,7 @@ from services.commands.profiles import LARGEST_REQUEST
 from services.commands.routes import Parts, router
 from shared.apple.catalogue import CommandCatalogue
 from shared.apple.command_terms import TERMS
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus
 from shared.web.api_auth import ApiAuth
 from shared.web.app import create_app
@@ -239,7 +239,7 @@ async def test_what_cannot_be_used_is_refused_by_name(
 
     assert status == 400
     assert named in answer["error"]
-    assert client.world.queue.places == {}
+    assert client.world.queue.entries == {}
 
 
 async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
@@ -286,7 +286,7 @@ async def test_nothing_is_invented_for_a_raw_plist(client: Client, plist: bytes)
     status, _ = await client.call("POST", "/v1/commands/MAC", plist)
 
     assert status == 400
-    assert client.world.queue.places == {}
+    assert client.world.queue.entries == {}
 
 
 async def test_a_raw_plist_may_be_of_a_type_that_nobody_knows_yet(client: Client) -> None:
@@ -305,7 +305,7 @@ async def test_the_queue_shows_all_open_commands_in_order(client: Client) -> Non
         await client.post(request_type=request_type, command_uuid=f"uuid-{n}")
     handed = await client.world.connect()
     assert handed is not None
-    await client.world.answer(handed, PlaceState.NOT_NOW)
+    await client.world.answer(handed, EntryState.NOT_NOW)
 
     status, answer = await client.call("GET", "/v1/commands/MAC")
 
@@ -457,7 +457,7 @@ async def test_devices_are_removed_in_both_forms(client: Client, body: object) -
 
     _, answer = await client.call("POST", "/v1/devices")
     assert [device["udid"] for device in answer["devices"]] == ["", "PAD"]
-    assert client.world.place(MAC).state is PlaceState.CANCELLED
+    assert client.world.entry(MAC).state is EntryState.CANCELLED
 
 
 @pytest.mark.parametrize("body", [b"", {}, {"Opts": {}}, {"udids": ["NOBODY"]}])
@@ -529,7 +529,7 @@ async def test_ten_thousand_devices_are_removed_a_hundred_at_a_time(client: Clie
     assert await client.call("DELETE", "/v1/devices", body) == (200, {})
 
     assert max(client.world.enrollments.asked) == 100
-    assert client.world.place(MAC).state is PlaceState.CANCELLED
+    assert client.world.entry(MAC).state is EntryState.CANCELLED
     assert len((await client.call("POST", "/v1/devices"))[1]["devices"]) == 2
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.unit.commands_world import FIRST_UUID, World
@@ -28,13 +28,13 @@ async def client() -> AsyncIterator[LifeClient]:
 
 async def test_a_call_that_waits_is_answered_once_the_command_is_final(client: LifeClient) -> None:
     await client.world.post()
-    place = await client.world.connect()
-    assert place is not None
+    entry = await client.world.connect()
+    assert entry is not None
     call = asyncio.create_task(client.call(f"{PATH}?wait=30"))
     await settle()
     await client.world.clock.run(5 * SECOND)
     assert not call.done()
-    await client.world.answer(place, PlaceState.ERROR)
+    await client.world.answer(entry, EntryState.ERROR)
 
     await client.world.clock.run(SECOND)
     status, shown = await call

@@ -1,4 +1,4 @@
-"""Encrypted values open for those who hold the key, at the place they were encrypted for, and else never."""
+"""Encrypted values open for those who hold the key, at the entry they were encrypted for, and else never."""
 
 import pytest
 from hypothesis import given
@@ -50,7 +50,7 @@ def test_a_second_key_opens_and_the_first_one_encrypts() -> None:
     encrypted = AesKeyring([OLD]).encrypt(b"a secret", CONTEXT)
     rotated = AesKeyring([NEW, OLD])
 
-    assert rotated.open(encrypted, CONTEXT) == b"a secret"
+    assert rotated.decrypt(encrypted, CONTEXT) == b"a secret"
     assert rotated.key_of(encrypted) != rotated.current
     assert rotated.key_of(rotated.encrypt(b"a secret", CONTEXT)) == key_id(NEW)
 
@@ -99,7 +99,7 @@ def test_without_encryption_values_stay_in_clear_and_encrypted_ones_open() -> No
     clear = AesKeyring([OLD], encrypts=False)
 
     assert clear.encrypt(b"a secret", CONTEXT) == b"a secret"
-    assert clear.open(encrypted, CONTEXT) == b"a secret"
+    assert clear.decrypt(encrypted, CONTEXT) == b"a secret"
     assert clear.current is None
 
 

@@ -173,7 +173,7 @@ async def test_another_scep_server_gets_the_static_challenge() -> None:
     assert scep(await rig.profile())["Challenge"] == "theirs"
 
 
-async def test_an_acme_server_takes_the_place_of_scep() -> None:
+async def test_an_acme_server_takes_the_entry_of_scep() -> None:
     rig = Rig(identities=OtherAcme("https://ca.example.com/acme", SUBJECT, FakeIds()))
 
     profile = await rig.profile()
@@ -337,7 +337,7 @@ async def test_where_no_token_is_set_token_is_a_parameter_like_others() -> None:
 @pytest.mark.parametrize(
     ("identifier", "path"), [(Reserved.ENROLL, "/mdm/enroll"), (Reserved.OTA, "/ota/enroll")]
 )
-async def test_a_stored_profile_is_served_in_place_of_ours(identifier: str, path: str) -> None:
+async def test_a_stored_profile_is_served_in_entry_of_ours(identifier: str, path: str) -> None:
     rig = Rig()
     await rig.profiles.put(StoredProfile(identifier, STORED))
 

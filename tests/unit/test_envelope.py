@@ -99,7 +99,7 @@ def test_an_idle_has_no_command_uuid() -> None:
     assert list(inner_of(event())) == ["udid", "status", "url_params", "raw_payload"]
 
 
-def test_a_user_enrollment_has_its_id_in_the_place_of_the_udid() -> None:
+def test_a_user_enrollment_has_its_id_in_the_entry_of_the_udid() -> None:
     key = EnrollmentKey("E1", "E1", enrollment_id="E1")
 
     assert list(inner_of(event(key=key, topic=Topic.TOKEN_UPDATE))) == [

@@ -17,7 +17,7 @@ from services.commands.expiry import (
     Expiry,
     ended_event,
 )
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus, partition_of
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import Event, Topic
@@ -90,8 +90,8 @@ async def test_an_overdue_command_expires_and_its_event_is_published_and_safe(
 
     await replicas.one().look()
 
-    place = replicas.world.place()
-    assert (place.state, place.finished_at) == (PlaceState.EXPIRED, START + MINUTE)
+    entry = replicas.world.entry()
+    assert (entry.state, entry.finished_at) == (EntryState.EXPIRED, START + MINUTE)
     [event] = replicas.published
     assert replicas.journal.events == {event.id: event}
     assert json.loads(event_json(event)) == {
@@ -131,15 +131,15 @@ async def test_a_kill_at_any_step_is_repaired_and_the_event_is_the_same(
     if (step, is_done) != ("announced", True):  # nothing comes after
         with pytest.raises(Killed):
             await replicas.one().look()
-    expired_at = replicas.world.place().finished_at
+    expired_at = replicas.world.entry().finished_at
 
     replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
     replicas.at.dies_after = replicas.at.dies_before = None
     await replicas.one().look()
 
-    place = replicas.world.place()
-    assert place.state is PlaceState.EXPIRED
-    assert expired_at in (None, place.finished_at)
+    entry = replicas.world.entry()
+    assert entry.state is EntryState.EXPIRED
+    assert expired_at in (None, entry.finished_at)
     assert len({event_json(event) for event in replicas.published}) == 1
     assert replicas.world.queue.unsafe == set()
     published = len(replicas.published)
@@ -180,8 +180,8 @@ async def test_the_event_stays_what_it_was_when_the_device_is_known_by_then(
 
 async def test_the_event_of_a_user_channel_names_its_user(replicas: Replicas) -> None:
     await replicas.world.post("anna")
-    place = replace(replicas.world.place(ANNA), expires_at=START)
-    replicas.world.queue.places[place.id] = place
+    entry = replace(replicas.world.entry(ANNA), expires_at=START)
+    replicas.world.queue.entries[entry.id] = entry
 
     await replicas.one().look()
 
@@ -193,8 +193,8 @@ async def test_the_event_of_a_user_channel_names_its_user(replicas: Replicas) ->
 
 async def test_the_event_of_a_user_enrollment_names_its_enrollment_id(replicas: Replicas) -> None:
     key = EnrollmentKey("E-1", device="E-1", enrollment_id="E-1")
-    place = Place("E-1", "E-1", "c", "h", "ProfileList", None, "o", finished_at=START)
-    event = ended_event(replace(place, state=PlaceState.EXPIRED), key)
+    entry = QueueEntry("E-1", "E-1", "c", "h", "ProfileList", None, "o", finished_at=START)
+    event = ended_event(replace(entry, state=EntryState.EXPIRED), key)
 
     shown = json.loads(event_json(event))["command_event"]
 
@@ -214,7 +214,7 @@ async def test_a_removed_device_does_not_hold_its_commands_up(replicas: Replicas
 async def test_what_a_reader_ended_is_told_by_a_later_pass(replicas: Replicas) -> None:
     await replicas.overdue()
     await replicas.world.shown()
-    assert replicas.world.place().state is PlaceState.EXPIRED
+    assert replicas.world.entry().state is EntryState.EXPIRED
     await replicas.one().look()
     early = list(replicas.published)
 
@@ -225,19 +225,19 @@ async def test_what_a_reader_ended_is_told_by_a_later_pass(replicas: Replicas) -
 
 
 async def test_what_ended_otherwise_just_before_is_not_told(replicas: Replicas) -> None:
-    """The pass has read the place; the device answers; then the pass would end it."""
+    """The pass has read the entry; the device answers; then the pass would end it."""
     await replicas.world.post()
-    place = await replicas.world.connect()
-    assert place is not None
+    entry = await replicas.world.connect()
+    assert entry is not None
     set_expiry(replicas.world, timedelta())
     gate = replicas.at.stop("expire")
     looking = asyncio.ensure_future(replicas.one().look())
     await replicas.at.reached("expire")
-    await replicas.world.answer(place)
+    await replicas.world.answer(entry)
     gate.set()
     await looking
 
-    assert replicas.world.place().state is PlaceState.ACKNOWLEDGED
+    assert replicas.world.entry().state is EntryState.ACKNOWLEDGED
     assert replicas.published == []
 
 
@@ -247,10 +247,10 @@ async def test_each_replica_sees_to_its_own_partitions(replicas: Replicas) -> No
     others = set(range(PARTITIONS)) - {mine}
 
     await replicas.one(*others).look()
-    untouched = replicas.world.place().state
+    untouched = replicas.world.entry().state
     await replicas.one(mine).look()
 
-    assert untouched is PlaceState.QUEUED
+    assert untouched is EntryState.QUEUED
     assert len(replicas.published) == 1
 
 
@@ -264,8 +264,8 @@ async def test_without_a_broker_commands_expire_all_the_same_and_are_told_later(
     with pytest.raises(BrokerUnavailable):
         await replicas.one().look()
 
-    assert replicas.world.place().state is PlaceState.EXPIRED
-    assert replicas.world.queue.unsafe == {replicas.world.place().id}
+    assert replicas.world.entry().state is EntryState.EXPIRED
+    assert replicas.world.queue.unsafe == {replicas.world.entry().id}
     replicas.publisher.outcome = lambda _: Confirm.CONFIRMED
     replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
     await replicas.one().look()
@@ -293,14 +293,14 @@ async def test_many_expire_in_one_pass_with_an_id_and_a_time_of_their_own(
     world = replicas.world
     for n in range(3 * CHUNK):
         await world.post(uuid=f"{n}")
-        place = replace(world.place(uuid=f"{n}"), expires_at=START)
-        world.queue.places[place.id] = place
+        entry = replace(world.entry(uuid=f"{n}"), expires_at=START)
+        world.queue.entries[entry.id] = entry
 
     await replicas.one().look()
 
     assert len({event.id for event in replicas.published}) == 3 * CHUNK
     assert len({event.created_at for event in replicas.published}) == 3 * CHUNK
-    assert {place.state for place in world.queue.places.values()} == {PlaceState.EXPIRED}
+    assert {entry.state for entry in world.queue.entries.values()} == {EntryState.EXPIRED}
     assert world.queue.unsafe == set()
 
 
@@ -313,13 +313,13 @@ async def test_what_expires_in_a_partition_that_is_away_is_told_later_and_holds_
     for target in ("MAC", other):
         for n in range(CHUNK + 1):
             await world.post(target, uuid=f"{target}-{n}")
-    for place in list(world.queue.places.values()):
-        world.queue.places[place.id] = replace(place, expires_at=START)
+    for entry in list(world.queue.entries.values()):
+        world.queue.entries[entry.id] = replace(entry, expires_at=START)
     replicas.publisher.away = frozenset({partition_of("MAC")})
 
     await replicas.one().look()
 
-    assert {place.state for place in world.queue.places.values()} == {PlaceState.EXPIRED}
+    assert {entry.state for entry in world.queue.entries.values()} == {EntryState.EXPIRED}
     assert [event.key.device for event in replicas.published] == [other] * (CHUNK + 1)
     assert len(world.queue.unsafe) == CHUNK + 1
     replicas.publisher.away = frozenset()
@@ -329,16 +329,16 @@ async def test_what_expires_in_a_partition_that_is_away_is_told_later_and_holds_
 
 
 async def test_the_id_is_a_uuid_of_version_7_with_the_time_of_the_end() -> None:
-    place = Place("MAC", "MAC", "c", "h", "ProfileList", None, "o1", finished_at=START)
-    event = ended_event(place, MAC)
+    entry = QueueEntry("MAC", "MAC", "c", "h", "ProfileList", None, "o1", finished_at=START)
+    event = ended_event(entry, MAC)
 
     assert UUID(event.id).version == 7
     assert UUID(event.id).variant == "specified in RFC 4122"
     assert (UUID(event.id).int >> 80) == START.timestamp() * 1000
     assert event.created_at // 10**6 == START.timestamp() * 1000
     assert event.topic is Topic.COMMAND_EXPIRED
-    anew = ended_event(replace(place, order="o2"), MAC)
-    later = ended_event(replace(place, finished_at=START + MINUTE), MAC)
+    anew = ended_event(replace(entry, order="o2"), MAC)
+    later = ended_event(replace(entry, finished_at=START + MINUTE), MAC)
     assert len({event.id, anew.id, later.id}) == 3
     assert event.id < later.id
 
@@ -385,7 +385,7 @@ async def test_an_expiry_is_told_though_its_command_is_queued_anew(
     await replicas.one().look()
 
     assert is_new
-    assert world.place().state is PlaceState.QUEUED
+    assert world.entry().state is EntryState.QUEUED
     [event] = relayed
     assert event.topic is Topic.COMMAND_EXPIRED
     assert replicas.published == []
@@ -407,8 +407,8 @@ async def test_of_a_device_without_a_record_the_expiry_is_published_at_once(
 ) -> None:
     world = World(QueueingRules(accept_unknown_devices=True))
     await world.post("NOBODY")
-    [place] = world.queue.places.values()
-    world.queue.places[place.id] = replace(place, expires_at=START + MINUTE)
+    [entry] = world.queue.entries.values()
+    world.queue.entries[entry.id] = replace(entry, expires_at=START + MINUTE)
     world.clock.advance(MINUTE)
 
     assert await world.post("NOBODY")

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from services.commands.janitor import BEGINNING, DAY, HOUR, HOURS, PIECES, Janitor, window
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import StoreUnavailable
 from shared.pacing import Loops
@@ -45,7 +45,7 @@ async def forget(world: World, *partitions: int) -> None:
 
 
 async def sweep(world: World) -> None:
-    """One whole pass over the open places."""
+    """One whole pass over the open entries."""
     async for _ in janitor(world).end_past_generations():
         pass
 
@@ -57,7 +57,7 @@ async def is_stored(world: World) -> bool:
 # --- stored commands
 
 
-async def test_an_old_command_without_a_place_is_forgotten() -> None:
+async def test_an_old_command_without_a_entry_is_forgotten() -> None:
     world = World()
     await world.queue.store([command().command], world.clock.now())
     world.clock.advance(DAY + timedelta(seconds=1))
@@ -77,7 +77,7 @@ async def test_a_command_that_was_touched_within_a_day_stays() -> None:
     assert await is_stored(world)
 
 
-async def test_a_command_with_an_open_place_stays_however_old_it_is() -> None:
+async def test_a_command_with_an_open_entry_stays_however_old_it_is() -> None:
     world = World()
     await world.post()
     world.clock.advance(400 * DAY)
@@ -87,7 +87,7 @@ async def test_a_command_with_an_open_place_stays_however_old_it_is() -> None:
     assert await is_stored(world)
 
 
-async def test_a_command_with_a_finished_place_stays() -> None:
+async def test_a_command_with_a_finished_entry_stays() -> None:
     world = World()
     await world.post()
     await world.life.clear("MAC")
@@ -98,11 +98,11 @@ async def test_a_command_with_a_finished_place_stays() -> None:
     assert await is_stored(world)
 
 
-async def test_a_command_goes_after_its_last_place() -> None:
+async def test_a_command_goes_after_its_last_entry() -> None:
     world = World()
     await world.post()
     world.clock.advance(40 * DAY)
-    world.queue.places.clear()
+    world.queue.entries.clear()
 
     await forget(world)
 
@@ -136,8 +136,8 @@ async def test_replicas_share_the_commands_out_and_leave_none() -> None:
 
 
 async def test_rule_13_a_command_that_is_queued_while_the_janitor_looks_stays() -> None:
-    """The janitor has read `touched`; the client's command is touched and gets its place; then the
-    janitor looks for places."""
+    """The janitor has read `touched`; the client's command is touched and gets its entry; then the
+    janitor looks for entries."""
     world = World()
     await world.queue.store([command().command], world.clock.now())
     world.clock.advance(2 * DAY)
@@ -152,7 +152,7 @@ async def test_rule_13_a_command_that_is_queued_while_the_janitor_looks_stays() 
 
 
 async def test_rule_13_a_command_that_is_queued_after_the_janitor_looked_stays() -> None:
-    """The janitor has found no place; the client's command is touched and gets its place; then the
+    """The janitor has found no entry; the client's command is touched and gets its entry; then the
     janitor deletes."""
     world = World()
     await world.queue.store([command().command], world.clock.now())
@@ -167,7 +167,7 @@ async def test_rule_13_a_command_that_is_queued_after_the_janitor_looked_stays()
     assert await is_stored(world)
 
 
-async def test_rule_13_a_command_that_is_touched_and_has_no_place_yet_stays() -> None:
+async def test_rule_13_a_command_that_is_touched_and_has_no_entry_yet_stays() -> None:
     world = World()
     await world.queue.store([command().command], world.clock.now())
     world.clock.advance(2 * DAY)
@@ -179,7 +179,7 @@ async def test_rule_13_a_command_that_is_touched_and_has_no_place_yet_stays() ->
     assert await is_stored(world)
 
 
-# --- places of past generations
+# --- entries of past generations
 
 
 async def test_rule_04_what_a_killed_authenticate_left_open_is_ended() -> None:
@@ -191,13 +191,13 @@ async def test_rule_04_what_a_killed_authenticate_left_open_is_ended() -> None:
 
     await sweep(world)
 
-    assert world.place(MAC).state is PlaceState.DROPPED_REENROLLED
-    assert world.place(ANNA).state is PlaceState.DROPPED_REENROLLED
-    assert world.place(PAD).state is PlaceState.QUEUED
+    assert world.entry(MAC).state is EntryState.DROPPED_REENROLLED
+    assert world.entry(ANNA).state is EntryState.DROPPED_REENROLLED
+    assert world.entry(PAD).state is EntryState.QUEUED
 
 
 async def test_rule_04_a_command_that_is_queued_while_the_janitor_sweeps_stays() -> None:
-    """The janitor has read the places; the device enrolls anew and gets a command; then the
+    """The janitor has read the entries; the device enrolls anew and gets a command; then the
     janitor reads the generation."""
     world = World()
     await world.post()
@@ -219,7 +219,7 @@ async def test_commands_of_the_present_generation_stay() -> None:
 
     await sweep(world)
 
-    assert world.place().state is PlaceState.SENT
+    assert world.entry().state is EntryState.SENT
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ async def test_what_is_left_open_is_ended_however_long_ago_it_was_accepted(age: 
 
     await sweep(world)
 
-    assert world.place().state is PlaceState.DROPPED_REENROLLED
+    assert world.entry().state is EntryState.DROPPED_REENROLLED
 
 
 async def test_a_pass_is_windows_of_acceptance_that_leave_no_gap() -> None:
@@ -246,7 +246,7 @@ async def test_a_pass_is_windows_of_acceptance_that_leave_no_gap() -> None:
     assert all(later[0] == earlier[1] for later, earlier in pairwise(windows))
 
 
-async def test_places_of_a_large_fleet_are_found_without_paging_through_its_devices() -> None:
+async def test_entries_of_a_large_fleet_are_found_without_paging_through_its_devices() -> None:
     class Noted(Barrier):
         def __init__(self) -> None:
             super().__init__()

@@ -14,7 +14,7 @@ from services.commands.jobs import JobPorts, JobWork
 from services.commands.submissions import Queued
 from shared.apple.command_plist import PreparedCommand, written
 from shared.apple.plist import MAX_NODES
-from shared.domain.command import Command, Place, PlaceState
+from shared.domain.command import Command, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import (
     BadRequest,
@@ -73,8 +73,8 @@ class Fleet:
         targets = tuple(self.names)
         return PreparedCommand(targets, made, {}, is_bulk=True, terms=terms or Terms())
 
-    def places(self, uuid: str = "c-1") -> list[Place]:
-        return [place for place in self.world.queue.places.values() if place.command_uuid == uuid]
+    def entries(self, uuid: str = "c-1") -> list[QueueEntry]:
+        return [entry for entry in self.world.queue.entries.values() if entry.command_uuid == uuid]
 
     async def finished(self, job: Job, within: timedelta = MINUTE) -> Job:
         """The job once it is finished."""
@@ -109,13 +109,13 @@ async def never() -> None:
     await NOBODY.wait()
 
 
-async def test_every_target_gets_one_place() -> None:
+async def test_every_target_gets_one_entry() -> None:
     async with Fleet(devices=100) as fleet:
         job = await fleet.start().start(fleet.command(), "ci")
 
         done = await fleet.finished(job)
 
-        assert sorted(place.enrollment for place in fleet.places()) == fleet.names
+        assert sorted(entry.enrollment for entry in fleet.entries()) == fleet.names
         assert done.progress == Progress(queued=100)
         assert (done.total, done.caller) == (100, "ci")
 
@@ -173,20 +173,20 @@ async def test_a_job_of_a_killed_process_is_carried_on_by_another_without_double
     async with Fleet(devices=200) as fleet:
         killed = fleet.start()
         job = await killed.start(fleet.command(Terms(priority=2)), "ci")
-        while len(fleet.places()) < 70:
+        while len(fleet.entries()) < 70:
             await asyncio.sleep(0)
         await fleet.kill(killed)
         # one of those that it queued was answered by its device meanwhile
-        first = fleet.places()[0]
-        answered = replace(first, state=PlaceState.ACKNOWLEDGED)
-        fleet.world.queue.places[first.id] = answered
+        first = fleet.entries()[0]
+        answered = replace(first, state=EntryState.ACKNOWLEDGED)
+        fleet.world.queue.entries[first.id] = answered
 
         fleet.start()
         done = await fleet.finished(job)
 
-        assert len(fleet.places()) == 200
-        assert {place.priority for place in fleet.places()} == {2}
-        assert fleet.world.queue.places[first.id] == answered
+        assert len(fleet.entries()) == 200
+        assert {entry.priority for entry in fleet.entries()} == {2}
+        assert fleet.world.queue.entries[first.id] == answered
         assert done.progress == Progress(queued=200)
 
 
@@ -253,8 +253,8 @@ async def test_what_a_process_whose_clock_is_behind_queued_is_not_queued_anew() 
         fleet.start()
         await fleet.finished(job)
 
-        [cancelled] = [place for place in fleet.places() if place.enrollment == first]
-        assert cancelled.state is PlaceState.CANCELLED
+        [cancelled] = [entry for entry in fleet.entries() if entry.enrollment == first]
+        assert cancelled.state is EntryState.CANCELLED
 
 
 async def test_two_processes_with_one_job_queue_nothing_twice() -> None:
@@ -269,7 +269,7 @@ async def test_two_processes_with_one_job_queue_nothing_twice() -> None:
         done = await fleet.finished(job)
 
         assert second
-        assert len(fleet.places()) == 300
+        assert len(fleet.entries()) == 300
         assert done.progress == Progress(queued=300)
 
 
@@ -277,15 +277,15 @@ async def test_a_process_that_ends_gives_its_jobs_away_at_once() -> None:
     async with Fleet(devices=500) as fleet:
         ending = fleet.start()
         job = await ending.start(fleet.command(), "ci")
-        while len(fleet.places()) < 50:
+        while len(fleet.entries()) < 50:
             await asyncio.sleep(0)
 
         await ending.drain()
 
-        queued = len(fleet.places())
+        queued = len(fleet.entries())
         assert fleet.jobs.jobs[job.id].owner is None
         await settle_long()
-        assert len(fleet.places()) == queued < 500
+        assert len(fleet.entries()) == queued < 500
         fleet.start()
         assert (await fleet.finished(job, 6 * SECOND)).progress == Progress(queued=500)
 
@@ -307,7 +307,7 @@ async def test_a_queue_that_fails_in_the_middle_is_asked_again() -> None:
 
         async def sometimes(operation: str) -> None:
             await asyncio.sleep(0)
-            if operation == "insert" and len(fleet.places()) >= 96 and next(failures, False):
+            if operation == "insert" and len(fleet.entries()) >= 96 and next(failures, False):
                 raise StoreUnavailable("away")
 
         fleet.world.queue.before = sometimes
@@ -326,7 +326,7 @@ async def test_the_time_to_live_counts_from_the_job() -> None:
 
         await fleet.finished(job)
 
-        assert {place.expires_at for place in fleet.places()} == {START + MINUTE}
+        assert {entry.expires_at for entry in fleet.entries()} == {START + MINUTE}
 
 
 async def test_a_command_whose_time_is_over_is_no_job() -> None:
@@ -346,7 +346,7 @@ async def test_a_job_whose_command_cannot_be_opened_waits_for_whoever_can() -> N
         fleet.start(is_alone=True)
         for _ in range(20):
             await fleet.world.clock.run(SECOND)
-        assert not fleet.places()
+        assert not fleet.entries()
 
         fleet.world.queue.unreadable.clear()
 
@@ -536,13 +536,13 @@ async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
         work = JobWork(ports, world.queueing)
         running = asyncio.create_task(work.run(Loops(world.clock)))
         await work.start(fleet.command(), "ci")
-        while len(fleet.places()) < 100:
+        while len(fleet.entries()) < 100:
             await asyncio.sleep(0)
-        before = len(fleet.places())
+        before = len(fleet.entries())
 
         await world.post("MAC", uuid="single")
 
-        assert len(fleet.places()) - before <= 3 * jobs_module.CHUNK
+        assert len(fleet.entries()) - before <= 3 * jobs_module.CHUNK
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -576,8 +576,8 @@ async def stored_job(fleet: Fleet, owner: str | None, command: Command | None = 
 
 
 def queued(*warnings: str) -> Queued:
-    place = Place("D", "D", "c", "h", "ProfileList", None, "1", accepted_at=START)
-    return Queued(True, place, warnings)
+    entry = QueueEntry("D", "D", "c", "h", "ProfileList", None, "1", accepted_at=START)
+    return Queued(True, entry, warnings)
 
 
 def test_warnings_are_counted_and_the_first_few_devices_named() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from services.commands.collisions import QueueingRules
 from services.commands.limits import OpenEstimates, OpenLimit
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import TooManyRequests
 from tests.fakes.clock import FakeClock
 from tests.fakes.queue import FakeCommandQueue
@@ -18,7 +18,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Counted(FakeCommandQueue):
-    """Notes when open places were counted."""
+    """Notes when open entries were counted."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
@@ -30,8 +30,10 @@ class Counted(FakeCommandQueue):
         return await super().count_open(enrollment)  # type: ignore[arg-type]  # handed on
 
 
-def place(number: int, enrollment: str = "MAC") -> Place:
-    return Place(enrollment, enrollment, f"c-{number}", "hash", "ProfileList", None, str(number))
+def entry(number: int, enrollment: str = "MAC") -> QueueEntry:
+    return QueueEntry(
+        enrollment, enrollment, f"c-{number}", "hash", "ProfileList", None, str(number)
+    )
 
 
 class Desk:
@@ -42,9 +44,9 @@ class Desk:
         self.queue = Counted(self.clock)
         self.limit = OpenLimit(self.queue, self.clock, limit)
 
-    async def offer(self, *places: Place) -> list[bool]:
-        refusals = await self.limit.check(places)
-        taken = [place for place, no in zip(places, refusals, strict=True) if no is None]
+    async def offer(self, *entries: QueueEntry) -> list[bool]:
+        refusals = await self.limit.check(entries)
+        taken = [entry for entry, no in zip(entries, refusals, strict=True) if no is None]
         await self.queue.insert(taken)
         return [no is None for no in refusals]
 
@@ -52,7 +54,7 @@ class Desk:
 async def test_a_full_queue_takes_no_more() -> None:
     desk = Desk(limit=3)
 
-    taken = [await desk.offer(place(number)) for number in range(5)]
+    taken = [await desk.offer(entry(number)) for number in range(5)]
 
     assert taken == [[True], [True], [True], [False], [False]]
 
@@ -60,20 +62,20 @@ async def test_a_full_queue_takes_no_more() -> None:
 async def test_requests_that_come_together_do_not_exceed_the_limit() -> None:
     desk = Desk(limit=3)
 
-    assert await desk.offer(*map(place, range(5))) == [True, True, True, False, False]
+    assert await desk.offer(*map(entry, range(5))) == [True, True, True, False, False]
 
 
 async def test_each_queue_has_a_limit_of_its_own() -> None:
     desk = Desk(limit=1)
 
-    assert await desk.offer(place(1), place(2, "PAD"), place(3, "MAC")) == [True, True, False]
+    assert await desk.offer(entry(1), entry(2, "PAD"), entry(3, "MAC")) == [True, True, False]
 
 
 async def test_the_refusal_names_the_limit_and_the_way_out() -> None:
     desk = Desk(limit=1)
-    await desk.offer(place(1))
+    await desk.offer(entry(1))
 
-    [refusal] = await desk.limit.check([place(2)])
+    [refusal] = await desk.limit.check([entry(2)])
 
     assert refusal is not None
     assert "MDM_MAX_OPEN_COMMANDS" in str(refusal)
@@ -82,20 +84,20 @@ async def test_the_refusal_names_the_limit_and_the_way_out() -> None:
 
 async def test_a_drained_queue_takes_commands_again_after_a_second() -> None:
     desk = Desk(limit=2)
-    await desk.offer(place(1), place(2))
-    await desk.offer(place(3))
+    await desk.offer(entry(1), entry(2))
+    await desk.offer(entry(3))
     await desk.queue.cancel([MAC])
-    too_soon = await desk.offer(place(4))
+    too_soon = await desk.offer(entry(4))
     desk.clock.advance(SECOND)
 
-    assert (too_soon, await desk.offer(place(5))) == ([False], [True])
+    assert (too_soon, await desk.offer(entry(5))) == ([False], [True])
 
 
 async def test_a_queue_is_counted_at_most_once_a_second() -> None:
     desk = Desk(limit=5)
 
     for number in range(100):
-        await desk.offer(place(number))
+        await desk.offer(entry(number))
         desk.clock.advance(SECOND / 10)
 
     times = desk.queue.counted_at
@@ -107,7 +109,7 @@ async def test_a_queue_with_few_commands_is_not_counted() -> None:
     desk = Desk(limit=10_000)
 
     for number in range(100):
-        await desk.offer(place(number))
+        await desk.offer(entry(number))
         desk.clock.advance(SECOND)
 
     assert desk.queue.counted_at == []
@@ -115,21 +117,21 @@ async def test_a_queue_with_few_commands_is_not_counted() -> None:
 
 async def test_what_others_added_is_found_once_one_percent_was_added_here() -> None:
     desk = Desk(limit=1000)
-    await desk.queue.insert([place(number) for number in range(2000, 2995)])
+    await desk.queue.insert([entry(number) for number in range(2000, 2995)])
 
-    taken = [await desk.offer(place(number)) for number in range(20)]
+    taken = [await desk.offer(entry(number)) for number in range(20)]
 
     # eleven were added before it was counted, and 995 were there
     assert taken == [[True]] * 11 + [[False]] * 9
 
 
-@pytest.mark.parametrize("state", [PlaceState.QUEUED, PlaceState.ACKNOWLEDGED])
-async def test_a_command_that_a_full_queue_holds_is_a_safe_retry(state: PlaceState) -> None:
+@pytest.mark.parametrize("state", [EntryState.QUEUED, EntryState.ACKNOWLEDGED])
+async def test_a_command_that_a_full_queue_holds_is_a_safe_retry(state: EntryState) -> None:
     desk = Desk(limit=1)
-    await desk.offer(place(1))
-    desk.queue.places[place(1).id] = replace(place(1), state=state)
+    await desk.offer(entry(1))
+    desk.queue.entries[entry(1).id] = replace(entry(1), state=state)
 
-    assert await desk.limit.check([place(1)]) == [None]
+    assert await desk.limit.check([entry(1)]) == [None]
 
 
 def test_what_is_known_is_bounded() -> None:
@@ -152,5 +154,5 @@ async def test_a_client_of_a_full_queue_is_refused_and_one_of_another_is_not() -
 
     assert await world.post("PAD", uuid="c-2")
     assert await world.post(uuid="c-1") is False
-    assert len(await world.queue.open_places(MAC)) == 2
-    assert len(await world.queue.open_places(PAD)) == 1
+    assert len(await world.queue.open_entries(MAC)) == 2
+    assert len(await world.queue.open_entries(PAD)) == 1

@@ -292,7 +292,7 @@ async def test_what_is_not_signed_as_it_should_be_is_refused(body: bytes) -> Non
     assert world.challenges.rows == {}
 
 
-async def test_stored_profiles_take_the_place_of_both_answers() -> None:
+async def test_stored_profiles_take_the_entry_of_both_answers() -> None:
     world = rig()
     await world.profiles.put(StoredProfile(Reserved.OTA_PHASE_2, b"<plist>2</plist>"))
     await world.profiles.put(StoredProfile(Reserved.ENROLL, b"<plist>3</plist>"))

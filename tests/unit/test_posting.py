@@ -17,7 +17,7 @@ from services.commands.limits import SizeLimits
 from services.commands.posting import JOB_PATIENCE
 from services.commands.routes import Parts, router
 from shared.apple.catalogue import CommandCatalogue
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import PART_SIZE
 from shared.pacing import Loops
@@ -126,7 +126,7 @@ async def test_the_same_key_again_is_the_same_command(client: Client) -> None:
 
     assert (first[0], again[0]) == (201, 200)
     assert first[1] == again[1]
-    assert len(client.world.queue.places) == 1
+    assert len(client.world.queue.entries) == 1
 
 
 async def test_another_command_under_the_same_key_is_a_conflict(client: Client) -> None:
@@ -179,7 +179,7 @@ async def test_a_key_that_is_none_is_refused(client: Client) -> None:
 
     assert status == 400
     assert answer["faults"][0]["path"] == "Idempotency-Key"
-    assert client.world.queue.places == {}
+    assert client.world.queue.entries == {}
 
 
 # --- waiting
@@ -190,15 +190,15 @@ async def test_a_call_that_waits_gets_the_devices_answer(client: Client, path: s
     body = PLIST if path.endswith("MAC") else {"udid": "MAC", "request_type": "ProfileList"}
     call = asyncio.create_task(client.call("POST", f"{path}?wait=30", body))
     await settled()
-    place = await client.world.connect()
-    assert place is not None and not call.done()
-    await client.world.answer(place)
+    entry = await client.world.connect()
+    assert entry is not None and not call.done()
+    await client.world.answer(entry)
 
     await client.world.clock.run(SECOND)
     status, answer = await call
 
     assert status == 201
-    assert answer["payload"]["command_uuid"] == place.command_uuid
+    assert answer["payload"]["command_uuid"] == entry.command_uuid
     assert answer["command"]["state"] == "acknowledged"
     assert answer["command"]["udid"] == "MAC"
 
@@ -217,9 +217,9 @@ async def test_without_an_answer_in_time_the_plain_answer_comes(client: Client) 
 
 async def test_a_retry_of_what_was_answered_meanwhile_hears_of_it(client: Client) -> None:
     await client.post(command_uuid="c-1")
-    place = await client.world.connect()
-    assert place is not None
-    await client.world.answer(place, PlaceState.ERROR)
+    entry = await client.world.connect()
+    assert entry is not None
+    await client.world.answer(entry, EntryState.ERROR)
     call = asyncio.create_task(client.post("/v1/commands?wait=30", command_uuid="c-1"))
     await settled()
 
@@ -237,7 +237,7 @@ async def test_a_wait_that_is_none_queues_nothing(client: Client, wait: str) -> 
     assert answer["faults"] == [
         {"path": "wait", "expected": "seconds: a number above 0, and at most 120"}
     ]
-    assert client.world.queue.places == {}
+    assert client.world.queue.entries == {}
 
 
 async def test_too_many_waiting_calls_of_one_key_queue_nothing() -> None:
@@ -253,7 +253,7 @@ async def test_too_many_waiting_calls_of_one_key_queue_nothing() -> None:
 
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
-    assert len(client.world.queue.places) == 1
+    assert len(client.world.queue.entries) == 1
     client.process.waiting.stop()
     assert (await waiting)[0] == 201
     await client.close()
@@ -281,7 +281,7 @@ async def test_a_job_is_answered_once_it_is_finished(client: Client) -> None:
     assert job["refused"] == [
         {"udid": "nobody", "error": "udid: no device or user nobody is enrolled"}
     ]
-    assert len(client.world.queue.places) == 70
+    assert len(client.world.queue.entries) == 70
 
 
 async def test_a_job_that_takes_long_is_answered_with_202_and_can_be_followed(
@@ -325,7 +325,7 @@ async def test_the_same_job_again_queues_nothing_twice(client: Client) -> None:
 
     assert first["job"]["queued"] == 5
     assert (again["job"]["queued"], again["job"]["already_queued"]) == (0, 5)
-    assert len(client.world.queue.places) == 5
+    assert len(client.world.queue.entries) == 5
 
 
 async def test_refusals_are_read_in_pages(client: Client) -> None:
@@ -408,7 +408,7 @@ async def test_a_command_over_the_limit_is_413_and_names_it() -> None:
 
     assert [status for status, _ in answers] == [413, 413, 413]
     assert all("MDM_MAX_COMMAND_SIZE" in answer["error"] for _, answer in answers)
-    assert client.world.queue.places == {}
+    assert client.world.queue.entries == {}
     await client.close()
 
 

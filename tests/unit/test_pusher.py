@@ -23,7 +23,7 @@ from services.push.attempt import EXPIRES_AFTER, Attempts
 from services.push.intake import Intake
 from services.push.pusher import Pusher, Stores
 from services.push.topics import Topics
-from shared.domain.command import Place
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import StoreUnavailable
 from shared.pacing import Loops
@@ -68,8 +68,8 @@ class Bench:
         self.queue_command(device)
         return enrollment
 
-    def queue_command(self, device: str) -> Place:
-        place = Place(
+    def queue_command(self, device: str) -> QueueEntry:
+        entry = QueueEntry(
             enrollment=device,
             device=device,
             command_uuid="c1",
@@ -79,8 +79,8 @@ class Bench:
             order="1",
             accepted_at=self.clock.now(),
         )
-        self.queue.places[place.id] = place
-        return place
+        self.queue.entries[entry.id] = entry
+        return entry
 
     def waits(self, device: str) -> timedelta:
         """How long until the sweep looks at it again."""
@@ -246,7 +246,7 @@ async def test_a_device_that_left_is_not_pushed_and_not_remembered(
 
 async def test_a_wish_of_an_enrollment_without_an_open_command_wakes_nobody(bench: Bench) -> None:
     bench.enroll("MAC")
-    bench.queue.places.clear()
+    bench.queue.entries.clear()
 
     await bench.pusher.wishes(["MAC"])
 
@@ -256,7 +256,7 @@ async def test_a_wish_of_an_enrollment_without_an_open_command_wakes_nobody(benc
 
 async def test_a_wish_that_woke_nobody_does_not_delay_the_next_one(bench: Bench) -> None:
     bench.enroll("MAC")
-    bench.queue.places.clear()
+    bench.queue.entries.clear()
     await bench.pusher.wishes(["MAC"])
     bench.queue_command("MAC")
 

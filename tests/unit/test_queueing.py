@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from services.commands.collisions import QueueingRules
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.versions import known
 from tests.fakes.clock import settle
@@ -43,11 +43,11 @@ async def test_an_accepted_command_is_stored_and_open() -> None:
 
     assert await world.post() is True
 
-    place = world.place()
-    assert place.state is PlaceState.QUEUED
-    assert place.generation == world.generation()
-    stored = await world.queue.commands({place.command_hash})
-    assert stored[place.command_hash] == command().command
+    entry = world.entry()
+    assert entry.state is EntryState.QUEUED
+    assert entry.generation == world.generation()
+    stored = await world.queue.commands({entry.command_hash})
+    assert stored[entry.command_hash] == command().command
 
 
 async def test_a_push_is_wished_for_after_the_command_is_in_its_queue() -> None:
@@ -99,8 +99,8 @@ async def test_a_command_for_a_user_carries_the_generation_of_the_device() -> No
 
     await world.post("anna")
 
-    assert world.place(ANNA).generation == world.generation("MAC")
-    assert world.place(ANNA).device == "MAC"
+    assert world.entry(ANNA).generation == world.generation("MAC")
+    assert world.entry(ANNA).device == "MAC"
 
 
 @pytest.mark.parametrize("name", ["MAC", "C02"])
@@ -118,7 +118,7 @@ async def test_a_command_for_an_unknown_device_is_refused_and_leaves_nothing() -
     with pytest.raises(NotFound, match="NOBODY"):
         await world.post("NOBODY")
 
-    assert world.queue.places == {}
+    assert world.queue.entries == {}
     assert world.wishes.wished == []
 
 
@@ -224,23 +224,23 @@ async def test_one_uuid_may_go_to_many_devices() -> None:
     assert await world.post("PAD") is True
 
 
-async def _finish(world: World, state: PlaceState) -> None:
+async def _finish(world: World, state: EntryState) -> None:
     """Bring the one command to a final state."""
-    if state is PlaceState.CANCELLED:
+    if state is EntryState.CANCELLED:
         await world.life.clear("MAC")
-    elif state is PlaceState.DROPPED_REENROLLED:
+    elif state is EntryState.DROPPED_REENROLLED:
         await world.authenticate()
     else:
         handed = await world.connect()
         assert handed is not None
         await world.answer(handed, state)
-    assert world.place().state is state
+    assert world.entry().state is state
 
 
 @pytest.mark.parametrize(
-    "state", [PlaceState.ACKNOWLEDGED, PlaceState.ERROR, PlaceState.FORMAT_ERROR]
+    "state", [EntryState.ACKNOWLEDGED, EntryState.ERROR, EntryState.FORMAT_ERROR]
 )
-async def test_what_the_device_ended_is_a_retry_within_the_window(state: PlaceState) -> None:
+async def test_what_the_device_ended_is_a_retry_within_the_window(state: EntryState) -> None:
     world = World(QueueingRules(retry_window=HOUR))
     await world.post()
     await _finish(world, state)
@@ -248,11 +248,11 @@ async def test_what_the_device_ended_is_a_retry_within_the_window(state: PlaceSt
 
     assert await world.post() is False
 
-    assert world.place().state is state
+    assert world.entry().state is state
 
 
-@pytest.mark.parametrize("state", [PlaceState.ACKNOWLEDGED, PlaceState.ERROR])
-async def test_what_the_device_ended_is_queued_anew_after_the_window(state: PlaceState) -> None:
+@pytest.mark.parametrize("state", [EntryState.ACKNOWLEDGED, EntryState.ERROR])
+async def test_what_the_device_ended_is_queued_anew_after_the_window(state: EntryState) -> None:
     world = World(QueueingRules(retry_window=HOUR))
     await world.post()
     await _finish(world, state)
@@ -263,8 +263,8 @@ async def test_what_the_device_ended_is_queued_anew_after_the_window(state: Plac
     assert await world.shown() == [FIRST_UUID]
 
 
-@pytest.mark.parametrize("state", [PlaceState.CANCELLED, PlaceState.DROPPED_REENROLLED])
-async def test_what_others_ended_is_queued_anew_at_once(state: PlaceState) -> None:
+@pytest.mark.parametrize("state", [EntryState.CANCELLED, EntryState.DROPPED_REENROLLED])
+async def test_what_others_ended_is_queued_anew_at_once(state: EntryState) -> None:
     world = World()
     await world.post()
     await _finish(world, state)
@@ -272,7 +272,7 @@ async def test_what_others_ended_is_queued_anew_at_once(state: PlaceState) -> No
     assert await world.post() is True
 
     assert await world.shown() == [FIRST_UUID]
-    assert world.place().generation == world.generation()
+    assert world.entry().generation == world.generation()
 
 
 async def test_what_is_queued_anew_goes_to_the_end_of_the_queue() -> None:
@@ -292,7 +292,7 @@ async def test_the_window_of_a_command_queued_anew_begins_anew() -> None:
     world.clock.advance(2 * HOUR)
     await world.life.clear("MAC")
     await world.post()
-    await _finish(world, PlaceState.ACKNOWLEDGED)
+    await _finish(world, EntryState.ACKNOWLEDGED)
     world.clock.advance(HOUR - MINUTE)
 
     assert await world.post() is False
@@ -309,7 +309,7 @@ async def test_rule_04_enrolling_between_read_and_insert_does_not_lose_the_comma
 
     assert await posting is True
 
-    assert world.place().generation == world.generation()
+    assert world.entry().generation == world.generation()
     assert await world.connect() is not None
 
 
@@ -338,7 +338,7 @@ async def test_rule_04_the_new_stamp_does_not_revive_what_was_cancelled_meanwhil
 
     assert await posting is True
 
-    assert world.place().state is PlaceState.CANCELLED
+    assert world.entry().state is EntryState.CANCELLED
     assert await world.connect() is None
 
 
@@ -348,7 +348,7 @@ async def test_enrolling_after_the_insert_ends_the_command_visibly() -> None:
 
     await world.authenticate()
 
-    assert world.place().state is PlaceState.DROPPED_REENROLLED
+    assert world.entry().state is EntryState.DROPPED_REENROLLED
     assert await world.connect() is None
 
 
@@ -359,24 +359,24 @@ async def test_a_post_that_read_an_old_generation_does_not_end_anothers_command(
     posting, gate = await stopped(world, "store", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
     other = World(clock=world.clock, ids=world.ids)
-    other.queue.places, other.enrollments.records = world.queue.places, world.enrollments.records
+    other.queue.entries, other.enrollments.records = world.queue.entries, world.enrollments.records
     assert await other.post() is True
     gate.set()
 
     assert await posting is False
 
-    assert world.place().state is PlaceState.QUEUED
+    assert world.entry().state is EntryState.QUEUED
     assert await world.connect() is not None
 
 
-async def test_an_open_place_of_a_past_generation_is_queued_anew_for_the_present_one() -> None:
+async def test_an_open_entry_of_a_past_generation_is_queued_anew_for_the_present_one() -> None:
     world = World()
     await world.post()
     await world.apply_authenticate()  # killed before it cleans
 
     assert await world.post() is True
 
-    assert world.place().generation == world.generation()
+    assert world.entry().generation == world.generation()
     assert await world.connect() is not None
 
 
@@ -392,7 +392,7 @@ async def test_a_command_queued_beside_the_removal_of_its_device_is_taken_back()
     with pytest.raises(NotFound):
         await posting
 
-    assert world.place().state is PlaceState.CANCELLED
+    assert world.entry().state is EntryState.CANCELLED
 
 
 async def test_what_another_client_was_answered_for_is_not_taken_back() -> None:
@@ -410,7 +410,7 @@ async def test_what_another_client_was_answered_for_is_not_taken_back() -> None:
 
     assert await posting is True
 
-    assert world.place().state is PlaceState.QUEUED
+    assert world.entry().state is EntryState.QUEUED
 
 
 async def test_a_command_queued_before_the_removal_ends_with_it() -> None:
@@ -421,9 +421,9 @@ async def test_a_command_queued_before_the_removal_ends_with_it() -> None:
 
     await world.inventory.remove(["MAC"], [])
 
-    assert world.place(MAC).state is PlaceState.CANCELLED
-    assert world.place(ANNA).state is PlaceState.CANCELLED
-    assert world.place(PAD).state is PlaceState.QUEUED
+    assert world.entry(MAC).state is EntryState.CANCELLED
+    assert world.entry(ANNA).state is EntryState.CANCELLED
+    assert world.entry(PAD).state is EntryState.QUEUED
 
 
 async def test_a_command_queued_while_a_removal_is_under_way_ends_with_it() -> None:
@@ -435,7 +435,7 @@ async def test_a_command_queued_while_a_removal_is_under_way_ends_with_it() -> N
     gate.set()
     await removing
 
-    assert world.place().state is PlaceState.CANCELLED
+    assert world.entry().state is EntryState.CANCELLED
 
 
 # --- queueing anew is conditional (rule 5)
@@ -452,8 +452,8 @@ async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry()
 
     assert await posting is False
 
-    assert world.place().state is PlaceState.SENT
-    assert world.place().order == handed.order if handed else False
+    assert world.entry().state is EntryState.SENT
+    assert world.entry().order == handed.order if handed else False
 
 
 async def test_queueing_anew_beside_another_and_its_answer_does_not_run_it_twice() -> None:
@@ -462,12 +462,12 @@ async def test_queueing_anew_beside_another_and_its_answer_does_not_run_it_twice
     await world.life.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     await world.post_elsewhere()
-    await _finish(world, PlaceState.ACKNOWLEDGED)
+    await _finish(world, EntryState.ACKNOWLEDGED)
     gate.set()
 
     assert await posting is False
 
-    assert world.place().state is PlaceState.ACKNOWLEDGED
+    assert world.entry().state is EntryState.ACKNOWLEDGED
 
 
 async def test_enrolling_beside_queueing_anew_does_not_lose_the_command() -> None:
@@ -490,20 +490,20 @@ async def test_looking_again_does_not_end_what_another_queued_in_a_new_generatio
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
     assert await world.post_elsewhere() is True
-    queued = world.place()
+    queued = world.entry()
     gate.set()
 
     assert await posting is False
 
-    assert world.place() == queued
+    assert world.entry() == queued
 
 
-async def test_a_place_that_expired_meanwhile_is_made_anew() -> None:
+async def test_a_entry_that_expired_meanwhile_is_made_anew() -> None:
     world = World()
     await world.post()
     await world.life.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
-    world.queue.places.clear()
+    world.queue.entries.clear()
     gate.set()
 
     assert await posting is True
@@ -526,7 +526,7 @@ async def test_rule_05_a_late_answer_does_not_close_what_was_queued_anew() -> No
 
 async def test_whoever_is_always_overtaken_hears_of_it_after_a_few_attempts() -> None:
     class AlwaysOvertaken(World):
-        async def no_requeue(self, place: Place, seen: Place) -> bool:
+        async def no_requeue(self, entry: QueueEntry, seen: QueueEntry) -> bool:
             return False
 
     world = AlwaysOvertaken()
@@ -558,7 +558,7 @@ async def test_a_store_that_is_away_accepts_nothing() -> None:
 
 
 async def test_rule_13_a_process_that_was_stopped_for_a_day_does_not_say_yes() -> None:
-    """The janitor may have deleted the stored command before its place was inserted (rule 13)."""
+    """The janitor may have deleted the stored command before its entry was inserted (rule 13)."""
     world = World()
     posting, gate = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
     world.clock.advance(timedelta(days=1, minutes=1))
@@ -601,11 +601,11 @@ async def test_a_reader_ends_what_is_left_of_a_past_generation() -> None:
 
     assert await world.shown() == []
 
-    assert world.place().state is PlaceState.DROPPED_REENROLLED
+    assert world.entry().state is EntryState.DROPPED_REENROLLED
 
 
 async def test_rule_04_a_reader_shows_what_is_queued_beside_an_authenticate() -> None:
-    """It has read the places; the device enrolls and a command comes; then it reads the
+    """It has read the entries; the device enrolls and a command comes; then it reads the
     generation. What it shows as ended must stay ended, what is accepted must not end."""
     world = World()
     await world.post()
@@ -618,10 +618,10 @@ async def test_rule_04_a_reader_shows_what_is_queued_beside_an_authenticate() ->
 
     assert await reading == [SECOND_UUID]
 
-    assert world.place(MAC, SECOND_UUID).state is PlaceState.QUEUED
+    assert world.entry(MAC, SECOND_UUID).state is EntryState.QUEUED
 
 
-async def test_rule_04_a_reader_that_wants_to_end_a_place_shows_what_it_has_become() -> None:
+async def test_rule_04_a_reader_that_wants_to_end_a_entry_shows_what_it_has_become() -> None:
     world = World()
     posting, at_insert = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
     await world.apply_authenticate()
@@ -637,7 +637,7 @@ async def test_rule_04_a_reader_that_wants_to_end_a_place_shows_what_it_has_beco
 
     assert await reading == [FIRST_UUID]
 
-    assert world.place().state is PlaceState.QUEUED
+    assert world.entry().state is EntryState.QUEUED
 
 
 async def test_a_reader_sees_rested_and_handed_out_commands() -> None:
@@ -646,7 +646,7 @@ async def test_a_reader_sees_rested_and_handed_out_commands() -> None:
     await world.post(uuid=SECOND_UUID)
     handed = await world.connect()
     assert handed is not None
-    await world.answer(handed, PlaceState.NOT_NOW)
+    await world.answer(handed, EntryState.NOT_NOW)
 
     assert await world.shown() == [FIRST_UUID, SECOND_UUID]
 
@@ -692,7 +692,7 @@ async def test_devices_are_removed_by_serial_number_too() -> None:
     assert world.enrollments.records["MAC"] == replace(
         removed(world.enrollments.records["MAC"]), certificate="cert-MAC"
     )
-    assert world.place().state is PlaceState.CANCELLED
+    assert world.entry().state is EntryState.CANCELLED
 
 
 async def test_removing_again_ends_what_a_killed_removal_left_open() -> None:
@@ -702,7 +702,7 @@ async def test_removing_again_ends_what_a_killed_removal_left_open() -> None:
 
     await world.inventory.remove(["MAC"], [])
 
-    assert world.place().state is PlaceState.CANCELLED
+    assert world.entry().state is EntryState.CANCELLED
 
 
 async def test_a_removal_that_is_killed_has_ended_the_commands_before_the_record() -> None:
@@ -714,18 +714,18 @@ async def test_a_removal_that_is_killed_has_ended_the_commands_before_the_record
     removing.cancel()
     await settle()
 
-    assert world.place().state is PlaceState.CANCELLED
+    assert world.entry().state is EntryState.CANCELLED
 
 
-async def test_a_place_in_a_state_of_a_newer_version_is_not_used_again() -> None:
+async def test_a_entry_in_a_state_of_a_newer_version_is_not_used_again() -> None:
     world = World()
     await world.post()
-    held = replace(world.place(), state=known(PlaceState, "held"))
-    world.queue.places[held.id] = held
+    held = replace(world.entry(), state=known(EntryState, "held"))
+    world.queue.entries[held.id] = held
 
     with pytest.raises(OfNewerVersion, match="held"):
         await world.post()
     with pytest.raises(OfNewerVersion, match="held"):
         await world.life.cancel(held)
 
-    assert world.place() == held
+    assert world.entry() == held

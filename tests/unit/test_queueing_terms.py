@@ -7,7 +7,7 @@ import pytest
 
 from services.commands.submissions import Queued
 from shared.apple.command_plist import PreparedCommand, written
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest, Conflict, MdmError, NotFound, StoreUnavailable
 from shared.domain.terms import Terms
@@ -36,23 +36,23 @@ def from_json(**body: object) -> PreparedCommand:
 
 def open_uuids(world: World, key: EnrollmentKey = MAC) -> list[str]:
     return [
-        place.command_uuid
-        for place in world.queue.places.values()
-        if place.enrollment == key.id and place.state.is_open
+        entry.command_uuid
+        for entry in world.queue.entries.values()
+        if entry.enrollment == key.id and entry.state.is_open
     ]
 
 
-async def test_the_place_has_the_terms_of_its_command() -> None:
+async def test_the_entry_has_the_terms_of_its_command() -> None:
     world = World()
     later = world.clock.now() + MINUTE
     terms = Terms(priority=7, ttl=2 * MINUTE, not_before=later, collapse_key="mine")
 
     queued = await world.queueing.enqueue(prepared(terms))
 
-    place = world.place()
-    assert queued.place.id == place.id
-    assert (place.priority, place.not_before, place.collapse_key) == (7, later, "mine")
-    assert place.expires_at == later + MINUTE
+    entry = world.entry()
+    assert queued.entry.id == entry.id
+    assert (entry.priority, entry.not_before, entry.collapse_key) == (7, later, "mine")
+    assert entry.expires_at == later + MINUTE
 
 
 async def test_a_command_whose_time_is_over_is_refused_and_leaves_nothing() -> None:
@@ -62,7 +62,7 @@ async def test_a_command_whose_time_is_over_is_refused_and_leaves_nothing() -> N
         await world.queueing.enqueue(prepared(Terms(expires_at=world.clock.now())))
 
     assert [fault.path for fault in refused.value.faults] == ["expires_at"]
-    assert world.queue.places == {}
+    assert world.queue.entries == {}
 
 
 @pytest.mark.parametrize("times", [{"ttl": MINUTE}, {"expires_at": MINUTE}])
@@ -94,7 +94,7 @@ async def test_the_newest_of_a_collapse_key_ends_the_older_one() -> None:
     await world.queueing.enqueue(prepared(terms))
     await world.queueing.enqueue(prepared(terms, SECOND_UUID))
 
-    assert world.place().state is PlaceState.SUPERSEDED
+    assert world.entry().state is EntryState.SUPERSEDED
     assert open_uuids(world) == [SECOND_UUID]
 
 
@@ -125,7 +125,7 @@ async def test_what_the_former_version_accepted_with_the_key_of_its_type_is_supe
 
     assert both == [FIRST_UUID, SECOND_UUID]
     assert open_uuids(world) == [SECOND_UUID, "3"]
-    assert world.place().superseded_by == "3"
+    assert world.entry().superseded_by == "3"
 
 
 async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
@@ -166,7 +166,7 @@ async def test_a_command_for_devices_only_is_refused_on_a_user_channel() -> None
     with pytest.raises(BadRequest, match="EraseDevice is for the device channel only"):
         await world.queueing.enqueue(erase)
 
-    assert world.queue.places == {}
+    assert world.queue.entries == {}
 
 
 async def test_warnings_come_with_the_answer() -> None:
@@ -196,13 +196,13 @@ async def test_many_targets_get_the_same_command_or_their_refusal() -> None:
 
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [Queued, Queued, NotFound, Conflict]
-    assert {place.command_hash for place in world.queue.places.values()} == {
+    assert {entry.command_hash for entry in world.queue.entries.values()} == {
         written(FIRST_UUID, "ProfileList", {}).hash
     }
 
 
-@pytest.mark.parametrize("state", [PlaceState.ACKNOWLEDGED, PlaceState.CANCELLED])
-async def test_repeating_a_chunk_queues_nothing_anew(state: PlaceState) -> None:
+@pytest.mark.parametrize("state", [EntryState.ACKNOWLEDGED, EntryState.CANCELLED])
+async def test_repeating_a_chunk_queues_nothing_anew(state: EntryState) -> None:
     world = World()
     since = world.clock.now() + timedelta(microseconds=300)
     await world.clock.run(MINUTE)
@@ -215,16 +215,16 @@ async def test_repeating_a_chunk_queues_nothing_anew(state: PlaceState) -> None:
 
     assert isinstance(again, Queued)
     assert not again.is_new
-    assert world.place().state is state
+    assert world.entry().state is state
 
 
-async def _end(world: World, state: PlaceState) -> None:
-    if state is PlaceState.CANCELLED:
+async def _end(world: World, state: EntryState) -> None:
+    if state is EntryState.CANCELLED:
         await world.life.clear("MAC")
         return
-    place: Place | None = await world.connect()
-    assert place is not None
-    await world.answer(place, state)
+    entry: QueueEntry | None = await world.connect()
+    assert entry is not None
+    await world.answer(entry, state)
 
 
 async def test_what_stood_there_before_the_job_is_queued_anew() -> None:
@@ -247,7 +247,7 @@ async def test_the_time_of_many_counts_from_the_beginning_of_their_job() -> None
 
     await world.queueing.enqueue_for(prepared(Terms(ttl=2 * MINUTE)), ["MAC"], since)
 
-    expires_at = world.place().expires_at
+    expires_at = world.entry().expires_at
     assert expires_at is not None
     assert abs(expires_at - (since + 2 * MINUTE)) < timedelta(milliseconds=1)
 

@@ -11,7 +11,7 @@ from services.checkin.parts import Step
 from services.checkin.turns import Answer, DeviceRequest
 from shared.apple.checkin import Authenticate, GetBootstrapToken, SetBootstrapToken, TokenUpdate
 from shared.apple.connect import Status
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.errors import Blocked, Overtaken
 from shared.domain.event import Topic
@@ -61,12 +61,12 @@ async def renewing(certificate: str = "next", **facts: str | None) -> tuple[Worl
     return world, replica, device
 
 
-def states(world: World) -> dict[str, PlaceState]:
-    return {place.command_uuid: place.state for place in world.queue.places.values()}
+def states(world: World) -> dict[str, EntryState]:
+    return {entry.command_uuid: entry.state for entry in world.queue.entries.values()}
 
 
 def is_dropped(world: World) -> bool:
-    return PlaceState.DROPPED_REENROLLED in states(world).values()
+    return EntryState.DROPPED_REENROLLED in states(world).values()
 
 
 def is_kept(world: World, generation: str | None) -> bool:
@@ -88,7 +88,7 @@ def is_kept(world: World, generation: str | None) -> bool:
 def is_new(world: World, generation: str | None) -> bool:
     """Whether nothing is left of the enrollment that was."""
     there = record(world)
-    is_open = any(place.state.is_open for place in world.queue.places.values())
+    is_open = any(entry.state.is_open for entry in world.queue.entries.values())
     tokens = (there.bootstrap_token, world.enrollments.unlock_tokens.get("MAC"))
     return there.generation != generation and tokens == (None, None) and not is_open
 
@@ -124,7 +124,7 @@ async def test_rule_16_whichever_message_binds_first_the_authenticate_renews(
     await serves(replica, NEXT.token_update(), NEXT.reports(Status.ACKNOWLEDGED, INSTALL))
 
     assert is_kept(world, generation)
-    assert states(world)[INSTALL] is PlaceState.ACKNOWLEDGED
+    assert states(world)[INSTALL] is EntryState.ACKNOWLEDGED
     identity = record(world).identity
     assert identity is not None and identity.how is BoundBy.RENEWAL
     assert record(world).retired_certificates == ("old",)
@@ -217,7 +217,7 @@ async def test_rule_16_a_kill_between_any_two_steps_of_its_authenticate_forgets_
     await serves(second, NEXT.token_update(), NEXT.reports(Status.ACKNOWLEDGED, INSTALL))
 
     assert is_kept(world, generation)
-    assert states(world)[INSTALL] is PlaceState.ACKNOWLEDGED
+    assert states(world)[INSTALL] is EntryState.ACKNOWLEDGED
     await NEXT.enroll(second)
     assert is_new(world, generation)
 

@@ -25,7 +25,7 @@ from services.commands.settling import Settling
 from services.commands.targets import Targets
 from shared.apple.connect import Status
 from shared.apple.profiles import Look
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
@@ -103,8 +103,8 @@ class Renewing:
         return self.world.enrollments.records[udid]
 
     @property
-    def places(self) -> list[Place]:
-        return sorted(self.world.queue.places.values(), key=lambda place: place.order)
+    def entries(self) -> list[QueueEntry]:
+        return sorted(self.world.queue.entries.values(), key=lambda entry: entry.order)
 
     @property
     def notices(self) -> list[Notice]:
@@ -139,13 +139,13 @@ async def test_a_certificate_is_renewed_when_its_time_has_come_and_not_before() 
 
     renewing.go_to(START + YEAR - BEFORE - timedelta(minutes=1))
     await renewals.look()
-    assert renewing.places == []
+    assert renewing.entries == []
 
     renewing.go_to(START + YEAR - BEFORE)
     await renewals.look()
-    [place] = renewing.places
-    assert place.request_type == "InstallProfile"
-    assert place.expires_at == renewing.world.clock.now() + COMMAND_LIVES
+    [entry] = renewing.entries
+    assert entry.request_type == "InstallProfile"
+    assert entry.expires_at == renewing.world.clock.now() + COMMAND_LIVES
     assert {"MAC"} in renewing.world.wishes.wished
 
 
@@ -202,22 +202,22 @@ async def test_rule_16_two_replicas_that_look_at_once_queue_one_command() -> Non
 
     await asyncio.gather(first.look(), second.look())
 
-    assert len(renewing.places) == 1
+    assert len(renewing.entries) == 1
     assert len(renewing.challenges.rows) == 1
 
 
 async def test_not_now_is_left_to_the_queue() -> None:
     renewing, replica, renewals, device = await near_its_end()
     await renewals.look()
-    [place] = renewing.places
+    [entry] = renewing.entries
     await replica.serve(device.idle())
-    await replica.serve(device.reports(Status.NOT_NOW, place.command_uuid))
+    await replica.serve(device.reports(Status.NOT_NOW, entry.command_uuid))
 
     for _ in range(8):
         renewing.go_to(renewing.world.clock.now() + LOOK_AGAIN)
         await renewals.look()
 
-    assert [each.state for each in renewing.places] == [PlaceState.NOT_NOW]
+    assert [each.state for each in renewing.entries] == [EntryState.NOT_NOW]
 
 
 @pytest.mark.parametrize("status", [Status.ERROR, Status.COMMAND_FORMAT_ERROR, Status.ACKNOWLEDGED])
@@ -226,44 +226,44 @@ async def test_what_ended_without_a_new_certificate_is_asked_again_after_a_pause
 ) -> None:
     renewing, replica, renewals, device = await near_its_end()
     await renewals.look()
-    [place] = renewing.places
+    [entry] = renewing.entries
     await replica.serve(device.idle())
-    await replica.serve(device.reports(status, place.command_uuid))
+    await replica.serve(device.reports(status, entry.command_uuid))
     ended = renewing.world.clock.now()
 
     renewing.go_to(ended + MISSING_AFTER)
     await renewals.look()
     renewing.go_to(ended + FIRST_PAUSE - timedelta(minutes=1))
     await renewals.look()
-    assert len(renewing.places) == 1
+    assert len(renewing.entries) == 1
 
     renewing.go_to(ended + FIRST_PAUSE)
     await renewals.look()
-    first, second = renewing.places
+    first, second = renewing.entries
     assert first.command_uuid != second.command_uuid
-    assert second.state is PlaceState.QUEUED
+    assert second.state is EntryState.QUEUED
 
 
 async def test_a_renewed_device_is_asked_no_more() -> None:
     renewing, replica, renewals, device = await near_its_end()
     await renewals.look()
-    [place] = renewing.places
+    [entry] = renewing.entries
     await replica.serve(device.idle())
     now = renewing.world.clock.now()
     renewing.issue("next", renewed_from="old-MAC", udid="MAC")
     renewed = Device("MAC", "next", not_after=now + YEAR)
 
-    assert await replica.serve(renewed.reports(Status.ACKNOWLEDGED, place.command_uuid)) == [
+    assert await replica.serve(renewed.reports(Status.ACKNOWLEDGED, entry.command_uuid)) == [
         Answer()
     ]
 
     renewing.go_to(now + 200 * DAY)
     await renewals.look()
-    assert len(renewing.places) == 1
+    assert len(renewing.entries) == 1
     assert renewing.record().renewal is None
     renewing.go_to(now + YEAR - BEFORE)
     await renewals.look()
-    assert len(renewing.places) == 2
+    assert len(renewing.entries) == 2
 
 
 async def test_rule_16_a_command_that_a_dying_process_did_not_queue_is_queued_later() -> None:
@@ -278,13 +278,13 @@ async def test_rule_16_a_command_that_a_dying_process_did_not_queue_is_queued_la
     with pytest.raises(KeyboardInterrupt):
         await renewals.look()
     renewing.world.queue.before = undisturbed
-    assert renewing.places == []
+    assert renewing.entries == []
 
     renewing.go_to(NEAR + MISSING_AFTER)
     await renewals.look()
 
-    [place] = renewing.places
-    assert place.command_uuid == command_uuid(renewing.record(), 1)
+    [entry] = renewing.entries
+    assert entry.command_uuid == command_uuid(renewing.record(), 1)
 
 
 async def test_a_renewal_beside_a_new_enrollment_is_of_the_new_generation() -> None:
@@ -299,8 +299,8 @@ async def test_a_renewal_beside_a_new_enrollment_is_of_the_new_generation() -> N
     renewing.world.queue.before = enroll_first
     await renewals.look()
 
-    [place] = renewing.places
-    assert place.generation == renewing.record().generation
+    [entry] = renewing.entries
+    assert entry.generation == renewing.record().generation
     [answer] = await replica.serve(device.idle())
     assert isinstance(answer, Answer) and answer.body
 
@@ -332,14 +332,14 @@ async def test_one_that_expires_unrenewed_is_told_of_and_left() -> None:
         renewing.world.clock.advance(DAY)
 
     assert [notice.facts["reason"] for notice in renewing.notices] == [RenewalFailure.EXPIRED]
-    assert len(renewing.places) == 1
+    assert len(renewing.entries) == 1
 
 
 async def test_patience_with_an_expired_certificate_renews_it_at_once() -> None:
     renewing, replica, renewals, device = await near_its_end()
     renewing.go_to(START + YEAR + DAY)
     await renewals.look()
-    assert renewing.places == []
+    assert renewing.entries == []
     now = renewing.world.clock.now()
 
     await renewing.world.identities.accept_expired("MAC", "old-MAC", now + 7 * DAY)
@@ -353,7 +353,7 @@ async def test_patience_with_an_expired_certificate_renews_it_at_once() -> None:
 async def test_patience_renews_at_once_though_earlier_attempts_were_in_vain() -> None:
     renewing, replica, renewals, device = await near_its_end()
     await renewals.look()
-    [vain] = renewing.places
+    [vain] = renewing.entries
     await replica.serve(device.idle())
     await replica.serve(device.reports(Status.ERROR, vain.command_uuid))
     renewing.go_to(START + YEAR + DAY)
@@ -363,7 +363,7 @@ async def test_patience_renews_at_once_though_earlier_attempts_were_in_vain() ->
     await renewing.world.identities.accept_expired("MAC", "old-MAC", now + 7 * DAY)
     await renewals.look()
 
-    assert [place.state for place in renewing.places] == [PlaceState.ERROR, PlaceState.QUEUED]
+    assert [entry.state for entry in renewing.entries] == [EntryState.ERROR, EntryState.QUEUED]
 
 
 async def test_a_certificate_of_another_authority_is_told_of_once_and_not_renewed() -> None:
@@ -376,7 +376,7 @@ async def test_a_certificate_of_another_authority_is_told_of_once_and_not_renewe
     assert [notice.facts["reason"] for notice in renewing.notices] == [
         RenewalFailure.OTHER_AUTHORITY
     ]
-    assert renewing.places == []
+    assert renewing.entries == []
 
 
 @pytest.mark.parametrize("takes_over", [True, False])
@@ -394,7 +394,7 @@ async def test_a_device_that_came_by_migration_gets_its_next_certificate_here(
 
     await renewals.look()
 
-    assert len(renewing.places) == (1 if takes_over else 0)
+    assert len(renewing.entries) == (1 if takes_over else 0)
     assert len(renewing.notices) == (0 if takes_over else 1)
 
 
@@ -406,7 +406,7 @@ async def test_a_device_that_left_is_neither_asked_nor_told_of() -> None:
     renewing.go_to(START + YEAR + DAY)
     await renewals.look()
 
-    assert renewing.places == []
+    assert renewing.entries == []
     assert renewing.notices == []
 
 
@@ -418,9 +418,9 @@ async def test_a_few_are_asked_at_a_time() -> None:
     renewing.go_to(NEAR)
 
     await renewals.look()
-    assert len(renewing.places) == ASKED_AT_ONCE
+    assert len(renewing.entries) == ASKED_AT_ONCE
     await renewals.look()
-    assert len(renewing.places) == ASKED_AT_ONCE + 5
+    assert len(renewing.entries) == ASKED_AT_ONCE + 5
 
 
 def own_profile(url: str) -> bytes:
@@ -446,7 +446,7 @@ async def test_an_operators_own_profile_is_installed_anew_with_our_challenge_in_
 
 
 @pytest.mark.parametrize("own", [own_profile("https://other.example.com"), b"\x30\x82signed"])
-async def test_an_operators_own_profile_without_a_place_for_a_challenge_is_told_of(
+async def test_an_operators_own_profile_without_a_entry_for_a_challenge_is_told_of(
     own: bytes,
 ) -> None:
     renewing, _, renewals, _ = await near_its_end()
@@ -456,12 +456,12 @@ async def test_an_operators_own_profile_without_a_place_for_a_challenge_is_told_
         await renewals.look()
         renewing.world.clock.advance(DAY)
     assert [notice.facts["reason"] for notice in renewing.notices] == [RenewalFailure.PROFILE]
-    assert renewing.places == []
+    assert renewing.entries == []
 
     await renewing.profiles.put(StoredProfile(Reserved.ENROLL, own_profile(f"{URL}/scep")))
     renewing.world.clock.advance(DAY)
     await renewals.look()
-    assert len(renewing.places) == 1
+    assert len(renewing.entries) == 1
 
 
 @pytest.mark.parametrize("what", ["status", "bound by", "failure"])
@@ -484,20 +484,20 @@ async def test_a_device_of_which_a_newer_version_wrote_more_than_we_know_is_left
 
     await renewals.look()
 
-    assert (renewing.places, renewing.notices, renewing.record()) == ([], [], changed)
+    assert (renewing.entries, renewing.notices, renewing.record()) == ([], [], changed)
     assert renewing.world.enrollments.looks["MAC"] == NEAR + LOOK_AGAIN
 
 
-async def test_a_renewal_whose_place_is_in_a_state_of_a_newer_version_is_not_asked_again() -> None:
+async def test_a_renewal_whose_entry_is_in_a_state_of_a_newer_version_is_not_asked_again() -> None:
     renewing, _, renewals, _ = await near_its_end()
     await renewals.look()
-    [place] = renewing.places
-    renewing.world.queue.places[place.id] = replace(place, state=known(PlaceState, "held"))
+    [entry] = renewing.entries
+    renewing.world.queue.entries[entry.id] = replace(entry, state=known(EntryState, "held"))
 
     renewing.go_to(NEAR + COMMAND_LIVES - timedelta(hours=1))
     await renewals.look()
 
-    assert len(renewing.places) == 1
+    assert len(renewing.entries) == 1
 
 
 async def test_a_device_whose_attempt_cannot_be_stored_holds_up_no_other_one() -> None:
@@ -516,4 +516,4 @@ async def test_a_device_whose_attempt_cannot_be_stored_holds_up_no_other_one() -
     await replica.share.refresh()
     await renewals.look()
 
-    assert full and len(renewing.places) == 1
+    assert full and len(renewing.entries) == 1

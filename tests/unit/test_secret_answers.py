@@ -12,7 +12,7 @@ import pytest
 from services.commands.answers import nanoseconds
 from services.commands.command_view import ANSWER_IS_SECRET
 from shared.domain.caller import Scope
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.event import Event, Topic
 from shared.pacing import Loops
 from tests.fakes.clock import settle
@@ -43,10 +43,10 @@ async def queue(api: Api, request_type: str) -> None:
     assert answer.status_code == 201, answer.text
 
 
-async def report(api: Api, state: PlaceState) -> None:
+async def report(api: Api, state: EntryState) -> None:
     """The device has had it, and answers, as check-in journals and applies it."""
-    place = api.world.place(uuid=UUID)
-    if place.handed_by is None:
+    entry = api.world.entry(uuid=UUID)
+    if entry.handed_by is None:
         await api.world.connect()
     api.clock.advance(SECOND)
     event = Event(
@@ -57,11 +57,11 @@ async def report(api: Api, state: PlaceState) -> None:
         raw_payload=BODY,
         writer="w",
         number=1,
-        status="NotNow" if state is PlaceState.NOT_NOW else "Acknowledged",
+        status="NotNow" if state is EntryState.NOT_NOW else "Acknowledged",
         command_uuid=UUID,
     )
     await api.process.journal.append([event])
-    await api.world.answer(api.world.place(uuid=UUID), state, event.id)
+    await api.world.answer(api.world.entry(uuid=UUID), state, event.id)
 
 
 def is_told(answer: dict[str, Any]) -> bool:
@@ -81,7 +81,7 @@ async def test_an_answer_that_unlocks_a_device_is_for_administrators(
     api: Api, request_type: str, held: Scope
 ) -> None:
     await queue(api, request_type)
-    await report(api, PlaceState.ACKNOWLEDGED)
+    await report(api, EntryState.ACKNOWLEDGED)
     reader, admin = await api.token(Scope.READ, held), await api.token(Scope.ADMIN, name="admin")
 
     shown = (await api.call("GET", PATH, auth=("anybody", reader))).json()
@@ -94,7 +94,7 @@ async def test_an_answer_that_unlocks_a_device_is_for_administrators(
 
 async def test_other_answers_are_for_all_who_read(api: Api) -> None:
     await queue(api, "ProfileList")
-    await report(api, PlaceState.ACKNOWLEDGED)
+    await report(api, EntryState.ACKNOWLEDGED)
     reader = await api.token(Scope.READ)
 
     shown = (await api.call("GET", PATH, auth=("anybody", reader))).json()
@@ -104,11 +104,11 @@ async def test_other_answers_are_for_all_who_read(api: Api) -> None:
 
 async def test_who_cancels_a_command_is_not_told_what_its_device_said(api: Api) -> None:
     await queue(api, "RequestUnlockToken")
-    await report(api, PlaceState.NOT_NOW)
+    await report(api, EntryState.NOT_NOW)
     token = await api.token(Scope.COMMANDS)
 
     cancelled = await api.call("DELETE", PATH, auth=("anybody", token))
-    await report(api, PlaceState.ACKNOWLEDGED)
+    await report(api, EntryState.ACKNOWLEDGED)
     reader = await api.token(Scope.READ, name="reader")
     late = (await api.call("GET", PATH, auth=("anybody", reader))).json()["late_answer"]
 
@@ -130,7 +130,7 @@ async def test_who_waits_for_an_answer_is_told_no_more_than_who_reads_it(
     for _ in range(20):
         await settle()
 
-    await report(api, PlaceState.ACKNOWLEDGED)
+    await report(api, EntryState.ACKNOWLEDGED)
     await api.clock.run(SECOND)
     answer = await asking
 

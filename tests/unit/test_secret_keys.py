@@ -115,7 +115,7 @@ def test_the_embedded_store_gets_a_key_that_only_its_owner_can_read(tmp_path: Pa
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert [each.name for each in file.parent.iterdir()] == [SECRET_KEY_FILE]
-    assert again.open(first.encrypt(b"a secret", "x"), "x") == b"a secret"
+    assert again.decrypt(first.encrypt(b"a secret", "x"), "x") == b"a secret"
 
 
 @pytest.mark.parametrize("content", ["\n", "no key\n"])

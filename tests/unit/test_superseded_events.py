@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.commands.expiry import FORGOTTEN_AFTER, PACE, ended_event
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import BrokerUnavailable
 from shared.domain.terms import Terms
@@ -17,7 +17,7 @@ from tests.unit.test_expiry import Killed, Replicas, backlog
 from tests.unit.test_queueing_terms import SECOND_UUID, prepared
 
 STEPS = ("unannounced", "load", "append", "read", "publish", "announced")
-"""What a pass asks of store and broker for one superseded place, in this order."""
+"""What a pass asks of store and broker for one superseded entry, in this order."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def replicas() -> AsyncIterator[Replicas]:
 async def superseded(replicas: Replicas) -> None:
     for uuid in (FIRST_UUID, SECOND_UUID):
         await replicas.world.queueing.enqueue(prepared(Terms(collapse_key="k"), uuid))
-    assert replicas.world.place().state is PlaceState.SUPERSEDED
+    assert replicas.world.entry().state is EntryState.SUPERSEDED
     replicas.world.clock.advance(PACE.every)
     replicas.at.steps.clear()
 
@@ -61,7 +61,7 @@ async def test_rule_05_a_kill_at_any_step_leaves_one_event_of_a_superseded_comma
     replicas: Replicas, step: str, is_done: bool
 ) -> None:
     await superseded(replicas)
-    place = replicas.world.place()
+    entry = replicas.world.entry()
     if is_done:
         replicas.at.dies_after = step
     else:
@@ -74,7 +74,7 @@ async def test_rule_05_a_kill_at_any_step_leaves_one_event_of_a_superseded_comma
     await replicas.one().look()
 
     assert {event_json(event) for event in replicas.published} == {
-        event_json(ended_event(place, MAC))
+        event_json(ended_event(entry, MAC))
     }
     assert replicas.world.queue.unsafe == set()
     published = len(replicas.published)
@@ -99,7 +99,7 @@ async def test_without_a_broker_it_is_told_later(replicas: Replicas) -> None:
     replicas.publisher.outcome = lambda _: Confirm.LOST
     with pytest.raises(BrokerUnavailable):
         await replicas.one().look()
-    assert replicas.world.queue.unsafe == {replicas.world.place().id}
+    assert replicas.world.queue.unsafe == {replicas.world.entry().id}
 
     replicas.publisher.outcome = lambda _: Confirm.CONFIRMED
     await replicas.one().look()
@@ -110,7 +110,7 @@ async def test_without_a_broker_it_is_told_later(replicas: Replicas) -> None:
 async def test_it_is_told_though_its_command_is_queued_anew(replicas: Replicas) -> None:
     """A client that reads of the end repeats the command before any pass."""
     await superseded(replicas)
-    ended = replicas.world.place()
+    ended = replicas.world.entry()
 
     again = await replicas.world.queueing.enqueue(prepared(Terms(collapse_key="k")))
     relayed = await backlog(replicas.world)

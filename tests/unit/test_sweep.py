@@ -13,7 +13,7 @@ from services.push.attempt import Attempts
 from services.push.pusher import Pusher, Stores, key_of
 from services.push.sweep import INTERVAL, Sweep
 from services.push.topics import Topics
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (
     PARTITIONS,
     Enrollment,
@@ -85,10 +85,10 @@ class World:
             )
         )
 
-    def accept(self, device: str, at: datetime | None = None) -> Place:
+    def accept(self, device: str, at: datetime | None = None) -> QueueEntry:
         """A command is accepted, and its process dies before the wish."""
         self.orders += 1
-        place = Place(
+        entry = QueueEntry(
             enrollment=device,
             device=device.partition(":")[0],
             command_uuid=f"c{self.orders}",
@@ -98,11 +98,11 @@ class World:
             order=f"{self.orders:06}",
             accepted_at=at or self.clock.now(),
         )
-        self.queue.places[place.id] = place
-        return place
+        self.queue.entries[entry.id] = entry
+        return entry
 
-    def finish(self, place: Place) -> None:
-        self.queue.places[place.id] = replace(place, state=PlaceState.ACKNOWLEDGED)
+    def finish(self, entry: QueueEntry) -> None:
+        self.queue.entries[entry.id] = replace(entry, state=EntryState.ACKNOWLEDGED)
 
     def pushed(self) -> list[str]:
         return [token.decode() for token in self.apns.tokens()]
@@ -128,7 +128,7 @@ async def running(world: World, *sweeps: Sweep) -> AsyncIterator[list[asyncio.Ta
             assert task.cancelled()
 
 
-async def test_rule_12_a_place_that_was_never_pushed_is_swept_within_ten_seconds(
+async def test_rule_12_a_entry_that_was_never_pushed_is_swept_within_ten_seconds(
     world: World,
 ) -> None:
     world.enroll("MAC")
@@ -143,7 +143,7 @@ async def test_rule_12_a_place_that_was_never_pushed_is_swept_within_ten_seconds
             await world.clock.run(timedelta(minutes=2, milliseconds=700))
 
 
-async def test_a_place_whose_enrollment_was_pushed_since_is_not_pushed_again(world: World) -> None:
+async def test_a_entry_whose_enrollment_was_pushed_since_is_not_pushed_again(world: World) -> None:
     world.enroll("MAC")
     world.accept("MAC")
     now = world.clock.now()
@@ -154,7 +154,7 @@ async def test_a_place_whose_enrollment_was_pushed_since_is_not_pushed_again(wor
     assert world.pushed() == []
 
 
-async def test_a_push_before_the_place_was_accepted_does_not_count(world: World) -> None:
+async def test_a_push_before_the_entry_was_accepted_does_not_count(world: World) -> None:
     world.enroll("MAC")
     now = world.clock.now()
     await world.pushes.record([PushRecord("MAC", now - SECOND, now + HOUR, pushed_at=now)])
@@ -178,7 +178,7 @@ async def test_a_push_in_the_same_millisecond_may_have_been_earlier_and_does_not
     assert world.pushed() == ["MAC"]
 
 
-async def test_many_places_of_one_device_are_one_push(world: World) -> None:
+async def test_many_entries_of_one_device_are_one_push(world: World) -> None:
     world.enroll("MAC")
     for _ in range(20):
         world.accept("MAC")
@@ -188,7 +188,7 @@ async def test_many_places_of_one_device_are_one_push(world: World) -> None:
     assert world.pushed() == ["MAC"]
 
 
-async def test_a_place_that_became_visible_late_is_found_by_the_second_look(world: World) -> None:
+async def test_a_entry_that_became_visible_late_is_found_by_the_second_look(world: World) -> None:
     world.enroll("MAC")
     async with running(world, world.process()):
         await world.clock.run(MINUTE)
@@ -198,7 +198,7 @@ async def test_a_place_that_became_visible_late_is_found_by_the_second_look(worl
     assert world.pushed() == ["MAC"]
 
 
-async def test_a_place_of_a_commands_process_whose_clock_is_behind_ours_is_found(
+async def test_a_entry_of_a_commands_process_whose_clock_is_behind_ours_is_found(
     world: World,
 ) -> None:
     world.enroll("MAC")
@@ -226,7 +226,7 @@ async def test_what_was_accepted_while_our_clock_was_ahead_is_found_after_its_co
     assert max(world.pushes.stored_positions.values()) <= world.clock.now()
 
 
-async def test_a_push_of_a_clock_that_was_ahead_does_not_count_for_later_places(
+async def test_a_push_of_a_clock_that_was_ahead_does_not_count_for_later_entries(
     world: World,
 ) -> None:
     world.enroll("MAC")
@@ -247,7 +247,7 @@ async def test_a_stretch_that_is_too_much_for_the_store_is_looked_at_in_smaller_
 
         async def accepted_between(
             self, since: datetime, until: datetime
-        ) -> AsyncIterator[list[Place]]:
+        ) -> AsyncIterator[list[QueueEntry]]:
             if until - since > 10 * MINUTE:
                 raise StoreUnavailable("took too long")
             self.widest = max(self.widest, until - since)
@@ -266,7 +266,7 @@ async def test_a_stretch_that_is_too_much_for_the_store_is_looked_at_in_smaller_
     assert INTERVAL < queue.widest <= 10 * MINUTE
 
 
-async def test_a_finished_place_is_not_pushed(world: World) -> None:
+async def test_a_finished_entry_is_not_pushed(world: World) -> None:
     world.enroll("MAC")
     world.finish(world.accept("MAC"))
     async with running(world, world.process()):
@@ -327,7 +327,7 @@ async def test_the_first_process_ever_sees_what_was_accepted_before_it(world: Wo
     assert world.pushed() == ["MAC"]
 
 
-async def test_on_a_store_that_answers_at_once_looking_back_does_not_hold_up_new_places(
+async def test_on_a_store_that_answers_at_once_looking_back_does_not_hold_up_new_entries(
     world: World,
 ) -> None:
     async def at_once(_: str) -> None:
@@ -356,7 +356,7 @@ async def test_what_was_queued_without_a_certificate_is_pushed_once_there_is_one
     assert world.pushed() == ["MAC"]
 
 
-async def test_the_age_of_the_oldest_unpushed_place_is_shown(world: World) -> None:
+async def test_the_age_of_the_oldest_unpushed_entry_is_shown(world: World) -> None:
     world.enroll("MAC")
     sweep = world.process()
     world.accept("MAC")
@@ -370,14 +370,14 @@ async def test_the_age_of_the_oldest_unpushed_place_is_shown(world: World) -> No
 async def test_a_silent_device_is_pushed_again_while_a_command_waits(world: World) -> None:
     world.enroll("MAC")
     async with running(world, world.process()):
-        place = world.accept("MAC")
+        entry = world.accept("MAC")
         await world.clock.run(10 * SECOND)
         first = len(world.apns.pushes)
         await world.clock.run(5 * MINUTE + 10 * SECOND)
         second = len(world.apns.pushes)
         await world.clock.run(30 * MINUTE + 10 * SECOND)
         third = len(world.apns.pushes)
-        world.finish(place)
+        world.finish(entry)
         world.clock.advance(3 * HOUR)
         await world.clock.run(10 * SECOND)
 
@@ -541,7 +541,7 @@ class CountingQueue(FakeCommandQueue):
 
     looks = 0
 
-    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[Place]]:
+    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
         self.looks += 1
         return super().accepted_between(since, until)
 

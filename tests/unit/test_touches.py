@@ -1,4 +1,4 @@
-"""Commands are stored before they get a place."""
+"""Commands are stored before they get an entry."""
 
 from datetime import timedelta
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from services.checkin.parts import Step
 from services.checkin.turns import Answer, DeviceRequest
 from shared.apple.connect import Status
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from tests.fakes.queue import FEW
@@ -50,9 +50,9 @@ class Scene:
             assert await self.idle() == uuid
             self.world.clock.advance(TEN_MINUTES / 2)
 
-    def place(self, uuid: str) -> Place:
-        [place] = [p for p in self.world.queue.places.values() if p.command_uuid == uuid]
-        return place
+    def entry(self, uuid: str) -> QueueEntry:
+        [entry] = [p for p in self.world.queue.entries.values() if p.command_uuid == uuid]
+        return entry
 
     @property
     def moved_back(self) -> float | None:
@@ -89,8 +89,8 @@ async def test_rule_05_what_is_never_answered_moves_behind_the_others(beside: in
 
 async def test_rule_05_whatever_its_priority() -> None:
     it = await scene("c1", "c2")
-    urgent = it.place("c2")
-    it.world.queue.places[urgent.id] = replace(urgent, priority=0)
+    urgent = it.entry("c2")
+    it.world.queue.entries[urgent.id] = replace(urgent, priority=0)
     await it.never_answers("c2")
 
     assert await it.idle() == "c1"
@@ -102,11 +102,11 @@ async def test_rule_05_before_ten_minutes_it_stays_where_it_is() -> None:
     for _ in range(10):
         assert await it.idle() == "c1"
         it.world.clock.advance(timedelta(seconds=59))
-    assert it.place("c1").unanswered == 9
+    assert it.entry("c1").unanswered == 9
 
     it.world.clock.advance(timedelta(seconds=10))
     assert await it.idle() == "c2"
-    assert it.place("c1").unanswered == 10
+    assert it.entry("c1").unanswered == 10
 
 
 async def test_rule_05_two_attempts_of_any_age_do_not_move_it() -> None:
@@ -128,7 +128,7 @@ async def test_the_only_command_is_offered_at_each_idle(beside: int) -> None:
 
     for attempt in range(4, 8):
         assert await it.idle() == "c1"
-        found = it.place("c1")
+        found = it.entry("c1")
         assert (found.attempts, found.unanswered) == (attempt, attempt - 1)
 
     assert it.moved_back == 1
@@ -157,8 +157,8 @@ async def test_a_late_answer_closes_one_that_moved(status: Status) -> None:
 
     assert await it.answers("c1", status) == "c2"
 
-    assert it.place("c1").state.is_device_final
-    assert it.place("c1").unanswered == 0
+    assert it.entry("c1").state.is_device_final
+    assert it.entry("c1").unanswered == 0
 
 
 async def test_rule_05_not_now_puts_it_back_among_those_that_rest() -> None:
@@ -167,20 +167,20 @@ async def test_rule_05_not_now_puts_it_back_among_those_that_rest() -> None:
     assert await it.idle() == "c2"
 
     assert await it.answers("c1", Status.NOT_NOW) == "c2"
-    found = it.place("c1")
-    assert (found.state, found.unanswered, found.moved) == (PlaceState.NOT_NOW, 0, None)
+    found = it.entry("c1")
+    assert (found.state, found.unanswered, found.moved) == (EntryState.NOT_NOW, 0, None)
 
     await it.never_answers("c1")
     assert await it.idle() == "c2"
-    assert it.place("c1").unanswered == 3
+    assert it.entry("c1").unanswered == 3
     assert it.moved_back == 2
 
 
 async def test_one_that_moved_comes_before_what_is_not_due_and_what_rests_elsewhere() -> None:
     it = await scene("c1", "c2", "c3")
-    later = it.place("c3")
+    later = it.entry("c3")
     tomorrow = it.world.clock.now() + timedelta(days=1)
-    it.world.queue.places[later.id] = replace(later, not_before=tomorrow)
+    it.world.queue.entries[later.id] = replace(later, not_before=tomorrow)
     await it.never_answers("c1")
     assert await it.idle() == "c2"
     assert await it.answers("c2", Status.NOT_NOW) == "c1"
@@ -199,7 +199,7 @@ async def test_each_enrollment_counts_for_itself() -> None:
 
     assert await it.idle(anna) == "u1"
     assert await it.idle() == "c2"
-    assert it.place("u1").unanswered == 0
+    assert it.entry("u1").unanswered == 0
 
 
 @pytest.mark.parametrize("beside", LENGTHS)
@@ -208,13 +208,13 @@ async def test_rule_05_behind_one_that_is_put_off_each_time_it_moves_too(beside:
     for attempt in range(3):
         assert await it.idle() == "c1"
         assert await it.answers("c1", Status.NOT_NOW) == "c2"
-        assert it.place("c2").unanswered == attempt
+        assert it.entry("c2").unanswered == attempt
         it.world.clock.advance(TEN_MINUTES / 2)
 
     assert await it.idle() == "c1"
     assert await it.answers("c1", Status.NOT_NOW) == "c3"
     assert await it.answers("c3") == "c2"
-    found = it.place("c2")
+    found = it.entry("c2")
     assert (found.attempts, found.unanswered, it.moved_back) == (4, 3, 1)
 
 
@@ -226,7 +226,7 @@ async def test_the_answer_to_what_came_before_does_not_count() -> None:
         assert await it.answers("c0") == "c1"
         it.world.clock.advance(TEN_MINUTES)
 
-    found = it.place("c1")
+    found = it.entry("c1")
     assert (found.attempts, found.unanswered) == (5, 0)
 
 
@@ -237,7 +237,7 @@ async def test_an_authenticate_ends_one_that_moved() -> None:
 
     await it.device.enroll(it.replica)
 
-    assert it.place("c1").state is PlaceState.DROPPED_REENROLLED
+    assert it.entry("c1").state is EntryState.DROPPED_REENROLLED
     assert await it.idle() is None
 
 
@@ -255,7 +255,7 @@ async def test_rule_05_two_replicas_that_meet_it_at_once_move_it_once() -> None:
     answers = [answer for each in requests for answer in await each]
 
     assert answers == [Answer(b"plist-c2")] * 2
-    assert it.place("c1").unanswered == 3
+    assert it.entry("c1").unanswered == 3
     moved = [
         each.metrics.registry.get_sample_value("macromdm_commands_moved_back_total")
         for each in (it.replica, other)
@@ -274,7 +274,7 @@ async def test_rule_05_an_answer_beside_the_idle_that_would_move_it_wins() -> No
     held.released.set()
 
     assert await late == [Answer(b"plist-c1")]
-    found = it.place("c1")
+    found = it.entry("c1")
     assert (found.unanswered, found.moved, it.moved_back) == (0, None, 0)
 
 
@@ -296,7 +296,7 @@ async def test_rule_05_a_kill_around_the_move_is_repaired_by_the_next_idle(opera
     queue.before = undisturbed
 
     assert await it.idle() == "c2"
-    assert (it.place("c1").unanswered, it.place("c2").attempts) == (3, 1)
+    assert (it.entry("c1").unanswered, it.entry("c2").attempts) == (3, 1)
 
 
 async def test_a_store_that_is_away_while_it_moves_is_a_503() -> None:
@@ -329,7 +329,7 @@ async def test_an_attempt_that_counts_costs_no_further_operation() -> None:
 
     assert await it.idle() == "c1"
 
-    assert it.place("c1").unanswered == 1
+    assert it.entry("c1").unanswered == 1
     assert steps == first
 
 
@@ -355,7 +355,7 @@ async def _serve(can_answer: list[bool], beside: int, waits: list[int]) -> None:
         for turn in range(len(bad) * (3 + 10) + 1)
     ]
 
-    still_open = {p.command_uuid for p in it.world.queue.places.values() if p.state.is_open}
+    still_open = {p.command_uuid for p in it.world.queue.entries.values() if p.state.is_open}
     assert still_open == bad | {f"u{number}" for number in range(beside)}
     assert it.moved_back == len(bad)
     assert set(offered[len(offered) - len(bad) :]) >= bad, "each has its turn"

@@ -10,7 +10,7 @@ from services.checkin.connect import MISSES
 from services.checkin.turns import Answer
 from services.webhook.delivery_store import DeliveryStore
 from shared.apple.checkin import GetBootstrapToken, SetBootstrapToken
-from shared.domain.command import PlaceState
+from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Event, Topic
@@ -68,8 +68,8 @@ async def test_commands_that_cannot_be_opened_hold_up_neither_their_queue_nor_ot
     answers = await replica.serve(first.idle(), second.idle())
 
     assert answers == [Answer(b"plist-good"), Answer(b"plist-other")]
-    states = {place.command_uuid: place.state for place in world.queue.places.values()}
-    assert {states[uuid] for uuid in lost} == {PlaceState.QUEUED}  # until the key is there again
+    states = {entry.command_uuid: entry.state for entry in world.queue.entries.values()}
+    assert {states[uuid] for uuid in lost} == {EntryState.QUEUED}  # until the key is there again
 
 
 async def test_of_a_queue_that_cannot_be_opened_a_bounded_part_is_looked_at() -> None:

@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.types import Message
 
 from services.commands.waiting import Slots, Waiting, read_wait, until_gone
-from shared.domain.command import Place, PlaceState
+from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import BadRequest, StoreUnavailable, TooManyRequests
 from shared.pacing import Loops
 from tests.fakes.clock import FakeClock, settle
@@ -21,18 +21,18 @@ MINUTE = timedelta(minutes=1)
 
 
 class Looked(FakeCommandQueue):
-    """Counts the looks at places, and how many each was for; fails while it `is_away`."""
+    """Counts the looks at entries, and how many each was for; fails while it `is_away`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[int] = []
         self.is_away = False
 
-    async def places_of(self, ids: Collection[str]) -> dict[str, Place]:
+    async def entries_of(self, ids: Collection[str]) -> dict[str, QueueEntry]:
         self.looks.append(len(ids))
         if self.is_away:
             raise StoreUnavailable("away")
-        return await super().places_of(ids)
+        return await super().entries_of(ids)
 
 
 class Hall:
@@ -53,31 +53,31 @@ class Hall:
         await asyncio.gather(self._loop, return_exceptions=True)
 
     async def call(self, name: str = "c-1", within: timedelta = MINUTE) -> "asyncio.Task[object]":
-        """A call for a place that is queued unless it is there."""
-        self.queue.places.setdefault(place(name).id, place(name))
-        task = asyncio.create_task(self._call(place(name).id, within))
+        """A call for an entry that is queued unless it is there."""
+        self.queue.entries.setdefault(entry(name).id, entry(name))
+        task = asyncio.create_task(self._call(entry(name).id, within))
         await settle()
         return task
 
-    async def _call(self, place_id: str, within: timedelta) -> Place | None:
+    async def _call(self, entry_id: str, within: timedelta) -> QueueEntry | None:
         async def gone() -> None:
             await self.gone.wait()
 
         with self.waiting.slot("ci"):
-            return await self.waiting.final(place_id, within, gone)
+            return await self.waiting.final(entry_id, within, gone)
 
-    def end(self, name: str = "c-1", state: PlaceState = PlaceState.ACKNOWLEDGED) -> Place:
-        ended = replace(place(name), state=state)
-        self.queue.places[ended.id] = ended
+    def end(self, name: str = "c-1", state: EntryState = EntryState.ACKNOWLEDGED) -> QueueEntry:
+        ended = replace(entry(name), state=state)
+        self.queue.entries[ended.id] = ended
         return ended
 
 
-def place(name: str) -> Place:
-    return Place("MAC", "MAC", name, "hash", "ProfileList", None, name)
+def entry(name: str) -> QueueEntry:
+    return QueueEntry("MAC", "MAC", name, "hash", "ProfileList", None, name)
 
 
-@pytest.mark.parametrize("state", [s for s in PlaceState if not s.is_open])
-async def test_a_call_ends_soon_after_its_place_has(state: PlaceState) -> None:
+@pytest.mark.parametrize("state", [s for s in EntryState if not s.is_open])
+async def test_a_call_ends_soon_after_its_entry_has(state: EntryState) -> None:
     async with Hall() as hall:
         call = await hall.call()
         await hall.clock.run(10 * SECOND)
@@ -92,7 +92,7 @@ async def test_a_call_waits_through_the_states_that_are_open() -> None:
     async with Hall() as hall:
         call = await hall.call()
 
-        for state in (PlaceState.SENT, PlaceState.NOT_NOW):
+        for state in (EntryState.SENT, EntryState.NOT_NOW):
             hall.end(state=state)
             await hall.clock.run(SECOND)
 
@@ -146,10 +146,10 @@ async def test_a_call_whose_client_is_gone_frees_its_slot() -> None:
         assert not call.done()
 
 
-async def test_a_place_that_is_gone_ends_its_call() -> None:
+async def test_a_entry_that_is_gone_ends_its_call() -> None:
     async with Hall() as hall:
         call = await hall.call()
-        hall.queue.places.clear()
+        hall.queue.entries.clear()
 
         await hall.clock.run(SECOND)
 

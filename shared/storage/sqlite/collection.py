@@ -67,7 +67,7 @@ class SqliteCollection:
         else:
             found = [await self._find(choice, sort, most) for choice in choices]
             # An index gives one direction, or the opposite one, for all fields together.
-            documents = list(merge(*found, key=_place_by(sort), reverse=sort[0][1] < 0))
+            documents = list(merge(*found, key=_sort_key_of(sort), reverse=sort[0][1] < 0))
             documents = documents if shown is None else list(map(shown, documents))
         return documents[skip : most or None] if most or skip else documents
 
@@ -237,14 +237,14 @@ def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> boo
     return bool(most) and is_sorted and len(documents) >= most
 
 
-def _place_by(sort: Sort) -> Callable[[Document], tuple[tuple[int, Any], ...]]:
+def _sort_key_of(sort: Sort) -> Callable[[Document], tuple[tuple[int, Any], ...]]:
     """What tells the place of a document in an order; a missing field comes as null."""
 
-    def place(document: Document) -> tuple[tuple[int, Any], ...]:
+    def sort_key(document: Document) -> tuple[tuple[int, Any], ...]:
         found = (value_at(document, path) for path, _ in sort)
         return tuple(rank(None if value is MISSING else value) for value in found)
 
-    return place
+    return sort_key
 
 
 def _read_options(sort: Sort = (), limit: int = 0, skip: int = 0) -> tuple[Sort, int, int]:

@@ -1,4 +1,4 @@
-"""How a command's place stands in its document, and the indexes of the queue.
+"""How a command's entry stands in its document, and the indexes of the queue.
 
 Only add fields, ignore unknown ones.
 """
@@ -7,30 +7,30 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from shared.domain.command import OPEN_STATES, LateAnswer, Place, PlaceState
+from shared.domain.command import OPEN_STATES, EntryState, LateAnswer, QueueEntry
 from shared.domain.versions import known
-from shared.ports.queue import PlaceWindow
+from shared.ports.queue import EntryWindow
 from shared.storage.database import Document
 from shared.storage.indexes import Index
 
 NAME = "queue"
 COMMANDS = "commands"
-"""The stored commands, to which places refer."""
+"""The stored commands, to which entries refer."""
 
 OPEN = [state.value for state in OPEN_STATES]
 
 
 QUEUE_ORDER = [("moved", 1), ("priority", 1), ("order", 1)]
-"""The order in which places are handed out, as the store sorts."""
+"""The order in which entries are handed out, as the store sorts."""
 
 
 def indexes(retention: timedelta) -> tuple[Index, ...]:
-    """`retention`: how long finished places stay."""
+    """`retention`: how long finished entries stay."""
     return (
         # A partial index is none for everybody (ADR 3), so what must not look at everything has this one.
         Index(NAME, [("open_device", 1)], sparse=True),
         # In the order of hand-out, behind what tells apart that which cannot be handed out now. Only a
-        # place that moved back has `moved`, so it stands behind all others of its queue.
+        # entry that moved back has `moved`, so it stands behind all others of its queue.
         Index(
             NAME,
             [
@@ -49,16 +49,16 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 
 
 WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "timer"), "")
-"""Fields that a place has only while it is open; `$unset` takes them away. `timer` is the first of
+"""Fields that an entry has only while it is open; `$unset` takes them away. `timer` is the first of
 its times, `not_before` or `expires_at`, in one index for both, since each index costs every write; a
-place whose end is announced has one until its event is safe."""
+entry whose end is announced has one until its event is safe."""
 
 UNTIL_ENDED = {name: "" for name in WHILE_OPEN if name != "timer"}
-"""What the end takes away from a place whose end is announced."""
+"""What the end takes away from an entry whose end is announced."""
 
 
-def ending(state: PlaceState) -> Document:
-    """The update that ends a place; the time of it is the store's own."""
+def ending(state: EntryState) -> Document:
+    """The update that ends an entry; the time of it is the store's own."""
     return {
         "$set": {"state": state.value},
         "$currentDate": {"finished_at": True},
@@ -67,16 +67,16 @@ def ending(state: PlaceState) -> Document:
 
 
 def superseding(by: str) -> Document:
-    """The update that ends a place for a newer command; its timer begins with its end."""
+    """The update that ends an entry for a newer command; its timer begins with its end."""
     return {
-        "$set": {"state": PlaceState.SUPERSEDED.value, "superseded_by": by},
+        "$set": {"state": EntryState.SUPERSEDED.value, "superseded_by": by},
         "$currentDate": {"finished_at": True, "timer": True},
         "$unset": UNTIL_ENDED,
     }
 
 
 FORGOTTEN = dict.fromkeys(("first_handed_at", "unanswered", "counted", "moved", "collapse"), "")
-"""What `$unset` takes away from a place when its device answers: the attempts that went unanswered, and that
+"""What `$unset` takes away from an entry when its device answers: the attempts that went unanswered, and that
 it can be superseded since it moved back."""
 
 OPTIONAL = (
@@ -86,44 +86,44 @@ OPTIONAL = (
     *("handed_by", "handed_at", "offered_at", "answered_at", "finished_at", "late_answer"),
     "superseded_by",
 )
-"""Fields that a place may lack; one that is queued anew keeps none of the time before."""
+"""Fields that an entry may lack; one that is queued anew keeps none of the time before."""
 
 
-def collapse_name(place: Place) -> str:
-    """The same for places of which the newest wins; of one enrollment only."""
-    return f"{place.enrollment}\0{place.collapse_key}"
+def collapse_name(entry: QueueEntry) -> str:
+    """The same for entries of which the newest wins; of one enrollment only."""
+    return f"{entry.enrollment}\0{entry.collapse_key}"
 
 
-def to_document(place: Place) -> Document:
-    """The document of a place that is queued now."""
+def to_document(entry: QueueEntry) -> Document:
+    """The document of an entry that is queued now."""
     document = {
-        "_id": place.id,
-        "enrollment": place.enrollment,
-        "device": place.device,
-        "open_device": place.device,
-        "command_uuid": place.command_uuid,
-        "command": place.command_hash,
-        "request_type": place.request_type,
-        "generation": place.generation,
-        "priority": place.priority,
-        "order": place.order,
-        "state": place.state.value,
-        "attempts": place.attempts,
-        "accepted_at": place.accepted_at,
+        "_id": entry.id,
+        "enrollment": entry.enrollment,
+        "device": entry.device,
+        "open_device": entry.device,
+        "command_uuid": entry.command_uuid,
+        "command": entry.command_hash,
+        "request_type": entry.request_type,
+        "generation": entry.generation,
+        "priority": entry.priority,
+        "order": entry.order,
+        "state": entry.state.value,
+        "attempts": entry.attempts,
+        "accepted_at": entry.accepted_at,
     }
-    if place.not_before is not None:
-        document["not_before"] = place.not_before
-    if place.expires_at is not None:
-        document["expires_at"] = place.expires_at
-    if (timer := place.not_before or place.expires_at) is not None:
+    if entry.not_before is not None:
+        document["not_before"] = entry.not_before
+    if entry.expires_at is not None:
+        document["expires_at"] = entry.expires_at
+    if (timer := entry.not_before or entry.expires_at) is not None:
         document["timer"] = timer
-    if place.collapse_key is not None:
-        document["collapse_key"] = place.collapse_key
-        document["collapse"] = collapse_name(place)
+    if entry.collapse_key is not None:
+        document["collapse_key"] = entry.collapse_key
+        document["collapse"] = collapse_name(entry)
     return document
 
 
-def condition_of(window: PlaceWindow) -> Document:
+def condition_of(window: EntryWindow) -> Document:
     """A closed range of `accepted_at`, of one enrollment where one is named: each has its index."""
     condition: Document = {"accepted_at": {"$gte": window.since, "$lte": window.until}}
     if window.enrollment is not None:
@@ -135,14 +135,14 @@ def condition_of(window: PlaceWindow) -> Document:
     return condition
 
 
-def newest_first(window: PlaceWindow) -> list[tuple[str, int]]:
+def newest_first(window: EntryWindow) -> list[tuple[str, int]]:
     """The order of the index that serves the window, backwards, so that nothing is sorted."""
     prefix = [] if window.enrollment is None else [("enrollment", -1)]
     return [*prefix, ("accepted_at", -1)]
 
 
-def from_document(document: dict[str, Any]) -> Place:
-    return Place(
+def from_document(document: dict[str, Any]) -> QueueEntry:
+    return QueueEntry(
         enrollment=document["enrollment"],
         device=document["device"],
         command_uuid=document["command_uuid"],
@@ -151,7 +151,7 @@ def from_document(document: dict[str, Any]) -> Place:
         generation=document["generation"],
         order=document["order"],
         priority=document["priority"],
-        state=known(PlaceState, document["state"]),
+        state=known(EntryState, document["state"]),
         handed_by=document.get("handed_by"),
         attempts=document["attempts"],
         not_before=document.get("not_before"),
@@ -170,18 +170,18 @@ def from_document(document: dict[str, Any]) -> Place:
     )
 
 
-def only_open(documents: Iterable[dict[str, Any]]) -> list[Place]:
-    """The places in an open state; one in a state of a newer version is left to that version."""
-    return [place for place in map(from_document, documents) if place.state.is_open]
+def only_open(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
+    """The entries in an open state; one in a state of a newer version is left to that version."""
+    return [entry for entry in map(from_document, documents) if entry.state.is_open]
 
 
-def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[Place]:
+def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
     """Those in an open state, in the order in which they are handed out."""
-    return sorted(only_open(documents), key=lambda place: place.queue_order)
+    return sorted(only_open(documents), key=lambda entry: entry.queue_order)
 
 
 def _late_answer(document: dict[str, Any] | None) -> LateAnswer | None:
     if document is None:
         return None
-    state = known(PlaceState, document["state"])
+    state = known(EntryState, document["state"])
     return LateAnswer(state, document["event_id"], document["at"])

@@ -1,7 +1,7 @@
-"""The open places of collection `queue`, read at a cost that no queue's length decides.
+"""The open entries of collection `queue`, read at a cost that no queue's length decides.
 
-Promise: a read looks at a few places of each device. A device that has more is named, and then what is
-wanted of its queue is sought along an index whose fields tell what cannot be handed out now: places that
+Promise: a read looks at a few entries of each device. A device that has more is named, and then what is
+wanted of its queue is sought along an index whose fields tell what cannot be handed out now: entries that
 rest, begin later, or are of another generation are not read at all. Only what expired, and what a device
 cannot have, is passed over one by one.
 """
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from shared.domain.command import OPEN_STATES, Place, PlaceState
+from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import Wanted
 from shared.storage.database import Collection, Document, Fields, Query
-from shared.storage.place_documents import (
+from shared.storage.entry_documents import (
     OPEN,
     QUEUE_ORDER,
     from_document,
@@ -24,27 +24,27 @@ from shared.storage.place_documents import (
 )
 
 EACH, SPARE = 4, 8
-"""How many places are read together: so many for each device, and some more."""
+"""How many entries are read together: so many for each device, and some more."""
 READS = 3
 """Then whoever was not reached is taken for a device with many."""
 
 SOUGHT, SOUGHT_MORE = 4, 8
 """How many places one look along the index reads, and how many times more each next one."""
 BEGUN = 32
-"""Of the places whose `not_before` has come, so many that began first are told apart by queue order."""
+"""Of the entries whose `not_before` has come, so many that began first are told apart by queue order."""
 
-NOT_RESTING = sorted(state.value for state in OPEN_STATES - {PlaceState.NOT_NOW})
+NOT_RESTING = sorted(state.value for state in OPEN_STATES - {EntryState.NOT_NOW})
 
 _TIMES = {"not_before": 1, "expires_at": 1}
 
 
-class OpenPlaces:
+class OpenEntries:
     """Reads of `MongoCommandQueue`."""
 
-    def __init__(self, places: Collection) -> None:
-        self._places = places
+    def __init__(self, entries: Collection) -> None:
+        self._entries = entries
 
-    async def of_devices(self, devices: Names[str]) -> dict[str, list[Place] | None]:
+    async def of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
         found = await self._read(devices, None)
         return {
             device: None if those is None else in_queue_order(those)
@@ -54,14 +54,14 @@ class OpenPlaces:
     async def _read(
         self, devices: Names[str], fields: Fields | None
     ) -> dict[str, list[Document] | None]:
-        """device -> its open places, None where there are many."""
+        """device -> its open entries, None where there are many."""
         result: dict[str, list[Document] | None] = {}
         left = sorted(devices)
         for _ in range(READS):
             if not left:
                 return result
             limit = EACH * len(left) + SPARE
-            found = await self._places.find(
+            found = await self._entries.find(
                 {"open_device": {"$in": left}}, fields, sort=[("open_device", 1)], limit=limit
             )
             for document in found:
@@ -76,10 +76,10 @@ class OpenPlaces:
             left = [device for device in left if device > last]
         return result | dict.fromkeys(left)
 
-    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[Place | None]:
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
         return list(await asyncio.gather(*(self._next(each, at) for each in wanted)))
 
-    async def _next(self, wanted: Wanted, at: datetime) -> Place | None:
+    async def _next(self, wanted: Wanted, at: datetime) -> QueueEntry | None:
         condition = {
             "open_device": wanted.device,
             "enrollment": wanted.enrollment,
@@ -90,17 +90,17 @@ class OpenPlaces:
         limit = SOUGHT
         while True:
             at_once, begun = await asyncio.gather(
-                self._places.find(now, sort=QUEUE_ORDER, limit=limit),
+                self._entries.find(now, sort=QUEUE_ORDER, limit=limit),
                 self._begun(condition, at, max(limit, BEGUN)),
             )
             due = [
-                place
-                for place in map(from_document, [*at_once, *begun])
-                if place.generation in generations
-                and place.is_due(at)
-                and not wanted.passes_over(place)
+                entry
+                for entry in map(from_document, [*at_once, *begun])
+                if entry.generation in generations
+                and entry.is_due(at)
+                and not wanted.passes_over(entry)
             ]
-            best = min(due, key=lambda place: place.queue_order, default=None)
+            best = min(due, key=lambda entry: entry.queue_order, default=None)
             are_begun_read = len(begun) < max(limit, BEGUN)
             if are_begun_read and len(at_once) < limit:
                 return best
@@ -114,7 +114,9 @@ class OpenPlaces:
         self, condition: Query, at: datetime, limit: int, fields: Fields | None = None
     ) -> list[Document]:
         by_time: dict[str, Any] = {"sort": [("not_before", 1)], "limit": limit}
-        return await self._places.find({**condition, "not_before": {"$lte": at}}, fields, **by_time)
+        return await self._entries.find(
+            {**condition, "not_before": {"$lte": at}}, fields, **by_time
+        )
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         fields = {"open_device": 1, "enrollment": 1, "state": 1, **_TIMES}
@@ -135,7 +137,7 @@ class OpenPlaces:
         limit = SOUGHT
         while True:
             at_once, begun = await asyncio.gather(
-                self._places.find({**condition, "not_before": None}, _TIMES, limit=limit),
+                self._entries.find({**condition, "not_before": None}, _TIMES, limit=limit),
                 self._begun(condition, at, limit, _TIMES),
             )
             if any(_is_due(each, at) for each in [*at_once, *begun]):
@@ -146,6 +148,6 @@ class OpenPlaces:
 
 
 def _is_due(document: Document, at: datetime) -> bool:
-    """As `Place.is_due`, of a document of which only the times were read."""
+    """As `QueueEntry.is_due`, of a document of which only the times were read."""
     begins, expires = document.get("not_before"), document.get("expires_at")
     return (begins is None or begins <= at) and (expires is None or expires > at)
