@@ -21,7 +21,7 @@ from shared.pacing import Loops
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer
 from shared.ports.keyring import Keyring
-from shared.ports.pushes import PushWishes, WishConsumer
+from shared.ports.pushes import PushRequestConsumer, PushRequests
 from shared.settings import ServiceSettings
 from shared.storage.database import Database
 from shared.storage.members import MongoMembers
@@ -57,8 +57,8 @@ class Adapters:
     broker: Broker
     publisher: EventPublisher
     partitions: PartitionConsumer
-    wishes: PushWishes
-    wish_consumer: WishConsumer
+    push_requests: PushRequests
+    push_request_consumer: PushRequestConsumer
     clock: Clock
     ids: Ids
     metrics: Metrics
@@ -118,8 +118,8 @@ class PartsOfProcess:
             broker=broker,
             publisher=broker.publisher,
             partitions=broker.partitions,
-            wishes=broker.wishes,
-            wish_consumer=broker.wish_consumer,
+            push_requests=broker.push_requests,
+            push_request_consumer=broker.push_request_consumer,
             clock=self._clock,
             ids=self._ids,
             metrics=self._metrics,

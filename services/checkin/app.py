@@ -90,7 +90,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         journal=events,
         queue=MongoCommandQueue(database, adapters.keyring),
         publisher=adapters.publisher,
-        wishes=adapters.wishes,
+        push_requests=adapters.push_requests,
         writer=writer,
         clock=clock,
         ids=adapters.ids,

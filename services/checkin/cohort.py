@@ -186,7 +186,7 @@ class DeviceCohort:
                 await self._parts.queue.end_generation(turn.request.device, turn.generation)
             elif isinstance(turn.request.message, TokenUpdate):
                 # Now the device can be pushed: for commands that waited for its token.
-                self._parts.wishes.wish([turn.request.message.key.id])
+                self._parts.push_requests.add([turn.request.message.key.id])
         return [None] * len(turns)
 
     async def _apply_changes(self, changes: Mapping[Turn, Change]) -> set[Turn]:

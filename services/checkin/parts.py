@@ -11,7 +11,7 @@ from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher
 from shared.ports.journal import Journal
-from shared.ports.pushes import PushWishes
+from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
 
@@ -38,7 +38,7 @@ class Parts:
     journal: Journal
     queue: CommandQueue
     publisher: EventPublisher
-    wishes: PushWishes
+    push_requests: PushRequests
     writer: Writer
     clock: Clock
     ids: Ids

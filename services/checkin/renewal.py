@@ -57,7 +57,7 @@ class Renewals:
     ) -> None:
         self._enrollments = parts.enrollments
         self._queue = parts.queue
-        self._wishes = parts.wishes
+        self._push_requests = parts.push_requests
         self._clock = parts.clock
         self._ids = parts.ids
         self._metrics = parts.metrics
@@ -180,4 +180,4 @@ class Renewals:
             if known is not None and known.generation != entry.generation:
                 await self._queue.stamp(entry, known.generation)
             await self._queue.supersede([entry])
-        self._wishes.wish([device.id])
+        self._push_requests.add([device.id])

@@ -106,7 +106,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     queueing = Queueing(
         queue,
         targets,
-        adapters.wishes,
+        adapters.push_requests,
         clock,
         adapters.ids,
         adapters.metrics,

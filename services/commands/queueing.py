@@ -37,7 +37,7 @@ from shared.domain.errors import (
     unfit,
 )
 from shared.ports.clock import Clock, Ids
-from shared.ports.pushes import PushWishes
+from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
 
@@ -55,7 +55,7 @@ class Queueing:
         self,
         queue: CommandQueue,
         targets: Targets,
-        wishes: PushWishes,
+        push_requests: PushRequests,
         clock: Clock,
         ids: Ids,
         metrics: Metrics,
@@ -65,7 +65,7 @@ class Queueing:
     ) -> None:
         self._queue = queue
         self._targets = targets
-        self._wishes = wishes
+        self._push_requests = push_requests
         self._clock = clock
         self._ids = ids
         self._metrics = metrics
@@ -196,9 +196,9 @@ class Queueing:
         queued = sum(1 for submission in going if submission.outcome is True)
         self._metrics.commands_accepted.inc(queued)
         now = self._clock.now()
-        # A retry asks for a push too: the first answer may have been lost with its wish.
+        # A retry asks for a push too: the first answer may have been lost with its push request.
         waiting = {
             s.entry.enrollment for s in going if isinstance(s.outcome, bool) and s.entry.is_due(now)
         }
         if waiting:
-            self._wishes.wish(waiting)
+            self._push_requests.add(waiting)

@@ -140,7 +140,10 @@ class _Work:
         self._pusher = pusher
         self._sweep = sweep
         self._intake = Intake(
-            adapters.wish_consumer, pusher, adapters.clock, lambda: bool(pushing.book.topics)
+            adapters.push_request_consumer,
+            pusher,
+            adapters.clock,
+            lambda: bool(pushing.book.topics),
         )
         self._loops: Loops = adapters.loops
         self._is_prepared = False
@@ -156,7 +159,7 @@ class _Work:
             group.create_task(self._sweep_once_certified())
 
     async def reasons(self) -> list[str]:
-        # The broker may be away: API clients are served, and the sweep finds what was not wished.
+        # The broker may be away: API clients are served, and the sweep finds what nobody requested.
         return [] if self._is_prepared else ["waits for the store"]
 
     async def drain(self) -> None:

@@ -1,7 +1,7 @@
-"""Takes wishes from the broker and gives them to the pusher.
+"""Takes push requests from the broker and gives them to the pusher.
 
-Promises: a wish is acked only after its push ended in a state that is stored, or, where APNs is slow
-with it, after the sweep was told to look at it again; so a slow push holds up no other wish for long.
+Promises: a push request is acked only after its push ended in a state that is stored, or, where APNs is slow
+with it, after the sweep was told to look at it again; so a slow push holds up no other push request for long.
 Once it drains, nothing new is begun and what is under way gets its time to end.
 """
 
@@ -16,25 +16,25 @@ from services.push.pusher import Pusher
 from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
-from shared.ports.pushes import WishConsumer
+from shared.ports.pushes import PushRequestConsumer
 
 log = structlog.get_logger()
 
 GRACE = timedelta(milliseconds=2500)
 PATIENCE = timedelta(milliseconds=1500)
-"""How long a wish waits for its push before the sweep is told; longer than the quiet second."""
+"""How long a push request waits for its push before the sweep is told; longer than the quiet second."""
 
 PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 MOST_UNDER_WAY = 2000
-"""Enrollments in work beyond which no more wishes are taken from the broker."""
+"""Enrollments in work beyond which no more push requests are taken from the broker."""
 
 
 class Intake:
-    """`can_push`: False while there is no push certificate; then wishes are left to the sweep."""
+    """`can_push`: False while there is no push certificate; then push requests are left to the sweep."""
 
     def __init__(
         self,
-        consumer: WishConsumer,
+        consumer: PushRequestConsumer,
         pusher: Pusher,
         clock: Clock,
         can_push: Callable[[], bool] = lambda: True,
@@ -89,7 +89,7 @@ class Intake:
         self._under_way += len(enrollments)
         self._idle.clear()
         try:
-            await self._pusher.wishes(enrollments)
+            await self._pusher.push_requests(enrollments)
         except Unavailable as exc:
             log.info("push_not_recorded", error=str(exc))
             return exc

@@ -1,10 +1,9 @@
-"""Wishes for pushes: collapsed per enrollment, bounded, each to an end that is known and stored.
+"""Push requests: collapsed per enrollment, bounded, each to an end that is known and stored.
 
-Promises: a wish returns once a push that began after it was taken by APNs or is recorded for the
-sweep, or once another wish, not yet returned, carries that promise for it; nobody is woken for a wish
-who has no open command; one enrollment is pushed at most once a second, however many wishes come; a
-failed push of one never holds up another.
-"""
+Promises: a push request returns once a push that began after it was taken by APNs or is recorded for the
+sweep, or once another push request, not yet returned, carries that promise for it; nobody is woken for a
+push request who has no open command; one enrollment is pushed at most once a second, however many push
+requests come; a failed push of one never holds up another."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -32,10 +31,10 @@ AT_ONCE = 200
 """Pushes under way; APNs itself is limited to 100 streams for each topic."""
 
 QUIET = timedelta(seconds=1)
-"""After a push, further wishes of that enrollment gather for so long."""
+"""After a push, further push requests of that enrollment gather for so long."""
 
 LOOK_AGAIN = timedelta(minutes=1)
-"""When the sweep looks at a push that was still under way when its wish was acked."""
+"""When the sweep looks at a push that was still under way when its push request was acked."""
 
 UNDER_WAY = "under way"
 
@@ -71,12 +70,12 @@ class _Line:
     is_promised: bool = False
     """Somebody waits for a push that has not begun yet."""
     earlier: PushRecord | None = None
-    """The record whose backoff that push goes on from; None: a wish asked for it, or asked too."""
+    """The record whose backoff that push goes on from; None: a push request asked for it, or asked too."""
     quiet_until: float = 0.0
 
 
 class Pusher:
-    """Turns wishes into pushes and records how they ended."""
+    """Turns push requests into pushes and records how they ended."""
 
     def __init__(
         self,
@@ -102,7 +101,7 @@ class Pusher:
         """Enrollments that are remembered because of a push under way or just done."""
         return len(self._lines)
 
-    async def wishes(self, enrollments: Collection[str]) -> None:
+    async def push_requests(self, enrollments: Collection[str]) -> None:
         """Push these enrollments, now. Raises Unavailable when a push could not be recorded."""
         await self._all([(enrollment, None) for enrollment in set(enrollments)])
 
@@ -122,7 +121,7 @@ class Pusher:
     async def push_now(
         self, enrollment: Enrollment, target: PushTarget, expires_at: datetime | None
     ) -> Outcome:
-        """A push that an API client asked for, whatever wishes there are."""
+        """A push that an API client asked for, whatever push requests there are."""
         tried_at = self._clock.now()
         outcome = await self._attempts.push(enrollment, target, expires_at=expires_at, urgent=True)
         self._count(outcome)

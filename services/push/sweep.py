@@ -1,6 +1,6 @@
 """The sweep: finds who should have been pushed and was not, and who stays silent.
 
-Promises: a command whose process died between its 201 and the wish is pushed within 10 s; a device
+Promises: a command whose process died between its 201 and the push request is pushed within 10 s; a device
 with open commands is pushed again, less and less often, until its queue is empty; a restart goes on
 where the last process stopped; among replicas each partition is swept by one, and where two do for a
 moment, a device is pushed once too often and nothing else happens.
@@ -194,8 +194,8 @@ class Sweep:
         return missed
 
     async def _push(self, window: _Window, enrollments: Collection[str], loops: Loops) -> None:
-        wishes = partial(self._pusher.wishes, enrollments)
-        await loops.until_done("sweep_push", wishes, PACE, waits="sweep_push_not_recorded")
+        push_requests = partial(self._pusher.push_requests, enrollments)
+        await loops.until_done("sweep_push", push_requests, PACE, waits="sweep_push_not_recorded")
         self._under_way.remove(window)
         behind = [other.since for other in self._under_way]
         done = min([*behind, self._position or window.since])

@@ -19,10 +19,10 @@ import structlog
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json
-from shared.messaging.local_wishes import LocalWishes
+from shared.messaging.local_push_requests import LocalPushRequests
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher, OpenPartition, PartitionConsumer, Received
-from shared.ports.pushes import PushWishes, WishConsumer
+from shared.ports.pushes import PushRequestConsumer, PushRequests
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -277,11 +277,11 @@ class LocalBroker:
         self._metrics = metrics or Metrics()
         room = _Room(bounds or Bounds())
         queues = [_Queue(room) for _ in range(PARTITIONS)]
-        wishes = LocalWishes(clock)
+        push_requests = LocalPushRequests(clock)
         self.publisher: EventPublisher = _Publisher(queues, room, publish_deadline)
         self.partitions: PartitionConsumer = _Partitions(queues, self._metrics, prefetch)
-        self.wishes: PushWishes = wishes
-        self.wish_consumer: WishConsumer = wishes
+        self.push_requests: PushRequests = push_requests
+        self.push_request_consumer: PushRequestConsumer = push_requests
 
     @property
     def healthy(self) -> bool:

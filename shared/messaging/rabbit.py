@@ -21,14 +21,14 @@ from shared.messaging.declaring import Topology
 from shared.messaging.event_publisher import RabbitPublisher
 from shared.messaging.partitions import RabbitPartitions
 from shared.messaging.publishing import PublishChannel
-from shared.messaging.wishes import RabbitWishConsumer, RabbitWishes
+from shared.messaging.push_requests import RabbitPushRequestConsumer, RabbitPushRequests
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher, PartitionConsumer
-from shared.ports.pushes import PushWishes, WishConsumer
+from shared.ports.pushes import PushRequestConsumer, PushRequests
 from shared.telemetry.metrics import Metrics
 
 START_PATIENCE = timedelta(seconds=2)
-LAST_WISHES = timedelta(seconds=1)
+LAST_REQUESTS = timedelta(seconds=1)
 PREFETCH = 128
 """Of each partition. It never goes down: a quorum queue puts what comes back at the end of all that came
 back before, which is in order only if the next consumer takes it all at once. After a consumer with 128
@@ -72,7 +72,7 @@ class RabbitBroker:
             bounds.deadline, clock, metrics, self._topology.declare_again, self._publishing.drop
         )
         self._runner: asyncio.Task[None] | None = None
-        self._wishes = RabbitWishes(self._channel, clock)
+        self._push_requests = RabbitPushRequests(self._channel, clock)
         parking = Parking(self._channel, clock, metrics)
         self.publisher: EventPublisher = RabbitPublisher(
             self._channel, metrics, bounds.largest_message
@@ -81,8 +81,8 @@ class RabbitBroker:
             url, parking, clock, self._topology.declare_again, prefetch
         )
         self.partitions: PartitionConsumer = self._partitions
-        self.wishes: PushWishes = self._wishes
-        self.wish_consumer: WishConsumer = RabbitWishConsumer(
+        self.push_requests: PushRequests = self._push_requests
+        self.push_request_consumer: PushRequestConsumer = RabbitPushRequestConsumer(
             self._consuming, parking, clock, self._topology.declare_again
         )
 
@@ -110,12 +110,12 @@ class RabbitBroker:
             runner.result()
 
     async def close(self) -> None:
-        """Send the last wishes if that is quickly done, then disconnect; a few seconds at most."""
+        """Send the last push requests if that is quickly done, then disconnect; a few seconds at most."""
         if self._runner is None:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WISHES.total_seconds()):
-                await self._wishes.flush()
+            async with asyncio.timeout(LAST_REQUESTS.total_seconds()):
+                await self._push_requests.flush()
         self._runner.cancel()
         await asyncio.wait({self._runner})
         self._runner = None
@@ -125,7 +125,7 @@ class RabbitBroker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publishing.run())
             tasks.create_task(self._consuming.run())
-            tasks.create_task(self._wishes.run())
+            tasks.create_task(self._push_requests.run())
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
         await self._topology.declare()

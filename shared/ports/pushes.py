@@ -1,4 +1,4 @@
-"""Wishes for pushes, and how pushes ended (owner: push)."""
+"""Push requests, and how pushes ended (owner: push)."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from datetime import datetime
 from typing import Protocol
 
 
-class PushWishes(Protocol):
-    def wish(self, enrollments: Collection[str]) -> None:
+class PushRequests(Protocol):
+    def add(self, enrollments: Collection[str]) -> None:
         """Ask for a push, soon, in the background. May be lost when the process dies; the sweep
         finds what was never pushed (rule 12)."""
 
 
-class WishConsumer(Protocol):
-    async def consume(self, on_wishes: Callable[[Sequence[str]], Awaitable[None]]) -> None:
-        """Call `on_wishes` with enrollment ids until cancelled; acked once it returns, given back when
+class PushRequestConsumer(Protocol):
+    async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+        """Call `on_requests` with enrollment ids until cancelled; acked once it returns, given back when
         it raises. Reconnects by itself."""
 
 

@@ -1,4 +1,4 @@
-"""What every broker of events and wishes keeps, on RabbitMQ as in memory."""
+"""What every broker of events and push requests keeps, on RabbitMQ as in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -309,7 +309,7 @@ async def test_a_parked_event_is_out_of_the_way(broker: Broker) -> None:
 
 
 class Granter:
-    """Consumes wishes in the background."""
+    """Consumes push requests in the background."""
 
     def __init__(self, broker: Broker, failures: int = 0) -> None:
         self._broker = broker
@@ -318,7 +318,7 @@ class Granter:
         self.granted: list[str] = []
 
     async def __aenter__(self) -> "Granter":
-        self._task = asyncio.create_task(self._broker.wish_consumer.consume(self._grant))
+        self._task = asyncio.create_task(self._broker.push_request_consumer.consume(self._grant))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -326,23 +326,23 @@ class Granter:
         with suppress(asyncio.CancelledError):
             await self._task
 
-    async def _grant(self, wishes: Sequence[str]) -> None:
+    async def _grant(self, push_requests: Sequence[str]) -> None:
         self.calls += 1
         if self.calls <= self._failures:
             raise ValueError("not now")
-        self.granted += wishes
+        self.granted += push_requests
 
 
-async def test_wishes_reach_their_consumer(broker: Broker) -> None:
+async def test_push_requests_reach_their_consumer(broker: Broker) -> None:
     async with Granter(broker) as granter:
-        broker.wishes.wish(["a", "b"])
-        broker.wishes.wish(["c"])
+        broker.push_requests.add(["a", "b"])
+        broker.push_requests.add(["c"])
 
         await until(lambda: {"a", "b", "c"} <= set(granter.granted))
 
 
-async def test_wishes_made_before_anybody_consumes_wait(broker: Broker) -> None:
-    broker.wishes.wish([f"d{n}" for n in range(1200)])
+async def test_push_requests_made_before_anybody_consumes_wait(broker: Broker) -> None:
+    broker.push_requests.add([f"d{n}" for n in range(1200)])
 
     async with Granter(broker) as granter:
         await until(lambda: len(granter.granted) >= 1200)
@@ -350,8 +350,8 @@ async def test_wishes_made_before_anybody_consumes_wait(broker: Broker) -> None:
     assert sorted(granter.granted) == sorted(f"d{n}" for n in range(1200))
 
 
-async def test_wishes_come_again_when_their_handler_raised(broker: Broker) -> None:
-    broker.wishes.wish(["a"])
+async def test_push_requests_come_again_when_their_handler_raised(broker: Broker) -> None:
+    broker.push_requests.add(["a"])
 
     async with Granter(broker, failures=1) as granter:
         await until(lambda: granter.granted == ["a"])

@@ -38,13 +38,13 @@ UUID = "0198f1d2-0000-7000-8000-000000000001"
 
 
 @dataclass
-class Wishes:
-    """`PushWishes`, noted."""
+class PushRequests:
+    """`PushRequests`, noted."""
 
-    wished: set[str] = field(default_factory=set)
+    requested: set[str] = field(default_factory=set)
 
-    def wish(self, enrollments: Collection[str]) -> None:
-        self.wished |= set(enrollments)
+    def add(self, enrollments: Collection[str]) -> None:
+        self.requested |= set(enrollments)
 
 
 @dataclass
@@ -58,7 +58,7 @@ class System:
     commands: MongoStoredCommands
     clock: SystemClock
     ids: SystemIds
-    wishes: Wishes
+    push_requests: PushRequests
 
     async def post(self, **command: object) -> httpx.Response:
         return await self.http.post("/v1/commands", json={"udid": "MAC", **command})
@@ -89,16 +89,18 @@ class System:
 
 @pytest.fixture
 async def system(database: Database) -> AsyncIterator[System]:
-    clock, ids, wishes = SystemClock(), SystemIds(), Wishes()
-    nobody = cast(Any, None)  # the commands service uses no more of the broker than its wishes
+    clock, ids, push_requests = SystemClock(), SystemIds(), PushRequests()
+    nobody = cast(
+        Any, None
+    )  # the commands service uses no more of the broker than its push requests
     adapters = Adapters(
         database=database,
         keyring=KEYRING,
         broker=nobody,
         publisher=nobody,
         partitions=nobody,
-        wishes=wishes,
-        wish_consumer=nobody,
+        push_requests=push_requests,
+        push_request_consumer=nobody,
         clock=clock,
         loops=Loops(clock),
         ids=ids,
@@ -112,7 +114,7 @@ async def system(database: Database) -> AsyncIterator[System]:
     records = MongoEnrollments(database, KEYRING)
     try:
         queue, commands = MongoCommandQueue(database, KEYRING), MongoStoredCommands(database)
-        yield System(service, http, records, queue, commands, clock, ids, wishes)
+        yield System(service, http, records, queue, commands, clock, ids, push_requests)
     finally:
         await service.drain()
         await http.aclose()
@@ -135,7 +137,7 @@ async def test_a_command_is_there_for_its_device_when_it_is_answered(
     assert entry.generation == generation
     stored = (await system.queue.commands([entry.command_hash]))[entry.command_hash]
     assert plistlib.loads(stored.plist)["Command"]["Queries"] == ["OSVersion"]
-    assert system.wishes.wished == {"MAC"}
+    assert system.push_requests.requested == {"MAC"}
 
 
 async def test_many_clients_at_once_keep_every_command(system: System, generation: str) -> None:

@@ -78,7 +78,7 @@ async def test_a_certificate_put_over_the_api_pushes_what_waited_for_it(
     first = issue(apns, "first")
     async with process(settings(apns, certified=False), database) as replica:
         await queue_command(database)
-        replica.broker.wishes.wish(["MAC"])
+        replica.broker.push_requests.add(["MAC"])
 
         assert await put(replica, first) == 200
 

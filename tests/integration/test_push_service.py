@@ -23,13 +23,13 @@ async def apns(tmp_path: Path) -> AsyncIterator[FakeApns]:
         yield fake
 
 
-async def test_a_wish_reaches_the_device_and_is_recorded(
+async def test_a_push_request_reaches_the_device_and_is_recorded(
     apns: FakeApns, database: Database
 ) -> None:
     await enroll(database)
     async with process(settings(apns), database) as running_push:
         await queue_command(database)
-        running_push.broker.wishes.wish(["MAC"])
+        running_push.broker.push_requests.add(["MAC"])
 
         async def recorded() -> bool:
             return "MAC" in await MongoPushes(database).load(["MAC"])
@@ -39,7 +39,7 @@ async def test_a_wish_reaches_the_device_and_is_recorded(
     assert apns.tokens() == [b"token"]
 
 
-async def test_a_command_whose_wish_was_lost_is_pushed_within_ten_seconds(
+async def test_a_command_whose_push_request_was_lost_is_pushed_within_ten_seconds(
     apns: FakeApns, database: Database
 ) -> None:
     await enroll(database)
@@ -77,7 +77,7 @@ async def test_without_a_certificate_it_is_ready_and_what_was_queued_is_pushed_o
 
         await until(ready)
         await queue_command(database)
-        without.broker.wishes.wish(["MAC"])
+        without.broker.push_requests.add(["MAC"])
         await asyncio.sleep(0.2)
         pushed_without = list(apns.pushes)
     async with process(settings(apns), database):

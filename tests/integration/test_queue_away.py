@@ -325,17 +325,17 @@ async def test_the_queues_are_used_though_nothing_can_be_declared(server: Rabbit
     assert received.device == HEALTHY[0]
 
 
-async def test_an_outage_of_the_store_uses_up_no_deliveries_of_wishes(
+async def test_an_outage_of_the_store_uses_up_no_deliveries_of_push_requests(
     server: Rabbit, broker: RabbitBroker
 ) -> None:
     attempts = asyncio.Semaphore(0)
 
-    async def fail(_wishes: Sequence[str]) -> None:
+    async def fail(_push_requests: Sequence[str]) -> None:
         attempts.release()
         raise StoreUnavailable("away")
 
-    broker.wishes.wish(["a"])
-    consuming = asyncio.create_task(broker.wish_consumer.consume(fail))
+    broker.push_requests.add(["a"])
+    consuming = asyncio.create_task(broker.push_request_consumer.consume(fail))
     async with asyncio.timeout(60):
         for _ in range(3):
             await attempts.acquire()

@@ -230,7 +230,7 @@ async def test_closing_ends_soon_though_the_broker_is_frozen(server: Server) -> 
     await broker.partitions.open(PARTITION, on_event=lambda _: None, on_lost=lambda: None)
     before = asyncio.all_tasks()
     server.pause()
-    broker.wishes.wish(["a"])
+    broker.push_requests.add(["a"])
 
     _, took = await timed(asyncio.ensure_future(broker.close()))
     await asyncio.sleep(0.1)
@@ -389,17 +389,17 @@ async def test_an_unusable_url_is_refused_at_once(url: str) -> None:
         RabbitBroker(url, clock=SystemClock())
 
 
-async def test_wishes_made_while_the_broker_is_away_are_sent_when_it_is_back(
+async def test_push_requests_made_while_the_broker_is_away_are_sent_when_it_is_back(
     server: Server, broker: RabbitBroker
 ) -> None:
     server.kill()
-    broker.wishes.wish(["a"])
+    broker.push_requests.add(["a"])
     granted: list[str] = []
 
-    async def grant(wishes: object) -> None:
-        granted.extend(wishes if isinstance(wishes, list) else [])
+    async def grant(push_requests: object) -> None:
+        granted.extend(push_requests if isinstance(push_requests, list) else [])
 
-    consuming = asyncio.create_task(broker.wish_consumer.consume(grant))
+    consuming = asyncio.create_task(broker.push_request_consumer.consume(grant))
     await asyncio.to_thread(server.start)
     await until(lambda: granted == ["a"])
     consuming.cancel()
@@ -544,7 +544,7 @@ async def test_unintelligible_messages_are_parked_with_a_reason_and_the_queue_mo
     ]
 
 
-async def test_what_nobody_can_use_as_a_wish_is_parked(
+async def test_what_nobody_can_use_as_a_push_request_is_parked(
     server: Server, broker: RabbitBroker
 ) -> None:
     async with aiormq.connect(server.url) as connection:
@@ -552,11 +552,11 @@ async def test_what_nobody_can_use_as_a_wish_is_parked(
         await channel.basic_publish(b"{broken", routing_key=PUSH_QUEUE)
     granted: list[str] = []
 
-    async def grant(wishes: object) -> None:
-        granted.extend(wishes if isinstance(wishes, list) else [])
+    async def grant(push_requests: object) -> None:
+        granted.extend(push_requests if isinstance(push_requests, list) else [])
 
-    broker.wishes.wish(["a"])
-    consuming = asyncio.create_task(broker.wish_consumer.consume(grant))
+    broker.push_requests.add(["a"])
+    consuming = asyncio.create_task(broker.push_request_consumer.consume(grant))
     await until(lambda: granted == ["a"])
     consuming.cancel()
     await asyncio.wait({consuming})

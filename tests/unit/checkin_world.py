@@ -34,9 +34,9 @@ from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.identities import FakeIdentities
 from tests.fakes.issued import FakeIssuedCertificates
 from tests.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
+from tests.fakes.push_requests import FakePushRequests
 from tests.fakes.queue import FakeCommandQueue
 from tests.fakes.refusals import FakeRefusals
-from tests.fakes.wishes import FakeWishes
 
 
 class Killed(BaseException):
@@ -71,7 +71,7 @@ class World:
         self.queue = FakeCommandQueue()
         self.publisher = FakePublisher()
         self.members = FakeMembers()
-        self.wishes = FakeWishes()
+        self.push_requests = FakePushRequests()
         self.audit = FakeAuditLog()
 
     async def replica(self) -> "Replica":
@@ -115,7 +115,7 @@ class Replica:
             journal=world.journal,
             queue=world.queue,
             publisher=world.publisher,
-            wishes=world.wishes,
+            push_requests=world.push_requests,
             writer=self.writer,
             clock=world.clock,
             ids=world.ids,

@@ -31,8 +31,8 @@ from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.devices import FakeDevices
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.journal import FakeJournal, FakePublisher
+from tests.fakes.push_requests import FakePushRequests
 from tests.fakes.queue import FakeCommandQueue, undisturbed
-from tests.fakes.wishes import FakeWishes
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
 PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
@@ -91,7 +91,7 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     ids: FakeIds = field(default_factory=FakeIds)
     at_store: Barrier = field(default_factory=Barrier)
-    wishes: FakeWishes = field(default_factory=FakeWishes)
+    push_requests: FakePushRequests = field(default_factory=FakePushRequests)
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class World:
         return Queueing(
             self.queue,
             self.targets,
-            self.wishes,
+            self.push_requests,
             self.clock,
             self.ids,
             self.metrics,

@@ -575,17 +575,17 @@ async def test_a_command_that_is_missing_does_not_hold_up_the_next() -> None:
     assert await replica.serve(device.idle()) == [Answer(b"plist-c2")]
 
 
-async def test_a_device_that_can_be_pushed_now_is_wished_for() -> None:
+async def test_a_push_is_requested_for_a_device_that_can_be_pushed_now() -> None:
     world = World()
     replica = await world.replica()
     device = Device()
     await replica.serve(device.authenticate())
-    before = list(world.wishes.wished)
+    before = list(world.push_requests.requested)
 
     await replica.serve(device.token_update())
 
     assert before == []
-    assert world.wishes.wished == [{"MAC"}]
+    assert world.push_requests.requested == [{"MAC"}]
 
 
 async def test_bootstrap_token_is_kept_and_given_back() -> None:

@@ -520,13 +520,13 @@ async def test_whoever_waits_for_a_job_waits_no_longer_than(end: str) -> None:
         assert waiting.done()
 
 
-async def test_one_wish_for_a_push_is_of_many_devices() -> None:
+async def test_one_push_request_for_a_push_is_of_many_devices() -> None:
     async with Fleet(devices=64) as fleet:
         await fleet.finished(await fleet.start().start(fleet.command(), "ci"))
 
-        wished = fleet.world.wishes.wished
-        assert len(wished) <= 64 / jobs_module.CHUNK
-        assert set().union(*wished) == set(fleet.names)
+        requested = fleet.world.push_requests.requested
+        assert len(requested) <= 64 / jobs_module.CHUNK
+        assert set().union(*requested) == set(fleet.names)
 
 
 async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:

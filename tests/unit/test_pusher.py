@@ -1,4 +1,4 @@
-"""The pusher: wishes collapse, every push ends in a known state, and nothing is lost on the way."""
+"""The pusher: push requests collapse, every push ends in a known state, and nothing is lost on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -107,10 +107,10 @@ async def running(
         yield [group.create_task(work) for work in works]
 
 
-async def test_a_wish_becomes_one_push_that_is_recorded(bench: Bench) -> None:
+async def test_a_push_request_becomes_one_push_that_is_recorded(bench: Bench) -> None:
     bench.enroll("MAC")
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     push = bench.apns.pushes[0]
     assert (push.topic, push.token, push.magic) == (TOPIC, b"MAC", "magic")
@@ -120,18 +120,18 @@ async def test_a_wish_becomes_one_push_that_is_recorded(bench: Bench) -> None:
     assert bench.pushed("sent") == 1
 
 
-async def test_the_same_wish_many_times_at_once_is_one_push(bench: Bench) -> None:
+async def test_the_same_push_request_many_times_at_once_is_one_push(bench: Bench) -> None:
     bench.enroll("MAC")
 
-    await bench.pusher.wishes(["MAC"] * 50)
+    await bench.pusher.push_requests(["MAC"] * 50)
 
     assert bench.apns.tokens() == [b"MAC"]
 
 
-async def test_wishes_during_a_push_fold_into_one_more_push(bench: Bench) -> None:
+async def test_push_requests_during_a_push_fold_into_one_more_push(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.gate.clear()
-    async with running(*[bench.pusher.wishes(["MAC"]) for _ in range(10)]):
+    async with running(*[bench.pusher.push_requests(["MAC"]) for _ in range(10)]):
         await settle()
         under_way = bench.apns.tokens()
         bench.apns.gate.set()
@@ -141,10 +141,12 @@ async def test_wishes_during_a_push_fold_into_one_more_push(bench: Bench) -> Non
     assert bench.apns.tokens() == [b"MAC", b"MAC"]
 
 
-async def test_a_wish_right_after_a_push_waits_for_the_rest_of_a_second(bench: Bench) -> None:
+async def test_a_push_request_right_after_a_push_waits_for_the_rest_of_a_second(
+    bench: Bench,
+) -> None:
     bench.enroll("MAC")
-    await bench.pusher.wishes(["MAC"])
-    async with running(bench.pusher.wishes(["MAC"]), bench.pusher.wishes(["MAC"])):
+    await bench.pusher.push_requests(["MAC"])
+    async with running(bench.pusher.push_requests(["MAC"]), bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(timedelta(milliseconds=999))
         within = len(bench.apns.pushes)
         await bench.clock.run(timedelta(milliseconds=1))
@@ -153,13 +155,13 @@ async def test_a_wish_right_after_a_push_waits_for_the_rest_of_a_second(bench: B
     assert len(bench.apns.pushes) == 2
 
 
-async def test_a_folded_wish_returns_only_while_another_one_carries_its_promise(
+async def test_a_folded_push_request_returns_only_while_another_one_carries_its_promise(
     bench: Bench,
 ) -> None:
     bench.enroll("MAC")
     bench.apns.gate.clear()
-    wishes = [bench.pusher.wishes(["MAC"]) for _ in range(3)]
-    async with running(*wishes) as (begun, waiting, folded):
+    push_requests = [bench.pusher.push_requests(["MAC"]) for _ in range(3)]
+    async with running(*push_requests) as (begun, waiting, folded):
         await settle()
         done = [begun.done(), waiting.done(), folded.done()]
         bench.apns.gate.set()
@@ -168,15 +170,15 @@ async def test_a_folded_wish_returns_only_while_another_one_carries_its_promise(
     assert done == [False, False, True]
 
 
-async def test_when_the_wish_that_carries_the_promise_is_given_up_the_next_one_pushes(
+async def test_when_the_push_request_that_carries_the_promise_is_given_up_the_next_one_pushes(
     bench: Bench,
 ) -> None:
     bench.enroll("MAC")
-    await bench.pusher.wishes(["MAC"])
-    async with running(bench.pusher.wishes(["MAC"])) as (given_up,):
+    await bench.pusher.push_requests(["MAC"])
+    async with running(bench.pusher.push_requests(["MAC"])) as (given_up,):
         await settle()
         given_up.cancel()
-    async with running(bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(SECOND)
 
     assert len(bench.apns.pushes) == 2
@@ -186,7 +188,7 @@ async def test_devices_do_not_wait_for_each_other(bench: Bench) -> None:
     for number in range(30):
         bench.enroll(f"D{number}")
     bench.apns.gate.clear()
-    async with running(bench.pusher.wishes([f"D{number}" for number in range(30)])):
+    async with running(bench.pusher.push_requests([f"D{number}" for number in range(30)])):
         await settle()
         in_flight = len(bench.apns.pushes)
         bench.apns.gate.set()
@@ -198,7 +200,7 @@ async def test_pushes_that_end_together_are_recorded_together(bench: Bench) -> N
     for number in range(30):
         bench.enroll(f"D{number}")
 
-    await bench.pusher.wishes([f"D{number}" for number in range(30)])
+    await bench.pusher.push_requests([f"D{number}" for number in range(30)])
 
     assert sum(bench.pushes.batches) == 30
     assert len(bench.pushes.batches) <= 3
@@ -217,7 +219,7 @@ async def test_a_device_without_a_token_is_left_to_the_sweep_for_some_seconds(
 ) -> None:
     bench.enroll("MAC", **changes)
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert bench.apns.pushes == []
     assert bench.waits("MAC") == 10 * SECOND
@@ -227,7 +229,7 @@ async def test_a_device_without_a_token_is_left_to_the_sweep_for_some_seconds(
 async def test_a_device_that_nobody_knows_yet_is_left_to_the_sweep(bench: Bench) -> None:
     bench.queue_command("GHOST")
 
-    await bench.pusher.wishes(["GHOST"])
+    await bench.pusher.push_requests(["GHOST"])
 
     assert bench.waits("GHOST") == 10 * SECOND
 
@@ -238,41 +240,43 @@ async def test_a_device_that_left_is_not_pushed_and_not_remembered(
 ) -> None:
     bench.enroll("MAC", status=status)
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert bench.apns.pushes == []
     assert bench.pushes.rows == {}
 
 
-async def test_a_wish_of_an_enrollment_without_an_open_command_wakes_nobody(bench: Bench) -> None:
+async def test_a_push_request_of_an_enrollment_without_an_open_command_wakes_nobody(
+    bench: Bench,
+) -> None:
     bench.enroll("MAC")
     bench.queue.entries.clear()
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert bench.apns.pushes == []
     assert bench.pushes.batches == []
 
 
-async def test_a_wish_that_woke_nobody_does_not_delay_the_next_one(bench: Bench) -> None:
+async def test_a_push_request_that_woke_nobody_does_not_delay_the_next_one(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.queue.entries.clear()
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
     bench.queue_command("MAC")
 
     async with asyncio.timeout(5):
-        await bench.pusher.wishes(["MAC"])
+        await bench.pusher.push_requests(["MAC"])
 
     assert bench.apns.tokens() == [b"MAC"]
 
 
-async def test_a_command_that_waited_for_its_token_is_pushed_when_the_token_is_wished_for(
+async def test_a_command_that_waited_for_its_token_is_pushed_when_a_push_is_requested_for_the_token(
     bench: Bench,
 ) -> None:
     bench.queue_command("MAC")
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
     bench.enroll("MAC")
-    async with running(bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(SECOND)
 
     assert bench.apns.tokens() == [b"MAC"]
@@ -281,7 +285,7 @@ async def test_a_command_that_waited_for_its_token_is_pushed_when_the_token_is_w
 async def test_a_dead_token_that_apns_takes_is_alive_again(bench: Bench) -> None:
     bench.enroll("MAC", push=PushTarget(TOPIC, b"MAC", "magic", dead=True))
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     target = bench.enrollments.records["MAC"].push
     assert target is not None
@@ -307,7 +311,7 @@ async def test_a_token_that_stays_dead_is_pushed_less_and_less_often_but_every_d
     bench.apns.by_token[b"MAC"] = TokenDead("410 Unregistered", None)
     waits = []
     with structlog.testing.capture_logs() as logged:
-        await bench.pusher.wishes(["MAC"])
+        await bench.pusher.push_requests(["MAC"])
         for _ in range(6):
             waits.append(bench.waits("MAC"))
             await bench.clock.run(bench.waits("MAC"))
@@ -322,7 +326,7 @@ async def test_a_token_that_stays_dead_is_pushed_less_and_less_often_but_every_d
 async def test_a_blocked_device_is_pushed_so_that_it_comes_and_unenrolls(bench: Bench) -> None:
     bench.enroll("MAC", blocked=True)
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert bench.apns.tokens() == [b"MAC"]
 
@@ -330,7 +334,7 @@ async def test_a_blocked_device_is_pushed_so_that_it_comes_and_unenrolls(bench: 
 async def test_what_may_work_in_a_moment_is_tried_again(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.script.extend([Retry("503"), Retry("ReadError")])
-    async with running(bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(timedelta(milliseconds=750))
 
     assert len(bench.apns.pushes) == 3
@@ -340,7 +344,7 @@ async def test_what_may_work_in_a_moment_is_tried_again(bench: Bench) -> None:
 async def test_what_never_works_is_left_to_the_sweep_after_four_tries(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.by_token[b"MAC"] = Retry("503 ServiceUnavailable")
-    async with running(bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(10 * SECOND)
 
     assert len(bench.apns.pushes) == 4
@@ -365,7 +369,7 @@ async def test_a_refused_push_is_not_repeated_at_once_but_left_to_the_sweep(
     bench.enroll("MAC")
     bench.apns.script.append(outcome)
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert len(bench.apns.pushes) == 1
     assert bench.waits("MAC") == wait
@@ -375,7 +379,7 @@ async def test_a_token_that_apns_does_not_know_is_marked_dead(bench: Bench) -> N
     bench.enroll("MAC")
     bench.apns.script.append(TokenDead("400 BadDeviceToken", None))
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     target = bench.enrollments.records["MAC"].push
     assert target is not None
@@ -389,7 +393,7 @@ async def test_rule_12_a_token_replaced_while_apns_answered_stays_alive_and_is_p
     bench.enroll("MAC")
     bench.apns.script.append(TokenDead("410 Unregistered", bench.clock.now() + MINUTE))
     bench.apns.gate.clear()
-    async with running(bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.push_requests(["MAC"])):
         await settle()
         bench.enroll("MAC", push=PushTarget(TOPIC, b"NEW", "magic"))
         bench.apns.gate.set()
@@ -407,7 +411,7 @@ async def test_a_refused_topic_stops_every_push_of_it_and_is_logged_once(bench: 
 
     with structlog.testing.capture_logs() as logged:
         for number in range(5):
-            await bench.pusher.wishes([f"D{number}"])
+            await bench.pusher.push_requests([f"D{number}"])
 
     assert len(bench.apns.pushes) == 1
     assert [bench.waits(f"D{number}") for number in range(5)] == [15 * MINUTE] * 5
@@ -419,11 +423,11 @@ async def test_a_stopped_topic_is_probed_after_a_while_and_works_again(bench: Be
     bench.enroll("MAC")
     bench.enroll("PAD")
     bench.apns.script.append(TopicRefused("403 BadCertificate"))
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     await bench.clock.run(15 * MINUTE)
-    await bench.pusher.wishes(["MAC"])
-    await bench.pusher.wishes(["PAD"])
+    await bench.pusher.push_requests(["MAC"])
+    await bench.pusher.push_requests(["PAD"])
 
     assert bench.apns.tokens() == [b"MAC", b"MAC", b"PAD"]
     assert bench.stopped == [1, 0]
@@ -434,10 +438,10 @@ async def test_only_one_push_probes_a_stopped_topic_at_a_time(bench: Bench) -> N
     for device in devices:
         bench.enroll(device)
     bench.apns.script.append(TopicRefused("403 BadCertificate"))
-    await bench.pusher.wishes(["D0"])
+    await bench.pusher.push_requests(["D0"])
     await bench.clock.run(15 * MINUTE)
     bench.apns.gate.clear()
-    async with running(bench.pusher.wishes(devices)):
+    async with running(bench.pusher.push_requests(devices)):
         await settle()
         probes = len(bench.apns.pushes) - 1
         bench.apns.gate.set()
@@ -452,7 +456,7 @@ async def test_a_topic_without_a_certificate_is_left_to_the_sweep_and_logged_onc
         bench.enroll(f"D{number}", push=PushTarget("com.apple.mgmt.other", b"D", "magic"))
 
     with structlog.testing.capture_logs() as logged:
-        await bench.pusher.wishes([f"D{number}" for number in range(5)])
+        await bench.pusher.push_requests([f"D{number}" for number in range(5)])
 
     assert bench.apns.pushes == []
     assert bench.waits("D0") == 15 * MINUTE
@@ -475,17 +479,17 @@ async def test_a_push_that_could_not_be_recorded_is_given_back_and_later_ones_go
         return None
 
     bench.pushes.before = fail_once
-    first = asyncio.gather(bench.pusher.wishes(["MAC"]), return_exceptions=True)
+    first = asyncio.gather(bench.pusher.push_requests(["MAC"]), return_exceptions=True)
     await settle()
     bench.apns.gate.set()
     failed = await first
-    await bench.pusher.wishes(["PAD"])
+    await bench.pusher.push_requests(["PAD"])
 
     assert isinstance(failed[0], StoreUnavailable)
     assert set(bench.pushes.rows) == {"PAD"}
 
 
-async def test_a_wish_is_given_back_while_the_store_is_away(bench: Bench) -> None:
+async def test_a_push_request_is_given_back_while_the_store_is_away(bench: Bench) -> None:
     bench.enroll("MAC")
 
     async def away(operation: str) -> None:
@@ -494,13 +498,13 @@ async def test_a_wish_is_given_back_while_the_store_is_away(bench: Bench) -> Non
     bench.enrollments.before = away
 
     with pytest.raises(StoreUnavailable):
-        await bench.pusher.wishes(["MAC", "PAD"])
+        await bench.pusher.push_requests(["MAC", "PAD"])
 
 
 async def test_the_backoff_of_a_silent_device_goes_on_where_it_was(bench: Bench) -> None:
     bench.enroll("MAC")
     waits = []
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
     for _ in range(6):
         waits.append(bench.waits("MAC"))
         await bench.clock.run(bench.waits("MAC"))
@@ -510,23 +514,25 @@ async def test_the_backoff_of_a_silent_device_goes_on_where_it_was(bench: Bench)
     assert waits == [5 * MINUTE, 30 * MINUTE, 2 * hour, 6 * hour, 24 * hour, 24 * hour]
 
 
-async def test_a_new_wish_resets_the_backoff(bench: Bench) -> None:
+async def test_a_new_push_request_resets_the_backoff(bench: Bench) -> None:
     bench.enroll("MAC")
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
     await bench.clock.run(5 * MINUTE)
     await bench.pusher.again([bench.pushes.rows["MAC"]])
     await bench.clock.run(MINUTE)
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert bench.waits("MAC") == 5 * MINUTE
 
 
-async def test_a_wish_that_folds_into_a_push_of_the_sweep_resets_the_backoff(bench: Bench) -> None:
+async def test_a_push_request_that_folds_into_a_push_of_the_sweep_resets_the_backoff(
+    bench: Bench,
+) -> None:
     bench.enroll("MAC")
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
     row = replace(bench.pushes.rows["MAC"], attempts=3)
-    async with running(bench.pusher.again([row]), bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.again([row]), bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(SECOND)
 
     assert len(bench.apns.pushes) == 2
@@ -547,7 +553,7 @@ async def test_the_sweep_leaves_a_device_alone_whose_push_is_under_way(bench: Be
     bench.enroll("MAC")
     now = bench.clock.now()
     bench.apns.gate.clear()
-    async with running(bench.pusher.wishes(["MAC"])):
+    async with running(bench.pusher.push_requests(["MAC"])):
         await settle()
         await bench.pusher.again([PushRecord("MAC", now, now)])
         bench.apns.gate.set()
@@ -557,54 +563,56 @@ async def test_the_sweep_leaves_a_device_alone_whose_push_is_under_way(bench: Be
 
 async def test_devices_that_are_at_rest_cost_no_memory(bench: Bench) -> None:
     for number in range(3000):
-        await bench.pusher.wishes([f"G{number}"])
+        await bench.pusher.push_requests([f"G{number}"])
         bench.clock.advance(SECOND)
 
     assert bench.pusher.lines_kept <= 1001
 
 
-class ScriptedWishes:
-    """A consumer that hands over one batch of wishes and says whether it was acked."""
+class ScriptedPushRequests:
+    """A consumer that hands over one batch of push requests and says whether it was acked."""
 
-    def __init__(self, wishes: list[str]) -> None:
-        self._wishes = wishes
+    def __init__(self, push_requests: list[str]) -> None:
+        self._push_requests = push_requests
         self.is_acked = False
         self.error: Exception | None = None
 
-    async def consume(self, on_wishes: object) -> None:
-        assert callable(on_wishes)
+    async def consume(self, on_requests: object) -> None:
+        assert callable(on_requests)
         try:
-            await on_wishes(self._wishes)
+            await on_requests(self._push_requests)
         except Exception as exc:
             self.error = exc
             raise
         self.is_acked = True
 
 
-async def test_a_wish_is_acked_after_its_push_is_recorded(bench: Bench) -> None:
+async def test_a_push_request_is_acked_after_its_push_is_recorded(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.gate.clear()
-    wishes = ScriptedWishes(["MAC"])
-    async with running(Intake(wishes, bench.pusher, bench.clock).run(Loops(bench.clock))):
+    push_requests = ScriptedPushRequests(["MAC"])
+    async with running(Intake(push_requests, bench.pusher, bench.clock).run(Loops(bench.clock))):
         await settle()
-        during = wishes.is_acked
+        during = push_requests.is_acked
         bench.apns.gate.set()
 
     assert during is False
-    assert wishes.is_acked
+    assert push_requests.is_acked
     assert "MAC" in bench.pushes.rows
 
 
-async def test_a_wish_whose_push_is_slow_is_acked_once_the_sweep_knows_of_it(bench: Bench) -> None:
+async def test_a_push_request_whose_push_is_slow_is_acked_once_the_sweep_knows_of_it(
+    bench: Bench,
+) -> None:
     bench.enroll("MAC")
     bench.enroll("PAD")
     bench.apns.gate.clear()
-    wishes = ScriptedWishes(["MAC", "PAD"])
-    async with running(Intake(wishes, bench.pusher, bench.clock).run(Loops(bench.clock))):
+    push_requests = ScriptedPushRequests(["MAC", "PAD"])
+    async with running(Intake(push_requests, bench.pusher, bench.clock).run(Loops(bench.clock))):
         await bench.clock.run(timedelta(milliseconds=1499))
-        early = wishes.is_acked
+        early = push_requests.is_acked
         await bench.clock.run(timedelta(milliseconds=1))
-        late, waits, known = wishes.is_acked, bench.waits("MAC"), set(bench.pushes.rows)
+        late, waits, known = push_requests.is_acked, bench.waits("MAC"), set(bench.pushes.rows)
         bench.apns.gate.set()
 
     assert (early, late) == (False, True)
@@ -621,21 +629,23 @@ async def test_a_slow_push_that_the_sweep_cannot_be_told_of_is_not_acked(bench: 
         raise StoreUnavailable("away")
 
     bench.pushes.before = away
-    wishes = ScriptedWishes(["MAC"])
-    async with running(Intake(wishes, bench.pusher, bench.clock).run(Loops(bench.clock))) as (
-        consuming,
-    ):
+    push_requests = ScriptedPushRequests(["MAC"])
+    async with running(
+        Intake(push_requests, bench.pusher, bench.clock).run(Loops(bench.clock))
+    ) as (consuming,):
         await bench.clock.run(2 * SECOND)
         is_consuming = not consuming.done()
         consuming.cancel()
 
-    assert isinstance(wishes.error, ExceptionGroup) and wishes.error.subgroup(StoreUnavailable)
-    assert not wishes.is_acked
+    assert isinstance(push_requests.error, ExceptionGroup) and push_requests.error.subgroup(
+        StoreUnavailable
+    )
+    assert not push_requests.is_acked
     assert is_consuming
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), ValueError("a poison record")])
-async def test_a_wish_that_could_not_be_recorded_is_given_back(
+async def test_a_push_request_that_could_not_be_recorded_is_given_back(
     bench: Bench, error: Exception
 ) -> None:
     bench.enroll("MAC")
@@ -644,17 +654,17 @@ async def test_a_wish_that_could_not_be_recorded_is_given_back(
         raise error
 
     bench.pushes.before = away
-    wishes = ScriptedWishes(["MAC"])
+    push_requests = ScriptedPushRequests(["MAC"])
 
-    async with running(Intake(wishes, bench.pusher, bench.clock).run(Loops(bench.clock))) as (
-        consuming,
-    ):
+    async with running(
+        Intake(push_requests, bench.pusher, bench.clock).run(Loops(bench.clock))
+    ) as (consuming,):
         await settle()
         is_consuming = not consuming.done()
         consuming.cancel()
 
-    assert wishes.error is not None
-    assert not wishes.is_acked
+    assert push_requests.error is not None
+    assert not push_requests.is_acked
     assert is_consuming
 
 
@@ -662,7 +672,7 @@ async def test_what_cannot_be_reached_is_not_tried_again_at_once(bench: Bench) -
     bench.enroll("MAC")
     bench.apns.script.append(Unreachable("APNs cannot be reached"))
 
-    await bench.pusher.wishes(["MAC"])
+    await bench.pusher.push_requests(["MAC"])
 
     assert len(bench.apns.pushes) == 1
     assert bench.waits("MAC") == 10 * SECOND
@@ -671,7 +681,7 @@ async def test_what_cannot_be_reached_is_not_tried_again_at_once(bench: Bench) -
 async def test_draining_waits_for_the_pushes_under_way(bench: Bench) -> None:
     bench.enroll("MAC")
     bench.apns.gate.clear()
-    intake = Intake(ScriptedWishes(["MAC"]), bench.pusher, bench.clock)
+    intake = Intake(ScriptedPushRequests(["MAC"]), bench.pusher, bench.clock)
     async with running(intake.run(Loops(bench.clock)), settle()):
         await settle()
         drained = asyncio.ensure_future(intake.drain())
@@ -684,27 +694,27 @@ async def test_draining_waits_for_the_pushes_under_way(bench: Bench) -> None:
     assert "MAC" in bench.pushes.rows
 
 
-async def test_wishes_that_come_after_draining_began_are_not_acked(bench: Bench) -> None:
-    wishes = ScriptedWishes(["MAC"])
-    intake = Intake(wishes, bench.pusher, bench.clock)
+async def test_push_requests_that_come_after_draining_began_are_not_acked(bench: Bench) -> None:
+    push_requests = ScriptedPushRequests(["MAC"])
+    intake = Intake(push_requests, bench.pusher, bench.clock)
     await intake.drain()
     async with running(intake.run(Loops(bench.clock))) as (consuming,):
         await settle()
         consuming.cancel()
 
-    assert wishes.is_acked is False
+    assert push_requests.is_acked is False
     assert bench.pushes.rows == {}
 
 
-async def test_without_a_certificate_wishes_are_left_to_the_sweep_without_a_write(
+async def test_without_a_certificate_push_requests_are_left_to_the_sweep_without_a_write(
     bench: Bench,
 ) -> None:
     bench.enroll("MAC")
-    wishes = ScriptedWishes(["MAC"])
+    push_requests = ScriptedPushRequests(["MAC"])
 
-    await Intake(wishes, bench.pusher, bench.clock, lambda: False).run(Loops(bench.clock))
+    await Intake(push_requests, bench.pusher, bench.clock, lambda: False).run(Loops(bench.clock))
 
-    assert wishes.is_acked
+    assert push_requests.is_acked
     assert bench.apns.pushes == []
     assert bench.pushes.batches == []
 

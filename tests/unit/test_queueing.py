@@ -50,16 +50,16 @@ async def test_an_accepted_command_is_stored_and_open() -> None:
     assert stored[entry.command_hash] == command().command
 
 
-async def test_a_push_is_wished_for_after_the_command_is_in_its_queue() -> None:
+async def test_a_push_is_requested_after_the_command_is_in_its_queue() -> None:
     world = World()
     posting, gate = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
 
-    before = list(world.wishes.wished)
+    before = list(world.push_requests.requested)
     gate.set()
     await posting
 
     assert before == []
-    assert world.wishes.wished == [{"MAC"}]
+    assert world.push_requests.requested == [{"MAC"}]
 
 
 async def test_commands_are_handed_out_in_the_order_of_their_acceptance() -> None:
@@ -119,7 +119,7 @@ async def test_a_command_for_an_unknown_device_is_refused_and_leaves_nothing() -
         await world.post("NOBODY")
 
     assert world.queue.entries == {}
-    assert world.wishes.wished == []
+    assert world.push_requests.requested == []
 
 
 async def test_a_command_for_a_removed_device_is_refused() -> None:
@@ -189,7 +189,7 @@ async def test_a_retry_asks_for_a_push_too() -> None:
 
     await world.post()
 
-    assert world.wishes.wished == [{"MAC"}, {"MAC"}]
+    assert world.push_requests.requested == [{"MAC"}, {"MAC"}]
 
 
 async def test_two_retries_at_once_queue_one_command() -> None:
@@ -554,7 +554,7 @@ async def test_a_store_that_is_away_accepts_nothing() -> None:
     )
 
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
-    assert world.wishes.wished == []
+    assert world.push_requests.requested == []
 
 
 async def test_rule_13_a_process_that_was_stopped_for_a_day_does_not_say_yes() -> None:

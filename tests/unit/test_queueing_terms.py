@@ -84,7 +84,7 @@ async def test_no_push_is_asked_for_before_the_time_has_come() -> None:
 
     await world.queueing.enqueue(prepared(Terms(not_before=world.clock.now() + MINUTE)))
 
-    assert world.wishes.wished == []
+    assert world.push_requests.requested == []
 
 
 async def test_the_newest_of_a_collapse_key_ends_the_older_one() -> None:

@@ -146,7 +146,7 @@ async def test_a_certificate_is_renewed_when_its_time_has_come_and_not_before() 
     [entry] = renewing.entries
     assert entry.request_type == "InstallProfile"
     assert entry.expires_at == renewing.world.clock.now() + COMMAND_LIVES
-    assert {"MAC"} in renewing.world.wishes.wished
+    assert {"MAC"} in renewing.world.push_requests.requested
 
 
 async def test_the_command_holds_the_enrollment_profile_with_a_challenge_of_its_own() -> None:

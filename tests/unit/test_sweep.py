@@ -86,7 +86,7 @@ class World:
         )
 
     def accept(self, device: str, at: datetime | None = None) -> QueueEntry:
-        """A command is accepted, and its process dies before the wish."""
+        """A command is accepted, and its process dies before the push request."""
         self.orders += 1
         entry = QueueEntry(
             enrollment=device,

@@ -1,8 +1,9 @@
-"""Wishes for pushes on RabbitMQ.
+"""Push requests on RabbitMQ.
 
-Promises: a wish costs its caller nothing and never fails; wishes that wait are collapsed and go out in
-few messages, and wait again when the broker did not take them; a consumed wish comes again until
-`on_wishes` has returned for it, and an outage of the store uses up none of its deliveries.
+Promises: a push request costs its caller nothing and never fails; push requests that wait are collapsed and
+go out in few messages, and wait again when the broker did not take them; a consumed push request comes
+again until
+`on_requests` has returned for it, and an outage of the store uses up none of its deliveries.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from shared.ports.clock import Clock
 log = structlog.get_logger()
 
 LIMIT = 100_000
-"""Wishes that may wait in memory; the sweep finds those beyond (docs/rules.md, rule 12)."""
+"""Push requests that may wait in memory; the sweep finds those beyond (docs/rules.md, rule 12)."""
 PER_MESSAGE = 500
 PREFETCH = 16
 AGAIN = timedelta(seconds=1)
@@ -42,12 +43,12 @@ AGAIN = timedelta(seconds=1)
 _numbers = count()
 
 
-def wish_message(enrollments: Sequence[str]) -> Message:
+def push_request_message(enrollments: Sequence[str]) -> Message:
     body = orjson.dumps({"enrollments": list(enrollments)})
     return Message("", PUSH_QUEUE, f"wish-{next(_numbers)}", {}, body)
 
 
-def read_wish(body: bytes) -> list[str] | None:
+def read_push_request(body: bytes) -> list[str] | None:
     """The enrollment ids of a message, None if it is not one of ours."""
     try:
         document = orjson.loads(body)
@@ -59,8 +60,8 @@ def read_wish(body: bytes) -> list[str] | None:
     return names
 
 
-class RabbitWishes:
-    """The port PushWishes: collects in memory; `run` sends, until cancelled."""
+class RabbitPushRequests:
+    """The port PushRequests: collects in memory; `run` sends, until cancelled."""
 
     def __init__(self, publishing: PublishChannel, clock: Clock, limit: int = LIMIT) -> None:
         self._publishing = publishing
@@ -70,7 +71,7 @@ class RabbitWishes:
         self._some = asyncio.Event()
         self._is_overflowing = False
 
-    def wish(self, enrollments: Collection[str]) -> None:
+    def add(self, enrollments: Collection[str]) -> None:
         room = self._limit - len(self._waiting)
         if len(enrollments) > room and not self._is_overflowing:
             log.warning("wishes_dropped", waiting=len(self._waiting))
@@ -92,7 +93,7 @@ class RabbitWishes:
                 del self._waiting[name]
             taken = False
             try:
-                taken = (await self._publishing.send([wish_message(chosen)]))[0]
+                taken = (await self._publishing.send([push_request_message(chosen)]))[0]
             finally:
                 if not taken:
                     self._waiting.update(dict.fromkeys(chosen))
@@ -102,8 +103,8 @@ class RabbitWishes:
         return True
 
 
-class RabbitWishConsumer:
-    """The port WishConsumer."""
+class RabbitPushRequestConsumer:
+    """The port PushRequestConsumer."""
 
     def __init__(self, link: Link, parking: Parking, clock: Clock, redeclare: Redeclare) -> None:
         self._link = link
@@ -111,14 +112,16 @@ class RabbitWishConsumer:
         self._parking = parking
         self._clock = clock
 
-    async def consume(self, on_wishes: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+    async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._consume_channel(on_wishes)
+                await self._consume_channel(on_requests)
             except BrokerUnavailable:
                 await self._clock.sleep(AGAIN)
 
-    async def _consume_channel(self, on_wishes: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+    async def _consume_channel(
+        self, on_requests: Callable[[Sequence[str]], Awaitable[None]]
+    ) -> None:
         """Consume until the channel breaks; raises BrokerUnavailable then."""
         messages: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         async with opened_channel(self._link, PREFETCH, self._redeclare) as channel:
@@ -128,7 +131,7 @@ class RabbitWishConsumer:
         try:
             while True:
                 batch = await _next(messages, broken)
-                await self._handle(batch, on_wishes, channel, acks)
+                await self._handle(batch, on_requests, channel, acks)
         finally:
             acks.end()
             await close_channel(channel, self._link)
@@ -136,25 +139,25 @@ class RabbitWishConsumer:
     async def _handle(
         self,
         batch: Sequence[DeliveredMessage],
-        on_wishes: Callable[[Sequence[str]], Awaitable[None]],
+        on_requests: Callable[[Sequence[str]], Awaitable[None]],
         channel: Channel,
         acks: Acks,
     ) -> None:
-        wishes: dict[str, None] = {}
+        push_requests: dict[str, None] = {}
         good = []
         for message in batch:
-            names = read_wish(message.body)
+            names = read_push_request(message.body)
             if names is None:
                 await self._parking.put(message, PUSH_QUEUE, "not a wish")
                 acks.add(delivery_tag(message))
             else:
-                wishes.update(dict.fromkeys(names))
+                push_requests.update(dict.fromkeys(names))
                 good.append(delivery_tag(message))
         try:
-            if wishes:
-                await self._grant(list(wishes), on_wishes, channel)
+            if push_requests:
+                await self._grant(list(push_requests), on_requests, channel)
         except Exception:
-            log.exception("wishes_failed", wishes=len(wishes))
+            log.exception("wishes_failed", wishes=len(push_requests))
             await self._clock.sleep(AGAIN)
             with translated():
                 for tag in good:
@@ -165,20 +168,20 @@ class RabbitWishConsumer:
 
     async def _grant(
         self,
-        wishes: Sequence[str],
-        on_wishes: Callable[[Sequence[str]], Awaitable[None]],
+        push_requests: Sequence[str],
+        on_requests: Callable[[Sequence[str]], Awaitable[None]],
         channel: Channel,
     ) -> None:
-        """Hand wishes over, as soon as the store is there; they stay unacked meanwhile, because whatever
-        is given back counts as a delivery, and too many of those park it. A channel that is closed has
-        given them to somebody else."""
+        """Hand push requests over, as soon as the store is there; they stay unacked meanwhile, because
+        whatever is given back counts as a delivery, and too many of those park it. A channel that is closed
+        has given them to somebody else."""
         is_waiting = False
         while not channel.is_closed:
             try:
-                return await on_wishes(wishes)
+                return await on_requests(push_requests)
             except Unavailable as exc:
                 if not is_waiting:
-                    log.warning("wishes_wait", wishes=len(wishes), reason=str(exc))
+                    log.warning("wishes_wait", wishes=len(push_requests), reason=str(exc))
                 is_waiting = True
             await self._clock.sleep(AGAIN)
 
