@@ -1,9 +1,9 @@
-"""Cohorts: whole requests that arrived together go through all their steps together.
+"""Batches: whole requests that arrived together go through all their steps together.
 
-Promises: while `in_flight` cohorts are under way, whatever arrives gathers and goes with the next
-one, without a timer and so without added latency at rest; a cohort has at most `limit` items and at
+Promises: while `in_flight` batches are under way, whatever arrives gathers and goes with the next
+one, without a timer and so without added latency at rest; a batch has at most `limit` items and at
 most one of each key; each item gets its own result or its own error; a submitter that gives up
-breaks nothing for its neighbours; errors of the handler itself reach every item of that cohort and
+breaks nothing for its neighbours; errors of the handler itself reach every item of that batch and
 no other.
 """
 
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Handler = Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]]
-"""Takes the items of a cohort; returns per item, in their order, its result or its error."""
+"""Takes the items of a batch; returns per item, in their order, its result or its error."""
 
 
 async def verdicts(
@@ -45,8 +45,8 @@ class _Submitted(Generic[Item, Result]):
     outcome: "asyncio.Future[Result]"
 
 
-class Cohorts(Generic[Item, Result]):
-    """Gathers items into cohorts and hands each cohort to `handler`."""
+class BatchExecutor(Generic[Item, Result]):
+    """Gathers items into batches and hands each batch to `handler`."""
 
     def __init__(self, handler: Handler[Item, Result], limit: int = 64, in_flight: int = 2) -> None:
         self._handler = handler
@@ -54,15 +54,15 @@ class Cohorts(Generic[Item, Result]):
         self._in_flight = in_flight
         self._gathered: list[_Submitted[Item, Result]] = []
         self._busy = 0
-        # A cohort outlives each single submitter, so no submitter's TaskGroup can hold it; this set
+        # A batch outlives each single submitter, so no submitter's TaskGroup can hold it; this set
         # does, and `drain` waits for it.
         self._workers: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item, key: Hashable | None = None) -> Result:
         """The handler's result for `item`; raises the error that it gave for it.
 
-        Items of the same key never share a cohort and are taken in the order of their submission.
-        A submitter that is cancelled before its cohort begins takes its item back; after that, the
+        Items of the same key never share a batch and are taken in the order of their submission.
+        A submitter that is cancelled before its batch begins takes its item back; after that, the
         item goes on without it."""
         loop = asyncio.get_running_loop()
         submitted = _Submitted[Item, Result](item, key, loop.create_future())
@@ -82,41 +82,41 @@ class Cohorts(Generic[Item, Result]):
 
     async def _work(self) -> None:
         try:
-            while cohort := self._take():
-                await self._handle(cohort)
+            while batch := self._take():
+                await self._handle(batch)
         finally:
             # In the same step in which nothing was found: whoever submits next starts a worker.
             self._busy -= 1
 
     def _take(self) -> list[_Submitted[Item, Result]]:
-        cohort: list[_Submitted[Item, Result]] = []
+        batch: list[_Submitted[Item, Result]] = []
         rest: list[_Submitted[Item, Result]] = []
         keys: set[Hashable] = set()
         for submitted in self._gathered:
             if submitted.outcome.done():
                 continue
-            if len(cohort) >= self._limit or submitted.key in keys:
+            if len(batch) >= self._limit or submitted.key in keys:
                 rest.append(submitted)
                 continue
             if submitted.key is not None:
                 keys.add(submitted.key)
-            cohort.append(submitted)
+            batch.append(submitted)
         self._gathered = rest
-        return cohort
+        return batch
 
-    async def _handle(self, cohort: list[_Submitted[Item, Result]]) -> None:
+    async def _handle(self, batch: list[_Submitted[Item, Result]]) -> None:
         outcomes: Sequence[Result | Exception]
         try:
-            outcomes = await self._handler([submitted.item for submitted in cohort])
-            if len(outcomes) != len(cohort):
+            outcomes = await self._handler([submitted.item for submitted in batch])
+            if len(outcomes) != len(batch):
                 raise RuntimeError("a cohort's handler must return one outcome for each item")
         except asyncio.CancelledError:
-            for submitted in cohort:
+            for submitted in batch:
                 submitted.outcome.cancel()
             raise
-        except Exception as exc:  # noqa: BLE001 - every submitter of the cohort raises it
-            outcomes = [exc] * len(cohort)
-        for submitted, outcome in zip(cohort, outcomes, strict=True):
+        except Exception as exc:  # noqa: BLE001 - every submitter of the batch raises it
+            outcomes = [exc] * len(batch)
+        for submitted, outcome in zip(batch, outcomes, strict=True):
             if submitted.outcome.done():
                 continue
             if isinstance(outcome, Exception):

@@ -45,7 +45,7 @@ NOTHING = Known({}, {})
 
 
 class Admission:
-    """Judges the requests of a cohort, then binds."""
+    """Judges the requests of a batch, then binds."""
 
     def __init__(
         self,

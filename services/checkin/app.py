@@ -9,8 +9,8 @@ from services.adapters import Adapters
 from services.checkin import enroll_routes, scep_routes
 from services.checkin.admission import Admission
 from services.checkin.announcing import Announcing
+from services.checkin.batch import DeviceBatch
 from services.checkin.binding import BindingRules
-from services.checkin.cohort import DeviceCohort
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
 from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
@@ -32,7 +32,7 @@ from services.checkin.standing import Standings
 from services.checkin.takeover import TakeOver
 from services.checkin.turns import Answer, DeviceRequest
 from services.checkin.writer import Writer
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.errors import Unavailable
 from shared.heavy_work import HeavyWork
 from shared.ports.clock import Clock
@@ -68,10 +68,10 @@ from shared.web.service import Service
 
 log = structlog.get_logger()
 
-COHORT_LIMIT = 64
+BATCH_LIMIT = 64
 IN_FLIGHT = 1
-"""While one cohort is in the store, the next one gathers. With two under way the steps overlap more and
-the cohorts are smaller, which cost a tenth of the rate on the embedded store (docs/adr/0007)."""
+"""While one batch is in the store, the next one gathers. With two under way the steps overlap more and
+the batches are smaller, which cost a tenth of the rate on the embedded store (docs/adr/0007)."""
 
 
 async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
@@ -105,8 +105,10 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
     )
     admission = Admission(parts, MongoIssuedCertificates(database), notes, rules)
-    cohort = DeviceCohort(parts, seen, admission, senders)
-    cohorts: Cohorts[DeviceRequest, Answer] = Cohorts(cohort.handle, COHORT_LIMIT, IN_FLIGHT)
+    batch = DeviceBatch(parts, seen, admission, senders)
+    batches: BatchExecutor[DeviceRequest, Answer] = BatchExecutor(
+        batch.handle, BATCH_LIMIT, IN_FLIGHT
+    )
     share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
     announcing = Announcing(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, marks, clock, adapters.metrics)
@@ -123,7 +125,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     )
     routes = APIRouter()
     devices = _devices(settings, judges)
-    routes.include_router(mdm := router(cohorts, devices, work, settings.max_body))
+    routes.include_router(mdm := router(batches, devices, work, settings.max_body))
     refused = RefusedRequests(refusals, devices, Peers(settings.trusted_proxies), clock)
     profiles = _profiles(settings, adapters, challenges, files)
     routes.include_router(_enrollment(settings, adapters, profiles, challenges, judges))
@@ -141,7 +143,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
                 group.create_task(each.run(adapters.loops))
 
     async def drain() -> None:
-        await cohorts.drain()
+        await batches.drain()
         refusals.end()
         try:
             await seen.flush()

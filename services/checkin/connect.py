@@ -36,7 +36,7 @@ MISSES = 32
 
 
 class Commands:
-    """The queue as connecting devices meet it, for the turns of a cohort together."""
+    """The queue as connecting devices meet it, for the turns of a batch together."""
 
     def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids, metrics: Metrics) -> None:
         self._queue = queue

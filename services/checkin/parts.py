@@ -17,7 +17,7 @@ from shared.telemetry.metrics import Metrics
 
 
 class Step(StrEnum):
-    """The points between the steps, for tests that stop or kill a cohort there."""
+    """The points between the steps, for tests that stop or kill a batch there."""
 
     ADMITTED = "admitted"
     JOURNALED = "journaled"
@@ -32,7 +32,7 @@ async def _go_on(step: Step, turns: Sequence[Turn]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a cohort works with."""
+    """What a batch works with."""
 
     enrollments: Enrollments
     journal: Journal

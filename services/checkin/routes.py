@@ -13,7 +13,7 @@ from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import CheckinMessage, parse_checkin
 from shared.apple.connect import Connect, parse_connect
 from shared.apple.either_message import parse_either
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.errors import BadRequest
 from shared.heavy_work import HeavyWork
 from shared.telemetry.metrics import Reason
@@ -63,7 +63,7 @@ _CONNECT_EXAMPLE = (
 
 
 def router(
-    cohorts: Cohorts[DeviceRequest, Answer],
+    batches: BatchExecutor[DeviceRequest, Answer],
     devices: DeviceAuthentication,
     work: HeavyWork,
     max_body: int,
@@ -89,7 +89,7 @@ def router(
         asked = DeviceRequest(
             message, proof.certificate, body, _url_params(request), is_connected, proof.signed_at
         )
-        answer = await cohorts.submit(asked, key=asked.device)
+        answer = await batches.submit(asked, key=asked.device)
         return Response(answer.body, answer.status, media_type=PLIST if answer.body else None)
 
     @routes.put(

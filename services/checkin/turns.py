@@ -1,4 +1,4 @@
-"""What a device asks, and one request's way through the steps of its cohort."""
+"""What a device asks, and one request's way through the steps of its batch."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One request in its cohort. `device` and `channel` are the records of its device and of its own
+    """One request in its batch. `device` and `channel` are the records of its device and of its own
     enrollment (the same on a device channel) as read at the beginning. `issued` is what our SCEP knows
     of the certificate that it shows, where somebody asked; `follows`: it is the renewal of the one that
     is bound, shown for the first time; `renews`: an Authenticate that goes on with its enrollment;

@@ -3,7 +3,7 @@
 Promises: a job that was answered is durable, and is carried on by some process until each of its
 targets has an entry or a reason why not; a crash, or two processes at once, queue nothing twice, since
 what was accepted for a target since the job began is never queued anew; single commands go between,
-because a job's targets come in small pieces through the same cohorts; a store that is away, or a key
+because a job's targets come in small pieces through the same batches; a store that is away, or a key
 that is not here, is waited for; a job that can never be carried on fails, and no other with it.
 """
 

@@ -26,7 +26,7 @@ from services.commands.targets import Target, Targets
 from services.commands.touches import LONGEST_FLUSH, Touches
 from shared.apple.command_advice import Advice, Recipient
 from shared.apple.command_plist import PreparedCommand
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.errors import (
     BadRequest,
     Conflict,
@@ -41,7 +41,7 @@ from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
 
-COHORT_LIMIT = 64
+BATCH_LIMIT = 64
 IN_FLIGHT = 1
 
 Advise = Callable[[PreparedCommand, Recipient], Advice]
@@ -74,9 +74,11 @@ class Queueing:
         self._collisions = collisions
         self._limit = OpenLimit(queue, clock, rules.max_open)
         self._touches = Touches(queue, clock)
-        self._cohorts: Cohorts[Submission, Queued] = Cohorts(self._flush, COHORT_LIMIT, IN_FLIGHT)
+        self._batches: BatchExecutor[Submission, Queued] = BatchExecutor(
+            self._flush, BATCH_LIMIT, IN_FLIGHT
+        )
         self._precedence = Precedence()
-        self._pieces = Cohorts(self._flush_piece, PIECE_LIMIT, PIECES_IN_FLIGHT)
+        self._pieces = BatchExecutor(self._flush_piece, PIECE_LIMIT, PIECES_IN_FLIGHT)
 
     async def enqueue(self, prepared: PreparedCommand) -> Queued:
         """Queue a command for its one target.
@@ -86,7 +88,7 @@ class Queueing:
         time is over, TooManyRequests when too many of its commands are open."""
         self.check_expiry(prepared)
         with self._precedence.first():
-            return await self._cohorts.submit(
+            return await self._batches.submit(
                 Submission(prepared, prepared.target, self._ids.new())
             )
 
@@ -125,16 +127,16 @@ class Queueing:
 
     async def drain(self) -> None:
         """Finish what is under way."""
-        await self._cohorts.drain()
+        await self._batches.drain()
         await self._pieces.drain()
 
-    # --- one cohort
+    # --- one batch
 
     async def _flush(
         self, submissions: list[Submission], between: Step = at_once
     ) -> Sequence[Queued | Exception]:
         """All the steps; `between` them may wait for others."""
-        self._metrics.cohort_size.observe(len(submissions))
+        self._metrics.batch_size.observe(len(submissions))
         going = await self._limit.admitted(await self._resolve(submissions))
         if going:
             await between()

@@ -16,7 +16,7 @@ from services.push.answers import Accepted, BackOff, Outcome, Retry, TokenDead
 from services.push.attempt import Attempts
 from services.push.schedule import record_of
 from services.push.topics import NoCertificate
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import MdmError
 from shared.ports.clock import Clock
@@ -90,8 +90,10 @@ class Pusher:
         self._pushes = stores.pushes
         self._clock = clock
         self._metrics = metrics
-        self._loads: Cohorts[str, _Target] = Cohorts(self._load, BATCH, in_flight=1)
-        self._records: Cohorts[PushRecord, None] = Cohorts(self._store, BATCH, in_flight=1)
+        self._loads: BatchExecutor[str, _Target] = BatchExecutor(self._load, BATCH, in_flight=1)
+        self._records: BatchExecutor[PushRecord, None] = BatchExecutor(
+            self._store, BATCH, in_flight=1
+        )
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._lines: dict[str, _Line] = {}
         self._prune_at = KEPT_LINES

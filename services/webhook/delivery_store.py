@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, Lane
@@ -39,10 +39,10 @@ class DeliveryStore:
         self._journal = journal
         self._clock = clock
         self._ids = ids
-        self._stores = Cohorts[Delivery, int](self._store_all, limit=64)
-        self._leases = Cohorts[Delivery, str | None](self._lease_all, limit=32)
-        self._removals = Cohorts[Delivery, None](self._remove_all, limit=64)
-        self._events = Cohorts[str, Event | None](self._load_all, limit=16)
+        self._stores = BatchExecutor[Delivery, int](self._store_all, limit=64)
+        self._leases = BatchExecutor[Delivery, str | None](self._lease_all, limit=32)
+        self._removals = BatchExecutor[Delivery, None](self._remove_all, limit=64)
+        self._events = BatchExecutor[str, Event | None](self._load_all, limit=16)
 
     async def store(self, delivery: Delivery) -> int:
         """Store it unless it is stored; the number that is stored."""
@@ -83,8 +83,8 @@ class DeliveryStore:
 
     async def drain(self) -> None:
         """Wait for what is under way."""
-        for cohorts in (self._stores, self._leases, self._removals, self._events):
-            await cohorts.drain()
+        for batches in (self._stores, self._leases, self._removals, self._events):
+            await batches.drain()
 
     async def _until_done(self, operation: Callable[[], Awaitable[Done]]) -> Done:
         pause = _FIRST_PAUSE

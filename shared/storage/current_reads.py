@@ -5,7 +5,7 @@ since that goes on showing the time before for some seconds. Each check changes 
 changes nothing waits for nobody where a majority has all before it. Many checks at a time are one write.
 """
 
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Database
 
@@ -19,7 +19,7 @@ class CurrentReads:
         self._database = database
         self._documents = documents
         # One at a time: a check that comes meanwhile goes with the next one, which begins after its read.
-        self._writes = Cohorts[None, None](self._write, limit=TOGETHER, in_flight=1)
+        self._writes = BatchExecutor[None, None](self._write, limit=TOGETHER, in_flight=1)
 
     async def check(self, term: object) -> None:
         """`term`: of the database, before the read. A store that knows no terms is deposed by nobody."""

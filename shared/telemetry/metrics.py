@@ -135,7 +135,7 @@ class Metrics:
         self.writers_taken_over = self._counter(
             "writers_taken_over", "Stale writers whose events were taken over"
         )
-        self.cohort_size = Histogram(
+        self.batch_size = Histogram(
             "macromdm_cohort_size",
             "Requests that went through the store together",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),

@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 from fastapi import Request
 
-from shared.batching import Cohorts
+from shared.batching import BatchExecutor
 from shared.domain.audit import MOST_TARGETS, AuditEntry
 from shared.domain.errors import StoreUnavailable
 from shared.ports.audit import AuditLog
@@ -21,7 +21,7 @@ from shared.ports.clock import Clock, Ids
 
 log = structlog.get_logger()
 
-COHORT_LIMIT = 64
+BATCH_LIMIT = 64
 MOST_TOGETHER = 4 * MOST_TARGETS
 """Targets of entries that are recorded together."""
 LONGEST = 200
@@ -62,13 +62,15 @@ class AuditTrail:
         self._log = audit_log
         self._clock = clock
         self._ids = ids
-        self._cohorts: Cohorts[AuditEntry, None] = Cohorts(self._write, COHORT_LIMIT, in_flight=1)
+        self._batches: BatchExecutor[AuditEntry, None] = BatchExecutor(
+            self._write, BATCH_LIMIT, in_flight=1
+        )
 
     async def record(self, request: Request, deed: Deed, status: int) -> None:
         """Raises StoreUnavailable when a success could not be recorded."""
         entry = self._entry(request, deed, status)
         try:
-            await self._cohorts.submit(entry)
+            await self._batches.submit(entry)
         except StoreUnavailable as exc:
             log.warning(
                 "audit_not_recorded",

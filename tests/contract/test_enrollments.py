@@ -264,7 +264,7 @@ async def test_a_replaced_certificate_cannot_be_bound_to_another_device(
     assert await bind(enrollments, PAD, "cert-MAC") is False
 
 
-async def test_bindings_of_a_cohort_each_have_their_own_outcome(enrollments: Enrollments) -> None:
+async def test_bindings_of_a_batch_each_have_their_own_outcome(enrollments: Enrollments) -> None:
     await authenticated(enrollments, MAC)
 
     outcomes = await enrollments.bind(
@@ -570,7 +570,7 @@ async def test_a_user_channel_gets_its_record_from_its_first_change(
     assert record.generation == "gen-1"
 
 
-async def test_changes_of_a_cohort_each_have_their_own_outcome(enrollments: Enrollments) -> None:
+async def test_changes_of_a_batch_each_have_their_own_outcome(enrollments: Enrollments) -> None:
     await authenticated(enrollments, MAC)
     await authenticated(enrollments, PAD)
 

@@ -118,7 +118,7 @@ async def publish_for(broker: RabbitBroker, seconds: float) -> tuple[list[bool],
             await broker.publisher.publish([event(DEVICES[STUCK])])
             await asyncio.sleep(0.3)
 
-    async def cohorts() -> None:
+    async def batches() -> None:
         nonlocal longest
         while time.monotonic() < end:
             began = time.monotonic()
@@ -128,7 +128,7 @@ async def publish_for(broker: RabbitBroker, seconds: float) -> tuple[list[bool],
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(relay())
-        tasks.create_task(cohorts())
+        tasks.create_task(batches())
     return taken, longest
 
 

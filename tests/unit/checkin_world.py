@@ -1,6 +1,6 @@
 """A small world for tests of check-in: replicas that share one store, and devices that speak to them.
 
-A replica's cohort can be held at any of its steps, so that a test writes the interleaving it means.
+A replica's batch can be held at any of its steps, so that a test writes the interleaving it means.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ from datetime import datetime
 
 from services.checkin.admission import Admission
 from services.checkin.announcing import Announcing
+from services.checkin.batch import DeviceBatch
 from services.checkin.binding import BindingRules
-from services.checkin.cohort import DeviceCohort
 from services.checkin.marks import Marks
 from services.checkin.parts import Parts, Step
 from services.checkin.quarantine import QuarantineNotes
@@ -128,7 +128,7 @@ class Replica:
         self.senders = Senders(world.enrollments)
         self.notes = QuarantineNotes(world.identities, world.clock, world.ids, self.metrics)
         admission = Admission(parts, world.issued, self.notes, world.rules)
-        self.cohort = DeviceCohort(parts, self.seen, admission, self.senders)
+        self.batch = DeviceBatch(parts, self.seen, admission, self.senders)
         self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
         self.relay = Relay(parts, self.share)
         self.announcing = Announcing(
@@ -142,13 +142,13 @@ class Replica:
             await action(turns)
 
     def hold(self, step: Step) -> Barrier:
-        """Hold the next cohort that comes to this step."""
+        """Hold the next batch that comes to this step."""
         barrier = Barrier()
         self._at[step] = lambda _: barrier.wait()
         return barrier
 
     def kill(self, step: Step) -> None:
-        """End the next cohort that comes to this step, as a kill -9 of its process would."""
+        """End the next batch that comes to this step, as a kill -9 of its process would."""
 
         async def die(_: Sequence[Turn]) -> None:
             raise Killed
@@ -156,7 +156,7 @@ class Replica:
         self._at[step] = die
 
     async def serve(self, *requests: DeviceRequest) -> list[Answer | Exception]:
-        return list(await self.cohort.handle(list(requests)))
+        return list(await self.batch.handle(list(requests)))
 
     async def relay_all(self) -> None:
         await self.share.refresh()

@@ -151,7 +151,7 @@ class World:
         return (await self.queueing.enqueue(command(target, uuid, text))).is_new
 
     async def post_elsewhere(self) -> bool:
-        """Queue the same command at another replica, which a cohort under way does not hold up."""
+        """Queue the same command at another replica, which a batch under way does not hold up."""
         return (await self._other.enqueue(command("MAC", FIRST_UUID, "a"))).is_new
 
     async def shown(self, target: str = "MAC") -> list[str]:

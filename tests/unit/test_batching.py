@@ -1,4 +1,4 @@
-"""Cohorts gather what arrives together, and keep one request's trouble from its neighbours."""
+"""Batches gather what arrives together, and keep one request's trouble from its neighbours."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.batching import Cohorts, verdicts
+from shared.batching import BatchExecutor, verdicts
 from shared.domain.errors import TooLarge
 
 
 class Gate:
-    """A handler that notes its cohorts and answers only when it is let go."""
+    """A handler that notes its batches and answers only when it is let go."""
 
     def __init__(self) -> None:
-        self.cohorts: list[list[int]] = []
+        self.batches: list[list[int]] = []
         self.open = asyncio.Event()
 
     async def __call__(self, items: list[int]) -> Sequence[int | Exception]:
-        self.cohorts.append(items)
+        self.batches.append(items)
         await self.open.wait()
         return [item * 10 if item >= 0 else ValueError(str(item)) for item in items]
 
@@ -32,71 +32,71 @@ async def settle() -> None:
 async def test_each_item_gets_its_own_result() -> None:
     gate = Gate()
     gate.open.set()
-    cohorts = Cohorts(gate)
+    batches = BatchExecutor(gate)
 
-    results = await asyncio.gather(*(cohorts.submit(n) for n in range(10)))
+    results = await asyncio.gather(*(batches.submit(n) for n in range(10)))
 
     assert results == [n * 10 for n in range(10)]
-    assert gate.cohorts == [list(range(10))]
+    assert gate.batches == [list(range(10))]
 
 
-async def test_what_arrives_during_two_cohorts_goes_with_the_next_one() -> None:
+async def test_what_arrives_during_two_batches_goes_with_the_next_one() -> None:
     gate = Gate()
-    cohorts = Cohorts(gate, in_flight=2)
+    batches = BatchExecutor(gate, in_flight=2)
     async with asyncio.TaskGroup() as tasks:
         for n in (1, 2):
-            tasks.create_task(cohorts.submit(n))
+            tasks.create_task(batches.submit(n))
             await settle()
         for n in (3, 4, 5):
-            tasks.create_task(cohorts.submit(n))
+            tasks.create_task(batches.submit(n))
             await settle()
-        under_way = list(gate.cohorts)
+        under_way = list(gate.batches)
         gate.open.set()
 
     assert under_way == [[1], [2]]
-    assert gate.cohorts == [[1], [2], [3, 4, 5]]
+    assert gate.batches == [[1], [2], [3, 4, 5]]
 
 
-async def test_a_cohort_is_never_larger_than_its_limit() -> None:
+async def test_a_batch_is_never_larger_than_its_limit() -> None:
     gate = Gate()
     gate.open.set()
-    cohorts = Cohorts(gate, limit=4)
+    batches = BatchExecutor(gate, limit=4)
 
-    await asyncio.gather(*(cohorts.submit(n) for n in range(10)))
+    await asyncio.gather(*(batches.submit(n) for n in range(10)))
 
-    assert [len(cohort) for cohort in gate.cohorts] == [4, 4, 2]
+    assert [len(batch) for batch in gate.batches] == [4, 4, 2]
 
 
-async def test_items_of_one_key_never_share_a_cohort_and_keep_their_order() -> None:
+async def test_items_of_one_key_never_share_a_batch_and_keep_their_order() -> None:
     gate = Gate()
     gate.open.set()
-    cohorts = Cohorts(gate, in_flight=1)
+    batches = BatchExecutor(gate, in_flight=1)
 
     await asyncio.gather(
-        cohorts.submit(1, key="a"),
-        cohorts.submit(2, key="a"),
-        cohorts.submit(3, key="b"),
-        cohorts.submit(4, key="a"),
-        cohorts.submit(5),
-        cohorts.submit(6),
+        batches.submit(1, key="a"),
+        batches.submit(2, key="a"),
+        batches.submit(3, key="b"),
+        batches.submit(4, key="a"),
+        batches.submit(5),
+        batches.submit(6),
     )
 
-    assert gate.cohorts == [[1, 3, 5, 6], [2], [4]]
+    assert gate.batches == [[1, 3, 5, 6], [2], [4]]
 
 
 async def test_one_failing_item_fails_only_itself() -> None:
     gate = Gate()
     gate.open.set()
-    cohorts = Cohorts(gate)
+    batches = BatchExecutor(gate)
 
-    results = await asyncio.gather(*(cohorts.submit(n) for n in (1, -2, 3)), return_exceptions=True)
+    results = await asyncio.gather(*(batches.submit(n) for n in (1, -2, 3)), return_exceptions=True)
 
     assert results[0] == 10
     assert isinstance(results[1], ValueError)
     assert results[2] == 30
 
 
-async def test_an_error_of_the_handler_fails_its_cohort_and_not_the_next_one() -> None:
+async def test_an_error_of_the_handler_fails_its_batch_and_not_the_next_one() -> None:
     calls = 0
 
     async def handler(items: list[int]) -> Sequence[int | Exception]:
@@ -106,29 +106,29 @@ async def test_an_error_of_the_handler_fails_its_cohort_and_not_the_next_one() -
             raise OSError("store away")
         return items
 
-    cohorts = Cohorts(handler)
-    first = await asyncio.gather(cohorts.submit(1), cohorts.submit(2), return_exceptions=True)
-    second = await cohorts.submit(3)
+    batches = BatchExecutor(handler)
+    first = await asyncio.gather(batches.submit(1), batches.submit(2), return_exceptions=True)
+    second = await batches.submit(3)
 
     assert [type(outcome) for outcome in first] == [OSError, OSError]
     assert second == 3
 
 
-async def test_a_handler_that_returns_too_little_fails_its_cohort() -> None:
+async def test_a_handler_that_returns_too_little_fails_its_batch() -> None:
     async def handler(items: list[int]) -> Sequence[int | Exception]:
         return items[:-1]
 
-    cohorts = Cohorts(handler)
+    batches = BatchExecutor(handler)
 
     with pytest.raises(RuntimeError, match="one outcome for each item"):
-        await cohorts.submit(1)
+        await batches.submit(1)
 
 
-async def test_a_cancelled_submitter_does_not_break_its_cohort() -> None:
+async def test_a_cancelled_submitter_does_not_break_its_batch() -> None:
     gate = Gate()
-    cohorts = Cohorts(gate)
-    impatient = asyncio.ensure_future(cohorts.submit(1))
-    patient = asyncio.ensure_future(cohorts.submit(2))
+    batches = BatchExecutor(gate)
+    impatient = asyncio.ensure_future(batches.submit(1))
+    patient = asyncio.ensure_future(batches.submit(2))
     await settle()
 
     impatient.cancel()
@@ -137,16 +137,16 @@ async def test_a_cancelled_submitter_does_not_break_its_cohort() -> None:
 
     assert await patient == 20
     assert impatient.cancelled()
-    assert gate.cohorts == [[1, 2]]
+    assert gate.batches == [[1, 2]]
 
 
 async def test_an_item_whose_submitter_gave_up_while_it_gathered_is_not_handled() -> None:
     gate = Gate()
-    cohorts = Cohorts(gate, in_flight=1)
-    first = asyncio.ensure_future(cohorts.submit(1))
+    batches = BatchExecutor(gate, in_flight=1)
+    first = asyncio.ensure_future(batches.submit(1))
     await settle()
-    impatient = asyncio.ensure_future(cohorts.submit(2))
-    patient = asyncio.ensure_future(cohorts.submit(3))
+    impatient = asyncio.ensure_future(batches.submit(2))
+    patient = asyncio.ensure_future(batches.submit(3))
     await settle()
 
     impatient.cancel()
@@ -154,23 +154,23 @@ async def test_an_item_whose_submitter_gave_up_while_it_gathered_is_not_handled(
     gate.open.set()
     await asyncio.gather(first, patient)
 
-    assert gate.cohorts == [[1], [3]]
+    assert gate.batches == [[1], [3]]
 
 
 async def test_drain_returns_when_all_that_was_gathered_is_done() -> None:
     gate = Gate()
-    cohorts = Cohorts(gate, limit=1, in_flight=1)
-    submitted = [asyncio.ensure_future(cohorts.submit(n)) for n in range(3)]
+    batches = BatchExecutor(gate, limit=1, in_flight=1)
+    submitted = [asyncio.ensure_future(batches.submit(n)) for n in range(3)]
     await settle()
 
-    draining = asyncio.ensure_future(cohorts.drain())
+    draining = asyncio.ensure_future(batches.drain())
     await settle()
     waits = not draining.done()
     gate.open.set()
     await draining
 
     assert waits
-    assert gate.cohorts == [[0], [1], [2]]
+    assert gate.batches == [[0], [1], [2]]
     assert [await outcome for outcome in submitted] == [0, 10, 20]
 
 
@@ -178,10 +178,10 @@ async def test_an_item_submitted_in_the_moment_a_worker_ends_is_handled() -> Non
     async def handler(items: list[int]) -> Sequence[int | Exception]:
         return items
 
-    cohorts = Cohorts(handler, in_flight=1)
+    batches = BatchExecutor(handler, in_flight=1)
 
     async def one_after_the_other() -> int:
-        return sum([await cohorts.submit(n) for n in range(100)])
+        return sum([await batches.submit(n) for n in range(100)])
 
     async with asyncio.timeout(5):
         sums = await asyncio.gather(*(one_after_the_other() for _ in range(3)))

@@ -86,7 +86,7 @@ async def test_rule_06_an_event_whose_mark_failed_is_found_and_made_safe_later()
     assert world.writers.records[replica.writer.id].watermark == 3
 
 
-async def test_rule_06_a_fault_in_the_middle_of_a_cohort_leaves_no_hole() -> None:
+async def test_rule_06_a_fault_in_the_middle_of_a_batch_leaves_no_hole() -> None:
     world, replica, device = await enrolled()
 
     async def fail(operation: str) -> None:

@@ -1,4 +1,4 @@
-"""Device requests go through their steps in cohorts: admit, journal, apply, publish, answer.
+"""Device requests go through their steps in batches: admit, journal, apply, publish, answer.
 
 Promises (docs/rules.md, rules 1, 2 and 8): whatever can refuse a request comes before the journal;
 a 200 means that the message is in the journal, its effect stored, and its event either confirmed by
@@ -43,8 +43,8 @@ from shared.telemetry.metrics import Reason
 log = structlog.get_logger()
 
 
-class DeviceCohort:
-    """The steps; `handle` is the handler of `shared.batching.Cohorts`."""
+class DeviceBatch:
+    """The steps; `handle` is the handler of `shared.batching.BatchExecutor`."""
 
     def __init__(
         self, parts: Parts, seen: LastSeen, admission: Admission, senders: Senders
@@ -58,7 +58,7 @@ class DeviceCohort:
     async def handle(self, requests: list[DeviceRequest]) -> Sequence[Answer | Exception]:
         """Per request its answer or its error. Raises what fails all of them: then nobody is answered
         200, and what was journaled is published or found again by the writer."""
-        self._parts.metrics.cohort_size.observe(len(requests))
+        self._parts.metrics.batch_size.observe(len(requests))
         turns = [Turn(request) for request in requests]
         term = self._parts.journal.term
         await self._admit(turns)
@@ -264,7 +264,7 @@ def _without_event(turn: Turn) -> MdmError | None:
 
 
 async def _side_by_side(*steps: Awaitable[None]) -> None:
-    """Wait for all of them, then raise what the first one that failed raised: nothing of a cohort may
+    """Wait for all of them, then raise what the first one that failed raised: nothing of a batch may
     still be under way when its outcome is judged."""
     outcomes = await asyncio.gather(*steps, return_exceptions=True)
     for failed in filter(None, outcomes):

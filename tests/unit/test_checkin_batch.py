@@ -173,7 +173,7 @@ async def test_rule_01_a_journal_that_does_not_answer_means_no_200() -> None:
         await replica.serve(device.idle())
 
 
-# --- rule 2: cohorts
+# --- rule 2: batches
 
 
 async def test_rule_02_a_refused_request_does_not_fail_its_neighbours() -> None:
@@ -189,7 +189,7 @@ async def test_rule_02_a_refused_request_does_not_fail_its_neighbours() -> None:
     assert answers[2] == Answer()
 
 
-async def test_rule_02_of_two_devices_with_one_certificate_in_a_cohort_one_wins() -> None:
+async def test_rule_02_of_two_devices_with_one_certificate_in_a_batch_one_wins() -> None:
     world = World()
     replica = await world.replica()
     one, other = Device("A", "same"), Device("B", "same")
