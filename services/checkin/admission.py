@@ -21,12 +21,12 @@ from services.checkin.binding import (
     refusal,
     untold_ancestor,
 )
+from services.checkin.exchanges import DeviceExchange, DeviceRefused, not_stored
 from services.checkin.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.known_certificates import Known
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.reinstalling import judge_authenticate
-from services.checkin.turns import DeviceRefused, Turn, not_stored
 from shared.apple.checkin import Authenticate
 from shared.batching import verdicts
 from shared.domain.enrollment import MOST_USER_CHANNELS
@@ -65,39 +65,41 @@ class Admission:
         self._full: BoundedCache[str, float] = BoundedCache(REMEMBERED)
         self._strangers: BoundedCache[tuple[str, str, str], float] = BoundedCache(REMEMBERED)
 
-    async def judge(self, turns: Sequence[Turn]) -> None:
-        """Read the records of the turns, and set the error of those that are refused."""
+    async def judge(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Read the records of the exchanges, and set the error of those that are refused."""
         begun = {
-            t.request.certificate for t in turns if isinstance(t.request.message, Authenticate)
+            t.request.certificate for t in exchanges if isinstance(t.request.message, Authenticate)
         }
         if begun:
-            known, _ = await asyncio.gather(self._look_up(begun), self.read_records(turns))
-            known = await self._trace(turns, known)
+            known, _ = await asyncio.gather(self._look_up(begun), self.read_records(exchanges))
+            known = await self._trace(exchanges, known)
         else:
             known = NOTHING
-            await self.read_records(turns)
-        if strange := [turn for turn in turns if self._must_be_looked_up(turn)]:
+            await self.read_records(exchanges)
+        if strange := [exchange for exchange in exchanges if self._must_be_looked_up(exchange)]:
             known = await self._recognize(strange, known)
         now = self._clock.now()
-        for turn in turns:
-            turn.error = refusal(turn, known, self._rules, now)
-            judge_authenticate(turn, known)
-            if turn.error is not None:
-                reason = quarantine_reason(turn, known)
-                if reason is not None and turn.device is not None:
-                    self._notes.note(turn.device, turn.request.shown, reason)
-        await asyncio.gather(*(self._count_users(turn) for turn in turns if _brings_user(turn)))
+        for exchange in exchanges:
+            exchange.error = refusal(exchange, known, self._rules, now)
+            judge_authenticate(exchange, known)
+            if exchange.error is not None:
+                reason = quarantine_reason(exchange, known)
+                if reason is not None and exchange.device is not None:
+                    self._notes.note(exchange.device, exchange.request.shown, reason)
+        await asyncio.gather(
+            *(self._count_users(exchange) for exchange in exchanges if _brings_user(exchange))
+        )
 
-    async def _count_users(self, turn: Turn) -> None:
+    async def _count_users(self, exchange: DeviceExchange) -> None:
         """Refuse a user channel beyond those that its device may have; a full device is not counted again
         for a minute. Of two that come at once by two replicas both may be taken."""
-        device, now = turn.request.device, self._clock.monotonic()
+        device, now = exchange.request.device, self._clock.monotonic()
         if now >= (self._full.get(device) or 0.0):
             if await self._enrollments.count_users(device, MOST_USER_CHANNELS) < MOST_USER_CHANNELS:
                 return
             self._full.put(device, now + LOOKED_UP_FOR)
         why = f"{device} has {MOST_USER_CHANNELS} user channels; to forget them, DELETE /v1/devices"
-        turn.error = DeviceRefused(Reason.USER_CHANNELS, why)
+        exchange.error = DeviceRefused(Reason.USER_CHANNELS, why)
 
     async def _look_up(self, certificates: set[str]) -> Known:
         holders, issued, retired = await asyncio.gather(
@@ -107,10 +109,10 @@ class Admission:
         )
         return Known(holders, issued, frozenset(retired))
 
-    async def _trace(self, turns: Sequence[Turn], known: Known) -> Known:
+    async def _trace(self, exchanges: Sequence[DeviceExchange], known: Known) -> Known:
         """Look up what is followed by renewals that nobody ever showed: of honest devices none."""
         for _ in range(LONGEST_CHAIN):
-            untold = {each for turn in turns if (each := untold_ancestor(turn, known))}
+            untold = {each for exchange in exchanges if (each := untold_ancestor(exchange, known))}
             if not untold:
                 break
             found = await self._look_up(untold)
@@ -119,60 +121,60 @@ class Admission:
                 break
         return known
 
-    async def read_records(self, turns: Sequence[Turn]) -> None:
+    async def read_records(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Read the records of their devices and channels."""
-        keys = [turn.request.message.key for turn in turns]
+        keys = [exchange.request.message.key for exchange in exchanges]
         ids = {key.id for key in keys} | {key.device for key in keys}
         records = await self._enrollments.load(ids)
-        for turn, key in zip(turns, keys, strict=True):
-            turn.device, turn.channel = records.get(key.device), records.get(key.id)
+        for exchange, key in zip(exchanges, keys, strict=True):
+            exchange.device, exchange.channel = records.get(key.device), records.get(key.id)
 
-    async def _recognize(self, strange: Sequence[Turn], known: Known) -> Known:
+    async def _recognize(self, strange: Sequence[DeviceExchange], known: Known) -> Known:
         """Find renewals among messages whose certificate is not the bound one."""
-        found = await self._look_up({turn.request.certificate for turn in strange})
-        for turn in strange:
-            turn.issued = found.issued.get(turn.request.certificate)
-            turn.follows = is_renewal(turn, found)
-            if not turn.follows and turn.request.certificate not in found.long_retired:
-                self._strangers.put(_name(turn), self._clock.monotonic() + LOOKED_UP_FOR)
+        found = await self._look_up({exchange.request.certificate for exchange in strange})
+        for exchange in strange:
+            exchange.issued = found.issued.get(exchange.request.certificate)
+            exchange.follows = is_renewal(exchange, found)
+            if not exchange.follows and exchange.request.certificate not in found.long_retired:
+                self._strangers.put(_name(exchange), self._clock.monotonic() + LOOKED_UP_FOR)
         return found.beside(known)
 
-    def _must_be_looked_up(self, turn: Turn) -> bool:
-        if not is_strange(turn):
+    def _must_be_looked_up(self, exchange: DeviceExchange) -> bool:
+        if not is_strange(exchange):
             return False
-        until = self._strangers.get(_name(turn))
-        return awaits_certificate(turn) or until is None or self._clock.monotonic() >= until
+        until = self._strangers.get(_name(exchange))
+        return awaits_certificate(exchange) or until is None or self._clock.monotonic() >= until
 
-    async def bind(self, turns: Sequence[Turn]) -> None:
+    async def bind(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Write the bindings of those that bring one; an error for whom another was faster."""
         now = self._clock.now()
-        binding = [turn for turn in turns if brings_binding(turn)]
+        binding = [exchange for exchange in exchanges if brings_binding(exchange)]
         if not binding:
             return
-        for turn in binding:
-            turn.binding = binding_of(turn, now, self._ids.new())
+        for exchange in binding:
+            exchange.binding = binding_of(exchange, now, self._ids.new())
         await self._first.announce(binding)
-        bindings = [turn.binding for turn in binding if turn.binding is not None]
+        bindings = [exchange.binding for exchange in binding if exchange.binding is not None]
         bound = await verdicts(self._enrollments.bind, bindings)
-        for turn, written, verdict in zip(binding, bindings, bound, strict=True):
+        for exchange, written, verdict in zip(binding, bindings, bound, strict=True):
             if isinstance(verdict, Refused):
-                turn.error = not_stored(turn, "its record", verdict)
+                exchange.error = not_stored(exchange, "its record", verdict)
             elif not verdict:
-                turn.error = Overtaken("the binding changed meanwhile")
-            elif awaits_certificate(turn):
-                self._first.bound(turn)
+                exchange.error = Overtaken("the binding changed meanwhile")
+            elif awaits_certificate(exchange):
+                self._first.bound(exchange)
             elif written.notice is not None and written.identity is not None:
                 how = written.identity.how
                 self._metrics.certificates_rebound.labels(how).inc()
                 log.info("certificate_rebound", device=written.key.device, how=how.value)
 
 
-def _brings_user(turn: Turn) -> bool:
+def _brings_user(exchange: DeviceExchange) -> bool:
     """Whether it makes the record of a user channel."""
-    is_new_user = turn.channel is None and not turn.request.message.key.is_device_channel
-    return turn.is_good and is_new_user and turn.request.changes_enrollment
+    is_new_user = exchange.channel is None and not exchange.request.message.key.is_device_channel
+    return exchange.is_good and is_new_user and exchange.request.changes_enrollment
 
 
-def _name(turn: Turn) -> tuple[str, str, str]:
-    bound = turn.device.certificate if turn.device is not None else None
-    return turn.request.device, turn.request.certificate, bound or ""
+def _name(exchange: DeviceExchange) -> tuple[str, str, str]:
+    bound = exchange.device.certificate if exchange.device is not None else None
+    return exchange.request.device, exchange.request.certificate, bound or ""

@@ -14,6 +14,7 @@ from services.checkin.binding import BindingRules
 from services.checkin.device_auth import DeviceAuthentication
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
 from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
+from services.checkin.exchanges import Answer, DeviceRequest
 from services.checkin.marks import Marks
 from services.checkin.ota import Judges, OverTheAir
 from services.checkin.parts import Parts
@@ -30,7 +31,6 @@ from services.checkin.seen import LastSeen
 from services.checkin.senders import Senders
 from services.checkin.standing import Standings
 from services.checkin.takeover import TakeOver
-from services.checkin.turns import Answer, DeviceRequest
 from services.checkin.writer import Writer
 from shared.batching import BatchExecutor
 from shared.domain.errors import Unavailable

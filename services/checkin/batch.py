@@ -14,10 +14,16 @@ import structlog
 from services.checkin.admission import Admission
 from services.checkin.changes import change_of
 from services.checkin.connect import Commands
+from services.checkin.exchanges import (
+    Answer,
+    DeviceExchange,
+    DeviceRefused,
+    DeviceRequest,
+    not_stored,
+)
 from services.checkin.parts import Parts, Step
 from services.checkin.seen import LastSeen
 from services.checkin.senders import Senders
-from services.checkin.turns import Answer, DeviceRefused, DeviceRequest, Turn, not_stored
 from shared.apple.checkin import (
     CheckOut,
     GetBootstrapToken,
@@ -59,75 +65,85 @@ class DeviceBatch:
         """Per request its answer or its error. Raises what fails all of them: then nobody is answered
         200, and what was journaled is published or found again by the writer."""
         self._parts.metrics.batch_size.observe(len(requests))
-        turns = [Turn(request) for request in requests]
+        exchanges = [DeviceExchange(request) for request in requests]
         term = self._parts.journal.term
-        await self._admit(turns)
-        await self._parts.reached(Step.ADMITTED, turns)
+        await self._admit(exchanges)
+        await self._parts.reached(Step.ADMITTED, exchanges)
         try:
-            good = [turn for turn in turns if turn.is_good]
+            good = [exchange for exchange in exchanges if exchange.is_good]
             await _side_by_side(self._journal(good, term), self._commands.fetch(_connects(good)))
-            await self._parts.reached(Step.JOURNALED, turns)
-            await self._apply([turn for turn in turns if turn.is_good and turn.event is not None])
-            await self._parts.reached(Step.APPLIED, turns)
-            await self._publish([turn for turn in turns if turn.event is not None])
+            await self._parts.reached(Step.JOURNALED, exchanges)
+            await self._apply(
+                [
+                    exchange
+                    for exchange in exchanges
+                    if exchange.is_good and exchange.event is not None
+                ]
+            )
+            await self._parts.reached(Step.APPLIED, exchanges)
+            await self._publish([exchange for exchange in exchanges if exchange.event is not None])
         finally:
             # Whatever went wrong: a number that stays open would hold the watermark for ever.
-            for turn in turns:
-                if turn.event is not None and not turn.is_safe:
-                    self._parts.writer.doubt(turn.event)
+            for exchange in exchanges:
+                if exchange.event is not None and not exchange.is_safe:
+                    self._parts.writer.doubt(exchange.event)
         now = self._parts.clock.now()
-        for turn in turns:
-            if turn.is_good and turn.event is not None:
-                self._parts.metrics.messages_accepted.labels(turn.event.topic).inc()
-                if not turn.request.changes_enrollment:  # a change has written it already
-                    self._seen.note(turn.request.message.key.id, now)
-        return [turn.outcome for turn in turns]
+        for exchange in exchanges:
+            if exchange.is_good and exchange.event is not None:
+                self._parts.metrics.messages_accepted.labels(exchange.event.topic).inc()
+                if not exchange.request.changes_enrollment:  # a change has written it already
+                    self._seen.note(exchange.request.message.key.id, now)
+        return [exchange.outcome for exchange in exchanges]
 
     # --- what can refuse
 
-    async def _admit(self, turns: Sequence[Turn]) -> None:
-        await asyncio.gather(self._admission.judge(turns), self._commands.look(_connects(turns)))
-        self._senders.learn(turns)
-        for turn in turns:
-            turn.error = turn.error or _without_event(turn)
-        await self._check_connected([turn for turn in turns if turn.is_good])
-        await self._admission.bind([turn for turn in turns if turn.is_good])
+    async def _admit(self, exchanges: Sequence[DeviceExchange]) -> None:
+        await asyncio.gather(
+            self._admission.judge(exchanges), self._commands.look(_connects(exchanges))
+        )
+        self._senders.learn(exchanges)
+        for exchange in exchanges:
+            exchange.error = exchange.error or _without_event(exchange)
+        await self._check_connected([exchange for exchange in exchanges if exchange.is_good])
+        await self._admission.bind([exchange for exchange in exchanges if exchange.is_good])
 
-    async def _check_connected(self, turns: Sequence[Turn]) -> None:
+    async def _check_connected(self, exchanges: Sequence[DeviceExchange]) -> None:
         """After the generation was read: a request that its device gave up changes nothing."""
-        changing = [turn for turn in turns if turn.request.changes_enrollment]
-        connected = await asyncio.gather(*(turn.request.is_connected() for turn in changing))
-        for turn, is_connected in zip(changing, connected, strict=True):
+        changing = [exchange for exchange in exchanges if exchange.request.changes_enrollment]
+        connected = await asyncio.gather(
+            *(exchange.request.is_connected() for exchange in changing)
+        )
+        for exchange, is_connected in zip(changing, connected, strict=True):
             if not is_connected:
-                turn.error = Overtaken("the device is gone")
+                exchange.error = Overtaken("the device is gone")
 
     # --- the journal, then the state
 
-    async def _journal(self, turns: Sequence[Turn], term: object) -> None:
+    async def _journal(self, exchanges: Sequence[DeviceExchange], term: object) -> None:
         """`term`: before the marks were read. A server that was deposed shows a mark as it was before, so an
         event that it let through might be published before one that waits."""
         events = []
-        for turn in turns:
-            if turn.request.message.event is not None:
-                turn.event = self._event_of(turn)
-                events.append((turn, turn.event))
+        for exchange in exchanges:
+            if exchange.request.message.event is not None:
+                exchange.event = self._event_of(exchange)
+                events.append((exchange, exchange.event))
         if not events:
             return
         stored = await verdicts(self._parts.journal.append, [event for _, event in events])
         is_same = self._parts.journal.term == term
-        for (turn, event), verdict in zip(events, stored, strict=True):
+        for (exchange, event), verdict in zip(events, stored, strict=True):
             if verdict is True and is_same:
                 self._parts.metrics.events_journaled.inc()
                 continue
-            turn.error = StoreUnavailable("the journal does not answer, or its primary changed")
+            exchange.error = StoreUnavailable("the journal does not answer, or its primary changed")
             if isinstance(verdict, Refused):
-                turn.error = not_stored(turn, "its message", verdict)
-            turn.event = None
+                exchange.error = not_stored(exchange, "its message", verdict)
+            exchange.event = None
             self._parts.writer.doubt(event)  # it may be stored all the same
 
-    def _event_of(self, turn: Turn) -> Event:
-        request, message = turn.request, turn.request.message
-        upto = turn.device.waiting.upto if turn.device is not None else None
+    def _event_of(self, exchange: DeviceExchange) -> Event:
+        request, message = exchange.request, exchange.request.message
+        upto = exchange.device.waiting.upto if exchange.device is not None else None
         number, at = self._parts.writer.stamp(after=upto or 0)
         assert message.event is not None  # the caller looked
         connect = message if isinstance(message, Connect) else None
@@ -144,90 +160,111 @@ class DeviceBatch:
             command_uuid=connect.command_uuid if connect else None,
         )
 
-    async def _apply(self, turns: Sequence[Turn]) -> None:
+    async def _apply(self, exchanges: Sequence[DeviceExchange]) -> None:
         """From here on an error costs its request the 200, but its event is published all the same:
         it is in the journal."""
-        connects = _connects(turns)
+        connects = _connects(exchanges)
         try:
             await _side_by_side(
-                self._change_enrollments(turns),
+                self._change_enrollments(exchanges),
                 self._commands.report(connects),
                 self._commands.hand_out(connects),
             )
         except (Unavailable, Refused) as exc:
-            for turn in turns:
-                turn.error = turn.error or exc
-        for turn in turns:
-            if isinstance(turn.request.message, GetBootstrapToken) and turn.device is not None:
-                if turn.device.unreadable is not None:  # an empty answer would say: there is none
-                    turn.error = turn.error or CannotDecrypt(turn.device.unreadable)
-                turn.answer = Answer(bootstrap_token_answer(turn.device.bootstrap_token))
+            for exchange in exchanges:
+                exchange.error = exchange.error or exc
+        for exchange in exchanges:
+            if (
+                isinstance(exchange.request.message, GetBootstrapToken)
+                and exchange.device is not None
+            ):
+                if (
+                    exchange.device.unreadable is not None
+                ):  # an empty answer would say: there is none
+                    exchange.error = exchange.error or CannotDecrypt(exchange.device.unreadable)
+                exchange.answer = Answer(bootstrap_token_answer(exchange.device.bootstrap_token))
 
-    async def _change_enrollments(self, turns: Sequence[Turn]) -> None:
-        outcomes = await verdicts(self._change, turns)
-        for turn, outcome in zip(turns, outcomes, strict=True):
+    async def _change_enrollments(self, exchanges: Sequence[DeviceExchange]) -> None:
+        outcomes = await verdicts(self._change, exchanges)
+        for exchange, outcome in zip(exchanges, outcomes, strict=True):
             if isinstance(outcome, Refused):
-                turn.error = turn.error or not_stored(turn, "its record", outcome)
+                exchange.error = exchange.error or not_stored(exchange, "its record", outcome)
 
-    async def _change(self, turns: Sequence[Turn]) -> list[None]:
-        """May be done again for some of the turns, when the store refuses what one of them writes."""
+    async def _change(self, exchanges: Sequence[DeviceExchange]) -> list[None]:
+        """May be done again for some of the exchanges, when the store refuses what one of them writes."""
         now = self._parts.clock.now()
-        removed = {enrollment for turn in turns for enrollment in turn.removed}
+        removed = {enrollment for exchange in exchanges for enrollment in exchange.removed}
         if removed:
             await self._parts.enrollments.revive(removed)
-        changes = {turn: change for turn in turns if (change := change_of(turn, now)) is not None}
+        changes = {
+            exchange: change
+            for exchange in exchanges
+            if (change := change_of(exchange, now)) is not None
+        }
         applied = await self._apply_changes(changes)
-        if overtaken := [turn for turn in changes if turn not in applied and _is_check_out(turn)]:
+        if overtaken := [
+            exchange for exchange in changes if exchange not in applied and _is_check_out(exchange)
+        ]:
             applied |= await self._check_out_again(overtaken, now)
-        for turn, change in changes.items():
-            if turn not in applied:
-                turn.error = Overtaken("the enrollment changed meanwhile")
-            elif change.begins_generation and turn.generation is not None:
-                await self._parts.queue.end_generation(turn.request.device, turn.generation)
-            elif isinstance(turn.request.message, TokenUpdate):
+        for exchange, change in changes.items():
+            if exchange not in applied:
+                exchange.error = Overtaken("the enrollment changed meanwhile")
+            elif change.begins_generation and exchange.generation is not None:
+                await self._parts.queue.end_generation(exchange.request.device, exchange.generation)
+            elif isinstance(exchange.request.message, TokenUpdate):
                 # Now the device can be pushed: for commands that waited for its token.
-                self._parts.push_requests.add([turn.request.message.key.id])
-        return [None] * len(turns)
+                self._parts.push_requests.add([exchange.request.message.key.id])
+        return [None] * len(exchanges)
 
-    async def _apply_changes(self, changes: Mapping[Turn, Change]) -> set[Turn]:
+    async def _apply_changes(self, changes: Mapping[DeviceExchange, Change]) -> set[DeviceExchange]:
         """Those of which the change was applied."""
         applied = await self._parts.enrollments.apply(list(changes.values())) if changes else []
-        return {turn for turn, is_applied in zip(changes, applied, strict=True) if is_applied}
+        return {
+            exchange for exchange, is_applied in zip(changes, applied, strict=True) if is_applied
+        }
 
-    async def _check_out_again(self, turns: Sequence[Turn], now: datetime) -> set[Turn]:
+    async def _check_out_again(
+        self, exchanges: Sequence[DeviceExchange], now: datetime
+    ) -> set[DeviceExchange]:
         """No device repeats a CheckOut. While its device waits for the answer, what was applied meanwhile was
         sent before it, so it counts once more in the same enrollment (rule 1)."""
-        before = {turn: _enrollment(turn) for turn in turns}
-        await self._admission.read_records(turns)
-        await self._check_connected(turns)
+        before = {exchange: _enrollment(exchange) for exchange in exchanges}
+        await self._admission.read_records(exchanges)
+        await self._check_connected(exchanges)
         again = {
-            turn: change
-            for turn, enrollment in before.items()
-            if turn.is_good
-            and _enrollment(turn) == enrollment
-            and (change := change_of(turn, now)) is not None
+            exchange: change
+            for exchange, enrollment in before.items()
+            if exchange.is_good
+            and _enrollment(exchange) == enrollment
+            and (change := change_of(exchange, now)) is not None
         }
         return await self._apply_changes(again)
 
     # --- the broker, or the mark
 
-    async def _publish(self, turns: Sequence[Turn]) -> None:
+    async def _publish(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Publish; a device whose earlier events wait stays behind them (rule 8)."""
         writer, metrics = self._parts.writer, self._parts.metrics
-        events = {turn: turn.event for turn in turns if turn.event is not None}
-        free = [turn for turn in events if turn.device is None or turn.device.waiting.since is None]
+        events = {exchange: exchange.event for exchange in exchanges if exchange.event is not None}
+        free = [
+            exchange
+            for exchange in events
+            if exchange.device is None or exchange.device.waiting.since is None
+        ]
         taken = await self._parts.publisher.publish(
-            [events[turn] for turn in free], settled=writer.settle
+            [events[exchange] for exchange in free], settled=writer.settle
         )
-        await self._parts.reached(Step.PUBLISHED, turns)
+        await self._parts.reached(Step.PUBLISHED, exchanges)
         metrics.events_published.inc(sum(taken))
-        confirmed = {turn for turn, is_taken in zip(free, taken, strict=True) if is_taken}
-        for turn in confirmed:
-            turn.is_safe = True
-        await self._mark([(turn, event) for turn, event in events.items() if turn not in confirmed])
-        await self._parts.reached(Step.MARKED, turns)
+        confirmed = {exchange for exchange, is_taken in zip(free, taken, strict=True) if is_taken}
+        for exchange in confirmed:
+            exchange.is_safe = True
+        await self._mark(
+            [(exchange, event) for exchange, event in events.items() if exchange not in confirmed]
+        )
+        await self._parts.reached(Step.MARKED, exchanges)
 
-    async def _mark(self, waiting: Sequence[tuple[Turn, Event]]) -> None:
+    async def _mark(self, waiting: Sequence[tuple[DeviceExchange, Event]]) -> None:
         if not waiting:
             return
         marks = [Mark(event.key.device, event.created_at) for _, event in waiting]
@@ -235,29 +272,31 @@ class DeviceBatch:
             marked = await verdicts(self._parts.enrollments.mark_waiting, marks)
         except Unavailable:
             marked = [False] * len(waiting)
-        for (turn, event), verdict in zip(waiting, marked, strict=True):
+        for (exchange, event), verdict in zip(waiting, marked, strict=True):
             if verdict is True:
-                turn.is_safe = True
+                exchange.is_safe = True
                 self._parts.metrics.events_unpublished.inc()
                 self._parts.writer.settle(event)
             else:
-                turn.error = turn.error or StoreUnavailable("the event could not be made safe")
+                exchange.error = exchange.error or StoreUnavailable(
+                    "the event could not be made safe"
+                )
 
 
-def _is_check_out(turn: Turn) -> bool:
-    return isinstance(turn.request.message, CheckOut)
+def _is_check_out(exchange: DeviceExchange) -> bool:
+    return isinstance(exchange.request.message, CheckOut)
 
 
-def _enrollment(turn: Turn) -> tuple[str | None, str | None]:
+def _enrollment(exchange: DeviceExchange) -> tuple[str | None, str | None]:
     """Generation and certificate."""
-    return turn.generation, None if turn.device is None else turn.device.certificate
+    return exchange.generation, None if exchange.device is None else exchange.device.certificate
 
 
-def _without_event(turn: Turn) -> MdmError | None:
+def _without_event(exchange: DeviceExchange) -> MdmError | None:
     """Messages that are answered without a trace; the answer is set here, or an error returned."""
-    message = turn.request.message
+    message = exchange.request.message
     if isinstance(message, UserAuthenticate):
-        turn.answer = Answer(status=410)
+        exchange.answer = Answer(status=410)
     elif isinstance(message, Unsupported):
         return DeviceRefused(Reason.MESSAGE, f"{message.message_type} is not served")
     return None
@@ -271,5 +310,5 @@ async def _side_by_side(*steps: Awaitable[None]) -> None:
         raise failed
 
 
-def _connects(turns: Sequence[Turn]) -> list[Turn]:
-    return [turn for turn in turns if isinstance(turn.request.message, Connect)]
+def _connects(exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
+    return [exchange for exchange in exchanges if isinstance(exchange.request.message, Connect)]

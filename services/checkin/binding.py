@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from services.checkin.exchanges import DeviceExchange, DeviceRefused
 from services.checkin.first_certificate import awaits_certificate, first_refusal
 from services.checkin.known_certificates import Known
-from services.checkin.turns import DeviceRefused, Turn
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Connect
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
@@ -45,15 +45,17 @@ class BindingRules:
     guards_replays: bool = True
 
 
-def refusal(turn: Turn, known: Known, rules: BindingRules, now: datetime) -> MdmError | None:
+def refusal(
+    exchange: DeviceExchange, known: Known, rules: BindingRules, now: datetime
+) -> MdmError | None:
     """Why this request is not served, None if it is."""
-    refused = _refused_record(turn) or _refused_sender(turn, known, rules, now)
-    return refused or _refused_replay(turn, rules)
+    refused = _refused_record(exchange) or _refused_sender(exchange, known, rules, now)
+    return refused or _refused_replay(exchange, rules)
 
 
-def _refused_record(turn: Turn) -> MdmError | None:
+def _refused_record(exchange: DeviceExchange) -> MdmError | None:
     """A record in a status that only a newer version knows: a replica of that one serves the device."""
-    for record in (turn.device, turn.channel):
+    for record in (exchange.device, exchange.channel):
         if record is not None and not is_known(record.status):
             return OfNewerVersion(
                 f"the record of {record.id} is {record.status}, of a newer version"
@@ -61,10 +63,10 @@ def _refused_record(turn: Turn) -> MdmError | None:
     return None
 
 
-def _refused_replay(turn: Turn, rules: BindingRules) -> MdmError | None:
+def _refused_replay(exchange: DeviceExchange, rules: BindingRules) -> MdmError | None:
     """A message that was recorded is as well signed as a new one; its time tells them apart."""
-    signed_at, record = turn.request.signed_at, turn.channel
-    if not (rules.guards_replays and turn.request.changes_enrollment) or record is None:
+    signed_at, record = exchange.request.signed_at, exchange.channel
+    if not (rules.guards_replays and exchange.request.changes_enrollment) or record is None:
         return None
     if signed_at is None or record.signed_at is None or signed_at >= record.signed_at - MOST_BACK:
         return None
@@ -73,123 +75,131 @@ def _refused_replay(turn: Turn, rules: BindingRules) -> MdmError | None:
 
 
 def _refused_sender(
-    turn: Turn, known: Known, rules: BindingRules, now: datetime
+    exchange: DeviceExchange, known: Known, rules: BindingRules, now: datetime
 ) -> MdmError | None:
-    if isinstance(turn.request.message, Authenticate):
-        return _refused_authenticate(turn, known, rules)
-    if turn.device is None or turn.device.generation is None:
+    if isinstance(exchange.request.message, Authenticate):
+        return _refused_authenticate(exchange, known, rules)
+    if exchange.device is None or exchange.device.generation is None:
         return DeviceRefused(Reason.UNKNOWN_DEVICE, "the device never authenticated")
-    if awaits_certificate(turn):
-        refused = first_refusal(turn, known.holders, now)
-        if refused is None and known.is_retired(turn.request.certificate, turn.device):
+    if awaits_certificate(exchange):
+        refused = first_refusal(exchange, known.holders, now)
+        if refused is None and known.is_retired(exchange.request.certificate, exchange.device):
             refused = DeviceRefused(Reason.BINDING, REPLACED)
-        if refused is None and turn.issued is not None and not _is_meant_for(turn.issued, turn):
+        if (
+            refused is None
+            and exchange.issued is not None
+            and not _is_meant_for(exchange.issued, exchange)
+        ):
             refused = DeviceRefused(Reason.BINDING, ANOTHERS)
     else:
-        refused = _refused_certificate(turn, turn.device, now)
-    return refused or _refused_connect(turn, turn.device)
+        refused = _refused_certificate(exchange, exchange.device, now)
+    return refused or _refused_connect(exchange, exchange.device)
 
 
-def _refused_certificate(turn: Turn, device: Enrollment, now: datetime) -> MdmError | None:
-    request = turn.request
-    if request.shown.is_expired and not _is_patient(turn, device, now):
+def _refused_certificate(
+    exchange: DeviceExchange, device: Enrollment, now: datetime
+) -> MdmError | None:
+    request = exchange.request
+    if request.shown.is_expired and not _is_patient(exchange, device, now):
         return DeviceRefused(Reason.CERTIFICATE, "device certificate: expired")
-    if device.certificate != request.certificate and not turn.follows:
+    if device.certificate != request.certificate and not exchange.follows:
         return DeviceRefused(Reason.BINDING, "the certificate is not bound to this enrollment")
     return None
 
 
-def _is_patient(turn: Turn, device: Enrollment, now: datetime) -> bool:
-    is_bound = device.certificate == turn.request.certificate
+def _is_patient(exchange: DeviceExchange, device: Enrollment, now: datetime) -> bool:
+    is_bound = device.certificate == exchange.request.certificate
     return is_bound and device.expired_until is not None and now < device.expired_until
 
 
-def _refused_connect(turn: Turn, device: Enrollment) -> MdmError | None:
-    if device.blocked and isinstance(turn.request.message, Connect):
+def _refused_connect(exchange: DeviceExchange, device: Enrollment) -> MdmError | None:
+    if device.blocked and isinstance(exchange.request.message, Connect):
         return Blocked("the device is blocked")
     return None
 
 
-def _refused_authenticate(turn: Turn, known: Known, rules: BindingRules) -> MdmError | None:
-    request = turn.request
-    turn.issued = known.issued.get(request.certificate)
+def _refused_authenticate(
+    exchange: DeviceExchange, known: Known, rules: BindingRules
+) -> MdmError | None:
+    request = exchange.request
+    exchange.issued = known.issued.get(request.certificate)
     if request.shown.is_expired:
         return DeviceRefused(Reason.CERTIFICATE, "device certificate: expired")
     if not request.message.key.is_device_channel:
         return DeviceRefused(Reason.MESSAGE, "a user channel cannot authenticate")
-    why = _not_to_be_bound(turn, known) or _not_to_be_rebound(turn, rules)
+    why = _not_to_be_bound(exchange, known) or _not_to_be_rebound(exchange, rules)
     return None if why is None else DeviceRefused(Reason.BINDING, why)
 
 
-def _not_to_be_bound(turn: Turn, known: Known) -> str | None:
-    request = turn.request
+def _not_to_be_bound(exchange: DeviceExchange, known: Known) -> str | None:
+    request = exchange.request
     if known.holders.get(request.certificate, request.device) != request.device:
         return "the certificate is bound to another enrollment"
-    if known.is_retired(request.certificate, turn.device):
+    if known.is_retired(request.certificate, exchange.device):
         return REPLACED
-    if turn.issued is not None and not _is_meant_for(turn.issued, turn):
+    if exchange.issued is not None and not _is_meant_for(exchange.issued, exchange):
         return ANOTHERS
-    if _follows_replaced(turn, known):
+    if _follows_replaced(exchange, known):
         return "another certificate has followed the one before it"
     return None
 
 
-def _ancestors(turn: Turn, known: Known) -> Iterator[str]:
+def _ancestors(exchange: DeviceExchange, known: Known) -> Iterator[str]:
     """What the certificate that is shown follows, the nearest first, up to one that was bound."""
-    bound = _were_bound(turn, known)
-    found = known.issued.get(turn.request.certificate)
+    bound = _were_bound(exchange, known)
+    found = known.issued.get(exchange.request.certificate)
     while bound and found is not None and found.renewed_from is not None:
         yield found.renewed_from
         found = None if found.renewed_from in bound else known.issued.get(found.renewed_from)
 
 
-def _were_bound(turn: Turn, known: Known) -> set[str]:
+def _were_bound(exchange: DeviceExchange, known: Known) -> set[str]:
     """Certificates that are or were its device's; none where it has another free choice: it is new, was
     reset, or shows its own."""
-    device = turn.device
-    if device is None or device.certificate in (None, turn.request.certificate):
+    device = exchange.device
+    if device is None or device.certificate in (None, exchange.request.certificate):
         return set()
     retired = {each for each in known.long_retired if known.is_retired(each, device)}
     return {device.certificate or "", *device.retired_certificates, *retired}
 
 
-def _follows_replaced(turn: Turn, known: Known) -> bool:
+def _follows_replaced(exchange: DeviceExchange, known: Known) -> bool:
     """Whoever had a device's key while it was good may have made renewals, and kept them."""
-    ancestors = list(_ancestors(turn, known))
-    if not ancestors or turn.device is None or ancestors[-1] == turn.device.certificate:
+    ancestors = list(_ancestors(exchange, known))
+    if not ancestors or exchange.device is None or ancestors[-1] == exchange.device.certificate:
         return False
-    return len(ancestors) > LONGEST_CHAIN or known.is_retired(ancestors[-1], turn.device)
+    return len(ancestors) > LONGEST_CHAIN or known.is_retired(ancestors[-1], exchange.device)
 
 
-def untold_ancestor(turn: Turn, known: Known) -> str | None:
+def untold_ancestor(exchange: DeviceExchange, known: Known) -> str | None:
     """The certificate of which it must be looked up what it follows, before an Authenticate is judged."""
-    last = next(reversed(list(_ancestors(turn, known))), None)
-    is_told = last is None or last in _were_bound(turn, known) or last in known.issued
+    last = next(reversed(list(_ancestors(exchange, known))), None)
+    is_told = last is None or last in _were_bound(exchange, known) or last in known.issued
     return None if is_told else last
 
 
-def _is_meant_for(issued: IssuedCertificate, turn: Turn) -> bool:
+def _is_meant_for(issued: IssuedCertificate, exchange: DeviceExchange) -> bool:
     """Whether it was given out for this device, or for any."""
-    key = turn.request.message.key
+    key = exchange.request.message.key
     if issued.udid is not None and issued.udid not in (key.device, key.udid):
         return False
     serial = issued.serial_number
     if serial is None:
         return True
-    known = None if turn.device is None else turn.device.inventory.serial_number
-    return serial == (_told_serial(turn) or known) and known in (None, serial)
+    known = None if exchange.device is None else exchange.device.inventory.serial_number
+    return serial == (_told_serial(exchange) or known) and known in (None, serial)
 
 
-def _told_serial(turn: Turn) -> str | None:
-    message = turn.request.message
+def _told_serial(exchange: DeviceExchange) -> str | None:
+    message = exchange.request.message
     return message.inventory.serial_number if isinstance(message, Authenticate) else None
 
 
-def _not_to_be_rebound(turn: Turn, rules: BindingRules) -> str | None:
-    device = turn.device
+def _not_to_be_rebound(exchange: DeviceExchange, rules: BindingRules) -> str | None:
+    device = exchange.device
     if not rules.only_meant or device is None or device.certificate is None:
         return None
-    if _is_bound(device, turn.request.certificate) or _is_proof(turn.issued, device):
+    if _is_bound(device, exchange.request.certificate) or _is_proof(exchange.issued, device):
         return None
     return "the certificate was not given out for this device"
 
@@ -207,9 +217,9 @@ def _is_proof(issued: IssuedCertificate | None, device: Enrollment) -> bool:
 # --- renewal, and quarantine
 
 
-def is_strange(turn: Turn) -> bool:
+def is_strange(exchange: DeviceExchange) -> bool:
     """Whether a certificate that is not bound may yet be a renewal, or a device's that lost its own."""
-    device, request = turn.device, turn.request
+    device, request = exchange.device, exchange.request
     if device is None or device.generation is None or isinstance(request.message, Authenticate):
         return False
     if request.shown.is_expired or device.certificate == request.certificate:
@@ -217,20 +227,20 @@ def is_strange(turn: Turn) -> bool:
     return request.certificate not in device.retired_certificates
 
 
-def is_renewal(turn: Turn, known: Known) -> bool:
+def is_renewal(exchange: DeviceExchange, known: Known) -> bool:
     """Whether its certificate follows the one that is bound to its device."""
-    device, issued = turn.device, known.issued.get(turn.request.certificate)
+    device, issued = exchange.device, known.issued.get(exchange.request.certificate)
     if device is None or issued is None or issued.renewed_from is None:
         return False
     is_next = issued.renewed_from == device.certificate
-    is_its_own = known.holders.get(turn.request.certificate, device.id) == device.id
-    is_retired = known.is_retired(turn.request.certificate, device)
-    return is_next and is_its_own and not is_retired and _is_meant_for(issued, turn)
+    is_its_own = known.holders.get(exchange.request.certificate, device.id) == device.id
+    is_retired = known.is_retired(exchange.request.certificate, device)
+    return is_next and is_its_own and not is_retired and _is_meant_for(issued, exchange)
 
 
-def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
+def quarantine_reason(exchange: DeviceExchange, known: Known) -> QuarantineReason | None:
     """Why a refused request may be one of its device all the same, None where it cannot."""
-    device, request = turn.device, turn.request
+    device, request = exchange.device, exchange.request
     if device is None or device.status not in (
         EnrollmentStatus.ENROLLED,
         EnrollmentStatus.AUTHENTICATED,
@@ -239,12 +249,12 @@ def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
     if request.shown.is_expired:
         is_bound = device.certificate == request.certificate
         return QuarantineReason.EXPIRED if is_bound else None
-    if not is_strange(turn) or known.is_retired(request.certificate, device):
+    if not is_strange(exchange) or known.is_retired(request.certificate, device):
         return None
     if known.holders.get(request.certificate, device.id) != device.id:
         return None
     issued = known.issued.get(request.certificate)
-    if issued is not None and not _is_meant_for(issued, turn):
+    if issued is not None and not _is_meant_for(issued, exchange):
         return None
     is_reset = device.certificate is None
     return QuarantineReason.UNBOUND if is_reset else QuarantineReason.OTHER_CERTIFICATE
@@ -253,16 +263,16 @@ def quarantine_reason(turn: Turn, known: Known) -> QuarantineReason | None:
 # --- what is written
 
 
-def brings_binding(turn: Turn) -> bool:
+def brings_binding(exchange: DeviceExchange) -> bool:
     """Whether a request writes a binding before it is journaled."""
-    is_authenticate = isinstance(turn.request.message, Authenticate)
-    brings = turn.follows or is_authenticate or awaits_certificate(turn)
-    return brings and not _is_bound(turn.device, turn.request.certificate)
+    is_authenticate = isinstance(exchange.request.message, Authenticate)
+    brings = exchange.follows or is_authenticate or awaits_certificate(exchange)
+    return brings and not _is_bound(exchange.device, exchange.request.certificate)
 
 
-def binding_of(turn: Turn, at: datetime, id_: str) -> Binding:
+def binding_of(exchange: DeviceExchange, at: datetime, id_: str) -> Binding:
     """The binding that it writes; `id_` names the event of a rebinding."""
-    request, device = turn.request, turn.device
+    request, device = exchange.request, exchange.device
     parameters = request.url_params
     if (
         not isinstance(request.message, Authenticate)
@@ -273,8 +283,8 @@ def binding_of(turn: Turn, at: datetime, id_: str) -> Binding:
     identity = Identity(
         certificate=request.shown,
         bound_at=at,
-        how=_how(turn),
-        is_ours=turn.issued is not None,
+        how=_how(exchange),
+        is_ours=exchange.issued is not None,
         parameters=parameters,
     )
     if device is None:
@@ -283,10 +293,10 @@ def binding_of(turn: Turn, at: datetime, id_: str) -> Binding:
     return rebinding(device, identity, id_)
 
 
-def _how(turn: Turn) -> BoundBy:
-    if turn.follows:
+def _how(exchange: DeviceExchange) -> BoundBy:
+    if exchange.follows:
         return BoundBy.RENEWAL
-    return BoundBy.MIGRATION if awaits_certificate(turn) else BoundBy.AUTHENTICATE
+    return BoundBy.MIGRATION if awaits_certificate(exchange) else BoundBy.AUTHENTICATE
 
 
 def _is_bound(device: Enrollment | None, certificate: str) -> bool:

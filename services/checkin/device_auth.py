@@ -12,7 +12,7 @@ from functools import partial
 
 from fastapi import Request
 
-from services.checkin.turns import DeviceRefused
+from services.checkin.exchanges import DeviceRefused
 from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate
 from shared.heavy_work import HeavyWork

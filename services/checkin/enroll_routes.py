@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.enroll import EnrollmentProfiles
+from services.checkin.exchanges import DeviceRefused
 from services.checkin.ota import Judges, OverTheAir
-from services.checkin.turns import DeviceRefused
 from shared.apple.profiles import CONTENT_TYPE, with_parameters
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body

@@ -11,8 +11,8 @@ from datetime import datetime
 
 import structlog
 
+from services.checkin.exchanges import DeviceExchange, DeviceRefused
 from services.checkin.parts import Parts
-from services.checkin.turns import DeviceRefused, Turn
 from shared.domain.audit import AuditEntry
 from shared.domain.errors import MdmError
 from shared.telemetry.metrics import Reason
@@ -23,17 +23,19 @@ CALLER = "device"
 ACTION = "device.first_certificate"
 
 
-def awaits_certificate(turn: Turn) -> bool:
+def awaits_certificate(exchange: DeviceExchange) -> bool:
     """Whether its device came by migration and is bound to no certificate yet."""
-    device = turn.device
+    device = exchange.device
     return device is not None and device.certificate is None and device.migrating_until is not None
 
 
-def first_refusal(turn: Turn, holders: Mapping[str, str], now: datetime) -> MdmError | None:
-    """Why the device of this turn, which awaits its certificate, is not bound to the one it shows."""
-    device, certificate = turn.device, turn.request.certificate
+def first_refusal(
+    exchange: DeviceExchange, holders: Mapping[str, str], now: datetime
+) -> MdmError | None:
+    """Why the device of this exchange, which awaits its certificate, is not bound to the one it shows."""
+    device, certificate = exchange.device, exchange.request.certificate
     assert device is not None and device.migrating_until is not None  # the caller looked
-    if turn.request.shown.is_expired:
+    if exchange.request.shown.is_expired:
         return DeviceRefused(Reason.CERTIFICATE, "device certificate: expired")
     if holders.get(certificate, device.id) != device.id:
         return DeviceRefused(Reason.BINDING, "the certificate is bound to another enrollment")
@@ -50,13 +52,13 @@ class FirstCertificates:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def announce(self, turns: Sequence[Turn]) -> None:
+    async def announce(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Before the bindings are written: into the audit log. Raises StoreUnavailable."""
-        entries = [self._entry(turn) for turn in turns if awaits_certificate(turn)]
+        entries = [self._entry(exchange) for exchange in exchanges if awaits_certificate(exchange)]
         if entries and self._parts.audit is not None:
             await self._parts.audit.record(entries)
 
-    def _entry(self, turn: Turn) -> AuditEntry:
+    def _entry(self, exchange: DeviceExchange) -> AuditEntry:
         at = self._parts.clock.now()
         return AuditEntry(
             id=self._parts.ids.new(),
@@ -66,15 +68,15 @@ class FirstCertificates:
             route="",
             action=ACTION,
             status=200,
-            targets=(turn.request.device,),
-            detail=f"certificate {turn.request.certificate}",
+            targets=(exchange.request.device,),
+            detail=f"certificate {exchange.request.certificate}",
         )
 
-    def bound(self, turn: Turn) -> None:
+    def bound(self, exchange: DeviceExchange) -> None:
         """After the binding was written."""
         self._parts.metrics.migrated_bound.inc()
         log.info(
             "first_certificate_bound",
-            device=turn.request.device,
-            certificate=turn.request.certificate,
+            device=exchange.request.device,
+            certificate=exchange.request.certificate,
         )

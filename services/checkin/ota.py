@@ -20,9 +20,9 @@ from typing import Any
 import structlog
 
 from services.checkin.enroll import EnrollmentProfiles
+from services.checkin.exchanges import DeviceRefused
 from services.checkin.identity_payload import ANY_DEVICE, VouchedDevice
 from services.checkin.standing import Standings
-from services.checkin.turns import DeviceRefused
 from shared.apple import plist
 from shared.domain.errors import BadRequest
 from shared.heavy_work import HeavyWork

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.checkin.turns import Turn
+from services.checkin.exchanges import DeviceExchange
 from services.checkin.writer import Writer
 from shared.ports.audit import AuditLog
 from shared.ports.clock import Clock, Ids
@@ -26,7 +26,7 @@ class Step(StrEnum):
     MARKED = "marked"
 
 
-async def _go_on(step: Step, turns: Sequence[Turn]) -> None:
+async def _go_on(step: Step, exchanges: Sequence[DeviceExchange]) -> None:
     return None
 
 
@@ -45,4 +45,4 @@ class Parts:
     metrics: Metrics
     audit: AuditLog | None = None
     """Where bindings to a first certificate are recorded; a test may do without."""
-    reached: Callable[[Step, Sequence[Turn]], Awaitable[None]] = _go_on
+    reached: Callable[[Step, Sequence[DeviceExchange]], Awaitable[None]] = _go_on

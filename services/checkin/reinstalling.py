@@ -6,8 +6,8 @@ certificate, once a TokenUpdate has followed, or after it left, it begins a new 
 """
 
 from services.checkin.binding import is_renewal
+from services.checkin.exchanges import DeviceExchange
 from services.checkin.known_certificates import Known
-from services.checkin.turns import Turn
 from shared.apple.checkin import Authenticate, TokenUpdate
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.identity import BoundBy
@@ -15,15 +15,15 @@ from shared.domain.identity import BoundBy
 THERE = (EnrollmentStatus.AUTHENTICATED, EnrollmentStatus.ENROLLED)
 
 
-def judge_authenticate(turn: Turn, known: Known) -> None:
+def judge_authenticate(exchange: DeviceExchange, known: Known) -> None:
     """Set whether an Authenticate renews, and whether its certificate is still to be bound."""
-    device = turn.device
-    if not isinstance(turn.request.message, Authenticate):
+    device = exchange.device
+    if not isinstance(exchange.request.message, Authenticate):
         return
     if device is None or device.generation is None or device.status not in THERE:
         return
-    turn.follows = is_renewal(turn, known)
-    turn.renews = turn.follows or _is_being_renewed(device, turn.request.certificate)
+    exchange.follows = is_renewal(exchange, known)
+    exchange.renews = exchange.follows or _is_being_renewed(device, exchange.request.certificate)
 
 
 def _is_being_renewed(device: Enrollment, certificate: str) -> bool:
@@ -33,11 +33,11 @@ def _is_being_renewed(device: Enrollment, certificate: str) -> bool:
     return device.identity.how is BoundBy.RENEWAL and device.renewed != certificate
 
 
-def ends_renewal(turn: Turn) -> bool:
+def ends_renewal(exchange: DeviceExchange) -> bool:
     """Whether another Authenticate with this certificate begins a new enrollment from this message on."""
-    device, message = turn.device, turn.request.message
+    device, message = exchange.device, exchange.request.message
     if device is None or not message.key.is_device_channel:
         return False
     if isinstance(message, Authenticate):
-        return not turn.renews
-    return isinstance(message, TokenUpdate) and device.renewing == turn.request.certificate
+        return not exchange.renews
+    return isinstance(message, TokenUpdate) and device.renewing == exchange.request.certificate

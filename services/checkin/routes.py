@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.device_auth import SMALL_BODY, DeviceAuthentication, headers_of
-from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
+from services.checkin.exchanges import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import CheckinMessage, parse_checkin
 from shared.apple.connect import Connect, parse_connect
 from shared.apple.either_message import parse_either

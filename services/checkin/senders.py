@@ -6,7 +6,7 @@ A binding that another replica has replaced counts here until the device speaks 
 
 from collections.abc import Collection, Sequence
 
-from services.checkin.turns import Turn
+from services.checkin.exchanges import DeviceExchange
 from shared.domain.enrollment import Enrollment
 from shared.ports.enrollments import Enrollments
 from shared.security.bounded_cache import BoundedCache
@@ -21,10 +21,10 @@ class Senders:
         self._enrollments = enrollments
         self._devices: BoundedCache[str, str] = BoundedCache(REMEMBERED)
 
-    def learn(self, turns: Sequence[Turn]) -> None:
-        """Remember what the records say that were read for these turns."""
-        for turn in turns:
-            shown, device = turn.request.certificate, turn.device
+    def learn(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Remember what the records say that were read for these exchanges."""
+        for exchange in exchanges:
+            shown, device = exchange.request.certificate, exchange.device
             if device is None:
                 continue
             if device.certificate == shown:

@@ -66,7 +66,7 @@ class _Target:
 class _Line:
     """The pushes of one enrollment, one after the other."""
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    exchange: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_promised: bool = False
     """Somebody waits for a push that has not begun yet."""
     earlier: PushRecord | None = None
@@ -159,7 +159,7 @@ class Pusher:
         line.is_promised = True
         line.earlier = earlier
         try:
-            async with line.turn:
+            async with line.exchange:
                 quiet = line.quiet_until - self._clock.monotonic()
                 if quiet > 0:
                     await self._clock.sleep(timedelta(seconds=quiet))
@@ -203,7 +203,7 @@ class Pusher:
 
     def _is_under_way(self, enrollment: str) -> bool:
         line = self._lines.get(enrollment)
-        return line is not None and (line.is_promised or line.turn.locked())
+        return line is not None and (line.is_promised or line.exchange.locked())
 
     def _line(self, enrollment: str) -> _Line:
         if len(self._lines) >= self._prune_at:

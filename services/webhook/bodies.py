@@ -31,25 +31,25 @@ class Room:
 
     @asynccontextmanager
     async def of(self, size: int) -> AsyncIterator[None]:
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+        exchange = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, exchange))
         self._let_in()
         try:
-            await turn
+            await exchange
             yield
         finally:
-            if not turn.cancelled():
+            if not exchange.cancelled():
                 self._used -= size
             self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting:
-            size, turn = self._waiting[0]
-            if not turn.cancelled():
+            size, exchange = self._waiting[0]
+            if not exchange.cancelled():
                 if self._used and self._used + size > self._limit:
                     return
                 self._used += size
-                turn.set_result(None)
+                exchange.set_result(None)
             self._waiting.popleft()
 
 

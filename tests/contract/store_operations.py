@@ -239,10 +239,10 @@ def _along(keys: tuple[tuple[str, int], ...], options: dict[str, bool]) -> st.Se
     *fixed, last = paths
 
     def step(
-        exact: list[Any], window: dict[str, Any], turn: int, limit: int, is_short: bool
+        exact: list[Any], window: dict[str, Any], exchange: int, limit: int, is_short: bool
     ) -> Step:
         query = dict(zip(fixed, exact, strict=True)) | {last: window}
-        order = [(path, direction * turn) for path, direction in keys]
+        order = [(path, direction * exchange) for path, direction in keys]
         order, by = (order[-1:], (last,)) if is_short else (order, paths)
         return Step("find", (query, None), {"sort": order, "limit": limit}, by, limit > 0)
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import bson
 import pytest
 
+from services.checkin.exchanges import Answer, DeviceRefused
 from services.checkin.parts import Step
 from services.checkin.takeover import STALE_AFTER
-from services.checkin.turns import Answer, DeviceRefused
 from shared.batching import verdicts
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import TooLarge

@@ -147,7 +147,7 @@ async def test_rule_05_of_a_long_queue_it_is_the_last_one_found(queue: CommandQu
     assert found in ([first], [second])
 
 
-async def test_rule_05_those_that_moved_take_turns(queue: CommandQueue) -> None:
+async def test_rule_05_those_that_moved_take_exchanges(queue: CommandQueue) -> None:
     entries = [entry(uuid) for uuid in ("a", "b", "c")]
     await queue.insert(entries)
     await moved(queue, *entries[:2])
@@ -155,10 +155,10 @@ async def test_rule_05_those_that_moved_take_turns(queue: CommandQueue) -> None:
         queue.now = NOW + MINUTE
     seen = []
 
-    for turn in range(4):
+    for exchange in range(4):
         [_, first, _] = await queue.open_entries(MAC)
         seen.append(first.command_uuid)
-        [again] = await handed(queue, first, by=f"turn-{turn}", counts=first.is_unanswered)
+        [again] = await handed(queue, first, by=f"turn-{exchange}", counts=first.is_unanswered)
         assert again.moved is not None
         if isinstance(queue, FakeCommandQueue):
             queue.now = again.moved + MINUTE

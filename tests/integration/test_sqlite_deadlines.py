@@ -193,10 +193,10 @@ async def test_closing_with_work_under_way_ends_it_or_refuses_it(tmp_path: Path)
 
 async def _many(things: Collection, number: int) -> list[str]:
     done: list[str] = []
-    for turn in range(10_000):
+    for exchange in range(10_000):
         try:
-            await things.insert_one(thing(f"{number}-{turn}"))
+            await things.insert_one(thing(f"{number}-{exchange}"))
         except StoreUnavailable:
             break
-        done.append(f"{number}-{turn}")
+        done.append(f"{number}-{exchange}")
     return done

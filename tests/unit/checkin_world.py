@@ -12,6 +12,7 @@ from services.checkin.admission import Admission
 from services.checkin.announcing import Announcing
 from services.checkin.batch import DeviceBatch
 from services.checkin.binding import BindingRules
+from services.checkin.exchanges import Answer, DeviceExchange, DeviceRequest
 from services.checkin.marks import Marks
 from services.checkin.parts import Parts, Step
 from services.checkin.quarantine import QuarantineNotes
@@ -19,7 +20,6 @@ from services.checkin.relay import Relay
 from services.checkin.seen import LastSeen
 from services.checkin.senders import Senders
 from services.checkin.takeover import TakeOver
-from services.checkin.turns import Answer, DeviceRequest, Turn
 from services.checkin.writer import Writer
 from shared.apple.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
 from shared.apple.connect import Connect, Status
@@ -109,7 +109,7 @@ class Replica:
         self.metrics = Metrics()
         marks = Marks(world.enrollments, self.metrics)
         self.writer = Writer(world.writers, world.journal, marks, world.clock, world.ids)
-        self._at: dict[Step, Callable[[Sequence[Turn]], Awaitable[None]]] = {}
+        self._at: dict[Step, Callable[[Sequence[DeviceExchange]], Awaitable[None]]] = {}
         parts = Parts(
             enrollments=world.enrollments,
             journal=world.journal,
@@ -136,10 +136,10 @@ class Replica:
         )
         self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)
 
-    async def _reached(self, step: Step, turns: Sequence[Turn]) -> None:
+    async def _reached(self, step: Step, exchanges: Sequence[DeviceExchange]) -> None:
         action = self._at.pop(step, None)
         if action is not None:
-            await action(turns)
+            await action(exchanges)
 
     def hold(self, step: Step) -> Barrier:
         """Hold the next batch that comes to this step."""
@@ -150,7 +150,7 @@ class Replica:
     def kill(self, step: Step) -> None:
         """End the next batch that comes to this step, as a kill -9 of its process would."""
 
-        async def die(_: Sequence[Turn]) -> None:
+        async def die(_: Sequence[DeviceExchange]) -> None:
             raise Killed
 
         self._at[step] = die

@@ -9,10 +9,10 @@ import pytest
 
 from services.checkin.binding import LONGEST_CHAIN as CHAIN
 from services.checkin.binding import BindingRules
+from services.checkin.exchanges import Answer, DeviceRefused
 from services.checkin.parts import Step
 from services.checkin.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
 from services.checkin.standing import Standings
-from services.checkin.turns import Answer, DeviceRefused
 from shared.apple.checkin import Authenticate
 from shared.apple.connect import Status
 from shared.domain.enrollment import Enrollment, Inventory, partition_of

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
+from services.checkin.exchanges import Answer
 from services.checkin.parts import Step
 from services.checkin.takeover import BATCH, FORGOTTEN_AFTER, STALE_AFTER
-from services.checkin.turns import Answer
 from shared.apple.connect import Status
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from services.checkin.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
-from services.checkin.turns import DeviceRefused
+from services.checkin.exchanges import DeviceRefused
 from shared.domain.errors import Unavailable
 from shared.heavy_work import HeavyWork
 from shared.security.identity import DeviceIdentities

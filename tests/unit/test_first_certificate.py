@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from services.checkin.exchanges import Answer, DeviceRefused, DeviceRequest
 from services.checkin.parts import Step
-from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import SetBootstrapToken, Unsupported
 from shared.domain.audit import AuditEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from services.checkin.exchanges import DeviceRefused
 from services.checkin.refusals import AT_MOST_EVERY, LINES, MOST_HELD, RefusalLog, Sender
 from services.checkin.refused_requests import plain
 from services.checkin.seen import MOST_REFUSED
 from services.checkin.senders import Senders
-from services.checkin.turns import DeviceRefused
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import StoreUnavailable
 from tests.fakes.queue import undisturbed

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from services.checkin.binding import BindingRules
+from services.checkin.exchanges import Answer, DeviceRequest
 from services.checkin.parts import Step
-from services.checkin.turns import Answer, DeviceRequest
 from shared.apple.checkin import Authenticate, GetBootstrapToken, SetBootstrapToken, TokenUpdate
 from shared.apple.connect import Status
 from shared.domain.command import EntryState

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles, EnrollmentRules
+from services.checkin.exchanges import Answer
 from services.checkin.identity_payload import OtherScep
 from services.checkin.renewal import ASKED_AT_ONCE, COMMAND_LIVES, RenewalParts, Renewals
 from services.checkin.renewal_plan import (
@@ -19,7 +20,6 @@ from services.checkin.renewal_plan import (
     RenewalRules,
     command_uuid,
 )
-from services.checkin.turns import Answer
 from services.commands.life import QueueLife
 from services.commands.settling import Settling
 from services.commands.targets import Targets

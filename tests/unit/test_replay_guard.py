@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from services.checkin.binding import BindingRules
-from services.checkin.turns import Answer, DeviceRefused, DeviceRequest
+from services.checkin.exchanges import Answer, DeviceRefused, DeviceRequest
 from shared.apple.checkin import SetBootstrapToken
 from shared.domain.enrollment import EnrollmentStatus
 from tests.fakes.clock import START

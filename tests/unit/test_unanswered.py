@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from services.checkin.exchanges import Answer, DeviceRequest
 from services.checkin.parts import Step
-from services.checkin.turns import Answer, DeviceRequest
 from shared.apple.connect import Status
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
@@ -135,7 +135,7 @@ async def test_the_only_command_is_offered_at_each_idle(beside: int) -> None:
 
 
 @pytest.mark.parametrize("beside", LENGTHS)
-async def test_rule_05_of_two_that_moved_each_has_its_turn(beside: int) -> None:
+async def test_rule_05_of_two_that_moved_each_has_its_exchange(beside: int) -> None:
     it = await scene("c1", "c2", beside=beside)
     await it.never_answers("c1")
     await it.never_answers("c2")
@@ -351,8 +351,8 @@ async def _serve(can_answer: list[bool], beside: int, waits: list[int]) -> None:
     bad = {f"c{number}" for number, can in enumerate(can_answer) if not can}
     # One that cannot be answered takes three attempts and ten minutes, whichever is longer.
     offered = [
-        await _one_idle(it, bad, timedelta(minutes=waits[turn % len(waits)]))
-        for turn in range(len(bad) * (3 + 10) + 1)
+        await _one_idle(it, bad, timedelta(minutes=waits[exchange % len(waits)]))
+        for exchange in range(len(bad) * (3 + 10) + 1)
     ]
 
     still_open = {p.command_uuid for p in it.world.queue.entries.values() if p.state.is_open}

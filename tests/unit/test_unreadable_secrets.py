@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.checkin.connect import MISSES
-from services.checkin.turns import Answer
+from services.checkin.exchanges import Answer
 from services.webhook.delivery_store import DeliveryStore
 from shared.apple.checkin import GetBootstrapToken, SetBootstrapToken
 from shared.domain.command import EntryState

@@ -30,9 +30,9 @@ class DeviceRefused(BadRequest):
         self.reason = reason
 
 
-def not_stored(turn: "Turn", what: str, why: Refused) -> DeviceRefused:
+def not_stored(exchange: "DeviceExchange", what: str, why: Refused) -> DeviceRefused:
     """The refusal of a request for which the store cannot hold `what`."""
-    return DeviceRefused(Reason.TOO_LARGE, f"{turn.request.device}: {what}: {why}")
+    return DeviceRefused(Reason.TOO_LARGE, f"{exchange.request.device}: {what}: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Answer:
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class DeviceExchange:
     """One request in its batch. `device` and `channel` are the records of its device and of its own
     enrollment (the same on a device channel) as read at the beginning. `issued` is what our SCEP knows
     of the certificate that it shows, where somebody asked; `follows`: it is the renewal of the one that
