@@ -21,9 +21,9 @@ from services.adapters import Adapters
 from services.webhook.attempts import Attempts
 from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
-from services.webhook.lane_retry import LaneRetry, RetryPolicy
-from services.webhook.lanes import Crew, PartitionLanes
 from services.webhook.partitions import Partitions
+from services.webhook.queue_retry import QueueRetry, RetryPolicy
+from services.webhook.queues import Crew, PartitionQueues
 from services.webhook.retries import Retries
 from services.webhook.sender import HttpSender
 from services.webhook.subscribers import Subscribers
@@ -90,8 +90,8 @@ class _Work:
             self._subscribers.get,
             bodies,
         )
-        lane_retry = LaneRetry(self._store, attempts, policy, self._clock, adapters.metrics)
-        self._retries = Retries(lane_retry, attempts, self._clock)
+        queue_retry = QueueRetry(self._store, attempts, policy, self._clock, adapters.metrics)
+        self._retries = Retries(queue_retry, attempts, self._clock)
         crew = Crew(
             subscribers=self._subscribers.current,
             attempts=attempts,
@@ -108,7 +108,7 @@ class _Work:
             PartitionShare(members, self._clock, ROLE, adapters.ids.new()),
             deliveries,
             self._clock,
-            partial(PartitionLanes, crew),
+            partial(PartitionQueues, crew),
         )
         self._show_what_waits()
 
@@ -164,10 +164,11 @@ class _Work:
         metrics, partitions = self._adapters.metrics, self._partitions
         metrics.watch(metrics.partitions_served, lambda: len(partitions.open))
         metrics.watch(
-            metrics.lanes_blocked, lambda: sum(lanes.blocked_count for lanes in partitions.served)
+            metrics.queues_blocked,
+            lambda: sum(queues.blocked_count for queues in partitions.served),
         )
         metrics.watch(
-            metrics.deliveries_aside, lambda: sum(len(lanes.aside) for lanes in partitions.served)
+            metrics.deliveries_aside, lambda: sum(len(queues.aside) for queues in partitions.served)
         )
         metrics.watch(metrics.subscriptions_paused, lambda: self._attempts.paused_count)
         metrics.watch(metrics.oldest_undelivered, self._oldest_age)

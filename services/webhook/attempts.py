@@ -196,11 +196,11 @@ class Attempts:
         return replace(outcome, counts=outcome.delivered or not endpoint.is_paused)
 
     def note_first_failure(self, delivery: Delivery) -> None:
-        """Log that a lane begins to wait for this delivery."""
+        """Log that a delivery queue begins to wait for this delivery."""
         self._failures.warning(**_described(delivery))
 
     def note_set_aside(self, delivery: Delivery) -> None:
-        """Log that a lane goes on without this delivery."""
+        """Log that a delivery queue goes on without this delivery."""
         self._set_aside.warning(**_described(delivery))
 
     async def _has_slot(self, endpoint: Endpoint) -> bool:
@@ -218,8 +218,8 @@ class Attempts:
 def _described(delivery: Delivery) -> dict[str, object]:
     due = delivery.next_attempt_at
     return {
-        "subscription": delivery.lane.subscription,
-        "device": delivery.lane.device,
+        "subscription": delivery.queue.subscription,
+        "device": delivery.queue.device,
         "topic": delivery.topic,
         "event_id": delivery.event_id,
         "attempt": delivery.attempts,

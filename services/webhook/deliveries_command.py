@@ -1,8 +1,8 @@
 """`python -m services deliveries list [--blocked] | retry | skip`: what waits and what was given up on.
 
 Promises: it works beside running services. A retry makes deliveries pending and due, a skip gives a pending
-one up and keeps it with its body; whoever serves their partitions goes on with their lanes within seconds.
-"""
+one up and keeps it with its body; whoever serves their partitions goes on with their delivery queues within
+seconds."""
 
 from collections.abc import Sequence
 from typing import TextIO
@@ -84,12 +84,12 @@ class DeliveriesCommand:
 
 def _line(delivery: Delivery) -> str:
     return (
-        f"{delivery.id}  device={delivery.lane.device}  topic={delivery.topic or 'unknown'}"
+        f"{delivery.id}  device={delivery.queue.device}  topic={delivery.topic or 'unknown'}"
         f"  attempts={delivery.attempts}  last_error={delivery.last_error}"
     )
 
 
 def _blocked_line(blocked: Blocked) -> str:
     due = blocked.head.next_attempt_at
-    state = "set_aside" if blocked.head.lane.aside else f"behind={blocked.behind}"
+    state = "set_aside" if blocked.head.queue.aside else f"behind={blocked.behind}"
     return f"{_line(blocked.head)}  next_attempt={due.isoformat() if due else 'now'}  {state}"

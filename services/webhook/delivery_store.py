@@ -1,9 +1,8 @@
-"""The store as lanes and retries need it: operations of many lanes gather into few calls.
+"""The store as delivery queues and retries need it: operations of many delivery queues gather into few calls.
 
-Promises: `store` and `delivered` come back only when it is done, however long the store is away; the
-others raise Unavailable. Two deliveries of one lane never share a call, and one that the store refuses
-breaks nothing for those beside it.
-"""
+Promises: `store` and `delivered` come back only when it is done, however long the store is away; the others
+raise Unavailable. Two deliveries of one delivery queue never share a call, and one that the store refuses
+breaks nothing for those beside it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +14,7 @@ import structlog
 from shared.batching import BatchExecutor
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
-from shared.domain.subscription import Delivery, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Deliveries
 from shared.ports.journal import Journal
@@ -46,15 +45,15 @@ class DeliveryStore:
 
     async def store(self, delivery: Delivery) -> int:
         """Store it unless it is stored; the number that is stored."""
-        return await self._until_done(lambda: self._stores.submit(delivery, key=delivery.lane))
+        return await self._until_done(lambda: self._stores.submit(delivery, key=delivery.queue))
 
     async def delivered(self, delivery: Delivery) -> None:
         await self._until_done(lambda: self._removals.submit(delivery))
 
-    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
-        """The pending deliveries of a lane with these numbers, in order."""
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+        """The pending deliveries of a delivery queue with these numbers, in order."""
         async with asyncio.timeout(_DEADLINE):
-            return await self._deliveries.waiting(lane, first, last)
+            return await self._deliveries.waiting(queue, first, last)
 
     async def lease(self, delivery: Delivery) -> str | None:
         """The holder under which it is leased now; None: somebody else has it, or it is gone."""
@@ -124,7 +123,7 @@ class DeliveryStore:
             async with asyncio.timeout(_DEADLINE):
                 found = await self._journal.read(ids)
         except (CannotDecrypt, OfNewerVersion) as exc:
-            # Only those who ask for that one hear of it; its lane waits.
+            # Only those who ask for that one hear of it; its delivery queue waits.
             if len(ids) == 1:
                 encrypted = isinstance(exc, CannotDecrypt)
                 name = "secret_cannot_be_opened" if encrypted else "event_of_newer_version"

@@ -1,6 +1,6 @@
 """Which partitions this replica serves: opened, kept loaded, and given up as the share changes.
 
-Promises (docs/rules.md, rule 11): a partition's blocked lanes are read after its first event has
+Promises (docs/rules.md, rule 11): a partition's blocked delivery queues are read after its first event has
 come, before that event is handled, and again every few seconds; a partition is given up by closing
 its channel; when a channel is lost, all that was known under it is dropped. While the store is away
 the share stays as it is; while the broker is away, opening is tried again and again. A partition that
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from services.webhook.lanes import PartitionLanes, Spawn
+from services.webhook.queues import PartitionQueues, Spawn
 from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
@@ -49,13 +49,13 @@ class Served:
     """A partition while it is ours."""
 
     partition: int
-    lanes: PartitionLanes
+    queues: PartitionQueues
     channel: OpenPartition | None = None
     is_lost: bool = False
     is_leaving: bool = False
     oldest: str | None = None
     read_at: float = float("-inf")
-    """When its blocked lanes are to be read again."""
+    """When its blocked delivery queues are to be read again."""
 
 
 class Partitions:
@@ -67,13 +67,13 @@ class Partitions:
         share: Share,
         deliveries: Deliveries,
         clock: Clock,
-        new_lanes: Callable[[Callable[[], None]], PartitionLanes],
+        new_queues: Callable[[Callable[[], None]], PartitionQueues],
     ) -> None:
         self._consumer = consumer
         self._share = share
         self._deliveries = deliveries
         self._clock = clock
-        self._new_lanes = new_lanes
+        self._new_queues = new_queues
         self._served: dict[int, Served] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._away: set[int] = set()
@@ -84,8 +84,8 @@ class Partitions:
         self.has_share = False
 
     @property
-    def served(self) -> list[PartitionLanes]:
-        return [served.lanes for served in self._served.values()]
+    def served(self) -> list[PartitionQueues]:
+        return [served.queues for served in self._served.values()]
 
     @property
     def oldest(self) -> str | None:
@@ -146,7 +146,7 @@ class Partitions:
                 self._drop(served)
         mine = self._share.partitions
         self._away &= mine
-        spent = {n for n, served in self._served.items() if served.lanes.is_spent}
+        spent = {n for n, served in self._served.items() if served.queues.is_spent}
         for partition in (self._served.keys() - mine) | spent:
             self._in_background(self._give_up(partition, GRACE))
         for partition in mine - self._served.keys():
@@ -162,8 +162,8 @@ class Partitions:
             raise BaseExceptionGroup("partitions that could not be opened", failed)
 
     def _serve(self, partition: int) -> Served:
-        lanes = self._new_lanes(lambda: self._in_background(self._load(served)))
-        served = self._served[partition] = Served(partition, lanes)
+        queues = self._new_queues(lambda: self._in_background(self._load(served)))
+        served = self._served[partition] = Served(partition, queues)
         return served
 
     async def _open(self, served: Served) -> None:
@@ -171,7 +171,7 @@ class Partitions:
             async with asyncio.timeout(_DEADLINE):
                 served.channel = await self._consumer.open(
                     served.partition,
-                    on_event=served.lanes.take,
+                    on_event=served.queues.take,
                     on_lost=lambda: self._lost(served),
                 )
             self._away.discard(served.partition)
@@ -189,7 +189,7 @@ class Partitions:
         if served is None or served.is_leaving:
             return
         served.is_leaving = True
-        await served.lanes.finish(grace)
+        await served.queues.finish(grace)
         await self._close(served)
         self._drop(served)
 
@@ -205,12 +205,12 @@ class Partitions:
     def _drop(self, served: Served) -> None:
         if self._served.get(served.partition) is served:
             del self._served[served.partition]
-        served.lanes.abandon()
+        served.queues.abandon()
 
     def _lost(self, served: Served) -> None:
         log.warning("partition_lost", partition=served.partition)
         served.is_lost = True
-        served.lanes.abandon()
+        served.queues.abandon()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         if self._spawn is None:
@@ -221,21 +221,21 @@ class Partitions:
         """Read what is blocked, now that we surely are the consumer; then let the events through."""
 
         async def load() -> None:
-            if served.lanes.is_live:
+            if served.queues.is_live:
                 await self._read(served)
-                served.lanes.loaded()
+                served.queues.loaded()
 
         if self._loops is None:
             raise RuntimeError("partitions are not running")
         await self._loops.until_done("partition_load", load, PACE, waits="lanes_not_read")
 
     async def _sweep(self) -> None:
-        """Read the blocked lanes of our partitions again, one after the other: somebody else may have
-        stored there, and what waits from before waits for no first event."""
+        """Read the blocked delivery queues of our partitions again, one after the other: somebody else may
+        have stored there, and what waits from before waits for no first event."""
         failed: list[BaseException] = []
         for served in list(self._served.values()):
             began = self._clock.monotonic()
-            if served.channel is None or not served.lanes.is_live or began < served.read_at:
+            if served.channel is None or not served.queues.is_live or began < served.read_at:
                 continue
             [outcome] = await asyncio.gather(self._read(served), return_exceptions=True)
             failed += [outcome] if outcome else []
@@ -249,5 +249,5 @@ class Partitions:
         """Learn what is blocked in a partition."""
         # No deadline over all of it: each page that the store reads has its own.
         backlogs = await self._deliveries.blocked(served.partition)
-        served.lanes.learn(backlogs)
+        served.queues.learn(backlogs)
         served.oldest = min((backlog.oldest for backlog in backlogs.values()), default=None)

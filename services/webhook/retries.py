@@ -1,10 +1,10 @@
-"""When blocked lanes are seen to: each by the schedule of its head, or sooner once its subscriber is back.
+"""When blocked delivery queues are seen to: each by the schedule of its head, or sooner once its subscriber
+is back.
 
-Promises: a blocked lane waits here once, however often it is planned; thousands of them share a
-bounded number of runs, few while their subscriber is down. When a subscriber recovers, its lanes are
-hurried, except those where that was in vain lately. One lane's fault does not end the retries of
-the others. What a run does with a lane is decided in `lane_retry`.
-"""
+Promises: a blocked delivery queue waits here once, however often it is planned; thousands of them share a
+bounded number of runs, few while their subscriber is down. When a subscriber recovers, its delivery queues
+are hurried, except those where that was in vain lately. One delivery queue's fault does not end the retries
+of the others. What a run does with a delivery queue is decided in `queue_retry`."""
 
 import heapq
 from collections import deque
@@ -14,9 +14,9 @@ from itertools import count
 import structlog
 
 from services.webhook.attempts import Attempts, Endpoint
-from services.webhook.lane_retry import LaneRetry
-from services.webhook.lanes import PartitionLanes
-from services.webhook.open_lane import OpenLane
+from services.webhook.delivery_queue import DeliveryQueue
+from services.webhook.queue_retry import QueueRetry
+from services.webhook.queues import PartitionQueues
 from shared.domain.errors import Unavailable
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
@@ -28,14 +28,14 @@ _STORE_AWAY = timedelta(seconds=2)
 _PAUSE_WHILE_DOWN = timedelta(milliseconds=50)
 _FEW = 1000
 
-Run = tuple[PartitionLanes, OpenLane]
+Run = tuple[PartitionQueues, DeliveryQueue]
 
 
 class Retries:
     """One for all partitions of a process."""
 
-    def __init__(self, lane_retry: LaneRetry, attempts: Attempts, clock: Clock) -> None:
-        self._lane_retry = lane_retry
+    def __init__(self, queue_retry: QueueRetry, attempts: Attempts, clock: Clock) -> None:
+        self._queue_retry = queue_retry
         self._attempts = attempts
         self._clock = clock
         self._planned: list[tuple[float, int, Run]] = []
@@ -49,10 +49,10 @@ class Retries:
         """How many entries are kept, those included that have no effect any more."""
         return len(self._planned) + sum(len(ready) for ready in self._ready.values())
 
-    def plan(self, lanes: PartitionLanes, lane: OpenLane, wait: timedelta) -> None:
-        """See to a blocked lane after `wait`, unless that is planned already."""
-        if lane.due is None and not lane.is_retrying:
-            self._plan(lanes, lane, wait)
+    def plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
+        """See to a blocked delivery queue after `wait`, unless that is planned already."""
+        if queue.due is None and not queue.is_retrying:
+            self._plan(queues, queue, wait)
 
     async def run(self, loops: Loops) -> None:
         """Start what is due, until cancelled."""
@@ -65,10 +65,10 @@ class Retries:
             self._hurry_after_recovery(subscription, endpoint)
             self._start(subscription, endpoint)
 
-    def _plan(self, lanes: PartitionLanes, lane: OpenLane, wait: timedelta) -> None:
-        lane.due = self._clock.monotonic() + wait.total_seconds()
-        heapq.heappush(self._planned, (lane.due, next(self._order), (lanes, lane)))
-        self._ready.setdefault(lane.key.subscription, deque())
+    def _plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
+        queue.due = self._clock.monotonic() + wait.total_seconds()
+        heapq.heappush(self._planned, (queue.due, next(self._order), (queues, queue)))
+        self._ready.setdefault(queue.key.subscription, deque())
         if len(self._planned) >= self._tidy_at:
             self._planned = [entry for entry in self._planned if _counts(entry)]
             heapq.heapify(self._planned)
@@ -82,10 +82,10 @@ class Retries:
                 self._make_ready(entry[2])
 
     def _make_ready(self, run: Run) -> None:
-        _, lane = run
-        lane.due = None
-        lane.is_retrying = True
-        self._ready[lane.key.subscription].append(run)
+        _, queue = run
+        queue.due = None
+        queue.is_retrying = True
+        self._ready[queue.key.subscription].append(run)
 
     def _hurry_after_recovery(self, subscription: str, endpoint: Endpoint) -> None:
         if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
@@ -96,49 +96,49 @@ class Retries:
                     self._hurry(run)
 
     def _hurry(self, run: Run) -> None:
-        lane = run[1]
-        if lane.hurry_from <= self._clock.monotonic():
-            lane.is_hurried = True
+        queue = run[1]
+        if queue.hurry_from <= self._clock.monotonic():
+            queue.is_hurried = True
             self._make_ready(run)
 
     def _start(self, subscription: str, endpoint: Endpoint) -> None:
         ready = self._ready[subscription]
         while ready and endpoint.has_room:
-            lanes, lane = ready.popleft()
-            if lanes.is_live:
+            queues, queue = ready.popleft()
+            if queues.is_live:
                 endpoint.retrying += 1
-                lanes.spawn_retry(self._run(lanes, lane, endpoint))
+                queues.spawn_retry(self._run(queues, queue, endpoint))
 
-    async def _run(self, lanes: PartitionLanes, lane: OpenLane, endpoint: Endpoint) -> None:
+    async def _run(self, queues: PartitionQueues, queue: DeliveryQueue, endpoint: Endpoint) -> None:
         began = self._clock.monotonic()
         try:
-            wait = await self._guarded(lanes, lane)
+            wait = await self._guarded(queues, queue)
             if wait is not None and endpoint.is_down:
                 await self._clock.sleep(_PAUSE_WHILE_DOWN)
         finally:
             endpoint.retrying -= 1
-            lane.is_retrying = False
+            queue.is_retrying = False
         if wait is None:
-            lanes.forget(lane)
-        elif lanes.is_live:
-            self._plan(lanes, lane, wait)
+            queues.forget(queue)
+        elif queues.is_live:
+            self._plan(queues, queue, wait)
             if began <= endpoint.recovered_at:  # it was not planned when the others were hurried
-                self._hurry((lanes, lane))
+                self._hurry((queues, queue))
         # The next one at once, instead of at the next tick.
-        self._start(lane.key.subscription, endpoint)
+        self._start(queue.key.subscription, endpoint)
 
-    async def _guarded(self, lanes: PartitionLanes, lane: OpenLane) -> timedelta | None:
-        """How long to wait before the next look; None: the lane is free, or no longer ours."""
+    async def _guarded(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
+        """How long to wait before the next look; None: the delivery queue is free, or no longer ours."""
         try:
-            return await self._lane_retry.advance(lanes, lane)
+            return await self._queue_retry.advance(queues, queue)
         except (Unavailable, TimeoutError) as exc:
-            log.warning("retry_put_off", lane=lane.key, error=str(exc))
+            log.warning("retry_put_off", lane=queue.key, error=str(exc))
         except Exception:
-            log.exception("retry_failed", lane=lane.key)
+            log.exception("retry_failed", lane=queue.key)
         return _STORE_AWAY
 
 
 def _counts(entry: tuple[float, int, Run]) -> bool:
     """Whether an entry of the plan still has an effect."""
-    due, _, (lanes, lane) = entry
-    return lanes.is_live and lane.due == due
+    due, _, (queues, queue) = entry
+    return queues.is_live and queue.due == due

@@ -32,9 +32,10 @@ class DeliveryState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class DeliveryQueueKey:
     """Deliveries of one device to one subscription, strictly in order. `aside` names the one event of a
-    lane of its own: the subscriber could not take it, so the others of the device do not wait for it."""
+    delivery queue of its own: the subscriber could not take it, so the others of the device do not wait for
+    it."""
 
     subscription: str
     device: str
@@ -45,12 +46,12 @@ class Lane:
 class Delivery:
     """An event that a subscriber has not taken yet; exists only while pending or given up on.
 
-    `number` is its order within the lane (docs/rules.md, rule 11). `attempts` counts those made.
+    `number` is its order within the delivery queue (docs/rules.md, rule 11). `attempts` counts those made.
     `size` is that of its body, as nearly as it is known. `topic` is unknown where a former version
     stored it.
     """
 
-    lane: Lane
+    queue: DeliveryQueueKey
     event_id: str
     number: int
     state: DeliveryState = DeliveryState.PENDING
@@ -62,4 +63,4 @@ class Delivery:
 
     @property
     def id(self) -> str:
-        return f"{self.lane.subscription}:{self.event_id}"
+        return f"{self.queue.subscription}:{self.event_id}"

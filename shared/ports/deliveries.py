@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from shared.domain.subscription import Delivery, Lane, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
 
 
 class Subscriptions(Protocol):
@@ -14,8 +14,8 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a lane: the lowest and the highest number, and the id of the oldest event; whether
-    an operator asked for an attempt."""
+    """What waits in a delivery queue: the lowest and the highest number, and the id of the oldest event;
+    whether an operator asked for an attempt."""
 
     lowest: int
     highest: int
@@ -25,7 +25,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The first delivery of a lane, and how many wait behind it."""
+    """The first delivery of a delivery queue, and how many wait behind it."""
 
     head: Delivery
     behind: int = 0
@@ -34,17 +34,17 @@ class Blocked:
 class Deliveries(Protocol):
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         """Store each unless its event is stored for that subscription already; per delivery the
-        number that is stored. At most one delivery of a lane in a call: nobody may see a later one
+        number that is stored. At most one delivery of a delivery queue in a call: nobody may see a later one
         before an earlier one."""
 
-    async def blocked(self, partition: int) -> dict[Lane, Backlog]:
-        """Lanes of a partition with a pending delivery."""
+    async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
+        """Delivery queues of a partition with a pending delivery."""
 
     async def heads(self, partition: int) -> list[Blocked]:
-        """The same lanes, each with its first delivery, by device."""
+        """The same delivery queues, each with its first delivery, by device."""
 
-    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
-        """The pending deliveries of a lane with first <= number <= last, by number."""
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+        """The pending deliveries of a delivery queue with first <= number <= last, by number."""
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
@@ -56,10 +56,10 @@ class Deliveries(Protocol):
     async def delivered(self, deliveries: Sequence[Delivery]) -> None: ...
 
     async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
-        """Write attempts, next_attempt_at, last_error and state as they are in `delivery` and end
-        the lease, on condition that the lease is `holder`'s; keep `body`, if there is one, with it.
-        A lane that is `aside` is written too: from then on the delivery waits there, and never again in
-        its device's lane."""
+        """Write attempts, next_attempt_at, last_error and state as they are in `delivery` and end the
+        lease, on condition that the lease is `holder`'s; keep `body`, if there is one, with it. A delivery
+        queue that is `aside` is written too: from then on the delivery waits there, and never again in its
+        device's delivery queue."""
 
     async def body(self, delivery_id: str) -> bytes | None:
         """What `failed` kept with it."""

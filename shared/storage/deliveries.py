@@ -1,13 +1,13 @@
 """Collection `deliveries`: what is still owed to subscribers. A delivery that was taken is deleted.
 
-Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly
+Owner: webhook. `queue` and `partition` are set exactly while a delivery is pending, `given_up` exactly
 when it is not (to its partition), so each query finds by its index what it looks for and nothing
 else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
 `body` is what a subscriber would get: kept, encrypted, when a delivery is given up on, since its event
 leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
 
-A delivery that was set aside has a `lane` of its own: its device's, and its event behind it. Versions
-before it take that for the lane of another device, and retry it by its schedule.
+A delivery that was set aside has a `queue` of its own: its device's, and its event behind it. Versions
+before it take that for the delivery queue of another device, and retry it by its schedule.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.domain.enrollment import PARTITIONS, partition_of
-from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.deliveries import Backlog, Blocked
 from shared.ports.keyring import Keyring
 from shared.storage.current_reads import CurrentReads
@@ -39,7 +39,8 @@ _NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by"
 _BATCH = 64
 _PAGE = 5_000
 _ASIDE = "\x1f"
-"""Between device and event in the lane of what was set aside; no device id holds a control character."""
+"""Between device and event in the delivery queue of what was set aside; no device id holds a control
+character."""
 
 
 class MongoDeliveries:
@@ -64,28 +65,28 @@ class MongoDeliveries:
             numbers = [stored.get(d.id, d.number) for d in deliveries]
         return numbers
 
-    async def blocked(self, partition: int) -> dict[Lane, Backlog]:
+    async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
         """In pages, so that no single read grows with the backlog. What was stored before the first page
         was read is in one of them, since an id never changes."""
         term = self._database.term
-        lanes: dict[str, Backlog] = {}
+        queues: dict[str, Backlog] = {}
         async for document in self._pending(partition, {"lane": 1, "number": 1}):
-            _add(lanes, document["lane"], document["number"], document["_id"])
+            _add(queues, document["lane"], document["number"], document["_id"])
         await self._current.check(term)
-        if lanes:
+        if queues:
             for document in await self._documents.find({"asked": partition}, {"lane": 1}):
-                if document["lane"] in lanes:
-                    lanes[document["lane"]] = replace(lanes[document["lane"]], is_asked=True)
-        return {_lane_of(key): backlog for key, backlog in lanes.items()}
+                if document["lane"] in queues:
+                    queues[document["lane"]] = replace(queues[document["lane"]], is_asked=True)
+        return {_queue_of(key): backlog for key, backlog in queues.items()}
 
     async def heads(self, partition: int) -> list[Blocked]:
-        heads: dict[Lane, Blocked] = {}
+        heads: dict[DeliveryQueueKey, Blocked] = {}
         async for document in self._pending(partition, {"body": 0}):
             delivery = _from_document(document)
-            seen = heads.get(delivery.lane)
+            seen = heads.get(delivery.queue)
             head = min(seen.head, delivery, key=_order) if seen else delivery
-            heads[delivery.lane] = Blocked(head, seen.behind + 1 if seen else 0)
-        return sorted(heads.values(), key=lambda each: (each.head.lane.device, each.head.id))
+            heads[delivery.queue] = Blocked(head, seen.behind + 1 if seen else 0)
+        return sorted(heads.values(), key=lambda each: (each.head.queue.device, each.head.id))
 
     async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:
         last = ""
@@ -102,10 +103,10 @@ class MongoDeliveries:
             if len(found) < self._page:
                 return
 
-    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
         term = self._database.term
         found = await self._documents.find(
-            {"lane": _lane_key(lane), "number": {"$gte": first, "$lte": last}}, {"body": 0}
+            {"lane": _queue_key(queue), "number": {"$gte": first, "$lte": last}}, {"body": 0}
         )
         if not found:  # what is found must be leased, which no deposed server does
             await self._current.check(term)
@@ -149,10 +150,10 @@ class MongoDeliveries:
         gone = {"lease_by": "", "asked": ""}
         if delivery.state is DeliveryState.PENDING:
             outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
-            if delivery.lane.aside:
-                outcome["lane"] = _lane_key(delivery.lane)
+            if delivery.queue.aside:
+                outcome["lane"] = _queue_key(delivery.queue)
         else:
-            outcome |= {"given_up": partition_of(delivery.lane.device), "next_attempt_at": None}
+            outcome |= {"given_up": partition_of(delivery.queue.device), "next_attempt_at": None}
             gone |= _NO_LONGER_PENDING
         await self._documents.update_one(
             {"_id": delivery.id, "lease_by": holder}, {"$set": outcome, "$unset": gone}
@@ -198,19 +199,19 @@ class MongoDeliveries:
         return matched
 
 
-def _add(lanes: dict[str, Backlog], lane: str, number: int, delivery_id: str) -> None:
-    event_id = delivery_id[len(lane.rsplit(":", 1)[0]) + 1 :]
-    seen = lanes.get(lane)
+def _add(queues: dict[str, Backlog], queue: str, number: int, delivery_id: str) -> None:
+    event_id = delivery_id[len(queue.rsplit(":", 1)[0]) + 1 :]
+    seen = queues.get(queue)
     if seen is None:
-        lanes[lane] = Backlog(number, number, event_id)
+        queues[queue] = Backlog(number, number, event_id)
     else:
-        lanes[lane] = Backlog(
+        queues[queue] = Backlog(
             min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
         )
 
 
 def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
-    lane, partition = delivery.lane, partition_of(delivery.lane.device)
+    queue, partition = delivery.queue, partition_of(delivery.queue.device)
     if delivery.state is DeliveryState.PENDING:
         return UpdateOne(
             {"_id": delivery.id, "lease_until": {"$gte": _NEVER}},
@@ -220,7 +221,7 @@ def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
         {"_id": delivery.id, "given_up": partition},
         {
             "$set": {
-                "lane": _lane_key(lane),
+                "lane": _queue_key(queue),
                 "partition": partition,
                 "attempts": 0,
                 "next_attempt_at": now,
@@ -235,15 +236,15 @@ def _context_of(delivery_id: str) -> str:
     return encryption_context(NAME, delivery_id, "body")
 
 
-def _lane_key(lane: Lane) -> str:
-    aside = _ASIDE + lane.aside if lane.aside else ""
-    return f"{lane.subscription}:{lane.device}{aside}"
+def _queue_key(queue: DeliveryQueueKey) -> str:
+    aside = _ASIDE + queue.aside if queue.aside else ""
+    return f"{queue.subscription}:{queue.device}{aside}"
 
 
-def _lane_of(key: str) -> Lane:
+def _queue_of(key: str) -> DeliveryQueueKey:
     subscription, device = key.rsplit(":", 1)
     device, _, aside = device.partition(_ASIDE)
-    return Lane(subscription, device, aside or None)
+    return DeliveryQueueKey(subscription, device, aside or None)
 
 
 def _order(delivery: Delivery) -> tuple[int, str]:
@@ -253,10 +254,10 @@ def _order(delivery: Delivery) -> tuple[int, str]:
 def _to_document(delivery: Delivery) -> Document:
     return {
         "_id": delivery.id,
-        "lane": _lane_key(delivery.lane),
-        "partition": partition_of(delivery.lane.device),
-        "subscription": delivery.lane.subscription,
-        "device": delivery.lane.device,
+        "lane": _queue_key(delivery.queue),
+        "partition": partition_of(delivery.queue.device),
+        "subscription": delivery.queue.subscription,
+        "device": delivery.queue.device,
         "event_id": delivery.event_id,
         "number": delivery.number,
         "attempts": delivery.attempts,
@@ -271,9 +272,9 @@ def _to_document(delivery: Delivery) -> Document:
 def _from_document(document: Document) -> Delivery:
     given_up = "given_up" in document
     return Delivery(
-        lane=_lane_of(document["lane"])
+        queue=_queue_of(document["lane"])
         if "lane" in document
-        else Lane(document["subscription"], document["device"]),
+        else DeliveryQueueKey(document["subscription"], document["device"]),
         event_id=document["event_id"],
         number=document["number"],
         state=DeliveryState.GIVEN_UP if given_up else DeliveryState.PENDING,

@@ -234,7 +234,7 @@ class Metrics:
         self.oldest_unpushed = self._gauge(
             "oldest_unpushed_seconds", "Age of the oldest open command that was never pushed"
         )
-        self.lanes_blocked = self._gauge("lanes_blocked", "Lanes that wait for a retry")
+        self.queues_blocked = self._gauge("lanes_blocked", "Lanes that wait for a retry")
         self.deliveries_aside = self._gauge(
             "deliveries_aside", "Events that wait for a retry beside their device's lane"
         )

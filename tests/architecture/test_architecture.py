@@ -40,11 +40,13 @@ CATCH_ALL = {
     "shared/storage/remote/frames.py": "bytes from outside",
     "shared/messaging/connection.py": "around what the AMQP library makes of the peer's bytes",
     "shared/messaging/partitions.py": "around a message handler",
-    "shared/messaging/push_requests.py": "around a message handler",
+    "shared/messaging/push_requests.py": (
+        "consumes until its channel breaks; services/push/intake.py guards it"
+    ),
     "shared/messaging/local.py": "around a message handler",
     "shared/messaging/local_push_requests.py": "around a message handler",
     "services/push/intake.py": "around a message handler",
-    "services/webhook/lanes.py": "around a message handler",
+    "services/webhook/queues.py": "around a message handler",
     "services/webhook/retries.py": "around a message handler: an event's next attempt",
     "services/checkin/scep.py": "bytes from outside",
     "shared/apple/plist.py": "bytes from outside",
@@ -62,7 +64,7 @@ OWN_LOOPS = {
     "shared/messaging/connection.py": "the connection, whose pauses depend on how long it held",
     "shared/messaging/consumers.py": "puts a message aside; it may not be acked before",
     "shared/messaging/push_requests.py": "consumes until its channel breaks; services/push/intake.py guards it",
-    "services/webhook/lanes.py": "the event whose turn it is, until its body can be read back",
+    "services/webhook/queues.py": "the event whose turn it is, until its body can be read back",
     "services/webhook/delivery_store.py": "one operation for a caller that waits, and hears any other error",
 }
 

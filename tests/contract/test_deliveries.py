@@ -8,16 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.enrollment import partition_of
-from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.deliveries import Backlog, Blocked, Deliveries
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.deliveries import FakeDeliveries
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=35)
-MAC = Lane("config", "MAC")
-PHONE = Lane("config", "PHONE")
-OTHER = Lane("other", "MAC")
+MAC = DeliveryQueueKey("config", "MAC")
+PHONE = DeliveryQueueKey("config", "PHONE")
+OTHER = DeliveryQueueKey("other", "MAC")
 
 
 @pytest.fixture(params=STORES)
@@ -32,16 +32,16 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
         yield MongoDeliveries(mongo, KEYRING, page=3)
 
 
-async def waiting(deliveries: Deliveries, lane: Lane = MAC) -> list[Delivery]:
-    return await deliveries.waiting(lane, 0, 2**62)
+async def waiting(deliveries: Deliveries, queue: DeliveryQueueKey = MAC) -> list[Delivery]:
+    return await deliveries.waiting(queue, 0, 2**62)
 
 
-async def blocked(deliveries: Deliveries, device: str = "MAC") -> dict[Lane, Backlog]:
+async def blocked(deliveries: Deliveries, device: str = "MAC") -> dict[DeliveryQueueKey, Backlog]:
     return await deliveries.blocked(partition_of(device))
 
 
-def owed(event: str, number: int = 1, lane: Lane = MAC) -> Delivery:
-    return Delivery(lane, event, number)
+def owed(event: str, number: int = 1, queue: DeliveryQueueKey = MAC) -> Delivery:
+    return Delivery(queue, event, number)
 
 
 async def test_what_is_stored_waits_in_the_order_of_its_numbers(deliveries: Deliveries) -> None:
@@ -53,7 +53,7 @@ async def test_what_is_stored_waits_in_the_order_of_its_numbers(deliveries: Deli
     assert [delivery.event_id for delivery in found] == ["b", "a", "c"]
 
 
-async def test_a_part_of_a_lane_can_be_read_by_its_numbers(deliveries: Deliveries) -> None:
+async def test_a_part_of_a_queue_can_be_read_by_its_numbers(deliveries: Deliveries) -> None:
     for number in range(1, 6):
         await deliveries.store([owed(f"e{number}", number)])
 
@@ -94,7 +94,7 @@ async def test_the_same_event_waits_for_each_subscription(deliveries: Deliveries
     assert await waiting(deliveries, OTHER) == [owed("a", 5, OTHER)]
 
 
-async def test_blocked_lanes_show_their_numbers_and_oldest_event(
+async def test_blocked_queues_show_their_numbers_and_oldest_event(
     deliveries: Deliveries,
 ) -> None:
     await deliveries.store([owed("b", 2), owed("c", 4, OTHER)])
@@ -103,7 +103,7 @@ async def test_blocked_lanes_show_their_numbers_and_oldest_event(
     assert await blocked(deliveries) == {MAC: Backlog(2, 6, "a"), OTHER: Backlog(4, 4, "c")}
 
 
-async def test_blocked_lanes_are_complete_however_long_the_backlog_is(
+async def test_blocked_queues_are_complete_however_long_the_backlog_is(
     deliveries: Deliveries,
 ) -> None:
     for number in range(1, 9):
@@ -116,7 +116,7 @@ async def test_blocked_lanes_are_complete_however_long_the_backlog_is(
     }
 
 
-async def test_blocked_lanes_of_other_partitions_are_left_out(deliveries: Deliveries) -> None:
+async def test_blocked_queues_of_other_partitions_are_left_out(deliveries: Deliveries) -> None:
     await deliveries.store([owed("a"), owed("b", 1, PHONE)])
 
     assert set(await blocked(deliveries)) == {MAC}
@@ -234,8 +234,8 @@ async def test_an_event_that_was_given_up_on_is_not_stored_anew(deliveries: Deli
 
 
 async def test_what_is_given_up_on_is_listed_by_partition(deliveries: Deliveries) -> None:
-    for event, lane in (("c", MAC), ("a", MAC), ("b", PHONE)):
-        await give_up(deliveries, owed(event, 1, lane))
+    for event, queue in (("c", MAC), ("a", MAC), ("b", PHONE)):
+        await give_up(deliveries, owed(event, 1, queue))
 
     found = await deliveries.given_up(partition_of("MAC"))
 
@@ -291,8 +291,8 @@ async def test_of_two_who_take_over_such_a_lease_one_gets_it(deliveries: Deliver
 
 
 async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -> None:
-    for event, lane in (("a", MAC), ("b", PHONE)):
-        await give_up(deliveries, owed(event, 1, lane))
+    for event, queue in (("a", MAC), ("b", PHONE)):
+        await give_up(deliveries, owed(event, 1, queue))
 
     assert await deliveries.retry(None, NOW) == 2
     assert await deliveries.given_up(partition_of("MAC")) == []
@@ -303,29 +303,29 @@ async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -
 
 
 async def set_aside(deliveries: Deliveries, delivery: Delivery) -> Delivery:
-    """Stored in its device's lane, then set aside."""
-    beside = replace(delivery, lane=replace(delivery.lane, aside=delivery.event_id), attempts=6)
+    """Stored in its device's delivery queue, then set aside."""
+    beside = replace(delivery, queue=replace(delivery.queue, aside=delivery.event_id), attempts=6)
     await deliveries.store([delivery])
     await deliveries.lease([delivery], "h1", LATER, NOW)
     await deliveries.failed(beside, "h1")
     return beside
 
 
-async def test_what_is_set_aside_waits_in_a_lane_of_its_own(deliveries: Deliveries) -> None:
+async def test_what_is_set_aside_waits_in_a_queue_of_its_own(deliveries: Deliveries) -> None:
     beside = await set_aside(deliveries, owed("a", 1))
     await deliveries.store([owed("b", 2)])
 
     assert await waiting(deliveries) == [owed("b", 2)]
-    assert await waiting(deliveries, beside.lane) == [beside]
-    assert await blocked(deliveries) == {MAC: Backlog(2, 2, "b"), beside.lane: Backlog(1, 1, "a")}
+    assert await waiting(deliveries, beside.queue) == [beside]
+    assert await blocked(deliveries) == {MAC: Backlog(2, 2, "b"), beside.queue: Backlog(1, 1, "a")}
 
 
 async def test_what_is_set_aside_stays_aside_until_it_is_delivered(deliveries: Deliveries) -> None:
-    """Whoever read it in its device's lane may have it under a lease still."""
+    """Whoever read it in its device's delivery queue may have it under a lease still."""
     beside = await set_aside(deliveries, owed("a"))
     assert await deliveries.lease([owed("a")], "h2", LATER, NOW) == {"config:a"}
     await deliveries.failed(replace(owed("a"), attempts=7), "h2")
-    assert await waiting(deliveries, beside.lane) == [replace(beside, attempts=7)]
+    assert await waiting(deliveries, beside.queue) == [replace(beside, attempts=7)]
 
     await deliveries.delivered([beside])
 
@@ -338,7 +338,7 @@ async def test_setting_aside_under_a_lease_that_was_lost_changes_nothing(
     await deliveries.store([owed("a")])
     await deliveries.lease([owed("a")], "h1", LATER, NOW)
 
-    await deliveries.failed(replace(owed("a"), lane=replace(MAC, aside="a")), "h2")
+    await deliveries.failed(replace(owed("a"), queue=replace(MAC, aside="a")), "h2")
 
     assert await waiting(deliveries) == [owed("a")]
 
@@ -350,7 +350,7 @@ async def test_an_event_that_was_set_aside_is_not_stored_anew(deliveries: Delive
     assert await waiting(deliveries) == []
 
 
-async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_lane(
+async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_queue(
     deliveries: Deliveries,
 ) -> None:
     beside = await set_aside(deliveries, owed("a"))
@@ -360,7 +360,7 @@ async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_lane
 
     await deliveries.retry([given_up.id], NOW)
 
-    assert given_up.lane == MAC
+    assert given_up.queue == MAC
     assert await waiting(deliveries) == [
         replace(owed("a"), attempts=0, next_attempt_at=NOW),
     ]
@@ -369,7 +369,7 @@ async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_lane
 # --- what an operator asks for
 
 
-async def test_heads_are_the_first_of_each_lane_and_how_many_wait(deliveries: Deliveries) -> None:
+async def test_heads_are_the_first_of_each_queue_and_how_many_wait(deliveries: Deliveries) -> None:
     for number, event in enumerate("cadbe", start=1):
         await deliveries.store([replace(owed(event, number), topic="mdm.Connect")])
     beside = await set_aside(deliveries, owed("f", 9, OTHER))

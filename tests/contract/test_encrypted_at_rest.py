@@ -14,7 +14,7 @@ from shared.domain.command import Command
 from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
 from shared.domain.errors import CannotDecrypt, Misconfigured
 from shared.domain.event import Event, Topic
-from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.authority import StoredAuthority
 from shared.ports.enrollments import Binding, Change
 from shared.ports.keyring import Keyring
@@ -40,7 +40,7 @@ PUSH = PushTarget("com.apple.mgmt.test", b"token-of-the-device", "a-push-magic-0
 UNLOCK, BOOTSTRAP = b"an-unlock-token-0123456789", b"a-bootstrap-token-0123456789"
 KEY_PEM = b"-----BEGIN PRIVATE KEY----- of the CA"
 BODY = b"<plist>" + PUSH.magic.encode() + UNLOCK + BOOTSTRAP + b"</plist>"
-DELIVERY = Delivery(Lane("config", "MAC"), "event", 1)
+DELIVERY = Delivery(DeliveryQueueKey("config", "MAC"), "event", 1)
 COMMAND = Command("c" * 64, "uuid", "ClearPasscode", b"<plist>" + UNLOCK + b"</plist>")
 SECRETS = (PUSH.magic.encode(), UNLOCK, BOOTSTRAP, KEY_PEM)
 

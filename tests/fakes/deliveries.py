@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BadRequest, TooLarge
-from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription
 from shared.ports.deliveries import Backlog, Blocked
 from tests.fakes.queue import Hook, undisturbed
 
@@ -53,12 +53,12 @@ class FakeDeliveries:
         """Ids of deliveries that can never be stored."""
         self.largest_body = 2**24
         self.read_counts: list[int] = []
-        """How many deliveries each read of a lane has fetched."""
+        """How many deliveries each read of a delivery queue has fetched."""
 
-    def in_lane(self, device: str) -> list[str]:
+    def in_queue(self, device: str) -> list[str]:
         """Event ids pending for a device, in order."""
         found = [o.delivery for o in self.records.values() if o.is_pending]
-        found = [delivery for delivery in found if delivery.lane.device == device]
+        found = [delivery for delivery in found if delivery.queue.device == device]
         return [delivery.event_id for delivery in sorted(found, key=_order)]
 
     @property
@@ -71,43 +71,43 @@ class FakeDeliveries:
         await self.before("store")
         if self.refused & {delivery.id for delivery in deliveries}:
             raise BadRequest("the store cannot hold this document")
-        lanes = [delivery.lane for delivery in deliveries]
-        assert len(set(lanes)) == len(lanes), "two deliveries of a lane in one call"
+        queues = [delivery.queue for delivery in deliveries]
+        assert len(set(queues)) == len(queues), "two deliveries of a lane in one call"
         return [self.records.setdefault(d.id, Owed(d)).delivery.number for d in deliveries]
 
-    async def blocked(self, partition: int) -> dict[Lane, Backlog]:
+    async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
         await self.before("blocked")
-        lanes: dict[Lane, Backlog] = {}
+        queues: dict[DeliveryQueueKey, Backlog] = {}
         for owed in self.records.values():
             delivery = owed.delivery
-            if not owed.is_pending or partition_of(delivery.lane.device) != partition:
+            if not owed.is_pending or partition_of(delivery.queue.device) != partition:
                 continue
             number, event = delivery.number, delivery.event_id
-            seen = lanes.get(delivery.lane, Backlog(number, number, event))
-            lanes[delivery.lane] = Backlog(
+            seen = queues.get(delivery.queue, Backlog(number, number, event))
+            queues[delivery.queue] = Backlog(
                 min(seen.lowest, number),
                 max(seen.highest, number),
                 min(seen.oldest, event),
                 seen.is_asked or owed.is_asked,
             )
-        return lanes
+        return queues
 
     async def heads(self, partition: int) -> list[Blocked]:
         await self.before("heads")
-        lanes: dict[Lane, list[Delivery]] = {}
+        queues: dict[DeliveryQueueKey, list[Delivery]] = {}
         for owed in self.records.values():
-            if owed.is_pending and partition_of(owed.delivery.lane.device) == partition:
-                lanes.setdefault(owed.delivery.lane, []).append(owed.delivery)
-        found = [Blocked(min(lane, key=_order), len(lane) - 1) for lane in lanes.values()]
-        return sorted(found, key=lambda each: (each.head.lane.device, each.head.id))
+            if owed.is_pending and partition_of(owed.delivery.queue.device) == partition:
+                queues.setdefault(owed.delivery.queue, []).append(owed.delivery)
+        found = [Blocked(min(queue, key=_order), len(queue) - 1) for queue in queues.values()]
+        return sorted(found, key=lambda each: (each.head.queue.device, each.head.id))
 
-    async def waiting(self, lane: Lane, first: int, last: int) -> list[Delivery]:
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
         await self.before("waiting")
         found = [
             owed.delivery
             for owed in self.records.values()
             if owed.is_pending
-            and owed.delivery.lane == lane
+            and owed.delivery.queue == queue
             and first <= owed.delivery.number <= last
         ]
         self.read_counts.append(len(found))
@@ -142,7 +142,7 @@ class FakeDeliveries:
             return
         updated = replace(
             owed.delivery,
-            lane=_lane_after(owed.delivery, delivery),
+            queue=_queue_after(owed.delivery, delivery),
             attempts=delivery.attempts,
             next_attempt_at=delivery.next_attempt_at,
             last_error=delivery.last_error,
@@ -159,7 +159,7 @@ class FakeDeliveries:
 
     async def given_up(self, partition: int) -> list[Delivery]:
         await self.before("given_up")
-        return [each for each in self.all_given_up if partition_of(each.lane.device) == partition]
+        return [each for each in self.all_given_up if partition_of(each.queue.device) == partition]
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
         await self.before("retry")
@@ -186,7 +186,9 @@ class FakeDeliveries:
         owed.written(
             replace(
                 owed.delivery,
-                lane=Lane(owed.delivery.lane.subscription, owed.delivery.lane.device),
+                queue=DeliveryQueueKey(
+                    owed.delivery.queue.subscription, owed.delivery.queue.device
+                ),
                 state=DeliveryState.GIVEN_UP,
                 next_attempt_at=None,
             )
@@ -205,11 +207,11 @@ class FakeSubscriptions:
         return list(self.subscriptions)
 
 
-def _lane_after(stored: Delivery, written: Delivery) -> Lane:
+def _queue_after(stored: Delivery, written: Delivery) -> DeliveryQueueKey:
     """What is set aside stays so while it is pending."""
     if written.state is not DeliveryState.PENDING:
-        return Lane(stored.lane.subscription, stored.lane.device)
-    return written.lane if written.lane.aside else stored.lane
+        return DeliveryQueueKey(stored.queue.subscription, stored.queue.device)
+    return written.queue if written.queue.aside else stored.queue
 
 
 def _order(delivery: Delivery) -> tuple[int, str]:

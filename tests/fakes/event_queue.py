@@ -1,4 +1,4 @@
-"""One partition's queue as a broker keeps it, and the receiver at the other end of the lanes.
+"""One partition's queue as a broker keeps it, and the receiver at the other end of the delivery queues.
 
 `FakeQueue` gives what rule 11 stands on: a single active consumer, a prefetch, what is not acked goes
 back to the front when a channel is gone, acks of a dead channel are lost, and a consumer that was

@@ -3,12 +3,12 @@
 from tests.models.collapse_keys import CollapseKeys
 from tests.models.command_queue import CommandQueue
 from tests.models.command_queue_states import Budget as QueueBudget
+from tests.models.delivery_queue_states import Budget as DeliveryQueueBudget
+from tests.models.delivery_queues import DeliveryQueues
 from tests.models.explorer import Model, Verdict
 from tests.models.janitor import Janitor
 from tests.models.journal import Journal
 from tests.models.journal_states import Budget
-from tests.models.lane_states import Budget as LaneBudget
-from tests.models.lanes import Lanes
 from tests.models.local_broker import LocalBroker
 from tests.models.renewals import Budget as RenewalBudget
 from tests.models.renewals import Renewals
@@ -56,13 +56,19 @@ HOLDS: dict[str, Model] = {
     "unanswered, behind one that is put off each time": Unanswered(
         ("later", "never", "done"), UnansweredBudget(impatience=1), idles=10
     ),
-    "lane, attempts fail": Lanes((1, 2, 3), LaneBudget(bad=2)),
-    "lane, a partition moves": Lanes((1, 2), LaneBudget(bad=1, moves=1)),
-    "lane, a replica is killed": Lanes((1, 2), LaneBudget(bad=1, kills=1, leases=1)),
-    "lane, an attempt arrives late": Lanes((1, 2), LaneBudget(bad=1, late=1)),
-    "lane, an event is set aside": Lanes((1, 2, 3), LaneBudget(bad=2, aside=1)),
-    "lane, set aside beside a kill": Lanes((1, 2), LaneBudget(bad=1, aside=1, kills=1)),
-    "lane, set aside by one that was stopped": Lanes((1, 2), LaneBudget(bad=2, aside=1, leases=1)),
+    "lane, attempts fail": DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=2)),
+    "lane, a partition moves": DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, moves=1)),
+    "lane, a replica is killed": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=1, kills=1, leases=1)
+    ),
+    "lane, an attempt arrives late": DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, late=1)),
+    "lane, an event is set aside": DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=2, aside=1)),
+    "lane, set aside beside a kill": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=1, aside=1, kills=1)
+    ),
+    "lane, set aside by one that was stopped": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=2, aside=1, leases=1)
+    ),
     "in-process broker": LocalBroker(),
     "janitor": Janitor(),
 }
@@ -80,11 +86,15 @@ LARGER: dict[str, Model] = {
         QueueBudget(impatience=1, cancels=1), posts=2, retries="never"
     ),
     "command, enrolling twice": CommandQueue(QueueBudget(impatience=1, enrollments=2)),
-    "lane, a replica is cut off": Lanes((1, 2), LaneBudget(bad=2, cuts=1, leases=1)),
-    "lane, killed and cut off": Lanes((1, 2), LaneBudget(bad=1, cuts=1, kills=1)),
-    "lane, set aside while a partition moves": Lanes((1, 2), LaneBudget(bad=1, aside=1, moves=1)),
-    "lane, set aside by one that is cut off": Lanes(
-        (1, 2), LaneBudget(bad=1, aside=1, cuts=1, leases=1)
+    "lane, a replica is cut off": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=2, cuts=1, leases=1)
+    ),
+    "lane, killed and cut off": DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, cuts=1, kills=1)),
+    "lane, set aside while a partition moves": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=1, aside=1, moves=1)
+    ),
+    "lane, set aside by one that is cut off": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=1, aside=1, cuts=1, leases=1)
     ),
     "tokens, three and an enrollment": TokenUpdates(tokens=3, impatience=3, enrollments=1),
     "renewal, CheckOut and a new enrollment": Renewals(
@@ -274,42 +284,44 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         "takes all turns",
     ),
     "rule 11: order by time": (
-        Lanes((1, 2, 3), LaneBudget(bad=1), key="time"),
+        DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=1), key="time"),
         Verdict.UNSAFE,
         "out of order",
     ),
     "rule 11: freed on an old empty read": (
-        Lanes((1, 2, 3), LaneBudget(bad=1), frees_late=False),
+        DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=1), frees_late=False),
         Verdict.UNSAFE,
         "out of order",
     ),
     "rule 11: lanes are not loaded first": (
-        Lanes((1, 2, 3), LaneBudget(bad=1, kills=1), loads_first=False),
+        DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=1, kills=1), loads_first=False),
         Verdict.UNSAFE,
         "out of order",
     ),
     "rule 11: basic.cancel": (
-        Lanes((1, 2, 3), LaneBudget(bad=1, moves=1), gives_up_by="cancel"),
+        DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=1, moves=1), gives_up_by="cancel"),
         Verdict.UNSAFE,
         "out of order",
     ),
     "rule 11: nobody looks again": (
-        Lanes((1,), LaneBudget(bad=1, cuts=1), looks_again=False),
+        DeliveryQueues((1,), DeliveryQueueBudget(bad=1, cuts=1), looks_again=False),
         Verdict.STUCK,
         "",
     ),
     "rule 11: set aside by two writes": (
-        Lanes((1, 2), LaneBudget(bad=1, aside=1, kills=1), sets_aside_by="two writes"),
+        DeliveryQueues(
+            (1, 2), DeliveryQueueBudget(bad=1, aside=1, kills=1), sets_aside_by="two writes"
+        ),
         Verdict.UNSAFE,
         "out of order",
     ),
     "rule 11: the lane goes on without being read again": (
-        Lanes((1, 2), LaneBudget(bad=1, aside=1, leases=1), reads_again=False),
+        DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, aside=1, leases=1), reads_again=False),
         Verdict.UNSAFE,
         "out of order",
     ),
     "rule 11: nobody looks for what was set aside": (
-        Lanes((1, 2), LaneBudget(bad=1, aside=1, kills=1), looks_beside=False),
+        DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, aside=1, kills=1), looks_beside=False),
         Verdict.STUCK,
         "",
     ),
@@ -335,7 +347,7 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
 
 LARGER_BROKEN: dict[str, tuple[Model, Verdict, str]] = {
     "rule 11: the stored number does not count": (
-        Lanes((1, 2, 3), LaneBudget(bad=2, cuts=1), key="fresh number"),
+        DeliveryQueues((1, 2, 3), DeliveryQueueBudget(bad=2, cuts=1), key="fresh number"),
         Verdict.UNSAFE,
         "out of order",
     ),

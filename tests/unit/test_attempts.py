@@ -16,7 +16,7 @@ from services.webhook.attempts import (
 from services.webhook.sender import Outcome
 from shared.domain.subscription import Subscription
 from tests.fakes.clock import FakeClock, settle
-from tests.unit.lanes_rig import Count
+from tests.unit.delivery_rig import Count
 
 SUBSCRIBER = Subscription("config", "http://anna:secret@receiver.invalid/")
 SHORT = timedelta(milliseconds=20)

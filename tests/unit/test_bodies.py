@@ -9,17 +9,17 @@ import pytest
 from services.webhook.bodies import Bodies, Room
 from services.webhook.delivery_store import DeliveryStore
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
-from shared.domain.subscription import Delivery, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.deliveries import FakeDeliveries, Owed
 from tests.fakes.event_queue import body_of
 from tests.fakes.journal import FakeJournal
-from tests.unit.lanes_rig import DEVICE, SUBSCRIPTION, Count, Replica, World
+from tests.unit.delivery_rig import DEVICE, SUBSCRIPTION, Count, Replica, World
 
 SIZE = len(body_of("e1"))
 TWO = 2 * SIZE * 4 // 3 + 2
 """A budget for two bodies that wait, and less than one that is read back."""
-LANE = Lane(SUBSCRIPTION.id, DEVICE)
+QUEUE = DeliveryQueueKey(SUBSCRIPTION.id, DEVICE)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_bodies_beyond_the_budget_are_read_back_and_are_the_same_bytes(wor
     assert_kept(world, "e1", "e2", "e3", "e4", "e5")
 
 
-async def test_what_is_held_before_the_lanes_are_loaded_counts_too(world: World) -> None:
+async def test_what_is_held_before_the_queues_are_loaded_counts_too(world: World) -> None:
     async with Replica(world) as replica:
         replica.barriers.hold("blocked")
         world.publish("e1", "e2", "e3", "e4", "e5")
@@ -139,7 +139,7 @@ async def test_a_message_without_a_body_is_read_from_the_journal(world: World) -
     assert_kept(world, "e1")
 
 
-async def test_a_message_without_a_body_whose_event_is_gone_is_given_up_on_and_the_lane_goes_on(
+async def test_a_message_without_a_body_whose_event_is_gone_is_given_up_on_and_the_queue_goes_on(
     world: World,
 ) -> None:
     async with Replica(world):
@@ -155,7 +155,7 @@ async def test_a_message_without_a_body_whose_event_is_gone_is_given_up_on_and_t
     assert world.receiver.firsts == ["e2"]
 
 
-async def test_a_lane_that_is_blocked_while_a_body_is_read_back_is_not_overtaken(
+async def test_a_queue_that_is_blocked_while_a_body_is_read_back_is_not_overtaken(
     world: World,
 ) -> None:
     reading = asyncio.Event()
@@ -169,7 +169,7 @@ async def test_a_lane_that_is_blocked_while_a_body_is_read_back_is_not_overtaken
         await settle()
         world.publish("e1")
         world.queue.ready.clear()
-        world.records["e1"] = Owed(Delivery(LANE, "e1", 1))
+        world.records["e1"] = Owed(Delivery(QUEUE, "e1", 1))
         await world.run(4)
         world.receiver.held["e1"] = asyncio.Event()
         reading.set()

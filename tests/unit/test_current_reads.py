@@ -10,14 +10,14 @@ import pytest
 from shared.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import StoreUnavailable
-from shared.domain.subscription import Delivery, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey
 from shared.storage import deliveries
 from shared.storage.database import Collection, Database, Document, Query
 from shared.storage.deliveries import MongoDeliveries
 from shared.storage.sqlite import open_database
 from tests.contract.stores import KEYRING
 
-LANE = Lane("config", "MAC")
+QUEUE = DeliveryQueueKey("config", "MAC")
 PARTITION = partition_of("MAC")
 
 
@@ -70,7 +70,7 @@ def stored(primary: Primary) -> MongoDeliveries:
     return MongoDeliveries(primary, KEYRING)  # type: ignore[arg-type]
 
 
-async def test_rule_11_a_deposed_primary_tells_nobody_which_lanes_are_blocked(
+async def test_rule_11_a_deposed_primary_tells_nobody_which_queues_are_blocked(
     primary: Primary, stored: MongoDeliveries
 ) -> None:
     assert await stored.blocked(PARTITION) == {}
@@ -81,15 +81,15 @@ async def test_rule_11_a_deposed_primary_tells_nobody_which_lanes_are_blocked(
         await stored.blocked(PARTITION)
 
 
-async def test_rule_11_a_deposed_primary_frees_no_lane(
+async def test_rule_11_a_deposed_primary_frees_no_queue(
     primary: Primary, stored: MongoDeliveries
 ) -> None:
-    assert await stored.waiting(LANE, 0, 9) == []
+    assert await stored.waiting(QUEUE, 0, 9) == []
 
     primary.is_deposed = True
 
     with pytest.raises(StoreUnavailable):
-        await stored.waiting(LANE, 0, 9)
+        await stored.waiting(QUEUE, 0, 9)
 
 
 async def test_rule_11_a_read_before_an_election_and_a_write_after_it_say_nothing(
@@ -106,18 +106,18 @@ async def test_rule_11_a_read_before_an_election_and_a_write_after_it_say_nothin
         await reading
 
 
-async def test_what_a_deposed_primary_shows_in_a_lane_is_left_to_the_lease(
+async def test_what_a_deposed_primary_shows_in_a_queue_is_left_to_the_lease(
     primary: Primary, stored: MongoDeliveries
 ) -> None:
-    await stored.store([Delivery(LANE, "a", 1)])
+    await stored.store([Delivery(QUEUE, "a", 1)])
     primary.is_deposed = True
 
-    assert [each.event_id for each in await stored.waiting(LANE, 0, 9)] == ["a"]
+    assert [each.event_id for each in await stored.waiting(QUEUE, 0, 9)] == ["a"]
 
 
-async def test_many_empty_lanes_cost_few_writes(primary: Primary, stored: MongoDeliveries) -> None:
+async def test_many_empty_queues_cost_few_writes(primary: Primary, stored: MongoDeliveries) -> None:
     primary.may_write.clear()
-    reading = [asyncio.create_task(stored.waiting(LANE, 0, number)) for number in range(200)]
+    reading = [asyncio.create_task(stored.waiting(QUEUE, 0, number)) for number in range(200)]
     while primary.reads < len(reading):
         await asyncio.sleep(0.001)
     primary.may_write.set()
@@ -132,6 +132,6 @@ async def test_a_store_without_elections_writes_nothing(
     primary.term = None
 
     await stored.blocked(PARTITION)
-    await stored.waiting(LANE, 0, 9)
+    await stored.waiting(QUEUE, 0, 9)
 
     assert primary.updates == 0

@@ -10,15 +10,15 @@ from services.webhook.deliveries_command import DeliveriesCommand
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest, StoreUnavailable
 from shared.domain.event import Event, Topic
-from shared.domain.subscription import Delivery, DeliveryState, Lane
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.messaging.envelope import event_json
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.deliveries import FakeDeliveries
 from tests.fakes.journal import FakeJournal
 
-LANE = Lane("config", "MAC")
+QUEUE = DeliveryQueueKey("config", "MAC")
 GIVEN_UP = Delivery(
-    LANE, "e1", 1, DeliveryState.GIVEN_UP, 11, None, "answered 500", topic="mdm.Connect"
+    QUEUE, "e1", 1, DeliveryState.GIVEN_UP, 11, None, "answered 500", topic="mdm.Connect"
 )
 EVENT = Event(
     "e1", Topic.CONNECT, EnrollmentKey("MAC", device="MAC", udid="MAC"), 1, b"<plist/>", "w", 1
@@ -55,8 +55,8 @@ async def test_an_empty_list_says_so(action: str, expected: str) -> None:
 
 
 async def test_what_was_given_up_on_is_listed_for_every_device() -> None:
-    lanes = [Lane("config", f"device {number}") for number in range(100)]
-    made = [replace(GIVEN_UP, lane=lane, event_id=f"of {lane.device}") for lane in lanes]
+    queues = [DeliveryQueueKey("config", f"device {number}") for number in range(100)]
+    made = [replace(GIVEN_UP, queue=queue, event_id=f"of {queue.device}") for queue in queues]
 
     lines = (await said(await holding(*made), "list")).splitlines()
 
@@ -68,14 +68,14 @@ async def test_retry_makes_those_named_pending_and_says_how_many() -> None:
 
     assert await said(deliveries, "retry", ["config:e1"]) == "1 delivery will be tried again\n"
 
-    assert deliveries.in_lane("MAC") == ["e1"]
+    assert deliveries.in_queue("MAC") == ["e1"]
 
 
 async def test_what_devices_wait_for_is_listed_with_its_last_answer_and_next_attempt() -> None:
-    head = Delivery(LANE, "e1", 1, attempts=6, next_attempt_at=START, last_error="answered 503")
-    aside = replace(head, lane=replace(LANE, aside="e0"), event_id="e0", topic="mdm.Connect")
+    head = Delivery(QUEUE, "e1", 1, attempts=6, next_attempt_at=START, last_error="answered 503")
+    aside = replace(head, queue=replace(QUEUE, aside="e0"), event_id="e0", topic="mdm.Connect")
 
-    lines = await said(await holding(head, Delivery(LANE, "e2", 2), aside), "list blocked")
+    lines = await said(await holding(head, Delivery(QUEUE, "e2", 2), aside), "list blocked")
 
     at = "next_attempt=2026-01-02T03:04:05+00:00"
     assert lines.splitlines() == [
@@ -85,18 +85,18 @@ async def test_what_devices_wait_for_is_listed_with_its_last_answer_and_next_att
 
 
 async def test_a_skip_keeps_the_event_as_its_subscriber_would_get_it() -> None:
-    deliveries = await holding(Delivery(LANE, "e1", 1), Delivery(LANE, "e2", 2))
+    deliveries = await holding(Delivery(QUEUE, "e1", 1), Delivery(QUEUE, "e2", 2))
 
     answer = await said(deliveries, "skip", ["config:e1", "config:unknown"])
 
     assert answer == "1 delivery will be kept for a retry, not tried\n"
-    assert deliveries.in_lane("MAC") == ["e2"]
+    assert deliveries.in_queue("MAC") == ["e2"]
     assert [each.id for each in deliveries.all_given_up] == ["config:e1"]
     assert await deliveries.body("config:e1") == event_json(EVENT)
 
 
 async def test_a_skip_of_an_event_that_is_too_large_keeps_it_without_its_body() -> None:
-    deliveries = await holding(Delivery(LANE, "e1", 1))
+    deliveries = await holding(Delivery(QUEUE, "e1", 1))
     deliveries.largest_body = 5
 
     await said(deliveries, "skip", ["config:e1"])

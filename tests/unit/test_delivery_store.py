@@ -1,4 +1,4 @@
-"""Promises of the store as lanes and retries see it: one that cannot be read fails only itself."""
+"""Promises of the store as delivery queues and retries see it: one that cannot be read fails only itself."""
 
 import asyncio
 from collections.abc import Collection

@@ -10,7 +10,7 @@ from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.ports.events import OpenPartition, Received
 from tests.fakes.clock import settle
 from tests.fakes.event_queue import FakeConsumer
-from tests.unit.lanes_rig import PARTITION, FixedShare, Replica, World
+from tests.unit.delivery_rig import PARTITION, FixedShare, Replica, World
 
 
 @pytest.fixture

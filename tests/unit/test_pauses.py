@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.fakes.clock import settle
-from tests.unit.lanes_rig import DEVICE, FixedShare, Replica, World
+from tests.unit.delivery_rig import DEVICE, FixedShare, Replica, World
 
 SHORT = [timedelta(seconds=1)] * 20
 HOUR = 3600
@@ -65,7 +65,7 @@ async def test_a_retry_after_outlives_the_process(world: World) -> None:
     assert world.is_settled
 
 
-async def test_a_recovery_hurries_no_lane_that_is_to_wait(world: World) -> None:
+async def test_a_recovery_hurries_no_queue_that_is_to_wait(world: World) -> None:
     world.receiver.script["e1"] = ["429 Retry-After 600"]
     async with Replica(world, waits=SHORT):
         world.publish("e1")
@@ -101,7 +101,7 @@ async def test_a_subscriber_that_is_gone_is_asked_once_an_hour_and_order_and_att
         assert len(world.receiver.attempts) == 3
         assert replica.attempts.paused_count == 1
         assert {owed.delivery.attempts for owed in world.records.values()} == {0}
-        assert world.store.in_lane(DEVICE) == ["e1", "e2"]
+        assert world.store.in_queue(DEVICE) == ["e1", "e2"]
         assert replica.counts.deliveries_given_up.value == 0
         world.receiver.answers = None
         await world.jump(HOUR + 10)
@@ -112,7 +112,7 @@ async def test_a_subscriber_that_is_gone_is_asked_once_an_hour_and_order_and_att
     assert world.is_settled
 
 
-async def test_the_first_2xx_ends_the_pause_for_all_lanes_at_once(world: World) -> None:
+async def test_the_first_2xx_ends_the_pause_for_all_queues_at_once(world: World) -> None:
     async with Replica(world, waits=SHORT):
         world.receiver.answers = "410"
         for number in range(20):

@@ -5,14 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.open_lane import OpenLane
+from services.webhook.delivery_queue import DeliveryQueue
 from shared.domain.errors import BadRequest, BrokerUnavailable
-from shared.domain.subscription import Delivery, Lane, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
 from tests.fakes.clock import settle
 from tests.fakes.deliveries import Owed
-from tests.unit.lanes_rig import DEVICE, PARTITION, FixedShare, Replica, World
+from tests.unit.delivery_rig import DEVICE, PARTITION, FixedShare, Replica, World
 
-LANE = Lane("config", DEVICE)
+QUEUE = DeliveryQueueKey("config", DEVICE)
 HOUR = timedelta(hours=1)
 SCHEDULE = [timedelta(seconds=seconds) for seconds in (1, 5, 30, 120, 600, 3600)]
 
@@ -22,19 +22,19 @@ def world() -> World:
     return World()
 
 
-def owe(world: World, count: int, lane: Lane = LANE) -> None:
+def owe(world: World, count: int, queue: DeliveryQueueKey = QUEUE) -> None:
     """Events that are journalled and stored, as if by an earlier process."""
     names = [f"e{number:04d}" for number in range(1, count + 1)]
-    world.publish(*names, device=lane.device)
+    world.publish(*names, device=queue.device)
     world.queue.ready.clear()
     for number, name in enumerate(names, start=1):
-        world.records[f"config:{name}"] = Owed(Delivery(lane, name, number))
+        world.records[f"config:{name}"] = Owed(Delivery(queue, name, number))
 
 
 # --- memory
 
 
-async def test_each_blocked_lane_is_held_once_however_often_its_subscriber_comes_back() -> None:
+async def test_each_blocked_queue_is_held_once_however_often_its_subscriber_comes_back() -> None:
     world = World(prefetch=1000)
     async with Replica(world, waits=[HOUR]) as replica:
         world.receiver.is_down = True
@@ -54,32 +54,36 @@ async def test_each_blocked_lane_is_held_once_however_often_its_subscriber_comes
         assert replica.retries.held <= 2 * 1000
 
 
-async def test_a_lane_that_is_planned_again_and_again_is_due_once(world: World) -> None:
+async def test_a_queue_that_is_planned_again_and_again_is_due_once(world: World) -> None:
     async with Replica(world) as replica:
-        lanes, lane = replica.partitions.served[0], OpenLane(LANE)
+        queues, queue = replica.partitions.served[0], DeliveryQueue(QUEUE)
         for _ in range(5000):
-            replica.retries.plan(lanes, lane, HOUR)
+            replica.retries.plan(queues, queue, HOUR)
 
         assert replica.retries.held == 1
 
 
-async def test_lanes_of_a_partition_that_is_gone_are_dropped(world: World) -> None:
+async def test_queues_of_a_partition_that_is_gone_are_dropped(world: World) -> None:
     async with Replica(world) as replica:
         gone = replica.partitions.served[0]
         for number in range(900):
-            replica.retries.plan(gone, OpenLane(Lane("config", f"old {number}")), HOUR)
+            replica.retries.plan(
+                gone, DeliveryQueue(DeliveryQueueKey("config", f"old {number}")), HOUR
+            )
         world.queue.cut_off(replica.channel)
         replica.channel.notice()
         await world.run(2)
         now = replica.partitions.served[0]
         for number in range(200):
-            replica.retries.plan(now, OpenLane(Lane("config", f"new {number}")), HOUR)
+            replica.retries.plan(
+                now, DeliveryQueue(DeliveryQueueKey("config", f"new {number}")), HOUR
+            )
 
         assert now is not gone
         assert replica.retries.held <= 200
 
 
-async def test_a_lane_that_is_free_again_is_forgotten(world: World) -> None:
+async def test_a_queue_that_is_free_again_is_forgotten(world: World) -> None:
     world.receiver.script = {f"e{number}": ["fail"] for number in range(10)}
     async with Replica(world) as replica:
         for number in range(10):
@@ -112,7 +116,7 @@ async def test_events_that_a_subscriber_cannot_take_keep_to_the_schedule() -> No
     assert len(attempts) <= 3 * 8  # 3 x 5 by the schedule
 
 
-async def test_a_lane_is_hurried_again_after_the_next_outage(world: World) -> None:
+async def test_a_queue_is_hurried_again_after_the_next_outage(world: World) -> None:
     async with Replica(world, waits=[timedelta(seconds=1)] * 12 + [HOUR]):
         world.receiver.script = {"e1": ["fail"] * 14}  # once too often when it is hurried
         for outage in range(2):
@@ -133,7 +137,7 @@ async def test_a_lane_is_hurried_again_after_the_next_outage(world: World) -> No
 # --- how much is read
 
 
-async def test_a_failing_head_does_not_make_its_whole_lane_be_read(world: World) -> None:
+async def test_a_failing_head_does_not_make_its_whole_queue_be_read(world: World) -> None:
     owe(world, 1000)
     world.receiver.is_down = True
     async with Replica(world, waits=[timedelta(seconds=1)] * 50) as replica:
@@ -143,7 +147,7 @@ async def test_a_failing_head_does_not_make_its_whole_lane_be_read(world: World)
         assert max(replica.deliveries.read_counts) <= 101
 
 
-async def test_a_long_lane_drains_in_order_part_by_part(world: World) -> None:
+async def test_a_long_queue_drains_in_order_part_by_part(world: World) -> None:
     owe(world, 350)
     async with Replica(world):
         await world.run(10)
@@ -152,9 +156,9 @@ async def test_a_long_lane_drains_in_order_part_by_part(world: World) -> None:
     assert world.is_settled
 
 
-async def test_a_gap_in_the_numbers_does_not_free_a_lane(world: World) -> None:
+async def test_a_gap_in_the_numbers_does_not_free_a_queue(world: World) -> None:
     owe(world, 2)
-    world.records["config:e0002"].delivery = Delivery(LANE, "e0002", 5000)
+    world.records["config:e0002"].delivery = Delivery(QUEUE, "e0002", 5000)
     async with Replica(world):
         await world.run(3)
 
@@ -162,7 +166,7 @@ async def test_a_gap_in_the_numbers_does_not_free_a_lane(world: World) -> None:
     assert world.is_settled
 
 
-async def test_lanes_of_a_partition_without_new_events_are_retried_after_a_restart(
+async def test_queues_of_a_partition_without_new_events_are_retried_after_a_restart(
     world: World,
 ) -> None:
     owe(world, 3)
@@ -188,19 +192,19 @@ async def test_each_partition_that_is_served_is_read_by_itself_and_no_sooner_aft
 # --- clocks
 
 
-async def test_a_time_that_no_right_clock_can_have_set_does_not_make_a_lane_wait(
+async def test_a_time_that_no_right_clock_can_have_set_does_not_make_a_queue_wait(
     world: World,
 ) -> None:
     owe(world, 1)
     ahead = world.clock.now() + timedelta(days=30)
-    world.records["config:e0001"].delivery = Delivery(LANE, "e0001", 1, next_attempt_at=ahead)
+    world.records["config:e0001"].delivery = Delivery(QUEUE, "e0001", 1, next_attempt_at=ahead)
     async with Replica(world):
         await world.run(3)
 
     assert world.is_settled
 
 
-async def test_a_lease_of_a_replica_whose_clock_was_ahead_holds_a_lane_no_longer_than_any(
+async def test_a_lease_of_a_replica_whose_clock_was_ahead_holds_a_queue_no_longer_than_any(
     world: World,
 ) -> None:
     owe(world, 1)
@@ -243,7 +247,7 @@ async def test_a_body_too_large_to_be_kept_is_given_up_on_without_it(world: Worl
         assert await world.store.body("config:e1") is None
 
 
-async def test_an_event_that_can_never_be_stored_is_parked_and_the_lane_goes_on(
+async def test_an_event_that_can_never_be_stored_is_parked_and_the_queue_goes_on(
     world: World,
 ) -> None:
     world.receiver.script["e1"] = ["fail"]

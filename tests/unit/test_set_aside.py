@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.domain.errors import StoreUnavailable
-from shared.domain.subscription import DeliveryState, Lane
+from shared.domain.subscription import DeliveryQueueKey, DeliveryState
 from tests.fakes.clock import settle
-from tests.unit.lanes_rig import DEVICE, Replica, World
+from tests.unit.delivery_rig import DEVICE, Replica, World
 
 FIVE = [timedelta(seconds=seconds) for seconds in (1, 1, 1, 1, 1)]
 SCHEDULE = [*FIVE, timedelta(hours=1), timedelta(hours=3)]
@@ -32,11 +32,11 @@ def of(world: World) -> list[str]:
     return [name for name in world.receiver.firsts if name[0] != "g"]
 
 
-def lanes_in_store(world: World) -> set[Lane]:
-    return {owed.delivery.lane for owed in world.records.values() if owed.is_pending}
+def queues_in_store(world: World) -> set[DeliveryQueueKey]:
+    return {owed.delivery.queue for owed in world.records.values() if owed.is_pending}
 
 
-async def test_rule_11_what_a_subscriber_cannot_take_leaves_its_lane_after_five_waits(
+async def test_rule_11_what_a_subscriber_cannot_take_leaves_its_queue_after_five_waits(
     world: World,
 ) -> None:
     world.receiver.script["e1"] = ALWAYS
@@ -84,7 +84,7 @@ async def test_rule_11_while_one_is_aside_the_next_ones_get_one_attempt_each(wor
         assert attempts[: attempts.index("e3")].count("e2") == 1
         assert attempts[: attempts.index("e5")].count("e4") == 1
         assert of(world) == ["e3", "e5"]
-    assert {lane.aside for lane in lanes_in_store(world)} == {"e1", "e2", "e4"}
+    assert {queue.aside for queue in queues_in_store(world)} == {"e1", "e2", "e4"}
 
 
 @pytest.mark.parametrize("answer", ["401", "403", "404", "408", "425", "429", "502", "503", "504"])
@@ -94,8 +94,8 @@ async def test_rule_11_answers_about_the_receiver_keep_the_order(world: World, a
         world.publish("e1", "e2")
         await good_events(world, 10)
 
-        assert world.store.in_lane(DEVICE) == ["e1", "e2"]
-        assert lanes_in_store(world) == {Lane("config", DEVICE)}
+        assert world.store.in_queue(DEVICE) == ["e1", "e2"]
+        assert queues_in_store(world) == {DeliveryQueueKey("config", DEVICE)}
         assert of(world) == []
 
 
@@ -135,7 +135,7 @@ async def test_rule_11_its_own_devices_events_do_not_show_that_it_takes_others(
         await world.run(12)
 
         assert replica.counts.deliveries_set_aside.value == 0
-        assert world.store.in_lane(DEVICE) == ["e2", "e3"]
+        assert world.store.in_queue(DEVICE) == ["e2", "e3"]
 
 
 async def test_rule_11_a_new_process_waits_until_it_has_seen_another_devices_event_taken(
@@ -244,7 +244,7 @@ async def test_a_store_that_is_away_while_an_event_is_set_aside_keeps_the_order(
 # --- what an operator sees and does
 
 
-async def test_the_first_failure_of_a_lane_is_logged_and_so_is_setting_aside(world: World) -> None:
+async def test_the_first_failure_of_a_queue_is_logged_and_so_is_setting_aside(world: World) -> None:
     world.receiver.script["e1"] = ALWAYS
     with capture_logs() as said:
         async with Replica(world, waits=SCHEDULE):
@@ -259,7 +259,7 @@ async def test_the_first_failure_of_a_lane_is_logged_and_so_is_setting_aside(wor
     assert (aside["event_id"], aside["attempt"]) == ("e1", 6)
 
 
-async def test_of_a_thousand_lanes_that_fail_at_once_a_few_are_logged_and_the_rest_counted() -> (
+async def test_of_a_thousand_queues_that_fail_at_once_a_few_are_logged_and_the_rest_counted() -> (
     None
 ):
     world = World(prefetch=2000)

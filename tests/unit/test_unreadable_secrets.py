@@ -106,7 +106,7 @@ class EncryptedJournal(FakeJournal):
         return await super().read(ids)
 
 
-async def test_an_event_that_cannot_be_opened_does_not_hold_up_other_lanes() -> None:
+async def test_an_event_that_cannot_be_opened_does_not_hold_up_other_queues() -> None:
     journal = EncryptedJournal({"b"})
     events = [Event(n, Topic.CONNECT, MAC, 1, b"x", writer="w", number=1) for n in "abc"]
     await journal.append(events)

@@ -1,12 +1,13 @@
-"""First deliveries of one partition: side by side between lanes, strictly in order within one.
+"""First deliveries of one partition: side by side between delivery queues, strictly in order within one.
 
-Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want its topic, and is acked
-once each of its lanes has delivered it or stored it; a lane with something stored makes no attempt
-before that is gone; the order of what is stored is a number, one more than the highest known in the
-lane, and where the event is stored already, the stored number counts. Nothing is handled before the
-blocked lanes are loaded. What the store refuses for ever is parked, and its lane goes on. A lane where
-nothing waits is forgotten. Bodies beyond the process's budget are read back from the journal when their
-turn comes; while that cannot be, the event stays the first of its lane, and no attempt is used up.
+Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want its topic, and is acked once
+each of its delivery queues has delivered it or stored it; a delivery queue with something stored makes no
+attempt before that is gone; the order of what is stored is a number, one more than the highest known in the
+delivery queue, and where the event is stored already, the stored number counts. Nothing is handled before
+the blocked delivery queues are loaded. What the store refuses for ever is parked, and its delivery queue
+goes on. A delivery queue where nothing waits is forgotten. Bodies beyond the process's budget are read back
+from the journal when their turn comes; while that cannot be, the event stays the first of its delivery
+queue, and no attempt is used up.
 
 One object serves one opening of one partition; after the channel is gone it is thrown away.
 """
@@ -22,8 +23,8 @@ import structlog
 
 from services.webhook.attempts import Attempts
 from services.webhook.bodies import Bodies
+from services.webhook.delivery_queue import Arrival, DeliveryQueue
 from services.webhook.delivery_store import DeliveryStore
-from services.webhook.open_lane import Arrival, OpenLane
 from services.webhook.sender import Outcome
 from services.webhook.set_aside import SetAside
 from shared.domain.errors import (
@@ -33,7 +34,7 @@ from shared.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from shared.domain.subscription import Delivery, Lane, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Backlog
 from shared.ports.events import Received
@@ -45,13 +46,13 @@ _AFTER_A_FAULT = timedelta(seconds=1)
 
 
 class RetryPlan(Protocol):
-    def plan(self, lanes: "PartitionLanes", lane: OpenLane, wait: timedelta) -> None:
-        """See to a blocked lane after `wait`, unless that is planned already."""
+    def plan(self, queues: "PartitionQueues", queue: DeliveryQueue, wait: timedelta) -> None:
+        """See to a blocked delivery queue after `wait`, unless that is planned already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Whom the lanes of all partitions work with."""
+    """Whom the delivery queues of all partitions work with."""
 
     subscribers: Callable[[], Sequence[Subscription]]
     attempts: Attempts
@@ -63,13 +64,13 @@ class Crew:
     spawn: Spawn
 
 
-class PartitionLanes:
-    """The lanes of one partition, from the opening of its channel to the end of it."""
+class PartitionQueues:
+    """The delivery queues of one partition, from the opening of its channel to the end of it."""
 
     def __init__(self, crew: Crew, on_first_event: Callable[[], None]) -> None:
         self._crew = crew
         self._on_first_event = on_first_event
-        self._lanes: dict[Lane, OpenLane] = {}
+        self._queues: dict[DeliveryQueueKey, DeliveryQueue] = {}
         self._early: list[Arrival] = []
         self._account = crew.bodies.account()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,12 +83,12 @@ class PartitionLanes:
 
     @property
     def blocked_count(self) -> int:
-        return sum(lane.blocked for lane in self._lanes.values() if not lane.key.aside)
+        return sum(queue.blocked for queue in self._queues.values() if not queue.key.aside)
 
     @property
     def known_count(self) -> int:
-        """How many lanes are kept in memory."""
-        return len(self._lanes)
+        """How many delivery queues are kept in memory."""
+        return len(self._queues)
 
     def take(self, received: Received) -> None:
         """Handle an event in the order of the queue."""
@@ -105,12 +106,12 @@ class PartitionLanes:
             # Only now we are surely the active consumer: what was read before may be out of date.
             self._on_first_event()
 
-    def learn(self, backlogs: Mapping[Lane, Backlog]) -> None:
+    def learn(self, backlogs: Mapping[DeliveryQueueKey, Backlog]) -> None:
         """What a read found stored for this partition; may come again and again."""
         for key, backlog in backlogs.items():
-            lane = self._lane(key)
-            lane.learn(backlog, self._crew.clock.monotonic())
-            self._crew.retries.plan(self, lane, timedelta())
+            queue = self._queue(key)
+            queue.learn(backlog, self._crew.clock.monotonic())
+            self._crew.retries.plan(self, queue, timedelta())
 
     def loaded(self) -> None:
         """A read that began after the first event has been learnt: begin."""
@@ -119,17 +120,17 @@ class PartitionLanes:
         for arrival in early:
             self._route(arrival)
 
-    def forget(self, lane: OpenLane) -> None:
-        """Drop a lane where nothing waits; it begins anew with its next event."""
-        if lane.is_idle and self._lanes.get(lane.key) is lane:
-            del self._lanes[lane.key]
-            self.aside.drop(lane)
+    def forget(self, queue: DeliveryQueue) -> None:
+        """Drop a delivery queue where nothing waits; it begins anew with its next event."""
+        if queue.is_idle and self._queues.get(queue.key) is queue:
+            del self._queues[queue.key]
+            self.aside.drop(queue)
 
-    def set_aside(self, lane: OpenLane, delivery: Delivery) -> None:
-        """The head of a lane waits by itself from now on, as `delivery` says."""
-        beside = self._lane(delivery.lane)
+    def set_aside(self, queue: DeliveryQueue, delivery: Delivery) -> None:
+        """The head of a delivery queue waits by itself from now on, as `delivery` says."""
+        beside = self._queue(delivery.queue)
         number = delivery.number
-        beside.learn(Backlog(number, number, delivery.event_id), lane.failing_since)
+        beside.learn(Backlog(number, number, delivery.event_id), queue.failing_since)
         self._crew.retries.plan(self, beside, self._wait(delivery))
 
     def spawn_retry(self, work: Coroutine[Any, Any, None]) -> None:
@@ -154,11 +155,11 @@ class PartitionLanes:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def _lane(self, key: Lane) -> OpenLane:
-        if key not in self._lanes:
-            self._lanes[key] = OpenLane(key)
-            self.aside.add(self._lanes[key])
-        return self._lanes[key]
+    def _queue(self, key: DeliveryQueueKey) -> DeliveryQueue:
+        if key not in self._queues:
+            self._queues[key] = DeliveryQueue(key)
+            self.aside.add(self._queues[key])
+        return self._queues[key]
 
     def _route(self, arrival: Arrival) -> None:
         received = arrival.received
@@ -167,44 +168,46 @@ class PartitionLanes:
         if not subscribers:
             self._spawn(self._let_go(arrival), self._tasks)
         for subscription in subscribers:
-            lane = self._lane(Lane(subscription.id, received.device))
-            lane.arrivals.append(arrival)
-            if not lane.is_working:
-                lane.is_working = True
-                self._spawn(self._work(lane, subscription), self._tasks)
+            queue = self._queue(DeliveryQueueKey(subscription.id, received.device))
+            queue.arrivals.append(arrival)
+            if not queue.is_working:
+                queue.is_working = True
+                self._spawn(self._work(queue, subscription), self._tasks)
 
-    async def _work(self, lane: OpenLane, subscription: Subscription) -> None:
+    async def _work(self, queue: DeliveryQueue, subscription: Subscription) -> None:
         try:
-            while self.is_live and lane.arrivals:
+            while self.is_live and queue.arrivals:
                 try:
-                    await self._settle(lane, lane.arrivals[0], subscription)
+                    await self._settle(queue, queue.arrivals[0], subscription)
                 except (Unavailable, TimeoutError) as exc:
-                    event_id = lane.arrivals[0].received.event_id
+                    event_id = queue.arrivals[0].received.event_id
                     log.warning("body_not_read_back", event_id=event_id, error=str(exc))
                     await self._crew.clock.sleep(_AFTER_A_FAULT)
-                except Exception:  # an event never leaves its lane
-                    log.exception("event_not_handled", event_id=lane.arrivals[0].received.event_id)
+                except Exception:  # an event never leaves its delivery queue
+                    log.exception("event_not_handled", event_id=queue.arrivals[0].received.event_id)
                     await self._crew.clock.sleep(_AFTER_A_FAULT)
                 else:
-                    lane.arrivals.popleft()
+                    queue.arrivals.popleft()
         finally:
-            lane.is_working = False
-            self.forget(lane)
+            queue.is_working = False
+            self.forget(queue)
 
-    async def _settle(self, lane: OpenLane, arrival: Arrival, subscription: Subscription) -> None:
+    async def _settle(
+        self, queue: DeliveryQueue, arrival: Arrival, subscription: Subscription
+    ) -> None:
         """Deliver or store one event, then let go of it."""
         outcome = None
-        if not lane.blocked:
+        if not queue.blocked:
             async with self._body(arrival) as body:
-                # Reading it back takes time: the lane may be blocked by now, or no longer ours.
-                if body is not None and self.is_live and not lane.blocked:
-                    outcome = await self._attempt(lane, subscription, body)
+                # Reading it back takes time: the delivery queue may be blocked by now, or no longer ours.
+                if body is not None and self.is_live and not queue.blocked:
+                    outcome = await self._attempt(queue, subscription, body)
             if outcome is not None and outcome.delivered:
                 await self._safe(arrival)
                 return
         if self.is_live:
             try:
-                await self._store(lane, arrival, outcome)
+                await self._store(queue, arrival, outcome)
             except Refused as exc:
                 arrival.refusal = str(exc)
             await self._safe(arrival)
@@ -234,32 +237,34 @@ class PartitionLanes:
 
     def _come_again(self) -> None:
         """Have what waits delivered once more, to keep the bodies that were dropped."""
-        arrivals = (arrival for lane in self._lanes.values() for arrival in lane.arrivals)
+        arrivals = (arrival for queue in self._queues.values() for arrival in queue.arrivals)
         self._crew.bodies.wanted.update(a.received.event_id for a in arrivals if a.is_dropped)
         self.is_spent = True
 
-    async def _attempt(self, lane: OpenLane, subscription: Subscription, body: bytes) -> Outcome:
-        lane.is_attempting = True
+    async def _attempt(
+        self, queue: DeliveryQueue, subscription: Subscription, body: bytes
+    ) -> Outcome:
+        queue.is_attempting = True
         try:
-            return await self._crew.attempts.first(subscription, lane.key.device, body)
+            return await self._crew.attempts.first(subscription, queue.key.device, body)
         finally:
-            lane.is_attempting = False
+            queue.is_attempting = False
 
-    async def _store(self, lane: OpenLane, arrival: Arrival, outcome: Outcome | None) -> None:
-        event, number = arrival.received, lane.begin_store(self._crew.clock.monotonic())
-        delivery = Delivery(lane.key, event.event_id, number, size=event.size, topic=event.topic)
+    async def _store(self, queue: DeliveryQueue, arrival: Arrival, outcome: Outcome | None) -> None:
+        event, number = arrival.received, queue.begin_store(self._crew.clock.monotonic())
+        delivery = Delivery(queue.key, event.event_id, number, size=event.size, topic=event.topic)
         if outcome is not None:
-            delivery = self._tried(lane, delivery, outcome)
-        wait = timedelta() if lane.refused else self._wait(delivery)
+            delivery = self._tried(queue, delivery, outcome)
+        wait = timedelta() if queue.refused else self._wait(delivery)
         stored = delivery.number
         try:
             stored = await self._crew.store.store(delivery)
         finally:
-            lane.end_store(delivery.number, stored)
-            # Even if nothing was stored: the lane is blocked now, and only a read frees it.
-            self._crew.retries.plan(self, lane, wait)
+            queue.end_store(delivery.number, stored)
+            # Even if nothing was stored: the delivery queue is blocked now, and only a read frees it.
+            self._crew.retries.plan(self, queue, wait)
 
-    def _tried(self, lane: OpenLane, delivery: Delivery, outcome: Outcome) -> Delivery:
+    def _tried(self, queue: DeliveryQueue, delivery: Delivery, outcome: Outcome) -> Delivery:
         """A delivery after its first attempt."""
         delivery = replace(delivery, last_error=outcome.reason)
         if not outcome.counts:
@@ -267,9 +272,9 @@ class PartitionLanes:
         at = self._crew.next_attempt(1, self._crew.clock.now(), outcome.asked)
         delivery = replace(delivery, attempts=1, next_attempt_at=at)
         self._crew.attempts.note_first_failure(delivery)
-        lane.rest(self._crew.clock.monotonic(), outcome.asked)
-        if self.aside.takes(lane, outcome, attempts=1):
-            lane.refused = delivery.event_id
+        queue.rest(self._crew.clock.monotonic(), outcome.asked)
+        if self.aside.takes(queue, outcome, attempts=1):
+            queue.refused = delivery.event_id
         return delivery
 
     def _wait(self, delivery: Delivery) -> timedelta:
@@ -277,7 +282,7 @@ class PartitionLanes:
         return (delivery.next_attempt_at or now) - now
 
     async def _safe(self, arrival: Arrival) -> None:
-        """One lane less that the event waits for."""
+        """One delivery queue less that the event waits for."""
         arrival.owed -= 1
         if arrival.owed == 0:
             await self._let_go(arrival)

@@ -1,10 +1,10 @@
-"""What a retry does with a blocked lane: the head when it is due, and the rest right behind it.
+"""What a retry does with a blocked delivery queue: the head when it is due, and the rest right behind it.
 
-Promises (docs/rules.md, rule 11): every retry leases its delivery first; the rest of a lane moves
-only after its head is delivered or given up on; a lane is free when a read found it empty and no
-store into it began since that read. What the schedule gives up on is kept, with its body. A head that
-its subscriber cannot take is set aside, and the lane read again. A subscriber that is paused is not asked.
-"""
+Promises (docs/rules.md, rule 11): every retry leases its delivery first; the rest of a delivery queue moves
+only after its head is delivered or given up on; a delivery queue is free when a read found it empty and no
+store into it began since that read. What the schedule gives up on is kept, with its body. A head that its
+subscriber cannot take is set aside, and the delivery queue read again. A subscriber that is paused is not
+asked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ import structlog
 from services.webhook.answers import LONGEST_WAIT
 from services.webhook.attempts import PAUSED, Attempts, Counter, Endpoint
 from services.webhook.bodies import Bodies
+from services.webhook.delivery_queue import EVERYTHING, DeliveryQueue
 from services.webhook.delivery_store import DeliveryStore
-from services.webhook.lanes import PartitionLanes
-from services.webhook.open_lane import EVERYTHING, OpenLane
+from services.webhook.queues import PartitionQueues
 from services.webhook.schedule import JITTER, next_attempt
 from services.webhook.sender import Outcome
 from shared.domain.subscription import Delivery, DeliveryState, Subscription
@@ -65,17 +65,17 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Leased:
-    """The head of a lane, ours for one attempt."""
+    """The head of a delivery queue, ours for one attempt."""
 
-    lanes: PartitionLanes
-    lane: OpenLane
+    queues: PartitionQueues
+    queue: DeliveryQueue
     delivery: Delivery
     holder: str
     body: bytes | None = None
 
 
-class LaneRetry:
-    """One run over a blocked lane."""
+class QueueRetry:
+    """One run over a blocked delivery queue."""
 
     def __init__(
         self,
@@ -91,73 +91,78 @@ class LaneRetry:
         self._clock = clock
         self._counts = counts
 
-    async def advance(self, lanes: PartitionLanes, lane: OpenLane) -> timedelta | None:
-        """Work on a lane from its head on; how long to wait then, None: the lane is free."""
-        is_hurried, lane.is_hurried = lane.is_hurried, False
-        while lanes.is_live:
-            if lane.is_attempting:
+    async def advance(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
+        """Work on a delivery queue from its head on; how long to wait then, None: the delivery queue is
+        free."""
+        is_hurried, queue.is_hurried = queue.is_hurried, False
+        while queues.is_live:
+            if queue.is_attempting:
                 return _SOON
-            if pause := self._endpoint(lane).pause_left:
+            if pause := self._endpoint(queue).pause_left:
                 return pause
-            lane.is_stale = False
-            changes, was_storing = lane.changes, lane.is_storing
-            waiting = await self._read(lane)
+            queue.is_stale = False
+            changes, was_storing = queue.changes, queue.is_storing
+            waiting = await self._read(queue)
             if not waiting:
-                if was_storing or changes != lane.changes:
+                if was_storing or changes != queue.changes:
                     return _SOON
-                lane.blocked = False
+                queue.blocked = False
                 return None
-            lane.move_head(waiting[0].number)
-            wait = await self._deliver(lanes, lane, waiting, is_hurried)
+            queue.move_head(waiting[0].number)
+            wait = await self._deliver(queues, queue, waiting, is_hurried)
             if wait is not None:
                 return wait
         return None
 
-    async def _read(self, lane: OpenLane) -> Sequence[Delivery]:
-        """The next ones of a lane; none only if the whole lane was read and is empty."""
-        reach = lane.reach
-        waiting = await self._store.waiting(lane.key, *reach)
+    async def _read(self, queue: DeliveryQueue) -> Sequence[Delivery]:
+        """The next ones of a delivery queue; none only if the whole delivery queue was read and is empty."""
+        reach = queue.reach
+        waiting = await self._store.waiting(queue.key, *reach)
         if not waiting and reach != EVERYTHING:
-            waiting = await self._store.waiting(lane.key, *EVERYTHING)
+            waiting = await self._store.waiting(queue.key, *EVERYTHING)
         return waiting
 
     async def _deliver(
-        self, lanes: PartitionLanes, lane: OpenLane, waiting: Sequence[Delivery], is_hurried: bool
+        self,
+        queues: PartitionQueues,
+        queue: DeliveryQueue,
+        waiting: Sequence[Delivery],
+        is_hurried: bool,
     ) -> timedelta | None:
-        """One after the other; how long to wait before the next, None: read the lane again."""
+        """One after the other; how long to wait before the next, None: read the delivery queue again."""
         for delivery in waiting:
-            if lane.is_stale or not lanes.is_live:
+            if queue.is_stale or not queues.is_live:
                 return None
-            if delivery.event_id == lane.refused:
-                wait = await self._set_refused_aside(lanes, lane, delivery)
+            if delivery.event_id == queue.refused:
+                wait = await self._set_refused_aside(queues, queue, delivery)
             else:
-                wait = await self._try(lanes, lane, delivery, is_hurried)
+                wait = await self._try(queues, queue, delivery, is_hurried)
             if wait is not None:
                 return wait
-            lane.move_head(delivery.number + 1)
+            queue.move_head(delivery.number + 1)
         return None
 
     async def _try(
-        self, lanes: PartitionLanes, lane: OpenLane, delivery: Delivery, is_hurried: bool
+        self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery, is_hurried: bool
     ) -> timedelta | None:
         """None: it is out of the way, delivered, given up on or set aside."""
         if delivery.last_error == PAUSED.reason:
-            self._endpoint(lane).was_paused()
+            self._endpoint(queue).was_paused()
         early = self._policy.time_left(delivery, self._clock.now())
         if early and not is_hurried:
             return early
-        wait = await self._attempt(lanes, lane, delivery, is_early=bool(early))
+        wait = await self._attempt(queues, queue, delivery, is_early=bool(early))
         if wait is not None and early:
-            lane.hurried_in_vain(self._clock.monotonic())
+            queue.hurried_in_vain(self._clock.monotonic())
         return wait
 
-    def _endpoint(self, lane: OpenLane) -> Endpoint:
-        return self._attempts.endpoint(lane.key.subscription)
+    def _endpoint(self, queue: DeliveryQueue) -> Endpoint:
+        return self._attempts.endpoint(queue.key.subscription)
 
     async def _attempt(
-        self, lanes: PartitionLanes, lane: OpenLane, delivery: Delivery, is_early: bool
+        self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery, is_early: bool
     ) -> timedelta | None:
-        subscription = self._policy.subscriber(delivery.lane.subscription)
+        subscription = self._policy.subscriber(delivery.queue.subscription)
         if subscription is None:
             return _NO_SUBSCRIBER
         async with self._policy.bodies.in_use(delivery.size):
@@ -166,16 +171,16 @@ class LaneRetry:
             holder = await self._store.lease(delivery)
             if holder is None:
                 return _LEASED
-            leased = _Leased(lanes, lane, delivery, holder, body)
+            leased = _Leased(queues, queue, delivery, holder, body)
             if body is None:
                 reason = "the journal no longer holds this event"
                 await self._give_up(leased, replace(delivery, last_error=reason))
                 return None
-            outcome = await self._attempts.again(subscription, delivery.lane.device, body)
+            outcome = await self._attempts.again(subscription, delivery.queue.device, body)
             if outcome.delivered:
                 await self._store.delivered(delivery)
                 return None
-            lane.rest(self._clock.monotonic(), outcome.asked)
+            queue.rest(self._clock.monotonic(), outcome.asked)
             if is_early or not outcome.counts:
                 return await self._keep(leased, outcome)
             return await self._failed(leased, outcome)
@@ -191,19 +196,19 @@ class LaneRetry:
         return max(self._policy.time_left(kept, now), _SOON)
 
     async def _failed(self, leased: _Leased, outcome: Outcome) -> timedelta | None:
-        now, lane = self._clock.now(), leased.lane
+        now, queue = self._clock.now(), leased.queue
         attempts = leased.delivery.attempts + 1
         at = self._policy.next_attempt(attempts, now, outcome.asked)
         failed = replace(
             leased.delivery, attempts=attempts, next_attempt_at=at, last_error=outcome.reason
         )
         if attempts == 1:
-            lane.failing_since = self._clock.monotonic()
+            queue.failing_since = self._clock.monotonic()
             self._attempts.note_first_failure(failed)
         if at is None:
             await self._give_up(leased, failed)
             return None
-        if leased.lanes.aside.takes(lane, outcome, attempts):
+        if leased.queues.aside.takes(queue, outcome, attempts):
             await self._set_aside(leased, failed)
             return None
         await self._store.failed(failed, leased.holder)
@@ -211,32 +216,32 @@ class LaneRetry:
         return max(at - now, _SOON)
 
     async def _set_refused_aside(
-        self, lanes: PartitionLanes, lane: OpenLane, delivery: Delivery
+        self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery
     ) -> timedelta | None:
-        """Its first attempt has shown already that it leaves the lane."""
-        lane.refused = None
+        """Its first attempt has shown already that it leaves the delivery queue."""
+        queue.refused = None
         holder = await self._store.lease(delivery)
         if holder is None:
             return _LEASED
-        await self._set_aside(_Leased(lanes, lane, delivery, holder), delivery)
+        await self._set_aside(_Leased(queues, queue, delivery, holder), delivery)
         return None
 
     async def _set_aside(self, leased: _Leased, failed: Delivery) -> None:
-        beside = replace(failed, lane=replace(failed.lane, aside=failed.event_id))
-        leased.lane.is_stale = True
+        beside = replace(failed, queue=replace(failed.queue, aside=failed.event_id))
+        leased.queue.is_stale = True
         await self._store.failed(beside, leased.holder)
         self._counts.deliveries_set_aside.inc()
         self._attempts.note_set_aside(beside)
-        leased.lanes.set_aside(leased.lane, beside)
+        leased.queues.set_aside(leased.queue, beside)
 
     async def _give_up(self, leased: _Leased, failed: Delivery) -> None:
         given_up = replace(failed, state=DeliveryState.GIVEN_UP, next_attempt_at=None)
-        leased.lane.is_stale = True
+        leased.queue.is_stale = True
         await self._store.given_up(given_up, leased.holder, leased.body)
         self._counts.deliveries_given_up.inc()
         log.error(
             "delivery_given_up",
-            subscription=failed.lane.subscription,
+            subscription=failed.queue.subscription,
             event_id=failed.event_id,
             attempts=failed.attempts,
             reason=failed.last_error,

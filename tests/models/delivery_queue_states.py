@@ -1,4 +1,4 @@
-"""States of the model of lanes, and the changes from one to the next."""
+"""States of the model of delivery queues, and the changes from one to the next."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Replica(NamedTuple):
     buffer: tuple[int, ...]
     blocked: bool
     number: int
-    """The next one that it gives in the lane."""
+    """The next one that it gives in the delivery queue."""
     attempt: Attempt | None
     retry: Retry | None
     beside: Retry | None = None
@@ -108,9 +108,9 @@ def acked(s: State, number: int, attempt: Attempt) -> State:
 
 
 def stored_in_order(s: State) -> list[Stored]:
-    """The lane. Of equal keys the worse order, since nothing says which comes first."""
-    lane = (each for each in s.stored if not each.is_aside)
-    return sorted(lane, key=lambda each: (each.key, -each.event))
+    """The delivery queue. Of equal keys the worse order, since nothing says which comes first."""
+    delivery_queue = (each for each in s.stored if not each.is_aside)
+    return sorted(delivery_queue, key=lambda each: (each.key, -each.event))
 
 
 def leased(s: State, number: int, event: int) -> State | None:
@@ -122,6 +122,6 @@ def leased(s: State, number: int, event: int) -> State | None:
 
 
 def put_beside(s: State, event: int) -> State:
-    """What is set aside waits beside the lane."""
+    """What is set aside waits beside the delivery queue."""
     beside = Stored(event, 0, NOBODY, is_aside=True)
     return s._replace(stored=s.stored | {beside}, aside=s.aside | {event})

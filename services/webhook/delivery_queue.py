@@ -1,24 +1,23 @@
-"""What is known of one lane while its partition is served here: which part of it waits in the queue, which
-in the store, and what must not be concluded from a read that is older than a change.
-"""
+"""What is known of one delivery queue while its partition is served here: which part of it waits in the
+queue, which in the store, and what must not be concluded from a read that is older than a change."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from shared.domain.subscription import Lane
+from shared.domain.subscription import DeliveryQueueKey
 from shared.ports.deliveries import Backlog
 from shared.ports.events import Received
 
 EVERYTHING = (0, 2**62)
-"""Every number that a lane can hold."""
+"""Every number that a delivery queue can hold."""
 _READ_AT_ONCE = 100
 _FIRST_HURRY_PAUSE = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """An event from the queue, and how many lanes it still waits for."""
+    """An event from the queue, and how many delivery queues it still waits for."""
 
     received: Received
     owed: int = 0
@@ -31,10 +30,10 @@ class Arrival:
 
 
 @dataclass(slots=True, eq=False)
-class OpenLane:
-    """The state of a lane; `blocked` while something of it is stored, or about to be."""
+class DeliveryQueue:
+    """The state of a delivery queue; `blocked` while something of it is stored, or about to be."""
 
-    key: Lane
+    key: DeliveryQueueKey
     arrivals: deque[Arrival] = field(default_factory=deque)
     blocked: bool = False
     head: int = 0
@@ -45,15 +44,15 @@ class OpenLane:
     is_attempting: bool = False
     is_storing: bool = False
     changes: int = 0
-    """Counts what an older read of the lane cannot have seen: stores, and newer reads."""
+    """Counts what an older read of the delivery queue cannot have seen: stores, and newer reads."""
     is_stale: bool = False
-    """What was read of the lane may be out of order: a store met an older number, or a head left the lane
-    by a write that may have come too late."""
+    """What was read of the delivery queue may be out of order: a store met an older number, or a head left
+    the delivery queue by a write that may have come too late."""
 
     failing_since: float = 0.0
     """When its head failed first (monotonic), or was first known here to wait."""
     refused: str | None = None
-    """The event that is to leave the lane without another attempt."""
+    """The event that is to leave the delivery queue without another attempt."""
 
     due: float | None = None
     is_retrying: bool = False
@@ -74,7 +73,7 @@ class OpenLane:
         return self.head, self.head + _READ_AT_ONCE
 
     def begin_store(self, now: float) -> int:
-        """Block the lane and take the number of the delivery that is about to be stored."""
+        """Block the delivery queue and take the number of the delivery that is about to be stored."""
         self.is_storing = True
         self.changes += 1
         self.highest += 1
@@ -92,7 +91,7 @@ class OpenLane:
             self.head = min(self.head, stored)
 
     def learn(self, backlog: Backlog, now: float) -> None:
-        """A read found deliveries of this lane in the store. What was planned for it is void if an
+        """A read found deliveries of this delivery queue in the store. What was planned for it is void if an
         operator skipped its head, put an older one before it, or asks for an attempt."""
         if backlog.is_asked or backlog.lowest != self.head:
             self.due = None

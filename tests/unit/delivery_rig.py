@@ -9,9 +9,9 @@ from typing import Any, Self
 from services.webhook.attempts import PATIENCE, Attempts
 from services.webhook.bodies import Bodies
 from services.webhook.delivery_store import DeliveryStore
-from services.webhook.lane_retry import LaneRetry, RetryPolicy
-from services.webhook.lanes import Crew, PartitionLanes
 from services.webhook.partitions import Partitions
+from services.webhook.queue_retry import QueueRetry, RetryPolicy
+from services.webhook.queues import Crew, PartitionQueues
 from services.webhook.retries import Retries
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.event import Event, Topic
@@ -166,8 +166,8 @@ class Replica:
             {SUBSCRIPTION.id: SUBSCRIPTION}.get,
             self.bodies,
         )
-        lane_retry = LaneRetry(store, self.attempts, policy, world.clock, self.counts)
-        self.retries = Retries(lane_retry, self.attempts, world.clock)
+        queue_retry = QueueRetry(store, self.attempts, policy, world.clock, self.counts)
+        self.retries = Retries(queue_retry, self.attempts, world.clock)
         self.consumer = consumer or FakeConsumer(world.queue, PARTITION)
         self.subscriptions = [SUBSCRIPTION]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,7 +182,7 @@ class Replica:
             spawn=self._spawn,
         )
         self.partitions = Partitions(
-            self.consumer, self.share, self.deliveries, world.clock, partial(PartitionLanes, crew)
+            self.consumer, self.share, self.deliveries, world.clock, partial(PartitionQueues, crew)
         )
 
     @property

@@ -1,11 +1,11 @@
-"""Rule 11: a lane, that is one device's events to one subscription, of one partition's queue.
+"""Rule 11: a delivery queue, that is one device's events to one subscription, of one partition's queue.
 
 Two replicas. The broker has a single active consumer and gives unacked events back in order when a channel is
 gone; acks of a dead channel are lost, and a replica that was cut off goes on until it notices. An attempt
 succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one that
 takes no step; a lease may end under it.
 
-A receiver may refuse an event: that one is set aside beside the lane, and retried by itself.
+A receiver may refuse an event: that one is set aside beside the delivery queue, and retried by itself.
 
 Promises: each event is delivered, the first deliveries are in the order of the queue, but for events that
 were set aside, and nothing is left in the queue, unacked or stored.
@@ -14,7 +14,7 @@ were set aside, and nothing is left in the queue, unacked or stored.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.models.lane_states import (
+from tests.models.delivery_queue_states import (
     NOBODY,
     Attempt,
     Budget,
@@ -40,25 +40,27 @@ PREFETCH = 2
 
 
 @dataclass(frozen=True)
-class Lanes:
+class DeliveryQueues:
     queue: tuple[int, ...]
     budget: Budget
     key: str = "number"
-    """The order in a lane: a `number`, and a stored one counts; always a `fresh number`; the `time`."""
+    """The order in a delivery queue: a `number`, and a stored one counts; always a `fresh number`; the
+    `time`."""
     frees_late: bool = True
-    """A lane is free only if no store began since a read found it empty."""
+    """A delivery queue is free only if no store began since a read found it empty."""
     looks_again: bool = True
-    """Blocked lanes are read again and again."""
+    """Blocked delivery queues are read again and again."""
     gives_up_by: str = "close"
     """`close` of the channel; or `cancel` of the consumer, who keeps what is unacked."""
     loads_first: bool = True
-    """Blocked lanes are read before the first event is handled."""
+    """Blocked delivery queues are read before the first event is handled."""
     looks_beside: bool = True
     """Whoever serves the partition finds what was set aside, whoever did it."""
     sets_aside_by: str = "one write"
-    """`one write` on condition of the lease; or `two writes`: taken from the lane, and stored beside it."""
+    """`one write` on condition of the lease; or `two writes`: taken from the delivery queue, and stored
+    beside it."""
     reads_again: bool = True
-    """A lane is read again after its head was set aside: that write may have come too late."""
+    """A delivery queue is read again after its head was set aside: that write may have come too late."""
 
     def start(self) -> State:
         idle = Replica("idle", 0, (), False, 1, None, None)
@@ -117,15 +119,17 @@ class Lanes:
         is_consumer = s.active == (r, replica.epoch)
         if replica.role != "idle" and not is_consumer and not s.unacked[r]:
             yield f"{r} notices that it is no consumer", forgotten(s, r)
-        lane = stored_in_order(s)
-        highest = lane[-1].key if lane else 0
+        delivery_queue = stored_in_order(s)
+        highest = delivery_queue[-1].key if delivery_queue else 0
         if replica.role == "active" and self.loads_first:
-            left = with_replica(s, r, role="serving", blocked=bool(lane), number=highest + 1)
+            left = with_replica(
+                s, r, role="serving", blocked=bool(delivery_queue), number=highest + 1
+            )
             yield f"{r} loads its blocked lanes", left
         elif replica.role == "active":
             yield f"{r} serves", with_replica(s, r, role="serving")
         may_look = replica.role == "serving" and self.looks_again and replica.attempt is None
-        if may_look and lane and not replica.blocked:
+        if may_look and delivery_queue and not replica.blocked:
             number = max(replica.number, highest + 1)
             yield f"{r} looks again", with_replica(s, r, blocked=True, number=number)
 
@@ -241,8 +245,8 @@ class Lanes:
         at = attempt.at if attempt else ""
         if replica.role != "serving" or not replica.blocked or at == "block":
             return
-        if lane := stored_in_order(s):
-            head = Retry("lease", lane[0].event)
+        if delivery_queue := stored_in_order(s):
+            head = Retry("lease", delivery_queue[0].event)
             yield f"{r} reads the head e{head.event}", with_replica(s, r, retry=head)
         elif not (self.frees_late and at == "store"):
             yield f"{r} reads an empty lane", with_replica(s, r, retry=Retry("empty", 0))

@@ -1,4 +1,4 @@
-"""Rule 11: lanes. The interleavings in which its parts were found to be needed, and what follows.
+"""Rule 11: delivery queues. The interleavings in which its parts were found to be needed, and what follows.
 
 Every test ends with the same three facts: every event arrived, first arrivals came in the order of
 the queue, and nothing is owed any more, neither in the queue nor in the store.
@@ -12,10 +12,10 @@ import pytest
 from services.webhook.attempts import SLOTS
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Topic
-from shared.domain.subscription import Delivery, DeliveryState, Lane, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription
 from shared.ports.deliveries import Backlog
 from tests.fakes.clock import settle
-from tests.unit.lanes_rig import DEVICE, PARTITION, Replica, World
+from tests.unit.delivery_rig import DEVICE, PARTITION, Replica, World
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_events_of_one_device_go_one_after_the_other(world: World) -> None
     assert_kept(world, "e1", "e2")
 
 
-async def test_another_device_does_not_wait_for_a_lane_that_hangs(world: World) -> None:
+async def test_another_device_does_not_wait_for_a_queue_that_hangs(world: World) -> None:
     world.receiver.held["e1"] = asyncio.Event()
     async with Replica(world):
         world.publish("e1")
@@ -122,7 +122,7 @@ async def test_events_behind_a_failed_one_are_stored_without_an_attempt(world: W
     async with Replica(world):
         world.publish("e1", "e2", "e3")
         await settle()
-        owed = world.store.in_lane(DEVICE)
+        owed = world.store.in_queue(DEVICE)
         attempts = list(world.receiver.attempts)
         was_acked = world.queue.is_empty
         await world.run(2)
@@ -133,7 +133,7 @@ async def test_events_behind_a_failed_one_are_stored_without_an_attempt(world: W
     assert_kept(world, "e1", "e2", "e3")
 
 
-async def test_a_free_lane_delivers_at_once_again(world: World) -> None:
+async def test_a_free_queue_delivers_at_once_again(world: World) -> None:
     world.receiver.script["e1"] = ["fail"]
     async with Replica(world) as replica:
         world.publish("e1")
@@ -146,7 +146,7 @@ async def test_a_free_lane_delivers_at_once_again(world: World) -> None:
     assert_kept(world, "e1", "e2")
 
 
-async def test_what_the_schedule_gives_up_on_is_kept_and_the_lane_goes_on(world: World) -> None:
+async def test_what_the_schedule_gives_up_on_is_kept_and_the_queue_goes_on(world: World) -> None:
     world.receiver.script["e1"] = ["fail"] * 4
     async with Replica(world) as replica:
         world.publish("e1", "e2")
@@ -183,7 +183,7 @@ async def test_an_event_that_left_the_journal_is_given_up_on(world: World) -> No
     assert world.receiver.arrivals == ["e2"]
 
 
-async def test_each_subscription_has_a_lane_of_its_own(world: World) -> None:
+async def test_each_subscription_has_a_queue_of_its_own(world: World) -> None:
     async with Replica(world) as replica:
         other = Subscription("other", "http://other.invalid/")
         replica.subscriptions.append(other)
@@ -191,8 +191,8 @@ async def test_each_subscription_has_a_lane_of_its_own(world: World) -> None:
         world.publish("e1")
         await settle()
 
-        owed = [owed.delivery.lane for owed in world.records.values()]
-    assert owed == [Lane("other", DEVICE)]
+        owed = [owed.delivery.queue for owed in world.records.values()]
+    assert owed == [DeliveryQueueKey("other", DEVICE)]
     assert world.queue.is_empty
 
 
@@ -229,7 +229,7 @@ def test_a_topic_of_our_own_that_only_a_newer_version_knows_is_wanted_by_nobody(
     assert asked.wants("mdm.NotYetKnown")
 
 
-async def test_after_an_outage_all_lanes_drain_without_waiting_for_their_schedule() -> None:
+async def test_after_an_outage_all_queues_drain_without_waiting_for_their_schedule() -> None:
     world = World(prefetch=1000)
     world.receiver.is_down = True
     async with Replica(world, waits=[timedelta(seconds=1), timedelta(hours=1)]):
@@ -277,7 +277,7 @@ async def test_while_a_receiver_is_down_retries_trickle() -> None:
 # --- the interleavings
 
 
-async def test_rule_11_time_key_the_order_in_a_lane_is_a_number_not_a_time(world: World) -> None:
+async def test_rule_11_time_key_the_order_in_a_queue_is_a_number_not_a_time(world: World) -> None:
     """Clocks differ: e2 carries the earlier id and the earlier time."""
     world.receiver.script["z-first"] = ["fail"]
     async with Replica(world):
@@ -288,15 +288,19 @@ async def test_rule_11_time_key_the_order_in_a_lane_is_a_number_not_a_time(world
     assert_kept(world, "z-first", "a-second")
 
 
-async def test_rule_11_naive_unblock_a_store_under_way_keeps_the_lane_blocked(world: World) -> None:
+async def test_rule_11_naive_unblock_a_store_under_way_keeps_the_queue_blocked(
+    world: World,
+) -> None:
     world.receiver.script["e1"] = ["fail"]
     async with Replica(world) as replica:
         replica.barriers.hold("store")
         world.publish("e1", "e2")
         await settle()
-        replica.partitions.served[0].learn({Lane("config", DEVICE): Backlog(1, 1, "e1")})
+        replica.partitions.served[0].learn(
+            {DeliveryQueueKey("config", DEVICE): Backlog(1, 1, "e1")}
+        )
         await world.run(0.5)
-        assert "waiting" in replica.barriers.reached  # the empty lane was read
+        assert "waiting" in replica.barriers.reached  # the empty delivery queue was read
         replica.barriers.let("store")
         await world.run(3)
 
@@ -317,7 +321,7 @@ async def test_rule_11_naive_unblock_a_read_that_began_before_a_store_frees_noth
         assert "waiting" in replica.answers.reached  # the empty answer is on its way
         world.publish("e2")
         await settle()
-        assert world.store.in_lane(DEVICE) == ["e2"]
+        assert world.store.in_queue(DEVICE) == ["e2"]
         replica.answers.let("waiting")
         await settle()
         world.publish("e3")
@@ -337,8 +341,8 @@ async def test_rule_11_naive_unblock_an_empty_read_counts_less_than_a_newer_one_
         world.records.clear()  # another replica has delivered both
         replica.answers.hold("waiting")
         await world.run(1.2)
-        await world.store.store([Delivery(Lane("config", DEVICE), "e2", 2)])
-        await world.run(4)  # the lanes are read again meanwhile
+        await world.store.store([Delivery(DeliveryQueueKey("config", DEVICE), "e2", 2)])
+        await world.run(4)  # the delivery queues are read again meanwhile
         replica.answers.let("waiting")
         await settle()
 
@@ -348,7 +352,7 @@ async def test_rule_11_naive_unblock_an_empty_read_counts_less_than_a_newer_one_
     assert world.is_settled
 
 
-async def test_rule_11_no_load_blocked_lanes_are_loaded_before_the_first_event(
+async def test_rule_11_no_load_blocked_queues_are_loaded_before_the_first_event(
     world: World,
 ) -> None:
     world.receiver.script["e1"] = ["fail"]
@@ -363,7 +367,7 @@ async def test_rule_11_no_load_blocked_lanes_are_loaded_before_the_first_event(
 
 
 async def test_rule_11_no_load_a_load_from_before_the_takeover_is_not_enough(world: World) -> None:
-    """A passive consumer has read an empty lane; the active one stores there and dies."""
+    """A passive consumer has read an empty delivery queue; the active one stores there and dies."""
     world.receiver.script["e1"] = ["fail"]
     active, passive = Replica(world), Replica(world)
     async with active, passive:
@@ -383,9 +387,9 @@ async def test_rule_11_no_load_a_load_from_before_the_takeover_is_not_enough(wor
 
 
 async def test_rule_11_no_load_an_empty_read_of_the_time_before_frees_nothing(world: World) -> None:
-    """A passive consumer reads the lane empty; then the active one stores; then it takes over."""
-    lane = Lane("config", DEVICE)
-    await world.store.store([Delivery(lane, "e0", 1)])
+    """A passive consumer reads the delivery queue empty; then the active one stores; then it takes over."""
+    queue = DeliveryQueueKey("config", DEVICE)
+    await world.store.store([Delivery(queue, "e0", 1)])
     world.receiver.script["e1"] = ["fail"]
     active, passive = Replica(world), Replica(world)
     async with active:
@@ -395,7 +399,7 @@ async def test_rule_11_no_load_an_empty_read_of_the_time_before_frees_nothing(wo
         active.channel.unacked.clear()
         await settle()
         async with passive:
-            await world.run(3)  # knows that the lane is blocked, by e0
+            await world.run(3)  # knows that the delivery queue is blocked, by e0
             passive.answers.hold("waiting")
             active.barriers.let("delivered")
             await world.run(1)
@@ -447,7 +451,9 @@ async def test_rule_11_no_sweep_what_a_cut_off_replica_stores_late_is_found(worl
         world.publish("e1")
         one.barriers.hold("store")
         await settle()
-        world.queue.cut_off(one.channel)  # e1 goes to the other, which loads an empty lane
+        world.queue.cut_off(
+            one.channel
+        )  # e1 goes to the other, which loads an empty delivery queue
         await world.run(1)
         one.barriers.let("store")
         await settle()
@@ -472,7 +478,7 @@ async def test_rule_11_no_sweep_a_store_after_the_new_consumer_has_delivered_is_
         one.barriers.let("store")
         await settle()
         await one.kill()
-        assert world.store.in_lane(DEVICE) == ["e1"]
+        assert world.store.in_queue(DEVICE) == ["e1"]
         await world.run(60)
 
     assert_kept(world, "e1")
@@ -482,7 +488,7 @@ async def test_rule_11_arrival_the_number_of_an_event_that_is_stored_already_cou
     world: World,
 ) -> None:
     """A cut off replica stores the second event under its own, higher number, after the new one has
-    loaded an empty lane. Equal numbers would go by id, so the third event's comes first."""
+    loaded an empty delivery queue. Equal numbers would go by id, so the third event's comes first."""
     world.receiver.script = {"e1": ["fail"], "z2": ["fail"]}
     one, two = Replica(world), Replica(world)
     async with one, two:
@@ -513,20 +519,20 @@ async def test_rule_11_arrival_the_number_of_an_event_that_is_stored_already_cou
     assert_kept(world, "e1", "z2", "a3")
 
 
-async def test_rule_11_an_older_number_met_while_draining_makes_the_lane_be_read_again(
+async def test_rule_11_an_older_number_met_while_draining_makes_the_queue_be_read_again(
     world: World,
 ) -> None:
-    """What was read of the lane may lack what lies before it."""
-    lane = Lane("config", DEVICE)
+    """What was read of the delivery queue may lack what lies before it."""
+    queue = DeliveryQueueKey("config", DEVICE)
     async with Replica(world) as replica:
         world.publish("e3", "e4")
         await settle()
         world.receiver.arrivals.clear()
-        await world.store.store([Delivery(lane, "e3", 7)])
-        await world.store.store([Delivery(lane, "e4", 8)])
+        await world.store.store([Delivery(queue, "e3", 7)])
+        await world.store.store([Delivery(queue, "e4", 8)])
         world.receiver.held["e3"] = asyncio.Event()
         await world.run(4)
-        await world.store.store([Delivery(lane, "e2", 2)])
+        await world.store.store([Delivery(queue, "e2", 2)])
         world.publish("e2")
         await settle()
         world.receiver.held["e3"].set()
@@ -537,14 +543,14 @@ async def test_rule_11_an_older_number_met_while_draining_makes_the_lane_be_read
     assert world.is_settled
 
 
-async def test_rule_11_a_lease_of_another_keeps_the_whole_lane_waiting(world: World) -> None:
-    lane = Lane("config", DEVICE)
+async def test_rule_11_a_lease_of_another_keeps_the_whole_queue_waiting(world: World) -> None:
+    queue = DeliveryQueueKey("config", DEVICE)
     world.publish("e1", "e2")
     world.queue.ready.clear()
-    await world.store.store([Delivery(lane, "e1", 1)])
-    await world.store.store([Delivery(lane, "e2", 2)])
+    await world.store.store([Delivery(queue, "e1", 1)])
+    await world.store.store([Delivery(queue, "e2", 2)])
     now = world.clock.now()
-    await world.store.lease([Delivery(lane, "e1", 1)], "other", now + timedelta(seconds=35), now)
+    await world.store.lease([Delivery(queue, "e1", 1)], "other", now + timedelta(seconds=35), now)
     async with Replica(world):
         await world.run(34)
         before = list(world.receiver.attempts)

@@ -12,7 +12,7 @@ import pytest
 from shared.domain.errors import StoreUnavailable
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.event_queue import FakeReceiver
-from tests.unit.lanes_rig import PARTITION, Replica, World
+from tests.unit.delivery_rig import PARTITION, Replica, World
 
 DEVICES = ("MAC", "PAD")  # of one partition
 STEPS = 60
