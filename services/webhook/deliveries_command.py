@@ -1,4 +1,4 @@
-"""`python -m services deliveries list [--blocked] | retry | skip`: what waits and what was given up on.
+"""`python -m services deliveries list [--blocked] | retry | skip`: what waits and what was dead-lettered.
 
 Promises: it works beside running services. A retry makes deliveries pending and due, a skip gives a pending
 one up and keeps it with its body; whoever serves their partitions goes on with their delivery queues within
@@ -44,10 +44,10 @@ class DeliveriesCommand:
             raise BadRequest(f"deliveries {action}: takes no --blocked")
 
     async def _list(self) -> None:
-        """One line for each that was given up on, with the id that `retry` takes."""
+        """One line for each that was dead-lettered, with the id that `retry` takes."""
         count = 0
         for partition in range(PARTITIONS):  # each for itself: there may be very many
-            found = await self._deliveries.given_up(partition)
+            found = await self._deliveries.dead_lettered(partition)
             self._out.writelines(f"{_line(each)}\n" for each in found)
             count += len(found)
         if not count:

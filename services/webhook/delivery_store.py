@@ -63,7 +63,7 @@ class DeliveryStore:
         async with asyncio.timeout(_DEADLINE):
             await self._deliveries.failed(delivery, holder)
 
-    async def given_up(self, delivery: Delivery, holder: str, body: bytes | None) -> None:
+    async def dead_lettered(self, delivery: Delivery, holder: str, body: bytes | None) -> None:
         """Keep it for an operator, with its body if the store can hold that."""
         async with asyncio.timeout(_DEADLINE):
             try:
@@ -76,7 +76,7 @@ class DeliveryStore:
         return await self._events.submit(event_id)
 
     async def body(self, delivery: Delivery) -> bytes | None:
-        """What was kept when it was given up on."""
+        """What was kept when it was dead-lettered."""
         async with asyncio.timeout(_DEADLINE):
             return await self._deliveries.body(delivery.id)
 

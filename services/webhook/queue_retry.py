@@ -1,8 +1,8 @@
 """What a retry does with a blocked delivery queue: the head when it is due, and the rest right behind it.
 
 Promises (docs/rules.md, rule 11): every retry leases its delivery first; the rest of a delivery queue moves
-only after its head is delivered or given up on; a delivery queue is free when a read found it empty and no
-store into it began since that read. What the schedule gives up on is kept, with its body. A head that its
+only after its head is delivered or dead-lettered; a delivery queue is free when a read found it empty and no
+store into it began since that read. What the schedule dead-letters is kept, with its body. A head that its
 subscriber cannot take is set aside, and the delivery queue read again. A subscriber that is paused is not
 asked."""
 
@@ -37,7 +37,7 @@ class Counts(Protocol):
     @property
     def deliveries_retried(self) -> Counter: ...
     @property
-    def deliveries_given_up(self) -> Counter: ...
+    def deliveries_dead_lettered(self) -> Counter: ...
     @property
     def deliveries_set_aside(self) -> Counter: ...
 
@@ -145,7 +145,7 @@ class QueueRetry:
     async def _try(
         self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery, is_hurried: bool
     ) -> timedelta | None:
-        """None: it is out of the way, delivered, given up on or set aside."""
+        """None: it is out of the way, delivered, dead-lettered or set aside."""
         if delivery.last_error == PAUSED.reason:
             self._endpoint(queue).was_paused()
         early = self._policy.time_left(delivery, self._clock.now())
@@ -235,10 +235,10 @@ class QueueRetry:
         leased.queues.set_aside(leased.queue, beside)
 
     async def _give_up(self, leased: _Leased, failed: Delivery) -> None:
-        given_up = replace(failed, state=DeliveryState.GIVEN_UP, next_attempt_at=None)
+        dead_lettered = replace(failed, state=DeliveryState.DEAD_LETTERED, next_attempt_at=None)
         leased.queue.is_stale = True
-        await self._store.given_up(given_up, leased.holder, leased.body)
-        self._counts.deliveries_given_up.inc()
+        await self._store.dead_lettered(dead_lettered, leased.holder, leased.body)
+        self._counts.deliveries_dead_lettered.inc()
         log.error(
             "delivery_given_up",
             subscription=failed.queue.subscription,

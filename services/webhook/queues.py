@@ -4,10 +4,10 @@ Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want 
 each of its delivery queues has delivered it or stored it; a delivery queue with something stored makes no
 attempt before that is gone; the order of what is stored is a number, one more than the highest known in the
 delivery queue, and where the event is stored already, the stored number counts. Nothing is handled before
-the blocked delivery queues are loaded. What the store refuses for ever is parked, and its delivery queue
-goes on. A delivery queue where nothing waits is forgotten. Bodies beyond the process's budget are read back
-from the journal when their turn comes; while that cannot be, the event stays the first of its delivery
-queue, and no attempt is used up.
+the blocked delivery queues are loaded. What the store refuses for ever is dead-lettered, and its delivery
+queue goes on. A delivery queue where nothing waits is forgotten. Bodies beyond the process's budget are
+read back from the journal when their turn comes; while that cannot be, the event stays the first of its
+delivery queue, and no attempt is used up.
 
 One object serves one opening of one partition; after the channel is gone it is thrown away.
 """
@@ -297,7 +297,7 @@ class PartitionQueues:
                 await received.ack()
             else:
                 log.error("event_refused", event_id=received.event_id, reason=arrival.refusal)
-                await received.park(arrival.refusal)
+                await received.dead_letter(arrival.refusal)
             self._crew.bodies.wanted.discard(received.event_id)
         except Unavailable as exc:
             # It is not lost: it comes again, with the same id.

@@ -28,7 +28,7 @@ class Subscription:
 
 class DeliveryState(StrEnum):
     PENDING = "pending"
-    GIVEN_UP = "given_up"
+    DEAD_LETTERED = "given_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class DeliveryQueueKey:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An event that a subscriber has not taken yet; exists only while pending or given up on.
+    """An event that a subscriber has not taken yet; exists only while pending or dead-lettered.
 
     `number` is its order within the delivery queue (docs/rules.md, rule 11). `attempts` counts those made.
     `size` is that of its body, as nearly as it is known. `topic` is unknown where a former version

@@ -1,4 +1,4 @@
-"""Channels to consume on, their acks, and the way to the queue `parked`.
+"""Channels to consume on, their acks, and the way to the queue `dead_lettered`.
 
 Promises: each consumer has a connection of its own, and loses it when its queue does not answer: whatever
 the broker had begun to give goes back to the queue.
@@ -21,7 +21,7 @@ from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import open_channel, translated
 from shared.messaging.frames import Message
 from shared.messaging.publishing import PublishChannel
-from shared.messaging.topology import PARKED_QUEUE
+from shared.messaging.topology import DEAD_LETTER_QUEUE
 from shared.ports.clock import Clock
 from shared.telemetry.metrics import Metrics
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 OPEN_TIMEOUT = timedelta(seconds=5)
 CLOSE_TIMEOUT = timedelta(seconds=2)
-PARK_AGAIN = timedelta(seconds=1)
+RETRY = timedelta(seconds=1)
 _FULL_PAUSE = timedelta(milliseconds=5)
 _NONE: Mapping[str, str] = {}
 
@@ -119,8 +119,8 @@ class Acks:
             self._acks.clear()
 
 
-class Parking:
-    """The way to the queue `parked`, alike for all who consume."""
+class DeadLetters:
+    """The way to the queue `dead_lettered`, alike for all who consume."""
 
     def __init__(self, publishing: PublishChannel, clock: Clock, metrics: Metrics) -> None:
         self._publishing = publishing
@@ -133,21 +133,21 @@ class Parking:
         """Raises BrokerUnavailable when the broker did not take it."""
         headers = {**text_headers(message), **more, "queue": queue, "reason": reason}
         name = message.header.properties.message_id or sha256(message.body).hexdigest()
-        copy = Message("", PARKED_QUEUE, name, headers, message.body)
+        copy = Message("", DEAD_LETTER_QUEUE, name, headers, message.body)
         if not (await self._publishing.send([copy]))[0]:
             raise BrokerUnavailable("RabbitMQ: could not park a message")
-        self._metrics.messages_parked.inc()
+        self._metrics.messages_dead_lettered.inc()
         log.error("message_parked", queue=queue, message_id=name, reason=reason)
 
     async def put_surely(
         self, message: DeliveredMessage, queue: str, reason: str, acks: Acks
     ) -> None:
-        """Until it is parked, then acked; ends with its channel, when the message comes again."""
+        """Until it is dead-lettered, then acked; ends with its channel, when the message comes again."""
         while True:
             try:
                 await self.put(message, queue, reason)
             except BrokerUnavailable:
-                await self._clock.sleep(PARK_AGAIN)
+                await self._clock.sleep(RETRY)
             else:
                 acks.add(delivery_tag(message))
                 return

@@ -20,8 +20,8 @@ _BODY, _IN_JOURNAL, _SIZE = "body", "journal", "size"
 
 
 def headers_without_body(size: int) -> dict[str, str]:
-    """The headers that say: this message is empty, the event's JSON of so many bytes is to be made from
-    the journal. A version that does not know them parks such a message, since its body is no object."""
+    """The headers that say: this message is empty, the event's JSON of so many bytes is to be made from the
+    journal. A version that does not know them dead-letters such a message, since its body is no object."""
     return {_BODY: _IN_JOURNAL, _SIZE: str(size)}
 
 

@@ -3,7 +3,7 @@
 Promises: memory is bounded, and what does not fit in time is not taken; an event counts as settled
 only when its consumer acked it, so a process that dies hands over again what it had not delivered
 (docs/rules.md, rule 10); events of a partition are given in order, and given again in order when its
-consumer goes away. What is parked is in the log and stays in the journal.
+consumer goes away. What is dead-lettered is in the log and stays in the journal.
 """
 
 import asyncio
@@ -139,9 +139,9 @@ class _Received:
     async def ack(self) -> None:
         self._partition.ack(self._number)
 
-    async def park(self, reason: str) -> None:
+    async def dead_letter(self, reason: str) -> None:
         if self._partition.ack(self._number):
-            self._partition.metrics.messages_parked.inc()
+            self._partition.metrics.messages_dead_lettered.inc()
             log.error("message_parked", event_id=self.event_id, reason=reason)
 
 

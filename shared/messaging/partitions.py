@@ -2,7 +2,7 @@
 
 Promises: events of a partition come in the order of its queue, each until it is acked; closing gives
 the partition up together with all that is not acked; a consumer hears at once when its channel is
-gone; a message that nobody can understand is parked here and never seen outside. A partition whose
+gone; a message that nobody can understand is dead-lettered here and never seen outside. A partition whose
 queue does not answer is tried again after longer and longer rests, and the others do not notice.
 """
 
@@ -23,7 +23,7 @@ from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import LONGEST_PAUSE, SingleConnection, checked_url
 from shared.messaging.consumers import (
     Acks,
-    Parking,
+    DeadLetters,
     Redeclare,
     close_channel,
     delivery_tag,
@@ -100,9 +100,9 @@ class _Delivered:
         if not self._partition.is_lost:
             self._partition.acks.add(delivery_tag(self._message))
 
-    async def park(self, reason: str) -> None:
+    async def dead_letter(self, reason: str) -> None:
         more = {} if self.body else headers_without_body(self.size)
-        await self._partition.parking.put(self._message, self._partition.queue, reason, more)
+        await self._partition.dead_letters.put(self._message, self._partition.queue, reason, more)
         await self.ack()
 
 
@@ -117,10 +117,10 @@ class _Partition:
     """An open partition: one connection, one channel, one consumer."""
 
     def __init__(
-        self, queue: str, channel: Channel, single: SingleConnection, parking: Parking
+        self, queue: str, channel: Channel, single: SingleConnection, dead_letters: DeadLetters
     ) -> None:
         self.queue = queue
-        self.parking = parking
+        self.dead_letters = dead_letters
         self.acks = Acks(channel)
         self.on_event: Callable[[Received], None] = _ignore
         self.on_lost: Callable[[], None] = _ignore
@@ -142,7 +142,7 @@ class _Partition:
         try:
             event = _Delivered(self, message)
         except Unintelligible as exc:
-            await self.parking.put_surely(message, self.queue, str(exc), self.acks)
+            await self.dead_letters.put_surely(message, self.queue, str(exc), self.acks)
             return
         # No await before this line: deliveries run side by side, and they start in order.
         try:
@@ -200,10 +200,10 @@ class RabbitPartitions:
     that waits a minute for its queue, and with it every other channel on it."""
 
     def __init__(
-        self, url: str, parking: Parking, clock: Clock, redeclare: Redeclare, prefetch: int
+        self, url: str, dead_letters: DeadLetters, clock: Clock, redeclare: Redeclare, prefetch: int
     ) -> None:
         self._url = url
-        self._parking = parking
+        self._dead_letters = dead_letters
         self._redeclare = redeclare
         self._prefetch = prefetch
         self._rests = _Rests(clock)
@@ -241,7 +241,7 @@ class RabbitPartitions:
         self, queue: str, single: SingleConnection, on_event: Callable[[Received], None]
     ) -> _Partition:
         async with opened_channel(single, self._prefetch, self._redeclare) as channel:
-            opened = _Partition(queue, channel, single, self._parking)
+            opened = _Partition(queue, channel, single, self._dead_letters)
             opened.on_event = on_event
             await channel.basic_consume(queue, opened.deliver)
         if opened.is_lost:

@@ -21,7 +21,7 @@ from shared.domain.errors import BrokerUnavailable, Unavailable
 from shared.messaging.connection import Link, translated
 from shared.messaging.consumers import (
     Acks,
-    Parking,
+    DeadLetters,
     Redeclare,
     close_channel,
     delivery_tag,
@@ -106,10 +106,12 @@ class RabbitPushRequests:
 class RabbitPushRequestConsumer:
     """The port PushRequestConsumer."""
 
-    def __init__(self, link: Link, parking: Parking, clock: Clock, redeclare: Redeclare) -> None:
+    def __init__(
+        self, link: Link, dead_letters: DeadLetters, clock: Clock, redeclare: Redeclare
+    ) -> None:
         self._link = link
         self._redeclare = redeclare
-        self._parking = parking
+        self._dead_letters = dead_letters
         self._clock = clock
 
     async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
@@ -148,7 +150,7 @@ class RabbitPushRequestConsumer:
         for message in batch:
             names = read_push_request(message.body)
             if names is None:
-                await self._parking.put(message, PUSH_QUEUE, "not a wish")
+                await self._dead_letters.put(message, PUSH_QUEUE, "not a wish")
                 acks.add(delivery_tag(message))
             else:
                 push_requests.update(dict.fromkeys(names))
@@ -173,8 +175,8 @@ class RabbitPushRequestConsumer:
         channel: Channel,
     ) -> None:
         """Hand push requests over, as soon as the store is there; they stay unacked meanwhile, because
-        whatever is given back counts as a delivery, and too many of those park it. A channel that is closed
-        has given them to somebody else."""
+        whatever is given back counts as a delivery, and too many of those dead-letter it. A channel that is
+        closed has given them to somebody else."""
         is_waiting = False
         while not channel.is_closed:
             try:

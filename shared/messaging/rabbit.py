@@ -16,7 +16,7 @@ from aiormq.abc import AbstractConnection
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.connection import Ends, Link
-from shared.messaging.consumers import Parking
+from shared.messaging.consumers import DeadLetters
 from shared.messaging.declaring import Topology
 from shared.messaging.event_publisher import RabbitPublisher
 from shared.messaging.partitions import RabbitPartitions
@@ -73,17 +73,17 @@ class RabbitBroker:
         )
         self._runner: asyncio.Task[None] | None = None
         self._push_requests = RabbitPushRequests(self._channel, clock)
-        parking = Parking(self._channel, clock, metrics)
+        dead_letters = DeadLetters(self._channel, clock, metrics)
         self.publisher: EventPublisher = RabbitPublisher(
             self._channel, metrics, bounds.largest_message
         )
         self._partitions = RabbitPartitions(
-            url, parking, clock, self._topology.declare_again, prefetch
+            url, dead_letters, clock, self._topology.declare_again, prefetch
         )
         self.partitions: PartitionConsumer = self._partitions
         self.push_requests: PushRequests = self._push_requests
         self.push_request_consumer: PushRequestConsumer = RabbitPushRequestConsumer(
-            self._consuming, parking, clock, self._topology.declare_again
+            self._consuming, dead_letters, clock, self._topology.declare_again
         )
 
     @property

@@ -6,7 +6,7 @@ keys are public: whoever wants all of MicroMDM's events binds a queue of their o
 our own topics to `macromdm.#`.
 
 Owners: `mdm.events` and `push` are written through the ports of this package by every service; the
-`webhook` service consumes `webhook.NN`, the `push` service consumes `push`, an operator `parked`.
+`webhook` service consumes `webhook.NN`, the `push` service consumes `push`, an operator `dead_lettered`.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from shared.domain.enrollment import PARTITIONS
 
 EVENTS_EXCHANGE = "mdm.events"
 PUSH_QUEUE = "push"
-PARKED_QUEUE = "parked"
+DEAD_LETTER_QUEUE = "parked"
 
 DELIVERY_LIMIT = 1_000
-"""Deliveries of one message before it is parked. Every restart and every move of a partition counts
+"""Deliveries of one message before it is dead-lettered. Every restart and every move of a partition counts
 one for what was under way, so it is far above what an outage takes; it only ends endless crashes."""
 
-_PARKED_ARGUMENTS: dict[str, Any] = {
+_DEAD_LETTER_ARGUMENTS: dict[str, Any] = {
     "x-queue-type": "quorum",
     # RabbitMQ 4 has a limit by default, and whoever looks at a message and gives it back counts.
     "x-delivery-limit": 1_000_000,
@@ -31,8 +31,8 @@ _LIMITED: dict[str, Any] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": DELIVERY_LIMIT,
     "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": PARKED_QUEUE,
-    # Without these two a broker's crash on the way to `parked` loses the message.
+    "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+    # Without these two a broker's crash on the way to `dead_lettered` loses the message.
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",
 }
@@ -63,7 +63,7 @@ def queue_of(routing_key: str) -> str:
 
 
 QUEUES = (
-    Queue(PARKED_QUEUE, _PARKED_ARGUMENTS),
+    Queue(DEAD_LETTER_QUEUE, _DEAD_LETTER_ARGUMENTS),
     Queue(PUSH_QUEUE, _LIMITED),
     *(
         Queue(

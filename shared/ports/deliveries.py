@@ -64,11 +64,11 @@ class Deliveries(Protocol):
     async def body(self, delivery_id: str) -> bytes | None:
         """What `failed` kept with it."""
 
-    async def given_up(self, partition: int) -> list[Delivery]:
-        """Deliveries of a partition that were given up on, by id."""
+    async def dead_lettered(self, partition: int) -> list[Delivery]:
+        """Deliveries of a partition that were dead-lettered, by id."""
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
-        """Make deliveries that were given up on pending again (None: all of them), with a fresh
+        """Make deliveries that were dead-lettered pending again (None: all of them), with a fresh
         schedule, and those named that are pending due `now`; how many there were."""
 
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:

@@ -54,8 +54,8 @@ class Received(Protocol):
     async def ack(self) -> None:
         """Acked; on a lost channel it does nothing, the event comes again."""
 
-    async def park(self, reason: str) -> None:
-        """Put it aside for an operator (queue `parked`), confirmed, then acked."""
+    async def dead_letter(self, reason: str) -> None:
+        """Put it aside for an operator (queue `dead_lettered`), confirmed, then acked."""
 
 
 class OpenPartition(Protocol):

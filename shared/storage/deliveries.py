@@ -1,9 +1,9 @@
 """Collection `deliveries`: what is still owed to subscribers. A delivery that was taken is deleted.
 
-Owner: webhook. `queue` and `partition` are set exactly while a delivery is pending, `given_up` exactly
+Owner: webhook. `queue` and `partition` are set exactly while a delivery is pending, `dead_lettered` exactly
 when it is not (to its partition), so each query finds by its index what it looks for and nothing
 else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
-`body` is what a subscriber would get: kept, encrypted, when a delivery is given up on, since its event
+`body` is what a subscriber would get: kept, encrypted, when a delivery is dead-lettered, since its event
 leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
 
 A delivery that was set aside has a `queue` of its own: its device's, and its event behind it. Versions
@@ -165,7 +165,7 @@ class MongoDeliveries:
             return None
         return self._keyring.decrypt(bytes(found["body"]), _context_of(delivery_id))
 
-    async def given_up(self, partition: int) -> list[Delivery]:
+    async def dead_lettered(self, partition: int) -> list[Delivery]:
         found = await self._documents.find({"given_up": partition}, {"body": 0})
         return sorted(map(_from_document, found), key=lambda delivery: delivery.id)
 
@@ -175,7 +175,7 @@ class MongoDeliveries:
             return await self._revive([_from_document(document) for document in found], now)
         matched = 0
         for partition in range(PARTITIONS):
-            matched += await self._revive(await self.given_up(partition), now)
+            matched += await self._revive(await self.dead_lettered(partition), now)
         return matched
 
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:
@@ -270,14 +270,14 @@ def _to_document(delivery: Delivery) -> Document:
 
 
 def _from_document(document: Document) -> Delivery:
-    given_up = "given_up" in document
+    dead_lettered = "given_up" in document
     return Delivery(
         queue=_queue_of(document["lane"])
         if "lane" in document
         else DeliveryQueueKey(document["subscription"], document["device"]),
         event_id=document["event_id"],
         number=document["number"],
-        state=DeliveryState.GIVEN_UP if given_up else DeliveryState.PENDING,
+        state=DeliveryState.DEAD_LETTERED if dead_lettered else DeliveryState.PENDING,
         attempts=document.get("attempts", 0),
         next_attempt_at=document.get("next_attempt_at"),
         last_error=document.get("last_error"),

@@ -153,7 +153,7 @@ class Metrics:
         self.deliveries_retried = self._counter(
             "deliveries_retried", "Failed attempts that are tried again"
         )
-        self.deliveries_given_up = self._counter(
+        self.deliveries_dead_lettered = self._counter(
             "deliveries_given_up", "Deliveries past their retry schedule, kept for the operator"
         )
         self.deliveries_set_aside = self._counter(
@@ -163,7 +163,7 @@ class Metrics:
         self.bodies_read_back = self._counter(
             "bodies_read_back", "Event bodies that the webhook read from the journal"
         )
-        self.messages_parked = self._counter(
+        self.messages_dead_lettered = self._counter(
             "messages_parked", "Broker messages put aside because nobody can understand them"
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.messaging.topology import EVENTS_EXCHANGE, PARKED_QUEUE, partition_queue
+from shared.messaging.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, partition_queue
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for top in ("services", "shared") for path in (ROOT / top).rglob("*.py"))
@@ -209,7 +209,7 @@ def called(tree: ast.AST) -> Iterator[str]:
 
 
 def test_names_on_the_broker_stand_in_the_topology_only() -> None:
-    names = {EVENTS_EXCHANGE, PARKED_QUEUE}
+    names = {EVENTS_EXCHANGE, DEAD_LETTER_QUEUE}
     prefixes = (partition_queue(7).removesuffix("07"), f"{EVENTS_EXCHANGE}.", "x-queue-", "x-dead-")
     found = {
         f"{relative(path)}:{node.lineno}"

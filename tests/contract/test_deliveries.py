@@ -203,27 +203,27 @@ async def test_a_failure_does_not_bring_a_delivered_one_back(deliveries: Deliver
 async def give_up(
     deliveries: Deliveries, delivery: Delivery, body: bytes | None = None
 ) -> Delivery:
-    given_up = replace(
-        delivery, state=DeliveryState.GIVEN_UP, attempts=11, last_error="answered 410"
+    dead_lettered = replace(
+        delivery, state=DeliveryState.DEAD_LETTERED, attempts=11, last_error="answered 410"
     )
     await deliveries.store([delivery])
     await deliveries.lease([delivery], "h1", LATER, NOW)
-    await deliveries.failed(given_up, "h1", body)
-    return given_up
+    await deliveries.failed(dead_lettered, "h1", body)
+    return dead_lettered
 
 
 async def test_what_is_given_up_on_is_kept_and_blocks_nothing(deliveries: Deliveries) -> None:
-    given_up = await give_up(deliveries, owed("a"))
+    dead_lettered = await give_up(deliveries, owed("a"))
 
-    assert await deliveries.given_up(partition_of("MAC")) == [given_up]
+    assert await deliveries.dead_lettered(partition_of("MAC")) == [dead_lettered]
     assert await blocked(deliveries) == {}
     assert await waiting(deliveries) == []
 
 
 async def test_what_is_given_up_on_is_not_leased(deliveries: Deliveries) -> None:
-    given_up = await give_up(deliveries, owed("a"))
+    dead_lettered = await give_up(deliveries, owed("a"))
 
-    assert await deliveries.lease([given_up], "h2", LATER, LATER) == set()
+    assert await deliveries.lease([dead_lettered], "h2", LATER, LATER) == set()
 
 
 async def test_an_event_that_was_given_up_on_is_not_stored_anew(deliveries: Deliveries) -> None:
@@ -237,7 +237,7 @@ async def test_what_is_given_up_on_is_listed_by_partition(deliveries: Deliveries
     for event, queue in (("c", MAC), ("a", MAC), ("b", PHONE)):
         await give_up(deliveries, owed(event, 1, queue))
 
-    found = await deliveries.given_up(partition_of("MAC"))
+    found = await deliveries.dead_lettered(partition_of("MAC"))
 
     assert [delivery.event_id for delivery in found] == ["a", "c"]
 
@@ -295,8 +295,8 @@ async def test_all_that_was_given_up_on_can_be_retried(deliveries: Deliveries) -
         await give_up(deliveries, owed(event, 1, queue))
 
     assert await deliveries.retry(None, NOW) == 2
-    assert await deliveries.given_up(partition_of("MAC")) == []
-    assert await deliveries.given_up(partition_of("PHONE")) == []
+    assert await deliveries.dead_lettered(partition_of("MAC")) == []
+    assert await deliveries.dead_lettered(partition_of("PHONE")) == []
 
 
 # --- what was set aside
@@ -355,12 +355,12 @@ async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_queu
 ) -> None:
     beside = await set_aside(deliveries, owed("a"))
     await deliveries.lease([beside], "h2", LATER, NOW)
-    await deliveries.failed(replace(beside, state=DeliveryState.GIVEN_UP), "h2")
-    [given_up] = await deliveries.given_up(partition_of("MAC"))
+    await deliveries.failed(replace(beside, state=DeliveryState.DEAD_LETTERED), "h2")
+    [dead_lettered] = await deliveries.dead_lettered(partition_of("MAC"))
 
-    await deliveries.retry([given_up.id], NOW)
+    await deliveries.retry([dead_lettered.id], NOW)
 
-    assert given_up.queue == MAC
+    assert dead_lettered.queue == MAC
     assert await waiting(deliveries) == [
         replace(owed("a"), attempts=0, next_attempt_at=NOW),
     ]
@@ -416,7 +416,7 @@ async def test_what_is_skipped_is_given_up_on_with_its_body(
 
     assert set(await blocked(deliveries)) == {MAC}
     assert await waiting(deliveries) == [owed("b", 2)]
-    assert [each.event_id for each in await deliveries.given_up(partition_of("MAC"))] == ["a"]
+    assert [each.event_id for each in await deliveries.dead_lettered(partition_of("MAC"))] == ["a"]
     assert await deliveries.body("config:a") == b"the body"
 
 
@@ -428,13 +428,13 @@ async def test_a_skip_wins_over_an_attempt_that_fails_meanwhile(deliveries: Deli
     await deliveries.failed(replace(owed("a"), attempts=1), "h1")
 
     assert await waiting(deliveries) == []
-    assert len(await deliveries.given_up(partition_of("MAC"))) == 1
+    assert len(await deliveries.dead_lettered(partition_of("MAC"))) == 1
 
 
 async def test_what_is_not_pending_is_not_skipped(deliveries: Deliveries) -> None:
-    given_up = await give_up(deliveries, owed("a"), b"the body")
+    dead_lettered = await give_up(deliveries, owed("a"), b"the body")
 
     assert not await deliveries.skip("config:a", b"another")
     assert not await deliveries.skip("config:unknown", None)
-    assert await deliveries.given_up(partition_of("MAC")) == [given_up]
+    assert await deliveries.dead_lettered(partition_of("MAC")) == [dead_lettered]
     assert await deliveries.body("config:a") == b"the body"

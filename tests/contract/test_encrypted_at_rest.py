@@ -63,8 +63,8 @@ class Store:
         deliveries = MongoDeliveries(self.mongo, keyring)
         await deliveries.store([DELIVERY])
         assert await deliveries.lease([DELIVERY], "holder", NOW, NOW) == {DELIVERY.id}
-        given_up = replace(DELIVERY, state=DeliveryState.GIVEN_UP)
-        await deliveries.failed(given_up, "holder", b'{"raw_payload": "' + BODY + b'"}')
+        dead_lettered = replace(DELIVERY, state=DeliveryState.DEAD_LETTERED)
+        await deliveries.failed(dead_lettered, "holder", b'{"raw_payload": "' + BODY + b'"}')
         await MongoAuthorityStore(self.mongo, keyring).create(StoredAuthority(b"a cert", KEY_PEM))
         await MongoCommandQueue(self.mongo, keyring).store([COMMAND], NOW)
         push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))

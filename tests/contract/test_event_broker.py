@@ -295,12 +295,12 @@ async def test_a_handler_that_fails_keeps_its_event_unacked(broker: Broker) -> N
     await (await Consumer(broker).open()).until(1)
 
 
-async def test_a_parked_event_is_out_of_the_way(broker: Broker) -> None:
+async def test_a_dead_lettered_event_is_out_of_the_way(broker: Broker) -> None:
     await broker.publisher.publish([event(1), event(2)])
     first = await Consumer(broker).open()
     received = await first.until(2)
 
-    await received[0].park("nobody understands it")
+    await received[0].dead_letter("nobody understands it")
     await first.partition.close()
 
     second = await Consumer(broker).open()

@@ -96,7 +96,7 @@ async def test_the_next_entry_is_the_first_by_priority_and_order(queue: CommandQ
     assert await next_uuid(queue, wanted(but_not=frozenset({urgent.id}))) == "c-00000"
 
 
-async def test_a_entry_that_has_begun_stands_among_the_others_by_its_order(
+async def test_an_entry_that_has_begun_stands_among_the_others_by_its_order(
     queue: CommandQueue,
 ) -> None:
     begun = many("b", 10, not_before=NOW, priority=7)

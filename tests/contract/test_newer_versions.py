@@ -249,7 +249,7 @@ async def test_a_notice_of_a_newer_version_waits_for_that_version(store: Store) 
     assert [each.notice.id for each in await store.identities.notices(OURS)] == ["told-NEW"]
 
 
-async def test_a_entry_of_a_newer_version_is_neither_handed_out_nor_ended(store: Store) -> None:
+async def test_an_entry_of_a_newer_version_is_neither_handed_out_nor_ended(store: Store) -> None:
     entry = await store.entry("NEW")
     await store.write("queue", entry.id, "state")
     await store.write("queue", entry.id, "expires_at", NOW)

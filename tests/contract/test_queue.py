@@ -192,7 +192,7 @@ async def test_a_new_entry_is_open_and_of_its_generation(queue: CommandQueue) ->
     assert await queue.open_entries(MAC) == [new]
 
 
-async def test_a_entry_without_a_generation_comes_back_as_it_was(queue: CommandQueue) -> None:
+async def test_an_entry_without_a_generation_comes_back_as_it_was(queue: CommandQueue) -> None:
     new = entry(generation=None)
     await queue.insert([new])
 
@@ -274,7 +274,7 @@ async def test_rule_05_only_one_of_two_queues_a_final_entry_anew(queue: CommandQ
     assert sorted(outcomes) == [False, True]
 
 
-async def test_a_entry_that_ended_again_meanwhile_is_not_queued_anew(queue: CommandQueue) -> None:
+async def test_an_entry_that_ended_again_meanwhile_is_not_queued_anew(queue: CommandQueue) -> None:
     before = await finished(queue, EntryState.CANCELLED)
     await queue.requeue(entry(order="order-8"), before)
     await queue.cancel_one("MAC", "c1")
@@ -293,7 +293,7 @@ async def test_dropping_ends_an_open_entry_of_the_generation_seen(queue: Command
     assert await stored(queue, entry()) == dropped
 
 
-async def test_dropping_shows_a_entry_that_was_stamped_anew_unchanged(queue: CommandQueue) -> None:
+async def test_dropping_shows_an_entry_that_was_stamped_anew_unchanged(queue: CommandQueue) -> None:
     await queue.insert([entry()])
     await queue.stamp(entry(), OTHER)
 
@@ -310,11 +310,11 @@ async def test_dropping_shows_a_final_entry_unchanged(queue: CommandQueue) -> No
     assert await stored(queue, before) == before
 
 
-async def test_dropping_a_entry_that_is_gone_shows_nothing(queue: CommandQueue) -> None:
+async def test_dropping_an_entry_that_is_gone_shows_nothing(queue: CommandQueue) -> None:
     assert await queue.drop(entry()) is None
 
 
-async def test_a_entry_without_a_generation_can_be_dropped(queue: CommandQueue) -> None:
+async def test_an_entry_without_a_generation_can_be_dropped(queue: CommandQueue) -> None:
     await queue.insert([entry(generation=None)])
 
     dropped = await queue.drop(entry(generation=None))
@@ -440,7 +440,7 @@ async def test_handing_out_marks_the_entry(queue: CommandQueue) -> None:
     )
 
 
-async def test_a_entry_is_handed_out_again_until_it_is_final(queue: CommandQueue) -> None:
+async def test_an_entry_is_handed_out_again_until_it_is_final(queue: CommandQueue) -> None:
     await queue.insert([entry()])
     await hand_out(queue, entry(), by="connect-1")
 
@@ -475,7 +475,7 @@ async def test_a_final_entry_is_not_handed_out(queue: CommandQueue, state: Entry
     assert await stored(queue, done) == done
 
 
-async def test_a_entry_of_another_generation_is_not_handed_out(queue: CommandQueue) -> None:
+async def test_an_entry_of_another_generation_is_not_handed_out(queue: CommandQueue) -> None:
     await queue.insert([entry()])
 
     handed = await queue.hand_out([HandOut(entry(), OTHER)], "connect-1", NOW)
@@ -484,7 +484,7 @@ async def test_a_entry_of_another_generation_is_not_handed_out(queue: CommandQue
     assert await queue.open_entries(MAC) == [entry()]
 
 
-async def test_a_entry_from_before_the_device_was_known_goes_to_any_generation(
+async def test_an_entry_from_before_the_device_was_known_goes_to_any_generation(
     queue: CommandQueue,
 ) -> None:
     nameless = entry(generation=None)
@@ -621,7 +621,7 @@ async def test_a_report_of_another_generation_changes_nothing(queue: CommandQueu
     assert await stored(queue, entry()) == before
 
 
-async def test_a_report_closes_a_entry_from_before_the_device_was_known(
+async def test_a_report_closes_an_entry_from_before_the_device_was_known(
     queue: CommandQueue,
 ) -> None:
     nameless = entry(generation=None)
@@ -633,7 +633,7 @@ async def test_a_report_closes_a_entry_from_before_the_device_was_known(
     assert (await stored(queue, nameless)).state is EntryState.ACKNOWLEDGED
 
 
-async def test_a_report_of_a_entry_that_was_never_handed_out_changes_nothing(
+async def test_a_report_of_an_entry_that_was_never_handed_out_changes_nothing(
     queue: CommandQueue,
 ) -> None:
     await queue.insert([entry()])
@@ -643,7 +643,7 @@ async def test_a_report_of_a_entry_that_was_never_handed_out_changes_nothing(
     assert await queue.open_entries(MAC) == [entry()]
 
 
-async def test_rule_05_a_late_report_does_not_close_a_entry_that_was_queued_anew(
+async def test_rule_05_a_late_report_does_not_close_an_entry_that_was_queued_anew(
     queue: CommandQueue,
 ) -> None:
     before = await finished(queue, EntryState.ACKNOWLEDGED)
@@ -743,7 +743,7 @@ async def test_beside_a_late_report_those_in_time_are_not_kept_as_late(kept: Kep
     assert await late_answer(kept.queue, handed) is None
 
 
-async def test_a_entry_that_is_queued_anew_has_no_late_answer(kept: Kept) -> None:
+async def test_an_entry_that_is_queued_anew_has_no_late_answer(kept: Kept) -> None:
     cancelled = await finished(kept.queue, EntryState.CANCELLED)
     await kept.queue.report([report(EntryState.ACKNOWLEDGED, cancelled)], NOW)
 

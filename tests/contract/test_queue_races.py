@@ -104,7 +104,7 @@ async def test_a_command_that_is_deleted_again_and_again_is_not_accepted(
         await queue.store([command()], NOW)
 
 
-async def test_a_entry_that_expires_before_it_is_read_is_inserted(
+async def test_an_entry_that_expires_before_it_is_read_is_inserted(
     store: DisturbedStore, queue: MongoCommandQueue
 ) -> None:
     await finished(queue, EntryState.CANCELLED)
@@ -116,7 +116,7 @@ async def test_a_entry_that_expires_before_it_is_read_is_inserted(
     assert await queue.insert([entry(), other]) == [entry(order="order-9"), other]
 
 
-async def test_a_entry_that_expires_again_and_again_is_not_accepted(
+async def test_an_entry_that_expires_again_and_again_is_not_accepted(
     store: DisturbedStore, queue: MongoCommandQueue
 ) -> None:
     async def insert_first(entries: Collection) -> None:

@@ -63,7 +63,7 @@ async def states(queue: CommandQueue, *entries: QueueEntry) -> list[EntryState]:
 # --- what is kept
 
 
-async def test_a_entry_comes_back_with_its_terms(queue: CommandQueue) -> None:
+async def test_an_entry_comes_back_with_its_terms(queue: CommandQueue) -> None:
     of = entry(priority=0, not_before=NOW, expires_at=NOW + MINUTE, collapse_key="k")
 
     await queue.insert([of])
@@ -71,13 +71,13 @@ async def test_a_entry_comes_back_with_its_terms(queue: CommandQueue) -> None:
     assert await queue.entries_of([of.id, "nobody"]) == {of.id: of}
 
 
-async def test_a_entry_tells_when_it_was_handed_out_and_answered(queue: CommandQueue) -> None:
+async def test_an_entry_tells_when_it_was_handed_out_and_answered(queue: CommandQueue) -> None:
     done = await finished(queue, EntryState.ACKNOWLEDGED)
 
     assert (done.handed_at, done.answered_at, done.finished_at) == (NOW, NOW, NOW)
 
 
-async def test_a_entry_that_is_queued_anew_has_only_its_new_terms(queue: CommandQueue) -> None:
+async def test_an_entry_that_is_queued_anew_has_only_its_new_terms(queue: CommandQueue) -> None:
     old = entry(not_before=NOW, expires_at=FAR, collapse_key="k")
     done = await finished(queue, EntryState.ACKNOWLEDGED, old)
     anew = entry(order="order-9")
@@ -157,7 +157,7 @@ async def test_of_many_only_those_expire_that_are_overdue(kept: Kept) -> None:
     assert gone.id not in there
 
 
-async def test_a_entry_queued_anew_does_not_expire_for_the_time_before(kept: Kept) -> None:
+async def test_an_entry_queued_anew_does_not_expire_for_the_time_before(kept: Kept) -> None:
     old = entry(expires_at=NOW)
     await kept.queue.insert([old])
     ended = (await kept.expiries.expire([old], NOW)).get(old.id)

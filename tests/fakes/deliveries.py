@@ -62,7 +62,7 @@ class FakeDeliveries:
         return [delivery.event_id for delivery in sorted(found, key=_order)]
 
     @property
-    def all_given_up(self) -> list[Delivery]:
+    def all_dead_lettered(self) -> list[Delivery]:
         """Of all partitions, by id."""
         found = [owed.delivery for owed in self.records.values() if not owed.is_pending]
         return sorted(found, key=lambda delivery: delivery.id)
@@ -157,9 +157,11 @@ class FakeDeliveries:
         owed = self.records.get(delivery_id)
         return owed.body if owed else None
 
-    async def given_up(self, partition: int) -> list[Delivery]:
+    async def dead_lettered(self, partition: int) -> list[Delivery]:
         await self.before("given_up")
-        return [each for each in self.all_given_up if partition_of(each.queue.device) == partition]
+        return [
+            each for each in self.all_dead_lettered if partition_of(each.queue.device) == partition
+        ]
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
         await self.before("retry")
@@ -189,7 +191,7 @@ class FakeDeliveries:
                 queue=DeliveryQueueKey(
                     owed.delivery.queue.subscription, owed.delivery.queue.device
                 ),
-                state=DeliveryState.GIVEN_UP,
+                state=DeliveryState.DEAD_LETTERED,
                 next_attempt_at=None,
             )
         )

@@ -55,8 +55,8 @@ class GivenEvent:
     async def ack(self) -> None:
         self._channel.ack(self._event)
 
-    async def park(self, reason: str) -> None:
-        self._channel.park(self._event, reason)
+    async def dead_letter(self, reason: str) -> None:
+        self._channel.dead_letter(self._event, reason)
 
 
 class FakeChannel:
@@ -84,8 +84,8 @@ class FakeChannel:
             self.unacked.remove(event)
             self._queue.pump()
 
-    def park(self, event: QueuedEvent, reason: str) -> None:
-        self._queue.parked.append((event.event_id, reason))
+    def dead_letter(self, event: QueuedEvent, reason: str) -> None:
+        self._queue.dead_lettered.append((event.event_id, reason))
         self.ack(event)
 
     def notice(self) -> None:
@@ -101,7 +101,7 @@ class FakeQueue:
         self.prefetch = prefetch
         self.ready: deque[QueuedEvent] = deque()
         self.channels: list[FakeChannel] = []
-        self.parked: list[tuple[str, str]] = []
+        self.dead_lettered: list[tuple[str, str]] = []
 
     @property
     def is_empty(self) -> bool:

@@ -141,7 +141,7 @@ async def test_an_installation_goes_on_in_its_folder(former: Former) -> None:
     assert (code, "1 delivery will be tried again" in retried) == (0, True)
 
     async with former.serving() as whole:
-        # what waited, was blocked and was given up on arrives
+        # what waited, was blocked and was dead-lettered arrives
         for name, topic in (("blocked", "mdm.Authenticate"), ("given_up", "mdm.Authenticate")):
             [event] = await whole.events_of(facts[name], 1)
             assert event["topic"] == topic

@@ -21,8 +21,8 @@ from shared.messaging.event_publisher import event_message
 from shared.messaging.frames import Message, publish_frames
 from shared.messaging.rabbit import PublishBounds, RabbitBroker
 from shared.messaging.topology import (
+    DEAD_LETTER_QUEUE,
     EVENTS_EXCHANGE,
-    PARKED_QUEUE,
     PUSH_QUEUE,
     QUEUES,
     partition_queue,
@@ -112,7 +112,7 @@ async def put(url: str, messages: Sequence[Message]) -> None:
         for message in messages:
             frames = publish_frames(channel.number, message, 131_072)
             await connection.write_queue.put(ChannelFrame(frames, should_close=False))
-        await channel.queue_declare(PARKED_QUEUE, passive=True)  # all is written by then
+        await channel.queue_declare(DEAD_LETTER_QUEUE, passive=True)  # all is written by then
 
 
 async def depth(url: str, queue: str) -> int:
@@ -453,7 +453,7 @@ async def test_a_message_without_a_body_tells_the_size_of_what_the_journal_has(
     assert (received.held, received.body, received.drop_body()) == (0, None, False)
 
 
-async def test_what_is_parked_without_its_body_says_where_the_body_is(
+async def test_what_is_dead_lettered_without_its_body_says_where_the_body_is(
     server: Server, broker: RabbitBroker
 ) -> None:
     await broker.publisher.publish([event(1)])
@@ -462,9 +462,9 @@ async def test_what_is_parked_without_its_body_says_where_the_body_is(
     await until(lambda: bool(got))
 
     got[0].drop_body()
-    await got[0].park("the store refuses it")
+    await got[0].dead_letter("the store refuses it")
 
-    [(headers, body)] = await bodies(server.url, PARKED_QUEUE)
+    [(headers, body)] = await bodies(server.url, DEAD_LETTER_QUEUE)
     assert body == b""
     assert (headers["body"], headers["size"]) == ("journal", str(got[0].size))
 
@@ -515,7 +515,7 @@ async def test_watching_ends_quietly_when_the_broker_is_closed() -> None:
         await watching
 
 
-async def test_unintelligible_messages_are_parked_with_a_reason_and_the_queue_moves_on(
+async def test_unintelligible_messages_are_dead_lettered_with_a_reason_and_the_queue_moves_on(
     server: Server, broker: RabbitBroker
 ) -> None:
     await put(
@@ -531,12 +531,12 @@ async def test_unintelligible_messages_are_parked_with_a_reason_and_the_queue_mo
     await broker.partitions.open(PARTITION, on_event=got.append, on_lost=lambda: None)
     await until(lambda: bool(got))
     async with asyncio.timeout(PATIENCE):
-        while await depth(server.url, PARKED_QUEUE) < len(BROKEN):
+        while await depth(server.url, DEAD_LETTER_QUEUE) < len(BROKEN):
             await asyncio.sleep(0.05)
 
     assert [each.event_id for each in got] == [event(1).id]
     reasons = sorted(
-        str(headers["reason"]) for headers, _ in await bodies(server.url, PARKED_QUEUE)
+        str(headers["reason"]) for headers, _ in await bodies(server.url, DEAD_LETTER_QUEUE)
     )
     assert reasons == ["body is not a JSON object"] * 4 + [
         "no device or topic header",
@@ -544,7 +544,7 @@ async def test_unintelligible_messages_are_parked_with_a_reason_and_the_queue_mo
     ]
 
 
-async def test_what_nobody_can_use_as_a_push_request_is_parked(
+async def test_what_nobody_can_use_as_a_push_request_is_dead_lettered(
     server: Server, broker: RabbitBroker
 ) -> None:
     async with aiormq.connect(server.url) as connection:
@@ -561,12 +561,12 @@ async def test_what_nobody_can_use_as_a_push_request_is_parked(
     consuming.cancel()
     await asyncio.wait({consuming})
 
-    [(headers, body)] = await bodies(server.url, PARKED_QUEUE)
+    [(headers, body)] = await bodies(server.url, DEAD_LETTER_QUEUE)
     assert body == b"{broken"
     assert headers["queue"] == PUSH_QUEUE
 
 
-async def test_an_event_parked_by_its_consumer_keeps_its_bytes_and_says_why(
+async def test_an_event_dead_lettered_by_its_consumer_keeps_its_bytes_and_says_why(
     server: Server, broker: RabbitBroker
 ) -> None:
     await broker.publisher.publish([event(1)])
@@ -574,15 +574,15 @@ async def test_an_event_parked_by_its_consumer_keeps_its_bytes_and_says_why(
     await broker.partitions.open(PARTITION, on_event=got.append, on_lost=lambda: None)
     await until(lambda: bool(got))
 
-    await got[0].park("too strange")
+    await got[0].dead_letter("too strange")
 
-    [(headers, body)] = await bodies(server.url, PARKED_QUEUE)
+    [(headers, body)] = await bodies(server.url, DEAD_LETTER_QUEUE)
     assert body == event_message(event(1)).body
     assert headers["reason"] == "too strange"
     assert headers["device"] == DEVICE
 
 
-async def test_a_message_over_its_delivery_limit_is_parked(
+async def test_a_message_over_its_delivery_limit_is_dead_lettered(
     server: Server, broker: RabbitBroker
 ) -> None:
     # The real limit is too far away for a test, so this queue has the same arguments but the limit.
@@ -598,7 +598,7 @@ async def test_a_message_over_its_delivery_limit_is_parked(
             await asyncio.sleep(0.3)
 
     async with asyncio.timeout(PATIENCE):
-        while await depth(server.url, PARKED_QUEUE) == 0:
+        while await depth(server.url, DEAD_LETTER_QUEUE) == 0:
             await asyncio.sleep(0.1)
 
 

@@ -37,7 +37,7 @@ SECRETS = {
 }
 NEW_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 OLD_ID, NEW_ID = (key_id(base64.b64decode(key)) for key in (SECRET_KEY, NEW_KEY))
-GIVEN_UP = "macromdm_deliveries_given_up_total"
+DEAD_LETTERED = "macromdm_deliveries_given_up_total"
 
 
 @dataclass
@@ -158,7 +158,7 @@ async def test_no_secret_is_in_the_store_while_deliveries_work_wait_and_are_give
     await whole.sink.stop()
     await whole.sink.start(whole.sink.port)
     whole.sink.script = lambda event: Behaviour(status=500)
-    await until(lambda: whole.metric(GIVEN_UP) >= 3)
+    await until(lambda: whole.metric(DEAD_LETTERED) >= 3)
     assert stage.deliveries("body") == 3
     assert stage.clear() == []
 

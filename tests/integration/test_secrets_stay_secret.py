@@ -36,7 +36,7 @@ STORE_PASSWORD = f"store-{secrets.token_hex(12)}"
 BROKER_PASSWORD = f"broker-{secrets.token_hex(12)}"
 URL_PARAM = f"param-{secrets.token_hex(12)}"
 
-GIVEN_UP = "macromdm_deliveries_given_up_total"
+DEAD_LETTERED = "macromdm_deliveries_given_up_total"
 SECRETS: dict[str, bytes] = {
     "push token": PUSH_TOKEN,
     "unlock token": UNLOCK_TOKEN,
@@ -127,12 +127,12 @@ async def a_bad_day(whole: Whole) -> None:
         Behaviour(status=302, location=f"http://x/{WEBHOOK_TOKEN}"),
     ):
         whole.sink.behaviour = behaviour
-        given_up = whole.metric(GIVEN_UP)
+        dead_lettered = whole.metric(DEAD_LETTERED)
         patient = await whole.enrolled()
         await patient.token_update(PushMagic=MAGIC, UnlockToken=UNLOCK_TOKEN)
         await patient.connect(query=f"?p={URL_PARAM}")
         async with asyncio.timeout(30):
-            while whole.metric(GIVEN_UP) < given_up + 3:
+            while whole.metric(DEAD_LETTERED) < dead_lettered + 3:
                 await asyncio.sleep(0.05)
     whole.sink.behaviour = Behaviour()
     for answer in (reason(400, "BadDeviceToken"), reason(410, "Unregistered"), reason(500, "x")):

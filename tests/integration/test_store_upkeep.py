@@ -171,7 +171,7 @@ async def test_a_backup_is_never_written_over_anything(
 
 
 @pytest.mark.parametrize("where", ["nowhere/backup", "file/backup"])
-async def test_a_entry_that_cannot_hold_a_backup_is_named(
+async def test_an_entry_that_cannot_hold_a_backup_is_named(
     store: SqliteDatabase, tmp_path: Path, where: str
 ):
     (tmp_path / "file").touch()

@@ -105,9 +105,9 @@ class DeliveryQueues:
         if s.budget.cuts:
             yield f"{active} is cut off", channel_gone(spent(s, "cuts"), active)
         if s.budget.moves and replica.role == "serving":
-            yield self._given_up(spent(s, "moves"), active)
+            yield self._dead_lettered(spent(s, "moves"), active)
 
-    def _given_up(self, s: State, r: int) -> tuple[str, State]:
+    def _dead_lettered(self, s: State, r: int) -> tuple[str, State]:
         if self.gives_up_by == "cancel":
             return f"{r} cancels its consumer", s._replace(active=(NOBODY, s.active[1]))
         return f"{r} closes its channel", forgotten(channel_gone(s, r), r)

@@ -84,7 +84,7 @@ class Count:
 class Counts:
     def __init__(self) -> None:
         self.deliveries_retried = Count()
-        self.deliveries_given_up = Count()
+        self.deliveries_dead_lettered = Count()
         self.deliveries_set_aside = Count()
 
 

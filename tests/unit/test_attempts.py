@@ -72,7 +72,7 @@ async def test_once_it_hangs_nobody_waits_any_more() -> None:
     await end(sender)
 
 
-async def test_a_entry_that_is_left_goes_to_who_waits() -> None:
+async def test_an_entry_that_is_left_goes_to_who_waits() -> None:
     sender = HangingSender()
     attempts = await full(sender, timedelta(seconds=10))
     waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))

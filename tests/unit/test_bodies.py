@@ -151,7 +151,7 @@ async def test_a_message_without_a_body_whose_event_is_gone_is_given_up_on_and_t
         away.is_away = False
         await world.run(5)
 
-        assert [each.event_id for each in world.store.all_given_up] == ["e1"]
+        assert [each.event_id for each in world.store.all_dead_lettered] == ["e1"]
     assert world.receiver.firsts == ["e2"]
 
 

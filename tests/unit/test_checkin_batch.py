@@ -637,7 +637,7 @@ async def test_a_record_in_a_status_of_a_newer_version_refuses_its_own_device_al
     assert world.enrollments.records["MAC"].status == "paused"
 
 
-async def test_a_entry_in_a_state_of_a_newer_version_does_not_hold_up_those_behind_it() -> None:
+async def test_an_entry_in_a_state_of_a_newer_version_does_not_hold_up_those_behind_it() -> None:
     world = World()
     replica = await world.replica()
     device = Device()

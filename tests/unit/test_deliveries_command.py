@@ -17,8 +17,8 @@ from tests.fakes.deliveries import FakeDeliveries
 from tests.fakes.journal import FakeJournal
 
 QUEUE = DeliveryQueueKey("config", "MAC")
-GIVEN_UP = Delivery(
-    QUEUE, "e1", 1, DeliveryState.GIVEN_UP, 11, None, "answered 500", topic="mdm.Connect"
+DEAD_LETTERED = Delivery(
+    QUEUE, "e1", 1, DeliveryState.DEAD_LETTERED, 11, None, "answered 500", topic="mdm.Connect"
 )
 EVENT = Event(
     "e1", Topic.CONNECT, EnrollmentKey("MAC", device="MAC", udid="MAC"), 1, b"<plist/>", "w", 1
@@ -41,7 +41,7 @@ async def said(deliveries: FakeDeliveries, action: str, ids: Sequence[str] = ())
 
 
 async def test_what_was_given_up_on_is_listed_with_the_id_that_retry_takes() -> None:
-    assert await said(await holding(GIVEN_UP), "list") == (
+    assert await said(await holding(DEAD_LETTERED), "list") == (
         "config:e1  device=MAC  topic=mdm.Connect  attempts=11  last_error=answered 500\n"
     )
 
@@ -56,7 +56,7 @@ async def test_an_empty_list_says_so(action: str, expected: str) -> None:
 
 async def test_what_was_given_up_on_is_listed_for_every_device() -> None:
     queues = [DeliveryQueueKey("config", f"device {number}") for number in range(100)]
-    made = [replace(GIVEN_UP, queue=queue, event_id=f"of {queue.device}") for queue in queues]
+    made = [replace(DEAD_LETTERED, queue=queue, event_id=f"of {queue.device}") for queue in queues]
 
     lines = (await said(await holding(*made), "list")).splitlines()
 
@@ -64,7 +64,7 @@ async def test_what_was_given_up_on_is_listed_for_every_device() -> None:
 
 
 async def test_retry_makes_those_named_pending_and_says_how_many() -> None:
-    deliveries = await holding(GIVEN_UP, replace(GIVEN_UP, event_id="e2"))
+    deliveries = await holding(DEAD_LETTERED, replace(DEAD_LETTERED, event_id="e2"))
 
     assert await said(deliveries, "retry", ["config:e1"]) == "1 delivery will be tried again\n"
 
@@ -91,7 +91,7 @@ async def test_a_skip_keeps_the_event_as_its_subscriber_would_get_it() -> None:
 
     assert answer == "1 delivery will be kept for a retry, not tried\n"
     assert deliveries.in_queue("MAC") == ["e2"]
-    assert [each.id for each in deliveries.all_given_up] == ["config:e1"]
+    assert [each.id for each in deliveries.all_dead_lettered] == ["config:e1"]
     assert await deliveries.body("config:e1") == event_json(EVENT)
 
 
@@ -101,7 +101,7 @@ async def test_a_skip_of_an_event_that_is_too_large_keeps_it_without_its_body() 
 
     await said(deliveries, "skip", ["config:e1"])
 
-    assert [each.id for each in deliveries.all_given_up] == ["config:e1"]
+    assert [each.id for each in deliveries.all_dead_lettered] == ["config:e1"]
     assert await deliveries.body("config:e1") is None
 
 

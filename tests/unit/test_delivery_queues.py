@@ -152,12 +152,12 @@ async def test_what_the_schedule_gives_up_on_is_kept_and_the_queue_goes_on(world
         world.publish("e1", "e2")
         await world.run(60)
 
-        given_up = world.store.all_given_up
-    assert [(d.event_id, d.state, d.attempts, d.last_error) for d in given_up] == [
-        ("e1", DeliveryState.GIVEN_UP, 4, "answered 500")
+        dead_lettered = world.store.all_dead_lettered
+    assert [(d.event_id, d.state, d.attempts, d.last_error) for d in dead_lettered] == [
+        ("e1", DeliveryState.DEAD_LETTERED, 4, "answered 500")
     ]
     assert world.receiver.arrivals == ["e2"]
-    assert replica.counts.deliveries_given_up.value == 1
+    assert replica.counts.deliveries_dead_lettered.value == 1
 
 
 async def test_what_was_given_up_on_is_delivered_after_a_retry_by_hand(world: World) -> None:
@@ -179,7 +179,7 @@ async def test_an_event_that_left_the_journal_is_given_up_on(world: World) -> No
         del world.journal.events["e1"]
         await world.run(2)
 
-        assert [d.event_id for d in world.store.all_given_up] == ["e1"]
+        assert [d.event_id for d in world.store.all_dead_lettered] == ["e1"]
     assert world.receiver.arrivals == ["e2"]
 
 

@@ -57,7 +57,7 @@ async def is_stored(world: World) -> bool:
 # --- stored commands
 
 
-async def test_an_old_command_without_a_entry_is_forgotten() -> None:
+async def test_an_old_command_without_an_entry_is_forgotten() -> None:
     world = World()
     await world.queue.store([command().command], world.clock.now())
     world.clock.advance(DAY + timedelta(seconds=1))

@@ -102,7 +102,7 @@ async def test_a_subscriber_that_is_gone_is_asked_once_an_hour_and_order_and_att
         assert replica.attempts.paused_count == 1
         assert {owed.delivery.attempts for owed in world.records.values()} == {0}
         assert world.store.in_queue(DEVICE) == ["e1", "e2"]
-        assert replica.counts.deliveries_given_up.value == 0
+        assert replica.counts.deliveries_dead_lettered.value == 0
         world.receiver.answers = None
         await world.jump(HOUR + 10)
 

@@ -175,9 +175,9 @@ async def test_when_the_push_request_that_carries_the_promise_is_given_up_the_ne
 ) -> None:
     bench.enroll("MAC")
     await bench.pusher.push_requests(["MAC"])
-    async with running(bench.pusher.push_requests(["MAC"])) as (given_up,):
+    async with running(bench.pusher.push_requests(["MAC"])) as (dead_lettered,):
         await settle()
-        given_up.cancel()
+        dead_lettered.cancel()
     async with running(bench.pusher.push_requests(["MAC"])):
         await bench.clock.run(SECOND)
 

@@ -498,7 +498,7 @@ async def test_looking_again_does_not_end_what_another_queued_in_a_new_generatio
     assert world.entry() == queued
 
 
-async def test_a_entry_that_expired_meanwhile_is_made_anew() -> None:
+async def test_an_entry_that_expired_meanwhile_is_made_anew() -> None:
     world = World()
     await world.post()
     await world.life.clear("MAC")
@@ -621,7 +621,7 @@ async def test_rule_04_a_reader_shows_what_is_queued_beside_an_authenticate() ->
     assert world.entry(MAC, SECOND_UUID).state is EntryState.QUEUED
 
 
-async def test_rule_04_a_reader_that_wants_to_end_a_entry_shows_what_it_has_become() -> None:
+async def test_rule_04_a_reader_that_wants_to_end_an_entry_shows_what_it_has_become() -> None:
     world = World()
     posting, at_insert = await stopped(world, "insert", lambda: asyncio.ensure_future(world.post()))
     await world.apply_authenticate()
@@ -717,7 +717,7 @@ async def test_a_removal_that_is_killed_has_ended_the_commands_before_the_record
     assert world.entry().state is EntryState.CANCELLED
 
 
-async def test_a_entry_in_a_state_of_a_newer_version_is_not_used_again() -> None:
+async def test_an_entry_in_a_state_of_a_newer_version_is_not_used_again() -> None:
     world = World()
     await world.post()
     held = replace(world.entry(), state=known(EntryState, "held"))

@@ -446,7 +446,7 @@ async def test_an_operators_own_profile_is_installed_anew_with_our_challenge_in_
 
 
 @pytest.mark.parametrize("own", [own_profile("https://other.example.com"), b"\x30\x82signed"])
-async def test_an_operators_own_profile_without_a_entry_for_a_challenge_is_told_of(
+async def test_an_operators_own_profile_without_an_entry_for_a_challenge_is_told_of(
     own: bytes,
 ) -> None:
     renewing, _, renewals, _ = await near_its_end()

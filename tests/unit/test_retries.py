@@ -226,7 +226,7 @@ async def test_what_is_given_up_on_is_kept_whole_and_delivered_after_its_event_l
     async with Replica(world):
         world.publish("e1")
         await world.run(60)
-        assert [d.event_id for d in world.store.all_given_up] == ["e1"]
+        assert [d.event_id for d in world.store.all_dead_lettered] == ["e1"]
         world.journal.events.clear()
         await world.store.retry(None, world.clock.now())
         await world.run(5)
@@ -243,11 +243,11 @@ async def test_a_body_too_large_to_be_kept_is_given_up_on_without_it(world: Worl
         world.publish("e1")
         await world.run(60)
 
-        assert [d.event_id for d in world.store.all_given_up] == ["e1"]
+        assert [d.event_id for d in world.store.all_dead_lettered] == ["e1"]
         assert await world.store.body("config:e1") is None
 
 
-async def test_an_event_that_can_never_be_stored_is_parked_and_the_queue_goes_on(
+async def test_an_event_that_can_never_be_stored_is_dead_lettered_and_the_queue_goes_on(
     world: World,
 ) -> None:
     world.receiver.script["e1"] = ["fail"]
@@ -261,7 +261,7 @@ async def test_an_event_that_can_never_be_stored_is_parked_and_the_queue_goes_on
         world.publish("e2")
         await world.run(2)
 
-    assert world.queue.parked == [("e1", "cannot be held")]
+    assert world.queue.dead_lettered == [("e1", "cannot be held")]
     assert world.receiver.arrivals == ["e2"]
     assert world.is_settled
 
@@ -280,10 +280,10 @@ async def test_what_the_store_refuses_breaks_nothing_for_what_is_stored_with_it(
         await settle()
 
     assert sorted(world.records) == ["config:d1", "config:e1", "config:g1"]
-    assert [name for name, _ in world.queue.parked] == ["f1"]
+    assert [name for name, _ in world.queue.dead_lettered] == ["f1"]
 
 
-async def test_a_parked_event_is_let_go_once_for_all_its_subscriptions(world: World) -> None:
+async def test_a_dead_lettered_event_is_let_go_once_for_all_its_subscriptions(world: World) -> None:
     world.receiver.held["e1"] = asyncio.Event()
     async with Replica(world) as replica:
         replica.subscriptions.append(Subscription("other", "http://other.invalid/"))
@@ -291,9 +291,9 @@ async def test_a_parked_event_is_let_go_once_for_all_its_subscriptions(world: Wo
         world.receiver.script["e1"] = ["fail"]
         world.publish("e1")
         await settle()
-        was_parked = list(world.queue.parked)
+        was_dead_lettered = list(world.queue.dead_lettered)
         world.receiver.held["e1"].set()
         await settle()
 
-    assert was_parked == []
-    assert world.queue.parked == [("e1", "cannot be held")]
+    assert was_dead_lettered == []
+    assert world.queue.dead_lettered == [("e1", "cannot be held")]

@@ -68,7 +68,7 @@ async def test_rule_11_what_is_aside_keeps_to_the_long_schedule_and_is_kept_afte
         await world.jump(3.5 * 3600)
 
     assert (at_first, after_an_hour) == (6, 7)
-    assert [each.event_id for each in world.store.all_given_up] == ["e1"]
+    assert [each.event_id for each in world.store.all_dead_lettered] == ["e1"]
     assert await world.store.body("config:e1")
 
 
@@ -291,4 +291,4 @@ async def test_what_an_operator_asks_for_is_done_within_seconds(world: World, ho
 
     assert of(world) == (["e2"] if how == "skip" else ["e1", "e2"])
     kept = [owed.delivery.state for owed in world.records.values()]
-    assert kept == [DeliveryState.GIVEN_UP] * (how == "skip")
+    assert kept == [DeliveryState.DEAD_LETTERED] * (how == "skip")

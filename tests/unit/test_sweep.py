@@ -128,7 +128,7 @@ async def running(world: World, *sweeps: Sweep) -> AsyncIterator[list[asyncio.Ta
             assert task.cancelled()
 
 
-async def test_rule_12_a_entry_that_was_never_pushed_is_swept_within_ten_seconds(
+async def test_rule_12_an_entry_that_was_never_pushed_is_swept_within_ten_seconds(
     world: World,
 ) -> None:
     world.enroll("MAC")
@@ -143,7 +143,7 @@ async def test_rule_12_a_entry_that_was_never_pushed_is_swept_within_ten_seconds
             await world.clock.run(timedelta(minutes=2, milliseconds=700))
 
 
-async def test_a_entry_whose_enrollment_was_pushed_since_is_not_pushed_again(world: World) -> None:
+async def test_an_entry_whose_enrollment_was_pushed_since_is_not_pushed_again(world: World) -> None:
     world.enroll("MAC")
     world.accept("MAC")
     now = world.clock.now()
@@ -188,7 +188,7 @@ async def test_many_entries_of_one_device_are_one_push(world: World) -> None:
     assert world.pushed() == ["MAC"]
 
 
-async def test_a_entry_that_became_visible_late_is_found_by_the_second_look(world: World) -> None:
+async def test_an_entry_that_became_visible_late_is_found_by_the_second_look(world: World) -> None:
     world.enroll("MAC")
     async with running(world, world.process()):
         await world.clock.run(MINUTE)
@@ -198,7 +198,7 @@ async def test_a_entry_that_became_visible_late_is_found_by_the_second_look(worl
     assert world.pushed() == ["MAC"]
 
 
-async def test_a_entry_of_a_commands_process_whose_clock_is_behind_ours_is_found(
+async def test_an_entry_of_a_commands_process_whose_clock_is_behind_ours_is_found(
     world: World,
 ) -> None:
     world.enroll("MAC")

@@ -134,9 +134,9 @@ async def test_tokens_are_good_again_when_the_store_is_back(world: World) -> Non
 
 async def test_a_read_that_is_given_up_leaves_the_next_one_a_read(world: World) -> None:
     await world.add()
-    given_up = asyncio.create_task(world.is_let_in())
+    dead_lettered = asyncio.create_task(world.is_let_in())
     await asyncio.sleep(0)
-    given_up.cancel()
+    dead_lettered.cancel()
 
     assert await world.is_let_in()
 

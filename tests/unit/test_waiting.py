@@ -146,7 +146,7 @@ async def test_a_call_whose_client_is_gone_frees_its_slot() -> None:
         assert not call.done()
 
 
-async def test_a_entry_that_is_gone_ends_its_call() -> None:
+async def test_an_entry_that_is_gone_ends_its_call() -> None:
     async with Hall() as hall:
         call = await hall.call()
         hall.queue.entries.clear()

@@ -168,10 +168,10 @@ async def main(out: Path) -> None:
             await until(lambda: len(sink.taken) >= 6)
             # Given up on: this device's events fail, one attempt after the other.
             sink.behaviour = FAILS
-            given_up = Device(whole, authority.issue("given-up"), {"UDID": new_id()})
-            assert (await given_up.authenticate()).status_code == 200
+            dead_lettered = Device(whole, authority.issue("given-up"), {"UDID": new_id()})
+            assert (await dead_lettered.authenticate()).status_code == 200
             await until(lambda: whole.metric("macromdm_deliveries_given_up_total") >= 1)
-            facts["given_up"] = given_up.id
+            facts["given_up"] = dead_lettered.id
             sink.behaviour = OK
             await asyncio.to_thread(whole.process.terminate)
 
