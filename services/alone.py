@@ -26,8 +26,8 @@ log = structlog.get_logger()
 
 ROLE = "local-broker"
 LOCK_FILE = "lock"
-BEAT = timedelta(seconds=1)
-PACE = Pace(every=BEAT, after_failure=BEAT)
+HEARTBEAT = timedelta(seconds=1)
+PACE = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 LOOK = timedelta(seconds=3)
 LOCK_POLL = timedelta(milliseconds=100)
 
@@ -109,18 +109,18 @@ class Alone:
         await self._look()
         # At once, since to build the services may take longer than others look at us.
         self._beating = asyncio.create_task(
-            loops.keep_doing("alone", self._beat, PACE, waits="others_not_looked_for")
+            loops.keep_doing("alone", self._raise_heartbeat, PACE, waits="others_not_looked_for")
         )
 
     async def _look(self) -> None:
-        await self._members.beat(ROLE, self._me)
+        await self._members.raise_heartbeat(ROLE, self._me)
         before = await self._others()
         if not before:
             return
         log.info("another_process_was_here", waits_seconds=LOOK.total_seconds())
         await self._clock.sleep(LOOK)
         # Two that start at once must not both find that the other stands still.
-        await self._members.beat(ROLE, self._me)
+        await self._members.raise_heartbeat(ROLE, self._me)
         after = await self._others()
         if _moved(before, after):
             await self._members.leave(ROLE, self._me)
@@ -128,8 +128,8 @@ class Alone:
         for member in before:
             await self._members.leave(ROLE, member)
 
-    async def _beat(self) -> None:
-        await self._members.beat(ROLE, self._me)
+    async def _raise_heartbeat(self) -> None:
+        await self._members.raise_heartbeat(ROLE, self._me)
         now = await self._others()
         if _moved(self._seen, now):
             raise Misconfigured(_REFUSED)
@@ -152,7 +152,7 @@ class Alone:
             self._beating.cancel()
             await asyncio.wait({self._beating})
         try:
-            async with asyncio.timeout(BEAT.total_seconds()):
+            async with asyncio.timeout(HEARTBEAT.total_seconds()):
                 await self._members.leave(ROLE, self._me)
         except (StoreUnavailable, TimeoutError):
             return  # the next one waits for our count to stand still

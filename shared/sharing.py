@@ -60,7 +60,7 @@ class PartitionShare:
 
     async def refresh(self) -> frozenset[int]:
         """Beat, look at the others, and say which partitions are this member's now."""
-        await self._members.beat(self._role, self._member)
+        await self._members.raise_heartbeat(self._role, self._member)
         heartbeats = await self._members.heartbeats(self._role)
         now = self._clock.monotonic()
         self._sights = self._look(heartbeats, now)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 HEARTBEAT = timedelta(milliseconds=300)
 PACE = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 SILENCE = timedelta(seconds=3)
-"""After so long without a beat the log says when the next one succeeds."""
+"""After so long without a heartbeat the log says when the next one succeeds."""
 
 
 class Writer:
@@ -43,12 +43,12 @@ class Writer:
         self._watermark = 0
         self._doubts: dict[str, tuple[int, Mark]] = {}
         self._has_left = False
-        self._beaten_at = clock.monotonic()
+        self._heartbeat_at = clock.monotonic()
 
     async def register(self) -> None:
         """Make this writer's record; no event may be journaled before."""
         await self._writers.register(self.id)
-        self._beaten_at = self._clock.monotonic()
+        self._heartbeat_at = self._clock.monotonic()
 
     def stamp(self, after: int) -> tuple[int, int]:
         """The next number, and a time later than `after`.
@@ -75,18 +75,18 @@ class Writer:
         self._doubts[event.id] = (event.number, Mark(event.key.device, event.created_at))
 
     async def run(self, loops: Loops) -> None:
-        """Resolve doubts and beat, until cancelled."""
-        await loops.keep_doing("writer", self.beat, PACE, waits="writer_cannot_beat")
+        """Resolve doubts and heartbeat, until cancelled."""
+        await loops.keep_doing("writer", self.raise_heartbeat, PACE, waits="writer_cannot_beat")
 
-    async def beat(self) -> None:
+    async def raise_heartbeat(self) -> None:
         await self._resolve()
         if self._has_left:
             return
-        await self._writers.beat(self.id, self._watermark)
+        await self._writers.raise_heartbeat(self.id, self._watermark)
         now = self._clock.monotonic()
-        if now - self._beaten_at > SILENCE.total_seconds():
+        if now - self._heartbeat_at > SILENCE.total_seconds():
             log.info("writer_beats_again")
-        self._beaten_at = now
+        self._heartbeat_at = now
 
     async def _resolve(self) -> None:
         doubts = dict(islice(self._doubts.items(), 200))
@@ -102,7 +102,7 @@ class Writer:
     async def leave(self) -> None:
         """Note the end of this process; a writer with nothing left is forgotten."""
         async with asyncio.timeout(5):
-            await self.beat()
+            await self.raise_heartbeat()
             if self._watermark == self._number:
                 self._has_left = True
                 await self._writers.remove(self.id)

@@ -68,7 +68,7 @@ class Janitor:
                     ("janitor_places", self.end_past_generations),
                 ):
                     group.create_task(self._forever(loops, name, work))
-        finally:  # not before: a beat that is under way would make us a member again
+        finally:  # not before: a heartbeat that is under way would make us a member again
             await self._leave()
 
     async def _leave(self) -> None:

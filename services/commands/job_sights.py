@@ -1,4 +1,4 @@
-"""Which running jobs nobody works on: those whose beats have stood still.
+"""Which running jobs nobody works on: those whose heartbeats have stood still.
 
 Promise: silence is measured by the clock of whoever looks, so no other machine's clock decides.
 """
@@ -10,7 +10,7 @@ from datetime import timedelta
 from shared.domain.job import Job
 
 STALE_AFTER = timedelta(seconds=15)
-"""Without a beat; by the clock of whoever looks."""
+"""Without a heartbeat; by the clock of whoever looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class _Sight:
     """A job of somebody else, as it was when it last changed."""
 
     owner: str | None
-    beats: int
+    heartbeats: int
     at: float
 
 
@@ -38,9 +38,9 @@ class JobSights:
 
     def _sight(self, job: Job, now: float) -> _Sight:
         before = self._sights.get(job.id)
-        if before is not None and (before.owner, before.beats) == (job.owner, job.beats):
+        if before is not None and (before.owner, before.heartbeats) == (job.owner, job.heartbeats):
             return before
-        return _Sight(job.owner, job.beats, now)
+        return _Sight(job.owner, job.heartbeats, now)
 
     def _is_left(self, job: Job, now: float) -> bool:
         if job.owner in (None, self._owner) or self._is_alone:

@@ -57,7 +57,7 @@ class JobView:
         return {"jobs": [self.brief(job) for job in shown], "next_cursor": more}
 
     def brief(self, job: Job) -> Shown:
-        """All but the refusals; the counts are as of the job's last beat."""
+        """All but the refusals; the counts are as of the job's last heartbeat."""
         return {
             "id": job.id,
             "command_uuid": job.command_uuid,

@@ -37,9 +37,9 @@ CHUNK = PIECE_LIMIT
 AT_ONCE = PIECES_IN_FLIGHT
 """Chunks of one job that are under way."""
 
-BEAT = timedelta(seconds=1)
+HEARTBEAT = timedelta(seconds=1)
 PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
-STEPS = Pace(every=BEAT, after_failure=BEAT)
+STEPS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 """Of one job, where a step could not be done."""
 READ_TOGETHER = 32
 
@@ -235,7 +235,7 @@ class JobWork:
 
         async def work() -> bool:
             for targets in chunks:
-                if self._is_stopping or not await self._beat(piece, tally):
+                if self._is_stopping or not await self._raise_heartbeat(piece, tally):
                     return False
                 since = piece.job.created_at
                 outcomes = await self._queueing.enqueue_for(piece.prepared, targets, since)
@@ -253,15 +253,15 @@ class JobWork:
         piece.tally.add(tally.progress)
         return True
 
-    async def _beat(self, piece: "_Piece", part: Tally) -> bool:
+    async def _raise_heartbeat(self, piece: "_Piece", part: Tally) -> bool:
         """Say now and then that we live. False: the job is somebody else's now."""
-        if self._clock.monotonic() - piece.beaten_at < BEAT.total_seconds():
+        if self._clock.monotonic() - piece.heartbeat_at < HEARTBEAT.total_seconds():
             return True
-        piece.beaten_at = self._clock.monotonic()
+        piece.heartbeat_at = self._clock.monotonic()
         now = Tally()
         now.add(piece.tally.progress)
         now.add(part.progress)
-        return await self._jobs.beat(piece.job.id, self._owner, now.progress)
+        return await self._jobs.raise_heartbeat(piece.job.id, self._owner, now.progress)
 
     # --- jobs whose process is gone
 
@@ -283,7 +283,7 @@ class _Piece:
     job: Job
     prepared: PreparedCommand
     tally: Tally
-    beaten_at: float
+    heartbeat_at: float
 
 
 def _milliseconds(at: datetime) -> datetime:

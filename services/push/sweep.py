@@ -29,7 +29,7 @@ log = structlog.get_logger()
 INTERVAL = timedelta(seconds=5)
 PACE = Pace(every=INTERVAL, after_failure=INTERVAL)
 HEARTBEAT = timedelta(seconds=1)
-BEATS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
+HEARTBEATS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 
 LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1), timedelta(minutes=5))
 """How long after its acceptance an entry is looked at: once soon, once when even the slowest insert has
@@ -83,7 +83,7 @@ class Sweep:
         await loops.attempt("sweep_share", self._share.refresh, waits="sweep_failed")
         async with asyncio.TaskGroup() as group:
             for name, step, pace in (
-                ("sweep_share", self._share.refresh, BEATS),
+                ("sweep_share", self._share.refresh, HEARTBEATS),
                 ("sweep_silent", self.silent, PACE),
                 ("sweep_unpushed", partial(self.unpushed, group, loops), PACE),
             ):

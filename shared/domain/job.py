@@ -49,10 +49,9 @@ class Job:
     """A command on its way to many devices.
 
     `terms` have no ttl: it was counted from `created_at`, which is kept to the millisecond. `owner` is
-    the process that works on it, None: nobody does; `beats` goes up while somebody does. `progress` is
-    as of the last beat. `error` says why it failed; the targets of which nobody knows that they were queued
-    count as refused then.
-    """
+    the process that works on it, None: nobody does; `heartbeats` goes up while somebody does. `progress` is
+    as of the last heartbeat. `error` says why it failed; the targets of which nobody knows that they were
+    queued count as refused then."""
 
     id: str
     command_uuid: str
@@ -65,7 +64,7 @@ class Job:
     created_at: datetime
     state: JobState = JobState.RUNNING
     owner: str | None = None
-    beats: int = 0
+    heartbeats: int = 0
     progress: Progress = Progress()
     finished_at: datetime | None = None
     error: str | None = None

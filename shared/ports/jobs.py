@@ -37,10 +37,10 @@ class Jobs(Protocol):
         """Keep what became of a part's targets. Two who did it keep one of their results."""
 
     async def take(self, job: Job, owner: str) -> bool:
-        """Make somebody the owner, on condition that `owner` and `beats` are as in `job`, and that it
+        """Make somebody the owner, on condition that `owner` and `heartbeats` are as in `job`, and that it
         runs."""
 
-    async def beat(self, job: str, owner: str, progress: Progress) -> bool:
+    async def raise_heartbeat(self, job: str, owner: str, progress: Progress) -> bool:
         """Say that its owner lives, and how far it is. False: it is not the owner any more, or the
         job is finished."""
 

@@ -57,7 +57,7 @@ class WriterRecord:
 class Writers(Protocol):
     async def register(self, writer: str) -> None: ...
 
-    async def beat(self, writer: str, watermark: int) -> None:
+    async def raise_heartbeat(self, writer: str, watermark: int) -> None:
         """Count the heartbeat up and raise the watermark; makes the record if it is gone."""
 
     async def all(self) -> list[WriterRecord]:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Members(Protocol):
-    async def beat(self, role: str, member: str) -> None:
+    async def raise_heartbeat(self, role: str, member: str) -> None:
         """Count this member's heartbeat up."""
 
     async def heartbeats(self, role: str) -> dict[str, int]:

@@ -91,11 +91,11 @@ class MongoJobs:
 
     async def take(self, job: Job, owner: str) -> bool:
         return 1 == await self._jobs.update_one(
-            {"_id": job.id, "running": True, "owner": job.owner, "beats": job.beats},
+            {"_id": job.id, "running": True, "owner": job.owner, "beats": job.heartbeats},
             {"$set": {"owner": owner}, "$inc": {"beats": 1}},
         )
 
-    async def beat(self, job: str, owner: str, progress: Progress) -> bool:
+    async def raise_heartbeat(self, job: str, owner: str, progress: Progress) -> bool:
         return 1 == await self._jobs.update_one(
             {"_id": job, "running": True, "owner": owner},
             {"$set": _progress_fields(progress), "$inc": {"beats": 1}},
@@ -159,7 +159,7 @@ def _job_document(job: Job) -> Document:
         "created_at": job.created_at,
         "state": job.state.value,
         "owner": job.owner,
-        "beats": job.beats,
+        "beats": job.heartbeats,
         **_progress_fields(job.progress),
     }
     if job.state is JobState.RUNNING:
@@ -203,7 +203,7 @@ def _job(document: Document) -> Job:
         created_at=document["created_at"],
         state=_state(document),
         owner=document["owner"],
-        beats=document["beats"],
+        heartbeats=document["beats"],
         progress=_progress(document),
         finished_at=document.get("finished_at"),
         error=document.get("error"),

@@ -16,7 +16,7 @@ class MongoMembers:
     def __init__(self, database: Database) -> None:
         self._documents = database.collection(NAME)
 
-    async def beat(self, role: str, member: str) -> None:
+    async def raise_heartbeat(self, role: str, member: str) -> None:
         await self._documents.update_one(
             {"_id": f"{role}:{member}"},
             {"$set": {"role": role, "member": member}, "$inc": {"heartbeat": 1}},

@@ -18,7 +18,7 @@ class MongoWriters:
     async def register(self, writer: str) -> None:
         await self._documents.insert_one({"_id": writer, "watermark": 0, "heartbeat": 0})
 
-    async def beat(self, writer: str, watermark: int) -> None:
+    async def raise_heartbeat(self, writer: str, watermark: int) -> None:
         await self._documents.update_one(
             {"_id": writer},
             {"$inc": {"heartbeat": 1}, "$max": {"watermark": watermark}},

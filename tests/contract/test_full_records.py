@@ -41,7 +41,7 @@ class Full:
         replica = await self.world.replica()
         for device in (*NEIGHBOURS, DEVICE):
             await device.enroll(replica)
-        await replica.writer.beat()
+        await replica.writer.raise_heartbeat()
         await self.fill()
         return replica
 
@@ -114,7 +114,7 @@ async def test_rule_02_neighbours_of_a_message_that_no_journal_can_hold_are_serv
     large, *small = [device.idle() for device in NEIGHBOURS]
 
     *answers, refused = await replica.serve(*small, replace(large, body=b"x" * MOST))
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
 
     assert answers == [Answer()] * len(small)
     assert isinstance(refused, DeviceRefused)
@@ -148,7 +148,7 @@ async def test_rule_06_a_full_record_holds_no_watermark(full: Full) -> None:
     full.world.publisher.outcome = lambda _: Confirm.LOST
     await replica.serve(*(each.idle() for each in (DEVICE, *NEIGHBOURS)))
 
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
 
     assert await full.watermark(replica.writer.id) == before + 1 + len(NEIGHBOURS)
 

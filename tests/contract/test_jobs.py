@@ -86,14 +86,14 @@ async def test_adding_again_changes_nothing(jobs: Jobs) -> None:
     await jobs.add_parts([part()], NOW)
     await jobs.add(job())
     await jobs.finish_part(done(part()))
-    await jobs.beat("1", "me", SOME)
+    await jobs.raise_heartbeat("1", "me", SOME)
 
     await jobs.add_parts([part()], NOW)
     await jobs.add(job())
 
     assert await jobs.part("1", 0) == done(part())
     found = await jobs.get("1")
-    assert found is not None and found.beats == 1
+    assert found is not None and found.heartbeats == 1
 
 
 async def test_the_first_result_of_a_part_stays(jobs: Jobs) -> None:
@@ -132,7 +132,7 @@ async def test_a_job_is_finished_once(jobs: Jobs) -> None:
 
     expected = replace(job(), state=JobState.FINISHED, progress=SOME, finished_at=NOW + HOUR)
     assert await jobs.get("1") == expected
-    assert await jobs.beat("1", "me", SOME) is False
+    assert await jobs.raise_heartbeat("1", "me", SOME) is False
     assert await jobs.take(expected, "other") is False
 
 
@@ -149,24 +149,24 @@ async def test_a_job_that_failed_says_why_and_runs_no_more(jobs: Jobs) -> None:
     assert await jobs.newest(None, 9) == [failed]
 
 
-async def test_a_beat_is_the_owners_and_shows_how_far_it_is(jobs: Jobs) -> None:
+async def test_a_heartbeat_is_the_owners_and_shows_how_far_it_is(jobs: Jobs) -> None:
     await jobs.add(job())
 
-    assert await jobs.beat("1", "me", SOME) is True
-    assert await jobs.beat("1", "other", Progress()) is False
+    assert await jobs.raise_heartbeat("1", "me", SOME) is True
+    assert await jobs.raise_heartbeat("1", "other", Progress()) is False
 
-    assert await jobs.get("1") == replace(job(), beats=1, progress=SOME)
+    assert await jobs.get("1") == replace(job(), heartbeats=1, progress=SOME)
 
 
 async def test_a_job_that_moves_is_not_taken(jobs: Jobs) -> None:
     await jobs.add(job())
-    await jobs.beat("1", "me", SOME)
+    await jobs.raise_heartbeat("1", "me", SOME)
 
     assert await jobs.take(job(), "other") is False
-    assert await jobs.take(replace(job(), beats=1), "other") is True
+    assert await jobs.take(replace(job(), heartbeats=1), "other") is True
 
-    assert await jobs.beat("1", "me", SOME) is False
-    assert await jobs.beat("1", "other", SOME) is True
+    assert await jobs.raise_heartbeat("1", "me", SOME) is False
+    assert await jobs.raise_heartbeat("1", "other", SOME) is True
 
 
 async def test_of_many_that_take_a_job_one_has_it(jobs: Jobs) -> None:

@@ -139,8 +139,8 @@ async def test_events_of_a_writer_come_by_number_above_the_watermark(ports: Port
 
 async def test_a_watermark_never_moves_back(ports: Ports) -> None:
     await ports.writers.register("w1")
-    await ports.writers.beat("w1", 7)
-    await ports.writers.beat("w1", 5)
+    await ports.writers.raise_heartbeat("w1", 7)
+    await ports.writers.raise_heartbeat("w1", 5)
     await ports.writers.advance("w1", 6)
 
     [record] = await ports.writers.all()
@@ -150,7 +150,7 @@ async def test_a_watermark_never_moves_back(ports: Ports) -> None:
 
 async def test_registering_again_changes_nothing(ports: Ports) -> None:
     await ports.writers.register("w1")
-    await ports.writers.beat("w1", 7)
+    await ports.writers.raise_heartbeat("w1", 7)
 
     await ports.writers.register("w1")
 
@@ -175,7 +175,7 @@ async def test_only_one_lease_of_what_was_read_succeeds(ports: Ports) -> None:
 async def test_a_writer_that_moved_is_not_leased(ports: Ports) -> None:
     await ports.writers.register("w1")
     [record] = await ports.writers.all()
-    await ports.writers.beat("w1", 1)
+    await ports.writers.raise_heartbeat("w1", 1)
 
     assert not await ports.writers.lease(record)
 
@@ -184,15 +184,15 @@ async def test_a_heartbeat_makes_a_forgotten_record_anew(ports: Ports) -> None:
     await ports.writers.register("w1")
     await ports.writers.remove("w1")
 
-    await ports.writers.beat("w1", 3)
+    await ports.writers.raise_heartbeat("w1", 3)
 
     assert [(r.id, r.watermark) for r in await ports.writers.all()] == [("w1", 3)]
 
 
 async def test_members_are_counted_by_role(ports: Ports) -> None:
     for _ in range(2):
-        await ports.members.beat("relay", "a")
-    await ports.members.beat("webhook", "b")
+        await ports.members.raise_heartbeat("relay", "a")
+    await ports.members.raise_heartbeat("webhook", "b")
 
     assert await ports.members.heartbeats("relay") == {"a": 2}
     await ports.members.leave("relay", "a")

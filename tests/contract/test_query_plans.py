@@ -79,7 +79,7 @@ def test_the_next_entry_is_sought_by_all_that_tells_it_apart(of_all: Plans) -> N
     assert steps == [f"SEARCH queue USING INDEX queue.{HAND_OUT} ({equal})"]
 
 
-def test_an_id_beats_every_index(of_all: Plans) -> None:
+def test_an_id_heartbeats_every_index(of_all: Plans) -> None:
     plan, _, steps = of_all.plan("queue", {"open_device": "d", "_id": {"$in": ["a", "b"]}})
 
     assert plan.way is Way.IDS

@@ -71,24 +71,24 @@ class FakeJobs:
     async def take(self, job: Job, owner: str) -> bool:
         await self._answer()
         there = self._running(job.id)
-        if there is None or (there.owner, there.beats) != (job.owner, job.beats):
+        if there is None or (there.owner, there.heartbeats) != (job.owner, job.heartbeats):
             return False
-        self.jobs[job.id] = replace(there, owner=owner, beats=there.beats + 1)
+        self.jobs[job.id] = replace(there, owner=owner, heartbeats=there.heartbeats + 1)
         return True
 
-    async def beat(self, job: str, owner: str, progress: Progress) -> bool:
+    async def raise_heartbeat(self, job: str, owner: str, progress: Progress) -> bool:
         await self._answer()
         there = self._running(job)
         if there is None or there.owner != owner:
             return False
-        self.jobs[job] = replace(there, beats=there.beats + 1, progress=progress)
+        self.jobs[job] = replace(there, heartbeats=there.heartbeats + 1, progress=progress)
         return True
 
     async def give_up(self, owner: str) -> None:
         await self._answer()
         for job in list(self.jobs.values()):
             if job.state is JobState.RUNNING and job.owner == owner:
-                self.jobs[job.id] = replace(job, owner=None, beats=job.beats + 1)
+                self.jobs[job.id] = replace(job, owner=None, heartbeats=job.heartbeats + 1)
 
     async def finish(
         self, job: str, progress: Progress, at: datetime, error: str | None = None

@@ -77,7 +77,7 @@ class FakeWriters:
         await self.before("register")
         self.records.setdefault(writer, WriterRecord(writer, 0, 0))
 
-    async def beat(self, writer: str, watermark: int) -> None:
+    async def raise_heartbeat(self, writer: str, watermark: int) -> None:
         await self.before("beat")
         record = self.records.get(writer, WriterRecord(writer, 0, 0))
         self.records[writer] = replace(
@@ -115,7 +115,7 @@ class FakeMembers:
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
 
-    async def beat(self, role: str, member: str) -> None:
+    async def raise_heartbeat(self, role: str, member: str) -> None:
         of_role = self.counts.setdefault(role, {})
         of_role[member] = of_role.get(member, 0) + 1
 

@@ -23,7 +23,7 @@ from shared.storage.remote.socket_file import bound
 from shared.storage.sqlite import SqliteDatabase, open_database
 
 PATIENCE = 20.0
-BEAT = timedelta(milliseconds=10)
+HEARTBEAT = timedelta(milliseconds=10)
 
 # Comes as another user to a socket that its mode would let it reach.
 STRANGER = """
@@ -42,7 +42,7 @@ except ConnectionError:
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[tuple[SqliteDatabase, StoreServer]]:
     database = open_database(folder, SystemClock())
-    server = StoreServer(database, folder, beat=BEAT)
+    server = StoreServer(database, folder, heartbeat=HEARTBEAT)
     await server.start()
     try:
         yield database, server
@@ -257,7 +257,7 @@ async def test_work_that_is_long_is_heard_of_meanwhile(tmp_path: Path):
             await asyncio.sleep(0.2)
             return ["things"]
 
-    server = StoreServer(Slow(tmp_path), tmp_path, beat=BEAT)
+    server = StoreServer(Slow(tmp_path), tmp_path, heartbeat=HEARTBEAT)
     await server.start()
 
     found = await answers(tmp_path, asking("names"))
@@ -296,7 +296,7 @@ async def test_a_server_that_ends_just_when_work_is_done_is_not_held_up(tmp_path
         reader, writer = await link_to(tmp_path)
         work: asyncio.Task[dict[str, object]] = asyncio.create_task(asyncio.sleep(0, {}))
         await work
-        waiting = asyncio.create_task(_Client(reader, writer).until_gone_or(work, BEAT))
+        waiting = asyncio.create_task(_Client(reader, writer).until_gone_or(work, HEARTBEAT))
         await asyncio.sleep(0)  # until it gives up to look whether the client is gone
 
         waiting.cancel()

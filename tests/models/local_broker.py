@@ -64,7 +64,7 @@ class LocalBroker:
             yield "what earlier writers left is handed over", self._loaded(s)
         elif s.taken or s.memory:
             yield self._consumer(s)
-        yield from self._beats(s)
+        yield from self._heartbeats(s)
         if s.kills:
             yield "kill -9, and a new process", self._killed(s)
 
@@ -107,7 +107,7 @@ class LocalBroker:
         accepted = s.accepted if event in s.accepted else (*s.accepted, event)
         return f"m{event.message} is accepted", s._replace(taken=("done", event), accepted=accepted)
 
-    def _beats(self, s: State) -> Iterator[tuple[str, State]]:
+    def _heartbeats(self, s: State) -> Iterator[tuple[str, State]]:
         for writer, mark in enumerate(s.watermarks):
             upto = mark
             while (writer, upto + 1) in s.acked:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.alone import (
-    BEAT,
+    HEARTBEAT,
     LOCK_POLL,
     LOOK,
     ROLE,
@@ -50,12 +50,12 @@ async def test_the_first_process_enters_at_once():
     assert set(await members.heartbeats(ROLE)) == {"me"}
 
 
-async def test_rule_10_a_process_is_refused_while_another_beats():
+async def test_rule_10_a_process_is_refused_while_another_heartbeats():
     clock, members = FakeClock(), FakeMembers()
-    await members.beat(ROLE, "other")
+    await members.raise_heartbeat(ROLE, "other")
 
     task = await entering(Alone(members, clock, "me"), clock)
-    await members.beat(ROLE, "other")
+    await members.raise_heartbeat(ROLE, "other")
     await finished(task, clock, LOOK)
 
     assert isinstance(task.exception(), Misconfigured)
@@ -64,7 +64,7 @@ async def test_rule_10_a_process_is_refused_while_another_beats():
 
 async def test_a_process_takes_the_entry_of_one_that_was_killed():
     clock, members = FakeClock(), FakeMembers()
-    await members.beat(ROLE, "killed")
+    await members.raise_heartbeat(ROLE, "killed")
 
     task = await entering(Alone(members, clock, "me"), clock)
     await finished(task, clock, LOOK)
@@ -75,7 +75,7 @@ async def test_a_process_takes_the_entry_of_one_that_was_killed():
 
 async def test_of_two_that_start_at_once_not_both_enter():
     clock, members = FakeClock(), FakeMembers()
-    await members.beat(ROLE, "killed")
+    await members.raise_heartbeat(ROLE, "killed")
 
     first = await entering(Alone(members, clock, "a"), clock)
     second = await entering(Alone(members, clock, "b"), clock)
@@ -92,10 +92,10 @@ async def test_rule_10_a_process_that_was_stopped_and_replaced_ends_when_it_wake
     watching = asyncio.ensure_future(alone.watch())
 
     for _ in range(3):
-        await members.beat(ROLE, "newer")
+        await members.raise_heartbeat(ROLE, "newer")
         for _ in range(20):
             await asyncio.sleep(0)
-        clock.advance(BEAT)
+        clock.advance(HEARTBEAT)
     await asyncio.wait({watching}, timeout=5)
 
     assert isinstance(watching.exception(), Misconfigured)
@@ -119,22 +119,22 @@ async def test_rule_10_a_process_that_was_replaced_while_it_started_does_not_ser
     await alone.enter(Loops(clock))
 
     for _ in range(3):
-        await members.beat(ROLE, "newer")
-        await clock.run(BEAT)
+        await members.raise_heartbeat(ROLE, "newer")
+        await clock.run(HEARTBEAT)
 
     with pytest.raises(Misconfigured):
         alone.check()
 
 
-async def test_a_process_that_left_beats_no_more():
+async def test_a_process_that_left_heartbeats_no_more():
     clock, members = FakeClock(), FakeMembers()
     alone = Alone(members, clock, "me")
     await alone.enter(Loops(clock))
     watching = asyncio.ensure_future(alone.watch())
-    await clock.run(BEAT)
+    await clock.run(HEARTBEAT)
     watching.cancel()
     await alone.leave()
-    await clock.run(BEAT)
+    await clock.run(HEARTBEAT)
 
     assert await members.heartbeats(ROLE) == {}
 

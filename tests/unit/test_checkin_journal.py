@@ -58,11 +58,11 @@ async def test_rule_06_the_watermark_stops_below_what_is_not_done() -> None:
     world.publisher.outcome = lambda _: CONFIRMED
     await replica.serve(Device("B", "cert-b").authenticate())
 
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
     below = world.writers.records[replica.writer.id].watermark
     held.released.set()
     await under_way
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
 
     assert below == 2  # Authenticate and TokenUpdate; the third is neither confirmed nor marked
     assert world.writers.records[replica.writer.id].watermark == 4
@@ -79,7 +79,7 @@ async def test_rule_06_an_event_whose_mark_failed_is_found_and_made_safe_later()
     undisturbed, world.enrollments.before = world.enrollments.before, fail
     [answer] = await replica.serve(device.idle())
     world.enrollments.before = undisturbed
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
 
     assert not isinstance(answer, Answer)
     assert world.enrollments.records["MAC"].waiting.since is not None
@@ -98,7 +98,7 @@ async def test_rule_06_a_fault_in_the_middle_of_a_batch_leaves_no_hole() -> None
     with pytest.raises(RuntimeError):
         await replica.serve(device.idle())
     world.queue.before = undisturbed
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
     await replica.relay_all()
 
     assert world.writers.records[replica.writer.id].watermark == 3
@@ -109,7 +109,7 @@ async def test_rule_06_a_writer_that_left_is_not_brought_back_by_its_heartbeat()
     world, replica, _ = await enrolled()
     await replica.writer.leave()
 
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
 
     assert world.writers.records == {}
 
@@ -128,7 +128,7 @@ async def test_rule_06_numbers_of_a_writer_have_no_holes_and_no_repeats() -> Non
 async def dead_after(step: Step) -> tuple[World, Device, Replica]:
     """A replica that died at this step of a CheckOut, and one that lives."""
     world, dead, device = await enrolled()
-    await dead.writer.beat()
+    await dead.writer.raise_heartbeat()
     dead.kill(step)
     with pytest.raises(Killed):
         await dead.serve(device.check_out())
@@ -162,8 +162,8 @@ async def test_rule_07_the_lease_keeps_two_replicas_from_doing_it_twice() -> Non
     for replica in (living, other):
         await replica.takeover.look(replica.writer.id)
     world.clock.advance(STALE_AFTER)
-    await living.writer.beat()
-    await other.writer.beat()
+    await living.writer.raise_heartbeat()
+    await other.writer.raise_heartbeat()
 
     await asyncio.gather(*(r.takeover.look(r.writer.id) for r in (living, other)))
 
@@ -182,7 +182,7 @@ async def test_rule_07_a_stopped_writer_that_wakes_up_loses_nothing() -> None:
 
     held.released.set()
     [answer] = await under_way
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
     await other.relay_all()
 
     assert answer == Answer()
@@ -299,7 +299,7 @@ async def test_rule_08_a_mark_that_a_deposed_primary_did_not_show_is_not_overtak
     held.released.set()
     [answer] = await late
     published = world.publisher.firsts("MAC")
-    await replica.writer.beat()
+    await replica.writer.raise_heartbeat()
     await other.relay_all()
 
     assert isinstance(answer, StoreUnavailable)

@@ -197,7 +197,7 @@ async def test_a_job_whose_process_lives_is_left_to_it() -> None:
         await fleet.jobs.add(job)
         for _ in range(10):
             await fleet.world.clock.run(STALE_AFTER / 2)
-            assert await fleet.jobs.beat(job.id, "another", Progress())
+            assert await fleet.jobs.raise_heartbeat(job.id, "another", Progress())
 
         assert fleet.jobs.jobs[job.id].owner == "another"
 

@@ -38,13 +38,13 @@ class BrokerAway(FakeConsumer):
 class CountingShare(FixedShare):
     """Counts heartbeats; fails while `is_away`."""
 
-    beats = 0
+    heartbeats = 0
     is_away = False
 
     async def refresh(self) -> frozenset[int]:
         if self.is_away:
             raise StoreUnavailable("away")
-        self.beats += 1
+        self.heartbeats += 1
         return self.partitions
 
 
@@ -80,10 +80,10 @@ async def test_heartbeats_go_on_while_a_partition_is_given_up(world: World) -> N
         await settle()
         share.partitions = frozenset()
         await world.run(2)
-        before = share.beats
+        before = share.heartbeats
         await world.run(5)
 
-        assert share.beats - before >= 4
+        assert share.heartbeats - before >= 4
 
 
 async def test_a_partition_that_comes_back_while_it_is_given_up_is_opened_again(

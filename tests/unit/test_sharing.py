@@ -91,7 +91,7 @@ async def test_a_member_that_stands_still_is_left_out_after_a_while() -> None:
 
 async def test_the_ghost_of_an_earlier_process_delays_nobody() -> None:
     members, clock = FakeMembers(), FakeClock()
-    await members.beat("webhook", "killed")
+    await members.raise_heartbeat("webhook", "killed")
 
     assert await PartitionShare(members, clock, "webhook", "new").refresh() == ALL
 
@@ -112,7 +112,7 @@ async def test_a_member_that_leaves_is_replaced_at_once() -> None:
 async def test_a_long_silent_member_is_forgotten_in_the_store() -> None:
     members, clock = FakeMembers(), FakeClock()
     a = PartitionShare(members, clock, "webhook", "a")
-    await members.beat("webhook", "ghost")
+    await members.raise_heartbeat("webhook", "ghost")
     await a.refresh()
 
     await clock.sleep(timedelta(minutes=3))

@@ -29,7 +29,7 @@ async def died_with_everything_in_memory() -> tuple[World, Device]:
     dead = await world.replica()
     await device.enroll(dead)
     await dead.serve(device.idle())
-    await dead.writer.beat()
+    await dead.writer.raise_heartbeat()
     world.publisher = working
     return world, device
 

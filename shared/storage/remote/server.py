@@ -28,7 +28,7 @@ REQUEST_DEADLINE = timedelta(seconds=10)
 """From the connection to the last byte of the request."""
 STANDSTILL = timedelta(minutes=1)
 """A client that takes nothing for so long is given up."""
-BEAT = timedelta(seconds=2)
+HEARTBEAT = timedelta(seconds=2)
 """Work that is long is heard of so often, so that a client knows that we live."""
 _BATCH_DOCUMENTS = 1_000
 _BATCH_BYTES = 1_000_000
@@ -37,10 +37,12 @@ _BATCH_BYTES = 1_000_000
 class StoreServer:
     """Serves one store from `start` to `close`."""
 
-    def __init__(self, database: FolderDatabase, folder: Path, *, beat: timedelta = BEAT) -> None:
+    def __init__(
+        self, database: FolderDatabase, folder: Path, *, heartbeat: timedelta = HEARTBEAT
+    ) -> None:
         self._database = database
         self._folder = folder
-        self._beat = beat
+        self._heartbeat = heartbeat
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[Any]] = set()
 
@@ -93,7 +95,7 @@ class StoreServer:
             return
         work = asyncio.create_task(self._work(request, client))
         try:
-            await client.until_gone_or(work, self._beat)
+            await client.until_gone_or(work, self._heartbeat)
         finally:
             work.cancel()
             await asyncio.wait({work})
@@ -143,14 +145,14 @@ class _Client:
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
             raise _Gone from exc
 
-    async def until_gone_or(self, work: "asyncio.Task[Document]", beat: timedelta) -> None:
+    async def until_gone_or(self, work: "asyncio.Task[Document]", heartbeat: timedelta) -> None:
         """Until the work is done, or the client has ended; it hears of us meanwhile."""
         gone = asyncio.create_task(self._reader.read(1))
         try:
             while not work.done() and not gone.done():
                 await asyncio.wait(
                     {work, gone},
-                    timeout=beat.total_seconds(),
+                    timeout=heartbeat.total_seconds(),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if not work.done():
