@@ -153,7 +153,7 @@ class Admission:
             return
         for exchange in binding:
             exchange.binding = binding_of(exchange, now, self._ids.new())
-        await self._first.announce(binding)
+        await self._first.audit(binding)
         bindings = [exchange.binding for exchange in binding if exchange.binding is not None]
         bound = await verdicts(self._enrollments.bind, bindings)
         for exchange, written, verdict in zip(binding, bindings, bound, strict=True):
@@ -163,7 +163,7 @@ class Admission:
                 exchange.error = Overtaken("the binding changed meanwhile")
             elif awaits_certificate(exchange):
                 self._first.bound(exchange)
-            elif written.notice is not None and written.identity is not None:
+            elif written.outbox_event is not None and written.identity is not None:
                 how = written.identity.how
                 self._metrics.certificates_rebound.labels(how).inc()
                 log.info("certificate_rebound", device=written.key.device, how=how.value)

@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from services.adapters import Adapters
 from services.checkin import enroll_routes, scep_routes
 from services.checkin.admission import Admission
-from services.checkin.announcing import Announcing
 from services.checkin.batch import DeviceBatch
 from services.checkin.binding import BindingRules
 from services.checkin.device_auth import DeviceAuthentication
@@ -17,6 +16,7 @@ from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, re
 from services.checkin.exchanges import Answer, DeviceRequest
 from services.checkin.marks import Marks
 from services.checkin.ota import Judges, OverTheAir
+from services.checkin.outbox import Outbox
 from services.checkin.parts import Parts
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.refusals import RefusalLog
@@ -110,7 +110,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         batch.handle, BATCH_LIMIT, IN_FLIGHT
     )
     share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
-    announcing = Announcing(bindings, events, adapters.publisher, share, clock)
+    outbox = Outbox(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, marks, clock, adapters.metrics)
     authority = await open_authority(MongoAuthorityStore(database, adapters.keyring), clock)
     files = read_files(settings)
@@ -139,7 +139,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(takeover.run(writer.id, adapters.loops))
-            for each in (writer, Relay(parts, share), seen, notes, refusals, announcing, renewals):
+            for each in (writer, Relay(parts, share), seen, notes, refusals, outbox, renewals):
                 group.create_task(each.run(adapters.loops))
 
     async def drain() -> None:

@@ -52,7 +52,7 @@ class FirstCertificates:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def announce(self, exchanges: Sequence[DeviceExchange]) -> None:
+    async def audit(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Before the bindings are written: into the audit log. Raises StoreUnavailable."""
         entries = [self._entry(exchange) for exchange in exchanges if awaits_certificate(exchange)]
         if entries and self._parts.audit is not None:

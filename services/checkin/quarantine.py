@@ -13,7 +13,7 @@ import structlog
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Refused
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
-from shared.domain.notices import quarantined
+from shared.domain.outbox import quarantined
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock, Ids
 from shared.ports.identities import Identities
@@ -63,9 +63,9 @@ class QuarantineNotes:
         while self._noted:
             device, (bound, seen) = next(iter(self._noted.items()))
             at = int(seen.since.timestamp() * 1000) * 1_000_000
-            notice = quarantined(self._ids.new(), at, bound, seen)
+            outbox_event = quarantined(self._ids.new(), at, bound, seen)
             try:
-                if await self._identities.quarantine(device, bound, seen, notice):
+                if await self._identities.quarantine(device, bound, seen, outbox_event):
                     log.warning("device_quarantined", device=device, reason=seen.reason.value)
             except Refused as exc:  # of this device alone: its record cannot grow
                 log.error("device_not_quarantined", device=device, error=str(exc))

@@ -21,7 +21,7 @@ from shared.apple.command_plist import written
 from shared.domain.command import RENEWAL_KEY, Command, QueueEntry, entry_id
 from shared.domain.enrollment import PARTITIONS, Enrollment
 from shared.domain.errors import Refused
-from shared.domain.notices import Notice, renewal_failed
+from shared.domain.outbox import OutboxEvent, renewal_failed
 from shared.pacing import Loops, Pace
 from shared.ports.identities import Attempt, Identities
 from shared.security.challenges import ChallengeBook
@@ -126,7 +126,7 @@ class Renewals:
             seen=device.renewal,
             renewal=plan.renewal,
             look_at=plan.look_at,
-            notice=self._notice(device, plan, now),
+            outbox_event=self._outbox_event(device, plan, now),
         )
         [is_stored] = await self._identities.attempt([attempt])
         if not is_stored:
@@ -141,7 +141,7 @@ class Renewals:
             self._metrics.renewals.labels(outcome).inc()
             log.info("renewal_asked", device=device.id, attempt=plan.renewal.attempt)
 
-    def _notice(self, device: Enrollment, plan: Plan, now: datetime) -> Notice | None:
+    def _outbox_event(self, device: Enrollment, plan: Plan, now: datetime) -> OutboxEvent | None:
         if plan.failure is None or device.identity is None:
             return None
         attempts = 0 if device.renewal is None else device.renewal.attempt

@@ -31,7 +31,7 @@ ATTEMPTS = 5
 """How often one request looks again when others change its entry at the same time."""
 
 TellEnd = Callable[[QueueEntry], Awaitable[None]]
-"""Called before the entry of a command whose end is announced is used again; raises Unavailable."""
+"""Called before the entry of a command whose end must be published is used again; raises Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)

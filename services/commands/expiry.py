@@ -84,11 +84,11 @@ class Expiry:
         if count:
             log.info("commands_expired", count=count)
         for chunk in _chunks(ended):
-            await self._announce(chunk)
-        async for page in self._expiries.unannounced(now):
+            await self._publish(chunk)
+        async for page in self._expiries.unpublished(now):
             left = [each for each in self._ours(page) if _is_left(each, now - FORGOTTEN_AFTER)]
             for chunk in _chunks(left):
-                await self._announce(chunk)
+                await self._publish(chunk)
 
     def _ours(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
         partitions = self._share.partitions
@@ -99,19 +99,19 @@ class Expiry:
         is journaled, and the relay publishes it, since its device is behind it from then on (rule 8).
 
         Raises Unavailable where that could not be written."""
-        if not await self._expiries.is_unannounced(entry):
+        if not await self._expiries.is_unpublished(entry):
             return
         [event] = await self._journaled([entry])
         marked = await self._enrollments.mark_waiting([Mark(entry.device, event.created_at)])
         if not all(marked):  # nobody knows its device, so no relay looks after it
             await publish_safely(self._publisher, [event])
 
-    async def _announce(self, entries: Sequence[QueueEntry]) -> None:
+    async def _publish(self, entries: Sequence[QueueEntry]) -> None:
         """Of a partition that is away, they are found again as what was forgotten."""
         events = await self._journaled(entries)
         safe = await publish_where_possible(self._publisher, events)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
-        await self._expiries.announced(
+        await self._expiries.published(
             [each for each in entries if (each.enrollment, each.command_uuid) not in late]
         )
 

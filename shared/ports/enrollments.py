@@ -8,7 +8,7 @@ from typing import Protocol
 from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory, PushTarget, Waiting
 from shared.domain.event import Topic
 from shared.domain.identity import Identity
-from shared.domain.notices import Notice, rebound
+from shared.domain.outbox import OutboxEvent, rebound
 
 MOST_RETIRED = 100
 """A record lists so many of its retired certificates, the latest; a device that brings more and more of them
@@ -36,7 +36,7 @@ class Binding:
     retires: str | None = None
     retired: tuple[str, ...] = ()
     identity: Identity | None = None
-    notice: Notice | None = None
+    outbox_event: OutboxEvent | None = None
 
 
 def rebinding(device: Enrollment, identity: Identity, id_: str) -> Binding:
@@ -56,7 +56,7 @@ def rebinding(device: Enrollment, identity: Identity, id_: str) -> Binding:
         retires=None if device.certificate else before,
         retired=device.retired_certificates,
         identity=identity,
-        notice=None if before is None else rebound(id_, at, before, identity),
+        outbox_event=None if before is None else rebound(id_, at, before, identity),
     )
 
 

@@ -13,15 +13,15 @@ class Expiries(Protocol):
 
     async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
         """End entries as EXPIRED, each on condition that it is open, of an order seen, and overdue by
-        then; what is there then, by id. What ended so is `unannounced` from then on."""
+        then; what is there then, by id. What ended so is `unpublished` from then on."""
 
-    def unannounced(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
+    def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         """Entries that expired, or were superseded, before a time and whose event is not safe yet, a page
         at a time."""
 
-    async def is_unannounced(self, entry: QueueEntry) -> bool:
+    async def is_unpublished(self, entry: QueueEntry) -> bool:
         """Whether this entry expired or was superseded, was not queued anew since, and its event is not
         safe yet."""
 
-    async def announced(self, entries: Sequence[QueueEntry]) -> None:
+    async def published(self, entries: Sequence[QueueEntry]) -> None:
         """Their events are safe."""

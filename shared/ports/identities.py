@@ -11,15 +11,15 @@ from typing import Protocol
 
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import Quarantine, Renewal
-from shared.domain.notices import Notice
+from shared.domain.outbox import OutboxEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """A notice, and the device of whose record it is."""
+class Outgoing:
+    """An outbox event, and the device of whose record it is."""
 
     device: Enrollment
-    notice: Notice
+    outbox_event: OutboxEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Attempt:
     seen: Renewal | None
     renewal: Renewal | None
     look_at: datetime | None
-    notice: Notice | None = None
+    outbox_event: OutboxEvent | None = None
 
 
 class Identities(Protocol):
@@ -43,10 +43,10 @@ class Identities(Protocol):
         """No other device can be bound to it; one that is reserved stays as it is."""
 
     async def quarantine(
-        self, device: str, bound: str | None, seen: Quarantine, notice: Notice
+        self, device: str, bound: str | None, seen: Quarantine, outbox_event: OutboxEvent
     ) -> bool:
         """Note that a device asks in vain, on condition of what is bound to it. True: it begins now,
-        and the notice is kept; else it goes on since it began."""
+        and the outbox event is kept; else it goes on since it began."""
 
     async def release(self, device: str, bound: str) -> bool:
         """End the quarantine: what is bound is right. False: something else is bound."""
@@ -64,8 +64,8 @@ class Identities(Protocol):
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
         """Store, each on its condition. False: overtaken."""
 
-    async def notices(self, partitions: Collection[int]) -> list[Noted]:
+    async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:
         """What subscribers of these partitions are still to be told."""
 
-    async def announced(self, noted: Sequence[Noted]) -> None:
+    async def published(self, outgoing: Sequence[Outgoing]) -> None:
         """Their events are safe."""

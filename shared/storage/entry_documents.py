@@ -51,10 +51,10 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "timer"), "")
 """Fields that an entry has only while it is open; `$unset` takes them away. `timer` is the first of
 its times, `not_before` or `expires_at`, in one index for both, since each index costs every write; a
-entry whose end is announced has one until its event is safe."""
+entry whose end must be published has one until its event is safe."""
 
 UNTIL_ENDED = {name: "" for name in WHILE_OPEN if name != "timer"}
-"""What the end takes away from an entry whose end is announced."""
+"""What the end takes away from an entry whose end must be published."""
 
 
 def ending(state: EntryState) -> Document:

@@ -55,7 +55,7 @@ class MongoExpiries:
         found = await self._entries.find({"_id": {"$in": ids}})
         return {document["_id"]: from_document(document) for document in found}
 
-    def unannounced(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
+    def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         # Its end is not before its timer.
         return self._paged(
             {
@@ -65,11 +65,11 @@ class MongoExpiries:
             }
         )
 
-    async def is_unannounced(self, entry: QueueEntry) -> bool:
+    async def is_unpublished(self, entry: QueueEntry) -> bool:
         ended = {"_id": entry.id, "order": entry.order, "state": {"$in": ANNOUNCED}}
         return await self._entries.find_one({**ended, "timer": {"$ne": None}}) is not None
 
-    async def announced(self, entries: Sequence[QueueEntry]) -> None:
+    async def published(self, entries: Sequence[QueueEntry]) -> None:
         await self._entries.update_many(
             {
                 "_id": {"$in": [entry.id for entry in entries]},

@@ -10,16 +10,16 @@ from typing import Any
 
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import Quarantine
-from shared.domain.notices import Notice
-from shared.ports.identities import Attempt, Noted
+from shared.domain.outbox import OutboxEvent
+from shared.ports.identities import Attempt, Outgoing
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.enrollment_documents import CERTIFICATES, NAME, from_document
 from shared.storage.identity_documents import (
     LOOKED_AT_BY,
     certificate_fields,
-    notice_fields,
-    notices_of,
+    outbox_fields,
+    outbox_of,
     quarantine_fields,
     renewal_fields,
 )
@@ -46,12 +46,17 @@ class MongoIdentities:
         await self._certificates.insert_one({"_id": certificate, "device": device})
 
     async def quarantine(
-        self, device: str, bound: str | None, seen: Quarantine, notice: Notice
+        self, device: str, bound: str | None, seen: Quarantine, outbox_event: OutboxEvent
     ) -> bool:
         found = {"_id": device, "certificate": bound}
         begins = await self._documents.update_one(
             {**found, "quarantine": None},
-            {"$set": {"quarantine": quarantine_fields(seen), **notice_fields(device, notice)}},
+            {
+                "$set": {
+                    "quarantine": quarantine_fields(seen),
+                    **outbox_fields(device, outbox_event),
+                }
+            },
         )
         if not begins:
             await self._documents.update_one(
@@ -102,19 +107,19 @@ class MongoIdentities:
             for each in attempts
         ]
 
-    async def notices(self, partitions: Some[int]) -> list[Noted]:
+    async def outbox(self, partitions: Some[int]) -> list[Outgoing]:
         found = await self._documents.find({"notices_in": {"$in": list(partitions)}})
         return [
-            Noted(from_document(document, self._keyring), notice)
+            Outgoing(from_document(document, self._keyring), outbox_event)
             for document in found
-            for notice in notices_of(document)
+            for outbox_event in outbox_of(document)
         ]
 
-    async def announced(self, noted: Sequence[Noted]) -> None:
-        for each in noted:
+    async def published(self, outgoing: Sequence[Outgoing]) -> None:
+        for each in outgoing:
             device = each.device.id
             await self._documents.update_one(
-                {"_id": device}, {"$unset": {f"notices.{each.notice.id}": ""}}
+                {"_id": device}, {"$unset": {f"notices.{each.outbox_event.id}": ""}}
             )
             await self._documents.update_one(
                 {"_id": device, "notices": {}}, {"$unset": {"notices_in": "", "notices": ""}}
@@ -133,7 +138,7 @@ def _condition(attempt: Attempt) -> Document:
 
 
 def _update(attempt: Attempt) -> Document:
-    fields: Document = notice_fields(attempt.device, attempt.notice)
+    fields: Document = outbox_fields(attempt.device, attempt.outbox_event)
     if attempt.renewal is not None:
         fields["renewal"] = renewal_fields(attempt.renewal)
     update: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """How a device's binding stands in its enrollment's document: only add fields, ignore unknown ones.
 
 `renewal_in` and `renewal_look`: its partition, and when to look whether its certificate must be renewed.
-`notices_in`: its partition while subscribers are still to be told something.
+`outbox_in`: its partition while subscribers are still to be told something.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from shared.domain.identity import (
     Renewal,
     RenewalFailure,
 )
-from shared.domain.notices import Notice
+from shared.domain.outbox import OutboxEvent
 from shared.domain.versions import is_known, known
 from shared.storage.database import Document
 
@@ -138,22 +138,26 @@ def renewal_of(document: Mapping[str, Any]) -> Renewal | None:
     )
 
 
-def notice_fields(device: str, notice: Notice | None) -> Document:
-    """What `$set` adds to keep a notice."""
-    if notice is None:
+def outbox_fields(device: str, outbox_event: OutboxEvent | None) -> Document:
+    """What `$set` adds to keep an outbox event."""
+    if outbox_event is None:
         return {}
-    kept = {"topic": notice.topic.value, "at": notice.created_at, "facts": dict(notice.facts)}
-    return {f"notices.{notice.id}": kept, "notices_in": partition_of(device)}
+    kept = {
+        "topic": outbox_event.topic.value,
+        "at": outbox_event.created_at,
+        "facts": dict(outbox_event.facts),
+    }
+    return {f"notices.{outbox_event.id}": kept, "notices_in": partition_of(device)}
 
 
-def notices_of(document: Mapping[str, Any]) -> list[Notice]:
+def outbox_of(document: Mapping[str, Any]) -> list[OutboxEvent]:
     """Those of a record, earliest first. One of a newer version is left to that version."""
     found = [
-        Notice(id_, topic, kept["at"], kept["facts"])
+        OutboxEvent(id_, topic, kept["at"], kept["facts"])
         for id_, kept in document.get("notices", {}).items()
         if is_known(topic := known(Topic, kept["topic"]))
     ]
-    return sorted(found, key=lambda notice: (notice.created_at, notice.id))
+    return sorted(found, key=lambda outbox_event: (outbox_event.created_at, outbox_event.id))
 
 
 def binding_facts(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from shared.storage.identity_documents import (
     IDENTITY_FIELDS,
     OF_ONE_BINDING,
     binding_fields,
-    notice_fields,
+    outbox_fields,
 )
 
 DROPPED_TOGETHER = 1000
@@ -19,7 +19,7 @@ DROPPED_TOGETHER = 1000
 def rebinding_of(binding: Binding) -> UpdateOne:
     device = binding.key.id
     fields: Document = {"certificate": binding.certificate}
-    fields |= binding_fields(device, binding.identity) | notice_fields(device, binding.notice)
+    fields |= binding_fields(device, binding.identity) | outbox_fields(device, binding.outbox_event)
     ended = [name for name in (*OF_ONE_BINDING, *IDENTITY_FIELDS) if name not in fields]
     update: Document = {"$set": fields, "$unset": dict.fromkeys(ended, "")}
     dropped, retired = _dropped(binding), _retired_by(binding)

@@ -11,7 +11,7 @@ from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory,
 from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Topic
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
-from shared.domain.notices import quarantined
+from shared.domain.outbox import quarantined
 from shared.ports.devices import DeviceFilter, Devices, DeviceSecrets
 from shared.ports.enrollments import Binding, Change, Enrollments
 from shared.ports.identities import Identities
@@ -175,8 +175,8 @@ async def test_devices_in_quarantine_are_found(store: Store) -> None:
     shown = DeviceCertificate("other")
     reason = QuarantineReason.OTHER_CERTIFICATE
     seen = Quarantine(NOW, NOW, reason, shown)
-    notice = quarantined("notice", 1, "certificate of PAD", seen)
-    assert await store.identities.quarantine("PAD", "certificate of PAD", seen, notice)
+    outbox_event = quarantined("notice", 1, "certificate of PAD", seen)
+    assert await store.identities.quarantine("PAD", "certificate of PAD", seen, outbox_event)
 
     assert await store.ids(quarantined=True) == ["PAD"]
     assert await store.ids(quarantined=False) == ["MAC"]

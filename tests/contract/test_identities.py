@@ -19,7 +19,7 @@ from shared.domain.identity import (
     Renewal,
     RenewalFailure,
 )
-from shared.domain.notices import Notice, quarantined, renewal_failed
+from shared.domain.outbox import OutboxEvent, quarantined, renewal_failed
 from shared.ports.enrollments import Change, Enrollments, rebinding
 from shared.ports.identities import Attempt, Identities
 from tests.contract.stores import KEYRING, STORES, open_store
@@ -88,7 +88,7 @@ def seen(name: str, at: datetime = NOW) -> Quarantine:
     return Quarantine(at, at, QuarantineReason.OTHER_CERTIFICATE, certificate(name))
 
 
-def told(id_: str, at: int = 1) -> Notice:
+def told(id_: str, at: int = 1) -> OutboxEvent:
     return quarantined(id_, at, "old-MAC", seen("new"))
 
 
@@ -98,7 +98,7 @@ async def test_what_is_known_of_a_certificate_is_kept_with_its_binding(kept: Kep
     assert record.identity == identity("old-MAC")
 
 
-async def test_a_rebinding_replaces_what_was_known_and_keeps_a_notice(kept: Kept) -> None:
+async def test_a_rebinding_replaces_what_was_known_and_keeps_a_outbox_event(kept: Kept) -> None:
     record = await enrolled(kept)
     await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))
     following = identity("new", BoundBy.RENEWAL, parameters=None)
@@ -108,8 +108,12 @@ async def test_a_rebinding_replaces_what_was_known_and_keeps_a_notice(kept: Kept
     there = await kept.record()
     assert (there.identity, there.quarantine) == (following, None)
     assert there.retired_certificates == ("old-MAC",)
-    notices = [each.notice for each in await kept.identities.notices(OURS)]
-    assert [notice.id for notice in notices if notice.topic is Topic.CERTIFICATE_REBOUND] == ["n1"]
+    outbox = [each.outbox_event for each in await kept.identities.outbox(OURS)]
+    assert [
+        outbox_event.id
+        for outbox_event in outbox
+        if outbox_event.topic is Topic.CERTIFICATE_REBOUND
+    ] == ["n1"]
 
 
 async def test_a_reserved_certificate_can_be_bound_to_no_other_device(kept: Kept) -> None:
@@ -132,7 +136,7 @@ async def test_quarantine_begins_once_and_goes_on(kept: Kept) -> None:
 
     assert begun == [True, False]
     assert (await kept.record()).quarantine == replace(later, since=NOW)
-    assert [each.notice.id for each in await kept.identities.notices(OURS)] == ["1"]
+    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["1"]
 
 
 async def test_of_two_that_note_the_same_quarantine_one_begins_it(kept: Kept) -> None:
@@ -143,7 +147,7 @@ async def test_of_two_that_note_the_same_quarantine_one_begins_it(kept: Kept) ->
     )
 
     assert sorted(begun) == [False, True]
-    assert len(await kept.identities.notices(OURS)) == 1
+    assert len(await kept.identities.outbox(OURS)) == 1
 
 
 async def test_quarantine_of_a_binding_that_is_no_more_is_not_noted(kept: Kept) -> None:
@@ -203,7 +207,7 @@ async def test_after_a_reset_the_same_certificate_can_come_back(kept: Kept) -> N
         None,
         (),
     )
-    assert await kept.identities.notices(OURS) == []
+    assert await kept.identities.outbox(OURS) == []
 
 
 async def test_patience_with_an_expired_certificate_ends_quarantine_and_renews(kept: Kept) -> None:
@@ -286,27 +290,27 @@ async def test_a_look_without_an_attempt_is_put_off(kept: Kept) -> None:
     assert await kept.looked_at(END - MINUTE) == []
 
 
-async def test_a_failure_keeps_a_notice(kept: Kept) -> None:
+async def test_a_failure_keeps_a_outbox_event(kept: Kept) -> None:
     await enrolled(kept)
-    notice = renewal_failed("n", 7, identity("old-MAC"), RenewalFailure.OTHER_AUTHORITY, 0)
+    outbox_event = renewal_failed("n", 7, identity("old-MAC"), RenewalFailure.OTHER_AUTHORITY, 0)
 
-    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, notice)])
+    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, outbox_event)])
 
-    [noted] = await kept.identities.notices({MAC.partition})
-    assert (noted.notice, noted.device.id) == (notice, "MAC")
+    [outgoing] = await kept.identities.outbox({MAC.partition})
+    assert (outgoing.outbox_event, outgoing.device.id) == (outbox_event, "MAC")
 
 
-async def test_notices_are_given_by_time_until_they_are_announced(kept: Kept) -> None:
+async def test_outbox_events_are_given_by_time_until_they_are_announced(kept: Kept) -> None:
     await enrolled(kept)
     await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("later", 9))
-    notice = renewal_failed("earlier", 7, identity("old-MAC"), RenewalFailure.EXPIRED, 3)
-    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, notice)])
+    outbox_event = renewal_failed("earlier", 7, identity("old-MAC"), RenewalFailure.EXPIRED, 3)
+    await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, outbox_event)])
 
-    first, second = await kept.identities.notices(OURS)
-    assert [first.notice.id, second.notice.id] == ["earlier", "later"]
-    assert await kept.identities.notices(set(OURS) - {MAC.partition}) == []
+    first, second = await kept.identities.outbox(OURS)
+    assert [first.outbox_event.id, second.outbox_event.id] == ["earlier", "later"]
+    assert await kept.identities.outbox(set(OURS) - {MAC.partition}) == []
 
-    await kept.identities.announced([first])
-    assert [each.notice.id for each in await kept.identities.notices(OURS)] == ["later"]
-    await kept.identities.announced([first, second])
-    assert await kept.identities.notices(OURS) == []
+    await kept.identities.published([first])
+    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["later"]
+    await kept.identities.published([first, second])
+    assert await kept.identities.outbox(OURS) == []

@@ -25,7 +25,7 @@ from shared.domain.identity import (
     RenewalFailure,
 )
 from shared.domain.job import Job, JobState, Progress
-from shared.domain.notices import quarantined, renewal_failed
+from shared.domain.outbox import quarantined, renewal_failed
 from shared.domain.terms import Terms
 from shared.domain.token import Token
 from shared.domain.versions import is_known, known
@@ -78,7 +78,7 @@ class Store:
             "devices": [each.id for each in await self.enrollments.devices(DeviceQuery())],
             "page": [each.id for each in await self.devices.page(DeviceFilter(limit=9))],
             "to_renew": [each.id for each in await self.identities.to_renew(OURS, NOW)],
-            "notices": [each.device.id for each in await self.identities.notices(OURS)],
+            "notices": [each.device.id for each in await self.identities.outbox(OURS)],
             "places": [each.device for each in await self.queue.accepted_in(WINDOW)],
             "open": [name for name, entries in opened.items() if entries],
             "jobs": [each.id for each in await self.jobs.newest(None, 9)],
@@ -120,8 +120,8 @@ async def fill(store: Store, key: EnrollmentKey) -> None:
     await store.enrollments.bind([Binding(key, None, shown.fingerprint, is_new=True)])
     assert await store.enrollments.apply([change]) == [True]
     seen = Quarantine(NOW, NOW, QuarantineReason.EXPIRED, shown)
-    notice = quarantined(f"notice-{key.id}", 1, shown.fingerprint, seen)
-    assert await store.identities.quarantine(key.id, shown.fingerprint, seen, notice)
+    outbox_event = quarantined(f"notice-{key.id}", 1, shown.fingerprint, seen)
+    assert await store.identities.quarantine(key.id, shown.fingerprint, seen, outbox_event)
     renewal = Renewal(1, "c", NOW, RenewalFailure.PROFILE)
     told = renewal_failed(f"told-{key.id}", 2, identity, RenewalFailure.PROFILE, 1)
     attempt = Attempt(key.id, shown.fingerprint, None, renewal, NOW, told)
@@ -238,15 +238,15 @@ async def test_a_value_of_a_newer_version_is_shown_as_written_and_hides_nothing_
     assert shown is None or (shown.value, is_known(shown)) == (NEWER, False)
 
 
-async def test_a_notice_of_a_newer_version_waits_for_that_version(store: Store) -> None:
+async def test_a_outbox_event_of_a_newer_version_waits_for_that_version(store: Store) -> None:
     await store.write("enrollments", "NEW", "notices.told-NEW.topic")
 
-    noted = await store.identities.notices(OURS)
-    await store.identities.announced(noted)
+    outgoing = await store.identities.outbox(OURS)
+    await store.identities.published(outgoing)
 
-    assert {each.notice.id for each in noted} == {"notice-NEW", "notice-OLD", "told-OLD"}
+    assert {each.outbox_event.id for each in outgoing} == {"notice-NEW", "notice-OLD", "told-OLD"}
     await store.write("enrollments", "NEW", "notices.told-NEW.topic", Topic.RENEWAL_FAILED.value)
-    assert [each.notice.id for each in await store.identities.notices(OURS)] == ["told-NEW"]
+    assert [each.outbox_event.id for each in await store.identities.outbox(OURS)] == ["told-NEW"]
 
 
 async def test_an_entry_of_a_newer_version_is_neither_handed_out_nor_ended(store: Store) -> None:

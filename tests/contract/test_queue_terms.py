@@ -120,12 +120,12 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
     assert ended is not None
     assert (ended.state, ended.finished_at) == (EntryState.EXPIRED, NOW)
     assert await listed(kept.expiries.overdue(NOW)) == []
-    assert [each.id for each in await listed(kept.expiries.unannounced(NOW + MINUTE))] == [over.id]
-    assert await listed(kept.expiries.unannounced(NOW)) == []
-    assert await kept.expiries.is_unannounced(ended)
-    await kept.expiries.announced([ended])
-    assert await listed(kept.expiries.unannounced(NOW + MINUTE)) == []
-    assert not await kept.expiries.is_unannounced(ended)
+    assert [each.id for each in await listed(kept.expiries.unpublished(NOW + MINUTE))] == [over.id]
+    assert await listed(kept.expiries.unpublished(NOW)) == []
+    assert await kept.expiries.is_unpublished(ended)
+    await kept.expiries.published([ended])
+    assert await listed(kept.expiries.unpublished(NOW + MINUTE)) == []
+    assert not await kept.expiries.is_unpublished(ended)
 
 
 @pytest.mark.parametrize("state", [EntryState.ACKNOWLEDGED, EntryState.CANCELLED])
@@ -138,7 +138,7 @@ async def test_rule_05_what_ended_does_not_expire(kept: Kept, state: EntryState)
     assert there is not None
     assert there.state is state
     assert await listed(kept.expiries.overdue(FAR)) == []
-    assert await listed(kept.expiries.unannounced(FAR + MINUTE)) == []
+    assert await listed(kept.expiries.unpublished(FAR + MINUTE)) == []
 
 
 async def test_of_many_only_those_expire_that_are_overdue(kept: Kept) -> None:
@@ -166,11 +166,11 @@ async def test_an_entry_queued_anew_does_not_expire_for_the_time_before(kept: Ke
     assert await kept.queue.requeue(anew, ended)
 
     await kept.expiries.expire([old], NOW)
-    await kept.expiries.announced([old])
+    await kept.expiries.published([old])
 
     assert await states(kept.queue, anew) == [EntryState.QUEUED]
-    assert not await kept.expiries.is_unannounced(ended)
-    assert await listed(kept.expiries.unannounced(NOW + MINUTE)) == []
+    assert not await kept.expiries.is_unpublished(ended)
+    assert await listed(kept.expiries.unpublished(NOW + MINUTE)) == []
 
 
 async def test_an_expired_entry_is_not_handed_out(kept: Kept) -> None:
@@ -267,15 +267,15 @@ async def test_what_is_superseded_waits_to_be_announced(kept: Kept) -> None:
     assert ended.finished_at is not None
     after = ended.finished_at + MINUTE
 
-    assert [each.id for each in await listed(kept.expiries.unannounced(after))] == [older.id]
-    assert await listed(kept.expiries.unannounced(ended.finished_at)) == []
-    assert await kept.expiries.is_unannounced(ended)
-    assert not await kept.expiries.is_unannounced(newest)
-    await kept.expiries.announced([replace(ended, order="order-9")])
-    assert await kept.expiries.is_unannounced(ended)
-    await kept.expiries.announced([ended])
-    assert await listed(kept.expiries.unannounced(after)) == []
-    assert not await kept.expiries.is_unannounced(ended)
+    assert [each.id for each in await listed(kept.expiries.unpublished(after))] == [older.id]
+    assert await listed(kept.expiries.unpublished(ended.finished_at)) == []
+    assert await kept.expiries.is_unpublished(ended)
+    assert not await kept.expiries.is_unpublished(newest)
+    await kept.expiries.published([replace(ended, order="order-9")])
+    assert await kept.expiries.is_unpublished(ended)
+    await kept.expiries.published([ended])
+    assert await listed(kept.expiries.unpublished(after)) == []
+    assert not await kept.expiries.is_unpublished(ended)
 
 
 async def test_what_is_superseded_and_queued_anew_is_not_to_be_announced(kept: Kept) -> None:
@@ -287,8 +287,8 @@ async def test_what_is_superseded_and_queued_anew_is_not_to_be_announced(kept: K
 
     assert await kept.queue.requeue(entry("c1", order="order-9"), ended)
 
-    assert not await kept.expiries.is_unannounced(ended)
-    assert await listed(kept.expiries.unannounced(ended.finished_at + MINUTE)) == []
+    assert not await kept.expiries.is_unpublished(ended)
+    assert await listed(kept.expiries.unpublished(ended.finished_at + MINUTE)) == []
 
 
 async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_entries(

@@ -20,7 +20,7 @@ from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
 from shared.domain.names import is_settled, is_there, names_of
-from shared.domain.notices import Notice
+from shared.domain.outbox import OutboxEvent
 from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Mark
 from tests.fakes.queue import Hook, undisturbed
 
@@ -44,16 +44,16 @@ class FakeEnrollments:
         self._holders: dict[str, str] = {}
         self.looks: dict[str, datetime] = {}
         """Of which device to look when, whether its certificate must be renewed."""
-        self.kept_notices: dict[str, list[Notice]] = {}
+        self.kept_outbox: dict[str, list[OutboxEvent]] = {}
         self.asked: list[int] = []
         """How many names each call gave."""
 
     def reserve(self, certificate: str, device: str) -> bool:
         return self._holders.setdefault(certificate, device) == device
 
-    def keep(self, device: str, notice: Notice | None) -> None:
-        if notice is not None:
-            self.kept_notices.setdefault(device, []).append(notice)
+    def keep(self, device: str, outbox_event: OutboxEvent | None) -> None:
+        if outbox_event is not None:
+            self.kept_outbox.setdefault(device, []).append(outbox_event)
 
     def look_later(self, device: str, identity: Identity | None) -> None:
         self.looks.pop(device, None)
@@ -137,7 +137,7 @@ class FakeEnrollments:
             renewing=None,
             renewed=None,
         )
-        self.keep(device, binding.notice)
+        self.keep(device, binding.outbox_event)
         self.look_later(device, binding.identity)
         return True
 

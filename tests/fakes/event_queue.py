@@ -2,7 +2,7 @@
 
 `FakeQueue` gives what rule 11 stands on: a single active consumer, a prefetch, what is not acked goes
 back to the front when a channel is gone, acks of a dead channel are lost, and a consumer that was
-cut off goes on until it notices.
+cut off goes on until it outbox events.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class FakeChannel:
         self._queue.dead_lettered.append((event.event_id, reason))
         self.ack(event)
 
-    def notice(self) -> None:
+    def outbox_event(self) -> None:
         """The consumer finds out that its channel is dead."""
         self.is_lost = True
         self._on_lost()
@@ -112,7 +112,7 @@ class FakeQueue:
         self.pump()
 
     def cut_off(self, channel: FakeChannel) -> None:
-        """The broker drops a consumer; it goes on until `channel.notice()`."""
+        """The broker drops a consumer; it goes on until `channel.outbox_event()`."""
         self.end(channel)
 
     def end(self, channel: FakeChannel) -> None:

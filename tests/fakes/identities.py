@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from shared.domain.enrollment import Enrollment, partition_of
 from shared.domain.identity import Quarantine
-from shared.domain.notices import Notice
-from shared.ports.identities import Attempt, Noted
+from shared.domain.outbox import OutboxEvent
+from shared.ports.identities import Attempt, Outgoing
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.queue import Hook, undisturbed
 
@@ -27,7 +27,7 @@ class FakeIdentities:
         self._enrollments.reserve(certificate, device)
 
     async def quarantine(
-        self, device: str, bound: str | None, seen: Quarantine, notice: Notice
+        self, device: str, bound: str | None, seen: Quarantine, outbox_event: OutboxEvent
     ) -> bool:
         await self.before("quarantine")
         record = self._bound(device, bound)
@@ -36,7 +36,7 @@ class FakeIdentities:
         there = record.quarantine
         if there is None:
             self._put(replace(record, quarantine=seen))
-            self._enrollments.keep(device, notice)
+            self._enrollments.keep(device, outbox_event)
             return True
         last_seen = max(there.last_seen, seen.last_seen)
         self._put(replace(record, quarantine=replace(seen, since=there.since, last_seen=last_seen)))
@@ -103,24 +103,24 @@ class FakeIdentities:
             self._enrollments.looks.pop(attempt.device, None)
         else:
             self._enrollments.looks[attempt.device] = attempt.look_at
-        self._enrollments.keep(attempt.device, attempt.notice)
+        self._enrollments.keep(attempt.device, attempt.outbox_event)
         return True
 
-    async def notices(self, partitions: Collection[int]) -> list[Noted]:
+    async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:
         await self.before("notices")
         return [
-            Noted(self._enrollments.records[device], notice)
-            for device, notices in self._enrollments.kept_notices.items()
+            Outgoing(self._enrollments.records[device], outbox_event)
+            for device, outbox in self._enrollments.kept_outbox.items()
             if partition_of(device) in partitions
-            for notice in sorted(notices, key=lambda each: (each.created_at, each.id))
+            for outbox_event in sorted(outbox, key=lambda each: (each.created_at, each.id))
         ]
 
-    async def announced(self, noted: Sequence[Noted]) -> None:
+    async def published(self, outgoing: Sequence[Outgoing]) -> None:
         await self.before("announced")
-        for each in noted:
-            kept = self._enrollments.kept_notices.get(each.device.id, [])
-            self._enrollments.kept_notices[each.device.id] = [
-                notice for notice in kept if notice.id != each.notice.id
+        for each in outgoing:
+            kept = self._enrollments.kept_outbox.get(each.device.id, [])
+            self._enrollments.kept_outbox[each.device.id] = [
+                outbox_event for outbox_event in kept if outbox_event.id != each.outbox_event.id
             ]
 
     def _bound(self, device: str, certificate: str | None) -> Enrollment | None:

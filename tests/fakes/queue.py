@@ -72,7 +72,7 @@ class FakeCommandQueue:
         self.before = before
         self.entries: dict[str, QueueEntry] = {}
         self.unsafe: set[str] = set()
-        """ids of the entries whose end is not announced."""
+        """ids of the entries whose end is not published."""
         self.unreadable: set[str] = set()
         """uuids of the commands that cannot be opened."""
         self.now: datetime | None = None
@@ -376,7 +376,7 @@ class FakeCommandQueue:
             await asyncio.sleep(0)
         return {entry.id: self.entries[entry.id] for entry in entries if entry.id in self.entries}
 
-    async def unannounced(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
+    async def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         await self.before("unannounced")
         found = [
             self.entries[id_]
@@ -386,13 +386,13 @@ class FakeCommandQueue:
         for page in _pages(found):
             yield page
 
-    async def is_unannounced(self, entry: QueueEntry) -> bool:
+    async def is_unpublished(self, entry: QueueEntry) -> bool:
         await self.before("is_unannounced")
         current = self.entries.get(entry.id)
         is_there = current is not None and current.order == entry.order
         return is_there and entry.id in self.unsafe
 
-    async def announced(self, entries: Sequence[QueueEntry]) -> None:
+    async def published(self, entries: Sequence[QueueEntry]) -> None:
         await self.before("announced")
         for entry in entries:
             current = self.entries.get(entry.id)

@@ -220,8 +220,8 @@ async def test_the_event_of_an_expired_command_reaches_who_asked_and_nobody_else
             ).values()
             assert arrival.body == event_json(event)
     world.clock.advance(2 * FORGOTTEN_AFTER)
-    unannounced = MongoExpiries(world.database).unannounced(world.clock.now())
-    assert [entry async for page in unannounced for entry in page] == []
+    unpublished = MongoExpiries(world.database).unpublished(world.clock.now())
+    assert [entry async for page in unpublished for entry in page] == []
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])

@@ -1,9 +1,9 @@
 """Rule 11: a delivery queue, that is one device's events to one subscription, of one partition's queue.
 
-Two replicas. The broker has a single active consumer and gives unacked events back in order when a channel is
-gone; acks of a dead channel are lost, and a replica that was cut off goes on until it notices. An attempt
-succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one that
-takes no step; a lease may end under it.
+Two replicas. The broker has a single active consumer and gives unacked events back in order when a channel
+is gone; acks of a dead channel are lost, and a replica that was cut off goes on until it outbox events. An
+attempt succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one
+that takes no step; a lease may end under it.
 
 A receiver may refuse an event: that one is set aside beside the delivery queue, and retried by itself.
 

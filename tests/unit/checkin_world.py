@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.checkin.admission import Admission
-from services.checkin.announcing import Announcing
 from services.checkin.batch import DeviceBatch
 from services.checkin.binding import BindingRules
 from services.checkin.exchanges import Answer, DeviceExchange, DeviceRequest
 from services.checkin.marks import Marks
+from services.checkin.outbox import Outbox
 from services.checkin.parts import Parts, Step
 from services.checkin.quarantine import QuarantineNotes
 from services.checkin.relay import Relay
@@ -131,7 +131,7 @@ class Replica:
         self.batch = DeviceBatch(parts, self.seen, admission, self.senders)
         self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
         self.relay = Relay(parts, self.share)
-        self.announcing = Announcing(
+        self.outbox = Outbox(
             world.identities, world.journal, world.publisher, self.share, world.clock
         )
         self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)

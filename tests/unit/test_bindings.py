@@ -62,9 +62,9 @@ async def enrolled(certificate: str = "old") -> tuple[World, Replica, Device]:
     return world, replica, device
 
 
-async def announced(replica: Replica) -> None:
+async def outbox_facts(replica: Replica) -> None:
     await replica.share.refresh()
-    await replica.announcing.look()
+    await replica.outbox.look()
 
 
 def topics(world: World) -> list[Topic]:
@@ -125,7 +125,7 @@ async def test_open_any_trusted_certificate_may_enroll_a_device_anew_and_an_even
     world, replica, device = await enrolled()
 
     await Device(certificate="new").enroll(replica)
-    await announced(replica)
+    await outbox_facts(replica)
 
     assert record(world).certificate == "new"
     assert topics(world)[-1] is Topic.CERTIFICATE_REBOUND
@@ -368,7 +368,7 @@ async def test_rule_16_two_replicas_that_see_a_renewal_at_once_serve_it_both_and
     answers = await asyncio.gather(
         first.serve(renewed.idle()), second.serve(renewed.token_update(device.user("anna")))
     )
-    await announced(first)
+    await outbox_facts(first)
 
     assert list(answers) == [[Answer()], [Answer()]]
     assert topics(world).count(Topic.CERTIFICATE_REBOUND) == 1
@@ -421,7 +421,7 @@ async def test_rule_16_a_kill_while_a_renewal_is_bound_is_repaired_by_the_device
         await first.serve(Device(certificate="next").idle())
 
     assert await second.serve(Device(certificate="next").idle()) == [Answer()]
-    await announced(second)
+    await outbox_facts(second)
 
     assert record(world).certificate == "next"
     assert topics(world).count(Topic.CERTIFICATE_REBOUND) == 1
@@ -448,7 +448,7 @@ async def test_a_device_whose_certificate_expired_is_seen_and_not_served() -> No
     device.is_expired = True
     await replica.serve(device.idle())
     await replica.notes.flush()
-    await announced(replica)
+    await outbox_facts(replica)
 
     found = record(world).quarantine
     assert found is not None
@@ -510,7 +510,7 @@ async def test_quarantine_costs_one_write_a_minute_and_one_event() -> None:
     world.clock.advance(timedelta(seconds=AT_MOST_EVERY))
     await replica.serve(stranger.idle())
     await replica.notes.flush()
-    await announced(replica)
+    await outbox_facts(replica)
 
     found = record(world).quarantine
     assert found is not None
@@ -528,8 +528,8 @@ async def test_a_flood_over_many_devices_is_noted_for_a_few_at_a_time() -> None:
         await replica.serve(Device(device.udid, "stranger").idle())
     await replica.notes.flush()
 
-    noted = [r for r in world.enrollments.records.values() if r.quarantine is not None]
-    assert len(noted) == MOST_AT_ONCE
+    outgoing = [r for r in world.enrollments.records.values() if r.quarantine is not None]
+    assert len(outgoing) == MOST_AT_ONCE
 
 
 async def test_what_could_not_be_noted_is_noted_later() -> None:
@@ -581,13 +581,13 @@ async def test_rule_16_an_event_of_a_rebinding_outlives_a_broker_that_is_away() 
     await Device(certificate="new").enroll(replica)
     await replica.share.refresh()
     with pytest.raises(BrokerUnavailable):
-        await replica.announcing.look()
+        await replica.outbox.look()
 
     world.publisher.outcome = lambda _: Confirm.CONFIRMED
-    await announced(await world.replica())
+    await outbox_facts(await world.replica())
 
     assert Topic.CERTIFICATE_REBOUND in topics(world)
-    assert await world.identities.notices(range(32)) == []
+    assert await world.identities.outbox(range(32)) == []
 
 
 async def test_an_event_of_a_partition_that_is_away_waits_and_holds_up_no_other() -> None:
@@ -598,15 +598,15 @@ async def test_an_event_of_a_partition_that_is_away_waits_and_holds_up_no_other(
         await device.enroll(replica)
     world.publisher.away = frozenset({partition_of("MAC")})
 
-    await announced(replica)
+    await outbox_facts(replica)
 
     rebound = [e for e in world.publisher.published if e.topic is Topic.CERTIFICATE_REBOUND]
     assert [event.key.device for event in rebound] == [other]
-    waiting = await world.identities.notices(range(32))
+    waiting = await world.identities.outbox(range(32))
     assert [each.device.key.device for each in waiting] == ["MAC"]
     world.publisher.away = frozenset()
-    await announced(replica)
-    assert await world.identities.notices(range(32)) == []
+    await outbox_facts(replica)
+    assert await world.identities.outbox(range(32)) == []
 
 
 async def test_an_event_that_is_published_twice_is_the_same_event() -> None:
@@ -620,11 +620,11 @@ async def test_an_event_that_is_published_twice_is_the_same_event() -> None:
 
     world.identities.before = die
     with pytest.raises(Killed):
-        await announced(replica)
+        await outbox_facts(replica)
     world.identities.before = undisturbed
     second = await world.replica()
     second.share._partitions = frozenset(range(32))  # the first one's heartbeat still counts
-    await second.announcing.look()
+    await second.outbox.look()
 
     first, again = (e for e in world.publisher.published if e.topic is Topic.CERTIFICATE_REBOUND)
     assert first == again

@@ -81,7 +81,7 @@ async def test_what_a_lost_partition_held_is_free(world: World) -> None:
         world.publish("e1", "e2", "e3")
         await settle()
         world.queue.cut_off(replica.channel)
-        replica.channel.notice()
+        replica.channel.outbox_event()
 
         assert replica.bodies.held == 0
 

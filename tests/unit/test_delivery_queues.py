@@ -587,7 +587,7 @@ async def test_a_lost_channel_is_opened_again_and_nothing_is_lost(world: World) 
         await settle()
         lost = replica.channel
         world.queue.cut_off(lost)
-        lost.notice()
+        lost.outbox_event()
         world.receiver.held.clear()
         await world.run(2)
 

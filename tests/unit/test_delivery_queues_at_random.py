@@ -83,7 +83,7 @@ class Play:
                 channel = replica.channel
                 self.world.queue.cut_off(channel)
                 await self.world.run(self.random.uniform(0, 5))
-                channel.notice()
+                channel.outbox_event()
             case "kill":
                 self.replicas.remove(replica)
                 await replica.kill()

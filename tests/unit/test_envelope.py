@@ -180,7 +180,7 @@ def test_what_we_did_ourselves_is_shown_with_its_facts_and_without_a_payload() -
     )
 
 
-def test_an_event_about_a_device_has_the_facts_of_its_notice_and_no_command() -> None:
+def test_an_event_about_a_device_has_the_facts_of_its_outbox_event_and_no_command() -> None:
     made = event(
         topic=Topic.CERTIFICATE_REBOUND,
         raw_payload=b'{"certificate":"ab","how":"renewal"}',

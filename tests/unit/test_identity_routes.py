@@ -111,7 +111,7 @@ class Client:
 
     @property
     def topics(self) -> list[Topic]:
-        return [n.topic for kept in self.enrollments.kept_notices.values() for n in kept]
+        return [n.topic for kept in self.enrollments.kept_outbox.values() for n in kept]
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ async def test_a_pass_is_windows_of_acceptance_that_leave_no_gap() -> None:
 
 
 async def test_entries_of_a_large_fleet_are_found_without_paging_through_its_devices() -> None:
-    class Noted(Barrier):
+    class Outgoing(Barrier):
         def __init__(self) -> None:
             super().__init__()
             self.operations: set[str] = set()
@@ -256,7 +256,7 @@ async def test_entries_of_a_large_fleet_are_found_without_paging_through_its_dev
             self.operations.add(operation)
             await super().__call__(operation)
 
-    noted = Noted()
+    noted = Outgoing()
     world = World(at_store=noted)
     await world.post()
     noted.operations.clear()

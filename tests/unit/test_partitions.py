@@ -149,7 +149,7 @@ async def test_a_partition_that_does_not_open_does_not_hold_up_another_that_is_l
     async with Replica(world, consumer=consumer, share=share) as replica:
         await world.run(2)
         world.queue.cut_off(replica.channel)
-        replica.channel.notice()
+        replica.channel.outbox_event()
         world.publish("e1")
         await world.run(2)
 

@@ -30,7 +30,7 @@ from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, Renewal, RenewalFailure
-from shared.domain.notices import Notice
+from shared.domain.outbox import OutboxEvent
 from shared.domain.versions import known
 from shared.ports.issued import IssuedCertificate
 from shared.ports.profiles import Reserved, StoredProfile
@@ -107,8 +107,8 @@ class Renewing:
         return sorted(self.world.queue.entries.values(), key=lambda entry: entry.order)
 
     @property
-    def notices(self) -> list[Notice]:
-        return [n for kept in self.world.enrollments.kept_notices.values() for n in kept]
+    def outbox(self) -> list[OutboxEvent]:
+        return [n for kept in self.world.enrollments.kept_outbox.values() for n in kept]
 
     def go_to(self, moment: datetime) -> None:
         self.world.clock.advance(moment - self.world.clock.now())
@@ -318,8 +318,8 @@ async def test_after_some_attempts_in_vain_one_event_tells() -> None:
         await renewals.look()
         renewing.world.clock.advance(5 * DAY)
 
-    assert [notice.topic for notice in renewing.notices] == [Topic.RENEWAL_FAILED]
-    assert renewing.notices[0].facts["reason"] == RenewalFailure.ATTEMPTS
+    assert [outbox_event.topic for outbox_event in renewing.outbox] == [Topic.RENEWAL_FAILED]
+    assert renewing.outbox[0].facts["reason"] == RenewalFailure.ATTEMPTS
 
 
 async def test_one_that_expires_unrenewed_is_told_of_and_left() -> None:
@@ -331,7 +331,9 @@ async def test_one_that_expires_unrenewed_is_told_of_and_left() -> None:
         await renewals.look()
         renewing.world.clock.advance(DAY)
 
-    assert [notice.facts["reason"] for notice in renewing.notices] == [RenewalFailure.EXPIRED]
+    assert [outbox_event.facts["reason"] for outbox_event in renewing.outbox] == [
+        RenewalFailure.EXPIRED
+    ]
     assert len(renewing.entries) == 1
 
 
@@ -373,7 +375,7 @@ async def test_a_certificate_of_another_authority_is_told_of_once_and_not_renewe
         await renewals.look()
         renewing.world.clock.advance(DAY)
 
-    assert [notice.facts["reason"] for notice in renewing.notices] == [
+    assert [outbox_event.facts["reason"] for outbox_event in renewing.outbox] == [
         RenewalFailure.OTHER_AUTHORITY
     ]
     assert renewing.entries == []
@@ -395,7 +397,7 @@ async def test_a_device_that_came_by_migration_gets_its_next_certificate_here(
     await renewals.look()
 
     assert len(renewing.entries) == (1 if takes_over else 0)
-    assert len(renewing.notices) == (0 if takes_over else 1)
+    assert len(renewing.outbox) == (0 if takes_over else 1)
 
 
 async def test_a_device_that_left_is_neither_asked_nor_told_of() -> None:
@@ -407,7 +409,7 @@ async def test_a_device_that_left_is_neither_asked_nor_told_of() -> None:
     await renewals.look()
 
     assert renewing.entries == []
-    assert renewing.notices == []
+    assert renewing.outbox == []
 
 
 async def test_a_few_are_asked_at_a_time() -> None:
@@ -455,7 +457,9 @@ async def test_an_operators_own_profile_without_an_entry_for_a_challenge_is_told
     for _ in range(3):
         await renewals.look()
         renewing.world.clock.advance(DAY)
-    assert [notice.facts["reason"] for notice in renewing.notices] == [RenewalFailure.PROFILE]
+    assert [outbox_event.facts["reason"] for outbox_event in renewing.outbox] == [
+        RenewalFailure.PROFILE
+    ]
     assert renewing.entries == []
 
     await renewing.profiles.put(StoredProfile(Reserved.ENROLL, own_profile(f"{URL}/scep")))
@@ -484,7 +488,7 @@ async def test_a_device_of_which_a_newer_version_wrote_more_than_we_know_is_left
 
     await renewals.look()
 
-    assert (renewing.entries, renewing.notices, renewing.record()) == ([], [], changed)
+    assert (renewing.entries, renewing.outbox, renewing.record()) == ([], [], changed)
     assert renewing.world.enrollments.looks["MAC"] == NEAR + LOOK_AGAIN
 
 

@@ -71,7 +71,7 @@ async def test_queues_of_a_partition_that_is_gone_are_dropped(world: World) -> N
                 gone, DeliveryQueue(DeliveryQueueKey("config", f"old {number}")), HOUR
             )
         world.queue.cut_off(replica.channel)
-        replica.channel.notice()
+        replica.channel.outbox_event()
         await world.run(2)
         now = replica.partitions.served[0]
         for number in range(200):

@@ -1,10 +1,9 @@
-"""Notices about devices' bindings become events, each until it is safe.
+"""Outbox events about devices' bindings become events, each until it is safe.
 
-A notice is written with the change that it tells of, in one write, so none is lost; its event is journaled
-and then published until somebody took the promise over, always with the same id and the same bytes, and only
-then is the notice taken away. Every replica does it for its share of the partitions; where two do the same
-for a moment, subscribers see one event twice.
-"""
+An outbox event is written with the change that it tells of, in one write, so none is lost; its event is
+journaled and then published until somebody took the promise over, always with the same id and the same
+bytes, and only then is the outbox event taken away. Every replica does it for its share of the partitions;
+where two do the same for a moment, subscribers see one event twice."""
 
 from datetime import timedelta
 
@@ -15,7 +14,7 @@ from shared.domain.event import Event
 from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher
-from shared.ports.identities import Identities, Noted
+from shared.ports.identities import Identities, Outgoing
 from shared.ports.journal import Journal
 from shared.safe_publishing import publish_where_possible
 from shared.sharing import Share
@@ -26,7 +25,7 @@ WRITER = "checkin-notices"
 """Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
 
 
-class Announcing:
+class Outbox:
     """Runs in every replica of check-in; the share is kept by the relay."""
 
     def __init__(
@@ -48,31 +47,33 @@ class Announcing:
         await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
 
     async def look(self) -> None:
-        """One pass over the notices of this replica's share. Raises Unavailable."""
+        """One pass over the outbox events of this replica's share. Raises Unavailable."""
         partitions = self._share.partitions
         if not partitions:
             return
-        noted = await self._identities.notices(partitions)
-        for start in range(0, len(noted), CHUNK):
-            await self._announce(noted[start : start + CHUNK])
+        outgoing = await self._identities.outbox(partitions)
+        for start in range(0, len(outgoing), CHUNK):
+            await self._publish(outgoing[start : start + CHUNK])
 
-    async def _announce(self, noted: list[Noted]) -> None:
-        events = [event_of(each) for each in noted]
+    async def _publish(self, outgoing: list[Outgoing]) -> None:
+        events = [event_of(each) for each in outgoing]
         if not all(await self._journal.append(events)):
             raise StoreUnavailable("the journal did not take the notices")
         safe = await publish_where_possible(self._publisher, events)
-        await self._identities.announced([each for each in noted if each.notice.id in safe])
+        await self._identities.published(
+            [each for each in outgoing if each.outbox_event.id in safe]
+        )
 
 
-def event_of(noted: Noted) -> Event:
-    """The event of a notice."""
-    notice = noted.notice
+def event_of(outgoing: Outgoing) -> Event:
+    """The event of an outbox event."""
+    outbox_event = outgoing.outbox_event
     return Event(
-        id=notice.id,
-        topic=notice.topic,
-        key=noted.device.key,
-        created_at=notice.created_at,
-        raw_payload=orjson.dumps(dict(notice.facts)),
+        id=outbox_event.id,
+        topic=outbox_event.topic,
+        key=outgoing.device.key,
+        created_at=outbox_event.created_at,
+        raw_payload=orjson.dumps(dict(outbox_event.facts)),
         writer=WRITER,
-        number=notice.created_at,
+        number=outbox_event.created_at,
     )

@@ -1,8 +1,7 @@
 """What subscribers may ask to be told of a device's binding, and what each of it says.
 
-Promise: everything in an event comes from its notice, so that its bytes are the same whoever publishes it,
-and however often.
-"""
+Promise: everything in an event comes from its outbox event, so that its bytes are the same whoever
+publishes it, and however often."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ Fact = str | int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class OutboxEvent:
     """Something to tell, kept on the record of its device until its event is safe.
 
     `created_at` is in nanoseconds since the epoch.
@@ -27,27 +26,27 @@ class Notice:
     facts: Mapping[str, Fact]
 
 
-def rebound(id_: str, at: int, replaced: str, identity: Identity) -> Notice:
+def rebound(id_: str, at: int, replaced: str, identity: Identity) -> OutboxEvent:
     """Another certificate is bound to a device than before."""
     facts = _facts(identity.certificate) | {
         "replaced_certificate": replaced,
         "how": identity.how.value,
     }
-    return Notice(id_, Topic.CERTIFICATE_REBOUND, at, facts)
+    return OutboxEvent(id_, Topic.CERTIFICATE_REBOUND, at, facts)
 
 
-def quarantined(id_: str, at: int, bound: str | None, seen: Quarantine) -> Notice:
+def quarantined(id_: str, at: int, bound: str | None, seen: Quarantine) -> OutboxEvent:
     """A device asks in vain from now on."""
     facts = _facts(seen.certificate) | {"bound_certificate": bound, "reason": seen.reason.value}
-    return Notice(id_, Topic.DEVICE_QUARANTINED, at, facts)
+    return OutboxEvent(id_, Topic.DEVICE_QUARANTINED, at, facts)
 
 
 def renewal_failed(
     id_: str, at: int, identity: Identity, reason: RenewalFailure, attempts: int
-) -> Notice:
+) -> OutboxEvent:
     """The certificate of a device will not be renewed, or was not in spite of these attempts."""
     facts = _facts(identity.certificate) | {"reason": reason.value, "attempts": attempts}
-    return Notice(id_, Topic.RENEWAL_FAILED, at, facts)
+    return OutboxEvent(id_, Topic.RENEWAL_FAILED, at, facts)
 
 
 def _facts(certificate: DeviceCertificate) -> dict[str, Fact]:
