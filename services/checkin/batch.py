@@ -168,7 +168,7 @@ class DeviceBatch:
             await _side_by_side(
                 self._change_enrollments(exchanges),
                 self._commands.report(connects),
-                self._commands.hand_out(connects),
+                self._commands.mark_sent(connects),
             )
         except (Unavailable, Refused) as exc:
             for exchange in exchanges:

@@ -1,7 +1,7 @@
 """What a connecting device reports, and which command it gets next (rules 3 to 5).
 
 The next command is looked for while the request is admitted and fetched while it is journaled: both
-only read. What counts is the write of the hand-out, which is conditional on what is true then; an exchange
+only read. What counts is the write of the send, which is conditional on what is true then; an exchange
 that loses there looks again.
 """
 
@@ -14,7 +14,7 @@ from services.checkin.exchanges import Answer, DeviceExchange
 from shared.apple.connect import Connect, Status
 from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.ports.clock import Clock, Ids
-from shared.ports.queue import CommandQueue, HandOut, Report, Wanted
+from shared.ports.queue import CommandQueue, Report, SendClaim, Wanted
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -91,7 +91,7 @@ class Commands:
             closed = await self._queue.report(reports, self._clock.now())
             self._metrics.commands_finished.inc(closed)
 
-    async def hand_out(self, exchanges: Sequence[DeviceExchange]) -> None:
+    async def mark_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Give each exchange what was fetched for it as its answer, if it is still to be had."""
         looking = list(exchanges)
         for _ in range(LOOKS):
@@ -148,15 +148,15 @@ class Commands:
         """Answer those whose entry was open still; the others come back."""
         now = self._clock.now()  # the journal may have taken its time: some may have expired
         claims = {t: t.next for t in exchanges if t.next and t.command and t.next.is_due(now)}
-        won = await self._queue.hand_out(
+        won = await self._queue.mark_sent(
             [
-                HandOut(entry, exchange.generation, counts=_is_unanswered(exchange, entry))
+                SendClaim(entry, exchange.generation, counts=_is_unanswered(exchange, entry))
                 for exchange, entry in claims.items()
             ],
             by=self._ids.new(),
             at=now,
         )
-        self._metrics.commands_handed_out.inc(len(won))
+        self._metrics.commands_sent.inc(len(won))
         lost = []
         for exchange in exchanges:
             if exchange.next and exchange.next.id in won and exchange.command:
@@ -206,7 +206,7 @@ def _reported_id(exchange: DeviceExchange) -> str | None:
 
 
 def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
-    """Whether this exchange shows that the last hand-out of its next command went unanswered: it is Idle, or
+    """Whether this exchange shows that the last send of its next command went unanswered: it is Idle, or
     reports on what its device got after that."""
     if not entry.is_unanswered or _is_idle(exchange):
         return entry.is_unanswered
@@ -240,7 +240,7 @@ def _first(
             None,
         ):
             continue
-        # What this very request reports on is closed or rests, by the time of the hand-out.
+        # What this very request reports on is closed or rests, by the time of the send.
         is_reported = entry.command_uuid == message.command_uuid and entry.handed_by is not None
         rests = entry.state is EntryState.NOT_NOW and not _is_idle(exchange)
         is_free = not is_reported and not rests and entry.id not in exchange.unusable

@@ -82,7 +82,7 @@ class DeviceExchange:
     is bound, shown for the first time; `renews`: an Authenticate that goes on with its enrollment;
     `binding` is what it writes before it is journaled. `is_safe`:
     the event is confirmed, covered by its device's mark, or handed to the writer to find out. `entries`
-    are the open ones of its device (None: too many to be read), `next` is the one to hand out, `command`
+    are the open ones of its device (None: too many to be read), `next` is the one to send, `command`
     what stands there; `unusable` are ids of entries whose command is missing, or cannot be opened;
     `reported` is the entry on which it reports, where somebody asked."""
 

@@ -5,7 +5,7 @@ Promises: an overdue command ends within seconds (a minute where a replica was k
 anybody can be told now; its event, and that of a superseded one, is journaled first and then published
 until it is safe, by whichever replica gets to it, always with the same id and the same bytes, since both
 come from the entry and from what the journal has. A crash between any two steps is repaired by a later
-pass. What has expired by the store's clock is not handed out in any case.
+pass. What has expired by the store's clock is not sent in any case.
 """
 
 import hashlib

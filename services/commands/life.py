@@ -2,7 +2,7 @@
 
 Promises: a reader sees every open command of the device's present generation whose time is not over,
 and ends the others for good before it leaves them out (docs/rules.md, rule 4); after the answer to a
-clearing, or to a cancelling, nothing that was open is handed out.
+clearing, or to a cancelling, nothing that was open is sent.
 """
 
 from dataclasses import replace
@@ -46,7 +46,7 @@ class QueueLife:
         ]
 
     async def clear(self, name: str) -> int:
-        """End all open commands of an enrollment, those handed out and not answered included."""
+        """End all open commands of an enrollment, those sent and not answered included."""
         target = await self._targets.one(name)
         ended = await self._queue.cancel([target.key])
         log.info("queue_cleared", enrollment=target.key.id, commands=ended)
@@ -78,7 +78,7 @@ class QueueLife:
                     "command_cancelled",
                     enrollment=entry.enrollment,
                     command_uuid=entry.command_uuid,
-                    handed_out=there.handed_by is not None,
+                    was_sent=there.handed_by is not None,
                 )
                 return there
         raise Overtaken("others keep changing this command")

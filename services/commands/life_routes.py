@@ -1,6 +1,6 @@
 """What became of commands: one looked up, many listed, one cancelled.
 
-Promises: what is shown is how it stands; a cancelled command is never handed out again, and the
+Promises: what is shown is how it stands; a cancelled command is never sent again, and the
 answer says whether its device has had it before.
 """
 
@@ -89,7 +89,7 @@ def _add_one(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
         responses=life_openapi.CANCEL,
     )
     async def cancel_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
-        """It is never handed out again. With `handed_out` true the device has had it and may carry it
+        """It is never sent again. With `was_sent` true the device has had it and may carry it
         out all the same; what it reports then is kept as `late_answer`."""
         entry = await parts.lookup.entry(udid, command_uuid)
         describe(request, [entry.enrollment], entry.request_type)

@@ -117,7 +117,7 @@ class Queueing:
         return outcomes
 
     def check_expiry(self, prepared: PreparedCommand) -> None:
-        """Raises BadRequest for a command that could never be handed out."""
+        """Raises BadRequest for a command that could never be sent."""
         terms, now = prepared.terms, self._clock.now()
         expiry = terms.expiry(now)
         path = "ttl" if terms.expires_at is None else "expires_at"

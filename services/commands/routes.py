@@ -136,7 +136,7 @@ def _add_queues(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         responses=openapi.GET_QUEUE,
     )
     async def get_queue(request: Request, udid: str) -> JsonAnswer:
-        """Queued, handed out without an answer yet, or answered NotNow. `payload` is for the scope
+        """Queued, sent without an answer yet, or answered NotNow. `payload` is for the scope
         `admin`: it may unlock the device, or hold a password. Without it there is `request_type`."""
         show = _whole if request.state.caller.may(Scope.ADMIN) else _named
         commands = [show(command) for command in await parts.life.open_commands(udid)]
@@ -150,7 +150,7 @@ def _add_queues(routes: APIRouter, parts: Parts, auth: ApiAuth) -> None:
         responses=openapi.DELETE_QUEUE,
     )
     async def delete_queue(udid: str) -> JsonAnswer:
-        """Ends all open commands, those handed out and not answered included."""
+        """Ends all open commands, those sent and not answered included."""
         await parts.life.clear(udid)
         return JsonAnswer({})
 

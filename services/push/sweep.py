@@ -207,6 +207,6 @@ class Sweep:
 def _note(
     latest: dict[str, datetime], entry: QueueEntry, at: datetime | None, partitions: Collection[int]
 ) -> None:
-    """`at`: since when the entry may be handed out."""
+    """`at`: since when the entry may be sent."""
     if at is not None and partition_of(entry.device) in partitions:
         latest[entry.enrollment] = max(at, latest.get(entry.enrollment, at))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from shared.domain.versions import is_known
 
 NORMAL_PRIORITY = 5
-"""Priority of a command without one of its own; from 0 to 9, lower numbers are handed out first."""
+"""Priority of a command without one of its own; from 0 to 9, lower numbers are sent first."""
 
 RENEWAL_KEY = "renewal"
 """Collapse key of our own commands that renew a device's certificate, and of no other: those of clients
@@ -90,8 +90,8 @@ class QueueEntry:
     `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order, and
     behind all those stand the ones that `moved`, in the order of that.
     `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
-    authenticated. `handed_by` names the hand-out that last gave it to the device since it was
-    queued, None before. It is not handed out before `not_before`, nor from `expires_at` on. Of the
+    authenticated. `handed_by` names the send that last gave it to the device since it was
+    queued, None before. It is not sent before `not_before`, nor from `expires_at` on. Of the
     entries of one enrollment with the same `collapse_key` the newest wins; `superseded_by` is the
     CommandUUID of the one that ended this.
     """
@@ -112,44 +112,44 @@ class QueueEntry:
     collapse_key: str | None = None
     accepted_at: datetime | None = None
     handed_at: datetime | None = None
-    """When it was last handed out; `answered_at`: when its device last reported on it."""
+    """When it was last sent; `answered_at`: when its device last reported on it."""
     answered_at: datetime | None = None
     finished_at: datetime | None = None
     late_answer: LateAnswer | None = None
     superseded_by: str | None = None
     first_handed_at: datetime | None = None
-    """When it was handed out first since it was queued or put off by NotNow. Since then `unanswered`
-    hand-outs brought no answer before the device came back; `is_counted`: the last one is among them."""
+    """When it was sent first since it was queued or put off by NotNow. Since then `unanswered`
+    sends brought no answer before the device came back; `is_counted`: the last one is among them."""
     unanswered: int = 0
     is_counted: bool = False
     moved: datetime | None = None
-    """Of one that moved back, behind all others of its queue: when it did, or was handed out since."""
+    """Of one that moved back, behind all others of its queue: when it did, or was sent since."""
 
     @property
     def id(self) -> str:
         return entry_id(self.enrollment, self.command_uuid)
 
     def is_expired(self, at: datetime) -> bool:
-        """Whether it must not be handed out any more, because its time is over."""
+        """Whether it must not be sent any more, because its time is over."""
         return self.expires_at is not None and self.expires_at <= at
 
     def is_due(self, at: datetime) -> bool:
-        """Whether it may be handed out at this time, as far as the clock decides."""
+        """Whether it may be sent at this time, as far as the clock decides."""
         has_begun = self.not_before is None or self.not_before <= at
         return has_begun and not self.is_expired(at)
 
     @property
     def queue_order(self) -> tuple[datetime, int, str]:
-        """The order in which entries are handed out."""
+        """The order in which entries are sent."""
         return self.moved or NEVER_MOVED, self.priority, self.order
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether an Idle of its device would show that one more hand-out brought no answer."""
+        """Whether an Idle of its device would show that one more send brought no answer."""
         return self.state is EntryState.SENT and not self.is_counted
 
     def moves_back(self, at: datetime) -> bool:
-        """Whether it moves back when its last hand-out brought no answer until this time (docs/rules.md,
+        """Whether it moves back when its last send brought no answer until this time (docs/rules.md,
         rule 5)."""
         first = self.first_handed_at
         is_old = first is not None and first <= at - MOVES_BACK_NOT_BEFORE

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 class Terms:
     """All None: the client asked for nothing in particular.
 
-    `priority`: 0 is handed out first, 9 last. `expires_at` or `ttl` (counted from acceptance): from
-    then on the command is not handed out any more. `not_before`: until then it is not handed out.
+    `priority`: 0 is sent first, 9 last. `expires_at` or `ttl` (counted from acceptance): from
+    then on the command is not sent any more. `not_before`: until then it is not sent.
     `collapse_key`: of the commands of one queue with the same one, the newest replaces those that
-    were not handed out yet. Times know their offset.
+    were not sent yet. Times know their offset.
     """
 
     priority: int | None = None

@@ -174,7 +174,7 @@ class _Partition:
         """Hand out in the next turn of the event loop, never inside the publisher's call."""
         if not self._is_woken:
             self._is_woken = True
-            asyncio.get_running_loop().call_soon(self._hand_out)
+            asyncio.get_running_loop().call_soon(self._deliver)
 
     def ack(self, number: int) -> bool:
         """False: it was acked already, or somebody else has it by now."""
@@ -187,7 +187,7 @@ class _Partition:
             entry.settled(entry.event)
         return True
 
-    def _hand_out(self) -> None:
+    def _deliver(self) -> None:
         self._is_woken = False
         while self._queue.waiting and not self._is_closed and len(self._unacked) < self._prefetch:
             entry = self._queue.waiting.popleft()

@@ -22,9 +22,9 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class HandOut:
+class SendClaim:
     """One entry to hand to its device, on condition that it is open and of this generation, or was
-    queued before the device was known (generation None). `counts`: the hand-out before was in vain and counts
+    queued before the device was known (generation None). `counts`: the send before was in vain and counts
     as unanswered; then on condition, too, that it is the one seen and nothing was answered since."""
 
     entry: QueueEntry
@@ -34,7 +34,7 @@ class HandOut:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to look for in one queue: an entry to hand out to this enrollment in this generation (None: or
+    """What to look for in one queue: an entry to send to this enrollment in this generation (None: or
     queued before the device was known). `with_resting`: also one that its device answered NotNow.
     `reported`: the CommandUUID on which the device reports, whose entry it has had; it is passed over, and
     so are those of the ids `but_not`."""
@@ -99,11 +99,11 @@ class CommandQueue(Protocol):
 
     async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
         """(enrollment, collapse key) -> the highest order among its open entries, also those that were
-        handed out. `entries` have a collapse key and may be stored or not."""
+        sent. `entries` have a collapse key and may be stored or not."""
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> int:
         """End as SUPERSEDED what the newest entry of the same enrollment and collapse key makes
-        needless: the older ones that are open and were never handed out, or moved back. The same write
+        needless: the older ones that are open and were never sent, or moved back. The same write
         says by which command. `entries` are stored and have a collapse key. Returns how many it ended."""
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
@@ -114,7 +114,7 @@ class CommandQueue(Protocol):
         a limit only that many, those that were accepted last."""
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
-        """Which of these enrollments (ids) have an open entry that may be handed out at this time."""
+        """Which of these enrollments (ids) have an open entry that may be sent at this time."""
 
     def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
         """Open entries accepted in a closed window of time (for the push sweep and the janitor), a page at a
@@ -128,26 +128,26 @@ class CommandQueue(Protocol):
 
     # for check-in
     async def report(self, reports: Sequence[Report], at: datetime) -> int:
-        """Apply reports, each on condition that its entry is open, of this generation, and handed out
+        """Apply reports, each on condition that its entry is open, of this generation, and sent
         since it was queued. One that finds another final state is kept there as the late answer;
         any other changes nothing, such as a repetition of the report that closed the entry.
         One that counts forgets the unanswered attempts. Returns how many places it closed."""
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
-        """device -> open entries of all its channels, in queue order, fit for `hand_out`. None: they are
+        """device -> open entries of all its channels, in queue order, fit for `mark_sent`. None: they are
         too many to be read; ask for the next one. The cost depends on no queue's length."""
 
     async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
-        """Per queue the first place, in queue order, that may be handed out at this time. Of more than 32
+        """Per queue the first place, in queue order, that may be sent at this time. Of more than 32
         whose `not_before` has come, those that began first come first. The cost does not depend on what
         rests, begins later, or is of another generation."""
 
-    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
-        """Mark as handed out by `by`, each on its condition; the ids of the entries that were, and whose time
+    async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
+        """Mark as sent by `by`, each on its condition; the ids of the entries that were, and whose time
         was not over then by the store's own clock."""
 
     async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
-        """Put entries behind all others of their queues and count their last hand-outs as unanswered, each on
+        """Put entries behind all others of their queues and count their last sends as unanswered, each on
         condition that this one is the last still and nothing was answered since; the ids of those that moved.
         From now on one with a collapse key can be superseded again; it is at once where a newer one waits."""
 

@@ -21,7 +21,7 @@ OPEN = [state.value for state in OPEN_STATES]
 
 
 QUEUE_ORDER = [("moved", 1), ("priority", 1), ("order", 1)]
-"""The order in which entries are handed out, as the store sorts."""
+"""The order in which entries are sent, as the store sorts."""
 
 
 def indexes(retention: timedelta) -> tuple[Index, ...]:
@@ -29,7 +29,7 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
     return (
         # A partial index is none for everybody (ADR 3), so what must not look at everything has this one.
         Index(NAME, [("open_device", 1)], sparse=True),
-        # In the order of hand-out, behind what tells apart that which cannot be handed out now. Only a
+        # In the order of send, behind what tells apart that which cannot be sent now. Only a
         # entry that moved back has `moved`, so it stands behind all others of its queue.
         Index(
             NAME,
@@ -176,7 +176,7 @@ def only_open(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
 
 
 def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
-    """Those in an open state, in the order in which they are handed out."""
+    """Those in an open state, in the order in which they are sent."""
     return sorted(only_open(documents), key=lambda entry: entry.queue_order)
 
 

@@ -1,7 +1,7 @@
 """The open entries of collection `queue`, read at a cost that no queue's length decides.
 
 Promise: a read looks at a few entries of each device. A device that has more is named, and then what is
-wanted of its queue is sought along an index whose fields tell what cannot be handed out now: entries that
+wanted of its queue is sought along an index whose fields tell what cannot be sent now: entries that
 rest, begin later, or are of another generation are not read at all. Only what expired, and what a device
 cannot have, is passed over one by one.
 """

@@ -16,7 +16,7 @@ from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.keyring import Keyring
-from shared.ports.queue import EntryWindow, HandOut, Report, Wanted
+from shared.ports.queue import EntryWindow, Report, SendClaim, Wanted
 from shared.storage.database import Database, Query, UpdateOne
 from shared.storage.entry_documents import (
     COMMANDS,
@@ -33,10 +33,10 @@ from shared.storage.entry_documents import (
     only_open,
     to_document,
 )
-from shared.storage.hand_outs import HandOuts
 from shared.storage.open_entries import OpenEntries
 from shared.storage.paging import Pages, up_to
 from shared.storage.rivals import Rivals
+from shared.storage.sent_entries import SentEntries
 from shared.storage.stored_commands import command_document, command_of
 
 ATTEMPTS = 3
@@ -51,7 +51,7 @@ class MongoCommandQueue:
         self._commands = database.collection(COMMANDS)
         self._entries = database.collection(NAME)
         self._open = OpenEntries(self._entries)
-        self._hand_outs = HandOuts(self._entries)
+        self._sent_entries = SentEntries(self._entries)
         self._rivals = Rivals(self._entries)
 
     # --- for the command API
@@ -254,16 +254,16 @@ class MongoCommandQueue:
     async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
         return await self._open.next_of(wanted, at)
 
-    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
-        return await self._hand_outs.hand_out(handouts, by, at)
+    async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
+        return await self._sent_entries.mark_sent(claims, by, at)
 
     async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
         keyed = [entry for entry in entries if entry.collapse_key is not None]
         if keyed:
             # Before it moves, so that a process that dies here leaves one that is met again.
-            await self._hand_outs.let_supersede(keyed)
+            await self._sent_entries.let_supersede(keyed)
             await self._rivals.supersede(keyed)
-        return await self._hand_outs.move_back(entries)
+        return await self._sent_entries.move_back(entries)
 
     async def end_generation(self, device: str, generation: str) -> int:
         return await self._end(

@@ -34,7 +34,7 @@ class Rivals:
             _of_keys(entries),
             {"enrollment": 1, "collapse_key": 1, "collapse": 1, "order": 1, "command_uuid": 1},
         )
-        # One that was handed out cannot lose, but an older one that moved back loses to it.
+        # One that was sent cannot lose, but an older one that moved back loses to it.
         newest = {_key(each): each for each in sorted(rivals, key=lambda each: each["order"])}
         endings = [
             _ending(rival, by=newest[_key(rival)])
@@ -59,6 +59,6 @@ def _key(document: Document) -> tuple[str, str]:
 
 
 def _ending(older: Document, by: Document) -> UpdateOne:
-    # One that was handed out meanwhile, or queued anew as the newest, has another `collapse` now.
+    # One that was sent meanwhile, or queued anew as the newest, has another `collapse` now.
     seen = {name: older[name] for name in ("_id", "order", "collapse")}
     return UpdateOne({**seen, "state": {"$in": OPEN}}, superseding(by["command_uuid"]))

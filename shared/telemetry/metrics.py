@@ -171,9 +171,7 @@ class Metrics:
         self.commands_accepted = self._counter(
             "commands_accepted", "Commands answered 201: stored, and in a queue"
         )
-        self.commands_handed_out = self._counter(
-            "commands_handed_out", "Commands handed to a device"
-        )
+        self.commands_sent = self._counter("commands_handed_out", "Commands handed to a device")
         self.commands_finished = self._counter(
             "commands_finished", "Commands that a device gave a final answer to"
         )

@@ -18,7 +18,9 @@ IN_A_RANGE = Whole("a range of `_id`: as many as stand in it, which the janitor 
 COUNTED = Whole("counted every minute or less; an index would cost every check-in more")
 FEW = Whole("a handful of documents, all of which are wanted")
 
-HAND_OUT = "open_device_1_enrollment_1_state_1_not_before_1_generation_1_moved_1_priority_1_order_1"
+MARK_SENT = (
+    "open_device_1_enrollment_1_state_1_not_before_1_generation_1_moved_1_priority_1_order_1"
+)
 
 QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
     "audit": {
@@ -129,7 +131,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "open_device in",
             "open_device in by open_device",
         ),
-        HAND_OUT: (
+        MARK_SENT: (
             "enrollment =, generation in or null, not_before is null, open_device =, state in"
             " by moved, priority, order",
             "enrollment =, not_before <=, open_device =, state in by not_before",

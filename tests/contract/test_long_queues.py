@@ -11,7 +11,7 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.domain.command import EntryState, QueueEntry
-from shared.ports.queue import CommandQueue, HandOut, Wanted
+from shared.ports.queue import CommandQueue, SendClaim, Wanted
 from shared.storage import entry_documents
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
@@ -54,7 +54,7 @@ def wanted(**changes: Any) -> Wanted:
 async def rested(queue: CommandQueue, entries: list[QueueEntry]) -> None:
     await queue.insert(entries)
     for each in entries:
-        await queue.hand_out([HandOut(each, each.generation)], "by", NOW)
+        await queue.mark_sent([SendClaim(each, each.generation)], "by", NOW)
     await queue.report([report(EntryState.NOT_NOW, each) for each in entries], NOW)
 
 
@@ -139,7 +139,7 @@ async def test_what_the_device_reports_on_is_passed_over_once_it_was_handed_out(
     await queue.insert(entries)
     assert await next_uuid(queue, wanted(reported="c-00000")) == "c-00000"
 
-    await queue.hand_out([HandOut(entries[0], entries[0].generation)], "by", NOW)
+    await queue.mark_sent([SendClaim(entries[0], entries[0].generation)], "by", NOW)
 
     assert await next_uuid(queue, wanted(reported="c-00000")) == "c-00001"
 

@@ -32,7 +32,7 @@ from shared.domain.versions import is_known, known
 from shared.ports.devices import DeviceFilter
 from shared.ports.enrollments import Binding, Change, DeviceQuery
 from shared.ports.identities import Attempt
-from shared.ports.queue import EntryWindow, HandOut, Report
+from shared.ports.queue import EntryWindow, Report, SendClaim
 from shared.storage import devices, identities, jobs, journal, tokens
 from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
@@ -257,7 +257,7 @@ async def test_an_entry_of_a_newer_version_is_neither_handed_out_nor_ended(store
     queue, expiries = store.queue, MongoExpiries(store.database)
     answer = Report("NEW", "c", "gen-NEW", EntryState.ACKNOWLEDGED, "e")
 
-    assert await queue.hand_out([HandOut(entry, "gen-NEW")], "me", NOW) == set()
+    assert await queue.mark_sent([SendClaim(entry, "gen-NEW")], "me", NOW) == set()
     assert await queue.cancel([NEW]) == 0
     assert await queue.cancel_one("NEW", "c") is False
     assert await queue.end_generation("NEW", "gen-NEW") == 0

@@ -15,7 +15,7 @@ from shared.storage.entry_documents import QUEUE_ORDER
 from shared.storage.sqlite import open_database
 from shared.storage.sqlite.reading.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
-from tests.contract.query_table import HAND_OUT, QUERIES
+from tests.contract.query_table import MARK_SENT, QUERIES
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RANGE = {"$gte": NOW, "$lte": NOW}
@@ -36,8 +36,8 @@ def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
     ("collection", "query", "expected"),
     [
         # open entries, not the history of the enrollment or of the command
-        ("queue", {"open_device": "d", "enrollment": "e"}, HAND_OUT),
-        ("queue", {"enrollment": "e", "open_device": "d"}, HAND_OUT),
+        ("queue", {"open_device": "d", "enrollment": "e"}, MARK_SENT),
+        ("queue", {"enrollment": "e", "open_device": "d"}, MARK_SENT),
         ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, "open_device_1"),
         ("queue", {"command": "c", "open_device": "d"}, "open_device_1"),
         ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1__id_1"),
@@ -76,7 +76,7 @@ def test_the_next_entry_is_sought_by_all_that_tells_it_apart(of_all: Plans) -> N
     _, _, steps = of_all.plan("queue", due, QUEUE_ORDER)
 
     equal = " AND ".join(f"{name}=?" for name in due)
-    assert steps == [f"SEARCH queue USING INDEX queue.{HAND_OUT} ({equal})"]
+    assert steps == [f"SEARCH queue USING INDEX queue.{MARK_SENT} ({equal})"]
 
 
 def test_an_id_heartbeats_every_index(of_all: Plans) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.command import Command, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import CommandQueue, HandOut, Report, StoredCommands
+from shared.ports.queue import CommandQueue, Report, SendClaim, StoredCommands
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.queue import FakeCommandQueue
 
@@ -89,8 +89,8 @@ async def listed(pages: AsyncIterator[list[QueueEntry]]) -> list[QueueEntry]:
     return [entry async for page in pages for entry in page]
 
 
-async def hand_out(queue: CommandQueue, of: QueueEntry, by: str = "connect-1") -> QueueEntry:
-    assert await queue.hand_out([HandOut(of, of.generation)], by, NOW) == {of.id}
+async def mark_sent(queue: CommandQueue, of: QueueEntry, by: str = "connect-1") -> QueueEntry:
+    assert await queue.mark_sent([SendClaim(of, of.generation)], by, NOW) == {of.id}
     return await stored(queue, of)
 
 
@@ -105,7 +105,7 @@ async def finished(
     elif state is EntryState.DROPPED_REENROLLED:
         await queue.drop(of)
     else:
-        await hand_out(queue, of)
+        await mark_sent(queue, of)
         await queue.report([report(state, of)], NOW)
     there = await stored(queue, of)
     assert there.state is state
@@ -358,7 +358,7 @@ async def test_cancelling_ends_all_open_entries_of_these_enrollments(queue: Comm
     done = await finished(queue, EntryState.ACKNOWLEDGED, entry("c1"))
     sent, queued, user = entry("c2"), entry("c3"), entry("c4", ANNA)
     await queue.insert([sent, queued, user, entry("c5", PAD)])
-    await hand_out(queue, sent)
+    await mark_sent(queue, sent)
 
     assert await queue.cancel([MAC, ANNA]) == 3
 
@@ -407,7 +407,7 @@ async def test_has_due_names_enrollments_with_an_open_entry(queue: CommandQueue)
     await queue.insert([entry("c2", ANNA)])
     rested = entry("c3", PAD)
     await queue.insert([rested])
-    await hand_out(queue, rested)
+    await mark_sent(queue, rested)
     await queue.report([report(EntryState.NOT_NOW, rested)], NOW)
 
     assert await queue.has_due([MAC, ANNA, PAD], NOW) == {"MAC:anna", "PAD"}
@@ -423,15 +423,15 @@ async def test_accepted_between_takes_open_entries_of_a_closed_window(queue: Com
     assert {p.command_uuid for p in found} == {"c2", "c3"}
 
 
-# --- handing out
+# --- sending
 
 
 async def test_handing_out_marks_the_entry(queue: CommandQueue) -> None:
     await queue.insert([entry()])
 
-    handed = await hand_out(queue, entry(), by="connect-7")
+    marked_sent = await mark_sent(queue, entry(), by="connect-7")
 
-    assert handed == entry(
+    assert marked_sent == entry(
         state=EntryState.SENT,
         handed_by="connect-7",
         handed_at=NOW,
@@ -442,9 +442,9 @@ async def test_handing_out_marks_the_entry(queue: CommandQueue) -> None:
 
 async def test_an_entry_is_handed_out_again_until_it_is_final(queue: CommandQueue) -> None:
     await queue.insert([entry()])
-    await hand_out(queue, entry(), by="connect-1")
+    await mark_sent(queue, entry(), by="connect-1")
 
-    again = await hand_out(queue, entry(), by="connect-2")
+    again = await mark_sent(queue, entry(), by="connect-2")
 
     assert again == entry(
         state=EntryState.SENT,
@@ -457,10 +457,10 @@ async def test_an_entry_is_handed_out_again_until_it_is_final(queue: CommandQueu
 
 async def test_a_rested_entry_is_handed_out_again(queue: CommandQueue) -> None:
     await queue.insert([entry()])
-    await hand_out(queue, entry())
+    await mark_sent(queue, entry())
     await queue.report([report(EntryState.NOT_NOW, entry())], NOW)
 
-    again = await hand_out(queue, entry(), by="connect-2")
+    again = await mark_sent(queue, entry(), by="connect-2")
 
     assert again.state is EntryState.SENT
 
@@ -469,18 +469,18 @@ async def test_a_rested_entry_is_handed_out_again(queue: CommandQueue) -> None:
 async def test_a_final_entry_is_not_handed_out(queue: CommandQueue, state: EntryState) -> None:
     done = await finished(queue, state)
 
-    handed = await queue.hand_out([HandOut(done, done.generation)], "connect-2", NOW)
+    marked_sent = await queue.mark_sent([SendClaim(done, done.generation)], "connect-2", NOW)
 
-    assert handed == set()
+    assert marked_sent == set()
     assert await stored(queue, done) == done
 
 
 async def test_an_entry_of_another_generation_is_not_handed_out(queue: CommandQueue) -> None:
     await queue.insert([entry()])
 
-    handed = await queue.hand_out([HandOut(entry(), OTHER)], "connect-1", NOW)
+    marked_sent = await queue.mark_sent([SendClaim(entry(), OTHER)], "connect-1", NOW)
 
-    assert handed == set()
+    assert marked_sent == set()
     assert await queue.open_entries(MAC) == [entry()]
 
 
@@ -490,7 +490,7 @@ async def test_an_entry_from_before_the_device_was_known_goes_to_any_generation(
     nameless = entry(generation=None)
     await queue.insert([nameless])
 
-    assert await queue.hand_out([HandOut(nameless, OTHER)], "connect-1", NOW) == {nameless.id}
+    assert await queue.mark_sent([SendClaim(nameless, OTHER)], "connect-1", NOW) == {nameless.id}
 
 
 async def test_rule_03_a_bulk_hand_out_tells_which_entries_it_got(queue: CommandQueue) -> None:
@@ -498,25 +498,25 @@ async def test_rule_03_a_bulk_hand_out_tells_which_entries_it_got(queue: Command
     await queue.insert([mine, stale, cancelled])
     await queue.cancel([ANNA])
 
-    handed = await queue.hand_out(
+    marked_sent = await queue.mark_sent(
         [
-            HandOut(mine, mine.generation),
-            HandOut(stale, OTHER),
-            HandOut(cancelled, cancelled.generation),
+            SendClaim(mine, mine.generation),
+            SendClaim(stale, OTHER),
+            SendClaim(cancelled, cancelled.generation),
         ],
         "connect-1",
         NOW,
     )
 
-    assert handed == {mine.id}
+    assert marked_sent == {mine.id}
 
 
 async def test_two_hand_outs_at_once_leave_one_name_on_the_entry(queue: CommandQueue) -> None:
     await queue.insert([entry()])
 
     first, second = await asyncio.gather(
-        queue.hand_out([HandOut(entry(), entry().generation)], "connect-1", NOW),
-        queue.hand_out([HandOut(entry(), entry().generation)], "connect-2", NOW),
+        queue.mark_sent([SendClaim(entry(), entry().generation)], "connect-1", NOW),
+        queue.mark_sent([SendClaim(entry(), entry().generation)], "connect-2", NOW),
     )
 
     name = (await stored(queue, entry())).handed_by
@@ -532,19 +532,19 @@ async def test_rule_03_a_cancel_beside_a_hand_out_wins_or_loses_never_both(
 
     async with asyncio.TaskGroup() as beside:
         handing = beside.create_task(
-            queue.hand_out([HandOut(p, p.generation) for p in entries], "connect-1", NOW)
+            queue.mark_sent([SendClaim(p, p.generation) for p in entries], "connect-1", NOW)
         )
         cancels = [
             beside.create_task(queue.cancel_one("MAC", p.command_uuid)) for p in entries[::2]
         ]
-    handed = handing.result()
+    marked_sent = handing.result()
 
-    # A cancel may come after the hand-out; but what it ended first was not handed out.
+    # A cancel may come after the send; but what it ended first was not sent.
     assert all(cancel.result() for cancel in cancels)
     for p in entries:
         there = await stored(queue, p)
         if there.handed_by is None:
-            assert p.id not in handed
+            assert p.id not in marked_sent
 
 
 async def test_open_of_devices_has_all_channels_in_queue_order(queue: CommandQueue) -> None:
@@ -568,7 +568,7 @@ async def test_what_open_of_devices_gives_can_be_handed_out(queue: CommandQueue)
     await queue.insert([entry()])
     [found] = (await queue.open_of_devices({"MAC"}))["MAC"]
 
-    assert await queue.hand_out([HandOut(found, found.generation)], "connect-1", NOW) == {
+    assert await queue.mark_sent([SendClaim(found, found.generation)], "connect-1", NOW) == {
         entry().id
     }
 
@@ -579,7 +579,7 @@ async def test_what_open_of_devices_gives_can_be_handed_out(queue: CommandQueue)
 @pytest.mark.parametrize("state", FINAL_REPORTS)
 async def test_a_report_closes_the_entry(queue: CommandQueue, state: EntryState) -> None:
     await queue.insert([entry()])
-    await hand_out(queue, entry())
+    await mark_sent(queue, entry())
 
     await queue.report([report(state, entry())], NOW + MINUTE)
 
@@ -591,7 +591,7 @@ async def test_a_report_closes_the_entry(queue: CommandQueue, state: EntryState)
 
 async def test_not_now_rests_the_entry_and_keeps_it_open(queue: CommandQueue) -> None:
     await queue.insert([entry()])
-    await hand_out(queue, entry())
+    await mark_sent(queue, entry())
 
     closed = await queue.report([report(EntryState.NOT_NOW, entry())], NOW)
 
@@ -604,7 +604,7 @@ async def test_not_now_rests_the_entry_and_keeps_it_open(queue: CommandQueue) ->
 
 async def test_a_rested_entry_is_closed_by_a_later_answer(queue: CommandQueue) -> None:
     await queue.insert([entry()])
-    await hand_out(queue, entry())
+    await mark_sent(queue, entry())
     await queue.report([report(EntryState.NOT_NOW, entry())], NOW)
 
     await queue.report([report(EntryState.ACKNOWLEDGED, entry())], NOW)
@@ -614,7 +614,7 @@ async def test_a_rested_entry_is_closed_by_a_later_answer(queue: CommandQueue) -
 
 async def test_a_report_of_another_generation_changes_nothing(queue: CommandQueue) -> None:
     await queue.insert([entry()])
-    before = await hand_out(queue, entry())
+    before = await mark_sent(queue, entry())
 
     await queue.report([report(EntryState.ACKNOWLEDGED, entry(), generation=OTHER)], NOW)
 
@@ -626,7 +626,7 @@ async def test_a_report_closes_an_entry_from_before_the_device_was_known(
 ) -> None:
     nameless = entry(generation=None)
     await queue.insert([nameless])
-    await queue.hand_out([HandOut(nameless, OTHER)], "connect-1", NOW)
+    await queue.mark_sent([SendClaim(nameless, OTHER)], "connect-1", NOW)
 
     await queue.report([report(EntryState.ACKNOWLEDGED, nameless, generation=OTHER)], NOW)
 
@@ -675,17 +675,17 @@ async def test_a_report_of_an_unknown_command_makes_no_entry(queue: CommandQueue
 
 
 async def test_reports_in_bulk_are_each_on_their_own_condition(queue: CommandQueue) -> None:
-    handed, waiting, gone = entry("c1"), entry("c2", PAD), entry("c3", ANNA)
-    await queue.insert([handed, waiting, gone])
-    await hand_out(queue, handed)
+    marked_sent, waiting, gone = entry("c1"), entry("c2", PAD), entry("c3", ANNA)
+    await queue.insert([marked_sent, waiting, gone])
+    await mark_sent(queue, marked_sent)
     await queue.cancel([ANNA])
 
     closed = await queue.report(
-        [report(EntryState.ACKNOWLEDGED, p) for p in (waiting, gone, handed)], NOW
+        [report(EntryState.ACKNOWLEDGED, p) for p in (waiting, gone, marked_sent)], NOW
     )
 
     assert closed == 1
-    assert (await stored(queue, handed)).state is EntryState.ACKNOWLEDGED
+    assert (await stored(queue, marked_sent)).state is EntryState.ACKNOWLEDGED
     assert (await stored(queue, waiting)).state is EntryState.QUEUED
     assert (await stored(queue, gone)).state is EntryState.CANCELLED
 
@@ -715,32 +715,32 @@ async def test_a_report_that_comes_twice_is_not_kept_as_a_late_answer(kept: Kept
 
 
 async def test_a_report_on_an_open_entry_that_it_may_not_close_is_not_kept(kept: Kept) -> None:
-    waiting, handed = entry("c1"), entry("c2", PAD)
-    await kept.queue.insert([waiting, handed])
-    await hand_out(kept.queue, handed)
+    waiting, marked_sent = entry("c1"), entry("c2", PAD)
+    await kept.queue.insert([waiting, marked_sent])
+    await mark_sent(kept.queue, marked_sent)
 
     await kept.queue.report(
         [
             report(EntryState.ACKNOWLEDGED, waiting),
-            report(EntryState.ACKNOWLEDGED, handed, generation=OTHER),
+            report(EntryState.ACKNOWLEDGED, marked_sent, generation=OTHER),
         ],
         NOW,
     )
 
     assert await late_answer(kept.queue, waiting) is None
-    assert await late_answer(kept.queue, handed) is None
+    assert await late_answer(kept.queue, marked_sent) is None
 
 
 async def test_beside_a_late_report_those_in_time_are_not_kept_as_late(kept: Kept) -> None:
     cancelled = await finished(kept.queue, EntryState.CANCELLED, entry("c1"))
-    handed = entry("c2", PAD)
-    await kept.queue.insert([handed])
-    await hand_out(kept.queue, handed)
+    marked_sent = entry("c2", PAD)
+    await kept.queue.insert([marked_sent])
+    await mark_sent(kept.queue, marked_sent)
 
-    await kept.queue.report([report(EntryState.ERROR, p) for p in (cancelled, handed)], NOW)
+    await kept.queue.report([report(EntryState.ERROR, p) for p in (cancelled, marked_sent)], NOW)
 
     assert await late_answer(kept.queue, cancelled) is EntryState.ERROR
-    assert await late_answer(kept.queue, handed) is None
+    assert await late_answer(kept.queue, marked_sent) is None
 
 
 async def test_an_entry_that_is_queued_anew_has_no_late_answer(kept: Kept) -> None:
@@ -762,7 +762,7 @@ async def test_ending_a_generation_drops_its_open_entries_of_all_channels(
     from_before = entry("c5", generation=None)
     newer, elsewhere = entry("c4", generation=OTHER), entry("c6", PAD)
     await queue.insert([old, user, rested, newer, from_before, elsewhere])
-    await hand_out(queue, rested)
+    await mark_sent(queue, rested)
     await queue.report([report(EntryState.NOT_NOW, rested)], NOW)
     done = await finished(queue, EntryState.ACKNOWLEDGED, entry("c7"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.expiries import Expiries
-from shared.ports.queue import CommandQueue, EntryWindow, HandOut
+from shared.ports.queue import CommandQueue, EntryWindow, SendClaim
 from shared.storage import entry_documents as documents
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
@@ -20,8 +20,8 @@ from tests.contract.test_queue import (
     PAD,
     entry,
     finished,
-    hand_out,
     listed,
+    mark_sent,
     report,
     stored,
 )
@@ -180,26 +180,26 @@ async def test_an_expired_entry_is_not_handed_out(kept: Kept) -> None:
 
     assert await kept.queue.open_of_devices({"MAC"}) == {}
     with pytest.raises(AssertionError):
-        await hand_out(kept.queue, over)
+        await mark_sent(kept.queue, over)
 
 
 async def test_rule_05_what_is_over_by_the_stores_own_clock_is_not_handed_out(kept: Kept) -> None:
-    """The process that hands out is behind: its clock, or itself, since it looked."""
+    """The process that sends is behind: its clock, or itself, since it looked."""
     over, other = entry("c1", expires_at=NOW), entry("c2", expires_at=FAR)
     for_ever = entry("c3")
     await kept.queue.insert([over, other, for_ever])
-    asked = [HandOut(each, each.generation) for each in (over, other, for_ever)]
+    asked = [SendClaim(each, each.generation) for each in (over, other, for_ever)]
 
-    handed = await kept.queue.hand_out(asked, "by", NOW - MINUTE)
+    marked_sent = await kept.queue.mark_sent(asked, "by", NOW - MINUTE)
 
-    assert handed == {other.id, for_ever.id}
-    assert await kept.queue.hand_out(asked[:1], "by", NOW - MINUTE) == set()
+    assert marked_sent == {other.id, for_ever.id}
+    assert await kept.queue.mark_sent(asked[:1], "by", NOW - MINUTE) == set()
 
 
 async def test_rule_05_an_answer_after_the_expiry_is_kept_as_late(kept: Kept) -> None:
     over = entry(expires_at=FAR)
     await kept.queue.insert([over])
-    await hand_out(kept.queue, over)
+    await mark_sent(kept.queue, over)
     await kept.expiries.expire([over], FAR)
 
     await kept.queue.report([report(EntryState.ACKNOWLEDGED, over)], NOW + MINUTE)
@@ -297,7 +297,7 @@ async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_entri
     sent, waits = entry("c3", collapse_key="k"), entry("c1", collapse_key="k")
     other, hers = entry("c5", collapse_key="other"), entry("c6", ANNA, collapse_key="k")
     await queue.insert([sent, waits, other, hers, entry("c7", PAD), entry("c8")])
-    await hand_out(queue, sent)
+    await mark_sent(queue, sent)
     await finished(queue, EntryState.CANCELLED, entry("c9", collapse_key="k"))
 
     asked = [entry("new", collapse_key="k"), entry("new", PAD, collapse_key="k")]
@@ -324,8 +324,8 @@ async def test_what_the_device_has_had_is_not_superseded(queue: CommandQueue) ->
     sent, rested = entry("c1", collapse_key="k"), entry("c2", collapse_key="k")
     newest = entry("c9", collapse_key="k")
     await queue.insert([sent, rested])
-    await hand_out(queue, sent)
-    await hand_out(queue, rested)
+    await mark_sent(queue, sent)
+    await mark_sent(queue, rested)
     await queue.report([report(EntryState.NOT_NOW, rested)], NOW)
     await queue.insert([newest])
 
@@ -351,7 +351,7 @@ async def test_a_superseded_entry_is_not_handed_out(queue: CommandQueue) -> None
     await queue.supersede([newest])
 
     with pytest.raises(AssertionError):
-        await hand_out(queue, older)
+        await mark_sent(queue, older)
 
 
 async def test_a_hand_out_beside_a_superseding_wins_or_loses_never_both(
@@ -362,16 +362,16 @@ async def test_a_hand_out_beside_a_superseding_wins_or_loses_never_both(
         newest = entry(f"b{n}", collapse_key=f"k{n}")
         await queue.insert([older, newest])
 
-        handed, ended = await asyncio.gather(_tries(queue, older), queue.supersede([newest]))
+        marked_sent, ended = await asyncio.gather(_tries(queue, older), queue.supersede([newest]))
 
-        assert ended == (0 if handed else 1)
-        expected = EntryState.SENT if handed else EntryState.SUPERSEDED
+        assert ended == (0 if marked_sent else 1)
+        expected = EntryState.SENT if marked_sent else EntryState.SUPERSEDED
         assert await states(queue, older, newest) == [expected, EntryState.QUEUED]
 
 
 async def _tries(queue: CommandQueue, of: QueueEntry) -> bool:
     try:
-        await hand_out(queue, of)
+        await mark_sent(queue, of)
     except AssertionError:
         return False
     return True

@@ -10,7 +10,7 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.domain.command import EntryState, QueueEntry
-from shared.ports.queue import CommandQueue, HandOut, Wanted
+from shared.ports.queue import CommandQueue, SendClaim, Wanted
 from shared.storage import entry_documents
 from shared.storage.queue import MongoCommandQueue
 from shared.storage.sqlite import open_database
@@ -35,17 +35,17 @@ async def there(queue: CommandQueue, of: QueueEntry) -> QueueEntry:
     return (await queue.entries_of([of.id]))[of.id]
 
 
-async def handed(
+async def marked_sent(
     queue: CommandQueue, *entries: QueueEntry, by: str, counts: bool = False
 ) -> list[QueueEntry]:
-    handouts = [HandOut(each, each.generation, counts) for each in entries]
-    assert await queue.hand_out(handouts, by, NOW) == {each.id for each in entries}
+    claims = [SendClaim(each, each.generation, counts) for each in entries]
+    assert await queue.mark_sent(claims, by, NOW) == {each.id for each in entries}
     return [await there(queue, each) for each in entries]
 
 
 async def moved(queue: CommandQueue, *entries: QueueEntry) -> list[QueueEntry]:
-    """Of entries that are queued: they are handed out, and move back."""
-    sent = await handed(queue, *entries, by="before")
+    """Of entries that are queued: they are sent, and move back."""
+    sent = await marked_sent(queue, *entries, by="before")
     assert await queue.move_back(sent) == {each.id for each in sent}
     return [await there(queue, each) for each in entries]
 
@@ -57,8 +57,8 @@ async def order_of(queue: CommandQueue) -> list[str]:
 async def test_the_first_of_its_hand_outs_is_kept(queue: CommandQueue) -> None:
     await queue.insert([entry()])
 
-    await queue.hand_out([HandOut(entry(), entry().generation)], "a", NOW)
-    await queue.hand_out([HandOut(entry(), entry().generation)], "b", NOW + MINUTE)
+    await queue.mark_sent([SendClaim(entry(), entry().generation)], "a", NOW)
+    await queue.mark_sent([SendClaim(entry(), entry().generation)], "b", NOW + MINUTE)
 
     found = await there(queue, entry())
     assert (found.first_handed_at, found.handed_at) == (NOW, NOW + MINUTE)
@@ -67,10 +67,10 @@ async def test_the_first_of_its_hand_outs_is_kept(queue: CommandQueue) -> None:
 
 async def test_a_hand_out_counts_the_one_before_it(queue: CommandQueue) -> None:
     await queue.insert([entry("c1"), entry("p1", PAD)])
-    [first] = await handed(queue, entry("c1"), by="a")
+    [first] = await marked_sent(queue, entry("c1"), by="a")
 
-    [second] = await handed(queue, first, by="b", counts=True)
-    _, other = await handed(queue, second, entry("p1", PAD), by="c")
+    [second] = await marked_sent(queue, first, by="b", counts=True)
+    _, other = await marked_sent(queue, second, entry("p1", PAD), by="c")
 
     assert (second.unanswered, second.attempts, second.is_unanswered) == (1, 2, True)
     assert (other.unanswered, other.attempts) == (0, 1)
@@ -78,11 +78,11 @@ async def test_a_hand_out_counts_the_one_before_it(queue: CommandQueue) -> None:
 
 async def test_counted_and_others_go_out_together(queue: CommandQueue) -> None:
     await queue.insert([entry("c1"), entry("p1", PAD, expires_at=NOW + timedelta(days=9999))])
-    [first] = await handed(queue, entry("c1"), by="a")
+    [first] = await marked_sent(queue, entry("c1"), by="a")
     pad = entry("p1", PAD, expires_at=NOW + timedelta(days=9999))
 
-    won = await queue.hand_out(
-        [HandOut(first, first.generation, counts=True), HandOut(pad, pad.generation)], "b", NOW
+    won = await queue.mark_sent(
+        [SendClaim(first, first.generation, counts=True), SendClaim(pad, pad.generation)], "b", NOW
     )
 
     assert won == {first.id, pad.id}
@@ -91,10 +91,10 @@ async def test_counted_and_others_go_out_together(queue: CommandQueue) -> None:
 
 async def test_rule_05_only_the_hand_out_that_was_seen_counts(queue: CommandQueue) -> None:
     await queue.insert([entry()])
-    [seen] = await handed(queue, entry(), by="a")
-    await handed(queue, seen, by="b")
+    [seen] = await marked_sent(queue, entry(), by="a")
+    await marked_sent(queue, seen, by="b")
 
-    assert await queue.hand_out([HandOut(seen, seen.generation, counts=True)], "c", NOW) == set()
+    assert await queue.mark_sent([SendClaim(seen, seen.generation, counts=True)], "c", NOW) == set()
     assert await queue.move_back([seen]) == set()
 
     found = await there(queue, seen)
@@ -106,10 +106,10 @@ async def test_rule_05_what_was_answered_meanwhile_does_not_count(
     queue: CommandQueue, state: EntryState
 ) -> None:
     await queue.insert([entry()])
-    [seen] = await handed(queue, entry(), by="a")
+    [seen] = await marked_sent(queue, entry(), by="a")
     await queue.report([report(state, seen)], NOW)
 
-    assert await queue.hand_out([HandOut(seen, seen.generation, counts=True)], "b", NOW) == set()
+    assert await queue.mark_sent([SendClaim(seen, seen.generation, counts=True)], "b", NOW) == set()
     assert await queue.move_back([seen]) == set()
 
     found = await there(queue, seen)
@@ -119,7 +119,7 @@ async def test_rule_05_what_was_answered_meanwhile_does_not_count(
 async def test_rule_05_one_that_moves_goes_behind_all_others(queue: CommandQueue) -> None:
     urgent = entry("a", priority=0)
     await queue.insert([urgent, entry("b"), entry("c"), entry("z", ANNA)])
-    [sent] = await handed(queue, urgent, by="a")
+    [sent] = await marked_sent(queue, urgent, by="a")
 
     assert await queue.move_back([sent]) == {sent.id}
     assert await queue.move_back([sent]) == set()
@@ -158,7 +158,7 @@ async def test_rule_05_those_that_moved_take_exchanges(queue: CommandQueue) -> N
     for exchange in range(4):
         [_, first, _] = await queue.open_entries(MAC)
         seen.append(first.command_uuid)
-        [again] = await handed(queue, first, by=f"turn-{exchange}", counts=first.is_unanswered)
+        [again] = await marked_sent(queue, first, by=f"turn-{exchange}", counts=first.is_unanswered)
         assert again.moved is not None
         if isinstance(queue, FakeCommandQueue):
             queue.now = again.moved + MINUTE
@@ -211,7 +211,7 @@ async def test_rule_05_one_that_moves_is_superseded_by_the_newer_one_that_waits(
 ) -> None:
     older, newer = (entry(uuid, collapse_key="k") for uuid in ("a", "b"))
     await queue.insert([older, newer])
-    [sent] = await handed(queue, older, by="a")
+    [sent] = await marked_sent(queue, older, by="a")
     assert await queue.supersede([newer]) == 0
 
     assert await queue.move_back([sent]) == set()
@@ -226,9 +226,9 @@ async def test_rule_05_one_that_moves_is_superseded_by_a_newer_one_that_was_put_
 ) -> None:
     older, newer = (entry(uuid, collapse_key="k") for uuid in ("a", "b"))
     await queue.insert([older])
-    await handed(queue, older, by="a")
+    await marked_sent(queue, older, by="a")
     await queue.insert([newer])
-    await handed(queue, newer, by="b")
+    await marked_sent(queue, newer, by="b")
     await queue.report([report(EntryState.NOT_NOW, newer)], NOW)
 
     assert await queue.move_back([await there(queue, older)]) == set()
@@ -242,12 +242,12 @@ async def test_rule_05_what_moved_meanwhile_is_not_handed_out_as_if_it_had_not(
     queue: CommandQueue,
 ) -> None:
     await queue.insert([entry("c1")])
-    [seen] = await handed(queue, entry("c1"), by="a")
+    [seen] = await marked_sent(queue, entry("c1"), by="a")
     await queue.move_back([seen])
     before = await there(queue, seen)
 
     for counts in (False, True):
-        assert await queue.hand_out([HandOut(seen, seen.generation, counts)], "b", NOW) == set()
+        assert await queue.mark_sent([SendClaim(seen, seen.generation, counts)], "b", NOW) == set()
 
     assert await there(queue, seen) == before
 
@@ -260,7 +260,7 @@ async def test_rule_05_what_was_put_off_meanwhile_is_not_moved_by_a_hand_out(
     await queue.report([report(EntryState.NOT_NOW, seen)], NOW)
     before = await there(queue, seen)
 
-    assert await queue.hand_out([HandOut(seen, seen.generation)], "b", NOW) == set()
+    assert await queue.mark_sent([SendClaim(seen, seen.generation)], "b", NOW) == set()
 
     assert await there(queue, seen) == before
 
@@ -273,7 +273,7 @@ async def test_rule_05_one_that_moved_is_superseded_by_the_newer_one_that_comes(
     await queue.insert([older])
     [found] = await moved(queue, older)
     if tried_again:
-        await handed(queue, found, by="again")
+        await marked_sent(queue, found, by="again")
     await queue.insert([newer])
 
     assert await queue.supersede([newer]) == 1
@@ -307,7 +307,7 @@ async def test_what_a_former_version_queued_anew_is_offered_after_the_others(
     )
 
     assert await order_of(queue) == ["b", "a"]
-    [again] = await handed(queue, (await queue.open_entries(MAC))[1], by="b")
+    [again] = await marked_sent(queue, (await queue.open_entries(MAC))[1], by="b")
     await queue.report([report(EntryState.ACKNOWLEDGED, again)], NOW)
     done = await there(queue, again)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import EntryWindow, HandOut, Report, Wanted
+from shared.ports.queue import EntryWindow, Report, SendClaim, Wanted
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
@@ -55,7 +55,7 @@ def in_queue_order(entries: Collection[QueueEntry]) -> list[QueueEntry]:
 
 
 def _is_seen(entry: QueueEntry, seen: QueueEntry) -> bool:
-    """Its hand-out is the one that was seen, and nothing was answered since."""
+    """Its send is the one that was seen, and nothing was answered since."""
     return entry.state is EntryState.SENT and entry.handed_by == seen.handed_by
 
 
@@ -293,16 +293,16 @@ class FakeCommandQueue:
                 return entry
         return None
 
-    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
+    async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
         await self.before("hand_out")
-        for handout in handouts:
-            current = self.entries.get(handout.entry.id)
+        for claim in claims:
+            current = self.entries.get(claim.entry.id)
             if (
                 current is not None
                 and current.state.is_open
-                and current.generation in (None, handout.generation)
-                and (not handout.counts or _is_seen(current, handout.entry))
-                and (current.moved is not None) == (has_moved := handout.entry.moved is not None)
+                and current.generation in (None, claim.generation)
+                and (not claim.counts or _is_seen(current, claim.entry))
+                and (current.moved is not None) == (has_moved := claim.entry.moved is not None)
             ):
                 self.entries[current.id] = replace(
                     current,
@@ -311,13 +311,13 @@ class FakeCommandQueue:
                     handed_at=at,
                     attempts=current.attempts + 1,
                     first_handed_at=current.first_handed_at or at,
-                    unanswered=current.unanswered + handout.counts,
+                    unanswered=current.unanswered + claim.counts,
                     is_counted=current.is_counted and not has_moved,
                     moved=(self.now or at) if has_moved else current.moved,
                 )
             await asyncio.sleep(0)
         await self.before("hand_out: reads again")
-        asked = {handout.entry.id for handout in handouts}
+        asked = {claim.entry.id for claim in claims}
         ours = self._open(lambda p: p.id in asked and p.handed_by == by)
         return {entry.id for entry in ours if not entry.is_expired(self.now or at)}
 

@@ -452,12 +452,12 @@ async def test_an_empty_or_unknown_queue_is_an_empty_object(whole: Whole) -> Non
 async def test_clearing_ends_what_was_handed_out_too(whole: Whole) -> None:
     device = await whole.enrolled()
     await device.queue(), await device.queue()
-    handed = given(await device.connect())
+    marked_sent = given(await device.connect())
 
     is_answer(await whole.api("DELETE", f"/v1/commands/{device.id}"), 200, {})
 
     assert await device.open_commands() == []
-    assert given(await device.connect("Acknowledged", CommandUUID=handed)) is None
+    assert given(await device.connect("Acknowledged", CommandUUID=marked_sent)) is None
 
 
 # --- pushes ------------------------------------------------------------------------------------------

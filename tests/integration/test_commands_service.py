@@ -20,7 +20,7 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Topic
 from shared.pacing import Loops
 from shared.ports.enrollments import Binding, Change
-from shared.ports.queue import HandOut, Report
+from shared.ports.queue import Report, SendClaim
 from shared.settings import AllSettings
 from shared.storage.database import Database
 from shared.storage.enrollments import MongoEnrollments
@@ -165,7 +165,7 @@ async def test_a_command_lives_from_post_to_its_answer_and_is_then_a_retry(
     await system.post(request_type="ProfileList", command_uuid=UUID)
     [entry] = await system.queue.open_entries(MAC)
     now = system.clock.now()
-    assert await system.queue.hand_out([HandOut(entry, generation)], "connect-1", now)
+    assert await system.queue.mark_sent([SendClaim(entry, generation)], "connect-1", now)
     report = Report("MAC", UUID, generation, EntryState.ACKNOWLEDGED, "event-1")
     await system.queue.report([report], now)
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.harness.apple_lists import answers
 from tests.integration.whole import Device, Whole, new_id
-from tests.integration.whole import given as handed_out
+from tests.integration.whole import given as was_sent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,7 +47,7 @@ async def test_any_answer_ends_its_command_and_is_delivered_byte_for_byte(whole:
 
     for made in bodies_of(device):
         command = await device.queue(str(new_id()).lower())
-        assert handed_out(await device.connect()) == command
+        assert was_sent(await device.connect()) == command
         sent += [b"", naming(made, command)]
         answer = await device.send("/mdm/connect", sent[-1])
         assert (answer.status_code, answer.content) == (200, b"")

@@ -145,8 +145,8 @@ async def test_no_secret_is_in_the_store_while_deliveries_work_wait_and_are_give
     assert (await whole.api("POST", "/v1/commands", command)).status_code == 201
     assert count(stage.store, "commands") == 1
     assert stage.clear() == []
-    handed_out = plistlib.loads((await device.connect()).content)
-    assert handed_out["Command"]["UnlockToken"] == COMMANDS_TOKEN
+    was_sent = plistlib.loads((await device.connect()).content)
+    assert was_sent["Command"]["UnlockToken"] == COMMANDS_TOKEN
     assert stage.clear() == []
 
     await whole.events_of(device.id, 4)

@@ -16,7 +16,7 @@ from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import Job, JobPart
 from shared.domain.terms import Terms
-from shared.ports.queue import HandOut, Report
+from shared.ports.queue import Report, SendClaim
 from shared.storage.jobs import MongoJobs
 from shared.storage.mongo import Mongo
 from shared.storage.queue import MongoCommandQueue
@@ -88,7 +88,7 @@ async def queued_entry(queue: MongoCommandQueue, uuid: str) -> QueueEntry:
 async def answer(queue: MongoCommandQueue, entry: QueueEntry) -> None:
     """As check-in does when the device has asked and answered."""
     now = SystemClock().now()
-    await queue.hand_out([HandOut(entry, None)], "connect", now)
+    await queue.mark_sent([SendClaim(entry, None)], "connect", now)
     report = Report(entry.enrollment, entry.command_uuid, None, EntryState.ACKNOWLEDGED, "event")
     assert await queue.report([report], now) == 1
 

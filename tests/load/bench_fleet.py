@@ -25,7 +25,7 @@ from shared.apple.command_plist import written
 from shared.clock import SystemClock, SystemIds
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
-from shared.ports.queue import HandOut, Report
+from shared.ports.queue import Report, SendClaim
 from shared.security.encryption import AesKeyring
 from shared.storage import enrollment_documents, enrollments, entry_documents, identities
 from shared.storage.database import Document
@@ -209,19 +209,19 @@ class Device:
                 for number in range(start, min(start + 100, count))
             ]
             await self._queue.insert(entries)
-            handouts = [HandOut(entry, "generation") for entry in entries]
-            await self._queue.hand_out(handouts, "connect", now)
+            claims = [SendClaim(entry, "generation") for entry in entries]
+            await self._queue.mark_sent(claims, "connect", now)
             await self._queue.report(self._reports(entries), now)
 
     async def cycle(self) -> None:
-        """A command is queued, handed out, and answered."""
+        """A command is queued, sent, and answered."""
         now = datetime.now(UTC)
         entry = self._entry(now)
         await self._queue.insert([entry])
         await self._queue.supersede([entry])
         await self._queue.count_open(self._key)
         [found] = (await self._queue.open_of_devices([self._key.device]))[self._key.device]
-        await self._queue.hand_out([HandOut(found, "generation")], "connect", now)
+        await self._queue.mark_sent([SendClaim(found, "generation")], "connect", now)
         await self._queue.report(self._reports([found]), now)
         if await self._queue.open_of_devices([self._key.device]):
             raise SystemExit("a command is left")

@@ -1,12 +1,12 @@
 """Commands of one collapse key in one queue: the newest wins, whatever the clocks say.
 
 Clients post commands to replicas whose clocks differ; a client may repeat a post whose answer it did not
-get, under the same CommandUUID. A post reads the order of the open rivals, handed out or not, inserts its
-entry above it, ends what is below the newest of them and was not handed out, and answers. The device may be
+get, under the same CommandUUID. A post reads the order of the open rivals, sent or not, inserts its
+entry above it, ends what is below the newest of them and was not sent, and answers. The device may be
 handed an entry at any time.
 
 Promises: no entry is superseded by a command that was answered before it was posted; of what was
-answered and not handed out, something stays open; after all posts one place is open at most.
+answered and not sent, something stays open; after all posts one place is open at most.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class QueueEntry(NamedTuple):
     command: int
     order: Order
     state: str
-    """`open`, `handed out`, or `superseded`."""
+    """`open`, `sent`, or `superseded`."""
 
 
 class State(NamedTuple):
@@ -50,11 +50,11 @@ class CollapseKeys:
     commands: int = 2
     clocks: tuple[int, int] = (0, 9)
     repeats: int = 1
-    hand_outs: bool = True
+    sent_entries: bool = True
     order: str = "above"
     """`above` the open rivals, as the rule is; or by the `clock` alone."""
     is_above_all: bool = True
-    """A post's order is above that of what was handed out too."""
+    """A post's order is above that of what was sent too."""
     ends: str = "conditional"
     """`conditional` on being open; or `blind`, on what was read."""
 
@@ -76,7 +76,7 @@ class CollapseKeys:
             yield from self._client(s, command)
         for post in s.posts:
             yield from self._post(s, post)
-        for entry in s.entries if self.hand_outs else ():
+        for entry in s.entries if self.sent_entries else ():
             if entry.state == "open":
                 yield f"c{entry.command} is handed out", _now(s, entry, "handed out")
 

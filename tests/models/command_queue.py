@@ -46,9 +46,9 @@ class CommandQueue:
     looks_for_device: bool = True
     """An Authenticate whose device has gone is dropped."""
     trusts_sum: bool = False
-    """What was asked for is handed out, without looking who won."""
+    """What was asked for is sent, without looking who won."""
     reports_on: str = "handed out"
-    """A report closes what is open, of its generation and `handed out`; or only of its `generation`."""
+    """A report closes what is open, of its generation and `sent`; or only of its `generation`."""
     retries: str = "device"
     """A post is a retry of an ended command if the `device` ended it; if `any` did; `never`."""
 
@@ -232,13 +232,13 @@ class CommandQueue:
     def _report(self, s: State, r: Request) -> tuple[str, State]:
         assert s.entry is not None
         left, entry = s, s.entry
-        is_handed = entry.handed or self.reports_on == "generation"
-        may_close = is_open(entry) and entry.generation == r.generation and is_handed
+        is_sent = entry.marked_sent or self.reports_on == "generation"
+        may_close = is_open(entry) and entry.generation == r.generation and is_sent
         if may_close and r.kind == "NotNow":
             left = changed(s, state="not now")
         elif may_close:
             left = ended(s, "acknowledged")
-            if not entry.handed:
+            if not entry.marked_sent:
                 left = left._replace(wrong="a report closes what was not handed out")
         return f"{r.kind} {r.token}: the place is {left.entry.state}", go_on(left, r, at="find")
 
@@ -252,7 +252,7 @@ class CommandQueue:
     def _claim(self, s: State, r: Request) -> tuple[str, State]:
         assert s.entry is not None
         is_met = is_open(s.entry) and s.entry.generation == r.generation
-        left = changed(s, token=r.token, handed=True) if is_met else s
+        left = changed(s, token=r.token, marked_sent=True) if is_met else s
         at = "send" if self.trusts_sum else "check"
         return f"{r.kind} {r.token}: {is_met}", go_on(left, r, at=at, run=s.entry.run, won=is_met)
 

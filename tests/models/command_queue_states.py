@@ -12,7 +12,7 @@ class QueueEntry(NamedTuple):
     """How often it was queued."""
     token: int
     """Of the request that has it."""
-    handed: bool
+    marked_sent: bool
 
 
 class Device(NamedTuple):

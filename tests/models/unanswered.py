@@ -20,17 +20,17 @@ MOST_TRIES = 6
 class QueueEntry(NamedTuple):
     state: str = "queued"
     hands: int = 0
-    """How often it was handed out; names the last hand-out."""
+    """How often it was sent; names the last send."""
     tries: int = 0
     """How often since it was put off."""
     first: int | None = None
     unanswered: int = 0
     counted: bool = False
-    """The last hand-out is among the unanswered."""
+    """The last send is among the unanswered."""
     moved: int = 0
     """The store's time of its last try, or when it moved back; 0: it did not."""
-    handed: int = 0
-    """When it was handed out last."""
+    marked_sent: int = 0
+    """When it was sent last."""
 
 
 class Request(NamedTuple):
@@ -64,7 +64,7 @@ class State(NamedTuple):
     again: bool
     """What cannot be answered was offered after all else was done."""
     streak: tuple[int, int]
-    """The command that was handed out last, and how often in a row while another one that moved waited."""
+    """The command that was sent last, and how often in a row while another one that moved waited."""
     budget: Budget
     wrong: str | None
 
@@ -72,21 +72,21 @@ class State(NamedTuple):
 @dataclass(frozen=True)
 class Unanswered:
     answers: tuple[str, ...] = ("never", "done")
-    """Of each command, in the order of hand-out: what the device answers, `done`, `later` or `never`."""
+    """Of each command, in the order of send: what the device answers, `done`, `later` or `never`."""
     budget: Budget = NOTHING
     idles: int = 8
     not_before: int = 2
-    """So many Idles after its first hand-out a command moves back at the earliest."""
+    """So many Idles after its first send a command moves back at the earliest."""
     moves: bool = True
     counts: str = "once"
     """An attempt counts `once`; or at `each` Idle, whether it was counted or not."""
     condition: str = "hand-out"
-    """What counts is conditional on the `hand-out` seen; or on `nothing`."""
+    """What counts is conditional on the `send` seen; or on `nothing`."""
     only_idle: bool = False
-    """Only Idle shows that an attempt went unanswered, and not the answer to what was handed out after it."""
+    """Only Idle shows that an attempt went unanswered, and not the answer to what was sent after it."""
     not_now_resets: bool = True
     stamps: bool = True
-    """A hand-out of what moved back puts it behind the others that moved."""
+    """A send of what moved back puts it behind the others that moved."""
 
     def start(self) -> State:
         entries = tuple(QueueEntry() for _ in self.answers)
@@ -133,7 +133,7 @@ class Unanswered:
             if r.kind == "Acknowledged":
                 left = _with(left, r.reports, entry._replace(state="done"))
             elif self.not_now_resets:
-                off = QueueEntry("not now", entry.hands, handed=entry.handed)
+                off = QueueEntry("not now", entry.hands, marked_sent=entry.marked_sent)
                 left = _with(left, r.reports, off)
             else:
                 left = _with(left, r.reports, entry._replace(state="not now", tries=0))
@@ -161,7 +161,7 @@ class Unanswered:
     def _is_unanswered(self, s: State, r: Request, seen: QueueEntry) -> bool:
         came_back = r.kind == "Idle"
         if r.reports is not None and not self.only_idle:
-            came_back = s.entries[r.reports].handed > seen.handed
+            came_back = s.entries[r.reports].marked_sent > seen.marked_sent
         is_counted = seen.counted and self.counts == "once"
         return came_back and seen.state == "sent" and not is_counted
 
@@ -185,7 +185,7 @@ class Unanswered:
         counts = self._is_unanswered(s, r, r.seen)
         if entry.state == "done" or (counts and not self._is_met(r, entry)):
             return f"{r.token} loses c{r.found}", _go(s, r, at="find")
-        handed = QueueEntry(
+        marked_sent = QueueEntry(
             "sent",
             entry.hands + 1,
             entry.tries + 1,
@@ -195,11 +195,11 @@ class Unanswered:
             s.ticks + 1 if r.seen.moved and self.stamps else entry.moved,
             s.ticks + 1,
         )
-        left = _with(_go(s, r, at="send")._replace(ticks=s.ticks + 1), r.found, handed)
+        left = _with(_go(s, r, at="send")._replace(ticks=s.ticks + 1), r.found, marked_sent)
         return f"{r.token} claims c{r.found}", self._noted(left, r.found)
 
     def _noted(self, s: State, index: int) -> State:
-        """The hand-out in the account."""
+        """The send in the account."""
         takes_turns = [i for i, p in enumerate(s.entries) if p.moved and p.state != "done"]
         is_row = index in takes_turns and len(takes_turns) > 1 and s.streak[0] == index
         streak = (index, s.streak[1] + 1 if is_row else 1)

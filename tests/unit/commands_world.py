@@ -25,7 +25,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
-from shared.ports.queue import HandOut, Report
+from shared.ports.queue import Report, SendClaim
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.devices import FakeDevices
@@ -188,7 +188,7 @@ class World:
         for entry in await self.queue.open_entries(key):
             self._hands += 1
             by = f"connect-{self._hands}"
-            if await self.queue.hand_out([HandOut(entry, generation)], by, self.clock.now()):
+            if await self.queue.mark_sent([SendClaim(entry, generation)], by, self.clock.now()):
                 return entry
         return None
 

@@ -13,7 +13,7 @@ from shared.apple.command_plist import PreparedCommand, written
 from shared.clock import SystemIds
 from shared.domain.command import EntryState, order_behind
 from shared.domain.terms import Terms
-from shared.ports.queue import HandOut
+from shared.ports.queue import SendClaim
 from tests.fakes.clock import FakeClock
 from tests.unit.commands_world import World
 
@@ -73,7 +73,7 @@ async def test_a_newer_command_stands_behind_an_older_one_that_its_device_has_ha
     fleet = Fleet(20 * MILLISECOND, timedelta())
     await fleet.post(0, "old")
     [old] = fleet.queue.entries.values()
-    await fleet.queue.hand_out([HandOut(old, old.generation)], "by", fleet.clock.now())
+    await fleet.queue.mark_sent([SendClaim(old, old.generation)], "by", fleet.clock.now())
     await fleet.post(1, "new")
 
     open_entries = (await fleet.queue.open_of_devices({"MAC"}))["MAC"]

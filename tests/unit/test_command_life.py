@@ -38,7 +38,7 @@ async def client() -> AsyncIterator[LifeClient]:
     await made.http.aclose()
 
 
-async def handed_out(world: World) -> QueueEntry:
+async def was_sent(world: World) -> QueueEntry:
     await world.post()
     assert await world.connect() is not None
     return world.entry()
@@ -108,7 +108,7 @@ async def test_a_queued_command_is_shown_with_its_terms_and_the_push_of_its_devi
 
 
 async def test_a_refusal_is_shown_while_the_command_is_not_answered(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     refused_at = client.world.clock.now() + MINUTE
     before = Refusal(START - MINUTE, "signature", "expired", "/mdm/connect")
     told = replace(before, at=refused_at, detail="Status: not known", reason="message", count=2)
@@ -130,7 +130,7 @@ async def test_a_refusal_is_shown_while_the_command_is_not_answered(client: Life
 
 
 async def test_a_refusal_of_before_its_first_hand_out_is_not_shown(client: LifeClient) -> None:
-    await handed_out(client.world)
+    await was_sent(client.world)
     records = client.world.enrollments.records
     before = Refusal(START - MINUTE, "signature", "expired", "/mdm/connect")
     records["MAC"] = replace(records["MAC"], refusals=(before,))
@@ -141,7 +141,7 @@ async def test_a_refusal_of_before_its_first_hand_out_is_not_shown(client: LifeC
 
 
 async def test_an_answer_is_shown_as_json_and_as_it_came(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     body = plistlib.dumps(ANSWER)
     event = await client.reports(entry, EntryState.ACKNOWLEDGED, body)
 
@@ -167,7 +167,7 @@ async def test_an_answer_is_shown_as_json_and_as_it_came(client: LifeClient) -> 
 async def test_an_error_is_shown_with_its_chain(
     client: LifeClient, state: EntryState, chain: object
 ) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     await client.reports(entry, state, plistlib.dumps({"ErrorChain": chain}))
 
     _, shown = await client.call(PATH)
@@ -177,7 +177,7 @@ async def test_an_error_is_shown_with_its_chain(
 
 
 async def test_of_several_answers_the_one_that_counts_is_shown(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     await client.reports(entry, EntryState.NOT_NOW)
     _, rested = await client.call(PATH)
     await client.world.connect()
@@ -191,7 +191,7 @@ async def test_of_several_answers_the_one_that_counts_is_shown(client: LifeClien
 
 async def test_an_answer_of_a_process_that_was_stopped_is_found(client: LifeClient) -> None:
     """Its event is far older than the report."""
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     event = await client.reports(entry, EntryState.ACKNOWLEDGED)
     slow = replace(client.world.entry(), answered_at=client.world.clock.now() + FAR / 2)
     client.world.queue.entries[slow.id] = slow
@@ -202,7 +202,7 @@ async def test_an_answer_of_a_process_that_was_stopped_is_found(client: LifeClie
 
 
 async def test_events_of_others_are_no_answers(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     event = await client.reports(entry, EntryState.ACKNOWLEDGED)
     others = [
         replace(event, id="1", key=ANNA),
@@ -218,7 +218,7 @@ async def test_events_of_others_are_no_answers(client: LifeClient) -> None:
 
 
 async def test_an_answer_too_large_to_show_is_there_raw(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     bomb = plistlib.dumps({"List": ["x" * 60_000] * 1000}, fmt=plistlib.FMT_BINARY)
     await client.reports(entry, EntryState.ACKNOWLEDGED, bomb)
 
@@ -230,7 +230,7 @@ async def test_an_answer_too_large_to_show_is_there_raw(client: LifeClient) -> N
 
 
 async def test_what_cannot_be_read_is_there_raw(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     await client.reports(entry, EntryState.ACKNOWLEDGED, b"\xff no plist")
 
     _, shown = await client.call(PATH)
@@ -240,7 +240,7 @@ async def test_what_cannot_be_read_is_there_raw(client: LifeClient) -> None:
 
 
 async def test_a_date_outside_the_years_of_python_is_shown_as_text(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     body = plistlib.dumps({"LastCloudBackupDate": "?"})
     distant = b"<date>0000-12-30T00:00:00Z</date>"
     body = body.replace(b"<string>?</string>", distant)
@@ -253,7 +253,7 @@ async def test_a_date_outside_the_years_of_python_is_shown_as_text(client: LifeC
 
 
 async def test_a_finished_command_tells_of_no_pushes(client: LifeClient) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     await client.reports(entry, EntryState.ACKNOWLEDGED)
     await client.pushes.record([PushRecord("MAC", START, START)])
 
@@ -326,7 +326,7 @@ async def test_a_queued_command_is_cancelled_and_never_handed_out(client: LifeCl
 async def test_cancelling_what_the_device_has_had_says_so_and_keeps_its_answer(
     client: LifeClient, rests: bool
 ) -> None:
-    entry = await handed_out(client.world)
+    entry = await was_sent(client.world)
     if rests:
         await client.reports(entry, EntryState.NOT_NOW)
 
@@ -356,7 +356,7 @@ async def test_a_hand_out_just_before_the_cancelling_is_told(client: LifeClient)
 
 async def test_an_ending_just_before_the_cancelling_wins(client: LifeClient) -> None:
     world = client.world
-    seen = await handed_out(world)
+    seen = await was_sent(world)
     await world.answer(seen)
 
     with pytest.raises(Conflict, match="acknowledged"):
@@ -383,7 +383,7 @@ async def test_cancelling_again_is_answered_as_the_first_time(client: LifeClient
 
 
 async def test_a_command_that_has_ended_otherwise_cannot_be_cancelled(client: LifeClient) -> None:
-    await client.reports(await handed_out(client.world), EntryState.ERROR)
+    await client.reports(await was_sent(client.world), EntryState.ERROR)
 
     status, refused = await client.call(PATH, "DELETE")
 

@@ -303,9 +303,9 @@ async def test_a_raw_plist_may_be_of_a_type_that_nobody_knows_yet(client: Client
 async def test_the_queue_shows_all_open_commands_in_order(client: Client) -> None:
     for n, request_type in enumerate(("ProfileList", "SecurityInfo", "UserList")):
         await client.post(request_type=request_type, command_uuid=f"uuid-{n}")
-    handed = await client.world.connect()
-    assert handed is not None
-    await client.world.answer(handed, EntryState.NOT_NOW)
+    marked_sent = await client.world.connect()
+    assert marked_sent is not None
+    await client.world.answer(marked_sent, EntryState.NOT_NOW)
 
     status, answer = await client.call("GET", "/v1/commands/MAC")
 

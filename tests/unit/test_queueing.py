@@ -158,10 +158,10 @@ async def test_unknown_devices_get_their_commands_after_they_enrolled() -> None:
     await world.post("NEW")
     world.enrollments.add(enrolled(replace(MAC, id="NEW", device="NEW", udid="NEW")))
 
-    handed = await world.connect(replace(MAC, id="NEW", device="NEW", udid="NEW"))
+    marked_sent = await world.connect(replace(MAC, id="NEW", device="NEW", udid="NEW"))
 
-    assert handed is not None
-    assert handed.command_uuid == FIRST_UUID
+    assert marked_sent is not None
+    assert marked_sent.command_uuid == FIRST_UUID
 
 
 async def test_a_reader_shows_what_waits_for_an_unknown_device() -> None:
@@ -231,9 +231,9 @@ async def _finish(world: World, state: EntryState) -> None:
     elif state is EntryState.DROPPED_REENROLLED:
         await world.authenticate()
     else:
-        handed = await world.connect()
-        assert handed is not None
-        await world.answer(handed, state)
+        marked_sent = await world.connect()
+        assert marked_sent is not None
+        await world.answer(marked_sent, state)
     assert world.entry().state is state
 
 
@@ -447,13 +447,13 @@ async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry()
     await world.life.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     assert await world.post_elsewhere() is True
-    handed = await world.connect()
+    marked_sent = await world.connect()
     gate.set()
 
     assert await posting is False
 
     assert world.entry().state is EntryState.SENT
-    assert world.entry().order == handed.order if handed else False
+    assert world.entry().order == marked_sent.order if marked_sent else False
 
 
 async def test_queueing_anew_beside_another_and_its_answer_does_not_run_it_twice() -> None:
@@ -514,12 +514,12 @@ async def test_an_entry_that_expired_meanwhile_is_made_anew() -> None:
 async def test_rule_05_a_late_answer_does_not_close_what_was_queued_anew() -> None:
     world = World(QueueingRules(retry_window=timedelta()))
     await world.post()
-    handed = await world.connect()
-    assert handed is not None
+    marked_sent = await world.connect()
+    assert marked_sent is not None
     await world.life.clear("MAC")
     await world.post()
 
-    await world.answer(handed)
+    await world.answer(marked_sent)
 
     assert await world.shown() == [FIRST_UUID]
 
@@ -644,9 +644,9 @@ async def test_a_reader_sees_rested_and_handed_out_commands() -> None:
     world = World()
     await world.post()
     await world.post(uuid=SECOND_UUID)
-    handed = await world.connect()
-    assert handed is not None
-    await world.answer(handed, EntryState.NOT_NOW)
+    marked_sent = await world.connect()
+    assert marked_sent is not None
+    await world.answer(marked_sent, EntryState.NOT_NOW)
 
     assert await world.shown() == [FIRST_UUID, SECOND_UUID]
 

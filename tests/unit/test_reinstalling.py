@@ -41,7 +41,7 @@ def with_secrets(device: Device) -> DeviceRequest:
 
 
 async def renewing(certificate: str = "next", **facts: str | None) -> tuple[World, Replica, Device]:
-    """A device with all that an enrollment may have: a user, tokens, commands of which one was handed out.
+    """A device with all that an enrollment may have: a user, tokens, commands of which one was sent.
     Our SCEP has given out `certificate` in place of its own."""
     world = World()
     replica = await world.replica()

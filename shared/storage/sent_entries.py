@@ -1,6 +1,6 @@
 """Entries of collection `queue` that go out to their devices, and those that move back (rule 5).
 
-Promise: a hand-out is one write, the counting of attempts included.
+Promise: a send is one write, the counting of attempts included.
 """
 
 import asyncio
@@ -9,22 +9,22 @@ from datetime import datetime
 from itertools import groupby
 
 from shared.domain.command import EntryState, QueueEntry
-from shared.ports.queue import HandOut
+from shared.ports.queue import SendClaim
 from shared.storage.database import Collection, Document
 from shared.storage.entry_documents import OPEN, collapse_name
 
 SENT = EntryState.SENT.value
 
 
-class HandOuts:
+class SentEntries:
     """Writes of `MongoCommandQueue`."""
 
     def __init__(self, entries: Collection) -> None:
         self._entries = entries
 
-    async def hand_out(self, handouts: Sequence[HandOut], by: str, at: datetime) -> set[str]:
-        alike = groupby(sorted(handouts, key=_kind), key=_kind)
-        writes = (self._hand_out(list(same), by, at) for _, same in alike)
+    async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
+        alike = groupby(sorted(claims, key=_kind), key=_kind)
+        writes = (self._mark_sent(list(same), by, at) for _, same in alike)
         won: set[str] = set()
         for outcome in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(outcome, BaseException):  # only now: no write may still be under way
@@ -32,30 +32,30 @@ class HandOuts:
             won |= outcome
         return won
 
-    async def _hand_out(self, handouts: list[HandOut], by: str, at: datetime) -> set[str]:
+    async def _mark_sent(self, claims: list[SendClaim], by: str, at: datetime) -> set[str]:
         """Of one kind."""
-        ids = [handout.entry.id for handout in handouts]
-        has_end = any(handout.entry.expires_at is not None for handout in handouts)
-        counts, has_moved = _kind(handouts[0])
+        ids = [claim.entry.id for claim in claims]
+        has_end = any(claim.entry.expires_at is not None for claim in claims)
+        counts, has_moved = _kind(claims[0])
         # by the store's own clock, which nobody's clock or standstill changes
         dated = [name for name, is_so in (("offered_at", has_end), ("moved", has_moved)) if is_so]
         condition: Document = {
             "_id": {"$in": ids},
             # generations are unique, so none of another device's lets an entry through
-            "generation": {"$in": [None, *(handout.generation for handout in handouts)]},
+            "generation": {"$in": [None, *(claim.generation for claim in claims)]},
             "state": {"$in": OPEN},
             "moved": {"$ne": None} if has_moved else None,
         }
         if counts:
             condition["state"] = SENT
-            condition["handed_by"] = {"$in": [handout.entry.handed_by for handout in handouts]}
+            condition["handed_by"] = {"$in": [claim.entry.handed_by for claim in claims]}
         matched = await self._entries.update_many(
             condition,
             {
                 "$set": {"state": SENT, "handed_by": by, "handed_at": at},
                 "$inc": {"attempts": 1} | ({"unanswered": 1} if counts else {}),
                 "$min": {"first_handed_at": at},
-                # handed out: a newer one does not make it needless any more, unless it moved back
+                # sent: a newer one does not make it needless any more, unless it moved back
                 "$unset": {"counted" if has_moved else "collapse": ""},
                 **({"$currentDate": dict.fromkeys(dated, True)} if dated else {}),
             },
@@ -92,9 +92,9 @@ def _about_to_move(entry: QueueEntry) -> Document:
     return {"_id": entry.id, "state": SENT, "handed_by": entry.handed_by, "moved": None}
 
 
-def _kind(handout: HandOut) -> tuple[bool, bool]:
-    """Hand-outs of one kind are the same write."""
-    return handout.counts, handout.entry.moved is not None
+def _kind(claim: SendClaim) -> tuple[bool, bool]:
+    """Sends of one kind are the same write."""
+    return claim.counts, claim.entry.moved is not None
 
 
 def _is_late(document: Document) -> bool:
