@@ -63,7 +63,7 @@ OWN_LOOPS = {
     "shared/web/server.py": "the start of a process: any other exception ends it",
     "shared/messaging/connection.py": "the connection, whose pauses depend on how long it held",
     "shared/messaging/consumers.py": "puts a message aside; it may not be acked before",
-    "shared/messaging/push_requests.py": "consumes until its channel breaks; services/push/intake.py guards it",
+    "shared/messaging/push_requests.py": "consumes until its channel breaks; intake.py in push guards it",
     "services/webhook/queues.py": "the event whose turn it is, until its body can be read back",
     "services/webhook/delivery_store.py": "one operation for a caller that waits, and hears any other error",
 }

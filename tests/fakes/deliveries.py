@@ -158,7 +158,7 @@ class FakeDeliveries:
         return owed.body if owed else None
 
     async def dead_lettered(self, partition: int) -> list[Delivery]:
-        await self.before("given_up")
+        await self.before("dead_lettered")
         return [
             each for each in self.all_dead_lettered if partition_of(each.queue.device) == partition
         ]

@@ -107,7 +107,7 @@ class FakeIdentities:
         return True
 
     async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:
-        await self.before("notices")
+        await self.before("outbox")
         return [
             Outgoing(self._enrollments.records[device], outbox_event)
             for device, outbox in self._enrollments.kept_outbox.items()
@@ -116,7 +116,7 @@ class FakeIdentities:
         ]
 
     async def published(self, outgoing: Sequence[Outgoing]) -> None:
-        await self.before("announced")
+        await self.before("published")
         for each in outgoing:
             kept = self._enrollments.kept_outbox.get(each.device.id, [])
             self._enrollments.kept_outbox[each.device.id] = [

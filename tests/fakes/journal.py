@@ -78,7 +78,7 @@ class FakeWriters:
         self.records.setdefault(writer, WriterRecord(writer, 0, 0))
 
     async def raise_heartbeat(self, writer: str, watermark: int) -> None:
-        await self.before("beat")
+        await self.before("raise_heartbeat")
         record = self.records.get(writer, WriterRecord(writer, 0, 0))
         self.records[writer] = replace(
             record,

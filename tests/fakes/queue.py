@@ -140,7 +140,7 @@ class FakeCommandQueue:
         return current
 
     async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
-        await self.before("open_places")
+        await self.before("open_entries")
         return self._open(lambda entry: entry.enrollment == enrollment.id)
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
@@ -166,7 +166,7 @@ class FakeCommandQueue:
         return ended == 1
 
     async def entries_of(self, ids: Collection[str]) -> dict[str, QueueEntry]:
-        await self.before("places_of")
+        await self.before("entries_of")
         return {id_: self.entries[id_] for id_ in ids if id_ in self.entries}
 
     async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
@@ -294,7 +294,7 @@ class FakeCommandQueue:
         return None
 
     async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
-        await self.before("hand_out")
+        await self.before("mark_sent")
         for claim in claims:
             current = self.entries.get(claim.entry.id)
             if (
@@ -377,7 +377,7 @@ class FakeCommandQueue:
         return {entry.id: self.entries[entry.id] for entry in entries if entry.id in self.entries}
 
     async def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
-        await self.before("unannounced")
+        await self.before("unpublished")
         found = [
             self.entries[id_]
             for id_ in self.unsafe
@@ -387,13 +387,13 @@ class FakeCommandQueue:
             yield page
 
     async def is_unpublished(self, entry: QueueEntry) -> bool:
-        await self.before("is_unannounced")
+        await self.before("is_unpublished")
         current = self.entries.get(entry.id)
         is_there = current is not None and current.order == entry.order
         return is_there and entry.id in self.unsafe
 
     async def published(self, entries: Sequence[QueueEntry]) -> None:
-        await self.before("announced")
+        await self.before("published")
         for entry in entries:
             current = self.entries.get(entry.id)
             if current is not None and current.order == entry.order:

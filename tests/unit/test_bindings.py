@@ -615,7 +615,7 @@ async def test_an_event_that_is_published_twice_is_the_same_event() -> None:
     undisturbed = world.identities.before
 
     async def die(operation: str) -> None:
-        if operation == "announced":
+        if operation == "published":
             raise Killed
 
     world.identities.before = die

@@ -212,7 +212,7 @@ async def test_rule_03_a_command_cancelled_beside_its_hand_out_is_not_sent() -> 
     await world.enqueue(device.key, "c1")
 
     async def cancel_first(operation: str) -> None:
-        if operation == "hand_out":
+        if operation == "mark_sent":
             world.queue.before = undisturbed
             await world.queue.cancel([device.key])
 
@@ -275,7 +275,7 @@ async def test_rule_03_beside_a_cancel_the_neighbours_get_their_commands() -> No
         await world.enqueue(device.key, f"c-{device.udid}")
 
     async def cancel_first(operation: str) -> None:
-        if operation == "hand_out":
+        if operation == "mark_sent":
             world.queue.before = undisturbed
             await world.queue.cancel([one.key])
 

@@ -90,7 +90,7 @@ async def test_rule_06_a_fault_in_the_middle_of_a_batch_leaves_no_hole() -> None
     world, replica, device = await enrolled()
 
     async def fail(operation: str) -> None:
-        if operation == "hand_out":
+        if operation == "mark_sent":
             raise RuntimeError("a bug")
 
     await world.enqueue(device.key, "c1")

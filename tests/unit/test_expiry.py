@@ -28,7 +28,7 @@ from tests.fakes.journal import Confirm, FakeJournal, FakePublisher
 from tests.unit.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World, enrolled
 from tests.unit.test_command_life import set_expiry
 
-STEPS = ("overdue", "expire", "load", "append", "read", "publish", "announced")
+STEPS = ("overdue", "expire", "load", "append", "read", "publish", "published")
 """What a pass asks of store and broker for one place, in this order."""
 
 
@@ -128,7 +128,7 @@ async def test_a_kill_at_any_step_is_repaired_and_the_event_is_the_same(
         replicas.at.dies_after = step
     else:
         replicas.at.dies_before = step
-    if (step, is_done) != ("announced", True):  # nothing comes after
+    if (step, is_done) != ("published", True):  # nothing comes after
         with pytest.raises(Killed):
             await replicas.one().look()
     expired_at = replicas.world.entry().finished_at

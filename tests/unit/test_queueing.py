@@ -609,9 +609,9 @@ async def test_rule_04_a_reader_shows_what_is_queued_beside_an_authenticate() ->
     generation. What it shows as ended must stay ended, what is accepted must not end."""
     world = World()
     await world.post()
-    gate = world.at_store.stop("open_places")
+    gate = world.at_store.stop("open_entries")
     reading = asyncio.ensure_future(world.shown())
-    await world.at_store.reached("open_places")
+    await world.at_store.reached("open_entries")
     await world.authenticate()
     await world.post(uuid=SECOND_UUID)
     gate.set()

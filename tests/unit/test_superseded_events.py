@@ -16,7 +16,7 @@ from tests.unit.commands_world import FIRST_UUID, MAC
 from tests.unit.test_expiry import Killed, Replicas, backlog
 from tests.unit.test_queueing_terms import SECOND_UUID, prepared
 
-STEPS = ("unannounced", "load", "append", "read", "publish", "announced")
+STEPS = ("unpublished", "load", "append", "read", "publish", "published")
 """What a pass asks of store and broker for one superseded entry, in this order."""
 
 
@@ -66,7 +66,7 @@ async def test_rule_05_a_kill_at_any_step_leaves_one_event_of_a_superseded_comma
         replicas.at.dies_after = step
     else:
         replicas.at.dies_before = step
-    if (step, is_done) != ("announced", True):  # nothing comes after
+    if (step, is_done) != ("published", True):  # nothing comes after
         with pytest.raises(Killed):
             await replicas.one().look()
 

@@ -278,7 +278,7 @@ async def test_rule_05_an_answer_beside_the_idle_that_would_move_it_wins() -> No
     assert (found.unanswered, found.moved, it.moved_back) == (0, None, 0)
 
 
-@pytest.mark.parametrize("operation", ["move_back", "hand_out", "open_of_devices"])
+@pytest.mark.parametrize("operation", ["move_back", "mark_sent", "open_of_devices"])
 async def test_rule_05_a_kill_around_the_move_is_repaired_by_the_next_idle(operation: str) -> None:
     it = await scene("c1", "c2")
     await it.never_answers("c1")
