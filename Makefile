@@ -32,7 +32,7 @@ bench: ## measure requests per second and memory
 	@$(LOCAL)/dev.sh tests.load.bench $(ARGS)
 
 catalogue: ## CHECKOUT=path: make the catalogue of commands anew from Apple's schema
-	@$(LOCAL)/dev.sh shared.apple.make_catalogue $(ARGS) $(CHECKOUT)
+	@$(LOCAL)/dev.sh shared.apple.catalogue.make $(ARGS) $(CHECKOUT)
 
 clean: ## remove what was made here, except the data folder
 	rm -rf .venv .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

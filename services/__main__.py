@@ -17,14 +17,14 @@ import structlog
 import uvloop
 from prometheus_client import disable_created_metrics
 
-from services.programs import SETTINGS, ServicesProgram, check
-from services.token_command import Asked
+from services.cli.tokens import Asked
+from services.runtime.program import SETTINGS, ServicesProgram, check
 from shared.domain.errors import MdmError, Misconfigured
 from shared.settings import AllSettings, ServiceSettings, load, warnings_about
 from shared.telemetry import logs
 from shared.telemetry.metrics import Metrics
-from shared.web.listener import check_tls
-from shared.web.server import Server, tls_of
+from shared.web.server.listener import check_tls
+from shared.web.server.server import Server, tls_of
 from shared.web.version import VERSION
 
 log = structlog.get_logger()
@@ -119,7 +119,7 @@ def _serve(name: str, environ: Mapping[str, str], *, only_check: bool) -> int:
 def _server(name: str, settings: ServiceSettings) -> Coroutine[Any, Any, None]:
     metrics = Metrics().with_process()
     if isinstance(settings, AllSettings):
-        from services import all_in_one
+        from services.runtime import all_in_one
 
         return all_in_one.run(settings, metrics)
     return _one(name, settings, metrics)
@@ -132,7 +132,7 @@ async def _one(name: str, settings: ServiceSettings, metrics: Metrics) -> None:
 
 
 def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from services import small_commands
+    from services.cli import small_commands
 
     settings = load(AllSettings, environ)
     logs.configure(settings.log_format)
@@ -155,7 +155,8 @@ def _small_command(given: argparse.Namespace, environ: Mapping[str, str]) -> int
 
 
 def _store_command(given: argparse.Namespace, settings: AllSettings) -> Coroutine[Any, Any, None]:
-    from services import store_command, store_copy
+    from services.cli import store as store_command
+    from services.cli import store_copy
 
     if given.action == "copy":
         return store_copy.copy_store(given.source, given.target, sys.stdout)

@@ -13,21 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from shared.apple.catalogue import CommandCatalogue  # noqa: E402 - after the path to it
-from shared.apple.catalogue_compile import CommandForm  # noqa: E402
-from shared.apple.catalogue_facts import FactTree, Systems  # noqa: E402
-from shared.apple.command_containers import (  # noqa: E402
-    Array,
-    Dictionary,
-    FreeDictionary,
-    Key,
-    Union,
-)
-from shared.apple.command_defaults import QUERIES  # noqa: E402
-from shared.apple.command_description import TYPES  # noqa: E402
-from shared.apple.command_example import command_example  # noqa: E402
-from shared.apple.command_scalars import Boolean, Integer, Real, Text, Value  # noqa: E402
-from shared.apple.command_systems import systems_sentence  # noqa: E402
+from shared.apple.catalogue.catalogue import CommandCatalogue  # noqa: E402 - after the path to it
+from shared.apple.catalogue.compiling import CommandForm  # noqa: E402
+from shared.apple.catalogue.description import TYPES  # noqa: E402
+from shared.apple.catalogue.example import command_example  # noqa: E402
+from shared.apple.catalogue.facts import FactTree, Systems  # noqa: E402
+from shared.apple.catalogue.systems import systems_sentence  # noqa: E402
+from shared.apple.request.defaults import QUERIES  # noqa: E402
+from shared.apple.values.containers import Array, Dictionary, FreeDictionary, Key, Union  # noqa: E402
+from shared.apple.values.scalars import Boolean, Integer, Real, Text, Value  # noqa: E402
 
 PAGE = ROOT / "docs" / "commands.md"
 MARK = "<!-- From here on written by deploy/local/command_tables.py; do not edit. -->\n"

@@ -5,36 +5,38 @@ import asyncio
 import structlog
 from fastapi import APIRouter
 
-from services.adapters import Adapters
-from services.checkin import enroll_routes, scep_routes
-from services.checkin.admission import Admission
-from services.checkin.batch import DeviceBatch
-from services.checkin.binding import BindingRules
-from services.checkin.device_auth import DeviceAuthentication
-from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles
-from services.checkin.enroll_parts import EnrollmentFiles, identity_payloads, read_files
-from services.checkin.exchanges import Answer, DeviceRequest
-from services.checkin.marks import Marks
-from services.checkin.ota import Judges, OverTheAir
-from services.checkin.outbox import Outbox
-from services.checkin.parts import Parts
-from services.checkin.quarantine import QuarantineNotes
-from services.checkin.refusals import RefusalLog
-from services.checkin.refused_requests import RefusedRequests
-from services.checkin.relay import Relay
-from services.checkin.renewal import RenewalParts, Renewals
-from services.checkin.renewal_plan import RenewalRules
-from services.checkin.routes import TAG, router
-from services.checkin.scep import ScepServer
-from services.checkin.scep_issuing import Certifier, Issuing
-from services.checkin.seen import LastSeen
-from services.checkin.senders import Senders
-from services.checkin.standing import Standings
-from services.checkin.takeover import TakeOver
-from services.checkin.writer import Writer
-from shared.batching import BatchExecutor
+from services.checkin.authorization.authorizer import Admission
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.authorization.quarantine import QuarantineNotes
+from services.checkin.enrollment import routes as enroll_routes
+from services.checkin.enrollment.assets import EnrollmentFiles, identity_payloads, read_files
+from services.checkin.enrollment.ota import Judges, OverTheAir
+from services.checkin.enrollment.profiles import EnrollmentParts, EnrollmentProfiles
+from services.checkin.journal.last_seen import LastSeen
+from services.checkin.journal.marks import Marks
+from services.checkin.journal.outbox import Outbox
+from services.checkin.journal.relay import Relay
+from services.checkin.journal.takeover import TakeOver
+from services.checkin.journal.writer import Writer
+from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.device_auth import DeviceAuthentication
+from services.checkin.pipeline.exchange import Answer, DeviceRequest
+from services.checkin.pipeline.parts import Parts
+from services.checkin.pipeline.routes import TAG, router
+from services.checkin.refusals.record import RefusalLog
+from services.checkin.refusals.requests import RefusedRequests
+from services.checkin.refusals.senders import Senders
+from services.checkin.renewal.policy import RenewalRules
+from services.checkin.renewal.worker import RenewalParts, Renewals
+from services.checkin.scep import routes as scep_routes
+from services.checkin.scep.certificate_status import Standings
+from services.checkin.scep.issuing import Certifier, Issuing
+from services.checkin.scep.server import ScepServer
+from services.runtime.adapters import Adapters
+from shared.concurrency.batching import BatchExecutor
+from shared.concurrency.heavy_work import HeavyWork
+from shared.concurrency.partitions import PartitionShare
 from shared.domain.errors import Unavailable
-from shared.heavy_work import HeavyWork
 from shared.ports.clock import Clock
 from shared.security.authority import Authority, open_authority
 from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
@@ -44,27 +46,30 @@ from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.security.lenient.certificate import AnyCertificate
 from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
-from shared.sharing import PartitionShare
-from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, entry_documents, issued, journal, members
-from shared.storage import identities as identity_storage
-from shared.storage.audit import MongoAuditLog
-from shared.storage.authority import MongoAuthorityStore
-from shared.storage.challenges import MongoChallenges
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.identities import MongoIdentities
-from shared.storage.issued import MongoIssuedCertificates
-from shared.storage.journal import MongoJournal
+from shared.storage import members
+from shared.storage.access.audit import MongoAuditLog
+from shared.storage.access.profiles import MongoProfiles
+from shared.storage.certificates import challenges as challenge_documents
+from shared.storage.certificates import issued
+from shared.storage.certificates.authority import MongoAuthorityStore
+from shared.storage.certificates.challenges import MongoChallenges
+from shared.storage.certificates.issued import MongoIssuedCertificates
+from shared.storage.certificates.push import MongoPushCertificates
+from shared.storage.enrollments import identities as identity_storage
+from shared.storage.enrollments import store as enrollments
+from shared.storage.enrollments.identities import MongoIdentities
+from shared.storage.enrollments.refusals import MongoRefusals
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events import journal
+from shared.storage.events.journal import MongoJournal
+from shared.storage.events.writers import MongoWriters
 from shared.storage.members import MongoMembers
-from shared.storage.profiles import MongoProfiles
-from shared.storage.push_certificates import MongoPushCertificates
-from shared.storage.queue import MongoCommandQueue
-from shared.storage.refusals import MongoRefusals
-from shared.storage.writers import MongoWriters
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue.store import MongoCommandQueue
+from shared.web.client_address import Peers
 from shared.web.device_route import direct_routes
-from shared.web.incoming import MOST_UNDER_WAY
-from shared.web.peers import Peers
-from shared.web.service import Service
+from shared.web.server.incoming import MOST_UNDER_WAY
+from shared.web.server.service import Service
 
 log = structlog.get_logger()
 

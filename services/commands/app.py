@@ -3,70 +3,74 @@
 import asyncio
 from datetime import timedelta
 
-from services import api_access
-from services.adapters import Adapters
-from services.api_access import api_auth
-from services.api_tokens import ApiTokens
-from services.commands.access_openapi import TAG as ACCESS_TAG
-from services.commands.access_routes import audit_routes, token_routes
-from services.commands.answers import Answers
-from services.commands.challenge import TAG as CHALLENGES_TAG
-from services.commands.challenge import challenge_routes
-from services.commands.collisions import Collisions, QueueingRules
-from services.commands.device_openapi import MIGRATION_TAG
-from services.commands.device_routes import DeviceParts, device_routes
-from services.commands.expiry import Expiry
-from services.commands.identities import IdentityDesk, IdentityPorts
-from services.commands.identity_routes import identity_routes
-from services.commands.inventory import DeviceInventory
-from services.commands.janitor import Janitor
-from services.commands.job_openapi import TAG as JOBS_TAG
-from services.commands.job_routes import job_routes
-from services.commands.job_view import JobView
-from services.commands.jobs import JobPorts, JobWork
-from services.commands.life import QueueLife
-from services.commands.life_routes import LifeParts, add_life
-from services.commands.limits import SizeLimits
-from services.commands.listing import EntryList
-from services.commands.lookup import CommandLookup
-from services.commands.migration import Migrations
-from services.commands.migration_routes import migration_routes
+from services.commands.access.challenge_routes import TAG as CHALLENGES_TAG
+from services.commands.access.challenge_routes import challenge_routes
+from services.commands.access.openapi import TAG as ACCESS_TAG
+from services.commands.access.routes import audit_routes, token_routes
+from services.commands.access.tokens import ApiTokens
+from services.commands.devices.openapi import MIGRATION_TAG
+from services.commands.devices.routes import DeviceParts, device_routes
+from services.commands.devices.service import DeviceInventory
+from services.commands.history.cancel import QueueLife
+from services.commands.history.listing import EntryList
+from services.commands.history.long_poll import Slots, Waiting
+from services.commands.history.lookup import CommandLookup
+from services.commands.history.results import Answers
+from services.commands.history.routes import LifeParts, add_life
+from services.commands.identities.routes import identity_routes
+from services.commands.identities.service import IdentityDesk, IdentityPorts
+from services.commands.jobs.openapi import TAG as JOBS_TAG
+from services.commands.jobs.routes import job_routes
+from services.commands.jobs.schemas import JobView
+from services.commands.jobs.worker import JobPorts, JobWork
+from services.commands.migration.routes import migration_routes
+from services.commands.migration.service import Migrations
 from services.commands.openapi import TAGS
-from services.commands.posting import Posting, Waits
-from services.commands.profile_routes import TAG as PROFILES_TAG
-from services.commands.profile_routes import profile_routes
-from services.commands.profiles import LARGEST_REQUEST
-from services.commands.queueing import Queueing
-from services.commands.routes import Parts, router
-from services.commands.settling import Settling
-from services.commands.stored_unlock import StoredUnlockToken
-from services.commands.targets import Targets
-from services.commands.waiting import Slots, Waiting
-from shared.apple.catalogue import CommandCatalogue
+from services.commands.profiles.routes import TAG as PROFILES_TAG
+from services.commands.profiles.routes import profile_routes
+from services.commands.profiles.service import LARGEST_REQUEST
+from services.commands.queue.limits import SizeLimits
+from services.commands.queue.reconcile import Settling
+from services.commands.queue.requeue import Collisions, QueueingRules
+from services.commands.queue.service import Queueing
+from services.commands.queue.targets import Targets
+from services.commands.submit.routes import Parts, router
+from services.commands.submit.service import Posting, Waits
+from services.commands.submit.stored_unlock import StoredUnlockToken
+from services.commands.upkeep.expiry import Expiry
+from services.commands.upkeep.janitor import Janitor
+from services.runtime import api_access
+from services.runtime.adapters import Adapters
+from services.runtime.api_access import api_auth
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.concurrency.partitions import PartitionShare
 from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
-from shared.sharing import PartitionShare
-from shared.storage import challenges as challenge_documents
-from shared.storage import enrollments, entry_documents, issued, journal, members
-from shared.storage import identities as identity_storage
-from shared.storage import jobs as job_documents
-from shared.storage.audit import MongoAuditLog
-from shared.storage.challenges import MongoChallenges
-from shared.storage.devices import MongoDevices
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.expiries import MongoExpiries
-from shared.storage.identities import MongoIdentities
-from shared.storage.issued import MongoIssuedCertificates
-from shared.storage.jobs import MongoJobs
-from shared.storage.journal import MongoJournal
+from shared.storage import members
+from shared.storage.access.audit import MongoAuditLog
+from shared.storage.access.profiles import MongoProfiles
+from shared.storage.access.tokens import MongoTokens
+from shared.storage.certificates import challenges as challenge_documents
+from shared.storage.certificates import issued
+from shared.storage.certificates.challenges import MongoChallenges
+from shared.storage.certificates.issued import MongoIssuedCertificates
+from shared.storage.enrollments import identities as identity_storage
+from shared.storage.enrollments import store as enrollments
+from shared.storage.enrollments.devices import MongoDevices
+from shared.storage.enrollments.identities import MongoIdentities
+from shared.storage.enrollments.imports import MongoMigration
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events import journal
+from shared.storage.events.journal import MongoJournal
 from shared.storage.members import MongoMembers
-from shared.storage.migration import MongoMigration
-from shared.storage.profiles import MongoProfiles
-from shared.storage.pushes import MongoPushes
-from shared.storage.queue import MongoCommandQueue
-from shared.storage.stored_commands import MongoStoredCommands
-from shared.storage.tokens import MongoTokens
-from shared.web.service import Service
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue import jobs as job_documents
+from shared.storage.queue.commands import MongoStoredCommands
+from shared.storage.queue.expiries import MongoExpiries
+from shared.storage.queue.jobs import MongoJobs
+from shared.storage.queue.pushes import MongoPushes
+from shared.storage.queue.store import MongoCommandQueue
+from shared.web.server.service import Service
 
 ROLE = "janitor"
 STALE_AFTER = timedelta(minutes=1)

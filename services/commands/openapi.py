@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from services.commands.device_requests import MOST_NAMED
-from shared.apple.command_envelope_schema import ENVELOPE
-from shared.apple.command_terms import TERMS
+from services.commands.devices.requests import MOST_NAMED
+from shared.apple.catalogue.envelope_schema import ENVELOPE
+from shared.apple.request.terms import TERMS
 
 Schema = dict[str, Any]
 Responses = dict[int | str, dict[str, Any]]

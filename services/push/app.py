@@ -11,34 +11,34 @@ from random import SystemRandom
 
 import structlog
 
-from services.adapters import Adapters
-from services.api_access import api_auth
-from services.push.apns import Apns
-from services.push.attempt import Attempts
-from services.push.certificate_book import CertificateBook
-from services.push.certificate_routes import TAG as CERTIFICATES_TAG
-from services.push.certificate_routes import CertificateRoutes
-from services.push.certificates import client_context, load_certificates, must_be_trust
-from services.push.certified import CertifiedSender
-from services.push.installing import Installation, InstallationParts
+from services.push.certificates.install import Installation, InstallationParts
+from services.push.certificates.rotation import Rotation, RotationParts
+from services.push.certificates.routes import TAG as CERTIFICATES_TAG
+from services.push.certificates.routes import CertificateRoutes
+from services.push.certificates.sender import CertifiedSender
+from services.push.certificates.store import CertificateBook
+from services.push.certificates.tls import client_context, load_certificates, must_be_trust
 from services.push.intake import Intake
-from services.push.pusher import Pusher, Stores
-from services.push.rotation import Rotation, RotationParts
 from services.push.routes import TAG, PushRoutes
+from services.push.send.apns import Apns
+from services.push.send.attempt import Attempts
+from services.push.send.pusher import Pusher, Stores
+from services.push.send.topics import Topics
 from services.push.sweep import Sweep
-from services.push.topics import Topics
+from services.runtime.adapters import Adapters
+from services.runtime.api_access import api_auth
+from shared.concurrency.partitions import PartitionShare
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
-from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.settings.classes import PushSettings
-from shared.sharing import PartitionShare
-from shared.storage import pushes as storage
-from shared.storage.enrolled_topics import MongoEnrolledTopics
-from shared.storage.enrollments import MongoEnrollments
+from shared.storage.certificates.push import MongoPushCertificates
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.enrollments.topics import MongoEnrolledTopics
 from shared.storage.members import MongoMembers
-from shared.storage.push_certificates import MongoPushCertificates
-from shared.storage.queue import MongoCommandQueue
-from shared.web.service import Service
+from shared.storage.queue import pushes as storage
+from shared.storage.queue.store import MongoCommandQueue
+from shared.web.server.service import Service
 
 log = structlog.get_logger()
 

@@ -12,9 +12,9 @@ from functools import partial
 
 import structlog
 
-from services.push.pusher import Pusher
+from services.push.send.pusher import Pusher
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
-from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.pushes import PushRequestConsumer
 

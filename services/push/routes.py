@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
-from services.push.answers import Accepted, TopicRefused
 from services.push.openapi import Responses, error
-from services.push.pusher import Pusher
-from services.push.topics import NoCertificate
-from shared.domain.caller import Scope
+from services.push.send.outcomes import Accepted, TopicRefused
+from services.push.send.pusher import Pusher
+from services.push.send.topics import NoCertificate
+from shared.domain.access import Scope
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
 from shared.domain.errors import (
     BadRequest,
@@ -27,7 +27,7 @@ from shared.domain.errors import (
 from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
 from shared.web.answers import JsonAnswer
-from shared.web.api_auth import ApiAuth
+from shared.web.api.auth import ApiAuth
 
 TAG = {"name": "push", "description": "Wake a device, so that it asks for its commands."}
 

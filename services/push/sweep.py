@@ -14,15 +14,15 @@ from functools import partial
 
 import structlog
 
-from services.push.pusher import Pusher, key_of
+from services.push.send.pusher import Pusher, key_of
+from shared.concurrency.partitions import Share
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import Unavailable
-from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.pushes import Pushes, PushRecord
 from shared.ports.queue import CommandQueue
-from shared.sharing import Share
 
 log = structlog.get_logger()
 

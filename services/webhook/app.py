@@ -17,27 +17,27 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter
 
-from services.adapters import Adapters
-from services.webhook.attempts import Attempts
-from services.webhook.bodies import Bodies
-from services.webhook.delivery_store import DeliveryStore
+from services.runtime.adapters import Adapters
+from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.first_attempt import Crew, PartitionQueues
+from services.webhook.delivery.retry import QueueRetry, RetryPolicy
+from services.webhook.delivery.scheduler import Retries
+from services.webhook.delivery.store import DeliveryStore
+from services.webhook.endpoints.attempts import Attempts
+from services.webhook.endpoints.sender import HttpSender
 from services.webhook.partitions import Partitions
-from services.webhook.queue_retry import QueueRetry, RetryPolicy
-from services.webhook.queues import Crew, PartitionQueues
-from services.webhook.retries import Retries
-from services.webhook.sender import HttpSender
 from services.webhook.subscribers import Subscribers
+from shared.concurrency.partitions import PartitionShare
+from shared.concurrency.periodic import Loops, Pace
 from shared.messaging.envelope import event_json
-from shared.pacing import Loops, Pace
+from shared.network.trusted_cas import client_tls
 from shared.ports.clock import Clock
-from shared.security.trusted_cas import client_tls
 from shared.settings.classes import WebhookSettings
-from shared.sharing import PartitionShare
-from shared.storage.deliveries import INDEXES, MongoDeliveries
-from shared.storage.journal import MongoJournal
+from shared.storage.events.deliveries import INDEXES, MongoDeliveries
+from shared.storage.events.journal import MongoJournal
+from shared.storage.events.subscriptions import MongoSubscriptions
 from shared.storage.members import MongoMembers
-from shared.storage.subscriptions import MongoSubscriptions
-from shared.web.service import Service
+from shared.web.server.service import Service
 
 log = structlog.get_logger()
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from services.webhook.queues import PartitionQueues, Spawn
+from services.webhook.delivery.first_attempt import PartitionQueues, Spawn
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
-from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Deliveries
 from shared.ports.events import OpenPartition, PartitionConsumer
@@ -36,7 +36,7 @@ _DEADLINE = 15.0
 
 
 class Share(Protocol):
-    """`shared.sharing.PartitionShare`."""
+    """`shared.concurrency.partitions.PartitionShare`."""
 
     @property
     def partitions(self) -> frozenset[int]: ...

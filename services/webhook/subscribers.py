@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.subscription import Subscription
-from shared.pacing import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Subscriptions
 

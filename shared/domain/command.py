@@ -1,4 +1,4 @@
-"""Commands, and their entries in the queues of enrollments."""
+"""Commands, their entries in the queues of enrollments, and the terms on which clients queue them."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -169,3 +169,26 @@ def order_behind(order: str, other: str) -> str:
         return order
     later = f"{int(other[:8] + other[9:13], 16) + 1:012x}"
     return f"{later[:8]}-{later[8:]}{order[13:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """All None: the client asked for nothing in particular.
+
+    `priority`: 0 is sent first, 9 last. `expires_at` or `ttl` (counted from acceptance): from
+    then on the command is not sent any more. `not_before`: until then it is not sent.
+    `collapse_key`: of the commands of one queue with the same one, the newest replaces those that
+    were not sent yet. Times know their offset.
+    """
+
+    priority: int | None = None
+    expires_at: datetime | None = None
+    ttl: timedelta | None = None
+    not_before: datetime | None = None
+    collapse_key: str | None = None
+
+    def expiry(self, accepted_at: datetime) -> datetime | None:
+        """When a command that is accepted at this time expires, None: never."""
+        if self.expires_at is not None:
+            return self.expires_at
+        return None if self.ttl is None else accepted_at + self.ttl

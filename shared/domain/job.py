@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from shared.domain.terms import Terms
+from shared.domain.command import Terms
 
 PART_SIZE = 1000
 """Targets of one part: a part is one document, and the most that is done again after a crash."""

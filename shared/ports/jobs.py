@@ -1,9 +1,10 @@
-"""Commands for many devices (owner: commands)."""
+"""Commands for many devices, and commands whose time is over (owner: commands)."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from shared.domain.command import QueueEntry
 from shared.domain.job import Job, JobPart, Progress
 
 
@@ -52,3 +53,23 @@ class Jobs(Protocol):
     ) -> None:
         """All parts are done, or it failed with this error. On condition that it runs: a second time
         changes nothing."""
+
+
+class Expiries(Protocol):
+    def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
+        """Open entries whose time is over, a page at a time."""
+
+    async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
+        """End entries as EXPIRED, each on condition that it is open, of an order seen, and overdue by
+        then; what is there then, by id. What ended so is `unpublished` from then on."""
+
+    def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
+        """Entries that expired, or were superseded, before a time and whose event is not safe yet, a page
+        at a time."""
+
+    async def is_unpublished(self, entry: QueueEntry) -> bool:
+        """Whether this entry expired or was superseded, was not queued anew since, and its event is not
+        safe yet."""
+
+    async def published(self, entries: Sequence[QueueEntry]) -> None:
+        """Their events are safe."""

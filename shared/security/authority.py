@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.domain.errors import BadRequest, CannotDecrypt, Misconfigured
-from shared.ports.authority import AuthorityStore, StoredAuthority
+from shared.ports.certificates import AuthorityStore, StoredAuthority
 from shared.ports.clock import Clock
 from shared.security.public_keys import PublicKey
 

@@ -32,8 +32,9 @@ from shared.security.public_keys import INTERMEDIATE_SIZES, LARGEST_CERTIFICATE,
 MOST_FOREIGN = 3
 """Intermediates of a message on the way up; all others are left unread."""
 MOST_CHECKS = 10
-"""Signature checks of one chain. With two of the message's own signature (`shared.security.signature`) and
-four of Apple's CAs (`shared.security.apple_device`) a request has sixteen at most."""
+"""Signature checks of one chain. With two of the message's own signature
+(`shared.security.signature.detached`) and four of Apple's CAs (`shared.security.apple_device`) a request
+has sixteen at most."""
 
 
 class NotTrusted(Exception):

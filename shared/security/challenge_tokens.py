@@ -14,7 +14,7 @@ import hmac
 import secrets
 from datetime import UTC, datetime
 
-from shared.ports.challenges import Challenge
+from shared.ports.certificates import Challenge
 
 PREFIX = "once1-"
 LONGEST = 255

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from shared.ports.challenges import Challenge, Challenges
+from shared.ports.certificates import Challenge, Challenges
 from shared.ports.clock import Clock
 from shared.security.challenge_tokens import LONGEST, PREFIX, ChallengeTokens, digest_of
 

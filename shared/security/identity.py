@@ -20,10 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
+from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
-from shared.security.bounded_cache import BoundedCache
 from shared.security.chains import Chains, NotTrusted
 from shared.security.lenient.ber import Unreadable
 from shared.security.lenient.certificate import (

@@ -11,8 +11,8 @@ from pathlib import Path
 from cryptography import x509
 
 from shared.domain.errors import BadRequest, Misconfigured
+from shared.ports.certificates import PushCertificates, TopicVersion
 from shared.ports.clock import Clock
-from shared.ports.push_certificates import PushCertificates, TopicVersion
 from shared.security.lenient.certificate import UNREADABLE
 from shared.security.push_certificate import topic_of
 

@@ -7,20 +7,14 @@ these indexes when they start.
 from dataclasses import replace
 from datetime import timedelta
 
-from shared.storage import (
-    audit,
-    challenges,
-    deliveries,
-    enrollments,
-    entry_documents,
-    identities,
-    issued,
-    jobs,
-    journal,
-    members,
-    pushes,
-    tokens,
-)
+from shared.storage import members
+from shared.storage.access import audit, tokens
+from shared.storage.certificates import challenges, issued
+from shared.storage.enrollments import identities
+from shared.storage.enrollments import store as enrollments
+from shared.storage.events import deliveries, journal
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue import jobs, pushes
 
 FOR_EVER = timedelta(seconds=2**31 - 1)
 """The longest that MongoDB takes: 68 years."""

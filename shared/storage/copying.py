@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from shared.domain.errors import Conflict
-from shared.storage import challenges, issued
 from shared.storage.all_indexes import ALL_INDEXES
+from shared.storage.certificates import challenges, issued
 from shared.storage.database import (
     WRITTEN_TOGETHER,
     Collection,

@@ -10,18 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.domain.errors import CannotDecrypt
-from shared.ports.encrypted_values import KeyCount
-from shared.ports.keyring import Keyring
-from shared.storage import (
-    authority,
-    deliveries,
-    enrollment_documents,
-    journal,
-    push_certificates,
-    stored_commands,
-)
+from shared.ports.keyring import KeyCount, Keyring
+from shared.storage.certificates import authority
+from shared.storage.certificates import push as push_certificates
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+from shared.storage.enrollments import documents as enrollment_documents
+from shared.storage.events import deliveries, journal
+from shared.storage.queue import commands as stored_commands
 
 ALL: tuple[EncryptedFields, ...] = (
     authority.ENCRYPTED,
@@ -39,7 +35,7 @@ ROUNDS = 5
 
 
 class MongoEncryptedValues:
-    """Implements `shared.ports.encrypted_values.EncryptedValues`."""
+    """Implements `shared.ports.keyring.EncryptedValues`."""
 
     def __init__(
         self, database: Database, keyring: Keyring, entries: Sequence[EncryptedFields] = ALL

@@ -1,6 +1,6 @@
 """Reading a request's body, up to a limit, whether its length is declared or it comes in chunks.
 
-The deadline for its bytes is the connection's: see `shared.web.protocol`.
+The deadline for its bytes is the connection's: see `shared.web.server.protocol`.
 """
 
 from collections.abc import Iterable

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.telemetry.metrics import Metrics
 from shared.web.answers import JsonAnswer
-from shared.web.service import Service
+from shared.web.server.service import Service
 
 READY_DEADLINE = timedelta(seconds=2)
 

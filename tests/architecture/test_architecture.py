@@ -31,28 +31,28 @@ WORK = frozenset(
 )
 # Where `except Exception` may stand: the shared loop, around a message handler, around bytes from outside.
 CATCH_ALL = {
-    "shared/pacing.py": "the one periodic loop",
-    "shared/batching.py": "hands the error of a batch to each of its submitters",
+    "shared/concurrency/periodic.py": "the one periodic loop",
+    "shared/concurrency/batching.py": "hands the error of a batch to each of its submitters",
     "shared/storage/sqlite/writing/submission.py": "hands the error of a write to its submitter",
-    "shared/web/api_route.py": "around a handler of requests",
-    "shared/web/server.py": "the end of a process: one part's failure must not keep the others from ending",
+    "shared/web/api/route.py": "around a handler of requests",
+    "shared/web/server/server.py": "the end of a process, which ends every part, whatever fails",
     "shared/storage/remote/server.py": "around a handler of requests",
     "shared/storage/remote/frames.py": "bytes from outside",
-    "shared/messaging/connection.py": "around what the AMQP library makes of the peer's bytes",
-    "shared/messaging/partitions.py": "around a message handler",
-    "shared/messaging/push_requests.py": (
+    "shared/messaging/rabbit/connection.py": "around what the AMQP library makes of the peer's bytes",
+    "shared/messaging/rabbit/partitions.py": "around a message handler",
+    "shared/messaging/rabbit/push_requests.py": (
         "consumes until its channel breaks; services/push/intake.py guards it"
     ),
-    "shared/messaging/local.py": "around a message handler",
-    "shared/messaging/local_push_requests.py": "around a message handler",
+    "shared/messaging/memory/broker.py": "around a message handler",
+    "shared/messaging/memory/push_requests.py": "around a message handler",
     "services/push/intake.py": "around a message handler",
-    "services/webhook/queues.py": "around a message handler",
-    "services/webhook/retries.py": "around a message handler: an event's next attempt",
-    "services/checkin/scep.py": "bytes from outside",
-    "shared/apple/plist.py": "bytes from outside",
-    "shared/security/signature.py": "bytes from outside",
-    "shared/security/attached_signature.py": "bytes from outside",
-    "shared/peer_certificates.py": "bytes from outside",
+    "services/webhook/delivery/first_attempt.py": "around a message handler",
+    "services/webhook/delivery/scheduler.py": "around a message handler: an event's next attempt",
+    "services/checkin/scep/server.py": "bytes from outside",
+    "shared/apple/plist/read.py": "bytes from outside",
+    "shared/security/signature/detached.py": "bytes from outside",
+    "shared/security/signature/attached.py": "bytes from outside",
+    "shared/network/peer_certificates.py": "bytes from outside",
     "shared/security/scep/message.py": "bytes from outside",
     "shared/security/scep/envelope.py": "bytes from outside",
     "shared/security/scep/request.py": "bytes from outside",
@@ -60,12 +60,12 @@ CATCH_ALL = {
 
 # Loops that wait for an outage outside the shared one: not background work, or not of the services.
 OWN_LOOPS = {
-    "shared/web/server.py": "the start of a process: any other exception ends it",
-    "shared/messaging/connection.py": "the connection, whose pauses depend on how long it held",
-    "shared/messaging/consumers.py": "puts a message aside; it may not be acked before",
-    "shared/messaging/push_requests.py": "consumes until its channel breaks; intake.py in push guards it",
-    "services/webhook/queues.py": "the event whose turn it is, until its body can be read back",
-    "services/webhook/delivery_store.py": "one operation for a caller that waits, and hears any other error",
+    "shared/web/server/server.py": "the start of a process: any other exception ends it",
+    "shared/messaging/rabbit/connection.py": "the connection, whose pauses depend on how long it held",
+    "shared/messaging/rabbit/consume.py": "puts a message aside; it may not be acked before",
+    "shared/messaging/rabbit/push_requests.py": "consumes until its channel breaks; intake.py guards it",
+    "services/webhook/delivery/first_attempt.py": "the first event of a queue, until its body is read back",
+    "services/webhook/delivery/store.py": "one operation for a waiting caller, who hears other errors",
 }
 
 OUTAGES = frozenset({"Unavailable", "StoreUnavailable", "BrokerUnavailable", "MdmError"})
@@ -285,7 +285,11 @@ def test_every_decision_is_in_the_list_of_decisions() -> None:
 
 def test_a_process_alone_does_not_load_the_drivers_of_mongodb_and_rabbitmq() -> None:
     """They would make its start and its memory larger for nothing."""
-    alone = ["services.all_in_one", "shared.storage.sqlite", "shared.messaging.local"]
+    alone = [
+        "services.runtime.all_in_one",
+        "shared.storage.sqlite",
+        "shared.messaging.memory.broker",
+    ]
     apps = [f"services.{name}.app" for name in ("checkin", "commands", "push", "webhook")]
     program = f"import sys, {', '.join([*alone, *apps])}; print(*sys.modules)"
 

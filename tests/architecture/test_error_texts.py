@@ -5,8 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_BUGS = {
-    "shared/pacing.py",  # `loop_failed`: a stack goes with it
-    "shared/apple/plist_writer.py",
+    "shared/concurrency/periodic.py",  # `loop_failed`: a stack goes with it
+    "shared/apple/plist/write.py",
     "shared/storage/sqlite/query/values.py",
 }
 """What only a developer sees."""

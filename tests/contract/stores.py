@@ -11,9 +11,10 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.security.encryption import AesKeyring
-from shared.storage import enrollments, entry_documents
 from shared.storage.database import Database
+from shared.storage.enrollments import store as enrollments
 from shared.storage.mongo import Mongo
+from shared.storage.queue import documents as entry_documents
 from shared.storage.remote import RemoteDatabase, StoreServer
 from shared.storage.sqlite import SqliteDatabase, open_database
 from tests.contract.query_plans import Watched, plans

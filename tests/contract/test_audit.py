@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.domain.audit import AuditEntry, AuditQuery
+from shared.domain.access import AuditEntry, AuditQuery
 from shared.domain.errors import BadRequest
-from shared.ports.audit import AuditLog
+from shared.ports.access import AuditLog
 from tests.contract.stores import STORES, open_store
 from tests.fakes.audit import FakeAuditLog
 
@@ -22,7 +22,7 @@ async def audit(request: pytest.FixtureRequest) -> AsyncIterator[AuditLog]:
     if request.param == "fake":
         yield FakeAuditLog()
         return
-    from shared.storage import audit as storage
+    from shared.storage.access import audit as storage
 
     async with open_store(request) as mongo:
         await mongo.ensure(storage.indexes(400 * DAY))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.ports.authority import AuthorityStore, StoredAuthority
+from shared.ports.certificates import AuthorityStore, StoredAuthority
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.authority import FakeAuthorityStore
 
@@ -17,7 +17,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[AuthorityStore]
     if request.param == "fake":
         yield FakeAuthorityStore()
         return
-    from shared.storage.authority import MongoAuthorityStore
+    from shared.storage.certificates.authority import MongoAuthorityStore
 
     async with open_store(request) as mongo:
         yield MongoAuthorityStore(mongo, KEYRING)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.ports.challenges import Challenge, Challenges
+from shared.ports.certificates import Challenge, Challenges
 from tests.contract.stores import STORES, open_store
 from tests.fakes.challenges import FakeChallenges
 from tests.fakes.clock import START
@@ -20,7 +20,7 @@ async def challenges(request: pytest.FixtureRequest) -> AsyncIterator[Challenges
     if request.param == "fake":
         yield FakeChallenges()
         return
-    from shared.storage import challenges as adapter
+    from shared.storage.certificates import challenges as adapter
 
     async with open_store(request) as mongo:
         await mongo.ensure(adapter.INDEXES)

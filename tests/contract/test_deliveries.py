@@ -25,7 +25,7 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
     if request.param == "fake":
         yield FakeDeliveries()
         return
-    from shared.storage.deliveries import INDEXES, MongoDeliveries
+    from shared.storage.events.deliveries import INDEXES, MongoDeliveries
 
     async with open_store(request) as mongo:
         await mongo.ensure(INDEXES)

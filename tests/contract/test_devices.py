@@ -12,10 +12,16 @@ from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Topic
 from shared.domain.identity import DeviceCertificate, Quarantine, QuarantineReason
 from shared.domain.outbox import quarantined
-from shared.ports.devices import DeviceFilter, Devices, DeviceSecrets
+from shared.ports.devices import (
+    DeviceFilter,
+    Devices,
+    DeviceSecrets,
+    Imported,
+    ImportedKind,
+    Migration,
+)
 from shared.ports.enrollments import Binding, Change, Enrollments
 from shared.ports.identities import Identities
-from shared.ports.migration import Imported, ImportedKind, Migration
 from shared.security.encryption import AesKeyring
 from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
 from tests.fakes.devices import FakeDevices, FakeMigration
@@ -79,10 +85,10 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         fake = FakeEnrollments()
         yield Store(fake, FakeDevices(fake), FakeMigration(fake), FakeIdentities(fake))
         return
-    from shared.storage.devices import MongoDevices
-    from shared.storage.enrollments import MongoEnrollments
-    from shared.storage.identities import MongoIdentities
-    from shared.storage.migration import MongoMigration
+    from shared.storage.enrollments.devices import MongoDevices
+    from shared.storage.enrollments.identities import MongoIdentities
+    from shared.storage.enrollments.imports import MongoMigration
+    from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as mongo:
         yield Store(
@@ -278,10 +284,10 @@ def test_secrets_do_not_show() -> None:
 async def test_a_secret_encrypted_with_a_key_that_we_lack_is_no_missing_one(
     request: pytest.FixtureRequest, driver: str
 ) -> None:
-    from shared.storage.devices import MongoDevices
-    from shared.storage.enrollments import MongoEnrollments
-    from shared.storage.identities import MongoIdentities
-    from shared.storage.migration import MongoMigration
+    from shared.storage.enrollments.devices import MongoDevices
+    from shared.storage.enrollments.identities import MongoIdentities
+    from shared.storage.enrollments.imports import MongoMigration
+    from shared.storage.enrollments.store import MongoEnrollments
 
     request.param = driver
     async with open_store(request) as mongo:

@@ -15,19 +15,18 @@ from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
 from shared.domain.errors import CannotDecrypt, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
-from shared.ports.authority import StoredAuthority
+from shared.ports.certificates import InstalledPair, InstalledTopic, StoredAuthority, TopicVersion
 from shared.ports.enrollments import Binding, Change
 from shared.ports.keyring import Keyring
-from shared.ports.push_certificates import InstalledPair, InstalledTopic, TopicVersion
 from shared.security.authority import open_authority
 from shared.security.encryption import AesKeyring, key_id
-from shared.storage.authority import MongoAuthorityStore
+from shared.storage.certificates.authority import MongoAuthorityStore
+from shared.storage.certificates.push import MongoPushCertificates
 from shared.storage.database import Database, Operation
-from shared.storage.deliveries import MongoDeliveries
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.journal import MongoJournal
-from shared.storage.push_certificates import MongoPushCertificates
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events.deliveries import MongoDeliveries
+from shared.storage.events.journal import MongoJournal
+from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.reencryption import MongoEncryptedValues
 from tests.contract.stores import DRIVERS, open_store
 from tests.fakes.clock import FakeClock

@@ -8,8 +8,8 @@ import pytest
 
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
+from shared.ports.certificates import EnrolledTopics
 from shared.ports.enrollments import Binding, Change, Enrollments
-from shared.ports.push_certificates import EnrolledTopics
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.push_certificates import FakeEnrolledTopics
@@ -24,8 +24,8 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
         fake = FakeEnrollments()
         yield fake, FakeEnrolledTopics(fake)
         return
-    from shared.storage.enrolled_topics import MongoEnrolledTopics
-    from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.enrollments.store import MongoEnrollments
+    from shared.storage.enrollments.topics import MongoEnrolledTopics
 
     async with open_store(request) as mongo:
         yield MongoEnrollments(mongo, KEYRING), MongoEnrolledTopics(mongo)

@@ -39,7 +39,7 @@ async def enrollments(request: pytest.FixtureRequest) -> AsyncIterator[Enrollmen
     if request.param == "fake":
         yield FakeEnrollments()
         return
-    from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as mongo:
         yield MongoEnrollments(mongo, KEYRING)

@@ -12,8 +12,8 @@ from shared.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json
-from shared.messaging.local import LocalBroker
-from shared.messaging.rabbit import RabbitBroker
+from shared.messaging.memory.broker import LocalBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.ports.events import OpenPartition, Received
 from tests.harness.events import idle_event
 
@@ -364,7 +364,7 @@ async def test_the_broker_is_healthy_while_it_takes_events(broker: Broker) -> No
 
 
 async def test_a_full_local_broker_refuses_in_time_and_then_at_once_until_there_is_room() -> None:
-    from shared.messaging.local import Bounds
+    from shared.messaging.memory.broker import Bounds
 
     broker = LocalBroker(
         clock=SystemClock(),
@@ -383,7 +383,7 @@ async def test_a_full_local_broker_refuses_in_time_and_then_at_once_until_there_
 
 async def test_a_local_broker_that_was_full_is_live_again_once_there_is_room() -> None:
     """Whoever has a backlog asks before it publishes; it may be the only one that has anything."""
-    from shared.messaging.local import Bounds
+    from shared.messaging.memory.broker import Bounds
 
     broker = LocalBroker(
         clock=SystemClock(),

@@ -7,19 +7,19 @@ from datetime import timedelta
 import bson
 import pytest
 
-from services.checkin.exchanges import Answer, DeviceRefused
-from services.checkin.parts import Step
-from services.checkin.takeover import STALE_AFTER
-from shared.batching import verdicts
+from services.checkin.journal.takeover import STALE_AFTER
+from services.checkin.pipeline.exchange import Answer, DeviceRefused
+from services.checkin.pipeline.parts import Step
+from shared.concurrency.batching import verdicts
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import TooLarge
 from shared.ports.enrollments import Mark
-from shared.storage import journal
 from shared.storage.database import Database
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.identities import MongoIdentities
-from shared.storage.refusals import MongoRefusals
-from shared.storage.writers import MongoWriters
+from shared.storage.enrollments.identities import MongoIdentities
+from shared.storage.enrollments.refusals import MongoRefusals
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events import journal
+from shared.storage.events.writers import MongoWriters
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.journal import Confirm
 from tests.unit.checkin_world import Device, Killed, Replica, World

@@ -51,8 +51,8 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
         enrollments = FakeEnrollments()
         yield Kept(enrollments, FakeIdentities(enrollments))
         return
-    from shared.storage import identities
-    from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.enrollments import identities
+    from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as mongo:
         await mongo.ensure(identities.INDEXES)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.ports.issued import IssuedCertificate, IssuedCertificates
+from shared.ports.certificates import IssuedCertificate, IssuedCertificates
 from tests.contract.stores import STORES, open_store
 from tests.fakes.clock import START
 from tests.fakes.issued import FakeIssuedCertificates
@@ -38,7 +38,7 @@ async def certificates(request: pytest.FixtureRequest) -> AsyncIterator[IssuedCe
     if request.param == "fake":
         yield FakeIssuedCertificates()
         return
-    from shared.storage import issued as adapter
+    from shared.storage.certificates import issued as adapter
 
     async with open_store(request) as mongo:
         await mongo.ensure(adapter.INDEXES)

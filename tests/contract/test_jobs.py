@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.domain.command import Terms
 from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount
-from shared.domain.terms import Terms
 from shared.ports.jobs import Jobs
 from tests.contract.stores import STORES, open_store
 from tests.fakes.jobs import FakeJobs
@@ -23,7 +23,7 @@ async def jobs(request: pytest.FixtureRequest) -> AsyncIterator[Jobs]:
     if request.param == "fake":
         yield FakeJobs()
         return
-    from shared.storage import jobs as storage
+    from shared.storage.queue import jobs as storage
 
     async with open_store(request) as mongo:
         await mongo.ensure(storage.indexes(timedelta(days=30)))

@@ -11,7 +11,7 @@ from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
-from shared.ports.journal import Journal, Journaled, Writers
+from shared.ports.events import Journal, Journaled, Writers
 from shared.ports.members import Members
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
@@ -35,9 +35,9 @@ async def ports(request: pytest.FixtureRequest) -> AsyncIterator[Ports]:
     if request.param == "fake":
         yield Ports(FakeJournal(), FakeWriters(), FakeMembers())
         return
-    from shared.storage import journal
+    from shared.storage.events import journal
+    from shared.storage.events.writers import MongoWriters
     from shared.storage.members import MongoMembers
-    from shared.storage.writers import MongoWriters
 
     async with open_store(request) as mongo:
         await mongo.ensure(journal.indexes(timedelta(days=30)))

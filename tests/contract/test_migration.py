@@ -16,9 +16,15 @@ from shared.domain.enrollment import (
     PushTarget,
 )
 from shared.domain.event import Topic
-from shared.ports.devices import Devices, DeviceSecrets
+from shared.ports.devices import (
+    Devices,
+    DeviceSecrets,
+    Imported,
+    ImportedKind,
+    ImportOutcome,
+    Migration,
+)
 from shared.ports.enrollments import Binding, Change, Enrollments
-from shared.ports.migration import Imported, ImportedKind, ImportOutcome, Migration
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.devices import FakeDevices, FakeMigration
 from tests.fakes.enrollments import FakeEnrollments
@@ -61,9 +67,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         fake = FakeEnrollments()
         yield Store(fake, FakeDevices(fake), FakeMigration(fake))
         return
-    from shared.storage.devices import MongoDevices
-    from shared.storage.enrollments import MongoEnrollments
-    from shared.storage.migration import MongoMigration
+    from shared.storage.enrollments.devices import MongoDevices
+    from shared.storage.enrollments.imports import MongoMigration
+    from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as mongo:
         yield Store(

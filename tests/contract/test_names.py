@@ -67,7 +67,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     if request.param == "fake":
         yield Store(FakeEnrollments())
         return
-    from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as database:
         yield Store(MongoEnrollments(database, KEYRING), database)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shared.domain.caller import Scope
-from shared.domain.command import EntryState, QueueEntry, entry_id
+from shared.domain.access import Scope, Token
+from shared.domain.command import EntryState, QueueEntry, Terms, entry_id
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import OfNewerVersion
 from shared.domain.event import Event, Topic
@@ -26,18 +26,19 @@ from shared.domain.identity import (
 )
 from shared.domain.job import Job, JobState, Progress
 from shared.domain.outbox import quarantined, renewal_failed
-from shared.domain.terms import Terms
-from shared.domain.token import Token
 from shared.domain.versions import is_known, known
 from shared.ports.devices import DeviceFilter
 from shared.ports.enrollments import Binding, Change, DeviceQuery
 from shared.ports.identities import Attempt
 from shared.ports.queue import EntryWindow, Report, SendClaim
-from shared.storage import devices, identities, jobs, journal, tokens
+from shared.storage.access import tokens
 from shared.storage.database import Database
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.expiries import MongoExpiries
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.enrollments import devices, identities
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events import journal
+from shared.storage.queue import jobs
+from shared.storage.queue.expiries import MongoExpiries
+from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import DRIVERS, KEYRING, open_store
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)

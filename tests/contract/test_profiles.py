@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.ports.profiles import Profiles, Reserved, StoredProfile
+from shared.ports.access import Profiles, Reserved, StoredProfile
 from tests.contract.stores import STORES, open_store
 from tests.fakes.profiles import FakeProfiles
 
@@ -18,7 +18,7 @@ async def profiles(request: pytest.FixtureRequest) -> AsyncIterator[Profiles]:
     if request.param == "fake":
         yield FakeProfiles()
         return
-    from shared.storage.profiles import MongoProfiles
+    from shared.storage.access.profiles import MongoProfiles
 
     async with open_store(request) as mongo:
         yield MongoProfiles(mongo)

@@ -8,12 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from shared.domain.errors import CannotDecrypt
-from shared.ports.push_certificates import (
-    InstalledPair,
-    InstalledTopic,
-    PushCertificates,
-    TopicVersion,
-)
+from shared.ports.certificates import InstalledPair, InstalledTopic, PushCertificates, TopicVersion
 from shared.security.encryption import AesKeyring
 from shared.storage.database import Database
 from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
@@ -33,7 +28,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[PushCertificate
     if request.param == "fake":
         yield FakePushCertificates()
         return
-    from shared.storage.push_certificates import MongoPushCertificates
+    from shared.storage.certificates.push import MongoPushCertificates
 
     async with open_store(request) as mongo:
         yield MongoPushCertificates(mongo, KEYRING)
@@ -124,7 +119,7 @@ async def test_a_topic_is_removed_on_condition_of_its_revision(store: PushCertif
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
 async def test_no_key_is_in_the_store_in_clear(by_driver: Database) -> None:
-    from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
+    from shared.storage.certificates.push import COLLECTION, MongoPushCertificates
 
     await MongoPushCertificates(by_driver, KEYRING).put(SECOND, None)
 
@@ -138,7 +133,7 @@ async def test_no_key_is_in_the_store_in_clear(by_driver: Database) -> None:
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
 async def test_what_another_key_has_encrypted_says_so(by_driver: Database) -> None:
-    from shared.storage.push_certificates import MongoPushCertificates
+    from shared.storage.certificates.push import MongoPushCertificates
 
     await MongoPushCertificates(by_driver, KEYRING).put(FIRST, None)
     stranger = MongoPushCertificates(by_driver, AesKeyring([b"s" * 32]))
@@ -150,7 +145,7 @@ async def test_what_another_key_has_encrypted_says_so(by_driver: Database) -> No
 
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
 async def test_its_keys_are_encrypted_anew_when_the_secret_key_changes(by_driver: Database) -> None:
-    from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
+    from shared.storage.certificates.push import COLLECTION, MongoPushCertificates
     from shared.storage.reencryption import MongoEncryptedValues
 
     await MongoPushCertificates(by_driver, AesKeyring([b"o" * 32])).put(SECOND, None)

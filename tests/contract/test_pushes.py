@@ -8,7 +8,7 @@ import pytest
 
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import Pushes, PushRecord
-from shared.storage.pushes import INDEXES, MongoPushes
+from shared.storage.queue.pushes import INDEXES, MongoPushes
 from tests.contract.stores import STORES, open_store
 from tests.fakes.pushes import FakePushes
 

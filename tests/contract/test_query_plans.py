@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
-from shared.storage.entry_documents import QUEUE_ORDER
+from shared.storage.queue.documents import QUEUE_ORDER
 from shared.storage.sqlite import open_database
 from shared.storage.sqlite.reading.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans

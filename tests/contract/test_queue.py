@@ -37,8 +37,8 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
         fake = FakeCommandQueue()
         yield Kept(fake, fake)
         return
-    from shared.storage.queue import MongoCommandQueue
-    from shared.storage.stored_commands import MongoStoredCommands
+    from shared.storage.queue.commands import MongoStoredCommands
+    from shared.storage.queue.store import MongoCommandQueue
 
     async with open_store(request) as mongo:
         yield Kept(MongoCommandQueue(mongo, KEYRING), MongoStoredCommands(mongo))

@@ -8,8 +8,8 @@ import pytest
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Database, Document, Query
-from shared.storage.entry_documents import to_document
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.queue.documents import to_document
+from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import DRIVERS, KEYRING, open_store
 from tests.contract.test_queue import NOW, command, entry, finished
 

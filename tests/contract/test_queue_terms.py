@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.command import EntryState, QueueEntry
-from shared.ports.expiries import Expiries
+from shared.ports.jobs import Expiries
 from shared.ports.queue import CommandQueue, EntryWindow, SendClaim
-from shared.storage import entry_documents as documents
+from shared.storage.queue import documents
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
     ANNA,
@@ -43,8 +43,8 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
         fake.now = datetime.now(UTC)
         yield Kept(fake, fake)
         return
-    from shared.storage.expiries import MongoExpiries
-    from shared.storage.queue import MongoCommandQueue
+    from shared.storage.queue.expiries import MongoExpiries
+    from shared.storage.queue.store import MongoCommandQueue
 
     async with open_store(request) as mongo:
         yield Kept(MongoCommandQueue(mongo, KEYRING), MongoExpiries(mongo))

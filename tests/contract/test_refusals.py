@@ -10,8 +10,8 @@ import pytest
 from shared.domain.enrollment import MOST_REFUSALS, EnrollmentKey, EnrollmentStatus, Refusal
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change, Enrollments
-from shared.ports.refusals import Refusals
-from shared.storage import refusals
+from shared.ports.events import Refusals
+from shared.storage.enrollments import refusals
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.refusals import FakeRefusals
@@ -52,7 +52,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
         enrollments = FakeEnrollments()
         yield Kept(enrollments, FakeRefusals(enrollments), FakeRefusals(enrollments))
         return
-    from shared.storage.enrollments import MongoEnrollments
+    from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as database:
         ours, theirs = refusals.MongoRefusals(database), refusals.MongoRefusals(database)

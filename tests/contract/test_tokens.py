@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.domain.caller import Scope
-from shared.domain.token import Token, digest_of
-from shared.ports.tokens import Tokens
+from shared.domain.access import Scope, Token, digest_of
+from shared.ports.access import Tokens
 from tests.contract.stores import STORES, open_store
 from tests.fakes.tokens import FakeTokens
 
@@ -22,7 +21,7 @@ async def tokens(request: pytest.FixtureRequest) -> AsyncIterator[Tokens]:
     if request.param == "fake":
         yield FakeTokens()
         return
-    from shared.storage import tokens as storage
+    from shared.storage.access import tokens as storage
 
     async with open_store(request) as mongo:
         await mongo.ensure(storage.INDEXES)

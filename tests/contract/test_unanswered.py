@@ -11,8 +11,8 @@ import pytest
 from shared.clock import SystemClock
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.queue import CommandQueue, SendClaim, Wanted
-from shared.storage import entry_documents
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import ANNA, MAC, MINUTE, NOW, PAD, entry, generation_of, report

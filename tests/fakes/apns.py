@@ -3,8 +3,8 @@
 import asyncio
 from collections import deque
 
-from services.push.answers import Accepted, Outcome
-from services.push.apns import Push
+from services.push.send.apns import Push
+from services.push.send.outcomes import Accepted, Outcome
 
 
 class FakeApnsSender:

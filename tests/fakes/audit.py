@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from shared.domain.audit import AuditEntry, AuditPage, AuditQuery
+from shared.domain.access import AuditEntry, AuditPage, AuditQuery
 from shared.domain.errors import BadRequest, StoreUnavailable
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.ports.authority import StoredAuthority
+from shared.ports.certificates import StoredAuthority
 
 
 class FakeAuthorityStore:

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime
 
-from shared.ports.challenges import Challenge
+from shared.ports.certificates import Challenge
 
 
 class FakeChallenges:

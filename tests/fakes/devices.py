@@ -4,8 +4,7 @@ import asyncio
 from dataclasses import dataclass, field, fields, replace
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Inventory
-from shared.ports.devices import DeviceFilter, DeviceSecrets
-from shared.ports.migration import Imported, ImportedKind, ImportOutcome
+from shared.ports.devices import DeviceFilter, DeviceSecrets, Imported, ImportedKind, ImportOutcome
 from tests.fakes.enrollments import FakeEnrollments
 
 

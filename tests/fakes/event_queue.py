@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.webhook.sender import Outcome
+from services.webhook.endpoints.sender import Outcome
 from shared.domain.subscription import Subscription
 from shared.ports.events import OpenPartition, Received
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 
-from shared.ports.issued import IssuedCertificate
+from shared.ports.certificates import IssuedCertificate
 from tests.fakes.pushes import to_millisecond
 
 

@@ -8,7 +8,7 @@ from shared.domain.command import QueueEntry
 from shared.domain.errors import TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
-from shared.ports.journal import Journaled, WriterRecord
+from shared.ports.events import Journaled, WriterRecord
 from tests.fakes.queue import Hook, undisturbed
 
 MOST_BYTES = 16_000_000

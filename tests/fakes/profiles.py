@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from shared.ports.profiles import StoredProfile
+from shared.ports.access import StoredProfile
 
 
 class FakeProfiles:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from shared.domain.enrollment import EnrollmentStatus
-from shared.ports.push_certificates import InstalledTopic, TopicVersion
+from shared.ports.certificates import InstalledTopic, TopicVersion
 from tests.fakes.enrollments import FakeEnrollments
 from tests.fakes.pushes import to_millisecond
 from tests.fakes.queue import Hook, undisturbed

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
+from shared.domain.access import Token
 from shared.domain.errors import StoreUnavailable
-from shared.domain.token import Token
 
 
 class FakeTokens:

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.programs import ServicesProgram
+from services.runtime.program import ServicesProgram
 from shared.clock import SystemClock
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import Misconfigured
-from shared.pacing import Loops
 from shared.settings import AllSettings, load
 from shared.storage.database import Collection
 from shared.storage.indexes import Index

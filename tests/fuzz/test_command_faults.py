@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.apple.catalogue_compile import CommandForm
-from shared.apple.command_containers import Array
-from shared.apple.command_json import parse_json
-from shared.apple.command_reading import MAX_FAULTS
+from shared.apple.catalogue.compiling import CommandForm
+from shared.apple.request.read_json import parse_json
+from shared.apple.values.containers import Array
+from shared.apple.values.reading import MAX_FAULTS
 from tests.unit.command_faults import Site, faults_of, full, sites
 from tests.unit.command_requests import CATALOGUE, FORMS, command_of, paths, prepare, refused
 from tests.unit.command_strategies import wrong_for

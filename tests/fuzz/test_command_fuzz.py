@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.apple.command_advice import Recipient
-from shared.apple.command_json import parse_json
-from shared.apple.command_plist import PreparedCommand
+from shared.apple.request.advice import Recipient
+from shared.apple.request.plist import PreparedCommand
+from shared.apple.request.read_json import parse_json
 from shared.domain.errors import BadRequest
 from shared.web.answers import JsonAnswer
 from shared.web.problems import problem

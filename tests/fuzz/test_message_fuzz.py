@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.apple.connect import Connect, Status, parse_connect
-from shared.apple.message_keys import WANTED, read_message
+from shared.apple.messages.connect import Connect, Status, parse_connect
+from shared.apple.messages.keys import WANTED, read_message
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest
 from tests.harness import apple_lists

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.apple import plist
-from shared.apple.checkin import parse_checkin
-from shared.apple.connect import parse_connect
+from shared.apple.messages.checkin import parse_checkin
+from shared.apple.messages.connect import parse_connect
+from shared.apple.plist import read as plist
 from shared.domain.errors import BadRequest
 
 MESSAGE = {

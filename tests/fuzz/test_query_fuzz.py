@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from services.commands.idempotency import HEADER, uuid_maker
-from services.commands.job_routes import read_page
-from services.commands.list_requests import cursor, read_list_request
-from services.commands.listing import Position
-from services.commands.waiting import read_wait
+from services.commands.history.list_request import cursor, read_list_request
+from services.commands.history.listing import Position
+from services.commands.history.long_poll import read_wait
+from services.commands.jobs.routes import read_page
+from services.commands.submit.idempotency import HEADER, uuid_maker
 from shared.domain.errors import BadRequest
 
 TEXTS = st.text(max_size=40) | st.from_regex(r"[0-9A-Za-z+/=_.:-]{0,40}", fullmatch=True)

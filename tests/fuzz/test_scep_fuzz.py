@@ -10,7 +10,7 @@ from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.checkin.scep_routes import from_query
+from services.checkin.scep.routes import from_query
 from shared.domain.errors import BadRequest, TooLarge
 from shared.security.scep.message import read
 from tests.harness.scep import RENEWAL_REQ, Client, Shape, csr, envelope, indefinite, key_number

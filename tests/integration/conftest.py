@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 
 from shared.clock import SystemClock
-from shared.storage import enrollments, entry_documents
 from shared.storage.database import Database
+from shared.storage.enrollments import store as enrollments
+from shared.storage.queue import documents as entry_documents
 from shared.storage.sqlite import open_database
 from tests.integration.whole import Whole, whole_server
 

@@ -8,22 +8,22 @@ from datetime import UTC, datetime
 
 import httpx
 
-from services.adapters import Adapters
 from services.push.app import build
+from services.runtime.adapters import Adapters
 from shared.clock import SystemClock, SystemIds
+from shared.concurrency.periodic import Loops
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
-from shared.messaging.local import LocalBroker
-from shared.pacing import Loops
+from shared.messaging.memory.broker import LocalBroker
 from shared.ports.enrollments import Binding, Change
 from shared.settings import PushSettings
 from shared.storage.database import Database
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.queue.store import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.contract.stores import KEYRING
 from tests.harness.apns import FakeApns
 from tests.harness.push_certificates import TOPIC

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from services.push.answers import (
+from services.push.certificates.tls import client_context, load_certificates
+from services.push.send.apns import Apns, Push
+from services.push.send.attempt import Attempts
+from services.push.send.outcomes import (
     Accepted,
     BackOff,
     Outcome,
@@ -23,10 +26,7 @@ from services.push.answers import (
     Unanswered,
     Unreachable,
 )
-from services.push.apns import Apns, Push
-from services.push.attempt import Attempts
-from services.push.certificates import client_context, load_certificates
-from services.push.topics import Topics
+from services.push.send.topics import Topics
 from shared.clock import SystemClock
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.web.version import USER_AGENT

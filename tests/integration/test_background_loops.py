@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from services.adapters import PartsOfProcess
-from services.programs import ALL_SERVICES
+from services.runtime.adapters import PartsOfProcess
+from services.runtime.program import ALL_SERVICES
 from shared.clock import SystemClock
+from shared.concurrency.periodic import Loops, Pace, Step
 from shared.domain.errors import Misconfigured
-from shared.pacing import Loops, Pace, Step
 from shared.settings import AllSettings, load
 from shared.telemetry.metrics import Metrics
 from tests.harness.push_certificates import TOPIC, PushAuthority

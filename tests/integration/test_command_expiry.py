@@ -9,25 +9,27 @@ from datetime import timedelta
 
 import pytest
 
-from services.adapters import Adapters
-from services.commands.expiry import FORGOTTEN_AFTER, Expiry
+from services.commands.upkeep.expiry import FORGOTTEN_AFTER, Expiry
+from services.runtime.adapters import Adapters
 from services.webhook.app import build
 from shared.clock import SystemClock, SystemIds
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
-from shared.messaging.local import LocalBroker
-from shared.messaging.rabbit import RabbitBroker
-from shared.pacing import Loops
+from shared.messaging.memory.broker import LocalBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.ports.events import EventPublisher
 from shared.settings import AllSettings
-from shared.storage import enrollments, entry_documents, journal
 from shared.storage.database import Database
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.expiries import MongoExpiries
-from shared.storage.journal import MongoJournal
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.enrollments import store as enrollments
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events import journal
+from shared.storage.events.journal import MongoJournal
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue.expiries import MongoExpiries
+from shared.storage.queue.store import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING

@@ -12,23 +12,23 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.adapters import Adapters
 from services.commands.app import build
+from services.runtime.adapters import Adapters
 from shared.clock import SystemClock, SystemIds
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Topic
-from shared.pacing import Loops
 from shared.ports.enrollments import Binding, Change
 from shared.ports.queue import Report, SendClaim
 from shared.settings import AllSettings
 from shared.storage.database import Database
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.queue import MongoCommandQueue
-from shared.storage.stored_commands import MongoStoredCommands
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.queue.commands import MongoStoredCommands
+from shared.storage.queue.store import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.contract.stores import KEYRING
 
 KEY = "a-key-of-a-test"

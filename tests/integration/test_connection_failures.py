@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.push.answers import Unanswered, Unreachable
-from services.push.apns import Apns, Push
-from services.push.certificates import client_context, load_certificates
-from services.store_pulse import StorePulse
-from services.webhook.attempts import Attempts
-from services.webhook.sender import HttpSender
+from services.push.certificates.tls import client_context, load_certificates
+from services.push.send.apns import Apns, Push
+from services.push.send.outcomes import Unanswered, Unreachable
+from services.runtime.store_health import StorePulse
+from services.webhook.endpoints.attempts import Attempts
+from services.webhook.endpoints.sender import HttpSender
 from shared.clock import SystemClock
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.subscription import Subscription
-from shared.messaging.connection import SingleConnection, checked_url
-from shared.pacing import Loops
-from shared.peer_certificates import KEPT
-from shared.security.trusted_cas import client_tls
+from shared.messaging.rabbit.connection import SingleConnection, checked_url
+from shared.network.peer_certificates import KEPT
+from shared.network.trusted_cas import client_tls
 from shared.storage.mongo import Driver, Mongo
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import FakeClock

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.store_folder import COPYING
+from services.runtime.store_folder import COPYING
 from tests.harness.apns import FakeApns
 from tests.harness.identities import DeviceIdentity, FleetAuthority
 from tests.harness.sink import Sink

@@ -15,7 +15,7 @@ from shared.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BrokerUnavailable
 from shared.domain.event import Event
-from shared.messaging.rabbit import RabbitBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.messaging.topology import partition_queue
 from shared.ports.events import OpenPartition, Received
 from tests.harness.events import idle_event

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from shared.clock import SystemClock
-from shared.messaging.rabbit import PREFETCH, RabbitBroker
+from shared.messaging.rabbit.broker import PREFETCH, RabbitBroker
 from shared.ports.events import Received
 from tests.harness.servers import Rabbit
 from tests.integration.test_one_queue_away import event

@@ -12,8 +12,8 @@ import pytest
 from shared.clock import SystemClock
 from shared.security.push_certificate import read_pair
 from shared.security.push_topic import CurrentTopic, TopicOfFiles
+from shared.storage.certificates.push import COLLECTION, MongoPushCertificates
 from shared.storage.database import Database
-from shared.storage.push_certificates import COLLECTION, MongoPushCertificates
 from tests.contract.stores import KEYRING
 from tests.harness.apns import FakeApns, Says, running
 from tests.harness.push_certificates import TOPIC, Pair

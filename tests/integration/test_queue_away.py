@@ -15,9 +15,9 @@ from shared.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event
-from shared.messaging.consumers import text_headers
 from shared.messaging.envelope import event_json, size_in_journal
-from shared.messaging.rabbit import PublishBounds, RabbitBroker
+from shared.messaging.rabbit.broker import PublishBounds, RabbitBroker
+from shared.messaging.rabbit.consume import text_headers
 from shared.messaging.topology import PUSH_QUEUE, partition_queue
 from shared.ports.events import Received
 from shared.telemetry.metrics import Metrics

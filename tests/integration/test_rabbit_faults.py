@@ -15,11 +15,11 @@ from shared.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
 from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.domain.event import Event, Topic
-from shared.messaging.declaring import declare
 from shared.messaging.envelope import headers_without_body
-from shared.messaging.event_publisher import event_message
 from shared.messaging.frames import Message, publish_frames
-from shared.messaging.rabbit import PublishBounds, RabbitBroker
+from shared.messaging.rabbit.broker import PublishBounds, RabbitBroker
+from shared.messaging.rabbit.declare import declare
+from shared.messaging.rabbit.event_publisher import event_message
 from shared.messaging.topology import (
     DEAD_LETTER_QUEUE,
     EVENTS_EXCHANGE,

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.messaging.rabbit import RabbitBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.storage.database import Database
-from shared.storage.journal import MongoJournal
+from shared.storage.events.journal import MongoJournal
 from shared.storage.mongo import Mongo
 from tests.contract.stores import KEYRING
 from tests.harness.sink import Behaviour, Sink

@@ -22,10 +22,10 @@ from shared.clock import SystemClock
 from shared.security.challenges import ChallengeBook
 from shared.security.identity import fingerprint_of
 from shared.settings.scep import ChallengeSettings
-from shared.storage.challenges import NAME as CHALLENGES
-from shared.storage.challenges import MongoChallenges
-from shared.storage.issued import NAME as ISSUED
-from shared.storage.issued import MongoIssuedCertificates
+from shared.storage.certificates.challenges import NAME as CHALLENGES
+from shared.storage.certificates.challenges import MongoChallenges
+from shared.storage.certificates.issued import NAME as ISSUED
+from shared.storage.certificates.issued import MongoIssuedCertificates
 from shared.storage.mongo import Mongo
 from tests.conftest import remove_topology
 from tests.harness.processes import HasUrl

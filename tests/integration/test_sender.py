@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 from structlog.testing import capture_logs
 
-from services.webhook.sender import CONTENT_TYPE, HttpSender, Outcome
+from services.webhook.endpoints.sender import CONTENT_TYPE, HttpSender, Outcome
 from shared.clock import SystemClock
 from shared.domain.subscription import Subscription
 from shared.web.version import USER_AGENT

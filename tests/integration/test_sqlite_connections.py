@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.clock import SystemClock
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import StoreUnavailable
-from shared.pacing import Loops
 from shared.storage.database import Collection, Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database

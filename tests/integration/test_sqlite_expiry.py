@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from shared.clock import SystemClock
-from shared.pacing import Loops
+from shared.concurrency.periodic import Loops
 from shared.storage.indexes import Index
 from shared.storage.sqlite import open_database
 

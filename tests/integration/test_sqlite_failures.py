@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.clock import SystemClock
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import StoreUnavailable
-from shared.pacing import Loops
 from shared.storage.database import Collection
 from shared.storage.indexes import Index
 from shared.storage.sqlite import Damaged, SqliteDatabase

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.adapters import PartsOfProcess
-from services.programs import ALL_SERVICES
+from services.runtime.adapters import PartsOfProcess
+from services.runtime.program import ALL_SERVICES
 from shared.domain.errors import StoreUnavailable
 from shared.settings import AllSettings, load
 from shared.storage.database import Database
 from shared.telemetry.metrics import Metrics
-from shared.web.app import create_app
+from shared.web.server.app import create_app
 
 KEY = "k" * 32
 BRACES = str.maketrans("", "", "{}")

@@ -13,8 +13,8 @@ from pathlib import Path
 import bson
 import pytest
 
-from services.alone import locked_folder
-from services.store_folder import COPYING
+from services.runtime.single_process import locked_folder
+from services.runtime.store_folder import COPYING
 from shared.clock import SystemClock
 from shared.storage.all_indexes import ALL_INDEXES
 from shared.storage.sqlite import FILE, open_database

@@ -10,16 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.apple.command_plist import written
+from shared.apple.request.plist import written
 from shared.clock import SystemClock
-from shared.domain.command import Command, EntryState, QueueEntry, entry_id
+from shared.domain.command import Command, EntryState, QueueEntry, Terms, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import Job, JobPart
-from shared.domain.terms import Terms
 from shared.ports.queue import Report, SendClaim
-from shared.storage.jobs import MongoJobs
 from shared.storage.mongo import Mongo
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.queue.jobs import MongoJobs
+from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import KEYRING
 from tests.harness.device import ApiClient
 from tests.harness.http1 import Connection

@@ -10,21 +10,21 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from services.adapters import Adapters
+from services.runtime.adapters import Adapters
 from services.webhook.app import build
 from shared.clock import SystemClock, SystemIds
+from shared.concurrency.periodic import Loops
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
-from shared.messaging.local import LocalBroker
-from shared.messaging.rabbit import RabbitBroker
-from shared.pacing import Loops
+from shared.messaging.memory.broker import LocalBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.settings import AllSettings
 from shared.storage.database import Database
-from shared.storage.journal import MongoJournal
+from shared.storage.events.journal import MongoJournal
 from shared.storage.mongo import Mongo
 from shared.telemetry.metrics import Metrics
-from shared.web.server import DRAIN_DEADLINE
-from shared.web.service import Service
+from shared.web.server.server import DRAIN_DEADLINE
+from shared.web.server.service import Service
 from shared.web.version import VERSION
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING

@@ -15,18 +15,18 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
-from shared.domain.caller import Scope
+from shared.domain.access import Scope
 from shared.domain.errors import Blocked, Conflict, StoreUnavailable
 from shared.settings import AllSettings
 from shared.telemetry import logs
 from shared.telemetry.metrics import Metrics
-from shared.web.api_auth import ApiAuth
-from shared.web.app import Edge
+from shared.web.api.auth import ApiAuth
 from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute
-from shared.web.protocol import BoundedHttpProtocol
-from shared.web.server import Opening, Server
-from shared.web.service import Service
+from shared.web.server.app import Edge
+from shared.web.server.protocol import BoundedHttpProtocol
+from shared.web.server.server import Opening, Server
+from shared.web.server.service import Service
 
 KEY = "a-key-that-is-long-enough"
 LIMIT = 100_000

@@ -16,8 +16,8 @@ from pathlib import Path
 from shared.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.event import Event
-from shared.messaging.local import LocalBroker
-from shared.messaging.rabbit import RabbitBroker
+from shared.messaging.memory.broker import LocalBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.ports.events import Received
 from tests.conftest import remove_topology
 from tests.harness.events import idle_event

@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from shared.apple.catalogue import CommandCatalogue
-from shared.apple.command_advice import Recipient
-from shared.apple.command_json import parse_json
-from shared.apple.command_plist import PreparedCommand
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.apple.request.advice import Recipient
+from shared.apple.request.plist import PreparedCommand
+from shared.apple.request.read_json import parse_json
 
 UDID = "55693EB3-DF03-5FD1-9263-F7CDB8AD7FFD"
 SMALL: Mapping[str, Mapping[str, object]] = {

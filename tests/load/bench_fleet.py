@@ -21,17 +21,20 @@ from pathlib import Path
 
 import uvloop
 
-from shared.apple.command_plist import written
+from shared.apple.request.plist import written
 from shared.clock import SystemClock, SystemIds
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.ports.queue import Report, SendClaim
 from shared.security.encryption import AesKeyring
-from shared.storage import enrollment_documents, enrollments, entry_documents, identities
 from shared.storage.database import Document
-from shared.storage.enrollment_documents import identity_fields, index_names, inventory_fields
-from shared.storage.enrollment_documents import push_fields as push_of
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.enrollments import documents as enrollment_documents
+from shared.storage.enrollments import identities
+from shared.storage.enrollments import store as enrollments
+from shared.storage.enrollments.documents import identity_fields, index_names, inventory_fields
+from shared.storage.enrollments.documents import push_fields as push_of
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
 from tests.harness.device import ApiClient
 from tests.harness.http1 import Connection

@@ -26,15 +26,13 @@ from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Change
 from shared.security.encryption import AesKeyring
-from shared.storage import (
-    enrollment_documents,
-    enrollments,
-    entry_documents,
-    identities,
-    journal,
-)
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.journal import MongoJournal
+from shared.storage.enrollments import documents as enrollment_documents
+from shared.storage.enrollments import identities
+from shared.storage.enrollments import store as enrollments
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.events import journal
+from shared.storage.events.journal import MongoJournal
+from shared.storage.queue import documents as entry_documents
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from tests.harness.identities import FleetAuthority
 from tests.harness.system import ServiceProcess, cpu_seconds

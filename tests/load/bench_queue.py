@@ -21,9 +21,9 @@ import uvloop
 from shared.clock import SystemClock, SystemIds
 from shared.domain.command import Command, EntryState, QueueEntry
 from shared.security.encryption import AesKeyring
-from shared.storage import entry_documents
-from shared.storage.enrollments import MongoEnrollments
-from shared.storage.queue import MongoCommandQueue
+from shared.storage.enrollments.store import MongoEnrollments
+from shared.storage.queue import documents as entry_documents
+from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
 from tests.harness.device import SimulatedDevice
 from tests.harness.http1 import Connection

@@ -44,7 +44,7 @@ SHAPES = {"AES-128, SHA-256": Shape(), "DES, SHA-1": Shape(cipher="des", digest=
 
 
 def enroll_alone(authority: Authority, message: bytes, clock: SystemClock) -> bytes:
-    """Everything that `services.checkin.scep` does with a message, but for the store."""
+    """Everything that `services.checkin.scep.server` does with a message, but for the store."""
     asked = read(message)
     der = signer_certificate(asked, allow_legacy=True)
     signer = x509.load_der_x509_certificate(der)

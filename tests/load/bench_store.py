@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from shared.pacing import Loops
+from shared.concurrency.periodic import Loops
 from shared.storage.database import Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import SqliteDatabase, open_database

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from services.programs import ALL_SERVICES, ServicesProgram
+from services.runtime.program import ALL_SERVICES, ServicesProgram
 from shared.settings import AllSettings
 from shared.telemetry.metrics import Metrics
-from shared.web.server import Opening, Server
+from shared.web.server.server import Opening, Server
 from tests.harness.identities import DeviceIdentity, FleetAuthority
 from tests.harness.system import API_KEY
 

@@ -8,25 +8,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.checkin.admission import Admission
-from services.checkin.batch import DeviceBatch
-from services.checkin.binding import BindingRules
-from services.checkin.exchanges import Answer, DeviceExchange, DeviceRequest
-from services.checkin.marks import Marks
-from services.checkin.outbox import Outbox
-from services.checkin.parts import Parts, Step
-from services.checkin.quarantine import QuarantineNotes
-from services.checkin.relay import Relay
-from services.checkin.seen import LastSeen
-from services.checkin.senders import Senders
-from services.checkin.takeover import TakeOver
-from services.checkin.writer import Writer
-from shared.apple.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
-from shared.apple.connect import Connect, Status
+from services.checkin.authorization.authorizer import Admission
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.authorization.quarantine import QuarantineNotes
+from services.checkin.journal.last_seen import LastSeen
+from services.checkin.journal.marks import Marks
+from services.checkin.journal.outbox import Outbox
+from services.checkin.journal.relay import Relay
+from services.checkin.journal.takeover import TakeOver
+from services.checkin.journal.writer import Writer
+from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.exchange import Answer, DeviceExchange, DeviceRequest
+from services.checkin.pipeline.parts import Parts, Step
+from services.checkin.refusals.senders import Senders
+from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
+from shared.apple.messages.connect import Connect, Status
+from shared.concurrency.partitions import PartitionShare
 from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.identity import DeviceCertificate
-from shared.sharing import PartitionShare
 from shared.telemetry.metrics import Metrics
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import FakeClock, FakeIds

@@ -9,16 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from shared.apple.catalogue_compile import CommandForm
-from shared.apple.command_containers import (
-    Anything,
-    Array,
-    Dictionary,
-    FreeDictionary,
-    Key,
-    Union,
-)
-from shared.apple.command_scalars import Boolean, Data, Date, Integer, Real, Text, Value
+from shared.apple.catalogue.compiling import CommandForm
+from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Key, Union
+from shared.apple.values.scalars import Boolean, Data, Date, Integer, Real, Text, Value
 from tests.unit.command_strategies import UDID, wrong_for
 
 Steps = tuple[str | int, ...]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from shared.apple.catalogue import CommandCatalogue
-from shared.apple.command_plist import PreparedCommand
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.apple.request.plist import PreparedCommand
 from shared.domain.errors import BadRequest
 from tests.unit.command_strategies import UDID
 

@@ -9,16 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from shared.apple.catalogue_compile import CommandForm
-from shared.apple.command_containers import (
-    Anything,
-    Array,
-    Dictionary,
-    FreeDictionary,
-    Key,
-    Union,
-)
-from shared.apple.command_scalars import Boolean, Data, Date, Integer, Real, Text, Value
+from shared.apple.catalogue.compiling import CommandForm
+from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Key, Union
+from shared.apple.values.scalars import Boolean, Data, Date, Integer, Real, Text, Value
 
 UDID = "55693EB3-DF03-5FD1-9263-F7CDB8AD7FFD"
 

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from services.commands.collisions import Collisions, QueueingRules
-from services.commands.expiry import Expiry
-from services.commands.inventory import DeviceInventory
-from services.commands.life import QueueLife
-from services.commands.queueing import Queueing
-from services.commands.settling import Settling
-from services.commands.stored_unlock import StoredUnlockToken
-from services.commands.targets import Targets
-from shared.apple.catalogue import CommandCatalogue
-from shared.apple.command_plist import PreparedCommand, written
+from services.commands.devices.service import DeviceInventory
+from services.commands.history.cancel import QueueLife
+from services.commands.queue.reconcile import Settling
+from services.commands.queue.requeue import Collisions, QueueingRules
+from services.commands.queue.service import Queueing
+from services.commands.queue.targets import Targets
+from services.commands.submit.stored_unlock import StoredUnlockToken
+from services.commands.upkeep.expiry import Expiry
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.apple.request.plist import PreparedCommand, written
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (
     PARTITIONS,

@@ -6,17 +6,17 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
-from services.webhook.attempts import PATIENCE, Attempts
-from services.webhook.bodies import Bodies
-from services.webhook.delivery_store import DeliveryStore
+from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.first_attempt import Crew, PartitionQueues
+from services.webhook.delivery.retry import QueueRetry, RetryPolicy
+from services.webhook.delivery.scheduler import Retries
+from services.webhook.delivery.store import DeliveryStore
+from services.webhook.endpoints.attempts import PATIENCE, Attempts
 from services.webhook.partitions import Partitions
-from services.webhook.queue_retry import QueueRetry, RetryPolicy
-from services.webhook.queues import Crew, PartitionQueues
-from services.webhook.retries import Retries
+from shared.concurrency.periodic import Loops
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Subscription
-from shared.pacing import Loops
 from tests.fakes.clock import FakeClock, FakeIds, settle
 from tests.fakes.deliveries import FakeDeliveries, Owed
 from tests.fakes.event_queue import (

@@ -9,20 +9,24 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles, EnrollmentRules
-from services.checkin.enroll_routes import TAG, Door, router
-from services.checkin.identity_payload import IdentityPayloads, OurScep
-from services.checkin.ota import Judges, OverTheAir
-from services.checkin.standing import Standings
-from shared.apple.profiles import Look
-from shared.heavy_work import HeavyWork
+from services.checkin.enrollment.identity_payload import IdentityPayloads, OurScep
+from services.checkin.enrollment.ota import Judges, OverTheAir
+from services.checkin.enrollment.profiles import (
+    EnrollmentParts,
+    EnrollmentProfiles,
+    EnrollmentRules,
+)
+from services.checkin.enrollment.routes import TAG, Door, router
+from services.checkin.scep.certificate_status import Standings
+from shared.apple.profiles.payloads import Look
+from shared.concurrency.heavy_work import HeavyWork
 from shared.security.apple_device import AppleDevices
 from shared.security.challenges import ChallengeBook
 from shared.security.identity import DeviceIdentities
-from shared.security.profile_signing import ProfileSigner
+from shared.security.signature.profile_signing import ProfileSigner
 from shared.telemetry.metrics import Metrics
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.challenges import FakeChallenges
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.enrollments import FakeEnrollments

@@ -6,17 +6,17 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from services.commands.answers import Answers, nanoseconds
-from services.commands.life_routes import LifeParts, add_life
-from services.commands.listing import EntryList
-from services.commands.lookup import CommandLookup
-from services.commands.posting import Waits
-from services.commands.waiting import Slots, Waiting
+from services.commands.history.listing import EntryList
+from services.commands.history.long_poll import Slots, Waiting
+from services.commands.history.lookup import CommandLookup
+from services.commands.history.results import Answers, nanoseconds
+from services.commands.history.routes import LifeParts, add_life
+from services.commands.submit.service import Waits
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.event import Event, Topic
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.api.auth import ApiAuth
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.journal import FakeJournal
 from tests.fakes.pushes import FakePushes
 from tests.unit.commands_world import MAC, World

@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from services.commands.answers import Answers
-from services.commands.job_view import JobView
-from services.commands.jobs import JobPorts, JobWork
-from services.commands.limits import SizeLimits
-from services.commands.lookup import CommandLookup
-from services.commands.posting import Posting, Waits
-from services.commands.waiting import Slots, Waiting
+from services.commands.history.long_poll import Slots, Waiting
+from services.commands.history.lookup import CommandLookup
+from services.commands.history.results import Answers
+from services.commands.jobs.schemas import JobView
+from services.commands.jobs.worker import JobPorts, JobWork
+from services.commands.queue.limits import SizeLimits
+from services.commands.submit.service import Posting, Waits
 from tests.fakes.jobs import FakeJobs
 from tests.fakes.journal import FakeJournal
 from tests.fakes.pushes import FakePushes

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from services.push.answers import Accepted, Outcome
-from services.push.apns import Push
-from services.push.certificate_book import CertificateBook
-from services.push.certified import CertifiedSender
-from services.push.installing import Installation, InstallationParts
-from services.push.rotation import Rotation, RotationParts
-from services.push.topics import Topics
+from services.push.certificates.install import Installation, InstallationParts
+from services.push.certificates.rotation import Rotation, RotationParts
+from services.push.certificates.sender import CertifiedSender
+from services.push.certificates.store import CertificateBook
+from services.push.send.apns import Push
+from services.push.send.outcomes import Accepted, Outcome
+from services.push.send.topics import Topics
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.security.push_certificate import PushCertificate, read_pair
 from shared.telemetry.metrics import Metrics

@@ -8,9 +8,9 @@ from typing import Any
 from cryptography import x509
 from pydantic import SecretStr
 
-from services.checkin.scep import ScepServer
-from services.checkin.scep_issuing import Certifier, Issuing
-from shared.heavy_work import HeavyWork
+from services.checkin.scep.issuing import Certifier, Issuing
+from services.checkin.scep.server import ScepServer
+from shared.concurrency.heavy_work import HeavyWork
 from shared.security.authority import Authority
 from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
 from shared.security.challenges import ChallengeBook

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.all_in_one import greeting, with_api_key, without_credentials
-from services.kept_keys import API_KEY_FILE
+from services.runtime.all_in_one import greeting, with_api_key, without_credentials
+from services.runtime.key_files import API_KEY_FILE
 from shared.domain.errors import Misconfigured
 from shared.settings import AllSettings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.alone import (
+from services.runtime.single_process import (
     HEARTBEAT,
     LOCK_POLL,
     LOOK,
@@ -20,8 +20,8 @@ from services.alone import (
     locked_folder,
 )
 from shared.clock import SystemClock
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import Misconfigured
-from shared.pacing import Loops
 from shared.ports.clock import Clock
 from shared.storage.remote import StoreServer
 from shared.storage.sqlite import open_database

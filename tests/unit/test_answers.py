@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.webhook.answers import LONGEST_WAIT, is_about_event, wait_asked
+from services.webhook.endpoints.answers import LONGEST_WAIT, is_about_event, wait_asked
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 

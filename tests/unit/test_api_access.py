@@ -12,21 +12,20 @@ import pytest
 from fastapi import APIRouter, Request
 from pydantic import SecretStr
 
-from services.api_tokens import ApiTokens
-from services.commands.access_routes import audit_routes, token_routes
-from services.commands.life_routes import LifeParts, add_life
-from services.commands.listing import EntryList
-from services.commands.routes import Parts, router
-from shared.apple.catalogue import CommandCatalogue
-from shared.domain.audit import MOST_TARGETS
-from shared.domain.caller import Scope
+from services.commands.access.routes import audit_routes, token_routes
+from services.commands.access.tokens import ApiTokens
+from services.commands.history.listing import EntryList
+from services.commands.history.routes import LifeParts, add_life
+from services.commands.submit.routes import Parts, router
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.domain.access import MOST_TARGETS, Scope
 from shared.domain.errors import Conflict
-from shared.web.api_auth import ApiAuth, Watch
-from shared.web.app import create_app
-from shared.web.audit_trail import AuditTrail, describe
-from shared.web.failed_attempts import LIMIT, WINDOW, FailedAttempts
-from shared.web.service import Service
-from shared.web.token_book import FRESH, TokenBook
+from shared.web.api.audit import AuditTrail, describe
+from shared.web.api.auth import ApiAuth, Watch
+from shared.web.api.throttle import LIMIT, WINDOW, FailedAttempts
+from shared.web.api.tokens import FRESH, TokenBook
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.tokens import FakeTokens
 from tests.unit.commands_world import World

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from shared.web.api_keys import ApiKeys, read_credentials
+from shared.web.api.keys import ApiKeys, read_credentials
 
 OLD, NEW = "the-old-key", "the:new key with a colon, ü"
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from structlog.testing import capture_logs
 
-from services.webhook.attempts import (
+from services.webhook.endpoints.attempts import (
     DOWN_AFTER,
     FEWEST_RETRIES,
     MOST_RETRIES,
@@ -13,7 +13,7 @@ from services.webhook.attempts import (
     Attempts,
     Endpoint,
 )
-from services.webhook.sender import Outcome
+from services.webhook.endpoints.sender import Outcome
 from shared.domain.subscription import Subscription
 from tests.fakes.clock import FakeClock, settle
 from tests.unit.delivery_rig import Count

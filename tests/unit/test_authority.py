@@ -9,11 +9,11 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from services.identity_command import write_identity
+from services.cli.identity import write_identity
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.authority import Authority, open_authority
 from shared.security.identity import DeviceIdentities, load_trust
-from shared.security.signature import verify
+from shared.security.signature.detached import verify
 from tests.fakes.authority import FakeAuthorityStore
 from tests.fakes.clock import FakeClock
 from tests.harness.identities import DeviceIdentity, ec_key, rsa_key

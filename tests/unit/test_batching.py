@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.batching import BatchExecutor, verdicts
+from shared.concurrency.batching import BatchExecutor, verdicts
 from shared.domain.errors import TooLarge
 
 

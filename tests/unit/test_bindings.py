@@ -7,20 +7,20 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.binding import LONGEST_CHAIN as CHAIN
-from services.checkin.binding import BindingRules
-from services.checkin.exchanges import Answer, DeviceRefused
-from services.checkin.parts import Step
-from services.checkin.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
-from services.checkin.standing import Standings
-from shared.apple.checkin import Authenticate
-from shared.apple.connect import Status
+from services.checkin.authorization.certificate_policy import LONGEST_CHAIN as CHAIN
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.authorization.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
+from services.checkin.pipeline.exchange import Answer, DeviceRefused
+from services.checkin.pipeline.parts import Step
+from services.checkin.scep.certificate_status import Standings
+from shared.apple.messages.checkin import Authenticate
+from shared.apple.messages.connect import Status
 from shared.domain.enrollment import Enrollment, Inventory, partition_of
 from shared.domain.errors import Blocked, BrokerUnavailable, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
+from shared.ports.certificates import IssuedCertificate
 from shared.ports.enrollments import MOST_RETIRED
-from shared.ports.issued import IssuedCertificate
 from shared.telemetry.metrics import Reason
 from tests.fakes.clock import START
 from tests.fakes.journal import Confirm

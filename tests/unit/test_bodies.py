@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.bodies import Bodies, Room
-from services.webhook.delivery_store import DeliveryStore
+from services.webhook.delivery.bodies import Bodies, Room
+from services.webhook.delivery.store import DeliveryStore
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey
 from tests.fakes.clock import FakeClock, FakeIds, settle

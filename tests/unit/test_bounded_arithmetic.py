@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shared.domain.errors import BadRequest
-from shared.security.attached_signature import open_signed
 from shared.security.identity import DeviceIdentities, WeakKeys
 from shared.security.lenient.certificate import LooseCertificate, load
 from shared.security.scep import der
-from shared.security.signature import signer_of, verify
+from shared.security.signature.attached import open_signed
+from shared.security.signature.detached import signer_of, verify
 from shared.telemetry.metrics import Metrics
 from tests.fakes.clock import START, FakeClock
 from tests.harness.identities import AUTHORITY, DeviceIdentity, FleetAuthority, Profile

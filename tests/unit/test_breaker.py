@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.messaging.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
+from shared.messaging.rabbit.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
 from tests.fakes.clock import FakeClock
 
 

@@ -7,13 +7,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.challenge import TAG, challenge_routes, read_bound
+from services.commands.access.challenge_routes import TAG, challenge_routes, read_bound
 from shared.domain.errors import BadRequest
 from shared.telemetry.metrics import Metrics
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
+from shared.web.api.auth import ApiAuth
 from shared.web.body import JSON_LIMIT
-from shared.web.service import Service
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.unit.scep_world import STATIC, ScepWorld
 
 KEY = "secret"

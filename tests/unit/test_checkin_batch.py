@@ -6,15 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.exchanges import Answer, DeviceRefused, DeviceRequest
-from services.checkin.parts import Step
-from shared.apple.checkin import (
+from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
+from services.checkin.pipeline.parts import Step
+from shared.apple.messages.checkin import (
     GetBootstrapToken,
     SetBootstrapToken,
     Unsupported,
     UserAuthenticate,
 )
-from shared.apple.connect import Status
+from shared.apple.messages.connect import Status
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Blocked, OfNewerVersion, Overtaken, StoreUnavailable

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.exchanges import Answer
-from services.checkin.parts import Step
-from services.checkin.takeover import BATCH, FORGOTTEN_AFTER, STALE_AFTER
-from shared.apple.connect import Status
+from services.checkin.journal.takeover import BATCH, FORGOTTEN_AFTER, STALE_AFTER
+from services.checkin.pipeline.exchange import Answer
+from services.checkin.pipeline.parts import Step
+from shared.apple.messages.connect import Status
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
 from tests.fakes.journal import Confirm

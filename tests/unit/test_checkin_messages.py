@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apple.checkin import (
+from shared.apple.messages.checkin import (
     Authenticate,
     CheckinMessage,
     CheckOut,
@@ -21,7 +21,7 @@ from shared.apple.checkin import (
     bootstrap_token_answer,
     parse_checkin,
 )
-from shared.apple.enrollment_key import enrollment_key
+from shared.apple.messages.enrollment_key import enrollment_key
 from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest
 from shared.domain.event import EXTRA_TOPICS, Topic

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.commands.queueing import Queueing
-from shared.apple.command_plist import PreparedCommand, written
+from services.commands.queue.service import Queueing
+from shared.apple.request.plist import PreparedCommand, written
 from shared.clock import SystemIds
-from shared.domain.command import EntryState, order_behind
-from shared.domain.terms import Terms
+from shared.domain.command import EntryState, Terms, order_behind
 from shared.ports.queue import SendClaim
 from tests.fakes.clock import FakeClock
 from tests.unit.commands_world import World

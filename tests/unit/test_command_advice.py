@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from shared.apple.catalogue_facts import version
-from shared.apple.command_advice import MAX_WARNINGS, Advice, Recipient, system_of
-from shared.apple.command_containers import Array
-from shared.apple.command_scalars import Text
+from shared.apple.catalogue.facts import version
+from shared.apple.request.advice import MAX_WARNINGS, Advice, Recipient, system_of
+from shared.apple.values.containers import Array
+from shared.apple.values.scalars import Text
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from tests.unit.command_requests import CATALOGUE, FORMS, prepare
 from tests.unit.command_strategies import UDID

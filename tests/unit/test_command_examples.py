@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from shared.apple.command_json import parse_json
-from shared.apple.command_plist import PreparedCommand
+from shared.apple.request.plist import PreparedCommand
+from shared.apple.request.read_json import parse_json
 from shared.domain.errors import BadRequest
 from tests.unit.command_requests import paths, prepare, with_types
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.apple.catalogue_compile import CommandForm
-from shared.apple.command_json import parse_json
-from shared.apple.command_scalars import Integer, Text
+from shared.apple.catalogue.compiling import CommandForm
+from shared.apple.request.read_json import parse_json
+from shared.apple.values.scalars import Integer, Text
 from tests.unit.command_requests import (
     CATALOGUE,
     FORMS,

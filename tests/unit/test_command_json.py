@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.apple.command_reading import MAX_FAULTS
+from shared.apple.values.reading import MAX_FAULTS
 from tests.unit.command_requests import command_of, lock, paths, prepare, refused
 from tests.unit.command_strategies import UDID
 

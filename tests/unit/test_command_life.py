@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from services.commands.answers import FAR
-from shared.apple.plist_json import rfc3339
+from services.commands.history.results import FAR
+from shared.apple.plist.to_json import rfc3339
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest, Conflict, NotFound

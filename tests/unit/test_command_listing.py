@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.commands.listing import PATIENCE, EntryList, ListQuery, Page
+from services.commands.history.listing import PATIENCE, EntryList, ListQuery, Page
 from shared.domain.command import EntryState, QueueEntry
 from tests.fakes.clock import START
 from tests.unit.commands_world import Barrier, World

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apple.command_names import json_name, json_name_in
+from shared.apple.values.names import json_name, json_name_in
 from shared.nearest import folded
 from tests.unit.command_requests import CATALOGUE, FORMS
 

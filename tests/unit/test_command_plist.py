@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.apple.plist_writer import write
+from shared.apple.plist.write import write
 from shared.domain.errors import BadRequest
 from tests.unit.command_requests import CATALOGUE, with_types
 from tests.unit.command_strategies import free_trees, plain_text

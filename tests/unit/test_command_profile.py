@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.apple.command_profile import MAX_ELEMENTS, MAX_OBJECTS, payload_identifier
-from shared.apple.profile_doubts import payload_doubt
+from shared.apple.profiles.doubts import payload_doubt
+from shared.apple.profiles.read import MAX_ELEMENTS, MAX_OBJECTS, payload_identifier
 from tests.unit.command_requests import paths, prepare, refused
 from tests.unit.command_strategies import UDID, free_trees, plain_text
 

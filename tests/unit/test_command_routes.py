@@ -13,15 +13,15 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.openapi import TAGS
-from services.commands.profiles import LARGEST_REQUEST
-from services.commands.routes import Parts, router
-from shared.apple.catalogue import CommandCatalogue
-from shared.apple.command_terms import TERMS
+from services.commands.profiles.service import LARGEST_REQUEST
+from services.commands.submit.routes import Parts, router
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.apple.request.terms import TERMS
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.api.auth import ApiAuth
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.unit.commands_world import ANNA_ON_PAD, FIRST_UUID, MAC, World, enrolled
 from tests.unit.posting_world import PostingWorld
 

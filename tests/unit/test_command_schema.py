@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from shared.apple.catalogue_compile import CommandForm
-from shared.apple.command_json import parse_json
-from shared.apple.command_schema import command_schema
+from shared.apple.catalogue.compiling import CommandForm
+from shared.apple.catalogue.schema import command_schema
+from shared.apple.request.read_json import parse_json
 from tests.unit.command_requests import CATALOGUE, FORMS, prepare
 from tests.unit.command_strategies import UDID, keyed, request_of, wrong_for
 from tests.unit.test_command_examples import EXAMPLES

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from shared.apple.command_defaults import QUERIES
-from shared.apple.command_example import command_example
-from shared.apple.command_json import MAX_TARGETS
-from shared.apple.command_plist import PreparedCommand
+from shared.apple.catalogue.example import command_example
+from shared.apple.request.defaults import QUERIES
+from shared.apple.request.plist import PreparedCommand
+from shared.apple.request.read_json import MAX_TARGETS
+from shared.domain.command import Terms
 from shared.domain.errors import BadRequest
-from shared.domain.terms import Terms
 from tests.unit.command_requests import CATALOGUE, lock, paths, prepare, refused
 from tests.unit.command_strategies import UDID
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
 
-from shared.apple.command_reading import MAX_VALUES
-from shared.apple.command_scalars import Boolean
-from shared.apple.plist import MAX_NODES, MOST_PIECES, parse
+from shared.apple.plist.read import MAX_NODES, MOST_PIECES, parse
+from shared.apple.values.reading import MAX_VALUES
+from shared.apple.values.scalars import Boolean
 from tests.unit.command_requests import (
     CATALOGUE,
     command_of,

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState
-from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.unit.commands_world import FIRST_UUID, World
 from tests.unit.life_client import LifeClient

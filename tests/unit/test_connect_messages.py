@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.apple.connect import Connect, Status, parse_connect
+from shared.apple.messages.connect import Connect, Status, parse_connect
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest
 from shared.domain.event import Topic

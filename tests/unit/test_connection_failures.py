@@ -16,11 +16,11 @@ import pymongo.errors
 import pytest
 from yarl import URL
 
-from services.push.apns import BROKEN, Apns
-from services.webhook.sender import HttpSender
-from shared.connection_failures import Shown, Target, is_about_certificate, reason_of
+from services.push.send.apns import BROKEN, Apns
+from services.webhook.endpoints.sender import HttpSender
 from shared.domain.errors import BrokerUnavailable, MdmError
-from shared.messaging.connection import translated as of_broker
+from shared.messaging.rabbit.connection import translated as of_broker
+from shared.network.connection_failures import Shown, Target, is_about_certificate, reason_of
 from shared.storage.mongo import translated as of_store
 from tests.fakes.clock import FakeClock
 

@@ -11,9 +11,9 @@ from shared.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey
-from shared.storage import deliveries
 from shared.storage.database import Collection, Database, Document, Query
-from shared.storage.deliveries import MongoDeliveries
+from shared.storage.events import deliveries
+from shared.storage.events.deliveries import MongoDeliveries
 from shared.storage.sqlite import open_database
 from tests.contract.stores import KEYRING
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.webhook.deliveries_command import DeliveriesCommand
+from services.cli.deliveries import DeliveriesCommand
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest, StoreUnavailable
 from shared.domain.event import Event, Topic

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.attempts import SLOTS
+from services.webhook.endpoints.attempts import SLOTS
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription

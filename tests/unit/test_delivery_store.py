@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
-from services.webhook.delivery_store import DeliveryStore
+from services.webhook.delivery.store import DeliveryStore
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import CannotDecrypt, OfNewerVersion
 from shared.domain.event import Event, Topic

@@ -4,10 +4,10 @@ import base64
 
 import pytest
 
-from services.checkin.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
-from services.checkin.exchanges import DeviceRefused
+from services.checkin.pipeline.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
+from services.checkin.pipeline.exchange import DeviceRefused
+from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import Unavailable
-from shared.heavy_work import HeavyWork
 from shared.security.identity import DeviceIdentities
 from tests.fakes.clock import FakeClock
 from tests.harness.identities import DeviceIdentity, FleetAuthority, envelope, signer_info

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.device_list import USERS_SHOWN
-from services.commands.device_openapi import MIGRATION_TAG
-from services.commands.device_routes import DeviceParts, device_routes
-from services.commands.migration import Migrations
-from services.commands.migration_routes import migration_routes
-from services.commands.targets import Targets
-from shared.domain.audit import AuditEntry
+from services.commands.devices.listing import USERS_SHOWN
+from services.commands.devices.openapi import MIGRATION_TAG
+from services.commands.devices.routes import DeviceParts, device_routes
+from services.commands.migration.routes import migration_routes
+from services.commands.migration.service import Migrations
+from services.commands.queue.targets import Targets
+from shared.domain.access import AuditEntry
 from shared.domain.enrollment import (
     Enrollment,
     EnrollmentKey,
@@ -32,10 +32,10 @@ from shared.domain.identity import (
     QuarantineReason,
 )
 from shared.telemetry.metrics import Metrics
-from shared.web.api_auth import ApiAuth, Watch
-from shared.web.app import create_app
-from shared.web.audit_trail import AuditTrail
-from shared.web.service import Service
+from shared.web.api.audit import AuditTrail
+from shared.web.api.auth import ApiAuth, Watch
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.devices import FakeDevices, FakeMigration

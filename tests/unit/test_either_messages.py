@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from shared.apple.checkin import parse_checkin
-from shared.apple.connect import parse_connect
-from shared.apple.either_message import parse_either
+from shared.apple.messages.checkin import parse_checkin
+from shared.apple.messages.connect import parse_connect
+from shared.apple.messages.either import parse_either
 from shared.domain.errors import BadRequest
 
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 import structlog
 
-from services.checkin.identity_payload import OtherAcme, OtherScep
-from shared.ports.profiles import Reserved, StoredProfile
+from services.checkin.enrollment.identity_payload import OtherAcme, OtherScep
+from shared.ports.access import Reserved, StoredProfile
 from shared.security.apple_device import AppleDevices
-from shared.security.attached_signature import open_signed
-from shared.security.profile_signing import ProfileSigner
+from shared.security.signature.attached import open_signed
+from shared.security.signature.profile_signing import ProfileSigner
 from tests.fakes.clock import FakeIds
 from tests.fakes.profiles import FakePushTopics
 from tests.harness.identities import FleetAuthority

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.checkin.enroll_parts import identity_payloads, read_files
-from services.checkin.identity_payload import OtherAcme, OtherScep, OurScep
+from services.checkin.enrollment.assets import identity_payloads, read_files
+from services.checkin.enrollment.identity_payload import OtherAcme, OtherScep, OurScep
 from shared.domain.errors import Misconfigured
 from shared.security.challenges import ChallengeBook
 from shared.settings import AllSettings, load

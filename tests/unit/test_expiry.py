@@ -9,20 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from services.commands.collisions import QueueingRules
-from services.commands.expiry import (
-    CHUNK,
-    FORGOTTEN_AFTER,
-    PACE,
-    Expiry,
-    ended_event,
-)
+from services.commands.queue.requeue import QueueingRules
+from services.commands.upkeep.expiry import CHUNK, FORGOTTEN_AFTER, PACE, Expiry, ended_event
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus, partition_of
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
-from shared.pacing import Loops
 from tests.fakes.clock import START, settle
 from tests.fakes.journal import Confirm, FakeJournal, FakePublisher
 from tests.unit.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World, enrolled

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.web.failed_attempts import ADDRESSES, LIMIT, WINDOW, FailedAttempts
+from shared.web.api.throttle import ADDRESSES, LIMIT, WINDOW, FailedAttempts
 from tests.fakes.clock import FakeClock
 
 HERE, ELSEWHERE = "192.0.2.1", "192.0.2.2"

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.exchanges import Answer, DeviceRefused, DeviceRequest
-from services.checkin.parts import Step
-from shared.apple.checkin import SetBootstrapToken, Unsupported
-from shared.domain.audit import AuditEntry
+from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
+from services.checkin.pipeline.parts import Step
+from shared.apple.messages.checkin import SetBootstrapToken, Unsupported
+from shared.domain.access import AuditEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import Blocked, Overtaken, StoreUnavailable
 from tests.unit.checkin_world import Device, Killed, Replica, World

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.guesses import MOST
+from services.commands.queue.guesses import MOST
 from shared.domain.errors import Conflict, TooManyRequests
 from tests.unit.commands_world import FIRST_UUID, World
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest, Unavailable
-from shared.heavy_work import HeavyWork
 
 
 async def test_work_is_done_in_another_thread() -> None:

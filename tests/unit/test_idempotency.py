@@ -7,7 +7,7 @@ from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.commands.idempotency import HEADER, command_uuid, uuid_maker
+from services.commands.submit.idempotency import HEADER, command_uuid, uuid_maker
 from shared.domain.errors import BadRequest
 
 TEXT = st.text(max_size=40)

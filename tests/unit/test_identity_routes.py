@@ -9,9 +9,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.identities import IdentityDesk, IdentityPorts
-from services.commands.identity_routes import identity_routes
-from services.commands.targets import Targets
+from services.commands.identities.routes import identity_routes
+from services.commands.identities.service import IdentityDesk, IdentityPorts
+from services.commands.queue.targets import Targets
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.event import Topic
 from shared.domain.identity import (
@@ -23,12 +23,12 @@ from shared.domain.identity import (
     Renewal,
     RenewalFailure,
 )
-from shared.ports.issued import IssuedCertificate
+from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Metrics
-from shared.web.api_auth import ApiAuth, Watch
-from shared.web.app import create_app
-from shared.web.audit_trail import AuditTrail
-from shared.web.service import Service
+from shared.web.api.audit import AuditTrail
+from shared.web.api.auth import ApiAuth, Watch
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import FakeClock, FakeIds
 from tests.fakes.enrollments import FakeEnrollments

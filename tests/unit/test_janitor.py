@@ -10,12 +10,12 @@ from itertools import pairwise
 
 import pytest
 
-from services.commands.janitor import BEGINNING, DAY, HOUR, HOURS, PIECES, Janitor, window
+from services.commands.upkeep.janitor import BEGINNING, DAY, HOUR, HOURS, PIECES, Janitor, window
+from shared.concurrency.partitions import PartitionShare
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import StoreUnavailable
-from shared.pacing import Loops
-from shared.sharing import PartitionShare
 from tests.fakes.clock import settle
 from tests.fakes.journal import FakeMembers
 from tests.unit.commands_world import (

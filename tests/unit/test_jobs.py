@@ -6,15 +6,16 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands import jobs as jobs_module
-from services.commands.collisions import QueueingRules
-from services.commands.job_sights import STALE_AFTER
-from services.commands.job_tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
-from services.commands.jobs import JobPorts, JobWork
-from services.commands.submissions import Queued
-from shared.apple.command_plist import PreparedCommand, written
-from shared.apple.plist import MAX_NODES
-from shared.domain.command import Command, EntryState, QueueEntry
+from services.commands.jobs import worker as jobs_module
+from services.commands.jobs.sights import STALE_AFTER
+from services.commands.jobs.tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
+from services.commands.jobs.worker import JobPorts, JobWork
+from services.commands.queue.requeue import QueueingRules
+from services.commands.queue.submission import Queued
+from shared.apple.plist.read import MAX_NODES
+from shared.apple.request.plist import PreparedCommand, written
+from shared.concurrency.periodic import Loops
+from shared.domain.command import Command, EntryState, QueueEntry, Terms
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import (
     BadRequest,
@@ -25,8 +26,6 @@ from shared.domain.errors import (
     TooLarge,
 )
 from shared.domain.job import PART_SIZE, Job, JobPart, JobState, Progress, part_id
-from shared.domain.terms import Terms
-from shared.pacing import Loops
 from tests.fakes.clock import START, settle
 from tests.fakes.jobs import FakeJobs
 from tests.unit.commands_world import World, enrolled

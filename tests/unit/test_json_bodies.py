@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.apple.command_json import parse_json
+from shared.apple.request.read_json import parse_json
 from shared.domain.errors import BadRequest
 from tests.unit.command_requests import CATALOGUE
 

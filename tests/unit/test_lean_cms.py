@@ -6,11 +6,11 @@ import time
 import pytest
 
 from shared.domain.errors import BadRequest
-from shared.security.attached_signature import open_signed
-from shared.security.lean_cms import ALWAYS_LEAN, is_bulky
 from shared.security.scep import der
 from shared.security.scep.message import read
-from shared.security.signature import signer_of
+from shared.security.signature.attached import open_signed
+from shared.security.signature.detached import signer_of
+from shared.security.signature.lean_cms import ALWAYS_LEAN, is_bulky
 from tests.harness.identities import FleetAuthority, envelope, signer_info
 
 OURS = FleetAuthority("Our CA")

@@ -13,7 +13,7 @@ from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, fingerprint_of
 from shared.security.lenient.certificate import LooseCertificate
 from shared.security.scep import der
-from shared.security.signature import signer_of
+from shared.security.signature.detached import signer_of
 from tests.fakes.clock import START, FakeClock
 from tests.harness.odd_certificates import (
     ALSO_TRUE,

@@ -11,7 +11,7 @@ from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.identity import DeviceIdentities, load_trust
 from shared.security.lenient.certificate import LooseCertificate
 from shared.security.scep import der
-from shared.security.signature import signer_of
+from shared.security.signature.detached import signer_of
 from tests.fakes.clock import START, FakeClock
 from tests.harness.odd_certificates import (
     CLIENT_USAGE,

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from services.commands.collisions import QueueingRules
-from services.commands.limits import OpenEstimates, OpenLimit
+from services.commands.queue.limits import OpenEstimates, OpenLimit
+from services.commands.queue.requeue import QueueingRules
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import TooManyRequests
 from tests.fakes.clock import FakeClock

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.domain.errors import Misconfigured
-from shared.web.listener import Tls, check_tls
+from shared.web.server.listener import Tls, check_tls
 from tests.harness.push_certificates import PushAuthority
 
 

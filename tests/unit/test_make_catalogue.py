@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.apple.catalogue import CommandCatalogue
-from shared.apple.catalogue_compile import UnusableCatalogue
-from shared.apple.command_advice import Recipient
-from shared.apple.make_catalogue import CATALOGUE, SchemaSurprise, as_text, main, read_commands
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.apple.catalogue.compiling import UnusableCatalogue
+from shared.apple.catalogue.make import CATALOGUE, SchemaSurprise, as_text, main, read_commands
+from shared.apple.request.advice import Recipient
 from shared.domain.errors import BadRequest
 
 COMMAND = """

@@ -5,10 +5,10 @@ import struct
 
 import pytest
 
-from shared.apple import plist
-from shared.apple.connect import Connect, Status, parse_connect
-from shared.apple.message_keys import read_message
-from shared.apple.plist_xml import MAX_DEPTH, MAX_TOKEN
+from shared.apple.messages.connect import Connect, Status, parse_connect
+from shared.apple.messages.keys import read_message
+from shared.apple.plist import read as plist
+from shared.apple.plist.xml_form import MAX_DEPTH, MAX_TOKEN
 from shared.domain.errors import BadRequest
 from tests.harness.apple_lists import BEHIND, DATES, INTEGERS, REALS, TEXTS, binary
 from tests.unit.test_plist import REFUSED, nested_xml, xml

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.commands.targets import Target, Targets
+from services.commands.queue.targets import Target, Targets
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.errors import Conflict
 from shared.domain.names import MOST_TOLD, is_like_id, names_of

@@ -10,8 +10,8 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
-from shared.ports.issued import IssuedCertificate
-from shared.ports.profiles import Reserved, StoredProfile
+from shared.ports.access import Reserved, StoredProfile
+from shared.ports.certificates import IssuedCertificate
 from shared.security.apple_device import AppleDevices
 from tests.harness.identities import DeviceIdentity, FleetAuthority, Profile, envelope, signer_info
 from tests.unit.enrollment_rig import (

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 import structlog
 
+from shared.concurrency.periodic import FAILING_AFTER, LONGEST_PAUSE, Loops, Pace
 from shared.domain.errors import CannotDecrypt, Misconfigured, StoreUnavailable
-from shared.pacing import FAILING_AFTER, LONGEST_PAUSE, Loops, Pace
 from tests.fakes.clock import FakeClock
 
 SECOND = timedelta(seconds=1)

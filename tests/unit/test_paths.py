@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.web.paths import parameter, routed
+from shared.web.api.paths import parameter, routed
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from fastapi import Request
 
-from shared.web.peers import UNKNOWN, Peers
+from shared.web.client_address import UNKNOWN, Peers
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 

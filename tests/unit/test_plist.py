@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apple import plist
+from shared.apple.plist import read as plist
 from shared.domain.errors import BadRequest
 
 HEAD = b'<?xml version="1.0" encoding="UTF-8"?>\n<plist version="1.0">'

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from shared.apple import plist
+from shared.apple.plist import read as plist
 from shared.domain.errors import BadRequest
 from tests.unit.test_plist import REFUSED, binary, xml
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apple import plist
-from shared.apple.plist_json import TooLargeToShow, as_json, rfc3339
+from shared.apple.plist import read as plist
+from shared.apple.plist.to_json import TooLargeToShow, as_json, rfc3339
 
 
 def shown(value: dict[str, Any], fmt: plistlib.PlistFormat = plistlib.FMT_XML) -> Any:

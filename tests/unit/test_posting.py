@@ -11,19 +11,19 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.collisions import QueueingRules
-from services.commands.job_routes import job_routes
-from services.commands.limits import SizeLimits
-from services.commands.posting import JOB_PATIENCE
-from services.commands.routes import Parts, router
-from shared.apple.catalogue import CommandCatalogue
+from services.commands.jobs.routes import job_routes
+from services.commands.queue.limits import SizeLimits
+from services.commands.queue.requeue import QueueingRules
+from services.commands.submit.routes import Parts, router
+from services.commands.submit.service import JOB_PATIENCE
+from shared.apple.catalogue.catalogue import CommandCatalogue
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import PART_SIZE
-from shared.pacing import Loops
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.api.auth import ApiAuth
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.clock import settle
 from tests.unit.commands_world import FIRST_UUID, World, enrolled
 from tests.unit.posting_world import MEBIBYTE, PostingWorld

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.commands.precedence import Precedence
+from services.commands.queue.priority import Precedence
 from tests.fakes.clock import settle
 
 

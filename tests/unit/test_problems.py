@@ -21,12 +21,12 @@ from shared.domain.errors import (
     UpstreamFailed,
 )
 from shared.telemetry.metrics import Metrics, Reason
-from shared.web.app import Edge, create_app
 from shared.web.body import read_body
-from shared.web.body_budget import BodyBudget
+from shared.web.client_address import Peers
 from shared.web.device_route import DeviceRoute
-from shared.web.peers import Peers
-from shared.web.service import Service
+from shared.web.server.app import Edge, create_app
+from shared.web.server.body_budget import BodyBudget
+from shared.web.server.service import Service
 
 ERRORS: dict[str, MdmError] = {
     "bad": BadRequest("udid: expected a string", [Fault("udid", "a string")]),

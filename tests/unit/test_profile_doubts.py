@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apple.command_advice import Recipient
-from shared.apple.profile_doubts import payload_doubt
+from shared.apple.profiles.doubts import payload_doubt
+from shared.apple.request.advice import Recipient
 from tests.unit.command_requests import CATALOGUE, prepare
 from tests.unit.command_strategies import UDID
 from tests.unit.test_command_profile import FORMS, PROFILE, der, signed

@@ -9,19 +9,19 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.profile_routes import TAG, profile_routes
-from services.commands.profiles import (
+from services.commands.profiles.routes import TAG, profile_routes
+from services.commands.profiles.service import (
     LARGEST,
     LARGEST_PAGE,
     LARGEST_REQUEST,
     MOST_IDENTIFIERS,
     MOST_SHOWN,
 )
-from shared.ports.profiles import StoredProfile
+from shared.ports.access import StoredProfile
 from shared.telemetry.metrics import Metrics
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.api.auth import ApiAuth
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.profiles import FakeProfiles
 from tests.harness.identities import FleetAuthority, envelope, signer_info
 

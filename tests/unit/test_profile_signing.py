@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.apple_device import AppleDevices
-from shared.security.attached_signature import content_of, open_signed
-from shared.security.profile_signing import ProfileSigner
+from shared.security.signature.attached import content_of, open_signed
+from shared.security.signature.profile_signing import ProfileSigner
 from tests.harness.identities import FOR_EVER, DeviceIdentity, FleetAuthority, Profile
 from tests.unit.enrollment_rig import attached
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.push.answers import (
+from services.push.send.outcomes import (
     LONGEST_WAIT,
     Accepted,
     BackOff,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.push.certificates import client_context
+from services.push.certificates.tls import client_context
 from shared.domain.errors import BadRequest
 from shared.security.push_certificate import read_pair
 from tests.harness.push_certificates import TOPIC, PushAuthority

@@ -11,14 +11,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
-from services.push.certificate_requests import LIMIT
-from services.push.certificate_routes import ALL, ONE, TAG, CertificateRoutes
-from shared.domain.audit import AuditQuery
+from services.push.certificates.requests import LIMIT
+from services.push.certificates.routes import ALL, ONE, TAG, CertificateRoutes
+from shared.domain.access import AuditQuery
 from shared.security.push_certificate import PushCertificate
-from shared.web.api_auth import ApiAuth, Watch
-from shared.web.app import create_app
-from shared.web.audit_trail import AuditTrail
-from shared.web.service import Service
+from shared.web.api.audit import AuditTrail
+from shared.web.api.auth import ApiAuth, Watch
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import FakeIds
 from tests.harness.push_certificates import TOPIC

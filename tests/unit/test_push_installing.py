@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.push.installing import MOST_TOPICS
+from services.push.certificates.install import MOST_TOPICS
 from shared.domain.errors import BadRequest, Conflict, NotFound
 from shared.security.push_topic import FRESH, CurrentTopic, TopicOfFiles
 from tests.harness.push_certificates import TOPIC

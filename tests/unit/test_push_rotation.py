@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.push.answers import Accepted, BackOff, Retry, TopicRefused, Unanswered, Unreachable
-from services.push.certificate_book import PAUSE
-from services.push.topics import NoCertificate
+from services.push.certificates.store import PAUSE
+from services.push.send.outcomes import (
+    Accepted,
+    BackOff,
+    Retry,
+    TopicRefused,
+    Unanswered,
+    Unreachable,
+)
+from services.push.send.topics import NoCertificate
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import CannotDecrypt, StoreUnavailable
-from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.harness.push_certificates import TOPIC
 from tests.unit.push_certificate_world import DAY, OTHER, Replica, World

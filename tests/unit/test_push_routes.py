@@ -8,11 +8,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.push.answers import Outcome, Rejected, TokenDead, TopicRefused
-from services.push.attempt import EXPIRES_AFTER, Attempts
-from services.push.pusher import Pusher, Stores
 from services.push.routes import TAG, PushRoutes
-from services.push.topics import Topics
+from services.push.send.attempt import EXPIRES_AFTER, Attempts
+from services.push.send.outcomes import Outcome, Rejected, TokenDead, TopicRefused
+from services.push.send.pusher import Pusher, Stores
+from services.push.send.topics import Topics
 from shared.domain.enrollment import (
     Enrollment,
     EnrollmentKey,
@@ -22,9 +22,9 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import StoreUnavailable
 from shared.telemetry.metrics import Metrics
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
-from shared.web.service import Service
+from shared.web.api.auth import ApiAuth
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.fakes.apns import FakeApnsSender
 from tests.fakes.clock import FakeClock
 from tests.fakes.enrollments import FakeEnrollments

@@ -9,7 +9,9 @@ from datetime import timedelta
 import pytest
 import structlog
 
-from services.push.answers import (
+from services.push.intake import Intake
+from services.push.send.attempt import EXPIRES_AFTER, Attempts
+from services.push.send.outcomes import (
     Accepted,
     BackOff,
     Outcome,
@@ -19,14 +21,12 @@ from services.push.answers import (
     TopicRefused,
     Unreachable,
 )
-from services.push.attempt import EXPIRES_AFTER, Attempts
-from services.push.intake import Intake
-from services.push.pusher import Pusher, Stores
-from services.push.topics import Topics
+from services.push.send.pusher import Pusher, Stores
+from services.push.send.topics import Topics
+from shared.concurrency.periodic import Loops
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import StoreUnavailable
-from shared.pacing import Loops
 from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.fakes.apns import FakeApnsSender

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.collisions import QueueingRules
+from services.commands.queue.requeue import QueueingRules
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.versions import known

@@ -5,12 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.submissions import Queued
-from shared.apple.command_plist import PreparedCommand, written
-from shared.domain.command import EntryState, QueueEntry
+from services.commands.queue.submission import Queued
+from shared.apple.request.plist import PreparedCommand, written
+from shared.domain.command import EntryState, QueueEntry, Terms
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest, Conflict, MdmError, NotFound, StoreUnavailable
-from shared.domain.terms import Terms
 from tests.unit.commands_world import (
     ANNA,
     ANNA_ON_PAD,

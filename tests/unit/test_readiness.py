@@ -6,10 +6,10 @@ from datetime import timedelta
 import httpx
 from fastapi import APIRouter
 
-from shared.pacing import FAILING_AFTER, Loops, Pace
+from shared.concurrency.periodic import FAILING_AFTER, Loops, Pace
 from shared.telemetry.metrics import Metrics
 from shared.web.health import OpsApp, Readiness
-from shared.web.service import Service
+from shared.web.server.service import Service
 from tests.fakes.clock import FakeClock
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.checkin.exchanges import DeviceRefused
-from services.checkin.refusals import AT_MOST_EVERY, LINES, MOST_HELD, RefusalLog, Sender
-from services.checkin.refused_requests import plain
-from services.checkin.seen import MOST_REFUSED
-from services.checkin.senders import Senders
+from services.checkin.journal.last_seen import MOST_REFUSED
+from services.checkin.pipeline.exchange import DeviceRefused
+from services.checkin.refusals.record import AT_MOST_EVERY, LINES, MOST_HELD, RefusalLog, Sender
+from services.checkin.refusals.requests import plain
+from services.checkin.refusals.senders import Senders
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import StoreUnavailable
 from tests.fakes.queue import undisturbed

@@ -6,11 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from services.checkin.binding import BindingRules
-from services.checkin.exchanges import Answer, DeviceRequest
-from services.checkin.parts import Step
-from shared.apple.checkin import Authenticate, GetBootstrapToken, SetBootstrapToken, TokenUpdate
-from shared.apple.connect import Status
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.pipeline.exchange import Answer, DeviceRequest
+from services.checkin.pipeline.parts import Step
+from shared.apple.messages.checkin import (
+    Authenticate,
+    GetBootstrapToken,
+    SetBootstrapToken,
+    TokenUpdate,
+)
+from shared.apple.messages.connect import Status
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.errors import Blocked, Overtaken

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.backoff import FIRST_PAUSE, LONGEST_PAUSE, Backoff
-from services.checkin.relay import BATCH, LARGE_SIDE_BY_SIDE, READ_TOGETHER, SIDE_BY_SIDE
+from services.checkin.journal.backoff import FIRST_PAUSE, LONGEST_PAUSE, Backoff
+from services.checkin.journal.relay import BATCH, LARGE_SIDE_BY_SIDE, READ_TOGETHER, SIDE_BY_SIDE
 from shared.domain.enrollment import Waiting, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from services.checkin.enroll import EnrollmentParts, EnrollmentProfiles, EnrollmentRules
-from services.checkin.exchanges import Answer
-from services.checkin.identity_payload import OtherScep
-from services.checkin.renewal import ASKED_AT_ONCE, COMMAND_LIVES, RenewalParts, Renewals
-from services.checkin.renewal_plan import (
+from services.checkin.enrollment.identity_payload import OtherScep
+from services.checkin.enrollment.profiles import (
+    EnrollmentParts,
+    EnrollmentProfiles,
+    EnrollmentRules,
+)
+from services.checkin.pipeline.exchange import Answer
+from services.checkin.renewal.policy import (
     FIRST_PAUSE,
     LOOK_AGAIN,
     MISSING_AFTER,
@@ -20,11 +23,12 @@ from services.checkin.renewal_plan import (
     RenewalRules,
     command_uuid,
 )
-from services.commands.life import QueueLife
-from services.commands.settling import Settling
-from services.commands.targets import Targets
-from shared.apple.connect import Status
-from shared.apple.profiles import Look
+from services.checkin.renewal.worker import ASKED_AT_ONCE, COMMAND_LIVES, RenewalParts, Renewals
+from services.commands.history.cancel import QueueLife
+from services.commands.queue.reconcile import Settling
+from services.commands.queue.targets import Targets
+from shared.apple.messages.connect import Status
+from shared.apple.profiles.payloads import Look
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import TooLarge
@@ -32,8 +36,8 @@ from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, Renewal, RenewalFailure
 from shared.domain.outbox import OutboxEvent
 from shared.domain.versions import known
-from shared.ports.issued import IssuedCertificate
-from shared.ports.profiles import Reserved, StoredProfile
+from shared.ports.access import Reserved, StoredProfile
+from shared.ports.certificates import IssuedCertificate
 from shared.security.challenges import ChallengeBook
 from tests.fakes.challenges import FakeChallenges
 from tests.fakes.clock import START

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from services.checkin.binding import BindingRules
-from services.checkin.exchanges import Answer, DeviceRefused, DeviceRequest
-from shared.apple.checkin import SetBootstrapToken
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
+from shared.apple.messages.checkin import SetBootstrapToken
 from shared.domain.enrollment import EnrollmentStatus
 from tests.fakes.clock import START
 from tests.unit.checkin_world import Device, Replica, World

@@ -9,10 +9,10 @@ from fastapi import APIRouter
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
-from services.commands.request_types import add_request_types
-from shared.web.api_auth import ApiAuth
-from shared.web.app import create_app
-from shared.web.service import Service
+from services.commands.submit.catalogue_routes import add_request_types
+from shared.web.api.auth import ApiAuth
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
 from tests.unit.command_requests import CATALOGUE
 
 KEY = "secret"

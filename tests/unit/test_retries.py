@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.delivery_queue import DeliveryQueue
+from services.webhook.delivery.queue_state import DeliveryQueue
 from shared.domain.errors import BadRequest, BrokerUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
 from tests.fakes.clock import settle

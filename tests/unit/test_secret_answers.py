@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.commands.answers import nanoseconds
-from services.commands.command_view import ANSWER_IS_SECRET
-from shared.domain.caller import Scope
+from services.commands.history.results import nanoseconds
+from services.commands.history.schemas import ANSWER_IS_SECRET
+from shared.concurrency.periodic import Loops
+from shared.domain.access import Scope
 from shared.domain.command import EntryState
 from shared.domain.event import Event, Topic
-from shared.pacing import Loops
 from tests.fakes.clock import settle
 from tests.unit.commands_world import MAC
 from tests.unit.test_api_access import CATALOGUE, Api

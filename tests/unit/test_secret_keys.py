@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.kept_keys import SECRET_KEY_FILE, keyring_of
+from services.runtime.key_files import SECRET_KEY_FILE, keyring_of
 from shared.domain.errors import Misconfigured
 from shared.security.encryption import key_id
 from shared.settings import AllSettings, CheckinSettings, ServiceSettings, load, warnings_about
@@ -128,7 +128,8 @@ def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path, content: str) -
 
 def test_all_who_make_it_at_once_have_the_same_key(tmp_path: Path) -> None:
     program = (
-        "import sys; from services.kept_keys import keyring_of; from shared.settings import AllSettings;"
+        "import sys; from services.runtime.key_files import keyring_of;"
+        "from shared.settings import AllSettings;"
         "sys.stdin.read();"
         "print(keyring_of(AllSettings.model_validate({'data_dir': sys.argv[1]})).current)"
     )

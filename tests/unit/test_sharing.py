@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.concurrency.assignment import assigned
+from shared.concurrency.partitions import STALE_AFTER, PartitionShare
 from shared.domain.enrollment import PARTITIONS
-from shared.domain.sharing import assigned
-from shared.sharing import STALE_AFTER, PartitionShare
 from tests.fakes.journal import FakeMembers
 
 NAMES = st.sets(st.text(min_size=1, max_size=12), min_size=1, max_size=8)

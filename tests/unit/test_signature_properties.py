@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest
 from shared.security.identity import DeviceIdentities
-from shared.security.signature import verify
+from shared.security.signature.detached import verify
 from tests.fakes.clock import FakeClock
 from tests.harness.identities import FleetAuthority, indefinite
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from services.store_pulse import SILENCE, StorePulse
+from services.runtime.store_health import SILENCE, StorePulse
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import StoreUnavailable
-from shared.pacing import Loops
 from tests.fakes.clock import FakeClock
 
 

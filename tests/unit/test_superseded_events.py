@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.commands.expiry import FORGOTTEN_AFTER, PACE, ended_event
-from shared.domain.command import EntryState
+from services.commands.upkeep.expiry import FORGOTTEN_AFTER, PACE, ended_event
+from shared.domain.command import EntryState, Terms
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import BrokerUnavailable
-from shared.domain.terms import Terms
 from shared.messaging.envelope import event_json
 from tests.fakes.journal import Confirm
 from tests.unit.commands_world import FIRST_UUID, MAC

@@ -8,11 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from services.push.answers import TopicRefused
-from services.push.attempt import Attempts
-from services.push.pusher import Pusher, Stores, key_of
+from services.push.send.attempt import Attempts
+from services.push.send.outcomes import TopicRefused
+from services.push.send.pusher import Pusher, Stores, key_of
+from services.push.send.topics import Topics
 from services.push.sweep import INTERVAL, Sweep
-from services.push.topics import Topics
+from shared.concurrency.assignment import assigned
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (
     PARTITIONS,
@@ -23,8 +25,6 @@ from shared.domain.enrollment import (
     partition_of,
 )
 from shared.domain.errors import StoreUnavailable
-from shared.domain.sharing import assigned
-from shared.pacing import Loops
 from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.fakes.apns import FakeApnsSender

@@ -7,7 +7,7 @@ broker takes everything and settles nothing, and the process dies with all of it
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from shared.apple.connect import Status
+from shared.apple.messages.connect import Status
 from shared.domain.event import Event
 from tests.unit.checkin_world import Device, Replica, World
 

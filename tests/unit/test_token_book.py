@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.caller import Scope
+from shared.domain.access import Scope, Token, digest_of
 from shared.domain.errors import StoreUnavailable
-from shared.domain.token import Token, digest_of
-from shared.web.token_book import AGAIN, FRESH, USED_EVERY, TokenBook
+from shared.web.api.tokens import AGAIN, FRESH, USED_EVERY, TokenBook
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.tokens import FakeTokens
 

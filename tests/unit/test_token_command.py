@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from services.api_tokens import ApiTokens
-from services.token_command import Asked, TokenCommand
+from services.cli.tokens import Asked, TokenCommand
+from services.commands.access.tokens import ApiTokens
+from shared.domain.access import digest_of
 from shared.domain.errors import BadRequest, Conflict, NotFound, StoreUnavailable
-from shared.domain.token import digest_of
 from tests.fakes.audit import FakeAuditLog
 from tests.fakes.clock import START, FakeClock, FakeIds
 from tests.fakes.tokens import FakeTokens

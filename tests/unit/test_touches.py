@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from services.commands.submissions import Submission
-from services.commands.touches import TOUCHED_FOR, Touches
-from shared.apple.command_plist import PreparedCommand, written
+from services.commands.queue.command_store import TOUCHED_FOR, Touches
+from services.commands.queue.submission import Submission
+from shared.apple.request.plist import PreparedCommand, written
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.queue import FakeCommandQueue
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.programs import check
+from services.runtime.program import check
 from shared.domain.errors import Misconfigured
-from shared.security.trusted_cas import client_tls
+from shared.network.trusted_cas import client_tls
 from shared.settings import WebhookSettings, load
 from tests.harness.push_certificates import PushAuthority
 

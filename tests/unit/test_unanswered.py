@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from services.checkin.exchanges import Answer, DeviceRequest
-from services.checkin.parts import Step
-from shared.apple.connect import Status
+from services.checkin.pipeline.exchange import Answer, DeviceRequest
+from services.checkin.pipeline.parts import Step
+from shared.apple.messages.connect import Status
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from services.checkin.connect import MISSES
-from services.checkin.exchanges import Answer
-from services.webhook.delivery_store import DeliveryStore
-from shared.apple.checkin import GetBootstrapToken, SetBootstrapToken
+from services.checkin.pipeline.connect import MISSES
+from services.checkin.pipeline.exchange import Answer
+from services.webhook.delivery.store import DeliveryStore
+from shared.apple.messages.checkin import GetBootstrapToken, SetBootstrapToken
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import CannotDecrypt

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from services.checkin.admission import LOOKED_UP_FOR
-from services.checkin.exchanges import Answer, DeviceRefused
+from services.checkin.authorization.authorizer import LOOKED_UP_FOR
+from services.checkin.pipeline.exchange import Answer, DeviceRefused
 from shared.domain.enrollment import MOST_USER_CHANNELS, Enrollment, EnrollmentStatus
 from tests.unit.checkin_world import Device, Replica, World
 

@@ -9,10 +9,10 @@ import pytest
 from fastapi import Request
 from starlette.types import Message
 
-from services.commands.waiting import Slots, Waiting, read_wait, until_gone
+from services.commands.history.long_poll import Slots, Waiting, read_wait, until_gone
+from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import BadRequest, StoreUnavailable, TooManyRequests
-from shared.pacing import Loops
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.queue import FakeCommandQueue
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from services.checkin.writer import Writer
+from services.checkin.journal.writer import Writer
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import StoreUnavailable
-from shared.pacing import Loops
 from tests.fakes.journal import FakeWriters
 from tests.unit.checkin_world import World
 

@@ -21,7 +21,7 @@ from shared.security.lenient.certificate import (
     LooseCertificate,
 )
 from shared.security.public_keys import objection, weak_bits
-from shared.security.signature import scheme
+from shared.security.signature.detached import scheme
 
 _DIGESTS = {
     f"{digest}_{kind}": digest

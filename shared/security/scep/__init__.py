@@ -2,5 +2,5 @@
 
 `message` reads the signed outside of a request, `envelope` opens and encrypts what is encrypted, `request`
 reads the certificate request inside, `answer` makes signed answers. Who gets a certificate is decided
-by `services.checkin.scep`.
+by `services.checkin.scep.server`.
 """

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from shared.security.lean_cms import is_bulky_envelope
 from shared.security.scep.der import elements
 from shared.security.scep.words import ScepRefused
+from shared.security.signature.lean_cms import is_bulky_envelope
 from shared.telemetry.metrics import ScepRefusal
 
 _AES = {"aes128_cbc": 16, "aes192_cbc": 24, "aes256_cbc": 32}

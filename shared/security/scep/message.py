@@ -11,8 +11,6 @@ from typing import Any
 from asn1crypto import cms, core
 
 from shared.domain.errors import BadRequest
-from shared.security.embedded_certificates import UnusualKey
-from shared.security.lean_cms import is_bulky
 from shared.security.scep.words import (
     MESSAGE_TYPE,
     SENDER_NONCE,
@@ -20,7 +18,9 @@ from shared.security.scep.words import (
     MessageType,
     ScepRefused,
 )
-from shared.security.signature import signer_of
+from shared.security.signature.detached import signer_of
+from shared.security.signature.embedded_certificates import UnusualKey
+from shared.security.signature.lean_cms import is_bulky
 from shared.telemetry.metrics import ScepRefusal
 
 LARGEST = 32 * 1024

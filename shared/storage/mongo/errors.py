@@ -14,8 +14,8 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from shared.connection_failures import NO_ANSWER, Target, closed, reason_of
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
+from shared.network.connection_failures import NO_ANSWER, Target, closed, reason_of
 
 DUPLICATE_KEY = 11000
 _TARGET = Target("MDM_MONGODB_URL", "the parameter tlsCAFile of MDM_MONGODB_URL", "tls=true")

@@ -1,9 +1,9 @@
 """The store of a single process: one SQLite file in the data folder.
 
-Promises beside those of `Database`: who opens it holds its folder alone (`services.alone.locked_folder`);
-what was answered is there after a `kill -9` and after a loss of power; a full or read-only disk is
-StoreUnavailable until it is not; a damaged file is never served from: `watch` raises.
-"""
+Promises beside those of `Database`: who opens it holds its folder alone
+(`services.runtime.single_process.locked_folder`); what was answered is there after a `kill -9` and after a
+loss of power; a full or read-only disk is StoreUnavailable until it is not; a damaged file is never served
+from: `watch` raises."""
 
 import asyncio
 import sqlite3
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
+from shared.concurrency.periodic import Loops
 from shared.domain.errors import Misconfigured
-from shared.pacing import Loops
 from shared.ports.clock import Clock
 from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index

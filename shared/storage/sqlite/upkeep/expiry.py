@@ -7,7 +7,7 @@ they come.
 import sqlite3
 from datetime import datetime, timedelta
 
-from shared.pacing import Loops, Pace
+from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.query.values import column_value

@@ -1,0 +1,32 @@
+"""What is known of the certificates that requests show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.domain.enrollment import Enrollment
+from shared.ports.certificates import IssuedCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was looked up of the certificates that requests show: whose they are, what our SCEP knows."""
+
+    holders: Mapping[str, str]
+    issued: Mapping[str, IssuedCertificate]
+    long_retired: frozenset[str] = frozenset()
+
+    def beside(self, other: "Known") -> "Known":
+        """Both together."""
+        return Known(
+            {**self.holders, **other.holders},
+            {**self.issued, **other.issued},
+            self.long_retired | other.long_retired,
+        )
+
+    def is_retired(self, certificate: str, device: Enrollment | None) -> bool:
+        """Whether the certificate was the device's once, and was replaced."""
+        if device is None:
+            return False
+        is_holder = self.holders.get(certificate) == device.id
+        is_long = is_holder and certificate in self.long_retired
+        return is_long or certificate in device.retired_certificates

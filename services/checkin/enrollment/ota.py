@@ -1,0 +1,169 @@
+"""Over-the-air enrollment (Apple: Profile Service): the device says, signed, what it is.
+
+Phase 2: signed with the key that Apple made the device with. The challenge of the first profile, inside
+what was signed, lets it in, once; the answer is a profile with an identity and nothing else. Phase 3:
+signed with that identity; the answer is the enrollment profile.
+
+Promises: an answer is given only for a good signature over exactly what was sent. With MDM_OTA_DEVICE_CA
+phase 2 is served to certificates of that CA only, and its challenge is good for that device alone;
+without, the challenge is all that counts, and the UDID is taken for nothing. A challenge that was made
+for a device stays that device's. Phase 3 is served to valid certificates of the trusted CAs only, that
+were not replaced and whose device is not blocked. What is refused uses up no challenge, unless the
+challenge itself was the last thing to be checked.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from services.checkin.enrollment.identity_payload import ANY_DEVICE, VouchedDevice
+from services.checkin.enrollment.profiles import EnrollmentProfiles
+from services.checkin.pipeline.exchange import DeviceRefused
+from services.checkin.scep.certificate_status import Standings
+from shared.apple.plist import read as plist
+from shared.concurrency.heavy_work import HeavyWork
+from shared.domain.errors import BadRequest
+from shared.security.apple_device import AppleDevices
+from shared.security.challenge_tokens import LONGEST
+from shared.security.challenges import ChallengeBook, Grant
+from shared.security.identity import DeviceIdentities
+from shared.security.signature.attached import open_signed
+from shared.security.signature.detached import Signer
+from shared.telemetry.metrics import Reason
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a device said of itself, and who signed it."""
+
+    udid: str | None
+    serial_number: str | None
+    challenge: str = field(repr=False)
+    signer: Signer
+
+    @property
+    def device(self) -> VouchedDevice:
+        return VouchedDevice(self.udid, self.serial_number)
+
+    @property
+    def transaction(self) -> str:
+        """The same for a device that repeats its request, another one for every other."""
+        parts = (self.signer.certificate, (self.udid or "").encode())
+        return "ota-" + hashlib.sha256(b"".join(map(_digest, parts))).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Judge certificates over the air: Apple's and those of our trusted CAs. `work` does the arithmetic."""
+
+    apple: AppleDevices
+    identities: DeviceIdentities
+    work: HeavyWork
+
+    async def vouched_device(self, body: bytes) -> VouchedDevice:
+        """Whom Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
+
+        Anybody may fetch that profile, so a body that says nothing for sure is no reason to refuse.
+        """
+        if not body or not self.apple.are_known:
+            return ANY_DEVICE
+        return await self.work.do(_vouched_device, body, self.apple)
+
+
+class OverTheAir:
+    """Answers phases 2 and 3."""
+
+    def __init__(
+        self,
+        profiles: EnrollmentProfiles,
+        challenges: ChallengeBook,
+        standings: Standings,
+        judges: Judges,
+    ) -> None:
+        self._standings = standings
+        self._profiles = profiles
+        self._challenges = challenges
+        self._identities = judges.identities
+        self._apple = judges.apple
+        self._work = judges.work
+
+    async def answer(self, body: bytes, parameters: Mapping[str, str]) -> bytes:
+        """The next profile. Raises DeviceRefused, StoreUnavailable."""
+        said = await self._work.do(_read, body)
+        if await self._work.do(self._apple.vouches, said.signer.certificate):
+            grant = await self._redeem(said)
+            if not _is_for(grant, said.device):
+                raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: made for another device")
+            return await self._profiles.ota_identity(said.device)
+        try:
+            identity = await self._work.do(
+                self._identities.identify, said.signer.certificate, said.signer.others
+            )
+        except BadRequest as exc:
+            if self._apple.are_known:
+                raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from None
+            grant = await self._redeem(said)
+            bound = VouchedDevice(grant.udid, grant.serial_number)
+            return await self._profiles.ota_identity(bound)
+        return await self._profiles.enrollment(parameters, await self._bound_to(identity))
+
+    async def _bound_to(self, identity: str) -> VouchedDevice:
+        """Whom the challenge of phase 2 was for: what the device says by now is not looked at."""
+        standing = await self._standings.of(identity)
+        if standing.objection is not None:
+            raise DeviceRefused(Reason.CERTIFICATE, standing.objection)
+        found = standing.issued
+        return ANY_DEVICE if found is None else VouchedDevice(found.udid, found.serial_number)
+
+    async def _redeem(self, said: _Said) -> Grant:
+        grant = await self._challenges.redeem(said.challenge, by=said.transaction)
+        if grant is None:
+            raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: unknown, used, or expired")
+        return grant
+
+
+def _is_for(grant: Grant, device: VouchedDevice) -> bool:
+    """Whether a challenge is for this device, or for any."""
+    is_its_udid = grant.udid in (None, device.udid)
+    return is_its_udid and grant.serial_number in (None, device.serial_number)
+
+
+def _vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:
+    try:
+        said = _read(body)
+    except DeviceRefused as exc:
+        log.info("machine_info_unusable", reason=str(exc))
+        return ANY_DEVICE
+    if not apple.vouches(said.signer.certificate):
+        log.info("machine_info_unusable", reason="not signed with a certificate of Apple's")
+        return ANY_DEVICE
+    return said.device
+
+
+def _read(body: bytes) -> _Said:
+    try:
+        signed = open_signed(body)
+    except BadRequest as exc:
+        raise DeviceRefused(Reason.SIGNATURE, str(exc)) from None
+    try:
+        return _said(plist.parse(signed.content), signed.signer)
+    except BadRequest as exc:
+        raise DeviceRefused(Reason.PLIST, str(exc)) from None
+
+
+def _said(attributes: Mapping[str, Any], signer: Signer) -> _Said:
+    return _Said(
+        udid=plist.identifier(attributes, "UDID"),
+        serial_number=plist.identifier(attributes, "SERIAL"),
+        challenge=plist.text(attributes, "CHALLENGE", limit=LONGEST) or "",
+        signer=signer,
+    )
+
+
+def _digest(part: bytes) -> bytes:
+    return hashlib.sha256(part).digest()

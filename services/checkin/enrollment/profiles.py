@@ -1,0 +1,187 @@
+"""The profiles that devices fetch to enroll, as bytes.
+
+Promises: each is made anew, with UUIDs and a challenge of its own; one that the operator stored under a
+reserved identifier is served in its place, unchanged; what is not signed yet is signed where the
+operator gave a certificate for it. Parameters of the enrollment's URL come back in ServerURL and
+CheckInURL, and so in every event of the device.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from services.checkin.enrollment.identity_payload import ANY_DEVICE, IdentityPayloads, VouchedDevice
+from shared.apple.plist import read as plist
+from shared.apple.plist import write as plist_writer
+from shared.apple.profiles.payloads import (
+    Look,
+    Mdm,
+    Payload,
+    Scep,
+    authority_payload,
+    configuration,
+    mdm_payload,
+    profile_service,
+    scep_payload,
+    with_parameters,
+)
+from shared.domain.errors import BadRequest
+from shared.ports.access import Profiles, Reserved
+from shared.ports.certificates import PushTopics
+from shared.ports.clock import Ids
+from shared.security.challenges import ChallengeBook
+from shared.security.signature.profile_signing import ProfileSigner
+
+log = structlog.get_logger()
+
+IDENTITY = "Device Management Identity Certificate"
+OTA_IDENTITY = "OTA Phase 2 Certificate"
+
+NO_PARAMETERS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentRules:
+    """What the operator decided about profiles. `trusted` are CA certificates (DER) for devices,
+    `subject` is what they ask for in a renewal."""
+
+    server_url: str
+    look: Look
+    name: str
+    access_rights: int
+    check_out_when_removed: bool
+    trusted: Sequence[bytes] = ()
+    subject: Sequence[tuple[str, str]] = ()
+
+    @property
+    def scep_url(self) -> str:
+        """Where our own SCEP server is."""
+        return f"{self.server_url}/scep"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentParts:
+    """What the profiles are made with."""
+
+    identities: IdentityPayloads
+    challenges: ChallengeBook
+    stored: Profiles
+    topics: PushTopics
+    ids: Ids
+    signer: ProfileSigner | None = None
+
+
+class EnrollmentProfiles:
+    """Makes or finds the profiles. Each method raises StoreUnavailable."""
+
+    def __init__(self, rules: EnrollmentRules, parts: EnrollmentParts) -> None:
+        self._rules = rules
+        self._parts = parts
+
+    async def enrollment(
+        self, parameters: Mapping[str, str] = NO_PARAMETERS, device: VouchedDevice = ANY_DEVICE
+    ) -> bytes:
+        """The profile that enrolls a device: identity and MDM payload, and CAs to trust."""
+        stored = await self._replacement(Reserved.ENROLL)
+        if stored is not None:
+            return stored
+        look = self._look("enroll")
+        return await self._enrollment(
+            look, await self._identity(look, device, IDENTITY), parameters
+        )
+
+    async def _enrollment(
+        self, look: Look, identity: Payload, parameters: Mapping[str, str]
+    ) -> bytes:
+        payloads = [identity, await self._mdm(look, identity["PayloadUUID"], parameters)]
+        for number, der in enumerate(self._rules.trusted):
+            payloads.append(authority_payload(look, self._uuid(), der, number))
+        return self._signed(configuration(look, self._uuid(), self._rules.name, payloads))
+
+    async def can_renew(self) -> bool:
+        """Whether there is a place for a challenge of ours in the profile that enrolls devices."""
+        stored = await self._parts.stored.get(Reserved.ENROLL)
+        return stored is None or self._with_challenge(stored.mobileconfig, "") is not None
+
+    async def renewal(self, parameters: Mapping[str, str], challenge: str) -> bytes | None:
+        """The profile that enrolled a device, by whose identifier the device knows it again, with a
+        challenge for its next identity; None where the profile has no place for one."""
+        stored = await self._parts.stored.get(Reserved.ENROLL)
+        if stored is not None:
+            profile = self._with_challenge(stored.mobileconfig, challenge)
+            return None if profile is None else self._signed_profile(profile)
+        look = self._look("enroll")
+        scep = Scep(self._rules.scep_url, self._rules.subject, challenge, IDENTITY)
+        return await self._enrollment(look, scep_payload(look, self._uuid(), scep), parameters)
+
+    def _with_challenge(self, mobileconfig: bytes, challenge: str) -> bytes | None:
+        """An operator's own profile, where its SCEP payload asks our server and nobody signed it."""
+        try:
+            profile = plist.parse(mobileconfig)
+        except BadRequest:
+            return None
+        payloads = profile.get("PayloadContent")
+        found = False
+        for payload in payloads if isinstance(payloads, list) else ():
+            content = payload.get("PayloadContent") if isinstance(payload, dict) else None
+            if isinstance(content, dict) and content.get("URL") == self._rules.scep_url:
+                content["Challenge"] = challenge
+                found = True
+        return plist.dump(profile) if found else None
+
+    async def profile_service(self, parameters: Mapping[str, str] = NO_PARAMETERS) -> bytes:
+        """The first profile of over-the-air enrollment, with a one-time challenge."""
+        stored = await self._replacement(Reserved.OTA)
+        if stored is not None:
+            return stored
+        url = with_parameters(f"{self._rules.server_url}/ota/phase23", parameters)
+        challenge = await self._parts.challenges.issue_once()
+        return self._signed(profile_service(self._look("ota"), self._uuid(), url, challenge))
+
+    async def ota_identity(self, device: VouchedDevice) -> bytes:
+        """The second profile of over-the-air enrollment: an identity and nothing else."""
+        stored = await self._replacement(Reserved.OTA_PHASE_2)
+        if stored is not None:
+            return stored
+        look = self._look("ota.phase2")
+        identity = await self._identity(look, device, OTA_IDENTITY)
+        return self._signed(configuration(look, self._uuid(), "OTA Phase 2", [identity]))
+
+    async def _replacement(self, identifier: Reserved) -> bytes | None:
+        found = await self._parts.stored.get(identifier)
+        if found is None:
+            return None
+        return self._signed_profile(found.mobileconfig)
+
+    async def _identity(self, look: Look, device: VouchedDevice, name: str) -> Payload:
+        return await self._parts.identities.make(look, self._uuid(), device, name)
+
+    async def _mdm(self, look: Look, identity: str, parameters: Mapping[str, str]) -> Payload:
+        topic = await self._parts.topics.current()
+        if topic is None:
+            log.warning("enrollment_without_topic", reason="there is no push certificate")
+        mdm = Mdm(
+            server_url=with_parameters(f"{self._rules.server_url}/mdm/connect", parameters),
+            check_in_url=with_parameters(f"{self._rules.server_url}/mdm/checkin", parameters),
+            topic=topic or "",
+            identity=identity,
+            access_rights=self._rules.access_rights,
+            check_out_when_removed=self._rules.check_out_when_removed,
+        )
+        return mdm_payload(look, self._uuid(), mdm)
+
+    def _look(self, name: str) -> Look:
+        look = self._rules.look
+        return replace(look, identifier=f"{look.identifier}.{name}")
+
+    def _uuid(self) -> str:
+        return self._parts.ids.new()
+
+    def _signed(self, profile: Payload) -> bytes:
+        return self._signed_profile(plist_writer.write(profile))
+
+    def _signed_profile(self, profile: bytes) -> bytes:
+        """Signed by us, unless somebody has signed it already (a CMS begins with a SEQUENCE)."""
+        signer = self._parts.signer
+        return profile if signer is None or profile[:1] == b"\x30" else signer.sign(profile)

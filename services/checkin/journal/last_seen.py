@@ -1,0 +1,78 @@
+"""When each enrollment was last seen, and what of its device was refused: kept in memory, written in batches
+(rule 15)."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from shared.concurrency.batching import verdicts
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.enrollment import Refusal, counted_refusals
+from shared.domain.errors import Refused, Unavailable
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.events import Refusals
+
+log = structlog.get_logger()
+
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
+BATCH = 200
+MOST_REFUSED = 4096
+"""Devices whose refusals wait to be written; those of more are lost."""
+
+
+class LastSeen:
+    """Collects the latest time of each enrollment, and the latest refusals of each device. What a crash loses
+    of the times, the next contact brings."""
+
+    def __init__(self, enrollments: Enrollments, refusals: Refusals, clock: Clock) -> None:
+        self._enrollments = enrollments
+        self._stored_refusals = refusals
+        self._clock = clock
+        self._times: dict[str, datetime] = {}
+        self._refusals: dict[str, tuple[Refusal, ...]] = {}
+
+    def note(self, enrollment: str, at: datetime) -> None:
+        self._times[enrollment] = at
+
+    def refused(self, device: str, refusal: Refusal) -> None:
+        """A message of this device was refused."""
+        known = self._refusals.get(device)
+        if known is not None or len(self._refusals) < MOST_REFUSED:
+            self._refusals[device] = counted_refusals(known or (), [refusal])
+
+    async def run(self, loops: Loops) -> None:
+        """Write what was noted, every few seconds, until cancelled."""
+        await loops.keep_doing("last_seen", self.flush, PACE, waits="last_seen_waits")
+
+    async def flush(self) -> None:
+        """Write what was noted up to now; what cannot be written is kept, unless newer was noted."""
+        noted, self._times = self._times, {}
+        times = list(noted.items())
+        for start in range(0, len(times), BATCH):
+            try:
+                await self._enrollments.seen(dict(times[start : start + BATCH]))
+            except Unavailable:
+                self._times = dict(times[start:]) | self._times
+                raise
+        await self._flush_refusals()
+
+    async def _flush_refusals(self) -> None:
+        noted, self._refusals = list(self._refusals.items()), {}
+        for start in range(0, len(noted), BATCH):
+            batch = noted[start : start + BATCH]
+            try:
+                written = await verdicts(self._add, batch)
+            except Unavailable:
+                for device, refusals in noted[start:]:
+                    newer = self._refusals.get(device, ())
+                    self._refusals[device] = counted_refusals(refusals, reversed(newer))
+                raise
+            for (device, _), verdict in zip(batch, written, strict=True):
+                if isinstance(verdict, Refused):  # of this device alone: its record cannot grow
+                    log.error("refusals_not_kept", device=device, error=str(verdict))
+
+    async def _add(self, noted: Sequence[tuple[str, tuple[Refusal, ...]]]) -> list[None]:
+        await self._stored_refusals.add(dict(noted))
+        return [None] * len(noted)

@@ -1,0 +1,78 @@
+"""Outbox events about devices' bindings become events, each until it is safe.
+
+An outbox event is written with the change that it tells of, in one write, so none is lost; its event is
+journaled and then published until somebody took the promise over, always with the same id and the same
+bytes, and only then is the outbox event taken away. Every replica does it for its share of the partitions;
+where two do the same for a moment, subscribers see one event twice."""
+
+from datetime import timedelta
+
+import orjson
+
+from shared.concurrency.partitions import Share
+from shared.concurrency.periodic import Loops, Pace
+from shared.concurrency.publishing import publish_where_possible
+from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Event
+from shared.ports.clock import Clock
+from shared.ports.events import EventPublisher, Journal
+from shared.ports.identities import Identities, Outgoing
+
+PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
+CHUNK = 32
+WRITER = "checkin-notices"
+"""Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
+
+
+class Outbox:
+    """Runs in every replica of check-in; the share is kept by the relay."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        journal: Journal,
+        publisher: EventPublisher,
+        share: Share,
+        clock: Clock,
+    ) -> None:
+        self._identities = identities
+        self._journal = journal
+        self._publisher = publisher
+        self._share = share
+        self._clock = clock
+
+    async def run(self, loops: Loops) -> None:
+        """Until cancelled."""
+        await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
+
+    async def look(self) -> None:
+        """One pass over the outbox events of this replica's share. Raises Unavailable."""
+        partitions = self._share.partitions
+        if not partitions:
+            return
+        outgoing = await self._identities.outbox(partitions)
+        for start in range(0, len(outgoing), CHUNK):
+            await self._publish(outgoing[start : start + CHUNK])
+
+    async def _publish(self, outgoing: list[Outgoing]) -> None:
+        events = [event_of(each) for each in outgoing]
+        if not all(await self._journal.append(events)):
+            raise StoreUnavailable("the journal did not take the notices")
+        safe = await publish_where_possible(self._publisher, events)
+        await self._identities.published(
+            [each for each in outgoing if each.outbox_event.id in safe]
+        )
+
+
+def event_of(outgoing: Outgoing) -> Event:
+    """The event of an outbox event."""
+    outbox_event = outgoing.outbox_event
+    return Event(
+        id=outbox_event.id,
+        topic=outbox_event.topic,
+        key=outgoing.device.key,
+        created_at=outbox_event.created_at,
+        raw_payload=orjson.dumps(dict(outbox_event.facts)),
+        writer=WRITER,
+        number=outbox_event.created_at,
+    )

@@ -1,0 +1,212 @@
+"""The relay: publishes what waits in the journal, device by device, in order of time (rule 8).
+
+Only the relay publishes a backlog. It reads a device's mark, then the events that the mark spans,
+publishes each after the one before is safe, and clears the mark on condition that nobody raised it
+meanwhile. Every replica relays for its share of the partitions.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from services.checkin.journal.backoff import Backoff
+from services.checkin.pipeline.parts import Parts
+from shared.concurrency.partitions import PartitionShare
+from shared.concurrency.periodic import Loops, Pace
+from shared.concurrency.publishing import publish_safely
+from shared.domain.enrollment import Waiting, partition_of
+from shared.domain.errors import Unavailable
+from shared.ports.events import Journaled
+
+log = structlog.get_logger()
+
+PAUSE = timedelta(milliseconds=500)
+PACE = Pace(every=PAUSE, after_failure=PAUSE)
+PAUSE_AFTER_FAILURE = timedelta(seconds=2)
+SIDE_BY_SIDE = 64
+BATCH = 200
+READ_TOGETHER = 256 * 1024
+"""Bytes of bodies that each device's turn holds at the most. A larger event is read alone."""
+LARGE_SIDE_BY_SIDE = 2
+"""Larger events at a time, and events of unknown size."""
+AHEAD = 60.0
+"""Seconds by which the time of an event may be ahead of our clock before somebody is told."""
+ROUNDS = 100
+"""How often a pass looks again at a device that goes on sending."""
+
+
+class Relay:
+    """Works through the devices whose record says that events wait."""
+
+    def __init__(self, parts: Parts, share: PartitionShare) -> None:
+        self._enrollments = parts.enrollments
+        self._journal = parts.journal
+        self._publisher = parts.publisher
+        self._clock = parts.clock
+        self._metrics = parts.metrics
+        self._share = share
+        self._partitions: frozenset[int] = frozenset()
+        self._under_way: set[str] = set()
+        self._gate = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._large = asyncio.Semaphore(LARGE_SIDE_BY_SIDE)
+        self._backoff = Backoff(parts.clock)
+        self._is_store_away = False
+        self._is_clock_wrong = False
+
+    async def run(self, loops: Loops) -> None:
+        """Relay until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+
+                def begin(device: str) -> None:
+                    group.create_task(self._until_relayed(device, loops))
+
+                async def look() -> None:
+                    if not self._is_flowing:
+                        await self._clock.sleep(PAUSE_AFTER_FAILURE - PAUSE)
+                    await self._start(begin)
+
+                share = "relay_share_unknown"
+                group.create_task(loops.keep_doing("relay_share", self._keep_share, PACE, share))
+                await loops.keep_doing("relay", look, PACE, waits="relay_waits")
+        finally:
+            await self._leave()
+
+    async def relay_waiting(self) -> None:
+        """One pass over all devices of this replica's share whose events wait."""
+        self._partitions = self._share.partitions
+        async with asyncio.TaskGroup() as group:
+            await self._start(lambda device: group.create_task(self._relay_in_turn(device)))
+        self._under_way.clear()
+
+    async def _keep_share(self) -> None:
+        before = self._share.partitions
+        await self._share.refresh()
+        # by their second heartbeat the other replicas have shown themselves
+        self._partitions = self._share.partitions if before else frozenset()
+
+    async def _start(self, begin: Callable[[str], object]) -> None:
+        """Begin with every device that waits and is not under way already."""
+        waiting = await self._enrollments.waiting(self._partitions)
+        self._measure(waiting)
+        self._is_store_away = False
+        for device in self._backoff.due(waiting):
+            if device not in self._under_way:
+                self._under_way.add(device)
+                begin(device)
+
+    def _measure(self, waiting: Mapping[str, Waiting]) -> None:
+        now = self._clock.time_ns()
+        oldest = min((w.since for w in waiting.values() if w.since is not None), default=now)
+        newest = max((w.upto for w in waiting.values() if w.upto is not None), default=now)
+        self._metrics.oldest_unpublished.set(max(now - oldest, 0) / 1e9)
+        self._metrics.event_time_ahead.set(ahead := max(newest - now, 0) / 1e9)
+        if ahead > AHEAD and not self._is_clock_wrong:
+            log.error(
+                "event_time_is_ahead", seconds=round(ahead), action="set the clocks of all replicas"
+            )
+        self._is_clock_wrong = ahead > AHEAD
+
+    async def _until_relayed(self, device: str, loops: Loops) -> None:
+        """What nobody foresaw holds up one device, which is tried again ever less often."""
+        in_turn = partial(self._relay_in_turn, device)
+        try:
+            await loops.until_done("relay_device", in_turn, PACE, waits="relay_device_waits")
+        finally:
+            self._under_way.discard(device)
+
+    async def _relay_in_turn(self, device: str) -> None:
+        try:
+            async with self._gate:
+                if self._may_flow(device):
+                    await self.relay_device(device)
+                    self._backoff.succeeded(device)
+        except Unavailable as exc:
+            if self._may_flow(device):  # else it is not for this device that it failed
+                self._backoff.failed(device)
+            log.info("relay_device_waits", device=device, reason=str(exc))
+
+    def _may_flow(self, device: str) -> bool:
+        """False: its partition is another's or away. A broker, or a store, that answers nothing is not asked
+        for each of ten thousand devices."""
+        is_ours = partition_of(device) in self._partitions - self._publisher.away
+        return is_ours and self._is_flowing
+
+    @property
+    def _is_flowing(self) -> bool:
+        return self._publisher.is_live and not self._is_store_away
+
+    async def relay_device(self, device: str) -> None:
+        """Publish the backlog of one device; raises Unavailable when it must be tried again.
+
+        A device that goes on sending raises its mark all the while, so the relay looks again at once
+        and publishes what is new, until it finds the mark as it read it. It begins at `since` each
+        time: a request that was slow to journal its event may have stamped it long before."""
+        published: set[str] = set()
+        for _ in range(ROUNDS):
+            mark = await self._read_mark(device)
+            if mark is None or mark.since is None or mark.upto is None:
+                return
+            await self._publish_span(device, (mark.since, mark.upto), published)
+            if await self._enrollments.clear_waiting(device, mark.count):
+                return
+
+    async def _read_mark(self, device: str) -> Waiting | None:
+        try:
+            return await self._enrollments.read_waiting(device)
+        except Unavailable:
+            self._is_store_away = True
+            raise
+
+    async def _publish_span(self, device: str, span: tuple[int, int], published: set[str]) -> None:
+        since, upto = span
+        limit = BATCH
+        while True:
+            found = await self._journal.of_device(device, since, upto, limit)
+            for page in _pages([each for each in found if each.id not in published]):
+                await self._publish(page)
+                published.update(each.id for each in page)
+            if len(found) < limit:
+                return
+            if found[-1].created_at == since:  # more events of one time than are read together
+                limit *= 2
+            since = found[-1].created_at
+
+    async def _publish(self, page: Sequence[Journaled]) -> None:
+        """One after the other, each safe before the next."""
+        async with self._large if _is_large(page[0]) else nullcontext():
+            events = await self._journal.read([each.id for each in page])
+            for each in page:
+                if each.id in events:  # else its time in the journal is over
+                    await publish_safely(self._publisher, [events.pop(each.id)])
+                    self._metrics.events_relayed.inc()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await self._share.leave()
+        except (Unavailable, TimeoutError):
+            log.info("relay_left_silently")
+
+
+def _is_large(event: Journaled) -> bool:
+    return event.size is None or event.size > READ_TOGETHER
+
+
+def _pages(events: Sequence[Journaled]) -> Iterator[list[Journaled]]:
+    """In their order; each page is at most READ_TOGETHER, or one large event."""
+    page: list[Journaled] = []
+    left = READ_TOGETHER
+    for event in events:
+        size = READ_TOGETHER + 1 if event.size is None else event.size
+        if page and size > left:
+            yield page
+            page, left = [], READ_TOGETHER
+        page.append(event)
+        left -= size
+    if page:
+        yield page

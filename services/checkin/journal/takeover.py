@@ -1,0 +1,118 @@
+"""Take-over of dead writers: what they journaled and nobody answered is handed to the relay (rule 7).
+
+Answered events need nothing: they are confirmed or marked. So a take-over only marks the devices of
+what stands above the dead writer's watermark, as rule 8 does, and then moves the watermark. The
+lease merely saves doing it twice.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from services.checkin.journal.marks import Marks
+from shared.concurrency.periodic import Loops, Pace
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Mark
+from shared.ports.events import Journal, WriterRecord, Writers
+from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+STALE_AFTER = timedelta(seconds=10)
+FORGOTTEN_AFTER = timedelta(hours=1)
+PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=3))
+BATCH = 500
+"""Events whose devices are marked before the watermark moves: a take-over that is cut short goes on there."""
+
+
+class TakeOver:
+    """Looks for writers whose heartbeat stands still."""
+
+    def __init__(
+        self,
+        writers: Writers,
+        journal: Journal,
+        marks: Marks,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._writers = writers
+        self._journal = journal
+        self._marks = marks
+        self._clock = clock
+        self._metrics = metrics
+        self._seen: dict[str, tuple[WriterRecord, float]] = {}
+        self._silent_since: dict[str, tuple[int, float]] = {}
+        self._left: set[str] = set()
+        """Writers of earlier processes that the next start must take over again."""
+
+    async def run(self, own: str, loops: Loops) -> None:
+        """Take stale writers over until cancelled."""
+        await loops.keep_doing("take_over", lambda: self.look(own), PACE, waits="take_over_waits")
+
+    async def look(self, own: str) -> None:
+        """One look at all writers: take over those that have not moved for STALE_AFTER."""
+        now = self._clock.monotonic()
+        others = self._left | {own}
+        records = [record for record in await self._writers.all() if record.id not in others]
+        stale = [record for record in records if self._is_stale(record, now)]
+        self._forget_missing({record.id for record in records})
+        for record in stale:
+            if await self._writers.lease(record):
+                await self.take(record)
+                if now - self._silent_since[record.id][1] > FORGOTTEN_AFTER.total_seconds():
+                    await self._writers.remove(record.id)
+
+    async def take_all(self, own: str) -> None:
+        """Take over every other writer at once: with an in-process broker no other process can write
+        this journal, so all of them are dead (rule 10).
+
+        Events that were answered may be among those above their watermarks. So where a device cannot be
+        marked, its writer stays as it is, and the next start tries again."""
+        for record in await self._writers.all():
+            if record.id == own:
+                continue
+            if await self.take(record, passes_over=False):
+                await self._writers.remove(record.id)
+            else:
+                self._left.add(record.id)
+
+    async def take(self, record: WriterRecord, *, passes_over: bool = True) -> bool:
+        """Mark the devices of all events above the watermark, and move it behind each batch. False: some
+        could not be marked. Unless it `passes_over` them, the watermark stays below the first of these."""
+        watermark, taken, is_whole = record.watermark, 0, True
+        while found := await self._journal.of_writer(record.id, watermark, BATCH):
+            is_whole = await self._marks.set(_spans([mark for _, mark in found])) and is_whole
+            watermark = found[-1][0]
+            taken += len(found)
+            if is_whole or passes_over:
+                await self._writers.advance(record.id, watermark)
+        if taken:
+            self._metrics.writers_taken_over.inc()
+            log.info("writer_taken_over", writer=record.id, events=taken)
+        return is_whole
+
+    def _is_stale(self, record: WriterRecord, now: float) -> bool:
+        """By our own monotonic clock; a lease by somebody else starts the wait anew."""
+        heartbeat, _ = self._silent_since.get(record.id, (None, now))
+        if heartbeat != record.heartbeat:
+            self._silent_since[record.id] = (record.heartbeat, now)
+        before, since = self._seen.get(record.id, (None, now))
+        if before != record:
+            self._seen[record.id] = (record, now)
+            return False
+        return now - since >= STALE_AFTER.total_seconds()
+
+    def _forget_missing(self, present: set[str]) -> None:
+        for known in (self._seen, self._silent_since):
+            for writer in set(known) - present:
+                del known[writer]
+
+
+def _spans(marks: Sequence[Mark]) -> list[Mark]:
+    """The first and the last mark of each device: a mark covers all that is between."""
+    ordered = sorted(marks, key=lambda mark: mark.created_at)
+    first = {mark.device: mark for mark in reversed(ordered)}
+    last = {mark.device: mark for mark in ordered}
+    return [*first.values(), *(mark for mark in last.values() if mark != first[mark.device])]

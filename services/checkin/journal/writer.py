@@ -1,0 +1,108 @@
+"""This process as a writer of the journal: numbers, times, and what of it is done (rule 6).
+
+Done is an event that the broker confirmed, that its device's mark covers, or that is not stored
+and whose message was not answered. The watermark says up to which number all are done; whoever
+finds this process dead takes over what is above it.
+"""
+
+import asyncio
+from datetime import timedelta
+from itertools import islice
+
+import structlog
+
+from services.checkin.journal.marks import Marks
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.event import Event
+from shared.ports.clock import Clock, Ids
+from shared.ports.enrollments import Mark
+from shared.ports.events import Journal, Writers
+
+log = structlog.get_logger()
+
+HEARTBEAT = timedelta(milliseconds=300)
+PACE = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
+SILENCE = timedelta(seconds=3)
+"""After so long without a heartbeat the log says when the next one succeeds."""
+
+
+class Writer:
+    """Numbers events and keeps the watermark of this process."""
+
+    def __init__(
+        self, writers: Writers, journal: Journal, marks: Marks, clock: Clock, ids: Ids
+    ) -> None:
+        self.id = ids.new()
+        self._writers = writers
+        self._journal = journal
+        self._marks = marks
+        self._clock = clock
+        self._number = 0
+        self._time = 0
+        self._done: set[int] = set()
+        self._watermark = 0
+        self._doubts: dict[str, tuple[int, Mark]] = {}
+        self._has_left = False
+        self._heartbeat_at = clock.monotonic()
+
+    async def register(self) -> None:
+        """Make this writer's record; no event may be journaled before."""
+        await self._writers.register(self.id)
+        self._heartbeat_at = self._clock.monotonic()
+
+    def stamp(self, after: int) -> tuple[int, int]:
+        """The next number, and a time later than `after`.
+
+        `after` comes from another clock. If that is ahead, only this event is: the next one of its device
+        reads the mark again, and those of other devices have nothing to do with it."""
+        self._number += 1
+        self._time = max(self._clock.time_ns(), self._time + 1)
+        return self._number, max(self._time, after + 1)
+
+    def settle(self, event: Event) -> None:
+        """The event is done."""
+        self._settle(event.number)
+
+    def _settle(self, number: int) -> None:
+        self._done.add(number)
+        while self._watermark + 1 in self._done:
+            self._watermark += 1
+            self._done.discard(self._watermark)
+
+    def doubt(self, event: Event) -> None:
+        """Nobody knows whether the event is stored, or its mark could not be set: find out later.
+        Its message must not be answered 200."""
+        self._doubts[event.id] = (event.number, Mark(event.key.device, event.created_at))
+
+    async def run(self, loops: Loops) -> None:
+        """Resolve doubts and heartbeat, until cancelled."""
+        await loops.keep_doing("writer", self.raise_heartbeat, PACE, waits="writer_cannot_beat")
+
+    async def raise_heartbeat(self) -> None:
+        await self._resolve()
+        if self._has_left:
+            return
+        await self._writers.raise_heartbeat(self.id, self._watermark)
+        now = self._clock.monotonic()
+        if now - self._heartbeat_at > SILENCE.total_seconds():
+            log.info("writer_beats_again")
+        self._heartbeat_at = now
+
+    async def _resolve(self) -> None:
+        doubts = dict(islice(self._doubts.items(), 200))
+        if not doubts:
+            return
+        stored = await self._journal.stored(doubts)
+        # What cannot be marked is passed over: its message was not answered.
+        await self._marks.set([doubts[event][1] for event in stored])
+        for event, (number, _) in doubts.items():
+            self._doubts.pop(event, None)
+            self._settle(number)
+
+    async def leave(self) -> None:
+        """Note the end of this process; a writer with nothing left is forgotten."""
+        async with asyncio.timeout(5):
+            await self.raise_heartbeat()
+            if self._watermark == self._number:
+                self._has_left = True
+                await self._writers.remove(self.id)

@@ -1,0 +1,249 @@
+"""What a connecting device reports, and which command it gets next (rules 3 to 5).
+
+The next command is looked for while the request is admitted and fetched while it is journaled: both
+only read. What counts is the write of the send, which is conditional on what is true then; an exchange
+that loses there looks again.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import structlog
+
+from services.checkin.pipeline.exchange import Answer, DeviceExchange
+from shared.apple.messages.connect import Connect, Status
+from shared.domain.command import Command, EntryState, QueueEntry, entry_id
+from shared.ports.clock import Clock, Ids
+from shared.ports.queue import CommandQueue, Report, SendClaim, Wanted
+from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+LOOKS = 3
+"""How often an exchange looks when somebody else moved the entry that it found. Then the device gets an
+empty answer; whoever queued something meanwhile asked for a push."""
+
+_STATES = {
+    Status.ACKNOWLEDGED: EntryState.ACKNOWLEDGED,
+    Status.ERROR: EntryState.ERROR,
+    Status.COMMAND_FORMAT_ERROR: EntryState.FORMAT_ERROR,
+    Status.NOT_NOW: EntryState.NOT_NOW,
+}
+
+
+MISSES = 32
+"""How many commands of a queue may be missing, or not to be opened, before the rest of it waits as well."""
+
+
+class Commands:
+    """The queue as connecting devices meet it, for the exchanges of a batch together."""
+
+    def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids, metrics: Metrics) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+
+    async def look(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Read the open entries of these exchanges' devices, where they are not many."""
+        if not exchanges:
+            return
+        entries = await self._queue.open_of_devices(
+            {exchange.request.device for exchange in exchanges}
+        )
+        for exchange in exchanges:
+            exchange.entries = entries.get(exchange.request.device, ())
+
+    async def fetch(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Choose each exchange's next command among its entries, and read it; pass over what cannot be."""
+        for _ in range(MISSES):
+            exchanges = await self._fetch(exchanges)
+            if not exchanges:
+                return
+        for exchange in exchanges:
+            exchange.next = None
+
+    async def _fetch(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
+        """The exchanges whose choice cannot be read; they must choose again."""
+        now = self._clock.now()
+        for exchange in exchanges:
+            exchange.next, exchange.command = _first(exchange, exchange.entries or (), now), None
+        of_many = [exchange for exchange in exchanges if exchange.entries is None]
+        sought = await self._queue.next_of([_wanted(exchange) for exchange in of_many], now)
+        for exchange, entry in zip(of_many, sought, strict=True):
+            exchange.next = entry
+        hashes = {exchange.next.command_hash for exchange in exchanges if exchange.next is not None}
+        commands = await self._queue.commands(hashes)
+        missed = []
+        for exchange in exchanges:
+            if exchange.next is None:
+                continue
+            exchange.command = _readable(commands.get(exchange.next.command_hash), exchange.next)
+            if exchange.command is None:
+                exchange.unusable.add(exchange.next.id)
+                missed.append(exchange)
+        return missed
+
+    async def report(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Close or rest the entries that these exchanges report on."""
+        reports = [report for exchange in exchanges if (report := _report_of(exchange)) is not None]
+        if reports:
+            closed = await self._queue.report(reports, self._clock.now())
+            self._metrics.commands_finished.inc(closed)
+
+    async def mark_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Give each exchange what was fetched for it as its answer, if it is still to be had."""
+        looking = list(exchanges)
+        for _ in range(LOOKS):
+            await self._move_back(looking)
+            looking = [exchange for exchange in looking if exchange.next is not None]
+            if not looking:
+                break
+            lost = await self._claim(looking)
+            if lost:
+                await self.look(lost)
+                await self.fetch(lost)
+            looking = lost
+
+    async def _move_back(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Move back what these exchanges show to be never answered; they choose again."""
+        offered = {
+            exchange: exchange.next
+            for exchange in exchanges
+            if exchange.next and exchange.next.is_unanswered
+        }
+        await self._recall(list(offered))
+        now = self._clock.now()
+        found = {
+            exchange: entry
+            for exchange, entry in offered.items()
+            if _is_unanswered(exchange, entry) and entry.moves_back(now)
+        }
+        if not found:
+            return
+        moved = await self._queue.move_back(list(found.values()))
+        self._metrics.commands_moved_back.inc(len(moved))
+        for entry in found.values():
+            if entry.id in moved:
+                log.warning(
+                    "command_moved_back",
+                    enrollment=entry.enrollment,
+                    command_uuid=entry.command_uuid,
+                    request_type=entry.request_type,
+                    unanswered_attempts=entry.unanswered + 1,
+                )
+        await self.look(list(found))
+        await self.fetch(list(found))
+
+    async def _recall(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Read what these exchanges report on."""
+        ids = {
+            exchange: id_ for exchange in exchanges if (id_ := _reported_id(exchange)) is not None
+        }
+        entries = await self._queue.entries_of(set(ids.values())) if ids else {}
+        for exchange, id_ in ids.items():
+            exchange.reported = entries.get(id_)
+
+    async def _claim(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
+        """Answer those whose entry was open still; the others come back."""
+        now = self._clock.now()  # the journal may have taken its time: some may have expired
+        claims = {t: t.next for t in exchanges if t.next and t.command and t.next.is_due(now)}
+        won = await self._queue.mark_sent(
+            [
+                SendClaim(entry, exchange.generation, counts=_is_unanswered(exchange, entry))
+                for exchange, entry in claims.items()
+            ],
+            by=self._ids.new(),
+            at=now,
+        )
+        self._metrics.commands_sent.inc(len(won))
+        lost = []
+        for exchange in exchanges:
+            if exchange.next and exchange.next.id in won and exchange.command:
+                exchange.answer = Answer(exchange.command.plist)
+                continue
+            lost.append(exchange)
+            if exchange.next and exchange.next.expires_at is not None:
+                # It may be over by the store's clock, and nobody have ended it yet: do not choose it again.
+                exchange.unusable.add(exchange.next.id)
+        return lost
+
+
+def _readable(command: Command | None, entry: QueueEntry) -> Command | None:
+    """The command of an entry. None: it must not hold up those behind it, and stays where it is."""
+    if command is None:  # the janitor must never allow this (rule 13)
+        log.error("command_is_missing", command_uuid=entry.command_uuid)
+        return None
+    return command if command.unreadable is None else None
+
+
+def _report_of(exchange: DeviceExchange) -> Report | None:
+    message = exchange.request.message
+    if not isinstance(message, Connect) or message.command_uuid is None or exchange.event is None:
+        return None
+    state = _STATES.get(message.status)
+    if state is None:
+        return None
+    return Report(
+        enrollment=message.key.id,
+        command_uuid=message.command_uuid,
+        generation=exchange.generation,
+        state=state,
+        event_id=exchange.event.id,
+    )
+
+
+def _is_idle(exchange: DeviceExchange) -> bool:
+    message = exchange.request.message
+    return isinstance(message, Connect) and message.status is Status.IDLE
+
+
+def _reported_id(exchange: DeviceExchange) -> str | None:
+    message = exchange.request.message
+    if not isinstance(message, Connect) or message.command_uuid is None:
+        return None
+    return entry_id(message.key.id, message.command_uuid)
+
+
+def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
+    """Whether this exchange shows that the last send of its next command went unanswered: it is Idle, or
+    reports on what its device got after that."""
+    if not entry.is_unanswered or _is_idle(exchange):
+        return entry.is_unanswered
+    reported = exchange.reported and exchange.reported.handed_at
+    return bool(reported and entry.handed_at and reported > entry.handed_at)
+
+
+def _wanted(exchange: DeviceExchange) -> Wanted:
+    """The conditions of `_first`, for a queue that is too long to be read."""
+    message = exchange.request.message
+    assert isinstance(message, Connect)
+    return Wanted(
+        message.key.id,
+        message.key.device,
+        exchange.generation,
+        with_resting=_is_idle(exchange),
+        reported=message.command_uuid,
+        but_not=frozenset(exchange.unusable),
+    )
+
+
+def _first(
+    exchange: DeviceExchange, entries: Iterable[QueueEntry], at: datetime
+) -> QueueEntry | None:
+    """On Idle every open entry counts, after any other status those that did not answer NotNow."""
+    message = exchange.request.message
+    assert isinstance(message, Connect)
+    for entry in entries:
+        if entry.enrollment != message.key.id or entry.generation not in (
+            exchange.generation,
+            None,
+        ):
+            continue
+        # What this very request reports on is closed or rests, by the time of the send.
+        is_reported = entry.command_uuid == message.command_uuid and entry.handed_by is not None
+        rests = entry.state is EntryState.NOT_NOW and not _is_idle(exchange)
+        is_free = not is_reported and not rests and entry.id not in exchange.unusable
+        if is_free and entry.is_due(at):
+            return entry
+    return None

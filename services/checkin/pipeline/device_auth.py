@@ -1,0 +1,122 @@
+"""Who sends this request: the signature over its exact bytes, or a proxy's word for its certificate.
+
+Promise: a request that may take more than five milliseconds to judge is judged in a thread. Small ones of
+certificates that are known, or that came alone, are not, as nearly all are.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from fastapi import Request
+
+from services.checkin.pipeline.exchange import DeviceRefused
+from shared.concurrency.heavy_work import HeavyWork
+from shared.domain.errors import BadRequest
+from shared.domain.identity import DeviceCertificate
+from shared.security.client_certificate import ClientCertificateHeader
+from shared.security.identity import DeviceIdentities, described
+from shared.security.signature.detached import Signer, claimed_signer, signer_of
+from shared.telemetry.metrics import Reason
+
+SIGNATURE_HEADER = "mdm-signature"
+SMALL_HEADER = 6 * 1024
+"""Characters of a signature that is read at once; those of devices have 2,500 to 4,000."""
+ORDINARY_CERTIFICATE = 4 * 1024
+"""Bytes of a certificate that is examined at once where it came alone: then only the operator's own CAs are
+tried, with their own keys. Those of devices have 1,000 to 2,000."""
+SMALL_BODY = 64 * 1024
+"""Bytes of a body that is hashed, and later read, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a request proves: its sender's certificate, and when it was signed, where that is known."""
+
+    certificate: DeviceCertificate
+    signed_at: datetime | None = None
+
+
+class DeviceAuthentication:
+    """Gives what a request proves, or refuses the request."""
+
+    def __init__(
+        self,
+        identities: DeviceIdentities,
+        work: HeavyWork,
+        *,
+        proxy_header: str | None = None,
+        proxies: ClientCertificateHeader | None = None,
+    ) -> None:
+        self._identities = identities
+        self._work = work
+        self._proxy_header = proxy_header.lower() if proxy_header else None
+        self._proxies = proxies
+
+    async def prove(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Proof:
+        """A certificate of a trusted CA, maybe one whose time is over; raises DeviceRefused, Unavailable.
+
+        `headers` are by lower-case name, all values of each.
+        """
+        try:
+            signer = await self._signer(headers, peer, body)
+        except BadRequest as exc:
+            raise DeviceRefused(Reason.SIGNATURE, str(exc)) from exc
+        examine = partial(self._identities.examine, signer.certificate, signer.others)
+        try:
+            is_short = self._is_short(signer.certificate, signer.others)
+            certificate = examine() if is_short else await self._work.do(examine)
+        except BadRequest as exc:
+            raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
+        return Proof(certificate, signer.signed_at)
+
+    def shown(
+        self, headers: dict[str, list[str]], peer: str | None
+    ) -> tuple[DeviceCertificate | None, bool]:
+        """The certificate that the headers of a refused request show, and whether that is proven without its
+        body: by a trusted proxy. Of any other nothing is judged, nor is it read where that may take long."""
+        try:
+            found = self._from_proxy(headers, peer)
+            if found:
+                with suppress(BadRequest):
+                    if self._is_short(found[0], found[1:]):
+                        return self._identities.examine(found[0], found[1:]), True
+                return described(found[0]), False
+            signatures = headers.get(SIGNATURE_HEADER, [])
+            if len(signatures) == 1 and len(signatures[0]) <= SMALL_HEADER:
+                return described(claimed_signer(signatures[0])), False
+        except BadRequest:
+            pass
+        return None, False
+
+    def _is_short(self, certificate: bytes, others: Sequence[bytes]) -> bool:
+        """Whether it is examined at once."""
+        is_ordinary = not others and len(certificate) <= ORDINARY_CERTIFICATE
+        return is_ordinary or self._identities.knows(certificate)
+
+    def _from_proxy(self, headers: dict[str, list[str]], peer: str | None) -> tuple[bytes, ...]:
+        if self._proxies is None or self._proxy_header is None:
+            return ()
+        return self._proxies.read(headers.get(self._proxy_header, ()), peer)
+
+    async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
+        found = self._from_proxy(headers, peer)
+        if found:
+            return Signer(found[0], found[1:])
+        signatures = headers.get(SIGNATURE_HEADER, [])
+        if len(signatures) > 1:
+            raise BadRequest("Mdm-Signature: there is more than one")
+        signature = signatures[0] if signatures else ""
+        if len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY:
+            return signer_of(signature, body)
+        return await self._work.do(signer_of, signature, body)
+
+
+def headers_of(request: Request) -> dict[str, list[str]]:
+    """All values of each header, by its name in lower case."""
+    headers: dict[str, list[str]] = {}
+    for name, value in request.scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return headers

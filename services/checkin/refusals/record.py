@@ -1,0 +1,159 @@
+"""Refused requests: a line of the log says who was refused, and a device's record keeps its last refusals.
+
+Promises: a device is named only where its bound certificate is proven, by a signature over the exact body or
+by a trusted proxy; all else that a line says of a sender is marked `claimed`. A sender has one line a minute,
+with the number of its refusals since the one before; all together have ten lines a second, one of which tells
+how many got none (`refusals_not_logged`). Nothing is written or read within a request. Memory is bounded, and
+a stranger, who has no certificate of a trusted CA, costs no read of the store. What a crash loses is unsaid.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from services.checkin.journal.last_seen import LastSeen
+from services.checkin.refusals.senders import Senders
+from shared.concurrency.bounded_cache import BoundedCache
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.enrollment import Refusal, counted_refusals
+from shared.domain.errors import Unavailable
+from shared.ports.clock import Clock
+from shared.web.client_address import source_of
+
+log = structlog.get_logger()
+
+PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
+LINES = 9
+"""Each second; the tenth tells how many got none."""
+AT_MOST_EVERY = 60.0
+"""Seconds between two lines of one sender."""
+REMEMBERED = 1024
+"""Senders that had their line: LINES a second are fewer in AT_MOST_EVERY."""
+MOST_HELD = 600
+"""Senders that wait for their line; half of the places are for proven ones alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a request: the address, and the certificate (SHA-256 in hex) that it shows, or None."""
+
+    address: str
+    certificate: str | None = None
+    subject: str = ""
+    is_proven: bool = False
+
+    @property
+    def key(self) -> tuple[bool, str]:
+        """Whoever claims a certificate takes nothing of the one who proves it."""
+        return self.is_proven, self.certificate or source_of(self.address)
+
+    @property
+    def proven(self) -> str | None:
+        """The certificate, where it is proven."""
+        return self.certificate if self.is_proven else None
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is to be told of one sender."""
+
+    sender: Sender
+    last: Refusal
+    status: int
+    count: int = 0
+    of_record: tuple[Refusal, ...] = ()
+    """For the record of its device, once it is known whose it is."""
+
+
+class RefusalLog:
+    """Collects what was refused, and tells of it."""
+
+    def __init__(self, senders: Senders, seen: LastSeen, clock: Clock) -> None:
+        self._senders = senders
+        self._seen = seen
+        self._clock = clock
+        self._held: dict[tuple[bool, str], _Held] = {}
+        self._rests: BoundedCache[tuple[bool, str], float] = BoundedCache(REMEMBERED)
+        self._untold = 0
+        self._untold_rests = 0.0
+
+    def note(self, sender: Sender, refusal: Refusal, status: int) -> None:
+        """This sender was refused just now, and heard this status. A 503 is none of the device's own: it
+        does not come into its record."""
+        held = self._hold(sender, refusal, status)
+        if status >= 500:
+            return
+        device = self._device_of(sender)
+        if device is not None:
+            self._seen.refused(device, refusal)
+        elif held is not None and sender.is_proven:
+            held.of_record = counted_refusals(held.of_record, [refusal])
+
+    def _hold(self, sender: Sender, refusal: Refusal, status: int) -> _Held | None:
+        held = self._held.get(sender.key)
+        if held is None:
+            if len(self._held) >= (MOST_HELD if sender.is_proven else MOST_HELD // 2):
+                self._untold += 1
+                return None
+            held = self._held[sender.key] = _Held(sender, refusal, status)
+        held.sender, held.last, held.status = sender, refusal, status
+        held.count += 1
+        return held
+
+    async def run(self, loops: Loops) -> None:
+        """Tell of what was noted, every second, until cancelled."""
+        await loops.keep_doing("refusals", self.flush, PACE, waits="refusals_wait")
+
+    async def flush(self) -> None:
+        """Tell of those senders whose minute is over, proven ones first."""
+        now = self._clock.monotonic()
+        due = [each for key, each in self._held.items() if now >= (self._rests.get(key) or 0.0)]
+        due = sorted(due, key=lambda each: not each.sender.is_proven)[:LINES]
+        with suppress(Unavailable):  # then the line says which certificate it was
+            await self._senders.look_up([each.sender.proven for each in due if each.sender.proven])
+        for each in due:
+            self._tell(each)
+        if now >= self._untold_rests:
+            self._tell_untold()
+
+    def end(self) -> None:
+        """Tell of all that is left, with what is known."""
+        for each in list(self._held.values()):
+            self._tell(each)
+        self._tell_untold()
+
+    def _tell(self, held: _Held) -> None:
+        if self._held.pop(held.sender.key, None) is None:  # the process ends, and has told it
+            return
+        self._rests.put(held.sender.key, self._clock.monotonic() + AT_MOST_EVERY)
+        device = self._device_of(held.sender)
+        if device is not None:
+            for each in held.of_record:
+                self._seen.refused(device, each)
+        log.info(
+            "device_refused",
+            path=held.last.path,
+            status=held.status,
+            reason=held.last.detail,
+            kind=held.last.reason,
+            count=held.count,
+            address=held.sender.address,
+            **_claimed(held.sender) if device is None else {"device": device},
+        )
+
+    def _tell_untold(self) -> None:
+        if self._untold:
+            log.warning("refusals_not_logged", count=self._untold)
+            self._untold = 0
+            self._untold_rests = self._clock.monotonic() + AT_MOST_EVERY
+
+    def _device_of(self, sender: Sender) -> str | None:
+        return None if sender.proven is None else self._senders.device_of(sender.proven)
+
+
+def _claimed(sender: Sender) -> dict[str, object]:
+    if sender.certificate is None:
+        return {"claimed": True}
+    return {"claimed": True, "certificate_sha256": sender.certificate, "subject": sender.subject}

@@ -1,0 +1,267 @@
+"""Who gets a certificate by SCEP: a challenge for a new one, the old one's key for its renewal.
+
+Promises: a transaction has one certificate, and so has a one-time challenge, however often, on whatever
+replica and how far at a time it is asked for. The order of writes (challenge, record, answer) is such
+that the repetition of a request that died anywhere ends with its certificate.
+"""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from weakref import WeakValueDictionary
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from services.checkin.scep.certificate_status import Standing, Standings
+from shared.concurrency.heavy_work import HeavyWork
+from shared.domain.errors import BadRequest, Overtaken
+from shared.ports.certificates import IssuedCertificate, IssuedCertificates
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.identities import Identities
+from shared.security.authority import Authority
+from shared.security.challenges import ChallengeBook, Grant
+from shared.security.identity import DeviceIdentities, fingerprint_of
+from shared.security.scep.request import CertificateRequest
+from shared.security.scep.words import MessageType, ScepRefused
+from shared.telemetry.metrics import ScepIssue, ScepRefusal
+
+MOST_OF_ONE_TRANSACTION = 16
+"""Certificates for one key under one transaction id, each by a challenge of its own or after the one
+before it expired. Clients that derive the id from their key come to more than one."""
+
+A_DAY = timedelta(days=1)
+MOST_RENEWALS_A_DAY = 5
+"""Certificates that one certificate's key may get within a day; each replica that is asked at the same
+moment may add one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sent a request: the certificate whose key signed it, its fingerprint, its key's hash."""
+
+    certificate: x509.Certificate
+    fingerprint: str
+    key_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The answer to a request, and how it came to be."""
+
+    issued: IssuedCertificate
+    how: ScepIssue
+
+
+class Certifier:
+    """Our CA as it certifies devices: for so long, off the event loop."""
+
+    def __init__(
+        self, authority: Authority, clock: Clock, validity: timedelta, work: HeavyWork
+    ) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._validity = validity
+        self._work = work
+        self._identities = DeviceIdentities([authority.certificate], clock)
+
+    async def certify(self, request: CertificateRequest) -> x509.Certificate:
+        """A certificate that nobody knows of yet."""
+        return await self._work.do(
+            self._authority.certify,
+            request.subject,
+            request.public_key,
+            self._clock,
+            self._validity,
+        )
+
+    async def refuse_strangers(self, certificate: x509.Certificate) -> None:
+        """Raises ScepRefused for a certificate that is not ours, not valid now, or for no client."""
+        try:
+            der = certificate.public_bytes(Encoding.DER)
+            await self._work.do(self._identities.identify, der)
+        except BadRequest as exc:
+            now = self._clock.now()
+            is_timely = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+            refusal = ScepRefusal.CERTIFICATE if is_timely else ScepRefusal.TIME
+            raise ScepRefused(refusal, str(exc)) from exc
+
+
+class Issuing:
+    """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable.
+
+    Where another server gives devices their identities, `book` takes challenges of renewals only."""
+
+    def __init__(  # noqa: PLR0913 - every port is one argument
+        self,
+        certifier: Certifier,
+        book: ChallengeBook,
+        issued: IssuedCertificates,
+        enrollments: Enrollments,
+        identities: Identities,
+        clock: Clock,
+    ) -> None:
+        self._certifier = certifier
+        self._book = book
+        self._issued = issued
+        self._standings = Standings(enrollments, issued)
+        self._identities = identities
+        self._clock = clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
+        """A certificate for a new device, by its challenge. Where this key used the challenge in another
+        transaction it gets what that one gave: its first answer was lost, or somebody captured the
+        request and signed it anew."""
+        return await self._enroll(_name(MessageType.PKCS_REQ, transaction_id), request)
+
+    async def _enroll(self, base: str, request: CertificateRequest) -> Given:
+        challenge = self._book.name_of(request.challenge)
+        for number in range(MOST_OF_ONE_TRANSACTION):
+            transaction = f"{base}:{number}"
+            found = await self._issued.of_transaction(transaction)
+            if found is None:
+                user = f"{base}/{request.key_hash}"
+                grant = await self._book.redeem(request.challenge, by=user)
+                if grant is None:
+                    return await self._enroll(await self._used_in(request, base), request)
+                made = await self._made(transaction, request, grant)
+                if await self._issued.add(made):
+                    if grant.renews is None:
+                        return Given(made, ScepIssue.ENROLLMENT)
+                    await self._reserve(made, grant.udid)
+                    return Given(made, ScepIssue.RENEWAL)
+                found = await self._others(transaction)
+            _refuse_another_key(found, request.key_hash)
+            if found.challenge == challenge and await self._is_good(found):
+                return await self._repeated(found)
+        raise ScepRefused(ScepRefusal.TRANSACTION, "too many certificates for this transaction id")
+
+    async def _used_in(self, request: CertificateRequest, base: str) -> str:
+        """The other transaction in which this key used its challenge."""
+        user = await self._book.user_of(request.challenge)
+        earlier, _, key_hash = (user or "").rpartition("/")
+        if key_hash != request.key_hash or earlier == base:
+            raise ScepRefused(ScepRefusal.CHALLENGE, "the challenge is unknown, used or expired")
+        return earlier
+
+    async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
+        """A certificate that follows one of ours, which must be valid and not replaced."""
+        standing = await self._standing_of(asker)
+        transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
+        async with self._turns.setdefault(asker.fingerprint, asyncio.Lock()):
+            found = await self._issued.of_transaction(transaction)
+            if found is None:
+                await self._refuse_hoarding(standing)
+                made = await self._renewal(transaction, request, standing)
+                if await self._issued.add(made):
+                    await self._reserve(made, standing.device)
+                    return Given(made, ScepIssue.RENEWAL)
+                found = await self._others(transaction)
+        _refuse_another_key(found, request.key_hash)
+        if not self._is_valid(found):
+            raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
+        return await self._repeated(found, standing.device)
+
+    async def _renewal(
+        self, transaction: str, request: CertificateRequest, standing: Standing
+    ) -> IssuedCertificate:
+        old = standing.issued
+        grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
+        return await self._made(transaction, request, grant, standing.fingerprint)
+
+    async def _refuse_hoarding(self, standing: Standing) -> None:
+        """One challenge is for one device: until a device is bound to its certificate, or where the challenge
+        named none, a renewal could become the certificate of another."""
+        if not standing.is_for_one_device:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, "no device is bound to the certificate yet")
+        renewals = await self._issued.renewals_of(standing.fingerprint)
+        since = self._clock.now() - A_DAY
+        if sum(renewal.issued_at > since for renewal in renewals) >= MOST_RENEWALS_A_DAY:
+            raise ScepRefused(ScepRefusal.LIMIT, "the certificate was renewed too often today")
+
+    async def poll(self, transaction_id: str, asker: Asker) -> Given:
+        """The certificate of a transaction that ended well, for whoever holds its key."""
+        base = _name(MessageType.PKCS_REQ, transaction_id)
+        latest: IssuedCertificate | None = None
+        for number in range(MOST_OF_ONE_TRANSACTION):
+            found = await self._issued.of_transaction(f"{base}:{number}")
+            if found is None:
+                break
+            latest = found
+        if latest is None or latest.public_key != asker.key_hash:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, "no certificate of this transaction and key")
+        return await self._repeated(latest)
+
+    async def _made(
+        self,
+        transaction: str,
+        request: CertificateRequest,
+        grant: Grant,
+        renewed_from: str | None = None,
+    ) -> IssuedCertificate:
+        certificate = await self._certifier.certify(request)
+        der = certificate.public_bytes(Encoding.DER)
+        return IssuedCertificate(
+            transaction=transaction,
+            fingerprint=fingerprint_of(der),
+            serial=f"{certificate.serial_number:x}",
+            certificate=der,
+            subject=certificate.subject.rfc4514_string(),
+            public_key=request.key_hash,
+            issued_at=self._clock.now(),
+            not_after=certificate.not_valid_after_utc,
+            challenge=grant.digest,
+            udid=grant.udid,
+            serial_number=grant.serial_number,
+            renewed_from=renewed_from or grant.renews,
+        )
+
+    async def _repeated(self, found: IssuedCertificate, device: str | None = None) -> Given:
+        """What was recorded before; whoever recorded it may have died before the reservation."""
+        if found.renewed_from is not None:
+            await self._reserve(found, device or found.udid)
+        return Given(found, ScepIssue.REPEATED)
+
+    async def _reserve(self, made: IssuedCertificate, device: str | None) -> None:
+        """What follows a device's certificate is that device's, before it has shown it."""
+        if device is not None:
+            await self._identities.reserve(made.fingerprint, device)
+
+    async def _others(self, transaction: str) -> IssuedCertificate:
+        """What another request of this transaction recorded first."""
+        found = await self._issued.of_transaction(transaction)
+        if found is None:
+            raise Overtaken("the certificate could not be recorded")
+        return found
+
+    def _is_valid(self, issued: IssuedCertificate) -> bool:
+        return issued.not_after > self._clock.now()
+
+    async def _is_good(self, found: IssuedCertificate) -> bool:
+        """Whether a repeated request gets this one. A one-time challenge has the certificate that it
+        has; the static one gives a new one once the old one has expired or was replaced."""
+        if found.challenge is not None:
+            return True
+        standing = await self._standings.of(found.fingerprint)
+        return self._is_valid(found) and not standing.is_replaced
+
+    async def _standing_of(self, asker: Asker) -> Standing:
+        """Only a certificate of ours renews: valid now, and still its device's."""
+        await self._certifier.refuse_strangers(asker.certificate)
+        standing = await self._standings.of(asker.fingerprint)
+        if standing.objection is not None:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, standing.objection)
+        return standing
+
+
+def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:
+    if found.public_key != key_hash:
+        raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction id is that of another key")
+
+
+def _name(*parts: str) -> str:
+    """A transaction as the store knows it: of fixed length, whatever the client made up."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

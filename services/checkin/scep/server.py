@@ -1,0 +1,146 @@
+"""Our SCEP server (RFC 8894): a message in, a signed answer out.
+
+Promises: whatever can be read is answered, with a failInfo where it is refused; what cannot be read is
+a BadRequest. A refusal leaves nothing in the store. Every replica answers alike.
+"""
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from services.checkin.scep.issuing import Asker, Given, Issuing
+from shared.concurrency.heavy_work import HeavyWork
+from shared.security.authority import Authority
+from shared.security.identity import fingerprint_of
+from shared.security.scep.answer import failure, success
+from shared.security.scep.envelope import open_envelope
+from shared.security.scep.message import PkiMessage, kind_of, read, signer_certificate
+from shared.security.scep.request import (
+    CertificateRequest,
+    hash_of,
+    read_request,
+    strong_rsa,
+)
+from shared.security.scep.words import MessageType, ScepRefused
+from shared.telemetry.metrics import Metrics, ScepRefusal
+
+log = structlog.get_logger()
+
+Opened = tuple[Asker, CertificateRequest | None]
+"""Who asks, and for what; None: for the certificate of a transaction that ended."""
+
+_LEGACY_CAPABILITIES = frozenset({"SHA-1", "DES3"})
+_CAPABILITIES = (
+    "Renewal",
+    "SHA-1",
+    "SHA-256",
+    "AES",
+    "DES3",
+    "SCEPStandard",
+    "POSTPKIOperation",
+)
+
+
+class ScepServer:
+    """Answers SCEP's operations with one CA. `allow_legacy`: SHA-1, DES and 3DES are taken too, and
+    enrollments that are signed with another key than the one asked for."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        issuing: Issuing,
+        work: HeavyWork,
+        metrics: Metrics,
+        *,
+        allow_legacy: bool,
+    ) -> None:
+        self._authority = authority
+        self._issuing = issuing
+        self._work = work
+        self._metrics = metrics
+        self._allow_legacy = allow_legacy
+
+    def capabilities(self) -> str:
+        """What GetCACaps says, a word a line."""
+        dropped = frozenset() if self._allow_legacy else _LEGACY_CAPABILITIES
+        return "".join(f"{word}\n" for word in _CAPABILITIES if word not in dropped)
+
+    def ca_certificate(self) -> bytes:
+        """What GetCACert says: our CA's certificate (DER)."""
+        return self._authority.certificate.public_bytes(Encoding.DER)
+
+    async def operate(self, encoded: bytes) -> bytes:
+        """The answer to a PKIOperation. BadRequest: it is no SCEP message; Unavailable: not now."""
+        message, opened = await self._work.do(self._begin, encoded)
+        try:
+            if isinstance(opened, ScepRefused):
+                raise opened
+            asker, request = opened
+            given = await self._decide(message, asker, request)
+        except ScepRefused as refused:
+            self._metrics.scep_refused.labels(refused.refusal).inc()
+            log.info("scep_refused", reason=refused.refusal.value, why=str(refused))
+            return await self._work.do(failure, message, refused.fail_info, self._authority)
+        self._metrics.scep_issued.labels(given.how).inc()
+        log.info(
+            "scep_issued",
+            kind=given.how.value,
+            certificate=given.issued.fingerprint,
+            udid=given.issued.udid,
+            renewed_from=given.issued.renewed_from,
+        )
+        return await self._work.do(
+            success, message, given.issued.certificate, asker.certificate, self._authority
+        )
+
+    def _begin(self, encoded: bytes) -> tuple[PkiMessage, Opened | ScepRefused]:
+        """All of the arithmetic that needs no decision, in one go; the refusal needs its message."""
+        message = read(encoded)
+        try:
+            return message, self._open(message)
+        except ScepRefused as refused:
+            return message, refused
+
+    def _open(self, message: PkiMessage) -> Opened:
+        """Everything about a message that needs no store. Order: signature, envelope, request."""
+        kind = kind_of(message)
+        asker = _asker(signer_certificate(message, allow_legacy=self._allow_legacy))
+        if kind is MessageType.CERT_POLL:
+            return asker, None
+        if kind not in {MessageType.PKCS_REQ, MessageType.RENEWAL_REQ}:
+            raise ScepRefused(ScepRefusal.REQUEST, "a message type that we do not serve")
+        content = open_envelope(message.content, self._authority, allow_legacy=self._allow_legacy)
+        signed_by = asker.key_hash if self._must_sign_with_its_key(kind) else None
+        request = read_request(content, signed_by=signed_by, allow_legacy=self._allow_legacy)
+        if request.subject == self._authority.certificate.subject:
+            raise ScepRefused(ScepRefusal.REQUEST, "the subject is that of the CA")
+        return asker, request
+
+    def _must_sign_with_its_key(self, kind: MessageType) -> bool:
+        """Who enrolls should sign with the key that is asked for (RFC 8894, 2.3). Apple's devices do, and
+        so do micromdm's scepclient and sscep; mdmb, which simulates devices, signs with one made for the
+        moment. The challenge inside says who it is, and the request is signed by its own key in any
+        case: who signs a captured one anew gets a certificate for a key that he does not have."""
+        return kind is MessageType.PKCS_REQ and not self._allow_legacy
+
+    async def _decide(
+        self, message: PkiMessage, asker: Asker, request: CertificateRequest | None
+    ) -> Given:
+        if request is None:
+            return await self._issuing.poll(message.transaction_id, asker)
+        if message.kind == MessageType.RENEWAL_REQ:
+            return await self._issuing.renew(message.transaction_id, request, asker)
+        return await self._issuing.enroll(message.transaction_id, request)
+
+
+def _asker(der: bytes) -> Asker:
+    """Raises ScepRefused for a key that an answer cannot be encrypted for."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        public_key = certificate.public_key()
+    except Exception:  # noqa: BLE001 - bytes from outside: whatever the library trips over
+        raise ScepRefused(ScepRefusal.MESSAGE, "the signer's certificate cannot be read") from None
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        raise ScepRefused(ScepRefusal.ALGORITHM, "the signer's key is not RSA")
+    return Asker(certificate, fingerprint_of(der), hash_of(strong_rsa(public_key)))

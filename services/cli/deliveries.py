@@ -1,0 +1,95 @@
+"""`python -m services deliveries list [--blocked] | retry | skip`: what waits and what was dead-lettered.
+
+Promises: it works beside running services. A retry makes deliveries pending and due, a skip gives a pending
+one up and keeps it with its body; whoever serves their partitions goes on with their delivery queues within
+seconds."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from shared.domain.enrollment import PARTITIONS
+from shared.domain.errors import BadRequest, CannotDecrypt, OfNewerVersion, TooLarge
+from shared.domain.subscription import Delivery
+from shared.messaging.envelope import event_json
+from shared.ports.clock import Clock
+from shared.ports.deliveries import Blocked, Deliveries
+from shared.ports.events import Journal
+
+
+class DeliveriesCommand:
+    """One run of the command."""
+
+    def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, out: TextIO) -> None:
+        self._deliveries = deliveries
+        self._journal = journal
+        self._clock = clock
+        self._out = out
+
+    async def run(self, action: str, ids: Sequence[str]) -> None:
+        """`action` is `list`, `list blocked`, `retry` or `skip`. Raises BadRequest for ids that it cannot
+        use."""
+        if action.startswith("list"):
+            if ids:
+                raise BadRequest("deliveries list: takes no ids")
+            await (self._list() if action == "list" else self._list_blocked())
+        elif action == "retry":
+            self._say(await self._deliveries.retry(ids or None, self._clock.now()), "tried again")
+        elif action == "skip":
+            if not ids:
+                raise BadRequest(
+                    "deliveries skip: name the deliveries, as `list --blocked` shows them"
+                )
+            self._say(sum([await self._skip(each) for each in ids]), "kept for a retry, not tried")
+        else:
+            raise BadRequest(f"deliveries {action}: takes no --blocked")
+
+    async def _list(self) -> None:
+        """One line for each that was dead-lettered, with the id that `retry` takes."""
+        count = 0
+        for partition in range(PARTITIONS):  # each for itself: there may be very many
+            found = await self._deliveries.dead_lettered(partition)
+            self._out.writelines(f"{_line(each)}\n" for each in found)
+            count += len(found)
+        if not count:
+            self._out.write("nothing was given up on\n")
+
+    async def _list_blocked(self) -> None:
+        """One line for each that a device waits for, and for each that was set aside."""
+        count = 0
+        for partition in range(PARTITIONS):
+            found = await self._deliveries.heads(partition)
+            self._out.writelines(f"{_blocked_line(each)}\n" for each in found)
+            count += len(found)
+        if not count:
+            self._out.write("nothing waits\n")
+
+    async def _skip(self, delivery_id: str) -> bool:
+        body = await self._body(delivery_id.rpartition(":")[2])
+        try:
+            return await self._deliveries.skip(delivery_id, body)
+        except TooLarge:
+            return await self._deliveries.skip(delivery_id, None)
+
+    async def _body(self, event_id: str) -> bytes | None:
+        """As a subscriber would get it, for the time when the journal has forgotten it."""
+        try:
+            event = (await self._journal.read([event_id])).get(event_id)
+        except (CannotDecrypt, OfNewerVersion):
+            return None
+        return None if event is None else event_json(event)
+
+    def _say(self, count: int, what: str) -> None:
+        self._out.write(f"{count} {'delivery' if count == 1 else 'deliveries'} will be {what}\n")
+
+
+def _line(delivery: Delivery) -> str:
+    return (
+        f"{delivery.id}  device={delivery.queue.device}  topic={delivery.topic or 'unknown'}"
+        f"  attempts={delivery.attempts}  last_error={delivery.last_error}"
+    )
+
+
+def _blocked_line(blocked: Blocked) -> str:
+    due = blocked.head.next_attempt_at
+    state = "set_aside" if blocked.head.queue.aside else f"behind={blocked.behind}"
+    return f"{_line(blocked.head)}  next_attempt={due.isoformat() if due else 'now'}  {state}"

@@ -1,0 +1,43 @@
+"""`python -m services identity`: a device identity from our CA, as files.
+
+Promise: the key is readable by its owner only, from its first byte on; files of that name are
+replaced.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+from shared.domain.errors import BadRequest
+from shared.ports.certificates import AuthorityStore
+from shared.ports.clock import Clock
+from shared.security.authority import open_authority
+
+
+async def write_identity(
+    name: str, out_dir: Path, store: AuthorityStore, clock: Clock
+) -> list[Path]:
+    """Write NAME-key.pem, NAME-cert.pem and ca.pem to `out_dir`; the paths, in that order."""
+    if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
+        raise BadRequest("name: expected one that can be a file's")
+    authority = await open_authority(store, clock)
+    issued = authority.issue(name, clock)
+    contents = {
+        out_dir / f"{name}-key.pem": issued.key_pem or b"",
+        out_dir / f"{name}-cert.pem": issued.certificate_pem,
+        out_dir / "ca.pem": authority.certificate_pem,
+    }
+    await asyncio.to_thread(_write, out_dir, contents)
+    return list(contents)
+
+
+def _write(out_dir: Path, contents: dict[Path, bytes]) -> None:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        mode = 0o600 if path.name.endswith("-key.pem") else 0o644
+        # A new file moved into place: one that was there with a wider mode never holds the key.
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.unlink(missing_ok=True)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+        fresh.replace(path)

@@ -1,0 +1,57 @@
+"""`python -m services store`: back up the store of a data folder, and look whether it is whole.
+
+Promises: it works beside a running server, which goes on, and without one; neither makes a store where
+there is none.
+"""
+
+from pathlib import Path
+from typing import TextIO
+
+from services.cli.small_commands import opened_folder
+from shared.domain.errors import Misconfigured, StoreUnavailable
+from shared.settings import AllSettings
+from shared.storage.sqlite import FILE, DamagedFile
+
+
+async def backup(settings: AllSettings, target: Path, out: TextIO) -> None:
+    """Write one snapshot of the store to a new file, named by its absolute path, since the server may
+    stand in another folder. Raises Misconfigured and StoreUnavailable."""
+    async with opened_folder(_folder(settings)) as store:
+        size = await store.backup(target, lambda progress: _say(out, progress))
+    _say(out, f"the store is in {target} ({size / 1_000_000:.1f} MB)")
+
+
+async def check(settings: AllSettings, out: TextIO) -> None:
+    """Look at all of the store. Raises StoreUnavailable where anything is wrong with it."""
+    try:
+        async with opened_folder(_folder(settings)) as store:
+            checked = await store.check(lambda progress: _say(out, progress))
+    except DamagedFile as exc:
+        raise StoreUnavailable(str(exc)) from exc
+    for fault in checked.faults:
+        _say(out, fault)
+    if checked.count > len(checked.faults):
+        _say(out, f"... and {checked.count - len(checked.faults)} more")
+    if checked.count:
+        raise StoreUnavailable(
+            f"the store in {settings.data_dir} is not whole (faults: {checked.count}): end the server and "
+            "restore a backup (docs/storage.md)"
+        )
+    _say(out, f"the store is whole: {checked.documents} documents")
+
+
+def _folder(settings: AllSettings) -> Path:
+    """The data folder, where it has a store."""
+    if settings.mongodb_url is not None:
+        raise Misconfigured(
+            "MDM_MONGODB_URL: is set, and this is for the store of a data folder; MongoDB has its own "
+            "tools (docs/storage.md)"
+        )
+    if not (settings.data_dir / FILE).exists():
+        raise Misconfigured(f"MDM_DATA_DIR: there is no {FILE} in {settings.data_dir}")
+    return settings.data_dir
+
+
+def _say(out: TextIO, line: str) -> None:
+    out.write(f"{line}\n")
+    out.flush()

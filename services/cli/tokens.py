@@ -1,0 +1,92 @@
+"""`python -m services token`: make, list and revoke tokens of the API without the API.
+
+Promise: a change is in the audit log, as of `command-line`, before it is said to be done.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TextIO
+
+from services.commands.access.tokens import ApiTokens, written
+from shared.domain.access import AuditEntry, Token
+from shared.domain.errors import BadRequest
+from shared.ports.access import AuditLog
+from shared.ports.clock import Clock, Ids
+
+CALLER = "command-line"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says."""
+
+    action: str
+    names: Sequence[str]
+    scopes: Sequence[str] = ()
+    days: int | None = None
+
+
+class TokenCommand:
+    def __init__(
+        self, tokens: ApiTokens, audit_log: AuditLog, clock: Clock, ids: Ids, out: TextIO
+    ) -> None:
+        self._tokens = tokens
+        self._log = audit_log
+        self._clock = clock
+        self._ids = ids
+        self._out = out
+
+    async def run(self, asked: Asked) -> None:
+        """Raises BadRequest, Conflict or NotFound with words for a person."""
+        if asked.action == "list":
+            await self._list()
+        elif not asked.names:
+            raise BadRequest(f"token {asked.action}: expected a name")
+        elif asked.action == "create":
+            await self._create(asked)
+        else:
+            await self._revoke(asked.names)
+
+    async def _create(self, asked: Asked) -> None:
+        days = asked.days
+        if len(asked.names) > 1:
+            raise BadRequest("token create: expected one name")
+        if days is not None and not 0 < days < 36_500:
+            raise BadRequest("--days: expected a number from 1 on")
+        expires_at = None if days is None else self._clock.now() + timedelta(days=days)
+        token, secret = await self._tokens.create(
+            asked.names[0], asked.scopes, created_by=CALLER, expires_at=expires_at
+        )
+        await self._record("token.create", token)
+        self._out.write(f"{secret}\n")
+
+    async def _list(self) -> None:
+        for token in await self._tokens.list():
+            state = "revoked" if token.revoked_at else "expired"
+            if token.is_good(self._clock.now()):
+                state = f"until {written(token.expires_at)}" if token.expires_at else "good"
+            used = written(token.last_used_at) or "never"
+            scopes = ",".join(sorted(token.scopes))
+            self._out.write(f"{token.id}  {token.name}  {scopes}  {state}  last used {used}\n")
+
+    async def _revoke(self, names: Sequence[str]) -> None:
+        for name in names:
+            token = await self._tokens.revoke(name)
+            await self._record("token.revoke", token)
+            self._out.write(f"revoked {token.name}\n")
+
+    async def _record(self, action: str, token: Token) -> None:
+        now = self._clock.now()
+        entry = AuditEntry(
+            id=self._ids.new(),
+            at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            caller=CALLER,
+            address="local",
+            route="services token",
+            action=action,
+            status=200,
+            targets=(token.name,),
+            detail=f"scopes {' '.join(sorted(token.scopes))}",
+        )
+        await self._log.record([entry])

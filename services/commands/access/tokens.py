@@ -1,0 +1,98 @@
+"""Makes, lists and revokes tokens of the API, for its routes and for the command line."""
+
+import secrets
+from collections.abc import Collection
+from datetime import datetime
+
+from shared.domain.access import PREFIX, Scope, Token, digest_of, is_token_name
+from shared.domain.errors import BadRequest, Conflict, Fault, NotFound
+from shared.ports.access import Tokens
+from shared.ports.clock import Clock, Ids
+
+SECRET_BYTES = 32
+
+
+class ApiTokens:
+    def __init__(self, tokens: Tokens, clock: Clock, ids: Ids) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._ids = ids
+
+    async def create(
+        self,
+        name: str,
+        scopes: Collection[str],
+        *,
+        created_by: str,
+        expires_at: datetime | None = None,
+    ) -> tuple[Token, str]:
+        """The token and its secret, which is known to nobody from then on but who gets it here.
+
+        Raises BadRequest with every fault, Conflict for a name that is or was another token's."""
+        self._check(name, scopes, expires_at)
+        secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        token = Token(
+            id=self._ids.new(),
+            name=name,
+            digest=digest_of(secret.encode()),
+            scopes=frozenset(Scope(scope) for scope in scopes),
+            created_at=_milliseconds(self._clock.now()),
+            created_by=created_by,
+            expires_at=expires_at and _milliseconds(expires_at),
+        )
+        if not await self._tokens.add(token):
+            raise Conflict(f"name: {name} is or was the name of another token")
+        return token, secret
+
+    async def list(self) -> list[Token]:
+        """Every token, those that are good no more too."""
+        return await self._tokens.all()
+
+    async def revoke(self, name: str) -> Token:
+        """By its id or its name. Raises NotFound."""
+        known = await self._tokens.all()
+        meant = [each.id for each in known if each.id == name]
+        meant = meant or [each.id for each in known if each.name == name]
+        at = _milliseconds(self._clock.now())
+        token = await self._tokens.revoke(meant[0], at) if meant else None
+        if token is None:
+            raise NotFound(f"there is no token {name[:100]}")
+        return token
+
+    def _check(self, name: str, scopes: Collection[str], expires_at: datetime | None) -> None:
+        expected = {
+            "name": not is_token_name(name)
+            and "1 to 64 letters, digits, dots, dashes and underscores; not api-key..., command-line, device",
+            "scopes": not (scopes and set(scopes) <= {scope.value for scope in Scope})
+            and f"one or more of {', '.join(Scope)}",
+            "expires_at": expires_at is not None
+            and expires_at <= self._clock.now()
+            and "a time to come",
+        }
+        faults = [Fault(path, text) for path, text in expected.items() if text]
+        if faults:
+            raise BadRequest("; ".join(f"{f.path}: expected {f.expected}" for f in faults), faults)
+
+
+def _milliseconds(time: datetime) -> datetime:
+    """As the store keeps it, so that the answer is what a list shows later."""
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def shown(token: Token) -> dict[str, object]:
+    """A token for its owner: never its secret, nor the hash."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": sorted(token.scopes),
+        "created_at": written(token.created_at),
+        "created_by": token.created_by,
+        "expires_at": written(token.expires_at),
+        "revoked_at": written(token.revoked_at),
+        "last_used_at": written(token.last_used_at),
+    }
+
+
+def written(time: datetime | None) -> str | None:
+    """RFC 3339, in UTC."""
+    return time.isoformat().replace("+00:00", "Z") if time else None

@@ -1,0 +1,88 @@
+"""What stands in a queue, and how a client ends it.
+
+Promises: a reader sees every open command of the device's present generation whose time is not over,
+and ends the others for good before it leaves them out (docs/rules.md, rule 4); after the answer to a
+clearing, or to a cancelling, nothing that was open is sent.
+"""
+
+from dataclasses import replace
+
+import structlog
+
+from services.commands.queue.reconcile import Settling
+from services.commands.queue.targets import Targets
+from shared.domain.command import RENEWAL_KEY, Command, EntryState, QueueEntry
+from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken
+from shared.domain.versions import is_known
+from shared.ports.queue import CommandQueue
+
+log = structlog.get_logger()
+
+ATTEMPTS = 3
+"""How often one cancelling looks again when others change its entry at the same time."""
+
+
+class QueueLife:
+    """Reads and clears queues by any id of an enrollment."""
+
+    def __init__(self, queue: CommandQueue, targets: Targets, settling: Settling) -> None:
+        self._queue = queue
+        self._targets = targets
+        self._settling = settling
+
+    async def open_commands(self, name: str) -> list[Command]:
+        """The open commands of an enrollment in queue order, none of an unknown one. Of one that renews
+        the device's certificate the property list is left out: whoever has it can become the device.
+
+        Raises Conflict when the name is ambiguous."""
+        target = await self._targets.one(name)
+        entries = await self._settling.settled(await self._queue.open_entries(target.key))
+        open_entries = [entry for entry in entries if entry.state.is_open]
+        commands = await self._queue.commands({entry.command_hash for entry in open_entries})
+        return [
+            _shown(entry, commands[entry.command_hash])
+            for entry in open_entries
+            if entry.command_hash in commands
+        ]
+
+    async def clear(self, name: str) -> int:
+        """End all open commands of an enrollment, those sent and not answered included."""
+        target = await self._targets.one(name)
+        ended = await self._queue.cancel([target.key])
+        log.info("queue_cleared", enrollment=target.key.id, commands=ended)
+        return ended
+
+    async def cancel(self, entry: QueueEntry) -> QueueEntry:
+        """End one open command; its entry then. Whether the device has had it is known only after the
+        end, when nobody hands it out any more. One that is cancelled already may be a repetition whose first
+        answer was lost.
+
+        Raises Conflict where it has ended otherwise, NotFound where it is gone."""
+        there: QueueEntry | None = entry
+        for _ in range(ATTEMPTS):
+            if there is None:
+                raise NotFound(f"command_uuid: there is no command {entry.command_uuid} any more")
+            if there.state is EntryState.CANCELLED:
+                return there
+            if not is_known(there.state):
+                raise OfNewerVersion(
+                    f"command_uuid: {there.command_uuid} is {there.state}, of a newer version"
+                )
+            if not there.state.is_open:
+                state = there.state.value
+                raise Conflict(f"command_uuid: {entry.command_uuid} has ended already: {state}")
+            is_cancelled = await self._queue.cancel_one(entry.enrollment, entry.command_uuid)
+            there = (await self._queue.entries_of([entry.id])).get(entry.id)
+            if is_cancelled and there is not None:
+                log.info(
+                    "command_cancelled",
+                    enrollment=entry.enrollment,
+                    command_uuid=entry.command_uuid,
+                    handed_out=there.handed_by is not None,
+                )
+                return there
+        raise Overtaken("others keep changing this command")
+
+
+def _shown(entry: QueueEntry, command: Command) -> Command:
+    return replace(command, plist=b"") if entry.collapse_key == RENEWAL_KEY else command

@@ -1,0 +1,291 @@
+"""One command for many devices: stored first, then queued for one device after the other.
+
+Promises: a job that was answered is durable, and is carried on by some process until each of its
+targets has an entry or a reason why not; a crash, or two processes at once, queue nothing twice, since
+what was accepted for a target since the job began is never queued anew; single commands go between,
+because a job's targets come in small pieces through the same batches; a store that is away, or a key
+that is not here, is waited for; a job that can never be carried on fails, and no other with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+from structlog.contextvars import bind_contextvars
+
+from services.commands.history.long_poll import first
+from services.commands.jobs.sights import JobSights
+from services.commands.jobs.tally import Tally, short
+from services.commands.queue.priority import PIECE_LIMIT, PIECES_IN_FLIGHT
+from services.commands.queue.service import Queueing
+from shared.apple.request.plist import PreparedCommand, stored_keys
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.errors import CannotDecrypt, MdmError, NotFound, Unavailable
+from shared.domain.job import PART_SIZE, Job, JobPart
+from shared.ports.clock import Clock, Ids
+from shared.ports.jobs import Jobs
+from shared.ports.queue import CommandQueue
+from shared.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+CHUNK = PIECE_LIMIT
+"""Targets that are queued together."""
+AT_ONCE = PIECES_IN_FLIGHT
+"""Chunks of one job that are under way."""
+
+HEARTBEAT = timedelta(seconds=1)
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
+STEPS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
+"""Of one job, where a step could not be done."""
+READ_TOGETHER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class JobPorts:
+    """What jobs are made of. `is_alone`: no other process works on this store."""
+
+    jobs: Jobs
+    queue: CommandQueue
+    clock: Clock
+    ids: Ids
+    metrics: Metrics
+    is_alone: bool = False
+
+
+class JobWork:
+    """Takes jobs and works on them; `run` never ends by itself."""
+
+    def __init__(self, ports: JobPorts, queueing: Queueing) -> None:
+        self._jobs = ports.jobs
+        self._queue = ports.queue
+        self._clock = ports.clock
+        self._ids = ports.ids
+        self._metrics = ports.metrics
+        self._queueing = queueing
+        self._owner = ports.ids.new()
+        self._waiting_work: asyncio.Queue[tuple[Job, PreparedCommand | None]] = asyncio.Queue()
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._busy: set[str] = set()
+        self._ended: dict[str, asyncio.Future[bool | None]] = {}
+        self._sights = JobSights(self._owner, ports.is_alone)
+        self._is_stopping = False
+
+    # --- for the API
+
+    async def start(self, prepared: PreparedCommand, caller: str) -> Job:
+        """Store a job; it is worked on from here on. Raises BadRequest for one whose time is over."""
+        self._queueing.check_expiry(prepared)
+        job = self._job(prepared, caller)
+        await self._queue.store([prepared.command], self._clock.now())
+        parts = [
+            JobPart(job.id, number, prepared.targets[start : start + PART_SIZE])
+            for number, start in enumerate(range(0, job.total, PART_SIZE))
+        ]
+        await self._jobs.add_parts(parts, job.created_at)
+        await self._jobs.add(job)
+        log.info("job_started", job=job.id, command_uuid=job.command_uuid, total=job.total)
+        self._ended[job.id] = asyncio.get_running_loop().create_future()
+        self._waiting_work.put_nowait((job, replace(prepared, terms=job.terms)))
+        return job
+
+    def _job(self, prepared: PreparedCommand, caller: str) -> Job:
+        at = _milliseconds(self._clock.now())
+        return Job(
+            id=self._ids.new(),
+            command_uuid=prepared.command.uuid,
+            command_hash=prepared.command.hash,
+            request_type=prepared.command.request_type,
+            terms=replace(prepared.terms, expires_at=prepared.terms.expiry(at), ttl=None),
+            says_apple=prepared.says_apple,
+            caller=caller,
+            total=len(prepared.targets),
+            created_at=at,
+            owner=self._owner,
+        )
+
+    async def ended(self, job: str, within: timedelta, gone: Awaitable[None]) -> None:
+        """For whoever started it: returns once this process has done all it can for the job, at the
+        latest when the time is over, the client is `gone`, or the process ends."""
+        ended = self._ended.get(job)
+        if ended is not None and not self._is_stopping:
+            await first(ended, self._clock.sleep(within), gone)
+
+    # --- the work
+
+    async def run(self, loops: Loops) -> None:
+        """Work on jobs, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                loops.keep_doing("jobs", self._adopt, PACE, waits="jobs_not_looked_at")
+            )
+            while True:
+                job, prepared = await self._waiting_work.get()
+                if not self._is_stopping and job.id not in self._working:
+                    work = group.create_task(self._work(job, prepared, loops))
+                    self._working[job.id] = work
+
+    def stop(self) -> None:
+        """The process ends: nobody waits for a job any more, and no piece of work is begun."""
+        self._is_stopping = True
+        for ended in self._ended.values():
+            if not ended.done():
+                ended.set_result(None)
+
+    async def drain(self) -> None:
+        """Finish the pieces under way, and let other processes carry on at once."""
+        self.stop()
+        for job, work in self._working.items():
+            if job not in self._busy:  # it rests after a failure
+                work.cancel()
+        if self._working:
+            await asyncio.wait(self._working.values())
+        try:
+            await self._jobs.give_up(self._owner)
+        except Unavailable as exc:
+            log.info("jobs_left_silently", error=str(exc))
+
+    async def _work(self, job: Job, prepared: PreparedCommand | None, loops: Loops) -> None:
+        bind_contextvars(job=job.id)  # names it in whatever is logged from here on
+        try:
+            await loops.until_done("job", partial(self._step, job, prepared), STEPS, "job_waits")
+        finally:
+            self._working.pop(job.id, None)
+            ended = self._ended.pop(job.id, None)
+            if ended is not None and not ended.done():
+                ended.set_result(True)
+
+    async def _step(self, job: Job, prepared: PreparedCommand | None) -> None:
+        """Carry it on, or end it for what no repetition mends. Whatever else is raised is waited for, by
+        this job alone: a store that is away, a key that an operator may bring back, a bug."""
+        if self._is_stopping:
+            return
+        self._busy.add(job.id)
+        try:
+            await self._carry_on(job, prepared)
+        except Unavailable:
+            raise
+        except MdmError as exc:
+            await self._fail(job, short(str(exc)))
+        finally:
+            self._busy.discard(job.id)
+
+    async def _fail(self, job: Job, error: str) -> None:
+        known, _ = await self._so_far(job)
+        refused = job.total - known.queued - known.already_queued
+        progress = replace(known.progress, refused=refused)
+        await self._jobs.finish(job.id, progress, _milliseconds(self._clock.now()), error)
+        self._metrics.jobs_failed.inc()
+        log.error("job_failed", error=error, queued=progress.queued, refused=refused)
+
+    async def _carry_on(self, job: Job, prepared: PreparedCommand | None) -> None:
+        """Do the parts that are not done. Returns early when the job has another owner."""
+        tally, open_parts = await self._so_far(job)
+        if open_parts:
+            piece = _Piece(
+                job, prepared or await self._prepared(job), tally, self._clock.monotonic()
+            )
+            for number in open_parts:
+                part = await self._jobs.part(job.id, number)
+                if part is not None and not part.is_done and not await self._do_part(part, piece):
+                    return
+        whole, left = await self._so_far(job)
+        if left:
+            raise NotFound(
+                f"{len(left)} of the {job.parts} parts of its targets are not stored any more"
+            )
+        await self._jobs.finish(job.id, whole.progress, _milliseconds(self._clock.now()))
+        log.info("job_finished", queued=whole.queued, refused=whole.refused)
+
+    async def _so_far(self, job: Job) -> tuple[Tally, list[int]]:
+        """What the stored parts say, and the numbers of those that are not done."""
+        tally, done = Tally(), set()
+        for start in range(0, job.parts, READ_TOGETHER):
+            numbers = range(start, min(start + READ_TOGETHER, job.parts))
+            for part in await self._jobs.part_progress(job.id, numbers):
+                if part.is_done:
+                    tally.add(part.progress)
+                    done.add(part.number)
+        return tally, [number for number in range(job.parts) if number not in done]
+
+    async def _prepared(self, job: Job) -> PreparedCommand:
+        """The command of a job that another process began. Raises NotFound, BadRequest, CannotDecrypt."""
+        stored = (await self._queue.commands({job.command_hash})).get(job.command_hash)
+        if stored is None:
+            raise NotFound("its command is not stored any more")
+        if stored.unreadable is not None:  # the job waits for whoever can
+            raise CannotDecrypt(stored.unreadable)
+        return PreparedCommand(
+            targets=(),
+            command=stored,
+            response={},
+            is_bulk=True,
+            terms=job.terms,
+            keys=stored_keys(stored),
+            says_apple=job.says_apple,
+        )
+
+    async def _do_part(self, part: JobPart, piece: "_Piece") -> bool:
+        """Queue for the targets of one part. False: the job is not ours any more, or we end."""
+        tally = Tally()
+        chunks = (part.targets[n : n + CHUNK] for n in range(0, len(part.targets), CHUNK))
+
+        async def work() -> bool:
+            for targets in chunks:
+                if self._is_stopping or not await self._raise_heartbeat(piece, tally):
+                    return False
+                since = piece.job.created_at
+                outcomes = await self._queueing.enqueue_for(piece.prepared, targets, since)
+                tally.count(targets, outcomes, since)
+            return True
+
+        # Not in a group: what one piece met must not cut the others short.
+        ends = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        if not all(ends):
+            return False
+        await self._jobs.finish_part(tally.result(part))
+        piece.tally.add(tally.progress)
+        return True
+
+    async def _raise_heartbeat(self, piece: "_Piece", part: Tally) -> bool:
+        """Say now and then that we live. False: the job is somebody else's now."""
+        if self._clock.monotonic() - piece.heartbeat_at < HEARTBEAT.total_seconds():
+            return True
+        piece.heartbeat_at = self._clock.monotonic()
+        now = Tally()
+        now.add(piece.tally.progress)
+        now.add(part.progress)
+        return await self._jobs.raise_heartbeat(piece.job.id, self._owner, now.progress)
+
+    # --- jobs whose process is gone
+
+    async def _adopt(self) -> None:
+        """Take the jobs on which nobody works."""
+        running = await self._jobs.running()
+        for job in self._sights.left(running, self._clock.monotonic()):
+            if self._is_stopping or (job.owner == self._owner and job.id in self._working):
+                continue  # ours that is not worked on was stored, and we never heard so
+            if await self._jobs.take(job, self._owner):
+                log.info("job_adopted", job=job.id)
+                self._waiting_work.put_nowait((job, None))
+
+
+@dataclass(slots=True)
+class _Piece:
+    """One pass over a job."""
+
+    job: Job
+    prepared: PreparedCommand
+    tally: Tally
+    heartbeat_at: float
+
+
+def _milliseconds(at: datetime) -> datetime:
+    """As the store keeps it."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)

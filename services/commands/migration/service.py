@@ -1,0 +1,87 @@
+"""PUT /migration: enrollments of another MDM server, taken over without touching their devices.
+
+Promises: 200 means that the message's effect on the enrollment is stored, durably; the same message
+again changes nothing. A device that enrolled here, or has shown its certificate, is not touched.
+No event goes out, no command ends, nobody is pushed: the device has said nothing to us yet.
+"""
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from shared.apple.messages.checkin import (
+    Authenticate,
+    CheckinMessage,
+    SetBootstrapToken,
+    TokenUpdate,
+    parse_checkin,
+)
+from shared.domain.enrollment import PushTarget
+from shared.domain.errors import Conflict, NotFound, unfit
+from shared.ports.clock import Clock, Ids
+from shared.ports.devices import Imported, ImportedKind, ImportOutcome, Migration
+
+log = structlog.get_logger()
+
+
+class Migrations:
+    """Imports messages one by one. `window` is how long a device may then show its certificate."""
+
+    def __init__(self, store: Migration, clock: Clock, ids: Ids, window: timedelta) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._window = window
+
+    def read(self, body: bytes) -> Imported:
+        """The message in a body. Raises BadRequest."""
+        now = self._clock.now()
+        message = parse_checkin(body)
+        kind, kept = _kept_of(message)
+        return Imported(
+            key=message.key,
+            kind=kind,
+            digest=hashlib.sha256(body).hexdigest(),
+            at=now,
+            until=_whole(now + self._window),
+            generation=self._ids.new(),
+            **kept,
+        )
+
+    async def take(self, message: Imported) -> ImportOutcome:
+        """IMPORTED or UNCHANGED. Raises NotFound where the Authenticate of the device is missing,
+        Conflict where the enrollment has spoken here for itself."""
+        outcome = await self._store.take(message)
+        device = message.key.device
+        if outcome is ImportOutcome.UNKNOWN:
+            raise NotFound(f"udid: the Authenticate of the device {device} must be imported first")
+        if outcome is ImportOutcome.OWN:
+            raise Conflict(
+                f"udid: {message.key.id} has enrolled here; it is not imported over that"
+            )
+        if outcome is ImportOutcome.IMPORTED:
+            log.info(
+                "enrollment_imported", enrollment=message.key.id, message_type=message.kind.value
+            )
+        return outcome
+
+
+def _kept_of(message: CheckinMessage) -> tuple[ImportedKind, dict[str, Any]]:
+    """What kind of message it is, and what of it the record keeps."""
+    if isinstance(message, Authenticate):
+        return ImportedKind.AUTHENTICATE, {"inventory": message.inventory}
+    if isinstance(message, TokenUpdate):
+        push = PushTarget(message.topic, message.token, message.push_magic)
+        return ImportedKind.TOKEN_UPDATE, {"push": push, "unlock_token": message.unlock_token}
+    if isinstance(message, SetBootstrapToken):
+        kept = {"bootstrap_token": message.bootstrap_token}
+        return ImportedKind.SET_BOOTSTRAP_TOKEN, kept
+    expected = f"one of {', '.join(ImportedKind)}"
+    raise unfit("MessageType", expected)
+
+
+def _whole(moment: datetime) -> datetime:
+    """In whole milliseconds, as the store keeps time."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,53 @@
+"""Entries as they are shown: what is over has ended for good before anybody hears of it.
+
+Promises: an open entry of a past generation of its device ends, and one whose time is over ends as
+expired; what is shown is what is there then (docs/rules.md, rule 4). What one reader saw as ended
+never comes back.
+"""
+
+from collections.abc import Sequence
+
+from services.commands.queue.targets import Targets, is_stale
+from shared.domain.command import QueueEntry
+from shared.ports.clock import Clock
+from shared.ports.jobs import Expiries
+from shared.ports.queue import CommandQueue
+
+
+class Settling:
+    """Ends what is over among entries that were read."""
+
+    def __init__(
+        self, queue: CommandQueue, expiries: Expiries, targets: Targets, clock: Clock
+    ) -> None:
+        self._queue = queue
+        self._expiries = expiries
+        self._targets = targets
+        self._clock = clock
+
+    async def settled(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+        """These entries as they are now, in the order given; without those that are gone."""
+        devices = {entry.device for entry in entries if entry.state.is_open}
+        if not devices:
+            return list(entries)
+        # The generation after the entries, never before: else an entry that was queued after a new
+        # Authenticate would be held against the generation before it.
+        known = await self._targets.devices(devices)
+        found = []
+        for entry in entries:
+            device = known.get(entry.device)
+            there = await self.present(entry, device.generation if device else None)
+            if there is not None:
+                found.append(there)
+        return found
+
+    async def present(self, entry: QueueEntry, generation: str | None) -> QueueEntry | None:
+        """One entry as it is now, None where it is gone. `generation` is that of its device, read after
+        the entry."""
+        if not entry.state.is_open:
+            return entry
+        if is_stale(entry, generation):
+            return await self._queue.drop(entry)
+        if entry.is_expired(at := self._clock.now()):
+            return (await self._expiries.expire([entry], at)).get(entry.id)
+        return entry

@@ -1,0 +1,206 @@
+"""Commands are accepted: stored, given an entry in a queue, and answered.
+
+Promises: an answer means that the command is durable and will be offered to its device, in the
+generation in which the device is now (docs/rules.md, rule 4); the same command under the same
+CommandUUID again is a safe retry while it is open, and for the retry window where the device ended
+it; after that, or when it was ended otherwise, it is queued anew (rule 5); another command under that
+CommandUUID is refused; the newest command of a collapse key ends the older ones that no device has
+had. Requests that arrive together share every step.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from services.commands.queue.command_store import LONGEST_FLUSH, Touches
+from services.commands.queue.limits import OpenLimit
+from services.commands.queue.priority import (
+    PIECE_LIMIT,
+    PIECES_IN_FLIGHT,
+    Precedence,
+    Step,
+    at_once,
+)
+from services.commands.queue.requeue import Collisions, QueueingRules
+from services.commands.queue.submission import Queued, Submission
+from services.commands.queue.targets import Target, Targets
+from shared.apple.request.advice import Advice, Recipient
+from shared.apple.request.plist import PreparedCommand
+from shared.concurrency.batching import BatchExecutor
+from shared.domain.errors import (
+    BadRequest,
+    Conflict,
+    Fault,
+    MdmError,
+    Overtaken,
+    Unavailable,
+    unfit,
+)
+from shared.ports.clock import Clock, Ids
+from shared.ports.pushes import PushRequests
+from shared.ports.queue import CommandQueue
+from shared.telemetry.metrics import Metrics
+
+BATCH_LIMIT = 64
+IN_FLIGHT = 1
+
+Advise = Callable[[PreparedCommand, Recipient], Advice]
+"""What a client should know before its command goes to this recipient."""
+
+
+class Queueing:
+    """Takes commands into queues."""
+
+    def __init__(  # noqa: PLR0913 - every port is one argument
+        self,
+        queue: CommandQueue,
+        targets: Targets,
+        push_requests: PushRequests,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        rules: QueueingRules,
+        advise: Advise,
+        collisions: Collisions,
+    ) -> None:
+        self._queue = queue
+        self._targets = targets
+        self._push_requests = push_requests
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+        self._rules = rules
+        self._advise_on = advise
+        self._collisions = collisions
+        self._limit = OpenLimit(queue, clock, rules.max_open)
+        self._touches = Touches(queue, clock)
+        self._batches: BatchExecutor[Submission, Queued] = BatchExecutor(
+            self._flush, BATCH_LIMIT, IN_FLIGHT
+        )
+        self._precedence = Precedence()
+        self._pieces = BatchExecutor(self._flush_piece, PIECE_LIMIT, PIECES_IN_FLIGHT)
+
+    async def enqueue(self, prepared: PreparedCommand) -> Queued:
+        """Queue a command for its one target.
+
+        Raises NotFound for an unknown device, Conflict for an ambiguous one and for a CommandUUID
+        that names another command there, BadRequest for one that no such channel takes or whose
+        time is over, TooManyRequests when too many of its commands are open."""
+        self.check_expiry(prepared)
+        with self._precedence.first():
+            return await self._batches.submit(
+                Submission(prepared, prepared.target, self._ids.new())
+            )
+
+    async def enqueue_for(
+        self, prepared: PreparedCommand, targets: Sequence[str], since: datetime
+    ) -> list[Queued | MdmError]:
+        """Queue a command for some of its targets; per target what came of it.
+
+        May be repeated: what was accepted since `since` is not queued anew, whatever became of it.
+        Raises Unavailable when it must be repeated."""
+        since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # as the store keeps it
+        results = await asyncio.gather(
+            *(
+                self._pieces.submit(Submission(prepared, target, self._ids.new(), since))
+                for target in targets
+            ),
+            return_exceptions=True,
+        )
+        outcomes: list[Queued | MdmError] = []
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, MdmError):
+                raise result
+            if isinstance(result, Unavailable):
+                raise result
+            outcomes.append(result)
+        return outcomes
+
+    def check_expiry(self, prepared: PreparedCommand) -> None:
+        """Raises BadRequest for a command that could never be sent."""
+        terms, now = prepared.terms, self._clock.now()
+        expiry = terms.expiry(now)
+        path = "ttl" if terms.expires_at is None else "expires_at"
+        if expiry is not None and expiry <= max(now, terms.not_before or now):
+            expected = "a time that is still to come, and after not_before"
+            raise unfit(path, expected)
+
+    async def drain(self) -> None:
+        """Finish what is under way."""
+        await self._batches.drain()
+        await self._pieces.drain()
+
+    # --- one batch
+
+    async def _flush(
+        self, submissions: list[Submission], between: Step = at_once
+    ) -> Sequence[Queued | Exception]:
+        """All the steps; `between` them may wait for others."""
+        self._metrics.batch_size.observe(len(submissions))
+        going = await self._limit.admitted(await self._resolve(submissions))
+        if going:
+            await between()
+            await self._queue_up(going, between)
+        return [submission.settled() for submission in submissions]
+
+    async def _flush_piece(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
+        await self._precedence.give_way()
+        return await self._flush(submissions, self._precedence.give_way)
+
+    async def _resolve(self, submissions: list[Submission]) -> list[Submission]:
+        """Give each its entry, or its refusal; those with an entry."""
+        targets = await self._targets.resolve({s.target for s in submissions})
+        for submission in submissions:
+            target = targets[submission.target]
+            if isinstance(target, Conflict):
+                submission.outcome = target
+            elif not target.is_known and not self._rules.accept_unknown_devices:
+                submission.outcome = submission.unknown()
+            elif (refusal := self._advise(submission, target)) is not None:
+                submission.outcome = refusal
+            else:
+                submission.entry = submission.entry_at(target, self._clock.now())
+        return [submission for submission in submissions if submission.outcome is None]
+
+    def _advise(self, submission: Submission, target: Target) -> BadRequest | None:
+        advice = self._advise_on(submission.prepared, Recipient.of(target.key, target.inventory))
+        submission.warnings = advice.warnings
+        if advice.refusal is None:
+            return None
+        return BadRequest(
+            advice.refusal, [Fault("request_type", "a command that user channels take")]
+        )
+
+    async def _queue_up(self, going: list[Submission], between: Step) -> None:
+        touched_at = self._clock.monotonic()
+        await self._touches.store(going)
+        await self._collisions.put_behind_rivals(going)
+        there = await self._queue.insert([s.entry for s in going])
+        await between()
+        # After the entries: a device that enrolled anew in between has a new generation here.
+        devices, _ = await asyncio.gather(
+            self._targets.devices({s.entry.device for s in going}),
+            self._collisions.supersede([s.entry for s in going]),
+        )
+        async with asyncio.TaskGroup() as rare:
+            for submission, existing in zip(going, there, strict=True):
+                if existing is not None:
+                    rare.create_task(self._collisions.meet(submission, existing, devices))
+                elif self._collisions.stands(submission.entry, devices):
+                    submission.outcome = True
+                else:
+                    rare.create_task(self._collisions.adjust(submission, devices))
+        if self._clock.monotonic() - touched_at > LONGEST_FLUSH.total_seconds():
+            raise Overtaken("the process was stopped while it queued the command")
+        self._tell(going)
+
+    def _tell(self, going: list[Submission]) -> None:
+        queued = sum(1 for submission in going if submission.outcome is True)
+        self._metrics.commands_accepted.inc(queued)
+        now = self._clock.now()
+        # A retry asks for a push too: the first answer may have been lost with its push request.
+        waiting = {
+            s.entry.enrollment for s in going if isinstance(s.outcome, bool) and s.entry.is_due(now)
+        }
+        if waiting:
+            self._push_requests.add(waiting)

@@ -1,0 +1,72 @@
+"""ClearPasscode without an unlock token: an administrator means the one that the device entrusted to us.
+
+Promises: only for the scope `admin`, which may read the token as well; the token is in no answer to the
+request, and the audit log says that it was used. Whoever else leaves it out gets the usual refusal.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from services.commands.queue.targets import Targets
+from shared.apple.request.plist import PreparedCommand
+from shared.domain.access import Caller, Scope
+from shared.nearest import folded
+from shared.ports.devices import Devices
+
+REQUEST_TYPE = "ClearPasscode"
+AUDITED = f"{REQUEST_TYPE} with the stored unlock token"
+_KEY, _IN_JSON = "UnlockToken", "unlock_token"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUnlockToken:
+    """Completes requests that leave the token out."""
+
+    devices: Devices
+    targets: Targets
+
+    async def completed(
+        self, document: dict[str, object], caller: Caller
+    ) -> dict[str, object] | None:
+        """The request with the token of its device; None where nothing is to be completed. Raises
+        Conflict where several devices go by the name, CannotDecrypt."""
+        name = _device_without_token(document)
+        if name is None or not caller.may(Scope.ADMIN):
+            return None
+        target = await self.targets.one(name)
+        if not target.is_known:
+            return None
+        token = (await self.devices.secrets(target.key.id)).unlock_token
+        return None if token is None else _with(document, base64.b64encode(token).decode())
+
+
+def may_lack_token(body: bytes) -> bool:
+    """False where it is cheap to see that the request is another one."""
+    return REQUEST_TYPE.encode() in body
+
+
+def without_token(prepared: PreparedCommand) -> PreparedCommand:
+    """The command with an answer that does not show the token."""
+    shown = prepared.response["command"]
+    if not isinstance(shown, dict):
+        return prepared
+    command = {name: value for name, value in shown.items() if folded(name) != folded(_KEY)}
+    return replace(prepared, response={**prepared.response, "command": command})
+
+
+def _device_without_token(document: Mapping[str, object]) -> str | None:
+    keys = {folded(name): value for name, value in document.items() if value is not None}
+    inner = keys.get("command")
+    command = {folded(k): v for k, v in inner.items()} if isinstance(inner, dict) else keys
+    if command.get("requesttype") != REQUEST_TYPE or command.get(folded(_KEY)) is not None:
+        return None
+    name = keys.get("udid")
+    return name if isinstance(name, str) else None
+
+
+def _with(document: dict[str, object], token: str) -> dict[str, object]:
+    for name, value in document.items():
+        if folded(name) == "command" and isinstance(value, dict):
+            return {**document, name: {**value, _KEY: token}}
+    return {**document, _IN_JSON: token}

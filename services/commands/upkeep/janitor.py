@@ -1,0 +1,165 @@
+"""Clears away what nobody needs any more, slowly: stored commands, and entries of past generations.
+
+Promises: a stored command goes only when nobody touched it for a day and no entry refers to it, and
+not if somebody touches it meanwhile (docs/rules.md, rule 13); an open entry ends only when it is of
+a past generation of its device (rule 4); replicas share the work out, and where two do the same piece
+for a moment, nothing is lost; a store that is away is waited for.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from services.commands.queue.reconcile import Settling
+from shared.concurrency.partitions import Share
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.command import QueueEntry
+from shared.domain.enrollment import PARTITIONS
+from shared.domain.errors import Unavailable
+from shared.ports.clock import Clock
+from shared.ports.queue import CommandQueue, StoredCommands
+
+log = structlog.get_logger()
+
+REST = timedelta(seconds=5)
+"""Between two pieces of work; each costs the store some milliseconds."""
+PACE = Pace(every=REST, after_failure=REST)
+
+UNTOUCHED = timedelta(days=1)
+LEAVE_DEADLINE = timedelta(seconds=1)
+
+PREFIX_DIGITS = 3
+PIECES = 16**PREFIX_DIGITS
+"""Of one pass. Stored commands are named by a hash, so its first digits cut them into even pieces."""
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+HOURS = PIECES // 2
+"""Open entries are cut by when they were accepted: into so many hours, and days before them."""
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+CHUNK = 32
+
+
+class Janitor:
+    """Runs in every replica of commands; `run` never ends by itself."""
+
+    def __init__(
+        self,
+        queue: CommandQueue,
+        commands: StoredCommands,
+        settling: Settling,
+        share: Share,
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._commands = commands
+        self._settling = settling
+        self._share = share
+        self._clock = clock
+
+    async def run(self, loops: Loops) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, work in (
+                    ("janitor_commands", self.forget_commands),
+                    ("janitor_places", self.end_past_generations),
+                ):
+                    group.create_task(self._forever(loops, name, work))
+        finally:  # not before: a heartbeat that is under way would make us a member again
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Let the other replicas take over at once."""
+        try:
+            async with asyncio.timeout(LEAVE_DEADLINE.total_seconds()):
+                await self._share.leave()
+        except (Unavailable, TimeoutError) as exc:
+            log.info("janitor_left_silently", error=str(exc))
+
+    async def _forever(
+        self, loops: Loops, name: str, work: Callable[[], AsyncGenerator[None, None]]
+    ) -> None:
+        """Do all pieces of a work again and again, at the janitor's pace."""
+        pieces = work()
+
+        async def piece() -> None:
+            nonlocal pieces
+            await self._share.refresh()
+            try:
+                await anext(pieces)
+            except (
+                StopAsyncIteration
+            ):  # also after a piece that failed, which the next pass leaves behind
+                pieces = work()
+
+        await loops.keep_doing(name, piece, PACE, waits="janitor_waits")
+
+    # --- stored commands
+
+    async def forget_commands(self) -> AsyncGenerator[None, None]:
+        """One pass over the stored commands; yields after each piece."""
+        for piece in self._pieces():
+            await self._forget(f"{piece:0{PREFIX_DIGITS}x}")
+            yield
+
+    async def _forget(self, prefix: str) -> None:
+        """`touched` is read first, then the entries: a command that gets an entry was touched before
+        it, so either we see the entry, or the condition does not hold any more."""
+        touched = await self._commands.untouched(prefix, self._clock.now() - UNTOUCHED)
+        hashes = sorted(touched)
+        for start in range(0, len(hashes), CHUNK):
+            chunk = hashes[start : start + CHUNK]
+            used = await self._commands.in_use(chunk)
+            unused = {each: touched[each] for each in chunk if each not in used}
+            if unused and (forgotten := await self._commands.forget(unused)):
+                log.info("commands_forgotten", count=forgotten)
+
+    # --- entries of past generations
+
+    async def end_past_generations(self) -> AsyncGenerator[None, None]:
+        """One pass over the open entries; yields after each piece.
+
+        What a killed enqueue or a killed Authenticate left behind: no device is ever handed it, and
+        without somebody to end it, it would wait for ever."""
+        for piece in self._pieces():
+            since, until = window(piece, self._clock.now())
+            async for entries in self._queue.accepted_between(since, until):
+                await self._end_stale(entries)
+            yield
+
+    async def _end_stale(self, entries: Sequence[QueueEntry]) -> None:
+        of_devices: dict[str, list[QueueEntry]] = {}
+        for entry in entries:
+            of_devices.setdefault(entry.device, []).append(entry)
+        devices = sorted(of_devices)
+        for start in range(0, len(devices), CHUNK):
+            chunk = devices[start : start + CHUNK]
+            settled = await self._settling.settled([p for each in chunk for p in of_devices[each]])
+            left = sum(1 for entry in settled if entry.state.is_open)
+            if ended := sum(len(of_devices[device]) for device in chunk) - left:
+                log.info("stale_places_ended", count=ended)
+
+    # --- both
+
+    def _pieces(self) -> Iterator[int]:
+        """Our share of a pass. The time says where it begins, so that a process that often starts
+        anew gets to all."""
+        first = int(self._clock.now().timestamp() / REST.total_seconds())
+        for step in range(PIECES):
+            piece = (first + step) % PIECES
+            if piece % PARTITIONS in self._share.partitions:
+                yield piece
+
+
+def window(piece: int, now: datetime) -> tuple[datetime, datetime]:
+    """The window of acceptance that is this piece of a pass: hours, further back days, and at last
+    whatever is older. A pass that goes on meets each entry, since time moves it from one window to
+    the next far more slowly."""
+    hours, days = min(piece, HOURS), max(piece - HOURS, 0)
+    until = now - hours * HOUR - days * DAY
+    if piece == PIECES - 1:
+        return BEGINNING, until
+    return until - (HOUR if piece < HOURS else DAY), until

@@ -1,0 +1,105 @@
+"""One push to one enrollment, until its outcome is known.
+
+Promises: what may work in a moment is tried again, on another connection, a bounded number of times
+with jitter; what APNs says of a token counts only if it is the token we still hold, and a 410 only if
+the device did not send the token anew since. A dead token is pushed like any other: its first push
+that APNs takes makes it alive again.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from services.push.send.apns import Push
+from services.push.send.outcomes import (
+    Accepted,
+    Outcome,
+    Retry,
+    TokenDead,
+    TopicRefused,
+    Unreachable,
+)
+from services.push.send.topics import Topics
+from shared.domain.enrollment import Enrollment, PushTarget
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+
+log = structlog.get_logger()
+
+PAUSES = (timedelta(milliseconds=500), timedelta(seconds=1), timedelta(seconds=2))
+"""Between the tries of one push, each times 0.5 to 1.5."""
+
+URGENT_PAUSES = PAUSES[:1]
+"""The same while an API client waits."""
+
+EXPIRES_AFTER = timedelta(days=7)
+"""How long APNs keeps a push for a device that sleeps or is off."""
+
+
+class PushSender(Protocol):
+    async def push(self, push: Push) -> Outcome: ...
+
+
+class Attempts:
+    """Pushes to enrollments whose target is known."""
+
+    def __init__(
+        self,
+        apns: PushSender,
+        enrollments: Enrollments,
+        topics: Topics,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self._apns = apns
+        self._enrollments = enrollments
+        self._topics = topics
+        self._clock = clock
+        self.random = random
+
+    async def push(
+        self,
+        enrollment: Enrollment,
+        target: PushTarget,
+        *,
+        expires_at: datetime | None = None,
+        urgent: bool = False,
+    ) -> Outcome:
+        """`urgent`: an API client waits, and wants to hear what APNs says now."""
+        problem = self._topics.problem(target.topic, urgent=urgent)
+        if problem is not None:
+            return problem
+        expires_at = expires_at or self._clock.now() + EXPIRES_AFTER
+        push = Push(target.topic, target.token, target.magic, expires_at)
+        outcome = await self._apns.push(push)
+        for pause in URGENT_PAUSES if urgent else PAUSES:
+            if not isinstance(outcome, Retry) or isinstance(outcome, Unreachable):
+                break
+            await self._clock.sleep(pause * (0.5 + self.random()))
+            outcome = await self._apns.push(push)
+        if isinstance(outcome, TokenDead):
+            return await self._bury(enrollment, target, outcome)
+        if isinstance(outcome, TopicRefused):
+            self._topics.stop(target.topic, outcome.reason)
+        elif isinstance(outcome, Accepted):
+            self._topics.works(target.topic)
+            if target.dead and await self._enrollments.mark_token(
+                enrollment.id, target.token, dead=False
+            ):
+                log.info("push_token_alive_again", enrollment=enrollment.id)
+        return outcome
+
+    async def _bury(
+        self, enrollment: Enrollment, target: PushTarget, verdict: TokenDead
+    ) -> Outcome:
+        updated = enrollment.token_updated_at
+        if verdict.since is not None and updated is not None and updated >= verdict.since:
+            # APNs speaks of the time before the device registered anew.
+            return verdict
+        if await self._enrollments.mark_token(enrollment.id, target.token, dead=True):
+            if not target.dead:
+                log.info("push_token_dead", enrollment=enrollment.id, reason=verdict.reason)
+            return verdict
+        return Retry("the push token was replaced meanwhile")

@@ -1,0 +1,79 @@
+"""`python -m services all`: the four services in one process, on one port, with one OpenAPI document.
+
+What no setting gives is made here: the API key on the first start, the store in the data folder, the
+in-process broker. The port opens when everything can serve, and only then is said where.
+"""
+
+import secrets
+import sys
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from services.runtime.key_files import API_KEY_FILE, kept_key
+from services.runtime.program import ALL_SERVICES, ServicesProgram
+from shared.settings import Address, AllSettings
+from shared.telemetry.metrics import Metrics
+from shared.web.server.server import Opening, Server
+
+
+async def run(settings: AllSettings, metrics: Metrics) -> None:
+    """Serve until a signal comes."""
+    is_kept = settings.api_key is None
+    settings = with_api_key(settings)
+
+    def greet() -> None:
+        # The key itself goes to a person, never into a log file; port 0 has become another.
+        addresses = {
+            "http": Address(settings.http.host, server.main.port),
+            "ops_http": Address(settings.ops_http.host, server.ops.port),
+        }
+        lines = greeting(
+            settings.model_copy(update=addresses),
+            key_is_kept=is_kept,
+            shows_key=sys.stdout.isatty(),
+        )
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    opening = Opening(when_ready=True, on_open=greet)
+    server = Server(ServicesProgram(ALL_SERVICES, settings, metrics), settings, metrics, opening)
+    await server.run()
+
+
+def with_api_key(settings: AllSettings) -> AllSettings:
+    """The settings with an API key: the one given, else the one in the data folder, else a new one."""
+    if settings.api_key is not None:
+        return settings
+    key = kept_key(settings.data_dir, API_KEY_FILE, secrets.token_hex(32), "MDM_API_KEY")
+    return settings.model_copy(update={"api_key": SecretStr(key)})
+
+
+def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:
+    """What a newcomer wants to know once the port is open."""
+    scheme = "https" if settings.tls_cert else "http"
+    where = f"in {settings.data_dir / API_KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
+    lines = [
+        f"MacroMDM listens on  {scheme}://{settings.http.reachable} (API described at /docs)",
+        f"Devices reach it at  {settings.public_url}",
+        f"API user and key     micromdm, {where}",
+        f"Events go to         {_webhook(settings)}",
+        f"Data folder          {settings.data_dir.resolve()}",
+        f"Health and metrics   http://{settings.ops_http.reachable}/readyz and /metrics",
+    ]
+    if key_is_kept and shows_key:
+        lines.insert(3, f"                     {settings.api_keys[0].get_secret_value()}")
+    return lines
+
+
+def _webhook(settings: AllSettings) -> str:
+    if settings.webhook_url is None:
+        return "nowhere yet: set MDM_WEBHOOK_URL=https://your.receiver/path and start again"
+    return without_credentials(settings.webhook_url.get_secret_value())
+
+
+def without_credentials(url: str) -> str:
+    """A URL that may be shown: user, password and query may hold secrets."""
+    parts = urlsplit(url)
+    query = "..." if parts.query else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))

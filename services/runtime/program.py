@@ -1,0 +1,79 @@
+"""What `shared.web.server.server` runs: the services that a command line names, on one set of adapters."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from services.runtime.adapters import Adapters, PartsOfProcess
+from shared.clock import SystemClock
+from shared.security.authority import open_authority
+from shared.settings import (
+    AllSettings,
+    CheckinSettings,
+    CommandsSettings,
+    PushSettings,
+    ServiceSettings,
+    WebhookSettings,
+)
+from shared.storage.certificates.authority import MongoAuthorityStore
+from shared.telemetry.metrics import Metrics
+from shared.web.server.service import Service
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "all": AllSettings,
+    "checkin": CheckinSettings,
+    "commands": CommandsSettings,
+    "push": PushSettings,
+    "webhook": WebhookSettings,
+}
+
+# The consumer of events comes first: with the in-process broker they are handed over in memory.
+ALL_SERVICES = ("webhook", "push", "commands", "checkin")
+
+
+def check(name: str, settings: ServiceSettings) -> None:
+    """Raises Misconfigured for what only a service itself can judge: its certificates, say."""
+    for each in ALL_SERVICES if name == "all" else (name,):
+        app = import_module(f"services.{each}.app")
+        if hasattr(app, "check"):
+            app.check(settings, SystemClock())
+
+
+class ServicesProgram:
+    """Builds the services named, each once, whatever has to be tried again."""
+
+    def __init__(self, names: Sequence[str], settings: ServiceSettings, metrics: Metrics) -> None:
+        self._names = names
+        self._settings = settings
+        self._parts = PartsOfProcess(settings, metrics)
+        self._built: dict[str, Service] = {}
+
+    async def build(self) -> Sequence[Service]:
+        """Misconfigured with a MDM_SECRET_KEY that does not open the installation's CA: a service that
+        encrypts with another key would write what the others cannot read. Who starts first makes the CA,
+        so that there is always something to try the key on."""
+        adapters = await self._parts.open()
+        try:
+            await self._build(adapters)
+        finally:
+            # Before "not now, so call again": a damaged store does not come back.
+            self._parts.check()
+        return list(self._built.values())
+
+    async def _build(self, adapters: Adapters) -> None:
+        if not self._built:
+            store = MongoAuthorityStore(adapters.database, adapters.keyring)
+            await open_authority(store, adapters.clock)
+        for name in self._names:
+            if name not in self._built:
+                # Imported only here: a process holds no more code than its own service needs.
+                app = import_module(f"services.{name}.app")
+                self._built[name] = await app.build(self._settings, adapters)
+
+    async def watch(self) -> None:
+        await self._parts.watch()
+
+    def failing(self) -> list[str]:
+        return self._parts.loops.failing()
+
+    async def close(self) -> None:
+        await self._parts.close()

@@ -1,0 +1,116 @@
+"""The bytes of event bodies that one process holds.
+
+Promises: what waits for its turn and what is in use stay together below the budget; one body always
+fits, however large it is. An event beyond the budget keeps its id and size, and its body is read back
+from the journal when its turn comes. Bodies that are read back are let in by order of arrival, and whoever
+has one waits for no other; so all of them get on, whatever else is held.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from services.webhook.delivery.store import DeliveryStore
+from services.webhook.endpoints.attempts import Counter
+from shared.domain.event import Event
+
+IN_USE = 4
+"""One in so many bytes of the budget is for bodies that were read back."""
+USUAL_SIZE = 1024**2
+"""Taken for the size of a body that is not known: a former version stored its delivery."""
+
+
+class Room:
+    """So many bytes, given by order of arrival. One body always fits."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def of(self, size: int) -> AsyncIterator[None]:
+        exchange = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, exchange))
+        self._let_in()
+        try:
+            await exchange
+            yield
+        finally:
+            if not exchange.cancelled():
+                self._used -= size
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting:
+            size, exchange = self._waiting[0]
+            if not exchange.cancelled():
+                if self._used and self._used + size > self._limit:
+                    return
+                self._used += size
+                exchange.set_result(None)
+            self._waiting.popleft()
+
+
+class Bodies:
+    """The budget of one process."""
+
+    def __init__(
+        self,
+        budget: int,
+        store: DeliveryStore,
+        render: Callable[[Event], bytes],
+        read_back: Counter,
+    ) -> None:
+        self._limit = budget - budget // IN_USE
+        self._room = Room(budget // IN_USE)
+        self._store = store
+        self._render = render
+        self._read_back = read_back
+        self.held = 0
+        self.wanted: set[str] = set()
+        """Events whose bodies are kept in any case, since the journal did not give them."""
+
+    def account(self) -> "Account":
+        return Account(self)
+
+    def fits(self, size: int) -> bool:
+        return self.held + size <= self._limit
+
+    def in_use(self, size: int | None) -> AbstractAsyncContextManager[None]:
+        """Room for one body that is read back."""
+        return self._room.of(USUAL_SIZE if size is None else size)
+
+    async def read(self, event_id: str) -> bytes | None:
+        """The body out of the journal, None if the event is not there."""
+        event = await self._store.event(event_id)
+        self._read_back.inc()
+        return None if event is None else self._render(event)
+
+
+class Account:
+    """What one opening of a partition holds; all of it is free when that ends."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._held = 0
+        self._is_closed = False
+
+    def hold(self, event_id: str, size: int) -> bool:
+        """Whether a body of this size may wait in memory."""
+        bodies = self._bodies
+        if self._is_closed or not (bodies.fits(size) or event_id in bodies.wanted):
+            return False
+        self._held += size
+        bodies.held += size
+        return True
+
+    def release(self, size: int) -> None:
+        if not self._is_closed:
+            self._held -= size
+            self._bodies.held -= size
+
+    def close(self) -> None:
+        self.release(self._held)
+        self._is_closed = True

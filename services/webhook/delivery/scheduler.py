@@ -1,0 +1,144 @@
+"""When blocked delivery queues are seen to: each by the schedule of its head, or sooner once its subscriber
+is back.
+
+Promises: a blocked delivery queue waits here once, however often it is planned; thousands of them share a
+bounded number of runs, few while their subscriber is down. When a subscriber recovers, its delivery queues
+are hurried, except those where that was in vain lately. One delivery queue's fault does not end the retries
+of the others. What a run does with a delivery queue is decided in `queue_retry`."""
+
+import heapq
+from collections import deque
+from datetime import timedelta
+from itertools import count
+
+import structlog
+
+from services.webhook.delivery.first_attempt import PartitionQueues
+from services.webhook.delivery.queue_state import DeliveryQueue
+from services.webhook.delivery.retry import QueueRetry
+from services.webhook.endpoints.attempts import Attempts, Endpoint
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.errors import Unavailable
+from shared.ports.clock import Clock
+
+log = structlog.get_logger()
+
+PACE = Pace(every=timedelta(milliseconds=50), after_failure=timedelta(seconds=1))
+_STORE_AWAY = timedelta(seconds=2)
+_PAUSE_WHILE_DOWN = timedelta(milliseconds=50)
+_FEW = 1000
+
+Run = tuple[PartitionQueues, DeliveryQueue]
+
+
+class Retries:
+    """One for all partitions of a process."""
+
+    def __init__(self, queue_retry: QueueRetry, attempts: Attempts, clock: Clock) -> None:
+        self._queue_retry = queue_retry
+        self._attempts = attempts
+        self._clock = clock
+        self._planned: list[tuple[float, int, Run]] = []
+        self._tidy_at = _FEW
+        self._order = count()
+        self._ready: dict[str, deque[Run]] = {}
+        self._hurried_at: dict[str, float] = {}
+
+    @property
+    def held(self) -> int:
+        """How many entries are kept, those included that have no effect any more."""
+        return len(self._planned) + sum(len(ready) for ready in self._ready.values())
+
+    def plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
+        """See to a blocked delivery queue after `wait`, unless that is planned already."""
+        if queue.due is None and not queue.is_retrying:
+            self._plan(queues, queue, wait)
+
+    async def run(self, loops: Loops) -> None:
+        """Start what is due, until cancelled."""
+        await loops.keep_doing("retries", self._tick, PACE, waits="retries_wait")
+
+    async def _tick(self) -> None:
+        self._collect()
+        for subscription in list(self._ready):
+            endpoint = self._attempts.endpoint(subscription)
+            self._hurry_after_recovery(subscription, endpoint)
+            self._start(subscription, endpoint)
+
+    def _plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
+        queue.due = self._clock.monotonic() + wait.total_seconds()
+        heapq.heappush(self._planned, (queue.due, next(self._order), (queues, queue)))
+        self._ready.setdefault(queue.key.subscription, deque())
+        if len(self._planned) >= self._tidy_at:
+            self._planned = [entry for entry in self._planned if _counts(entry)]
+            heapq.heapify(self._planned)
+            self._tidy_at = max(_FEW, 2 * len(self._planned))
+
+    def _collect(self) -> None:
+        now = self._clock.monotonic()
+        while self._planned and self._planned[0][0] <= now:
+            entry = heapq.heappop(self._planned)
+            if _counts(entry):
+                self._make_ready(entry[2])
+
+    def _make_ready(self, run: Run) -> None:
+        _, queue = run
+        queue.due = None
+        queue.is_retrying = True
+        self._ready[queue.key.subscription].append(run)
+
+    def _hurry_after_recovery(self, subscription: str, endpoint: Endpoint) -> None:
+        if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
+            self._hurried_at[subscription] = endpoint.recovered_at
+            for entry in list(self._planned):
+                run = entry[2]
+                if run[1].key.subscription == subscription and _counts(entry):
+                    self._hurry(run)
+
+    def _hurry(self, run: Run) -> None:
+        queue = run[1]
+        if queue.hurry_from <= self._clock.monotonic():
+            queue.is_hurried = True
+            self._make_ready(run)
+
+    def _start(self, subscription: str, endpoint: Endpoint) -> None:
+        ready = self._ready[subscription]
+        while ready and endpoint.has_room:
+            queues, queue = ready.popleft()
+            if queues.is_live:
+                endpoint.retrying += 1
+                queues.spawn_retry(self._run(queues, queue, endpoint))
+
+    async def _run(self, queues: PartitionQueues, queue: DeliveryQueue, endpoint: Endpoint) -> None:
+        began = self._clock.monotonic()
+        try:
+            wait = await self._guarded(queues, queue)
+            if wait is not None and endpoint.is_down:
+                await self._clock.sleep(_PAUSE_WHILE_DOWN)
+        finally:
+            endpoint.retrying -= 1
+            queue.is_retrying = False
+        if wait is None:
+            queues.forget(queue)
+        elif queues.is_live:
+            self._plan(queues, queue, wait)
+            if began <= endpoint.recovered_at:  # it was not planned when the others were hurried
+                self._hurry((queues, queue))
+        # The next one at once, instead of at the next tick.
+        self._start(queue.key.subscription, endpoint)
+
+    async def _guarded(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
+        """How long to wait before the next look; None: the delivery queue is free, or no longer ours."""
+        try:
+            return await self._queue_retry.advance(queues, queue)
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("retry_put_off", lane=queue.key, error=str(exc))
+        except Exception:
+            log.exception("retry_failed", lane=queue.key)
+        return _STORE_AWAY
+
+
+def _counts(entry: tuple[float, int, Run]) -> bool:
+    """Whether an entry of the plan still has an effect."""
+    due, _, (queues, queue) = entry
+    return queues.is_live and queue.due == due

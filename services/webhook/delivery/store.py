@@ -1,0 +1,133 @@
+"""The store as delivery queues and retries need it: operations of many delivery queues gather into few calls.
+
+Promises: `store` and `delivered` come back only when it is done, however long the store is away; the others
+raise Unavailable. Two deliveries of one delivery queue never share a call, and one that the store refuses
+breaks nothing for those beside it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from shared.concurrency.batching import BatchExecutor
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
+from shared.domain.event import Event
+from shared.domain.subscription import Delivery, DeliveryQueueKey
+from shared.ports.clock import Clock, Ids
+from shared.ports.deliveries import Deliveries
+from shared.ports.events import Journal
+
+log = structlog.get_logger()
+
+Done = TypeVar("Done")
+
+LEASE = timedelta(seconds=35)
+"""Longer than an attempt may take."""
+_DEADLINE = 15.0
+_FIRST_PAUSE = timedelta(milliseconds=200)
+_LONGEST_PAUSE = timedelta(seconds=5)
+
+
+class DeliveryStore:
+    """What is owed to subscribers, and the events themselves."""
+
+    def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, ids: Ids) -> None:
+        self._deliveries = deliveries
+        self._journal = journal
+        self._clock = clock
+        self._ids = ids
+        self._stores = BatchExecutor[Delivery, int](self._store_all, limit=64)
+        self._leases = BatchExecutor[Delivery, str | None](self._lease_all, limit=32)
+        self._removals = BatchExecutor[Delivery, None](self._remove_all, limit=64)
+        self._events = BatchExecutor[str, Event | None](self._load_all, limit=16)
+
+    async def store(self, delivery: Delivery) -> int:
+        """Store it unless it is stored; the number that is stored."""
+        return await self._until_done(lambda: self._stores.submit(delivery, key=delivery.queue))
+
+    async def delivered(self, delivery: Delivery) -> None:
+        await self._until_done(lambda: self._removals.submit(delivery))
+
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+        """The pending deliveries of a delivery queue with these numbers, in order."""
+        async with asyncio.timeout(_DEADLINE):
+            return await self._deliveries.waiting(queue, first, last)
+
+    async def lease(self, delivery: Delivery) -> str | None:
+        """The holder under which it is leased now; None: somebody else has it, or it is gone."""
+        return await self._leases.submit(delivery, key=delivery.id)
+
+    async def failed(self, delivery: Delivery, holder: str) -> None:
+        async with asyncio.timeout(_DEADLINE):
+            await self._deliveries.failed(delivery, holder)
+
+    async def dead_lettered(self, delivery: Delivery, holder: str, body: bytes | None) -> None:
+        """Keep it for an operator, with its body if the store can hold that."""
+        async with asyncio.timeout(_DEADLINE):
+            try:
+                await self._deliveries.failed(delivery, holder, body)
+            except TooLarge:
+                log.warning("body_not_kept", event_id=delivery.event_id)
+                await self._deliveries.failed(delivery, holder)
+
+    async def event(self, event_id: str) -> Event | None:
+        return await self._events.submit(event_id)
+
+    async def body(self, delivery: Delivery) -> bytes | None:
+        """What was kept when it was dead-lettered."""
+        async with asyncio.timeout(_DEADLINE):
+            return await self._deliveries.body(delivery.id)
+
+    async def drain(self) -> None:
+        """Wait for what is under way."""
+        for batches in (self._stores, self._leases, self._removals, self._events):
+            await batches.drain()
+
+    async def _until_done(self, operation: Callable[[], Awaitable[Done]]) -> Done:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await operation()
+            except (Unavailable, TimeoutError) as exc:
+                log.warning(
+                    "deliveries_not_written", error=str(exc), retry_in=pause.total_seconds()
+                )
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _store_all(self, deliveries: list[Delivery]) -> Sequence[int | Exception]:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                return await self._deliveries.store(deliveries)
+        except Refused as exc:
+            if len(deliveries) == 1:
+                return [exc]
+        # Which one it was is not known; those that are stored already are met again.
+        return [(await self._store_all([delivery]))[0] for delivery in deliveries]
+
+    async def _lease_all(self, deliveries: list[Delivery]) -> Sequence[str | None]:
+        holder, now = self._ids.new(), self._clock.now()
+        async with asyncio.timeout(_DEADLINE):
+            leased = await self._deliveries.lease(deliveries, holder, now + LEASE, now)
+        return [holder if delivery.id in leased else None for delivery in deliveries]
+
+    async def _remove_all(self, deliveries: list[Delivery]) -> Sequence[None]:
+        async with asyncio.timeout(_DEADLINE):
+            await self._deliveries.delivered(deliveries)
+        return [None] * len(deliveries)
+
+    async def _load_all(self, ids: list[str]) -> Sequence[Event | Exception | None]:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                found = await self._journal.read(ids)
+        except (CannotDecrypt, OfNewerVersion) as exc:
+            # Only those who ask for that one hear of it; its delivery queue waits.
+            if len(ids) == 1:
+                encrypted = isinstance(exc, CannotDecrypt)
+                name = "secret_cannot_be_opened" if encrypted else "event_of_newer_version"
+                log.error(name, reason=str(exc))
+                return [exc]
+            return [(await self._load_all([event_id]))[0] for event_id in ids]
+        return [found.get(event_id) for event_id in ids]

@@ -1,0 +1,144 @@
+"""The commands that Apple publishes: what API clients may send, checked, named and converted.
+
+Compiled once from `catalogue.json`. A command that is prepared has exactly the keys that were given,
+with Apple's names and types; whatever is wrong with a request is told at once, all of it.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from shared.apple.catalogue.compiling import CommandForm, compile_command
+from shared.apple.catalogue.schema import request_schema
+from shared.apple.profiles.doubts import payload_doubt
+from shared.apple.request.advice import NO_ADVICE, Advice, Adviser, Recipient
+from shared.apple.request.defaults import with_defaults
+from shared.apple.request.plist import (
+    NO_QUERY,
+    PreparedCommand,
+    prepare_raw,
+    refuse_unreadable,
+    written,
+)
+from shared.apple.request.read_json import read_request
+from shared.apple.request.terms import NO_TERMS
+from shared.apple.values.key_paths import inside
+from shared.apple.values.reading import Reading
+
+CATALOGUE = Path(__file__).with_name("catalogue.json")
+MOST_KINDS = 1000
+"""Recipients that differ, for which one command's advice is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCatalogue:
+    """All request types of one release of Apple's schema."""
+
+    release: str
+    forms: Mapping[str, CommandForm]
+
+    @classmethod
+    def load(cls) -> Self:
+        """The catalogue that is part of this version."""
+        return cls.of(json.loads(CATALOGUE.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> Self:
+        commands = facts["commands"]
+        if not isinstance(commands, dict):
+            raise TypeError("a catalogue without commands")
+        forms = {name: compile_command(name, commands[name]) for name in sorted(commands)}
+        return cls(str(facts.get("release", "unnamed")), forms)
+
+    @property
+    def request_types(self) -> tuple[str, ...]:
+        return tuple(self.forms)
+
+    def prepare(self, body: Mapping[str, object], new_uuid: Callable[[], str]) -> PreparedCommand:
+        """The command that a request (from `parse_json`) asks for, or BadRequest with every fault."""
+        request, reading = read_request(body)
+        form = self._form(request.request_type, request.request_type_path, reading)
+        for_plist: object = {}
+        for_answer: object = {}
+        terms = NO_TERMS
+        if form is not None:
+            for_plist, for_answer = form.keys.convert(request.keys, request.path, reading)
+            keys = for_plist if isinstance(for_plist, dict) else {}
+            terms = with_defaults(request.terms, form.request_type, keys, reading)
+        reading.raise_faults()
+        if form is None or not isinstance(for_plist, dict) or not isinstance(for_answer, dict):
+            raise AssertionError("a request without faults has a form and keys")
+        command = written(request.uuid or new_uuid(), form.request_type, for_plist)
+        names = [inside(request.path, name) for name in for_answer]
+        refuse_unreadable(command, for_plist, names, reading)
+        response: dict[str, object] = {
+            "command_uuid": command.uuid,
+            "command": {"request_type": form.request_type, **for_answer},
+        }
+        return PreparedCommand(
+            targets=request.targets,
+            command=command,
+            response=response,
+            is_bulk=request.is_bulk,
+            terms=terms,
+            keys=for_plist,
+            says_apple=reading.exact,
+        )
+
+    def prepare_raw(
+        self, target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY
+    ) -> PreparedCommand:
+        """The command that a property list is; its bytes stay as they are. `query`: its terms."""
+        return prepare_raw(target, plist, query)
+
+    def advise(self, prepared: PreparedCommand, recipient: Recipient) -> Advice:
+        """What the client should know before this command goes there.
+
+        Found out once for all recipients that are alike, so it may be asked for each of many."""
+        advice = prepared.advice.get(recipient)
+        if advice is None:
+            advice = self._advice(prepared, recipient)
+            if len(prepared.advice) < MOST_KINDS:
+                prepared.advice[recipient] = advice
+        return advice
+
+    def _advice(self, prepared: PreparedCommand, recipient: Recipient) -> Advice:
+        form = self.forms.get(prepared.command.request_type)
+        if form is None:  # a raw command that Apple published later
+            return NO_ADVICE
+        adviser = Adviser(recipient, prepared.says_apple)
+        advice = adviser.advise(form.facts, prepared.keys, is_raw=prepared.is_raw)
+        payload = prepared.keys.get("Payload")
+        doubt = None
+        if form.request_type == "InstallProfile" and isinstance(payload, bytes):
+            doubt = payload_doubt(payload)
+        if doubt is None:
+            return advice
+        return replace(advice, warnings=(f"payload: {doubt}", *advice.warnings))
+
+    def openapi_schema(self) -> dict[str, object]:
+        """The body of POST /v1/commands; each command's schema, with an example, is in the
+        `x-components` of it, which belong into the components of the document."""
+        return request_schema(self.forms.values())
+
+    def nearest(self, request_type: str) -> str | None:
+        """The request type that is most like this name, None when none is near."""
+        return Reading().nearest(request_type, self.forms)
+
+    def _form(self, request_type: object, path: str, reading: Reading) -> CommandForm | None:
+        form = self.forms.get(request_type) if isinstance(request_type, str) else None
+        if form is None:
+            self._refuse_type(request_type, path, reading)
+        return form
+
+    def _refuse_type(self, request_type: object, path: str, reading: Reading) -> None:
+        if not isinstance(request_type, str) or not request_type:
+            reading.fault(path, "the name of a command, such as DeviceInformation")
+            return
+        nearest = reading.nearest(request_type, self.forms)
+        hint = f" (nearest: {nearest})" if nearest else ""
+        reading.unknown_command(
+            path, f"the name of one of Apple's {len(self.forms)} commands{hint}"
+        )

@@ -1,0 +1,54 @@
+"""What a device says when it connects: that it is idle, or how a command went.
+
+Promise: a Connect that comes out has a known status, and a CommandUUID unless it is Idle.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from shared.apple.messages.enrollment_key import enrollment_key
+from shared.apple.messages.keys import read_message
+from shared.apple.plist import read as plist
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import BadRequest
+from shared.domain.event import Topic
+
+
+class Status(StrEnum):
+    """Apple's words."""
+
+    IDLE = "Idle"
+    ACKNOWLEDGED = "Acknowledged"
+    ERROR = "Error"
+    COMMAND_FORMAT_ERROR = "CommandFormatError"
+    NOT_NOW = "NotNow"
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """`command_uuid` is None exactly for Idle."""
+
+    event: ClassVar[Topic] = Topic.CONNECT
+    key: EnrollmentKey
+    status: Status
+    command_uuid: str | None = None
+
+
+def parse_connect(body: bytes) -> Connect:
+    """The message in the body of a connect request, or BadRequest."""
+    return connect_message(read_message(body))
+
+
+def connect_message(message: Mapping[str, Any]) -> Connect:
+    """The connect that this property list is, or BadRequest."""
+    word = plist.required_identifier(message, "Status")
+    try:
+        status = Status(word)
+    except ValueError:
+        raise BadRequest("Status: unknown") from None
+    key = enrollment_key(message)
+    if status is Status.IDLE:
+        return Connect(key, status)
+    return Connect(key, status, plist.required_identifier(message, "CommandUUID"))

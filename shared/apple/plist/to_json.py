@@ -1,0 +1,87 @@
+"""A property list as JSON, for people and programs that read a device's answer.
+
+Promises: data is base64, a date is RFC 3339 in UTC, a number stays what it is; the result is of
+bounded size. A list within the limits of `shared.apple.plist.read` may still be far larger as JSON than as
+it was sent, because a long string that is there once may be meant a thousand times.
+"""
+
+import math
+from base64 import b64encode
+from datetime import UTC, datetime
+from plistlib import UID
+from typing import Any
+
+import orjson
+
+MOST_CHARACTERS = 8 * 1024**2
+"""Of all texts in one result together; as many as four times the largest answers of a usual fleet."""
+
+_LEAST, _MOST = -(2**63), 2**64 - 1
+
+
+class TooLargeToShow(Exception):
+    """The property list is too large as JSON."""
+
+
+def as_json(value: Any, limit: int = MOST_CHARACTERS) -> Any:
+    """What `shared.apple.plist.read.parse` returned, or a part of it. Raises TooLargeToShow."""
+    return _Showing(limit).shown(value)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as we write it, in UTC; one without an offset, as in property lists, is in UTC."""
+    known = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return known.isoformat().replace("+00:00", "Z")
+
+
+def rfc3339_or_null(moment: datetime | None) -> str | None:
+    """A time as we write it, None where there is none."""
+    return None if moment is None else rfc3339(moment)
+
+
+class _Showing:
+    """Counts what it has written."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def shown(self, value: Any) -> Any:
+        match value:
+            case dict():
+                return {self._text(name): self.shown(each) for name, each in value.items()}
+            case list():
+                return [self.shown(each) for each in value]
+            case str():
+                return self._text(value)
+            case bytes():
+                self._spend(len(value) * 4 // 3)
+                return b64encode(value).decode("ascii")
+        return self._small(value)
+
+    def _small(self, value: Any) -> Any:
+        match value:
+            case datetime():
+                return rfc3339(value)
+            case UID():
+                return {"CF$UID": self._number(value.data)}
+            case float():
+                return value if math.isfinite(value) else None
+        return self._number(value)
+
+    def _text(self, value: str) -> str:
+        self._spend(len(value))
+        # A lone surrogate, which UTF-8 cannot carry, becomes a question mark.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+    def _number(self, value: int) -> Any:
+        """A boolean too, which is within the limits."""
+        if _LEAST <= value <= _MOST:
+            return value
+        text = str(value)
+        self._spend(len(text))
+        return orjson.Fragment(text)
+
+    def _spend(self, characters: int) -> None:
+        self._left -= characters
+        if self._left < 0:
+            raise TooLargeToShow

@@ -1,0 +1,172 @@
+"""The one loop of everything that is done again and again in the background.
+
+Promises: no exception of a step ends a loop, except Misconfigured (an unusable setting, or a second
+process on an in-process broker: rule 10), which ends the process. An outage is waited for, and logged
+once for each time that it began. Any other exception is a bug, or a document that nobody foresaw: its
+kind and stack are logged once until a success, it is counted, and the pauses grow. `failing` names the
+loops that have failed so for five minutes.
+"""
+
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from shared.domain.errors import CannotDecrypt, MdmError, Misconfigured, Unavailable
+from shared.network.connection_failures import NO_ANSWER
+from shared.ports.clock import Clock
+
+log = structlog.get_logger()
+
+Step = Callable[[], Awaitable[object]]
+
+FAILING_AFTER = timedelta(minutes=5)
+LONGEST_PAUSE = timedelta(minutes=1)
+"""Between two tries of a step that fails, and for no outage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to rest after a step, and after one that could not be done."""
+
+    every: timedelta
+    after_failure: timedelta
+
+
+ONCE = Pace(timedelta(), timedelta())
+
+
+class Loops:
+    """The background work of one process. `count` gets the name of a loop at each failure that is no
+    outage."""
+
+    def __init__(self, clock: Clock, count: Callable[[str], None] = lambda name: None) -> None:
+        self._clock = clock
+        self._count = count
+        self._running: set[_Loop] = set()
+
+    async def keep_doing(
+        self,
+        name: str,
+        step: Step,
+        pace: Pace,
+        waits: str,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Do a step, rest, and so on, until cancelled or `stopped`. `waits` names the event in the log
+        when an outage begins."""
+        with self._loop(name, pace, waits) as loop:
+            while not stopped():
+                await loop.attempt(step)
+                await self._clock.sleep(loop.pause)
+
+    async def until_done(self, name: str, step: Step, pace: Pace, waits: str) -> None:
+        """Do a step again and again until it succeeds."""
+        with self._loop(name, pace, waits) as loop:
+            while not await loop.attempt(step):
+                await self._clock.sleep(loop.pause)
+
+    async def attempt(self, name: str, step: Step, waits: str) -> None:
+        """Do a step once. Its failure ends there."""
+        with self._loop(name, ONCE, waits) as loop:
+            await loop.attempt(step)
+
+    def failing(self) -> list[str]:
+        """The loops that have failed for FAILING_AFTER without a success, and for no outage."""
+        now = self._clock.monotonic()
+        found = {
+            loop.name: f"{loop.name} has failed for {(now - loop.failing_since) / 60:.0f} minutes, at "
+            f"last with {loop.error}: look for loop_failed in the log, and report it"
+            for loop in self._running
+            if now - loop.failing_since >= FAILING_AFTER.total_seconds()
+        }
+        return sorted(found.values())
+
+    @contextmanager
+    def _loop(self, name: str, pace: Pace, waits: str) -> Iterator["_Loop"]:
+        loop = _Loop(name, pace, waits, self._clock, self._count)
+        self._running.add(loop)
+        try:
+            yield loop
+        finally:
+            self._running.remove(loop)
+
+
+class _Loop:
+    """What is known of the failures of one loop since its last success."""
+
+    def __init__(
+        self, name: str, pace: Pace, waits: str, clock: Clock, count: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self.error = ""
+        self.failing_since = float("inf")
+        self.pause = pace.every
+        self._pace = pace
+        self._waits = waits
+        self._clock = clock
+        self._count = count
+        self._is_away = False
+        self._said: set[str] = set()
+
+    async def attempt(self, step: Step) -> bool:
+        try:
+            await step()
+        except Exception as exc:  # noqa: BLE001 - the loop goes on, and says what it met
+            self._failed(exc)
+            return False
+        self.failing_since, self.pause = float("inf"), self._pace.every
+        self._is_away = False
+        self._said.clear()
+        return True
+
+    def _failed(self, exc: Exception) -> None:
+        errors = list(_errors(exc))
+        if any(isinstance(each, Misconfigured) for each in errors):
+            raise exc
+        bug = next((each for each in errors if not _ends_by_itself(each)), None)
+        if bug is None:
+            self._is_outage(errors[0])
+        else:
+            self._is_bug(bug)
+
+    def _is_outage(self, error: Exception) -> None:
+        self.failing_since, self.pause = float("inf"), self._pace.after_failure
+        if not self._is_away:
+            log.warning(self._waits, error=str(error) or NO_ANSWER)
+        self._is_away = True
+
+    def _is_bug(self, error: Exception) -> None:
+        longer = self.pause * 2 if self._said else self._pace.after_failure
+        self.pause = min(longer, max(LONGEST_PAUSE, self._pace.after_failure))
+        self.failing_since = min(self.failing_since, self._clock.monotonic())
+        self.error = type(error).__name__
+        self._count(self.name)
+        if self.error not in self._said:
+            log.error("loop_failed", loop=self.name, error=self.error, stack=_stack(error))
+        self._said.add(self.error)
+
+
+def _errors(exc: Exception) -> Iterator[Exception]:
+    """The exceptions in what task groups nest."""
+    if isinstance(exc, ExceptionGroup):
+        for each in exc.exceptions:
+            yield from _errors(each)
+    else:
+        yield exc
+
+
+def _ends_by_itself(error: Exception) -> bool:
+    """Whether it is an outage. A key that we lack does not come back unless an operator brings it."""
+    return isinstance(error, Unavailable | TimeoutError) and not isinstance(error, CannotDecrypt)
+
+
+def _stack(error: BaseException) -> str:
+    """Where it was raised, and from what. The text of an exception that is not ours may hold a secret."""
+    text = f": {error}" if isinstance(error, MdmError) else ""
+    lines = [*traceback.format_tb(error.__traceback__), type(error).__name__ + text]
+    cause = error.__cause__ or error.__context__
+    return "".join([_stack(cause), "\n\n"] if cause is not None else []) + "".join(lines)

@@ -1,0 +1,94 @@
+"""The certificate that a server shows, for the reason of a failure: `ssl` does not tell whose it refused.
+
+Promises: it is only looked at, after it was refused, by a handshake of its own that shows no certificate of
+ours, and nothing is sent; at most once a minute for each server, within seconds; a failure means that
+nothing is known.
+"""
+
+import asyncio
+import ssl
+from datetime import timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from shared.network.connection_failures import Shown, Target, is_about_certificate, reason_of
+from shared.ports.clock import Clock
+
+PATIENCE = timedelta(seconds=3)
+KEPT = timedelta(minutes=1)
+
+_MOST_NAMES = 5
+_LONGEST_NAME = 128
+
+
+class PeerCertificates:
+    """What the servers of a few targets show."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._known: dict[tuple[str, int], tuple[float, Shown | None]] = {}
+
+    async def reason_of(
+        self, error: BaseException, target: Target, address: tuple[str, int]
+    ) -> str | None:
+        """The reason of a failure to reach this host and port, as `shared.network.connection_failures` has
+        it."""
+        shown = await self._look_up(address) if is_about_certificate(error) else None
+        return reason_of(error, target, shown)
+
+    async def _look_up(self, address: tuple[str, int]) -> Shown | None:
+        async with self._lock:
+            at, shown = self._known.get(address, (float("-inf"), None))
+            now = self._clock.monotonic()
+            if now - at >= KEPT.total_seconds():
+                shown = await _shown(*address)
+                self._known[address] = now, shown
+            return shown
+
+
+async def _shown(host: str, port: int) -> Shown | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's CAs: 50 ms to load
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            writer.transport.abort()
+            return read(certificate)
+    except Exception:  # noqa: BLE001 - bytes from outside; a look must not become what failed
+        return None
+
+
+def read(certificate: bytes) -> Shown:
+    """A certificate in DER. Raises what `cryptography` does for one that cannot be read."""
+    read = x509.load_der_x509_certificate(certificate)
+    return Shown(
+        subject=_text(read.subject),
+        issuer=None if read.issuer == read.subject else _text(read.issuer),
+        names=_names(read)[:_MOST_NAMES],
+        not_before=read.not_valid_before_utc,
+        not_after=read.not_valid_after_utc,
+    )
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    found = [*names.get_values_for_type(x509.DNSName)]
+    found += map(str, names.get_values_for_type(x509.IPAddress))
+    return tuple(map(_bounded, found))
+
+
+def _text(name: x509.Name) -> str:
+    """Its common name, or all of it."""
+    common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return _bounded(str(common[0].value) if common else name.rfc4514_string()) or "nobody"
+
+
+def _bounded(text: str) -> str:
+    return "".join(each for each in text if each.isprintable())[:_LONGEST_NAME]

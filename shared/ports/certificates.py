@@ -1,0 +1,157 @@
+"""Our CA, SCEP challenges, issued certificates (owner: checkin) and push certificates (owner: push)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAuthority:
+    """Our CA as it is kept: certificate and private key, each in PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+class AuthorityStore(Protocol):
+    async def load(self) -> StoredAuthority | None:
+        """The installation's CA, None before there is one."""
+
+    async def create(self, candidate: StoredAuthority) -> StoredAuthority:
+        """Store it if there is none yet; returns what is there then, the same for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A challenge that is good for one certificate, until `expires_at`.
+
+    `digest` is the SHA-256 of the secret, in hex: the secret itself is kept nowhere. `udid` and
+    `serial_number` name the one device that it is for; without them it is for any device. `renews` is the
+    fingerprint of the certificate that the new one is to follow.
+    """
+
+    digest: str
+    expires_at: datetime
+    udid: str | None = None
+    serial_number: str | None = None
+    renews: str | None = None
+
+
+class Challenges(Protocol):
+    async def create(self, challenge: Challenge) -> None:
+        """Store a challenge that nobody has used; one that is stored already stays as it is."""
+
+    async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
+        """Give the challenge to the transaction `by`, once for all replicas. The same transaction
+        gets it again, so that it can be repeated. None: there is none, another transaction used it,
+        or it has expired."""
+
+    async def take(self, challenge: Challenge, by: str) -> bool:
+        """The same for one that nobody stored: it is stored now, as used by `by`. Whoever asks has seen
+        that it has not expired."""
+
+    async def user_of(self, digest: str) -> str | None:
+        """The transaction that used it, also after it expired; None: none did, or there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """One certificate, and what allowed it.
+
+    `transaction` is how it was asked for, and decides races: a transaction has one certificate.
+    `fingerprint` is the SHA-256 of the certificate, `public_key` that of its key, `serial` its serial
+    number, all in hex. `udid` and `serial_number` are what the challenge was bound to (never what the
+    client says of itself), `challenge` names a one-time challenge. `renewed_from` is the fingerprint of
+    the certificate that it follows: its key signed the renewal, or the challenge was made to renew it. A
+    renewal inherits `udid` and `serial_number`.
+    """
+
+    transaction: str
+    fingerprint: str
+    serial: str
+    certificate: bytes = field(repr=False)
+    subject: str
+    public_key: str
+    issued_at: datetime
+    not_after: datetime
+    challenge: str | None = None
+    udid: str | None = None
+    serial_number: str | None = None
+    renewed_from: str | None = None
+
+
+class IssuedCertificates(Protocol):
+    async def add(self, issued: IssuedCertificate) -> bool:
+        """Record it, unless its transaction has one. False: it has (this one or another), or the
+        certificate's serial number is taken; then this one must not be given out."""
+
+    async def of_transaction(self, transaction: str) -> IssuedCertificate | None: ...
+
+    async def by_fingerprint(self, fingerprints: Collection[str]) -> dict[str, IssuedCertificate]:
+        """Those of these fingerprints that SCEP gave out."""
+
+    async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
+        """Those that were given out to follow this one, the first issued first."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPair:
+    """A certificate, PEM, maybe with its chain, and its private key (PKCS#8, PEM, in clear)."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+    installed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TopicVersion:
+    """What shows that a topic has changed. `chosen` is an id made when it became the one that devices
+    are to enroll under: the latest counts; None: it only renewed what was there already."""
+
+    topic: str
+    revision: str
+    chosen: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledTopic:
+    """The certificates of one topic. `before` is there until the first push that APNs took with
+    `newest`. A revision is never used twice."""
+
+    version: TopicVersion
+    newest: InstalledPair
+    before: InstalledPair | None = None
+
+    @property
+    def topic(self) -> str:
+        return self.version.topic
+
+
+class PushCertificates(Protocol):
+    async def versions(self) -> list[TopicVersion]:
+        """All topics, by name; cheap: no certificate is read."""
+
+    async def load(self, topic: str) -> InstalledTopic | None:
+        """Raises CannotDecrypt when its keys are encrypted with a key that we do not have."""
+
+    async def put(self, wanted: InstalledTopic, replaces: str | None) -> bool:
+        """Store the topic on condition that its revision is still `replaces` (None: that it is not
+        there). False: it was overtaken, and nothing has changed."""
+
+    async def retire(self, topic: str, revision: str, as_revision: str) -> bool:
+        """Forget `before` on condition of the revision; False: overtaken."""
+
+    async def remove(self, topic: str, revision: str) -> bool:
+        """Forget the topic on condition of the revision; False: overtaken."""
+
+
+class EnrolledTopics(Protocol):
+    async def count(self) -> dict[str, int]:
+        """Enrolled devices by the push topic that they enrolled under; those without one are left
+        out. It looks at every enrollment: for rare requests of an operator."""
+
+
+class PushTopics(Protocol):
+    async def current(self) -> str | None:
+        """The topic that devices are to enroll under; None where there is no push certificate."""

@@ -1,0 +1,108 @@
+"""The certificates inside a CMS, and which of them signed it.
+
+Promise: only the signer's is read beyond its outline, and its key is one that devices have. What is
+remembered are signers whose signature was good, and none that is large.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from asn1crypto import core
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from shared.concurrency.bounded_cache import BoundedCache
+from shared.domain.errors import BadRequest
+from shared.security.lenient.certificate import issuer_of, load, loosely, public_key_of
+from shared.security.public_keys import LARGEST_CERTIFICATE, objection
+from shared.security.scep.der import elements
+
+MAX_CERTIFICATES = 10
+LONGEST_KEY = 64
+"""Bytes of a key identifier; ordinary ones have 20 or 32."""
+_KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
+_CRITICAL = bytes.fromhex("0101ff")
+_CERTIFICATE = b"\x30"
+REMEMBERED = 4096
+LARGEST_REMEMBERED = 4 * 1024
+
+
+class UnusualKey(BadRequest):
+    """The signer's key is none that a device has."""
+
+    def __init__(self, why: str, key: object) -> None:
+        super().__init__(f"Mdm-Signature: the signer has {why}")
+        self.is_rsa = isinstance(key, rsa.RSAPublicKey)
+
+
+class EmbeddedCertificate:
+    """A certificate of a CMS, of which each part is read when somebody asks for it, and kept."""
+
+    def __init__(self, der: bytes) -> None:
+        self.der = der
+        self._certificate = load(der)
+
+    @property
+    def serial_number(self) -> int:
+        return self._certificate.serial_number
+
+    @cached_property
+    def issuer(self) -> bytes:
+        return issuer_of(self._certificate).public_bytes()
+
+    @cached_property
+    def key_identifier(self) -> bytes | None:
+        return loosely(self._certificate).key_identifier
+
+    @cached_property
+    def public_key(self) -> object:
+        """Raises UnusualKey."""
+        key = public_key_of(self._certificate)
+        if (why := objection(key)) is not None:
+            raise UnusualKey(why, key)
+        return key
+
+
+_signers: BoundedCache[bytes, EmbeddedCertificate] = BoundedCache(REMEMBERED)
+
+
+def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
+    """All certificates of a SignedData; raises BadRequest where there is none, or too many."""
+    choices = signed_data["certificates"]
+    if isinstance(choices, core.Void) or len(choices) == 0:
+        raise BadRequest("Mdm-Signature: holds no certificate")
+    if len(choices) > MAX_CERTIFICATES:
+        raise BadRequest("Mdm-Signature: too many certificates")
+    # The very bytes that came: asn1crypto would write an indefinite length anew.
+    ders = [each for each in elements(choices.contents) if each[:1] == _CERTIFICATE]
+    return [_signers.get(der) or EmbeddedCertificate(der) for der in ders]
+
+
+def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCertificate:
+    """The one that a SignerIdentifier names; raises BadRequest."""
+    chosen = sid.chosen
+    certificates = [each for each in inside if len(each.der) <= LARGEST_CERTIFICATE]
+    if sid.name == "issuer_and_serial_number":
+        issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
+        found = [c for c in certificates if c.serial_number == serial and c.issuer == issuer]
+    else:
+        found = _of_key(certificates, chosen.native)
+    if len({c.der for c in found}) != 1:
+        raise BadRequest("Mdm-Signature: the signer's certificate is not inside")
+    return found[0]
+
+
+def _of_key(certificates: Sequence[EmbeddedCertificate], key: bytes) -> list[EmbeddedCertificate]:
+    """Those that may have this key identifier, by their bytes alone; a single one is read to make sure.
+
+    Reading the extensions of ten certificates would be dear, and no honest message has two such."""
+    inside = bytes((0x04, len(key) + 2, 0x04, len(key))) + key if len(key) <= LONGEST_KEY else b""
+    extensions = [_KEY_IDENTIFIER + inside, _KEY_IDENTIFIER + _CRITICAL + inside]
+    found = [c for c in certificates if inside and any(each in c.der for each in extensions)]
+    return found if len(found) != 1 else [c for c in found if c.key_identifier == key]
+
+
+def remember(signer: EmbeddedCertificate) -> None:
+    """Of a good signature only, so that what strangers send costs no memory."""
+    if len(signer.der) <= LARGEST_REMEMBERED:
+        _signers.put(signer.der, signer)

@@ -1,0 +1,44 @@
+"""Collection `profiles`: profiles that the operator stored, by their identifier (owner: commands).
+
+Promise: a profile is there whole or not at all; of two that are stored at once one stays.
+"""
+
+from collections.abc import Collection
+
+from shared.ports.access import StoredProfile
+from shared.storage.database import Database, Document
+
+COLLECTION = "profiles"
+
+
+class MongoProfiles:
+    """Profiles over MongoDB."""
+
+    def __init__(self, database: Database) -> None:
+        self._profiles = database.collection(COLLECTION)
+
+    async def put(self, profile: StoredProfile) -> None:
+        query = {"_id": profile.identifier}
+        update = {"$set": {"mobileconfig": profile.mobileconfig}}
+        if await self._profiles.update_one(query, update):
+            return
+        # An upsert may lose a race against another one; then the document is there.
+        if not await self._profiles.insert_one(query | update["$set"]):
+            await self._profiles.update_one(query, update)
+
+    async def get(self, identifier: str) -> StoredProfile | None:
+        found = await self._profiles.find_one({"_id": identifier})
+        return None if found is None else _stored(found)
+
+    async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
+        query = {"_id": {"$gt": after or ""}}
+        found = await self._profiles.find(query, sort=[("_id", 1)], limit=limit)
+        return [_stored(document) for document in found]
+
+    async def delete(self, identifiers: Collection[str]) -> None:
+        if identifiers:
+            await self._profiles.delete_many({"_id": {"$in": list(identifiers)}})
+
+
+def _stored(document: Document) -> StoredProfile:
+    return StoredProfile(str(document["_id"]), bytes(document["mobileconfig"]))

@@ -1,0 +1,51 @@
+"""Collection `authority`: the installation's own CA, one document (owner: checkin).
+
+Promise: `create` stores it at most once, whoever and how many try at the same time, and gives
+everybody the same one, durably. The key is encrypted.
+"""
+
+from shared.domain.errors import StoreUnavailable
+from shared.ports.certificates import StoredAuthority
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+
+COLLECTION = "authority"
+_ID = "device-ca"
+_KEY = "key_pem"
+ENCRYPTED = EncryptedFields(COLLECTION, (_KEY,))
+_CONTEXT = encryption_context(COLLECTION, _ID, _KEY)
+
+
+class MongoAuthorityStore:
+    """AuthorityStore over MongoDB."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._authority = database.collection(COLLECTION)
+        self._keyring = keyring
+
+    async def load(self) -> StoredAuthority | None:
+        # The update changes nothing after the first time, but its write concern waits for what it
+        # meets: a CA that another process has just inserted is used only once it is durable.
+        if not await self._authority.update_one({"_id": _ID}, {"$set": {"in_use": True}}):
+            return None
+        found = await self._authority.find_one({"_id": _ID})
+        if found is None:
+            return None
+        return StoredAuthority(
+            certificate_pem=bytes(found["certificate_pem"]),
+            key_pem=self._keyring.decrypt(bytes(found[_KEY]), _CONTEXT),
+        )
+
+    async def create(self, candidate: StoredAuthority) -> StoredAuthority:
+        await self._authority.insert_one(
+            {
+                "_id": _ID,
+                "certificate_pem": candidate.certificate_pem,
+                _KEY: self._keyring.encrypt(candidate.key_pem, _CONTEXT),
+            }
+        )
+        stored = await self.load()
+        if stored is None:  # a primary that went away between the two
+            raise StoreUnavailable("MongoDB: the CA that was stored cannot be read")
+        return stored

@@ -1,0 +1,61 @@
+"""Collection `challenges`: one document per one-time SCEP challenge, by the SHA-256 of its secret.
+
+Those of profiles come only when they are used. Promise: of all transactions that want one, one gets it, by a
+conditional write on its document, or by who inserts it.
+Challenges leave the store a day after they expired.
+"""
+
+from datetime import datetime, timedelta
+
+from shared.ports.certificates import Challenge
+from shared.storage.database import Database, Document
+from shared.storage.indexes import Index
+
+NAME = "challenges"
+KEPT_FOR = timedelta(days=1)
+INDEXES = (Index(NAME, [("expires_at", 1)], expire_after=KEPT_FOR),)
+
+
+class MongoChallenges:
+    """`Challenges` in MongoDB."""
+
+    def __init__(self, database: Database) -> None:
+        self._challenges = database.collection(NAME)
+
+    async def create(self, challenge: Challenge) -> None:
+        await self._challenges.insert_one(_document(challenge, None))
+
+    async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
+        is_free = {"_id": digest, "used_by": {"$in": [None, by]}, "expires_at": {"$gt": now}}
+        if not await self._challenges.update_one(is_free, {"$set": {"used_by": by}}):
+            return None
+        found = await self._challenges.find_one({"_id": digest})
+        if found is None:  # removed between the two, long after it expired
+            return None
+        return Challenge(
+            digest=found["_id"],
+            expires_at=found["expires_at"],
+            udid=found.get("udid"),
+            serial_number=found.get("serial_number"),
+            renews=found.get("renews"),
+        )
+
+    async def take(self, challenge: Challenge, by: str) -> bool:
+        if await self._challenges.insert_one(_document(challenge, by)):
+            return True
+        return await self.user_of(challenge.digest) == by
+
+    async def user_of(self, digest: str) -> str | None:
+        found = await self._challenges.find_one({"_id": digest})
+        return None if found is None else found.get("used_by")
+
+
+def _document(challenge: Challenge, used_by: str | None) -> Document:
+    return {
+        "_id": challenge.digest,
+        "expires_at": challenge.expires_at,
+        "udid": challenge.udid,
+        "serial_number": challenge.serial_number,
+        "renews": challenge.renews,
+        "used_by": used_by,
+    }

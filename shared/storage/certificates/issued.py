@@ -1,0 +1,65 @@
+"""Collection `issued`: one document per certificate that SCEP gave out (owner: checkin).
+
+Promise: of all certificates made for one transaction, one is recorded, by the unique `_id`. A record
+leaves a year after its certificate expired.
+"""
+
+from collections.abc import Collection as Some
+from dataclasses import asdict, fields
+from datetime import timedelta
+from typing import Any
+
+from shared.ports.certificates import IssuedCertificate
+from shared.storage.database import Database, Document
+from shared.storage.indexes import Index
+
+NAME = "issued"
+KEPT_FOR = timedelta(days=365)
+INDEXES = (
+    Index(NAME, [("fingerprint", 1)], unique=True),
+    Index(NAME, [("serial", 1)], unique=True),
+    Index(NAME, [("not_after", 1)], expire_after=KEPT_FOR),
+    Index(NAME, [("renewed_from", 1)], sparse=True),
+)
+
+LIST_LENGTH = 32
+"""Fingerprints in one `$in`: the embedded store's cost per entry grows with long lists."""
+
+_FIELDS = tuple(field.name for field in fields(IssuedCertificate) if field.name != "transaction")
+
+
+class MongoIssuedCertificates:
+    """`IssuedCertificates` in MongoDB."""
+
+    def __init__(self, database: Database) -> None:
+        self._issued = database.collection(NAME)
+
+    async def add(self, issued: IssuedCertificate) -> bool:
+        document = asdict(issued)
+        document["_id"] = document.pop("transaction")
+        if issued.renewed_from is None:  # most are none; the index has only those that are
+            del document["renewed_from"]
+        return await self._issued.insert_one(document)
+
+    async def of_transaction(self, transaction: str) -> IssuedCertificate | None:
+        found = await self._issued.find_one({"_id": transaction})
+        return None if found is None else _issued(found)
+
+    async def by_fingerprint(self, fingerprints: Some[str]) -> dict[str, IssuedCertificate]:
+        wanted = list(fingerprints)
+        found: dict[str, IssuedCertificate] = {}
+        for start in range(0, len(wanted), LIST_LENGTH):
+            query = {"fingerprint": {"$in": wanted[start : start + LIST_LENGTH]}}
+            for document in await self._issued.find(query):
+                found[document["fingerprint"]] = _issued(document)
+        return found
+
+    async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
+        found = await self._issued.find({"renewed_from": fingerprint})
+        return sorted(map(_issued, found), key=lambda issued: issued.issued_at)
+
+
+def _issued(document: Document) -> IssuedCertificate:
+    values: dict[str, Any] = {name: document.get(name) for name in _FIELDS}
+    values["certificate"] = bytes(document["certificate"])
+    return IssuedCertificate(transaction=document["_id"], **values)

@@ -1,0 +1,86 @@
+"""Collection `push_certificates`: what was installed by API, one document per topic (owner: push).
+
+_id: the topic; revision; chosen, where it was; newest and, until it has been replaced for good, before:
+certificate (PEM), key (PKCS#8 PEM, encrypted), installed_at.
+
+Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear.
+"""
+
+from typing import Any
+
+from shared.ports.certificates import InstalledPair, InstalledTopic, TopicVersion
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+
+COLLECTION = "push_certificates"
+NEWEST, BEFORE = "newest", "before"
+ENCRYPTED = EncryptedFields(COLLECTION, (f"{NEWEST}.key", f"{BEFORE}.key"))
+
+
+class MongoPushCertificates:
+    """PushCertificates over MongoDB."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._documents = database.collection(COLLECTION)
+        self._keyring = keyring
+
+    async def versions(self) -> list[TopicVersion]:
+        fields = {"revision": 1, "chosen": 1}
+        found = await self._documents.find({}, fields, sort=[("_id", 1)])
+        return [_version(document) for document in found]
+
+    async def load(self, topic: str) -> InstalledTopic | None:
+        document = await self._documents.find_one({"_id": topic})
+        if document is None:
+            return None
+        newest = self._pair(document, NEWEST)
+        assert newest is not None  # no document is written without one
+        return InstalledTopic(_version(document), newest, self._pair(document, BEFORE))
+
+    async def put(self, wanted: InstalledTopic, replaces: str | None) -> bool:
+        values: Document = {"revision": wanted.version.revision}
+        values[NEWEST] = self._fields(wanted.topic, NEWEST, wanted.newest)
+        if wanted.version.chosen is not None:
+            values["chosen"] = wanted.version.chosen
+        if wanted.before is not None:
+            values[BEFORE] = self._fields(wanted.topic, BEFORE, wanted.before)
+        if replaces is None:
+            return await self._documents.insert_one({"_id": wanted.topic, **values})
+        gone = {name: "" for name in ("chosen", BEFORE) if name not in values}
+        update: Document = {"$set": values} | ({"$unset": gone} if gone else {})
+        query = {"_id": wanted.topic, "revision": replaces}
+        return 1 == await self._documents.update_one(query, update)
+
+    async def retire(self, topic: str, revision: str, as_revision: str) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": topic, "revision": revision},
+            {"$set": {"revision": as_revision}, "$unset": {BEFORE: ""}},
+        )
+
+    async def remove(self, topic: str, revision: str) -> bool:
+        return 1 == await self._documents.delete_one({"_id": topic, "revision": revision})
+
+    def _fields(self, topic: str, name: str, pair: InstalledPair) -> Document:
+        return {
+            "certificate": pair.certificate_pem,
+            "key": self._keyring.encrypt(
+                pair.key_pem, encryption_context(COLLECTION, topic, f"{name}.key")
+            ),
+            "installed_at": pair.installed_at,
+        }
+
+    def _pair(self, document: Document, name: str) -> InstalledPair | None:
+        stored: dict[str, Any] | None = document.get(name)
+        if stored is None:
+            return None
+        where = encryption_context(COLLECTION, document["_id"], f"{name}.key")
+        return InstalledPair(
+            certificate_pem=bytes(stored["certificate"]),
+            key_pem=self._keyring.decrypt(bytes(stored["key"]), where),
+            installed_at=stored["installed_at"],
+        )
+
+
+def _version(document: Document) -> TopicVersion:
+    return TopicVersion(document["_id"], document["revision"], document.get("chosen"))

@@ -1,0 +1,91 @@
+"""Devices as API clients look at them: pages of the list, user channels, secrets. Reads `enrollments`.
+
+A page is a range of `_id`, the index that every collection has.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.ports.devices import DeviceFilter, DeviceSecrets
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import encryption_context
+from shared.storage.enrollments.documents import (
+    BOOTSTRAP_TOKEN,
+    NAME,
+    UNLOCK_TOKEN,
+    from_document,
+    ids_of_users,
+)
+
+_THERE = {"$ne": EnrollmentStatus.REMOVED.value}
+
+
+class MongoDevices:
+    """Implements `shared.ports.devices.Devices`."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._documents = database.collection(NAME)
+        self._keyring = keyring
+
+    async def page(self, query: DeviceFilter) -> list[Enrollment]:
+        found = await self._documents.find(
+            {**_condition(query), **_ids(query)}, None, sort=[("_id", 1)], limit=query.limit
+        )
+        return [from_document(document, self._keyring) for document in found]
+
+    async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
+        query = {"_id": ids_of_users(device, after), "status": _THERE}
+        found = await self._documents.find(query, None, sort=[("_id", 1)], limit=limit)
+        return [from_document(document, self._keyring) for document in found]
+
+    async def secrets(self, enrollment: str) -> DeviceSecrets:
+        fields = {UNLOCK_TOKEN: 1, BOOTSTRAP_TOKEN: 1}
+        document = await self._documents.find_one({"_id": enrollment}, fields) or {}
+        return DeviceSecrets(
+            unlock_token=self._opened(document, UNLOCK_TOKEN),
+            bootstrap_token=self._opened(document, BOOTSTRAP_TOKEN),
+        )
+
+    def _opened(self, document: Mapping[str, Any], name: str) -> bytes | None:
+        encrypted = document.get(name)
+        if encrypted is None:
+            return None
+        return (
+            self._keyring.decrypt(bytes(encrypted), encryption_context(NAME, document["_id"], name))
+            or None
+        )
+
+
+def _condition(query: DeviceFilter) -> Document:
+    """Beside the ids; `user` is absent on device channels."""
+    condition: Document = {"user": None, "status": _THERE}
+    if query.status is not None:
+        condition["status"] = query.status.value
+    if query.serial_number is not None:  # the index of names finds it
+        condition["names"] = query.serial_number
+    told = {
+        "inventory.serial_number": query.serial_number,
+        "inventory.model": query.model,
+        "inventory.os_version": query.os_version,
+    }
+    condition |= {name: value for name, value in told.items() if value is not None}
+    if query.blocked is not None:
+        condition["blocked"] = True if query.blocked else {"$ne": True}
+    for name, wanted in (("quarantine", query.quarantined), ("migrating_until", query.migrating)):
+        if wanted is not None:
+            condition[name] = {"$ne": None} if wanted else None
+    seen = {"$gte": query.seen_since, "$lt": query.seen_before}
+    seen = {name: value for name, value in seen.items() if value is not None}
+    return condition | ({"last_seen": seen} if seen else {})
+
+
+def _ids(query: DeviceFilter) -> Document:
+    """The condition on the id, which on a device channel is its device's."""
+    ids: Document = {}
+    if query.id is not None:
+        ids["$eq"] = query.id
+    if query.after is not None:
+        ids["$gt"] = query.after
+    return {"_id": ids} if ids else {}

@@ -1,0 +1,151 @@
+"""Bindings after they were made; writes collection `enrollments`, and reserves in `certificates`.
+
+Owner of both: checkin. Each change is one conditional update.
+"""
+
+from collections.abc import Collection as Some
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.domain.enrollment import Enrollment
+from shared.domain.identity import Quarantine
+from shared.domain.outbox import OutboxEvent
+from shared.ports.identities import Attempt, Outgoing
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document
+from shared.storage.enrollments.documents import CERTIFICATES, NAME, from_document
+from shared.storage.enrollments.identity_documents import (
+    LOOKED_AT_BY,
+    certificate_fields,
+    outbox_fields,
+    outbox_of,
+    quarantine_fields,
+    renewal_fields,
+)
+from shared.storage.indexes import Index
+
+INDEXES = (
+    Index(NAME, [("renewal_in", 1), ("renewal_look", 1)]),
+    Index(NAME, [("notices_in", 1)], sparse=True),
+)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+AT_ONCE = 20
+"""Devices of one partition in one answer: of more, the rest comes with the next look."""
+
+
+class MongoIdentities:
+    """Implements `shared.ports.identities.Identities`."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._documents = database.collection(NAME)
+        self._certificates = database.collection(CERTIFICATES)
+
+    async def reserve(self, certificate: str, device: str) -> None:
+        await self._certificates.insert_one({"_id": certificate, "device": device})
+
+    async def quarantine(
+        self, device: str, bound: str | None, seen: Quarantine, outbox_event: OutboxEvent
+    ) -> bool:
+        found = {"_id": device, "certificate": bound}
+        begins = await self._documents.update_one(
+            {**found, "quarantine": None},
+            {
+                "$set": {
+                    "quarantine": quarantine_fields(seen),
+                    **outbox_fields(device, outbox_event),
+                }
+            },
+        )
+        if not begins:
+            await self._documents.update_one(
+                {**found, "quarantine.since": {"$gte": BEGINNING}},
+                {
+                    "$set": {
+                        "quarantine.reason": seen.reason.value,
+                        "quarantine.certificate": certificate_fields(seen.certificate),
+                    },
+                    "$max": {"quarantine.last_seen": seen.last_seen},
+                },
+            )
+        return begins == 1
+
+    async def release(self, device: str, bound: str) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "certificate": bound}, {"$unset": {"quarantine": ""}}
+        )
+
+    async def reset(self, device: str, bound: str) -> bool:
+        gone = ("certificate", "quarantine", "renewal", "expired_until", *LOOKED_AT_BY)
+        return 1 == await self._documents.update_one(
+            {"_id": device, "certificate": bound},
+            {"$set": {"reset_from": bound}, "$unset": dict.fromkeys(gone, "")},
+        )
+
+    async def accept_expired(self, device: str, bound: str, until: datetime) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "certificate": bound},
+            {
+                # no time is before the beginning, so it is looked at next
+                "$set": {"expired_until": until, "renewal_look": BEGINNING},
+                "$unset": {"quarantine": "", "renewal": ""},
+            },
+        )
+
+    async def to_renew(self, partitions: Some[int], at: datetime) -> list[Enrollment]:
+        found: list[Document] = []
+        for partition in sorted(partitions):
+            due = {"renewal_in": partition, "renewal_look": {"$gte": BEGINNING, "$lte": at}}
+            order = [("renewal_in", 1), ("renewal_look", 1)]
+            found += await self._documents.find(due, None, sort=order, limit=AT_ONCE)
+        return [from_document(document, self._keyring) for document in found]
+
+    async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
+        return [
+            1 == await self._documents.update_one(_condition(each), _update(each))
+            for each in attempts
+        ]
+
+    async def outbox(self, partitions: Some[int]) -> list[Outgoing]:
+        found = await self._documents.find({"notices_in": {"$in": list(partitions)}})
+        return [
+            Outgoing(from_document(document, self._keyring), outbox_event)
+            for document in found
+            for outbox_event in outbox_of(document)
+        ]
+
+    async def published(self, outgoing: Sequence[Outgoing]) -> None:
+        for each in outgoing:
+            device = each.device.id
+            await self._documents.update_one(
+                {"_id": device}, {"$unset": {f"notices.{each.outbox_event.id}": ""}}
+            )
+            await self._documents.update_one(
+                {"_id": device, "notices": {}}, {"$unset": {"notices_in": "", "notices": ""}}
+            )
+
+
+def _condition(attempt: Attempt) -> Document:
+    condition: Document = {"_id": attempt.device, "certificate": attempt.certificate}
+    if attempt.seen is None:
+        condition["renewal"] = None
+    else:
+        condition["renewal.command_uuid"] = attempt.seen.command_uuid
+        failed = attempt.seen.failed
+        condition["renewal.failed"] = None if failed is None else failed.value
+    return condition
+
+
+def _update(attempt: Attempt) -> Document:
+    fields: Document = outbox_fields(attempt.device, attempt.outbox_event)
+    if attempt.renewal is not None:
+        fields["renewal"] = renewal_fields(attempt.renewal)
+    update: dict[str, Any] = {}
+    if attempt.look_at is None:
+        update["$unset"] = {"renewal_look": ""}
+    else:
+        fields["renewal_look"] = attempt.look_at
+    if fields:
+        update["$set"] = fields
+    return update

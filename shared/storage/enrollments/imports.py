@@ -1,0 +1,161 @@
+"""Records that are made of messages which devices sent to another server; collection `enrollments`.
+
+Each message is one conditional write on what was read, so that it never changes a record that its
+device, or another import, has changed meanwhile. `imported` says what of a record came so: the
+generation that the import began, and the digests of the messages. `changed_by` of a record that only
+imports have written begins with `BY`.
+"""
+
+from collections.abc import Mapping
+
+from shared.domain.enrollment import EnrollmentStatus
+from shared.domain.errors import Overtaken
+from shared.ports.devices import Imported, ImportedKind, ImportOutcome
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import encryption_context
+from shared.storage.enrollments.documents import (
+    BOOTSTRAP_TOKEN,
+    NAME,
+    UNLOCK_TOKEN,
+    identity_fields,
+    index_names,
+    inventory_fields,
+    new_names,
+    push_fields,
+)
+
+BY = "migration:"
+TRIES = 5
+GONE = EnrollmentStatus.REMOVED.value
+_READ = {
+    "status": 1,
+    "certificate": 1,
+    "generation": 1,
+    "changed_by": 1,
+    "imported": 1,
+    "migrating_until": 1,
+}
+
+
+class MongoMigration:
+    """Implements `shared.ports.devices.Migration`."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._documents = database.collection(NAME)
+        self._keyring = keyring
+
+    async def take(self, message: Imported) -> ImportOutcome:
+        key = message.key
+        for _ in range(TRIES):
+            found = await self._documents.find({"_id": {"$in": [key.device, key.id]}}, _READ)
+            records = {document["_id"]: document for document in found}
+            outcome = _judged(message, records)
+            if outcome is not ImportOutcome.IMPORTED:
+                return outcome
+            if await self._write(message, records):
+                return outcome
+        raise Overtaken("the enrollment changes all the time")
+
+    async def _write(self, message: Imported, records: Mapping[str, Document]) -> bool:
+        device, record = records.get(message.key.device), records.get(message.key.id)
+        generation = (device or {}).get("generation") or message.generation
+        fields = self._fields(message, record, generation)
+        serial_number = message.inventory.serial_number if message.inventory else None
+        if record is None:
+            names = index_names(message.key, serial_number)
+            return await self._documents.insert_one(
+                {"_id": message.key.id, "names": names, **_nested(fields)}
+            )
+        as_read = {name: record.get(name) for name in ("status", "generation", "changed_by")}
+        condition: Document = {"_id": message.key.id, **as_read}
+        if message.key.is_device_channel:
+            condition["certificate"] = None
+        fields |= new_names(message.key, serial_number)
+        return 1 == await self._documents.update_one(condition, {"$set": fields})
+
+    def _fields(self, message: Imported, record: Document | None, generation: str) -> Document:
+        key = message.key
+        fields: Document = {
+            **identity_fields(key),
+            "generation": generation,
+            "changed_by": BY + message.digest,
+            "imported.generation": generation,
+            f"imported.messages.{message.kind}": message.digest,
+        }
+        if key.is_device_channel:
+            fields["migrating_until"] = message.until
+        status = _status(message, record)
+        if status is not None:
+            fields["status"] = status.value
+        if message.push is not None:
+            fields["push"] = push_fields(message.push, key.id, self._keyring)
+        tokens = {UNLOCK_TOKEN: message.unlock_token, BOOTSTRAP_TOKEN: message.bootstrap_token}
+        for name, token in tokens.items():
+            if token is not None:
+                fields[name] = self._keyring.encrypt(token, encryption_context(NAME, key.id, name))
+        if message.inventory is not None:
+            told = inventory_fields(message.inventory)
+            fields |= {f"inventory.{name}": value for name, value in told.items()}
+        return fields
+
+
+def _judged(message: Imported, records: Mapping[str, Document]) -> ImportOutcome:
+    device, record = records.get(message.key.device), records.get(message.key.id)
+    if _was_imported(message, record):
+        return ImportOutcome.UNCHANGED
+    if message.key.is_device_channel:
+        return _judged_device(message, device)
+    return _judged_user(device, record)
+
+
+def _was_imported(message: Imported, record: Document | None) -> bool:
+    if record is None or record["status"] == GONE:
+        return False
+    if record.get("imported", {}).get("messages", {}).get(message.kind.value) != message.digest:
+        return False
+    until = record.get("migrating_until")
+    return until is None or until >= message.at
+
+
+def _judged_device(message: Imported, device: Document | None) -> ImportOutcome:
+    if device is not None and device.get("certificate") is not None:
+        return ImportOutcome.OWN
+    is_there = device is not None and device["status"] != GONE
+    if message.kind is not ImportedKind.AUTHENTICATE and not is_there:
+        return ImportOutcome.UNKNOWN
+    return ImportOutcome.IMPORTED
+
+
+def _judged_user(device: Document | None, record: Document | None) -> ImportOutcome:
+    if device is None or device["status"] == GONE:
+        return ImportOutcome.UNKNOWN
+    if device.get("imported", {}).get("generation") != device.get("generation"):
+        return ImportOutcome.OWN
+    if record is None or record["status"] == GONE:
+        return ImportOutcome.IMPORTED
+    is_import = str(record.get("changed_by")).startswith(BY)
+    return ImportOutcome.IMPORTED if is_import else ImportOutcome.OWN
+
+
+def _status(message: Imported, record: Document | None) -> EnrollmentStatus | None:
+    """The status that the message gives, None where it leaves it as it is."""
+    is_new = record is None or record["status"] == GONE
+    if message.kind is ImportedKind.TOKEN_UPDATE:
+        return EnrollmentStatus.ENROLLED
+    if not is_new:
+        return None
+    is_device = message.key.is_device_channel
+    return EnrollmentStatus.AUTHENTICATED if is_device else EnrollmentStatus.ENROLLED
+
+
+def _nested(fields: Document) -> Document:
+    """A document to insert, of fields whose dotted names stand for documents inside it."""
+    document: Document = {}
+    for name, value in fields.items():
+        *outer, last = name.split(".")
+        inner = document
+        for step in outer:
+            inner = inner.setdefault(step, {})
+        inner[last] = value
+    return document

@@ -1,0 +1,282 @@
+"""Collections `enrollments` and `certificates`: who is enrolled, and which certificate is whose.
+
+Owner: checkin. One document per enrollment; a removed one stays as a stub, because the certificate
+binding and `waiting` must outlive it. Every condition is part of the write itself.
+"""
+
+from collections.abc import Collection as Names
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
+from shared.domain.event import Topic
+from shared.domain.names import is_settled, is_there, names_of
+from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document, UpdateOne
+from shared.storage.enrollments.changes import record_of, update_of
+from shared.storage.enrollments.documents import (
+    CERTIFICATES,
+    NAME,
+    from_document,
+    ids_of_users,
+    users_of,
+    waiting_of,
+)
+from shared.storage.enrollments.rebinding import notes_of, rebinding_of
+from shared.storage.indexes import Index
+from shared.storage.paging import Pages
+
+INDEXES = (
+    Index(NAME, [("names", 1)], of_array=True),
+    Index(NAME, [("waiting_in", 1), ("_id", 1)], sparse=True, replaces="waiting_in_1"),
+)
+GONE = EnrollmentStatus.REMOVED.value
+
+
+class MongoEnrollments:
+    """Implements `shared.ports.enrollments.Enrollments`."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._documents = database.collection(NAME)
+        self._certificates = database.collection(CERTIFICATES)
+
+    async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
+        if not ids:
+            return {}
+        found = await self._documents.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: from_document(document, self._keyring) for document in found}
+
+    async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
+        if not names:
+            return {}
+        exact = await self.load(names)
+        unsettled = {name for name in names if not is_settled(name, exact.get(name))}
+        result = {n: [each] for n, each in exact.items() if n not in unsettled and is_there(each)}
+        if not unsettled:
+            return result
+        # The index also holds what is no name, or none any more: records of earlier versions collected
+        # all that their devices ever said. What is true now decides.
+        found = await self._documents.find({"names": {"$in": list(unsettled)}})
+        for document in found:
+            if document["status"] == GONE:
+                continue
+            enrollment = from_document(document, self._keyring)
+            for name in unsettled & names_of(enrollment):
+                result.setdefault(name, []).append(enrollment)
+        return result
+
+    async def holders(self, certificates: Names[str]) -> dict[str, str]:
+        if not certificates:
+            return {}
+        found = await self._certificates.find({"_id": {"$in": list(certificates)}})
+        return {document["_id"]: document["device"] for document in found}
+
+    async def long_retired(self, certificates: Names[str]) -> set[str]:
+        if not certificates:
+            return set()
+        found = await self._certificates.find(
+            {"_id": {"$in": list(certificates)}}, {"long_retired": 1}
+        )
+        return {document["_id"] for document in found if document.get("long_retired")}
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
+        """A certificate is reserved for its device first, by its unique `_id`: that decides races."""
+        good = await self._reserve(bindings)
+        known = [binding for binding in good if not binding.is_new]
+        # First: a crash in between leaves one both listed and noted, never neither.
+        await self._certificates.bulk_write([note for each in known for note in notes_of(each)])
+        matched, _ = await self._documents.bulk_write([rebinding_of(each) for each in known])
+        bound = good if matched == len(known) else await self._bound(good)
+        return [binding in bound for binding in bindings]
+
+    async def _reserve(self, bindings: Sequence[Binding]) -> list[Binding]:
+        """Those whose certificate is nobody else's."""
+        taken = await self._certificates.insert_many(
+            [{"_id": b.certificate, "device": b.key.device} for b in bindings]
+        )
+        if not taken:
+            return list(bindings)
+        holders = await self.holders({binding.certificate for binding in bindings})
+        return [b for b in bindings if holders.get(b.certificate) == b.key.device]
+
+    async def _bound(self, bindings: Sequence[Binding]) -> list[Binding]:
+        """A bulk gives one sum (rule 3), so look which bindings stand."""
+        found = await self._documents.find(
+            {"_id": {"$in": [binding.key.id for binding in bindings]}},
+            {"certificate": 1, "generation": 1},
+        )
+        stands = {
+            (document["_id"], document.get("certificate"), document.get("generation"))
+            for document in found
+        }
+        return [
+            binding
+            for binding in bindings
+            if binding.is_new or (binding.key.id, binding.certificate, binding.generation) in stands
+        ]
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        if not changes:
+            return []
+        new = [change for change in changes if change.makes_record]
+        known = [change for change in changes if not change.makes_record]
+        taken = await self._documents.insert_many([record_of(change) for change in new])
+        matched, clashes = await self._documents.bulk_write(
+            [update_of(c, self._keyring) for c in known]
+        )
+        if not taken and not clashes and matched == len(known):
+            applied = [True] * len(changes)
+        else:
+            found = await self._documents.find(
+                {"_id": {"$in": [change.key.id for change in changes]}}, {"changed_by": 1}
+            )
+            by = {document["_id"]: document.get("changed_by") for document in found}
+            applied = [by.get(change.key.id) == change.by for change in changes]
+        for change, is_applied in zip(changes, applied, strict=True):
+            if is_applied and change.ends_user_channels:
+                await self._end_user_channels(change)
+        return applied
+
+    async def _end_user_channels(self, change: Change) -> None:
+        """User channels end with the enrollment of their device (Authenticate anew, CheckOut): those
+        of the generation that was read, so that a request which its device gave up ends none of its
+        repetition. They get the new generation, so that no late message of theirs brings them back."""
+        ended: Document = {"status": EnrollmentStatus.CHECKED_OUT.value}
+        if change.topic is Topic.AUTHENTICATE:
+            ended["generation"] = change.by
+        await self._documents.update_many(
+            {
+                "names": users_of(change.key.device),
+                "device": change.key.device,  # a stranger's UserID may look like that name
+                "generation": {"$in": [None, change.expected_generation]},
+                "status": {"$ne": GONE},
+            },
+            {"$set": ended, "$unset": {"push": ""}},
+        )
+
+    async def revive(self, enrollments: Names[str]) -> None:
+        await self._documents.update_many(
+            {"_id": {"$in": list(enrollments)}, "status": GONE},
+            {"$set": {"status": EnrollmentStatus.ENROLLED.value}},
+        )
+
+    async def count_users(self, device: str, most: int) -> int:
+        query = {"_id": ids_of_users(device), "status": {"$ne": GONE}}
+        order = [("_id", 1)]
+        return len(await self._documents.find(query, {"_id": 1}, sort=order, limit=most))
+
+    async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
+        if not marks:
+            return []
+        matched, _ = await self._documents.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": mark.device},
+                    {
+                        "$min": {"waiting.since": mark.created_at},
+                        "$max": {"waiting.upto": mark.created_at},
+                        "$inc": {"waiting.count": 1},
+                        "$set": {"waiting_in": partition_of(mark.device)},
+                    },
+                )
+                for mark in marks
+            ]
+        )
+        if matched == len(marks):
+            return [True] * len(marks)
+        found = await self._documents.find({"_id": {"$in": [m.device for m in marks]}}, {"_id": 1})
+        present = {document["_id"] for document in found}  # records never go, they become stubs
+        return [mark.device in present for mark in marks]
+
+    async def waiting(self, partitions: Names[int]) -> dict[str, Waiting]:
+        def above(partition: int) -> object:
+            left = [each for each in partitions if each > partition]
+            return {"$in": left} if left else None
+
+        query, fields = {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1, "waiting_in": 1}
+        waiting: dict[str, Waiting] = {}
+        async for page in Pages(self._documents, "waiting_in").read(query, above, fields):
+            waiting |= {document["_id"]: waiting_of(document) for document in page}
+        return waiting
+
+    async def read_waiting(self, device: str) -> Waiting | None:
+        document = await self._documents.find_one({"_id": device}, {"waiting": 1})
+        return None if document is None else waiting_of(document)
+
+    async def clear_waiting(self, device: str, count: int) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "waiting.count": count},
+            {"$unset": {"waiting.since": "", "waiting.upto": "", "waiting_in": ""}},
+        )
+
+    async def seen(self, times: Mapping[str, datetime]) -> None:
+        await self._documents.bulk_write(
+            [
+                UpdateOne({"_id": enrollment}, {"$max": {"last_seen": at}})
+                for enrollment, at in times.items()
+            ]
+        )
+
+    async def block(self, device: str, blocked: bool) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": device, "status": {"$ne": GONE}}, {"$set": {"blocked": blocked}}
+        )
+
+    async def remove(self, devices: Names[str]) -> list[str]:
+        ids = [
+            document["_id"]
+            for query in (
+                {"_id": {"$in": list(devices)}},
+                {
+                    "names": {"$in": [users_of(device) for device in devices]},
+                    "device": {"$in": list(devices)},
+                },
+            )
+            for document in await self._documents.find(
+                {**query, "status": {"$ne": GONE}}, {"_id": 1}
+            )
+        ]
+        if ids:
+            await self._documents.update_many(
+                {"_id": {"$in": ids}},
+                {
+                    "$set": {"status": GONE},
+                    "$unset": dict.fromkeys(
+                        (
+                            "unlock_token",
+                            "bootstrap_token",
+                            "inventory",
+                            "last_seen",
+                            "imported",
+                            "migrating_until",
+                            "refusals",
+                        ),
+                        "",
+                    ),
+                },
+            )
+        return ids
+
+    async def devices(self, query: DeviceQuery) -> list[Enrollment]:
+        """Without paging this reads the whole fleet; pages are cut by the store, in order of `_id`."""
+        condition: dict[str, Any] = {"user": None, "status": {"$ne": GONE}}
+        if query.udids is not None:
+            condition["_id"] = {"$in": list(query.udids)}
+        if query.serial_numbers is not None:
+            condition["names"] = {"$in": list(query.serial_numbers)}
+            condition["inventory.serial_number"] = {"$in": list(query.serial_numbers)}
+        page: dict[str, Any] = {"sort": [("_id", 1)]}
+        if query.per_page:
+            page |= {"skip": query.page * query.per_page, "limit": query.per_page}
+        return [
+            from_document(d, self._keyring)
+            for d in await self._documents.find(condition, None, **page)
+        ]
+
+    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
+        return 1 == await self._documents.update_one(
+            {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
+        )

@@ -1,0 +1,286 @@
+"""Collection `deliveries`: what is still owed to subscribers. A delivery that was taken is deleted.
+
+Owner: webhook. `queue` and `partition` are set exactly while a delivery is pending, `dead_lettered` exactly
+when it is not (to its partition), so each query finds by its index what it looks for and nothing
+else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
+`body` is what a subscriber would get: kept, encrypted, when a delivery is dead-lettered, since its event
+leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
+
+A delivery that was set aside has a `queue` of its own: its device's, and its event behind it. Versions
+before it take that for the delivery queue of another device, and retry it by its schedule.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from collections.abc import Collection as Names
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.domain.enrollment import PARTITIONS, partition_of
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
+from shared.ports.deliveries import Backlog, Blocked
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document, UpdateOne
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+from shared.storage.events.current_reads import CurrentReads
+from shared.storage.indexes import Index
+
+NAME = "deliveries"
+INDEXES = (
+    Index(NAME, [("lane", 1), ("number", 1)], sparse=True),
+    # All that `blocked` asks for: MongoDB answers it from the index alone.
+    Index(NAME, [("partition", 1), ("_id", 1), ("lane", 1), ("number", 1)], sparse=True),
+    Index(NAME, [("given_up", 1)], sparse=True),
+    Index(NAME, [("asked", 1)], sparse=True),
+)
+ENCRYPTED = EncryptedFields(NAME, ("body",), where={"body": {"$exists": True}})
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by": "", "asked": ""}
+_BATCH = 64
+_PAGE = 5_000
+_ASIDE = "\x1f"
+"""Between device and event in the delivery queue of what was set aside; no device id holds a control
+character."""
+
+
+class MongoDeliveries:
+    """Implements `shared.ports.deliveries.Deliveries`."""
+
+    def __init__(self, database: Database, keyring: Keyring, page: int = _PAGE) -> None:
+        self._database = database
+        self._documents = database.collection(NAME)
+        self._current = CurrentReads(database, self._documents)
+        self._page = page
+        self._keyring = keyring
+
+    async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
+        known = await self._documents.insert_many([_to_document(d) for d in deliveries])
+        numbers = [delivery.number for delivery in deliveries]
+        if known:
+            found = await self._documents.find(
+                {"_id": {"$in": [deliveries[index].id for index in known]}}, {"number": 1}
+            )
+            stored = {document["_id"]: document["number"] for document in found}
+            # One that is gone meanwhile was delivered by somebody: its number no longer matters.
+            numbers = [stored.get(d.id, d.number) for d in deliveries]
+        return numbers
+
+    async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
+        """In pages, so that no single read grows with the backlog. What was stored before the first page
+        was read is in one of them, since an id never changes."""
+        term = self._database.term
+        queues: dict[str, Backlog] = {}
+        async for document in self._pending(partition, {"lane": 1, "number": 1}):
+            _add(queues, document["lane"], document["number"], document["_id"])
+        await self._current.check(term)
+        if queues:
+            for document in await self._documents.find({"asked": partition}, {"lane": 1}):
+                if document["lane"] in queues:
+                    queues[document["lane"]] = replace(queues[document["lane"]], is_asked=True)
+        return {_queue_of(key): backlog for key, backlog in queues.items()}
+
+    async def heads(self, partition: int) -> list[Blocked]:
+        heads: dict[DeliveryQueueKey, Blocked] = {}
+        async for document in self._pending(partition, {"body": 0}):
+            delivery = _from_document(document)
+            seen = heads.get(delivery.queue)
+            head = min(seen.head, delivery, key=_order) if seen else delivery
+            heads[delivery.queue] = Blocked(head, seen.behind + 1 if seen else 0)
+        return sorted(heads.values(), key=lambda each: (each.head.queue.device, each.head.id))
+
+    async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:
+        last = ""
+        while True:
+            found = await self._documents.find(
+                {"partition": partition, "_id": {"$gt": last}},
+                projection,
+                sort=[("_id", 1)],
+                limit=self._page,
+            )
+            for document in found:
+                last = document["_id"]
+                yield document
+            if len(found) < self._page:
+                return
+
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+        term = self._database.term
+        found = await self._documents.find(
+            {"lane": _queue_key(queue), "number": {"$gte": first, "$lte": last}}, {"body": 0}
+        )
+        if not found:  # what is found must be leased, which no deposed server does
+            await self._current.check(term)
+        return sorted((_from_document(document) for document in found), key=_order)
+
+    async def lease(
+        self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
+    ) -> set[str]:
+        ids = [delivery.id for delivery in deliveries]
+        matched = await self._documents.update_many(
+            {"_id": {"$in": ids}, "lease_until": {"$gte": _NEVER, "$lte": now}},
+            {"$set": {"lease_by": holder, "lease_until": until}},
+        )
+        if matched == len(set(ids)):
+            return set(ids)
+        await self._take_over(ids, holder, until, until + (until - now))
+        # A bulk write gives one sum: whose lease it is tells which ones it were (rule 3).
+        found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
+        return {document["_id"] for document in found}
+
+    async def _take_over(
+        self, ids: Sequence[str], holder: str, until: datetime, longest: datetime
+    ) -> None:
+        """Leases that end later than any can: whoever made them had a wrong clock."""
+        found = await self._documents.find(
+            {"_id": {"$in": ids}, "lease_until": {"$gt": longest}}, {"lease_until": 1}
+        )
+        for document in found:
+            await self._documents.update_one(
+                {"_id": document["_id"], "lease_until": document["lease_until"]},
+                {"$set": {"lease_by": holder, "lease_until": until}},
+            )
+
+    async def delivered(self, deliveries: Sequence[Delivery]) -> None:
+        await self._documents.delete_many({"_id": {"$in": [d.id for d in deliveries]}})
+
+    async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
+        outcome: dict[str, Any] = {"attempts": delivery.attempts, "last_error": delivery.last_error}
+        if body is not None:
+            outcome["body"] = self._keyring.encrypt(body, _context_of(delivery.id))
+        gone = {"lease_by": "", "asked": ""}
+        if delivery.state is DeliveryState.PENDING:
+            outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
+            if delivery.queue.aside:
+                outcome["lane"] = _queue_key(delivery.queue)
+        else:
+            outcome |= {"given_up": partition_of(delivery.queue.device), "next_attempt_at": None}
+            gone |= _NO_LONGER_PENDING
+        await self._documents.update_one(
+            {"_id": delivery.id, "lease_by": holder}, {"$set": outcome, "$unset": gone}
+        )
+
+    async def body(self, delivery_id: str) -> bytes | None:
+        found = await self._documents.find_one({"_id": delivery_id}, {"body": 1})
+        if not found or "body" not in found:
+            return None
+        return self._keyring.decrypt(bytes(found["body"]), _context_of(delivery_id))
+
+    async def dead_lettered(self, partition: int) -> list[Delivery]:
+        found = await self._documents.find({"given_up": partition}, {"body": 0})
+        return sorted(map(_from_document, found), key=lambda delivery: delivery.id)
+
+    async def retry(self, ids: Names[str] | None, now: datetime) -> int:
+        if ids is not None:
+            found = await self._documents.find({"_id": {"$in": list(ids)}}, {"body": 0})
+            return await self._revive([_from_document(document) for document in found], now)
+        matched = 0
+        for partition in range(PARTITIONS):
+            matched += await self._revive(await self.dead_lettered(partition), now)
+        return matched
+
+    async def skip(self, delivery_id: str, body: bytes | None) -> bool:
+        found = await self._documents.find_one({"_id": delivery_id}, {"device": 1})
+        if not found:
+            return False
+        outcome: Document = {"given_up": partition_of(found["device"]), "next_attempt_at": None}
+        if body is not None:
+            outcome["body"] = self._keyring.encrypt(body, _context_of(delivery_id))
+        matched = await self._documents.update_one(
+            {"_id": delivery_id, "lease_until": {"$gte": _NEVER}},
+            {"$set": outcome, "$unset": _NO_LONGER_PENDING},
+        )
+        return matched == 1
+
+    async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
+        matched = 0
+        for start in range(0, len(deliveries), _BATCH):
+            batch = [_tried_again(each, now) for each in deliveries[start : start + _BATCH]]
+            matched += (await self._documents.bulk_write(batch))[0]
+        return matched
+
+
+def _add(queues: dict[str, Backlog], queue: str, number: int, delivery_id: str) -> None:
+    event_id = delivery_id[len(queue.rsplit(":", 1)[0]) + 1 :]
+    seen = queues.get(queue)
+    if seen is None:
+        queues[queue] = Backlog(number, number, event_id)
+    else:
+        queues[queue] = Backlog(
+            min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
+        )
+
+
+def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
+    queue, partition = delivery.queue, partition_of(delivery.queue.device)
+    if delivery.state is DeliveryState.PENDING:
+        return UpdateOne(
+            {"_id": delivery.id, "lease_until": {"$gte": _NEVER}},
+            {"$set": {"next_attempt_at": now, "asked": partition}},
+        )
+    return UpdateOne(
+        {"_id": delivery.id, "given_up": partition},
+        {
+            "$set": {
+                "lane": _queue_key(queue),
+                "partition": partition,
+                "attempts": 0,
+                "next_attempt_at": now,
+                "lease_until": _NEVER,
+            },
+            "$unset": {"given_up": ""},
+        },
+    )
+
+
+def _context_of(delivery_id: str) -> str:
+    return encryption_context(NAME, delivery_id, "body")
+
+
+def _queue_key(queue: DeliveryQueueKey) -> str:
+    aside = _ASIDE + queue.aside if queue.aside else ""
+    return f"{queue.subscription}:{queue.device}{aside}"
+
+
+def _queue_of(key: str) -> DeliveryQueueKey:
+    subscription, device = key.rsplit(":", 1)
+    device, _, aside = device.partition(_ASIDE)
+    return DeliveryQueueKey(subscription, device, aside or None)
+
+
+def _order(delivery: Delivery) -> tuple[int, str]:
+    return delivery.number, delivery.event_id
+
+
+def _to_document(delivery: Delivery) -> Document:
+    return {
+        "_id": delivery.id,
+        "lane": _queue_key(delivery.queue),
+        "partition": partition_of(delivery.queue.device),
+        "subscription": delivery.queue.subscription,
+        "device": delivery.queue.device,
+        "event_id": delivery.event_id,
+        "number": delivery.number,
+        "attempts": delivery.attempts,
+        "next_attempt_at": delivery.next_attempt_at,
+        "last_error": delivery.last_error,
+        "lease_until": _NEVER,
+        "size": delivery.size,
+        "topic": delivery.topic,
+    }
+
+
+def _from_document(document: Document) -> Delivery:
+    dead_lettered = "given_up" in document
+    return Delivery(
+        queue=_queue_of(document["lane"])
+        if "lane" in document
+        else DeliveryQueueKey(document["subscription"], document["device"]),
+        event_id=document["event_id"],
+        number=document["number"],
+        state=DeliveryState.DEAD_LETTERED if dead_lettered else DeliveryState.PENDING,
+        attempts=document.get("attempts", 0),
+        next_attempt_at=document.get("next_attempt_at"),
+        last_error=document.get("last_error"),
+        size=document.get("size"),
+        topic=document.get("topic"),
+    )

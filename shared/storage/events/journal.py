@@ -1,0 +1,151 @@
+"""Collection `events`: the journal. An event is inserted once and never changed; it leaves by TTL.
+
+The bodies that bring secrets (`ENCRYPTED_TOPICS`) are encrypted.
+
+Owner: checkin.
+"""
+
+from collections.abc import Collection as Names
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.domain.command import QueueEntry
+from shared.domain.errors import OfNewerVersion, StoreUnavailable
+from shared.domain.event import Event, Topic
+from shared.domain.versions import is_known, known
+from shared.ports.enrollments import Mark
+from shared.ports.events import Journaled
+from shared.ports.keyring import Keyring
+from shared.storage.database import Database, Document
+from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+from shared.storage.enrollments.documents import identity_fields, key_of
+from shared.storage.indexes import Index
+
+NAME = "events"
+BODY = "raw_payload"
+ENCRYPTED_TOPICS = frozenset({Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN})
+"""Push magic, unlock token and bootstrap token come in these."""
+ENCRYPTED = EncryptedFields(
+    NAME, (BODY,), where={"topic": {"$in": sorted(topic.value for topic in ENCRYPTED_TOPICS)}}
+)
+
+
+def indexes(retention: timedelta) -> tuple[Index, ...]:
+    return (
+        Index(NAME, [("writer", 1), ("number", 1)]),
+        Index(NAME, [("device", 1), ("created_at", 1)]),
+        Index(NAME, [("at", 1)], expire_after=retention),
+    )
+
+
+class MongoJournal:
+    """Implements `shared.ports.events.Journal`."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._database = database
+        self._documents = database.collection(NAME)
+        self._keyring = keyring
+
+    @property
+    def term(self) -> object:
+        return self._database.term
+
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        try:
+            # An id is made once: an event that is there already is this one, written twice.
+            await self._documents.insert_many(
+                [to_document(event, self._keyring) for event in events]
+            )
+        except StoreUnavailable:
+            return [False] * len(events)
+        return [True] * len(events)
+
+    async def read(self, ids: Names[str]) -> dict[str, Event]:
+        found = await self._documents.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: from_document(document, self._keyring) for document in found}
+
+    async def stored(self, ids: Names[str]) -> set[str]:
+        found = await self._documents.find({"_id": {"$in": list(ids)}}, {"_id": 1})
+        return {document["_id"] for document in found}
+
+    async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
+        found = await self._documents.find(
+            {"device": device, "created_at": {"$gte": since, "$lte": upto}},
+            {"created_at": 1, "size": 1},
+            sort=[("created_at", 1)],
+            limit=limit,
+        )
+        return [Journaled(each["_id"], each["created_at"], each.get("size")) for each in found]
+
+    async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
+        found = await self._documents.find(
+            {
+                "device": entry.device,
+                "created_at": {"$gte": since, "$lte": upto},
+                "topic": Topic.CONNECT.value,
+                "enrollment": entry.enrollment,
+                "command_uuid": entry.command_uuid,
+            },
+            sort=[("created_at", 1)],
+        )
+        return [from_document(document, self._keyring) for document in found]
+
+    async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
+        found = await self._documents.find(
+            {"writer": writer, "number": {"$gt": above}},
+            {"number": 1, "device": 1, "created_at": 1},
+            sort=[("number", 1)],
+            limit=limit,
+        )
+        return [(each["number"], Mark(each["device"], each["created_at"])) for each in found]
+
+
+def to_document(event: Event, keyring: Keyring) -> Document:
+    body = event.raw_payload
+    if event.topic in ENCRYPTED_TOPICS:
+        body = keyring.encrypt(body, encryption_context(NAME, event.id, BODY))
+    document: Document = {
+        **identity_fields(event.key),
+        "_id": event.id,
+        "topic": event.topic.value,
+        "enrollment": event.key.id,
+        "created_at": event.created_at,
+        "at": datetime.fromtimestamp(event.created_at / 1e9, UTC),
+        BODY: body,
+        "size": len(event.raw_payload),
+        "writer": event.writer,
+        "number": event.number,
+    }
+    if event.url_params is not None:
+        # pairs, because a parameter's name may hold what a field name may not
+        document["url_params"] = [[name, value] for name, value in event.url_params.items()]
+    if event.status is not None:
+        document["status"] = event.status
+    if event.command_uuid is not None:
+        document["command_uuid"] = event.command_uuid
+    return document
+
+
+def from_document(document: dict[str, Any], keyring: Keyring) -> Event:
+    """OfNewerVersion for a topic that only a newer version knows: a replica of that one reads it.
+    CannotDecrypt for a body whose key is not here."""
+    topic = known(Topic, document["topic"])
+    if not is_known(topic):
+        raise OfNewerVersion(f"the event {document['_id']} is of a newer version")
+    url_params = document.get("url_params")
+    body = bytes(document[BODY])
+    if topic in ENCRYPTED_TOPICS:  # another body may look like anything
+        body = keyring.decrypt(body, encryption_context(NAME, document["_id"], BODY))
+    return Event(
+        id=document["_id"],
+        topic=topic,
+        key=key_of(document, document["enrollment"]),
+        created_at=document["created_at"],
+        raw_payload=body,
+        writer=document["writer"],
+        number=document["number"],
+        url_params=None if url_params is None else {n: v for n, v in url_params},
+        status=document.get("status"),
+        command_uuid=document.get("command_uuid"),
+    )

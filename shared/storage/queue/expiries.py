@@ -1,0 +1,81 @@
+"""Entries whose time is over, in collection `queue`: what its janitor ends and tells of.
+
+Owner: commands.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
+from shared.storage.database import Database, Query
+from shared.storage.paging import Pages, up_to
+from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, from_document
+
+ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where a closed range of times begins that has no beginning of its own."""
+
+
+class MongoExpiries:
+    """Implements `shared.ports.jobs.Expiries`."""
+
+    def __init__(self, database: Database) -> None:
+        self._entries = database.collection(NAME)
+
+    def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
+        # A timer is never later than the expiry.
+        return self._paged(
+            {
+                "timer": {"$gte": BEGINNING, "$lte": at},
+                "expires_at": {"$lte": at},
+                "state": {"$in": OPEN},
+            }
+        )
+
+    async def _paged(self, query: Query) -> AsyncIterator[list[QueueEntry]]:
+        async for page in Pages(self._entries, "timer").read(query, up_to(query["timer"]["$lte"])):
+            yield [from_document(document) for document in page]
+
+    async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
+        ids = [entry.id for entry in entries]
+        await self._entries.update_many(
+            {
+                "_id": {"$in": ids},
+                # one that was queued anew meanwhile has another order, which is nobody else's
+                "order": {"$in": [entry.order for entry in entries]},
+                "expires_at": {"$lte": at},
+                "state": {"$in": OPEN},
+            },
+            {
+                # its timer stays until its event is safe
+                "$set": {"state": EntryState.EXPIRED.value, "finished_at": at},
+                "$unset": UNTIL_ENDED,
+            },
+        )
+        found = await self._entries.find({"_id": {"$in": ids}})
+        return {document["_id"]: from_document(document) for document in found}
+
+    def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
+        # Its end is not before its timer.
+        return self._paged(
+            {
+                "timer": {"$gte": BEGINNING, "$lte": before},
+                "state": {"$in": ANNOUNCED},
+                "finished_at": {"$lt": before},
+            }
+        )
+
+    async def is_unpublished(self, entry: QueueEntry) -> bool:
+        ended = {"_id": entry.id, "order": entry.order, "state": {"$in": ANNOUNCED}}
+        return await self._entries.find_one({**ended, "timer": {"$ne": None}}) is not None
+
+    async def published(self, entries: Sequence[QueueEntry]) -> None:
+        await self._entries.update_many(
+            {
+                "_id": {"$in": [entry.id for entry in entries]},
+                # one that was queued anew meanwhile has another order
+                "order": {"$in": [entry.order for entry in entries]},
+                "state": {"$in": ANNOUNCED},
+            },
+            {"$unset": {"timer": ""}},
+        )

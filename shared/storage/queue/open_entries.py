@@ -1,0 +1,148 @@
+"""The open entries of collection `queue`, read at a cost that no queue's length decides.
+
+Promise: a read looks at a few entries of each device. A device that has more is named, and then what is
+wanted of its queue is sought along an index whose fields tell what cannot be sent now: entries that
+rest, begin later, or are of another generation are not read at all. Only what expired, and what a device
+cannot have, is passed over one by one.
+"""
+
+import asyncio
+from collections.abc import Collection as Names
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
+from shared.domain.enrollment import EnrollmentKey
+from shared.ports.queue import Wanted
+from shared.storage.database import Collection, Document, Fields, Query
+from shared.storage.queue.documents import OPEN, QUEUE_ORDER, from_document, in_queue_order
+
+EACH, SPARE = 4, 8
+"""How many entries are read together: so many for each device, and some more."""
+READS = 3
+"""Then whoever was not reached is taken for a device with many."""
+
+SOUGHT, SOUGHT_MORE = 4, 8
+"""How many places one look along the index reads, and how many times more each next one."""
+BEGUN = 32
+"""Of the entries whose `not_before` has come, so many that began first are told apart by queue order."""
+
+NOT_RESTING = sorted(state.value for state in OPEN_STATES - {EntryState.NOT_NOW})
+
+_TIMES = {"not_before": 1, "expires_at": 1}
+
+
+class OpenEntries:
+    """Reads of `MongoCommandQueue`."""
+
+    def __init__(self, entries: Collection) -> None:
+        self._entries = entries
+
+    async def of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
+        found = await self._read(devices, None)
+        return {
+            device: None if those is None else in_queue_order(those)
+            for device, those in found.items()
+        }
+
+    async def _read(
+        self, devices: Names[str], fields: Fields | None
+    ) -> dict[str, list[Document] | None]:
+        """device -> its open entries, None where there are many."""
+        result: dict[str, list[Document] | None] = {}
+        left = sorted(devices)
+        for _ in range(READS):
+            if not left:
+                return result
+            limit = EACH * len(left) + SPARE
+            found = await self._entries.find(
+                {"open_device": {"$in": left}}, fields, sort=[("open_device", 1)], limit=limit
+            )
+            for document in found:
+                those = result.setdefault(document["open_device"], [])
+                assert those is not None  # a device is read once
+                those.append(document)
+            if len(found) < limit:
+                return result
+            # All of the devices before it were read.
+            last = found[-1]["open_device"]
+            result[last] = None
+            left = [device for device in left if device > last]
+        return result | dict.fromkeys(left)
+
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
+        return list(await asyncio.gather(*(self._next(each, at) for each in wanted)))
+
+    async def _next(self, wanted: Wanted, at: datetime) -> QueueEntry | None:
+        condition = {
+            "open_device": wanted.device,
+            "enrollment": wanted.enrollment,
+            "state": {"$in": OPEN if wanted.with_resting else NOT_RESTING},
+        }
+        generations = list({None: 1, wanted.generation: 1})
+        now = {**condition, "not_before": None, "generation": {"$in": generations}}
+        limit = SOUGHT
+        while True:
+            at_once, begun = await asyncio.gather(
+                self._entries.find(now, sort=QUEUE_ORDER, limit=limit),
+                self._begun(condition, at, max(limit, BEGUN)),
+            )
+            due = [
+                entry
+                for entry in map(from_document, [*at_once, *begun])
+                if entry.generation in generations
+                and entry.is_due(at)
+                and not wanted.passes_over(entry)
+            ]
+            best = min(due, key=lambda entry: entry.queue_order, default=None)
+            are_begun_read = len(begun) < max(limit, BEGUN)
+            if are_begun_read and len(at_once) < limit:
+                return best
+            # One that moved back comes after all that did not, so those must have been read.
+            is_rest_moved = are_begun_read and at_once[-1].get("moved") is not None
+            if best is not None and (best.moved is None or is_rest_moved):
+                return best
+            limit *= SOUGHT_MORE
+
+    async def _begun(
+        self, condition: Query, at: datetime, limit: int, fields: Fields | None = None
+    ) -> list[Document]:
+        by_time: dict[str, Any] = {"sort": [("not_before", 1)], "limit": limit}
+        return await self._entries.find(
+            {**condition, "not_before": {"$lte": at}}, fields, **by_time
+        )
+
+    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
+        fields = {"open_device": 1, "enrollment": 1, "state": 1, **_TIMES}
+        found = await self._read({key.device for key in enrollments}, fields)
+        of_few = [each for those in found.values() for each in those or ()]
+        due = {each["enrollment"] for each in of_few if each["state"] in OPEN and _is_due(each, at)}
+        of_many = [key for key in enrollments if found.get(key.device, ()) is None]
+        looks = await asyncio.gather(*(self._has_due(key, at) for key in of_many))
+        due |= {key.id for key, is_one in zip(of_many, looks, strict=True) if is_one}
+        return due.intersection(key.id for key in enrollments)
+
+    async def _has_due(self, key: EnrollmentKey, at: datetime) -> bool:
+        condition = {
+            "open_device": key.device,
+            "enrollment": key.id,
+            "state": {"$in": OPEN},
+        }
+        limit = SOUGHT
+        while True:
+            at_once, begun = await asyncio.gather(
+                self._entries.find({**condition, "not_before": None}, _TIMES, limit=limit),
+                self._begun(condition, at, limit, _TIMES),
+            )
+            if any(_is_due(each, at) for each in [*at_once, *begun]):
+                return True
+            if len(at_once) < limit and len(begun) < limit:
+                return False
+            limit *= SOUGHT_MORE
+
+
+def _is_due(document: Document, at: datetime) -> bool:
+    """As `QueueEntry.is_due`, of a document of which only the times were read."""
+    begins, expires = document.get("not_before"), document.get("expires_at")
+    return (begins is None or begins <= at) and (expires is None or expires > at)

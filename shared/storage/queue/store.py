@@ -1,0 +1,278 @@
+"""Collections `commands` and `queue`: what is to be done, and each command's entry in each queue.
+
+Owner: commands; checkin moves the state of entries. An entry has `open_device` exactly while it is
+open, so the index of open entries holds nothing of a device's history. Writes that have the same
+effect on many entries go as one `update_many` with the conditions in it, which costs half of a bulk
+of single updates; where its sum falls short of what was asked, the entries are read again (rule 3).
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from collections.abc import Collection as Names
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from shared.domain.command import Command, EntryState, QueueEntry, entry_id
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import StoreUnavailable
+from shared.ports.keyring import Keyring
+from shared.ports.queue import EntryWindow, Report, SendClaim, Wanted
+from shared.storage.database import Database, Query, UpdateOne
+from shared.storage.paging import Pages, up_to
+from shared.storage.queue.commands import command_document, command_of
+from shared.storage.queue.documents import (
+    COMMANDS,
+    FORGOTTEN,
+    NAME,
+    OPEN,
+    OPTIONAL,
+    WHILE_OPEN,
+    condition_of,
+    ending,
+    from_document,
+    in_queue_order,
+    newest_first,
+    only_open,
+    to_document,
+)
+from shared.storage.queue.open_entries import OpenEntries
+from shared.storage.queue.rivals import Rivals
+from shared.storage.queue.sent_entries import SentEntries
+
+ATTEMPTS = 3
+"""How often a write is begun again when a document that it met was deleted at the same time."""
+
+
+class MongoCommandQueue:
+    """Implements `shared.ports.queue.CommandQueue`."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._commands = database.collection(COMMANDS)
+        self._entries = database.collection(NAME)
+        self._open = OpenEntries(self._entries)
+        self._sent_entries = SentEntries(self._entries)
+        self._rivals = Rivals(self._entries)
+
+    # --- for the command API
+
+    async def store(self, commands: Sequence[Command], at: datetime) -> None:
+        missing = list({command.hash: command for command in commands}.values())
+        for _ in range(ATTEMPTS):
+            documents = [command_document(command, at, self._keyring) for command in missing]
+            known = await self._commands.insert_many(documents)
+            if not known:
+                return
+            missing = [missing[index] for index in known]
+            touched = await self._commands.update_many(
+                {"_id": {"$in": [command.hash for command in missing]}},
+                {"$max": {"touched": at}},
+            )
+            if touched == len(missing):
+                return
+            # The janitor deleted one between its duplicate key and its touch.
+        raise StoreUnavailable("stored commands are deleted while they are queued")
+
+    async def insert(self, entries: Sequence[QueueEntry]) -> list[QueueEntry | None]:
+        there: list[QueueEntry | None] = [None] * len(entries)
+        missing = list(range(len(entries)))
+        for _ in range(ATTEMPTS):
+            taken = await self._entries.insert_many([to_document(entries[i]) for i in missing])
+            taken_entries = [missing[index] for index in sorted(taken)]
+            if not taken_entries:
+                return there
+            found = await self._read([entries[index].id for index in taken_entries])
+            for index in taken_entries:
+                there[index] = found.get(entries[index].id)
+            # One that was taken and is gone has expired meanwhile, so its name is free again.
+            missing = [index for index in taken_entries if there[index] is None]
+            if not missing:
+                return there
+        raise StoreUnavailable("places expire while they are queued anew")
+
+    async def _read(self, ids: Sequence[str]) -> dict[str, QueueEntry]:
+        found = await self._entries.find({"_id": {"$in": list(ids)}})
+        return {document["_id"]: from_document(document) for document in found}
+
+    async def entries_of(self, ids: Names[str]) -> dict[str, QueueEntry]:
+        return await self._read(list(ids)) if ids else {}
+
+    async def stamp(self, entry: QueueEntry, generation: str | None) -> None:
+        await self._entries.update_one(
+            {"_id": entry.id, "order": entry.order, "state": {"$in": OPEN}},
+            {"$set": {"generation": generation}},
+        )
+
+    async def requeue(self, entry: QueueEntry, seen: QueueEntry) -> bool:
+        if seen.state.is_open:
+            return False
+        document = to_document(entry)
+        del document["_id"]
+        return 1 == await self._entries.update_one(
+            {"_id": entry.id, "order": seen.order, "state": seen.state.value},
+            {
+                "$set": document,
+                "$unset": {name: "" for name in OPTIONAL if name not in document},
+            },
+        )
+
+    async def drop(self, entry: QueueEntry) -> QueueEntry | None:
+        await self._end(
+            {"_id": entry.id, "generation": entry.generation},
+            EntryState.DROPPED_REENROLLED,
+        )
+        return (await self._read([entry.id])).get(entry.id)
+
+    async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
+        found = await self._entries.find(
+            {"open_device": enrollment.device, "enrollment": enrollment.id}
+        )
+        return in_queue_order(found)
+
+    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
+        return await self._end(
+            {
+                "open_device": {"$in": sorted({key.device for key in enrollments})},
+                "enrollment": {"$in": [key.id for key in enrollments]},
+            },
+            EntryState.CANCELLED,
+        )
+
+    async def cancel_devices(self, devices: Names[str]) -> int:
+        return await self._end({"open_device": {"$in": sorted(devices)}}, EntryState.CANCELLED)
+
+    async def cancel_one(
+        self, enrollment: str, command_uuid: str, order: str | None = None
+    ) -> bool:
+        named = {"_id": entry_id(enrollment, command_uuid)}
+        condition = named if order is None else {**named, "order": order}
+        return 1 == await self._end(condition, EntryState.CANCELLED)
+
+    async def _end(self, condition: Query, state: EntryState) -> int:
+        """End the open entries that match, once; the time of it is the store's own. One in a state of a
+        newer version is left to that version."""
+        return await self._entries.update_many({"state": {"$in": OPEN}, **condition}, ending(state))
+
+    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
+        return await self._rivals.highest_orders(entries)
+
+    async def supersede(self, entries: Sequence[QueueEntry]) -> int:
+        return await self._rivals.supersede(entries)
+
+    async def count_open(self, enrollment: EnrollmentKey) -> int:
+        found = await self._entries.find(
+            {"open_device": enrollment.device, "enrollment": enrollment.id}, {"_id": 1}
+        )
+        return len(found)
+
+    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
+        return await self._open.has_due(enrollments, at)
+
+    async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
+        newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
+        found = await self._entries.find(condition_of(window), **newest)
+        return [from_document(document) for document in found]
+
+    def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
+        window = {"$gte": since, "$lte": until}
+        return self._paged("accepted_at", {"accepted_at": window, "open_device": {"$exists": True}})
+
+    def beginning_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[list[QueueEntry]]:
+        window = {"$gte": since, "$lte": until}
+        return self._paged("timer", {"timer": window, "not_before": window})
+
+    async def _paged(self, field: str, query: Query) -> AsyncIterator[list[QueueEntry]]:
+        above = up_to(query[field]["$lte"])
+        async for page in Pages(self._entries, field).read(query, above):
+            yield only_open(page)
+
+    # --- for check-in
+
+    async def report(self, reports: Sequence[Report], at: datetime) -> int:
+        closed = 0
+        by_state = sorted(reports, key=lambda report: report.state.value)
+        for state, same in groupby(by_state, key=lambda report: report.state):
+            moved = await self._report(list(same), at)
+            closed += 0 if state.is_open else moved
+        return closed
+
+    async def _report(self, reports: Sequence[Report], at: datetime) -> int:
+        """Reports of one state; how many counted."""
+        state = reports[0].state
+        ids = [entry_id(report.enrollment, report.command_uuid) for report in reports]
+        update: dict[str, Any] = {
+            "$set": {"state": state.value, "answered_at": at},
+            "$unset": FORGOTTEN,
+        }
+        if not state.is_open:
+            update["$set"]["finished_at"] = at
+            update["$unset"] = WHILE_OPEN | FORGOTTEN
+        matched = await self._entries.update_many(
+            {
+                "_id": {"$in": ids},
+                "generation": {"$in": [None, *(report.generation for report in reports)]},
+                "state": {"$in": OPEN},
+                "handed_by": {"$ne": None},
+            },
+            update,
+        )
+        if matched < len(reports):
+            await self._keep_late_answers(dict(zip(ids, reports, strict=True)), at)
+        return matched
+
+    async def _keep_late_answers(self, reports: dict[str, Report], at: datetime) -> None:
+        """Those that say something else than the final state that they found."""
+        found = await self._entries.find({"_id": {"$in": list(reports)}}, {"state": 1})
+        late = {
+            document["_id"]: document["state"]
+            for document in found
+            if document["state"] not in (*OPEN, reports[document["_id"]].state.value)
+        }
+        await self._entries.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": entry, "state": state},
+                    {
+                        "$set": {
+                            "late_answer": {
+                                "state": reports[entry].state.value,
+                                "event_id": reports[entry].event_id,
+                                "at": at,
+                            }
+                        }
+                    },
+                )
+                for entry, state in late.items()
+            ]
+        )
+
+    async def open_of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
+        return await self._open.of_devices(devices)
+
+    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
+        return await self._open.next_of(wanted, at)
+
+    async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
+        return await self._sent_entries.mark_sent(claims, by, at)
+
+    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
+        keyed = [entry for entry in entries if entry.collapse_key is not None]
+        if keyed:
+            # Before it moves, so that a process that dies here leaves one that is met again.
+            await self._sent_entries.let_supersede(keyed)
+            await self._rivals.supersede(keyed)
+        return await self._sent_entries.move_back(entries)
+
+    async def end_generation(self, device: str, generation: str) -> int:
+        return await self._end(
+            {"open_device": device, "generation": {"$in": [None, generation]}},
+            EntryState.DROPPED_REENROLLED,
+        )
+
+    async def commands(self, hashes: Names[str]) -> dict[str, Command]:
+        if not hashes:
+            return {}
+        found = await self._commands.find({"_id": {"$in": list(hashes)}})
+        return {document["_id"]: command_of(document, self._keyring) for document in found}

@@ -1,0 +1,126 @@
+"""Writes what API clients do into the audit log, with next to no work for a single request.
+
+Promises: an action that succeeded is in the log before its client hears so, else the client hears
+503 (the action may have been done: it comes again, which every change of ours bears); an action
+that was refused or failed is in the log where the log can be written; requests that end together
+are recorded together.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+from fastapi import Request
+
+from shared.concurrency.batching import BatchExecutor
+from shared.domain.access import MOST_TARGETS, AuditEntry
+from shared.domain.errors import StoreUnavailable
+from shared.ports.access import AuditLog
+from shared.ports.clock import Clock, Ids
+
+log = structlog.get_logger()
+
+BATCH_LIMIT = 64
+MOST_TOGETHER = 4 * MOST_TARGETS
+"""Targets of entries that are recorded together."""
+LONGEST = 200
+"""Characters of a text that a client chose."""
+
+
+@dataclass(slots=True)
+class Deed:
+    """What a request does, as far as its route has said; `on_request` finds it."""
+
+    caller: str
+    action: str
+    address: str
+    targets: tuple[str, ...] = ()
+    left_out: int = 0
+    detail: str | None = None
+    trail: "AuditTrail | None" = field(default=None, repr=False)
+
+
+def describe(request: Request, targets: Iterable[str] = (), detail: str | None = None) -> None:
+    """For a route: whom its action concerns, where no path parameter says it, and what it is about
+    (a request type, a name; never a secret). Nothing, where the route is not audited."""
+    deed: Deed | None = getattr(request.state, "deed", None)
+    if deed is None:
+        return
+    given = list(targets)
+    if given:
+        deed.targets = tuple(_shortened(target) for target in given[:MOST_TARGETS])
+        deed.left_out = max(0, len(given) - MOST_TARGETS)
+    if detail is not None:
+        deed.detail = _shortened(detail)
+
+
+class AuditTrail:
+    """Makes entries of deeds and writes them in batches."""
+
+    def __init__(self, audit_log: AuditLog, clock: Clock, ids: Ids) -> None:
+        self._log = audit_log
+        self._clock = clock
+        self._ids = ids
+        self._batches: BatchExecutor[AuditEntry, None] = BatchExecutor(
+            self._write, BATCH_LIMIT, in_flight=1
+        )
+
+    async def record(self, request: Request, deed: Deed, status: int) -> None:
+        """Raises StoreUnavailable when a success could not be recorded."""
+        entry = self._entry(request, deed, status)
+        try:
+            await self._batches.submit(entry)
+        except StoreUnavailable as exc:
+            log.warning(
+                "audit_not_recorded",
+                caller=entry.caller,
+                action=entry.action,
+                targets=entry.targets[:10],
+                status=status,
+            )
+            if status < 400:
+                raise StoreUnavailable("done, but not recorded: repeat it") from exc
+
+    async def _write(self, entries: list[AuditEntry]) -> list[Exception | None]:
+        for together in _split(entries):
+            await self._log.record(together)
+        return [None] * len(entries)
+
+    def _entry(self, request: Request, deed: Deed, status: int) -> AuditEntry:
+        at: datetime = self._clock.now()
+        # Of a store that keeps milliseconds; what is read later is what was written.
+        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        parameters = tuple(_shortened(str(value)) for value in request.path_params.values())
+        request_id = request.headers.get("x-request-id")
+        return AuditEntry(
+            id=self._ids.new(),
+            at=at,
+            caller=deed.caller,
+            address=deed.address,
+            route=f"{request.method} {request.scope['route'].path}",
+            action=deed.action,
+            status=status,
+            targets=deed.targets or parameters,
+            targets_left_out=deed.left_out,
+            detail=deed.detail,
+            request_id=_shortened(request_id) if request_id else None,
+        )
+
+
+def _split(entries: list[AuditEntry]) -> Iterator[list[AuditEntry]]:
+    """Batches that fit into one document of the store, in order."""
+    batch: list[AuditEntry] = []
+    targets = 0
+    for entry in entries:
+        if batch and targets + len(entry.targets) > MOST_TOGETHER:
+            yield batch
+            batch, targets = [], 0
+        batch.append(entry)
+        targets += len(entry.targets)
+    yield batch
+
+
+def _shortened(text: str) -> str:
+    # A lone surrogate is JSON, but no store takes it.
+    return text[:LONGEST].encode(errors="replace").decode()

@@ -1,0 +1,51 @@
+"""Failed authentications, counted by the address they come from.
+
+Promises: only failures count and only failures are answered 429, so right credentials always let
+in, whoever else shares the address (a proxy, a company's gateway); memory is bounded. Guessing is
+held off by the length of the secrets; this makes it loud, and cheap to answer.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from shared.ports.clock import Clock
+from shared.web.client_address import source_of
+
+log = structlog.get_logger()
+
+LIMIT = 10
+WINDOW = timedelta(minutes=1)
+ADDRESSES = 4096
+"""Remembered at most; who failed longest ago is forgotten first."""
+
+
+@dataclass(slots=True)
+class _Failures:
+    since: float
+    count: int = 0
+
+
+class FailedAttempts:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+
+    def note(self, address: str) -> timedelta | None:
+        """Count one failure. Returns how long to wait, once there are more than `LIMIT` of them
+        within `WINDOW`."""
+        source, now = source_of(address), self._clock.monotonic()
+        failures = self._failures.get(source)
+        if failures is None or now - failures.since >= WINDOW.total_seconds():
+            failures = self._failures[source] = _Failures(now)
+        self._failures.move_to_end(source)
+        if len(self._failures) > ADDRESSES:
+            self._failures.popitem(last=False)
+        failures.count += 1
+        if failures.count <= LIMIT:
+            return None
+        if failures.count == LIMIT + 1:
+            log.warning("api_failures_throttled", address=source)
+        return WINDOW - timedelta(seconds=now - failures.since)

@@ -1,0 +1,165 @@
+"""Makes one FastAPI app of one or more services, and the edge in front of it.
+
+The edge is plain ASGI, so that a request costs little: it collapses `//` (clients with a closing
+slash in their SERVER_URL), refuses bodies over the limit before anybody reads them, and answers 503
+while too many requests are under way or their bodies are too many bytes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.telemetry.metrics import Metrics
+from shared.web import problems, version
+from shared.web.answers import RETRY_AFTER, JsonAnswer
+from shared.web.api.auth import with_tokens
+from shared.web.api.paths import routed
+from shared.web.body import declared_length, has_body
+from shared.web.client_address import Network, Peers, source_of
+from shared.web.server.body_budget import DEFAULT_BUDGET, BodyBudget
+from shared.web.server.incoming import MOST_UNDER_WAY, TOO_MANY, IncomingBody, UnderWay
+from shared.web.server.service import Service
+
+
+class MdmApp(FastAPI):
+    """FastAPI, whose document says only what is answered."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = with_tokens(_with_components(_without_422(super().openapi())))
+        return self.openapi_schema
+
+
+def _without_422(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI announces its own answer to unusable parameters; ours is 400 (`problems`)."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    schemas = document.get("components", {}).get("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    return document
+
+
+def _with_components(document: dict[str, Any]) -> dict[str, Any]:
+    """Move `x-components`, which a route may give with the schema of its body, to their place."""
+    found: dict[str, Any] = {}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                found |= content.get("schema", {}).pop("x-components", {})
+    if found:
+        document.setdefault("components", {}).setdefault("schemas", {}).update(found)
+    return document
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Named for the clients that are generated from the document."""
+    return route.name
+
+
+def create_app(
+    services: Sequence[Service],
+    *,
+    max_body: int,
+    metrics: Metrics | None,
+    body_budget: int = DEFAULT_BUDGET,
+    proxies: Sequence[Network] = (),
+) -> "Edge":
+    """One app, one OpenAPI document (at /docs) for these services."""
+    app = MdmApp(
+        title="MacroMDM",
+        version=version.VERSION,
+        description="Apple device management: MicroMDM's API and events, nothing lost.",
+        license_info={"name": "MIT", "identifier": "MIT"},
+        servers=[{"url": "/", "description": "The server that serves this document."}],
+        default_response_class=JsonAnswer,
+        generate_unique_id_function=_operation_id,
+        redoc_url=None,
+        redirect_slashes=False,  # a device or `curl` would not follow, and the scheme may be wrong
+        openapi_tags=[
+            *(dict(tag) for service in services for tag in service.openapi_tags),
+            version.TAG,
+        ],
+    )
+    app.state.metrics = metrics
+    app.state.note_refused = None
+    problems.install(app)
+    for service in services:
+        app.include_router(service.router)
+        app.state.note_refused = service.note_refused or app.state.note_refused
+    app.include_router(version.router)
+    budget = BodyBudget(body_budget)
+    if metrics is not None:
+        metrics.watch(metrics.request_body_bytes, lambda: budget.held)
+    largest = max(max_body, *(service.max_body for service in services))
+    edge = Edge(app, max_body=largest, budget=budget, peers=Peers(proxies))
+    for service in services:
+        edge.direct |= service.direct
+    return edge
+
+
+class Edge:
+    """What every request passes before it comes to a route."""
+
+    most_under_way = MOST_UNDER_WAY
+
+    def __init__(self, app: FastAPI, *, max_body: int, budget: BodyBudget, peers: Peers) -> None:
+        self.app = app
+        self._inner: ASGIApp = app
+        self._max_body = max_body
+        self._budget = budget
+        self._peers = peers
+        self._under_way = UnderWay(self.most_under_way)
+        self.direct: dict[tuple[str, str], ASGIApp] = {}
+        """Routes that are called without FastAPI, by method and path."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if self._under_way.is_full:
+            await unavailable(TOO_MANY)(scope, receive, send)
+            return
+        raw_path = scope["raw_path"]
+        if b"%" in raw_path or b"//" in raw_path:
+            scope["path"] = routed(raw_path)
+        inner = self.direct.get((scope["method"], scope["path"]), self._inner)
+        scope["app"] = self.app
+        self._under_way.enter()
+        try:
+            if has_body(scope["headers"]):
+                await self._with_body(inner, scope, receive, send)
+            else:
+                await inner(scope, receive, send)
+        finally:
+            self._under_way.leave()
+
+    async def _with_body(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        held = self._budget.open(source_of(self._peers.address(Request(scope))))
+        body = IncomingBody(receive, held, self._under_way, self._max_body)
+        body.declared = declared_length(scope["headers"]) or 0
+        try:
+            await inner(scope, body.receive, send)
+        finally:
+            held.close()
+
+
+def unavailable(reason: str) -> JsonAnswer:
+    """503, come again."""
+    return problems.problem(503, reason, headers={"Retry-After": RETRY_AFTER})
+
+
+class Gate:
+    """Answers 503 until it is given the app that it stands in front of."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await unavailable("the service is starting")(scope, receive, send)

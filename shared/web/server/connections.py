@@ -1,0 +1,60 @@
+"""How many connections one listener holds.
+
+Promises: descriptors are left for the store and the broker, however many connect; while there is room,
+nobody is cut off; when there is none, the address with the most connections gives way with one that
+waits for its client, so that no address keeps the others out.
+"""
+
+import resource
+from typing import Protocol
+
+from shared.web.client_address import source_of
+
+RESERVED = 512
+"""Descriptors for everything but the connections of clients."""
+MOST_DESCRIPTORS = 65_536
+
+
+class Connection(Protocol):
+    @property
+    def waits_for_client(self) -> bool: ...
+
+    def give_way(self) -> None:
+        """End at once."""
+
+
+class Connections:
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._of: dict[str, dict[Connection, None]] = {}
+
+    def enter(self, connection: Connection, address: str) -> None:
+        """A connection begins; somebody ends, if it is one too many."""
+        self._of.setdefault(source_of(address), {})[connection] = None
+        self._count += 1
+        if self._count > self._most:
+            self._one_too_many(connection).give_way()
+
+    def leave(self, connection: Connection, address: str) -> None:
+        source = source_of(address)
+        found = self._of.get(source, {})
+        if connection in found:
+            del found[connection]
+            self._count -= 1
+            if not found:
+                del self._of[source]
+
+    def _one_too_many(self, newest: Connection) -> Connection:
+        """Pick the oldest connection of the largest group that waits; the newest of all where none does."""
+        largest = max(self._of.values(), key=len)
+        return next((each for each in largest if each.waits_for_client), newest)
+
+
+def most_connections() -> int:
+    """Raise the limit of descriptors as far as the system allows, and say how many connections fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < min(hard, MOST_DESCRIPTORS):
+        soft = min(hard, MOST_DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(soft - RESERVED, soft // 2)

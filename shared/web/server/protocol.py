@@ -1,0 +1,294 @@
+"""HTTP/1.1 connections with bounds that uvicorn's own protocol does not set.
+
+Promises: the headers of a request are whole within 30 s and 128 KiB (408, 431); its body comes at
+1 KiB/s or faster and within a minute (408); bytes that reach nobody (an endless chunk extension, an
+endless name) end the connection after 128 KiB; a client that takes nothing of its answer for a minute
+is cut off; a connection on which nothing happens ends.
+
+What is no clean HTTP hears 400 and nothing behind it on that connection is read, so that a proxy and we
+never disagree about where a request begins. What follows the headers changes nothing: a trailer is
+refused, since a proxy that strips headers may let trailers pass. Each request has one answer: what is
+wrong with one takes nothing of the answers before it, and once its own answer has begun, the connection
+closes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.web.server.connections import Connections
+from shared.web.server.framing import FramingRefused, Section, check_framing
+
+HEADER_LIMIT = 128 * 1024
+"""Also of what comes without reaching anybody, such as a chunk extension."""
+HEADER_DEADLINE = timedelta(seconds=30)
+BODY_DEADLINE = timedelta(seconds=60)
+"""Only time in which we read counts: a body may wait for us as long as it must."""
+BODY_CHECK = timedelta(seconds=10)
+LEAST_OF_A_BODY = 10 * 1024
+"""Bytes of a body that must come between two checks."""
+ANSWER_DEADLINE = timedelta(seconds=60)
+"""Within it a client must take some of what waits for it; a slow one may go on for long."""
+
+LINGER = timedelta(seconds=1)
+
+
+class HeadersTooLarge(Exception):
+    """Ends the parsing of a request from within a callback of the parser."""
+
+
+class GentleEnd(asyncio.Transport):
+    """The transport of the last answer: a close at once, with bytes unread, could lose the answer."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        super().__init__()
+        self._end = end
+        self.write = transport.write  # type: ignore[method-assign]
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self._end()
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    header_deadline = HEADER_DEADLINE
+    body_deadline = BODY_DEADLINE
+    body_check = BODY_CHECK
+    answer_deadline = ANSWER_DEADLINE
+    crowd: Connections
+    """The connections of its listener."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _answer_watch: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+    _unheard_bytes = 0
+    _body_bytes = 0
+    _body_time = timedelta()
+    _section = Section.BETWEEN
+    _was_heard = False
+    _is_refused = False
+    _refusal_behind_answers: int | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # As uvicorn's own: asyncio hands a stream protocol a Transport.
+        super().connection_made(transport)
+        self._expect(self.header_deadline)
+        self.crowd.enter(self, self._address)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        self._forget_answer()
+        self.crowd.leave(self, self._address)
+        super().connection_lost(exc)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Nothing is worked on, and the client may go on or not."""
+        if self.pipeline:
+            return False
+        return self.cycle is None or self.cycle.response_complete or self._section is Section.BODY
+
+    def give_way(self) -> None:
+        self.crowd.leave(self, self._address)
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        self._was_heard = False
+        super().data_received(data)
+        if self._is_refused:
+            return
+        # One endless header, trailer or chunk extension reaches no callback of the parser.
+        self._unheard_bytes = 0 if self._was_heard else self._unheard_bytes + len(data)
+        if self._unheard_bytes > HEADER_LIMIT:
+            self._refuse(400 if self._section is Section.BODY else 431)
+        else:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Set a deadline while it is the client who must go on, and none while it is us."""
+        cycle = self.cycle
+        if self._section is Section.BODY:
+            if self._deadline is None:
+                self._await_body()
+        elif cycle is not None and not cycle.response_complete:
+            self._expect(None)
+        elif self._deadline is None and self.timeout_keep_alive_task is None:
+            self._expect(self.header_deadline)
+
+    def _expect(self, within: timedelta | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if within is not None:
+            self._deadline = self.loop.call_later(within.total_seconds(), self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._refuse(408)
+
+    def _await_body(self) -> None:
+        self._deadline = self.loop.call_later(
+            self.body_check.total_seconds(), self._check_body, self._body_bytes
+        )
+
+    def _check_body(self, before: int) -> None:
+        self._deadline = None
+        if not self.flow.read_paused:
+            self._body_time += self.body_check
+            is_slow = self._body_bytes - before < LEAST_OF_A_BODY
+            if is_slow or self._body_time >= self.body_deadline:
+                self._refuse(408)
+                return
+        self._await_body()
+
+    # --- what the parser finds
+
+    def on_message_begin(self) -> None:
+        self._was_heard = True
+        self._section = Section.HEADERS
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._section is not Section.HEADERS:
+            raise FramingRefused("a trailer")
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._was_heard = True
+        self._header_bytes += size
+        if self._header_bytes > HEADER_LIMIT:
+            raise HeadersTooLarge
+
+    def on_headers_complete(self) -> None:
+        self._was_heard = True
+        check_framing(
+            self.parser.get_http_version(), self.headers, upgrades=self.parser.should_upgrade()
+        )
+        super().on_headers_complete()
+        self._section = Section.BODY
+        self._body_bytes, self._body_time = 0, timedelta()
+        self._expect(None)
+
+    def on_body(self, body: bytes) -> None:
+        self._was_heard = True
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._was_heard = True
+        self._section = Section.BETWEEN
+        self._expect(None)
+        super().on_message_complete()
+        if self.parser.should_upgrade():
+            # We answer in HTTP, and the parser drops whatever came in one piece with the request.
+            self._refuse(400)
+
+    # --- what the client does not read
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_answer()
+
+    def resume_writing(self) -> None:
+        self._forget_answer()  # it was read: what is written behind it has a time of its own
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_answer()
+        elif is_last and self._refusal_behind_answers is not None:
+            self._end(self._refusal_behind_answers)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_answer()
+
+    def _watch_answer(self) -> None:
+        """Look now and then whether what waits in our buffer gets less. Only while nothing is added
+        to it: writing is paused, or the transport is closed, which waits for ever until it is read."""
+        waits = self.transport.get_write_buffer_size()
+        if waits and self._answer_watch is None:
+            self._answer_watch = self.loop.call_later(
+                self.answer_deadline.total_seconds(), self._look_at_answer, waits
+            )
+
+    def _forget_answer(self) -> None:
+        if self._answer_watch is not None:
+            self._answer_watch.cancel()
+            self._answer_watch = None
+
+    def _look_at_answer(self, waited: int) -> None:
+        self._answer_watch = None
+        if self.transport.get_write_buffer_size() >= waited:
+            self.transport.abort()
+        else:
+            self._watch_answer()
+
+    # --- what we refuse
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's name for: this cannot be parsed."""
+        self._refuse(431 if self._header_bytes > HEADER_LIMIT else 400)
+
+    def _refuse(self, status: int) -> None:
+        """Read nothing more; say why, if the request that is wrong can still be answered."""
+        self._is_refused = True
+        self._expect(None)
+        cycle = self.cycle
+        if self._section is not Section.BODY:
+            if cycle is None or cycle.response_complete:
+                self._end(status)
+            else:  # garbage behind good requests: those are answered, then the connection ends
+                cycle.keep_alive = False
+                cycle.transport = GentleEnd(self.transport, lambda: self._end(None))
+        elif self.pipeline:  # its turn has not come yet
+            self.pipeline.popleft()
+            self._refusal_behind_answers = status
+        elif not cycle.response_started:
+            self._disconnect()
+            self._end(status)
+        elif not cycle.response_complete:
+            self._disconnect()
+            self.transport.close()  # cut short, which its client can tell from a whole one
+            self._watch_answer()
+        else:
+            self._end(None)
+
+    def _disconnect(self) -> None:
+        """Tell the request under way that its client is gone."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _end(self, status: int | None) -> None:
+        """Answer, if there is something to say, and swallow for a moment what still comes: closing at
+        once could lose the answer."""
+        if self.transport.is_closing():
+            self._watch_answer()
+            return
+        if status is not None:
+            line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+            self.transport.write(
+                f"{line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode("ascii")
+            )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._watch_answer()
+        self.flow.resume_reading()
+        self.loop.call_later(LINGER.total_seconds(), self.transport.close)

@@ -1,0 +1,227 @@
+"""Runs services until they are told to end.
+
+Promises: both ports are bound before anything else starts; operators are answered from then on; a
+separate service opens its port at once and answers 503 until it is built, `all` opens its port when
+every service is ready. A signal makes readiness false, then: requests that only wait end, no more
+connections, requests under way end, services drain, the parts close; all of it within the grace even
+when a part never answers, and with exit code 0, since what was acknowledged is durable already.
+"""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from shared.domain.errors import Unavailable
+from shared.settings import ProxySettings, ServiceSettings
+from shared.telemetry.metrics import Metrics
+from shared.web.client_address import Network
+from shared.web.health import OpsApp, Readiness
+from shared.web.server.app import Gate, create_app
+from shared.web.server.connections import most_connections
+from shared.web.server.listener import Listener, Tls, bind, check_tls
+from shared.web.server.service import Service
+from shared.web.server.stop_signals import StopSignals
+
+log = structlog.get_logger()
+
+GRACE = timedelta(seconds=14)
+REQUESTS_DEADLINE = timedelta(seconds=5)
+DRAIN_DEADLINE = timedelta(seconds=4)
+CANCEL_DEADLINE = timedelta(seconds=2)
+BUILD_RETRY = timedelta(seconds=1)
+OPS_CONNECTIONS = 128
+READY_POLL = timedelta(milliseconds=50)
+
+
+class Program(Protocol):
+    """What to run: made by `services.__main__`."""
+
+    async def build(self) -> Sequence[Service]:
+        """Open the parts and build the services. Unavailable: try again a little later."""
+
+    async def watch(self) -> None:
+        """Work of the parts themselves, until cancelled; raises when one has ended by itself."""
+
+    def failing(self) -> list[str]:
+        """The loops in the background that have failed for minutes."""
+
+    async def close(self) -> None:
+        """Close what `build` opened, also after it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """When the port opens, and what is to be said then."""
+
+    when_ready: bool = False
+    on_open: Callable[[], None] = lambda: None
+
+
+def tls_of(settings: ServiceSettings) -> Tls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Tls(settings.tls_cert, settings.tls_key)
+
+
+def proxies_of(settings: ServiceSettings) -> Sequence[Network]:
+    """A service that no client calls knows of no proxies."""
+    return settings.trusted_proxies if isinstance(settings, ProxySettings) else ()
+
+
+class Server:
+    """One process: a program behind its two listeners."""
+
+    grace = GRACE
+    most_connections: int | None = None
+    """Connections of clients; None stands for as many as there are descriptors."""
+
+    def __init__(
+        self,
+        program: Program,
+        settings: ServiceSettings,
+        metrics: Metrics,
+        opening: Opening = Opening(),
+    ) -> None:
+        check_tls(tls_of(settings))
+        self._program = program
+        self._settings = settings
+        self._metrics = metrics
+        self._opening = opening
+        self._gate = Gate()
+        self.readiness = Readiness()
+        self.readiness.failing = program.failing
+        self.ops = Listener(
+            OpsApp(self.readiness, metrics),
+            bind(settings.ops_http, "MDM_OPS_HTTP"),
+            OPS_CONNECTIONS,
+        )
+        most = self.most_connections or most_connections()
+        self.main = Listener(self._gate, bind(settings.http, "MDM_HTTP"), most, tls_of(settings))
+
+    async def run(self) -> None:
+        """Serve until a signal comes. Raises what the program raised, Misconfigured foremost."""
+        stop = StopSignals()
+        stop.install()
+        grace = Grace(self.grace)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.ops.keep_date())
+                tasks.create_task(self.main.keep_date())
+                work = tasks.create_task(self._work())
+                await stop.asked.wait()
+                grace.begin(exit_code=0)
+                await self._wind_down(work)
+                raise _Stopped  # what is left in the group is cancelled
+        except* _Stopped:
+            log.info("stopped")
+        finally:
+            grace.begin(exit_code=1)
+            await self._close()
+            grace.end()
+
+    async def _work(self) -> None:
+        await self.ops.open()
+        if not self._opening.when_ready:
+            await self.main.open()
+        services = await self._built()
+        self._gate.app = create_app(
+            services,
+            max_body=self._settings.max_body,
+            metrics=self._metrics,
+            body_budget=self._settings.body_budget,
+            proxies=proxies_of(self._settings),
+        )
+        self.readiness.services = services
+        if self.main.is_open:
+            self.readiness.starting = None
+        async with asyncio.TaskGroup() as tasks:
+            for service in services:
+                tasks.create_task(_run(service), name=service.name)
+            tasks.create_task(self._program.watch(), name="parts")
+            if self._opening.when_ready:
+                await self._until_ready()
+                await self.main.open()
+                self.readiness.starting = None
+            # What was made so far lives as long as the process: no collection need look at it.
+            gc.collect()
+            gc.freeze()
+            self._opening.on_open()
+
+    async def _built(self) -> Sequence[Service]:
+        while True:
+            try:
+                return await self._program.build()
+            except Unavailable as exc:
+                self.readiness.starting = str(exc)
+                log.warning("start_waits", reason=str(exc))
+                await asyncio.sleep(BUILD_RETRY.total_seconds())
+
+    async def _until_ready(self) -> None:
+        said: list[str] = []
+        while reasons := await self.readiness.of_services():
+            if reasons != said:
+                log.info("not_ready_yet", reasons=reasons)
+                said = reasons
+            await asyncio.sleep(READY_POLL.total_seconds())
+
+    async def _wind_down(self, work: asyncio.Task[None]) -> None:
+        services = self.readiness.services
+        self.readiness.stopping = True
+        for each in services:
+            each.release()
+        await _bounded("requests", self.main.close(REQUESTS_DEADLINE), REQUESTS_DEADLINE * 2)
+        await asyncio.gather(
+            *(_bounded(each.name, each.drain(), DRAIN_DEADLINE) for each in services)
+        )
+        work.cancel()
+        await asyncio.wait({work}, timeout=CANCEL_DEADLINE.total_seconds())
+
+    async def _close(self) -> None:
+        await _bounded("parts", self._program.close(), GRACE)
+        await _bounded("listener", self.main.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
+        await _bounded("ops", self.ops.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
+
+
+async def _run(service: Service) -> None:
+    await service.run()
+
+
+class _Stopped(Exception):
+    """Ends the task group after a signal."""
+
+
+async def _bounded(what: str, step: Awaitable[None], deadline: timedelta) -> None:
+    """One step of the end: neither its failure nor its silence stops the others."""
+    try:
+        async with asyncio.timeout(deadline.total_seconds()):
+            await step
+    except TimeoutError:
+        log.warning("stop_step_timed_out", step=what)
+    except Exception:  # the step of any part, whose failure must not keep the others from ending
+        log.exception("stop_step_failed", step=what)
+
+
+class Grace:
+    """Ends the process, from a thread of its own, when ending takes longer than it may."""
+
+    def __init__(self, within: timedelta) -> None:
+        self._within = within
+        self._timer: threading.Timer | None = None
+
+    def begin(self, exit_code: int) -> None:
+        """Start to count; the first call decides on the exit code."""
+        if self._timer is None:
+            self._timer = threading.Timer(self._within.total_seconds(), os._exit, (exit_code,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
