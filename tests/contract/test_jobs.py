@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.command import Terms
 from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount
-from shared.ports.jobs import Jobs
+from shared.ports.queue import Jobs
 from tests.contract.stores import STORES, open_store
 from tests.fakes.jobs import FakeJobs
 

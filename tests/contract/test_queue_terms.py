@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.command import EntryState, QueueEntry
-from shared.ports.jobs import Expiries
-from shared.ports.queue import CommandQueue, EntryWindow, SendClaim
+from shared.ports.queue import CommandQueue, EntryWindow, Expiries, SendClaim
 from shared.storage.queue import documents
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (

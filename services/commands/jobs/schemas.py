@@ -11,7 +11,7 @@ from typing import Any
 from shared.apple.plist.to_json import rfc3339, rfc3339_or_null
 from shared.domain.errors import NotFound, unfit
 from shared.domain.job import Job, Progress, Refusal
-from shared.ports.jobs import Jobs
+from shared.ports.queue import Jobs
 
 Shown = dict[str, Any]
 

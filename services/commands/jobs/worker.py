@@ -26,8 +26,7 @@ from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import CannotDecrypt, MdmError, NotFound, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
 from shared.ports.clock import Clock, Ids
-from shared.ports.jobs import Jobs
-from shared.ports.queue import CommandQueue
+from shared.ports.queue import CommandQueue, Jobs
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from services.commands.queue.targets import Targets, is_stale
 from shared.domain.command import QueueEntry
 from shared.ports.clock import Clock
-from shared.ports.jobs import Expiries
-from shared.ports.queue import CommandQueue
+from shared.ports.queue import CommandQueue, Expiries
 
 
 class Settling:

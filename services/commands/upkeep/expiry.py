@@ -29,7 +29,7 @@ from shared.domain.event import Event, Topic
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher, Journal
-from shared.ports.jobs import Expiries
+from shared.ports.queue import Expiries
 
 log = structlog.get_logger()
 

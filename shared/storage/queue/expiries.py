@@ -17,7 +17,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MongoExpiries:
-    """Implements `shared.ports.jobs.Expiries`."""
+    """Implements `shared.ports.queue.Expiries`."""
 
     def __init__(self, database: Database) -> None:
         self._entries = database.collection(NAME)

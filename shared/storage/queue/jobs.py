@@ -35,7 +35,7 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 
 
 class MongoJobs:
-    """Implements `shared.ports.jobs.Jobs`."""
+    """Implements `shared.ports.queue.Jobs`."""
 
     def __init__(self, database: Database) -> None:
         self._jobs = database.collection(NAME)
