@@ -16,7 +16,7 @@ import pytest
 from pymongo import MongoClient
 
 from shared.messaging.topology import EVENTS_EXCHANGE, QUEUES
-from tests.harness.servers import (
+from tests.support.harness.servers import (
     AMQP_VARIABLE,
     MONGODB_VARIABLE,
     Elsewhere,

@@ -1,5 +1,5 @@
 """Every route of the API goes through `ApiAuth`, which makes none without a scope and none that
-changes something without an action for the audit log (`tests/unit/test_api_access.py`)."""
+changes something without an action for the audit log (`tests/unit/shared/web/test_api_access.py`)."""
 
 import ast
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from shared.domain.access import AuditEntry, AuditQuery
 from shared.domain.errors import BadRequest
 from shared.ports.access import AuditLog
 from tests.contract.stores import STORES, open_store
-from tests.fakes.audit import FakeAuditLog
+from tests.support.fakes.audit import FakeAuditLog
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)

@@ -7,7 +7,7 @@ import pytest
 
 from shared.ports.certificates import AuthorityStore, StoredAuthority
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.authority import FakeAuthorityStore
+from tests.support.fakes.authority import FakeAuthorityStore
 
 CANDIDATES = [StoredAuthority(b"certificate %d" % i, b"key %d" % i) for i in range(8)]
 

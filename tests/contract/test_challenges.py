@@ -8,8 +8,8 @@ import pytest
 
 from shared.ports.certificates import Challenge, Challenges
 from tests.contract.stores import STORES, open_store
-from tests.fakes.challenges import FakeChallenges
-from tests.fakes.clock import START
+from tests.support.fakes.challenges import FakeChallenges
+from tests.support.fakes.clock import START
 
 LATER = START + timedelta(hours=1)
 CHALLENGE = Challenge("ab" * 32, LATER, "UDID-1", "SERIAL-1")

@@ -11,7 +11,7 @@ from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.deliveries import Backlog, Blocked, Deliveries
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.deliveries import FakeDeliveries
+from tests.support.fakes.deliveries import FakeDeliveries
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=35)

@@ -24,9 +24,9 @@ from shared.ports.enrollments import Binding, Change, Enrollments
 from shared.ports.identities import Identities
 from shared.security.encryption import AesKeyring
 from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
-from tests.fakes.devices import FakeDevices, FakeMigration
-from tests.fakes.enrollments import FakeEnrollments
-from tests.fakes.identities import FakeIdentities
+from tests.support.fakes.devices import FakeDevices, FakeMigration
+from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.identities import FakeIdentities
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -29,7 +29,7 @@ from shared.storage.events.journal import MongoJournal
 from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.reencryption import MongoEncryptedValues
 from tests.contract.stores import DRIVERS, open_store
-from tests.fakes.clock import FakeClock
+from tests.support.fakes.clock import FakeClock
 
 OLD, NEW = b"\x01" * 32, b"\x02" * 32
 NOW = datetime.now(UTC)

@@ -11,8 +11,8 @@ from shared.domain.event import Topic
 from shared.ports.certificates import EnrolledTopics
 from shared.ports.enrollments import Binding, Change, Enrollments
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.enrollments import FakeEnrollments
-from tests.fakes.push_certificates import FakeEnrolledTopics
+from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.push_certificates import FakeEnrolledTopics
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Stores = tuple[Enrollments, EnrolledTopics]

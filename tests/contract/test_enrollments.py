@@ -20,7 +20,7 @@ from shared.domain.enrollment import (
 from shared.domain.event import Topic
 from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Enrollments, Mark
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.enrollments import FakeEnrollments
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -15,7 +15,7 @@ from shared.messaging.envelope import event_json
 from shared.messaging.memory.broker import LocalBroker
 from shared.messaging.rabbit.broker import RabbitBroker
 from shared.ports.events import OpenPartition, Received
-from tests.harness.events import idle_event
+from tests.support.harness.events import idle_event
 
 DEVICE = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
 PARTITION = partition_of(DEVICE)

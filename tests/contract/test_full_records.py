@@ -21,8 +21,8 @@ from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events import journal
 from shared.storage.events.writers import MongoWriters
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.journal import Confirm
-from tests.unit.checkin_world import Device, Killed, Replica, World
+from tests.support.checkin_world import Device, Killed, Replica, World
+from tests.support.fakes.journal import Confirm
 
 MOST = 16 * 1024 * 1024
 NAME_AND_LENGTH = 1 + len("filler\0") + 4 + 1

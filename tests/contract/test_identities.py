@@ -23,8 +23,8 @@ from shared.domain.outbox import OutboxEvent, quarantined, renewal_failed
 from shared.ports.enrollments import Change, Enrollments, rebinding
 from shared.ports.identities import Attempt, Identities
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.enrollments import FakeEnrollments
-from tests.fakes.identities import FakeIdentities
+from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.identities import FakeIdentities
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

@@ -9,8 +9,8 @@ import pytest
 
 from shared.ports.certificates import IssuedCertificate, IssuedCertificates
 from tests.contract.stores import STORES, open_store
-from tests.fakes.clock import START
-from tests.fakes.issued import FakeIssuedCertificates
+from tests.support.fakes.clock import START
+from tests.support.fakes.issued import FakeIssuedCertificates
 
 DAY = timedelta(days=1)
 

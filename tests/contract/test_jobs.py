@@ -11,7 +11,7 @@ from shared.domain.command import Terms
 from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount
 from shared.ports.queue import Jobs
 from tests.contract.stores import STORES, open_store
-from tests.fakes.jobs import FakeJobs
+from tests.support.fakes.jobs import FakeJobs
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 HOUR = timedelta(hours=1)

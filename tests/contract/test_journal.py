@@ -14,7 +14,7 @@ from shared.ports.enrollments import Mark
 from shared.ports.events import Journal, Journaled, Writers
 from shared.ports.members import Members
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.journal import FakeJournal, FakeMembers, FakeWriters
+from tests.support.fakes.journal import FakeJournal, FakeMembers, FakeWriters
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
 ANNA = EnrollmentKey("MAC:anna", device="MAC", udid="MAC", user="anna")

@@ -27,7 +27,7 @@ from tests.contract.test_queue import (
     generation_of,
     report,
 )
-from tests.fakes.queue import FakeCommandQueue
+from tests.support.fakes.queue import FakeCommandQueue
 
 MANY = 60
 

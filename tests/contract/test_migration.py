@@ -26,8 +26,8 @@ from shared.ports.devices import (
 )
 from shared.ports.enrollments import Binding, Change, Enrollments
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.devices import FakeDevices, FakeMigration
-from tests.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.devices import FakeDevices, FakeMigration
+from tests.support.fakes.enrollments import FakeEnrollments
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 UNTIL = NOW + timedelta(days=30)

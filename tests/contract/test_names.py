@@ -11,7 +11,7 @@ from shared.domain.event import Topic
 from shared.ports.enrollments import Change, Enrollments
 from shared.storage.database import Database, Document
 from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
-from tests.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.enrollments import FakeEnrollments
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 UUID = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"

@@ -7,7 +7,7 @@ import pytest
 
 from shared.ports.access import Profiles, Reserved, StoredProfile
 from tests.contract.stores import STORES, open_store
-from tests.fakes.profiles import FakeProfiles
+from tests.support.fakes.profiles import FakeProfiles
 
 ENROLL = StoredProfile(Reserved.ENROLL, b"<plist>\r\n\x00\xff</plist>")
 OTHER = StoredProfile("com.example.wifi", b"wifi")

@@ -12,7 +12,7 @@ from shared.ports.certificates import InstalledPair, InstalledTopic, PushCertifi
 from shared.security.encryption import AesKeyring
 from shared.storage.database import Database
 from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store
-from tests.fakes.push_certificates import FakePushCertificates
+from tests.support.fakes.push_certificates import FakePushCertificates
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 TOPIC = "com.apple.mgmt.External.a"

@@ -10,7 +10,7 @@ from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import Pushes, PushRecord
 from shared.storage.queue.pushes import INDEXES, MongoPushes
 from tests.contract.stores import STORES, open_store
-from tests.fakes.pushes import FakePushes
+from tests.support.fakes.pushes import FakePushes
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

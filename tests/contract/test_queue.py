@@ -11,7 +11,7 @@ from shared.domain.command import Command, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import CommandQueue, Report, SendClaim, StoredCommands
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.queue import FakeCommandQueue
+from tests.support.fakes.queue import FakeCommandQueue
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -24,7 +24,7 @@ from tests.contract.test_queue import (
     report,
     stored,
 )
-from tests.fakes.queue import FakeCommandQueue
+from tests.support.fakes.queue import FakeCommandQueue
 
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
 

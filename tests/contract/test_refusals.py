@@ -13,8 +13,8 @@ from shared.ports.enrollments import Change, Enrollments
 from shared.ports.events import Refusals
 from shared.storage.enrollments import refusals
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.fakes.enrollments import FakeEnrollments
-from tests.fakes.refusals import FakeRefusals
+from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.refusals import FakeRefusals
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

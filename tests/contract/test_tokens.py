@@ -10,7 +10,7 @@ import pytest
 from shared.domain.access import Scope, Token, digest_of
 from shared.ports.access import Tokens
 from tests.contract.stores import STORES, open_store
-from tests.fakes.tokens import FakeTokens
+from tests.support.fakes.tokens import FakeTokens
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

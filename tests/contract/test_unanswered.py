@@ -16,7 +16,7 @@ from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import ANNA, MAC, MINUTE, NOW, PAD, entry, generation_of, report
-from tests.fakes.queue import FakeCommandQueue
+from tests.support.fakes.queue import FakeCommandQueue
 
 MANY = 40
 REPORTS = [EntryState.NOT_NOW, EntryState.ACKNOWLEDGED, EntryState.ERROR]

@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.harness.device import ApiClient, SimulatedDevice, command_uuid_of
-from tests.harness.http1 import Answer, Connection, ConnectionLost
-from tests.harness.sink import Sink
-from tests.harness.system import API_KEY
+from tests.support.harness.device import ApiClient, SimulatedDevice, command_uuid_of
+from tests.support.harness.http1 import Answer, Connection, ConnectionLost
+from tests.support.harness.sink import Sink
+from tests.support.harness.system import API_KEY
 
 PATIENCE = 90.0
 BETWEEN_TRIES = 0.05

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.ledger import Ledger
-from tests.harness.device import SimulatedDevice
-from tests.harness.identities import FleetAuthority
-from tests.harness.processes import free_port
-from tests.harness.servers import Rabbit, Store
-from tests.harness.sink import Sink
-from tests.harness.system import System
+from tests.support.harness.device import SimulatedDevice
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.processes import free_port
+from tests.support.harness.servers import Rabbit, Store
+from tests.support.harness.sink import Sink
+from tests.support.harness.system import System
 
 DEVICES = 12
 

@@ -15,10 +15,10 @@ import pytest
 
 from tests.faults.ledger import Ledger, Link
 from tests.faults.stage import Stage
-from tests.harness.clocks import LIBRARIES, FalseClock
-from tests.harness.device import ApiClient
-from tests.harness.sink import Sink
-from tests.harness.system import API_KEY
+from tests.support.harness.clocks import LIBRARIES, FalseClock
+from tests.support.harness.device import ApiClient
+from tests.support.harness.sink import Sink
+from tests.support.harness.system import API_KEY
 
 pytestmark = [
     pytest.mark.real,

@@ -14,9 +14,9 @@ from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.sqlite import FILE, open_database
 from tests.faults.ledger import Ledger
-from tests.harness.device import SimulatedDevice
-from tests.harness.disks import Disk, Ext4
 from tests.integration.whole import TOPIC, Whole, whole_server
+from tests.support.harness.device import SimulatedDevice
+from tests.support.harness.disks import Disk, Ext4
 
 DEVICES = 6
 SOON = 1.0

@@ -31,7 +31,7 @@ from tests.faults.store_load import (
     load,
     version_of,
 )
-from tests.harness.disks import Ext4
+from tests.support.harness.disks import Ext4
 
 NEVER = Bounds(checkpoint_frames=1 << 30)
 """No checkpoint but those that the tests ask for."""

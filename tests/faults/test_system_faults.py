@@ -12,8 +12,8 @@ import pytest
 
 from tests.faults.ledger import Ledger
 from tests.faults.stage import Stage
-from tests.harness.sink import Sink
-from tests.harness.system import ServiceProcess
+from tests.support.harness.sink import Sink
+from tests.support.harness.system import ServiceProcess
 
 pytestmark = pytest.mark.real
 

@@ -12,9 +12,9 @@ from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.request.read_json import parse_json
 from shared.apple.values.containers import Array
 from shared.apple.values.reading import MAX_FAULTS
-from tests.unit.command_faults import Site, faults_of, full, sites
-from tests.unit.command_requests import CATALOGUE, FORMS, command_of, paths, prepare, refused
-from tests.unit.command_strategies import wrong_for
+from tests.support.command_faults import Site, faults_of, full, sites
+from tests.support.command_requests import CATALOGUE, FORMS, command_of, paths, prepare, refused
+from tests.support.command_strategies import wrong_for
 
 by_command = pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
 

@@ -15,8 +15,8 @@ from shared.apple.request.read_json import parse_json
 from shared.domain.errors import BadRequest
 from shared.web.answers import JsonAnswer
 from shared.web.problems import problem
-from tests.unit.command_faults import full
-from tests.unit.command_requests import CATALOGUE, FORMS, with_types
+from tests.support.command_faults import full
+from tests.support.command_requests import CATALOGUE, FORMS, with_types
 
 GENEROUS = 2.0
 """Seconds of CPU for one small request: a bound against endless work, not a measurement."""

@@ -12,8 +12,8 @@ from shared.apple.messages.connect import Connect, Status, parse_connect
 from shared.apple.messages.keys import WANTED, read_message
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest
-from tests.harness import apple_lists
-from tests.harness.apple_lists import answers
+from tests.support.harness import apple_lists
+from tests.support.harness.apple_lists import answers
 
 ANSWER = {"UDID": "A5EF1BA1", "UserID": "U & I", "Status": "Acknowledged", "CommandUUID": "c<1>"}
 MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from services.checkin.scep.routes import from_query
 from shared.domain.errors import BadRequest, TooLarge
 from shared.security.scep.message import read
-from tests.harness.scep import RENEWAL_REQ, Client, Shape, csr, envelope, indefinite, key_number
-from tests.unit.scep_world import STATIC, ScepWorld
+from tests.support.harness.scep import (
+    RENEWAL_REQ,
+    Client,
+    Shape,
+    csr,
+    envelope,
+    indefinite,
+    key_number,
+)
+from tests.support.scep_world import STATIC, ScepWorld
 
 GENEROUS = 2.0
 """Seconds of CPU for one small message: a bound against endless work, not a measurement."""

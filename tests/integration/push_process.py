@@ -25,9 +25,9 @@ from shared.telemetry.metrics import Metrics
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.contract.stores import KEYRING
-from tests.harness.apns import FakeApns
-from tests.harness.push_certificates import TOPIC
-from tests.harness.system import SECRET_KEY
+from tests.support.harness.apns import FakeApns
+from tests.support.harness.push_certificates import TOPIC
+from tests.support.harness.system import SECRET_KEY
 
 MAC = EnrollmentKey("MAC", "MAC", udid="MAC")
 PATIENCE = 15.0

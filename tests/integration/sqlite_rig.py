@@ -10,7 +10,7 @@ from shared.clock import SystemClock
 from shared.storage.database import Collection, Document
 from shared.storage.sqlite import SqliteDatabase, open_database
 from shared.storage.sqlite.writing.bounds import Bounds
-from tests.harness.meddled_store import Meddler
+from tests.support.harness.meddled_store import Meddler
 
 DEADLINE = timedelta(milliseconds=300)
 BOUNDS = Bounds(deadline=DEADLINE, checkpoint_frames=1, unseen_bytes=100_000)

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.apns import reason
-from tests.harness.system import API_KEY
 from tests.integration.whole import Device, Whole, given, new_id
+from tests.support.harness.apns import reason
+from tests.support.harness.system import API_KEY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

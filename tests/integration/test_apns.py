@@ -30,9 +30,9 @@ from services.push.send.topics import Topics
 from shared.clock import SystemClock
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.web.version import USER_AGENT
-from tests.fakes.clock import FakeClock
-from tests.fakes.enrollments import FakeEnrollments
-from tests.harness.apns import (
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.harness.apns import (
     Breaks,
     FakeApns,
     GoesAway,
@@ -42,7 +42,7 @@ from tests.harness.apns import (
     reason,
     running,
 )
-from tests.harness.push_certificates import TOPIC, PushAuthority
+from tests.support.harness.push_certificates import TOPIC, PushAuthority
 
 TOKEN = bytes.fromhex("00ff" * 16)
 EXPIRES = datetime(2026, 5, 1, tzinfo=UTC)

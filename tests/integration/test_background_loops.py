@@ -22,7 +22,7 @@ from shared.concurrency.periodic import Loops, Pace, Step
 from shared.domain.errors import Misconfigured
 from shared.settings import AllSettings, load
 from shared.telemetry.metrics import Metrics
-from tests.harness.push_certificates import TOPIC, PushAuthority
+from tests.support.harness.push_certificates import TOPIC, PushAuthority
 
 PATIENCE = 60.0
 PARTS = "parts"

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.clock import SystemClock
 from shared.storage.sqlite import open_database
-from tests.harness import scep
-from tests.harness.identities import DeviceIdentity, FleetAuthority, rsa_key, valid_for
-from tests.harness.system import ServiceProcess
 from tests.integration.test_enrollment_whole_way import Simulated, payload
 from tests.integration.whole import TOPIC, Device, Whole, given, new_id, whole_server
+from tests.support.harness import scep
+from tests.support.harness.identities import DeviceIdentity, FleetAuthority, rsa_key, valid_for
+from tests.support.harness.system import ServiceProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
-from tests.harness.http1 import Answer, Connection, request_bytes
-from tests.harness.identities import DeviceIdentity, FleetAuthority
 from tests.integration.whole import Whole, new_id, whole_server
+from tests.support.harness.http1 import Answer, Connection, request_bytes
+from tests.support.harness.identities import DeviceIdentity, FleetAuthority
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

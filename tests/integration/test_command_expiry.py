@@ -33,8 +33,8 @@ from shared.storage.queue.store import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING
-from tests.fakes.clock import FakeClock
-from tests.harness.sink import Sink
+from tests.support.fakes.clock import FakeClock
+from tests.support.harness.sink import Sink
 
 TOPIC = Topic.COMMAND_EXPIRED.value
 SUPERSEDED = Topic.COMMAND_SUPERSEDED.value

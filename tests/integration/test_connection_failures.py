@@ -26,9 +26,9 @@ from shared.network.peer_certificates import KEPT
 from shared.network.trusted_cas import client_tls
 from shared.storage.mongo import Driver, Mongo
 from shared.telemetry.metrics import Metrics
-from tests.fakes.clock import FakeClock
-from tests.harness.bad_servers import Kind, Trust, bad_server
-from tests.harness.push_certificates import TOPIC, PushAuthority
+from tests.support.fakes.clock import FakeClock
+from tests.support.harness.bad_servers import Kind, Trust, bad_server
+from tests.support.harness.push_certificates import TOPIC, PushAuthority
 
 PATIENCE = timedelta(seconds=1)
 

@@ -15,8 +15,9 @@ import pytest
 import pytest_asyncio
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.harness.http1 import Connection, request_bytes
-from tests.harness.identities import (
+from tests.integration.whole import TOPIC, Device, Whole, given, new_id
+from tests.support.harness.http1 import Connection, request_bytes
+from tests.support.harness.identities import (
     AUTHORITY,
     DeviceIdentity,
     FleetAuthority,
@@ -26,8 +27,7 @@ from tests.harness.identities import (
     signer_info,
     valid_for,
 )
-from tests.integration.whole import TOPIC, Device, Whole, given, new_id
-from tests.unit.test_plist import REFUSED
+from tests.unit.shared.apple.plist.test_plist import REFUSED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.harness.identities import FleetAuthority, envelope, signer_info
 from tests.integration.whole import TOPIC, Whole, whole_server
+from tests.support.harness.identities import FleetAuthority, envelope, signer_info
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,9 +16,15 @@ import pytest_asyncio
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from tests.harness import scep
-from tests.harness.identities import DeviceIdentity, FleetAuthority, envelope, rsa_key, signer_info
 from tests.integration.whole import TOPIC, Whole, given, new_id, whole_server
+from tests.support.harness import scep
+from tests.support.harness.identities import (
+    DeviceIdentity,
+    FleetAuthority,
+    envelope,
+    rsa_key,
+    signer_info,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness.processes import accepts, free_port, spawn, wait_for
+from tests.support.harness.processes import accepts, free_port, spawn, wait_for
 
 LISTENER = Path(__file__).parents[2] / "docs" / "examples" / "listener.py"
 

@@ -20,11 +20,11 @@ import httpx
 import pytest
 
 from services.runtime.store_folder import COPYING
-from tests.harness.apns import FakeApns
-from tests.harness.identities import DeviceIdentity, FleetAuthority
-from tests.harness.sink import Sink
-from tests.harness.system import ServiceProcess
 from tests.integration.whole import Device, Whole, given
+from tests.support.harness.apns import FakeApns
+from tests.support.harness.identities import DeviceIdentity, FleetAuthority
+from tests.support.harness.sink import Sink
+from tests.support.harness.system import ServiceProcess
 
 SAMPLE = Path(__file__).parents[1] / "contract" / "samples" / "former_store"
 DOCUMENTS = 42

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.system import API_KEY
 from tests.integration.whole import GUIDE_TOPIC, Device, Whole, given
+from tests.support.harness.system import API_KEY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

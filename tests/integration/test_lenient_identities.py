@@ -13,7 +13,8 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.security.scep import der
-from tests.harness.odd_certificates import (
+from tests.integration.whole import TOPIC, Whole, new_id, whole_server
+from tests.support.harness.odd_certificates import (
     CONSTRAINTS,
     FALSE,
     FOR_CLIENTS,
@@ -24,8 +25,7 @@ from tests.harness.odd_certificates import (
     indefinite,
     long_form,
 )
-from tests.harness.strangers import CurveKey
-from tests.integration.whole import TOPIC, Whole, new_id, whole_server
+from tests.support.harness.strangers import CurveKey
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

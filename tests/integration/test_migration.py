@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.identities import FleetAuthority
 from tests.integration.whole import TOPIC, Device, Whole, given, new_id, whole_server
+from tests.support.harness.identities import FleetAuthority
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.mongo import Driver, Mongo
-from tests.harness.mongo_replies import answering_inserts_with
+from tests.support.harness.mongo_replies import answering_inserts_with
 
 TAKEN = {"index": 0, "code": 11000, "errmsg": "E11000 duplicate key"}
 NOT_ON_A_MAJORITY = {"code": 64, "codeName": "WriteConcernTimeout", "errmsg": "waiting timed out"}

@@ -5,9 +5,9 @@ import base64
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.harness.apple_lists import answers
 from tests.integration.whole import Device, Whole, new_id
 from tests.integration.whole import given as was_sent
+from tests.support.harness.apple_lists import answers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

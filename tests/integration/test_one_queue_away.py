@@ -18,9 +18,9 @@ from shared.domain.event import Event
 from shared.messaging.rabbit.broker import RabbitBroker
 from shared.messaging.topology import partition_queue
 from shared.ports.events import OpenPartition, Received
-from tests.harness.events import idle_event
-from tests.harness.servers import Rabbit
 from tests.integration.test_rabbit_faults import empty_queues
+from tests.support.harness.events import idle_event
+from tests.support.harness.servers import Rabbit
 
 AWAY = 7
 OTHERS = (1, 2, 3)

@@ -13,9 +13,9 @@ import pytest
 from shared.clock import SystemClock
 from shared.messaging.rabbit.broker import PREFETCH, RabbitBroker
 from shared.ports.events import Received
-from tests.harness.servers import Rabbit
 from tests.integration.test_one_queue_away import event
 from tests.integration.test_rabbit_faults import empty_queues
+from tests.support.harness.servers import Rabbit
 
 PARTITION = 3
 COUNT = 200

@@ -15,8 +15,6 @@ from shared.security.push_topic import CurrentTopic, TopicOfFiles
 from shared.storage.certificates.push import COLLECTION, MongoPushCertificates
 from shared.storage.database import Database
 from tests.contract.stores import KEYRING
-from tests.harness.apns import FakeApns, Says, running
-from tests.harness.push_certificates import TOPIC, Pair
 from tests.integration.push_process import (
     Process,
     enroll,
@@ -25,6 +23,8 @@ from tests.integration.push_process import (
     settings,
     until,
 )
+from tests.support.harness.apns import FakeApns, Says, running
+from tests.support.harness.push_certificates import TOPIC, Pair
 
 ONE, ALL = "/v1/config/certificate", "/v1/config/certificates"
 OTHER = "com.apple.mgmt.External.other"

@@ -12,9 +12,9 @@ from shared.clock import SystemClock
 from shared.domain.errors import Misconfigured
 from shared.storage.database import Database
 from shared.storage.queue.pushes import MongoPushes
-from tests.harness.apns import FakeApns, running
-from tests.harness.push_certificates import TOPIC, PushAuthority
 from tests.integration.push_process import enroll, process, queue_command, settings, until
+from tests.support.harness.apns import FakeApns, running
+from tests.support.harness.push_certificates import TOPIC, PushAuthority
 
 
 @pytest.fixture

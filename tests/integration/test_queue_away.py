@@ -21,9 +21,9 @@ from shared.messaging.rabbit.consume import text_headers
 from shared.messaging.topology import PUSH_QUEUE, partition_queue
 from shared.ports.events import Received
 from shared.telemetry.metrics import Metrics
-from tests.harness.events import idle_event
-from tests.harness.servers import Rabbit
 from tests.integration.test_rabbit_faults import empty_queues, opened_by, until
+from tests.support.harness.events import idle_event
+from tests.support.harness.servers import Rabbit
 
 STUCK = 7
 DEADLINE = timedelta(seconds=3)

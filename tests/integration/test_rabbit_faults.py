@@ -30,8 +30,8 @@ from shared.messaging.topology import (
 from shared.ports.events import OpenPartition, Received
 from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
-from tests.harness.events import idle_event
-from tests.harness.servers import Rabbit, Server, free_port
+from tests.support.harness.events import idle_event
+from tests.support.harness.servers import Rabbit, Server, free_port
 
 DEVICE = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
 PARTITION = partition_of(DEVICE)

@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import pytest
 
-from tests.harness.identities import envelope, raw_signature, signed_attributes, signer_info
 from tests.integration.whole import TOPIC, Device, Whole
+from tests.support.harness.identities import envelope, raw_signature, signed_attributes, signer_info
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.harness.http1 import Connection, request_bytes
-from tests.harness.identities import DeviceIdentity, FleetAuthority
 from tests.integration.whole import Device, Whole, new_id, whole_server
+from tests.support.harness.http1 import Connection, request_bytes
+from tests.support.harness.identities import DeviceIdentity, FleetAuthority
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -17,9 +17,9 @@ from shared.storage.database import Database
 from shared.storage.events.journal import MongoJournal
 from shared.storage.mongo import Mongo
 from tests.contract.stores import KEYRING
-from tests.harness.sink import Behaviour, Sink
-from tests.harness.system import API_KEY, SECRET_KEY, ServiceProcess
 from tests.integration.test_webhook import CLOCK, assert_in_order, event, until
+from tests.support.harness.sink import Behaviour, Sink
+from tests.support.harness.system import API_KEY, SECRET_KEY, ServiceProcess
 
 BAD, GOOD = "bad", "good"
 SCHEDULE = "1 s, 1 s, 1 s, 1 s, 1 s, 1 h"

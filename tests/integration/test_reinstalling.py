@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.harness import scep
-from tests.harness.identities import DeviceIdentity, rsa_key
 from tests.integration.test_bindings import comes_near_its_end, until
 from tests.integration.test_enrollment_whole_way import Simulated, payload
 from tests.integration.whole import Whole, given, new_id, whole_server
+from tests.support.harness import scep
+from tests.support.harness.identities import DeviceIdentity, rsa_key
 
 UNLOCK, BOOTSTRAP = b"unlock" * 20, b"bootstrap"
 ANNA = {"UserID": "ANNA", "UserShortName": "anna"}

@@ -28,9 +28,17 @@ from shared.storage.certificates.issued import NAME as ISSUED
 from shared.storage.certificates.issued import MongoIssuedCertificates
 from shared.storage.mongo import Mongo
 from tests.conftest import remove_topology
-from tests.harness.processes import HasUrl
-from tests.harness.scep import RENEWAL_REQ, Client, Reply, Shape, csr, key_number, subject_of
-from tests.harness.system import ServiceProcess
+from tests.support.harness.processes import HasUrl
+from tests.support.harness.scep import (
+    RENEWAL_REQ,
+    Client,
+    Reply,
+    Shape,
+    csr,
+    key_number,
+    subject_of,
+)
+from tests.support.harness.system import ServiceProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

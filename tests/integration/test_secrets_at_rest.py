@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from shared.security.encryption import key_id
-from tests.harness.sink import Behaviour, Kind, Script
-from tests.harness.system import API_KEY, SECRET_KEY
 from tests.integration.stored import InFolder, InMongodb, Stored, count
 from tests.integration.test_secrets_stay_secret import found_in
 from tests.integration.whole import Device, Whole, whole_server
+from tests.support.harness.sink import Behaviour, Kind, Script
+from tests.support.harness.system import API_KEY, SECRET_KEY
 
 UNLOCK_TOKEN = secrets.token_bytes(64)
 BOOTSTRAP_TOKEN = secrets.token_bytes(48)

@@ -16,11 +16,11 @@ import pytest_asyncio
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
 from shared.telemetry.metrics import PushOutcome, Reason, RenewalOutcome, ScepIssue, ScepRefusal
-from tests.harness.apns import reason
-from tests.harness.processes import free_port
-from tests.harness.sink import Behaviour, Kind
-from tests.harness.system import API_KEY, ServiceProcess
 from tests.integration.whole import GUIDE_TOPIC, TOPIC, Whole, whole_server
+from tests.support.harness.apns import reason
+from tests.support.harness.processes import free_port
+from tests.support.harness.sink import Behaviour, Kind
+from tests.support.harness.system import API_KEY, ServiceProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

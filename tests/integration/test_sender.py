@@ -13,8 +13,8 @@ from services.webhook.endpoints.sender import CONTENT_TYPE, HttpSender, Outcome
 from shared.clock import SystemClock
 from shared.domain.subscription import Subscription
 from shared.web.version import USER_AGENT
-from tests.harness.servers import free_port
-from tests.harness.sink import Behaviour, Kind, Sink
+from tests.support.harness.servers import free_port
+from tests.support.harness.sink import Behaviour, Kind, Sink
 
 BODY = b'{"topic":"mdm.Connect","event_id":"e1"}'
 TIMEOUT = timedelta(milliseconds=400)

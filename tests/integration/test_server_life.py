@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness.system import SECRET_KEY
 from tests.integration.server_process import (
     AUTH,
     ENVIRONMENT,
@@ -19,6 +18,7 @@ from tests.integration.server_process import (
     running,
     until,
 )
+from tests.support.harness.system import SECRET_KEY
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.harness.sink import read_record
+from tests.support.harness.sink import read_record
 
 BODY = b'{"event_id":"e1","checkin_event":{"udid":"MAC"}}'
 
@@ -15,7 +15,7 @@ async def test_a_sink_process_records_what_came_and_how_it_was_answered(tmp_path
     record = tmp_path / "record"
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.harness.sink", "--record", str(record)),
+        *("-m", "tests.support.harness.sink", "--record", str(record)),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

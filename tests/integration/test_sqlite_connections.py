@@ -18,7 +18,7 @@ from shared.storage.database import Collection, Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from shared.storage.sqlite.writing.bounds import Bounds
-from tests.harness.meddled_store import Meddler
+from tests.support.harness.meddled_store import Meddler
 
 CHECKPOINT_FRAMES = 50
 BOUNDS = Bounds(checkpoint_frames=CHECKPOINT_FRAMES, most_frames=300, unseen_bytes=20_000)

@@ -13,9 +13,9 @@ from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection
 from shared.storage.sqlite import SqliteDatabase, open_database
-from tests.harness.meddled_store import Meddler
 from tests.integration import sqlite_rig
 from tests.integration.sqlite_rig import BOUNDS, DEADLINE, LARGE, SOON, is_there, thing
+from tests.support.harness.meddled_store import Meddler
 
 meddler, database, things = sqlite_rig.meddler, sqlite_rig.database, sqlite_rig.things
 
@@ -106,7 +106,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.sqlite import open_database
 from shared.storage.sqlite.writing.bounds import Bounds
 from tests.integration.sqlite_rig import BOUNDS, thing
-from tests.harness.meddled_store import Meddler
+from tests.support.harness.meddled_store import Meddler
 
 async def main():
     meddler = Meddler()

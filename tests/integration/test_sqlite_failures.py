@@ -12,9 +12,9 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection
 from shared.storage.indexes import Index
 from shared.storage.sqlite import Damaged, SqliteDatabase
-from tests.harness.meddled_store import Meddler, error_of
 from tests.integration import sqlite_rig
 from tests.integration.sqlite_rig import LARGE, is_there, thing
+from tests.support.harness.meddled_store import Meddler, error_of
 
 meddler, database, things = sqlite_rig.meddler, sqlite_rig.database, sqlite_rig.things
 

@@ -12,7 +12,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.sqlite import Damaged, open_database
 from shared.storage.sqlite.writing.bounds import Bounds
-from tests.harness.meddled_store import Meddler, error_of
+from tests.support.harness.meddled_store import Meddler, error_of
 
 INDEX = Index("things", [("kind", 1)])
 

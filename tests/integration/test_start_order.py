@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness.apns import running
-from tests.harness.identities import FleetAuthority
-from tests.harness.processes import Server
-from tests.harness.sink import Sink
-from tests.harness.system import API_KEY, ServiceProcess
 from tests.integration.whole import TOPIC, Whole, given, whole_server
+from tests.support.harness.apns import running
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.processes import Server
+from tests.support.harness.sink import Sink
+from tests.support.harness.system import API_KEY, ServiceProcess
 
 PATIENCE = 60.0
 NAMES = ("checkin", "commands", "push", "webhook")

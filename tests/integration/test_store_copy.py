@@ -18,8 +18,8 @@ from services.runtime.store_folder import COPYING
 from shared.clock import SystemClock
 from shared.storage.all_indexes import ALL_INDEXES
 from shared.storage.sqlite import FILE, open_database
-from tests.harness.system import SECRET_KEY
 from tests.integration.test_all_in_one import Installation, ended
+from tests.support.harness.system import SECRET_KEY
 
 ROOT = Path(__file__).parents[2]
 MANY = 4_000

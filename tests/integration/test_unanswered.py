@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.clocks import LIBRARIES, FalseClock
 from tests.integration.whole import Device, Whole, given, whole_server
+from tests.support.harness.clocks import LIBRARIES, FalseClock
 
 pytestmark = pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed")
 

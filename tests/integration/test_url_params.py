@@ -4,8 +4,8 @@ import plistlib
 
 import pytest
 
-from tests.harness.http1 import Connection, request_bytes
 from tests.integration.whole import Whole
+from tests.support.harness.http1 import Connection, request_bytes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -20,9 +20,9 @@ from shared.storage.mongo import Mongo
 from shared.storage.queue.jobs import MongoJobs
 from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import KEYRING
-from tests.harness.device import ApiClient
-from tests.harness.http1 import Connection
-from tests.harness.system import API_KEY, ServiceProcess
+from tests.support.harness.device import ApiClient
+from tests.support.harness.http1 import Connection
+from tests.support.harness.system import API_KEY, ServiceProcess
 
 SOON = 5.0
 """Seconds within which something must have happened that happens at once."""

@@ -28,7 +28,7 @@ from shared.web.server.service import Service
 from shared.web.version import VERSION
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING
-from tests.harness.sink import Behaviour, Kind, Sink
+from tests.support.harness.sink import Behaviour, Kind, Sink
 
 DELIVERED = "macromdm_deliveries_delivered_total"
 IDS = SystemIds()

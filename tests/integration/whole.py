@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 
-from tests.harness.apns import FakeApns, running
-from tests.harness.identities import DeviceIdentity, FleetAuthority
-from tests.harness.sink import Arrival, Sink
-from tests.harness.system import API_KEY, ServiceProcess
+from tests.support.harness.apns import FakeApns, running
+from tests.support.harness.identities import DeviceIdentity, FleetAuthority
+from tests.support.harness.sink import Arrival, Sink
+from tests.support.harness.system import API_KEY, ServiceProcess
 
 TOPIC = "com.apple.mgmt.External.test"
 GUIDE_TOPIC = "com.apple.mgmt.External.3a7c95f2-c214-4b53-a585-a553c2623e04"

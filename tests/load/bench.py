@@ -14,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.harness.processes import free_port, spawn
 from tests.load import (
     bench_against,
     bench_bodies,
@@ -28,6 +27,7 @@ from tests.load import (
 )
 from tests.load.machine import Build, measured
 from tests.load.scenarios import CONNECTIONS, Size, say
+from tests.support.harness.processes import free_port, spawn
 
 
 def bare_route() -> float | None:

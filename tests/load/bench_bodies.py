@@ -11,8 +11,8 @@ import gc
 import time
 from collections.abc import Iterator
 
-from tests.unit.commands_world import World
-from tests.unit.test_command_routes import Client
+from tests.support.commands_world import World
+from tests.unit.commands.submit.test_command_routes import Client
 
 MIB = 1024**2
 LIST, COMMAND = "/v1/devices", "/v1/commands"

@@ -20,8 +20,8 @@ from shared.messaging.memory.broker import LocalBroker
 from shared.messaging.rabbit.broker import RabbitBroker
 from shared.ports.events import Received
 from tests.conftest import remove_topology
-from tests.harness.events import idle_event
-from tests.harness.servers import AMQP_VARIABLE, Rabbit
+from tests.support.harness.events import idle_event
+from tests.support.harness.servers import AMQP_VARIABLE, Rabbit
 
 EVENTS = 6_400
 PATIENCE = 60.0

@@ -36,10 +36,10 @@ from shared.storage.enrollments.documents import push_fields as push_of
 from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
-from tests.harness.device import ApiClient
-from tests.harness.http1 import Connection
-from tests.harness.system import API_KEY, ServiceProcess, cpu_seconds
 from tests.load.scenarios import say
+from tests.support.harness.device import ApiClient
+from tests.support.harness.http1 import Connection
+from tests.support.harness.system import API_KEY, ServiceProcess, cpu_seconds
 
 KEYRING = b"a secret key for tests: 32 bytes"
 SINGLES = 40

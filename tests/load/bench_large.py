@@ -34,10 +34,10 @@ from shared.storage.events import journal
 from shared.storage.events.journal import MongoJournal
 from shared.storage.queue import documents as entry_documents
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from tests.harness.identities import FleetAuthority
-from tests.harness.system import ServiceProcess, cpu_seconds
 from tests.load.bench_fleet import KEYRING, record, serial_of
 from tests.load.scenarios import Load, Ports, Size, say
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.system import ServiceProcess, cpu_seconds
 
 SIZES = (1_600, 200_000, 1_000_000)
 TARGET, MEMORY_TARGET = 1.5, 1.2

@@ -25,12 +25,12 @@ from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
-from tests.harness.device import SimulatedDevice
-from tests.harness.http1 import Connection
-from tests.harness.identities import FleetAuthority
-from tests.harness.system import ServiceProcess, cpu_seconds
 from tests.load.bench_fleet import KEYRING
 from tests.load.scenarios import expect, say, spread
+from tests.support.harness.device import SimulatedDevice
+from tests.support.harness.http1 import Connection
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.system import ServiceProcess, cpu_seconds
 
 LENGTHS = (1, 1_000, 10_000)
 DEVICES = 64

@@ -28,11 +28,11 @@ from shared.security.scep.answer import success
 from shared.security.scep.envelope import open_envelope
 from shared.security.scep.message import read, signer_certificate
 from shared.security.scep.request import hash_of, read_request
-from tests.harness.http1 import Connection, request_bytes
-from tests.harness.scep import Client, Shape, csr, key_number
-from tests.harness.servers import Rabbit, Store
-from tests.harness.system import ServiceProcess, cpu_seconds
 from tests.load.scenarios import say
+from tests.support.harness.http1 import Connection, request_bytes
+from tests.support.harness.scep import Client, Shape, csr, key_number
+from tests.support.harness.servers import Rabbit, Store
+from tests.support.harness.system import ServiceProcess, cpu_seconds
 
 ALONE = 200
 ENROLLMENTS = 1_000

@@ -24,8 +24,8 @@ from shared.concurrency.periodic import Loops
 from shared.storage.database import Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import SqliteDatabase, open_database
-from tests.fakes.clock import FakeClock
 from tests.load.scenarios import say
+from tests.support.fakes.clock import FakeClock
 
 TARGET = 20.0
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -25,11 +25,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.security.scep import der
-from tests.harness.device import SimulatedDevice
-from tests.harness.http1 import Connection, request_bytes
-from tests.harness.identities import FleetAuthority
-from tests.harness.scep import Client, csr, key_number
-from tests.harness.strangers import (
+from tests.support.harness.device import SimulatedDevice
+from tests.support.harness.http1 import Connection, request_bytes
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.scep import Client, csr, key_number
+from tests.support.harness.strangers import (
     IS_AUTHORITY,
     CurveKey,
     OddRsa,
@@ -39,7 +39,7 @@ from tests.harness.strangers import (
     extension,
     name,
 )
-from tests.harness.system import ServiceProcess, cpu_seconds
+from tests.support.harness.system import ServiceProcess, cpu_seconds
 
 MIB = 1024 * 1024
 LARGEST = 4 * MIB - 64

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.harness.apns import FakeApns, Pushed
-from tests.harness.device import TOPIC, ApiClient, SimulatedDevice, command_uuid_of
-from tests.harness.http1 import Answer, Connection, ConnectionLost
-from tests.harness.identities import FleetAuthority
-from tests.harness.sink import Sink
+from tests.support.harness.apns import FakeApns, Pushed
+from tests.support.harness.device import TOPIC, ApiClient, SimulatedDevice, command_uuid_of
+from tests.support.harness.http1 import Answer, Connection, ConnectionLost
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.sink import Sink
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / ".run"

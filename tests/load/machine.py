@@ -15,11 +15,11 @@ from pathlib import Path
 
 import uvloop
 
-from tests.harness.identities import FleetAuthority
-from tests.harness.processes import free_port, spawn
-from tests.harness.servers import Rabbit, Store
-from tests.harness.system import ServiceProcess, System, cpu_seconds
 from tests.load.scenarios import Load, Ports, Size, say
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.processes import free_port, spawn
+from tests.support.harness.servers import Rabbit, Store
+from tests.support.harness.system import ServiceProcess, System, cpu_seconds
 
 SETTLE_WITHIN = 60.0
 
@@ -42,7 +42,7 @@ class Machine:
         (folder / "ca.pem").write_bytes(self.authority.pem)
         sink_port = free_port()
         self._sink_url = f"http://127.0.0.1:{sink_port}"
-        command = [sys.executable, "-m", "tests.harness.sink", "--port", str(sink_port)]
+        command = [sys.executable, "-m", "tests.support.harness.sink", "--port", str(sink_port)]
         self._sink = spawn(
             [*command, "--record", "/dev/null"], {"PATH": "/usr/bin"}, folder / "sink.log"
         )

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.harness.device import ApiClient, SimulatedDevice, command_uuid_of
-from tests.harness.http1 import Connection
-from tests.harness.identities import FleetAuthority
-from tests.harness.system import API_KEY
+from tests.support.harness.device import ApiClient, SimulatedDevice, command_uuid_of
+from tests.support.harness.http1 import Connection
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.system import API_KEY
 
 Item = TypeVar("Item")
 

@@ -12,10 +12,10 @@ import pytest_asyncio
 from pymongo import MongoClient
 
 from shared.domain.event import EXTRA_TOPICS, Topic
-from tests.harness.servers import HasUrl
 from tests.integration.whole import Whole, whole_server
 from tests.outside.snapshots import as_json, assert_same, masked
 from tests.outside.tour import KNOWN, Tour, tour
+from tests.support.harness.servers import HasUrl
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

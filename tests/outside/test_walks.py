@@ -20,8 +20,8 @@ from services.runtime.program import ALL_SERVICES, ServicesProgram
 from shared.settings import AllSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.server.server import Opening, Server
-from tests.harness.identities import DeviceIdentity, FleetAuthority
-from tests.harness.system import API_KEY
+from tests.support.harness.identities import DeviceIdentity, FleetAuthority
+from tests.support.harness.system import API_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / folder) for folder in ("services", "shared"))

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 from cryptography import x509
 
-from tests.harness.scep import Client, csr, key_number
 from tests.integration.whole import TOPIC, Device, Whole, given
 from tests.outside.snapshots import masked
+from tests.support.harness.scep import Client, csr, key_number
 
 MAC = "A0000000-0000-4000-8000-000000000001"
 PHONE = "00008030-000000000000001E"

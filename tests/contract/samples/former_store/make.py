@@ -24,12 +24,12 @@ from pathlib import Path
 import httpx
 from cryptography import x509
 
-from tests.harness.identities import FleetAuthority
-from tests.harness.processes import accepts, free_port, spawn
-from tests.harness.scep import Client, csr, key_number
-from tests.harness.sink import OK, Behaviour, Kind, Sink
-from tests.harness.system import ServiceProcess
 from tests.integration.whole import Device, Whole, given, new_id
+from tests.support.harness.identities import FleetAuthority
+from tests.support.harness.processes import accepts, free_port, spawn
+from tests.support.harness.scep import Client, csr, key_number
+from tests.support.harness.sink import OK, Behaviour, Kind, Sink
+from tests.support.harness.system import ServiceProcess
 
 CHALLENGE = "a challenge that everybody knows"
 PROFILE = "com.example.former"

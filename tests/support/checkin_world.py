@@ -1,0 +1,211 @@
+"""A small world for tests of check-in: replicas that share one store, and devices that speak to them.
+
+A replica's batch can be held at any of its steps, so that a test writes the interleaving it means.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.checkin.authorization.authorizer import Admission
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.authorization.quarantine import QuarantineNotes
+from services.checkin.journal.last_seen import LastSeen
+from services.checkin.journal.marks import Marks
+from services.checkin.journal.outbox import Outbox
+from services.checkin.journal.relay import Relay
+from services.checkin.journal.takeover import TakeOver
+from services.checkin.journal.writer import Writer
+from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.exchange import Answer, DeviceExchange, DeviceRequest
+from services.checkin.pipeline.parts import Parts, Step
+from services.checkin.refusals.senders import Senders
+from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
+from shared.apple.messages.connect import Connect, Status
+from shared.concurrency.partitions import PartitionShare
+from shared.domain.command import Command, QueueEntry
+from shared.domain.enrollment import EnrollmentKey, Inventory
+from shared.domain.identity import DeviceCertificate
+from shared.telemetry.metrics import Metrics
+from tests.support.fakes.audit import FakeAuditLog
+from tests.support.fakes.clock import FakeClock, FakeIds
+from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.identities import FakeIdentities
+from tests.support.fakes.issued import FakeIssuedCertificates
+from tests.support.fakes.journal import FakeJournal, FakeMembers, FakePublisher, FakeWriters
+from tests.support.fakes.push_requests import FakePushRequests
+from tests.support.fakes.queue import FakeCommandQueue
+from tests.support.fakes.refusals import FakeRefusals
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of it goes on."""
+
+
+@dataclass
+class Barrier:
+    """Holds whoever comes to a step until the test lets go."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.released.wait()
+
+
+class World:
+    """What all replicas share."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.ids = FakeIds()
+        self.enrollments = FakeEnrollments()
+        self.identities = FakeIdentities(self.enrollments)
+        self.refusals = FakeRefusals(self.enrollments)
+        self.issued = FakeIssuedCertificates()
+        self.rules = BindingRules()
+        self.journal = FakeJournal()
+        self.writers = FakeWriters()
+        self.queue = FakeCommandQueue()
+        self.publisher = FakePublisher()
+        self.members = FakeMembers()
+        self.push_requests = FakePushRequests()
+        self.audit = FakeAuditLog()
+
+    async def replica(self) -> "Replica":
+        replica = Replica(self)
+        await replica.writer.register()
+        return replica
+
+    async def enqueue(
+        self, key: EnrollmentKey, uuid: str, *, generation: str | None = None
+    ) -> QueueEntry:
+        """Put a command into the queue of an enrollment, as the command API does."""
+        command = Command(f"hash-{uuid}", uuid, "DeviceInformation", f"plist-{uuid}".encode())
+        await self.queue.store([command], self.clock.now())
+        known = self.enrollments.records.get(key.device)
+        if generation is None and known is not None:
+            generation = known.generation
+        entry = QueueEntry(
+            enrollment=key.id,
+            device=key.device,
+            command_uuid=uuid,
+            command_hash=command.hash,
+            request_type=command.request_type,
+            generation=generation,
+            order=self.ids.new(),
+            accepted_at=self.clock.now(),
+        )
+        await self.queue.insert([entry])
+        return entry
+
+
+class Replica:
+    """One check-in process."""
+
+    def __init__(self, world: World) -> None:
+        self.metrics = Metrics()
+        marks = Marks(world.enrollments, self.metrics)
+        self.writer = Writer(world.writers, world.journal, marks, world.clock, world.ids)
+        self._at: dict[Step, Callable[[Sequence[DeviceExchange]], Awaitable[None]]] = {}
+        parts = Parts(
+            enrollments=world.enrollments,
+            journal=world.journal,
+            queue=world.queue,
+            publisher=world.publisher,
+            push_requests=world.push_requests,
+            writer=self.writer,
+            clock=world.clock,
+            ids=world.ids,
+            metrics=self.metrics,
+            audit=world.audit,
+            reached=self._reached,
+        )
+        self.parts = parts
+        self.seen = LastSeen(world.enrollments, world.refusals, world.clock)
+        self.senders = Senders(world.enrollments)
+        self.notes = QuarantineNotes(world.identities, world.clock, world.ids, self.metrics)
+        admission = Admission(parts, world.issued, self.notes, world.rules)
+        self.batch = DeviceBatch(parts, self.seen, admission, self.senders)
+        self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
+        self.relay = Relay(parts, self.share)
+        self.outbox = Outbox(
+            world.identities, world.journal, world.publisher, self.share, world.clock
+        )
+        self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)
+
+    async def _reached(self, step: Step, exchanges: Sequence[DeviceExchange]) -> None:
+        action = self._at.pop(step, None)
+        if action is not None:
+            await action(exchanges)
+
+    def hold(self, step: Step) -> Barrier:
+        """Hold the next batch that comes to this step."""
+        barrier = Barrier()
+        self._at[step] = lambda _: barrier.wait()
+        return barrier
+
+    def kill(self, step: Step) -> None:
+        """End the next batch that comes to this step, as a kill -9 of its process would."""
+
+        async def die(_: Sequence[DeviceExchange]) -> None:
+            raise Killed
+
+        self._at[step] = die
+
+    async def serve(self, *requests: DeviceRequest) -> list[Answer | Exception]:
+        return list(await self.batch.handle(list(requests)))
+
+    async def relay_all(self) -> None:
+        await self.share.refresh()
+        await self.relay.relay_waiting()
+
+
+@dataclass
+class Device:
+    """A simulated device: builds its requests."""
+
+    udid: str = "MAC"
+    certificate: str = "certificate-1"
+    is_connected: bool = True
+    is_expired: bool = False
+    not_after: datetime | None = None
+
+    @property
+    def key(self) -> EnrollmentKey:
+        return EnrollmentKey(self.udid, device=self.udid, udid=self.udid)
+
+    def user(self, name: str) -> EnrollmentKey:
+        return EnrollmentKey(f"{self.udid}:{name}", device=self.udid, udid=self.udid, user=name)
+
+    def says(self, message: CheckinMessage | Connect) -> DeviceRequest:
+        shown = DeviceCertificate(
+            self.certificate, not_after=self.not_after, is_expired=self.is_expired
+        )
+        return DeviceRequest(message, shown, b"<plist/>", None, self._is_connected)
+
+    async def _is_connected(self) -> bool:
+        await asyncio.sleep(0)
+        return self.is_connected
+
+    def authenticate(self) -> DeviceRequest:
+        return self.says(Authenticate(self.key, "", Inventory(serial_number=f"S-{self.udid}")))
+
+    def token_update(self, key: EnrollmentKey | None = None, token: bytes = b"t") -> DeviceRequest:
+        return self.says(TokenUpdate(key or self.key, "topic", token, "magic"))
+
+    def check_out(self) -> DeviceRequest:
+        return self.says(CheckOut(self.key))
+
+    def idle(self, key: EnrollmentKey | None = None) -> DeviceRequest:
+        return self.says(Connect(key or self.key, Status.IDLE))
+
+    def reports(self, status: Status, uuid: str, key: EnrollmentKey | None = None) -> DeviceRequest:
+        return self.says(Connect(key or self.key, status, uuid))
+
+    async def enroll(self, replica: Replica) -> None:
+        for request in (self.authenticate(), self.token_update()):
+            [answer] = await replica.serve(request)
+            assert answer == Answer(), answer

@@ -1,0 +1,220 @@
+"""`Deliveries` in memory, and what the webhook service needs around it.
+
+Several `FakeDeliveries` may share their records: then each is one replica's way to the same store,
+with a hook of its own for barriers and faults.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from shared.domain.enrollment import partition_of
+from shared.domain.errors import BadRequest, TooLarge
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription
+from shared.ports.deliveries import Backlog, Blocked
+from tests.support.fakes.queue import Hook, undisturbed
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Owed:
+    """One stored delivery and the lease on it."""
+
+    delivery: Delivery
+    lease_by: str | None = None
+    lease_until: datetime = _NEVER
+    body: bytes | None = None
+    is_asked: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        return self.delivery.state is DeliveryState.PENDING
+
+    def written(self, delivery: Delivery) -> None:
+        """It is as it is written here, and nobody's lease is on it."""
+        self.delivery = delivery
+        self.lease_by, self.lease_until, self.is_asked = None, _NEVER, False
+
+
+class FakeDeliveries:
+    """`Deliveries` on a dictionary."""
+
+    def __init__(
+        self,
+        records: dict[str, Owed] | None = None,
+        before: Hook = undisturbed,
+        after_read: Hook = undisturbed,
+    ) -> None:
+        self.records = {} if records is None else records
+        self.before = before
+        self.after_read = after_read
+        self.refused: set[str] = set()
+        """Ids of deliveries that can never be stored."""
+        self.largest_body = 2**24
+        self.read_counts: list[int] = []
+        """How many deliveries each read of a delivery queue has fetched."""
+
+    def in_queue(self, device: str) -> list[str]:
+        """Event ids pending for a device, in order."""
+        found = [o.delivery for o in self.records.values() if o.is_pending]
+        found = [delivery for delivery in found if delivery.queue.device == device]
+        return [delivery.event_id for delivery in sorted(found, key=_order)]
+
+    @property
+    def all_dead_lettered(self) -> list[Delivery]:
+        """Of all partitions, by id."""
+        found = [owed.delivery for owed in self.records.values() if not owed.is_pending]
+        return sorted(found, key=lambda delivery: delivery.id)
+
+    async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
+        await self.before("store")
+        if self.refused & {delivery.id for delivery in deliveries}:
+            raise BadRequest("the store cannot hold this document")
+        queues = [delivery.queue for delivery in deliveries]
+        assert len(set(queues)) == len(queues), "two deliveries of a lane in one call"
+        return [self.records.setdefault(d.id, Owed(d)).delivery.number for d in deliveries]
+
+    async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
+        await self.before("blocked")
+        queues: dict[DeliveryQueueKey, Backlog] = {}
+        for owed in self.records.values():
+            delivery = owed.delivery
+            if not owed.is_pending or partition_of(delivery.queue.device) != partition:
+                continue
+            number, event = delivery.number, delivery.event_id
+            seen = queues.get(delivery.queue, Backlog(number, number, event))
+            queues[delivery.queue] = Backlog(
+                min(seen.lowest, number),
+                max(seen.highest, number),
+                min(seen.oldest, event),
+                seen.is_asked or owed.is_asked,
+            )
+        return queues
+
+    async def heads(self, partition: int) -> list[Blocked]:
+        await self.before("heads")
+        queues: dict[DeliveryQueueKey, list[Delivery]] = {}
+        for owed in self.records.values():
+            if owed.is_pending and partition_of(owed.delivery.queue.device) == partition:
+                queues.setdefault(owed.delivery.queue, []).append(owed.delivery)
+        found = [Blocked(min(queue, key=_order), len(queue) - 1) for queue in queues.values()]
+        return sorted(found, key=lambda each: (each.head.queue.device, each.head.id))
+
+    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+        await self.before("waiting")
+        found = [
+            owed.delivery
+            for owed in self.records.values()
+            if owed.is_pending
+            and owed.delivery.queue == queue
+            and first <= owed.delivery.number <= last
+        ]
+        self.read_counts.append(len(found))
+        await self.after_read("waiting")
+        return sorted(found, key=_order)
+
+    async def lease(
+        self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
+    ) -> set[str]:
+        await self.before("lease")
+        leased, longest = set(), until + (until - now)
+        for delivery in deliveries:
+            owed = self.records.get(delivery.id)
+            if owed is None or not owed.is_pending:
+                continue
+            if owed.lease_until <= now or owed.lease_until > longest:
+                owed.lease_by, owed.lease_until = holder, until
+                leased.add(delivery.id)
+        return leased
+
+    async def delivered(self, deliveries: Sequence[Delivery]) -> None:
+        await self.before("delivered")
+        for delivery in deliveries:
+            self.records.pop(delivery.id, None)
+
+    async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
+        await self.before("failed")
+        if body is not None and len(body) > self.largest_body:
+            raise TooLarge("the document is too large for the store")
+        owed = self.records.get(delivery.id)
+        if owed is None or owed.lease_by != holder:
+            return
+        updated = replace(
+            owed.delivery,
+            queue=_queue_after(owed.delivery, delivery),
+            attempts=delivery.attempts,
+            next_attempt_at=delivery.next_attempt_at,
+            last_error=delivery.last_error,
+            state=delivery.state,
+        )
+        owed.written(updated)
+        if body is not None:
+            owed.body = body
+
+    async def body(self, delivery_id: str) -> bytes | None:
+        await self.before("body")
+        owed = self.records.get(delivery_id)
+        return owed.body if owed else None
+
+    async def dead_lettered(self, partition: int) -> list[Delivery]:
+        await self.before("dead_lettered")
+        return [
+            each for each in self.all_dead_lettered if partition_of(each.queue.device) == partition
+        ]
+
+    async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
+        await self.before("retry")
+        chosen = [
+            owed
+            for delivery_id, owed in self.records.items()
+            if (not owed.is_pending if ids is None else delivery_id in ids)
+        ]
+        for owed in chosen:
+            again = replace(owed.delivery, next_attempt_at=now)
+            if owed.is_pending:
+                owed.delivery, owed.is_asked = again, True
+            else:
+                owed.written(replace(again, state=DeliveryState.PENDING, attempts=0))
+        return len(chosen)
+
+    async def skip(self, delivery_id: str, body: bytes | None) -> bool:
+        await self.before("skip")
+        owed = self.records.get(delivery_id)
+        if owed is None or not owed.is_pending:
+            return False
+        if body is not None and len(body) > self.largest_body:
+            raise TooLarge("the document is too large for the store")
+        owed.written(
+            replace(
+                owed.delivery,
+                queue=DeliveryQueueKey(
+                    owed.delivery.queue.subscription, owed.delivery.queue.device
+                ),
+                state=DeliveryState.DEAD_LETTERED,
+                next_attempt_at=None,
+            )
+        )
+        owed.body = body if body is not None else owed.body
+        return True
+
+
+class FakeSubscriptions:
+    """`Subscriptions` of a fixed list."""
+
+    def __init__(self, *subscriptions: Subscription) -> None:
+        self.subscriptions = list(subscriptions)
+
+    async def all(self) -> list[Subscription]:
+        return list(self.subscriptions)
+
+
+def _queue_after(stored: Delivery, written: Delivery) -> DeliveryQueueKey:
+    """What is set aside stays so while it is pending."""
+    if written.state is not DeliveryState.PENDING:
+        return DeliveryQueueKey(stored.queue.subscription, stored.queue.device)
+    return written.queue if written.queue.aside else stored.queue
+
+
+def _order(delivery: Delivery) -> tuple[int, str]:
+    return delivery.number, delivery.event_id

@@ -1,0 +1,41 @@
+"""What the routes that queue commands hand their work to, on the fakes of a `World`."""
+
+from datetime import timedelta
+
+from services.commands.history.long_poll import Slots, Waiting
+from services.commands.history.lookup import CommandLookup
+from services.commands.history.results import Answers
+from services.commands.jobs.schemas import JobView
+from services.commands.jobs.worker import JobPorts, JobWork
+from services.commands.queue.limits import SizeLimits
+from services.commands.submit.service import Posting, Waits
+from tests.support.commands_world import World
+from tests.support.fakes.jobs import FakeJobs
+from tests.support.fakes.journal import FakeJournal
+from tests.support.fakes.pushes import FakePushes
+
+MEBIBYTE = 1024**2
+USUAL_SIZES = SizeLimits(8 * MEBIBYTE)
+
+
+class PostingWorld:
+    """One process; `run` what works in its background."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        most_waiting: int = 100,
+        sizes: SizeLimits = USUAL_SIZES,
+    ) -> None:
+        self.jobs = FakeJobs()
+        self.journal = FakeJournal()
+        lookup = CommandLookup(
+            world.queue, FakePushes(), Answers(self.journal), world.targets, world.settling
+        )
+        self.waiting = Waiting(world.queue, world.clock, Slots(most_waiting))
+        self.waits = Waits(self.waiting, lookup, timedelta(minutes=2))
+        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, world.metrics)
+        self.work = JobWork(ports, world.queueing)
+        self.view = JobView(self.jobs)
+        self.posting = Posting(world.queueing, self.waits, self.work, self.view, sizes)

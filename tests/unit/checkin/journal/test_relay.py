@@ -1,0 +1,202 @@
+"""The relay serves every device whose events can be published, whatever others there are."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.checkin.journal.backoff import FIRST_PAUSE, LONGEST_PAUSE, Backoff
+from services.checkin.journal.relay import BATCH, LARGE_SIDE_BY_SIDE, READ_TOGETHER, SIDE_BY_SIDE
+from shared.domain.enrollment import Waiting, partition_of
+from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Event
+from tests.support.checkin_world import Device, Replica, World
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.journal import Confirm
+
+
+async def all_wait(*names: str) -> tuple[World, Replica]:
+    """Devices of which each has one event that waits, with a broker that is back."""
+    world = World()
+    replica = await world.replica()
+    devices = [Device(name, f"certificate of {name}") for name in names]
+    for device in devices:
+        await replica.serve(device.authenticate())
+    world.publisher.outcome = lambda _: Confirm.LOST
+    for device in devices:
+        await replica.serve(device.idle())
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    return world, replica
+
+
+def waiting(world: World, names: Collection[str]) -> set[str]:
+    records = world.enrollments.records
+    return {name for name in names if records[name].waiting.since is not None}
+
+
+@pytest.mark.parametrize("stuck", [4, 40, 120, 400])
+async def test_healthy_devices_are_relayed_in_the_first_pass_beside_stuck_ones(stuck: int) -> None:
+    healthy = [f"GOOD{number}" for number in range(40)]
+    world, replica = await all_wait(*(f"BAD{number}" for number in range(stuck)), *healthy)
+
+    def outcome(event: Event) -> Confirm:
+        return Confirm.LOST if event.key.device.startswith("BAD") else Confirm.CONFIRMED
+
+    async def slow(_: str) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    world.publisher.outcome, world.publisher.before = outcome, slow
+
+    await replica.relay_all()
+
+    assert waiting(world, healthy) == set()
+
+
+async def test_a_device_that_cannot_be_relayed_is_tried_ever_less_often() -> None:
+    world, replica = await all_wait("BAD")
+    world.publisher.outcome = lambda _: Confirm.LOST
+    tries = 0
+
+    async def count(_: str) -> None:
+        nonlocal tries
+        tries += 1
+
+    world.publisher.before = count
+    for _ in range(3600):
+        await replica.relay_all()
+        world.clock.advance(timedelta(seconds=1))
+
+    assert 15 <= tries <= 20  # after 2, 4, 8 ... 256 s, then every 300 s
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    world.clock.advance(LONGEST_PAUSE)
+    await replica.relay_all()
+    assert waiting(world, ["BAD"]) == set()
+
+
+async def test_a_partition_that_is_away_costs_its_devices_no_pause() -> None:
+    world, replica = await all_wait("MAC", "B")
+
+    async def find_out(_: str) -> None:
+        world.publisher.away = frozenset({partition_of("MAC")})
+
+    undisturbed, world.publisher.before = world.publisher.before, find_out
+    for _ in range(20):
+        await replica.relay_all()
+    still_waiting = waiting(world, ["MAC", "B"])
+    world.publisher.before, world.publisher.away = undisturbed, frozenset()
+
+    await replica.relay_all()
+
+    assert still_waiting == {"MAC"}
+    assert waiting(world, ["MAC"]) == set()
+
+
+async def test_a_store_that_is_away_is_not_asked_for_every_device_that_waits() -> None:
+    world, replica = await all_wait(*(f"D{number}" for number in range(200)))
+    asked = 0
+
+    async def fail(operation: str) -> None:
+        nonlocal asked
+        if operation == "read_waiting":
+            asked += 1
+            await asyncio.sleep(0)
+            raise StoreUnavailable("cut")
+
+    world.enrollments.before = fail
+    await replica.relay_all()
+
+    assert 0 < asked <= SIDE_BY_SIDE
+
+
+def test_who_waits_longest_and_did_not_fail_comes_first() -> None:
+    clock = FakeClock()
+    backoff = Backoff(clock)
+    marks = {
+        name: Waiting(since, since, 1) for name, since in (("A", 3), ("B", 1), ("C", 2), ("D", 4))
+    }
+    backoff.failed("B")
+    clock.advance(timedelta(seconds=1))
+    backoff.failed("A")
+
+    at_once = backoff.due(marks)
+    clock.advance(FIRST_PAUSE)
+
+    assert at_once == ["C", "D"]
+    assert backoff.due(marks) == ["C", "D", "B", "A"]
+
+
+def test_a_device_that_waits_no_longer_begins_anew() -> None:
+    backoff = Backoff(FakeClock())
+    backoff.failed("A")
+    backoff.due({})
+
+    assert backoff.due({"A": Waiting(1, 1, 1)}) == ["A"]
+
+
+async def test_the_bodies_that_are_held_together_are_bounded() -> None:
+    world, replica = await all_wait(*(f"D{number}" for number in range(40)))
+    for event in list(world.journal.events.values()):
+        size = READ_TOGETHER // 8 if event.number % 2 else READ_TOGETHER + 1
+        for copy in range(20):
+            more = replace(
+                event, id=f"{event.id}-{copy}", raw_payload=bytes(size), number=1000 * copy
+            )
+            world.journal.events[more.id] = more
+    held, most = 0, 0
+    read = world.journal.read
+
+    async def measured(ids: Collection[str]) -> dict[str, Event]:
+        nonlocal held, most
+        found = await read(ids)
+        held += sum(len(event.raw_payload) for event in found.values())
+        most = max(most, held)
+        assert len(found) == 1 or sum(len(e.raw_payload) for e in found.values()) <= READ_TOGETHER
+        return found
+
+    async def published(_: str) -> None:
+        await asyncio.sleep(0)
+
+    world.journal.read = measured  # type: ignore[method-assign]  # what is read is what is measured
+    world.publisher.before = published
+    sizes = {event.id: len(event.raw_payload) for event in world.journal.events.values()}
+
+    def outcome(event: Event) -> Confirm:
+        nonlocal held
+        held -= sizes[event.id]
+        return Confirm.CONFIRMED
+
+    world.publisher.outcome = outcome
+    await replica.relay_all()
+
+    assert held == 0
+    assert most <= 40 * READ_TOGETHER + LARGE_SIDE_BY_SIDE * (READ_TOGETHER + 1)
+    assert waiting(world, [f"D{number}" for number in range(40)]) == set()
+
+
+async def test_any_number_of_events_of_one_time_is_relayed() -> None:
+    world, replica = await all_wait("MAC")
+    [*_, last] = world.journal.events.values()
+    for number in range(2 * BATCH):
+        await world.journal.append([replace(last, id=f"e{number}")])
+
+    await replica.relay_all()
+
+    assert {f"e{number}" for number in range(2 * BATCH)} <= set(world.publisher.firsts("MAC"))
+
+
+async def test_a_time_that_is_ahead_of_our_clock_shows_as_long_as_it_waits() -> None:
+    world, replica = await all_wait("MAC")
+    world.publisher.outcome = lambda _: Confirm.LOST
+    world.clock.set_back(timedelta(hours=1))
+    await replica.relay_all()
+    ahead = replica.metrics.event_time_ahead._value.get()
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    world.clock.advance(LONGEST_PAUSE)
+    for _ in range(2):
+        await replica.relay_all()
+
+    assert ahead == pytest.approx(3600, abs=1)
+    assert replica.metrics.event_time_ahead._value.get() == 0

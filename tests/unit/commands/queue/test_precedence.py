@@ -1,0 +1,54 @@
+"""Commands for one device go to the store before those for many."""
+
+import asyncio
+
+from services.commands.queue.priority import Precedence
+from tests.support.fakes.clock import settle
+
+
+async def test_a_piece_waits_for_those_that_are_under_way_and_no_longer() -> None:
+    precedence = Precedence()
+    ends = [asyncio.Event(), asyncio.Event()]
+
+    async def single(end: asyncio.Event) -> None:
+        with precedence.first():
+            await end.wait()
+
+    first = asyncio.create_task(single(ends[0]))
+    await settle()
+    piece = asyncio.create_task(precedence.give_way())
+    await settle()
+    later = asyncio.create_task(single(ends[1]))
+    await settle()
+    assert not piece.done()
+
+    ends[0].set()
+    await settle()
+
+    assert piece.done() and not later.done()
+    ends[1].set()
+    await asyncio.gather(first, later)
+
+
+async def test_a_piece_waits_for_nobody_when_nobody_is_there() -> None:
+    async with asyncio.timeout(1):
+        await Precedence().give_way()
+
+
+async def test_one_that_fails_or_is_cancelled_holds_nobody_up() -> None:
+    precedence = Precedence()
+
+    async def single() -> None:
+        with precedence.first():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(single())
+    await settle()
+    piece = asyncio.create_task(precedence.give_way())
+    await settle()
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    async with asyncio.timeout(1):
+        await piece

@@ -1,0 +1,185 @@
+"""Promises of the bounds on attempts against one subscriber, and of when it counts as down."""
+
+import asyncio
+from datetime import timedelta
+
+from structlog.testing import capture_logs
+
+from services.webhook.endpoints.attempts import (
+    DOWN_AFTER,
+    FEWEST_RETRIES,
+    MOST_RETRIES,
+    SLOTS,
+    Attempts,
+    Endpoint,
+)
+from services.webhook.endpoints.sender import Outcome
+from shared.domain.subscription import Subscription
+from tests.support.delivery_rig import Count
+from tests.support.fakes.clock import FakeClock, settle
+
+SUBSCRIBER = Subscription("config", "http://anna:secret@receiver.invalid/")
+SHORT = timedelta(milliseconds=20)
+
+
+class HangingSender:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.under_way: list[asyncio.Future[Outcome]] = []
+
+    async def send(self, subscription: Subscription, body: bytes) -> Outcome:
+        self.under_way.append(asyncio.get_running_loop().create_future())
+        return await self.under_way[-1]
+
+
+async def full(sender: HangingSender, patience: timedelta = SHORT) -> Attempts:
+    """Attempts of which every entry is taken."""
+    attempts = Attempts(sender, FakeClock(), Count(), patience)
+    for _ in range(SLOTS):
+        asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
+    await settle()
+    return attempts
+
+
+async def end(sender: HangingSender) -> None:
+    for answer in sender.under_way:
+        if not answer.done():
+            answer.set_result(Outcome())
+    await settle()
+
+
+async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None:
+    sender = HangingSender()
+    attempts = await full(sender)
+
+    outcome = await attempts.first(SUBSCRIBER, "MAC", b"")
+
+    assert not outcome.counts
+    assert len(sender.under_way) == SLOTS
+    await end(sender)
+
+
+async def test_once_it_hangs_nobody_waits_any_more() -> None:
+    sender = HangingSender()
+    attempts = await full(sender)
+    await attempts.first(SUBSCRIBER, "MAC", b"")
+
+    next_one = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    await settle()
+
+    assert next_one.done()
+    await end(sender)
+
+
+async def test_an_entry_that_is_left_goes_to_who_waits() -> None:
+    sender = HangingSender()
+    attempts = await full(sender, timedelta(seconds=10))
+    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    await settle()
+
+    sender.under_way[0].set_result(Outcome())
+    await settle()
+
+    assert len(sender.under_way) == SLOTS + 1
+    await end(sender)
+    assert (await waiting).delivered
+
+
+async def test_one_who_stops_waiting_leaves_the_entry_to_others() -> None:
+    sender = HangingSender()
+    attempts = await full(sender, timedelta(seconds=10))
+    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    await settle()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+    sender.under_way[0].set_result(Outcome())
+    await settle()
+    another = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    await settle()
+
+    assert len(sender.under_way) == SLOTS + 1
+    await end(sender)
+    assert (await another).delivered
+
+
+def room(endpoint: Endpoint) -> int:
+    """How many retries may run at once."""
+    endpoint.retrying = 0
+    while endpoint.has_room:
+        endpoint.retrying += 1
+    return endpoint.retrying
+
+
+def fail(endpoint: Endpoint, clock: FakeClock, duration: timedelta = DOWN_AFTER) -> None:
+    """Nothing but failures for so long."""
+    for _ in range(3):
+        endpoint.failed("answered 500")
+    clock.advance(duration)
+    endpoint.failed("answered 500")
+
+
+def test_retries_shrink_to_a_trickle_while_it_is_down_and_not_after() -> None:
+    clock = FakeClock()
+    endpoint = Endpoint("config", clock)
+
+    fail(endpoint, clock)
+    during = room(endpoint)
+    endpoint.succeeded("MAC")
+
+    assert (during, room(endpoint)) == (FEWEST_RETRIES, MOST_RETRIES)
+
+
+def test_failures_within_a_few_seconds_are_no_outage() -> None:
+    clock = FakeClock()
+    endpoint = Endpoint("config", clock)
+
+    for _ in range(40):
+        fail(endpoint, clock, DOWN_AFTER / 2)
+        endpoint.succeeded("MAC")
+
+    assert not endpoint.is_down
+    assert endpoint.recovered_at < 0
+
+
+def test_two_failures_are_no_outage_however_long_ago() -> None:
+    clock = FakeClock()
+    endpoint = Endpoint("config", clock)
+
+    endpoint.failed("answered 500")
+    clock.advance(DOWN_AFTER * 10)
+    endpoint.failed("answered 500")
+
+    assert not endpoint.is_down
+
+
+def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over() -> None:
+    clock = FakeClock()
+    endpoint = Endpoint("config", clock)
+
+    with capture_logs() as logs:
+        fail(endpoint, clock)
+        fail(endpoint, clock)
+        endpoint.succeeded("MAC")
+        endpoint.succeeded("MAC")
+
+    assert [line["event"] for line in logs] == ["subscriber_failing", "subscriber_recovered"]
+    assert logs[0]["reason"] == "answered 500"
+
+
+async def test_a_probe_of_a_paused_subscriber_that_is_cut_short_is_made_again_soon() -> None:
+    sender, clock = HangingSender(), FakeClock()
+    attempts = Attempts(sender, clock, Count())
+    endpoint = attempts.endpoint(SUBSCRIBER.id)
+    endpoint.heard(Outcome("answered 410", status=410), "MAC")
+    clock.advance(timedelta(hours=1))
+    probe = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    await settle()
+    probe.cancel()
+    await settle()
+    during = await attempts.first(SUBSCRIBER, "MAC", b"")
+    clock.advance(timedelta(minutes=1))
+
+    assert (during.counts, len(sender.under_way)) == (False, 1)
+    assert endpoint.may_ask()

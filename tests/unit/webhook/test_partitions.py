@@ -1,0 +1,173 @@
+"""Promises of how a replica keeps the partitions of its share."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.errors import BrokerUnavailable, StoreUnavailable
+from shared.ports.events import OpenPartition, Received
+from tests.support.delivery_rig import PARTITION, FixedShare, Replica, World
+from tests.support.fakes.clock import settle
+from tests.support.fakes.event_queue import FakeConsumer
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class BrokerAway(FakeConsumer):
+    """Opens nothing while `is_away`."""
+
+    is_away = True
+
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        if self.is_away:
+            raise BrokerUnavailable("away")
+        return await super().open(partition, on_event=on_event, on_lost=on_lost)
+
+
+class CountingShare(FixedShare):
+    """Counts heartbeats; fails while `is_away`."""
+
+    heartbeats = 0
+    is_away = False
+
+    async def refresh(self) -> frozenset[int]:
+        if self.is_away:
+            raise StoreUnavailable("away")
+        self.heartbeats += 1
+        return self.partitions
+
+
+async def test_while_the_broker_is_away_opening_is_tried_again(world: World) -> None:
+    consumer = BrokerAway(world.queue, PARTITION)
+    async with Replica(world, consumer=consumer) as replica:
+        world.publish("e1")
+        await world.run(5)
+        missing = replica.partitions.missing
+        consumer.is_away = False
+        await world.run(2)
+
+        assert (missing, replica.partitions.missing) == (1, 0)
+    assert world.receiver.arrivals == ["e1"]
+
+
+async def test_while_the_store_is_away_the_share_stays(world: World) -> None:
+    share = CountingShare([PARTITION])
+    async with Replica(world, share=share) as replica:
+        await world.run(2)
+        share.is_away = True
+        await world.run(10)
+
+        assert len(replica.partitions.served) == 1
+        assert not replica.channel.is_dead
+
+
+async def test_heartbeats_go_on_while_a_partition_is_given_up(world: World) -> None:
+    share = CountingShare([PARTITION])
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world, share=share):
+        world.publish("e1")
+        await settle()
+        share.partitions = frozenset()
+        await world.run(2)
+        before = share.heartbeats
+        await world.run(5)
+
+        assert share.heartbeats - before >= 4
+
+
+async def test_a_partition_that_comes_back_while_it_is_given_up_is_opened_again(
+    world: World,
+) -> None:
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world) as replica:
+        world.publish("e1")
+        await settle()
+        replica.share.partitions = frozenset()
+        await world.run(2)
+        replica.share.partitions = frozenset([PARTITION])
+        await world.run(2)
+        world.receiver.held["e1"].set()
+        await world.run(2)
+        world.publish("e2")
+        await settle()
+
+    assert world.receiver.firsts == ["e1", "e2"]
+    assert world.is_settled
+
+
+async def test_the_oldest_event_that_waits_is_known(world: World) -> None:
+    world.receiver.is_down = True
+    async with Replica(world, waits=[timedelta(hours=1)]) as replica:
+        world.publish("e1", "e2")
+        await world.run(5)
+
+        assert replica.partitions.oldest == "e1"
+
+
+async def test_after_draining_nothing_is_opened_again(world: World) -> None:
+    async with Replica(world) as replica:
+        await replica.partitions.drain()
+        replica.share.partitions = frozenset([PARTITION])
+        await world.run(5)
+
+        assert replica.partitions.served == []
+
+
+class OneStuck(FakeConsumer):
+    """Partition `stuck` answers neither yes nor no."""
+
+    stuck = PARTITION + 1
+
+    async def open(
+        self,
+        partition: int,
+        *,
+        on_event: Callable[[Received], None],
+        on_lost: Callable[[], None],
+    ) -> OpenPartition:
+        if partition == self.stuck:
+            await asyncio.Event().wait()
+        return await super().open(partition, on_event=on_event, on_lost=on_lost)
+
+
+async def test_a_partition_that_does_not_open_does_not_hold_up_another_that_is_lost(
+    world: World,
+) -> None:
+    consumer = OneStuck(world.queue, PARTITION)
+    share = FixedShare([PARTITION, OneStuck.stuck])
+    async with Replica(world, consumer=consumer, share=share) as replica:
+        await world.run(2)
+        world.queue.cut_off(replica.channel)
+        replica.channel.outbox_event()
+        world.publish("e1")
+        await world.run(2)
+
+        assert replica.partitions.open == {PARTITION}
+        assert replica.partitions.missing == 1
+    assert world.receiver.arrivals == ["e1"]
+
+
+async def test_a_partition_is_not_yet_tried_until_its_opening_failed_or_succeeded(
+    world: World,
+) -> None:
+    consumer = BrokerAway(world.queue, PARTITION)
+    async with Replica(world, consumer=consumer) as replica:
+        consumer.is_away = True
+        await world.run(2)
+        away = (replica.partitions.missing, replica.partitions.untried)
+        consumer.is_away = False
+        await world.run(2)
+        there = (replica.partitions.missing, replica.partitions.untried)
+
+    assert (away, there) == ((1, 0), (0, 0))
