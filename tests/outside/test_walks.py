@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / folder) for folder in ("services", "shared"))
 DRIVER = str(ROOT / "shared" / "storage" / "sqlite")
 """Ours too, but in the place of a database driver."""
-LOOPS = str(ROOT / "shared" / "pacing.py")
+LOOPS = str(ROOT / "shared" / "concurrency" / "periodic.py")
 """Runs what works beside the requests."""
 MOST_SWITCHES = {"command": 119, "connect": 122}
 UDID = "A0000000-0000-4000-8000-000000000001"
