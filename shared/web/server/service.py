@@ -3,14 +3,34 @@
 Each `services.<name>.app.build` returns one; `shared.web.server.server` runs one, or four on one port.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
+from shared.concurrency.periodic import Loops
 from shared.web.device_route import NoteRefused
+
+Worker = Callable[[Loops], Awaitable[None]]
+"""Work in the background: runs until it is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One subject of a service, wired: its routes, its workers, and what it does when the process ends.
+
+    `release` ends requests that only wait. `drain` finishes what is under way.
+    """
+
+    routers: Sequence[APIRouter] = ()
+    workers: Sequence[Worker] = ()
+    release: Callable[[], None] | None = None
+    drain: Callable[[], Awaitable[None]] | None = None
+    openapi_tags: Sequence[Mapping[str, Any]] = ()
 
 
 async def _forever_ready() -> list[str]:
@@ -50,3 +70,34 @@ class Service:
     note_refused: NoteRefused | None = None
     """Takes each request of a device that is refused."""
     openapi_tags: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of(cls, name: str, features: Sequence[Feature], loops: Loops, **rest: Any) -> "Service":
+        """The sum of features. Their drains run one after the other, the last feature's first; `rest` are
+        further fields of the service."""
+        router = APIRouter()
+        for routes in chain.from_iterable(each.routers for each in features):
+            router.include_router(routes)
+        workers = list(chain.from_iterable(each.workers for each in features))
+        releases = [each.release for each in features if each.release is not None]
+        drains = [each.drain for each in reversed(features) if each.drain is not None]
+
+        async def run() -> None:
+            async with asyncio.TaskGroup() as group:
+                for work in workers:
+                    group.create_task(_run(work, loops))
+
+        def release() -> None:
+            for each in releases:
+                each()
+
+        async def drain() -> None:
+            for each in drains:
+                await each()
+
+        tags = [tag for feature in features for tag in feature.openapi_tags]
+        return cls(name, router, run, drain=drain, release=release, openapi_tags=tags, **rest)
+
+
+async def _run(work: Worker, loops: Loops) -> None:
+    await work(loops)
