@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TextIO
 
-from services.commands.access.tokens import ApiTokens, written
+from services.commands.access.tokens import ApiTokens
 from shared.domain.access import AuditEntry, Token
 from shared.domain.errors import BadRequest
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock, Ids
+from shared.times import rfc3339_or_null, to_milliseconds
 
 CALLER = "command-line"
 
@@ -65,8 +66,8 @@ class TokenCommand:
         for token in await self._tokens.list():
             state = "revoked" if token.revoked_at else "expired"
             if token.is_good(self._clock.now()):
-                state = f"until {written(token.expires_at)}" if token.expires_at else "good"
-            used = written(token.last_used_at) or "never"
+                state = f"until {rfc3339_or_null(token.expires_at)}" if token.expires_at else "good"
+            used = rfc3339_or_null(token.last_used_at) or "never"
             scopes = ",".join(sorted(token.scopes))
             self._out.write(f"{token.id}  {token.name}  {scopes}  {state}  last used {used}\n")
 
@@ -77,10 +78,9 @@ class TokenCommand:
             self._out.write(f"revoked {token.name}\n")
 
     async def _record(self, action: str, token: Token) -> None:
-        now = self._clock.now()
         entry = AuditEntry(
             id=self._ids.new(),
-            at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            at=to_milliseconds(self._clock.now()),
             caller=CALLER,
             address="local",
             route="services token",

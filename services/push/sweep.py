@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from services.push.send.pusher import Pusher, key_of
+from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.command import QueueEntry
@@ -106,8 +107,7 @@ class Sweep:
             return
         due = await self._pushes.due(self._share.partitions, self._clock.now(), DUE_AT_ONCE)
         waiting: list[PushRecord] = []
-        for start in range(0, len(due), CHUNK):
-            chunk = due[start : start + CHUNK]
+        for chunk in chunked(due, CHUNK):
             is_open = await self._queue.has_due(
                 [key_of(r.enrollment) for r in chunk], self._clock.now()
             )

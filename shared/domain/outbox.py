@@ -5,10 +5,10 @@ publishes it, and however often."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from shared.domain.event import Topic
 from shared.domain.identity import DeviceCertificate, Identity, Quarantine, RenewalFailure
+from shared.times import rfc3339_or_null
 
 Fact = str | int | None
 
@@ -54,9 +54,5 @@ def _facts(certificate: DeviceCertificate) -> dict[str, Fact]:
         "certificate": certificate.fingerprint,
         "subject": certificate.subject,
         "serial": certificate.serial,
-        "not_after": _written(certificate.not_after),
+        "not_after": rfc3339_or_null(certificate.not_after),
     }
-
-
-def _written(moment: datetime | None) -> str | None:
-    return None if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -100,7 +100,7 @@ async def plans() -> Plans:
 def all_indexes() -> list[Index]:
     """Of every adapter."""
     found: list[Index] = []
-    for each in pkgutil.iter_modules(storage.__path__, "shared.storage."):
+    for each in pkgutil.walk_packages(storage.__path__, "shared.storage."):
         module = importlib.import_module(each.name)
         found += getattr(module, "INDEXES", ())
         make = getattr(module, "indexes", None)

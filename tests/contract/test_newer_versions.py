@@ -211,7 +211,7 @@ VALUES: dict[str, tuple[type[StrEnum], tuple[str, str, str, Any], Read, set[str]
 def test_every_closed_set_that_an_adapter_reads_is_tried() -> None:
     calls = [
         node
-        for path in Path(jobs.__file__).parent.rglob("*.py")
+        for path in Path(jobs.__file__).parents[1].rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "known"
     ]

@@ -9,11 +9,12 @@ from pydantic import SecretStr
 from services.commands.history.listing import EntryList
 from services.commands.history.long_poll import Slots, Waiting
 from services.commands.history.lookup import CommandLookup
-from services.commands.history.results import Answers, nanoseconds
+from services.commands.history.results import Answers
 from services.commands.history.routes import LifeParts, add_life
 from services.commands.submit.service import Waits
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.event import Event, Topic
+from shared.times import nanoseconds
 from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
 from shared.web.server.service import Service

@@ -16,6 +16,7 @@ from services.checkin.pipeline.parts import Parts
 from shared.domain.access import AuditEntry
 from shared.domain.errors import MdmError
 from shared.telemetry.metrics import Reason
+from shared.times import to_milliseconds
 
 log = structlog.get_logger()
 
@@ -59,10 +60,9 @@ class FirstCertificates:
             await self._parts.audit.record(entries)
 
     def _entry(self, exchange: DeviceExchange) -> AuditEntry:
-        at = self._parts.clock.now()
         return AuditEntry(
             id=self._parts.ids.new(),
-            at=at.replace(microsecond=at.microsecond // 1000 * 1000),
+            at=to_milliseconds(self._parts.clock.now()),
             caller=CALLER,
             address="",
             route="",

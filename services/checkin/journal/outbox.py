@@ -5,10 +5,12 @@ journaled and then published until somebody took the promise over, always with t
 bytes, and only then is the outbox event taken away. Every replica does it for its share of the partitions;
 where two do the same for a moment, subscribers see one event twice."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import orjson
 
+from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_where_possible
@@ -51,10 +53,10 @@ class Outbox:
         if not partitions:
             return
         outgoing = await self._identities.outbox(partitions)
-        for start in range(0, len(outgoing), CHUNK):
-            await self._publish(outgoing[start : start + CHUNK])
+        for chunk in chunked(outgoing, CHUNK):
+            await self._publish(chunk)
 
-    async def _publish(self, outgoing: list[Outgoing]) -> None:
+    async def _publish(self, outgoing: Sequence[Outgoing]) -> None:
         events = [event_of(each) for each in outgoing]
         if not all(await self._journal.append(events)):
             raise StoreUnavailable("the journal did not take the notices")

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from services.commands.access import openapi
-from services.commands.access.tokens import ApiTokens, shown, written
+from services.commands.access.tokens import ApiTokens, shown
 from shared.apple.request.read_json import parse_json
 from shared.domain.access import AuditEntry, AuditQuery, Scope
 from shared.domain.errors import unfit
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock
+from shared.times import rfc3339
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
@@ -131,7 +132,7 @@ def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
 def _entry(entry: AuditEntry) -> dict[str, object]:
     return {
         "id": entry.id,
-        "at": written(entry.at),
+        "at": rfc3339(entry.at),
         "caller": entry.caller,
         "address": entry.address,
         "route": entry.route,

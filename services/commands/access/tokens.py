@@ -8,6 +8,7 @@ from shared.domain.access import PREFIX, Scope, Token, digest_of, is_token_name
 from shared.domain.errors import BadRequest, Conflict, Fault, NotFound
 from shared.ports.access import Tokens
 from shared.ports.clock import Clock, Ids
+from shared.times import rfc3339_or_null, to_milliseconds
 
 SECRET_BYTES = 32
 
@@ -36,9 +37,9 @@ class ApiTokens:
             name=name,
             digest=digest_of(secret.encode()),
             scopes=frozenset(Scope(scope) for scope in scopes),
-            created_at=_milliseconds(self._clock.now()),
+            created_at=to_milliseconds(self._clock.now()),
             created_by=created_by,
-            expires_at=expires_at and _milliseconds(expires_at),
+            expires_at=expires_at and to_milliseconds(expires_at),
         )
         if not await self._tokens.add(token):
             raise Conflict(f"name: {name} is or was the name of another token")
@@ -53,7 +54,7 @@ class ApiTokens:
         known = await self._tokens.all()
         meant = [each.id for each in known if each.id == name]
         meant = meant or [each.id for each in known if each.name == name]
-        at = _milliseconds(self._clock.now())
+        at = to_milliseconds(self._clock.now())
         token = await self._tokens.revoke(meant[0], at) if meant else None
         if token is None:
             raise NotFound(f"there is no token {name[:100]}")
@@ -74,25 +75,15 @@ class ApiTokens:
             raise BadRequest("; ".join(f"{f.path}: expected {f.expected}" for f in faults), faults)
 
 
-def _milliseconds(time: datetime) -> datetime:
-    """As the store keeps it, so that the answer is what a list shows later."""
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
-
-
 def shown(token: Token) -> dict[str, object]:
     """A token for its owner: never its secret, nor the hash."""
     return {
         "id": token.id,
         "name": token.name,
         "scopes": sorted(token.scopes),
-        "created_at": written(token.created_at),
+        "created_at": rfc3339_or_null(token.created_at),
         "created_by": token.created_by,
-        "expires_at": written(token.expires_at),
-        "revoked_at": written(token.revoked_at),
-        "last_used_at": written(token.last_used_at),
+        "expires_at": rfc3339_or_null(token.expires_at),
+        "revoked_at": rfc3339_or_null(token.revoked_at),
+        "last_used_at": rfc3339_or_null(token.last_used_at),
     }
-
-
-def written(time: datetime | None) -> str | None:
-    """RFC 3339, in UTC."""
-    return time.isoformat().replace("+00:00", "Z") if time else None

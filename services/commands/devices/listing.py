@@ -4,7 +4,6 @@ Promises: pages hold every device that stays exactly once, by id, whoever comes 
 cursor is text that clients hand back as they got it.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -15,6 +14,7 @@ from shared.apple.values.scalars import query_moment
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import unfit
 from shared.ports.devices import DeviceFilter, Devices
+from shared.web.api.cursor import EXPECTED, read_cursor, write_cursor
 
 MOST = 1000
 USERS_SHOWN = 100
@@ -88,22 +88,15 @@ async def read_users(devices: Devices, device: str, cursor: str | None) -> Devic
 
 def _page(found: list[Enrollment], limit: int) -> DevicePage:
     page = found[:limit]
-    return DevicePage(page, _cursor(page[-1].id) if len(found) > limit else None)
-
-
-def _cursor(device: str) -> str:
-    return urlsafe_b64encode(device.encode()).decode().rstrip("=")
+    return DevicePage(page, write_cursor(page[-1].id) if len(found) > limit else None)
 
 
 def _read_cursor(given: str | None) -> str | None:
     if not given:
         return None
-    try:
-        device = urlsafe_b64decode(given + "=" * (-len(given) % 4)).decode()
-    except ValueError:
-        device = ""
-    if not device or _cursor(device) != given:
-        raise unfit("cursor", "the next_cursor of an earlier page")
+    device = read_cursor(given)
+    if not device:
+        raise unfit("cursor", EXPECTED)
     return device
 
 

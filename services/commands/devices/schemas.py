@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from shared.apple.plist.to_json import rfc3339, rfc3339_or_null
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
+from shared.times import rfc3339, rfc3339_or_null
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """What MicroMDM shows where there is no time."""

@@ -4,12 +4,13 @@ Promises: a removed device keeps its certificate's binding and what is owed to i
 comes back with its next valid message; when its removal is answered, none of its commands is open.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from typing import TypeVar
 
 import structlog
 
 from services.commands.queue.targets import Targets
+from shared.chunks import chunked
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import NotFound
 from shared.ports.enrollments import DeviceQuery, Enrollments
@@ -51,7 +52,7 @@ class DeviceInventory:
         if serial_numbers:
             query = DeviceQuery(serial_numbers=sorted(set(serial_numbers)))
             devices |= {found.device for found in await _named(self._enrollments, query)}
-        for some in _parts(sorted(devices)):
+        for some in chunked(sorted(devices), TOGETHER):
             await self._remove(set(some))
 
     async def _remove(self, devices: set[str]) -> None:
@@ -74,19 +75,15 @@ class DeviceInventory:
         log.info("device_block_changed", device=target.key.device, blocked=blocked)
 
 
-def _parts(names: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (names[start : start + TOGETHER] for start in range(0, len(names), TOGETHER))
-
-
 async def _named(enrollments: Enrollments, query: DeviceQuery) -> list[Enrollment]:
     """All that match, asked for in parts of the names; where both kinds of names are given, by UDIDs, of
     which each device has one."""
     found: list[Enrollment] = []
     if query.udids is None:
-        for some in _parts(query.serial_numbers or ()):
+        for some in chunked(query.serial_numbers or (), TOGETHER):
             found += await enrollments.devices(DeviceQuery(serial_numbers=some))
         return found
-    for some in _parts(query.udids):
+    for some in chunked(query.udids, TOGETHER):
         found += await enrollments.devices(DeviceQuery(udids=some))
     if query.serial_numbers is None:
         return found

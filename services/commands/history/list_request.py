@@ -5,10 +5,8 @@ is text that clients hand back as they got it.
 """
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from starlette.datastructures import QueryParams
 
@@ -16,10 +14,11 @@ from services.commands.history.listing import ListQuery, Position
 from shared.apple.values.reading import MAX_TEXT_ID, Reading, is_writable
 from shared.apple.values.scalars import query_moment
 from shared.domain.command import EntryState
+from shared.times import EPOCH
+from shared.web.api.cursor import EXPECTED, read_cursor, write_cursor
 
 DEFAULT_LIMIT = 100
 MOST = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR = re.compile(r"([0-9]{1,17})\.([0-9A-Za-z-]{0,64})")
 _LATEST = 4102444800 * 10**6
 """A cursor's time in microseconds is before the year 2100."""
@@ -50,23 +49,18 @@ def read_list_request(given: QueryParams) -> ListRequest:
 
 
 def cursor(position: Position) -> str:
-    microseconds = (position.accepted_at - _EPOCH) // timedelta(microseconds=1)
-    text = f"{microseconds}.{position.order}"
-    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    microseconds = (position.accepted_at - EPOCH) // timedelta(microseconds=1)
+    return write_cursor(f"{microseconds}.{position.order}")
 
 
 def _position(given: str | None, reading: Reading) -> Position | None:
     if not given:
         return None
-    match = None
-    if given.isascii() and len(given) <= 120:
-        padded = given + "=" * (-len(given) % 4)
-        with suppress(ValueError):
-            match = _CURSOR.fullmatch(urlsafe_b64decode(padded).decode("ascii"))
+    match = _CURSOR.fullmatch(read_cursor(given) or "")
     if match is None or int(match[1]) > _LATEST:
-        reading.fault("cursor", "the next_cursor of an earlier page")
+        reading.fault("cursor", EXPECTED)
         return None
-    return Position(_EPOCH + timedelta(microseconds=int(match[1])), match[2])
+    return Position(EPOCH + timedelta(microseconds=int(match[1])), match[2])
 
 
 def _states(given: list[str], reading: Reading) -> frozenset[EntryState] | None:
@@ -92,7 +86,7 @@ def _moment(name: str, given: QueryParams, reading: Reading) -> datetime | None:
     if not text:
         return None
     found = query_moment(text)
-    if found is None or not _EPOCH <= found <= _EPOCH + timedelta(microseconds=_LATEST):
+    if found is None or not EPOCH <= found <= EPOCH + timedelta(microseconds=_LATEST):
         reading.fault(name, "a date with an offset as in RFC 3339 (2024-10-21T07:00:00Z)")
         return None
     return found

@@ -7,14 +7,14 @@ small at first, twice as long each time. What is over has ended before it is sho
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from services.commands.queue.reconcile import Settling
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue, EntryWindow
+from shared.times import EPOCH, to_milliseconds
 
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_WINDOW = timedelta(seconds=20)
 """28 windows, each twice the one before, reach back to the beginning."""
 AHEAD = timedelta(seconds=10)
@@ -75,8 +75,8 @@ class EntryList:
 
     async def _walk(self, query: ListQuery) -> Page:
         began = self._clock.monotonic()
-        floor = _whole(query.since or BEGINNING)
-        until = query.until or _whole(self._clock.now() + AHEAD)
+        floor = to_milliseconds(query.since or EPOCH)
+        until = query.until or to_milliseconds(self._clock.now() + AHEAD)
         if query.after is not None:
             until = min(until, query.after.accepted_at)
         taken: list[QueueEntry] = []
@@ -122,9 +122,4 @@ def _edge(position: Position) -> tuple[datetime, str]:
 
 
 def _back(until: datetime, width: timedelta, floor: datetime) -> datetime:
-    return max(_whole(until - width), floor) if until - floor > width else floor
-
-
-def _whole(moment: datetime) -> datetime:
-    """In whole milliseconds, as the store keeps time."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return max(to_milliseconds(until - width), floor) if until - floor > width else floor

@@ -18,6 +18,7 @@ from typing import TypeVar
 import structlog
 from fastapi import Request
 
+from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.command import QueueEntry
 from shared.domain.errors import TooManyRequests, unfit
@@ -169,9 +170,7 @@ class Waiting:
         wanted: dict[str, list[_Call]] = {}
         for call in self._calls:
             wanted.setdefault(call.entry_id, []).append(call)
-        ids = list(wanted)
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
+        for chunk in chunked(list(wanted), CHUNK):
             there = await self._queue.entries_of(chunk)
             for entry_id in chunk:
                 entry = there.get(entry_id)

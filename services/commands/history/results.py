@@ -4,12 +4,13 @@ Promises: the answer that made the entry what it is, or the one that came too la
 device has not answered, or where the journal has let go of the event.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from shared.apple.messages.connect import Status
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.event import Event
 from shared.ports.events import Journal
+from shared.times import EPOCH, nanoseconds
 
 NEAR = timedelta(minutes=2)
 """An entry's `answered_at` and its event's time are two looks at the clock of one request."""
@@ -17,7 +18,6 @@ FAR = timedelta(days=1)
 """Unless the process was stopped in between, or the event was stamped behind a backlog by a clock
 that is ahead (rule 8)."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAID = {
     EntryState.NOT_NOW: Status.NOT_NOW,
     EntryState.ACKNOWLEDGED: Status.ACKNOWLEDGED,
@@ -38,7 +38,7 @@ class Answers:
             return None
         at = nanoseconds(entry.answered_at)
         for reach in (NEAR, FAR):
-            distance = nanoseconds(_EPOCH + reach)
+            distance = nanoseconds(EPOCH + reach)
             found = await self._journal.answers(entry, at - distance, at + distance)
             if found:
                 return min(found, key=lambda event: _unlikeliness(event, entry, at))
@@ -56,8 +56,3 @@ def _unlikeliness(event: Event, entry: QueueEntry, at: int) -> tuple[bool, int]:
     """A device may answer NotNow and, a moment later, Acknowledged."""
     said = _SAID.get(entry.state)
     return said is not None and event.status != said.value, abs(event.created_at - at)
-
-
-def nanoseconds(moment: datetime) -> int:
-    """Since the epoch, as events count time."""
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.apple.plist import read as plist
-from shared.apple.plist.to_json import TooLargeToShow, as_json, rfc3339, rfc3339_or_null
+from shared.apple.plist.to_json import TooLargeToShow, as_json
 from shared.apple.request.terms import CLIENTS_OWN
 from shared.domain.command import LateAnswer, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest
 from shared.domain.event import Event
 from shared.ports.pushes import PushRecord
+from shared.times import rfc3339, rfc3339_or_null
 
 Shown = dict[str, Any]
 

@@ -1,10 +1,10 @@
 """What API clients get to see of the certificate by which a device is known."""
 
 from services.commands.identities.service import KnownIdentity
-from shared.apple.plist.to_json import rfc3339_or_null
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import DeviceCertificate, Identity
 from shared.ports.certificates import IssuedCertificate
+from shared.times import rfc3339_or_null
 
 OURS, OTHER, UNKNOWN = "ours", "other", "unknown"
 """Who gave a certificate out: our SCEP, or another CA that is trusted."""

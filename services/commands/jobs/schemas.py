@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from shared.apple.plist.to_json import rfc3339, rfc3339_or_null
 from shared.domain.errors import NotFound, unfit
 from shared.domain.job import Job, Progress, Refusal
 from shared.ports.queue import Jobs
+from shared.times import rfc3339, rfc3339_or_null
 
 Shown = dict[str, Any]
 

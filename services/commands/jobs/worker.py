@@ -10,7 +10,7 @@ that is not here, is waited for; a job that can never be carried on fails, and n
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -22,12 +22,14 @@ from services.commands.jobs.tally import Tally, short
 from services.commands.queue.priority import PIECE_LIMIT, PIECES_IN_FLIGHT
 from services.commands.queue.service import Queueing
 from shared.apple.request.plist import PreparedCommand, stored_keys
+from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import CannotDecrypt, MdmError, NotFound, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, Jobs
 from shared.telemetry.metrics import Metrics
+from shared.times import to_milliseconds
 
 log = structlog.get_logger()
 
@@ -92,7 +94,7 @@ class JobWork:
         return job
 
     def _job(self, prepared: PreparedCommand, caller: str) -> Job:
-        at = _milliseconds(self._clock.now())
+        at = to_milliseconds(self._clock.now())
         return Job(
             id=self._ids.new(),
             command_uuid=prepared.command.uuid,
@@ -176,7 +178,7 @@ class JobWork:
         known, _ = await self._so_far(job)
         refused = job.total - known.queued - known.already_queued
         progress = replace(known.progress, refused=refused)
-        await self._jobs.finish(job.id, progress, _milliseconds(self._clock.now()), error)
+        await self._jobs.finish(job.id, progress, to_milliseconds(self._clock.now()), error)
         self._metrics.jobs_failed.inc()
         log.error("job_failed", error=error, queued=progress.queued, refused=refused)
 
@@ -196,7 +198,7 @@ class JobWork:
             raise NotFound(
                 f"{len(left)} of the {job.parts} parts of its targets are not stored any more"
             )
-        await self._jobs.finish(job.id, whole.progress, _milliseconds(self._clock.now()))
+        await self._jobs.finish(job.id, whole.progress, to_milliseconds(self._clock.now()))
         log.info("job_finished", queued=whole.queued, refused=whole.refused)
 
     async def _so_far(self, job: Job) -> tuple[Tally, list[int]]:
@@ -230,7 +232,7 @@ class JobWork:
     async def _do_part(self, part: JobPart, piece: "_Piece") -> bool:
         """Queue for the targets of one part. False: the job is not ours any more, or we end."""
         tally = Tally()
-        chunks = (part.targets[n : n + CHUNK] for n in range(0, len(part.targets), CHUNK))
+        chunks = chunked(part.targets, CHUNK)
 
         async def work() -> bool:
             for targets in chunks:
@@ -283,8 +285,3 @@ class _Piece:
     prepared: PreparedCommand
     tally: Tally
     heartbeat_at: float
-
-
-def _milliseconds(at: datetime) -> datetime:
-    """As the store keeps it."""
-    return at.replace(microsecond=at.microsecond // 1000 * 1000)

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 
 from services.commands.devices import openapi
 from services.commands.migration.service import Migrations
-from shared.apple.plist.to_json import rfc3339
 from shared.domain.access import Scope
+from shared.times import rfc3339
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth

@@ -6,7 +6,7 @@ No event goes out, no command ends, nobody is pushed: the device has said nothin
 """
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from shared.domain.enrollment import PushTarget
 from shared.domain.errors import Conflict, NotFound, unfit
 from shared.ports.clock import Clock, Ids
 from shared.ports.devices import Imported, ImportedKind, ImportOutcome, Migration
+from shared.times import to_milliseconds
 
 log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class Migrations:
             kind=kind,
             digest=hashlib.sha256(body).hexdigest(),
             at=now,
-            until=_whole(now + self._window),
+            until=to_milliseconds(now + self._window),
             generation=self._ids.new(),
             **kept,
         )
@@ -80,8 +81,3 @@ def _kept_of(message: CheckinMessage) -> tuple[ImportedKind, dict[str, Any]]:
         return ImportedKind.SET_BOOTSTRAP_TOKEN, kept
     expected = f"one of {', '.join(ImportedKind)}"
     raise unfit("MessageType", expected)
-
-
-def _whole(moment: datetime) -> datetime:
-    """In whole milliseconds, as the store keeps time."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

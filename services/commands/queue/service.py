@@ -40,6 +40,7 @@ from shared.ports.clock import Clock, Ids
 from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
+from shared.times import to_milliseconds
 
 BATCH_LIMIT = 64
 IN_FLIGHT = 1
@@ -99,7 +100,7 @@ class Queueing:
 
         May be repeated: what was accepted since `since` is not queued anew, whatever became of it.
         Raises Unavailable when it must be repeated."""
-        since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # as the store keeps it
+        since = to_milliseconds(since)
         results = await asyncio.gather(
             *(
                 self._pieces.submit(Submission(prepared, target, self._ids.new(), since))

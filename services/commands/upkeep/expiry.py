@@ -9,16 +9,15 @@ pass. What has expired by the store's clock is not sent in any case.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
 import structlog
 
-from services.commands.history.results import nanoseconds
 from services.commands.queue.targets import key_of_unknown
-from shared.apple.plist.to_json import rfc3339_or_null
+from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_safely, publish_where_possible
@@ -30,6 +29,7 @@ from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher, Journal
 from shared.ports.queue import Expiries
+from shared.times import nanoseconds, rfc3339_or_null
 
 log = structlog.get_logger()
 
@@ -75,18 +75,18 @@ class Expiry:
         ended: list[QueueEntry] = []
         count = 0
         async for page in self._expiries.overdue(now):
-            for chunk in _chunks(self._ours(page)):
+            for chunk in chunked(self._ours(page), CHUNK):
                 there = (await self._expiries.expire(chunk, now)).values()
                 expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
                 count += len(expired)
                 ended += expired[: TOLD_AT_ONCE - len(ended)]
         if count:
             log.info("commands_expired", count=count)
-        for chunk in _chunks(ended):
+        for chunk in chunked(ended, CHUNK):
             await self._publish(chunk)
         async for page in self._expiries.unpublished(now):
             left = [each for each in self._ours(page) if _is_left(each, now - FORGOTTEN_AFTER)]
-            for chunk in _chunks(left):
+            for chunk in chunked(left, CHUNK):
                 await self._publish(chunk)
 
     def _ours(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
@@ -169,8 +169,3 @@ def _id(at: datetime, seed: bytes) -> str:
 
 def _milliseconds(moment: datetime) -> int:
     return nanoseconds(moment) // _SUB_MILLISECOND
-
-
-def _chunks(entries: Sequence[QueueEntry]) -> Iterator[Sequence[QueueEntry]]:
-    for start in range(0, len(entries), CHUNK):
-        yield entries[start : start + CHUNK]

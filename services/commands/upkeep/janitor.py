@@ -8,11 +8,12 @@ for a moment, nothing is lost; a store that is away is waited for.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from services.commands.queue.reconcile import Settling
+from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.command import QueueEntry
@@ -20,6 +21,7 @@ from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue, StoredCommands
+from shared.times import EPOCH
 
 log = structlog.get_logger()
 
@@ -39,7 +41,6 @@ DAY = timedelta(days=1)
 HOURS = PIECES // 2
 """Open entries are cut by when they were accepted: into so many hours, and days before them."""
 
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 CHUNK = 32
 
 
@@ -109,9 +110,7 @@ class Janitor:
         """`touched` is read first, then the entries: a command that gets an entry was touched before
         it, so either we see the entry, or the condition does not hold any more."""
         touched = await self._commands.untouched(prefix, self._clock.now() - UNTOUCHED)
-        hashes = sorted(touched)
-        for start in range(0, len(hashes), CHUNK):
-            chunk = hashes[start : start + CHUNK]
+        for chunk in chunked(sorted(touched), CHUNK):
             used = await self._commands.in_use(chunk)
             unused = {each: touched[each] for each in chunk if each not in used}
             if unused and (forgotten := await self._commands.forget(unused)):
@@ -134,9 +133,7 @@ class Janitor:
         of_devices: dict[str, list[QueueEntry]] = {}
         for entry in entries:
             of_devices.setdefault(entry.device, []).append(entry)
-        devices = sorted(of_devices)
-        for start in range(0, len(devices), CHUNK):
-            chunk = devices[start : start + CHUNK]
+        for chunk in chunked(sorted(of_devices), CHUNK):
             settled = await self._settling.settled([p for each in chunk for p in of_devices[each]])
             left = sum(1 for entry in settled if entry.state.is_open)
             if ended := sum(len(of_devices[device]) for device in chunk) - left:
@@ -161,5 +158,5 @@ def window(piece: int, now: datetime) -> tuple[datetime, datetime]:
     hours, days = min(piece, HOURS), max(piece - HOURS, 0)
     until = now - hours * HOUR - days * DAY
     if piece == PIECES - 1:
-        return BEGINNING, until
+        return EPOCH, until
     return until - (HOUR if piece < HOURS else DAY), until

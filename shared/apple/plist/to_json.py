@@ -7,11 +7,13 @@ it was sent, because a long string that is there once may be meant a thousand ti
 
 import math
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import datetime
 from plistlib import UID
 from typing import Any
 
 import orjson
+
+from shared.times import rfc3339
 
 MOST_CHARACTERS = 8 * 1024**2
 """Of all texts in one result together; as many as four times the largest answers of a usual fleet."""
@@ -26,17 +28,6 @@ class TooLargeToShow(Exception):
 def as_json(value: Any, limit: int = MOST_CHARACTERS) -> Any:
     """What `shared.apple.plist.read.parse` returned, or a part of it. Raises TooLargeToShow."""
     return _Showing(limit).shown(value)
-
-
-def rfc3339(moment: datetime) -> str:
-    """A time as we write it, in UTC; one without an offset, as in property lists, is in UTC."""
-    known = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return known.isoformat().replace("+00:00", "Z")
-
-
-def rfc3339_or_null(moment: datetime | None) -> str | None:
-    """A time as we write it, None where there is none."""
-    return None if moment is None else rfc3339(moment)
 
 
 class _Showing:

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from shared.apple.values.key_paths import shown
 from shared.apple.values.reading import Reading, read_id
-from shared.apple.values.scalars import moment
 from shared.domain.command import Terms
 from shared.nearest import folded
+from shared.times import parse_rfc3339
 
 PRIORITIES = range(10)
 MAX_TTL = timedelta(days=365)
@@ -93,7 +93,7 @@ class GivenTerms:
     def _moment(self, term: str, reading: Reading) -> datetime | None:
         if term not in self.given:
             return None
-        found = moment(self.given[term][1])
+        found = parse_rfc3339(self.given[term][1])
         if found is None:
             expected = "a date with an offset as in RFC 3339 (2024-10-21T07:00:00Z)"
             reading.fault(self._name(term), expected)

@@ -8,10 +8,11 @@ import binascii
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from shared.apple.values.reading import Reading, is_writable
+from shared.times import parse_rfc3339
 
 Pair = tuple[object, object]
 NOTHING: Pair = (None, None)
@@ -20,9 +21,6 @@ MAX_UNSIGNED = 2**64 - 1
 """The largest integer of a property list; JSON fields of a known key end at the signed one."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
 
 
 class Value(Protocol):
@@ -124,26 +122,16 @@ class Data:
 @dataclass(frozen=True, slots=True)
 class Date:
     def convert(self, value: object, path: str, reading: Reading) -> Pair:
-        found = moment(value)
+        found = parse_rfc3339(value)
         if found is not None:
             return found.replace(tzinfo=None), value
         reading.fault(path, "a date as in RFC 3339 (2024-10-21T07:00:00Z)")
         return NOTHING
 
 
-def moment(value: object) -> datetime | None:
-    """The moment (in UTC) that a text in RFC 3339 names; None for anything else."""
-    if isinstance(value, str) and _RFC3339.fullmatch(value):
-        try:
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    return None
-
-
 def query_moment(text: str) -> datetime | None:
     """The same in a query string, where a plus sign that was not escaped arrives as a space."""
-    return moment(text.replace(" ", "+"))
+    return parse_rfc3339(text.replace(" ", "+"))
 
 
 def decode_base64(value: object) -> tuple[bytes, str] | None:

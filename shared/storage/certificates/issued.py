@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
+from shared.chunks import chunked
 from shared.ports.certificates import IssuedCertificate
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
@@ -46,11 +47,9 @@ class MongoIssuedCertificates:
         return None if found is None else _issued(found)
 
     async def by_fingerprint(self, fingerprints: Some[str]) -> dict[str, IssuedCertificate]:
-        wanted = list(fingerprints)
         found: dict[str, IssuedCertificate] = {}
-        for start in range(0, len(wanted), LIST_LENGTH):
-            query = {"fingerprint": {"$in": wanted[start : start + LIST_LENGTH]}}
-            for document in await self._issued.find(query):
+        for wanted in chunked(list(fingerprints), LIST_LENGTH):
+            for document in await self._issued.find({"fingerprint": {"$in": wanted}}):
                 found[document["fingerprint"]] = _issued(document)
         return found
 

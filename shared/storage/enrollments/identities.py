@@ -5,7 +5,7 @@ Owner of both: checkin. Each change is one conditional update.
 
 from collections.abc import Collection as Some
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from shared.domain.enrollment import Enrollment
@@ -24,12 +24,12 @@ from shared.storage.enrollments.identity_documents import (
     renewal_fields,
 )
 from shared.storage.indexes import Index
+from shared.times import EPOCH
 
 INDEXES = (
     Index(NAME, [("renewal_in", 1), ("renewal_look", 1)]),
     Index(NAME, [("notices_in", 1)], sparse=True),
 )
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 AT_ONCE = 20
 """Devices of one partition in one answer: of more, the rest comes with the next look."""
 
@@ -60,7 +60,7 @@ class MongoIdentities:
         )
         if not begins:
             await self._documents.update_one(
-                {**found, "quarantine.since": {"$gte": BEGINNING}},
+                {**found, "quarantine.since": {"$gte": EPOCH}},
                 {
                     "$set": {
                         "quarantine.reason": seen.reason.value,
@@ -88,7 +88,7 @@ class MongoIdentities:
             {"_id": device, "certificate": bound},
             {
                 # no time is before the beginning, so it is looked at next
-                "$set": {"expired_until": until, "renewal_look": BEGINNING},
+                "$set": {"expired_until": until, "renewal_look": EPOCH},
                 "$unset": {"quarantine": "", "renewal": ""},
             },
         )
@@ -96,7 +96,7 @@ class MongoIdentities:
     async def to_renew(self, partitions: Some[int], at: datetime) -> list[Enrollment]:
         found: list[Document] = []
         for partition in sorted(partitions):
-            due = {"renewal_in": partition, "renewal_look": {"$gte": BEGINNING, "$lte": at}}
+            due = {"renewal_in": partition, "renewal_look": {"$gte": EPOCH, "$lte": at}}
             order = [("renewal_in", 1), ("renewal_look", 1)]
             found += await self._documents.find(due, None, sort=order, limit=AT_ONCE)
         return [from_document(document, self._keyring) for document in found]

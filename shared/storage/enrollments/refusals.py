@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from shared.domain.enrollment import EnrollmentStatus, Refusal, latest_refusals
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.enrollments.documents import NAME, refusals_of
+from shared.times import to_milliseconds
 
 TRIES = 5
 """Against other replicas that write into the same records."""
@@ -45,5 +46,4 @@ def _updates(document: Document, more: Sequence[Refusal]) -> list[UpdateOne]:
 
 def _in_milliseconds(refusal: Refusal) -> Refusal:
     """As the store keeps times, so that what it has already is known again."""
-    at = refusal.at
-    return replace(refusal, at=at.replace(microsecond=at.microsecond // 1000 * 1000))
+    return replace(refusal, at=to_milliseconds(refusal.at))

@@ -13,9 +13,10 @@ before it take that for the delivery queue of another device, and retry it by it
 from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Names
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.deliveries import Backlog, Blocked
@@ -24,6 +25,7 @@ from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.events.current_reads import CurrentReads
 from shared.storage.indexes import Index
+from shared.times import EPOCH
 
 NAME = "deliveries"
 INDEXES = (
@@ -34,7 +36,6 @@ INDEXES = (
     Index(NAME, [("asked", 1)], sparse=True),
 )
 ENCRYPTED = EncryptedFields(NAME, ("body",), where={"body": {"$exists": True}})
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by": "", "asked": ""}
 _BATCH = 64
 _PAGE = 5_000
@@ -117,7 +118,7 @@ class MongoDeliveries:
     ) -> set[str]:
         ids = [delivery.id for delivery in deliveries]
         matched = await self._documents.update_many(
-            {"_id": {"$in": ids}, "lease_until": {"$gte": _NEVER, "$lte": now}},
+            {"_id": {"$in": ids}, "lease_until": {"$gte": EPOCH, "$lte": now}},
             {"$set": {"lease_by": holder, "lease_until": until}},
         )
         if matched == len(set(ids)):
@@ -149,7 +150,7 @@ class MongoDeliveries:
             outcome["body"] = self._keyring.encrypt(body, _context_of(delivery.id))
         gone = {"lease_by": "", "asked": ""}
         if delivery.state is DeliveryState.PENDING:
-            outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": _NEVER}
+            outcome |= {"next_attempt_at": delivery.next_attempt_at, "lease_until": EPOCH}
             if delivery.queue.aside:
                 outcome["lane"] = _queue_key(delivery.queue)
         else:
@@ -186,15 +187,15 @@ class MongoDeliveries:
         if body is not None:
             outcome["body"] = self._keyring.encrypt(body, _context_of(delivery_id))
         matched = await self._documents.update_one(
-            {"_id": delivery_id, "lease_until": {"$gte": _NEVER}},
+            {"_id": delivery_id, "lease_until": {"$gte": EPOCH}},
             {"$set": outcome, "$unset": _NO_LONGER_PENDING},
         )
         return matched == 1
 
     async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
         matched = 0
-        for start in range(0, len(deliveries), _BATCH):
-            batch = [_tried_again(each, now) for each in deliveries[start : start + _BATCH]]
+        for chunk in chunked(deliveries, _BATCH):
+            batch = [_tried_again(each, now) for each in chunk]
             matched += (await self._documents.bulk_write(batch))[0]
         return matched
 
@@ -214,7 +215,7 @@ def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
     queue, partition = delivery.queue, partition_of(delivery.queue.device)
     if delivery.state is DeliveryState.PENDING:
         return UpdateOne(
-            {"_id": delivery.id, "lease_until": {"$gte": _NEVER}},
+            {"_id": delivery.id, "lease_until": {"$gte": EPOCH}},
             {"$set": {"next_attempt_at": now, "asked": partition}},
         )
     return UpdateOne(
@@ -225,7 +226,7 @@ def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
                 "partition": partition,
                 "attempts": 0,
                 "next_attempt_at": now,
-                "lease_until": _NEVER,
+                "lease_until": EPOCH,
             },
             "$unset": {"given_up": ""},
         },
@@ -263,7 +264,7 @@ def _to_document(delivery: Delivery) -> Document:
         "attempts": delivery.attempts,
         "next_attempt_at": delivery.next_attempt_at,
         "last_error": delivery.last_error,
-        "lease_until": _NEVER,
+        "lease_until": EPOCH,
         "size": delivery.size,
         "topic": delivery.topic,
     }

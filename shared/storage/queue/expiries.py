@@ -4,16 +4,15 @@ Owner: commands.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
 from shared.storage.paging import Pages, up_to
 from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, from_document
+from shared.times import EPOCH
 
 ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-"""Where a closed range of times begins that has no beginning of its own."""
 
 
 class MongoExpiries:
@@ -26,7 +25,7 @@ class MongoExpiries:
         # A timer is never later than the expiry.
         return self._paged(
             {
-                "timer": {"$gte": BEGINNING, "$lte": at},
+                "timer": {"$gte": EPOCH, "$lte": at},
                 "expires_at": {"$lte": at},
                 "state": {"$in": OPEN},
             }
@@ -59,7 +58,7 @@ class MongoExpiries:
         # Its end is not before its timer.
         return self._paged(
             {
-                "timer": {"$gte": BEGINNING, "$lte": before},
+                "timer": {"$gte": EPOCH, "$lte": before},
                 "state": {"$in": ANNOUNCED},
                 "finished_at": {"$lt": before},
             }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from shared.chunks import chunked
 from shared.domain.command import Terms
 from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount, part_id
 from shared.domain.versions import known
@@ -42,10 +43,8 @@ class MongoJobs:
         self._parts = database.collection(PARTS)
 
     async def add_parts(self, parts: Sequence[JobPart], at: datetime) -> None:
-        for start in range(0, len(parts), INSERTED_TOGETHER):
-            await self._parts.insert_many(
-                [_part_document(part, at) for part in parts[start : start + INSERTED_TOGETHER]]
-            )
+        for chunk in chunked(parts, INSERTED_TOGETHER):
+            await self._parts.insert_many([_part_document(part, at) for part in chunk])
 
     async def add(self, job: Job) -> None:
         await self._jobs.insert_one(_job_document(job))

@@ -7,12 +7,14 @@ Both are only a memory of what to try again: a lost document costs one push too 
 
 from collections.abc import Collection as Some
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
+from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import PushRecord
 from shared.storage.database import Database, DeleteOne, Document, UpdateOne
 from shared.storage.indexes import Index
+from shared.times import EPOCH
 
 NAME = "pushes"
 SWEEPS = "sweeps"
@@ -22,7 +24,6 @@ INDEXES = (Index(NAME, [("next_at", 1)]),)
 LIST_LENGTH = 32
 """Ids in one `$in`: the embedded store's cost per id grows tenfold with long lists."""
 
-_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _POSITIONS = "positions"
 
 
@@ -69,16 +70,14 @@ class MongoPushes:
         await self._pushes.bulk_write([operations[index] for index in sorted(raced)])
 
     async def load(self, enrollments: Some[str]) -> dict[str, PushRecord]:
-        ids = list(enrollments)
         found: dict[str, PushRecord] = {}
-        for start in range(0, len(ids), LIST_LENGTH):
-            query = {"_id": {"$in": ids[start : start + LIST_LENGTH]}}
-            for document in await self._pushes.find(query):
+        for ids in chunked(list(enrollments), LIST_LENGTH):
+            for document in await self._pushes.find({"_id": {"$in": ids}}):
                 found[document["_id"]] = _record(document)
         return found
 
     async def due(self, partitions: Some[int], until: datetime, limit: int) -> list[PushRecord]:
-        query: Document = {"next_at": {"$gte": _EARLIEST, "$lte": until}}
+        query: Document = {"next_at": {"$gte": EPOCH, "$lte": until}}
         if len(partitions) < PARTITIONS:
             query["partition"] = {"$in": sorted(partitions)}
         found = await self._pushes.find(query, sort=[("next_at", 1)], limit=limit)

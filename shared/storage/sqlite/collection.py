@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from heapq import merge
 from typing import Any
 
+from shared.chunks import chunked
 from shared.domain.errors import StoreUnavailable
 from shared.ports.clock import Clock
 from shared.storage.database import (
@@ -158,9 +159,8 @@ class SqliteCollection:
         conditions = conditions_of(query)
         ids = await self._ids(conditions)
         hits = 0
-        for start in range(0, len(ids), TOGETHER):
-            change = Change(ids[start : start + TOGETHER], conditions, update)
-            hits += self._matched(await self._submit([change]))
+        for chunk in chunked(ids, TOGETHER):
+            hits += self._matched(await self._submit([Change(chunk, conditions, update)]))
         return hits
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:

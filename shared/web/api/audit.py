@@ -8,7 +8,6 @@ are recorded together.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import structlog
 from fastapi import Request
@@ -18,6 +17,7 @@ from shared.domain.access import MOST_TARGETS, AuditEntry
 from shared.domain.errors import StoreUnavailable
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock, Ids
+from shared.times import to_milliseconds
 
 log = structlog.get_logger()
 
@@ -88,14 +88,11 @@ class AuditTrail:
         return [None] * len(entries)
 
     def _entry(self, request: Request, deed: Deed, status: int) -> AuditEntry:
-        at: datetime = self._clock.now()
-        # Of a store that keeps milliseconds; what is read later is what was written.
-        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         parameters = tuple(_shortened(str(value)) for value in request.path_params.values())
         request_id = request.headers.get("x-request-id")
         return AuditEntry(
             id=self._ids.new(),
-            at=at,
+            at=to_milliseconds(self._clock.now()),
             caller=deed.caller,
             address=deed.address,
             route=f"{request.method} {request.scope['route'].path}",

@@ -6,15 +6,14 @@ with a hook of its own for barriers and faults.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BadRequest, TooLarge
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription
 from shared.ports.deliveries import Backlog, Blocked
+from shared.times import EPOCH
 from tests.support.fakes.queue import Hook, undisturbed
-
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -23,7 +22,7 @@ class Owed:
 
     delivery: Delivery
     lease_by: str | None = None
-    lease_until: datetime = _NEVER
+    lease_until: datetime = EPOCH
     body: bytes | None = None
     is_asked: bool = False
 
@@ -34,7 +33,7 @@ class Owed:
     def written(self, delivery: Delivery) -> None:
         """It is as it is written here, and nobody's lease is on it."""
         self.delivery = delivery
-        self.lease_by, self.lease_until, self.is_asked = None, _NEVER, False
+        self.lease_by, self.lease_until, self.is_asked = None, EPOCH, False
 
 
 class FakeDeliveries:

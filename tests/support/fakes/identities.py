@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared.domain.enrollment import Enrollment, partition_of
 from shared.domain.identity import Quarantine
 from shared.domain.outbox import OutboxEvent
 from shared.ports.identities import Attempt, Outgoing
+from shared.times import EPOCH
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.queue import Hook, undisturbed
-
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FakeIdentities:
@@ -73,7 +72,7 @@ class FakeIdentities:
         if record is None:
             return False
         self._put(replace(record, expired_until=until, quarantine=None, renewal=None))
-        self._enrollments.looks[device] = BEGINNING
+        self._enrollments.looks[device] = EPOCH
         return True
 
     async def to_renew(self, partitions: Collection[int], at: datetime) -> list[Enrollment]:

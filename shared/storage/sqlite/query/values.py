@@ -6,6 +6,7 @@ from math import isnan
 from typing import Any
 
 from shared.storage.database import Document
+from shared.times import EPOCH
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 """The value at a path that leads to nothing."""
@@ -19,7 +20,6 @@ _AS_THEY_ARE = {str, int, bool, type(None), bytes, float}
 NUMBER = _KINDS[int]
 
 _LARGEST = 2**63
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -119,7 +119,7 @@ def column_value(value: Any) -> Any:
     if value is MISSING or value is None:
         return None
     if isinstance(value, datetime):
-        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // _MILLISECOND
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int) and -_LARGEST <= value < _LARGEST:

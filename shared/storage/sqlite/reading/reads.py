@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from shared.chunks import chunked
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import OPERATION_TIMEOUT
 from shared.storage.sqlite.connections import READER_CACHE_KIB, SCANNER_CACHE_KIB, connect_reader
@@ -262,8 +263,8 @@ def _parts(plan: Plan, conditions: Sequence[Condition]) -> list[Sequence[Conditi
     if plan.order:
         wanted.sort(key=column_value, reverse=plan.order.endswith(" DESC"))
     parts: list[Sequence[Condition]] = []
-    for start in range(0, len(wanted), LISTED_TOGETHER):
+    for chunk in chunked(wanted, LISTED_TOGETHER):
         part = list(conditions)
-        part[plan.many] = listed._replace(operand=wanted[start : start + LISTED_TOGETHER])
+        part[plan.many] = listed._replace(operand=chunk)
         parts.append(part)
     return parts

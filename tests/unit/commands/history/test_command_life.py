@@ -10,12 +10,12 @@ from urllib.parse import quote
 import pytest
 
 from services.commands.history.results import FAR
-from shared.apple.plist.to_json import rfc3339
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest, Conflict, NotFound
 from shared.domain.event import Topic
 from shared.ports.pushes import PushRecord
+from shared.times import rfc3339
 from tests.support.commands_world import ANNA, CATALOGUE, FIRST_UUID, MINUTE, World, command
 from tests.support.fakes.clock import START
 from tests.support.life_client import LifeClient

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.commands.history.results import nanoseconds
 from services.commands.history.schemas import ANSWER_IS_SECRET
 from shared.concurrency.periodic import Loops
 from shared.domain.access import Scope
 from shared.domain.command import EntryState
 from shared.domain.event import Event, Topic
+from shared.times import nanoseconds
 from tests.support.commands_world import MAC
 from tests.support.fakes.clock import settle
 from tests.unit.shared.web.test_api_access import CATALOGUE, Api

@@ -10,12 +10,13 @@ from itertools import pairwise
 
 import pytest
 
-from services.commands.upkeep.janitor import BEGINNING, DAY, HOUR, HOURS, PIECES, Janitor, window
+from services.commands.upkeep.janitor import DAY, HOUR, HOURS, PIECES, Janitor, window
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import StoreUnavailable
+from shared.times import EPOCH
 from tests.support.commands_world import (
     ANNA,
     FIRST_UUID,
@@ -242,7 +243,7 @@ async def test_a_pass_is_windows_of_acceptance_that_leave_no_gap() -> None:
     windows = [window(piece, now) for piece in range(PIECES)]
 
     assert windows[0][1] == now
-    assert windows[-1][0] == BEGINNING
+    assert windows[-1][0] == EPOCH
     assert all(later[0] == earlier[1] for later, earlier in pairwise(windows))
 
 

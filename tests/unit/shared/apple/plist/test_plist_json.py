@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.apple.plist import read as plist
-from shared.apple.plist.to_json import TooLargeToShow, as_json, rfc3339
+from shared.apple.plist.to_json import TooLargeToShow, as_json
+from shared.times import rfc3339
 
 
 def shown(value: dict[str, Any], fmt: plistlib.PlistFormat = plistlib.FMT_XML) -> Any:

@@ -1,0 +1,40 @@
+"""Times as this project keeps and writes them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def to_milliseconds(moment: datetime) -> datetime:
+    """Cut a time to milliseconds, the precision of the store."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def nanoseconds(moment: datetime) -> int:
+    """Nanoseconds since the epoch, the unit of an event's time."""
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a time in UTC. One without an offset, as in property lists, is in UTC."""
+    known = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return known.isoformat().replace("+00:00", "Z")
+
+
+def rfc3339_or_null(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
+
+
+def parse_rfc3339(value: object) -> datetime | None:
+    """The time in UTC that a text in RFC 3339 names; None for anything else."""
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    return None
