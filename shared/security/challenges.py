@@ -37,7 +37,7 @@ class ChallengeBook:
     """Makes and redeems challenges. `renews_only`: it redeems none but those of renewals. Without `tokens`
     each that it makes is stored."""
 
-    def __init__(  # noqa: PLR0913 - settings and ports, one argument each
+    def __init__(
         self,
         challenges: Challenges,
         clock: Clock,

@@ -94,7 +94,7 @@ class Issuing:
 
     Where another server gives devices their identities, `book` takes challenges of renewals only."""
 
-    def __init__(  # noqa: PLR0913 - every port is one argument
+    def __init__(
         self,
         certifier: Certifier,
         book: ChallengeBook,

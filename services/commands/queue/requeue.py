@@ -47,7 +47,7 @@ class Collisions:
     """Settles the submissions whose entry needs more than to be inserted. A `devices` of its methods
     was read after the entry."""
 
-    def __init__(  # noqa: PLR0913 - every port is one argument
+    def __init__(
         self,
         queue: CommandQueue,
         targets: Targets,

@@ -48,7 +48,7 @@ _SUB_MILLISECOND = 10**6
 class Expiry:
     """Runs in every replica of commands, for its share of the partitions."""
 
-    def __init__(  # noqa: PLR0913 - every port is one argument
+    def __init__(
         self,
         expiries: Expiries,
         enrollments: Enrollments,
