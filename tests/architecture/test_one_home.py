@@ -13,7 +13,15 @@ HOMES = {
     r"\+00:00": {"shared/times.py"},
     r"datetime\(1970, 1, 1": {"shared/times.py"},
     r"urlsafe_b64": {"shared/web/api/cursor.py"},
-    r"for \w+ in range\(0, len\(": {"shared/chunks.py"},
+    r"for \w+ in range\(0, len\(": {
+        "shared/chunks.py",
+        # These need the position itself: of bytes, of what is left, of what an outcome belongs to.
+        "shared/apple/plist/binary_form.py",
+        "shared/apple/plist/read.py",
+        "shared/messaging/frames.py",
+        "services/checkin/journal/last_seen.py",
+        "shared/storage/sqlite/collection.py",
+    },
     r"message_id_delivery_tag|write_queue|\.confirmations": {
         "shared/messaging/rabbit/fast_channel.py"
     },
