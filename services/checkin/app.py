@@ -46,26 +46,6 @@ from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.security.lenient.certificate import AnyCertificate
 from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
-from shared.storage import members
-from shared.storage.access.audit import MongoAuditLog
-from shared.storage.access.profiles import MongoProfiles
-from shared.storage.certificates import challenges as challenge_documents
-from shared.storage.certificates import issued
-from shared.storage.certificates.authority import MongoAuthorityStore
-from shared.storage.certificates.challenges import MongoChallenges
-from shared.storage.certificates.issued import MongoIssuedCertificates
-from shared.storage.certificates.push import MongoPushCertificates
-from shared.storage.enrollments import identities as identity_storage
-from shared.storage.enrollments import store as enrollments
-from shared.storage.enrollments.identities import MongoIdentities
-from shared.storage.enrollments.refusals import MongoRefusals
-from shared.storage.enrollments.store import MongoEnrollments
-from shared.storage.events import journal
-from shared.storage.events.journal import MongoJournal
-from shared.storage.events.writers import MongoWriters
-from shared.storage.members import MongoMembers
-from shared.storage.queue import documents as entry_documents
-from shared.storage.queue.store import MongoCommandQueue
 from shared.web.client_address import Peers
 from shared.web.device_route import direct_routes
 from shared.web.server.incoming import MOST_UNDER_WAY
@@ -81,48 +61,53 @@ the batches are smaller, which cost a tenth of the rate on the embedded store (d
 
 async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again then."""
-    database, clock = adapters.database, adapters.clock
-    await _prepare_store(settings, adapters)
-    records, events = (
-        MongoEnrollments(database, adapters.keyring),
-        MongoJournal(database, adapters.keyring),
+    stores, clock = adapters.stores, adapters.clock
+    await stores.prepare(
+        "enrollments",
+        "identities",
+        "members",
+        "challenges",
+        "issued",
+        journal=settings.event_retention,
+        queue=settings.command_retention,
     )
-    writers = MongoWriters(database)
+    records, events = stores.enrollments, stores.journal
+    writers = stores.writers
     marks = Marks(records, adapters.metrics)
     writer = Writer(writers, events, marks, clock, adapters.ids)
     parts = Parts(
         enrollments=records,
         journal=events,
-        queue=MongoCommandQueue(database, adapters.keyring),
+        queue=stores.queue,
         publisher=adapters.publisher,
         push_requests=adapters.push_requests,
         writer=writer,
         clock=clock,
         ids=adapters.ids,
         metrics=adapters.metrics,
-        audit=MongoAuditLog(database),
+        audit=stores.audit,
     )
-    seen, senders = LastSeen(records, MongoRefusals(database), clock), Senders(records)
+    seen, senders = LastSeen(records, stores.refusals, clock), Senders(records)
     refusals = RefusalLog(senders, seen, clock)
-    bindings = MongoIdentities(database, adapters.keyring)
+    bindings = stores.identities
     notes = QuarantineNotes(bindings, clock, adapters.ids, adapters.metrics)
     rules = BindingRules(
         only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
     )
-    admission = Admission(parts, MongoIssuedCertificates(database), notes, rules)
+    admission = Admission(parts, stores.issued, notes, rules)
     batch = DeviceBatch(parts, seen, admission, senders)
     batches: BatchExecutor[DeviceRequest, Answer] = BatchExecutor(
         batch.handle, BATCH_LIMIT, IN_FLIGHT
     )
-    share = PartitionShare(MongoMembers(database), clock, "relay", writer.id)
+    share = PartitionShare(stores.members, clock, "relay", writer.id)
     outbox = Outbox(bindings, events, adapters.publisher, share, clock)
     takeover = TakeOver(writers, events, marks, clock, adapters.metrics)
-    authority = await open_authority(MongoAuthorityStore(database, adapters.keyring), clock)
+    authority = await open_authority(stores.authority, clock)
     files = read_files(settings)
     work = HeavyWork("large or unknown messages", threads=1, most_waiting=MOST_UNDER_WAY)
     judges = Judges(files.apple, _identities(settings, adapters, authority), work)
     challenges = ChallengeBook(
-        MongoChallenges(database),
+        stores.challenges,
         clock,
         validity=settings.scep_challenge_validity,
         static=settings.scep_challenge,
@@ -203,10 +188,8 @@ def _profiles(
     parts = EnrollmentParts(
         identities=identity_payloads(settings, challenges, adapters.ids),
         challenges=challenges,
-        stored=MongoProfiles(adapters.database),
-        topics=CurrentTopic(
-            MongoPushCertificates(adapters.database, adapters.keyring), files.topics, adapters.clock
-        ),
+        stored=adapters.stores.profiles,
+        topics=CurrentTopic(adapters.stores.push_certificates, files.topics, adapters.clock),
         ids=adapters.ids,
         signer=files.signer,
     )
@@ -221,8 +204,8 @@ def _enrollment(
     judges: Judges,
 ) -> APIRouter:
     standings = Standings(
-        MongoEnrollments(adapters.database, adapters.keyring),
-        MongoIssuedCertificates(adapters.database),
+        adapters.stores.enrollments,
+        adapters.stores.issued,
     )
     ota = OverTheAir(profiles, challenges, standings, judges)
     door = enroll_routes.Door(settings.enroll_tokens)
@@ -236,9 +219,9 @@ def _scep(
     issuing = Issuing(
         Certifier(authority, clock, settings.scep_validity, work),
         challenges if settings.gives_identities else _renewals_only(settings, adapters),
-        MongoIssuedCertificates(adapters.database),
-        MongoEnrollments(adapters.database, adapters.keyring),
-        MongoIdentities(adapters.database, adapters.keyring),
+        adapters.stores.issued,
+        adapters.stores.enrollments,
+        adapters.stores.identities,
         clock,
     )
     return ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=settings.scep_legacy)
@@ -246,19 +229,5 @@ def _scep(
 
 def _renewals_only(settings: CheckinSettings, adapters: Adapters) -> ChallengeBook:
     validity = settings.scep_challenge_validity
-    store = MongoChallenges(adapters.database)
+    store = adapters.stores.challenges
     return ChallengeBook(store, adapters.clock, validity=validity, renews_only=True)
-
-
-async def _prepare_store(settings: CheckinSettings, adapters: Adapters) -> None:
-    await adapters.database.ensure(
-        (
-            *enrollments.INDEXES,
-            *identity_storage.INDEXES,
-            *journal.indexes(settings.event_retention),
-            *entry_documents.indexes(settings.command_retention),
-            *members.INDEXES,
-            *challenge_documents.INDEXES,
-            *issued.INDEXES,
-        ),
-    )

@@ -14,6 +14,7 @@ from services.cli.tokens import Asked
 from services.runtime.key_files import keyring_of
 from services.runtime.single_process import FolderInUse, held_folder
 from services.runtime.store_folder import check_folder
+from services.runtime.stores import Stores
 from shared.clock import SystemClock, SystemIds
 from shared.settings import AllSettings
 from shared.storage.database import Database, FolderDatabase
@@ -60,10 +61,9 @@ async def opened_folder(folder: Path) -> AsyncIterator[FolderDatabase]:
 async def identity(settings: AllSettings, name: str, out: Path) -> None:
     """Key and certificate of a device identity from our CA, as files."""
     from services.cli.identity import write_identity
-    from shared.storage.certificates.authority import MongoAuthorityStore
 
     async with opened_store(settings) as database:
-        store = MongoAuthorityStore(database, keyring_of(settings))
+        store = Stores(database, keyring_of(settings)).authority
         for path in await write_identity(name, out, store, SystemClock()):
             sys.stdout.write(f"{path}\n")
 
@@ -71,13 +71,10 @@ async def identity(settings: AllSettings, name: str, out: Path) -> None:
 async def deliveries(settings: AllSettings, action: str, ids: Sequence[str]) -> None:
     """Show deliveries that wait or were given up on; have them tried again; skip some."""
     from services.cli.deliveries import DeliveriesCommand
-    from shared.storage.events.deliveries import MongoDeliveries
-    from shared.storage.events.journal import MongoJournal
 
     async with opened_store(settings) as database:
-        keyring = keyring_of(settings)
-        store, journal = MongoDeliveries(database, keyring), MongoJournal(database, keyring)
-        command = DeliveriesCommand(store, journal, SystemClock(), sys.stdout)
+        stores = Stores(database, keyring_of(settings))
+        command = DeliveriesCommand(stores.deliveries, stores.journal, SystemClock(), sys.stdout)
         await command.run(action, ids)
 
 
@@ -101,7 +98,6 @@ async def rotate_secrets(settings: AllSettings) -> None:
     """Re-encrypt what the store holds with the first key of MDM_SECRET_KEY. Raises CannotDecrypt when
     something is left under another one."""
     from services.cli.rotate_secrets import rotate
-    from shared.storage.reencryption import MongoEncryptedValues
 
     async with opened_store(settings) as database:
-        await rotate(MongoEncryptedValues(database, keyring_of(settings)), sys.stdout)
+        await rotate(Stores(database, keyring_of(settings)).encrypted_values, sys.stdout)

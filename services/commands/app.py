@@ -39,37 +39,13 @@ from services.commands.submit.service import Posting, Waits
 from services.commands.submit.stored_unlock import StoredUnlockToken
 from services.commands.upkeep.expiry import Expiry
 from services.commands.upkeep.janitor import Janitor
-from services.runtime import api_access
 from services.runtime.adapters import Adapters
 from services.runtime.api_access import api_auth
 from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.concurrency.partitions import PartitionShare
+from shared.ports.enrollments import Enrollments
 from shared.security.challenges import ChallengeBook
 from shared.settings import CommandsSettings
-from shared.storage import members
-from shared.storage.access.audit import MongoAuditLog
-from shared.storage.access.profiles import MongoProfiles
-from shared.storage.access.tokens import MongoTokens
-from shared.storage.certificates import challenges as challenge_documents
-from shared.storage.certificates import issued
-from shared.storage.certificates.challenges import MongoChallenges
-from shared.storage.certificates.issued import MongoIssuedCertificates
-from shared.storage.enrollments import identities as identity_storage
-from shared.storage.enrollments import store as enrollments
-from shared.storage.enrollments.devices import MongoDevices
-from shared.storage.enrollments.identities import MongoIdentities
-from shared.storage.enrollments.imports import MongoMigration
-from shared.storage.enrollments.store import MongoEnrollments
-from shared.storage.events import journal
-from shared.storage.events.journal import MongoJournal
-from shared.storage.members import MongoMembers
-from shared.storage.queue import documents as entry_documents
-from shared.storage.queue import jobs as job_documents
-from shared.storage.queue.commands import MongoStoredCommands
-from shared.storage.queue.expiries import MongoExpiries
-from shared.storage.queue.jobs import MongoJobs
-from shared.storage.queue.pushes import MongoPushes
-from shared.storage.queue.store import MongoCommandQueue
 from shared.web.server.service import Service
 
 ROLE = "janitor"
@@ -80,32 +56,29 @@ STALE_AFTER = timedelta(minutes=1)
 async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     """Build the service. Raises StoreUnavailable when the store does not answer; build it again
     then."""
-    database, clock, keyring = adapters.database, adapters.clock, adapters.keyring
-    await database.ensure(
-        (
-            *enrollments.INDEXES,
-            *entry_documents.indexes(settings.command_retention),
-            *journal.indexes(settings.event_retention),
-            *members.INDEXES,
-            *job_documents.indexes(settings.command_retention),
-            *challenge_documents.INDEXES,
-            *identity_storage.INDEXES,
-            *issued.INDEXES,
-            *api_access.indexes(settings),
-        ),
+    stores, clock = adapters.stores, adapters.clock
+    await stores.prepare(
+        "enrollments",
+        "members",
+        "challenges",
+        "identities",
+        "issued",
+        "tokens",
+        audit=settings.audit_retention,
+        jobs=settings.command_retention,
+        journal=settings.event_retention,
+        queue=settings.command_retention,
     )
-    queue, records = MongoCommandQueue(database, keyring), MongoEnrollments(database, keyring)
+    queue, records = stores.queue, stores.enrollments
     targets = Targets(records)
-    expiries, events = MongoExpiries(database), MongoJournal(database, adapters.keyring)
+    expiries, events = stores.expiries, stores.journal
     settling = Settling(queue, expiries, targets, clock)
     life = QueueLife(queue, targets, settling)
     rules = QueueingRules(
         settings.retry_window, settings.accept_unknown_devices, settings.max_open_commands
     )
     catalogue = CommandCatalogue.load()
-    share = PartitionShare(
-        MongoMembers(database), clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER
-    )
+    share = PartitionShare(stores.members, clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER)
     expiry = Expiry(expiries, records, events, adapters.publisher, share, clock)
     queueing = Queueing(
         queue,
@@ -118,12 +91,12 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         catalogue.advise,
         Collisions(queue, targets, settling, expiry.hand_over, clock, rules),
     )
-    janitor = Janitor(queue, MongoStoredCommands(database), settling, share, clock)
+    janitor = Janitor(queue, stores.stored_commands, settling, share, clock)
     answers = Answers(events)
-    lookup = CommandLookup(queue, MongoPushes(database), answers, targets, settling)
+    lookup = CommandLookup(queue, stores.pushes, answers, targets, settling)
     waits = Waits(Waiting(queue, clock, Slots(settings.max_waiting)), lookup, settings.max_wait)
     job_ports = JobPorts(
-        MongoJobs(database), queue, clock, adapters.ids, adapters.metrics, adapters.is_alone
+        stores.jobs, queue, clock, adapters.ids, adapters.metrics, adapters.is_alone
     )
     work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
@@ -133,29 +106,23 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         life=life,
         inventory=DeviceInventory(records, queue, targets),
         ids=adapters.ids,
-        unlock=StoredUnlockToken(MongoDevices(database, adapters.keyring), targets),
+        unlock=StoredUnlockToken(stores.devices, targets),
     )
 
     auth = api_auth(settings, adapters)
     routes = router(parts, auth)
     listing = EntryList(queue, settling, clock)
     add_life(routes, LifeParts(lookup, listing, life, targets, waits), auth)
-    tokens = ApiTokens(MongoTokens(database), clock, adapters.ids)
-    challenges = ChallengeBook(
-        MongoChallenges(database), clock, validity=settings.scep_challenge_validity
-    )
+    tokens = ApiTokens(stores.tokens, clock, adapters.ids)
+    challenges = ChallengeBook(stores.challenges, clock, validity=settings.scep_challenge_validity)
     routes.include_router(challenge_routes(challenges, auth))
-    routes.include_router(profile_routes(MongoProfiles(database), auth))
-    routes.include_router(
-        device_routes(DeviceParts(MongoDevices(database, adapters.keyring), targets), auth)
-    )
-    migrations = Migrations(
-        MongoMigration(database, adapters.keyring), clock, adapters.ids, settings.migration_window
-    )
+    routes.include_router(profile_routes(stores.profiles, auth))
+    routes.include_router(device_routes(DeviceParts(stores.devices, targets), auth))
+    migrations = Migrations(stores.migration, clock, adapters.ids, settings.migration_window)
     routes.include_router(migration_routes(migrations, auth, settings.max_body))
     routes.include_router(identity_routes(_desk(adapters, records, targets), auth))
     routes.include_router(token_routes(tokens, auth))
-    routes.include_router(audit_routes(MongoAuditLog(database), clock, auth))
+    routes.include_router(audit_routes(stores.audit, clock, auth))
 
     routes.include_router(job_routes(job_view, auth))
 
@@ -183,9 +150,6 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     )
 
 
-def _desk(adapters: Adapters, records: MongoEnrollments, targets: Targets) -> IdentityDesk:
-    database, keyring = adapters.database, adapters.keyring
-    ports = IdentityPorts(
-        records, MongoIdentities(database, keyring), MongoIssuedCertificates(database), targets
-    )
+def _desk(adapters: Adapters, records: Enrollments, targets: Targets) -> IdentityDesk:
+    ports = IdentityPorts(records, adapters.stores.identities, adapters.stores.issued, targets)
     return IdentityDesk(ports, adapters.clock, adapters.ids, adapters.metrics)

@@ -32,12 +32,6 @@ from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.settings.classes import PushSettings
-from shared.storage.certificates.push import MongoPushCertificates
-from shared.storage.enrollments.store import MongoEnrollments
-from shared.storage.enrollments.topics import MongoEnrolledTopics
-from shared.storage.members import MongoMembers
-from shared.storage.queue import pushes as storage
-from shared.storage.queue.store import MongoCommandQueue
 from shared.web.server.service import Service
 
 log = structlog.get_logger()
@@ -50,8 +44,8 @@ PACE = Pace(every=timedelta(), after_failure=AGAIN)
 async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
     pushing = _pushing(settings, adapters)
-    enrollments = MongoEnrollments(adapters.database, adapters.keyring)
-    pushes = storage.MongoPushes(adapters.database)
+    enrollments = adapters.stores.enrollments
+    pushes = adapters.stores.pushes
     attempts = Attempts(
         CertifiedSender(pushing.apns, pushing.book),
         enrollments,
@@ -59,12 +53,10 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
         adapters.clock,
         SystemRandom().random,
     )
-    queue = MongoCommandQueue(adapters.database, adapters.keyring)
+    queue = adapters.stores.queue
     stores = Stores(enrollments, queue, pushes)
     pusher = Pusher(attempts, stores, adapters.clock, adapters.metrics)
-    share = PartitionShare(
-        MongoMembers(adapters.database), adapters.clock, ROLE, adapters.ids.new()
-    )
+    share = PartitionShare(adapters.stores.members, adapters.clock, ROLE, adapters.ids.new())
     sweep = Sweep(queue, pushes, pusher, share, adapters.clock)
     adapters.metrics.watch(adapters.metrics.oldest_unpushed, lambda: sweep.oldest_unpushed)
     work = _Work(adapters, pushing, pusher, sweep)
@@ -108,7 +100,7 @@ def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
     contexts = {c.fingerprint: client_context(c, settings.apns_ca) for c in files.values()}
     apns = Apns(settings.apns_url, contexts, clock)
     parts = RotationParts(
-        installed=MongoPushCertificates(adapters.database, adapters.keyring),
+        installed=adapters.stores.push_certificates,
         apns=apns,
         topics=topics,
         metrics=metrics,
@@ -121,8 +113,8 @@ def _pushing(settings: PushSettings, adapters: Adapters) -> _Pushing:
 
 def _installation(settings: PushSettings, adapters: Adapters, pushing: _Pushing) -> Installation:
     parts = InstallationParts(
-        installed=MongoPushCertificates(adapters.database, adapters.keyring),
-        enrolled=MongoEnrolledTopics(adapters.database),
+        installed=adapters.stores.push_certificates,
+        enrolled=adapters.stores.enrolled_topics,
         clock=adapters.clock,
         ids=adapters.ids,
         trusted=settings.apns_ca,
@@ -173,7 +165,7 @@ class _Work:
 
     async def _prepare(self) -> None:
         """Indexes, certificates, and where the sweep begins."""
-        await self._adapters.database.ensure(storage.INDEXES)
+        await self._adapters.stores.prepare("pushes")
         await self._sweep.remember_start()
         await self._pushing.rotation.look()
         self._is_prepared = True

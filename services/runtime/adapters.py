@@ -16,15 +16,14 @@ from services.runtime.key_files import keyring_of
 from services.runtime.single_process import Alone, held_folder
 from services.runtime.store_folder import check_folder
 from services.runtime.store_health import StorePulse
+from services.runtime.stores import Stores
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer
-from shared.ports.keyring import Keyring
 from shared.ports.pushes import PushRequestConsumer, PushRequests
 from shared.settings import ServiceSettings
 from shared.storage.database import Database
-from shared.storage.members import MongoMembers
 from shared.storage.remote import StoreServer
 from shared.telemetry.metrics import Metrics
 
@@ -52,8 +51,7 @@ class Adapters:
     `is_alone`: the broker is in this process, so that no other process may work on this store.
     """
 
-    database: Database
-    keyring: Keyring
+    stores: Stores
     broker: Broker
     publisher: EventPublisher
     partitions: PartitionConsumer
@@ -101,9 +99,10 @@ class PartsOfProcess:
             check_folder(settings.data_dir)
         keyring = keyring_of(settings)
         database = await self._database()
+        stores = Stores(database, keyring)
         if is_alone and settings.mongodb_url is not None:
             # The lock speaks for the data folder; a MongoDB may be used from elsewhere.
-            alone = Alone(MongoMembers(database), self._clock, self._ids.new())
+            alone = Alone(stores.members, self._clock, self._ids.new())
             await alone.enter(self.loops)
             self._stack.push_async_callback(alone.leave)
             self._watched.append(alone.watch)
@@ -113,8 +112,7 @@ class PartsOfProcess:
         self._watched.append(partial(pulse.run, self.loops))
         broker = await self._broker()
         return Adapters(
-            database=database,
-            keyring=keyring,
+            stores=stores,
             broker=broker,
             publisher=broker.publisher,
             partitions=broker.partitions,

@@ -14,7 +14,6 @@ from shared.settings import (
     ServiceSettings,
     WebhookSettings,
 )
-from shared.storage.certificates.authority import MongoAuthorityStore
 from shared.telemetry.metrics import Metrics
 from shared.web.server.service import Service
 
@@ -61,8 +60,7 @@ class ServicesProgram:
 
     async def _build(self, adapters: Adapters) -> None:
         if not self._built:
-            store = MongoAuthorityStore(adapters.database, adapters.keyring)
-            await open_authority(store, adapters.clock)
+            await open_authority(adapters.stores.authority, adapters.clock)
         for name in self._names:
             if name not in self._built:
                 # Imported only here: a process holds no more code than its own service needs.

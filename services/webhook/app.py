@@ -33,10 +33,6 @@ from shared.messaging.envelope import event_json
 from shared.network.trusted_cas import client_tls
 from shared.ports.clock import Clock
 from shared.settings.classes import WebhookSettings
-from shared.storage.events.deliveries import INDEXES, MongoDeliveries
-from shared.storage.events.journal import MongoJournal
-from shared.storage.events.subscriptions import MongoSubscriptions
-from shared.storage.members import MongoMembers
 from shared.web.server.service import Service
 
 log = structlog.get_logger()
@@ -69,10 +65,10 @@ class _Work:
         self._loops: Loops = adapters.loops
         self._is_prepared = False
         url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
-        deliveries = MongoDeliveries(adapters.database, adapters.keyring)
-        journal = MongoJournal(adapters.database, adapters.keyring)
+        deliveries = adapters.stores.deliveries
+        journal = adapters.stores.journal
         self._sender = HttpSender(self._clock, client_tls("MDM_WEBHOOK_CA", settings.webhook_ca))
-        subscriptions = MongoSubscriptions(adapters.database, url, settings.webhook_extra_topics)
+        subscriptions = adapters.stores.subscriptions(url, settings.webhook_extra_topics)
         self._subscribers = Subscribers(subscriptions, self._clock)
         self._store = DeliveryStore(deliveries, journal, self._clock, adapters.ids)
         attempts = self._attempts = Attempts(
@@ -102,7 +98,7 @@ class _Work:
             next_attempt=policy.next_attempt,
             spawn=self._spawn,
         )
-        members = MongoMembers(adapters.database)
+        members = adapters.stores.members
         self._partitions = Partitions(
             adapters.partitions,
             PartitionShare(members, self._clock, ROLE, adapters.ids.new()),
@@ -142,7 +138,7 @@ class _Work:
                 await self._store.drain()
 
     async def _prepare(self) -> None:
-        await self._adapters.database.ensure(INDEXES)
+        await self._adapters.stores.prepare("deliveries")
         self._is_prepared = True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

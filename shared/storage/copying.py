@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from shared.domain.errors import Conflict
-from shared.storage.all_indexes import ALL_INDEXES
 from shared.storage.certificates import challenges, issued
 from shared.storage.database import (
     WRITTEN_TOGETHER,
@@ -20,6 +19,7 @@ from shared.storage.database import (
     Document,
     Fields,
 )
+from shared.storage.indexes import all_indexes
 from shared.storage.sqlite.documents import encoded
 
 TOGETHER = 64
@@ -30,7 +30,7 @@ Tell = Callable[[str, int, str], None]
 """Called after every few documents: the collection, how many so far, and what was done with them."""
 
 _EXPIRES_BY = {
-    index.collection: index.keys[0][0] for index in ALL_INDEXES if index.expire_after is not None
+    index.collection: index.keys[0][0] for index in all_indexes() if index.expire_after is not None
 }
 _KEPT_FOR = {challenges.NAME: challenges.KEPT_FOR, issued.NAME: issued.KEPT_FOR}
 """Their time is an end, and how long they stay after it is no setting. The time of the other collections is
@@ -57,7 +57,7 @@ class Copying:
 
     async def fill(self) -> None:
         """Make the indexes, and insert what is missing."""
-        await self._target.ensure(ALL_INDEXES)
+        await self._target.ensure(all_indexes())
         for name in await self._source.names():
             count = 0
             with _taken(name):

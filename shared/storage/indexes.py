@@ -1,8 +1,30 @@
-"""The indexes that a collection needs: adapters list them as `INDEXES`, `Database.ensure` makes them."""
+"""The indexes that a collection needs: adapters declare them, `Database.ensure` makes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+FOR_EVER = timedelta(seconds=2**31 - 1)
+"""The longest that MongoDB takes: 68 years."""
+
+_DECLARED_IN = {
+    "audit": "access.audit",
+    "challenges": "certificates.challenges",
+    "deliveries": "events.deliveries",
+    "enrollments": "enrollments.store",
+    "identities": "enrollments.identities",
+    "issued": "certificates.issued",
+    "jobs": "queue.jobs",
+    "journal": "events.journal",
+    "members": "members",
+    "pushes": "queue.pushes",
+    "queue": "queue.documents",
+    "tokens": "access.tokens",
+}
+"""The module of `shared.storage` that declares the indexes behind a port: as `INDEXES`, or as
+`indexes(retention)` where a setting decides how long documents stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +52,26 @@ class Index:
     @property
     def name(self) -> str:
         return "_".join(f"{field}_{direction}" for field, direction in self.keys)
+
+
+def indexes_of(port: str, retention: timedelta | None = None) -> Sequence[Index]:
+    """The indexes behind a port; `retention` only where a setting decides it."""
+    module = _module(port)
+    declared: Sequence[Index] = module.INDEXES if retention is None else module.indexes(retention)
+    return declared
+
+
+def all_indexes() -> list[Index]:
+    """The indexes of all collections, for a store that is filled before any service has seen it.
+
+    Promise: no document leaves by them. Services set the retention when they start.
+    """
+    return [
+        replace(index, expire_after=index.expire_after and FOR_EVER)
+        for port in _DECLARED_IN
+        for index in indexes_of(port, FOR_EVER if hasattr(_module(port), "indexes") else None)
+    ]
+
+
+def _module(port: str) -> Any:
+    return import_module(f"shared.storage.{_DECLARED_IN[port]}")

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from shared.storage.all_indexes import ALL_INDEXES
+from shared.storage.indexes import all_indexes
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 
 def test_a_collection_with_a_unique_field_beside_its_id_is_named_as_not_to_be_sharded() -> None:
-    unique = {(index.collection, index.keys[0][0]) for index in ALL_INDEXES if index.unique}
+    unique = {(index.collection, index.keys[0][0]) for index in all_indexes() if index.unique}
     rows = re.findall(r"^\| `(\w+)` \| none: (.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
 
     named = {
@@ -23,7 +23,7 @@ def test_a_collection_with_a_unique_field_beside_its_id_is_named_as_not_to_be_sh
 
 
 def test_a_collection_that_may_be_sharded_exists() -> None:
-    known = {index.collection for index in ALL_INDEXES} | {"commands", "certificates"}
+    known = {index.collection for index in all_indexes()} | {"commands", "certificates"}
     rows = re.findall(
         r"^\| ([`\w, ]+) \| `\{_id: \"hashed\"\}`", DOCUMENT.read_text(), re.MULTILINE
     )

@@ -10,6 +10,7 @@ import httpx
 
 from services.push.app import build
 from services.runtime.adapters import Adapters
+from services.runtime.stores import Stores
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.command import QueueEntry
@@ -77,8 +78,7 @@ async def process(chosen: PushSettings, database: Database) -> AsyncIterator[Pro
     broker = LocalBroker(clock=clock, metrics=metrics)
     await broker.start()
     parts = Adapters(
-        database=database,
-        keyring=KEYRING,
+        stores=Stores(database, KEYRING),
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,

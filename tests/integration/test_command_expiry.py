@@ -11,6 +11,7 @@ import pytest
 
 from services.commands.upkeep.expiry import FORGOTTEN_AFTER, Expiry
 from services.runtime.adapters import Adapters
+from services.runtime.stores import Stores
 from services.webhook.app import build
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
@@ -158,8 +159,7 @@ async def world(database: Database, broker: Broker) -> AsyncIterator[World]:
 async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator[None]:
     given = {"webhook_url": url, "webhook_extra_topics": f"{TOPIC},{SUPERSEDED}"}
     adapters = Adapters(
-        database=database,
-        keyring=KEYRING,
+        stores=Stores(database, KEYRING),
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from services.commands.app import build
 from services.runtime.adapters import Adapters
+from services.runtime.stores import Stores
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState
@@ -94,8 +95,7 @@ async def system(database: Database) -> AsyncIterator[System]:
         Any, None
     )  # the commands service uses no more of the broker than its push requests
     adapters = Adapters(
-        database=database,
-        keyring=KEYRING,
+        stores=Stores(database, KEYRING),
         broker=nobody,
         publisher=nobody,
         partitions=nobody,

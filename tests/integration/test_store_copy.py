@@ -16,7 +16,7 @@ import pytest
 from services.runtime.single_process import locked_folder
 from services.runtime.store_folder import COPYING
 from shared.clock import SystemClock
-from shared.storage.all_indexes import ALL_INDEXES
+from shared.storage.indexes import all_indexes
 from shared.storage.sqlite import FILE, open_database
 from tests.integration.test_all_in_one import Installation, ended
 from tests.support.harness.system import SECRET_KEY
@@ -30,7 +30,7 @@ def source_of(folder: Path, devices: int = 3) -> Path:
 
     async def fill() -> None:
         database = open_database(folder, SystemClock())
-        await database.ensure(ALL_INDEXES)
+        await database.ensure(all_indexes())
         documents = [{"_id": f"device-{n}", "names": [f"S{n}"]} for n in range(devices)]
         assert await database.collection("enrollments").insert_many(documents) == set()
         await database.close()

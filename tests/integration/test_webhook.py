@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from services.runtime.adapters import Adapters
+from services.runtime.stores import Stores
 from services.webhook.app import build
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
@@ -69,8 +70,7 @@ async def running(database: Database, broker: Broker, url: str | None) -> AsyncI
     metrics = Metrics()
     settings = AllSettings.model_validate({"webhook_url": url, "webhook_retry_schedule": SCHEDULE})
     adapters = Adapters(
-        database=database,
-        keyring=KEYRING,
+        stores=Stores(database, KEYRING),
         broker=broker,
         publisher=broker.publisher,
         partitions=broker.partitions,

@@ -10,7 +10,7 @@ from shared.domain.event import EXTRA_TOPICS, Topic
 from shared.messaging import topology
 from shared.settings.classes import AllSettings
 from shared.settings.load import SERVICES, fallback, is_secret, variable
-from shared.storage.all_indexes import ALL_INDEXES
+from shared.storage.indexes import all_indexes
 from shared.telemetry.metrics import Metrics
 from tests.outside.snapshots import as_json, assert_same
 
@@ -86,7 +86,10 @@ def test_the_topology_of_the_broker_is_frozen() -> None:
 
 def test_indexes_are_frozen() -> None:
     indexes = sorted(
-        (asdict(index) | {"expire_after": index.expire_after is not None} for index in ALL_INDEXES),
+        (
+            asdict(index) | {"expire_after": index.expire_after is not None}
+            for index in all_indexes()
+        ),
         key=repr,
     )
 

@@ -10,7 +10,6 @@ from shared.domain.subscription import CONFIG_SUBSCRIPTION, Subscription
 from shared.storage.database import Database
 
 NAME = "subscriptions"
-INDEXES = ()
 
 
 class MongoSubscriptions:
