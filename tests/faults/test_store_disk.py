@@ -182,7 +182,7 @@ async def test_a_server_whose_disk_is_full_says_so_and_serves_again_without_a_re
     assert_sound(tmpfs.folder / "data" / FILE)
 
 
-async def test_a_server_outlives_refused_writes_and_nothing_is_lost_when_its_disk_exchanges_read_only(
+async def test_a_server_outlives_refused_writes_and_nothing_is_lost_when_its_disk_becomes_read_only(
     tmp_path: Path, ext4: Ext4
 ) -> None:
     log = ext4.folder / "data" / f"{FILE}-wal"

@@ -1,4 +1,4 @@
-"""One partition's queue does not answer, the broker does: its neighbours must not outbox event.
+"""One partition's queue does not answer, the broker does: its neighbours must not be disturbed.
 
 The queue's process is suspended inside the broker, which looks like a quorum queue without a majority.
 """

@@ -33,7 +33,7 @@ class FakeClock:
         return self._elapsed.total_seconds()
 
     def set_back(self, duration: timedelta) -> None:
-        """Set the wall clock back; the monotonic clock does not outbox event."""
+        """Set the wall clock back; the monotonic clock goes on."""
         self._start -= duration
 
     async def sleep(self, duration: timedelta) -> None:

@@ -50,7 +50,7 @@ async def test_the_first_process_enters_at_once():
     assert set(await members.heartbeats(ROLE)) == {"me"}
 
 
-async def test_rule_10_a_process_is_refused_while_another_heartbeats():
+async def test_rule_10_a_process_is_refused_while_another_is_alive():
     clock, members = FakeClock(), FakeMembers()
     await members.raise_heartbeat(ROLE, "other")
 

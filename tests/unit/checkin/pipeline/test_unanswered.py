@@ -135,7 +135,7 @@ async def test_the_only_command_is_offered_at_each_idle(beside: int) -> None:
 
 
 @pytest.mark.parametrize("beside", LENGTHS)
-async def test_rule_05_of_two_that_moved_each_has_its_exchange(beside: int) -> None:
+async def test_rule_05_of_two_that_moved_each_has_its_turn(beside: int) -> None:
     it = await scene("c1", "c2", beside=beside)
     await it.never_answers("c1")
     await it.never_answers("c2")
