@@ -82,7 +82,7 @@ class Stores:
 
     @cached_property
     def enrolled_topics(self) -> EnrolledTopics:
-        from shared.storage.enrollments.topics import MongoEnrolledTopics
+        from shared.storage.enrollments.devices import MongoEnrolledTopics
 
         return MongoEnrolledTopics(self._database)
 
@@ -124,7 +124,7 @@ class Stores:
 
     @cached_property
     def members(self) -> Members:
-        from shared.storage.members import MongoMembers
+        from shared.storage.heartbeats import MongoMembers
 
         return MongoMembers(self._database)
 
@@ -185,6 +185,6 @@ class Stores:
 
     @cached_property
     def writers(self) -> Writers:
-        from shared.storage.events.writers import MongoWriters
+        from shared.storage.heartbeats import MongoWriters
 
         return MongoWriters(self._database)

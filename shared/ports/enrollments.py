@@ -5,59 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from shared.domain.binding import Binding
 from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory, PushTarget, Waiting
 from shared.domain.event import Topic
 from shared.domain.identity import Identity
-from shared.domain.outbox import OutboxEvent, rebound
-
-MOST_RETIRED = 100
-"""A record lists so many of its retired certificates, the latest; a device that brings more and more of them
-must not fill its record."""
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """Bind a certificate to a device, on condition that its generation is still `generation`.
-
-    `replaces` is the certificate that was bound so far, None after a reset; it is retired. So is
-    `retires`, the one that the reset took away. `retired` are those that the record listed before.
-
-    `is_new`: the device has no record yet; the certificate is reserved for it, and the change of its
-    Authenticate makes the record.
-
-    Whatever was noted of the binding before (quarantine, renewal, patience with an expired one) ends.
-    """
-
-    key: EnrollmentKey
-    generation: str | None
-    certificate: str
-    is_new: bool
-    replaces: str | None = None
-    retires: str | None = None
-    retired: tuple[str, ...] = ()
-    identity: Identity | None = None
-    outbox_event: OutboxEvent | None = None
-
-
-def rebinding(device: Enrollment, identity: Identity, id_: str) -> Binding:
-    """The binding of this certificate to a device with a record, on condition that nothing of it changes
-    meanwhile; `id_` names the event of it."""
-    certificate = identity.certificate.fingerprint
-    before = device.certificate or device.reset_from
-    if before == certificate:
-        before = None
-    at = int(identity.bound_at.timestamp() * 1000) * 1_000_000
-    return Binding(
-        key=device.key,
-        generation=device.generation,
-        certificate=certificate,
-        is_new=False,
-        replaces=device.certificate,
-        retires=None if device.certificate else before,
-        retired=device.retired_certificates,
-        identity=identity,
-        outbox_event=None if before is None else rebound(id_, at, before, identity),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _DECLARED_IN = {
     "issued": "certificates.issued",
     "jobs": "queue.jobs",
     "journal": "events.journal",
-    "members": "members",
+    "members": "heartbeats",
     "pushes": "queue.pushes",
     "queue": "queue.documents",
     "tokens": "access.tokens",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain.binding import Binding
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Topic
@@ -20,7 +21,7 @@ from shared.ports.devices import (
     ImportedKind,
     Migration,
 )
-from shared.ports.enrollments import Binding, Change, Enrollments
+from shared.ports.enrollments import Change, Enrollments
 from shared.ports.identities import Identities
 from shared.security.encryption import AesKeyring
 from tests.contract.stores import DRIVERS, KEYRING, STORES, open_store

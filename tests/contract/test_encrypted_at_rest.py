@@ -10,13 +10,14 @@ from typing import Any
 import bson
 import pytest
 
+from shared.domain.binding import Binding
 from shared.domain.command import Command
 from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
 from shared.domain.errors import CannotDecrypt, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.certificates import InstalledPair, InstalledTopic, StoredAuthority, TopicVersion
-from shared.ports.enrollments import Binding, Change
+from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
 from shared.security.authority import open_authority
 from shared.security.encryption import AesKeyring, key_id

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from shared.domain.binding import Binding
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
 from shared.ports.certificates import EnrolledTopics
-from shared.ports.enrollments import Binding, Change, Enrollments
+from shared.ports.enrollments import Change, Enrollments
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.push_certificates import FakeEnrolledTopics
@@ -24,8 +25,8 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
         fake = FakeEnrollments()
         yield fake, FakeEnrolledTopics(fake)
         return
+    from shared.storage.enrollments.devices import MongoEnrolledTopics
     from shared.storage.enrollments.store import MongoEnrollments
-    from shared.storage.enrollments.topics import MongoEnrolledTopics
 
     async with open_store(request) as mongo:
         yield MongoEnrollments(mongo, KEYRING), MongoEnrolledTopics(mongo)

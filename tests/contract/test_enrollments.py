@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from shared.domain.binding import MOST_RETIRED, Binding
 from shared.domain.enrollment import (
     PARTITIONS,
     Enrollment,
@@ -18,7 +19,7 @@ from shared.domain.enrollment import (
     Waiting,
 )
 from shared.domain.event import Topic
-from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Enrollments, Mark
+from shared.ports.enrollments import Change, DeviceQuery, Enrollments, Mark
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.enrollments import FakeEnrollments
 

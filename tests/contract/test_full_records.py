@@ -19,7 +19,7 @@ from shared.storage.enrollments.identities import MongoIdentities
 from shared.storage.enrollments.refusals import MongoRefusals
 from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events import journal
-from shared.storage.events.writers import MongoWriters
+from shared.storage.heartbeats import MongoWriters
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.checkin_world import Device, Killed, Replica, World
 from tests.support.fakes.journal import Confirm

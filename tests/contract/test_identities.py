@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.domain.binding import rebinding
 from shared.domain.enrollment import PARTITIONS, Enrollment, EnrollmentKey
 from shared.domain.event import Topic
 from shared.domain.identity import (
@@ -20,7 +21,7 @@ from shared.domain.identity import (
     RenewalFailure,
 )
 from shared.domain.outbox import OutboxEvent, quarantined, renewal_failed
-from shared.ports.enrollments import Change, Enrollments, rebinding
+from shared.ports.enrollments import Change, Enrollments
 from shared.ports.identities import Attempt, Identities
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.enrollments import FakeEnrollments

@@ -36,8 +36,7 @@ async def ports(request: pytest.FixtureRequest) -> AsyncIterator[Ports]:
         yield Ports(FakeJournal(), FakeWriters(), FakeMembers())
         return
     from shared.storage.events import journal
-    from shared.storage.events.writers import MongoWriters
-    from shared.storage.members import MongoMembers
+    from shared.storage.heartbeats import MongoMembers, MongoWriters
 
     async with open_store(request) as mongo:
         await mongo.ensure(journal.indexes(timedelta(days=30)))

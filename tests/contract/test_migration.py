@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain.binding import Binding
 from shared.domain.enrollment import (
     Enrollment,
     EnrollmentKey,
@@ -24,7 +25,7 @@ from shared.ports.devices import (
     ImportOutcome,
     Migration,
 )
-from shared.ports.enrollments import Binding, Change, Enrollments
+from shared.ports.enrollments import Change, Enrollments
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.devices import FakeDevices, FakeMigration
 from tests.support.fakes.enrollments import FakeEnrollments

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shared.domain.access import Scope, Token
+from shared.domain.binding import Binding
 from shared.domain.command import EntryState, QueueEntry, Terms, entry_id
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import OfNewerVersion
@@ -28,7 +29,7 @@ from shared.domain.job import Job, JobState, Progress
 from shared.domain.outbox import quarantined, renewal_failed
 from shared.domain.versions import is_known, known
 from shared.ports.devices import DeviceFilter
-from shared.ports.enrollments import Binding, Change, DeviceQuery
+from shared.ports.enrollments import Change, DeviceQuery
 from shared.ports.identities import Attempt
 from shared.ports.queue import EntryWindow, Report, SendClaim
 from shared.storage.access import tokens

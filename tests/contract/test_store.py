@@ -14,7 +14,7 @@ from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import translated
-from shared.storage.paging import Pages, up_to
+from shared.storage.reads import Pages, up_to
 from shared.storage.sqlite import FILE
 from tests.contract.stores import DRIVERS, open_store
 

@@ -13,11 +13,12 @@ from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
+from shared.domain.binding import Binding
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
 from shared.messaging.memory.broker import LocalBroker
-from shared.ports.enrollments import Binding, Change
+from shared.ports.enrollments import Change
 from shared.settings import PushSettings
 from shared.storage.database import Database
 from shared.storage.enrollments.store import MongoEnrollments

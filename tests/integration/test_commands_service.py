@@ -17,10 +17,11 @@ from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
 from shared.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
+from shared.domain.binding import Binding
 from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Topic
-from shared.ports.enrollments import Binding, Change
+from shared.ports.enrollments import Change
 from shared.ports.queue import Report, SendClaim
 from shared.settings import AllSettings
 from shared.storage.database import Database

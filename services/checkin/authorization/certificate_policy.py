@@ -16,12 +16,12 @@ from services.checkin.authorization.known_certificates import Known
 from services.checkin.pipeline.exchange import DeviceExchange, DeviceRefused
 from shared.apple.messages.checkin import Authenticate
 from shared.apple.messages.connect import Connect
+from shared.domain.binding import Binding, rebinding
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import Blocked, MdmError, OfNewerVersion
 from shared.domain.identity import BoundBy, Identity, QuarantineReason
 from shared.domain.versions import is_known
 from shared.ports.certificates import IssuedCertificate
-from shared.ports.enrollments import Binding, rebinding
 from shared.telemetry.metrics import Reason
 
 LONGEST_CHAIN = 8

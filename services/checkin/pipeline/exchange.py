@@ -12,13 +12,13 @@ from shared.apple.messages.checkin import (
     TokenUpdate,
 )
 from shared.apple.messages.connect import Connect
+from shared.domain.binding import Binding
 from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, MdmError, Refused
 from shared.domain.event import Event
 from shared.domain.identity import DeviceCertificate
 from shared.ports.certificates import IssuedCertificate
-from shared.ports.enrollments import Binding
 from shared.telemetry.metrics import Reason
 
 

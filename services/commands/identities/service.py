@@ -13,12 +13,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.commands.queue.targets import Targets
+from shared.domain.binding import rebinding
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import Conflict, NotFound, Overtaken
 from shared.domain.identity import BoundBy, DeviceCertificate, Identity
 from shared.ports.certificates import IssuedCertificate, IssuedCertificates
 from shared.ports.clock import Clock, Ids
-from shared.ports.enrollments import Enrollments, rebinding
+from shared.ports.enrollments import Enrollments
 from shared.ports.identities import Identities
 from shared.telemetry.metrics import Metrics
 

@@ -1,6 +1,6 @@
 """Collection `profiles`: profiles that the operator stored, by their identifier (owner: commands).
 
-Promise: a profile is there whole or not at all; of two that are stored at once one stays.
+Promise: a profile is stored as a whole or not at all; of two stored at the same time one remains.
 """
 
 from collections.abc import Collection
@@ -8,23 +8,21 @@ from collections.abc import Collection
 from shared.ports.access import StoredProfile
 from shared.storage.database import Database, Document
 
-COLLECTION = "profiles"
-
 
 class MongoProfiles:
-    """Profiles over MongoDB."""
+    """Implements `shared.ports.access.Profiles`."""
 
     def __init__(self, database: Database) -> None:
-        self._profiles = database.collection(COLLECTION)
+        self._profiles = database.collection("profiles")
 
     async def put(self, profile: StoredProfile) -> None:
         query = {"_id": profile.identifier}
-        update = {"$set": {"mobileconfig": profile.mobileconfig}}
-        if await self._profiles.update_one(query, update):
+        fields = {"mobileconfig": profile.mobileconfig}
+        if await self._profiles.update_one(query, {"$set": fields}):
             return
         # An upsert may lose a race against another one; then the document is there.
-        if not await self._profiles.insert_one(query | update["$set"]):
-            await self._profiles.update_one(query, update)
+        if not await self._profiles.insert_one(query | fields):
+            await self._profiles.update_one(query, {"$set": fields})
 
     async def get(self, identifier: str) -> StoredProfile | None:
         found = await self._profiles.find_one({"_id": identifier})

@@ -5,16 +5,17 @@ where there is one.
 """
 
 from collections.abc import Collection
+from dataclasses import asdict
 from datetime import datetime
 
 from shared.domain.access import Scope, Token
 from shared.domain.versions import is_known, known
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.records import given, record
 
 NAME = "tokens"
 INDEXES = (Index(NAME, [("name", 1)], unique=True),)
-_TIMES = ("expires_at", "revoked_at", "last_used_at")
 
 
 class MongoTokens:
@@ -47,27 +48,12 @@ class MongoTokens:
 
 
 def _document(token: Token) -> Document:
-    document: Document = {
-        "_id": token.id,
-        "name": token.name,
-        "digest": token.digest,
-        "scopes": sorted(token.scopes),
-        "created_at": token.created_at,
-        "created_by": token.created_by,
-    }
-    times = {name: getattr(token, name) for name in _TIMES}
-    return document | {name: time for name, time in times.items() if time is not None}
+    values = {"_id": token.id, **asdict(token), "scopes": sorted(token.scopes)}
+    del values["id"]
+    return given(values)
 
 
 def _token(document: Document) -> Token:
-    # A later version's scope is none that this version could grant.
+    # This version cannot grant a scope of a later version.
     scopes = frozenset(filter(is_known, (known(Scope, scope) for scope in document["scopes"])))
-    return Token(
-        id=document["_id"],
-        name=document["name"],
-        digest=document["digest"],
-        scopes=scopes,
-        created_at=document["created_at"],
-        created_by=document["created_by"],
-        **{name: document.get(name) for name in _TIMES},
-    )
+    return record(Token, document, id=document["_id"], scopes=scopes)

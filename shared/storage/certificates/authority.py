@@ -1,7 +1,7 @@
 """Collection `authority`: the installation's own CA, one document (owner: checkin).
 
-Promise: `create` stores it at most once, whoever and how many try at the same time, and gives
-everybody the same one, durably. The key is encrypted.
+Promise: `create` stores it at most once, however many try at the same time, and returns the same CA to
+all of them, durably. The key is encrypted.
 """
 
 from shared.domain.errors import StoreUnavailable
@@ -18,15 +18,15 @@ _CONTEXT = encryption_context(COLLECTION, _ID, _KEY)
 
 
 class MongoAuthorityStore:
-    """AuthorityStore over MongoDB."""
+    """Implements `shared.ports.certificates.AuthorityStore`."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._authority = database.collection(COLLECTION)
         self._keyring = keyring
 
     async def load(self) -> StoredAuthority | None:
-        # The update changes nothing after the first time, but its write concern waits for what it
-        # meets: a CA that another process has just inserted is used only once it is durable.
+        # The update changes nothing after the first time, but its write concern waits for the document
+        # that it matches: a CA that another process has just inserted is used only once it is durable.
         if not await self._authority.update_one({"_id": _ID}, {"$set": {"in_use": True}}):
             return None
         found = await self._authority.find_one({"_id": _ID})

@@ -1,8 +1,8 @@
 """Collection `challenges`: one document per one-time SCEP challenge, by the SHA-256 of its secret.
 
-Those of profiles come only when they are used. Promise: of all transactions that want one, one gets it, by a
-conditional write on its document, or by who inserts it.
-Challenges leave the store a day after they expired.
+Challenges of profiles are stored only when they are used. Promise: of all transactions that want a
+challenge, one gets it, by a conditional write on its document or by the insert. Challenges leave the store
+a day after they expired.
 """
 
 from datetime import datetime, timedelta
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from shared.ports.certificates import Challenge
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.records import record
 
 NAME = "challenges"
 KEPT_FOR = timedelta(days=1)
@@ -17,7 +18,7 @@ INDEXES = (Index(NAME, [("expires_at", 1)], expire_after=KEPT_FOR),)
 
 
 class MongoChallenges:
-    """`Challenges` in MongoDB."""
+    """Implements `shared.ports.certificates.Challenges`."""
 
     def __init__(self, database: Database) -> None:
         self._challenges = database.collection(NAME)
@@ -30,15 +31,8 @@ class MongoChallenges:
         if not await self._challenges.update_one(is_free, {"$set": {"used_by": by}}):
             return None
         found = await self._challenges.find_one({"_id": digest})
-        if found is None:  # removed between the two, long after it expired
-            return None
-        return Challenge(
-            digest=found["_id"],
-            expires_at=found["expires_at"],
-            udid=found.get("udid"),
-            serial_number=found.get("serial_number"),
-            renews=found.get("renews"),
-        )
+        # None: removed between the two, long after it expired
+        return None if found is None else record(Challenge, found, digest=found["_id"])
 
     async def take(self, challenge: Challenge, by: str) -> bool:
         if await self._challenges.insert_one(_document(challenge, by)):

@@ -1,18 +1,18 @@
-"""Collection `issued`: one document per certificate that SCEP gave out (owner: checkin).
+"""Collection `issued`: one document per certificate that SCEP issued (owner: checkin).
 
 Promise: of all certificates made for one transaction, one is recorded, by the unique `_id`. A record
 leaves a year after its certificate expired.
 """
 
 from collections.abc import Collection as Some
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
 
 from shared.chunks import chunked
 from shared.ports.certificates import IssuedCertificate
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.records import record
 
 NAME = "issued"
 KEPT_FOR = timedelta(days=365)
@@ -26,11 +26,9 @@ INDEXES = (
 LIST_LENGTH = 32
 """Fingerprints in one `$in`: the embedded store's cost per entry grows with long lists."""
 
-_FIELDS = tuple(field.name for field in fields(IssuedCertificate) if field.name != "transaction")
-
 
 class MongoIssuedCertificates:
-    """`IssuedCertificates` in MongoDB."""
+    """Implements `shared.ports.certificates.IssuedCertificates`."""
 
     def __init__(self, database: Database) -> None:
         self._issued = database.collection(NAME)
@@ -38,7 +36,7 @@ class MongoIssuedCertificates:
     async def add(self, issued: IssuedCertificate) -> bool:
         document = asdict(issued)
         document["_id"] = document.pop("transaction")
-        if issued.renewed_from is None:  # most are none; the index has only those that are
+        if issued.renewed_from is None:  # the index has renewals only
             del document["renewed_from"]
         return await self._issued.insert_one(document)
 
@@ -59,6 +57,5 @@ class MongoIssuedCertificates:
 
 
 def _issued(document: Document) -> IssuedCertificate:
-    values: dict[str, Any] = {name: document.get(name) for name in _FIELDS}
-    values["certificate"] = bytes(document["certificate"])
-    return IssuedCertificate(transaction=document["_id"], **values)
+    certificate = bytes(document["certificate"])
+    return record(IssuedCertificate, document, transaction=document["_id"], certificate=certificate)

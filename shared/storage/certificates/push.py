@@ -1,6 +1,6 @@
-"""Collection `push_certificates`: what was installed by API, one document per topic (owner: push).
+"""Collection `push_certificates`: push certificates installed by API, one document per topic (owner: push).
 
-_id: the topic; revision; chosen, where it was; newest and, until it has been replaced for good, before:
+_id: the topic; revision; chosen (optional); newest and, until the new one has proved good, before:
 certificate (PEM), key (PKCS#8 PEM, encrypted), installed_at.
 
 Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear.
@@ -19,7 +19,7 @@ ENCRYPTED = EncryptedFields(COLLECTION, (f"{NEWEST}.key", f"{BEFORE}.key"))
 
 
 class MongoPushCertificates:
-    """PushCertificates over MongoDB."""
+    """Implements `shared.ports.certificates.PushCertificates`."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._documents = database.collection(COLLECTION)

@@ -1,22 +1,28 @@
-"""What each device message writes into its enrollment: one conditional update per message."""
+"""Writes of device messages: one conditional update of the enrollment for each change and each binding.
 
+A binding also writes into `certificates`, where the record lists too many. Owner of both: checkin.
+"""
+
+from shared.domain.binding import Binding
 from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
 from shared.storage.database import Document, UpdateOne
-from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollments.documents import (
-    BOOTSTRAP_TOKEN,
-    NAME,
-    UNLOCK_TOKEN,
     identity_fields,
     index_names,
     inventory_fields,
     new_names,
-    push_fields,
+    sent_fields,
 )
-from shared.storage.enrollments.identity_documents import binding_fields
+from shared.storage.enrollments.identity_documents import (
+    IDENTITY_FIELDS,
+    OF_ONE_BINDING,
+    binding_fields,
+    outbox_fields,
+)
+from shared.storage.records import given
 
 _STATUS = {
     Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
@@ -38,7 +44,7 @@ def record_of(change: Change) -> Document:
         "last_seen": change.at,
         "inventory": inventory_fields(change.inventory or Inventory()),
         **binding_fields(change.key.id, change.identity),
-        **_signing_time(change),
+        **given({"signed_at": change.signed_at}),
     }
 
 
@@ -48,7 +54,7 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
         "changed_by": change.by,
         **new_names(change.key, change.serial_number),
         **_fields(change, keyring),
-        **_renewal(change),
+        **given({"renewing": change.renewing, "renewed": change.renewed}),
     }
     condition: Document = {
         "_id": change.key.id,
@@ -63,16 +69,12 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
         fields |= {**identity_fields(change.key), "generation": change.generation}
     update: Document = {
         "$set": fields,
-        "$max": {"last_seen": change.at, **_signing_time(change)},
+        "$max": given({"last_seen": change.at, "signed_at": change.signed_at}),
     }
     forgotten = _forgotten(change)
     if forgotten:
         update["$unset"] = dict.fromkeys(forgotten, "")
     return UpdateOne(condition, update, upsert=not change.key.is_device_channel)
-
-
-def _signing_time(change: Change) -> Document:
-    return {} if change.signed_at is None else {"signed_at": change.signed_at}
 
 
 def _fields(change: Change, keyring: Keyring) -> Document:
@@ -83,23 +85,8 @@ def _fields(change: Change, keyring: Keyring) -> Document:
     elif not change.key.is_device_channel:
         fields["status"] = EnrollmentStatus.ENROLLED.value
     if change.push is not None:
-        fields |= {
-            "push": push_fields(change.push, change.key.id, keyring),
-            "token_updated_at": change.at,
-        }
-    tokens = {UNLOCK_TOKEN: change.unlock_token, BOOTSTRAP_TOKEN: change.bootstrap_token}
-    for name, token in tokens.items():
-        if token is not None:
-            fields[name] = keyring.encrypt(token, encryption_context(NAME, change.key.id, name))
-    if change.inventory is not None:
-        told = inventory_fields(change.inventory)
-        fields |= {f"inventory.{name}": value for name, value in told.items()}
-    return fields
-
-
-def _renewal(change: Change) -> Document:
-    marks = {"renewing": change.renewing, "renewed": change.renewed}
-    return {name: certificate for name, certificate in marks.items() if certificate is not None}
+        fields["token_updated_at"] = change.at
+    return {**fields, **sent_fields(change, keyring)}
 
 
 def _forgotten(change: Change) -> tuple[str, ...]:
@@ -111,3 +98,29 @@ def _forgotten(change: Change) -> tuple[str, ...]:
     if change.topic is Topic.CHECK_OUT:
         return ("push",)
     return ()
+
+
+def rebinding_of(binding: Binding) -> UpdateOne:
+    device, dropped, retired = binding.key.id, binding.dropped, binding.newly_retired
+    fields: Document = {"certificate": binding.certificate}
+    fields |= binding_fields(device, binding.identity) | outbox_fields(device, binding.outbox_event)
+    ended = [name for name in (*OF_ONE_BINDING, *IDENTITY_FIELDS) if name not in fields]
+    update: Document = {"$set": fields, "$unset": dict.fromkeys(ended, "")}
+    if dropped:
+        fields["retired_certificates"] = [*binding.retired[len(dropped) :], *retired]
+    elif retired:
+        update["$addToSet"] = {"retired_certificates": {"$each": retired}}
+    as_read = {"generation": binding.generation, "certificate": binding.replaces}
+    return UpdateOne({"_id": device, **as_read}, update)
+
+
+def notes_of(binding: Binding) -> list[UpdateOne]:
+    """Notes on the certificates that leave the record's list. They are retired even if the binding fails."""
+    return [
+        UpdateOne(
+            {"_id": certificate, "device": binding.key.device},
+            {"$set": {"long_retired": True}},
+            upsert=True,
+        )
+        for certificate in binding.dropped
+    ]

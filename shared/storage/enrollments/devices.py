@@ -1,4 +1,4 @@
-"""Devices as API clients look at them: pages of the list, user channels, secrets. Reads `enrollments`.
+"""Reads of `enrollments` for API clients: pages of the list, user channels, secrets, push topics.
 
 A page is a range of `_id`, the index that every collection has.
 """
@@ -18,6 +18,7 @@ from shared.storage.enrollments.documents import (
     from_document,
     ids_of_users,
 )
+from shared.storage.records import given
 
 _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
 
@@ -44,48 +45,62 @@ class MongoDevices:
         fields = {UNLOCK_TOKEN: 1, BOOTSTRAP_TOKEN: 1}
         document = await self._documents.find_one({"_id": enrollment}, fields) or {}
         return DeviceSecrets(
-            unlock_token=self._opened(document, UNLOCK_TOKEN),
-            bootstrap_token=self._opened(document, BOOTSTRAP_TOKEN),
+            unlock_token=self._decrypted(document, UNLOCK_TOKEN),
+            bootstrap_token=self._decrypted(document, BOOTSTRAP_TOKEN),
         )
 
-    def _opened(self, document: Mapping[str, Any], name: str) -> bytes | None:
+    def _decrypted(self, document: Mapping[str, Any], name: str) -> bytes | None:
         encrypted = document.get(name)
         if encrypted is None:
             return None
-        return (
-            self._keyring.decrypt(bytes(encrypted), encryption_context(NAME, document["_id"], name))
-            or None
+        context = encryption_context(NAME, document["_id"], name)
+        return self._keyring.decrypt(bytes(encrypted), context) or None
+
+
+class MongoEnrolledTopics:
+    """Implements `shared.ports.certificates.EnrolledTopics`.
+
+    No index serves the count, nor is one worth its price at every check-in: the store looks through all
+    enrollments, about 20 us for each.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._enrollments = database.collection(NAME)
+
+    async def count(self) -> dict[str, int]:
+        found = await self._enrollments.aggregate(
+            [
+                {"$match": {"status": EnrollmentStatus.ENROLLED.value, "user": None}},
+                {"$group": {"_id": "$push.topic", "devices": {"$sum": 1}}},
+            ]
         )
+        return {each["_id"]: each["devices"] for each in found if each["_id"]}
 
 
 def _condition(query: DeviceFilter) -> Document:
-    """Beside the ids; `user` is absent on device channels."""
-    condition: Document = {"user": None, "status": _THERE}
-    if query.status is not None:
-        condition["status"] = query.status.value
-    if query.serial_number is not None:  # the index of names finds it
-        condition["names"] = query.serial_number
-    told = {
-        "inventory.serial_number": query.serial_number,
-        "inventory.model": query.model,
-        "inventory.os_version": query.os_version,
+    """The condition beside the ids; `user` is absent on device channels."""
+    condition: Document = {
+        "user": None,
+        "status": _THERE if query.status is None else query.status.value,
+        **given(
+            {
+                "names": query.serial_number,  # its index finds the serial number
+                "inventory.serial_number": query.serial_number,
+                "inventory.model": query.model,
+                "inventory.os_version": query.os_version,
+            }
+        ),
     }
-    condition |= {name: value for name, value in told.items() if value is not None}
     if query.blocked is not None:
         condition["blocked"] = True if query.blocked else {"$ne": True}
     for name, wanted in (("quarantine", query.quarantined), ("migrating_until", query.migrating)):
         if wanted is not None:
             condition[name] = {"$ne": None} if wanted else None
-    seen = {"$gte": query.seen_since, "$lt": query.seen_before}
-    seen = {name: value for name, value in seen.items() if value is not None}
+    seen = given({"$gte": query.seen_since, "$lt": query.seen_before})
     return condition | ({"last_seen": seen} if seen else {})
 
 
 def _ids(query: DeviceFilter) -> Document:
     """The condition on the id, which on a device channel is its device's."""
-    ids: Document = {}
-    if query.id is not None:
-        ids["$eq"] = query.id
-    if query.after is not None:
-        ids["$gt"] = query.after
+    ids = given({"$eq": query.id, "$gt": query.after})
     return {"_id": ids} if ids else {}

@@ -1,11 +1,11 @@
-"""How an enrollment stands in its document: only add fields, ignore unknown ones.
+"""Documents of collection `enrollments`: only add fields, ignore unknown ones.
 
 Push magic, unlock token and bootstrap token are encrypted; the push token is not, since it is compared
 in the store, and worth nothing without the push certificate.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -21,38 +21,32 @@ from shared.domain.enrollment import (
 )
 from shared.domain.errors import CannotDecrypt
 from shared.domain.versions import known
+from shared.ports.devices import Imported
+from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
 from shared.storage.database import Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollments.identity_documents import binding_facts
+from shared.storage.records import given, record
 
 log = structlog.get_logger()
 
 NAME = "enrollments"
 CERTIFICATES = "certificates"
-"""Which certificate is whose."""
+"""The device of each certificate."""
 MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "push.magic", "unlock_token", "bootstrap_token"
 ENCRYPTED = EncryptedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
 
-_INVENTORY_FIELDS = tuple(field.name for field in fields(Inventory))
-_REFUSAL_FIELDS = tuple(field.name for field in fields(Refusal))
-
 
 def identity_fields(key: EnrollmentKey) -> Document:
-    """What never changes in a record."""
-    document: Document = {"device": key.device}
-    if key.user is not None:
-        document["user"] = key.user
-    if key.udid is not None:
-        document["udid"] = key.udid
-    if key.enrollment_id is not None:
-        document["enrollment_id"] = key.enrollment_id
-    return document
+    """The fields of a record that never change."""
+    names = ("device", "user", "udid", "enrollment_id")
+    return given({name: getattr(key, name) for name in names})
 
 
 def ids_of_users(device: str, after: str | None = None) -> Document:
-    """The range of ids in which the user channels of a device stand, `DEVICE:USER`, from behind `after`
-    on: no device id holds a colon, and a semicolon follows it."""
+    """The range of ids of the user channels of a device, `DEVICE:USER`, behind `after`: no device id holds a
+    colon, and a semicolon follows it."""
     return {"$gt": max(after or "", f"{device}:"), "$lt": f"{device};"}
 
 
@@ -62,31 +56,25 @@ def users_of(device: str) -> str:
 
 
 def index_names(key: EnrollmentKey, serial_number: str | None) -> list[str]:
-    """What the index of names holds of an enrollment; `shared.domain.names` says what is a name."""
+    """The keys of an enrollment in the index of names; `shared.domain.names` defines the names."""
     if key.user is not None:
         return [key.id, key.user, users_of(key.device)]
     return [key.id, serial_number] if serial_number else [key.id]
 
 
 def new_names(key: EnrollmentKey, serial_number: str | None) -> Document:
-    """The field `names` of a record that is there, in the place of what it held. Empty where the serial
-    number of a device is not known here: another writer may know it."""
+    """The field `names` for an existing record. Empty where the serial number of a device is not known here:
+    another writer may know it."""
     is_known = key.user is not None or serial_number is not None
     return {"names": index_names(key, serial_number)} if is_known else {}
 
 
 def key_of(document: Mapping[str, Any], enrollment: str) -> EnrollmentKey:
-    return EnrollmentKey(
-        id=enrollment,
-        device=document["device"],
-        udid=document.get("udid"),
-        enrollment_id=document.get("enrollment_id"),
-        user=document.get("user"),
-    )
+    return record(EnrollmentKey, document, id=enrollment)
 
 
 def inventory_fields(inventory: Inventory) -> Document:
-    return {name: value for name, value in asdict(inventory).items() if value is not None}
+    return given(asdict(inventory))
 
 
 def push_fields(push: PushTarget, enrollment: str, keyring: Keyring) -> Document:
@@ -96,21 +84,31 @@ def push_fields(push: PushTarget, enrollment: str, keyring: Keyring) -> Document
     return {"topic": push.topic, "token": push.token, "magic": magic}
 
 
+def sent_fields(message: Change | Imported, keyring: Keyring) -> Document:
+    """Fields that `$set` takes over from a message: push target, tokens and inventory."""
+    fields: Document = {}
+    if message.push is not None:
+        fields["push"] = push_fields(message.push, message.key.id, keyring)
+    tokens = {UNLOCK_TOKEN: message.unlock_token, BOOTSTRAP_TOKEN: message.bootstrap_token}
+    for name, token in given(tokens).items():
+        context = encryption_context(NAME, message.key.id, name)
+        fields[name] = keyring.encrypt(token, context)
+    inventory = inventory_fields(message.inventory or Inventory())
+    return fields | {f"inventory.{name}": value for name, value in inventory.items()}
+
+
 def waiting_of(document: Mapping[str, Any]) -> Waiting:
     waiting = document.get("waiting", {})
     return Waiting(waiting.get("since"), waiting.get("upto"), waiting.get("count", 0))
 
 
 def refusals_of(document: Mapping[str, Any]) -> tuple[Refusal, ...]:
-    return tuple(
-        Refusal(**{name: each[name] for name in _REFUSAL_FIELDS})
-        for each in document.get("refusals", ())
-    )
+    return tuple(record(Refusal, each) for each in document.get("refusals", ()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Secrets:
-    """What a record holds encrypted, in clear; `unreadable` says why it is not."""
+    """The decrypted secrets of a record; `unreadable` says why they cannot be decrypted."""
 
     push: PushTarget | None = None
     bootstrap_token: bytes | None = None
@@ -118,7 +116,7 @@ class _Secrets:
 
 
 def _secrets_of(document: Mapping[str, Any], keyring: Keyring) -> _Secrets:
-    """One record that cannot be opened must not stop the others that are read with it."""
+    """A record that cannot be decrypted must not stop the others that are read with it."""
     try:
         return _Secrets(_push_of(document, keyring), _bootstrap_token_of(document, keyring))
     except CannotDecrypt as exc:
@@ -131,7 +129,7 @@ def _push_of(document: Mapping[str, Any], keyring: Keyring) -> PushTarget | None
     if not push:
         return None
     magic = push["magic"]
-    if not isinstance(magic, str):  # text of an earlier version stands in clear
+    if not isinstance(magic, str):  # text of an earlier version is in clear
         magic = keyring.decrypt(
             bytes(magic), encryption_context(NAME, document["_id"], MAGIC)
         ).decode(errors="replace")
@@ -151,7 +149,6 @@ def _bootstrap_token_of(document: Mapping[str, Any], keyring: Keyring) -> bytes 
 
 
 def from_document(document: Mapping[str, Any], keyring: Keyring) -> Enrollment:
-    inventory = document.get("inventory", {})
     secrets = _secrets_of(document, keyring)
     return Enrollment(
         key=key_of(document, document["_id"]),
@@ -163,7 +160,7 @@ def from_document(document: Mapping[str, Any], keyring: Keyring) -> Enrollment:
         push=secrets.push,
         blocked=document.get("blocked", False),
         waiting=waiting_of(document),
-        inventory=Inventory(**{n: inventory.get(n) for n in _INVENTORY_FIELDS}),
+        inventory=record(Inventory, document.get("inventory", {})),
         bootstrap_token=secrets.bootstrap_token,
         unreadable=secrets.unreadable,
         last_seen=document.get("last_seen"),

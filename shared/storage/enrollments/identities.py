@@ -1,4 +1,4 @@
-"""Bindings after they were made; writes collection `enrollments`, and reserves in `certificates`.
+"""Changes of existing bindings; writes collection `enrollments`, and reserves in `certificates`.
 
 Owner of both: checkin. Each change is one conditional update.
 """
@@ -31,7 +31,7 @@ INDEXES = (
     Index(NAME, [("notices_in", 1)], sparse=True),
 )
 AT_ONCE = 20
-"""Devices of one partition in one answer: of more, the rest comes with the next look."""
+"""Devices of one partition in one answer; more come with the next look."""
 
 
 class MongoIdentities:
@@ -87,7 +87,7 @@ class MongoIdentities:
         return 1 == await self._documents.update_one(
             {"_id": device, "certificate": bound},
             {
-                # no time is before the beginning, so it is looked at next
+                # EPOCH is before every time, so this device is the next to be checked
                 "$set": {"expired_until": until, "renewal_look": EPOCH},
                 "$unset": {"quarantine": "", "renewal": ""},
             },

@@ -1,11 +1,10 @@
-"""How a device's binding stands in its enrollment's document: only add fields, ignore unknown ones.
+"""Fields of a binding in its enrollment's document: only add fields, ignore unknown ones.
 
-`renewal_in` and `renewal_look`: its partition, and when to look whether its certificate must be renewed.
-`outbox_in`: its partition while subscribers are still to be told something.
+`renewal_in` and `renewal_look`: its partition, and the time of the next check for renewal.
+`notices_in`: its partition while an outbox event is not published.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from shared.domain.enrollment import partition_of
@@ -23,6 +22,7 @@ from shared.domain.identity import (
 from shared.domain.outbox import OutboxEvent
 from shared.domain.versions import is_known, known
 from shared.storage.database import Document
+from shared.storage.records import record
 
 OF_ONE_BINDING = (
     "quarantine",
@@ -33,14 +33,14 @@ OF_ONE_BINDING = (
     "reset_from",
     "migrating_until",
 )
-"""Fields that end with the binding of which they speak."""
+"""Fields that end with their binding."""
 LOOKED_AT_BY = ("renewal_in", "renewal_look")
 IDENTITY_FIELDS = ("identity", *LOOKED_AT_BY)
 """Fields that `binding_fields` may set."""
 
 
 def binding_fields(device: str, identity: Identity | None) -> Document:
-    """What a binding sets, beside `certificate`."""
+    """The fields that a binding sets, beside `certificate`."""
     if identity is None:
         return {}
     fields: Document = {
@@ -130,16 +130,11 @@ def renewal_of(document: Mapping[str, Any]) -> Renewal | None:
     if found is None:
         return None
     failed = found.get("failed")
-    return Renewal(
-        attempt=found["attempt"],
-        command_uuid=found["command_uuid"],
-        asked_at=found["asked_at"],
-        failed=None if failed is None else known(RenewalFailure, failed),
-    )
+    return record(Renewal, found, failed=None if failed is None else known(RenewalFailure, failed))
 
 
 def outbox_fields(device: str, outbox_event: OutboxEvent | None) -> Document:
-    """What `$set` adds to keep an outbox event."""
+    """The fields that `$set` adds to keep an outbox event."""
     if outbox_event is None:
         return {}
     kept = {
@@ -151,7 +146,7 @@ def outbox_fields(device: str, outbox_event: OutboxEvent | None) -> Document:
 
 
 def outbox_of(document: Mapping[str, Any]) -> list[OutboxEvent]:
-    """Those of a record, earliest first. One of a newer version is left to that version."""
+    """The outbox events of a record, earliest first. An event of a newer version is left to that version."""
     found = [
         OutboxEvent(id_, topic, kept["at"], kept["facts"])
         for id_, kept in document.get("notices", {}).items()
@@ -161,14 +156,13 @@ def outbox_of(document: Mapping[str, Any]) -> list[OutboxEvent]:
 
 
 def binding_facts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an `Enrollment` that speak of its binding."""
+    """The fields of an `Enrollment` that belong to its binding."""
     if "identity" not in document and "quarantine" not in document:
         return {}
-    expired_until: datetime | None = document.get("expired_until")
     return {
         "identity": identity_of(document),
         "reset_from": document.get("reset_from"),
-        "expired_until": expired_until,
+        "expired_until": document.get("expired_until"),
         "quarantine": quarantine_of(document),
         "renewal": renewal_of(document),
     }

@@ -1,9 +1,8 @@
-"""Records that are made of messages which devices sent to another server; collection `enrollments`.
+"""Records made from messages that devices sent to another server; collection `enrollments`.
 
-Each message is one conditional write on what was read, so that it never changes a record that its
-device, or another import, has changed meanwhile. `imported` says what of a record came so: the
-generation that the import began, and the digests of the messages. `changed_by` of a record that only
-imports have written begins with `BY`.
+Each message is one write on condition of the record as read, so that it never changes a record that its
+device, or another import, has changed meanwhile. `imported` holds the generation that the import began and
+the digests of the messages. `changed_by` of a record that only imports have written begins with `BY`.
 """
 
 from collections.abc import Mapping
@@ -13,29 +12,19 @@ from shared.domain.errors import Overtaken
 from shared.ports.devices import Imported, ImportedKind, ImportOutcome
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
-from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollments.documents import (
-    BOOTSTRAP_TOKEN,
     NAME,
-    UNLOCK_TOKEN,
     identity_fields,
     index_names,
-    inventory_fields,
     new_names,
-    push_fields,
+    sent_fields,
 )
 
 BY = "migration:"
 TRIES = 5
 GONE = EnrollmentStatus.REMOVED.value
-_READ = {
-    "status": 1,
-    "certificate": 1,
-    "generation": 1,
-    "changed_by": 1,
-    "imported": 1,
-    "migrating_until": 1,
-}
+_AS_READ = ("status", "generation", "changed_by")
+_READ = dict.fromkeys((*_AS_READ, "certificate", "imported", "migrating_until"), 1)
 
 
 class MongoMigration:
@@ -67,8 +56,7 @@ class MongoMigration:
             return await self._documents.insert_one(
                 {"_id": message.key.id, "names": names, **_nested(fields)}
             )
-        as_read = {name: record.get(name) for name in ("status", "generation", "changed_by")}
-        condition: Document = {"_id": message.key.id, **as_read}
+        condition: Document = {"_id": message.key.id, **{n: record.get(n) for n in _AS_READ}}
         if message.key.is_device_channel:
             condition["certificate"] = None
         fields |= new_names(message.key, serial_number)
@@ -88,16 +76,7 @@ class MongoMigration:
         status = _status(message, record)
         if status is not None:
             fields["status"] = status.value
-        if message.push is not None:
-            fields["push"] = push_fields(message.push, key.id, self._keyring)
-        tokens = {UNLOCK_TOKEN: message.unlock_token, BOOTSTRAP_TOKEN: message.bootstrap_token}
-        for name, token in tokens.items():
-            if token is not None:
-                fields[name] = self._keyring.encrypt(token, encryption_context(NAME, key.id, name))
-        if message.inventory is not None:
-            told = inventory_fields(message.inventory)
-            fields |= {f"inventory.{name}": value for name, value in told.items()}
-        return fields
+        return fields | sent_fields(message, self._keyring)
 
 
 def _judged(message: Imported, records: Mapping[str, Document]) -> ImportOutcome:
@@ -139,7 +118,7 @@ def _judged_user(device: Document | None, record: Document | None) -> ImportOutc
 
 
 def _status(message: Imported, record: Document | None) -> EnrollmentStatus | None:
-    """The status that the message gives, None where it leaves it as it is."""
+    """The status after the message, None where it does not change."""
     is_new = record is None or record["status"] == GONE
     if message.kind is ImportedKind.TOKEN_UPDATE:
         return EnrollmentStatus.ENROLLED
@@ -150,7 +129,7 @@ def _status(message: Imported, record: Document | None) -> EnrollmentStatus | No
 
 
 def _nested(fields: Document) -> Document:
-    """A document to insert, of fields whose dotted names stand for documents inside it."""
+    """A document to insert, from fields whose dotted names denote documents inside it."""
     document: Document = {}
     for name, value in fields.items():
         *outer, last = name.split(".")

@@ -9,7 +9,7 @@ from shared.storage.enrollments.documents import NAME, refusals_of
 from shared.times import to_milliseconds
 
 TRIES = 5
-"""Against other replicas that write into the same records."""
+"""Tries against other replicas that write into the same records."""
 GONE = EnrollmentStatus.REMOVED.value
 
 
@@ -34,7 +34,7 @@ class MongoRefusals:
 
 
 def _updates(document: Document, more: Sequence[Refusal]) -> list[UpdateOne]:
-    """One, or none where the document has them already."""
+    """One update, or none where the document has the refusals already."""
     known = refusals_of(document)
     latest = latest_refusals(known, map(_in_milliseconds, more))
     if latest == known:
@@ -45,5 +45,5 @@ def _updates(document: Document, more: Sequence[Refusal]) -> list[UpdateOne]:
 
 
 def _in_milliseconds(refusal: Refusal) -> Refusal:
-    """As the store keeps times, so that what it has already is known again."""
+    """The time as the store keeps it, so that a stored refusal compares equal."""
     return replace(refusal, at=to_milliseconds(refusal.at))

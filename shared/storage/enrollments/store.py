@@ -1,6 +1,6 @@
-"""Collections `enrollments` and `certificates`: who is enrolled, and which certificate is whose.
+"""Collections `enrollments` and `certificates`: the enrollments, and the device of each certificate.
 
-Owner: checkin. One document per enrollment; a removed one stays as a stub, because the certificate
+Owner: checkin. One document per enrollment; a removed enrollment stays as a stub, because the certificate
 binding and `waiting` must outlive it. Every condition is part of the write itself.
 """
 
@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from shared.domain.binding import Binding
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
 from shared.domain.names import is_settled, is_there, names_of
-from shared.ports.enrollments import Binding, Change, DeviceQuery, Mark
+from shared.ports.enrollments import Change, DeviceQuery, Mark
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
-from shared.storage.enrollments.changes import record_of, update_of
+from shared.storage.enrollments.changes import notes_of, rebinding_of, record_of, update_of
 from shared.storage.enrollments.documents import (
     CERTIFICATES,
     NAME,
@@ -24,9 +25,8 @@ from shared.storage.enrollments.documents import (
     users_of,
     waiting_of,
 )
-from shared.storage.enrollments.rebinding import notes_of, rebinding_of
 from shared.storage.indexes import Index
-from shared.storage.paging import Pages
+from shared.storage.reads import Pages
 
 INDEXES = (
     Index(NAME, [("names", 1)], of_array=True),
@@ -57,8 +57,8 @@ class MongoEnrollments:
         result = {n: [each] for n, each in exact.items() if n not in unsettled and is_there(each)}
         if not unsettled:
             return result
-        # The index also holds what is no name, or none any more: records of earlier versions collected
-        # all that their devices ever said. What is true now decides.
+        # The index also holds former names and other values: records of earlier versions collected all that
+        # their devices ever sent. The record as it is now decides.
         found = await self._documents.find({"names": {"$in": list(unsettled)}})
         for document in found:
             if document["status"] == GONE:
@@ -93,7 +93,7 @@ class MongoEnrollments:
         return [binding in bound for binding in bindings]
 
     async def _reserve(self, bindings: Sequence[Binding]) -> list[Binding]:
-        """Those whose certificate is nobody else's."""
+        """The bindings whose certificate no other device has."""
         taken = await self._certificates.insert_many(
             [{"_id": b.certificate, "device": b.key.device} for b in bindings]
         )
@@ -103,19 +103,20 @@ class MongoEnrollments:
         return [b for b in bindings if holders.get(b.certificate) == b.key.device]
 
     async def _bound(self, bindings: Sequence[Binding]) -> list[Binding]:
-        """A bulk gives one sum (rule 3), so look which bindings stand."""
+        """The bindings that took effect: a bulk returns one sum (rule 3), so the records are read again."""
         found = await self._documents.find(
             {"_id": {"$in": [binding.key.id for binding in bindings]}},
             {"certificate": 1, "generation": 1},
         )
-        stands = {
+        present = {
             (document["_id"], document.get("certificate"), document.get("generation"))
             for document in found
         }
         return [
             binding
             for binding in bindings
-            if binding.is_new or (binding.key.id, binding.certificate, binding.generation) in stands
+            if binding.is_new
+            or (binding.key.id, binding.certificate, binding.generation) in present
         ]
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
@@ -141,9 +142,9 @@ class MongoEnrollments:
         return applied
 
     async def _end_user_channels(self, change: Change) -> None:
-        """User channels end with the enrollment of their device (Authenticate anew, CheckOut): those
-        of the generation that was read, so that a request which its device gave up ends none of its
-        repetition. They get the new generation, so that no late message of theirs brings them back."""
+        """End the user channels of a device that enrolls again or checks out: those of the generation that
+        was read, so that a request which its device gave up does not end the channels of its repetition.
+        They get the new generation, so that no late message brings them back."""
         ended: Document = {"status": EnrollmentStatus.CHECKED_OUT.value}
         if change.topic is Topic.AUTHENTICATE:
             ended["generation"] = change.by

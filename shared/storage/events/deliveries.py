@@ -23,8 +23,8 @@ from shared.ports.deliveries import Backlog, Blocked
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.events.current_reads import CurrentReads
 from shared.storage.indexes import Index
+from shared.storage.reads import CurrentReads
 from shared.times import EPOCH
 
 NAME = "deliveries"

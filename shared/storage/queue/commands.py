@@ -1,6 +1,6 @@
-"""Collection `commands`: its documents, and what its janitor does (docs/rules.md, rule 13).
+"""Collection `commands`: its documents, and the work of its janitor (docs/rules.md, rule 13).
 
-Owner: commands. What a command says is encrypted: it may hold an unlock token, passwords or a challenge.
+Owner: commands. The property list is encrypted: it may hold an unlock token, passwords or a challenge.
 """
 
 from collections.abc import Collection as Names
@@ -30,7 +30,7 @@ class MongoStoredCommands:
         self._entries = database.collection(NAME)
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
-        """A closed range of `_id`, so that its cost is that of the commands in it."""
+        # A closed range of `_id`: it costs as much as the commands in it.
         found = await self._commands.find(
             {"_id": {"$gte": prefix, "$lte": prefix + "g"}, "touched": {"$lt": before}},
             {"touched": 1},
@@ -54,7 +54,6 @@ class MongoStoredCommands:
 
 
 def command_document(command: Command, at: datetime, keyring: Keyring) -> Document:
-    """The document of a command that is stored now."""
     return {
         "_id": command.hash,
         "uuid": command.uuid,
@@ -66,7 +65,7 @@ def command_document(command: Command, at: datetime, keyring: Keyring) -> Docume
 
 
 def command_of(document: Document, keyring: Keyring) -> Command:
-    """One that cannot be opened must not stop the others that are read with it."""
+    """A command that cannot be decrypted must not stop the others that are read with it."""
     plist, unreadable = b"", None
     try:
         plist = keyring.decrypt(

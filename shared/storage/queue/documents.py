@@ -1,4 +1,4 @@
-"""How a command's entry stands in its document, and the indexes of the queue.
+"""Documents and indexes of collection `queue`.
 
 Only add fields, ignore unknown ones.
 """
@@ -12,6 +12,7 @@ from shared.domain.versions import known
 from shared.ports.queue import EntryWindow
 from shared.storage.database import Document
 from shared.storage.indexes import Index
+from shared.storage.records import given, record
 
 NAME = "queue"
 COMMANDS = "commands"
@@ -27,10 +28,10 @@ QUEUE_ORDER = [("moved", 1), ("priority", 1), ("order", 1)]
 def indexes(retention: timedelta) -> tuple[Index, ...]:
     """`retention`: how long finished entries stay."""
     return (
-        # A partial index is none for everybody (ADR 3), so what must not look at everything has this one.
+        # A partial index does not serve every query (ADR 3); a query that must not read all uses this one.
         Index(NAME, [("open_device", 1)], sparse=True),
-        # In the order of send, behind what tells apart that which cannot be sent now. Only a
-        # entry that moved back has `moved`, so it stands behind all others of its queue.
+        # In queue order, behind the fields that exclude what cannot be sent now. Only an entry that moved
+        # back has `moved`, so it comes behind all others of its queue.
         Index(
             NAME,
             [
@@ -49,16 +50,16 @@ def indexes(retention: timedelta) -> tuple[Index, ...]:
 
 
 WHILE_OPEN = dict.fromkeys(("open_device", "collapse", "timer"), "")
-"""Fields that an entry has only while it is open; `$unset` takes them away. `timer` is the first of
-its times, `not_before` or `expires_at`, in one index for both, since each index costs every write; a
-entry whose end must be published has one until its event is safe."""
+"""Fields that an entry has only while it is open. `timer` is the earlier of `not_before` and `expires_at`,
+in one index for both, since each index costs every write; an entry whose end must be published keeps it
+until its event is safe."""
 
 UNTIL_ENDED = {name: "" for name in WHILE_OPEN if name != "timer"}
-"""What the end takes away from an entry whose end must be published."""
+"""Fields that leave an entry whose end must be published."""
 
 
 def ending(state: EntryState) -> Document:
-    """The update that ends an entry; the time of it is the store's own."""
+    """The update that ends an entry, at a time of the store's own clock."""
     return {
         "$set": {"state": state.value},
         "$currentDate": {"finished_at": True},
@@ -76,8 +77,8 @@ def superseding(by: str) -> Document:
 
 
 FORGOTTEN = dict.fromkeys(("first_handed_at", "unanswered", "counted", "moved", "collapse"), "")
-"""What `$unset` takes away from an entry when its device answers: the attempts that went unanswered, and that
-it can be superseded since it moved back."""
+"""Fields that leave an entry when its device answers: the unanswered attempts, and `collapse`, by which it
+can be superseded since it moved back."""
 
 OPTIONAL = (
     *WHILE_OPEN,
@@ -86,41 +87,36 @@ OPTIONAL = (
     *("handed_by", "handed_at", "offered_at", "answered_at", "finished_at", "late_answer"),
     "superseded_by",
 )
-"""Fields that an entry may lack; one that is queued anew keeps none of the time before."""
+"""Fields that an entry may lack; an entry that is queued again keeps none of them."""
 
 
 def collapse_name(entry: QueueEntry) -> str:
-    """The same for entries of which the newest wins; of one enrollment only."""
+    """The name that rivals share: entries of one enrollment and collapse key, of which the newest wins."""
     return f"{entry.enrollment}\0{entry.collapse_key}"
 
 
 def to_document(entry: QueueEntry) -> Document:
     """The document of an entry that is queued now."""
-    document = {
-        "_id": entry.id,
-        "enrollment": entry.enrollment,
-        "device": entry.device,
-        "open_device": entry.device,
-        "command_uuid": entry.command_uuid,
-        "command": entry.command_hash,
-        "request_type": entry.request_type,
-        "generation": entry.generation,
-        "priority": entry.priority,
-        "order": entry.order,
-        "state": entry.state.value,
-        "attempts": entry.attempts,
-        "accepted_at": entry.accepted_at,
-    }
-    if entry.not_before is not None:
-        document["not_before"] = entry.not_before
-    if entry.expires_at is not None:
-        document["expires_at"] = entry.expires_at
-    if (timer := entry.not_before or entry.expires_at) is not None:
-        document["timer"] = timer
-    if entry.collapse_key is not None:
-        document["collapse_key"] = entry.collapse_key
-        document["collapse"] = collapse_name(entry)
-    return document
+    return given(
+        {
+            "_id": entry.id,
+            "enrollment": entry.enrollment,
+            "device": entry.device,
+            "open_device": entry.device,
+            "command_uuid": entry.command_uuid,
+            "command": entry.command_hash,
+            "request_type": entry.request_type,
+            "priority": entry.priority,
+            "order": entry.order,
+            "state": entry.state.value,
+            "attempts": entry.attempts,
+            "not_before": entry.not_before,
+            "expires_at": entry.expires_at,
+            "timer": entry.not_before or entry.expires_at,
+            "collapse_key": entry.collapse_key,
+            "collapse": None if entry.collapse_key is None else collapse_name(entry),
+        }
+    ) | {"generation": entry.generation, "accepted_at": entry.accepted_at}
 
 
 def condition_of(window: EntryWindow) -> Document:
@@ -136,47 +132,29 @@ def condition_of(window: EntryWindow) -> Document:
 
 
 def newest_first(window: EntryWindow) -> list[tuple[str, int]]:
-    """The order of the index that serves the window, backwards, so that nothing is sorted."""
+    """The order of the index that serves the window, backwards, so that the store sorts nothing."""
     prefix = [] if window.enrollment is None else [("enrollment", -1)]
     return [*prefix, ("accepted_at", -1)]
 
 
 def from_document(document: dict[str, Any]) -> QueueEntry:
-    return QueueEntry(
-        enrollment=document["enrollment"],
-        device=document["device"],
-        command_uuid=document["command_uuid"],
+    return record(
+        QueueEntry,
+        document,
         command_hash=document["command"],
-        request_type=document["request_type"],
-        generation=document["generation"],
-        order=document["order"],
-        priority=document["priority"],
         state=known(EntryState, document["state"]),
-        handed_by=document.get("handed_by"),
-        attempts=document["attempts"],
-        not_before=document.get("not_before"),
-        expires_at=document.get("expires_at"),
-        collapse_key=document.get("collapse_key"),
-        accepted_at=document["accepted_at"],
-        handed_at=document.get("handed_at"),
-        answered_at=document.get("answered_at"),
-        finished_at=document.get("finished_at"),
         late_answer=_late_answer(document.get("late_answer")),
-        superseded_by=document.get("superseded_by"),
-        first_handed_at=document.get("first_handed_at"),
-        unanswered=document.get("unanswered", 0),
         is_counted=document.get("counted", False),
-        moved=document.get("moved"),
     )
 
 
 def only_open(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
-    """The entries in an open state; one in a state of a newer version is left to that version."""
+    """The entries in an open state; an entry in a state of a newer version is left to that version."""
     return [entry for entry in map(from_document, documents) if entry.state.is_open]
 
 
 def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
-    """Those in an open state, in the order in which they are sent."""
+    """The entries in an open state, in the order in which they are sent."""
     return sorted(only_open(documents), key=lambda entry: entry.queue_order)
 
 

@@ -1,4 +1,4 @@
-"""Entries whose time is over, in collection `queue`: what its janitor ends and tells of.
+"""Expired entries of collection `queue`: the janitor ends them and publishes an event of each.
 
 Owner: commands.
 """
@@ -8,8 +8,8 @@ from datetime import datetime
 
 from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
-from shared.storage.paging import Pages, up_to
 from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, from_document
+from shared.storage.reads import Pages, up_to
 from shared.times import EPOCH
 
 ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
@@ -40,7 +40,7 @@ class MongoExpiries:
         await self._entries.update_many(
             {
                 "_id": {"$in": ids},
-                # one that was queued anew meanwhile has another order, which is nobody else's
+                # an entry that was queued again meanwhile has another order, which is unique
                 "order": {"$in": [entry.order for entry in entries]},
                 "expires_at": {"$lte": at},
                 "state": {"$in": OPEN},
@@ -72,7 +72,7 @@ class MongoExpiries:
         await self._entries.update_many(
             {
                 "_id": {"$in": [entry.id for entry in entries]},
-                # one that was queued anew meanwhile has another order
+                # an entry that was queued again meanwhile has another order
                 "order": {"$in": [entry.order for entry in entries]},
                 "state": {"$in": ANNOUNCED},
             },

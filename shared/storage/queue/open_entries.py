@@ -1,9 +1,9 @@
-"""The open entries of collection `queue`, read at a cost that no queue's length decides.
+"""Reads of open entries in collection `queue`, at a cost independent of the length of any queue.
 
-Promise: a read looks at a few entries of each device. A device that has more is named, and then what is
-wanted of its queue is sought along an index whose fields tell what cannot be sent now: entries that
-rest, begin later, or are of another generation are not read at all. Only what expired, and what a device
-cannot have, is passed over one by one.
+Promise: a read looks at a few entries of each device. A device that has more is named; an entry of its queue
+is then found along an index whose fields exclude what cannot be sent now: entries that rest, begin later, or
+are of another generation are not read at all. Only expired entries, and entries that the device cannot
+have, are passed over one by one.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from shared.storage.database import Collection, Document, Fields, Query
 from shared.storage.queue.documents import OPEN, QUEUE_ORDER, from_document, in_queue_order
 
 EACH, SPARE = 4, 8
-"""How many entries are read together: so many for each device, and some more."""
+"""Entries in one read: for each device, and in addition."""
 READS = 3
-"""Then whoever was not reached is taken for a device with many."""
+"""A device not reached after so many reads counts as one with many entries."""
 
 SOUGHT, SOUGHT_MORE = 4, 8
-"""How many places one look along the index reads, and how many times more each next one."""
+"""Entries in the first look along the index, and the factor from one look to the next."""
 BEGUN = 32
-"""Of the entries whose `not_before` has come, so many that began first are told apart by queue order."""
+"""Of the entries whose `not_before` has come, so many of the first are sorted by queue order."""
 
 NOT_RESTING = sorted(state.value for state in OPEN_STATES - {EntryState.NOT_NOW})
 
@@ -34,22 +34,21 @@ _TIMES = {"not_before": 1, "expires_at": 1}
 
 
 class OpenEntries:
-    """Reads of `MongoCommandQueue`."""
+    """A part of `MongoCommandQueue`."""
 
-    def __init__(self, entries: Collection) -> None:
-        self._entries = entries
+    _entries: Collection
 
-    async def of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
-        found = await self._read(devices, None)
+    async def open_of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
+        found = await self._read_devices(devices, None)
         return {
             device: None if those is None else in_queue_order(those)
             for device, those in found.items()
         }
 
-    async def _read(
+    async def _read_devices(
         self, devices: Names[str], fields: Fields | None
     ) -> dict[str, list[Document] | None]:
-        """device -> its open entries, None where there are many."""
+        """Open entries by device; None where there are many."""
         result: dict[str, list[Document] | None] = {}
         left = sorted(devices)
         for _ in range(READS):
@@ -99,7 +98,7 @@ class OpenEntries:
             are_begun_read = len(begun) < max(limit, BEGUN)
             if are_begun_read and len(at_once) < limit:
                 return best
-            # One that moved back comes after all that did not, so those must have been read.
+            # Entries that moved back come after all others, so the others must have been read.
             is_rest_moved = are_begun_read and at_once[-1].get("moved") is not None
             if best is not None and (best.moved is None or is_rest_moved):
                 return best
@@ -115,7 +114,7 @@ class OpenEntries:
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         fields = {"open_device": 1, "enrollment": 1, "state": 1, **_TIMES}
-        found = await self._read({key.device for key in enrollments}, fields)
+        found = await self._read_devices({key.device for key in enrollments}, fields)
         of_few = [each for those in found.values() for each in those or ()]
         due = {each["enrollment"] for each in of_few if each["state"] in OPEN and _is_due(each, at)}
         of_many = [key for key in enrollments if found.get(key.device, ()) is None]
@@ -143,6 +142,6 @@ class OpenEntries:
 
 
 def _is_due(document: Document, at: datetime) -> bool:
-    """As `QueueEntry.is_due`, of a document of which only the times were read."""
+    """`QueueEntry.is_due` for a document of which only the times were read."""
     begins, expires = document.get("not_before"), document.get("expires_at")
     return (begins is None or begins <= at) and (expires is None or expires > at)

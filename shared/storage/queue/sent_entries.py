@@ -1,6 +1,7 @@
-"""Entries of collection `queue` that go out to their devices, and those that move back (rule 5).
+"""Queue entries that are sent, that move back (rule 5), and that a newer command supersedes.
 
-Promise: a send is one write, the counting of attempts included.
+Promise: a send is one write, the counting of attempts included. Entries with the same collapse key are found
+by the open entries of their devices: an index of their own would make every write dearer.
 """
 
 import asyncio
@@ -10,17 +11,16 @@ from itertools import groupby
 
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.queue import SendClaim
-from shared.storage.database import Collection, Document
-from shared.storage.queue.documents import OPEN, collapse_name
+from shared.storage.database import Collection, Document, Query, UpdateOne
+from shared.storage.queue.documents import OPEN, collapse_name, superseding
 
 SENT = EntryState.SENT.value
 
 
 class SentEntries:
-    """Writes of `MongoCommandQueue`."""
+    """A part of `MongoCommandQueue`."""
 
-    def __init__(self, entries: Collection) -> None:
-        self._entries = entries
+    _entries: Collection
 
     async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
         alike = groupby(sorted(claims, key=_kind), key=_kind)
@@ -33,15 +33,15 @@ class SentEntries:
         return won
 
     async def _mark_sent(self, claims: list[SendClaim], by: str, at: datetime) -> set[str]:
-        """Of one kind."""
+        """Mark claims of one kind."""
         ids = [claim.entry.id for claim in claims]
         has_end = any(claim.entry.expires_at is not None for claim in claims)
         counts, has_moved = _kind(claims[0])
-        # by the store's own clock, which nobody's clock or standstill changes
+        # by the store's own clock: the clock of no process decides
         dated = [name for name, is_so in (("offered_at", has_end), ("moved", has_moved)) if is_so]
         condition: Document = {
             "_id": {"$in": ids},
-            # generations are unique, so none of another device's lets an entry through
+            # generations are unique, so the generation of another device lets no entry through
             "generation": {"$in": [None, *(claim.generation for claim in claims)]},
             "state": {"$in": OPEN},
             "moved": {"$ne": None} if has_moved else None,
@@ -55,7 +55,7 @@ class SentEntries:
                 "$set": {"state": SENT, "handed_by": by, "handed_at": at},
                 "$inc": {"attempts": 1} | ({"unanswered": 1} if counts else {}),
                 "$min": {"first_handed_at": at},
-                # sent: a newer one does not make it needless any more, unless it moved back
+                # sent: a newer command does not supersede it any more, unless it moved back
                 "$unset": {"counted" if has_moved else "collapse": ""},
                 **({"$currentDate": dict.fromkeys(dated, True)} if dated else {}),
             },
@@ -68,24 +68,54 @@ class SentEntries:
         )
         return {each["_id"] for each in found if not _is_late(each)}
 
-    async def let_supersede(self, entries: Sequence[QueueEntry]) -> None:
-        """Entries with a collapse key that are about to move back are needless where there is a newer one."""
-        for entry in entries:
+    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
+        keyed = [entry for entry in entries if entry.collapse_key is not None]
+        # Before they move: where this process dies here, the next attempt does it again.
+        for entry in keyed:
             await self._entries.update_one(
                 _about_to_move(entry), {"$set": {"collapse": collapse_name(entry)}}
             )
-
-    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
+        await self.supersede(keyed)
         update = {
             "$set": {"counted": True},
             "$inc": {"unanswered": 1},
             "$currentDate": {"moved": True},
         }
-        moved = set()
-        for entry in entries:
-            if await self._entries.update_one(_about_to_move(entry), update):
-                moved.add(entry.id)
-        return moved
+        return {
+            entry.id
+            for entry in entries
+            if await self._entries.update_one(_about_to_move(entry), update)
+        }
+
+    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
+        wanted = {(entry.enrollment, entry.collapse_key) for entry in entries}
+        found = await self._entries.find(
+            _with_keys_of(entries), {"enrollment": 1, "collapse_key": 1, "order": 1}
+        )
+        highest: dict[tuple[str, str], str] = {}
+        for each in found:
+            if (key := _key(each)) in wanted:
+                highest[key] = max(each["order"], highest.get(key, ""))
+        return highest
+
+    async def supersede(self, entries: Sequence[QueueEntry]) -> int:
+        if not entries:
+            return 0
+        rivals = await self._entries.find(
+            _with_keys_of(entries),
+            {"enrollment": 1, "collapse_key": 1, "collapse": 1, "order": 1, "command_uuid": 1},
+        )
+        # An entry that was sent cannot lose, but an older one that moved back loses to it.
+        newest = {_key(each): each for each in sorted(rivals, key=lambda each: each["order"])}
+        endings = [
+            _ending(rival, by=newest[_key(rival)])
+            for rival in rivals
+            if "collapse" in rival and rival["order"] < newest[_key(rival)]["order"]
+        ]
+        if not endings:
+            return 0
+        ended, _ = await self._entries.bulk_write(endings)
+        return ended
 
 
 def _about_to_move(entry: QueueEntry) -> Document:
@@ -98,6 +128,23 @@ def _kind(claim: SendClaim) -> tuple[bool, bool]:
 
 
 def _is_late(document: Document) -> bool:
-    """Its time was over when it was offered."""
+    """True where the entry had expired when it was offered."""
     offered, expires = document.get("offered_at"), document.get("expires_at")
     return offered is not None and expires is not None and bool(offered >= expires)
+
+
+def _with_keys_of(entries: Sequence[QueueEntry]) -> Query:
+    return {
+        "open_device": {"$in": sorted({entry.device for entry in entries})},
+        "collapse_key": {"$in": sorted({entry.collapse_key or "" for entry in entries})},
+    }
+
+
+def _key(document: Document) -> tuple[str, str]:
+    return document["enrollment"], document["collapse_key"]
+
+
+def _ending(older: Document, by: Document) -> UpdateOne:
+    # An entry that was sent meanwhile, or queued again as the newest, has another `collapse` now.
+    seen = {name: older[name] for name in ("_id", "order", "collapse")}
+    return UpdateOne({**seen, "state": {"$in": OPEN}}, superseding(by["command_uuid"]))

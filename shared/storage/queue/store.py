@@ -1,9 +1,9 @@
-"""Collections `commands` and `queue`: what is to be done, and each command's entry in each queue.
+"""Collections `commands` and `queue`: the commands, and the entry of each command in each queue.
 
-Owner: commands; checkin moves the state of entries. An entry has `open_device` exactly while it is
-open, so the index of open entries holds nothing of a device's history. Writes that have the same
-effect on many entries go as one `update_many` with the conditions in it, which costs half of a bulk
-of single updates; where its sum falls short of what was asked, the entries are read again (rule 3).
+Owner: commands; checkin moves the state of entries. An entry has `open_device` exactly while it is open,
+so the index of open entries holds no history. Writes with the same effect on many entries are one
+`update_many` with the conditions in it, which costs half of a bulk of single updates; where its sum falls
+short, the entries are read again (rule 3).
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -16,9 +16,8 @@ from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.keyring import Keyring
-from shared.ports.queue import EntryWindow, Report, SendClaim, Wanted
+from shared.ports.queue import EntryWindow, Report
 from shared.storage.database import Database, Query, UpdateOne
-from shared.storage.paging import Pages, up_to
 from shared.storage.queue.commands import command_document, command_of
 from shared.storage.queue.documents import (
     COMMANDS,
@@ -36,23 +35,20 @@ from shared.storage.queue.documents import (
     to_document,
 )
 from shared.storage.queue.open_entries import OpenEntries
-from shared.storage.queue.rivals import Rivals
 from shared.storage.queue.sent_entries import SentEntries
+from shared.storage.reads import Pages, up_to
 
 ATTEMPTS = 3
-"""How often a write is begun again when a document that it met was deleted at the same time."""
+"""Tries of a write whose documents are deleted at the same time."""
 
 
-class MongoCommandQueue:
+class MongoCommandQueue(OpenEntries, SentEntries):
     """Implements `shared.ports.queue.CommandQueue`."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._keyring = keyring
         self._commands = database.collection(COMMANDS)
         self._entries = database.collection(NAME)
-        self._open = OpenEntries(self._entries)
-        self._sent_entries = SentEntries(self._entries)
-        self._rivals = Rivals(self._entries)
 
     # --- for the command API
 
@@ -84,11 +80,11 @@ class MongoCommandQueue:
             found = await self._read([entries[index].id for index in taken_entries])
             for index in taken_entries:
                 there[index] = found.get(entries[index].id)
-            # One that was taken and is gone has expired meanwhile, so its name is free again.
+            # An entry that was present and is gone has expired meanwhile: its name is free again.
             missing = [index for index in taken_entries if there[index] is None]
             if not missing:
                 return there
-        raise StoreUnavailable("places expire while they are queued anew")
+        raise StoreUnavailable("queue entries expire while they are queued again")
 
     async def _read(self, ids: Sequence[str]) -> dict[str, QueueEntry]:
         found = await self._entries.find({"_id": {"$in": list(ids)}})
@@ -149,24 +145,15 @@ class MongoCommandQueue:
         return 1 == await self._end(condition, EntryState.CANCELLED)
 
     async def _end(self, condition: Query, state: EntryState) -> int:
-        """End the open entries that match, once; the time of it is the store's own. One in a state of a
+        """End the open entries that match, once, at a time of the store's own clock. An entry in a state of a
         newer version is left to that version."""
         return await self._entries.update_many({"state": {"$in": OPEN}, **condition}, ending(state))
-
-    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
-        return await self._rivals.highest_orders(entries)
-
-    async def supersede(self, entries: Sequence[QueueEntry]) -> int:
-        return await self._rivals.supersede(entries)
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         found = await self._entries.find(
             {"open_device": enrollment.device, "enrollment": enrollment.id}, {"_id": 1}
         )
         return len(found)
-
-    async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
-        return await self._open.has_due(enrollments, at)
 
     async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
         newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
@@ -223,7 +210,7 @@ class MongoCommandQueue:
         return matched
 
     async def _keep_late_answers(self, reports: dict[str, Report], at: datetime) -> None:
-        """Those that say something else than the final state that they found."""
+        """Keep the reports that differ from the final state of their entries."""
         found = await self._entries.find({"_id": {"$in": list(reports)}}, {"state": 1})
         late = {
             document["_id"]: document["state"]
@@ -247,23 +234,6 @@ class MongoCommandQueue:
                 for entry, state in late.items()
             ]
         )
-
-    async def open_of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
-        return await self._open.of_devices(devices)
-
-    async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
-        return await self._open.next_of(wanted, at)
-
-    async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
-        return await self._sent_entries.mark_sent(claims, by, at)
-
-    async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
-        keyed = [entry for entry in entries if entry.collapse_key is not None]
-        if keyed:
-            # Before it moves, so that a process that dies here leaves one that is met again.
-            await self._sent_entries.let_supersede(keyed)
-            await self._rivals.supersede(keyed)
-        return await self._sent_entries.move_back(entries)
 
     async def end_generation(self, device: str, generation: str) -> int:
         return await self._end(

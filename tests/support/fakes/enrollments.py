@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 
+from shared.domain.binding import MOST_RETIRED, Binding
 from shared.domain.enrollment import (
     Enrollment,
     EnrollmentStatus,
@@ -21,7 +22,7 @@ from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
 from shared.domain.names import is_settled, is_there, names_of
 from shared.domain.outbox import OutboxEvent
-from shared.ports.enrollments import MOST_RETIRED, Binding, Change, DeviceQuery, Mark
+from shared.ports.enrollments import Change, DeviceQuery, Mark
 from tests.support.fakes.queue import Hook, undisturbed
 
 STATUS_AFTER = {

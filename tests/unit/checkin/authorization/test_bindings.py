@@ -15,12 +15,12 @@ from services.checkin.pipeline.parts import Step
 from services.checkin.scep.certificate_status import Standings
 from shared.apple.messages.checkin import Authenticate
 from shared.apple.messages.connect import Status
+from shared.domain.binding import MOST_RETIRED
 from shared.domain.enrollment import Enrollment, Inventory, partition_of
 from shared.domain.errors import Blocked, BrokerUnavailable, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
 from shared.ports.certificates import IssuedCertificate
-from shared.ports.enrollments import MOST_RETIRED
 from shared.telemetry.metrics import Reason
 from tests.support.checkin_world import Device, Killed, Replica, World
 from tests.support.fakes.clock import START
