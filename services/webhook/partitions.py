@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from services.webhook.delivery.first_attempt import PartitionQueues, Spawn
+from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
@@ -33,15 +34,6 @@ _SWEEP_EVERY = 3.0
 _SWEEP_SHARE = 20.0
 """Reading a large backlog may take this small a part of the time: one in so many."""
 _DEADLINE = 15.0
-
-
-class Share(Protocol):
-    """`shared.concurrency.partitions.PartitionShare`."""
-
-    @property
-    def partitions(self) -> frozenset[int]: ...
-    async def refresh(self) -> frozenset[int]: ...
-    async def leave(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)

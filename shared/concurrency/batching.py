@@ -1,10 +1,9 @@
 """Batches: whole requests that arrived together go through all their steps together.
 
-Promises: while `in_flight` batches are under way, whatever arrives gathers and goes with the next
-one, without a timer and so without added latency at rest; a batch has at most `limit` items and at
-most one of each key; each item gets its own result or its own error; a submitter that gives up
-breaks nothing for its neighbours; errors of the handler itself reach every item of that batch and
-no other.
+Promises: while `in_flight` batches are under way, arriving items gather and go with the next one, without a
+timer and so without added latency at rest; a batch has at most `limit` items and at most one of each key;
+each item gets its own result or error; a submitter that gives up does not disturb its neighbours; an error of
+the handler itself reaches every item of that batch and no other.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ async def verdicts(
     """The outcome of each item of a bulk write, in their order.
 
     The store refuses a bulk for one item that it cannot hold. Then the bulk is repeated by halves, until that
-    item stands alone and is the only one that is refused; `write` must bear repetition."""
+    item is alone and the only one that is refused; `write` must be safe to repeat."""
     try:
         return list(await write(items))
     except Refused as exc:
@@ -85,7 +84,7 @@ class BatchExecutor(Generic[Item, Result]):
             while batch := self._take():
                 await self._handle(batch)
         finally:
-            # In the same step in which nothing was found: whoever submits next starts a worker.
+            # In the same step in which nothing was found: the next submitter starts a worker.
             self._busy -= 1
 
     def _take(self) -> list[_Submitted[Item, Result]]:
@@ -109,7 +108,7 @@ class BatchExecutor(Generic[Item, Result]):
         try:
             outcomes = await self._handler([submitted.item for submitted in batch])
             if len(outcomes) != len(batch):
-                raise RuntimeError("a cohort's handler must return one outcome for each item")
+                raise RuntimeError("a batch's handler must return one outcome for each item")
         except asyncio.CancelledError:
             for submitted in batch:
                 submitted.outcome.cancel()

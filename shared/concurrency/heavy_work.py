@@ -1,7 +1,7 @@
-"""Work that would keep the event loop from everybody else: in a thread, a few at a time.
+"""Work that would block the event loop: in a thread, a few calls at a time.
 
-Promise: however many ask at once, devices of this process are served meanwhile; who comes when too
-many wait hears 503. Each kind of work waits in a line of its own.
+Promise: however many calls come at once, this process serves devices meanwhile; a call is refused with 503
+when too many wait. Each kind of work has a separate line.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 2
-"""Neither RSA nor the reading of messages gives other threads way: more of them only make the loop wait."""
+"""Neither RSA nor the parsing of messages releases the interpreter: more threads only make the loop wait."""
 MOST_WAITING = 512
 
 
@@ -30,7 +30,7 @@ class HeavyWork:
         self._waiting = 0
 
     async def do(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns or raises; Unavailable when too many wait."""
+        """Call the function in a thread. Raises Unavailable when too many calls wait."""
         if self._waiting >= self._most_waiting:
             raise Unavailable(f"too many {self._of} at once")
         self._waiting += 1

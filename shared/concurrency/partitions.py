@@ -1,15 +1,18 @@
-"""How the replicas of a service share the partitions out among themselves.
+"""The division of the partitions among the replicas of a service.
 
-Promises: members that see each other come to the same division, and a member whose heartbeat
-stands still is left out soon. It is no lock: for a moment two members may both think that they
-serve a partition, or nobody does. What two at once would break needs a guard of its own.
+Promises: members that see each other compute the same division: every partition has exactly one member, no
+member has more than its even share rounded up, and a change of members moves few partitions of those that
+stay. A member whose heartbeat stops is excluded soon. This is no lock: for a moment two members may both
+serve a partition, or none does. Work that two at once would break needs a separate guard.
 """
 
+import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from shared.concurrency.assignment import assigned
+from shared.domain.enrollment import PARTITIONS
 from shared.ports.clock import Clock
 from shared.ports.members import Members
 
@@ -25,7 +28,7 @@ class _Sight:
 
 
 class Share(Protocol):
-    """Which partitions are ours, as whoever works by them sees it."""
+    """The partitions of this process."""
 
     @property
     def partitions(self) -> frozenset[int]: ...
@@ -55,11 +58,11 @@ class PartitionShare:
 
     @property
     def partitions(self) -> frozenset[int]:
-        """The share as of the last refresh that succeeded; empty before the first."""
+        """The share as of the last successful refresh; empty before the first."""
         return self._partitions
 
     async def refresh(self) -> frozenset[int]:
-        """Beat, look at the others, and say which partitions are this member's now."""
+        """Raise the heartbeat, read those of the others, and return this member's partitions."""
         await self._members.raise_heartbeat(self._role, self._member)
         heartbeats = await self._members.heartbeats(self._role)
         now = self._clock.monotonic()
@@ -70,7 +73,7 @@ class PartitionShare:
         return self._partitions
 
     async def leave(self) -> None:
-        """Tell the others at once that this member is gone."""
+        """Remove this member, so that the others take its partitions at once."""
         self._partitions = frozenset()
         await self._members.leave(self._role, self._member)
 
@@ -80,8 +83,8 @@ class PartitionShare:
         for name, heartbeat in heartbeats.items():
             before = known.get(name) if known is not None else None
             if before is None:
-                # Whoever was there at our first look may be long dead and counts once it moves:
-                # after a crash and a restart nobody waits for the ghost of the earlier process.
+                # A member seen at our first look may be long dead and counts once it moves: after a
+                # crash and a restart no partition waits for the earlier process.
                 sights[name] = _Sight(heartbeat, now, is_alive=known is not None)
             elif before.heartbeat != heartbeat:
                 sights[name] = _Sight(heartbeat, now, is_alive=True)
@@ -91,8 +94,26 @@ class PartitionShare:
         return sights
 
     async def _forget(self, now: float) -> None:
-        """Remove members that have been silent for long; one that wakes up registers again."""
+        """Remove members that have been silent for long; a member that wakes up registers again."""
         for name, sight in (self._sights or {}).items():
             silent = now - sight.moved_at
             if name != self._member and silent > FORGOTTEN_AFTER.total_seconds():
                 await self._members.leave(self._role, name)
+
+
+def assigned(member: str, members: Collection[str]) -> frozenset[int]:
+    """The partitions of `member` among `members` (whether or not it is listed itself)."""
+    everyone = sorted({member, *members})
+    room = dict.fromkeys(everyone, -(-PARTITIONS // len(everyone)))
+    mine = set()
+    for partition in range(PARTITIONS):
+        # Rendezvous hashing with a bound: the best member that is not full yet.
+        chosen = max((m for m in everyone if room[m]), key=lambda m: _weight(m, partition))
+        room[chosen] -= 1
+        if chosen == member:
+            mine.add(partition)
+    return frozenset(mine)
+
+
+def _weight(member: str, partition: int) -> bytes:
+    return hashlib.sha256(f"{partition}:{member}".encode()).digest()

@@ -1,10 +1,9 @@
-"""The one loop of everything that is done again and again in the background.
+"""The one loop of all repeated background work.
 
-Promises: no exception of a step ends a loop, except Misconfigured (an unusable setting, or a second
-process on an in-process broker: rule 10), which ends the process. An outage is waited for, and logged
-once for each time that it began. Any other exception is a bug, or a document that nobody foresaw: its
-kind and stack are logged once until a success, it is counted, and the pauses grow. `failing` names the
-loops that have failed so for five minutes.
+Promises: no exception of a step ends a loop, except Misconfigured (an unusable setting, or a second process
+on an in-process broker: rule 10), which ends the process. An outage is logged once when it begins. Any other
+exception is a bug, or an unforeseen document: its kind and stack are logged once until a success, it is
+counted, and the pauses grow. `failing` names the loops that have failed so for five minutes.
 """
 
 import traceback
@@ -25,12 +24,12 @@ Step = Callable[[], Awaitable[object]]
 
 FAILING_AFTER = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(minutes=1)
-"""Between two tries of a step that fails, and for no outage."""
+"""The longest pause between two tries of a step that fails by a bug."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long to rest after a step, and after one that could not be done."""
+    """The pauses after a step that succeeded, and after one that failed."""
 
     every: timedelta
     after_failure: timedelta
@@ -40,8 +39,7 @@ ONCE = Pace(timedelta(), timedelta())
 
 
 class Loops:
-    """The background work of one process. `count` gets the name of a loop at each failure that is no
-    outage."""
+    """The background work of one process. `count` gets the name of a loop at each failure except outages."""
 
     def __init__(self, clock: Clock, count: Callable[[str], None] = lambda name: None) -> None:
         self._clock = clock
@@ -56,8 +54,7 @@ class Loops:
         waits: str,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Do a step, rest, and so on, until cancelled or `stopped`. `waits` names the event in the log
-        when an outage begins."""
+        """Do a step and rest, until cancelled or `stopped`. `waits` is the log event of an outage's begin."""
         with self._loop(name, pace, waits) as loop:
             while not stopped():
                 await loop.attempt(step)
@@ -75,7 +72,7 @@ class Loops:
             await loop.attempt(step)
 
     def failing(self) -> list[str]:
-        """The loops that have failed for FAILING_AFTER without a success, and for no outage."""
+        """The loops that have failed for FAILING_AFTER without a success, except by outages."""
         now = self._clock.monotonic()
         found = {
             loop.name: f"{loop.name} has failed for {(now - loop.failing_since) / 60:.0f} minutes, at "
@@ -96,7 +93,7 @@ class Loops:
 
 
 class _Loop:
-    """What is known of the failures of one loop since its last success."""
+    """One loop, and its failures since its last success."""
 
     def __init__(
         self, name: str, pace: Pace, waits: str, clock: Clock, count: Callable[[str], None]
@@ -115,7 +112,7 @@ class _Loop:
     async def attempt(self, step: Step) -> bool:
         try:
             await step()
-        except Exception as exc:  # noqa: BLE001 - the loop goes on, and says what it met
+        except Exception as exc:  # noqa: BLE001 - the loop goes on, and logs the error
             self._failed(exc)
             return False
         self.failing_since, self.pause = float("inf"), self._pace.every
@@ -160,12 +157,12 @@ def _errors(exc: Exception) -> Iterator[Exception]:
 
 
 def _ends_by_itself(error: Exception) -> bool:
-    """Whether it is an outage. A key that we lack does not come back unless an operator brings it."""
+    """True for an outage. A missing key is none: only an operator can bring it."""
     return isinstance(error, Unavailable | TimeoutError) and not isinstance(error, CannotDecrypt)
 
 
 def _stack(error: BaseException) -> str:
-    """Where it was raised, and from what. The text of an exception that is not ours may hold a secret."""
+    """The traceback of an error and its causes. The text of a foreign exception may hold a secret."""
     text = f": {error}" if isinstance(error, MdmError) else ""
     lines = [*traceback.format_tb(error.__traceback__), type(error).__name__ + text]
     cause = error.__cause__ or error.__context__

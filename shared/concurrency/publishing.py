@@ -1,7 +1,7 @@
 """Publishing that ends when the events are safe.
 
-Promise: whoever gets no exception may forget the events: the broker confirmed them, or, in one process,
-their consumer acked them (docs/rules.md, rule 10).
+Promise: a caller that gets no exception may forget the events: the broker confirmed them, or, in one
+process, their consumer acked them (docs/rules.md, rule 10).
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from shared.domain.event import Event
 from shared.ports.events import EventPublisher
 
 SAFE_WITHIN = timedelta(seconds=90)
-"""How long an event may take until its promise has passed on: the in-process broker's consumer
-makes its first attempt (30 s at most) before it stores and acks."""
+"""The longest time until an event is safe: the in-process broker's consumer makes its first attempt (30 s
+at most) before it stores and acks."""
 
 
 async def publish_safely(publisher: EventPublisher, events: Sequence[Event]) -> None:
-    """Publish, and wait until every promise has passed on. Raises BrokerUnavailable when one has not;
-    then all must be tried again."""
+    """Publish, and wait until every event is safe. Raises BrokerUnavailable where one is not; then all must
+    be tried again."""
     if len(await publish_where_possible(publisher, events)) < len(events):
         raise BrokerUnavailable("the broker did not take the event")
 
 
 async def publish_where_possible(publisher: EventPublisher, events: Sequence[Event]) -> set[str]:
-    """As `publish_safely`, but that events of partitions that are away cost the others nothing. Returns the
-    ids of those whose promise has passed on. Raises BrokerUnavailable when one of the others has not."""
+    """`publish_safely`, except that events of partitions that are away do not fail the others. Returns the
+    ids of the events that are safe. Raises BrokerUnavailable where another one is not."""
     waiting = {event.id for event in events}
     some = asyncio.Event()
 

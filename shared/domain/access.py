@@ -1,6 +1,6 @@
-"""Who calls the API, what they may do there, and the audit log of what they changed.
+"""API clients, their scopes and tokens, and the audit log of their changes.
 
-Promises: an audit entry never holds a body or a secret. Of a token only its hash is kept; the secret has 256
+Promises: an audit entry never holds a body or a secret. Only the hash of a token is kept; the secret has 256
 random bits, so a plain SHA-256 cannot be searched back, and a look-up by the hash leaks nothing by its time.
 """
 
@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 MOST_TARGETS = 1000
-"""Of one entry; `targets_left_out` counts the rest."""
+"""Targets in one entry; `targets_left_out` counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Which entries; None: all. `since` is included, `until` is not; `cursor` is the `next` of the
-    page before."""
+    """A filter of entries; None matches all. `since` is included, `until` is not; `cursor` is the `next` of
+    the page before."""
 
     since: datetime
     until: datetime
@@ -47,7 +47,6 @@ class AuditQuery:
     cursor: str | None = None
 
     def holds(self, entry: AuditEntry) -> bool:
-        """Whether the entry is asked for."""
         return (
             self.since <= entry.at < self.until
             and self.caller in {None, entry.caller}
@@ -65,7 +64,7 @@ class AuditPage:
 
 
 class Scope(StrEnum):
-    """What a caller may do. A scope includes no other one, except `ADMIN`, which includes all: a
+    """A permission of a caller. A scope includes no other one, except `ADMIN`, which includes all: a
     program that queues commands and looks at devices has `READ` and `COMMANDS`."""
 
     READ = "read"
@@ -89,7 +88,6 @@ class Caller:
     scopes: frozenset[Scope]
 
     def may(self, scope: Scope) -> bool:
-        """Whether the caller has this scope, or all."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
@@ -101,13 +99,13 @@ _RESERVED = re.compile(r"api-key.*|command-line|device", re.IGNORECASE)
 
 
 def is_token_name(name: str) -> bool:
-    """Whether a token may have this name, which the audit log shows for what it does; the names of
-    callers without a token are not free."""
+    """True for a name that a token may have, and by which the audit log shows it; the names of callers
+    without a token are reserved."""
     return _NAME.fullmatch(name) is not None and _RESERVED.fullmatch(name) is None
 
 
 def digest_of(secret: bytes) -> str:
-    """What is kept of a secret."""
+    """The hash that is kept of a secret."""
     return hashlib.sha256(secret).hexdigest()
 
 
@@ -126,7 +124,7 @@ class Token:
     last_used_at: datetime | None = None
 
     def is_good(self, now: datetime) -> bool:
-        """Whether it lets in: neither revoked nor past its time."""
+        """True while it is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property

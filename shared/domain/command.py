@@ -7,11 +7,11 @@ from enum import StrEnum
 from shared.domain.versions import is_known
 
 NORMAL_PRIORITY = 5
-"""Priority of a command without one of its own; from 0 to 9, lower numbers are sent first."""
+"""Priority of a command that states none; from 0 to 9, lower numbers are sent first."""
 
 RENEWAL_KEY = "renewal"
 """Collapse key of our own commands that renew a device's certificate, and of no other: those of clients
-begin with `client:`, the server's with a request type. Whoever reads one can become the device."""
+begin with `client:`, the server's with a request type. A reader of such a command could become the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Command:
     """One stored command: immutable, one document however many enrollments get it.
 
     `hash` is the SHA-256 (hex) of `plist`, which contains CommandUUID and is delivered byte for byte.
-    `unreadable` says why it cannot be opened; `plist` is empty then.
+    `unreadable` says why it cannot be decrypted; `plist` is empty then.
     """
 
     hash: str
@@ -30,7 +30,7 @@ class Command:
 
 
 class EntryState(StrEnum):
-    """Where a command stands in one queue. The first three are open, the others are final."""
+    """The state of a command in one queue. The first three are open, the others are final."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -64,19 +64,19 @@ DEVICE_FINAL_STATES = frozenset(
 )
 
 ANNOUNCED_STATES = frozenset({EntryState.EXPIRED, EntryState.SUPERSEDED})
-"""Final states that no request and no device asked for: an event tells of each."""
+"""Final states that no request and no device asked for: each has an event."""
 
 NEVER_MOVED = datetime.min.replace(tzinfo=UTC)
 """Before every time at which an entry moved back."""
 MOVES_BACK_AFTER = 3
-"""From so many unanswered attempts on a command goes behind the others of its queue,"""
+"""A command moves behind the others of its queue after so many unanswered attempts,"""
 MOVES_BACK_NOT_BEFORE = timedelta(minutes=10)
 """and so long after the first of them at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateAnswer:
-    """What a device reported of a command that had ended already."""
+    """A report of a device on a command that had ended already."""
 
     state: EntryState
     event_id: str
@@ -88,12 +88,11 @@ class QueueEntry:
     """One command's entry in the queue of one enrollment.
 
     `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order, and
-    behind all those stand the ones that `moved`, in the order of that.
+    behind them come the entries that `moved`, by that time.
     `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
     authenticated. `handed_by` names the send that last gave it to the device since it was
-    queued, None before. It is not sent before `not_before`, nor from `expires_at` on. Of the
-    entries of one enrollment with the same `collapse_key` the newest wins; `superseded_by` is the
-    CommandUUID of the one that ended this.
+    queued, None before. It is not sent before `not_before`, nor from `expires_at` on. The newest entry of
+    one enrollment and `collapse_key` wins; `superseded_by` is the CommandUUID of the one that ended this.
     """
 
     enrollment: str
@@ -112,29 +111,28 @@ class QueueEntry:
     collapse_key: str | None = None
     accepted_at: datetime | None = None
     handed_at: datetime | None = None
-    """When it was last sent; `answered_at`: when its device last reported on it."""
+    """The time of the last send; `answered_at`: of the device's last report."""
     answered_at: datetime | None = None
     finished_at: datetime | None = None
     late_answer: LateAnswer | None = None
     superseded_by: str | None = None
     first_handed_at: datetime | None = None
-    """When it was sent first since it was queued or put off by NotNow. Since then `unanswered`
-    sends brought no answer before the device came back; `is_counted`: the last one is among them."""
+    """The time of the first send since it was queued or deferred by NotNow. Since then `unanswered` sends
+    brought no answer before the device came back; `is_counted`: the last send is among them."""
     unanswered: int = 0
     is_counted: bool = False
     moved: datetime | None = None
-    """Of one that moved back, behind all others of its queue: when it did, or was sent since."""
+    """The time at which it moved behind all others of its queue, or was sent since."""
 
     @property
     def id(self) -> str:
         return entry_id(self.enrollment, self.command_uuid)
 
     def is_expired(self, at: datetime) -> bool:
-        """Whether it must not be sent any more, because its time is over."""
         return self.expires_at is not None and self.expires_at <= at
 
     def is_due(self, at: datetime) -> bool:
-        """Whether it may be sent at this time, as far as the clock decides."""
+        """True where the clock allows it to be sent."""
         has_begun = self.not_before is None or self.not_before <= at
         return has_begun and not self.is_expired(at)
 
@@ -145,12 +143,11 @@ class QueueEntry:
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether an Idle of its device would show that one more send brought no answer."""
+        """True where an Idle of its device would show that one more send brought no answer."""
         return self.state is EntryState.SENT and not self.is_counted
 
     def moves_back(self, at: datetime) -> bool:
-        """Whether it moves back when its last send brought no answer until this time (docs/rules.md,
-        rule 5)."""
+        """True where it moves back if its last send brought no answer until now (docs/rules.md, rule 5)."""
         first = self.first_handed_at
         is_old = first is not None and first <= at - MOVES_BACK_NOT_BEFORE
         is_last = self.unanswered + 1 >= MOVES_BACK_AFTER
@@ -163,8 +160,8 @@ def entry_id(enrollment: str, command_uuid: str) -> str:
 
 
 def order_behind(order: str, other: str) -> str:
-    """An order behind another one, whatever the clocks said that made them: `order` itself, or one that is
-    a millisecond later than the other. Both are UUIDv7, which begin with the milliseconds."""
+    """An order behind another one, even if the clocks disagreed: `order` itself, or one that is a millisecond
+    later than the other. Both are UUIDv7, which begin with the milliseconds."""
     if order > other:
         return order
     later = f"{int(other[:8] + other[9:13], 16) + 1:012x}"
@@ -173,12 +170,11 @@ def order_behind(order: str, other: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """All None: the client asked for nothing in particular.
+    """The terms on which a client queues a command; None: not stated.
 
-    `priority`: 0 is sent first, 9 last. `expires_at` or `ttl` (counted from acceptance): from
-    then on the command is not sent any more. `not_before`: until then it is not sent.
-    `collapse_key`: of the commands of one queue with the same one, the newest replaces those that
-    were not sent yet. Times know their offset.
+    `priority`: 0 is sent first, 9 last. The command is not sent before `not_before`, nor after `expires_at`
+    or `ttl` (counted from acceptance). The newest command of a queue with the same `collapse_key` replaces
+    those that were not sent yet. Times have an offset.
     """
 
     priority: int | None = None
@@ -188,7 +184,7 @@ class Terms:
     collapse_key: str | None = None
 
     def expiry(self, accepted_at: datetime) -> datetime | None:
-        """When a command that is accepted at this time expires, None: never."""
+        """The time at which a command that is accepted now expires; None: never."""
         if self.expires_at is not None:
             return self.expires_at
         return None if self.ttl is None else accepted_at + self.ttl

@@ -1,4 +1,4 @@
-"""Who speaks to us: devices, their channels, and what we know of them."""
+"""Devices, their channels, and their records."""
 
 import zlib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ PARTITIONS = 32
 """Number of partitions of the event stream: part of the public contract, it never changes."""
 
 SHARED_IPAD_USER = "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"
-"""The UserID that every user channel of a Shared iPad sends; its UserShortName tells them apart."""
+"""The UserID that every user channel of a Shared iPad sends; the UserShortName distinguishes them."""
 
 MOST_USER_CHANNELS = 1000
 """User channels of one device, ended ones included: a device makes up as many as it likes."""
@@ -28,7 +28,7 @@ class EnrollmentKey:
     """Names one enrollment: a device channel, or a user channel of a device.
 
     `id` is unique: the device's id, or `DEVICE:USER` for a user channel. `device` is the UDID, or the
-    EnrollmentID of a user enrollment. `user` is what stands behind the colon, None on a device channel.
+    EnrollmentID of a user enrollment. `user` is the part behind the colon, None on a device channel.
     """
 
     id: str
@@ -47,7 +47,7 @@ class EnrollmentKey:
 
 
 class EnrollmentStatus(StrEnum):
-    """How far an enrollment has come. REMOVED is a stub: it keeps the certificate and `waiting`."""
+    """The progress of an enrollment. REMOVED is a stub: it keeps the certificate and `waiting`."""
 
     AUTHENTICATED = "authenticated"
     ENROLLED = "enrolled"
@@ -57,7 +57,7 @@ class EnrollmentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PushTarget:
-    """What APNs needs to wake a device (Apple: TokenUpdate)."""
+    """The address by which APNs wakes a device (Apple: TokenUpdate)."""
 
     topic: str
     token: bytes = field(repr=False)
@@ -81,7 +81,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a device tells of itself in Authenticate and TokenUpdate; None where it did not."""
+    """Facts that a device reports in Authenticate and TokenUpdate; None where it did not."""
 
     serial_number: str | None = None
     model: str | None = None
@@ -142,7 +142,7 @@ def counted_refusals(known: Iterable[Refusal], more: Iterable[Refusal]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Enrollment:
-    """What we know of one enrollment.
+    """The record of one enrollment.
 
     `generation` is the event_id of the Authenticate that began it; None before the first one is
     applied. A user channel carries that of its device at its last message. `certificate` is the SHA-256
@@ -156,7 +156,7 @@ class Enrollment:
     changed_by: str | None = None
     """The message that changed it last; None where an earlier version wrote it."""
     retired_certificates: tuple[str, ...] = ()
-    """Certificates that were bound to it and replaced; they are not heard again."""
+    """Certificates that were bound to it and replaced; they are refused."""
     push: PushTarget | None = None
     blocked: bool = False
     waiting: Waiting = Waiting()
@@ -165,15 +165,15 @@ class Enrollment:
     last_seen: datetime | None = None
     token_updated_at: datetime | None = None
     signed_at: datetime | None = None
-    """When the newest of its messages that changed this record was signed, by its own clock, but at most by
+    """The signing time of the newest message that changed this record, by the device's clock, at most
     ours."""
     migrating_until: datetime | None = None
     """It came by migration and is bound to no certificate yet: until then the first one that it shows
     is bound to it."""
     unreadable: str | None = None
-    """Why its secrets cannot be opened; `push` and `bootstrap_token` are None then."""
+    """The reason why its secrets cannot be decrypted; `push` and `bootstrap_token` are None then."""
     identity: Identity | None = None
-    """What is known of `certificate`; after a reset, of the one before it."""
+    """Facts of `certificate`; after a reset, of the one before it."""
     reset_from: str | None = None
     """An administrator took this certificate's binding away. It may come back until another is bound."""
     expired_until: datetime | None = None
@@ -181,7 +181,7 @@ class Enrollment:
     quarantine: Quarantine | None = None
     renewal: Renewal | None = None
     refusals: tuple[Refusal, ...] = ()
-    """Of its messages, newest first; at most MOST_REFUSALS. Those of user channels stand here too."""
+    """Refusals of its messages and those of its user channels, newest first; at most MOST_REFUSALS."""
     renewing: str | None = None
     """The certificate that came by renewal, and with which the device has authenticated since."""
     renewed: str | None = None

@@ -16,7 +16,7 @@
     │   ├── CannotDecrypt       a stored secret is encrypted with a key that we lack, or was altered
     │   └── Overtaken        another request changed the enrollment meanwhile
     ├── TooManyRequests      the client must wait before it comes again (says how long)
-    ├── UpstreamFailed       somebody whom we asked (APNs) said no
+    ├── UpstreamFailed       a third party that we asked (APNs) refused
     └── Misconfigured        a setting cannot be used
 
 `shared.web.problems` maps them to HTTP answers, in that one place.
@@ -44,7 +44,7 @@ class Fault:
 
 
 class BadRequest(Refused):
-    """What was sent cannot be used; `faults` lists every fault found."""
+    """The request cannot be used; `faults` lists every fault found."""
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class BadRequest(Refused):
 
 
 def unfit(path: str, expected: str) -> BadRequest:
-    """The refusal of one thing: what stands at `path` is not what is expected there."""
+    """The refusal of one value: the one at `path` is not what is expected there."""
     return BadRequest(f"{path}: expected {expected}", [Fault(path, expected)])
 
 
@@ -89,7 +89,7 @@ class StoreUnavailable(Unavailable):
 
 
 class OfNewerVersion(StoreUnavailable):
-    """What is stored holds a value that only a newer version knows."""
+    """A document holds a value that only a newer version knows."""
 
 
 class BrokerUnavailable(Unavailable):

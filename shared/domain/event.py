@@ -1,5 +1,5 @@
-"""What happened: one event for each device message that was accepted into the journal, and for what
-else subscribers may ask to hear of."""
+"""Events: one for each device message that was accepted into the journal, and one for each fact of ours
+that subscribers may ask for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from enum import StrEnum
 from shared.domain.enrollment import EnrollmentKey
 
 OWN_PREFIX = "macromdm."
-"""Of the topics that MicroMDM does not have. It differs from MicroMDM's, so that whoever binds a queue
-to `mdm.#` gets what MicroMDM would have sent."""
+"""The prefix of topics that MicroMDM does not have. It differs from MicroMDM's, so that a queue bound to
+`mdm.#` gets what MicroMDM would have sent."""
 
 
 class Topic(StrEnum):
@@ -34,7 +34,7 @@ EXTRA_TOPICS = frozenset(topic for topic in Topic if topic.startswith(OWN_PREFIX
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One device message, as journaled; or one thing that we did (`EXTRA_TOPICS`).
+    """One device message, as journaled; or one action of ours (`EXTRA_TOPICS`).
 
     `created_at` is in nanoseconds since the epoch (UTC). `writer` and `number` say which process
     journaled it, as its how-manyth event (docs/rules.md, rule 6). `raw_payload` is the exact body;

@@ -1,4 +1,4 @@
-"""What is known of the certificate by which a device is known, and of those that it showed besides.
+"""The certificate that identifies a device, and other certificates that it presented.
 
 Certificates are named by the SHA-256 of their DER, in hex.
 """
@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 LOOK_BEFORE = timedelta(days=90)
-"""So long before a certificate ends, its renewal is thought of: the most that MDM_RENEW_BEFORE may be."""
+"""The time before a certificate's end from which its renewal is checked: the most of MDM_RENEW_BEFORE."""
 
 
 class BoundBy(StrEnum):
-    """How a certificate came to be bound to its device."""
+    """The way in which a certificate was bound to its device."""
 
     AUTHENTICATE = "authenticate"
     RENEWAL = "renewal"
@@ -22,8 +22,8 @@ class BoundBy(StrEnum):
 
 
 class QuarantineReason(StrEnum):
-    """Why a device is seen and not served: its certificate has expired; it shows another one than the
-    one that is bound to it; nothing is bound to it, because an administrator reset its binding."""
+    """The reason why a device is not served: its certificate has expired; it presents another one than the
+    bound one; no certificate is bound to it, because an administrator reset its binding."""
 
     EXPIRED = "expired"
     OTHER_CERTIFICATE = "other_certificate"
@@ -31,7 +31,7 @@ class QuarantineReason(StrEnum):
 
 
 class RenewalFailure(StrEnum):
-    """Why a certificate will not be renewed, or has not been up to now."""
+    """The reason why a certificate will not be renewed, or has not been so far."""
 
     OTHER_AUTHORITY = "other_authority"
     PROFILE = "profile"
@@ -43,8 +43,8 @@ class RenewalFailure(StrEnum):
 class DeviceCertificate:
     """A certificate of a trusted CA. `serial` is its serial number, in hex.
 
-    The times are those of its chain: the latest begin and the earliest end. `is_expired`: its time is
-    over, and that is all that is wrong with it.
+    The times are those of its chain: the latest begin and the earliest end. `is_expired`: that its time is
+    over is its only fault.
     """
 
     fingerprint: str
@@ -57,10 +57,9 @@ class DeviceCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The certificate that is bound to a device. `is_ours`: our SCEP gave it out.
+    """The certificate that is bound to a device. `is_ours`: our SCEP issued it.
 
-    `parameters` are those of the URL that its Authenticate was sent to, so that a new profile says
-    the same.
+    `parameters` are those of the URL that its Authenticate was sent to, so that a new profile says the same.
     """
 
     certificate: DeviceCertificate
@@ -72,7 +71,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """A device asks in vain. `certificate` is the one that it showed last."""
+    """A device is not served. `certificate` is the one that it presented last."""
 
     since: datetime
     last_seen: datetime
@@ -82,8 +81,8 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The attempts to renew the certificate that is bound. `attempt` counts from 1; `failed` is what
-    was told of it in an event."""
+    """The attempts to renew the bound certificate. `attempt` counts from 1; `failed` is the reason that an
+    event reported."""
 
     attempt: int
     command_uuid: str

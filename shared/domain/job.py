@@ -1,4 +1,4 @@
-"""One command for many devices: a job, and the parts in which its targets are stored and worked off."""
+"""One command for many devices: a job, and the parts in which its targets are stored and processed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A target whom the command was not queued for, and why."""
+class RefusedTarget:
+    """A target for which the command was not queued, and the reason."""
 
     target: str
     error: str
@@ -35,8 +35,8 @@ class WarningCount:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job or a part has come. `queued`: by it; `already_queued`: the same command stood
-    there before, from an earlier request. `warnings`: text to how often."""
+    """The progress of a job or a part. `already_queued`: an earlier request had queued the same command.
+    `warnings`: counts by text."""
 
     queued: int = 0
     already_queued: int = 0
@@ -48,10 +48,10 @@ class Progress:
 class Job:
     """A command on its way to many devices.
 
-    `terms` have no ttl: it was counted from `created_at`, which is kept to the millisecond. `owner` is
-    the process that works on it, None: nobody does; `heartbeats` goes up while somebody does. `progress` is
-    as of the last heartbeat. `error` says why it failed; the targets of which nobody knows that they were
-    queued count as refused then."""
+    `terms` have no ttl: it was counted from `created_at`, which is kept to the millisecond. `owner` is the
+    process that works on it, None while no process does; `heartbeats` counts up while one does. `progress`
+    is as of the last heartbeat. `error` says why it failed; targets not known to be queued count as refused
+    then."""
 
     id: str
     command_uuid: str
@@ -71,7 +71,7 @@ class Job:
 
     @property
     def parts(self) -> int:
-        """How many parts hold its targets."""
+        """The number of parts that hold its targets."""
         return -(-self.total // PART_SIZE)
 
 
@@ -85,7 +85,7 @@ class JobPart:
     targets: tuple[str, ...] = ()
     is_done: bool = False
     progress: Progress = Progress()
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RefusedTarget, ...] = ()
 
     @property
     def id(self) -> str:

@@ -1,8 +1,8 @@
 """Names by which API clients call enrollments: ids, UserIDs and serial numbers. Pure; one rule for all.
 
-Promises: an id in the form of a UDID means that enrollment and no other, whatever other devices say of
-themselves. A removed enrollment is not found, and nobody is found in its place. Whatever else fits several
-enrollments names all of them. A serial number counts as it is now: earlier ones name nothing.
+Promises: an id in the form of a UDID means that enrollment and no other, even if other devices claim it. A
+removed enrollment is not found, nor another one in its place. Any other name that fits several enrollments
+names all of them. A serial number counts as it is now: earlier ones name nothing.
 """
 
 import re
@@ -19,17 +19,17 @@ _UDID = re.compile(
 
 
 def is_like_id(name: str) -> bool:
-    """Whether a name has the form of a UDID, or of a user channel (`UDID:USER`) of one."""
+    """True for a name in the form of a UDID, or of a user channel (`UDID:USER`)."""
     return _UDID.fullmatch(name.partition(":")[0]) is not None
 
 
 def is_settled(name: str, exact: Enrollment | None) -> bool:
-    """Whether the enrollment with this very id, if there is one, decides what the name means."""
+    """True where the enrollment with exactly this id, if any, decides what the name means."""
     return exact is not None and (not is_there(exact) or is_like_id(name))
 
 
 def is_there(enrollment: Enrollment | None) -> bool:
-    """Whether it is known, and was not removed."""
+    """True for an enrollment that is known and was not removed."""
     return enrollment is not None and enrollment.status is not EnrollmentStatus.REMOVED
 
 

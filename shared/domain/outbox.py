@@ -1,7 +1,7 @@
-"""What subscribers may ask to be told of a device's binding, and what each of it says.
+"""Events about a device's binding, as the outbox keeps them.
 
-Promise: everything in an event comes from its outbox event, so that its bytes are the same whoever
-publishes it, and however often."""
+Promise: everything in an event comes from its outbox event, so that its bytes are the same in every
+publication, by any process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Fact = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """Something to tell, kept on the record of its device until its event is safe.
+    """An event to publish, kept in the record of its device until it is safe.
 
     `created_at` is in nanoseconds since the epoch.
     """
@@ -27,7 +27,7 @@ class OutboxEvent:
 
 
 def rebound(id_: str, at: int, replaced: str, identity: Identity) -> OutboxEvent:
-    """Another certificate is bound to a device than before."""
+    """A device has another certificate than before."""
     facts = _facts(identity.certificate) | {
         "replaced_certificate": replaced,
         "how": identity.how.value,
@@ -36,7 +36,7 @@ def rebound(id_: str, at: int, replaced: str, identity: Identity) -> OutboxEvent
 
 
 def quarantined(id_: str, at: int, bound: str | None, seen: Quarantine) -> OutboxEvent:
-    """A device asks in vain from now on."""
+    """A device is not served from now on."""
     facts = _facts(seen.certificate) | {"bound_certificate": bound, "reason": seen.reason.value}
     return OutboxEvent(id_, Topic.DEVICE_QUARANTINED, at, facts)
 

@@ -1,4 +1,4 @@
-"""Who wants to hear of events, and what is still owed to them."""
+"""Subscriptions to events, and the deliveries that are due to them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,8 +21,8 @@ class Subscription:
     extra_topics: frozenset[str] = frozenset()
 
     def wants(self, topic: str) -> bool:
-        """Whether events of this topic are for it. One of our own that only a newer version knows
-        is not, unless it was asked for."""
+        """True for a topic that it gets. A topic of ours that only a newer version knows is excluded, unless
+        it was asked for."""
         return not topic.startswith(OWN_PREFIX) or topic in self.extra_topics
 
 
@@ -33,9 +33,8 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryQueueKey:
-    """Deliveries of one device to one subscription, strictly in order. `aside` names the one event of a
-    delivery queue of its own: the subscriber could not take it, so the others of the device do not wait for
-    it."""
+    """Deliveries of one device to one subscription, strictly in order. `aside` names an event that has a
+    separate delivery queue: the subscriber refused it, so the others of the device do not wait for it."""
 
     subscription: str
     device: str
@@ -47,8 +46,7 @@ class Delivery:
     """An event that a subscriber has not taken yet; exists only while pending or dead-lettered.
 
     `number` is its order within the delivery queue (docs/rules.md, rule 11). `attempts` counts those made.
-    `size` is that of its body, as nearly as it is known. `topic` is unknown where a former version
-    stored it.
+    `size` is that of its body, as nearly as it is known. `topic` is unknown where a former version stored it.
     """
 
     queue: DeliveryQueueKey

@@ -2,7 +2,7 @@
 
 Two versions run side by side in every rollout, and an older one again after a roll-back. Promise: reading a
 value never fails. One that this version does not know becomes an unknown member of its set: it equals no
-known member, it is shown as it is written, and it is written back unchanged.
+known member, and it is shown and written back unchanged.
 """
 
 from enum import StrEnum

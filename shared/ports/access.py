@@ -16,21 +16,21 @@ class AuditLog(Protocol):
         """Keep these durably, all or none. Safe to repeat. Raises StoreUnavailable."""
 
     async def find(self, query: AuditQuery) -> AuditPage:
-        """Those that the query holds, in an order that stays; paging sees each of them once.
-        Raises BadRequest for a cursor that nobody gave."""
+        """The entries that the query holds, in a stable order; paging returns each of them once. Raises
+        BadRequest for an invalid cursor."""
 
 
 class Tokens(Protocol):
-    """Tokens are never removed: a name once given stays the name of that one in the audit log."""
+    """Tokens are never removed: a name keeps its meaning in the audit log."""
 
     async def add(self, token: Token) -> bool:
         """False: another token has, or had, its name. Safe to repeat."""
 
     async def all(self) -> list[Token]:
-        """Every token, revoked and expired ones too, in the order in which they were made."""
+        """Every token, also revoked and expired ones, in the order of creation."""
 
     async def revoke(self, id: str, at: datetime) -> Token | None:
-        """The token as it is then; None: there is no such token. A second time changes nothing."""
+        """The revoked token; None: there is no such token. A second time changes nothing."""
 
     async def mark_used(self, ids: Collection[str], at: datetime) -> None:
         """Note that these were used at that time, or later."""
@@ -54,12 +54,12 @@ class StoredProfile:
 
 class Profiles(Protocol):
     async def put(self, profile: StoredProfile) -> None:
-        """Store it, in the place of the one with its identifier."""
+        """Store it; it replaces the one with its identifier."""
 
     async def get(self, identifier: str) -> StoredProfile | None: ...
 
     async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
-        """The next ones by identifier, from behind `after` on."""
+        """The next ones by identifier, behind `after`."""
 
     async def delete(self, identifiers: Collection[str]) -> None:
-        """Those that are not there are no error."""
+        """Delete the profiles that exist."""

@@ -19,7 +19,7 @@ class AuthorityStore(Protocol):
         """The installation's CA, None before there is one."""
 
     async def create(self, candidate: StoredAuthority) -> StoredAuthority:
-        """Store it if there is none yet; returns what is there then, the same for everybody."""
+        """Store it if there is none yet; returns the stored one, the same to every caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Challenge:
 
 class Challenges(Protocol):
     async def create(self, challenge: Challenge) -> None:
-        """Store a challenge that nobody has used; one that is stored already stays as it is."""
+        """Store an unused challenge; one that is stored already stays as it is."""
 
     async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
         """Give the challenge to the transaction `by`, once for all replicas. The same transaction
@@ -48,18 +48,18 @@ class Challenges(Protocol):
         or it has expired."""
 
     async def take(self, challenge: Challenge, by: str) -> bool:
-        """The same for one that nobody stored: it is stored now, as used by `by`. Whoever asks has seen
-        that it has not expired."""
+        """`use` for a challenge that is not stored: store it as used by `by`. The caller has checked that it
+        has not expired."""
 
     async def user_of(self, digest: str) -> str | None:
-        """The transaction that used it, also after it expired; None: none did, or there is none."""
+        """The transaction that used it, also after it expired; None: unused or unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
-    """One certificate, and what allowed it.
+    """One certificate, and the challenge or renewal that allowed it.
 
-    `transaction` is how it was asked for, and decides races: a transaction has one certificate.
+    `transaction` identifies the request, and decides races: a transaction has one certificate.
     `fingerprint` is the SHA-256 of the certificate, `public_key` that of its key, `serial` its serial
     number, all in hex. `udid` and `serial_number` are what the challenge was bound to (never what the
     client says of itself), `challenge` names a one-time challenge. `renewed_from` is the fingerprint of
@@ -84,15 +84,15 @@ class IssuedCertificate:
 class IssuedCertificates(Protocol):
     async def add(self, issued: IssuedCertificate) -> bool:
         """Record it, unless its transaction has one. False: it has (this one or another), or the
-        certificate's serial number is taken; then this one must not be given out."""
+        certificate's serial number is taken; then this one must not be issued."""
 
     async def of_transaction(self, transaction: str) -> IssuedCertificate | None: ...
 
     async def by_fingerprint(self, fingerprints: Collection[str]) -> dict[str, IssuedCertificate]:
-        """Those of these fingerprints that SCEP gave out."""
+        """The certificates with these fingerprints that SCEP issued."""
 
     async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
-        """Those that were given out to follow this one, the first issued first."""
+        """The certificates issued to follow this one, the earliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class InstalledPair:
 
 @dataclass(frozen=True, slots=True)
 class TopicVersion:
-    """What shows that a topic has changed. `chosen` is an id made when it became the one that devices
-    are to enroll under: the latest counts; None: it only renewed what was there already."""
+    """The version of a topic. `chosen` is an id made when it became the topic for new enrollments: the
+    latest counts; None: it only renewed the certificate."""
 
     topic: str
     revision: str
@@ -133,11 +133,11 @@ class PushCertificates(Protocol):
         """All topics, by name; cheap: no certificate is read."""
 
     async def load(self, topic: str) -> InstalledTopic | None:
-        """Raises CannotDecrypt when its keys are encrypted with a key that we do not have."""
+        """Raises CannotDecrypt where its keys are encrypted with a key that we lack."""
 
     async def put(self, wanted: InstalledTopic, replaces: str | None) -> bool:
-        """Store the topic on condition that its revision is still `replaces` (None: that it is not
-        there). False: it was overtaken, and nothing has changed."""
+        """Store the topic on condition that its revision is still `replaces` (None: that it is absent).
+        False: overtaken, nothing has changed."""
 
     async def retire(self, topic: str, revision: str, as_revision: str) -> bool:
         """Forget `before` on condition of the revision; False: overtaken."""
@@ -148,10 +148,10 @@ class PushCertificates(Protocol):
 
 class EnrolledTopics(Protocol):
     async def count(self) -> dict[str, int]:
-        """Enrolled devices by the push topic that they enrolled under; those without one are left
-        out. It looks at every enrollment: for rare requests of an operator."""
+        """Counts of enrolled devices by push topic, without those that have none. It reads every enrollment:
+        for rare requests of an operator."""
 
 
 class PushTopics(Protocol):
     async def current(self) -> str | None:
-        """The topic that devices are to enroll under; None where there is no push certificate."""
+        """The topic for new enrollments; None where there is no push certificate."""

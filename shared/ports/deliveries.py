@@ -1,4 +1,4 @@
-"""Who hears of events, and what is still owed to them (owner: webhook)."""
+"""Subscriptions, and the deliveries that are due to them (owner: webhook)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a delivery queue: the lowest and the highest number, and the id of the oldest event;
-    whether an operator asked for an attempt."""
+    """The pending deliveries of a queue: the lowest and the highest number, and the id of the oldest event.
+    `is_asked`: an operator asked for an attempt."""
 
     lowest: int
     highest: int
@@ -25,7 +25,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The first delivery of a delivery queue, and how many wait behind it."""
+    """The first delivery of a delivery queue, and the number of those behind it."""
 
     head: Delivery
     behind: int = 0
@@ -33,9 +33,8 @@ class Blocked:
 
 class Deliveries(Protocol):
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
-        """Store each unless its event is stored for that subscription already; per delivery the
-        number that is stored. At most one delivery of a delivery queue in a call: nobody may see a later one
-        before an earlier one."""
+        """Store each unless its event is stored for that subscription already; per delivery the stored
+        number. At most one delivery of a queue in a call: no reader may see a later one before an earlier."""
 
     async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
         """Delivery queues of a partition with a pending delivery."""
@@ -49,28 +48,27 @@ class Deliveries(Protocol):
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
     ) -> set[str]:
-        """Claim pending deliveries for one attempt each, on condition that no other lease on them is
-        good; the ids of those claimed. `holder` is a value that was never used before. A lease that
-        ends more than twice as far ahead as `until` is not good: a wrong clock made it."""
+        """Claim pending deliveries for one attempt each, on condition that no other lease on them is valid;
+        the ids of those claimed. `holder` is a value that was never used before. A lease that ends more
+        than twice as far ahead as `until` is invalid: a wrong clock made it."""
 
     async def delivered(self, deliveries: Sequence[Delivery]) -> None: ...
 
     async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:
-        """Write attempts, next_attempt_at, last_error and state as they are in `delivery` and end the
-        lease, on condition that the lease is `holder`'s; keep `body`, if there is one, with it. A delivery
-        queue that is `aside` is written too: from then on the delivery waits there, and never again in its
-        device's delivery queue."""
+        """Write attempts, next_attempt_at, last_error and state of `delivery` and end the lease, on condition
+        that the lease is `holder`'s; keep `body`, if any, with it. A queue that is `aside` is written too:
+        from then on the delivery waits there, and never again in its device's queue."""
 
     async def body(self, delivery_id: str) -> bytes | None:
-        """What `failed` kept with it."""
+        """The body that `failed` kept with it."""
 
     async def dead_lettered(self, partition: int) -> list[Delivery]:
         """Deliveries of a partition that were dead-lettered, by id."""
 
     async def retry(self, ids: Collection[str] | None, now: datetime) -> int:
-        """Make deliveries that were dead-lettered pending again (None: all of them), with a fresh
-        schedule, and those named that are pending due `now`; how many there were."""
+        """Make dead-lettered deliveries pending again (None: all of them), with a fresh schedule, and named
+        pending ones due `now`; the number of both."""
 
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:
-        """Give a pending delivery up, whoever has a lease on it, and keep `body` with it. False: it is
-        not pending. Raises TooLarge where the store cannot hold that body."""
+        """Dead-letter a pending delivery, despite any lease, and keep `body` with it. False: it is not
+        pending. Raises TooLarge where the store cannot hold that body."""

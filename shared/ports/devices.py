@@ -16,10 +16,10 @@ from shared.domain.enrollment import (
 
 @dataclass(frozen=True, slots=True)
 class DeviceFilter:
-    """Which devices, by id, from behind `after` on; None: no such condition.
+    """A filter of devices, by id, behind `after`; None: no condition.
 
-    `seen_since` and `seen_before` leave out what was never seen here. `migrating`: came by migration
-    and is bound to no certificate yet.
+    `seen_since` and `seen_before` exclude devices that were never seen here. `migrating`: migrated and not
+    bound to a certificate yet.
     """
 
     limit: int
@@ -35,31 +35,10 @@ class DeviceFilter:
     seen_since: datetime | None = None
     seen_before: datetime | None = None
 
-    def holds(self, device: Enrollment) -> bool:
-        """Whether a device channel that was not removed is asked for, wherever the page begins."""
-        told = device.inventory
-        return (
-            self.id in {None, device.id}
-            and self.serial_number in {None, told.serial_number}
-            and self.status in {None, device.status}
-            and self.model in {None, told.model}
-            and self.os_version in {None, told.os_version}
-            and self.blocked in {None, device.blocked}
-            and self.quarantined in {None, device.quarantine is not None}
-            and self.migrating in {None, device.migrating_until is not None}
-            and self._holds_time(device.last_seen)
-        )
-
-    def _holds_time(self, seen: datetime | None) -> bool:
-        if seen is None:
-            return self.seen_since is None and self.seen_before is None
-        is_late = self.seen_since is None or seen >= self.seen_since
-        return is_late and (self.seen_before is None or seen < self.seen_before)
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceSecrets:
-    """What a device entrusted to us; None where it did not, or took it back."""
+    """Secrets that a device entrusted to us; None where it did not, or took them back."""
 
     unlock_token: bytes | None = field(default=None, repr=False)
     bootstrap_token: bytes | None = field(default=None, repr=False)
@@ -67,14 +46,14 @@ class DeviceSecrets:
 
 class Devices(Protocol):
     async def page(self, query: DeviceFilter) -> list[Enrollment]:
-        """The next `limit` device channels that are not removed, by id. A device that stays is in
-        exactly one page, whoever comes and goes meanwhile."""
+        """The next `limit` device channels that are not removed, by id. A device that stays is in exactly one
+        page, though others come and go meanwhile."""
 
     async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
         """The next `limit` user channels of a device that are not removed, by id."""
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
-        """In clear; none of an enrollment that nobody knows. Raises CannotDecrypt."""
+        """The decrypted secrets; none of an unknown enrollment. Raises CannotDecrypt."""
 
 
 class ImportedKind(StrEnum):
@@ -87,7 +66,7 @@ class ImportedKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One message that a device sent to its earlier server, and what is to be kept of it.
+    """One message that a device sent to its earlier server, and the values to keep.
 
     `digest` is the SHA-256 (hex) of its exact bytes. `generation` is for a device that has none yet.
     `until`: up to then the device may show the certificate to which it is bound.
@@ -106,24 +85,24 @@ class Imported:
 
 
 class ImportOutcome(StrEnum):
-    """What became of a message."""
+    """The result for a message."""
 
     IMPORTED = "imported"
     UNCHANGED = "unchanged"
     """It was imported before."""
     UNKNOWN = "unknown"
-    """Nobody imported its device: the Authenticate of the device channel comes first."""
+    """Its device was not imported: the Authenticate of the device channel comes first."""
     OWN = "own"
-    """The enrollment has spoken here for itself, so what another server knew is past."""
+    """The enrollment has sent messages here, so what another server knew is outdated."""
 
 
 class Migration(Protocol):
     async def take(self, message: Imported) -> ImportOutcome:
         """Make or update the record of an enrollment, durably. Safe to repeat.
 
-        A device is imported until it is bound to a certificate, and each import begins `until`
-        anew; a user channel as long as its device enrolled by migration, until it has spoken here.
-        An Authenticate keeps what later messages brought, and the generation. The same message
-        again changes nothing, unless the time of the device to show a certificate is over: then
-        that begins anew. Raises Overtaken when others write the same records all the time.
+        A device can be imported until it is bound to a certificate, and each import restarts `until`; a user
+        channel while its device is a migrated one, until it sends a message here. An Authenticate keeps what
+        later messages brought, and the generation. The same message again changes nothing, unless the time
+        of the device to present a certificate is over: then that restarts. Raises Overtaken where others
+        write the same records all the time.
         """

@@ -1,4 +1,4 @@
-"""What is known of devices and their channels (owner: checkin)."""
+"""Records of devices and their channels (owner: checkin)."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from shared.domain.identity import Identity
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One message's effect on an enrollment; only what is not None is written.
+    """The effect of one message on an enrollment; only values that are not None are written.
 
-    Applied on condition that the generation of its record is still `expected_generation`, and its last change
-    `expected_change`, as they were read. `by` is the event's id, by which the outcome is found again. The
-    record of a user channel is made where there is none; it gets `generation`, which is its device's.
-    `certificate` is the one that an Authenticate showed, and must still be bound. `makes_record`: the device
-    had no record. `renewing` is the certificate of an Authenticate that goes on with its enrollment, and
-    `renewed` one by which none is under way any more (`Enrollment`).
+    It is applied on condition that the generation of its record is still `expected_generation`, and its last
+    change `expected_change`, as read. `by` is the event's id, which identifies the outcome. The record of a
+    user channel is made where there is none, with its device's `generation`. `certificate` is the one that
+    an Authenticate presented, and must still be bound. `makes_record`: the device had no record. `renewing`
+    is the certificate of an Authenticate that continues its enrollment; `renewed` is one whose renewal is
+    over (`Enrollment`).
     """
 
     key: EnrollmentKey
@@ -39,26 +39,26 @@ class Change:
     bootstrap_token: bytes | None = field(default=None, repr=False)
     inventory: Inventory | None = None
     identity: Identity | None = None
-    """Of the certificate, for the record that is made."""
+    """Facts of the certificate, for a new record."""
     signed_at: datetime | None = None
-    """When the message was signed; the record keeps the latest."""
+    """The signing time of the message; the record keeps the latest."""
     known_serial_number: str | None = None
-    """Of the record as it was read."""
+    """The serial number of the record as read."""
 
     @property
     def serial_number(self) -> str | None:
-        """By which the device is found after this change; None: as before."""
-        told = None if self.inventory is None else self.inventory.serial_number
-        return told or self.known_serial_number
+        """The serial number after this change; None: unchanged."""
+        sent = None if self.inventory is None else self.inventory.serial_number
+        return sent or self.known_serial_number
 
     @property
     def begins_generation(self) -> bool:
-        """Whether it is an Authenticate that begins a new enrollment."""
+        """True for an Authenticate that begins a new enrollment."""
         return self.topic is Topic.AUTHENTICATE and self.renewing is None
 
     @property
     def ends_user_channels(self) -> bool:
-        """A device that enrolls anew, or leaves, takes its user channels with it."""
+        """True for a device that enrolls again or checks out: its user channels end with it."""
         return self.key.is_device_channel and (
             self.topic is Topic.CHECK_OUT
             or (self.begins_generation and self.expected_generation is not None)
@@ -82,24 +82,24 @@ class Enrollments(Protocol):
         serial number), as `shared.domain.names` has it. More than one: the name is ambiguous."""
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
-        """certificate -> id of the device for which it is reserved: bound to it, now or once, or in
-        a binding that was overtaken. A certificate never changes its holder."""
+        """certificate -> id of the device for which it is reserved: bound to it, now or once, or in a binding
+        that was overtaken. A certificate never changes its holder."""
 
     async def long_retired(self, certificates: Collection[str]) -> set[str]:
-        """Those that were retired so long ago that the record of their holder does not list them any more."""
+        """The certificates retired so long ago that their holder's record does not list them any more."""
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         """Bind, each on its condition. False: overtaken, or the certificate has another holder."""
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply, each on its condition. False: overtaken. Authenticate makes `by` the generation, unless it
-        renews."""
+        """Apply, each on its condition. False: overtaken. An Authenticate that does not renew makes `by` the
+        generation."""
 
     async def revive(self, enrollments: Collection[str]) -> None:
-        """Enrollments that were removed have spoken again: their records count anew."""
+        """Restore removed enrollments that have sent a message again."""
 
     async def count_users(self, device: str, most: int) -> int:
-        """How many user channels of a device are not removed; counting ends at `most`."""
+        """The number of a device's user channels that are not removed; counting ends at `most`."""
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         """Set the marks; False where no record matches."""

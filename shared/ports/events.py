@@ -13,22 +13,22 @@ from shared.ports.enrollments import Mark
 class EventPublisher(Protocol):
     @property
     def is_live(self) -> bool:
-        """False while the broker as a whole takes nothing: who has much to publish stops for now."""
+        """False while the whole broker takes nothing: a caller with much to publish stops for now."""
 
     @property
     def away(self) -> frozenset[int]:
-        """The partitions that take nothing for now though the broker is there: their events are told so
-        at once. A partition leaves this set when its next probe is due, and an event published then is
-        that probe; so leave these out of a pass, but begin with all partitions in the next one."""
+        """The partitions that take nothing for now though the broker answers: their events fail at once. A
+        partition leaves this set when its next probe is due, and an event published then is that probe; so
+        omit these from a pass, but begin with all partitions in the next one."""
 
     async def publish(
         self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
     ) -> list[bool]:
-        """Publish events, started together; per event whether the broker took it within the deadline.
+        """Publish events together; per event, True where the broker took it within the deadline.
 
-        Never raises for a broken broker. `settled` is called once for each event when the promise
-        passed to somebody else: at the broker's confirm, or (in-process broker) at the consumer's ack.
-        It may be called before `publish` returns, and is not called for an event that is lost."""
+        It never raises for a broken broker. `settled` is called once for each event that is safe: at the
+        broker's confirm, or (in-process broker) at the consumer's ack. It may be called before `publish`
+        returns, and is not called for an event that is lost."""
 
 
 class Received(Protocol):
@@ -46,20 +46,20 @@ class Received(Protocol):
 
     @property
     def held(self) -> int:
-        """How many bytes this object keeps in memory for its consumer."""
+        """The bytes that this object keeps in memory for its consumer."""
 
     @property
     def body(self) -> bytes | None:
         """The webhook's JSON, the same bytes every time; None: only the journal has it."""
 
     def drop_body(self) -> bool:
-        """Forget a body that the journal has too; whether there was one."""
+        """Forget a body that the journal has too; False where there was none."""
 
     async def ack(self) -> None:
-        """Acked; on a lost channel it does nothing, the event comes again."""
+        """Ack it; on a lost channel this does nothing, and the event comes again."""
 
     async def dead_letter(self, reason: str) -> None:
-        """Put it aside for an operator (queue `dead_lettered`), confirmed, then acked."""
+        """Publish it to the queue of dead letters, confirmed, then ack it."""
 
 
 class OpenPartition(Protocol):
@@ -68,7 +68,7 @@ class OpenPartition(Protocol):
         """True once the channel is gone: acks have no effect any more."""
 
     async def close(self) -> None:
-        """Give the partition up by closing its channel; what is not acked goes to the next consumer."""
+        """Close the channel of the partition; events that are not acked go to the next consumer."""
 
 
 class PartitionConsumer(Protocol):
@@ -84,9 +84,9 @@ class PartitionConsumer(Protocol):
 
 class Refusals(Protocol):
     async def add(self, refusals: Mapping[str, Sequence[Refusal]]) -> None:
-        """Add to those of these devices, as `latest_refusals` does. Never makes a record, and changes none of
-        a removed device. Done again, it changes nothing. Raises Unavailable, and TooLarge for a record that
-        cannot grow: then others may lack theirs too."""
+        """Add to the refusals of these devices, as `latest_refusals` does. It never makes a record, and does
+        not change a removed one; a repetition changes nothing. Raises Unavailable, and TooLarge for a record
+        that cannot grow: then others may lack theirs too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +110,14 @@ class Journal(Protocol):
     async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
 
     async def stored(self, ids: Collection[str]) -> set[str]:
-        """Which of these events are in the journal."""
+        """The ids of these events that are in the journal."""
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
-        """The first `limit` events of a device with since <= created_at <= upto, whoever wrote them,
-        by time; without their bodies."""
+        """The first `limit` events of a device with since <= created_at <= upto, of all writers, by time;
+        without their bodies."""
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
-        """What its device said of a command with since <= created_at <= upto, by time."""
+        """The reports of its device on a command with since <= created_at <= upto, by time."""
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         """Number and mark of the first `limit` events of a writer above a number, by number."""

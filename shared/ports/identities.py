@@ -1,7 +1,6 @@
-"""What becomes of a device's binding after it was made (owner: checkin; commands renews it, and changes it
-for administrators).
+"""Changes of a device's binding (owner: checkin; commands renews it, and changes it for administrators).
 
-Every change is conditional on the certificate that is bound, so that none outlives its binding.
+Every change is conditional on the bound certificate, so that none outlives its binding.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,10 +23,10 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What follows from a look at a certificate that must be renewed, on condition that `certificate`
-    is bound and `seen` is what was known of earlier attempts.
+    """The result of a look at a certificate that must be renewed, on condition that `certificate` is bound
+    and `seen` are the earlier attempts.
 
-    `look_at`: when to look again; None: never, until another is bound.
+    `look_at`: the time of the next look; None: not until another certificate is bound.
     """
 
     device: str
@@ -40,32 +39,32 @@ class Attempt:
 
 class Identities(Protocol):
     async def reserve(self, certificate: str, device: str) -> None:
-        """No other device can be bound to it; one that is reserved stays as it is."""
+        """Reserve a certificate for one device; an earlier reservation stays."""
 
     async def quarantine(
         self, device: str, bound: str | None, seen: Quarantine, outbox_event: OutboxEvent
     ) -> bool:
-        """Note that a device asks in vain, on condition of what is bound to it. True: it begins now,
-        and the outbox event is kept; else it goes on since it began."""
+        """Quarantine a device, on condition of the bound certificate. True: the quarantine begins now, and
+        the outbox event is kept; else it had begun before."""
 
     async def release(self, device: str, bound: str) -> bool:
-        """End the quarantine: what is bound is right. False: something else is bound."""
+        """End the quarantine. False: another certificate is bound."""
 
     async def reset(self, device: str, bound: str) -> bool:
-        """Take the binding away. False: something else is bound, or nothing."""
+        """Remove the binding. False: another certificate is bound, or none."""
 
     async def accept_expired(self, device: str, bound: str, until: datetime) -> bool:
-        """Be patient with a certificate whose time is over, and end the quarantine; it is renewed at
-        once. False: something else is bound."""
+        """Accept an expired certificate for a while, and end the quarantine; it is renewed at once. False:
+        another certificate is bound."""
 
     async def to_renew(self, partitions: Collection[int], at: datetime) -> list[Enrollment]:
-        """Devices of these partitions whose certificates are to be looked at by then."""
+        """Devices of these partitions whose certificates are due for a look."""
 
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
         """Store, each on its condition. False: overtaken."""
 
     async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:
-        """What subscribers of these partitions are still to be told."""
+        """The outbox events of these partitions that are not published."""
 
     async def published(self, outgoing: Sequence[Outgoing]) -> None:
-        """Their events are safe."""
+        """Remove outbox events that are published."""

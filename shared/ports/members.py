@@ -1,4 +1,4 @@
-"""Who serves which partitions."""
+"""The replicas that share the partitions among them."""
 
 from typing import Protocol
 
@@ -8,6 +8,6 @@ class Members(Protocol):
         """Count this member's heartbeat up."""
 
     async def heartbeats(self, role: str) -> dict[str, int]:
-        """member -> heartbeat. Whoever reads judges staleness by its own monotonic clock."""
+        """member -> heartbeat. The reader judges staleness by its own monotonic clock."""
 
     async def leave(self, role: str, member: str) -> None: ...

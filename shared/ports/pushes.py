@@ -20,11 +20,10 @@ class PushRequestConsumer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PushRecord:
-    """How the latest push of one enrollment ended; exists while the sweep may have to push again.
+    """The result of the latest push of one enrollment; exists while the sweep may have to push again.
 
-    `tried_at` is when that push began, `next_at` when the sweep looks again. `error` is None when
-    APNs took it; `attempts` counts the pushes before it that ended alike. Times are kept to the
-    millisecond.
+    The push began at `tried_at`; the sweep looks again at `next_at`. `error` is None where APNs took it;
+    `attempts` counts the earlier pushes with the same result. Times are kept to the millisecond.
     """
 
     enrollment: str
@@ -56,4 +55,4 @@ class Pushes(Protocol):
         """Raise these positions (never lower them)."""
 
     async def reset(self, partitions: Collection[int], to: datetime) -> None:
-        """Set these positions, back as well: they were written by a clock that went wrong."""
+        """Set these positions, also back: a wrong clock wrote them."""

@@ -1,8 +1,8 @@
-"""All documents of one store into another one.
+"""Copy all documents of one store into another one.
 
 Promises: a target that holds anything else is not written to; a copy that was cut short at any point goes on
-when it is begun again; at the end every document of the source is in the target, value for value and type
-for type, and nothing else is; a document that differs is told by its collection and `_id`. A document that
+when it is begun again; at the end every document of the source is in the target, value for value and type for
+type, and nothing else is; a document that differs is reported by its collection and `_id`. A document that
 left the source by its age since it was copied stays in the target until its services remove it.
 """
 
@@ -89,13 +89,13 @@ class Copying:
             self._tell(name, count, "compared")
         there = sum([len(batch) async for batch in target.scan({}, {"_id": 1}, batch=1)])
         if there != count:
-            # Tells which one it is. `check_target` found nothing foreign, and only we write to the target:
-            # what is missing in the source, and is old enough, has left it meanwhile.
+            # This reports which one. `check_target` found nothing foreign, and only we write to the target: a
+            # document that is missing in the source, and is old enough, has left it meanwhile.
             await self._check_target(name, self._may_be_over)
         return count
 
     async def _check_target(self, name: str, is_over: IsOver) -> None:
-        """Conflict where this collection of the target has what the source has not, and had not before."""
+        """Conflict where this collection of the target has a document that the source never had."""
         count = 0
         with _taken(name):
             source = self._source.collection(name)
@@ -112,12 +112,12 @@ class Copying:
                 self._tell(name, count, "found in the target")
 
     def _must_be_over(self, name: str, document: Document) -> bool:
-        """The source cannot have it any more, whatever its settings."""
+        """True where the source cannot have it any more, under any settings."""
         kept = _KEPT_FOR.get(name)
         return kept is not None and self._may_be_over(name, document, kept)
 
     def _may_be_over(self, name: str, document: Document, kept: timedelta = timedelta()) -> bool:
-        """The source may have removed it by itself."""
+        """True where the source may have removed it by its age."""
         since = document.get(_EXPIRES_BY.get(name, ""))
         return isinstance(since, datetime) and since + kept < self._now
 

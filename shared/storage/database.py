@@ -71,7 +71,7 @@ class Collection(Protocol):
         """False: a document with that unique key is there already."""
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
-        """Insert in no order; the indexes of those that met a duplicate key."""
+        """Insert in no order; the indexes of those that have a duplicate key."""
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
         """Returns how many documents matched (0 or 1)."""
@@ -80,7 +80,7 @@ class Collection(Protocol):
         """Returns how many documents matched."""
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
-        """In no order: how many matched or were upserted, and which met a duplicate key."""
+        """Write in no order; the number of matched or upserted ones, and the indexes with a duplicate key."""
 
     async def delete_one(self, query: Query) -> int: ...
 
@@ -102,8 +102,8 @@ class Database(Protocol):
         """The collections that are there."""
 
     async def ensure(self, indexes: Sequence[Index]) -> None:
-        """Make the indexes that are not there. One whose options changed (a retention, say) is changed,
-        or made anew; other versions' indexes are left alone. Raises StoreUnavailable."""
+        """Make missing indexes. An index whose options changed (a retention, say) is changed or rebuilt;
+        other versions' indexes stay. Raises StoreUnavailable."""
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when nothing can be read or written."""
@@ -112,12 +112,12 @@ class Database(Protocol):
 
 
 Say = Callable[[str], None]
-"""Tells of the progress of long work, a line at a time."""
+"""Reports the progress of long work, a line at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A store that was looked through: how many documents it has, some of its faults, and their number."""
+    """The result of a check: the number of documents, some faults, and the number of faults."""
 
     documents: int
     faults: list[str]
@@ -136,7 +136,7 @@ class FolderDatabase(Database, Protocol):
 
 
 def size_of(document: Document) -> int:
-    """About how many bytes a document has: what is large in ours stands in its own fields."""
+    """The size of a document in bytes, roughly: large values are fields of their own in ours."""
     return sum(len(value) for value in document.values() if isinstance(value, bytes | str))
 
 

@@ -28,14 +28,14 @@ STOP_DEADLINE = timedelta(seconds=15)
 PING_DEADLINE = timedelta(seconds=5)
 POLL = timedelta(milliseconds=50)
 
-# What SecantusDB writes when the folder, or the port, belongs to somebody else.
+# Messages of SecantusDB where another process holds the folder, or the port.
 FOLDER_IN_USE = "Device or resource busy"
 PORT_IN_USE = "Address already in use"
 
 # Runs in the child, before the store: a death signal is kept over exec. It comes when the *thread*
 # that started the child ends, hence the main thread; a parent that died before prctl never signals,
 # hence the look at getppid. Systems other than Linux have no prctl: only the end of the context stops
-# the store there. SIGKILL, because whatever the store acknowledged is on the disk.
+# the store there. SIGKILL, because every acknowledged write is on the disk.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
@@ -100,7 +100,7 @@ async def _answers(process: asyncio.subprocess.Process, port: int) -> bool:
             await mongo.ping()
     finally:
         await mongo.close()
-    return process.returncode is None  # else somebody else has the port
+    return process.returncode is None  # else another process has the port
 
 
 def _check_port_was_taken(folder: Path, said: str) -> None:

@@ -1,7 +1,7 @@
-"""Every encrypted value of every collection, read and written anew for the rotation of keys.
+"""Re-encryption of every encrypted value of every collection, for the rotation of keys.
 
-Promise: a value is replaced only on condition that it is still the one that was read, so that this may
-run beside any number of servers, and again after it was cut short.
+Promise: a value is replaced only on condition that it is still as read, so that this may run beside any
+number of servers, and again after it was cut short.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ ALL: tuple[EncryptedFields, ...] = (
 BATCH = 100
 """Documents at a time; the largest body of a device is 15 MiB."""
 ROUNDS = 5
-"""How often documents that change under our hands are looked at again."""
+"""Tries for documents that change meanwhile."""
 
 
 class MongoEncryptedValues:
@@ -62,7 +62,7 @@ class MongoEncryptedValues:
         documents, encrypted = self._database.collection(collection), 0
         for _ in range(ROUNDS):
             values = await self._read(collection, ids)
-            writes = [write for value in values if (write := self._anew(value)) is not None]
+            writes = [write for value in values if (write := self._reencrypted(value)) is not None]
             matched, _ = await documents.bulk_write(writes)
             encrypted += matched
             if matched == len(writes):
@@ -87,8 +87,8 @@ class MongoEncryptedValues:
     def _key_of(self, value: "_Value") -> str | None:
         return None if isinstance(value.stored, str) else self._keyring.key_of(bytes(value.stored))
 
-    def _anew(self, value: "_Value") -> UpdateOne | None:
-        """The write that encrypts it with the current key; None: it is, or nobody here can open it."""
+    def _reencrypted(self, value: "_Value") -> UpdateOne | None:
+        """The write that encrypts it with the current key; None: it is so already, or cannot be decrypted."""
         if self._key_of(value) == self._keyring.current:
             return None
         stored, where = value.stored, encryption_context(value.of.collection, value.id, value.path)
@@ -106,7 +106,7 @@ class MongoEncryptedValues:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """One value as it stands in its document; text or bytes."""
+    """One stored value; text or bytes."""
 
     of: EncryptedFields
     id: str

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.command import Terms
-from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount
+from shared.domain.job import Job, JobPart, JobState, Progress, RefusedTarget, WarningCount
 from shared.ports.queue import Jobs
 from tests.contract.stores import STORES, open_store
 from tests.support.fakes.jobs import FakeJobs
@@ -50,7 +50,9 @@ def part(number: int = 0, job: str = "1") -> JobPart:
 
 
 def done(given: JobPart, progress: Progress = SOME) -> JobPart:
-    return replace(given, is_done=True, progress=progress, refusals=(Refusal("A0", "unknown"),))
+    return replace(
+        given, is_done=True, progress=progress, refusals=(RefusedTarget("A0", "unknown"),)
+    )
 
 
 async def test_what_was_added_is_there_unchanged(jobs: Jobs) -> None:

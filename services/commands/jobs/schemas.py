@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.domain.errors import NotFound, unfit
-from shared.domain.job import Job, Progress, Refusal
+from shared.domain.job import Job, Progress, RefusedTarget
 from shared.ports.queue import Jobs
 from shared.times import rfc3339, rfc3339_or_null
 
@@ -79,9 +79,9 @@ class JobView:
         shown = [{"udid": each.target, "error": each.error} for each in refusals]
         return {**self.brief(job), "refused": shown, "next_cursor": more}
 
-    async def _refusals(self, job: Job, page: Page) -> tuple[list[Refusal], str | None]:
+    async def _refusals(self, job: Job, page: Page) -> tuple[list[RefusedTarget], str | None]:
         first, index = _position(page.cursor)
-        found: list[Refusal] = []
+        found: list[RefusedTarget] = []
         for start in range(first, job.parts, READ_TOGETHER):
             numbers = range(start, min(start + READ_TOGETHER, job.parts))
             for part in await self._jobs.part_results(job.id, numbers):

@@ -11,7 +11,7 @@ from datetime import datetime
 from services.commands.queue.submission import Queued
 from shared.domain.command import QueueEntry
 from shared.domain.errors import MdmError
-from shared.domain.job import JobPart, Progress, Refusal, WarningCount
+from shared.domain.job import JobPart, Progress, RefusedTarget, WarningCount
 
 FIRST_FEW = 5
 MOST_WARNINGS = 50
@@ -27,7 +27,7 @@ class Tally:
         self.queued = 0
         self.already_queued = 0
         self.refused = 0
-        self.refusals: list[Refusal] = []
+        self.refusals: list[RefusedTarget] = []
         self._warnings: dict[str, WarningCount] = {}
 
     @property
@@ -41,7 +41,7 @@ class Tally:
         for target, outcome in zip(targets, outcomes, strict=True):
             if isinstance(outcome, MdmError):
                 self.refused += 1
-                self.refusals.append(Refusal(target, short(str(outcome))))
+                self.refusals.append(RefusedTarget(target, short(str(outcome))))
                 continue
             is_ours = outcome.is_new or _is_since(outcome.entry, since)
             self.queued += is_ours

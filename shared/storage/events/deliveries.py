@@ -1,13 +1,13 @@
-"""Collection `deliveries`: what is still owed to subscribers. A delivery that was taken is deleted.
+"""Collection `deliveries`: deliveries that are due to subscribers; a delivered one is deleted.
 
-Owner: webhook. `queue` and `partition` are set exactly while a delivery is pending, `dead_lettered` exactly
-when it is not (to its partition), so each query finds by its index what it looks for and nothing
-else. `lease_until` is always set while pending, so a claim needs no alternative in its condition.
-`body` is what a subscriber would get: kept, encrypted, when a delivery is dead-lettered, since its event
-leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
+Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly while
+it is not (to its partition), so an index has exactly the documents of each query. `lease_until` is always set
+while pending, so a claim needs no alternative in its condition. `body` is the body for the subscriber: kept,
+encrypted, with a dead-lettered delivery, since its event leaves the journal. `asked` is set (to its
+partition) while an operator waits for an attempt.
 
-A delivery that was set aside has a `queue` of its own: its device's, and its event behind it. Versions
-before it take that for the delivery queue of another device, and retry it by its schedule.
+A delivery that is set aside has a separate `lane`: its device's, and its event behind it. Earlier versions
+take that for the delivery queue of another device, and retry it by its schedule.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -62,13 +62,13 @@ class MongoDeliveries:
                 {"_id": {"$in": [deliveries[index].id for index in known]}}, {"number": 1}
             )
             stored = {document["_id"]: document["number"] for document in found}
-            # One that is gone meanwhile was delivered by somebody: its number no longer matters.
+            # A delivery that is gone was delivered meanwhile: its number no longer matters.
             numbers = [stored.get(d.id, d.number) for d in deliveries]
         return numbers
 
     async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
-        """In pages, so that no single read grows with the backlog. What was stored before the first page
-        was read is in one of them, since an id never changes."""
+        """Read in pages, so that no single read grows with the backlog. A delivery stored before the first
+        page was read is in one of them, since an id never changes."""
         term = self._database.term
         queues: dict[str, Backlog] = {}
         async for document in self._pending(partition, {"lane": 1, "number": 1}):
@@ -124,14 +124,14 @@ class MongoDeliveries:
         if matched == len(set(ids)):
             return set(ids)
         await self._take_over(ids, holder, until, until + (until - now))
-        # A bulk write gives one sum: whose lease it is tells which ones it were (rule 3).
+        # An update of many returns one sum: the lease identifies the claimed ones (rule 3).
         found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
         return {document["_id"] for document in found}
 
     async def _take_over(
         self, ids: Sequence[str], holder: str, until: datetime, longest: datetime
     ) -> None:
-        """Leases that end later than any can: whoever made them had a wrong clock."""
+        """Take over leases that end later than any can: a wrong clock made them."""
         found = await self._documents.find(
             {"_id": {"$in": ids}, "lease_until": {"$gt": longest}}, {"lease_until": 1}
         )

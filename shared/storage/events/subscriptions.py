@@ -1,4 +1,4 @@
-"""Collection `subscriptions`: who wants to hear of events, beside the one that the settings name.
+"""Collection `subscriptions`: the subscriptions to events, beside the one that the settings name.
 
 Owner: webhook. MDM_WEBHOOK_URL is the subscription `config`; it is not stored, so a changed setting
 takes effect at the next start.

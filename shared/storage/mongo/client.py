@@ -40,7 +40,7 @@ INSERTED_TOGETHER = 1000
 
 
 PING_DEADLINE = timedelta(seconds=3)
-"""Sooner than those who ask give up, so that they hear why."""
+"""Sooner than callers give up, so that they get the reason."""
 
 
 class MongoCollection:
@@ -87,8 +87,8 @@ class MongoCollection:
             return found
 
     async def insert_one(self, document: Document) -> bool:
-        # The driver's own would raise for the key alone, where the reply tells of a write that is not on a
-        # majority as well: nobody could know then whether the document that is there stays.
+        # The driver's own would raise for the key alone, where the reply also reports a write that is not on
+        # a majority: then the caller could not know if the document that is present stays.
         return not await self.insert_many([document])
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
@@ -191,7 +191,7 @@ class Mongo:
 
 def term_of(topology: TopologyDescription) -> object:
     """The primary of a replica set and its election, as the driver knows them. None where there is no primary
-    now, and always for a server that stands alone and for mongos, which tells nothing of elections."""
+    now, and always for a standalone server and for mongos, which does not report elections."""
     for server in topology.server_descriptions().values():
         if server.server_type_name == "RSPrimary":
             return server.address, server.election_id

@@ -66,7 +66,7 @@ def _reason(error: PyMongoError) -> str:
 
 @contextmanager
 def taken_keys_are_faults() -> Iterator[None]:
-    """Around an update: nobody asks it which key was taken."""
+    """Around an update, which does not report the duplicate key."""
     try:
         yield
     except DuplicateKeyError as exc:
@@ -87,7 +87,7 @@ def _cancellable() -> Iterator[None]:
 
 
 def duplicates(error: BulkWriteError) -> set[int]:
-    """Indexes of the operations that met a duplicate key; raises TooLarge where a document was, and
+    """Indexes of the operations that have a duplicate key; raises TooLarge where a document was, and
     StoreUnavailable for any other fault."""
     details = error.details
     others = {e.get("code") for e in details.get("writeErrors", ())} - {DUPLICATE_KEY}

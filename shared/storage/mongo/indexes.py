@@ -1,4 +1,4 @@
-"""Indexes of MongoDB's collections, made at start by whoever comes first, safely beside an older version."""
+"""Indexes of MongoDB's collections, made by the first process that starts, safely beside an older version."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -67,7 +67,7 @@ def _options(index: Index) -> dict[str, object]:
 
 
 async def _change_retention(raw: Any, index: Index) -> None:
-    """At once, where a new index would be built for long. What cannot do it is made anew."""
+    """Change it in place, where a new index would take long. A server that cannot do it rebuilds it."""
     if index.expire_after is None:
         return
     change = {"name": index.name, "expireAfterSeconds": _seconds(index.expire_after)}

@@ -1,26 +1,27 @@
 """Collections `jobs` and `job_parts`: one command for many devices. Owner: commands.
 
-A job has `running` exactly while it runs, so the index of those holds no history. A part is named by its
-job and number, so parts are read by `_id` and need no index but that of their age: they are stored
-before their job, and those of a job that never came must leave too.
+A job has `running` exactly while it runs, so that index holds no history. The `_id` of a part is its job and
+number, so parts need no index except that of their age: they are stored before their job, and must leave too
+where the job was never stored.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
 
 from shared.chunks import chunked
 from shared.domain.command import Terms
-from shared.domain.job import Job, JobPart, JobState, Progress, Refusal, WarningCount, part_id
+from shared.domain.job import Job, JobPart, JobState, Progress, RefusedTarget, WarningCount, part_id
 from shared.domain.versions import known
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.records import given, record
 
 NAME = "jobs"
 PARTS = "job_parts"
 
 PARTS_STAY = timedelta(days=2)
-"""Longer than a finished job: its parts are older than its end."""
+"""Parts stay longer than their finished job, since they are older than its end."""
 
 INSERTED_TOGETHER = 10
 """Parts in one write; each has up to 50 KB."""
@@ -54,13 +55,13 @@ class MongoJobs:
         return _job(found) if found else None
 
     async def newest(self, before: str | None, limit: int) -> list[Job]:
-        # Reads all jobs that are kept, which are few beside everything else.
+        # This reads all kept jobs, which are few.
         query = {} if before is None else {"_id": {"$lt": before}}
         return [_job(d) for d in await self._jobs.find(query, sort=[("_id", -1)], limit=limit)]
 
     async def running(self) -> list[Job]:
         found = map(_job, await self._jobs.find({"running": True}))
-        # One in a state of a newer version is left to that version.
+        # A job in a state of a newer version is left to that version.
         running = [job for job in found if job.state is JobState.RUNNING]
         return sorted(running, key=lambda job: job.id)
 
@@ -125,7 +126,7 @@ def _progress_fields(progress: Progress) -> Document:
         "queued": progress.queued,
         "already_queued": progress.already_queued,
         "refused": progress.refused,
-        # Not a document by text: a text may have dots in it, which names of fields must not.
+        # Not keyed by text: a text may have dots, which field names must not.
         "warnings": [
             {"text": text, "count": each.count, "targets": list(each.targets)}
             for text, each in progress.warnings.items()
@@ -134,15 +135,11 @@ def _progress_fields(progress: Progress) -> Document:
 
 
 def _progress(document: Document) -> Progress:
-    return Progress(
-        queued=document.get("queued", 0),
-        already_queued=document.get("already_queued", 0),
-        refused=document.get("refused", 0),
-        warnings={
-            each["text"]: WarningCount(each["count"], tuple(each["targets"]))
-            for each in document.get("warnings", ())
-        },
-    )
+    warnings = {
+        each["text"]: WarningCount(each["count"], tuple(each["targets"]))
+        for each in document.get("warnings", ())
+    }
+    return record(Progress, document, warnings=warnings)
 
 
 def _job_document(job: Job) -> Document:
@@ -169,43 +166,24 @@ def _job_document(job: Job) -> Document:
 
 
 def _state(document: Document) -> JobState:
-    """One that failed is stored as finished, with its error: the version before cannot read another state."""
+    # A failed job is stored as finished, with its error: the version before cannot read another state.
     return JobState.FAILED if "error" in document else known(JobState, document["state"])
 
 
 def _terms_document(terms: Terms) -> Document:
-    kept: dict[str, Any] = {
-        "priority": terms.priority,
-        "expires_at": terms.expires_at,
-        "not_before": terms.not_before,
-        "collapse_key": terms.collapse_key,
-    }
-    return {name: value for name, value in kept.items() if value is not None}
+    return given({name: value for name, value in asdict(terms).items() if name != "ttl"})
 
 
 def _job(document: Document) -> Job:
-    terms = document["terms"]
-    return Job(
+    return record(
+        Job,
+        document,
         id=document["_id"],
-        command_uuid=document["command_uuid"],
         command_hash=document["command"],
-        request_type=document["request_type"],
-        terms=Terms(
-            priority=terms.get("priority"),
-            expires_at=terms.get("expires_at"),
-            not_before=terms.get("not_before"),
-            collapse_key=terms.get("collapse_key"),
-        ),
-        says_apple=document["says_apple"],
-        caller=document["caller"],
-        total=document["total"],
-        created_at=document["created_at"],
+        terms=record(Terms, document["terms"]),
         state=_state(document),
-        owner=document["owner"],
         heartbeats=document["beats"],
         progress=_progress(document),
-        finished_at=document.get("finished_at"),
-        error=document.get("error"),
     )
 
 
@@ -228,6 +206,6 @@ def _part(document: Document) -> JobPart:
         is_done=document["done"],
         progress=_progress(document),
         refusals=tuple(
-            Refusal(each["target"], each["error"]) for each in document.get("refusals", ())
+            RefusedTarget(each["target"], each["error"]) for each in document.get("refusals", ())
         ),
     )

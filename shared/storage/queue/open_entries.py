@@ -26,7 +26,7 @@ READS = 3
 SOUGHT, SOUGHT_MORE = 4, 8
 """Entries in the first look along the index, and the factor from one look to the next."""
 BEGUN = 32
-"""Of the entries whose `not_before` has come, so many of the first are sorted by queue order."""
+"""Entries whose `not_before` has come that are sorted by queue order: so many of the earliest."""
 
 NOT_RESTING = sorted(state.value for state in OPEN_STATES - {EntryState.NOT_NOW})
 

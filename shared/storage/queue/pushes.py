@@ -1,8 +1,8 @@
-"""The collections `pushes` and `sweeps` (owner: push).
+"""Collections `pushes` and `sweeps` (owner: push).
 
-`pushes` has one document per enrollment that may have to be pushed again; `sweeps` has one document
-that says, per partition, up to which time the sweep has looked for places that were never pushed.
-Both are only a memory of what to try again: a lost document costs one push too many.
+`pushes` has one document per enrollment that may have to be pushed again; `sweeps` has one document with the
+time, per partition, up to which the sweep has looked for entries that were never pushed. Both only save
+repetitions: a lost document costs one push too many.
 """
 
 from collections.abc import Collection as Some
@@ -14,6 +14,7 @@ from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import PushRecord
 from shared.storage.database import Database, DeleteOne, Document, UpdateOne
 from shared.storage.indexes import Index
+from shared.storage.records import given, record
 from shared.times import EPOCH
 
 NAME = "pushes"
@@ -33,31 +34,23 @@ def _partition(enrollment: str) -> int:
 
 
 def _record(document: Document) -> PushRecord:
-    return PushRecord(
-        enrollment=document["_id"],
-        tried_at=document["tried_at"],
-        next_at=document["next_at"],
-        attempts=document.get("attempts", 0),
-        pushed_at=document.get("pushed_at"),
-        error=document.get("error"),
-    )
+    return record(PushRecord, document, enrollment=document["_id"])
 
 
-def _upsert(record: PushRecord) -> UpdateOne:
+def _upsert(push: PushRecord) -> UpdateOne:
     values = {
-        "partition": _partition(record.enrollment),
-        "tried_at": record.tried_at,
-        "next_at": record.next_at,
-        "attempts": record.attempts,
-        "error": record.error,
+        "partition": _partition(push.enrollment),
+        "tried_at": push.tried_at,
+        "next_at": push.next_at,
+        "attempts": push.attempts,
+        "error": push.error,
+        **given({"pushed_at": push.pushed_at}),
     }
-    if record.pushed_at is not None:
-        values["pushed_at"] = record.pushed_at
-    return UpdateOne({"_id": record.enrollment}, {"$set": values}, upsert=True)
+    return UpdateOne({"_id": push.enrollment}, {"$set": values}, upsert=True)
 
 
 class MongoPushes:
-    """`Pushes` in MongoDB."""
+    """Implements `shared.ports.pushes.Pushes`."""
 
     def __init__(self, database: Database) -> None:
         self._pushes = database.collection(NAME)
@@ -86,14 +79,8 @@ class MongoPushes:
     async def forget(self, records: Sequence[PushRecord]) -> None:
         await self._pushes.bulk_write(
             [
-                DeleteOne(
-                    {
-                        "_id": record.enrollment,
-                        "tried_at": record.tried_at,
-                        "next_at": record.next_at,
-                    }
-                )
-                for record in records
+                DeleteOne({"_id": r.enrollment, "tried_at": r.tried_at, "next_at": r.next_at})
+                for r in records
             ]
         )
 
@@ -114,7 +101,7 @@ class MongoPushes:
     async def _move(self, operator: str, partitions: Some[int], to: datetime) -> None:
         if not partitions:
             return
-        # An upsert that races with another one may meet its document: then it is there to update.
+        # An upsert may lose a race against another one; then the document is there.
         update = UpdateOne(
             {"_id": _POSITIONS},
             {operator: {f"p{partition}": to for partition in partitions}},

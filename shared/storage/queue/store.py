@@ -84,7 +84,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
             missing = [index for index in taken_entries if there[index] is None]
             if not missing:
                 return there
-        raise StoreUnavailable("queue entries expire while they are queued again")
+        raise StoreUnavailable("places expire while they are queued anew")
 
     async def _read(self, ids: Sequence[str]) -> dict[str, QueueEntry]:
         found = await self._entries.find({"_id": {"$in": list(ids)}})

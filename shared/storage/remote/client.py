@@ -1,7 +1,7 @@
 """The store of a folder that another process holds, by the socket of that process.
 
 Promises: the same answers and errors as of the store itself; StoreUnavailable where the server ends, or is
-not heard of for longer than an operation may take, after which the outcome of a write is unknown.
+silent for longer than an operation may take, after which the outcome of a write is unknown.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _ANSWERS_WITHIN = 2.0
 
 
 async def is_served(folder: Path) -> bool:
-    """True where somebody answers at the folder's socket, if only with an error."""
+    """True where a server answers at the folder's socket, if only with an error."""
     try:
         async with asyncio.timeout(_ANSWERS_WITHIN):
             await RemoteDatabase(folder).ping()
@@ -48,11 +48,11 @@ async def is_served(folder: Path) -> bool:
 
 
 class _NobodyAnswers(StoreUnavailable):
-    """Nobody listens, or the other side ended without an answer."""
+    """No server listens, or it ended without an answer."""
 
 
 class _Link:
-    """Asks the server of one folder; each request has a connection of its own."""
+    """Asks the server of one folder, with one connection for each request."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class _Link:
         return await self.told(op, lambda _: None, collection, **args)
 
     async def told(self, op: str, say: Say, collection: str = "", /, **args: Any) -> Any:
-        """The result, and what is told of progress meanwhile."""
+        """The result, and reports of progress meanwhile."""
         result: Any = None
         async with aclosing(self.messages(op, collection, args)) as messages:
             async for message in messages:
@@ -215,7 +215,7 @@ class RemoteDatabase:
 
     @property
     def term(self) -> None:
-        """Whoever holds the folder is the only one."""
+        """The process that holds the folder is the only server."""
 
     def collection(self, name: str) -> RemoteCollection:
         return RemoteCollection(self._link, name)
@@ -227,7 +227,7 @@ class RemoteDatabase:
         await self._link.result("ensure", indexes=[index_message(each) for each in indexes])
 
     async def ping(self) -> None:
-        """Raises StoreUnavailable when nothing can be read or written, or nobody answers."""
+        """Raises StoreUnavailable where the store cannot work, or no server answers."""
         await self._link.result("ping")
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """Messages over the socket of a store: BSON documents, each behind its length.
 
 A connection carries one request, `{op, collection, args}`. Its answer is any number of `{progress}` and
-`{batch}`, then one `{result}`, or one `{error, kind}`. Documents of the store stand in it as bytes of
-their own, so that what is large is known without a look inside.
+`{batch}`, then one `{result}`, or one `{error, kind}`. Documents of the store are separate bytes in it, so
+that their size is known without decoding.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ def error_message(error: Exception) -> Document | None:
 
 
 def error_of(message: Document) -> Exception:
-    """The error that such a message tells of."""
+    """The error in such a message."""
     kind = _KINDS.get(message.get("kind", ""), StoreUnavailable)
     return kind(str(message["error"]))
 

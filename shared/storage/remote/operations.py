@@ -148,7 +148,7 @@ def index_message(index: Index) -> Document:
 
 
 def index_of(message: Document) -> Index:
-    """The index that such a message tells of."""
+    """The index in such a message."""
     unique, sparse, of_array = message["flags"]
     expire = message["expire_seconds"]
     return Index(

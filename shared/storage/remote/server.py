@@ -1,8 +1,8 @@
 """Serves the store of a folder to commands beside its process, over `store.sock` in the folder.
 
-Promises: only our own user and root are answered; a client that ends, stands still or sends anything
-else costs no more than its connection; what a client began is ended with it, except for a write that was
-handed to the store; no socket is left behind, and without one (a file system that has none) all else goes on.
+Promises: only our own user and root are answered; a client that ends, hangs or sends anything else costs no
+more than its connection; the work of a client ends with it, except for a write that was handed to the store;
+no socket is left behind, and without one (a file system that has none) all else goes on.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ REQUEST_DEADLINE = timedelta(seconds=10)
 STANDSTILL = timedelta(minutes=1)
 """A client that takes nothing for so long is given up."""
 HEARTBEAT = timedelta(seconds=2)
-"""Work that is long is heard of so often, so that a client knows that we live."""
+"""The interval of reports from long work, by which a client knows that we are alive."""
 _BATCH_DOCUMENTS = 1_000
 _BATCH_BYTES = 1_000_000
 
@@ -108,7 +108,7 @@ class StoreServer:
             return {"result": await result_of(self._database, request, client)}
         except _Gone:
             raise
-        except Exception as exc:  # whatever a request may lead to is answered
+        except Exception as exc:  # every error of a request is answered
             message = error_message(exc)
             if message is None:
                 log.exception("store_request_failed", operation=request[0])
@@ -146,7 +146,7 @@ class _Client:
             raise _Gone from exc
 
     async def until_gone_or(self, work: "asyncio.Task[Document]", heartbeat: timedelta) -> None:
-        """Until the work is done, or the client has ended; it hears of us meanwhile."""
+        """Wait until the work is done, or the client has ended; it gets reports meanwhile."""
         gone = asyncio.create_task(self._reader.read(1))
         try:
             while not work.done() and not gone.done():
@@ -164,7 +164,7 @@ class _Client:
                 gone.exception()  # a broken connection is one that has ended
 
     def say(self, progress: str) -> None:
-        """Tell of progress; left out where the client is behind."""
+        """Report progress; omitted where the client is behind."""
         if not self._writer.transport.get_write_buffer_size():
             self._writer.write(framed({"progress": progress}))
 

@@ -45,7 +45,7 @@ def remove(folder: Path) -> None:
 
 
 def connected(folder: Path) -> socket.socket:
-    """A connection to whoever listens there. OSError: nobody does; BlockingIOError: too many wait."""
+    """A connection to the listener. OSError: there is none; BlockingIOError: too many wait."""
     link = _new()
     try:
         with _address(folder) as address:
@@ -57,8 +57,8 @@ def connected(folder: Path) -> socket.socket:
 
 
 def is_of_us(link: socket.socket) -> bool:
-    """The other side runs as our own user, or as root. Where the system does not tell, the mode of the
-    file has decided."""
+    """True where the other side runs as our own user, or as root. Where the system does not report it, the
+    mode of the file has decided."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return True

@@ -1,7 +1,7 @@
 """Makes the tables and indexes that adapters ask for.
 
 Promises: an index over a table that has documents is built in pieces beside all other work, and survives
-being cut short: it begins anew at the next start; whatever is written meanwhile is in it.
+being cut short: it begins again at the next start; all that is written meanwhile is in it.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class Building:
             await self._drop(table, replaced)
 
     async def _build(self, table: Table, index: Index) -> None:
-        # An array stands in a table of its own.
+        # An array has a separate table.
         of_row = index.keys[1:] if index.of_array else index.keys
         new = [path for path, _ in of_row if path not in {"_id", *table.columns}]
         known = Known.of(index, is_ready=True)
@@ -93,8 +93,8 @@ class Building:
             if not last and not index.of_array:
                 connection.execute(_index_sql(known))
             note(connection, index, ready=not last)
-            # In the same step: whatever is written from now on has the columns. Readers, who see the last
-            # commit, have no such index yet.
+            # In the same step: every later write has the columns. Readers, which see the last commit, have
+            # no such index yet.
             self._renew_at_once(connection, table.name, unready=index.name)
             return int(last)
 
@@ -181,7 +181,7 @@ def _made(known: Known) -> Write[None]:
                 connection.execute(_index_sql(known))
             except (
                 sqlite3.IntegrityError
-            ) as exc:  # nothing was changed, so only the builder hears of it
+            ) as exc:  # nothing was changed, so only the builder gets the error
                 raise StoreUnavailable(
                     f"the store: documents of {known.index.collection} share a key of the index "
                     f"{known.index.name}, which is to be unique"

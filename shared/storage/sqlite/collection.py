@@ -79,7 +79,7 @@ class SqliteCollection:
         most: int,
         shown: Projection | None = None,
     ) -> list[Document]:
-        """Those that match in their order: as many as are wanted, or more."""
+        """The matching documents in their order: as many as are wanted, or more."""
         first = self._reads.first(self._table, conditions, sort, most)
         if first is not None:
             documents, is_sorted = self._matching(first, shown), first.is_sorted
@@ -238,7 +238,7 @@ def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> boo
 
 
 def _sort_key_of(sort: Sort) -> Callable[[Document], tuple[tuple[int, Any], ...]]:
-    """What tells the place of a document in an order; a missing field comes as null."""
+    """The sort key of a document; a missing field counts as null."""
 
     def sort_key(document: Document) -> tuple[tuple[int, Any], ...]:
         found = (value_at(document, path) for path, _ in sort)

@@ -33,8 +33,8 @@ def encoded(document: Document) -> bytes:
 
 
 def decoded(blob: bytes) -> Document:
-    """Raises the error that SQLite raises for a damaged file where these bytes are no document, since
-    nobody else wrote them; StoreUnavailable for one that is nested too deeply."""
+    """Raises the error that SQLite raises for a damaged file where these bytes are no document, since only we
+    write them; StoreUnavailable for one that is nested too deeply."""
     try:
         document: Document = bson.decode(blob, _OPTIONS)
     except InvalidBSON as exc:

@@ -1,9 +1,8 @@
 """Tables of the file: one for each collection, with its columns and indexes.
 
-A table of the collection's name: `_id`, `_document` (BSON), and a column for each field of an index,
-named by its path. An index of an array has a table of its own, with a row for each element. Which indexes
-there are is in the table `_indexes`; one that is not `ready` is being built, is kept up already, and
-answers no query yet.
+A table of the collection's name: `_id`, `_document` (BSON), and a column for each field of an index, named by
+its path. An index of an array has a separate table, with a row for each element. The table `_indexes` lists
+the indexes; one that is not `ready` is being built, is maintained already, and answers no query yet.
 """
 
 import json
@@ -30,7 +29,7 @@ Columns = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An index that stands in the file."""
+    """An index in the file."""
 
     index: Index
     is_ready: bool
@@ -137,14 +136,14 @@ class Table:
         return True
 
     def delete(self, connection: sqlite3.Connection, number: int, old: "Row | None") -> None:
-        """`old`: the row as it stands; may be left out where no index is of an array."""
+        """`old`: the present row; may be omitted where no index is of an array."""
         connection.execute(f"DELETE FROM {quoted(self.name)} WHERE _row = ?", (number,))
         if old is not None:
             none = old._replace(elements=[set()] * len(old.elements))
             self._change_elements(connection, number, old.elements, none)
 
     def refill(self, connection: sqlite3.Connection, number: int, document: Document) -> None:
-        """Write the columns and elements of a row anew, for an index that is being built."""
+        """Rewrite the columns and elements of a row, for an index that is being built."""
         row = self.row_of(document, b"")
         if self.columns:
             names = ", ".join(f"{quoted(name)} = ?" for name in self.columns)
@@ -174,7 +173,7 @@ class Table:
 
 
 class Row(NamedTuple):
-    """A document as it stands in its table; `elements`: for each index of an array, its keys."""
+    """A document in its table; `elements`: for each index of an array, its keys."""
 
     id: Any
     blob: bytes

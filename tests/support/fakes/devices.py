@@ -16,7 +16,7 @@ class FakeDevices:
 
     async def page(self, query: DeviceFilter) -> list[Enrollment]:
         await asyncio.sleep(0)
-        found = [r for r in self._present() if r.key.is_device_channel and query.holds(r)]
+        found = [r for r in self._present() if r.key.is_device_channel and _matches(query, r)]
         return [r for r in found if query.after is None or r.id > query.after][: query.limit]
 
     async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
@@ -37,6 +37,22 @@ class FakeDevices:
         records = self._enrollments.records.values()
         present = [r for r in records if r.status is not EnrollmentStatus.REMOVED]
         return sorted(present, key=lambda record: record.id)
+
+
+def _matches(query: DeviceFilter, device: Enrollment) -> bool:
+    inventory, seen = device.inventory, device.last_seen
+    return (
+        query.id in {None, device.id}
+        and query.serial_number in {None, inventory.serial_number}
+        and query.status in {None, device.status}
+        and query.model in {None, inventory.model}
+        and query.os_version in {None, inventory.os_version}
+        and query.blocked in {None, device.blocked}
+        and query.quarantined in {None, device.quarantine is not None}
+        and query.migrating in {None, device.migrating_until is not None}
+        and (query.seen_since is None or (seen is not None and seen >= query.seen_since))
+        and (query.seen_before is None or (seen is not None and seen < query.seen_before))
+    )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from services.push.send.outcomes import TopicRefused
 from services.push.send.pusher import Pusher, Stores, key_of
 from services.push.send.topics import Topics
 from services.push.sweep import INTERVAL, Sweep
-from shared.concurrency.assignment import assigned
+from shared.concurrency.partitions import assigned
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (

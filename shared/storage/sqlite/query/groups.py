@@ -8,7 +8,7 @@ from shared.storage.database import Document, Query
 from shared.storage.sqlite.query.values import MISSING, rank, value_at
 
 _BETTER = {"$min": lt, "$max": gt}
-"""Of equal values the first one stays, whatever its type."""
+"""The first one of equal values stays, of any type."""
 
 
 class Groups:

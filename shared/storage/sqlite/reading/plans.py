@@ -2,7 +2,7 @@
 
 Promise: a statement looks at no row that it does not return, and returns them in the order of its index:
 it can be ended after any row. What its index does not decide is left to `conditions`, document by
-document. SQLite is told which index to use, and its own plan is checked once for each shape of a query.
+document. The statement names the index for SQLite, whose plan is checked once for each shape of a query.
 """
 
 import sqlite3
@@ -142,7 +142,7 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
 
 
 def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
-    """Rank a plan by how few rows it meets: more equalities, an index that leaves most documents out, or a
+    """Rank a plan by how few rows it reads: more equalities, an index that leaves most documents out, or a
     range with two ends."""
     assert plan.known is not None
     equal = len(plan.exact) + (plan.many is not None)
@@ -242,7 +242,7 @@ def statement_of(table: Table, plan: Plan, conditions: Sequence[Condition]) -> S
 
 
 def _decided(number: int, operands: Sequence[Any]) -> set[int]:
-    """Texts are compared as MongoDB does; of other kinds a column does not tell a number from a time."""
+    """Texts compare as in MongoDB; among other kinds a column does not distinguish a number from a time."""
     return {number} if all(isinstance(operand, str) for operand in operands) else set()
 
 

@@ -1,9 +1,9 @@
 """Reads: short ones at once, long ones in steps, so that neither holds up the event loop.
 
 Promises: a read sees every write that was answered before it began; a step takes a few milliseconds at
-most, except for a single document that is larger; a read that is longer than one step begins anew on a
-connection of its own (so that nobody else reads the past that it has pinned), and has a deadline; what
-goes through a whole collection in its own order pins nothing, and has none.
+most, except for a single document that is larger; a read that is longer than one step begins again on a
+separate connection (so that no other read sees the past that it has pinned), and has a deadline; a read
+through a whole collection in its own order pins nothing, and has none.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class Reads:
             connection.close()
 
     def _end_long_reads(self) -> None:
-        """They keep the log from being shortened; whoever reads meets StoreUnavailable at the next step."""
+        """End the reads that keep the log from being shortened: StoreUnavailable at their next step."""
         for cursor in self._long.values():
             cursor.close()
         self._long.clear()
@@ -130,7 +130,7 @@ class Reads:
         return statement
 
     async def _along(self, statement: Statement) -> AsyncGenerator[Rows, None]:
-        """Along an index: in one step where that does, else anew on a connection of its own."""
+        """Read along an index: in one step where that suffices, else again on a separate connection."""
         rows, is_all = self._guarded(self._reader, statement.sql, statement.values)
         if is_all:
             yield rows

@@ -1,7 +1,7 @@
-"""Looks at a whole store: its pages, and whether each document and its index rows say the same.
+"""Check a whole store: its pages, and the agreement of each document with its index rows.
 
-Promises: it takes a few milliseconds of the event loop at a time, and no more than half of it; what is
-written meanwhile is no fault; documents and their values are not told.
+Promises: it takes a few milliseconds of the event loop at a time, and no more than half of it; a write
+meanwhile is no fault; documents and their values are not shown.
 """
 
 import asyncio
@@ -138,7 +138,7 @@ class _Collection:
         """Look whether each row of an array's index is of a document that has it."""
         with self._moment() as table:
             if known.index.name not in {each.index.name for each in _arrays(table)}:
-                return _Step((), True, 0, [])  # it is being made anew
+                return _Step((), True, 0, [])  # it is being rebuilt
             keys = [f"k{number}" for number in range(len(known.paths))] + ["r"]
             listed = ", ".join(f"s.{key}" for key in keys)
             marks = ", ".join("?" * len(keys))
@@ -152,7 +152,7 @@ class _Collection:
 
     @contextmanager
     def _moment(self) -> Iterator[Table]:
-        """The collection as it stands now, with its documents, until the end of the step."""
+        """The present collection, with its documents, until the end of the step."""
         self._connection.execute("BEGIN")
         try:
             tables = Tables()
@@ -216,7 +216,7 @@ class _Collection:
 
 
 def _row_of(table: Table, blob: bytes) -> Row | None:
-    """The row that a document should have; None: it is no document that could stand there."""
+    """The row that a document should have; None: it cannot be a document of this table."""
     try:
         return table.row_of(decoded(blob), blob)
     except (sqlite3.DatabaseError, KeyError, NotImplementedError):

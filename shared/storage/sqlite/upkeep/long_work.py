@@ -1,7 +1,7 @@
-"""One long statement beside all else: in a thread and on a connection of its own.
+"""One long statement beside all else: in a thread and on a separate connection.
 
-Promises: the event loop waits for nothing of it; it is interrupted when whoever asked for it leaves, and
-when the write-ahead log would grow without bound, since its snapshot keeps the log from being shortened.
+Promises: the event loop never waits for it; it is interrupted when its caller is cancelled, and when the
+write-ahead log would grow without bound, since its snapshot keeps the log from being shortened.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ async def in_thread(
     work: Callable[[sqlite3.Connection], Result],
     say: Callable[[], None],
 ) -> Result:
-    """Do the work, and close the connection, whatever comes; `say` is called now and then meanwhile.
-    The work has ended when this returns or raises."""
+    """Do the work, and close the connection in any case; `say` is called now and then meanwhile. The work has
+    ended when this returns or raises."""
 
     def run() -> Result:
         try:
@@ -59,9 +59,9 @@ async def _end(connection: sqlite3.Connection, working: "asyncio.Future[Result]"
             connection.interrupt()
         try:
             await asyncio.wait({working}, timeout=_INTERRUPTED_AGAIN)
-        except asyncio.CancelledError as exc:  # whoever asked takes back what the work has done
+        except asyncio.CancelledError as exc:  # the caller undoes the work
             cancellation = exc
-    working.exception()  # told by `in_thread`, or to nobody
+    working.exception()  # raised by `in_thread`, or ignored
     if cancellation is not None:
         raise cancellation
 

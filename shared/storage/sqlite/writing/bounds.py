@@ -16,7 +16,7 @@ class Bounds:
     """8 MB of pages: then the log goes into the file."""
     most_frames: int = 120_000
     """500 MB: no reader may keep the log from being shortened for longer, and a backup beside many writes
-    needs some. To copy so much takes seconds, in which nobody writes."""
+    needs some. To copy so much takes seconds, in which there are no writes."""
     unseen_bytes: int = 400_000
     """After so many bytes of documents it is looked how long the log is."""
 

@@ -1,6 +1,6 @@
 """Insertions, updates and deletions of rows, on the connection that writes.
 
-Promise: whatever may be refused is found before a row is touched, and each document changes as a whole.
+Promise: every reason to refuse is found before a row changes, and each document changes as a whole.
 """
 
 import sqlite3
@@ -31,7 +31,7 @@ class Change:
 
 
 class Done(NamedTuple):
-    """The number of documents that a change met, and of those that it inserted."""
+    """The number of documents that a change matched, and of those that it inserted."""
 
     matched: int
     upserted: int = 0
@@ -51,7 +51,7 @@ class _KeyTaken(Exception):
 
 
 def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) -> Write[set[int]]:
-    """Insert numbered documents; the numbers of those that met a key which is taken."""
+    """Insert numbered documents; the numbers of those with a duplicate key."""
 
     def write(connection: sqlite3.Connection, limit: int) -> set[int]:
         # Here, since a column may have come since they were submitted.
@@ -62,7 +62,7 @@ def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) ->
 
 
 def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[list[Done | None]]:
-    """Apply changes; the result is that of each change, None where it met a key that is taken."""
+    """Apply changes; the result of each change, None for a duplicate key."""
 
     def write(connection: sqlite3.Connection, limit: int) -> list[Done | None]:
         held = _loaded(table, connection, changes, limit)

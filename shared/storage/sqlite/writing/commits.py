@@ -1,10 +1,10 @@
-"""Writes, many in one commit: what arrives while one commit is under way goes with the next one.
+"""Writes, many in one commit: those that arrive while one commit is under way go with the next one.
 
 Promises: a write is answered after the commit that holds it; where that fails, every write of it is
 StoreUnavailable, and the next ones are tried again; a write that is short runs on the event loop, in
 microseconds, and waits for nothing; COMMIT, checkpoints and large writes run in one thread, one after the
-other, and nobody else writes or checkpoints. Where the thread does not end within its deadline, everybody
-who waits is told, and so is everybody who comes until it ends. After damage nobody is served any more.
+other, and nothing else writes or checkpoints. Where the thread does not end within its deadline, every
+waiting and every new write fails until it ends. After damage no write is accepted any more.
 """
 
 import asyncio
@@ -23,9 +23,15 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, keep_open, unavailable
 from shared.storage.sqlite.writing.bounds import USUAL, Bounds
-from shared.storage.sqlite.writing.submission import FAILURES, IsLarge, Submitted, Write
+from shared.storage.sqlite.writing.submission import (
+    FAILURES,
+    IsLarge,
+    Submitted,
+    Worker,
+    Write,
+    on_loop,
+)
 from shared.storage.sqlite.writing.wal import Log
-from shared.storage.sqlite.writing.worker import Worker, on_loop
 
 log = structlog.get_logger()
 
@@ -53,7 +59,7 @@ class Commits:
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusal: StoreUnavailable | None = None
-        """Told to everybody who comes: the thread is overdue, or the store is closed."""
+        """The error of every new write: the thread is overdue, or the store is closed."""
         self._closed: StoreUnavailable | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.damage: asyncio.Future[Damaged] = asyncio.get_running_loop().create_future()
@@ -181,7 +187,7 @@ class Commits:
                 return
 
     def _take_large(self) -> list[Submitted]:
-        """A few that stand in front: as many as are written at once, or a single one."""
+        """The first few: as many as are written at once, or a single one."""
         large: list[Submitted] = []
         size = 0
         while self._waiting and self._waiting[0].size > LARGE:
@@ -210,7 +216,7 @@ class Commits:
         self._tell_all(batch, self.failed(failure))
 
     def _tell_all(self, batch: list[Submitted], error: StoreUnavailable) -> None:
-        # Whoever waits meets the same disk: told now, nobody waits for a timeout each.
+        # Every waiting write would fail by the same disk: failed now, none waits for a separate timeout.
         for each in (*batch, *self._waiting):
             each.tell(type(error)(str(error)))  # a new one each, or its traceback grows
         self._waiting.clear()

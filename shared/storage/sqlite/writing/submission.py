@@ -1,20 +1,24 @@
-"""One write on its way into a commit."""
+"""One write on its way into a commit, and the thread that commits."""
 
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
+Job = Callable[[], None]
 Result = TypeVar("Result")
 Write = Callable[[sqlite3.Connection, int], Result]
 """Runs statements on the connection. The number is how many bytes it may write where it runs: it raises
-IsLarge, before it changes anything, when they are more. What it raises beside that and errors of SQLite is
-its own fault, and told to it alone; it has changed nothing of the document at hand by then."""
+IsLarge, before it changes anything, when they are more. Any other error except those of SQLite is its own
+fault, and raised to its submitter alone; it has changed nothing of the document at hand by then."""
 
 
 FAILURES = (sqlite3.Error, MemoryError)
-"""What SQLite raises: the second one where it has no memory. They concern the whole transaction."""
+"""Errors of SQLite, the second one where it has no memory. They concern the whole transaction."""
 
 
 class IsLarge(Exception):
@@ -23,7 +27,7 @@ class IsLarge(Exception):
 
 @dataclass(slots=True, eq=False)
 class Submitted:
-    """A write, and whoever waits for it."""
+    """A write, and the outcome for its submitter."""
 
     write: Write[Any]
     outcome: "asyncio.Future[Any]"
@@ -37,7 +41,7 @@ class Submitted:
             self.result = self.write(connection, limit)
         except (*FAILURES, IsLarge):
             raise
-        except Exception as exc:  # noqa: BLE001 - whoever submitted the write raises it
+        except Exception as exc:  # noqa: BLE001 - the submitter of the write raises it
             self.error = exc
 
     def tell(self, failure: Exception | None = None) -> None:
@@ -48,3 +52,29 @@ class Submitted:
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(self.result)
+
+
+class Worker:
+    """Does one job after the other. A daemon: a disk that never answers must not keep the process from
+    ending."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        Thread(target=self._run, name=name, daemon=True).start()
+
+    def do(self, job: Job) -> None:
+        self._jobs.put(job)
+
+    def end(self) -> None:
+        """After the jobs that it has."""
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+def on_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *values: object) -> None:
+    """Call it on the event loop, unless that is closed: then there is no waiter left."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *values)

@@ -20,9 +20,8 @@ _PAGE_SIZE_AT, _SALTS_AT, _FRAME_SALTS_AT = 8, 16, 8
 
 
 def frames(log: Path) -> int:
-    """Count the frames of the log that are valid. It is not made shorter when it begins anew, so what is left
-    of the round before is told by its salts; they change between two frames, which is looked for by
-    halves."""
+    """Count the valid frames of the log. It is not shortened when it begins again; frames of the round before
+    have other salts, and the change between two frames is searched by halves."""
     try:
         handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -68,7 +67,7 @@ class Log:
 
     def shorten(self) -> None:
         """Copy it into the file where it has become long, so far as no reader needs it; the next commit
-        begins it anew. Raises errors of SQLite."""
+        restarts it. Raises errors of SQLite."""
         if self.unseen <= self._bounds.unseen_bytes:
             return
         self.unseen = 0

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.concurrency.assignment import assigned
-from shared.concurrency.partitions import STALE_AFTER, PartitionShare
+from shared.concurrency.partitions import STALE_AFTER, PartitionShare, assigned
 from shared.domain.enrollment import PARTITIONS
 from tests.support.fakes.journal import FakeMembers
 
