@@ -12,7 +12,7 @@ from shared.domain.errors import BadRequest, CannotDecrypt, OfNewerVersion, TooL
 from shared.domain.subscription import Delivery
 from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock
-from shared.ports.deliveries import Blocked, Deliveries
+from shared.ports.deliveries import BlockedQueue, Deliveries
 from shared.ports.events import Journal
 
 
@@ -89,7 +89,7 @@ def _line(delivery: Delivery) -> str:
     )
 
 
-def _blocked_line(blocked: Blocked) -> str:
+def _blocked_line(blocked: BlockedQueue) -> str:
     due = blocked.head.next_attempt_at
     state = "set_aside" if blocked.head.queue.aside else f"behind={blocked.behind}"
     return f"{_line(blocked.head)}  next_attempt={due.isoformat() if due else 'now'}  {state}"

@@ -104,7 +104,7 @@ def is_token_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and _RESERVED.fullmatch(name) is None
 
 
-def digest_of(secret: bytes) -> str:
+def token_digest(secret: bytes) -> str:
     """The hash that is kept of a secret."""
     return hashlib.sha256(secret).hexdigest()
 

@@ -24,7 +24,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocked:
+class BlockedQueue:
     """The first delivery of a delivery queue, and the number of those behind it."""
 
     head: Delivery
@@ -39,7 +39,7 @@ class Deliveries(Protocol):
     async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
         """Delivery queues of a partition with a pending delivery."""
 
-    async def heads(self, partition: int) -> list[Blocked]:
+    async def heads(self, partition: int) -> list[BlockedQueue]:
         """The same delivery queues, each with its first delivery, by device."""
 
     async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:

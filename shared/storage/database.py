@@ -135,7 +135,7 @@ class FolderDatabase(Database, Protocol):
         """Look at the whole file. Raises StoreUnavailable where that was cut short."""
 
 
-def size_of(document: Document) -> int:
+def document_size(document: Document) -> int:
     """The size of a document in bytes, roughly: large values are fields of their own in ours."""
     return sum(len(value) for value in document.values() if isinstance(value, bytes | str))
 
@@ -143,7 +143,7 @@ def size_of(document: Document) -> int:
 Item = TypeVar("Item")
 
 
-def pieces(
+def sized_pieces(
     items: Iterable[tuple[Item, int]], most: int, most_bytes: int = WRITTEN_TOGETHER
 ) -> Iterator[list[Item]]:
     """Items with their sizes in bytes, cut in their order: each piece has so many of them at the most,

@@ -22,12 +22,12 @@ from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
 from shared.storage.sqlite.query.filters import Condition, conditions_of
 from shared.storage.sqlite.reading.plans import (
-    Plan,
+    ReadPlan,
     Sort,
     Statement,
     Way,
     alternatives,
-    plan_of,
+    read_plan_of,
     statement_of,
 )
 from shared.storage.sqlite.tables import Tables
@@ -44,15 +44,15 @@ class Plans:
 
     def plan(
         self, collection: str, query: Query, sort: Sort = ()
-    ) -> tuple[Plan, Statement, list[str]]:
+    ) -> tuple[ReadPlan, Statement, list[str]]:
         """Our plan, its statement, and the steps that SQLite takes."""
         return self._plan(collection, conditions_of(query), sort)
 
     def _plan(
         self, collection: str, conditions: Sequence[Condition], sort: Sort
-    ) -> tuple[Plan, Statement, list[str]]:
+    ) -> tuple[ReadPlan, Statement, list[str]]:
         table = self.tables[collection]
-        plan = plan_of(table, conditions, sort)
+        plan = read_plan_of(table, conditions, sort)
         statement = statement_of(table, plan, conditions)
         if not table.exists:  # it has no index, so there is nothing to explain
             return plan, statement, []

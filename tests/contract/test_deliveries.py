@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
-from shared.ports.deliveries import Backlog, Blocked, Deliveries
+from shared.ports.deliveries import Backlog, BlockedQueue, Deliveries
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.deliveries import FakeDeliveries
 
@@ -376,8 +376,8 @@ async def test_heads_are_the_first_of_each_queue_and_how_many_wait(deliveries: D
     await deliveries.store([owed("x", 1, PHONE)])
 
     assert await deliveries.heads(partition_of("MAC")) == [
-        Blocked(replace(owed("c"), topic="mdm.Connect"), 4),
-        Blocked(beside),
+        BlockedQueue(replace(owed("c"), topic="mdm.Connect"), 4),
+        BlockedQueue(beside),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Database, Document, Query
-from shared.storage.queue.documents import to_document
+from shared.storage.queue.documents import encode_entry
 from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import DRIVERS, KEYRING, open_store
 from tests.contract.test_queue import NOW, command, entry, finished
@@ -120,7 +120,7 @@ async def test_an_entry_that_expires_again_and_again_is_not_accepted(
     store: DisturbedStore, queue: MongoCommandQueue
 ) -> None:
     async def insert_first(entries: Collection) -> None:
-        await entries.insert_one(to_document(entry()))
+        await entries.insert_one(encode_entry(entry()))
 
     await queue.insert([entry("c2")])
     store.collections["queue"].before = {

@@ -13,7 +13,7 @@ import pytest
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
-from shared.storage.mongo import translated
+from shared.storage.mongo import driver_errors
 from shared.storage.reads import Pages, up_to
 from shared.storage.sqlite import FILE
 from tests.contract.stores import DRIVERS, open_store
@@ -159,7 +159,7 @@ async def test_a_cancellation_that_the_driver_swallows_is_not_lost() -> None:
         return "never"
 
     async def call() -> None:
-        with translated():
+        with driver_errors():
             await driver()
 
     calling = asyncio.create_task(call())

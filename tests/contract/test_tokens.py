@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.domain.access import Scope, Token, digest_of
+from shared.domain.access import Scope, Token, token_digest
 from shared.ports.access import Tokens
 from tests.contract.stores import STORES, open_store
 from tests.support.fakes.tokens import FakeTokens
@@ -32,7 +32,7 @@ def token(id: str = "1", name: str = "ci") -> Token:
     return Token(
         id=id,
         name=name,
-        digest=digest_of(f"mdm_{id}".encode()),
+        digest=token_digest(f"mdm_{id}".encode()),
         scopes=frozenset({Scope.READ, Scope.COMMANDS}),
         created_at=NOW,
         created_by="api-key",

@@ -300,7 +300,7 @@ async def test_what_a_former_version_queued_anew_is_offered_after_the_others(
     queue = MongoCommandQueue(database, KEYRING)
     await queue.insert([entry("a"), entry("b")])
     await moved(queue, entry("a"))
-    anew = entry_documents.to_document(entry("a"))
+    anew = entry_documents.encode_entry(entry("a"))
     await database.collection(entry_documents.NAME).update_one(
         {"_id": anew.pop("_id")},
         {"$set": anew, "$unset": {"handed_by": "", "handed_at": "", "collapse": ""}},

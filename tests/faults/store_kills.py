@@ -19,10 +19,10 @@ from pathlib import Path
 
 from shared.clock import SystemClock
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 from tests.faults.store_load import INDEXES, Account, check_file, everything, lines_to, load
 
-BOUNDS = Bounds(checkpoint_frames=150, unseen_bytes=40_000)
+BOUNDS = CommitBounds(checkpoint_frames=150, unseen_bytes=40_000)
 """A checkpoint every few milliseconds."""
 LONGEST = 0.12
 """Seconds of writing in one round, at the most."""

@@ -20,7 +20,7 @@ import pytest
 from shared.clock import SystemClock
 from shared.storage.database import Document
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 from shared.storage.sqlite.writing.wal import frames, log_of
 from tests.faults.store_load import (
     INDEXES,
@@ -33,7 +33,7 @@ from tests.faults.store_load import (
 )
 from tests.support.harness.disks import Ext4
 
-NEVER = Bounds(checkpoint_frames=1 << 30)
+NEVER = CommitBounds(checkpoint_frames=1 << 30)
 """No checkpoint but those that the tests ask for."""
 PAGE, SECTOR = 4096, 512
 HEADER, FRAME = 32, 24 + PAGE

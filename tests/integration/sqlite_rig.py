@@ -9,11 +9,11 @@ import pytest
 from shared.clock import SystemClock
 from shared.storage.database import Collection, Document
 from shared.storage.sqlite import SqliteDatabase, open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 from tests.support.harness.meddled_store import Meddler
 
 DEADLINE = timedelta(milliseconds=300)
-BOUNDS = Bounds(deadline=DEADLINE, checkpoint_frames=1, unseen_bytes=100_000)
+BOUNDS = CommitBounds(deadline=DEADLINE, checkpoint_frames=1, unseen_bytes=100_000)
 SOON = 0.1
 LARGE = b"." * 600_000
 """So much is written in the thread."""

@@ -17,11 +17,11 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 from tests.support.harness.meddled_store import Meddler
 
 CHECKPOINT_FRAMES = 50
-BOUNDS = Bounds(checkpoint_frames=CHECKPOINT_FRAMES, most_frames=300, unseen_bytes=20_000)
+BOUNDS = CommitBounds(checkpoint_frames=CHECKPOINT_FRAMES, most_frames=300, unseen_bytes=20_000)
 FRAME = 4096 + 24
 INDEXES = [Index("things", [("kind", 1)])]
 FEW = 300

@@ -104,7 +104,7 @@ import sys
 from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 from tests.integration.sqlite_rig import BOUNDS, thing
 from tests.support.harness.meddled_store import Meddler
 

@@ -12,7 +12,7 @@ from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 
 INDEX = Index("things", [("kind", 1)])
 UNIQUE = Index("things", [("kind", 1)], unique=True)
@@ -30,7 +30,7 @@ class SlowIndexes(sqlite3.Connection):
 async def test_an_index_that_takes_longer_than_a_commit_may_is_built_in_the_end(
     tmp_path: Path,
 ) -> None:
-    bounds = Bounds(deadline=timedelta(milliseconds=300))
+    bounds = CommitBounds(deadline=timedelta(milliseconds=300))
     database = open_database(tmp_path, SystemClock(), bounds, SlowIndexes)
     await database.collection("things").insert_many(
         [{"_id": str(n), "kind": "a"} for n in range(9)]

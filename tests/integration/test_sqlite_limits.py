@@ -11,7 +11,7 @@ from shared.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.sqlite import Damaged, open_database
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 from tests.support.harness.meddled_store import Meddler, error_of
 
 INDEX = Index("things", [("kind", 1)])
@@ -20,7 +20,7 @@ INDEX = Index("things", [("kind", 1)])
 @pytest.mark.parametrize("statement", ["BEGIN", "COMMIT", "PRAGMA wal_checkpoint"])
 async def test_writes_go_on_after_sqlite_had_no_memory(tmp_path: Path, statement: str) -> None:
     meddler = Meddler()
-    bounds = Bounds(deadline=timedelta(seconds=1), checkpoint_frames=1, unseen_bytes=0)
+    bounds = CommitBounds(deadline=timedelta(seconds=1), checkpoint_frames=1, unseen_bytes=0)
     database = open_database(tmp_path, SystemClock(), bounds, meddler.kind)
     things = database.collection("things")
     await things.insert_one({"_id": "first"})
@@ -40,7 +40,7 @@ async def test_writes_go_on_after_sqlite_had_no_memory(tmp_path: Path, statement
 
 
 async def test_long_reads_are_served_again_once_the_log_was_too_long(tmp_path: Path) -> None:
-    bounds = Bounds(checkpoint_frames=10, most_frames=60, unseen_bytes=20_000)
+    bounds = CommitBounds(checkpoint_frames=10, most_frames=60, unseen_bytes=20_000)
     database = open_database(tmp_path, SystemClock(), bounds)
     things = database.collection("things")
     await database.ensure([INDEX])

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Collection
 from datetime import datetime
 
-from shared.domain.access import PREFIX, Scope, Token, digest_of, is_token_name
+from shared.domain.access import PREFIX, Scope, Token, is_token_name, token_digest
 from shared.domain.errors import BadRequest, Conflict, Fault, NotFound
 from shared.ports.access import Tokens
 from shared.ports.clock import Clock, Ids
@@ -35,7 +35,7 @@ class ApiTokens:
         token = Token(
             id=self._ids.new(),
             name=name,
-            digest=digest_of(secret.encode()),
+            digest=token_digest(secret.encode()),
             scopes=frozenset(Scope(scope) for scope in scopes),
             created_at=to_milliseconds(self._clock.now()),
             created_by=created_by,

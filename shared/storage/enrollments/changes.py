@@ -31,7 +31,7 @@ _STATUS = {
 }
 
 
-def record_of(change: Change) -> Document:
+def new_record_of(change: Change) -> Document:
     """The record of a device, made by its first Authenticate."""
     return {
         **identity_fields(change.key),

@@ -15,7 +15,7 @@ from shared.storage.enrollments.documents import (
     BOOTSTRAP_TOKEN,
     NAME,
     UNLOCK_TOKEN,
-    from_document,
+    decode_enrollment,
     ids_of_users,
 )
 from shared.storage.records import given
@@ -34,12 +34,12 @@ class MongoDevices:
         found = await self._documents.find(
             {**_condition(query), **_ids(query)}, None, sort=[("_id", 1)], limit=query.limit
         )
-        return [from_document(document, self._keyring) for document in found]
+        return [decode_enrollment(document, self._keyring) for document in found]
 
     async def users(self, device: str, limit: int, after: str | None = None) -> list[Enrollment]:
         query = {"_id": ids_of_users(device, after), "status": _THERE}
         found = await self._documents.find(query, None, sort=[("_id", 1)], limit=limit)
-        return [from_document(document, self._keyring) for document in found]
+        return [decode_enrollment(document, self._keyring) for document in found]
 
     async def secrets(self, enrollment: str) -> DeviceSecrets:
         fields = {UNLOCK_TOKEN: 1, BOOTSTRAP_TOKEN: 1}

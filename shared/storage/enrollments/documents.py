@@ -69,7 +69,7 @@ def new_names(key: EnrollmentKey, serial_number: str | None) -> Document:
     return {"names": index_names(key, serial_number)} if is_known else {}
 
 
-def key_of(document: Mapping[str, Any], enrollment: str) -> EnrollmentKey:
+def stored_key(document: Mapping[str, Any], enrollment: str) -> EnrollmentKey:
     return record(EnrollmentKey, document, id=enrollment)
 
 
@@ -148,10 +148,10 @@ def _bootstrap_token_of(document: Mapping[str, Any], keyring: Keyring) -> bytes 
     return keyring.decrypt(bytes(token), encryption_context(NAME, document["_id"], BOOTSTRAP_TOKEN))
 
 
-def from_document(document: Mapping[str, Any], keyring: Keyring) -> Enrollment:
+def decode_enrollment(document: Mapping[str, Any], keyring: Keyring) -> Enrollment:
     secrets = _secrets_of(document, keyring)
     return Enrollment(
-        key=key_of(document, document["_id"]),
+        key=stored_key(document, document["_id"]),
         status=known(EnrollmentStatus, document["status"]),
         generation=document.get("generation"),
         certificate=document.get("certificate"),

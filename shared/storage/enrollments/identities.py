@@ -14,7 +14,7 @@ from shared.domain.outbox import OutboxEvent
 from shared.ports.identities import Attempt, Outgoing
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
-from shared.storage.enrollments.documents import CERTIFICATES, NAME, from_document
+from shared.storage.enrollments.documents import CERTIFICATES, NAME, decode_enrollment
 from shared.storage.enrollments.identity_documents import (
     LOOKED_AT_BY,
     certificate_fields,
@@ -99,7 +99,7 @@ class MongoIdentities:
             due = {"renewal_in": partition, "renewal_look": {"$gte": EPOCH, "$lte": at}}
             order = [("renewal_in", 1), ("renewal_look", 1)]
             found += await self._documents.find(due, None, sort=order, limit=AT_ONCE)
-        return [from_document(document, self._keyring) for document in found]
+        return [decode_enrollment(document, self._keyring) for document in found]
 
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
         return [
@@ -110,7 +110,7 @@ class MongoIdentities:
     async def outbox(self, partitions: Some[int]) -> list[Outgoing]:
         found = await self._documents.find({"notices_in": {"$in": list(partitions)}})
         return [
-            Outgoing(from_document(document, self._keyring), outbox_event)
+            Outgoing(decode_enrollment(document, self._keyring), outbox_event)
             for document in found
             for outbox_event in outbox_of(document)
         ]

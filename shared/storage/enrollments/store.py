@@ -16,11 +16,11 @@ from shared.domain.names import is_settled, is_there, names_of
 from shared.ports.enrollments import Change, DeviceQuery, Mark
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
-from shared.storage.enrollments.changes import notes_of, rebinding_of, record_of, update_of
+from shared.storage.enrollments.changes import new_record_of, notes_of, rebinding_of, update_of
 from shared.storage.enrollments.documents import (
     CERTIFICATES,
     NAME,
-    from_document,
+    decode_enrollment,
     ids_of_users,
     users_of,
     waiting_of,
@@ -47,7 +47,7 @@ class MongoEnrollments:
         if not ids:
             return {}
         found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document, self._keyring) for document in found}
+        return {document["_id"]: decode_enrollment(document, self._keyring) for document in found}
 
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
@@ -63,7 +63,7 @@ class MongoEnrollments:
         for document in found:
             if document["status"] == GONE:
                 continue
-            enrollment = from_document(document, self._keyring)
+            enrollment = decode_enrollment(document, self._keyring)
             for name in unsettled & names_of(enrollment):
                 result.setdefault(name, []).append(enrollment)
         return result
@@ -124,7 +124,7 @@ class MongoEnrollments:
             return []
         new = [change for change in changes if change.makes_record]
         known = [change for change in changes if not change.makes_record]
-        taken = await self._documents.insert_many([record_of(change) for change in new])
+        taken = await self._documents.insert_many([new_record_of(change) for change in new])
         matched, clashes = await self._documents.bulk_write(
             [update_of(c, self._keyring) for c in known]
         )
@@ -273,7 +273,7 @@ class MongoEnrollments:
         if query.per_page:
             page |= {"skip": query.page * query.per_page, "limit": query.per_page}
         return [
-            from_document(d, self._keyring)
+            decode_enrollment(d, self._keyring)
             for d in await self._documents.find(condition, None, **page)
         ]
 

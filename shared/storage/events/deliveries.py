@@ -19,7 +19,7 @@ from typing import Any
 from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
-from shared.ports.deliveries import Backlog, Blocked
+from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
@@ -80,13 +80,13 @@ class MongoDeliveries:
                     queues[document["lane"]] = replace(queues[document["lane"]], is_asked=True)
         return {_queue_of(key): backlog for key, backlog in queues.items()}
 
-    async def heads(self, partition: int) -> list[Blocked]:
-        heads: dict[DeliveryQueueKey, Blocked] = {}
+    async def heads(self, partition: int) -> list[BlockedQueue]:
+        heads: dict[DeliveryQueueKey, BlockedQueue] = {}
         async for document in self._pending(partition, {"body": 0}):
             delivery = _from_document(document)
             seen = heads.get(delivery.queue)
             head = min(seen.head, delivery, key=_order) if seen else delivery
-            heads[delivery.queue] = Blocked(head, seen.behind + 1 if seen else 0)
+            heads[delivery.queue] = BlockedQueue(head, seen.behind + 1 if seen else 0)
         return sorted(heads.values(), key=lambda each: (each.head.queue.device, each.head.id))
 
     async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:

@@ -19,7 +19,7 @@ from shared.ports.events import Journaled
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.enrollments.documents import identity_fields, key_of
+from shared.storage.enrollments.documents import identity_fields, stored_key
 from shared.storage.indexes import Index
 
 NAME = "events"
@@ -55,7 +55,7 @@ class MongoJournal:
         try:
             # An id is made once: an event that is there already is this one, written twice.
             await self._documents.insert_many(
-                [to_document(event, self._keyring) for event in events]
+                [encode_event(event, self._keyring) for event in events]
             )
         except StoreUnavailable:
             return [False] * len(events)
@@ -63,7 +63,7 @@ class MongoJournal:
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
         found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document, self._keyring) for document in found}
+        return {document["_id"]: decode_event(document, self._keyring) for document in found}
 
     async def stored(self, ids: Names[str]) -> set[str]:
         found = await self._documents.find({"_id": {"$in": list(ids)}}, {"_id": 1})
@@ -89,7 +89,7 @@ class MongoJournal:
             },
             sort=[("created_at", 1)],
         )
-        return [from_document(document, self._keyring) for document in found]
+        return [decode_event(document, self._keyring) for document in found]
 
     async def of_writer(self, writer: str, above: int, limit: int) -> list[tuple[int, Mark]]:
         found = await self._documents.find(
@@ -101,7 +101,7 @@ class MongoJournal:
         return [(each["number"], Mark(each["device"], each["created_at"])) for each in found]
 
 
-def to_document(event: Event, keyring: Keyring) -> Document:
+def encode_event(event: Event, keyring: Keyring) -> Document:
     body = event.raw_payload
     if event.topic in ENCRYPTED_TOPICS:
         body = keyring.encrypt(body, encryption_context(NAME, event.id, BODY))
@@ -127,7 +127,7 @@ def to_document(event: Event, keyring: Keyring) -> Document:
     return document
 
 
-def from_document(document: dict[str, Any], keyring: Keyring) -> Event:
+def decode_event(document: dict[str, Any], keyring: Keyring) -> Event:
     """OfNewerVersion for a topic that only a newer version knows: a replica of that one reads it.
     CannotDecrypt for a body whose key is not here."""
     topic = known(Topic, document["topic"])
@@ -140,7 +140,7 @@ def from_document(document: dict[str, Any], keyring: Keyring) -> Event:
     return Event(
         id=document["_id"],
         topic=topic,
-        key=key_of(document, document["enrollment"]),
+        key=stored_key(document, document["enrollment"]),
         created_at=document["created_at"],
         raw_payload=body,
         writer=document["writer"],

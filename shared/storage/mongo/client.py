@@ -26,12 +26,12 @@ from shared.storage.database import (
     Fields,
     Operation,
     Query,
-    pieces,
-    size_of,
+    document_size,
+    sized_pieces,
 )
 from shared.storage.indexes import Index
 from shared.storage.mongo import indexes as index_management
-from shared.storage.mongo.errors import duplicates, taken_keys_are_faults, translated
+from shared.storage.mongo.errors import driver_errors, duplicates, taken_keys_are_faults
 
 Driver = Literal["motor", "pymongo"]
 
@@ -57,12 +57,12 @@ class MongoCollection:
     async def find(
         self, query: Query, fields: Fields | None = None, **options: Any
     ) -> list[Document]:
-        with translated():
+        with driver_errors():
             found: list[Document] = await self._raw.find(query, fields, **options).to_list(None)
             return found
 
     async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
-        with translated():
+        with driver_errors():
             found: Document | None = await self._raw.find_one(query, fields)
             return found
 
@@ -72,14 +72,14 @@ class MongoCollection:
         """One cursor: a store without an index for it looks through everything once."""
         cursor = self._raw.find(query, fields)
         while True:
-            with translated(), pymongo.timeout(SCAN_DEADLINE.total_seconds()):
+            with driver_errors(), pymongo.timeout(SCAN_DEADLINE.total_seconds()):
                 found = await cursor.to_list(batch)
             if not found:
                 return
             yield found
 
     async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
-        with translated():
+        with driver_errors():
             cursor = self._raw.aggregate(pipeline)
             if isawaitable(cursor):  # Motor gives a cursor at once, PyMongo's client by a coroutine
                 cursor = await cursor
@@ -94,9 +94,11 @@ class MongoCollection:
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
         done = 0
-        for piece in pieces(((each, size_of(each)) for each in documents), INSERTED_TOGETHER):
+        for piece in sized_pieces(
+            ((each, document_size(each)) for each in documents), INSERTED_TOGETHER
+        ):
             try:
-                with translated():
+                with driver_errors():
                     await self._raw.insert_many(piece, ordered=False)
             except BulkWriteError as exc:
                 met |= {done + index for index in duplicates(exc)}
@@ -104,12 +106,12 @@ class MongoCollection:
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
-        with translated(), taken_keys_are_faults():
+        with driver_errors(), taken_keys_are_faults():
             done = await self._raw.update_one(query, update, upsert=upsert)
         return int(done.matched_count)
 
     async def update_many(self, query: Query, update: Query) -> int:
-        with translated(), taken_keys_are_faults():
+        with driver_errors(), taken_keys_are_faults():
             done = await self._raw.update_many(query, update)
         return int(done.matched_count)
 
@@ -117,7 +119,7 @@ class MongoCollection:
         if not operations:
             return 0, set()
         try:
-            with translated():
+            with driver_errors():
                 done = await self._raw.bulk_write(
                     [_of_driver(each) for each in operations], ordered=False
                 )
@@ -127,12 +129,12 @@ class MongoCollection:
         return int(done.matched_count) + int(done.upserted_count), set()
 
     async def delete_many(self, query: Query) -> int:
-        with translated():
+        with driver_errors():
             done = await self._raw.delete_many(query)
         return int(done.deleted_count)
 
     async def delete_one(self, query: Query) -> int:
-        with translated():
+        with driver_errors():
             done = await self._raw.delete_one(query)
         return int(done.deleted_count)
 
@@ -170,7 +172,7 @@ class Mongo:
         return MongoCollection(self._database[name])
 
     async def names(self) -> list[str]:
-        with translated():
+        with driver_errors():
             found = await self._database.list_collection_names()
         return sorted(name for name in found if not name.startswith("system."))
 
@@ -180,7 +182,7 @@ class Mongo:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the primary does not answer."""
-        with translated(), pymongo.timeout(PING_DEADLINE.total_seconds()):
+        with driver_errors(), pymongo.timeout(PING_DEADLINE.total_seconds()):
             await self._database.command("ping")
 
     async def close(self) -> None:

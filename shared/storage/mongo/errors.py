@@ -37,7 +37,7 @@ _TOO_LARGE = "the document is too large for the store"
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def driver_errors() -> Iterator[None]:
     """Around calls of the driver: its exceptions become ours; duplicate keys and bulk errors pass."""
     with _cancellable():
         try:

@@ -9,7 +9,7 @@ from pymongo.errors import OperationFailure
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
-from shared.storage.mongo.errors import translated
+from shared.storage.mongo.errors import driver_errors
 
 BUILD_DEADLINE = timedelta(hours=1)
 """In place of the client's: an index of a large collection takes its time to build."""
@@ -20,19 +20,19 @@ _CONFLICTS = {85, 86}  # IndexOptionsConflict, IndexKeySpecsConflict
 async def ensure(raw: Any, index: Index) -> None:
     """Make the index of this collection if it is not there, or change it, and drop the one that it
     replaces. Raises StoreUnavailable."""
-    with translated():
+    with driver_errors():
         # Within the ordinary deadline: a store that hangs is not waited for as a build is.
         known = await raw.index_information()
     there = known.get(index.name, {})
     if not there or any(there.get(name) != value for name, value in _options(index).items()):
         await _make(raw, index)
     if index.replaces in known:
-        with translated(), suppress(OperationFailure):  # another process may have been faster
+        with driver_errors(), suppress(OperationFailure):  # another process may have been faster
             await raw.drop_index(index.replaces)
 
 
 async def _make(raw: Any, index: Index) -> None:
-    with translated(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
+    with driver_errors(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
         if await _is_made(raw, index):
             return
         await _change_retention(raw, index)

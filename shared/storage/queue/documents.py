@@ -95,7 +95,7 @@ def collapse_name(entry: QueueEntry) -> str:
     return f"{entry.enrollment}\0{entry.collapse_key}"
 
 
-def to_document(entry: QueueEntry) -> Document:
+def encode_entry(entry: QueueEntry) -> Document:
     """The document of an entry that is queued now."""
     return given(
         {
@@ -137,7 +137,7 @@ def newest_first(window: EntryWindow) -> list[tuple[str, int]]:
     return [*prefix, ("accepted_at", -1)]
 
 
-def from_document(document: dict[str, Any]) -> QueueEntry:
+def decode_entry(document: dict[str, Any]) -> QueueEntry:
     return record(
         QueueEntry,
         document,
@@ -150,7 +150,7 @@ def from_document(document: dict[str, Any]) -> QueueEntry:
 
 def only_open(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
     """The entries in an open state; an entry in a state of a newer version is left to that version."""
-    return [entry for entry in map(from_document, documents) if entry.state.is_open]
+    return [entry for entry in map(decode_entry, documents) if entry.state.is_open]
 
 
 def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
-from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, from_document
+from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, decode_entry
 from shared.storage.reads import Pages, up_to
 from shared.times import EPOCH
 
@@ -33,7 +33,7 @@ class MongoExpiries:
 
     async def _paged(self, query: Query) -> AsyncIterator[list[QueueEntry]]:
         async for page in Pages(self._entries, "timer").read(query, up_to(query["timer"]["$lte"])):
-            yield [from_document(document) for document in page]
+            yield [decode_entry(document) for document in page]
 
     async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
         ids = [entry.id for entry in entries]
@@ -52,7 +52,7 @@ class MongoExpiries:
             },
         )
         found = await self._entries.find({"_id": {"$in": ids}})
-        return {document["_id"]: from_document(document) for document in found}
+        return {document["_id"]: decode_entry(document) for document in found}
 
     def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         # Its end is not before its timer.

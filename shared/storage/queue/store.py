@@ -27,12 +27,12 @@ from shared.storage.queue.documents import (
     OPTIONAL,
     WHILE_OPEN,
     condition_of,
+    decode_entry,
+    encode_entry,
     ending,
-    from_document,
     in_queue_order,
     newest_first,
     only_open,
-    to_document,
 )
 from shared.storage.queue.open_entries import OpenEntries
 from shared.storage.queue.sent_entries import SentEntries
@@ -73,7 +73,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         there: list[QueueEntry | None] = [None] * len(entries)
         missing = list(range(len(entries)))
         for _ in range(ATTEMPTS):
-            taken = await self._entries.insert_many([to_document(entries[i]) for i in missing])
+            taken = await self._entries.insert_many([encode_entry(entries[i]) for i in missing])
             taken_entries = [missing[index] for index in sorted(taken)]
             if not taken_entries:
                 return there
@@ -88,7 +88,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
 
     async def _read(self, ids: Sequence[str]) -> dict[str, QueueEntry]:
         found = await self._entries.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: from_document(document) for document in found}
+        return {document["_id"]: decode_entry(document) for document in found}
 
     async def entries_of(self, ids: Names[str]) -> dict[str, QueueEntry]:
         return await self._read(list(ids)) if ids else {}
@@ -102,7 +102,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
     async def requeue(self, entry: QueueEntry, seen: QueueEntry) -> bool:
         if seen.state.is_open:
             return False
-        document = to_document(entry)
+        document = encode_entry(entry)
         del document["_id"]
         return 1 == await self._entries.update_one(
             {"_id": entry.id, "order": seen.order, "state": seen.state.value},
@@ -158,7 +158,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
     async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
         newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
         found = await self._entries.find(condition_of(window), **newest)
-        return [from_document(document) for document in found]
+        return [decode_entry(document) for document in found]
 
     def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
         window = {"$gte": since, "$lte": until}

@@ -20,7 +20,7 @@ from shared.storage.database import (
     Query,
     Say,
     UpdateOne,
-    pieces,
+    sized_pieces,
 )
 from shared.storage.indexes import Index
 from shared.storage.remote import socket_file
@@ -165,7 +165,7 @@ class RemoteCollection:
         met: set[int] = set()
         done = 0
         sized = [(blob, len(blob)) for blob in map(encoded, documents)]
-        for blobs in pieces(sized, SENT_TOGETHER):
+        for blobs in sized_pieces(sized, SENT_TOGETHER):
             found = await self._link.result("insert_many", self._name, documents=blobs)
             met |= {done + number for number in found}
             done += len(blobs)
@@ -185,7 +185,7 @@ class RemoteCollection:
         hits, done = 0, 0
         met: set[int] = set()
         sized = [(blob, len(blob)) for blob in map(_operation, operations)]
-        for blobs in pieces(sized, SENT_TOGETHER):
+        for blobs in sized_pieces(sized, SENT_TOGETHER):
             more, found = await self._link.result("bulk_write", self._name, operations=blobs)
             hits += more
             met |= {done + number for number in found}

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from shared.domain.errors import BadRequest, StoreUnavailable
-from shared.storage.database import Document, FolderDatabase, pieces
+from shared.storage.database import Document, FolderDatabase, sized_pieces
 from shared.storage.remote import socket_file
 from shared.storage.remote.frames import Garbled, args_of, error_message, framed, received
 from shared.storage.remote.operations import result_of
@@ -171,7 +171,7 @@ class _Client:
     async def batch(self, documents: Sequence[Document]) -> None:
         """Send documents, in messages that are not too large."""
         sized = [(blob, len(blob)) for blob in map(encoded, documents)]
-        for blobs in pieces(sized, _BATCH_DOCUMENTS, _BATCH_BYTES):
+        for blobs in sized_pieces(sized, _BATCH_DOCUMENTS, _BATCH_BYTES):
             await self.send({"batch": blobs})
 
     async def send(self, message: Document) -> None:

@@ -16,7 +16,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.indexes import Index
 from shared.storage.sqlite.documents import decoded
-from shared.storage.sqlite.tables import CATALOGUE, Known, Table, Tables, note, quoted
+from shared.storage.sqlite.tables import CATALOGUE, StoredIndex, Table, Tables, note, quoted
 from shared.storage.sqlite.writing.commits import Commits
 from shared.storage.sqlite.writing.submission import Write
 
@@ -79,7 +79,7 @@ class Building:
         # An array has a separate table.
         of_row = index.keys[1:] if index.of_array else index.keys
         new = [path for path, _ in of_row if path not in {"_id", *table.columns}]
-        known = Known.of(index, is_ready=True)
+        known = StoredIndex.of(index, is_ready=True)
 
         def begin(connection: sqlite3.Connection, limit: int) -> int:
             """The last row that has not the new columns, 0 where there is none and the index is made."""
@@ -102,7 +102,7 @@ class Building:
             await self._fill_and_make(table, known, last)
         await self._renew(table.name)
 
-    async def _fill_and_make(self, table: Table, known: Known, last: int) -> None:
+    async def _fill_and_make(self, table: Table, known: StoredIndex, last: int) -> None:
         log.info("index_build_begins", collection=table.name, index=known.index.name)
         await self._fill(table, last)
         await self._commits.submit(_made(known), _IN_THE_THREAD)
@@ -117,7 +117,7 @@ class Building:
             if done // _SAID_EVERY != (done - count) // _SAID_EVERY:
                 log.info("index_build_goes_on", collection=table.name, documents=done)
 
-    async def _drop(self, table: Table, known: Known) -> None:
+    async def _drop(self, table: Table, known: StoredIndex) -> None:
         await self._note(table, known.index, ready=False)  # no query goes by it any more
 
         def write(connection: sqlite3.Connection, limit: int) -> None:
@@ -172,7 +172,7 @@ def _filled(table: Table, after: int, last: int) -> Write[tuple[int, int]]:
     return write
 
 
-def _made(known: Known) -> Write[None]:
+def _made(known: StoredIndex) -> Write[None]:
     """Make the index, and say so in the same commit: who waits for it may have given up."""
 
     def write(connection: sqlite3.Connection, limit: int) -> None:
@@ -197,7 +197,7 @@ def _is_same(one: Index, other: Index) -> bool:
     )  # fmt: skip
 
 
-def _index_sql(known: Known) -> str:
+def _index_sql(known: StoredIndex) -> str:
     index = known.index
     keys = ", ".join(
         f"{quoted(path)}{' DESC' if direction < 0 else ''}" for path, direction in index.keys
@@ -208,7 +208,7 @@ def _index_sql(known: Known) -> str:
     return f"CREATE {unique}INDEX {quoted(known.sql_name)} ON {quoted(index.collection)} ({keys}){where}"
 
 
-def _elements_sql(known: Known) -> str:
+def _elements_sql(known: StoredIndex) -> str:
     columns = [f"k{number}" for number in range(len(known.paths))]
     names = ", ".join(columns)
     return (

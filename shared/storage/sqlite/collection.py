@@ -15,8 +15,8 @@ from shared.storage.database import (
     Operation,
     Query,
     UpdateOne,
-    pieces,
-    size_of,
+    document_size,
+    sized_pieces,
 )
 from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.documents import decoded, encoded
@@ -33,7 +33,7 @@ from shared.storage.sqlite.query.values import MISSING, column_value, rank, valu
 from shared.storage.sqlite.reading.plans import Sort, alternatives
 from shared.storage.sqlite.reading.reads import Found, Reads
 from shared.storage.sqlite.tables import Table
-from shared.storage.sqlite.writing.changes import Change, Done, changing, insertion
+from shared.storage.sqlite.writing.changes import Done, RowChange, changing, insertion
 from shared.storage.sqlite.writing.commits import Commits
 
 TOGETHER = 64
@@ -132,9 +132,9 @@ class SqliteCollection:
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         if documents and not self._table.exists:
             await self._building.make_table(self._table.name)
-        numbered = (((number, each), size_of(each)) for number, each in enumerate(documents))
+        numbered = (((number, each), document_size(each)) for number, each in enumerate(documents))
         met: set[int] = set()
-        for piece in pieces(numbered, TOGETHER):
+        for piece in sized_pieces(numbered, TOGETHER):
             prepared = [(number, each, encoded(each)) for number, each in piece]
             size = sum(len(blob) for _, _, blob in prepared)
             met |= await self._commits.submit(insertion(self._table, prepared), size)
@@ -160,7 +160,7 @@ class SqliteCollection:
         ids = await self._ids(conditions)
         hits = 0
         for chunk in chunked(ids, TOGETHER):
-            hits += self._matched(await self._submit([Change(chunk, conditions, update)]))
+            hits += self._matched(await self._submit([RowChange(chunk, conditions, update)]))
         return hits
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
@@ -178,7 +178,7 @@ class SqliteCollection:
     async def delete_one(self, query: Query) -> int:
         return self._matched(await self._submit([_change(DeleteOne(query))]))
 
-    async def _submit(self, changes: Sequence[Change]) -> list[Done | None]:
+    async def _submit(self, changes: Sequence[RowChange]) -> list[Done | None]:
         if not self._table.exists:
             if not any(change.upserts for change in changes):
                 return [Done(0)] * len(changes)
@@ -198,18 +198,18 @@ class SqliteCollection:
         ]
 
 
-def _change(operation: Operation) -> Change:
+def _change(operation: Operation) -> RowChange:
     """NotImplementedError for one that does not name its document."""
     conditions = conditions_of(operation.filter)
     named = _named(conditions)
     if named is None:
         raise NotImplementedError("a change of one document without its _id")
     if isinstance(operation, DeleteOne):
-        return Change(named, conditions, None, is_single=True)
+        return RowChange(named, conditions, None, is_single=True)
     check(operation.update)
     if operation.upsert and not any(each[:2] == ("_id", "$eq") for each in conditions):
         raise NotImplementedError("an upsert of one of several documents")
-    return Change(named, conditions, operation.update, is_single=True, upserts=operation.upsert)
+    return RowChange(named, conditions, operation.update, is_single=True, upserts=operation.upsert)
 
 
 def _named(conditions: Sequence[Condition]) -> Sequence[Any] | None:
@@ -230,7 +230,7 @@ def _matching(found: Found, shown: Projection | None = None) -> list[Document]:
 
 
 def _size_of(update: Query | None) -> int:
-    return sum(size_of(dict(fields)) for fields in (update or {}).values())
+    return sum(document_size(dict(fields)) for fields in (update or {}).values())
 
 
 def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> bool:

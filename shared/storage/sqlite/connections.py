@@ -27,7 +27,7 @@ class Damaged(StoreUnavailable):
     """The file is damaged, or the disk lost what was written to it; nothing may be served from it."""
 
 
-def unavailable(error: sqlite3.Error | MemoryError) -> StoreUnavailable:
+def store_error(error: sqlite3.Error | MemoryError) -> StoreUnavailable:
     """Translate an error of SQLite: Damaged where no later attempt can be trusted."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in _DAMAGED:

@@ -20,14 +20,14 @@ from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
 from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.collection import SqliteCollection
-from shared.storage.sqlite.connections import FILE, Damaged, connect_writer, unavailable
+from shared.storage.sqlite.connections import FILE, Damaged, connect_writer, store_error
 from shared.storage.sqlite.opening import inspect, make_if_missing
 from shared.storage.sqlite.reading.reads import Reads
 from shared.storage.sqlite.tables import Tables
 from shared.storage.sqlite.upkeep.backup import Backup
 from shared.storage.sqlite.upkeep.checking import Check
-from shared.storage.sqlite.upkeep.expiry import Expiry
-from shared.storage.sqlite.writing.bounds import USUAL, Bounds
+from shared.storage.sqlite.upkeep.expiry import DocumentExpiry
+from shared.storage.sqlite.writing.bounds import USUAL, CommitBounds
 from shared.storage.sqlite.writing.commits import Commits
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class SqliteDatabase:
     """Implements `shared.storage.database.FolderDatabase`. Made by `open_database`."""
 
     def __init__(
-        self, file: Path, writer: sqlite3.Connection, clock: Clock, bounds: Bounds = USUAL
+        self, file: Path, writer: sqlite3.Connection, clock: Clock, bounds: CommitBounds = USUAL
     ) -> None:
         self.file = file
         self._clock = clock
@@ -47,7 +47,7 @@ class SqliteDatabase:
         # Readers are of the writer's kind, so that a test that watches connections sees all of them.
         self._reads = Reads(file, self._commits, type(writer))
         self._building = Building(self._tables, self._commits)
-        self._expiry = Expiry(self._tables, self._commits, clock)
+        self._expiry = DocumentExpiry(self._tables, self._commits, clock)
         self._collections: dict[str, SqliteCollection] = {}
 
     @property
@@ -111,7 +111,7 @@ class DamagedFile(Misconfigured):
 def open_database(
     folder: Path,
     clock: Clock,
-    bounds: Bounds = USUAL,
+    bounds: CommitBounds = USUAL,
     factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> SqliteDatabase:
     """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do.
@@ -131,7 +131,7 @@ def open_database(
 
 
 def _unusable(file: Path, error: sqlite3.Error) -> Misconfigured:
-    reason = unavailable(error)
+    reason = store_error(error)
     kind = DamagedFile if isinstance(reason, Damaged) else Misconfigured
     return kind(f"MDM_DATA_DIR: {file}: {reason}")
 

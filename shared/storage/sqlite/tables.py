@@ -28,7 +28,7 @@ Columns = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredIndex:
     """An index in the file."""
 
     index: Index
@@ -43,7 +43,7 @@ class Known:
         return self.index.leaves_out or self.index.of_array
 
     @classmethod
-    def of(cls, index: Index, *, is_ready: bool) -> "Known":
+    def of(cls, index: Index, *, is_ready: bool) -> "StoredIndex":
         paths = tuple(path for path, _ in index.keys)
         return cls(index, is_ready, paths, f"{index.collection}.{index.name}")
 
@@ -57,15 +57,15 @@ class Table:
         self.name = name
         self.exists = False
         self.columns: list[str] = []
-        self.indexes: dict[str, Known] = {}
+        self.indexes: dict[str, StoredIndex] = {}
         self.plans: dict[Any, Any] = {}
         """Plans of queries by their shapes; forgotten when an index comes or goes."""
         self.insert_sql = ""
-        self._arrays: list[Known] = []
+        self._arrays: list[StoredIndex] = []
         self._paths: list[tuple[str, bool]] = []
         self._needed: list[int] = []
 
-    def renew(self, columns: Sequence[str], indexes: Iterable[Known]) -> None:
+    def renew(self, columns: Sequence[str], indexes: Iterable[StoredIndex]) -> None:
         """Take what the file has now."""
         self.exists = bool(columns)
         self.columns = [name for name in columns if name not in {"_id", "_document", "_row"}]
@@ -230,7 +230,7 @@ class Tables:
         self[name].renew([column for (column,) in columns], indexes)
 
 
-def _known(row: Sequence[Any]) -> Known:
+def _known(row: Sequence[Any]) -> StoredIndex:
     collection, _, keys, is_unique, is_sparse, of_array, expire_seconds, ready = row
     index = Index(
         collection,
@@ -240,7 +240,7 @@ def _known(row: Sequence[Any]) -> Known:
         of_array=bool(of_array),
         expire_after=None if expire_seconds is None else timedelta(seconds=expire_seconds),
     )
-    return Known.of(index, is_ready=bool(ready))
+    return StoredIndex.of(index, is_ready=bool(ready))
 
 
 def note(connection: sqlite3.Connection, index: Index, *, ready: bool) -> None:

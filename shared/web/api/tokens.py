@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from shared.domain.access import PREFIX, Caller, Token, digest_of
+from shared.domain.access import PREFIX, Caller, Token, token_digest
 from shared.domain.errors import StoreUnavailable
 from shared.ports.access import Tokens
 from shared.ports.clock import Clock
@@ -42,7 +42,7 @@ class TokenBook:
         """Whose secret this is; None: nobody's, or of a token that is good no more."""
         if not secret.startswith(PREFIX.encode()):
             return None
-        digest = digest_of(secret)
+        digest = token_digest(secret)
         await self._be_newer_than(FRESH)
         token = self._known.get(digest)
         if token is None:

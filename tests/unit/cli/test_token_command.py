@@ -7,7 +7,7 @@ import pytest
 
 from services.cli.tokens import Asked, TokenCommand
 from services.commands.access.tokens import ApiTokens
-from shared.domain.access import digest_of
+from shared.domain.access import token_digest
 from shared.domain.errors import BadRequest, Conflict, NotFound, StoreUnavailable
 from tests.support.fakes.audit import FakeAuditLog
 from tests.support.fakes.clock import START, FakeClock, FakeIds
@@ -43,7 +43,7 @@ async def test_a_new_token_is_all_that_is_written(line: Line) -> None:
     secret = (await line.run("create", "ci", scopes=("read", "push"), days=90)).removesuffix("\n")
 
     [token] = line.tokens.tokens.values()
-    assert token.digest == digest_of(secret.encode())
+    assert token.digest == token_digest(secret.encode())
     assert token.created_by == "command-line"
     assert token.expires_at == START + timedelta(days=90)
 

@@ -8,11 +8,11 @@ from shared.storage.sqlite.query.values import (
     MISSING,
     as_stored,
     equal,
-    kind_of,
     rank,
     refuse_overlaps,
-    refuse_unknown,
+    refuse_unlisted,
     value_at,
+    value_kind,
 )
 
 Projection = Callable[[Document], Document]
@@ -56,7 +56,7 @@ def _condition(path: str, operator: str, operand: Any) -> Condition:
             raise NotImplementedError("an order of null")
         rank(stored)
     if type(stored) is not str:
-        refuse_unknown(stored)
+        refuse_unlisted(stored)
     return Condition(path, operator, stored)
 
 
@@ -92,7 +92,7 @@ def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
         """Only within one kind; an array by any of its elements."""
         if isinstance(value, list):
             return any(holds(element, operand) for element in value)
-        if value is MISSING or kind_of(value) != kind_of(operand):
+        if value is MISSING or value_kind(value) != value_kind(operand):
             return False
         return test(value, operand)
 

@@ -12,10 +12,10 @@ from shared.storage.sqlite.query.values import (
     NUMBER,
     as_stored,
     equal,
-    kind_of,
     rank,
     refuse_overlaps,
-    refuse_unknown,
+    refuse_unlisted,
+    value_kind,
 )
 
 
@@ -36,11 +36,11 @@ def check(update: Query) -> None:
 
 def _takes(operator: str, operand: Any) -> bool:
     if operator == "$inc":
-        return kind_of(operand) == NUMBER
+        return value_kind(operand) == NUMBER
     if operator == "$currentDate":
         return operand is True
     if operator == "$addToSet":
-        refuse_unknown(operand)
+        refuse_unlisted(operand)
         if isinstance(operand, dict) and any(name.startswith("$") for name in operand):
             return list(operand) == ["$each"] and isinstance(operand["$each"], list)
     if operator in {"$min", "$max"}:
@@ -100,7 +100,7 @@ def _unset(inner: Document, name: str, operand: Any) -> None:
 
 def _increase(inner: Document, name: str, operand: Any) -> None:
     value = inner.get(name, 0)
-    if kind_of(value) != NUMBER:
+    if value_kind(value) != NUMBER:
         raise StoreUnavailable(f"the store cannot increase {name}")
     inner[name] = value + operand
 

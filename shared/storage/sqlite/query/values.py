@@ -23,7 +23,7 @@ _LARGEST = 2**63
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def kind_of(value: object) -> int:
+def value_kind(value: object) -> int:
     """The kind of a value. Raises NotImplementedError for one that no document of ours has."""
     kind = _KINDS.get(type(value))
     if kind is None:
@@ -52,7 +52,7 @@ def equal(one: Any, other: Any) -> bool:
     """Numbers are equal by value; documents also by the order of their fields."""
     if type(one) is str and type(other) is str:
         return one == other
-    if kind_of(one) != kind_of(other):
+    if value_kind(one) != value_kind(other):
         return False
     if isinstance(one, dict):
         return list(one) == list(other) and all(map(equal, one.values(), other.values()))
@@ -63,23 +63,23 @@ def equal(one: Any, other: Any) -> bool:
 
 def rank(value: Any) -> tuple[int, Any]:
     """Sorts as MongoDB does. NotImplementedError for documents, arrays, bytes and NaN."""
-    kind = kind_of(value)
+    kind = value_kind(value)
     if isinstance(value, dict | list | bytes) or (type(value) is float and isnan(value)):
         raise NotImplementedError(f"an order of values of type {type(value).__name__}")
     return kind, 0 if value is None else value
 
 
-def refuse_unknown(value: Any) -> None:
+def refuse_unlisted(value: Any) -> None:
     """NotImplementedError for a value that no document of ours has, as a pattern; and for NaN."""
     if isinstance(value, float) and isnan(value):
         raise NotImplementedError("NaN")
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
-        kind_of(value)
+        value_kind(value)
     elif any(type(element) is not str for element in value):
         for element in value:
-            refuse_unknown(element)
+            refuse_unlisted(element)
 
 
 def refuse_overlaps(paths: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.storage.sqlite.query.filters import Condition
 from shared.storage.sqlite.query.values import column_value
-from shared.storage.sqlite.tables import Known, Table, quoted
+from shared.storage.sqlite.tables import StoredIndex, Table, quoted
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
@@ -31,12 +31,12 @@ class Way(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReadPlan:
     """The way of all queries of one shape. `exact`, `many`, `ranges`: the positions of the conditions that
     it decides by equality, by a list, and by a range."""
 
     way: Way
-    known: Known | None = None
+    known: StoredIndex | None = None
     exact: tuple[int, ...] = ()
     many: int | None = None
     ranges: tuple[int, ...] = ()
@@ -60,12 +60,12 @@ class Statement:
     """The conditions that it does not decide."""
 
 
-def plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
+def read_plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan:
     """The way for these conditions, remembered by their shape.
 
     NotImplementedError for an order that no index gives: it would have to look at everything first."""
     shape = (tuple([_shape(each) for each in conditions]), tuple(sort))
-    plan: Plan | None = table.plans.get(shape)
+    plan: ReadPlan | None = table.plans.get(shape)
     if plan is None:
         plan = table.plans[shape] = _chosen(table, conditions, sort)
     return plan
@@ -80,7 +80,7 @@ def alternatives(
     if not sort or not lists:
         return [conditions]
     try:
-        plan_of(table, conditions, sort)
+        read_plan_of(table, conditions, sort)
     except NotImplementedError:
         choices = product(*(conditions[n].operand for n in lists))
         return [_with(conditions, dict(zip(lists, chosen, strict=True))) for chosen in choices]
@@ -111,12 +111,12 @@ def _can_seek(condition: Condition) -> bool:
     return _can_decide(condition) and condition.operand is not None
 
 
-def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
+def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan:
     by_id = [n for n, each in enumerate(conditions) if each.path == "_id" and _can_seek(each)]
     is_by_id = list(sort) in ([], [("_id", 1)], [("_id", -1)])
     if by_id and is_by_id:
         many = conditions[by_id[0]].operator == "$in"
-        return Plan(
+        return ReadPlan(
             Way.IDS,
             exact=() if many else (by_id[0],),
             many=by_id[0] if many else None,
@@ -137,11 +137,11 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> Plan:
     )
     if sort or ranges:
         direction = sort[0][1] if sort else 1
-        return Plan(Way.ID_ORDER, ranges=ranges, order=_direction("_id", direction))
-    return Plan(Way.ALL)
+        return ReadPlan(Way.ID_ORDER, ranges=ranges, order=_direction("_id", direction))
+    return ReadPlan(Way.ALL)
 
 
-def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
+def _worth(plan: ReadPlan) -> tuple[int, bool, int, bool]:
     """Rank a plan by how few rows it reads: more equalities, an index that leaves most documents out, or a
     range with two ends."""
     assert plan.known is not None
@@ -151,7 +151,7 @@ def _worth(plan: Plan) -> tuple[int, bool, int, bool]:
     return equal + 10 * is_one, is_small, len(plan.ranges), plan.is_sorted
 
 
-def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan | None:
+def _by_index(known: StoredIndex, conditions: Sequence[Condition], sort: Sort) -> ReadPlan | None:
     """Equalities with its first fields, a list among them, then a range of the next one; None: it is of
     no use."""
     exact: list[int] = []
@@ -175,7 +175,7 @@ def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan
     if not exact and many is None and not ranges:
         return None
     order = _order(known, fixed, sort)
-    return Plan(
+    return ReadPlan(
         Way.INDEX,
         known,
         tuple(exact),
@@ -186,7 +186,7 @@ def _by_index(known: Known, conditions: Sequence[Condition], sort: Sort) -> Plan
     )
 
 
-def _order(known: Known, exact: int, sort: Sort) -> str | None:
+def _order(known: StoredIndex, exact: int, sort: Sort) -> str | None:
     """The ORDER BY that the index gives behind its fields with one value each, of which a list may be the
     first; None: not that one."""
     fixed = set(known.paths[:exact])
@@ -205,13 +205,13 @@ def _direction(column: str, direction: int) -> str:
     return f"{column} DESC" if direction < 0 else column
 
 
-def _columns(known: Known) -> dict[str, str]:
+def _columns(known: StoredIndex) -> dict[str, str]:
     if known.index.of_array:
         return {path: f"s.k{number}" for number, path in enumerate(known.paths)}
     return {path: quoted(path) for path in known.paths}
 
 
-def statement_of(table: Table, plan: Plan, conditions: Sequence[Condition]) -> Statement:
+def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) -> Statement:
     """The statement of one query; its list is not empty."""
     where: list[str] = []
     values: list[Any] = []
@@ -246,7 +246,7 @@ def _decided(number: int, operands: Sequence[Any]) -> set[int]:
     return {number} if all(isinstance(operand, str) for operand in operands) else set()
 
 
-def _from(table: Table, plan: Plan) -> str:
+def _from(table: Table, plan: ReadPlan) -> str:
     name = quoted(table.name)
     if plan.known is None:
         return f"SELECT _row, _document FROM {name}"

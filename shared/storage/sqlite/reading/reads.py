@@ -21,14 +21,14 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import OPERATION_TIMEOUT
 from shared.storage.sqlite.connections import READER_CACHE_KIB, SCANNER_CACHE_KIB, connect_reader
 from shared.storage.sqlite.query.filters import Condition
-from shared.storage.sqlite.query.values import column_value, kind_of
+from shared.storage.sqlite.query.values import column_value, value_kind
 from shared.storage.sqlite.reading.plans import (
-    Plan,
+    ReadPlan,
     Sort,
     Statement,
     Way,
     check,
-    plan_of,
+    read_plan_of,
     statement_of,
 )
 from shared.storage.sqlite.tables import Table
@@ -89,7 +89,7 @@ class Reads:
         query is none for one step."""
         if not table.exists:
             return Found([], (), is_sorted=True, is_all=True)
-        plan = plan_of(table, conditions, sort)
+        plan = read_plan_of(table, conditions, sort)
         listed = () if plan.many is None else conditions[plan.many].operand
         if plan.is_onwards or (plan.many is not None and not 0 < len(listed) <= LISTED_TOGETHER):
             return None
@@ -105,7 +105,7 @@ class Reads:
         """All candidates, a step at a time, with the event loop free between two steps."""
         if not table.exists:
             return
-        plan = plan_of(table, conditions, sort)
+        plan = read_plan_of(table, conditions, sort)
         seen: set[int] = set()
         until = monotonic() + LONG_READ_DEADLINE.total_seconds()
         for part in _parts(plan, conditions):
@@ -119,7 +119,7 @@ class Reads:
                     if monotonic() > until and not onwards:
                         raise StoreUnavailable("the store: a read took longer than its deadline")
 
-    def _checked(self, table: Table, plan: Plan, conditions: Sequence[Condition]) -> Statement:
+    def _checked(self, table: Table, plan: ReadPlan, conditions: Sequence[Condition]) -> Statement:
         statement = statement_of(table, plan, conditions)
         if statement.sql not in self._known:
             try:
@@ -144,7 +144,7 @@ class Reads:
                 rows, is_all = self._taken(cursor)
                 yield rows
 
-    async def _onwards(self, plan: Plan, statement: Statement) -> AsyncGenerator[Rows, None]:
+    async def _onwards(self, plan: ReadPlan, statement: Statement) -> AsyncGenerator[Rows, None]:
         """Step by step behind the last row of the step before: no cursor stays open in between."""
         column = "_id" if plan.way is Way.ID_ORDER else "_row"
         direction = " DESC" if plan.order.endswith(" DESC") else ""
@@ -244,7 +244,7 @@ class Found:
     """There are no more; False also where that is not known."""
 
 
-def _once(plan: Plan, rows: Rows, seen: set[int]) -> Rows:
+def _once(plan: ReadPlan, rows: Rows, seen: set[int]) -> Rows:
     """Each row once, though an array may have it under two values of a list."""
     if plan.many is None or plan.known is None or not plan.known.index.of_array:
         return rows
@@ -253,13 +253,15 @@ def _once(plan: Plan, rows: Rows, seen: set[int]) -> Rows:
     return list(by_number.values())
 
 
-def _parts(plan: Plan, conditions: Sequence[Condition]) -> list[Sequence[Condition]]:
+def _parts(plan: ReadPlan, conditions: Sequence[Condition]) -> list[Sequence[Condition]]:
     """The conditions, once for each part of a long list."""
     if plan.many is None:
         return [conditions]
     listed = conditions[plan.many]
     # What is listed twice would be found in two parts.
-    wanted = list({(kind_of(each), column_value(each)): each for each in listed.operand}.values())
+    wanted = list(
+        {(value_kind(each), column_value(each)): each for each in listed.operand}.values()
+    )
     if plan.order:
         wanted.sort(key=column_value, reverse=plan.order.endswith(" DESC"))
     parts: list[Sequence[Condition]] = []

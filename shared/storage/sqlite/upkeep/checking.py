@@ -17,7 +17,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Checked, Say
 from shared.storage.sqlite.connections import SCANNER_CACHE_KIB, connect_reader
 from shared.storage.sqlite.documents import decoded
-from shared.storage.sqlite.tables import Columns, Known, Row, Table, Tables, quoted
+from shared.storage.sqlite.tables import Columns, Row, StoredIndex, Table, Tables, quoted
 from shared.storage.sqlite.upkeep.long_work import LongReaders, in_thread, was_interrupted
 
 MOST_FAULTS = 10
@@ -119,7 +119,7 @@ class _Collection:
         self._connection = connection
         self._name = name
 
-    def arrays(self) -> list[Known]:
+    def arrays(self) -> list[StoredIndex]:
         """The indexes that have tables of their own."""
         with self._moment() as table:
             return _arrays(table)
@@ -134,7 +134,7 @@ class _Collection:
             )
             return self._step(sql, after or (0,), partial(self._document, table), width=1)
 
-    def elements(self, known: Known, after: Columns) -> _Step:
+    def elements(self, known: StoredIndex, after: Columns) -> _Step:
         """Look whether each row of an array's index is of a document that has it."""
         with self._moment() as table:
             if known.index.name not in {each.index.name for each in _arrays(table)}:
@@ -197,14 +197,14 @@ class _Collection:
             if not all(self._has(known, element, number) for element in elements):
                 yield f"{where}: it is missing in the index {known.index.name}"
 
-    def _has(self, known: Known, element: Columns, number: int) -> bool:
+    def _has(self, known: StoredIndex, element: Columns, number: int) -> bool:
         if None in element:
             return True  # such a one is in no index
         where = "".join(f"k{position} = ? AND " for position in range(len(element)))
         sql = f"SELECT 1 FROM {quoted(known.sql_name)} WHERE {where}r = ?"
         return bool(self._connection.execute(sql, (*element, number)).fetchall())
 
-    def _element(self, table: Table, known: Known, found: Columns) -> Iterator[str]:
+    def _element(self, table: Table, known: StoredIndex, found: Columns) -> Iterator[str]:
         *element, number, blob = found
         if blob is not None:
             row = _row_of(table, blob)
@@ -223,11 +223,11 @@ def _row_of(table: Table, blob: bytes) -> Row | None:
         return None
 
 
-def _arrays(table: Table) -> list[Known]:
+def _arrays(table: Table) -> list[StoredIndex]:
     return [known for known in table.indexes.values() if known.index.of_array and known.is_ready]
 
 
-def _elements(table: Table, row: Row) -> Iterator[tuple[Known, set[Columns]]]:
+def _elements(table: Table, row: Row) -> Iterator[tuple[StoredIndex, set[Columns]]]:
     """The keys of a row in each index of an array that is whole."""
     arrays = [known for known in table.indexes.values() if known.index.of_array]
     for known, elements in zip(arrays, row.elements, strict=True):

@@ -11,7 +11,7 @@ from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
 from shared.storage.sqlite.documents import decoded
 from shared.storage.sqlite.query.values import column_value
-from shared.storage.sqlite.tables import Known, Table, Tables, quoted
+from shared.storage.sqlite.tables import StoredIndex, Table, Tables, quoted
 from shared.storage.sqlite.writing.commits import LARGE, Commits
 from shared.storage.sqlite.writing.submission import IsLarge, Write
 
@@ -22,7 +22,7 @@ _ROW_BYTES = 500
 """Bytes of the log for each row that leaves."""
 
 
-class Expiry:
+class DocumentExpiry:
     """Removes what is over, for as long as `run` runs."""
 
     def __init__(self, tables: Tables, commits: Commits, clock: Clock) -> None:
@@ -45,7 +45,7 @@ class Expiry:
                     removed += await self._purge(table, known, over)
         return removed
 
-    async def _purge(self, table: Table, known: Known, over: datetime) -> int:
+    async def _purge(self, table: Table, known: StoredIndex, over: datetime) -> int:
         removed = 0
         size = 0
         while True:
@@ -56,7 +56,7 @@ class Expiry:
                 return removed
 
 
-def _removal(table: Table, known: Known, over: datetime) -> Write[tuple[int, int]]:
+def _removal(table: Table, known: StoredIndex, over: datetime) -> Write[tuple[int, int]]:
     def write(connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
         """Remove some; returns how many left, and about how many bytes the next ones have."""
         path = quoted(known.paths[0])

@@ -7,7 +7,7 @@ from shared.storage.database import OPERATION_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class CommitBounds:
     """Other values than these are for tests."""
 
     deadline: timedelta = OPERATION_TIMEOUT
@@ -21,4 +21,4 @@ class Bounds:
     """After so many bytes of documents it is looked how long the log is."""
 
 
-USUAL = Bounds()
+USUAL = CommitBounds()

@@ -19,7 +19,7 @@ from shared.storage.sqlite.writing.submission import IsLarge, Write
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RowChange:
     """An update (None: a deletion) of those of some documents that match when it is done."""
 
     ids: Sequence[Any]
@@ -61,7 +61,7 @@ def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) ->
     return write
 
 
-def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[list[Done | None]]:
+def changing(table: Table, changes: Sequence[RowChange], clock: Clock) -> Write[list[Done | None]]:
     """Apply changes; the result of each change, None for a duplicate key."""
 
     def write(connection: sqlite3.Connection, limit: int) -> list[Done | None]:
@@ -72,7 +72,7 @@ def changing(table: Table, changes: Sequence[Change], clock: Clock) -> Write[lis
 
 
 def _loaded(
-    table: Table, connection: sqlite3.Connection, changes: Sequence[Change], limit: int
+    table: Table, connection: sqlite3.Connection, changes: Sequence[RowChange], limit: int
 ) -> dict[Any, _Held]:
     """All documents that are concerned, by their ids. IsLarge before anything large is read."""
     ids = list({column_value(each): None for change in changes for each in change.ids})
@@ -91,7 +91,7 @@ def _loaded(
 def _changed(
     table: Table,
     connection: sqlite3.Connection,
-    change: Change,
+    change: RowChange,
     held: dict[Any, _Held],
     clock: Clock,
 ) -> Done | None:
@@ -114,7 +114,7 @@ def _changed(
 
 
 def _apply(
-    table: Table, connection: sqlite3.Connection, change: Change, row: _Held, clock: Clock
+    table: Table, connection: sqlite3.Connection, change: RowChange, row: _Held, clock: Clock
 ) -> None:
     assert row.document is not None
     if change.update is None:
@@ -132,7 +132,9 @@ def _apply(
     row.blob = new.blob
 
 
-def _inserted(table: Table, connection: sqlite3.Connection, change: Change, clock: Clock) -> _Held:
+def _inserted(
+    table: Table, connection: sqlite3.Connection, change: RowChange, clock: Clock
+) -> _Held:
     assert change.update is not None
     document = upserted(change.conditions, change.update, clock.now())
     row: Row = table.row_of(document, encoded(document))

@@ -21,8 +21,8 @@ import structlog
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
-from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, keep_open, unavailable
-from shared.storage.sqlite.writing.bounds import USUAL, Bounds
+from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, keep_open, store_error
+from shared.storage.sqlite.writing.bounds import USUAL, CommitBounds
 from shared.storage.sqlite.writing.submission import (
     FAILURES,
     IsLarge,
@@ -49,7 +49,9 @@ _ENDED_WITHIN = 1.0
 class Commits:
     """All writes of one store."""
 
-    def __init__(self, connection: sqlite3.Connection, file: Path, bounds: Bounds = USUAL) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, file: Path, bounds: CommitBounds = USUAL
+    ) -> None:
         self._connection = connection
         self._log = Log(connection, file, bounds)
         self._deadline = bounds.deadline.total_seconds()
@@ -223,7 +225,7 @@ class Commits:
 
     def failed(self, failure: Failure) -> StoreUnavailable:
         """The error of ours; from a Damaged one on nothing is served."""
-        error = failure if isinstance(failure, StoreUnavailable) else unavailable(failure)
+        error = failure if isinstance(failure, StoreUnavailable) else store_error(failure)
         if isinstance(error, Damaged) and not self.damage.done():
             self.damage.set_result(error)
         if not self.has_failed:

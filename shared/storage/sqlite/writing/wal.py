@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from shared.storage.sqlite.writing.bounds import Bounds
+from shared.storage.sqlite.writing.bounds import CommitBounds
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ def log_of(file: Path) -> Path:
 class Log:
     """The log of the one connection that writes, in whose thread its methods are called."""
 
-    def __init__(self, connection: sqlite3.Connection, file: Path, bounds: Bounds) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: Path, bounds: CommitBounds) -> None:
         self._connection = connection
         self._file = log_of(file)
         self._bounds = bounds

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.access import Scope, Token, digest_of
+from shared.domain.access import Scope, Token, token_digest
 from shared.domain.errors import StoreUnavailable
 from shared.web.api.tokens import AGAIN, FRESH, USED_EVERY, TokenBook
 from tests.support.fakes.clock import START, FakeClock
@@ -27,7 +27,7 @@ class World:
             Token(
                 id=name,
                 name=name,
-                digest=digest_of(secret),
+                digest=token_digest(secret),
                 scopes=frozenset({Scope.READ}),
                 created_at=START,
                 created_by="api-key",
