@@ -49,15 +49,17 @@ Operation = UpdateOne | DeleteOne
 
 
 class Collection(Protocol):
-    """One collection. Raises StoreUnavailable, TooLarge for a document over 16 MiB, and BadRequest for
-    one with a value that the store has no type for."""
+    """One collection, the base class of all implementations. Raises StoreUnavailable, TooLarge for a document
+    over 16 MiB, and BadRequest for one with a value that the store has no type for."""
 
     async def find(
         self, query: Query, fields: Fields | None = None, **options: Any
     ) -> list[Document]:
         """All documents of the match set; `options`: `sort`, `limit` and `skip` as of MongoDB's find."""
 
-    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None: ...
+    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
+        found = await self.find(query, fields, limit=1)
+        return found[0] if found else None
 
     def scan(
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
@@ -69,6 +71,7 @@ class Collection(Protocol):
 
     async def insert_one(self, document: Document) -> bool:
         """False: a document with that unique key is there already."""
+        return not await self.insert_many([document])
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         """Insert in no order; the indexes of those that have a duplicate key."""

@@ -71,12 +71,10 @@ def certificate_fields(certificate: DeviceCertificate) -> Document:
 
 
 def _certificate_of(document: Mapping[str, Any]) -> DeviceCertificate:
-    return DeviceCertificate(
+    return record(
+        DeviceCertificate,
+        document,
         fingerprint=document["sha256"],
-        subject=document["subject"],
-        serial=document["serial"],
-        not_before=document["not_before"],
-        not_after=document["not_after"],
         is_expired=document["expired"],
     )
 
@@ -108,11 +106,9 @@ def quarantine_of(document: Mapping[str, Any]) -> Quarantine | None:
     found = document.get("quarantine")
     if found is None:
         return None
-    return Quarantine(
-        since=found["since"],
-        last_seen=found["last_seen"],
-        reason=known(QuarantineReason, found["reason"]),
-        certificate=_certificate_of(found["certificate"]),
+    reason = known(QuarantineReason, found["reason"])
+    return record(
+        Quarantine, found, reason=reason, certificate=_certificate_of(found["certificate"])
     )
 
 
@@ -137,12 +133,9 @@ def outbox_fields(device: str, outbox_event: OutboxEvent | None) -> Document:
     """The fields that `$set` adds to keep an outbox event."""
     if outbox_event is None:
         return {}
-    kept = {
-        "topic": outbox_event.topic.value,
-        "at": outbox_event.created_at,
-        "facts": dict(outbox_event.facts),
-    }
-    return {f"notices.{outbox_event.id}": kept, "notices_in": partition_of(device)}
+    event = outbox_event
+    kept = {"topic": event.topic.value, "at": event.created_at, "facts": dict(event.facts)}
+    return {f"notices.{event.id}": kept, "notices_in": partition_of(device)}
 
 
 def outbox_of(document: Mapping[str, Any]) -> list[OutboxEvent]:

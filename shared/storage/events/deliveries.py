@@ -25,6 +25,7 @@ from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.indexes import Index
 from shared.storage.reads import CurrentReads
+from shared.storage.records import record
 from shared.times import EPOCH
 
 NAME = "deliveries"
@@ -37,6 +38,10 @@ INDEXES = (
 )
 ENCRYPTED = EncryptedFields(NAME, ("body",), where={"body": {"$exists": True}})
 _NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by": "", "asked": ""}
+_SAME_FIELDS = (
+    *("event_id", "number", "attempts"),
+    *("next_attempt_at", "last_error", "size", "topic"),
+)
 _BATCH = 64
 _PAGE = 5_000
 _ASIDE = "\x1f"
@@ -202,13 +207,10 @@ class MongoDeliveries:
 
 def _add(queues: dict[str, Backlog], queue: str, number: int, delivery_id: str) -> None:
     event_id = delivery_id[len(queue.rsplit(":", 1)[0]) + 1 :]
-    seen = queues.get(queue)
-    if seen is None:
-        queues[queue] = Backlog(number, number, event_id)
-    else:
-        queues[queue] = Backlog(
-            min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
-        )
+    seen = queues.get(queue, Backlog(number, number, event_id))
+    queues[queue] = Backlog(
+        min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
+    )
 
 
 def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
@@ -253,35 +255,23 @@ def _order(delivery: Delivery) -> tuple[int, str]:
 
 
 def _to_document(delivery: Delivery) -> Document:
+    queue = delivery.queue
     return {
         "_id": delivery.id,
-        "lane": _queue_key(delivery.queue),
-        "partition": partition_of(delivery.queue.device),
-        "subscription": delivery.queue.subscription,
-        "device": delivery.queue.device,
-        "event_id": delivery.event_id,
-        "number": delivery.number,
-        "attempts": delivery.attempts,
-        "next_attempt_at": delivery.next_attempt_at,
-        "last_error": delivery.last_error,
+        "lane": _queue_key(queue),
+        "partition": partition_of(queue.device),
+        "subscription": queue.subscription,
+        "device": queue.device,
         "lease_until": EPOCH,
-        "size": delivery.size,
-        "topic": delivery.topic,
+        **{name: getattr(delivery, name) for name in _SAME_FIELDS},
     }
 
 
 def _from_document(document: Document) -> Delivery:
-    dead_lettered = "given_up" in document
-    return Delivery(
-        queue=_queue_of(document["lane"])
-        if "lane" in document
-        else DeliveryQueueKey(document["subscription"], document["device"]),
-        event_id=document["event_id"],
-        number=document["number"],
-        state=DeliveryState.DEAD_LETTERED if dead_lettered else DeliveryState.PENDING,
-        attempts=document.get("attempts", 0),
-        next_attempt_at=document.get("next_attempt_at"),
-        last_error=document.get("last_error"),
-        size=document.get("size"),
-        topic=document.get("topic"),
-    )
+    if "lane" in document:
+        queue = _queue_of(document["lane"])
+    else:
+        queue = DeliveryQueueKey(document["subscription"], document["device"])
+    is_dead = "given_up" in document
+    state = DeliveryState.DEAD_LETTERED if is_dead else DeliveryState.PENDING
+    return record(Delivery, document, queue=queue, state=state)

@@ -21,6 +21,7 @@ from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollments.documents import identity_fields, stored_key
 from shared.storage.indexes import Index
+from shared.storage.records import given, record
 
 NAME = "events"
 BODY = "raw_payload"
@@ -105,7 +106,8 @@ def encode_event(event: Event, keyring: Keyring) -> Document:
     body = event.raw_payload
     if event.topic in ENCRYPTED_TOPICS:
         body = keyring.encrypt(body, encryption_context(NAME, event.id, BODY))
-    document: Document = {
+    url_params = event.url_params
+    return {
         **identity_fields(event.key),
         "_id": event.id,
         "topic": event.topic.value,
@@ -116,20 +118,15 @@ def encode_event(event: Event, keyring: Keyring) -> Document:
         "size": len(event.raw_payload),
         "writer": event.writer,
         "number": event.number,
+        # pairs, because a parameter's name may hold characters that a field name may not
+        **({} if url_params is None else {"url_params": [[n, v] for n, v in url_params.items()]}),
+        **given({"status": event.status, "command_uuid": event.command_uuid}),
     }
-    if event.url_params is not None:
-        # pairs, because a parameter's name may hold what a field name may not
-        document["url_params"] = [[name, value] for name, value in event.url_params.items()]
-    if event.status is not None:
-        document["status"] = event.status
-    if event.command_uuid is not None:
-        document["command_uuid"] = event.command_uuid
-    return document
 
 
 def decode_event(document: dict[str, Any], keyring: Keyring) -> Event:
-    """OfNewerVersion for a topic that only a newer version knows: a replica of that one reads it.
-    CannotDecrypt for a body whose key is not here."""
+    """Raises OfNewerVersion for a topic that only a newer version knows, whose replicas read it, and
+    CannotDecrypt for a body whose key is missing."""
     topic = known(Topic, document["topic"])
     if not is_known(topic):
         raise OfNewerVersion(f"the event {document['_id']} is of a newer version")
@@ -137,15 +134,12 @@ def decode_event(document: dict[str, Any], keyring: Keyring) -> Event:
     body = bytes(document[BODY])
     if topic in ENCRYPTED_TOPICS:  # another body may look like anything
         body = keyring.decrypt(body, encryption_context(NAME, document["_id"], BODY))
-    return Event(
+    return record(
+        Event,
+        document,
         id=document["_id"],
         topic=topic,
         key=stored_key(document, document["enrollment"]),
-        created_at=document["created_at"],
         raw_payload=body,
-        writer=document["writer"],
-        number=document["number"],
         url_params=None if url_params is None else {n: v for n, v in url_params},
-        status=document.get("status"),
-        command_uuid=document.get("command_uuid"),
     )

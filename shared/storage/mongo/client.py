@@ -21,6 +21,7 @@ from shared.domain.errors import Misconfigured
 from shared.storage.database import (
     OPERATION_TIMEOUT,
     SCAN_DEADLINE,
+    Collection,
     DeleteOne,
     Document,
     Fields,
@@ -43,7 +44,7 @@ PING_DEADLINE = timedelta(seconds=3)
 """Sooner than callers give up, so that they get the reason."""
 
 
-class MongoCollection:
+class MongoCollection(Collection):
     """Implements `shared.storage.database.Collection`, alike on both drivers."""
 
     def __init__(self, raw: Any) -> None:
@@ -86,11 +87,8 @@ class MongoCollection:
             found: list[Document] = await cursor.to_list(None)
             return found
 
-    async def insert_one(self, document: Document) -> bool:
-        # The driver's own would raise for the key alone, where the reply also reports a write that is not on
-        # a majority: then the caller could not know if the document that is present stays.
-        return not await self.insert_many([document])
-
+    # `insert_one` by it, too: the driver's own would raise for the key alone, where the reply also reports a
+    # write that is not on a majority: then the caller could not know if the document that is present stays.
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
         done = 0

@@ -7,6 +7,7 @@ silent for longer than an operation may take, after which the outcome of a write
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.storage.database import (
     OPERATION_TIMEOUT,
     Checked,
+    Collection,
     Document,
     Fields,
     Operation,
@@ -30,15 +32,15 @@ from shared.storage.sqlite.documents import decoded, encoded
 
 SENT_TOGETHER = 1_000
 """Documents or operations in one request."""
-_FULL_BACKLOG_PAUSE = 0.05
-_ANSWERS_WITHIN = 2.0
-"""Seconds after which a server that says nothing does not serve."""
+_FULL_BACKLOG_PAUSE = timedelta(milliseconds=50)
+_ANSWERS_WITHIN = timedelta(seconds=2)
+"""A server that is silent for longer does not serve."""
 
 
 async def is_served(folder: Path) -> bool:
     """True where a server answers at the folder's socket, if only with an error."""
     try:
-        async with asyncio.timeout(_ANSWERS_WITHIN):
+        async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
             await RemoteDatabase(folder).ping()
     except (_NobodyAnswers, TimeoutError):
         return False
@@ -108,7 +110,7 @@ class _Link:
                 link = socket_file.connected(self._folder)
                 break
             except BlockingIOError:
-                await asyncio.sleep(_FULL_BACKLOG_PAUSE)
+                await asyncio.sleep(_FULL_BACKLOG_PAUSE.total_seconds())
         return await asyncio.open_unix_connection(sock=link)
 
     async def _next(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Document:
@@ -122,26 +124,24 @@ class _Link:
             raise _NobodyAnswers(f"the server on {self._folder} ended meanwhile") from exc
 
 
-class RemoteCollection:
+class RemoteCollection(Collection):
     """Implements `shared.storage.database.Collection`."""
 
     def __init__(self, link: _Link, name: str) -> None:
         self._link = link
         self._name = name
 
+    async def _number(self, op: str, **args: Any) -> int:
+        return int(await self._link.result(op, self._name, **args))
+
+    async def _documents(self, op: str, **args: Any) -> list[Document]:
+        batches = self._link.batches(op, self._name, **args)
+        return [document async for documents in batches for document in documents]
+
     async def find(
         self, query: Query, fields: Fields | None = None, **options: Any
     ) -> list[Document]:
-        found: list[Document] = []
-        async for documents in self._link.batches(
-            "find", self._name, query=query, fields=fields, options=options
-        ):
-            found += documents
-        return found
-
-    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
-        found = await self.find(query, fields, limit=1)
-        return found[0] if found else None
+        return await self._documents("find", query=query, fields=fields, options=options)
 
     async def scan(
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
@@ -153,13 +153,7 @@ class RemoteCollection:
                 yield documents
 
     async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
-        found: list[Document] = []
-        async for documents in self._link.batches("aggregate", self._name, pipeline=list(pipeline)):
-            found += documents
-        return found
-
-    async def insert_one(self, document: Document) -> bool:
-        return not await self.insert_many([document])
+        return await self._documents("aggregate", pipeline=list(pipeline))
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
@@ -172,14 +166,10 @@ class RemoteCollection:
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
-        return int(
-            await self._link.result(
-                "update_one", self._name, query=query, update=update, upsert=upsert
-            )
-        )
+        return await self._number("update_one", query=query, update=update, upsert=upsert)
 
     async def update_many(self, query: Query, update: Query) -> int:
-        return int(await self._link.result("update_many", self._name, query=query, update=update))
+        return await self._number("update_many", query=query, update=update)
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
         hits, done = 0, 0
@@ -193,10 +183,10 @@ class RemoteCollection:
         return hits, met
 
     async def delete_one(self, query: Query) -> int:
-        return int(await self._link.result("delete_one", self._name, query=query))
+        return await self._number("delete_one", query=query)
 
     async def delete_many(self, query: Query) -> int:
-        return int(await self._link.result("delete_many", self._name, query=query))
+        return await self._number("delete_many", query=query)
 
 
 def _operation(operation: Operation) -> bytes:

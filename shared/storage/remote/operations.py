@@ -1,6 +1,7 @@
 """Operations for commands beside the server: those of `FolderDatabase`, and nothing else."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ class Out(Protocol):
 
 
 async def result_of(database: FolderDatabase, request: tuple[str, str, Args], out: Out) -> Any:
-    """Do what is asked. BadRequest for an operation that there is not."""
+    """Do the operation. BadRequest for an unknown one."""
     op, name, args = request
     if op in _OF_COLLECTION:
         return await _OF_COLLECTION[op](database.collection(name), args, out)
@@ -61,14 +62,6 @@ async def _insert_many(things: Collection, args: Args, out: Out) -> list[int]:
     return sorted(await things.insert_many([decoded(blob) for blob in args["documents"]]))
 
 
-async def _update_one(things: Collection, args: Args, out: Out) -> int:
-    return await things.update_one(args["query"], args["update"], upsert=args["upsert"])
-
-
-async def _update_many(things: Collection, args: Args, out: Out) -> int:
-    return await things.update_many(args["query"], args["update"])
-
-
 async def _bulk_write(things: Collection, args: Args, out: Out) -> list[Any]:
     hits, met = await things.bulk_write([_operation(decoded(blob)) for blob in args["operations"]])
     return [hits, sorted(met)]
@@ -80,56 +73,35 @@ def _operation(given: Document) -> Operation:
     return UpdateOne(given["filter"], given["update"], given["upsert"])
 
 
-async def _delete_one(things: Collection, args: Args, out: Out) -> int:
-    return await things.delete_one(args["query"])
-
-
-async def _delete_many(things: Collection, args: Args, out: Out) -> int:
-    return await things.delete_many(args["query"])
-
-
 _OF_COLLECTION: dict[str, Callable[[Collection, Args, Out], Awaitable[Any]]] = {
     "find": _find,
     "scan": _scan,
     "aggregate": _aggregate,
     "insert_many": _insert_many,
-    "update_one": _update_one,
-    "update_many": _update_many,
+    "update_one": lambda things, args, _: things.update_one(
+        args["query"], args["update"], upsert=args["upsert"]
+    ),
+    "update_many": lambda things, args, _: things.update_many(args["query"], args["update"]),
     "bulk_write": _bulk_write,
-    "delete_one": _delete_one,
-    "delete_many": _delete_many,
+    "delete_one": lambda things, args, _: things.delete_one(args["query"]),
+    "delete_many": lambda things, args, _: things.delete_many(args["query"]),
 }
 
 
 # --- of the database
 
 
-async def _names(database: FolderDatabase, args: Args, out: Out) -> list[str]:
-    return await database.names()
-
-
-async def _ping(database: FolderDatabase, args: Args, out: Out) -> None:
-    await database.ping()
-
-
-async def _ensure(database: FolderDatabase, args: Args, out: Out) -> None:
-    await database.ensure([index_of(each) for each in args["indexes"]])
-
-
-async def _backup(database: FolderDatabase, args: Args, out: Out) -> int:
-    return await database.backup(Path(args["file"]), out.say)
-
-
 async def _check(database: FolderDatabase, args: Args, out: Out) -> Document:
-    checked = await database.check(out.say)
-    return {"documents": checked.documents, "faults": checked.faults, "count": checked.count}
+    return asdict(await database.check(out.say))
 
 
 _OF_DATABASE: dict[str, Callable[[FolderDatabase, Args, Out], Awaitable[Any]]] = {
-    "names": _names,
-    "ping": _ping,
-    "ensure": _ensure,
-    "backup": _backup,
+    "names": lambda database, *_: database.names(),
+    "ping": lambda database, *_: database.ping(),
+    "ensure": lambda database, args, _: database.ensure(
+        [index_of(each) for each in args["indexes"]]
+    ),
+    "backup": lambda database, args, out: database.backup(Path(args["file"]), out.say),
     "check": _check,
 }
 

@@ -9,6 +9,7 @@ from shared.chunks import chunked
 from shared.domain.errors import StoreUnavailable
 from shared.ports.clock import Clock
 from shared.storage.database import (
+    Collection,
     DeleteOne,
     Document,
     Fields,
@@ -42,7 +43,7 @@ CHANGE_SIZE = 1_000
 """About what the change of a document writes to the log, in bytes."""
 
 
-class SqliteCollection:
+class SqliteCollection(Collection):
     """Implements `shared.storage.database.Collection`."""
 
     def __init__(
@@ -94,10 +95,6 @@ class SqliteCollection:
             documents.sort(key=lambda each: rank(each["_id"]), reverse=sort[0][1] < 0)
         return documents
 
-    async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
-        found = await self.find(query, fields, limit=1)
-        return found[0] if found else None
-
     async def scan(
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
     ) -> AsyncIterator[list[Document]]:
@@ -125,9 +122,6 @@ class SqliteCollection:
             raise self._commits.failed(exc) from exc
 
     # --- writes
-
-    async def insert_one(self, document: Document) -> bool:
-        return not await self.insert_many([document])
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         if documents and not self._table.exists:

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +24,7 @@ from shared.storage.sqlite.upkeep.long_work import LongReaders, in_thread, was_i
 MOST_FAULTS = 10
 SAID_DOCUMENTS = 10_000
 _STEP_ROWS = 100
-_STEP_SECONDS = 0.003
+_STEP_TIME = timedelta(milliseconds=3)
 """Time of the event loop for one step."""
 
 
@@ -164,7 +165,7 @@ class _Collection:
     def _step(
         self, sql: str, after: Columns, look: Callable[[Columns], Iterator[str]], width: int
     ) -> _Step:
-        until = perf_counter() + _STEP_SECONDS
+        until = perf_counter() + _STEP_TIME.total_seconds()
         rows, faults = 0, list[str]()
         cursor = self._connection.execute(f"{sql} LIMIT {_STEP_ROWS}", after)
         try:

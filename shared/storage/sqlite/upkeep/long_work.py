@@ -17,8 +17,8 @@ LongReaders = set[sqlite3.Connection]
 """Connections that `Commits` interrupts when the log grows too long."""
 
 SAID_EVERY = timedelta(seconds=5)
-_INTERRUPTED_AGAIN = 0.05
-"""Seconds: an interruption that comes between two statements is lost."""
+_INTERRUPTED_AGAIN = timedelta(milliseconds=50)
+"""An interruption that comes between two statements is lost, so it is repeated."""
 
 
 async def in_thread(
@@ -58,7 +58,7 @@ async def _end(connection: sqlite3.Connection, working: "asyncio.Future[Result]"
         with suppress(sqlite3.Error):
             connection.interrupt()
         try:
-            await asyncio.wait({working}, timeout=_INTERRUPTED_AGAIN)
+            await asyncio.wait({working}, timeout=_INTERRUPTED_AGAIN.total_seconds())
         except asyncio.CancelledError as exc:  # the caller undoes the work
             cancellation = exc
     working.exception()  # raised by `in_thread`, or ignored

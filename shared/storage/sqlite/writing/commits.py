@@ -12,6 +12,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from time import perf_counter
@@ -37,13 +38,13 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Failure = sqlite3.Error | MemoryError | StoreUnavailable
-SLICE = 0.004
-"""Seconds on the event loop after which a transaction takes no more writes."""
+SLICE = timedelta(milliseconds=4)
+"""The time on the event loop after which a transaction takes no more writes."""
 LARGE = 500_000
 """Bytes from which on a write runs in the thread: about a millisecond for each megabyte."""
 _NO_LIMIT = 1 << 40
-_ENDED_WITHIN = 1.0
-"""Seconds for which the thread waits for the event loop to end long reads."""
+_ENDED_WITHIN = timedelta(seconds=1)
+"""The time for which the thread waits for the event loop to end long reads."""
 
 
 class Commits:
@@ -171,7 +172,7 @@ class Commits:
         self._is_undone = False
 
     def _run_short(self, batch: list[Submitted]) -> None:
-        until = perf_counter() + SLICE
+        until = perf_counter() + SLICE.total_seconds()
         while self._waiting and perf_counter() < until:
             each = self._waiting[0]
             if each.outcome.done():
@@ -284,7 +285,7 @@ class Commits:
                 ended = Event()
                 on_loop(loop, self._end_long_work, ended)
                 # Before the next read pins it again.
-                ended.wait(_ENDED_WITHIN)
+                ended.wait(_ENDED_WITHIN.total_seconds())
                 self._log.copy()
         except FAILURES as exc:
             on_loop(loop, self.failed, exc)
