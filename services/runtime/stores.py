@@ -160,7 +160,7 @@ class Stores:
 
     @cached_property
     def refusals(self) -> Refusals:
-        from shared.storage.enrollments.refusals import MongoRefusals
+        from shared.storage.enrollments.changes import MongoRefusals
 
         return MongoRefusals(self._database)
 

@@ -15,8 +15,8 @@ from shared.domain.enrollment import Refusal
 from shared.domain.errors import TooLarge
 from shared.ports.enrollments import Mark
 from shared.storage.database import Database
+from shared.storage.enrollments.changes import MongoRefusals
 from shared.storage.enrollments.identities import MongoIdentities
-from shared.storage.enrollments.refusals import MongoRefusals
 from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events import journal
 from shared.storage.heartbeats import MongoWriters
