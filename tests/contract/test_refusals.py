@@ -11,7 +11,7 @@ from shared.domain.enrollment import MOST_REFUSALS, EnrollmentKey, EnrollmentSta
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change, Enrollments
 from shared.ports.events import Refusals
-from shared.storage.enrollments import refusals
+from shared.storage.enrollments.changes import MongoRefusals
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.refusals import FakeRefusals
@@ -55,7 +55,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     from shared.storage.enrollments.store import MongoEnrollments
 
     async with open_store(request) as database:
-        ours, theirs = refusals.MongoRefusals(database), refusals.MongoRefusals(database)
+        ours, theirs = MongoRefusals(database), MongoRefusals(database)
         yield Kept(MongoEnrollments(database, KEYRING), ours, theirs)
 
 
