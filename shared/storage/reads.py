@@ -1,6 +1,6 @@
-"""Reads that a single `find` cannot do: of any number of documents, and of what must not be stale."""
+"""Reads that many adapters do: by ids, of any number of documents, and of what must not be stale."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,16 @@ from shared.storage.database import Collection, Database, Document, Fields, Quer
 
 PAGE = 1000
 CHECKED_TOGETHER = 1_000
+
+
+async def find_by_id(
+    collection: Collection, ids: Iterable[str], fields: Fields | None = None
+) -> dict[str, Document]:
+    """The documents with these ids, by their ids."""
+    if not (wanted := list(ids)):
+        return {}
+    found = await collection.find({"_id": {"$in": wanted}}, fields)
+    return {document["_id"]: document for document in found}
 
 
 def up_to(end: datetime) -> Callable[[datetime], Query]:

@@ -19,6 +19,7 @@ from shared.storage.enrollments.documents import (
     new_names,
     sent_fields,
 )
+from shared.storage.reads import find_by_id
 
 BY = "migration:"
 TRIES = 5
@@ -37,8 +38,7 @@ class MongoMigration:
     async def take(self, message: Imported) -> ImportOutcome:
         key = message.key
         for _ in range(TRIES):
-            found = await self._documents.find({"_id": {"$in": [key.device, key.id]}}, _READ)
-            records = {document["_id"]: document for document in found}
+            records = await find_by_id(self._documents, [key.device, key.id], _READ)
             outcome = _judged(message, records)
             if outcome is not ImportOutcome.IMPORTED:
                 return outcome

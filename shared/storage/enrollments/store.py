@@ -26,13 +26,17 @@ from shared.storage.enrollments.documents import (
     waiting_of,
 )
 from shared.storage.indexes import Index
-from shared.storage.reads import Pages
+from shared.storage.reads import Pages, find_by_id
 
 INDEXES = (
     Index(NAME, [("names", 1)], of_array=True),
     Index(NAME, [("waiting_in", 1), ("_id", 1)], sparse=True, replaces="waiting_in_1"),
 )
 GONE = EnrollmentStatus.REMOVED.value
+_NOT_OF_STUBS = (
+    *("unlock_token", "bootstrap_token", "inventory", "last_seen"),
+    *("imported", "migrating_until", "refusals"),
+)
 
 
 class MongoEnrollments:
@@ -44,10 +48,8 @@ class MongoEnrollments:
         self._certificates = database.collection(CERTIFICATES)
 
     async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
-        if not ids:
-            return {}
-        found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: decode_enrollment(document, self._keyring) for document in found}
+        found = await find_by_id(self._documents, ids)
+        return {id_: decode_enrollment(each, self._keyring) for id_, each in found.items()}
 
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
@@ -69,18 +71,12 @@ class MongoEnrollments:
         return result
 
     async def holders(self, certificates: Names[str]) -> dict[str, str]:
-        if not certificates:
-            return {}
-        found = await self._certificates.find({"_id": {"$in": list(certificates)}})
-        return {document["_id"]: document["device"] for document in found}
+        found = await find_by_id(self._certificates, certificates)
+        return {certificate: document["device"] for certificate, document in found.items()}
 
     async def long_retired(self, certificates: Names[str]) -> set[str]:
-        if not certificates:
-            return set()
-        found = await self._certificates.find(
-            {"_id": {"$in": list(certificates)}}, {"long_retired": 1}
-        )
-        return {document["_id"] for document in found if document.get("long_retired")}
+        found = await find_by_id(self._certificates, certificates, {"long_retired": 1})
+        return {certificate for certificate, each in found.items() if each.get("long_retired")}
 
     async def bind(self, bindings: Sequence[Binding]) -> list[bool]:
         """A certificate is reserved for its device first, by its unique `_id`: that decides races."""
@@ -104,13 +100,10 @@ class MongoEnrollments:
 
     async def _bound(self, bindings: Sequence[Binding]) -> list[Binding]:
         """The bindings that took effect: a bulk returns one sum (rule 3), so the records are read again."""
-        found = await self._documents.find(
-            {"_id": {"$in": [binding.key.id for binding in bindings]}},
-            {"certificate": 1, "generation": 1},
-        )
+        fields = {"certificate": 1, "generation": 1}
+        found = await find_by_id(self._documents, [each.key.id for each in bindings], fields)
         present = {
-            (document["_id"], document.get("certificate"), document.get("generation"))
-            for document in found
+            (id_, each.get("certificate"), each.get("generation")) for id_, each in found.items()
         }
         return [
             binding
@@ -131,11 +124,9 @@ class MongoEnrollments:
         if not taken and not clashes and matched == len(known):
             applied = [True] * len(changes)
         else:
-            found = await self._documents.find(
-                {"_id": {"$in": [change.key.id for change in changes]}}, {"changed_by": 1}
-            )
-            by = {document["_id"]: document.get("changed_by") for document in found}
-            applied = [by.get(change.key.id) == change.by for change in changes]
+            ids = [change.key.id for change in changes]
+            found = await find_by_id(self._documents, ids, {"changed_by": 1})
+            applied = [found.get(c.key.id, {}).get("changed_by") == c.by for c in changes]
         for change, is_applied in zip(changes, applied, strict=True):
             if is_applied and change.ends_user_channels:
                 await self._end_user_channels(change)
@@ -172,25 +163,11 @@ class MongoEnrollments:
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         if not marks:
             return []
-        matched, _ = await self._documents.bulk_write(
-            [
-                UpdateOne(
-                    {"_id": mark.device},
-                    {
-                        "$min": {"waiting.since": mark.created_at},
-                        "$max": {"waiting.upto": mark.created_at},
-                        "$inc": {"waiting.count": 1},
-                        "$set": {"waiting_in": partition_of(mark.device)},
-                    },
-                )
-                for mark in marks
-            ]
-        )
+        matched, _ = await self._documents.bulk_write([_marking(mark) for mark in marks])
         if matched == len(marks):
             return [True] * len(marks)
-        found = await self._documents.find({"_id": {"$in": [m.device for m in marks]}}, {"_id": 1})
-        present = {document["_id"] for document in found}  # records never go, they become stubs
-        return [mark.device in present for mark in marks]
+        found = await find_by_id(self._documents, [mark.device for mark in marks], {"_id": 1})
+        return [mark.device in found for mark in marks]  # records never go, they become stubs
 
     async def waiting(self, partitions: Names[int]) -> dict[str, Waiting]:
         def above(partition: int) -> object:
@@ -215,10 +192,7 @@ class MongoEnrollments:
 
     async def seen(self, times: Mapping[str, datetime]) -> None:
         await self._documents.bulk_write(
-            [
-                UpdateOne({"_id": enrollment}, {"$max": {"last_seen": at}})
-                for enrollment, at in times.items()
-            ]
+            [UpdateOne({"_id": id_}, {"$max": {"last_seen": at}}) for id_, at in times.items()]
         )
 
     async def block(self, device: str, blocked: bool) -> bool:
@@ -227,14 +201,12 @@ class MongoEnrollments:
         )
 
     async def remove(self, devices: Names[str]) -> list[str]:
+        names = {"$in": [users_of(device) for device in devices]}
         ids = [
             document["_id"]
             for query in (
                 {"_id": {"$in": list(devices)}},
-                {
-                    "names": {"$in": [users_of(device) for device in devices]},
-                    "device": {"$in": list(devices)},
-                },
+                {"names": names, "device": {"$in": list(devices)}},
             )
             for document in await self._documents.find(
                 {**query, "status": {"$ne": GONE}}, {"_id": 1}
@@ -243,21 +215,7 @@ class MongoEnrollments:
         if ids:
             await self._documents.update_many(
                 {"_id": {"$in": ids}},
-                {
-                    "$set": {"status": GONE},
-                    "$unset": dict.fromkeys(
-                        (
-                            "unlock_token",
-                            "bootstrap_token",
-                            "inventory",
-                            "last_seen",
-                            "imported",
-                            "migrating_until",
-                            "refusals",
-                        ),
-                        "",
-                    ),
-                },
+                {"$set": {"status": GONE}, "$unset": dict.fromkeys(_NOT_OF_STUBS, "")},
             )
         return ids
 
@@ -281,3 +239,13 @@ class MongoEnrollments:
         return 1 == await self._documents.update_one(
             {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
         )
+
+
+def _marking(mark: Mark) -> UpdateOne:
+    update = {
+        "$min": {"waiting.since": mark.created_at},
+        "$max": {"waiting.upto": mark.created_at},
+        "$inc": {"waiting.count": 1},
+        "$set": {"waiting_in": partition_of(mark.device)},
+    }
+    return UpdateOne({"_id": mark.device}, update)

@@ -24,7 +24,7 @@ from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.indexes import Index
-from shared.storage.reads import CurrentReads
+from shared.storage.reads import CurrentReads, find_by_id
 from shared.storage.records import record
 from shared.times import EPOCH
 
@@ -63,12 +63,10 @@ class MongoDeliveries:
         known = await self._documents.insert_many([_to_document(d) for d in deliveries])
         numbers = [delivery.number for delivery in deliveries]
         if known:
-            found = await self._documents.find(
-                {"_id": {"$in": [deliveries[index].id for index in known]}}, {"number": 1}
-            )
-            stored = {document["_id"]: document["number"] for document in found}
+            ids = [deliveries[index].id for index in known]
+            stored = await find_by_id(self._documents, ids, {"number": 1})
             # A delivery that is gone was delivered meanwhile: its number no longer matters.
-            numbers = [stored.get(d.id, d.number) for d in deliveries]
+            numbers = [stored.get(d.id, {}).get("number", d.number) for d in deliveries]
         return numbers
 
     async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
@@ -177,8 +175,8 @@ class MongoDeliveries:
 
     async def retry(self, ids: Names[str] | None, now: datetime) -> int:
         if ids is not None:
-            found = await self._documents.find({"_id": {"$in": list(ids)}}, {"body": 0})
-            return await self._revive([_from_document(document) for document in found], now)
+            found = await find_by_id(self._documents, ids, {"body": 0})
+            return await self._revive([*map(_from_document, found.values())], now)
         matched = 0
         for partition in range(PARTITIONS):
             matched += await self._revive(await self.dead_lettered(partition), now)

@@ -21,6 +21,7 @@ from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollments.documents import identity_fields, stored_key
 from shared.storage.indexes import Index
+from shared.storage.reads import find_by_id
 from shared.storage.records import given, record
 
 NAME = "events"
@@ -63,12 +64,11 @@ class MongoJournal:
         return [True] * len(events)
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
-        found = await self._documents.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: decode_event(document, self._keyring) for document in found}
+        found = await find_by_id(self._documents, ids)
+        return {id_: decode_event(document, self._keyring) for id_, document in found.items()}
 
     async def stored(self, ids: Names[str]) -> set[str]:
-        found = await self._documents.find({"_id": {"$in": list(ids)}}, {"_id": 1})
-        return {document["_id"] for document in found}
+        return set(await find_by_id(self._documents, ids, {"_id": 1}))
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         found = await self._documents.find(

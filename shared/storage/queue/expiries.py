@@ -9,7 +9,7 @@ from datetime import datetime
 from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
 from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, decode_entry
-from shared.storage.reads import Pages, up_to
+from shared.storage.reads import Pages, find_by_id, up_to
 from shared.times import EPOCH
 
 ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
@@ -51,8 +51,8 @@ class MongoExpiries:
                 "$unset": UNTIL_ENDED,
             },
         )
-        found = await self._entries.find({"_id": {"$in": ids}})
-        return {document["_id"]: decode_entry(document) for document in found}
+        found = await find_by_id(self._entries, ids)
+        return {id_: decode_entry(document) for id_, document in found.items()}
 
     def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         # Its end is not before its timer.

@@ -15,6 +15,7 @@ from shared.domain.job import Job, JobPart, JobState, Progress, RefusedTarget, W
 from shared.domain.versions import known
 from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.reads import find_by_id
 from shared.storage.records import given, record
 
 NAME = "jobs"
@@ -79,8 +80,8 @@ class MongoJobs:
         self, job: str, numbers: Sequence[int], fields: dict[str, int]
     ) -> list[JobPart]:
         ids = [part_id(job, number) for number in numbers]
-        found = await self._parts.find({"_id": {"$in": ids}}, fields) if ids else []
-        return sorted(map(_part, found), key=lambda part: part.number)
+        found = await find_by_id(self._parts, ids, fields)
+        return sorted(map(_part, found.values()), key=lambda part: part.number)
 
     async def finish_part(self, part: JobPart) -> None:
         refusals = [{"target": each.target, "error": each.error} for each in part.refusals]

@@ -14,6 +14,7 @@ from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import PushRecord
 from shared.storage.database import Database, DeleteOne, Document, UpdateOne
 from shared.storage.indexes import Index
+from shared.storage.reads import find_by_id
 from shared.storage.records import given, record
 from shared.times import EPOCH
 
@@ -63,11 +64,10 @@ class MongoPushes:
         await self._pushes.bulk_write([operations[index] for index in sorted(raced)])
 
     async def load(self, enrollments: Some[str]) -> dict[str, PushRecord]:
-        found: dict[str, PushRecord] = {}
+        found: dict[str, Document] = {}
         for ids in chunked(list(enrollments), LIST_LENGTH):
-            for document in await self._pushes.find({"_id": {"$in": ids}}):
-                found[document["_id"]] = _record(document)
-        return found
+            found |= await find_by_id(self._pushes, ids)
+        return {id_: _record(document) for id_, document in found.items()}
 
     async def due(self, partitions: Some[int], until: datetime, limit: int) -> list[PushRecord]:
         query: Document = {"next_at": {"$gte": EPOCH, "$lte": until}}

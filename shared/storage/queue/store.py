@@ -36,7 +36,7 @@ from shared.storage.queue.documents import (
 )
 from shared.storage.queue.open_entries import OpenEntries
 from shared.storage.queue.sent_entries import SentEntries
-from shared.storage.reads import Pages, up_to
+from shared.storage.reads import Pages, find_by_id, up_to
 
 ATTEMPTS = 3
 """Tries of a write whose documents are deleted at the same time."""
@@ -77,7 +77,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
             taken_entries = [missing[index] for index in sorted(taken)]
             if not taken_entries:
                 return there
-            found = await self._read([entries[index].id for index in taken_entries])
+            found = await self.entries_of([entries[index].id for index in taken_entries])
             for index in taken_entries:
                 there[index] = found.get(entries[index].id)
             # An entry that was present and is gone has expired meanwhile: its name is free again.
@@ -86,12 +86,9 @@ class MongoCommandQueue(OpenEntries, SentEntries):
                 return there
         raise StoreUnavailable("places expire while they are queued anew")
 
-    async def _read(self, ids: Sequence[str]) -> dict[str, QueueEntry]:
-        found = await self._entries.find({"_id": {"$in": list(ids)}})
-        return {document["_id"]: decode_entry(document) for document in found}
-
     async def entries_of(self, ids: Names[str]) -> dict[str, QueueEntry]:
-        return await self._read(list(ids)) if ids else {}
+        found = await find_by_id(self._entries, ids)
+        return {id_: decode_entry(document) for id_, document in found.items()}
 
     async def stamp(self, entry: QueueEntry, generation: str | None) -> None:
         await self._entries.update_one(
@@ -117,7 +114,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
             {"_id": entry.id, "generation": entry.generation},
             EntryState.DROPPED_REENROLLED,
         )
-        return (await self._read([entry.id])).get(entry.id)
+        return (await self.entries_of([entry.id])).get(entry.id)
 
     async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
         found = await self._entries.find(
@@ -211,29 +208,15 @@ class MongoCommandQueue(OpenEntries, SentEntries):
 
     async def _keep_late_answers(self, reports: dict[str, Report], at: datetime) -> None:
         """Keep the reports that differ from the final state of their entries."""
-        found = await self._entries.find({"_id": {"$in": list(reports)}}, {"state": 1})
-        late = {
-            document["_id"]: document["state"]
-            for document in found
-            if document["state"] not in (*OPEN, reports[document["_id"]].state.value)
-        }
-        await self._entries.bulk_write(
-            [
-                UpdateOne(
-                    {"_id": entry, "state": state},
-                    {
-                        "$set": {
-                            "late_answer": {
-                                "state": reports[entry].state.value,
-                                "event_id": reports[entry].event_id,
-                                "at": at,
-                            }
-                        }
-                    },
-                )
-                for entry, state in late.items()
-            ]
-        )
+        found = await find_by_id(self._entries, reports, {"state": 1})
+        writes = []
+        for id_, entry in found.items():
+            report = reports[id_]
+            if entry["state"] not in (*OPEN, report.state.value):
+                late = {"state": report.state.value, "event_id": report.event_id, "at": at}
+                as_read = {"_id": id_, "state": entry["state"]}
+                writes.append(UpdateOne(as_read, {"$set": {"late_answer": late}}))
+        await self._entries.bulk_write(writes)
 
     async def end_generation(self, device: str, generation: str) -> int:
         return await self._end(
@@ -242,7 +225,5 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         )
 
     async def commands(self, hashes: Names[str]) -> dict[str, Command]:
-        if not hashes:
-            return {}
-        found = await self._commands.find({"_id": {"$in": list(hashes)}})
-        return {document["_id"]: command_of(document, self._keyring) for document in found}
+        found = await find_by_id(self._commands, hashes)
+        return {hash_: command_of(document, self._keyring) for hash_, document in found.items()}
