@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from services.runtime.adapters import PartsOfProcess
 from services.runtime.program import ALL_SERVICES
+from services.runtime.stores import Stores
 from shared.domain.errors import StoreUnavailable
 from shared.settings import AllSettings, load
 from shared.storage.database import Database
@@ -81,8 +82,9 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
     switch = Switch()
     parts = PartsOfProcess(settings, Metrics())
     adapters = await parts.open()
-    database: Database = Away(adapters.database, switch)  # type: ignore[assignment]
-    adapters = replace(adapters, database=database)
+    stores = adapters.stores
+    away: Database = Away(stores._database, switch)  # type: ignore[assignment]
+    adapters = replace(adapters, stores=Stores(away, stores._keyring))
     services = [
         await import_module(f"services.{name}.app").build(settings, adapters)
         for name in ALL_SERVICES
