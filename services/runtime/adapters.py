@@ -1,7 +1,7 @@
-"""The concrete parts that services are built on: one store, one broker, real time.
+"""The adapters that services are built on: one store, one broker, real time.
 
-`PartsOfProcess` opens them by the settings, and closes them after everything has drained: the
-broker first, the store last, since what drains still writes.
+`PartsOfProcess` opens them by the settings, and closes them after all services have drained: the broker
+first, the store last, since a service that drains still writes.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 FOLDER_PATIENCE = timedelta(seconds=5)
-"""So long a start waits for a command that holds the data folder."""
+"""The longest time for which a start waits for a command that holds the data folder."""
 
 
 class Broker(Protocol):
@@ -46,9 +46,9 @@ class Broker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """What `services.<name>.app.build` gets; tests fill it with fakes of the ports.
+    """The argument of `services.<name>.app.build`; tests fill it with fakes of the ports.
 
-    `is_alone`: the broker is in this process, so that no other process may work on this store.
+    `is_alone`: the broker is in this process, so no other process may work on this store.
     """
 
     stores: Stores
@@ -65,7 +65,7 @@ class Adapters:
 
 
 class PartsOfProcess:
-    """Opens the adapters of one process, watches those that can end by themselves, closes all."""
+    """Opens the adapters of one process, watches those that can fail by themselves, closes all."""
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self._settings = settings
@@ -79,7 +79,7 @@ class PartsOfProcess:
         self._opened: Adapters | None = None
 
     async def open(self) -> Adapters:
-        """Misconfigured: they cannot be used; Unavailable: not now, so call again."""
+        """Open them. Raises Misconfigured, and Unavailable: not now, so call again."""
         if self._opened is None:
             try:
                 self._opened = await self._open()
@@ -165,12 +165,12 @@ class PartsOfProcess:
         return RabbitBroker(url, clock=self._clock, metrics=self._metrics, bounds=bounds)
 
     def check(self) -> None:
-        """Before the port opens: Misconfigured when they cannot be used any more."""
+        """Before the port opens: raises Misconfigured where they cannot be used any more."""
         for check in self._checked:
             check()
 
     async def watch(self) -> None:
-        """Until cancelled; raises when a part has ended by itself."""
+        """Watch until cancelled. Raises the error of an adapter that failed by itself."""
         async with asyncio.TaskGroup() as tasks:
             for watch in self._watched:
                 tasks.create_task(_run(watch))

@@ -173,7 +173,7 @@ class Stores:
     def subscriptions(
         self, configured_url: str | None, extra_topics: Collection[str]
     ) -> Subscriptions:
-        from shared.storage.events.subscriptions import MongoSubscriptions
+        from shared.storage.events.deliveries import MongoSubscriptions
 
         return MongoSubscriptions(self._database, configured_url, extra_topics)
 

@@ -19,7 +19,9 @@ LONG: dict[str, str] = {}
 """Files that may be longer: why."""
 
 SMALL = 60
-KEPT_SMALL: dict[str, str] = {}
+KEPT_SMALL: dict[str, str] = {
+    "shared/storage/access/profiles.py": "the adapter of a port and a collection, made by the composition root",
+}
 """Files under SMALL lines with one importer: why they are files of their own."""
 
 MOST_ARGUMENTS = 5

@@ -1,13 +1,16 @@
-"""Collection `deliveries`: deliveries that are due to subscribers; a delivered one is deleted.
+"""Collections `deliveries` and `subscriptions` (owner: webhook).
 
-Owner: webhook. `lane` and `partition` are set exactly while a delivery is pending, `given_up` exactly while
-it is not (to its partition), so an index has exactly the documents of each query. `lease_until` is always set
-while pending, so a claim needs no alternative in its condition. `body` is the body for the subscriber: kept,
-encrypted, with a dead-lettered delivery, since its event leaves the journal. `asked` is set (to its
-partition) while an operator waits for an attempt.
+A delivery is due to a subscriber, and deleted once it is delivered. `lane` and `partition` are set exactly
+while a delivery is pending, `given_up` exactly while it is not (to its partition), so an index has exactly
+the documents of each query. `lease_until` is always set while pending, so a claim needs no alternative in its
+condition. `body` is the body for the subscriber: kept, encrypted, with a dead-lettered delivery, since its
+event leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
 
 A delivery that is set aside has a separate `lane`: its device's, and its event behind it. Earlier versions
 take that for the delivery queue of another device, and retry it by its schedule.
+
+The subscription `config`, of MDM_WEBHOOK_URL, is not stored, so a changed setting takes effect at the next
+start.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +21,13 @@ from typing import Any
 
 from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
-from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
+from shared.domain.subscription import (
+    CONFIG_SUBSCRIPTION,
+    Delivery,
+    DeliveryQueueKey,
+    DeliveryState,
+    Subscription,
+)
 from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
@@ -38,15 +47,12 @@ INDEXES = (
 )
 ENCRYPTED = EncryptedFields(NAME, ("body",), where={"body": {"$exists": True}})
 _NO_LONGER_PENDING = {"lane": "", "partition": "", "lease_until": "", "lease_by": "", "asked": ""}
-_SAME_FIELDS = (
-    *("event_id", "number", "attempts"),
-    *("next_attempt_at", "last_error", "size", "topic"),
-)
+_PLAIN = ("event_id", "number", "attempts", "next_attempt_at", "last_error", "size", "topic")
+"""Fields that are stored as they are, under their own names."""
 _BATCH = 64
 _PAGE = 5_000
 _ASIDE = "\x1f"
-"""Between device and event in the delivery queue of what was set aside; no device id holds a control
-character."""
+"""Between device and event in the `lane` of a delivery set aside; no device id holds a control character."""
 
 
 class MongoDeliveries:
@@ -189,11 +195,10 @@ class MongoDeliveries:
         outcome: Document = {"given_up": partition_of(found["device"]), "next_attempt_at": None}
         if body is not None:
             outcome["body"] = self._keyring.encrypt(body, _context_of(delivery_id))
-        matched = await self._documents.update_one(
+        return 1 == await self._documents.update_one(
             {"_id": delivery_id, "lease_until": {"$gte": EPOCH}},
             {"$set": outcome, "$unset": _NO_LONGER_PENDING},
         )
-        return matched == 1
 
     async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
         matched = 0
@@ -201,6 +206,25 @@ class MongoDeliveries:
             batch = [_tried_again(each, now) for each in chunk]
             matched += (await self._documents.bulk_write(batch))[0]
         return matched
+
+
+class MongoSubscriptions:
+    """Implements `shared.ports.deliveries.Subscriptions`."""
+
+    def __init__(
+        self, database: Database, configured_url: str | None, extra_topics: Names[str] = ()
+    ) -> None:
+        self._documents = database.collection("subscriptions")
+        config = Subscription(CONFIG_SUBSCRIPTION, configured_url or "", frozenset(extra_topics))
+        self._configured = [config] if configured_url else []
+
+    async def all(self) -> list[Subscription]:
+        found = await self._documents.find({"_id": {"$ne": CONFIG_SUBSCRIPTION}})
+        stored = [
+            Subscription(each["_id"], each["url"], frozenset(each.get("extra_topics", ())))
+            for each in found
+        ]
+        return [*self._configured, *sorted(stored, key=lambda subscription: subscription.id)]
 
 
 def _add(queues: dict[str, Backlog], queue: str, number: int, delivery_id: str) -> None:
@@ -261,7 +285,7 @@ def _to_document(delivery: Delivery) -> Document:
         "subscription": queue.subscription,
         "device": queue.device,
         "lease_until": EPOCH,
-        **{name: getattr(delivery, name) for name in _SAME_FIELDS},
+        **{name: getattr(delivery, name) for name in _PLAIN},
     }
 
 

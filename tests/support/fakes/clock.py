@@ -14,7 +14,7 @@ async def settle() -> None:
 
 
 class FakeClock:
-    """Wall and monotonic clock in one; `advance` moves both and wakes whoever slept long enough."""
+    """Wall and monotonic clock in one; `advance` moves both and wakes the sleepers whose time has come."""
 
     def __init__(self, start: datetime = START) -> None:
         self._start = start

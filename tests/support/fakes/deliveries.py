@@ -31,7 +31,7 @@ class Owed:
         return self.delivery.state is DeliveryState.PENDING
 
     def written(self, delivery: Delivery) -> None:
-        """It is as it is written here, and nobody's lease is on it."""
+        """The delivery has not changed, and has no lease."""
         self.delivery = delivery
         self.lease_by, self.lease_until, self.is_asked = None, EPOCH, False
 

@@ -1,4 +1,4 @@
-"""Journal, writers and members in memory, and a broker that does as it is told."""
+"""Journal, writers and members in memory, and a broker that the test controls."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -136,7 +136,7 @@ class Confirm(Enum):
 
 class FakePublisher:
     """`EventPublisher`: `outcome` decides on each publish; `published` is what the broker has. Events of
-    a partition in `away` are told at once that they were not taken, all while `is_live` is False."""
+    a partition in `away` fail at once, all while `is_live` is False."""
 
     def __init__(self, outcome: Callable[[Event], Confirm] = lambda _: Confirm.CONFIRMED) -> None:
         self.outcome = outcome

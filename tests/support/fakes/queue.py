@@ -76,7 +76,7 @@ class FakeCommandQueue:
         self.unreadable: set[str] = set()
         """uuids of the commands that cannot be opened."""
         self.now: datetime | None = None
-        """The time of the store, where it is another one than that of whoever asks."""
+        """The time of the store, where it differs from the caller's."""
         self._stored: dict[str, _Stored] = {}
 
     # --- for the command API
