@@ -4,9 +4,13 @@ Promises: it works beside running services. A retry makes deliveries pending and
 one up and keeps it with its body; whoever serves their partitions goes on with their delivery queues within
 seconds."""
 
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from services.cli.opening import command_settings, opened_stores
+from shared.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import BadRequest, CannotDecrypt, OfNewerVersion, TooLarge
 from shared.domain.subscription import Delivery
@@ -14,6 +18,24 @@ from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock
 from shared.ports.deliveries import BlockedQueue, Deliveries
 from shared.ports.events import Journal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["list", "retry", "skip"])
+    parser.add_argument(
+        "ids", nargs="*", help="these deliveries; retry without any: all that were given up on"
+    )
+    parser.add_argument(
+        "--blocked",
+        action="store_true",
+        help="list what devices wait for, not what was given up on",
+    )
+
+
+async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    async with opened_stores(command_settings(environ)) as stores:
+        command = DeliveriesCommand(stores.deliveries, stores.journal, SystemClock(), sys.stdout)
+        await command.run(f"{given.action} blocked" if given.blocked else given.action, given.ids)
 
 
 class DeliveriesCommand:

@@ -4,14 +4,32 @@ Promise: the key is readable by its owner only, from its first byte on; files of
 replaced.
 """
 
+import argparse
 import asyncio
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from services.cli.opening import command_settings, opened_stores
+from shared.clock import SystemClock
 from shared.domain.errors import BadRequest
 from shared.ports.certificates import AuthorityStore
 from shared.ports.clock import Clock
 from shared.security.authority import open_authority
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--name", required=True, dest="identity", help="common name, and the name of the files"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for key and certificate")
+
+
+async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    async with opened_stores(command_settings(environ)) as stores:
+        paths = await write_identity(given.identity, given.out, stores.authority, SystemClock())
+    sys.stdout.writelines(f"{path}\n" for path in paths)
 
 
 async def write_identity(

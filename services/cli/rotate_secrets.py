@@ -4,14 +4,27 @@ Promises: it works beside running services, a bounded batch at a time; it may be
 again; at its end it says what is left under which key, and fails where anything is.
 """
 
+import argparse
+import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import TextIO
 
+from services.cli.opening import command_settings, opened_stores
 from shared.domain.errors import CannotDecrypt
 from shared.ports.keyring import EncryptedValues, KeyCount
 
 STEP = 10_000
 """Documents between two lines about the progress."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """It takes none."""
+
+
+async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    async with opened_stores(command_settings(environ)) as stores:
+        await rotate(stores.encrypted_values, sys.stdout)
 
 
 async def rotate(values: EncryptedValues, out: TextIO) -> None:

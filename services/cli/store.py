@@ -1,21 +1,48 @@
-"""`python -m services store`: back up the store of a data folder, and look whether it is whole.
+"""`python -m services store`: back up the store of a data folder, check it, or copy it.
 
-Promises: it works beside a running server, which goes on, and without one; neither makes a store where
-there is none.
+Promises: backup and check work beside a running server, which goes on, and without one; neither makes a
+store where there is none.
 """
 
+import argparse
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from services.cli.small_commands import opened_folder
+from services.cli.opening import command_settings, opened_folder
+from services.cli.store_copy import copy_store
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.settings import AllSettings
 from shared.storage.sqlite import FILE, DamagedFile
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    to_file = actions.add_parser("backup", help="write one snapshot of the data folder's store")
+    to_file.add_argument(
+        "file", type=Path, metavar="FILE", help="new, for its owner only; never over another"
+    )
+    actions.add_parser("check", help="look whether the data folder's store is whole: 0 or 1")
+    copy = actions.add_parser("copy", help="all that one store has into another one")
+    location = "FOLDER|MONGODB_URL"
+    copy.add_argument("--from", required=True, dest="source", metavar=location)
+    copy.add_argument("--to", required=True, dest="target", metavar=location)
+
+
+async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    settings = command_settings(environ)
+    if given.action == "copy":
+        await copy_store(given.source, given.target, sys.stdout)
+    elif given.action == "backup":
+        await backup(settings, given.file.absolute(), sys.stdout)
+    else:
+        await check(settings, sys.stdout)
+
+
 async def backup(settings: AllSettings, target: Path, out: TextIO) -> None:
     """Write one snapshot of the store to a new file, named by its absolute path, since the server may
-    stand in another folder. Raises Misconfigured and StoreUnavailable."""
+    run in another folder. Raises Misconfigured and StoreUnavailable."""
     async with opened_folder(_folder(settings)) as store:
         size = await store.backup(target, lambda progress: _say(out, progress))
     _say(out, f"the store is in {target} ({size / 1_000_000:.1f} MB)")

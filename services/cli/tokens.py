@@ -3,24 +3,50 @@
 Promise: a change is in the audit log, as of `command-line`, before it is said to be done.
 """
 
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TextIO
 
+from services.cli.opening import command_settings, opened_database
 from services.commands.access.tokens import ApiTokens
+from shared.clock import SystemClock, SystemIds
 from shared.domain.access import AuditEntry, Token
 from shared.domain.errors import BadRequest
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock, Ids
+from shared.storage.access.audit import MongoAuditLog
+from shared.storage.access.tokens import INDEXES, MongoTokens
 from shared.times import rfc3339_or_null, to_milliseconds
 
 CALLER = "command-line"
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["create", "list", "revoke"])
+    parser.add_argument("names", nargs="*", metavar="token", help="name; to revoke also the id")
+    parser.add_argument(
+        "--scope", action="append", default=[], help="read, commands, push, admin; may be repeated"
+    )
+    parser.add_argument("--days", type=int, help="until the new token expires; default: never")
+
+
+async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    clock, ids = SystemClock(), SystemIds()
+    async with opened_database(command_settings(environ)) as database:
+        # No server may have run here yet, and names must be unique. The index of the audit log is left to
+        # a server: it has a retention, and our settings may differ from the server's.
+        await database.ensure(INDEXES)
+        tokens = ApiTokens(MongoTokens(database), clock, ids)
+        command = TokenCommand(tokens, MongoAuditLog(database), clock, ids, sys.stdout)
+        await command.run(Asked(given.action, given.names, given.scope, given.days))
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line says."""
+    """The arguments of the command."""
 
     action: str
     names: Sequence[str]
