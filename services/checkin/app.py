@@ -46,9 +46,9 @@ from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.security.lenient.certificate import AnyCertificate
 from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
-from shared.web.client_address import Peers
+from shared.web.client_address import ClientAddresses
 from shared.web.device_route import direct_routes
-from shared.web.server.incoming import MOST_UNDER_WAY
+from shared.web.server.bodies import MOST_UNDER_WAY
 from shared.web.server.service import Service
 
 log = structlog.get_logger()
@@ -116,7 +116,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     routes = APIRouter()
     devices = _devices(settings, judges)
     routes.include_router(mdm := router(batches, devices, work, settings.max_body))
-    refused = RefusedRequests(refusals, devices, Peers(settings.trusted_proxies), clock)
+    refused = RefusedRequests(refusals, devices, ClientAddresses(settings.trusted_proxies), clock)
     profiles = _profiles(settings, adapters, challenges, files)
     routes.include_router(_enrollment(settings, adapters, profiles, challenges, judges))
     routes.include_router(scep_routes.router(_scep(settings, adapters, authority, challenges)))

@@ -3,19 +3,19 @@
 from services.runtime.adapters import Adapters
 from shared.settings.access import AccessSettings
 from shared.web.api.audit import AuditTrail
-from shared.web.api.auth import ApiAuth, Watch
+from shared.web.api.auth import ApiAuth
 from shared.web.api.throttle import FailedAttempts
-from shared.web.api.tokens import TokenBook
-from shared.web.client_address import Peers
+from shared.web.api.tokens import TokenCache
+from shared.web.client_address import ClientAddresses
 
 
 def api_auth(settings: AccessSettings, adapters: Adapters) -> ApiAuth:
     """What the routers of a service take as `auth`."""
     stores, clock = adapters.stores, adapters.clock
-    watch = Watch(
-        tokens=TokenBook(stores.tokens, clock),
+    return ApiAuth(
+        settings.api_keys,
+        tokens=TokenCache(stores.tokens, clock),
         failures=FailedAttempts(clock),
         trail=AuditTrail(stores.audit, clock, adapters.ids),
-        peers=Peers(settings.trusted_proxies),
+        addresses=ClientAddresses(settings.trusted_proxies),
     )
-    return ApiAuth(settings.api_keys, watch)

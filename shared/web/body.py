@@ -1,33 +1,16 @@
-"""Reading a request's body, up to a limit, whether its length is declared or it comes in chunks.
+"""Read a request's body up to a limit, whether its length is declared or it comes in chunks.
 
 The deadline for its bytes is the connection's: see `shared.web.server.protocol`.
 """
-
-from collections.abc import Iterable
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from shared.domain.errors import Overtaken, TooLarge
+from shared.web.framing import declared_length
 
 JSON_LIMIT = 1024**2
 """Most bytes of a request in JSON that holds no command, profile or message."""
-
-
-def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The Content-Length, None where the body comes in chunks or there is none."""
-    for name, value in headers:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None
-
-
-def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """True where a body follows the headers."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in headers
-    )
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -13,7 +13,7 @@ Network = IPv4Network | IPv6Network
 UNKNOWN = "unknown"
 
 
-class Peers:
+class ClientAddresses:
     def __init__(self, trusted_proxies: Sequence[Network] = ()) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
 

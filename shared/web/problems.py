@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from shared.domain.errors import (
     BadRequest,
@@ -36,7 +37,6 @@ from shared.domain.errors import (
 from shared.expected import expected, message
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.answers import RETRY_AFTER, JsonAnswer
-from shared.web.unknown_routes import methods_of, no_route
 
 log = structlog.get_logger()
 
@@ -180,3 +180,26 @@ def install(app: FastAPI) -> None:
     """Let an app answer errors as this module says."""
     for kind, handler in _HANDLERS:
         app.add_exception_handler(kind, handler)
+
+
+_OF_MICROMDM = ("/v1/apps", "/v1/blueprints", "/v1/dep", "/v1/users", "/repo")
+_SHOWN = 100
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+
+
+def no_route(request: Request) -> str:
+    """The detail of a 404."""
+    path = request.url.path
+    if path.startswith(_OF_MICROMDM):
+        return f"this version has not MicroMDM's route {path[:_SHOWN]} (docs/differences.md)"
+    return f"there is no route {request.method} {path[:_SHOWN]}; GET /docs shows all"
+
+
+def methods_of(request: Request) -> set[str]:
+    """Every method that a path can be asked by, whichever route has it (RFC 9110, 15.5.6)."""
+    return {method for method in _METHODS if _is_served(request, method)}
+
+
+def _is_served(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)

@@ -12,7 +12,7 @@ from shared.domain.enrollment import Refusal
 from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
 from shared.telemetry.metrics import Reason
-from shared.web.client_address import Peers
+from shared.web.client_address import ClientAddresses
 
 MOST_CLAIMS = 10
 """Claims that are read each second."""
@@ -24,11 +24,15 @@ class RefusedRequests:
     """Notes who was refused; what `shared.web.device_route` calls."""
 
     def __init__(
-        self, refusals: RefusalLog, devices: DeviceAuthentication, peers: Peers, clock: Clock
+        self,
+        refusals: RefusalLog,
+        devices: DeviceAuthentication,
+        addresses: ClientAddresses,
+        clock: Clock,
     ) -> None:
         self._refusals = refusals
         self._devices = devices
-        self._peers = peers
+        self._addresses = addresses
         self._clock = clock
         self._claims = 0
         self._claims_since = 0.0
@@ -41,7 +45,7 @@ class RefusedRequests:
         self._refusals.note(self._sender(request), refusal, status)
 
     def _sender(self, request: Request) -> Sender:
-        address = self._peers.address(request)
+        address = self._addresses.address(request)
         proven: DeviceCertificate | None = getattr(request.state, "proven", None)
         shown, is_proven = proven, True
         if proven is None and self._may_read_claim():

@@ -29,7 +29,7 @@ LONGEST = 200
 
 
 @dataclass(slots=True)
-class Deed:
+class AuditContext:
     """What a request does, as far as its route has said; `on_request` finds it."""
 
     caller: str
@@ -44,15 +44,15 @@ class Deed:
 def describe(request: Request, targets: Iterable[str] = (), detail: str | None = None) -> None:
     """For a route: whom its action concerns, where no path parameter says it, and what it is about
     (a request type, a name; never a secret). Nothing, where the route is not audited."""
-    deed: Deed | None = getattr(request.state, "deed", None)
-    if deed is None:
+    context: AuditContext | None = getattr(request.state, "audit", None)
+    if context is None:
         return
     given = list(targets)
     if given:
-        deed.targets = tuple(_shortened(target) for target in given[:MOST_TARGETS])
-        deed.left_out = max(0, len(given) - MOST_TARGETS)
+        context.targets = tuple(_shortened(target) for target in given[:MOST_TARGETS])
+        context.left_out = max(0, len(given) - MOST_TARGETS)
     if detail is not None:
-        deed.detail = _shortened(detail)
+        context.detail = _shortened(detail)
 
 
 class AuditTrail:
@@ -66,9 +66,9 @@ class AuditTrail:
             self._write, BATCH_LIMIT, in_flight=1
         )
 
-    async def record(self, request: Request, deed: Deed, status: int) -> None:
+    async def record(self, request: Request, context: AuditContext, status: int) -> None:
         """Raises StoreUnavailable when a success could not be recorded."""
-        entry = self._entry(request, deed, status)
+        entry = self._entry(request, context, status)
         try:
             await self._batches.submit(entry)
         except StoreUnavailable as exc:
@@ -87,20 +87,20 @@ class AuditTrail:
             await self._log.record(together)
         return [None] * len(entries)
 
-    def _entry(self, request: Request, deed: Deed, status: int) -> AuditEntry:
+    def _entry(self, request: Request, context: AuditContext, status: int) -> AuditEntry:
         parameters = tuple(_shortened(str(value)) for value in request.path_params.values())
         request_id = request.headers.get("x-request-id")
         return AuditEntry(
             id=self._ids.new(),
             at=to_milliseconds(self._clock.now()),
-            caller=deed.caller,
-            address=deed.address,
+            caller=context.caller,
+            address=context.address,
             route=f"{request.method} {request.scope['route'].path}",
-            action=deed.action,
+            action=context.action,
             status=status,
-            targets=deed.targets or parameters,
-            targets_left_out=deed.left_out,
-            detail=deed.detail,
+            targets=context.targets or parameters,
+            targets_left_out=context.left_out,
+            detail=context.detail,
             request_id=_shortened(request_id) if request_id else None,
         )
 

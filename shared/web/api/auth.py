@@ -12,7 +12,6 @@ MDM_API_KEY is good while the store is away. For routes of API clients only: a d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -22,35 +21,35 @@ from pydantic import SecretStr
 
 from shared.domain.access import Caller, Scope
 from shared.domain.errors import Forbidden, TooManyRequests, Unauthenticated
-from shared.web.api.audit import AuditTrail, Deed
+from shared.web.api.audit import AuditContext, AuditTrail
 from shared.web.api.keys import ApiKeys, Credentials, read_credentials
-from shared.web.api.query_names import refuse_unknown
-from shared.web.api.route import ApiRoute, Needs
+from shared.web.api.route import ApiRoute, Needs, refuse_unknown
 from shared.web.api.throttle import FailedAttempts
-from shared.web.api.tokens import TokenBook
-from shared.web.client_address import Peers
+from shared.web.api.tokens import TokenCache
+from shared.web.client_address import ClientAddresses
 
 BASIC, BEARER = "BasicAuth", "BearerAuth"
 DESCRIPTION = "User `micromdm` and the API key as password; or any user and a token as password."
 _BEARER = {"type": "http", "scheme": "bearer", "description": "A token, of `POST /v1/tokens`."}
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What else looks at API requests; a test may do without."""
-
-    tokens: TokenBook | None = None
-    failures: FailedAttempts | None = None
-    trail: AuditTrail | None = None
-    peers: Peers = field(default_factory=Peers)
-
-
 class ApiAuth:
     """Makes the routers of API routes, and the dependency that each of those routes has."""
 
-    def __init__(self, keys: Sequence[SecretStr], watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        keys: Sequence[SecretStr],
+        *,
+        tokens: TokenCache | None = None,
+        failures: FailedAttempts | None = None,
+        trail: AuditTrail | None = None,
+        addresses: ClientAddresses | None = None,
+    ) -> None:
         self._keys = ApiKeys(keys)
-        self._watch = watch or Watch()
+        self._tokens = tokens
+        self._failures = failures
+        self._trail = trail
+        self._addresses = addresses or ClientAddresses()
 
     def router(self, tags: Sequence[str | Enum] = ()) -> APIRouter:
         """For API routes; each names its scope with `needs`."""
@@ -67,9 +66,9 @@ class ApiAuth:
         scope; StoreUnavailable when a token cannot be judged."""
         caller = await self._caller(request)
         request.state.caller = caller
-        if action is not None and self._watch.trail is not None:
-            address = self._watch.peers.address(request)
-            request.state.deed = Deed(caller.name, action, address, trail=self._watch.trail)
+        if action is not None and self._trail is not None:
+            address = self._addresses.address(request)
+            request.state.audit = AuditContext(caller.name, action, address, trail=self._trail)
         if not caller.may(scope):
             raise Forbidden(f"this needs the scope {scope}")
 
@@ -80,15 +79,14 @@ class ApiAuth:
         caller = self._keys.caller(given) or await self._token(given)
         if caller is not None:
             return caller
-        failures = self._watch.failures
-        wait = failures.note(self._watch.peers.address(request)) if failures else None
+        failures = self._failures
+        wait = failures.note(self._addresses.address(request)) if failures else None
         if wait is not None:
             raise TooManyRequests("too many failed authentications from this address", wait)
         raise Unauthenticated("the API key or token is wrong")
 
     async def _token(self, given: Credentials) -> Caller | None:
-        tokens = self._watch.tokens
-        return await tokens.caller(given.secret) if tokens else None
+        return await self._tokens.caller(given.secret) if self._tokens else None
 
 
 def with_tokens(document: dict[str, Any]) -> dict[str, Any]:

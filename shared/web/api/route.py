@@ -1,8 +1,8 @@
 """Routes of API clients: each names the scope it needs, and what changes something is audited.
 
-Promise: an API route that names no scope, or changes something without an action for the audit log,
-cannot be made; a new route cannot forget either. A GET route of ours refuses query parameters that it
-does not know.
+Promises: an API route that names no scope, or changes something without an action for the audit log, cannot
+be made. A GET route of ours refuses query parameters that it does not know: a filter that is ignored because
+of a typo would mean "all", and the next line of a script erases what it got.
 """
 
 from collections.abc import Callable, Coroutine
@@ -13,13 +13,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
 from shared.domain.access import Scope
-from shared.domain.errors import MdmError
-from shared.web.api.audit import Deed
+from shared.domain.errors import BadRequest, Fault, MdmError
+from shared.nearest import nearest
+from shared.web.api.audit import AuditContext
 from shared.web.api.paths import parameter
-from shared.web.api.query_names import names_of
 from shared.web.problems import status_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -70,9 +72,9 @@ class ApiRoute(APIRoute):
 
 
 async def _record(request: Request, status: int) -> None:
-    deed: Deed | None = getattr(request.state, "deed", None)
-    if deed is not None and deed.trail is not None:
-        await deed.trail.record(request, deed, status)
+    context: AuditContext | None = getattr(request.state, "audit", None)
+    if context is not None and context.trail is not None:
+        await context.trail.record(request, context, status)
 
 
 def _is_needs(dependency: Depends) -> bool:
@@ -84,3 +86,43 @@ def _status(error: Exception) -> int:
     if isinstance(cause, MdmError):
         return status_of(cause)[0]
     return error.status_code if isinstance(error, HTTPException) else 400
+
+
+MOST_NAMED = 10
+_SHOWN = 80
+MICROMDM_GETS = frozenset({"/v1/commands/{udid}", "/push/{udid}"})
+"""MicroMDM's own GET routes ignore what they do not know, and so do we there."""
+
+
+def names_of(route: APIRoute) -> frozenset[str] | None:
+    """The query parameters that a route knows; None where it ignores others."""
+    if route.methods != {"GET"} or route.path in MICROMDM_GETS:
+        return None
+    found = {each["name"] for each in _declared_by_hand(route) if each["in"] == "query"}
+    for field in route.dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found.update(kind.model_fields)
+        else:
+            found.add(field.alias)
+    return frozenset(found)
+
+
+def refuse_unknown(given: QueryParams, known: frozenset[str]) -> None:
+    """Raises BadRequest, which names the parameters and the nearest ones that are known."""
+    unknown = [name for name in dict.fromkeys(given) if name not in known][:MOST_NAMED]
+    if unknown:
+        faults = [Fault(name[:_SHOWN], _expected(name, known)) for name in unknown]
+        raise BadRequest(f"{faults[0].path}: expected {faults[0].expected}", faults)
+
+
+def _expected(name: str, known: frozenset[str]) -> str:
+    near = nearest(name, sorted(known))
+    if near:
+        return f"a known query parameter (nearest: {near})"
+    return "a known query parameter: " + (", ".join(sorted(known)) or "there are none")
+
+
+def _declared_by_hand(route: APIRoute) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = (route.openapi_extra or {}).get("parameters", [])
+    return parameters

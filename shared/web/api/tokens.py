@@ -26,7 +26,7 @@ USED_EVERY = timedelta(hours=1)
 """How often the use of a token is noted in the store."""
 
 
-class TokenBook:
+class TokenCache:
     """Looks tokens up in a copy of all of them, which are few."""
 
     def __init__(self, tokens: Tokens, clock: Clock) -> None:

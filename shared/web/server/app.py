@@ -17,10 +17,16 @@ from shared.web import problems, version
 from shared.web.answers import RETRY_AFTER, JsonAnswer
 from shared.web.api.auth import with_tokens
 from shared.web.api.paths import routed
-from shared.web.body import declared_length, has_body
-from shared.web.client_address import Network, Peers, source_of
-from shared.web.server.body_budget import DEFAULT_BUDGET, BodyBudget
-from shared.web.server.incoming import MOST_UNDER_WAY, TOO_MANY, IncomingBody, UnderWay
+from shared.web.client_address import ClientAddresses, Network, source_of
+from shared.web.framing import declared_length, has_body
+from shared.web.server.bodies import (
+    DEFAULT_BUDGET,
+    MOST_UNDER_WAY,
+    TOO_MANY,
+    BodyBudget,
+    IncomingBody,
+    UnderWay,
+)
 from shared.web.server.service import Service
 
 
@@ -96,7 +102,7 @@ def create_app(
     if metrics is not None:
         metrics.watch(metrics.request_body_bytes, lambda: budget.held)
     largest = max(max_body, *(service.max_body for service in services))
-    edge = Edge(app, max_body=largest, budget=budget, peers=Peers(proxies))
+    edge = Edge(app, max_body=largest, budget=budget, addresses=ClientAddresses(proxies))
     for service in services:
         edge.direct |= service.direct
     return edge
@@ -107,12 +113,14 @@ class Edge:
 
     most_under_way = MOST_UNDER_WAY
 
-    def __init__(self, app: FastAPI, *, max_body: int, budget: BodyBudget, peers: Peers) -> None:
+    def __init__(
+        self, app: FastAPI, *, max_body: int, budget: BodyBudget, addresses: ClientAddresses
+    ) -> None:
         self.app = app
         self._inner: ASGIApp = app
         self._max_body = max_body
         self._budget = budget
-        self._peers = peers
+        self._addresses = addresses
         self._under_way = UnderWay(self.most_under_way)
         self.direct: dict[tuple[str, str], ASGIApp] = {}
         """Routes that are called without FastAPI, by method and path."""
@@ -138,7 +146,7 @@ class Edge:
             self._under_way.leave()
 
     async def _with_body(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        held = self._budget.open(source_of(self._peers.address(Request(scope))))
+        held = self._budget.open(source_of(self._addresses.address(Request(scope))))
         body = IncomingBody(receive, held, self._under_way, self._max_body)
         body.declared = declared_length(scope["headers"]) or 0
         try:

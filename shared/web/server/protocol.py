@@ -19,8 +19,8 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.web.framing import FramingRefused, Section, check_framing
 from shared.web.server.connections import Connections
-from shared.web.server.framing import FramingRefused, Section, check_framing
 
 HEADER_LIMIT = 128 * 1024
 """Also of what comes without reaching anybody, such as a chunk extension."""

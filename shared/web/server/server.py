@@ -10,7 +10,9 @@ when a part never answers, and with exit code 0, since what was acknowledged is 
 import asyncio
 import gc
 import os
+import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,14 +24,40 @@ from shared.domain.errors import Unavailable
 from shared.settings import ProxySettings, ServiceSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.client_address import Network
-from shared.web.health import OpsApp, Readiness
 from shared.web.server.app import Gate, create_app
 from shared.web.server.connections import most_connections
+from shared.web.server.health import OpsApp, Readiness
 from shared.web.server.listener import Listener, Tls, bind, check_tls
 from shared.web.server.service import Service
-from shared.web.server.stop_signals import StopSignals
 
 log = structlog.get_logger()
+
+# A group's SIGTERM also comes by way of `make`, which hands it on: both are the first one.
+SAME_SIGNAL_SECONDS = 1.0
+
+
+class StopSignals:
+    """`asked` is set by the first signal. Installed for the life of the process."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._first_at: float | None = None
+
+    def install(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        # A process ends in real time, whatever clock its parts were given.
+        now = time.monotonic()
+        if self._first_at is None:
+            self._first_at = now
+            log.info("stopping", signal=number.name)
+            self.asked.set()
+        elif now - self._first_at > SAME_SIGNAL_SECONDS:
+            os._exit(128 + number)
+
 
 GRACE = timedelta(seconds=14)
 REQUESTS_DEADLINE = timedelta(seconds=5)

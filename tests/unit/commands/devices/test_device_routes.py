@@ -33,7 +33,7 @@ from shared.domain.identity import (
 )
 from shared.telemetry.metrics import Metrics
 from shared.web.api.audit import AuditTrail
-from shared.web.api.auth import ApiAuth, Watch
+from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.fakes.audit import FakeAuditLog
@@ -57,7 +57,7 @@ class Client:
         self.clock, self.audit = FakeClock(), FakeAuditLog()
         self.enrollments = FakeEnrollments()
         trail = AuditTrail(self.audit, self.clock, FakeIds())
-        auth = ApiAuth([SecretStr(KEY)], Watch(trail=trail))
+        auth = ApiAuth([SecretStr(KEY)], trail=trail)
         parts = DeviceParts(FakeDevices(self.enrollments), Targets(self.enrollments))
         routes = device_routes(parts, auth)
         store = FakeMigration(self.enrollments)

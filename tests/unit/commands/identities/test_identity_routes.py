@@ -26,7 +26,7 @@ from shared.domain.identity import (
 from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Metrics
 from shared.web.api.audit import AuditTrail
-from shared.web.api.auth import ApiAuth, Watch
+from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.fakes.audit import FakeAuditLog
@@ -63,7 +63,7 @@ class Client:
             )
         )
         trail = AuditTrail(self.audit, self.clock, FakeIds())
-        auth = ApiAuth([SecretStr(KEY)], Watch(trail=trail))
+        auth = ApiAuth([SecretStr(KEY)], trail=trail)
         ports = IdentityPorts(
             self.enrollments, self.identities, self.issued, Targets(self.enrollments)
         )

@@ -16,7 +16,7 @@ from services.push.certificates.routes import ALL, ONE, TAG, CertificateRoutes
 from shared.domain.access import AuditQuery
 from shared.security.push_certificate import PushCertificate
 from shared.web.api.audit import AuditTrail
-from shared.web.api.auth import ApiAuth, Watch
+from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.fakes.audit import FakeAuditLog
@@ -42,8 +42,8 @@ class Served:
         self.world = World(folder)
         self.replica = Replica(self.world)
         self.audit = FakeAuditLog()
-        watch = Watch(trail=AuditTrail(self.audit, self.world.clock, FakeIds()))
-        auth = ApiAuth([SecretStr("secret")], watch)
+        trail = AuditTrail(self.audit, self.world.clock, FakeIds())
+        auth = ApiAuth([SecretStr("secret")], trail=trail)
         routes = CertificateRoutes(self.replica.installation, self.world.clock, auth)
 
         async def run() -> None:

@@ -21,9 +21,9 @@ from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.domain.access import MOST_TARGETS, Scope
 from shared.domain.errors import Conflict
 from shared.web.api.audit import AuditTrail, describe
-from shared.web.api.auth import ApiAuth, Watch
+from shared.web.api.auth import ApiAuth
 from shared.web.api.throttle import LIMIT, WINDOW, FailedAttempts
-from shared.web.api.tokens import FRESH, TokenBook
+from shared.web.api.tokens import FRESH, TokenCache
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.commands_world import World
@@ -63,13 +63,13 @@ class Api:
         self.world = World()
         self.clock = self.world.clock
         self.tokens, self.audit = FakeTokens(), FakeAuditLog()
-        self.book = TokenBook(self.tokens, self.clock)
-        watch = Watch(
+        self.book = TokenCache(self.tokens, self.clock)
+        auth = ApiAuth(
+            [SecretStr(KEY), SecretStr(NEXT_KEY)],
             tokens=self.book,
             failures=FailedAttempts(self.clock),
             trail=AuditTrail(self.audit, self.clock, self.world.ids),
         )
-        auth = ApiAuth([SecretStr(KEY), SecretStr(NEXT_KEY)], watch)
         app = create_app([self._service(auth)], max_body=1_000_000, metrics=None)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://server")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.web.server.body_budget import BodiesShort, BodyBudget, HeldBody
+from shared.web.server.bodies import BodiesShort, BodyBudget, HeldBody
 
 
 def is_taken(body: HeldBody, size: int) -> bool:

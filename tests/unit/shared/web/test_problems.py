@@ -22,10 +22,10 @@ from shared.domain.errors import (
 )
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.body import read_body
-from shared.web.client_address import Peers
+from shared.web.client_address import ClientAddresses
 from shared.web.device_route import DeviceRoute
 from shared.web.server.app import Edge, create_app
-from shared.web.server.body_budget import BodyBudget
+from shared.web.server.bodies import BodyBudget
 from shared.web.server.service import Service
 
 ERRORS: dict[str, MdmError] = {
@@ -225,7 +225,9 @@ async def test_requests_over_the_most_under_way_hear_503():
     class NothingAtOnce(Edge):
         most_under_way = 0
 
-    app = NothingAtOnce(app_under_test().app, max_body=LIMIT, budget=BodyBudget(), peers=Peers())
+    app = NothingAtOnce(
+        app_under_test().app, max_body=LIMIT, budget=BodyBudget(), addresses=ClientAddresses()
+    )
 
     async with client(app) as http:
         answer = await http.get("/version")

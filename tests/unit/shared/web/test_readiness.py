@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from shared.concurrency.periodic import FAILING_AFTER, Loops, Pace
 from shared.telemetry.metrics import Metrics
-from shared.web.health import OpsApp, Readiness
+from shared.web.server.health import OpsApp, Readiness
 from shared.web.server.service import Service
 from tests.support.fakes.clock import FakeClock
 

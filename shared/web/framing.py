@@ -1,12 +1,11 @@
 """The sections of a request, and headers that leave no doubt where it ends.
 
-Promise: what a proxy and we could read in two ways is refused: other versions than 1.0 and 1.1, no Host or
+Promise: a request that a proxy and we could read in two ways is refused: other versions than 1.0 and 1.1, no Host or
 two, other transfer codings than one `chunked`, and a body behind the push request for another protocol.
 """
 
+from collections.abc import Iterable
 from enum import Enum, auto
-
-from shared.web.body import has_body
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -35,3 +34,19 @@ def check_framing(version: str, headers: Headers, *, upgrades: bool) -> None:
         raise FramingRefused("a transfer coding that one of us may not know")
     if upgrades and has_body(headers):
         raise FramingRefused("the parser would take the body for another protocol")
+
+
+def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """The Content-Length, None where the body comes in chunks or there is none."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
+
+
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """True where a body follows the headers."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in headers
+    )

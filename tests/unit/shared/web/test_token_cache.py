@@ -7,7 +7,7 @@ import pytest
 
 from shared.domain.access import Scope, Token, token_digest
 from shared.domain.errors import StoreUnavailable
-from shared.web.api.tokens import AGAIN, FRESH, USED_EVERY, TokenBook
+from shared.web.api.tokens import AGAIN, FRESH, USED_EVERY, TokenCache
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.fakes.tokens import FakeTokens
 
@@ -19,7 +19,7 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.tokens = FakeTokens()
-        self.book = TokenBook(self.tokens, self.clock)
+        self.book = TokenCache(self.tokens, self.clock)
 
     async def add(self, secret: bytes = SECRET, expires_in: timedelta | None = None) -> None:
         name = secret.decode()

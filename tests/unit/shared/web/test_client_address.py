@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from fastapi import Request
 
-from shared.web.client_address import UNKNOWN, Peers
+from shared.web.client_address import UNKNOWN, ClientAddresses
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
@@ -16,7 +16,7 @@ def address(peer: str | None, *forwarded: str, trusted: bool = True) -> str:
         "client": (peer, 1) if peer else None,
         "headers": [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded],
     }
-    return Peers(PROXIES if trusted else ()).address(Request(scope))
+    return ClientAddresses(PROXIES if trusted else ()).address(Request(scope))
 
 
 @pytest.mark.parametrize(
