@@ -24,7 +24,7 @@ SOON = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandModule:
     """A module of services.cli with `add_arguments` and `run`, and how long it may take."""
 
     module: str
@@ -37,15 +37,16 @@ _WHAT = {"all": "the four services in one process"}
 
 COMMANDS = {
     **{
-        name: Command("serve", f"run {_WHAT.get(name, f'the service {name}')}") for name in SETTINGS
+        name: CommandModule("serve", f"run {_WHAT.get(name, f'the service {name}')}")
+        for name in SETTINGS
     },
-    "identity": Command("identity", "make a device identity, for simulators and tests", SOON),
-    "deliveries": Command("deliveries", "events that wait, or were given up on", SOON),
-    "token": Command("tokens", "tokens of the API: make, list, revoke", SOON),
-    "rotate-secrets": Command(
+    "identity": CommandModule("identity", "make a device identity, for simulators and tests", SOON),
+    "deliveries": CommandModule("deliveries", "events that wait, or were given up on", SOON),
+    "token": CommandModule("tokens", "tokens of the API: make, list, revoke", SOON),
+    "rotate-secrets": CommandModule(
         "rotate_secrets", "encrypt the store's secrets with the first key of MDM_SECRET_KEY"
     ),
-    "store": Command("store", "the store as a whole: backup, check, copy"),
+    "store": CommandModule("store", "the store as a whole: backup, check, copy"),
 }
 
 
