@@ -27,6 +27,11 @@ class Topic(StrEnum):
     DEVICE_QUARANTINED = "macromdm.DeviceQuarantined"
     RENEWAL_FAILED = "macromdm.RenewalFailed"
 
+    @property
+    def carries_secrets(self) -> bool:
+        """The bodies of such events are encrypted at rest."""
+        return self in (Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN)
+
 
 EXTRA_TOPICS = frozenset(topic for topic in Topic if topic.startswith(OWN_PREFIX))
 """Only for subscribers that ask for them."""

@@ -7,9 +7,8 @@ from datetime import timedelta
 import bson
 import pytest
 
+from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.journal.takeover import STALE_AFTER
-from services.checkin.pipeline.exchange import Answer, DeviceRefused
-from services.checkin.pipeline.parts import Step
 from shared.concurrency.batching import verdicts
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import TooLarge
@@ -21,7 +20,7 @@ from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events import journal
 from shared.storage.heartbeats import MongoWriters
 from tests.contract.stores import KEYRING, STORES, open_store
-from tests.support.checkin_world import Device, Killed, Replica, World
+from tests.support.checkin_world import Device, Killed, Replica, Step, World
 from tests.support.fakes.journal import Confirm
 
 MOST = 16 * 1024 * 1024
@@ -193,7 +192,7 @@ async def test_devices_are_quarantined_beside_a_full_record(full: Full) -> None:
     strangers = [Device(each.udid, "of nobody") for each in (DEVICE, *NEIGHBOURS)]
     await replica.serve(*(each.idle() for each in strangers))
 
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     known = await full.world.enrollments.load([each.udid for each in NEIGHBOURS])
     assert None not in [record.quarantine for record in known.values()]

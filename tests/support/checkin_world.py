@@ -7,10 +7,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
-from services.checkin.authorization.authorizer import Admission
+from services.checkin.answers import Answer
+from services.checkin.authorization.authorizer import Authorizer
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.authorization.quarantine import QuarantineNotes
+from services.checkin.authorization.first_certificate import FirstCertificates
+from services.checkin.authorization.quarantine import QuarantineRecorder
+from services.checkin.exchange import DeviceExchange, DeviceRequest
 from services.checkin.journal.last_seen import LastSeen
 from services.checkin.journal.marks import Marks
 from services.checkin.journal.outbox import Outbox
@@ -18,8 +22,9 @@ from services.checkin.journal.relay import Relay
 from services.checkin.journal.takeover import TakeOver
 from services.checkin.journal.writer import Writer
 from services.checkin.pipeline.batch import DeviceBatch
-from services.checkin.pipeline.exchange import Answer, DeviceExchange, DeviceRequest
-from services.checkin.pipeline.parts import Parts, Step
+from services.checkin.pipeline.changes import EnrollmentChanges
+from services.checkin.pipeline.commands import NextCommands
+from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.refusals.senders import Senders
 from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
 from shared.apple.messages.connect import Connect, Status
@@ -55,8 +60,45 @@ class Barrier:
         await self.released.wait()
 
 
+class Step(StrEnum):
+    """The points at which a test can stop or kill a batch."""
+
+    AUTHORIZED = "authorized"
+    JOURNALED = "journaled"
+    APPLIED = "applied"
+    PUBLISHED = "published"
+    MARKED = "marked"
+
+
+class SteppedBatch(DeviceBatch):
+    """A batch that tells when each step is done."""
+
+    reached: Callable[[Step], Awaitable[None]]
+
+    async def _authorize(self, exchanges: Sequence[DeviceExchange]) -> None:
+        await super()._authorize(exchanges)
+        await self.reached(Step.AUTHORIZED)
+
+    async def _journal(self, exchanges: Sequence[DeviceExchange], term: object) -> None:
+        await super()._journal(exchanges, term)
+        await self.reached(Step.JOURNALED)
+
+    async def _apply(self, exchanges: Sequence[DeviceExchange]) -> None:
+        await super()._apply(exchanges)
+        await self.reached(Step.APPLIED)
+
+    async def _publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
+        waiting = await super()._publish(exchanges)
+        await self.reached(Step.PUBLISHED)
+        return waiting
+
+    async def _mark(self, waiting: Sequence[DeviceExchange]) -> None:
+        await super()._mark(waiting)
+        await self.reached(Step.MARKED)
+
+
 class World:
-    """What all replicas share."""
+    """All that replicas share."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -109,48 +151,69 @@ class Replica:
         self.metrics = Metrics()
         marks = Marks(world.enrollments, self.metrics)
         self.writer = Writer(world.writers, world.journal, marks, world.clock, world.ids)
-        self._at: dict[Step, Callable[[Sequence[DeviceExchange]], Awaitable[None]]] = {}
-        parts = Parts(
-            enrollments=world.enrollments,
-            journal=world.journal,
-            queue=world.queue,
-            publisher=world.publisher,
-            push_requests=world.push_requests,
-            writer=self.writer,
-            clock=world.clock,
-            ids=world.ids,
-            metrics=self.metrics,
-            audit=world.audit,
-            reached=self._reached,
-        )
-        self.parts = parts
+        self._at: dict[Step, Callable[[], Awaitable[None]]] = {}
         self.seen = LastSeen(world.enrollments, world.refusals, world.clock)
         self.senders = Senders(world.enrollments)
-        self.notes = QuarantineNotes(world.identities, world.clock, world.ids, self.metrics)
-        admission = Admission(parts, world.issued, self.notes, world.rules)
-        self.batch = DeviceBatch(parts, self.seen, admission, self.senders)
+        self.quarantine = QuarantineRecorder(world.identities, world.clock, world.ids, self.metrics)
+        self.batch = self._batch(world)
         self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
-        self.relay = Relay(parts, self.share)
+        self.relay = Relay(
+            world.enrollments,
+            world.journal,
+            world.publisher,
+            self.share,
+            world.clock,
+            self.metrics,
+        )
         self.outbox = Outbox(
             world.identities, world.journal, world.publisher, self.share, world.clock
         )
         self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)
 
-    async def _reached(self, step: Step, exchanges: Sequence[DeviceExchange]) -> None:
+    def _batch(self, world: World) -> SteppedBatch:
+        clock, ids, metrics = world.clock, world.ids, self.metrics
+        authorizer = Authorizer(
+            world.enrollments,
+            world.issued,
+            FirstCertificates(world.audit, clock, ids, metrics),
+            self.quarantine,
+            world.rules,
+            clock,
+            ids,
+            metrics,
+        )
+        batch = SteppedBatch(
+            authorizer,
+            DeviceEvents(
+                world.journal, self.writer, world.publisher, world.enrollments, ids, metrics
+            ),
+            EnrollmentChanges(
+                world.enrollments, world.queue, world.push_requests, authorizer, clock
+            ),
+            NextCommands(world.queue, clock, ids, metrics),
+            self.seen,
+            self.senders,
+            clock,
+            metrics,
+        )
+        batch.reached = self._reached
+        return batch
+
+    async def _reached(self, step: Step) -> None:
         action = self._at.pop(step, None)
         if action is not None:
-            await action(exchanges)
+            await action()
 
     def hold(self, step: Step) -> Barrier:
         """Hold the next batch that comes to this step."""
         barrier = Barrier()
-        self._at[step] = lambda _: barrier.wait()
+        self._at[step] = barrier.wait
         return barrier
 
     def kill(self, step: Step) -> None:
         """End the next batch that comes to this step, as a kill -9 of its process would."""
 
-        async def die(_: Sequence[DeviceExchange]) -> None:
+        async def die() -> None:
             raise Killed
 
         self._at[step] = die

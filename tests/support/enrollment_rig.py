@@ -12,12 +12,11 @@ from pydantic import SecretStr
 from services.checkin.enrollment.identity_payload import IdentityPayloads, OurScep
 from services.checkin.enrollment.ota import Judges, OverTheAir
 from services.checkin.enrollment.profiles import (
-    EnrollmentParts,
     EnrollmentProfiles,
     EnrollmentRules,
 )
-from services.checkin.enrollment.routes import TAG, Door, router
-from services.checkin.scep.certificate_status import Standings
+from services.checkin.enrollment.routes import TAG, EnrollTokens, router
+from services.checkin.scep.certificate_status import CertificateStatuses
 from shared.apple.profiles.payloads import Look
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.apple_device import AppleDevices
@@ -71,7 +70,8 @@ class Rig:
     def __post_init__(self) -> None:
         static = None if self.static is None else SecretStr(self.static)
         self.book = ChallengeBook(self.challenges, self.clock, validity=VALIDITY, static=static)
-        parts = EnrollmentParts(
+        profiles = EnrollmentProfiles(
+            self.rules,
             identities=self.identities or OurScep(self.book, f"{URL}/scep", SUBJECT),
             challenges=self.book,
             stored=self.profiles,
@@ -79,12 +79,11 @@ class Rig:
             ids=self.ids,
             signer=self.signer,
         )
-        profiles = EnrollmentProfiles(self.rules, parts)
         trusted = DeviceIdentities([OURS.certificate], self.clock)
-        standings = Standings(self.enrollments, self.issued)
+        statuses = CertificateStatuses(self.enrollments, self.issued)
         judges = Judges(self.apple, trusted, HeavyWork("signed requests"))
-        ota = OverTheAir(profiles, self.book, standings, judges)
-        routes = router(profiles, ota, judges, Door(self.tokens), MAX_BODY)
+        ota = OverTheAir(profiles, self.book, statuses, judges)
+        routes = router(profiles, ota, judges, EnrollTokens(self.tokens), MAX_BODY)
 
         async def run() -> None:
             """No work in the background."""

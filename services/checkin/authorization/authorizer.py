@@ -1,15 +1,17 @@
-"""What can refuse a device's request, and what must be written before it is journaled.
+"""Authorize the requests of a batch, and write their bindings before they are journaled.
 
-Promises: an ordinary message costs one read, that of its records; an Authenticate looks up its certificate
-besides, and so does a message with a certificate that is not the bound one, once a minute at most. Two
-replicas that bind at the same time are told apart by the conditions of the write.
+Promises: an ordinary message costs one read, that of its records. An Authenticate also looks up its
+certificate, and so does a message with another certificate than the bound one, at most once a minute. If two
+replicas bind at the same time, the condition of the write lets one win.
 """
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 
+from services.checkin.answers import DeviceRefused
 from services.checkin.authorization.certificate_policy import (
     LONGEST_CHAIN,
     BindingRules,
@@ -19,57 +21,59 @@ from services.checkin.authorization.certificate_policy import (
     is_strange,
     quarantine_reason,
     refusal,
-    untold_ancestor,
+    unknown_ancestor,
 )
 from services.checkin.authorization.first_certificate import FirstCertificates, awaits_certificate
 from services.checkin.authorization.known_certificates import Known
-from services.checkin.authorization.quarantine import QuarantineNotes
-from services.checkin.authorization.reinstallation import judge_authenticate
-from services.checkin.pipeline.exchange import DeviceExchange, DeviceRefused, not_stored
-from services.checkin.pipeline.parts import Parts
-from shared.apple.messages.checkin import Authenticate
+from services.checkin.authorization.quarantine import QuarantineRecorder
+from services.checkin.authorization.reinstallation import recognize_renewal
+from services.checkin.exchange import DeviceExchange, not_stored
 from shared.concurrency.batching import verdicts
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.enrollment import MOST_USER_CHANNELS
 from shared.domain.errors import Overtaken, Refused
 from shared.ports.certificates import IssuedCertificates
-from shared.telemetry.metrics import Reason
+from shared.ports.clock import Clock, Ids
+from shared.ports.enrollments import Enrollments
+from shared.telemetry.metrics import Metrics, Reason
 
 log = structlog.get_logger()
 
 REMEMBERED = 4096
-LOOKED_UP_FOR = 60.0
-"""Seconds for which a certificate that was nothing to its device is not looked up again. It cannot
-become its renewal: what it is was recorded before anybody had it."""
+LOOKED_UP_FOR = timedelta(minutes=1)
+"""A certificate that was no renewal is not looked up again for so long. It cannot become one: what it is was
+recorded before it was handed out."""
 NOTHING = Known({}, {})
 
 
-class Admission:
-    """Judges the requests of a batch, then binds."""
+class Authorizer:
+    """Authorizes the requests of a batch, then binds."""
 
     def __init__(
         self,
-        parts: Parts,
+        enrollments: Enrollments,
         issued: IssuedCertificates,
-        notes: QuarantineNotes,
+        first: FirstCertificates,
+        quarantine: QuarantineRecorder,
         rules: BindingRules,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
     ) -> None:
-        self._enrollments = parts.enrollments
-        self._clock = parts.clock
-        self._ids = parts.ids
-        self._metrics = parts.metrics
+        self._enrollments = enrollments
         self._issued = issued
-        self._notes = notes
+        self._first = first
+        self._quarantine = quarantine
         self._rules = rules
-        self._first = FirstCertificates(parts)
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
         self._full: BoundedCache[str, float] = BoundedCache(REMEMBERED)
         self._strangers: BoundedCache[tuple[str, str, str], float] = BoundedCache(REMEMBERED)
 
-    async def judge(self, exchanges: Sequence[DeviceExchange]) -> None:
+    async def authorize(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Read the records of the exchanges, and set the error of those that are refused."""
-        begun = {
-            t.request.certificate for t in exchanges if isinstance(t.request.message, Authenticate)
-        }
+        begun = {each.request.certificate for each in exchanges if each.handler.begins_enrollment}
         if begun:
             known, _ = await asyncio.gather(self._look_up(begun), self.read_records(exchanges))
             known = await self._trace(exchanges, known)
@@ -81,23 +85,23 @@ class Admission:
         now = self._clock.now()
         for exchange in exchanges:
             exchange.error = refusal(exchange, known, self._rules, now)
-            judge_authenticate(exchange, known)
+            recognize_renewal(exchange, known)
             if exchange.error is not None:
                 reason = quarantine_reason(exchange, known)
                 if reason is not None and exchange.device is not None:
-                    self._notes.note(exchange.device, exchange.request.shown, reason)
+                    self._quarantine.add(exchange.device, exchange.request.shown, reason)
         await asyncio.gather(
             *(self._count_users(exchange) for exchange in exchanges if _brings_user(exchange))
         )
 
     async def _count_users(self, exchange: DeviceExchange) -> None:
-        """Refuse a user channel beyond those that its device may have; a full device is not counted again
-        for a minute. Of two that come at once by two replicas both may be taken."""
+        """Refuse a user channel beyond the most of a device. A full device is not counted again for a minute.
+        Two channels that come to two replicas at once may both be accepted."""
         device, now = exchange.request.device, self._clock.monotonic()
         if now >= (self._full.get(device) or 0.0):
             if await self._enrollments.count_users(device, MOST_USER_CHANNELS) < MOST_USER_CHANNELS:
                 return
-            self._full.put(device, now + LOOKED_UP_FOR)
+            self._full.put(device, now + LOOKED_UP_FOR.total_seconds())
         why = f"{device} has {MOST_USER_CHANNELS} user channels; to forget them, DELETE /v1/devices"
         exchange.error = DeviceRefused(Reason.USER_CHANNELS, why)
 
@@ -110,12 +114,14 @@ class Admission:
         return Known(holders, issued, frozenset(retired))
 
     async def _trace(self, exchanges: Sequence[DeviceExchange], known: Known) -> Known:
-        """Look up what is followed by renewals that nobody ever showed: of honest devices none."""
+        """Look up the ancestors of renewals that no device ever showed; an honest device has none."""
         for _ in range(LONGEST_CHAIN):
-            untold = {each for exchange in exchanges if (each := untold_ancestor(exchange, known))}
-            if not untold:
+            unknown = {
+                each for exchange in exchanges if (each := unknown_ancestor(exchange, known))
+            }
+            if not unknown:
                 break
-            found = await self._look_up(untold)
+            found = await self._look_up(unknown)
             known = found.beside(known)
             if not found.issued:
                 break
@@ -136,7 +142,8 @@ class Admission:
             exchange.issued = found.issued.get(exchange.request.certificate)
             exchange.follows = is_renewal(exchange, found)
             if not exchange.follows and exchange.request.certificate not in found.long_retired:
-                self._strangers.put(_name(exchange), self._clock.monotonic() + LOOKED_UP_FOR)
+                until = self._clock.monotonic() + LOOKED_UP_FOR.total_seconds()
+                self._strangers.put(_name(exchange), until)
         return found.beside(known)
 
     def _must_be_looked_up(self, exchange: DeviceExchange) -> bool:
@@ -146,7 +153,7 @@ class Admission:
         return awaits_certificate(exchange) or until is None or self._clock.monotonic() >= until
 
     async def bind(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Write the bindings of those that bring one; an error for whom another was faster."""
+        """Write the bindings that the exchanges bring; one that another replica overtook gets an error."""
         now = self._clock.now()
         binding = [exchange for exchange in exchanges if brings_binding(exchange)]
         if not binding:
@@ -169,10 +176,19 @@ class Admission:
                 log.info("certificate_rebound", device=written.key.device, how=how.value)
 
 
+async def refuse_disconnected(exchanges: Sequence[DeviceExchange]) -> None:
+    """Set the error of changes whose device has given the request up (rule 1)."""
+    changing = [exchange for exchange in exchanges if exchange.handler.changes_enrollment]
+    connected = await asyncio.gather(*(exchange.request.is_connected() for exchange in changing))
+    for exchange, is_connected in zip(changing, connected, strict=True):
+        if not is_connected:
+            exchange.error = Overtaken("the device is gone")
+
+
 def _brings_user(exchange: DeviceExchange) -> bool:
-    """Whether it makes the record of a user channel."""
+    """True if the message makes the record of a user channel."""
     is_new_user = exchange.channel is None and not exchange.request.message.key.is_device_channel
-    return exchange.is_good and is_new_user and exchange.request.changes_enrollment
+    return exchange.is_good and is_new_user and exchange.handler.changes_enrollment
 
 
 def _name(exchange: DeviceExchange) -> tuple[str, str, str]:

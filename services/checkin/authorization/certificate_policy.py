@@ -1,21 +1,20 @@
-"""Who may speak for which enrollment: the certificate decides, never the body alone.
+"""Policy of certificates: which certificate may speak for which enrollment.
 
-A certificate is bound to a device by Authenticate, once and for ever: it cannot speak for another
-device, and one that was replaced is not heard again (a recorded message of the time before would
-otherwise bring it back). A device that came by migration is bound by whatever it says first
-(`first_certificate`). One that our SCEP gave out for a certain device is that device's alone. The
-renewal of the certificate that is bound takes its place with its first message, whichever that is.
+An Authenticate binds a certificate to a device, once and for ever: the certificate never speaks for another
+device, and a replaced certificate never comes back (a recorded message would bring it back otherwise). A
+device that came by migration is bound by its first message (`first_certificate`). A certificate that our SCEP
+issued for one device serves that device only. The renewal of the bound certificate replaces it with the first
+message that shows it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from services.checkin.answers import DeviceRefused
 from services.checkin.authorization.first_certificate import awaits_certificate, first_refusal
 from services.checkin.authorization.known_certificates import Known
-from services.checkin.pipeline.exchange import DeviceExchange, DeviceRefused
-from shared.apple.messages.checkin import Authenticate
-from shared.apple.messages.connect import Connect
+from services.checkin.exchange import DeviceExchange
 from shared.domain.binding import Binding, rebinding
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import Blocked, MdmError, OfNewerVersion
@@ -25,36 +24,35 @@ from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Reason
 
 LONGEST_CHAIN = 8
-"""Certificates, each following the one before, of which none was ever shown: nobody has more than one."""
+"""Certificates that follow one another and were never shown; an honest device has one at most."""
 MOST_BACK = timedelta(days=1)
-"""So much earlier than its newest message another one of a device may be signed."""
+"""A message may be signed so much earlier than the newest one of its enrollment."""
 ANOTHERS = "the certificate was given out for another device"
 REPLACED = "the certificate was replaced by a later enrollment"
 
 
 @dataclass(frozen=True, slots=True)
 class BindingRules:
-    """What the operator decides.
-
-    `guards_replays`: a message that changes its enrollment is refused if it was signed over a day before the
-    newest that was taken (MDM_REPLAY_GUARD). `only_meant`: a device that has a certificate gets another one
-    by Authenticate only where our SCEP gave it out for this device (MDM_REENROLLMENT=bound).
-    """
+    """The operator's decisions."""
 
     only_meant: bool = False
+    """An Authenticate binds another certificate only if our SCEP issued it for this device
+    (MDM_REENROLLMENT=bound)."""
     guards_replays: bool = True
+    """A message that changes its enrollment is refused if it was signed over a day before the newest accepted
+    one (MDM_REPLAY_GUARD)."""
 
 
 def refusal(
     exchange: DeviceExchange, known: Known, rules: BindingRules, now: datetime
 ) -> MdmError | None:
-    """Why this request is not served, None if it is."""
+    """The reason to refuse a request; None to serve it."""
     refused = _refused_record(exchange) or _refused_sender(exchange, known, rules, now)
     return refused or _refused_replay(exchange, rules)
 
 
 def _refused_record(exchange: DeviceExchange) -> MdmError | None:
-    """A record in a status that only a newer version knows: a replica of that one serves the device."""
+    """Leave a record whose status only a newer version knows to a replica of that version."""
     for record in (exchange.device, exchange.channel):
         if record is not None and not is_known(record.status):
             return OfNewerVersion(
@@ -64,9 +62,9 @@ def _refused_record(exchange: DeviceExchange) -> MdmError | None:
 
 
 def _refused_replay(exchange: DeviceExchange, rules: BindingRules) -> MdmError | None:
-    """A message that was recorded is as well signed as a new one; its time tells them apart."""
+    """A recorded message has a valid signature too; the time of the signature gives it away."""
     signed_at, record = exchange.request.signed_at, exchange.channel
-    if not (rules.guards_replays and exchange.request.changes_enrollment) or record is None:
+    if not (rules.guards_replays and exchange.handler.changes_enrollment) or record is None:
         return None
     if signed_at is None or record.signed_at is None or signed_at >= record.signed_at - MOST_BACK:
         return None
@@ -77,7 +75,7 @@ def _refused_replay(exchange: DeviceExchange, rules: BindingRules) -> MdmError |
 def _refused_sender(
     exchange: DeviceExchange, known: Known, rules: BindingRules, now: datetime
 ) -> MdmError | None:
-    if isinstance(exchange.request.message, Authenticate):
+    if exchange.handler.begins_enrollment:
         return _refused_authenticate(exchange, known, rules)
     if exchange.device is None or exchange.device.generation is None:
         return DeviceRefused(Reason.UNKNOWN_DEVICE, "the device never authenticated")
@@ -85,11 +83,7 @@ def _refused_sender(
         refused = first_refusal(exchange, known.holders, now)
         if refused is None and known.is_retired(exchange.request.certificate, exchange.device):
             refused = DeviceRefused(Reason.BINDING, REPLACED)
-        if (
-            refused is None
-            and exchange.issued is not None
-            and not _is_meant_for(exchange.issued, exchange)
-        ):
+        elif refused is None and exchange.issued and not _is_meant_for(exchange.issued, exchange):
             refused = DeviceRefused(Reason.BINDING, ANOTHERS)
     else:
         refused = _refused_certificate(exchange, exchange.device, now)
@@ -113,7 +107,7 @@ def _is_patient(exchange: DeviceExchange, device: Enrollment, now: datetime) -> 
 
 
 def _refused_connect(exchange: DeviceExchange, device: Enrollment) -> MdmError | None:
-    if device.blocked and isinstance(exchange.request.message, Connect):
+    if device.blocked and exchange.handler.asks_for_command:
         return Blocked("the device is blocked")
     return None
 
@@ -145,7 +139,7 @@ def _not_to_be_bound(exchange: DeviceExchange, known: Known) -> str | None:
 
 
 def _ancestors(exchange: DeviceExchange, known: Known) -> Iterator[str]:
-    """What the certificate that is shown follows, the nearest first, up to one that was bound."""
+    """The certificates that the shown one follows, the nearest first, up to one that was bound."""
     bound = _were_bound(exchange, known)
     found = known.issued.get(exchange.request.certificate)
     while bound and found is not None and found.renewed_from is not None:
@@ -154,7 +148,7 @@ def _ancestors(exchange: DeviceExchange, known: Known) -> Iterator[str]:
 
 
 def _were_bound(exchange: DeviceExchange, known: Known) -> set[str]:
-    """Certificates that are or were its device's; none where it has another free choice: it is new, was
+    """The certificates that are or were bound to its device; none if the device may bind any: it is new, was
     reset, or shows its own."""
     device = exchange.device
     if device is None or device.certificate in (None, exchange.request.certificate):
@@ -164,22 +158,22 @@ def _were_bound(exchange: DeviceExchange, known: Known) -> set[str]:
 
 
 def _follows_replaced(exchange: DeviceExchange, known: Known) -> bool:
-    """Whoever had a device's key while it was good may have made renewals, and kept them."""
+    """True if the certificate follows a replaced one: a thief of a key may have made renewals early."""
     ancestors = list(_ancestors(exchange, known))
     if not ancestors or exchange.device is None or ancestors[-1] == exchange.device.certificate:
         return False
     return len(ancestors) > LONGEST_CHAIN or known.is_retired(ancestors[-1], exchange.device)
 
 
-def untold_ancestor(exchange: DeviceExchange, known: Known) -> str | None:
-    """The certificate of which it must be looked up what it follows, before an Authenticate is judged."""
+def unknown_ancestor(exchange: DeviceExchange, known: Known) -> str | None:
+    """The next ancestor to look up before an Authenticate can be authorized, if any."""
     last = next(reversed(list(_ancestors(exchange, known))), None)
-    is_told = last is None or last in _were_bound(exchange, known) or last in known.issued
-    return None if is_told else last
+    is_known = last is None or last in _were_bound(exchange, known) or last in known.issued
+    return None if is_known else last
 
 
 def _is_meant_for(issued: IssuedCertificate, exchange: DeviceExchange) -> bool:
-    """Whether it was given out for this device, or for any."""
+    """True if it was issued for this device, or for any device."""
     key = exchange.request.message.key
     if issued.udid is not None and issued.udid not in (key.device, key.udid):
         return False
@@ -187,12 +181,8 @@ def _is_meant_for(issued: IssuedCertificate, exchange: DeviceExchange) -> bool:
     if serial is None:
         return True
     known = None if exchange.device is None else exchange.device.inventory.serial_number
-    return serial == (_told_serial(exchange) or known) and known in (None, serial)
-
-
-def _told_serial(exchange: DeviceExchange) -> str | None:
-    message = exchange.request.message
-    return message.inventory.serial_number if isinstance(message, Authenticate) else None
+    given = exchange.handler.serial_number(exchange.request.message)
+    return serial == (given or known) and known in (None, serial)
 
 
 def _not_to_be_rebound(exchange: DeviceExchange, rules: BindingRules) -> str | None:
@@ -205,8 +195,8 @@ def _not_to_be_rebound(exchange: DeviceExchange, rules: BindingRules) -> str | N
 
 
 def _is_proof(issued: IssuedCertificate | None, device: Enrollment) -> bool:
-    """Whether a certificate that is meant for whoever shows it can only be this device's. A serial
-    number is what Authenticate says, so it must be what we know already."""
+    """True if only this device can have got the certificate. A serial number counts if we knew it before:
+    Authenticate itself may give any."""
     if issued is None:
         return False
     known = device.inventory.serial_number
@@ -218,9 +208,9 @@ def _is_proof(issued: IssuedCertificate | None, device: Enrollment) -> bool:
 
 
 def is_strange(exchange: DeviceExchange) -> bool:
-    """Whether a certificate that is not bound may yet be a renewal, or a device's that lost its own."""
+    """True if the certificate is not bound but may be a renewal, or that of a device that lost its own."""
     device, request = exchange.device, exchange.request
-    if device is None or device.generation is None or isinstance(request.message, Authenticate):
+    if device is None or device.generation is None or exchange.handler.begins_enrollment:
         return False
     if request.shown.is_expired or device.certificate == request.certificate:
         return False
@@ -228,7 +218,7 @@ def is_strange(exchange: DeviceExchange) -> bool:
 
 
 def is_renewal(exchange: DeviceExchange, known: Known) -> bool:
-    """Whether its certificate follows the one that is bound to its device."""
+    """True if its certificate follows the one that is bound to its device."""
     device, issued = exchange.device, known.issued.get(exchange.request.certificate)
     if device is None or issued is None or issued.renewed_from is None:
         return False
@@ -239,7 +229,7 @@ def is_renewal(exchange: DeviceExchange, known: Known) -> bool:
 
 
 def quarantine_reason(exchange: DeviceExchange, known: Known) -> QuarantineReason | None:
-    """Why a refused request may be one of its device all the same, None where it cannot."""
+    """The reason why a refused request may be of its device all the same; None if it cannot be."""
     device, request = exchange.device, exchange.request
     if device is None or device.status not in (
         EnrollmentStatus.ENROLLED,
@@ -264,9 +254,9 @@ def quarantine_reason(exchange: DeviceExchange, known: Known) -> QuarantineReaso
 
 
 def brings_binding(exchange: DeviceExchange) -> bool:
-    """Whether a request writes a binding before it is journaled."""
-    is_authenticate = isinstance(exchange.request.message, Authenticate)
-    brings = exchange.follows or is_authenticate or awaits_certificate(exchange)
+    """True if a request writes a binding before it is journaled."""
+    begins = exchange.handler.begins_enrollment
+    brings = exchange.follows or begins or awaits_certificate(exchange)
     return brings and not _is_bound(exchange.device, exchange.request.certificate)
 
 
@@ -274,11 +264,8 @@ def binding_of(exchange: DeviceExchange, at: datetime, id_: str) -> Binding:
     """The binding that it writes; `id_` names the event of a rebinding."""
     request, device = exchange.request, exchange.device
     parameters = request.url_params
-    if (
-        not isinstance(request.message, Authenticate)
-        and device is not None
-        and device.identity is not None
-    ):
+    begins = exchange.handler.begins_enrollment
+    if not begins and device is not None and device.identity is not None:
         parameters = device.identity.parameters
     identity = Identity(
         certificate=request.shown,

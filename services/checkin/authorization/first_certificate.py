@@ -1,9 +1,9 @@
-"""Devices that came by migration: each is bound to the first certificate that it shows here.
+"""Bind a device that came by migration to the first certificate that it shows here.
 
-Promises: only a certificate of a trusted CA (the route looked), held by nobody else, and only until
-`Enrollment.migrating_until`; of several at once exactly one is bound, since the binding is written on
-condition that there is none. Every such binding has its entry in the audit log, which is written first;
-a crash in between leaves an entry without a binding, never the other way round.
+Promises: the certificate is of a trusted CA (the route looked), no other device holds it, and
+`Enrollment.migrating_until` has not come. Of several at once one is bound: the write requires that there is
+no binding. The audit log gets its entry first; a crash in between leaves an entry without a binding, never a
+binding without an entry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,13 @@ from datetime import datetime
 
 import structlog
 
-from services.checkin.pipeline.exchange import DeviceExchange, DeviceRefused
-from services.checkin.pipeline.parts import Parts
+from services.checkin.answers import DeviceRefused
+from services.checkin.exchange import DeviceExchange
 from shared.domain.access import AuditEntry
 from shared.domain.errors import MdmError
-from shared.telemetry.metrics import Reason
+from shared.ports.access import AuditLog
+from shared.ports.clock import Clock, Ids
+from shared.telemetry.metrics import Metrics, Reason
 from shared.times import to_milliseconds
 
 log = structlog.get_logger()
@@ -25,7 +27,7 @@ ACTION = "device.first_certificate"
 
 
 def awaits_certificate(exchange: DeviceExchange) -> bool:
-    """Whether its device came by migration and is bound to no certificate yet."""
+    """True if its device came by migration and is not bound yet."""
     device = exchange.device
     return device is not None and device.certificate is None and device.migrating_until is not None
 
@@ -33,7 +35,7 @@ def awaits_certificate(exchange: DeviceExchange) -> bool:
 def first_refusal(
     exchange: DeviceExchange, holders: Mapping[str, str], now: datetime
 ) -> MdmError | None:
-    """Why the device of this exchange, which awaits its certificate, is not bound to the one it shows."""
+    """The reason not to bind the waiting device to the certificate that it shows; None to bind it."""
     device, certificate = exchange.device, exchange.request.certificate
     assert device is not None and device.migrating_until is not None  # the caller looked
     if exchange.request.shown.is_expired:
@@ -48,21 +50,24 @@ def first_refusal(
 
 
 class FirstCertificates:
-    """What is read and written around such bindings."""
+    """Records such bindings."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, audit: AuditLog, clock: Clock, ids: Ids, metrics: Metrics) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
 
     async def audit(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Before the bindings are written: into the audit log. Raises StoreUnavailable."""
+        """Write the audit log, before the bindings. Raises StoreUnavailable."""
         entries = [self._entry(exchange) for exchange in exchanges if awaits_certificate(exchange)]
-        if entries and self._parts.audit is not None:
-            await self._parts.audit.record(entries)
+        if entries:
+            await self._audit.record(entries)
 
     def _entry(self, exchange: DeviceExchange) -> AuditEntry:
         return AuditEntry(
-            id=self._parts.ids.new(),
-            at=to_milliseconds(self._parts.clock.now()),
+            id=self._ids.new(),
+            at=to_milliseconds(self._clock.now()),
             caller=CALLER,
             address="",
             route="",
@@ -73,8 +78,8 @@ class FirstCertificates:
         )
 
     def bound(self, exchange: DeviceExchange) -> None:
-        """After the binding was written."""
-        self._parts.metrics.migrated_bound.inc()
+        """Count and log a binding that was written."""
+        self._metrics.migrated_bound.inc()
         log.info(
             "first_certificate_bound",
             device=exchange.request.device,

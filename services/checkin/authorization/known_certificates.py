@@ -1,4 +1,4 @@
-"""What is known of the certificates that requests show."""
+"""Certificates that requests show: their devices, and the records of our SCEP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from shared.ports.certificates import IssuedCertificate
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was looked up of the certificates that requests show: whose they are, what our SCEP knows."""
+    """The result of a look-up: certificate -> device, and certificate -> record."""
 
     holders: Mapping[str, str]
     issued: Mapping[str, IssuedCertificate]
@@ -24,7 +24,7 @@ class Known:
         )
 
     def is_retired(self, certificate: str, device: Enrollment | None) -> bool:
-        """Whether the certificate was the device's once, and was replaced."""
+        """True if the certificate was the device's and was replaced."""
         if device is None:
             return False
         is_holder = self.holders.get(certificate) == device.id

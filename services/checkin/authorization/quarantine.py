@@ -1,9 +1,9 @@
-"""Devices that ask in vain: remembered, and written down now and then.
+"""Record quarantined devices in memory, and write them every few seconds.
 
-A device is seen, and not served, while its certificate has expired, or while it shows another one of a
-trusted CA than the one that is bound to it. Promises: nothing of it is written within a request, nor more
-often than once a minute for a device, nor for more than a few devices at a time; whoever does have the
-bound certificate is served all the while. What a crash loses, the next contact brings.
+A device is in quarantine while its certificate has expired, or while it shows another certificate of a
+trusted CA than the bound one. Promises: no request waits for such a write; a device is written at most once a
+minute, and few devices at a time; the holder of the bound certificate is served meanwhile. The next contact
+brings what a crash loses.
 """
 
 from datetime import timedelta
@@ -23,45 +23,45 @@ from shared.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
-AT_MOST_EVERY = 60.0
-"""Seconds between two notes of one device."""
+AT_MOST_EVERY = timedelta(minutes=1)
+"""Between two records of one device."""
 MOST_AT_ONCE = 100
-"""Devices between two pauses; the others are noted when they come again."""
+"""Devices between two pauses; others are recorded when they come again."""
 REMEMBERED = 4096
 
 
-class QuarantineNotes:
-    """Collects what was seen of such devices."""
+class QuarantineRecorder:
+    """Collects the devices of this process."""
 
     def __init__(self, identities: Identities, clock: Clock, ids: Ids, metrics: Metrics) -> None:
         self._identities = identities
         self._clock = clock
         self._ids = ids
         self._metrics = metrics
-        self._noted: dict[str, tuple[str | None, Quarantine]] = {}
+        self._seen: dict[str, tuple[str | None, Quarantine]] = {}
         self._rests: BoundedCache[str, float] = BoundedCache(REMEMBERED)
 
-    def note(self, device: Enrollment, shown: DeviceCertificate, reason: QuarantineReason) -> None:
-        """This device asked in vain just now."""
+    def add(self, device: Enrollment, shown: DeviceCertificate, reason: QuarantineReason) -> None:
+        """Record that this device was refused just now."""
         self._metrics.quarantine_refused.labels(reason).inc()
         moment = self._clock.monotonic()
         rests_until = self._rests.get(device.id)
         if rests_until is not None and moment < rests_until:
             return
-        if len(self._noted) >= MOST_AT_ONCE:
+        if len(self._seen) >= MOST_AT_ONCE:
             return
-        self._rests.put(device.id, moment + AT_MOST_EVERY)
+        self._rests.put(device.id, moment + AT_MOST_EVERY.total_seconds())
         now = self._clock.now()
-        self._noted[device.id] = device.certificate, Quarantine(now, now, reason, shown)
+        self._seen[device.id] = device.certificate, Quarantine(now, now, reason, shown)
 
     async def run(self, loops: Loops) -> None:
-        """Write what was noted, every few seconds, until cancelled."""
+        """Write the records, until cancelled."""
         await loops.keep_doing("quarantine", self.flush, PACE, waits="quarantine_waits")
 
     async def flush(self) -> None:
-        """Write what was noted up to now; what cannot be written is kept."""
-        while self._noted:
-            device, (bound, seen) = next(iter(self._noted.items()))
+        """Write the records; those that cannot be written are kept."""
+        while self._seen:
+            device, (bound, seen) = next(iter(self._seen.items()))
             at = int(seen.since.timestamp() * 1000) * 1_000_000
             outbox_event = quarantined(self._ids.new(), at, bound, seen)
             try:
@@ -69,5 +69,5 @@ class QuarantineNotes:
                     log.warning("device_quarantined", device=device, reason=seen.reason.value)
             except Refused as exc:  # of this device alone: its record cannot grow
                 log.error("device_not_quarantined", device=device, error=str(exc))
-            if self._noted.get(device) == (bound, seen):
-                del self._noted[device]
+            if self._seen.get(device) == (bound, seen):
+                del self._seen[device]

@@ -19,10 +19,10 @@ from typing import Any
 
 import structlog
 
+from services.checkin.answers import DeviceRefused
 from services.checkin.enrollment.identity_payload import ANY_DEVICE, VouchedDevice
 from services.checkin.enrollment.profiles import EnrollmentProfiles
-from services.checkin.pipeline.exchange import DeviceRefused
-from services.checkin.scep.certificate_status import Standings
+from services.checkin.scep.certificate_status import CertificateStatuses
 from shared.apple.plist import read as plist
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest
@@ -82,10 +82,10 @@ class OverTheAir:
         self,
         profiles: EnrollmentProfiles,
         challenges: ChallengeBook,
-        standings: Standings,
+        statuses: CertificateStatuses,
         judges: Judges,
     ) -> None:
-        self._standings = standings
+        self._statuses = statuses
         self._profiles = profiles
         self._challenges = challenges
         self._identities = judges.identities
@@ -114,10 +114,10 @@ class OverTheAir:
 
     async def _bound_to(self, identity: str) -> VouchedDevice:
         """Whom the challenge of phase 2 was for: what the device says by now is not looked at."""
-        standing = await self._standings.of(identity)
-        if standing.objection is not None:
-            raise DeviceRefused(Reason.CERTIFICATE, standing.objection)
-        found = standing.issued
+        status = await self._statuses.of(identity)
+        if status.objection is not None:
+            raise DeviceRefused(Reason.CERTIFICATE, status.objection)
+        found = status.issued
         return ANY_DEVICE if found is None else VouchedDevice(found.udid, found.serial_number)
 
     async def _redeem(self, said: _Said) -> Grant:

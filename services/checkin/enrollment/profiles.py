@@ -60,24 +60,26 @@ class EnrollmentRules:
         return f"{self.server_url}/scep"
 
 
-@dataclass(frozen=True, slots=True)
-class EnrollmentParts:
-    """What the profiles are made with."""
-
-    identities: IdentityPayloads
-    challenges: ChallengeBook
-    stored: Profiles
-    topics: PushTopics
-    ids: Ids
-    signer: ProfileSigner | None = None
-
-
 class EnrollmentProfiles:
     """Makes or finds the profiles. Each method raises StoreUnavailable."""
 
-    def __init__(self, rules: EnrollmentRules, parts: EnrollmentParts) -> None:
+    def __init__(
+        self,
+        rules: EnrollmentRules,
+        identities: IdentityPayloads,
+        challenges: ChallengeBook,
+        stored: Profiles,
+        topics: PushTopics,
+        ids: Ids,
+        signer: ProfileSigner | None = None,
+    ) -> None:
         self._rules = rules
-        self._parts = parts
+        self._identities = identities
+        self._challenges = challenges
+        self._stored = stored
+        self._topics = topics
+        self._ids = ids
+        self._signer = signer
 
     async def enrollment(
         self, parameters: Mapping[str, str] = NO_PARAMETERS, device: VouchedDevice = ANY_DEVICE
@@ -101,13 +103,13 @@ class EnrollmentProfiles:
 
     async def can_renew(self) -> bool:
         """Whether there is a place for a challenge of ours in the profile that enrolls devices."""
-        stored = await self._parts.stored.get(Reserved.ENROLL)
+        stored = await self._stored.get(Reserved.ENROLL)
         return stored is None or self._with_challenge(stored.mobileconfig, "") is not None
 
     async def renewal(self, parameters: Mapping[str, str], challenge: str) -> bytes | None:
         """The profile that enrolled a device, by whose identifier the device knows it again, with a
         challenge for its next identity; None where the profile has no place for one."""
-        stored = await self._parts.stored.get(Reserved.ENROLL)
+        stored = await self._stored.get(Reserved.ENROLL)
         if stored is not None:
             profile = self._with_challenge(stored.mobileconfig, challenge)
             return None if profile is None else self._signed_profile(profile)
@@ -136,7 +138,7 @@ class EnrollmentProfiles:
         if stored is not None:
             return stored
         url = with_parameters(f"{self._rules.server_url}/ota/phase23", parameters)
-        challenge = await self._parts.challenges.issue_once()
+        challenge = await self._challenges.issue_once()
         return self._signed(profile_service(self._look("ota"), self._uuid(), url, challenge))
 
     async def ota_identity(self, device: VouchedDevice) -> bytes:
@@ -149,16 +151,16 @@ class EnrollmentProfiles:
         return self._signed(configuration(look, self._uuid(), "OTA Phase 2", [identity]))
 
     async def _replacement(self, identifier: Reserved) -> bytes | None:
-        found = await self._parts.stored.get(identifier)
+        found = await self._stored.get(identifier)
         if found is None:
             return None
         return self._signed_profile(found.mobileconfig)
 
     async def _identity(self, look: Look, device: VouchedDevice, name: str) -> Payload:
-        return await self._parts.identities.make(look, self._uuid(), device, name)
+        return await self._identities.make(look, self._uuid(), device, name)
 
     async def _mdm(self, look: Look, identity: str, parameters: Mapping[str, str]) -> Payload:
-        topic = await self._parts.topics.current()
+        topic = await self._topics.current()
         if topic is None:
             log.warning("enrollment_without_topic", reason="there is no push certificate")
         mdm = Mdm(
@@ -176,12 +178,12 @@ class EnrollmentProfiles:
         return replace(look, identifier=f"{look.identifier}.{name}")
 
     def _uuid(self) -> str:
-        return self._parts.ids.new()
+        return self._ids.new()
 
     def _signed(self, profile: Payload) -> bytes:
         return self._signed_profile(plist_writer.write(profile))
 
     def _signed_profile(self, profile: bytes) -> bytes:
         """Signed by us, unless somebody has signed it already (a CMS begins with a SEQUENCE)."""
-        signer = self._parts.signer
+        signer = self._signer
         return profile if signer is None or profile[:1] == b"\x30" else signer.sign(profile)

@@ -10,9 +10,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from services.checkin.answers import DeviceRefused
 from services.checkin.enrollment.ota import Judges, OverTheAir
 from services.checkin.enrollment.profiles import EnrollmentProfiles
-from services.checkin.pipeline.exchange import DeviceRefused
 from shared.apple.profiles.payloads import CONTENT_TYPE, with_parameters
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body
@@ -54,14 +54,14 @@ _QUERY = {
 }
 
 
-class Door:
-    """Reads the query of an enrollment's URL: who may come in, and what is handed on."""
+class EnrollTokens:
+    """The tokens of MDM_ENROLL_TOKEN: a URL of enrollment needs one of them, where there are any."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = tuple(token.encode() for token in tokens)
 
-    def enter(self, request: Request) -> dict[str, str]:
-        """The parameters to hand on; DeviceRefused without a good token, where there are tokens."""
+    def checked(self, request: Request) -> dict[str, str]:
+        """The other parameters of the URL. Raises DeviceRefused without a good token."""
         parameters = parameters_of(request)
         if self._tokens:
             given = parameters.pop(TOKEN, "").encode()
@@ -82,18 +82,22 @@ def parameters_of(request: Request) -> dict[str, str]:
 
 
 def router(
-    profiles: EnrollmentProfiles, ota: OverTheAir, judges: Judges, door: Door, max_body: int
+    profiles: EnrollmentProfiles,
+    ota: OverTheAir,
+    judges: Judges,
+    tokens: EnrollTokens,
+    max_body: int,
 ) -> APIRouter:
     """The routes of enrollment."""
     routes = APIRouter(route_class=DeviceRoute, tags=["enrollment"])
 
     async def enroll(request: Request) -> Response:
-        parameters = door.enter(request)
+        parameters = tokens.checked(request)
         device = await judges.vouched_device(await read_body(request, max_body))
         return _profile(await profiles.enrollment(parameters, device))
 
     async def ota_enroll(request: Request) -> Response:
-        return _profile(await profiles.profile_service(door.enter(request)))
+        return _profile(await profiles.profile_service(tokens.checked(request)))
 
     async def ota_phase_2_and_3(request: Request) -> Response:
         parameters = parameters_of(request)

@@ -14,13 +14,15 @@ from functools import partial
 import structlog
 
 from services.checkin.journal.backoff import Backoff
-from services.checkin.pipeline.parts import Parts
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_safely
 from shared.domain.enrollment import Waiting, partition_of
 from shared.domain.errors import Unavailable
-from shared.ports.events import Journaled
+from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
+from shared.ports.events import EventPublisher, Journal, Journaled
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -30,11 +32,11 @@ PAUSE_AFTER_FAILURE = timedelta(seconds=2)
 SIDE_BY_SIDE = 64
 BATCH = 200
 READ_TOGETHER = 256 * 1024
-"""Bytes of bodies that each device's turn holds at the most. A larger event is read alone."""
+"""Bytes of bodies in memory for each device at once. A larger event is read alone."""
 LARGE_SIDE_BY_SIDE = 2
 """Larger events at a time, and events of unknown size."""
-AHEAD = 60.0
-"""Seconds by which the time of an event may be ahead of our clock before somebody is told."""
+AHEAD = timedelta(minutes=1)
+"""An event's time may be ahead of our clock by so much before the log says so."""
 ROUNDS = 100
 """How often a pass looks again at a device that goes on sending."""
 
@@ -42,18 +44,26 @@ ROUNDS = 100
 class Relay:
     """Works through the devices whose record says that events wait."""
 
-    def __init__(self, parts: Parts, share: PartitionShare) -> None:
-        self._enrollments = parts.enrollments
-        self._journal = parts.journal
-        self._publisher = parts.publisher
-        self._clock = parts.clock
-        self._metrics = parts.metrics
+    def __init__(
+        self,
+        enrollments: Enrollments,
+        journal: Journal,
+        publisher: EventPublisher,
+        share: PartitionShare,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._enrollments = enrollments
+        self._journal = journal
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
         self._share = share
         self._partitions: frozenset[int] = frozenset()
         self._under_way: set[str] = set()
         self._gate = asyncio.Semaphore(SIDE_BY_SIDE)
         self._large = asyncio.Semaphore(LARGE_SIDE_BY_SIDE)
-        self._backoff = Backoff(parts.clock)
+        self._backoff = Backoff(clock)
         self._is_store_away = False
         self._is_clock_wrong = False
 
@@ -105,11 +115,11 @@ class Relay:
         newest = max((w.upto for w in waiting.values() if w.upto is not None), default=now)
         self._metrics.oldest_unpublished.set(max(now - oldest, 0) / 1e9)
         self._metrics.event_time_ahead.set(ahead := max(newest - now, 0) / 1e9)
-        if ahead > AHEAD and not self._is_clock_wrong:
+        if ahead > AHEAD.total_seconds() and not self._is_clock_wrong:
             log.error(
                 "event_time_is_ahead", seconds=round(ahead), action="set the clocks of all replicas"
             )
-        self._is_clock_wrong = ahead > AHEAD
+        self._is_clock_wrong = ahead > AHEAD.total_seconds()
 
     async def _until_relayed(self, device: str, loops: Loops) -> None:
         """What nobody foresaw holds up one device, which is tried again ever less often."""

@@ -41,7 +41,7 @@ class Writer:
         self._time = 0
         self._done: set[int] = set()
         self._watermark = 0
-        self._doubts: dict[str, tuple[int, Mark]] = {}
+        self._unknown: dict[str, tuple[int, Mark]] = {}
         self._has_left = False
         self._heartbeat_at = clock.monotonic()
 
@@ -59,23 +59,23 @@ class Writer:
         self._time = max(self._clock.time_ns(), self._time + 1)
         return self._number, max(self._time, after + 1)
 
-    def settle(self, event: Event) -> None:
+    def mark_done(self, event: Event) -> None:
         """The event is done."""
-        self._settle(event.number)
+        self._mark_done(event.number)
 
-    def _settle(self, number: int) -> None:
+    def _mark_done(self, number: int) -> None:
         self._done.add(number)
         while self._watermark + 1 in self._done:
             self._watermark += 1
             self._done.discard(self._watermark)
 
-    def doubt(self, event: Event) -> None:
+    def mark_unknown(self, event: Event) -> None:
         """Nobody knows whether the event is stored, or its mark could not be set: find out later.
         Its message must not be answered 200."""
-        self._doubts[event.id] = (event.number, Mark(event.key.device, event.created_at))
+        self._unknown[event.id] = (event.number, Mark(event.key.device, event.created_at))
 
     async def run(self, loops: Loops) -> None:
-        """Resolve doubts and heartbeat, until cancelled."""
+        """Resolve unknown and heartbeat, until cancelled."""
         await loops.keep_doing("writer", self.raise_heartbeat, PACE, waits="writer_cannot_beat")
 
     async def raise_heartbeat(self) -> None:
@@ -89,15 +89,15 @@ class Writer:
         self._heartbeat_at = now
 
     async def _resolve(self) -> None:
-        doubts = dict(islice(self._doubts.items(), 200))
-        if not doubts:
+        unknown = dict(islice(self._unknown.items(), 200))
+        if not unknown:
             return
-        stored = await self._journal.stored(doubts)
+        stored = await self._journal.stored(unknown)
         # What cannot be marked is passed over: its message was not answered.
-        await self._marks.set([doubts[event][1] for event in stored])
-        for event, (number, _) in doubts.items():
-            self._doubts.pop(event, None)
-            self._settle(number)
+        await self._marks.set([unknown[event][1] for event in stored])
+        for event, (number, _) in unknown.items():
+            self._unknown.pop(event, None)
+            self._mark_done(number)
 
     async def leave(self) -> None:
         """Note the end of this process; a writer with nothing left is forgotten."""

@@ -12,7 +12,7 @@ from functools import partial
 
 from fastapi import Request
 
-from services.checkin.pipeline.exchange import DeviceRefused
+from services.checkin.answers import DeviceRefused
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate

@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from services.checkin.answers import Answer, DeviceRefused
+from services.checkin.exchange import DeviceRequest
 from services.checkin.pipeline.device_auth import SMALL_BODY, DeviceAuthentication, headers_of
-from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
 from shared.apple.messages.checkin import CheckinMessage, parse_checkin
 from shared.apple.messages.connect import Connect, parse_connect
 from shared.apple.messages.either import parse_either

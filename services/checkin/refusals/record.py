@@ -27,8 +27,8 @@ log = structlog.get_logger()
 PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 LINES = 9
 """Each second; the tenth tells how many got none."""
-AT_MOST_EVERY = 60.0
-"""Seconds between two lines of one sender."""
+AT_MOST_EVERY = timedelta(minutes=1)
+"""Between two lines of one sender."""
 REMEMBERED = 1024
 """Senders that had their line: LINES a second are fewer in AT_MOST_EVERY."""
 MOST_HELD = 600
@@ -127,7 +127,7 @@ class RefusalLog:
     def _tell(self, held: _Held) -> None:
         if self._held.pop(held.sender.key, None) is None:  # the process ends, and has told it
             return
-        self._rests.put(held.sender.key, self._clock.monotonic() + AT_MOST_EVERY)
+        self._rests.put(held.sender.key, self._clock.monotonic() + AT_MOST_EVERY.total_seconds())
         device = self._device_of(held.sender)
         if device is not None:
             for each in held.of_record:
@@ -147,7 +147,7 @@ class RefusalLog:
         if self._untold:
             log.warning("refusals_not_logged", count=self._untold)
             self._untold = 0
-            self._untold_rests = self._clock.monotonic() + AT_MOST_EVERY
+            self._untold_rests = self._clock.monotonic() + AT_MOST_EVERY.total_seconds()
 
     def _device_of(self, sender: Sender) -> str | None:
         return None if sender.proven is None else self._senders.device_of(sender.proven)

@@ -6,7 +6,7 @@ A binding that another replica has replaced counts here until the device speaks 
 
 from collections.abc import Collection, Sequence
 
-from services.checkin.pipeline.exchange import DeviceExchange
+from services.checkin.exchange import DeviceExchange
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.enrollment import Enrollment
 from shared.ports.enrollments import Enrollments

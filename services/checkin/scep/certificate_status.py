@@ -12,7 +12,7 @@ from shared.ports.enrollments import Enrollments
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CertificateStatus:
     """What is known of a certificate: the device for which it is reserved, and what our SCEP recorded."""
 
     fingerprint: str
@@ -50,17 +50,19 @@ class Standing:
         return None
 
 
-class Standings:
+class CertificateStatuses:
     """Looks certificates up. Raises StoreUnavailable."""
 
     def __init__(self, enrollments: Enrollments, issued: IssuedCertificates) -> None:
         self._enrollments = enrollments
         self._issued = issued
 
-    async def of(self, fingerprint: str) -> Standing:
+    async def of(self, fingerprint: str) -> CertificateStatus:
         holders = await self._enrollments.holders([fingerprint])
         device = holders.get(fingerprint)
         record = None if device is None else (await self._enrollments.load([device])).get(device)
         issued = await self._issued.by_fingerprint([fingerprint])
         retired = await self._enrollments.long_retired([fingerprint])
-        return Standing(fingerprint, record, issued.get(fingerprint), fingerprint in retired)
+        return CertificateStatus(
+            fingerprint, record, issued.get(fingerprint), fingerprint in retired
+        )

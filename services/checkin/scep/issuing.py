@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.checkin.scep.certificate_status import Standing, Standings
+from services.checkin.scep.certificate_status import CertificateStatus, CertificateStatuses
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest, Overtaken
 from shared.ports.certificates import IssuedCertificate, IssuedCertificates
@@ -106,7 +106,7 @@ class Issuing:
         self._certifier = certifier
         self._book = book
         self._issued = issued
-        self._standings = Standings(enrollments, issued)
+        self._statuses = CertificateStatuses(enrollments, issued)
         self._identities = identities
         self._clock = clock
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -149,35 +149,35 @@ class Issuing:
 
     async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
         """A certificate that follows one of ours, which must be valid and not replaced."""
-        standing = await self._standing_of(asker)
+        status = await self._standing_of(asker)
         transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
         async with self._turns.setdefault(asker.fingerprint, asyncio.Lock()):
             found = await self._issued.of_transaction(transaction)
             if found is None:
-                await self._refuse_hoarding(standing)
-                made = await self._renewal(transaction, request, standing)
+                await self._refuse_hoarding(status)
+                made = await self._renewal(transaction, request, status)
                 if await self._issued.add(made):
-                    await self._reserve(made, standing.device)
+                    await self._reserve(made, status.device)
                     return Given(made, ScepIssue.RENEWAL)
                 found = await self._others(transaction)
         _refuse_another_key(found, request.key_hash)
         if not self._is_valid(found):
             raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
-        return await self._repeated(found, standing.device)
+        return await self._repeated(found, status.device)
 
     async def _renewal(
-        self, transaction: str, request: CertificateRequest, standing: Standing
+        self, transaction: str, request: CertificateRequest, status: CertificateStatus
     ) -> IssuedCertificate:
-        old = standing.issued
+        old = status.issued
         grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
-        return await self._made(transaction, request, grant, standing.fingerprint)
+        return await self._made(transaction, request, grant, status.fingerprint)
 
-    async def _refuse_hoarding(self, standing: Standing) -> None:
+    async def _refuse_hoarding(self, status: CertificateStatus) -> None:
         """One challenge is for one device: until a device is bound to its certificate, or where the challenge
         named none, a renewal could become the certificate of another."""
-        if not standing.is_for_one_device:
+        if not status.is_for_one_device:
             raise ScepRefused(ScepRefusal.CERTIFICATE, "no device is bound to the certificate yet")
-        renewals = await self._issued.renewals_of(standing.fingerprint)
+        renewals = await self._issued.renewals_of(status.fingerprint)
         since = self._clock.now() - A_DAY
         if sum(renewal.issued_at > since for renewal in renewals) >= MOST_RENEWALS_A_DAY:
             raise ScepRefused(ScepRefusal.LIMIT, "the certificate was renewed too often today")
@@ -245,16 +245,16 @@ class Issuing:
         has; the static one gives a new one once the old one has expired or was replaced."""
         if found.challenge is not None:
             return True
-        standing = await self._standings.of(found.fingerprint)
-        return self._is_valid(found) and not standing.is_replaced
+        status = await self._statuses.of(found.fingerprint)
+        return self._is_valid(found) and not status.is_replaced
 
-    async def _standing_of(self, asker: Asker) -> Standing:
+    async def _standing_of(self, asker: Asker) -> CertificateStatus:
         """Only a certificate of ours renews: valid now, and still its device's."""
         await self._certifier.refuse_strangers(asker.certificate)
-        standing = await self._standings.of(asker.fingerprint)
-        if standing.objection is not None:
-            raise ScepRefused(ScepRefusal.CERTIFICATE, standing.objection)
-        return standing
+        status = await self._statuses.of(asker.fingerprint)
+        if status.objection is not None:
+            raise ScepRefused(ScepRefusal.CERTIFICATE, status.objection)
+        return status
 
 
 def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:

@@ -6,6 +6,7 @@ No event goes out, no command ends, nobody is pushed: the device has said nothin
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -69,15 +70,24 @@ class Migrations:
         return outcome
 
 
+def _of_token_update(message: TokenUpdate) -> dict[str, Any]:
+    push = PushTarget(message.topic, message.token, message.push_magic)
+    return {"push": push, "unlock_token": message.unlock_token}
+
+
+_IMPORTED: Mapping[type, tuple[ImportedKind, Callable[[Any], dict[str, Any]]]] = {
+    Authenticate: (ImportedKind.AUTHENTICATE, lambda message: {"inventory": message.inventory}),
+    TokenUpdate: (ImportedKind.TOKEN_UPDATE, _of_token_update),
+    SetBootstrapToken: (
+        ImportedKind.SET_BOOTSTRAP_TOKEN,
+        lambda message: {"bootstrap_token": message.bootstrap_token},
+    ),
+}
+"""The messages that can be imported, and the fields of the record that each of them sets."""
+
+
 def _kept_of(message: CheckinMessage) -> tuple[ImportedKind, dict[str, Any]]:
-    """What kind of message it is, and what of it the record keeps."""
-    if isinstance(message, Authenticate):
-        return ImportedKind.AUTHENTICATE, {"inventory": message.inventory}
-    if isinstance(message, TokenUpdate):
-        push = PushTarget(message.topic, message.token, message.push_magic)
-        return ImportedKind.TOKEN_UPDATE, {"push": push, "unlock_token": message.unlock_token}
-    if isinstance(message, SetBootstrapToken):
-        kept = {"bootstrap_token": message.bootstrap_token}
-        return ImportedKind.SET_BOOTSTRAP_TOKEN, kept
-    expected = f"one of {', '.join(ImportedKind)}"
-    raise unfit("MessageType", expected)
+    if type(message) not in _IMPORTED:
+        raise unfit("MessageType", f"one of {', '.join(ImportedKind)}")
+    kind, fields_of = _IMPORTED[type(message)]
+    return kind, fields_of(message)

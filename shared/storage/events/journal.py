@@ -1,6 +1,6 @@
 """Collection `events`: the journal. An event is inserted once and never changed; it leaves by TTL.
 
-The bodies that bring secrets (`ENCRYPTED_TOPICS`) are encrypted.
+The bodies that bring secrets (`Topic.carries_secrets`) are encrypted.
 
 Owner: checkin.
 """
@@ -26,10 +26,10 @@ from shared.storage.records import given, record
 
 NAME = "events"
 BODY = "raw_payload"
-ENCRYPTED_TOPICS = frozenset({Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN})
-"""Push magic, unlock token and bootstrap token come in these."""
 ENCRYPTED = EncryptedFields(
-    NAME, (BODY,), where={"topic": {"$in": sorted(topic.value for topic in ENCRYPTED_TOPICS)}}
+    NAME,
+    (BODY,),
+    where={"topic": {"$in": sorted(topic.value for topic in Topic if topic.carries_secrets)}},
 )
 
 
@@ -104,7 +104,7 @@ class MongoJournal:
 
 def encode_event(event: Event, keyring: Keyring) -> Document:
     body = event.raw_payload
-    if event.topic in ENCRYPTED_TOPICS:
+    if event.topic.carries_secrets:
         body = keyring.encrypt(body, encryption_context(NAME, event.id, BODY))
     url_params = event.url_params
     return {
@@ -132,7 +132,7 @@ def decode_event(document: dict[str, Any], keyring: Keyring) -> Event:
         raise OfNewerVersion(f"the event {document['_id']} is of a newer version")
     url_params = document.get("url_params")
     body = bytes(document[BODY])
-    if topic in ENCRYPTED_TOPICS:  # another body may look like anything
+    if topic.carries_secrets:  # another body may look like anything
         body = keyring.decrypt(body, encryption_context(NAME, document["_id"], BODY))
     return record(
         Event,

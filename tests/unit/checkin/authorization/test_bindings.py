@@ -7,12 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.authorization.certificate_policy import LONGEST_CHAIN as CHAIN
 from services.checkin.authorization.certificate_policy import BindingRules
 from services.checkin.authorization.quarantine import AT_MOST_EVERY, MOST_AT_ONCE
-from services.checkin.pipeline.exchange import Answer, DeviceRefused
-from services.checkin.pipeline.parts import Step
-from services.checkin.scep.certificate_status import Standings
+from services.checkin.scep.certificate_status import CertificateStatuses
 from shared.apple.messages.checkin import Authenticate
 from shared.apple.messages.connect import Status
 from shared.domain.binding import MOST_RETIRED
@@ -22,7 +21,7 @@ from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
 from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Reason
-from tests.support.checkin_world import Device, Killed, Replica, World
+from tests.support.checkin_world import Device, Killed, Replica, Step, World
 from tests.support.fakes.clock import START
 from tests.support.fakes.journal import Confirm
 
@@ -281,9 +280,9 @@ async def test_a_certificate_that_left_the_list_of_its_record_does_not_come_back
 
     for _ in range(2):
         assert refused(await replica.serve(getattr(device, says)()), Reason.BINDING)
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
-    assert (await Standings(world.enrollments, world.issued).of("old")).is_replaced
+    assert (await CertificateStatuses(world.enrollments, world.issued).of("old")).is_replaced
     assert "old" not in before.retired_certificates
     assert record(world) == before
 
@@ -378,7 +377,7 @@ async def test_old_and_new_certificate_at_once_leave_the_new_one() -> None:
     world, first, device = await enrolled()
     second = await world.replica()
     issue(world, "next", renewed_from="old")
-    held = first.hold(Step.ADMITTED)
+    held = first.hold(Step.AUTHORIZED)
     late = asyncio.create_task(first.serve(device.idle()))
     await held.reached.wait()
     assert await second.serve(Device(certificate="next").idle()) == [Answer()]
@@ -447,7 +446,7 @@ async def test_a_device_whose_certificate_expired_is_seen_and_not_served() -> No
     world, replica, device = await enrolled()
     device.is_expired = True
     await replica.serve(device.idle())
-    await replica.notes.flush()
+    await replica.quarantine.flush()
     await outbox_facts(replica)
 
     found = record(world).quarantine
@@ -460,7 +459,7 @@ async def test_a_device_that_lost_its_certificate_is_seen_and_not_served() -> No
     world, replica, device = await enrolled()
 
     assert refused(await replica.serve(Device(certificate="lost-and-found").idle()))
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     found = record(world).quarantine
     assert found is not None
@@ -478,7 +477,7 @@ async def test_another_devices_certificate_puts_nobody_into_quarantine() -> None
         assert refused(await replica.serve(Device(certificate=certificate).idle()))
     expired = Device(certificate="unheard-of", is_expired=True)
     assert refused(await replica.serve(expired.idle()), Reason.CERTIFICATE)
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     assert record(world).quarantine is None
 
@@ -488,7 +487,7 @@ async def test_a_replaced_certificate_puts_nobody_into_quarantine() -> None:
     await Device(certificate="new").enroll(replica)
 
     assert refused(await replica.serve(device.idle()))
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     assert record(world).quarantine is None
 
@@ -504,17 +503,17 @@ async def test_quarantine_costs_one_write_a_minute_and_one_event() -> None:
     world.identities.before = listen
     for _ in range(10):
         await replica.serve(stranger.idle())
-        await replica.notes.flush()
+        await replica.quarantine.flush()
     assert writes == ["quarantine"]
 
-    world.clock.advance(timedelta(seconds=AT_MOST_EVERY))
+    world.clock.advance(AT_MOST_EVERY)
     await replica.serve(stranger.idle())
-    await replica.notes.flush()
+    await replica.quarantine.flush()
     await outbox_facts(replica)
 
     found = record(world).quarantine
     assert found is not None
-    assert found.last_seen - found.since == timedelta(seconds=AT_MOST_EVERY)
+    assert found.last_seen - found.since == AT_MOST_EVERY
     assert topics(world).count(Topic.DEVICE_QUARANTINED) == 1
 
 
@@ -526,7 +525,7 @@ async def test_a_flood_over_many_devices_is_noted_for_a_few_at_a_time() -> None:
 
     for device in devices:
         await replica.serve(Device(device.udid, "stranger").idle())
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     outgoing = [r for r in world.enrollments.records.values() if r.quarantine is not None]
     assert len(outgoing) == MOST_AT_ONCE
@@ -542,10 +541,10 @@ async def test_what_could_not_be_noted_is_noted_later() -> None:
     await replica.serve(Device(certificate="stranger").idle())
     world.identities.before = fail
     with pytest.raises(StoreUnavailable):
-        await replica.notes.flush()
+        await replica.quarantine.flush()
 
     world.identities.before = undisturbed
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     assert record(world).quarantine is not None
 
@@ -565,7 +564,7 @@ async def test_an_expired_certificate_is_served_while_the_administrators_patienc
 async def test_quarantine_ends_with_another_binding() -> None:
     world, replica, _device = await enrolled()
     await replica.serve(Device(certificate="stranger").idle())
-    await replica.notes.flush()
+    await replica.quarantine.flush()
 
     await Device(certificate="new").enroll(replica)
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
-from services.checkin.pipeline.parts import Step
+from services.checkin.answers import Answer, DeviceRefused
+from services.checkin.exchange import DeviceRequest
 from shared.apple.messages.checkin import SetBootstrapToken, Unsupported
 from shared.domain.access import AuditEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import Blocked, Overtaken, StoreUnavailable
-from tests.support.checkin_world import Device, Killed, Replica, World
+from tests.support.checkin_world import Device, Killed, Replica, Step, World
 
 WINDOW = timedelta(days=30)
 PUSH = PushTarget("topic", b"token", "magic")
@@ -201,7 +201,7 @@ async def test_of_two_certificates_at_once_exactly_one_is_bound(
 ) -> None:
     one, other = await world.replica(), await world.replica()
     second = replace(device, certificate="certificate-2")
-    held = one.hold(Step.ADMITTED)
+    held = one.hold(Step.AUTHORIZED)
 
     first = asyncio.create_task(one.serve(device.idle()))
     await held.reached.wait()
@@ -234,7 +234,7 @@ async def test_killed_after_the_binding_the_device_is_served_by_the_next_replica
     world: World, device: Device
 ) -> None:
     one, other = await world.replica(), await world.replica()
-    one.kill(Step.ADMITTED)
+    one.kill(Step.AUTHORIZED)
 
     with pytest.raises(Killed):
         await one.serve(device.token_update())

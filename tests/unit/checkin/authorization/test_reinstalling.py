@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from services.checkin.answers import Answer
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.pipeline.exchange import Answer, DeviceRequest
-from services.checkin.pipeline.parts import Step
+from services.checkin.exchange import DeviceRequest
 from shared.apple.messages.checkin import (
     Authenticate,
     GetBootstrapToken,
@@ -21,7 +21,7 @@ from shared.domain.enrollment import EnrollmentStatus, Inventory
 from shared.domain.errors import Blocked, Overtaken
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy
-from tests.support.checkin_world import Barrier, Device, Killed, Replica, World
+from tests.support.checkin_world import Barrier, Device, Killed, Replica, Step, World
 from tests.unit.checkin.authorization.test_bindings import issue, record, refused
 
 INSTALL, WAITING, OF_ANNA = "install", "waiting", "of-anna"
@@ -268,7 +268,7 @@ async def test_rule_16_two_replicas_that_get_its_authenticate_at_once_forget_not
 
 
 @pytest.mark.parametrize("certificate", ["old", "next"])
-@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+@pytest.mark.parametrize("step", [Step.AUTHORIZED, Step.JOURNALED])
 async def test_rule_16_a_late_token_update_of_before_does_not_end_the_renewal(
     step: Step, certificate: str
 ) -> None:
@@ -304,7 +304,7 @@ async def test_a_late_token_update_does_not_end_the_renewal_that_came_after_it()
     assert is_kept(world, generation)
 
 
-@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+@pytest.mark.parametrize("step", [Step.AUTHORIZED, Step.JOURNALED])
 async def test_rule_01_a_check_out_that_was_given_up_does_not_end_a_renewed_enrollment(
     step: Step,
 ) -> None:
@@ -321,7 +321,7 @@ async def test_rule_01_a_check_out_that_was_given_up_does_not_end_a_renewed_enro
     assert is_kept(world, generation)
 
 
-@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+@pytest.mark.parametrize("step", [Step.AUTHORIZED, Step.JOURNALED])
 @pytest.mark.parametrize("is_given_up", [False, True])
 async def test_rule_01_a_check_out_beside_another_message_counts_if_its_device_waits_for_it(
     step: Step, is_given_up: bool
@@ -340,7 +340,7 @@ async def test_rule_01_a_check_out_beside_another_message_counts_if_its_device_w
     assert record(world).status is there
 
 
-@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+@pytest.mark.parametrize("step", [Step.AUTHORIZED, Step.JOURNALED])
 async def test_rule_01_a_check_out_that_was_given_up_does_not_end_what_authenticated_again(
     step: Step,
 ) -> None:
@@ -360,7 +360,7 @@ async def test_rule_01_a_check_out_that_was_given_up_does_not_end_what_authentic
     assert is_kept(world, generation)
 
 
-@pytest.mark.parametrize("step", [Step.ADMITTED, Step.JOURNALED])
+@pytest.mark.parametrize("step", [Step.AUTHORIZED, Step.JOURNALED])
 async def test_rule_01_an_authenticate_that_was_given_up_does_not_undo_a_renewal(
     step: Step,
 ) -> None:

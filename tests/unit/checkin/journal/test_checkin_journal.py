@@ -8,13 +8,12 @@ from datetime import timedelta
 
 import pytest
 
+from services.checkin.answers import Answer
 from services.checkin.journal.takeover import BATCH, FORGOTTEN_AFTER, STALE_AFTER
-from services.checkin.pipeline.exchange import Answer
-from services.checkin.pipeline.parts import Step
 from shared.apple.messages.connect import Status
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic
-from tests.support.checkin_world import Device, Killed, Replica, World
+from tests.support.checkin_world import Device, Killed, Replica, Step, World
 from tests.support.fakes.journal import Confirm
 
 CONFIRMED, LOST = Confirm.CONFIRMED, Confirm.LOST
@@ -289,7 +288,7 @@ async def test_rule_08_a_clock_that_was_ahead_moves_no_other_devices_events() ->
 async def test_rule_08_a_mark_that_a_deposed_primary_did_not_show_is_not_overtaken() -> None:
     world, replica, device = await enrolled()
     other = await world.replica()
-    held = replica.hold(Step.ADMITTED)
+    held = replica.hold(Step.AUTHORIZED)
     late = asyncio.create_task(replica.serve(device.idle()))  # it has read that nothing waits
     await held.reached.wait()
     world.journal.term = "second"

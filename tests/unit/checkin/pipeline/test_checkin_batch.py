@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
-from services.checkin.pipeline.parts import Step
+from services.checkin.answers import Answer, DeviceRefused
+from services.checkin.exchange import DeviceRequest
 from shared.apple.messages.checkin import (
     GetBootstrapToken,
     SetBootstrapToken,
@@ -20,7 +20,7 @@ from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Blocked, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.versions import known
-from tests.support.checkin_world import Barrier, Device, Killed, World
+from tests.support.checkin_world import Barrier, Device, Killed, Step, World
 
 
 def topics(world: World) -> list[Topic]:
@@ -143,7 +143,7 @@ async def test_rule_01_a_late_token_does_not_undo_the_one_that_its_device_sent_a
         key = device.user("anna") if kind == "push token of a user" else device.key
         return device.token_update(key, token)
 
-    held = first.hold(Step.ADMITTED)
+    held = first.hold(Step.AUTHORIZED)
     late = asyncio.create_task(first.serve(brings(b"old")))
     await held.reached.wait()
     [answer] = await second.serve(brings(b"new"))

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
+from services.checkin.answers import DeviceRefused
 from services.checkin.pipeline.device_auth import SMALL_BODY, SMALL_HEADER, DeviceAuthentication
-from services.checkin.pipeline.exchange import DeviceRefused
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import Unavailable
 from shared.security.identity import DeviceIdentities

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.pipeline.exchange import Answer, DeviceRefused, DeviceRequest
+from services.checkin.exchange import DeviceRequest
 from shared.apple.messages.checkin import SetBootstrapToken
 from shared.domain.enrollment import EnrollmentStatus
 from tests.support.checkin_world import Device, Replica, World

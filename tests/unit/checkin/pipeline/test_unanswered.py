@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from services.checkin.pipeline.exchange import Answer, DeviceRequest
-from services.checkin.pipeline.parts import Step
+from services.checkin.answers import Answer
+from services.checkin.exchange import DeviceRequest
 from shared.apple.messages.connect import Status
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
-from tests.support.checkin_world import Device, Killed, Replica, World
+from tests.support.checkin_world import Device, Killed, Replica, Step, World
 from tests.support.fakes.queue import FEW
 
 TEN_MINUTES = timedelta(minutes=10)

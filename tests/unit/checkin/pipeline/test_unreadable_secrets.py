@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.checkin.pipeline.connect import MISSES
-from services.checkin.pipeline.exchange import Answer
+from services.checkin.answers import Answer
+from services.checkin.pipeline.commands import MISSES
 from services.webhook.delivery.store import DeliveryStore
 from shared.apple.messages.checkin import GetBootstrapToken, SetBootstrapToken
 from shared.domain.command import EntryState

@@ -1,9 +1,7 @@
 """A device may have so many user channels and no more."""
 
-from datetime import timedelta
-
+from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.authorization.authorizer import LOOKED_UP_FOR
-from services.checkin.pipeline.exchange import Answer, DeviceRefused
 from shared.domain.enrollment import MOST_USER_CHANNELS, Enrollment, EnrollmentStatus
 from tests.support.checkin_world import Device, Replica, World
 
@@ -56,7 +54,7 @@ async def test_removing_a_device_makes_room_for_its_users_after_a_minute() -> No
         await replica.serve(device.token_update(device.user(f"more-{n}")))
     assert asked.count("count_users") == 1
     await world.enrollments.remove(["MAC"])
-    world.clock.advance(timedelta(seconds=LOOKED_UP_FOR))
+    world.clock.advance(LOOKED_UP_FOR)
 
     [answer] = await replica.serve(device.token_update(device.user("one-more")))
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from services.checkin.answers import DeviceRefused
 from services.checkin.journal.last_seen import MOST_REFUSED
-from services.checkin.pipeline.exchange import DeviceRefused
+from services.checkin.pipeline.refused_requests import plain
 from services.checkin.refusals.record import AT_MOST_EVERY, LINES, MOST_HELD, RefusalLog, Sender
-from services.checkin.refusals.requests import plain
 from services.checkin.refusals.senders import Senders
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import StoreUnavailable
@@ -21,7 +21,7 @@ from tests.support.fakes.queue import undisturbed
 MAC = Sender("192.0.2.1", "cert-MAC", "CN=mac", is_proven=True)
 STRANGER = Sender("192.0.2.9", "cert-of-a-stranger", "CN=mac")
 SECOND = timedelta(seconds=1)
-MINUTE = timedelta(seconds=AT_MOST_EVERY)
+MINUTE = AT_MOST_EVERY
 
 
 class Rig:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from services.checkin.answers import Answer
 from services.checkin.enrollment.identity_payload import OtherScep
 from services.checkin.enrollment.profiles import (
-    EnrollmentParts,
     EnrollmentProfiles,
     EnrollmentRules,
 )
-from services.checkin.pipeline.exchange import Answer
+from services.checkin.renewal.command import COMMAND_LIVES, RenewalCommands
 from services.checkin.renewal.policy import (
     FIRST_PAUSE,
     LOOK_AGAIN,
@@ -23,7 +23,7 @@ from services.checkin.renewal.policy import (
     RenewalRules,
     command_uuid,
 )
-from services.checkin.renewal.worker import ASKED_AT_ONCE, COMMAND_LIVES, RenewalParts, Renewals
+from services.checkin.renewal.worker import ASKED_AT_ONCE, Renewals
 from services.commands.history.cancel import QueueLife
 from services.commands.queue.reconcile import Settling
 from services.commands.queue.targets import Targets
@@ -68,18 +68,26 @@ class Renewing:
     async def replica(self) -> tuple[Replica, Renewals]:
         replica = await self.world.replica()
         await replica.share.refresh()
-        parts = EnrollmentParts(
+        profiles = EnrollmentProfiles(
+            RULES,
             identities=OtherScep("https://other.example.com/scep", ()),
             challenges=self.book,
             stored=self.profiles,
             topics=FakePushTopics(),
             ids=self.world.ids,
         )
+        world = self.world
+        commands = RenewalCommands(
+            world.queue, world.enrollments, world.push_requests, profiles, self.book, world.ids
+        )
         renewals = Renewals(
-            replica.parts,
-            self.world.identities,
+            world.identities,
             replica.share,
-            RenewalParts(EnrollmentProfiles(RULES, parts), self.book, self.rules),
+            commands,
+            self.rules,
+            world.clock,
+            world.ids,
+            replica.metrics,
         )
         return replica, renewals
 

@@ -1,8 +1,7 @@
-"""What a connecting device reports, and which command it gets next (rules 3 to 5).
+"""The results that devices report, and the commands that they get next (rules 3 to 5).
 
-The next command is looked for while the request is admitted and fetched while it is journaled: both
-only read. What counts is the write of the send, which is conditional on what is true then; an exchange
-that loses there looks again.
+The next command is chosen while the request is authorized, and read while it is journaled. Only the write
+that sends it counts: it is conditional on what is true then, and an exchange that loses there chooses again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,8 +9,10 @@ from datetime import datetime
 
 import structlog
 
-from services.checkin.pipeline.exchange import Answer, DeviceExchange
-from shared.apple.messages.connect import Connect, Status
+from services.checkin.answers import Answer
+from services.checkin.exchange import DeviceExchange
+from services.checkin.messages.connect import connect_of
+from shared.apple.messages.connect import Status
 from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, Report, SendClaim, Wanted
@@ -20,8 +21,8 @@ from shared.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 LOOKS = 3
-"""How often an exchange looks when somebody else moved the entry that it found. Then the device gets an
-empty answer; whoever queued something meanwhile asked for a push."""
+"""Choices of one exchange whose entry another process moved. After that the device gets an empty answer; a
+client that queued a command meanwhile has requested a push."""
 
 _STATES = {
     Status.ACKNOWLEDGED: EntryState.ACKNOWLEDGED,
@@ -30,13 +31,12 @@ _STATES = {
     Status.NOT_NOW: EntryState.NOT_NOW,
 }
 
-
 MISSES = 32
-"""How many commands of a queue may be missing, or not to be opened, before the rest of it waits as well."""
+"""Commands of a queue that are missing or cannot be decrypted; beyond them the rest of it waits as well."""
 
 
-class Commands:
-    """The queue as connecting devices meet it, for the exchanges of a batch together."""
+class NextCommands:
+    """Chooses and sends commands, for the exchanges of a batch together."""
 
     def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids, metrics: Metrics) -> None:
         self._queue = queue
@@ -45,7 +45,7 @@ class Commands:
         self._metrics = metrics
 
     async def look(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Read the open entries of these exchanges' devices, where they are not many."""
+        """Read the open entries of the devices that have few of them."""
         if not exchanges:
             return
         entries = await self._queue.open_of_devices(
@@ -55,7 +55,7 @@ class Commands:
             exchange.entries = entries.get(exchange.request.device, ())
 
     async def fetch(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Choose each exchange's next command among its entries, and read it; pass over what cannot be."""
+        """Choose and read each exchange's next command; pass over commands that cannot be read."""
         for _ in range(MISSES):
             exchanges = await self._fetch(exchanges)
             if not exchanges:
@@ -64,7 +64,7 @@ class Commands:
             exchange.next = None
 
     async def _fetch(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
-        """The exchanges whose choice cannot be read; they must choose again."""
+        """Returns the exchanges whose command cannot be read: they must choose again."""
         now = self._clock.now()
         for exchange in exchanges:
             exchange.next, exchange.command = _first(exchange, exchange.entries or (), now), None
@@ -85,14 +85,14 @@ class Commands:
         return missed
 
     async def report(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Close or rest the entries that these exchanges report on."""
+        """Record the results: close the entries, or let them rest after NotNow."""
         reports = [report for exchange in exchanges if (report := _report_of(exchange)) is not None]
         if reports:
             closed = await self._queue.report(reports, self._clock.now())
             self._metrics.commands_finished.inc(closed)
 
-    async def mark_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Give each exchange what was fetched for it as its answer, if it is still to be had."""
+    async def send(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Make the command of each exchange its answer, if the entry is still open."""
         looking = list(exchanges)
         for _ in range(LOOKS):
             await self._move_back(looking)
@@ -106,7 +106,7 @@ class Commands:
             looking = lost
 
     async def _move_back(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Move back what these exchanges show to be never answered; they choose again."""
+        """Move back the commands that these exchanges show to be unanswered; those choose again."""
         offered = {
             exchange: exchange.next
             for exchange in exchanges
@@ -136,7 +136,7 @@ class Commands:
         await self.fetch(list(found))
 
     async def _recall(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Read what these exchanges report on."""
+        """Read the entries on which these exchanges report."""
         ids = {
             exchange: id_ for exchange in exchanges if (id_ := _reported_id(exchange)) is not None
         }
@@ -145,7 +145,7 @@ class Commands:
             exchange.reported = entries.get(id_)
 
     async def _claim(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
-        """Answer those whose entry was open still; the others come back."""
+        """Send to the exchanges whose entry was still open; returns the others."""
         now = self._clock.now()  # the journal may have taken its time: some may have expired
         claims = {t: t.next for t in exchanges if t.next and t.command and t.next.is_due(now)}
         won = await self._queue.mark_sent(
@@ -164,13 +164,13 @@ class Commands:
                 continue
             lost.append(exchange)
             if exchange.next and exchange.next.expires_at is not None:
-                # It may be over by the store's clock, and nobody have ended it yet: do not choose it again.
+                # It may have expired by the store's clock: do not choose it again.
                 exchange.unusable.add(exchange.next.id)
         return lost
 
 
 def _readable(command: Command | None, entry: QueueEntry) -> Command | None:
-    """The command of an entry. None: it must not hold up those behind it, and stays where it is."""
+    """The command of an entry. None: the entry stays, and those behind it go first."""
     if command is None:  # the janitor must never allow this (rule 13)
         log.error("command_is_missing", command_uuid=entry.command_uuid)
         return None
@@ -178,8 +178,8 @@ def _readable(command: Command | None, entry: QueueEntry) -> Command | None:
 
 
 def _report_of(exchange: DeviceExchange) -> Report | None:
-    message = exchange.request.message
-    if not isinstance(message, Connect) or message.command_uuid is None or exchange.event is None:
+    message = connect_of(exchange.request.message)
+    if message.command_uuid is None or exchange.event is None:
         return None
     state = _STATES.get(message.status)
     if state is None:
@@ -194,20 +194,19 @@ def _report_of(exchange: DeviceExchange) -> Report | None:
 
 
 def _is_idle(exchange: DeviceExchange) -> bool:
-    message = exchange.request.message
-    return isinstance(message, Connect) and message.status is Status.IDLE
+    return connect_of(exchange.request.message).status is Status.IDLE
 
 
 def _reported_id(exchange: DeviceExchange) -> str | None:
-    message = exchange.request.message
-    if not isinstance(message, Connect) or message.command_uuid is None:
+    message = connect_of(exchange.request.message)
+    if message.command_uuid is None:
         return None
     return entry_id(message.key.id, message.command_uuid)
 
 
 def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
-    """Whether this exchange shows that the last send of its next command went unanswered: it is Idle, or
-    reports on what its device got after that."""
+    """True if the device got this entry before and did not answer it: it is Idle, or reports on a command
+    that it got later."""
     if not entry.is_unanswered or _is_idle(exchange):
         return entry.is_unanswered
     reported = exchange.reported and exchange.reported.handed_at
@@ -215,9 +214,8 @@ def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
 
 
 def _wanted(exchange: DeviceExchange) -> Wanted:
-    """The conditions of `_first`, for a queue that is too long to be read."""
-    message = exchange.request.message
-    assert isinstance(message, Connect)
+    """The conditions of `_first`, for a queue that is too long to read."""
+    message = connect_of(exchange.request.message)
     return Wanted(
         message.key.id,
         message.key.device,
@@ -232,15 +230,12 @@ def _first(
     exchange: DeviceExchange, entries: Iterable[QueueEntry], at: datetime
 ) -> QueueEntry | None:
     """On Idle every open entry counts, after any other status those that did not answer NotNow."""
-    message = exchange.request.message
-    assert isinstance(message, Connect)
+    message = connect_of(exchange.request.message)
     for entry in entries:
-        if entry.enrollment != message.key.id or entry.generation not in (
-            exchange.generation,
-            None,
-        ):
+        is_its_own = entry.enrollment == message.key.id
+        if not is_its_own or entry.generation not in (exchange.generation, None):
             continue
-        # What this very request reports on is closed or rests, by the time of the send.
+        # The entry on which this request reports will be closed, or will rest, when the command is sent.
         is_reported = entry.command_uuid == message.command_uuid and entry.handed_by is not None
         rests = entry.state is EntryState.NOT_NOW and not _is_idle(exchange)
         is_free = not is_reported and not rests and entry.id not in exchange.unusable

@@ -1,0 +1,17 @@
+"""Connect: the result of a command, and the request for the next one."""
+
+from services.checkin.messages.handler import Handler
+from shared.apple.messages.connect import Connect
+
+
+class ConnectHandler(Handler[Connect]):
+    asks_for_command = True
+
+    def result(self, message: Connect) -> tuple[str | None, str | None]:
+        return message.status.value, message.command_uuid
+
+
+def connect_of(message: object) -> Connect:
+    """The message of a request that asks for a command."""
+    assert isinstance(message, Connect)
+    return message

@@ -1,0 +1,105 @@
+"""Wires the way of a device's request: routes, authorization, batches, and the records of refusals."""
+
+from contextlib import suppress
+
+from fastapi import APIRouter
+
+from services.checkin.answers import Answer
+from services.checkin.authorization.authorizer import Authorizer
+from services.checkin.authorization.certificate_policy import BindingRules
+from services.checkin.authorization.first_certificate import FirstCertificates
+from services.checkin.authorization.quarantine import QuarantineRecorder
+from services.checkin.exchange import DeviceRequest
+from services.checkin.journal.last_seen import LastSeen
+from services.checkin.journal.writer import Writer
+from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.changes import EnrollmentChanges
+from services.checkin.pipeline.commands import NextCommands
+from services.checkin.pipeline.device_auth import DeviceAuthentication
+from services.checkin.pipeline.events import DeviceEvents
+from services.checkin.pipeline.refused_requests import RefusedRequests
+from services.checkin.pipeline.routes import TAG, router
+from services.checkin.refusals.record import RefusalLog
+from services.checkin.refusals.senders import Senders
+from services.runtime.adapters import Adapters
+from shared.concurrency.batching import BatchExecutor
+from shared.concurrency.heavy_work import HeavyWork
+from shared.domain.errors import Unavailable
+from shared.security.client_certificate import ClientCertificateHeader
+from shared.security.identity import DeviceIdentities
+from shared.settings import CheckinSettings
+from shared.web.client_address import ClientAddresses
+from shared.web.server.service import Feature
+
+BATCH_LIMIT = 64
+IN_FLIGHT = 1
+"""While one batch is in the store, the next one gathers. With two under way the steps overlap more and
+the batches are smaller, which cost a tenth of the rate on the embedded store (docs/adr/0007)."""
+
+
+def pipeline_feature(
+    settings: CheckinSettings,
+    adapters: Adapters,
+    writer: Writer,
+    identities: DeviceIdentities,
+    work: HeavyWork,
+) -> tuple[APIRouter, RefusedRequests, Feature]:
+    """The routes of devices, and the listener of requests that are refused."""
+    stores, clock = adapters.stores, adapters.clock
+    seen = LastSeen(stores.enrollments, stores.refusals, clock)
+    senders = Senders(stores.enrollments)
+    refusals = RefusalLog(senders, seen, clock)
+    quarantine = QuarantineRecorder(stores.identities, clock, adapters.ids, adapters.metrics)
+    batch = _batch(settings, adapters, writer, quarantine, seen, senders)
+    batches: BatchExecutor[DeviceRequest, Answer] = BatchExecutor(
+        batch.handle, BATCH_LIMIT, IN_FLIGHT
+    )
+    devices = DeviceAuthentication(
+        identities,
+        work,
+        proxy_header=settings.client_cert_header,
+        proxies=ClientCertificateHeader(settings.trusted_proxies),
+    )
+    routes = router(batches, devices, work, settings.max_body)
+    refused = RefusedRequests(refusals, devices, ClientAddresses(settings.trusted_proxies), clock)
+
+    async def drain() -> None:
+        await batches.drain()
+        refusals.end()
+        with suppress(Unavailable, TimeoutError):
+            await seen.flush()
+            await quarantine.flush()
+
+    feature = Feature(
+        routers=(routes,),
+        workers=(seen.run, quarantine.run, refusals.run),
+        drain=drain,
+        openapi_tags=(TAG,),
+    )
+    return routes, refused, feature
+
+
+def _batch(
+    settings: CheckinSettings,
+    adapters: Adapters,
+    writer: Writer,
+    quarantine: QuarantineRecorder,
+    seen: LastSeen,
+    senders: Senders,
+) -> DeviceBatch:
+    stores, clock, ids, metrics = adapters.stores, adapters.clock, adapters.ids, adapters.metrics
+    rules = BindingRules(
+        only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
+    )
+    first = FirstCertificates(stores.audit, clock, ids, metrics)
+    authorizer = Authorizer(
+        stores.enrollments, stores.issued, first, quarantine, rules, clock, ids, metrics
+    )
+    events = DeviceEvents(
+        stores.journal, writer, adapters.publisher, stores.enrollments, ids, metrics
+    )
+    changes = EnrollmentChanges(
+        stores.enrollments, stores.queue, adapters.push_requests, authorizer, clock
+    )
+    commands = NextCommands(stores.queue, clock, ids, metrics)
+    return DeviceBatch(authorizer, events, changes, commands, seen, senders, clock, metrics)
