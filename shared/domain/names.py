@@ -33,7 +33,7 @@ def is_there(enrollment: Enrollment | None) -> bool:
     return enrollment is not None and enrollment.status is not EnrollmentStatus.REMOVED
 
 
-def names_of(enrollment: Enrollment) -> set[str]:
+def fitting_names(enrollment: Enrollment) -> set[str]:
     """Names that fit an enrollment. A device chooses its serial number freely: it is no name where it has
     the form of an id."""
     if enrollment.key.user is not None:

@@ -6,9 +6,8 @@ owner: checkin.
 """
 
 from shared.ports.events import WriterRecord
-from shared.storage.database import Database
+from shared.storage.database import Database, record
 from shared.storage.indexes import Index
-from shared.storage.records import record
 
 MEMBERS = "members"
 INDEXES = (Index(MEMBERS, [("role", 1)]),)

@@ -15,9 +15,8 @@ from typing import Any
 
 from shared.domain.access import AuditEntry, AuditPage, AuditQuery
 from shared.domain.errors import unfit
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, record
 from shared.storage.indexes import Index
-from shared.storage.records import record
 
 NAME = "audit"
 
@@ -44,7 +43,7 @@ class MongoAuditLog:
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
         if entries:
-            await self._documents.insert_one(_document(entries))
+            await self._documents.insert_many([_document(entries)])
 
     async def find(self, query: AuditQuery) -> AuditPage:
         before = _Cursor.read(query.cursor) if query.cursor else None

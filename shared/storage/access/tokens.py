@@ -10,9 +10,8 @@ from datetime import datetime
 
 from shared.domain.access import Scope, Token
 from shared.domain.versions import is_known, known
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, given, record
 from shared.storage.indexes import Index
-from shared.storage.records import given, record
 
 NAME = "tokens"
 INDEXES = (Index(NAME, [("name", 1)], unique=True),)

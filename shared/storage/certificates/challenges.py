@@ -8,9 +8,8 @@ a day after they expired.
 from datetime import datetime, timedelta
 
 from shared.ports.certificates import Challenge
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, record
 from shared.storage.indexes import Index
-from shared.storage.records import record
 
 NAME = "challenges"
 KEPT_FOR = timedelta(days=1)

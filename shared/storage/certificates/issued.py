@@ -10,9 +10,8 @@ from datetime import timedelta
 
 from shared.chunks import chunked
 from shared.ports.certificates import IssuedCertificate
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, record
 from shared.storage.indexes import Index
-from shared.storage.records import record
 
 NAME = "issued"
 KEPT_FOR = timedelta(days=365)

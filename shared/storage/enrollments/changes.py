@@ -11,7 +11,7 @@ from shared.domain.enrollment import EnrollmentStatus, Inventory, Refusal, lates
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document, UpdateOne
+from shared.storage.database import Database, Document, UpdateOne, given
 from shared.storage.enrollments.documents import (
     NAME,
     identity_fields,
@@ -27,7 +27,6 @@ from shared.storage.enrollments.identity_documents import (
     binding_fields,
     outbox_fields,
 )
-from shared.storage.records import given
 from shared.times import to_milliseconds
 
 TRIES = 5

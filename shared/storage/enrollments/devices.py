@@ -9,7 +9,7 @@ from typing import Any
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.ports.devices import DeviceFilter, DeviceSecrets
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, given
 from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollments.documents import (
     BOOTSTRAP_TOKEN,
@@ -18,7 +18,6 @@ from shared.storage.enrollments.documents import (
     decode_enrollment,
     ids_of_users,
 )
-from shared.storage.records import given
 
 _THERE = {"$ne": EnrollmentStatus.REMOVED.value}
 

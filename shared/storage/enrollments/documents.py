@@ -24,10 +24,9 @@ from shared.domain.versions import known
 from shared.ports.devices import Imported
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
-from shared.storage.database import Document
+from shared.storage.database import Document, given, record
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollments.identity_documents import binding_facts
-from shared.storage.records import given, record
 
 log = structlog.get_logger()
 

@@ -21,8 +21,7 @@ from shared.domain.identity import (
 )
 from shared.domain.outbox import OutboxEvent
 from shared.domain.versions import is_known, known
-from shared.storage.database import Document
-from shared.storage.records import record
+from shared.storage.database import Document, record
 
 OF_ONE_BINDING = (
     "quarantine",

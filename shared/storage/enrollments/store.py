@@ -12,7 +12,7 @@ from typing import Any
 from shared.domain.binding import Binding
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
 from shared.domain.event import Topic
-from shared.domain.names import is_settled, is_there, names_of
+from shared.domain.names import fitting_names, is_settled, is_there
 from shared.ports.enrollments import Change, DeviceQuery, Mark
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
@@ -48,8 +48,8 @@ class MongoEnrollments:
         self._certificates = database.collection(CERTIFICATES)
 
     async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
-        found = await find_by_id(self._documents, ids)
-        return {id_: decode_enrollment(each, self._keyring) for id_, each in found.items()}
+        found = await self._documents.find({"_id": {"$in": list(ids)}}) if ids else []
+        return {each["_id"]: decode_enrollment(each, self._keyring) for each in found}
 
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
@@ -66,7 +66,7 @@ class MongoEnrollments:
             if document["status"] == GONE:
                 continue
             enrollment = decode_enrollment(document, self._keyring)
-            for name in unsettled & names_of(enrollment):
+            for name in unsettled & fitting_names(enrollment):
                 result.setdefault(name, []).append(enrollment)
         return result
 

@@ -17,12 +17,11 @@ from shared.domain.versions import is_known, known
 from shared.ports.enrollments import Mark
 from shared.ports.events import Journaled
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, given, record
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollments.documents import identity_fields, stored_key
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
-from shared.storage.records import given, record
 
 NAME = "events"
 BODY = "raw_payload"

@@ -10,9 +10,8 @@ from typing import Any
 from shared.domain.command import OPEN_STATES, EntryState, LateAnswer, QueueEntry
 from shared.domain.versions import known
 from shared.ports.queue import EntryWindow
-from shared.storage.database import Document
+from shared.storage.database import Document, given, record
 from shared.storage.indexes import Index
-from shared.storage.records import given, record
 
 NAME = "queue"
 COMMANDS = "commands"

@@ -13,10 +13,9 @@ from shared.chunks import chunked
 from shared.domain.command import Terms
 from shared.domain.job import Job, JobPart, JobState, Progress, RefusedTarget, WarningCount, part_id
 from shared.domain.versions import known
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, given, record
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
-from shared.storage.records import given, record
 
 NAME = "jobs"
 PARTS = "job_parts"

@@ -12,10 +12,9 @@ from datetime import datetime
 from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import PushRecord
-from shared.storage.database import Database, DeleteOne, Document, UpdateOne
+from shared.storage.database import Database, DeleteOne, Document, UpdateOne, given, record
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
-from shared.storage.records import given, record
 from shared.times import EPOCH
 
 NAME = "pushes"

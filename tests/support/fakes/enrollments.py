@@ -20,7 +20,7 @@ from shared.domain.enrollment import (
 from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
-from shared.domain.names import is_settled, is_there, names_of
+from shared.domain.names import fitting_names, is_settled, is_there
 from shared.domain.outbox import OutboxEvent
 from shared.ports.enrollments import Change, DeviceQuery, Mark
 from tests.support.fakes.queue import Hook, undisturbed
@@ -88,7 +88,7 @@ class FakeEnrollments:
         exact = self.records.get(name)
         if exact is not None and is_settled(name, exact):
             return [exact] if is_there(exact) else []
-        return [r for r in self.records.values() if is_there(r) and name in names_of(r)]
+        return [r for r in self.records.values() if is_there(r) and name in fitting_names(r)]
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         await self.before("holders")

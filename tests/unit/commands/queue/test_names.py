@@ -5,7 +5,7 @@ import pytest
 from services.commands.queue.targets import Target, Targets
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.errors import Conflict
-from shared.domain.names import MOST_TOLD, is_like_id, names_of
+from shared.domain.names import MOST_TOLD, fitting_names, is_like_id
 from tests.support.fakes.enrollments import FakeEnrollments
 
 UUID = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
@@ -49,7 +49,7 @@ async def refusal(name: str, *records: Enrollment) -> str:
 @pytest.mark.parametrize("name", [UUID, UUID.lower(), CHIP, OLD, OLD.upper(), f"{UUID}:anna"])
 def test_these_have_the_form_of_an_id(name: str) -> None:
     assert is_like_id(name)
-    assert names_of(device("EVIL", name)) == {"EVIL"}
+    assert fitting_names(device("EVIL", name)) == {"EVIL"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_these_have_the_form_of_an_id(name: str) -> None:
 )
 def test_these_are_serial_numbers_like_any_other(name: str) -> None:
     assert not is_like_id(name)
-    assert names_of(device("MAC", name)) == {"MAC", name}
+    assert fitting_names(device("MAC", name)) == {"MAC", name}
 
 
 def test_digits_of_other_scripts_make_no_udid() -> None:
