@@ -27,6 +27,7 @@ from shared.web.server.bodies import (
     IncomingBody,
     UnderWay,
 )
+from shared.web.server.docs import add_docs
 from shared.web.server.service import Service
 
 
@@ -84,6 +85,7 @@ def create_app(
         servers=[{"url": "/", "description": "The server that serves this document."}],
         default_response_class=JsonAnswer,
         generate_unique_id_function=_operation_id,
+        docs_url=None,  # `add_docs` instead, which names no foreign host
         redoc_url=None,
         redirect_slashes=False,  # a device or `curl` would not follow, and the scheme may be wrong
         openapi_tags=[
@@ -98,6 +100,7 @@ def create_app(
         app.include_router(service.router)
         app.state.note_refused = service.note_refused or app.state.note_refused
     app.include_router(version.router)
+    add_docs(app)
     budget = BodyBudget(body_budget)
     if metrics is not None:
         metrics.watch(metrics.request_body_bytes, lambda: budget.held)

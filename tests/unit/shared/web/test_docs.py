@@ -1,0 +1,32 @@
+"""/docs, the OpenAPI document in a browser."""
+
+import re
+
+import httpx
+import pytest
+from fastapi import APIRouter
+
+from shared.web.server.app import create_app
+from shared.web.server.service import Service
+
+
+@pytest.fixture
+def http() -> httpx.AsyncClient:
+    async def run() -> None:
+        return None
+
+    app = create_app([Service("tiny", APIRouter(), run)], max_body=1, metrics=None)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://server")
+
+
+async def test_the_page_names_no_foreign_host(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/docs")).text
+
+    assert not re.findall(r"""["'(](?:https?:)?//[^"')]*""", page)
+    assert '"validatorUrl": null' in page
+
+
+async def test_the_document_does_not_describe_the_page(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+
+    assert list(document["paths"]) == ["/version"]
