@@ -5,6 +5,7 @@ Only add fields, ignore unknown ones.
 
 from collections.abc import Iterable
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from shared.domain.command import OPEN_STATES, EntryState, LateAnswer, QueueEntry
@@ -154,7 +155,7 @@ def only_open(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
 
 def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
     """The entries in an open state, in the order in which they are sent."""
-    return sorted(only_open(documents), key=lambda entry: entry.queue_order)
+    return sorted(only_open(documents), key=attrgetter("queue_order"))
 
 
 def _late_answer(document: dict[str, Any] | None) -> LateAnswer | None:

@@ -225,5 +225,5 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         )
 
     async def commands(self, hashes: Names[str]) -> dict[str, Command]:
-        found = await find_by_id(self._commands, hashes)
-        return {hash_: command_of(document, self._keyring) for hash_, document in found.items()}
+        found = await self._commands.find({"_id": {"$in": list(hashes)}}) if hashes else []
+        return {document["_id"]: command_of(document, self._keyring) for document in found}
