@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from services.checkin.answers import EMPTY, Answer, DeviceRefused
-from services.checkin.messages import HANDLERS
 from services.checkin.messages.handler import Handler
 from shared.apple.messages.checkin import CheckinMessage
 from shared.apple.messages.connect import Connect
@@ -36,10 +35,6 @@ class DeviceRequest:
     signed_at: datetime | None = None
 
     @property
-    def handler(self) -> Handler[Any]:
-        return HANDLERS[type(self.message)]
-
-    @property
     def certificate(self) -> str:
         """SHA-256 (hex) of the certificate that the request proves."""
         return self.shown.fingerprint
@@ -54,6 +49,7 @@ class DeviceExchange:
     """One request in its batch, with what each step has added."""
 
     request: DeviceRequest
+    handler: Handler[Any]
     answer: Answer = EMPTY
     error: MdmError | None = None
 
@@ -87,10 +83,6 @@ class DeviceExchange:
     """The entry on which the device reports."""
 
     @property
-    def handler(self) -> Handler[Any]:
-        return self.request.handler
-
-    @property
     def is_good(self) -> bool:
         return self.error is None
 
@@ -111,6 +103,13 @@ class DeviceExchange:
             return []
         records = (self.device, self.channel)
         return [r.id for r in records if r and r.status is EnrollmentStatus.REMOVED]
+
+    def settle(self, outcome: Answer | MdmError) -> None:
+        """Set the answer, or the error unless there is one."""
+        if isinstance(outcome, Answer):
+            self.answer = outcome
+        else:
+            self.error = self.error or outcome
 
     @property
     def outcome(self) -> Answer | MdmError:

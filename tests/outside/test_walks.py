@@ -29,7 +29,7 @@ DRIVER = str(ROOT / "shared" / "storage" / "sqlite")
 """Ours too, but in the place of a database driver."""
 LOOPS = str(ROOT / "shared" / "concurrency" / "periodic.py")
 """Runs what works beside the requests."""
-MOST_SWITCHES = {"command": 119, "connect": 122}
+MOST_SWITCHES = {"command": 107, "connect": 115}
 UDID = "A0000000-0000-4000-8000-000000000001"
 REPEATED = 5
 """Of so many walks the shortest counts: the loops of the server work beside them."""
@@ -53,6 +53,8 @@ class Walk:
         code = frame.f_code
         file = code.co_filename
         if event != "call" or not file.startswith(OURS) or file.startswith(DRIVER):
+            return
+        if code.co_name.startswith("<"):  # a comprehension or lambda is read with its function
             return
         if code not in self._seen and not is_of_a_loop(frame):
             self._seen.add(code)

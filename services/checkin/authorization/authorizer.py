@@ -85,7 +85,8 @@ class Authorizer:
         now = self._clock.now()
         for exchange in exchanges:
             exchange.error = refusal(exchange, known, self._rules, now)
-            recognize_renewal(exchange, known)
+            if exchange.handler.begins_enrollment:
+                recognize_renewal(exchange, known)
             if exchange.error is not None:
                 reason = quarantine_reason(exchange, known)
                 if reason is not None and exchange.device is not None:
@@ -153,9 +154,11 @@ class Authorizer:
         return awaits_certificate(exchange) or until is None or self._clock.monotonic() >= until
 
     async def bind(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Write the bindings that the exchanges bring; one that another replica overtook gets an error."""
+        """Write the bindings that the exchanges bring; one that another replica overtook gets an error.
+        Before, but after the generations were read, refuse the changes that their device gave up."""
+        await refuse_disconnected(exchanges)
         now = self._clock.now()
-        binding = [exchange for exchange in exchanges if brings_binding(exchange)]
+        binding = [each for each in exchanges if each.is_good and brings_binding(each)]
         if not binding:
             return
         for exchange in binding:

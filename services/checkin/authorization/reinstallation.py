@@ -17,8 +17,6 @@ THERE = (EnrollmentStatus.AUTHENTICATED, EnrollmentStatus.ENROLLED)
 def recognize_renewal(exchange: DeviceExchange, known: Known) -> None:
     """Set `renews` of an Authenticate, and `follows` if its certificate is not bound yet."""
     device = exchange.device
-    if not exchange.handler.begins_enrollment:
-        return
     if device is None or device.generation is None or device.status not in THERE:
         return
     exchange.follows = is_renewal(exchange, known)

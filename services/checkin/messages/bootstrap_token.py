@@ -22,6 +22,8 @@ class SetBootstrapTokenHandler(Handler[SetBootstrapToken]):
 
 
 class GetBootstrapTokenHandler(Handler[GetBootstrapToken]):
+    has_answer = True
+
     def answer(self, message: GetBootstrapToken, device: Enrollment) -> Answer | MdmError:
         if device.unreadable is not None:  # an empty answer would mean that there is no token
             return CannotDecrypt(device.unreadable)

@@ -9,9 +9,3 @@ class ConnectHandler(Handler[Connect]):
 
     def result(self, message: Connect) -> tuple[str | None, str | None]:
         return message.status.value, message.command_uuid
-
-
-def connect_of(message: object) -> Connect:
-    """The message of a request that asks for a command."""
-    assert isinstance(message, Connect)
-    return message

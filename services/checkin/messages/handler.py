@@ -24,9 +24,12 @@ class Handler(Generic[M]):
     asks_for_command: ClassVar[bool] = False
     """A blocked device gets 401 for it."""
 
-    def at_once(self, message: M) -> Answer | MdmError | None:
+    has_answer: ClassVar[bool] = False
+    """The answer depends on the record of the device."""
+
+    def at_once(self, message: M) -> Answer | MdmError:
         """The answer to a message that makes no event."""
-        return None
+        raise NotImplementedError
 
     def serial_number(self, message: M) -> str | None:
         """The serial number that the device gives."""
@@ -40,6 +43,6 @@ class Handler(Generic[M]):
         """The change with what this message sets."""
         return change
 
-    def answer(self, message: M, device: Enrollment) -> Answer | MdmError | None:
-        """The answer to a journaled message, if it has a body."""
-        return None
+    def answer(self, message: M, device: Enrollment) -> Answer | MdmError:
+        """The answer to a journaled message, where `has_answer`."""
+        raise NotImplementedError

@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from services.checkin.answers import Answer
-from services.checkin.authorization.authorizer import Authorizer, refuse_disconnected
+from services.checkin.authorization.authorizer import Authorizer
 from services.checkin.exchange import DeviceExchange, DeviceRequest
 from services.checkin.journal.last_seen import LastSeen
+from services.checkin.messages import HANDLERS
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.events import DeviceEvents
@@ -48,7 +49,7 @@ class DeviceBatch:
         """The answer or the error of each request. Raises what fails all of them: then no device gets 200,
         and the journaled events are published, or found by the writer."""
         self._metrics.batch_size.observe(len(requests))
-        exchanges = [DeviceExchange(request) for request in requests]
+        exchanges = [DeviceExchange(each, HANDLERS[type(each.message)]) for each in requests]
         term = self._events.term
         await self._authorize(exchanges)
         try:
@@ -73,13 +74,8 @@ class DeviceBatch:
         )
         self._senders.learn(exchanges)
         for exchange in exchanges:
-            outcome = exchange.handler.at_once(exchange.request.message)
-            if isinstance(outcome, Answer):
-                exchange.answer = outcome
-            else:
-                exchange.error = exchange.error or outcome
-        # After the generation was read: a request that its device gave up changes nothing.
-        await refuse_disconnected([each for each in exchanges if each.is_good])
+            if exchange.request.message.event is None:
+                exchange.settle(exchange.handler.at_once(exchange.request.message))
         await self._authorizer.bind([each for each in exchanges if each.is_good])
 
     async def _journal(self, exchanges: Sequence[DeviceExchange], term: object) -> None:
@@ -102,13 +98,9 @@ class DeviceBatch:
             for exchange in exchanges:
                 exchange.error = exchange.error or exc
         for exchange in exchanges:
-            if exchange.device is None:
-                continue
-            outcome = exchange.handler.answer(exchange.request.message, exchange.device)
-            if isinstance(outcome, Answer):
-                exchange.answer = outcome
-            else:
-                exchange.error = exchange.error or outcome
+            if exchange.handler.has_answer and exchange.device is not None:
+                message = exchange.request.message
+                exchange.settle(exchange.handler.answer(message, exchange.device))
 
     async def _publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
         return await self._events.publish(exchanges)

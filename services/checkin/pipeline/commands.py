@@ -6,13 +6,13 @@ that sends it counts: it is conditional on what is true then, and an exchange th
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import cast
 
 import structlog
 
 from services.checkin.answers import Answer
 from services.checkin.exchange import DeviceExchange
-from services.checkin.messages.connect import connect_of
-from shared.apple.messages.connect import Status
+from shared.apple.messages.connect import Connect, Status
 from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, Report, SendClaim, Wanted
@@ -178,7 +178,7 @@ def _readable(command: Command | None, entry: QueueEntry) -> Command | None:
 
 
 def _report_of(exchange: DeviceExchange) -> Report | None:
-    message = connect_of(exchange.request.message)
+    message = cast(Connect, exchange.request.message)
     if message.command_uuid is None or exchange.event is None:
         return None
     state = _STATES.get(message.status)
@@ -194,11 +194,11 @@ def _report_of(exchange: DeviceExchange) -> Report | None:
 
 
 def _is_idle(exchange: DeviceExchange) -> bool:
-    return connect_of(exchange.request.message).status is Status.IDLE
+    return cast(Connect, exchange.request.message).status is Status.IDLE
 
 
 def _reported_id(exchange: DeviceExchange) -> str | None:
-    message = connect_of(exchange.request.message)
+    message = cast(Connect, exchange.request.message)
     if message.command_uuid is None:
         return None
     return entry_id(message.key.id, message.command_uuid)
@@ -215,7 +215,7 @@ def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
 
 def _wanted(exchange: DeviceExchange) -> Wanted:
     """The conditions of `_first`, for a queue that is too long to read."""
-    message = connect_of(exchange.request.message)
+    message = cast(Connect, exchange.request.message)
     return Wanted(
         message.key.id,
         message.key.device,
@@ -230,7 +230,7 @@ def _first(
     exchange: DeviceExchange, entries: Iterable[QueueEntry], at: datetime
 ) -> QueueEntry | None:
     """On Idle every open entry counts, after any other status those that did not answer NotNow."""
-    message = connect_of(exchange.request.message)
+    message = cast(Connect, exchange.request.message)
     for entry in entries:
         is_its_own = entry.enrollment == message.key.id
         if not is_its_own or entry.generation not in (exchange.generation, None):
