@@ -30,9 +30,9 @@ from services.commands.profiles.routes import TAG as PROFILES_TAG
 from services.commands.profiles.routes import profile_routes
 from services.commands.profiles.service import LARGEST_REQUEST
 from services.commands.queue.limits import SizeLimits
-from services.commands.queue.reconcile import Settling
-from services.commands.queue.requeue import Collisions, QueueingRules
-from services.commands.queue.service import Queueing
+from services.commands.queue.reconcile import Reconciler
+from services.commands.queue.requeue import EntryResolver, QueueRules
+from services.commands.queue.service import QueueService
 from services.commands.queue.targets import Targets
 from services.commands.submit.routes import Parts, router
 from services.commands.submit.service import Posting, Waits
@@ -72,15 +72,15 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     queue, records = stores.queue, stores.enrollments
     targets = Targets(records)
     expiries, events = stores.expiries, stores.journal
-    settling = Settling(queue, expiries, targets, clock)
-    life = QueueLife(queue, targets, settling)
-    rules = QueueingRules(
+    reconciler = Reconciler(queue, expiries, targets, clock)
+    life = QueueLife(queue, targets, reconciler)
+    rules = QueueRules(
         settings.retry_window, settings.accept_unknown_devices, settings.max_open_commands
     )
     catalogue = CommandCatalogue.load()
     share = PartitionShare(stores.members, clock, ROLE, adapters.ids.new(), stale_after=STALE_AFTER)
     expiry = Expiry(expiries, records, events, adapters.publisher, share, clock)
-    queueing = Queueing(
+    queue_service = QueueService(
         queue,
         targets,
         adapters.push_requests,
@@ -89,20 +89,20 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         adapters.metrics,
         rules,
         catalogue.advise,
-        Collisions(queue, targets, settling, expiry.hand_over, clock, rules),
+        EntryResolver(queue, targets, reconciler, expiry.hand_over, clock, rules),
     )
-    janitor = Janitor(queue, stores.stored_commands, settling, share, clock)
+    janitor = Janitor(queue, stores.stored_commands, reconciler, share, clock)
     answers = Answers(events)
-    lookup = CommandLookup(queue, stores.pushes, answers, targets, settling)
+    lookup = CommandLookup(queue, stores.pushes, answers, targets, reconciler)
     waits = Waits(Waiting(queue, clock, Slots(settings.max_waiting)), lookup, settings.max_wait)
     job_ports = JobPorts(
         stores.jobs, queue, clock, adapters.ids, adapters.metrics, adapters.is_alone
     )
-    work, job_view = JobWork(job_ports, queueing), JobView(job_ports.jobs)
+    work, job_view = JobWork(job_ports, queue_service), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
     parts = Parts(
         catalogue=catalogue,
-        posting=Posting(queueing, waits, work, job_view, sizes),
+        posting=Posting(queue_service, waits, work, job_view, sizes),
         life=life,
         inventory=DeviceInventory(records, queue, targets),
         ids=adapters.ids,
@@ -111,7 +111,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     auth = api_auth(settings, adapters)
     routes = router(parts, auth)
-    listing = EntryList(queue, settling, clock)
+    listing = EntryList(queue, reconciler, clock)
     add_life(routes, LifeParts(lookup, listing, life, targets, waits), auth)
     tokens = ApiTokens(stores.tokens, clock, adapters.ids)
     challenges = ChallengeBook(stores.challenges, clock, validity=settings.scep_challenge_validity)
@@ -137,7 +137,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
 
     async def drain() -> None:
         await work.drain()
-        await queueing.drain()
+        await queue_service.drain()
 
     return Service(
         name="commands",

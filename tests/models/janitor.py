@@ -16,7 +16,7 @@ class State(NamedTuple):
     touched: int | None
     """None: the command is gone."""
     entries: int
-    queueing: tuple[int, ...]
+    queue_service: tuple[int, ...]
     """How many steps each client has taken; three at the end."""
     janitor: tuple[str, int | None] | None
     answered: int
@@ -35,16 +35,16 @@ class Janitor:
         return State(2, 0, 0, (0, 0), None, 0)
 
     def steps(self, s: State) -> Iterator[tuple[str, State]]:
-        for client, done in enumerate(s.queueing):
+        for client, done in enumerate(s.queue_service):
             yield from self._client(s, client, done)
-        if s.day < LAST_DAY and (self.stalls or 1 not in s.queueing):
+        if s.day < LAST_DAY and (self.stalls or 1 not in s.queue_service):
             yield "a day passes", s._replace(day=s.day + 1)
         yield from self._janitor(s)
 
     def _client(self, s: State, client: int, done: int) -> Iterator[tuple[str, State]]:
         def at(left: State, step: int) -> State:
-            queueing = (*left.queueing[:client], step, *left.queueing[client + 1 :])
-            return left._replace(queueing=queueing)
+            queue_service = (*left.queue_service[:client], step, *left.queue_service[client + 1 :])
+            return left._replace(queue_service=queue_service)
 
         if done == 0:
             yield f"client {client} touches the command", at(s._replace(touched=s.day), done + 1)

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from services.commands.devices.service import DeviceInventory
 from services.commands.history.cancel import QueueLife
-from services.commands.queue.reconcile import Settling
-from services.commands.queue.requeue import Collisions, QueueingRules
-from services.commands.queue.service import Queueing
+from services.commands.queue.reconcile import Reconciler
+from services.commands.queue.requeue import EntryResolver, QueueRules
+from services.commands.queue.service import QueueService
 from services.commands.queue.targets import Targets
 from services.commands.submit.stored_unlock import StoredUnlockToken
 from services.commands.upkeep.expiry import Expiry
@@ -87,7 +87,7 @@ class Share:
 class World:
     """Everything that the commands service works with. `at_store` stops its operations."""
 
-    rules: QueueingRules = field(default_factory=QueueingRules)
+    rules: QueueRules = field(default_factory=QueueRules)
     clock: FakeClock = field(default_factory=FakeClock)
     ids: FakeIds = field(default_factory=FakeIds)
     at_store: Barrier = field(default_factory=Barrier)
@@ -98,14 +98,14 @@ class World:
         self.queue = FakeCommandQueue(self.at_store)
         self.enrollments = FakeEnrollments(self.at_store)
         self.targets = Targets(self.enrollments)
-        self.settling = Settling(self.queue, self.queue, self.targets, self.clock)
-        self.life = QueueLife(self.queue, self.targets, self.settling)
+        self.reconciler = Reconciler(self.queue, self.queue, self.targets, self.clock)
+        self.life = QueueLife(self.queue, self.targets, self.reconciler)
         self.inventory = DeviceInventory(self.enrollments, self.queue, self.targets)
         self.unlock = StoredUnlockToken(FakeDevices(self.enrollments), self.targets)
         self.journal = FakeJournal(self.at_store)
         self.publisher = FakePublisher()
         self.expiry = self.expirer()
-        self.queueing, self._other = self.replica(), self.replica()
+        self.queue_service, self._other = self.replica(), self.replica()
         self._hands = 0
         self._generations = 1
         serials = {"MAC": "C02", "PAD": "DMP"}
@@ -123,16 +123,16 @@ class World:
             self.clock,
         )
 
-    def replica(self) -> Queueing:
-        collisions = Collisions(
+    def replica(self) -> QueueService:
+        resolver = EntryResolver(
             self.queue,
             self.targets,
-            self.settling,
+            self.reconciler,
             self.expiry.hand_over,
             self.clock,
             self.rules,
         )
-        return Queueing(
+        return QueueService(
             self.queue,
             self.targets,
             self.push_requests,
@@ -141,14 +141,14 @@ class World:
             self.metrics,
             self.rules,
             CATALOGUE.advise,
-            collisions,
+            resolver,
         )
 
     # --- the API client
 
     async def post(self, target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> bool:
         """Queue a command; commands of the same uuid and text are the same."""
-        return (await self.queueing.enqueue(command(target, uuid, text))).is_new
+        return (await self.queue_service.enqueue(command(target, uuid, text))).is_new
 
     async def post_elsewhere(self) -> bool:
         """Queue the same command at another replica, which a batch under way does not hold up."""

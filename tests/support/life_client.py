@@ -39,9 +39,9 @@ class LifeClient:
         self.journal = FakeJournal()
         self.pushes = FakePushes()
         self.lookup = CommandLookup(
-            world.queue, self.pushes, Answers(self.journal), world.targets, world.settling
+            world.queue, self.pushes, Answers(self.journal), world.targets, world.reconciler
         )
-        listing = EntryList(world.queue, world.settling, world.clock)
+        listing = EntryList(world.queue, world.reconciler, world.clock)
         auth = ApiAuth([SecretStr(KEY)])
         routes = auth.router()
         self.waiting = Waiting(world.queue, world.clock, Slots(1))

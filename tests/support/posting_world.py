@@ -31,11 +31,11 @@ class PostingWorld:
         self.jobs = FakeJobs()
         self.journal = FakeJournal()
         lookup = CommandLookup(
-            world.queue, FakePushes(), Answers(self.journal), world.targets, world.settling
+            world.queue, FakePushes(), Answers(self.journal), world.targets, world.reconciler
         )
         self.waiting = Waiting(world.queue, world.clock, Slots(most_waiting))
         self.waits = Waits(self.waiting, lookup, timedelta(minutes=2))
         ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, world.metrics)
-        self.work = JobWork(ports, world.queueing)
+        self.work = JobWork(ports, world.queue_service)
         self.view = JobView(self.jobs)
-        self.posting = Posting(world.queueing, self.waits, self.work, self.view, sizes)
+        self.posting = Posting(world.queue_service, self.waits, self.work, self.view, sizes)

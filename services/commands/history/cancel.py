@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from services.commands.queue.reconcile import Settling
+from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Targets
 from shared.domain.command import RENEWAL_KEY, Command, EntryState, QueueEntry
 from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken
@@ -25,10 +25,10 @@ ATTEMPTS = 3
 class QueueLife:
     """Reads and clears queues by any id of an enrollment."""
 
-    def __init__(self, queue: CommandQueue, targets: Targets, settling: Settling) -> None:
+    def __init__(self, queue: CommandQueue, targets: Targets, reconciler: Reconciler) -> None:
         self._queue = queue
         self._targets = targets
-        self._settling = settling
+        self._reconciler = reconciler
 
     async def open_commands(self, name: str) -> list[Command]:
         """The open commands of an enrollment in queue order, none of an unknown one. Of one that renews
@@ -36,7 +36,7 @@ class QueueLife:
 
         Raises Conflict when the name is ambiguous."""
         target = await self._targets.one(name)
-        entries = await self._settling.settled(await self._queue.open_entries(target.key))
+        entries = await self._reconciler.current(await self._queue.open_entries(target.key))
         open_entries = [entry for entry in entries if entry.state.is_open]
         commands = await self._queue.commands({entry.command_hash for entry in open_entries})
         return [

@@ -9,7 +9,7 @@ small at first, twice as long each time. What is over has ended before it is sho
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from services.commands.queue.reconcile import Settling
+from services.commands.queue.reconcile import Reconciler
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue, EntryWindow
@@ -60,15 +60,15 @@ class Page:
 class EntryList:
     """Reads pages."""
 
-    def __init__(self, queue: CommandQueue, settling: Settling, clock: Clock) -> None:
+    def __init__(self, queue: CommandQueue, reconciler: Reconciler, clock: Clock) -> None:
         self._queue = queue
-        self._settling = settling
+        self._reconciler = reconciler
         self._clock = clock
 
     async def page(self, query: ListQuery) -> Page:
         """The next page."""
         raw = await self._walk(query)
-        entries = await self._settling.settled(raw.entries)
+        entries = await self._reconciler.current(raw.entries)
         # One that was open when it was read may have ended since, and is of another state then.
         shown = [p for p in entries if query.states is None or p.state in query.states]
         return Page(shown, raw.next)

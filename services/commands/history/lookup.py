@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.commands.history.results import Answers
 from services.commands.history.schemas import Shown, shown_command, without_secrets
-from services.commands.queue.reconcile import Settling
+from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Target, Targets
 from shared.domain.access import Caller, Scope
 from shared.domain.command import QueueEntry, entry_id
@@ -39,13 +39,13 @@ class CommandLookup:
         pushes: Pushes,
         answers: Answers,
         targets: Targets,
-        settling: Settling,
+        reconciler: Reconciler,
     ) -> None:
         self._queue = queue
         self._pushes = pushes
         self._answers = answers
         self._targets = targets
-        self._settling = settling
+        self._reconciler = reconciler
 
     async def one(self, name: str, command_uuid: str) -> View:
         """A command as it stands. Raises NotFound, and Conflict for an ambiguous name."""
@@ -55,7 +55,7 @@ class CommandLookup:
         """Its entry, as it stands. Raises NotFound, and Conflict for an ambiguous name."""
         target = await self._targets.one(name)
         found = await self._queue.entries_of([entry_id(target.key.id, command_uuid)])
-        settled = await self._settling.settled(list(found.values()))
+        settled = await self._reconciler.current(list(found.values()))
         if not settled:
             raise _not_found(target, name, command_uuid)
         return settled[0]

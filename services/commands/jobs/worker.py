@@ -20,7 +20,7 @@ from services.commands.history.long_poll import first
 from services.commands.jobs.sights import JobSights
 from services.commands.jobs.tally import Tally, short
 from services.commands.queue.priority import PIECE_LIMIT, PIECES_IN_FLIGHT
-from services.commands.queue.service import Queueing
+from services.commands.queue.service import QueueService
 from shared.apple.request.plist import PreparedCommand, stored_keys
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
@@ -60,13 +60,13 @@ class JobPorts:
 class JobWork:
     """Takes jobs and works on them; `run` never ends by itself."""
 
-    def __init__(self, ports: JobPorts, queueing: Queueing) -> None:
+    def __init__(self, ports: JobPorts, queue_service: QueueService) -> None:
         self._jobs = ports.jobs
         self._queue = ports.queue
         self._clock = ports.clock
         self._ids = ports.ids
         self._metrics = ports.metrics
-        self._queueing = queueing
+        self._queue_service = queue_service
         self._owner = ports.ids.new()
         self._waiting_work: asyncio.Queue[tuple[Job, PreparedCommand | None]] = asyncio.Queue()
         self._working: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +79,7 @@ class JobWork:
 
     async def start(self, prepared: PreparedCommand, caller: str) -> Job:
         """Store a job; it is worked on from here on. Raises BadRequest for one whose time is over."""
-        self._queueing.check_expiry(prepared)
+        self._queue_service.check_expiry(prepared)
         job = self._job(prepared, caller)
         await self._queue.store([prepared.command], self._clock.now())
         parts = [
@@ -239,7 +239,7 @@ class JobWork:
                 if self._is_stopping or not await self._raise_heartbeat(piece, tally):
                     return False
                 since = piece.job.created_at
-                outcomes = await self._queueing.enqueue_for(piece.prepared, targets, since)
+                outcomes = await self._queue_service.enqueue_for(piece.prepared, targets, since)
                 tally.count(targets, outcomes, since)
             return True
 

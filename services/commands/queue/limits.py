@@ -1,12 +1,10 @@
-"""How large a command may be, and how many of one device or user may be open at once.
+"""Limits: the size of a command, and the open commands of one device or user.
 
-Promises: what is too large or too much is refused by the name of its limit, with the way out; a
-repetition of a command that a full queue holds is still a safe retry; a queue that was drained takes
-commands again within a second.
-The count costs as much as reading all open entries, so it is an estimate in between: the last count,
-and what this process has added since. It may be short by 1 % of the limit (at least one command) for
-each process, and by whatever other processes add within a second.
-"""
+Promises: a refusal names its limit and the way out; a repetition of a command in a full queue is a safe
+retry; a queue that was drained accepts commands again within a second. A count costs as much as reading all
+open entries, so in between the number is an estimate: the last count and what this process has added since.
+It may be short by 1 % of the limit (at least one command) for each process, and by what other processes add
+within a second."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -30,7 +28,7 @@ BETWEEN_LOOKS = timedelta(seconds=1)
 
 RETRY_AFTER = timedelta(seconds=30)
 MOST_KNOWN = 20_000
-"""Queues whose estimates one process keeps. One that is forgotten is counted from nothing."""
+"""Queues whose estimates one process keeps. A dropped one starts again from zero."""
 
 
 @dataclass(slots=True)
@@ -46,7 +44,7 @@ class _Estimate:
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """In bytes: of a command as a property list, and of a request in JSON, where a profile stands in
+    """In bytes, of a command as a property list. A request in JSON may be larger: it has profiles in
     base64."""
 
     plist: int
@@ -79,7 +77,7 @@ class SizeLimits:
 
 
 class OpenEstimates:
-    """What is known of the open commands of each queue. Times are those of a monotonic clock."""
+    """Estimates of the open commands of each queue. Times are those of a monotonic clock."""
 
     def __init__(self, limit: int, most_known: int = MOST_KNOWN) -> None:
         self._limit = limit
@@ -94,7 +92,7 @@ class OpenEstimates:
         return self._estimate(enrollment).total >= self._limit
 
     def wants_look(self, enrollment: str, now: float) -> bool:
-        """Whether to count: the queue seems full, or much was added since; and a second is over."""
+        """True if it is time to count: the queue seems full, or much was added, and a second is over."""
         estimate = self._estimate(enrollment)
         is_due = (
             estimate.looked_at is None or now - estimate.looked_at >= BETWEEN_LOOKS.total_seconds()
@@ -103,13 +101,13 @@ class OpenEstimates:
         return is_due and (is_worth_it or estimate.total >= self._limit)
 
     def begin_look(self, enrollment: str, now: float) -> int:
-        """It is being counted, so nobody else does; what to give to `end_look`."""
+        """Begin to count, so that no other request does. Returns what `end_look` needs."""
         estimate = self._estimate(enrollment)
         estimate.looked_at = now
         return estimate.added
 
     def end_look(self, enrollment: str, counted: int, added: int) -> None:
-        """It was counted: what was added meanwhile may be in it or not, and is counted again."""
+        """End the count: what was added meanwhile may be in it or not, and is added again."""
         estimate = self._estimate(enrollment)
         estimate.counted, estimate.added = counted, max(0, estimate.added - added)
 
@@ -124,7 +122,7 @@ class OpenEstimates:
 
 
 class OpenLimit:
-    """Says which entries may be queued."""
+    """Decides which entries may be queued."""
 
     def __init__(self, queue: CommandQueue, clock: Clock, limit: int) -> None:
         self._queue = queue
@@ -133,14 +131,14 @@ class OpenLimit:
         self._estimates = OpenEstimates(limit)
 
     async def admitted(self, submissions: Sequence[Submission]) -> list[Submission]:
-        """Those whose queue is not full; the others have their outcome."""
+        """The submissions whose queue is not full; the others get their refusal."""
         refusals = await self.check([submission.entry for submission in submissions])
         for submission, refusal in zip(submissions, refusals, strict=True):
             submission.outcome = refusal
         return [submission for submission in submissions if submission.outcome is None]
 
     async def check(self, entries: Sequence[QueueEntry]) -> list[TooManyRequests | None]:
-        """Per entry why it cannot be queued, None where it can; those count as queued from here on."""
+        """The refusal of each entry, or None; entries without one count as queued from now on."""
         for entry in {entry.enrollment: entry for entry in entries}.values():
             await self._look(entry)
         is_over = [self._is_over(entry) for entry in entries]

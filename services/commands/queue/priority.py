@@ -1,8 +1,7 @@
-"""Who goes first to the store: commands for one device, before those for many.
+"""Commands for one device go to the store before those for many.
 
-Promises: a command for one device waits for one step of a piece at most; a piece waits, before each
-of its steps, for the commands that are under way then and for none that come later, so that both go on
-however many there are of the other.
+Promises: a command for one device waits for one step of a piece at most. Before each of its steps a piece
+waits for the commands that are under way then, and for none that come later, so neither kind starves.
 """
 
 import asyncio
@@ -10,38 +9,38 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 PIECE_LIMIT = 32
-"""Targets in one piece of a command for many devices: the store is busy with a step of it for some
-milliseconds, in which a command for one device must wait."""
+"""Targets in one piece of a command for many devices. A step of a piece keeps the store busy for some
+milliseconds, and a command for one device waits for it."""
 
 PIECES_IN_FLIGHT = 2
-"""While one piece waits for the store, we work on another."""
+"""While one piece waits for the store, another one is worked on."""
 
 Step = Callable[[], Awaitable[None]]
-"""Waited for between two steps."""
+"""Runs between two steps."""
 
 
-async def at_once() -> None:
-    """Waits for nobody."""
+async def no_wait() -> None:
+    """Does not wait."""
 
 
-class Precedence:
-    """Of one process."""
+class Priority:
+    """The commands under way in one process."""
 
     def __init__(self) -> None:
-        self._first: set[asyncio.Future[None]] = set()
+        self._interactive: set[asyncio.Future[None]] = set()
 
     @contextmanager
-    def first(self) -> Iterator[None]:
-        """Around what goes first."""
+    def interactive(self) -> Iterator[None]:
+        """Hold this around a command for one device."""
         ended = asyncio.get_running_loop().create_future()
-        self._first.add(ended)
+        self._interactive.add(ended)
         try:
             yield
         finally:
-            self._first.discard(ended)
+            self._interactive.discard(ended)
             ended.set_result(None)
 
-    async def give_way(self) -> None:
-        """Wait for those that go first and are there now."""
-        if self._first:
-            await asyncio.wait(list(self._first))
+    async def yield_to_interactive(self) -> None:
+        """Wait for the commands for one device that are under way now."""
+        if self._interactive:
+            await asyncio.wait(list(self._interactive))

@@ -1,8 +1,8 @@
-"""Entries as they are shown: what is over has ended for good before anybody hears of it.
+"""End entries that are over before a reader sees them.
 
-Promises: an open entry of a past generation of its device ends, and one whose time is over ends as
-expired; what is shown is what is there then (docs/rules.md, rule 4). What one reader saw as ended
-never comes back.
+Promises: an open entry of a past generation ends, and one whose time is over ends as expired, in the store;
+the reader sees the entry as it is then (docs/rules.md, rule 4). An entry that one reader saw ended never
+comes back.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue, Expiries
 
 
-class Settling:
-    """Ends what is over among entries that were read."""
+class Reconciler:
+    """Ends what is over among the entries that a reader has read."""
 
     def __init__(
         self, queue: CommandQueue, expiries: Expiries, targets: Targets, clock: Clock
@@ -24,25 +24,25 @@ class Settling:
         self._targets = targets
         self._clock = clock
 
-    async def settled(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+    async def current(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
         """These entries as they are now, in the order given; without those that are gone."""
         devices = {entry.device for entry in entries if entry.state.is_open}
         if not devices:
             return list(entries)
-        # The generation after the entries, never before: else an entry that was queued after a new
-        # Authenticate would be held against the generation before it.
+        # The generation after the entries, never before: an entry that was queued after a new Authenticate
+        # would be compared with the generation before it.
         known = await self._targets.devices(devices)
         found = []
         for entry in entries:
             device = known.get(entry.device)
-            there = await self.present(entry, device.generation if device else None)
+            there = await self.current_one(entry, device.generation if device else None)
             if there is not None:
                 found.append(there)
         return found
 
-    async def present(self, entry: QueueEntry, generation: str | None) -> QueueEntry | None:
-        """One entry as it is now, None where it is gone. `generation` is that of its device, read after
-        the entry."""
+    async def current_one(self, entry: QueueEntry, generation: str | None) -> QueueEntry | None:
+        """One entry as it is now; None if it is gone. `generation` is that of its device, read after the
+        entry."""
         if not entry.state.is_open:
             return entry
         if is_stale(entry, generation):

@@ -1,11 +1,12 @@
-"""What may stand where a new entry is to go, and what may change beside it; both are rare.
+"""Resolve a submission whose CommandUUID is already in the queue, or whose device enrolled again meanwhile.
 
-Promises: the same command under the same CommandUUID again is a safe retry while it is open and its
-time is not over, and for the retry window where the device ended it; after that, or when it was ended
-otherwise, it is queued anew (docs/rules.md, rule 5); an entry that was written beside an Authenticate
-follows its device into the new generation (rule 4). Nothing that is over is taken for open, and what
-expired or was superseded is told to subscribers though its entry is used again.
-"""
+Promises: the same command under the same CommandUUID is a safe retry while it is open, and for the retry
+window if the device ended it; otherwise it is queued again (docs/rules.md, rule 5). An entry that was
+written beside an Authenticate follows its device into the new generation (rule 4). An expired entry is
+never taken for open, and the event of an expired or superseded command is published although its entry is
+used again. A client that names another client's CommandUUID and guesses its command, such as a PIN, has ten
+guesses an hour; then every repetition is refused, right guesses too. Each process counts for itself, in
+bounded memory."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from services.commands.queue.guesses import Guesses
-from services.commands.queue.reconcile import Settling
-from services.commands.queue.submission import Submission
+from services.commands.queue.reconcile import Reconciler
+from services.commands.queue.submission import Outcome, Submission
 from services.commands.queue.targets import Targets
+from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.command import ANNOUNCED_STATES, QueueEntry, order_behind
 from shared.domain.enrollment import Enrollment
-from shared.domain.errors import MdmError, OfNewerVersion, Overtaken
+from shared.domain.errors import MdmError, OfNewerVersion, Overtaken, TooManyRequests
 from shared.domain.names import is_there
 from shared.domain.versions import is_known
 from shared.ports.clock import Clock
@@ -28,51 +29,51 @@ from shared.ports.queue import CommandQueue
 log = structlog.get_logger()
 
 ATTEMPTS = 5
-"""How often one request looks again when others change its entry at the same time."""
+"""Looks of one request at an entry that others keep changing."""
 
-TellEnd = Callable[[QueueEntry], Awaitable[None]]
+PublishEnd = Callable[[QueueEntry], Awaitable[None]]
 """Called before the entry of a command whose end must be published is used again; raises Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
-class QueueingRules:
-    """What the operator decides."""
+class QueueRules:
+    """The operator's decisions."""
 
     retry_window: timedelta = timedelta(hours=1)
     accept_unknown_devices: bool = False
     max_open: int = 10_000
 
 
-class Collisions:
-    """Settles the submissions whose entry needs more than to be inserted. A `devices` of its methods
-    was read after the entry."""
+class EntryResolver:
+    """Resolves the submissions whose entry needs more than an insert. The `devices` of its methods were read
+    after the entry."""
 
     def __init__(
         self,
         queue: CommandQueue,
         targets: Targets,
-        settling: Settling,
-        tell_end: TellEnd,
+        reconciler: Reconciler,
+        publish_end: PublishEnd,
         clock: Clock,
-        rules: QueueingRules,
+        rules: QueueRules,
     ) -> None:
         self._queue = queue
         self._targets = targets
-        self._settling = settling
-        self._tell_end = tell_end
+        self._reconciler = reconciler
+        self._publish_end = publish_end
         self._clock = clock
         self._rules = rules
         self._guesses = Guesses(clock)
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> None:
-        """End what the newest of these entries, and others of their collapse keys, make needless."""
+        """End the older open entries of the same collapse keys."""
         with_key = [entry for entry in entries if entry.collapse_key is not None]
         if with_key and (ended := await self._queue.supersede(with_key)):
             log.info("commands_superseded", count=ended)
 
     async def put_behind_rivals(self, submissions: Sequence[Submission]) -> None:
-        """Before they are stored: each is the newest of its collapse key, whichever clocks made the orders
-        of those that are open."""
+        """Before they are stored, make each the newest of its collapse key, although other clocks made the
+        orders of the open ones."""
         with_key = [each for each in submissions if each.entry.collapse_key is not None]
         if not with_key:
             return
@@ -83,15 +84,17 @@ class Collisions:
             each.entry = replace(each.entry, order=order)
             highest[key] = order
 
-    def stands(self, entry: QueueEntry, devices: Mapping[str, Enrollment]) -> bool:
-        """Whether an entry of ours needs nothing more: its device is there, in that generation."""
+    def is_current(self, entry: QueueEntry, devices: Mapping[str, Enrollment]) -> bool:
+        """True if the entry needs nothing more: its device is there, in that generation."""
         device = devices.get(entry.device)
         if not is_there(device) and not self._rules.accept_unknown_devices:
             return False
         return entry.generation == (device.generation if device else None)
 
-    async def adjust(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
-        """Our entry was written beside an Authenticate, or beside a DELETE of the device."""
+    async def follow_enrollment(
+        self, submission: Submission, devices: Mapping[str, Enrollment]
+    ) -> None:
+        """Adapt an entry that was written beside an Authenticate, or beside a DELETE of the device."""
         try:
             await self._follow(submission, devices)
         except MdmError as exc:
@@ -101,7 +104,7 @@ class Collisions:
         entry = submission.entry
         device = devices.get(entry.device)
         if not is_there(device) and not self._rules.accept_unknown_devices:
-            # Again: where it has spoken since, another client may have been answered for this very entry.
+            # Read again: if the device spoke since, another client may have been answered for this entry.
             device = (await self._targets.devices({entry.device})).get(entry.device)
             if not is_there(device):
                 await self._queue.cancel_one(entry.enrollment, entry.command_uuid, entry.order)
@@ -110,18 +113,18 @@ class Collisions:
         if generation != entry.generation:
             await self._queue.stamp(entry, generation)
         await self.supersede([entry])
-        submission.outcome = True
+        submission.outcome = Outcome.QUEUED
 
-    async def meet(
+    async def resolve_existing(
         self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
     ) -> None:
-        """Its CommandUUID stands in that queue already. `devices` was read after `existing`."""
+        """Decide about a CommandUUID that the queue has already."""
         try:
             for _ in range(ATTEMPTS):
-                submission.outcome = await self._answer(submission, existing, devices)
-                if submission.outcome is not None:
+                submission.outcome = await self._decide(submission, existing, devices)
+                if submission.outcome is not Outcome.CHANGED:
                     return
-                # Somebody was faster: look at what is there now, and then at the generation again.
+                # Another process was faster: read the entry, and then the generation again.
                 [there] = await self._queue.insert([submission.entry])
                 devices = await self._targets.devices({submission.entry.device})
                 if there is None:
@@ -131,10 +134,10 @@ class Collisions:
         except MdmError as exc:
             submission.outcome = exc
 
-    async def _answer(
+    async def _decide(
         self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
-    ) -> bool | None:
-        """The outcome beside this entry, None where it has changed since."""
+    ) -> Outcome:
+        """The outcome beside this entry. Raises the refusal."""
         uuid = submission.entry.command_uuid
         self._guesses.refuse_many(uuid, submission.named)
         if existing.command_hash != submission.entry.command_hash:
@@ -142,9 +145,9 @@ class Collisions:
             raise submission.conflict()
         device = devices.get(existing.device)
         generation = device.generation if device else None
-        there = await self._settling.present(existing, generation)
+        there = await self._reconciler.current_one(existing, generation)
         if there is None:
-            return None
+            return Outcome.CHANGED
         existing = there
         if not is_known(existing.state):
             raise OfNewerVersion(
@@ -152,19 +155,19 @@ class Collisions:
             )
         if existing.state.is_open or self._is_fresh(existing, submission.since):
             submission.entry = existing
-            return False
+            return Outcome.RETRY
         accepted_at = submission.accepted(self._clock.now())
         entry = replace(submission.entry, generation=generation, accepted_at=accepted_at)
         submission.entry = entry
         if existing.state in ANNOUNCED_STATES:
-            await self._tell_end(existing)
+            await self._publish_end(existing)
         if not await self._queue.requeue(entry, existing):
-            return None
+            return Outcome.CHANGED
         await self._follow(submission, await self._targets.devices({entry.device}))
-        return True
+        return Outcome.QUEUED
 
     def _is_fresh(self, existing: QueueEntry, since: datetime | None) -> bool:
-        """Whether the device ended it so soon after its acceptance that this can only be a retry."""
+        """True if the device ended it so soon after its acceptance that this can only be a retry."""
         if existing.accepted_at is None:
             return False
         if since is not None and existing.accepted_at >= since:
@@ -172,3 +175,46 @@ class Collisions:
         if not existing.state.is_device_final:
             return False
         return self._clock.now() - existing.accepted_at <= self._rules.retry_window
+
+
+MOST = 10
+WINDOW = timedelta(hours=1)
+REMEMBERED = 16_384
+"""CommandUUIDs; the one that was named longest ago is dropped first."""
+
+
+@dataclass(slots=True)
+class _Mismatches:
+    since: float
+    count: int = 0
+
+
+class Guesses:
+    """Counts mismatches by CommandUUID."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._mismatches: BoundedCache[str, _Mismatches] = BoundedCache(REMEMBERED)
+
+    def refuse_many(self, command_uuid: str, named: str) -> None:
+        """Raises TooManyRequests while there were too many mismatches; called before any comparison.
+        `named`: how the client names it."""
+        found = self._current(command_uuid)
+        if found is not None and found.count >= MOST:
+            left = WINDOW - timedelta(seconds=self._clock.monotonic() - found.since)
+            message = f"{named} was used with too many other commands"
+            raise TooManyRequests(message, left)
+
+    def note(self, command_uuid: str) -> None:
+        """Count one mismatch."""
+        found = self._current(command_uuid) or _Mismatches(self._clock.monotonic())
+        found.count += 1
+        self._mismatches.put(command_uuid, found)
+        if found.count == MOST:
+            log.warning("command_guesses_throttled", command_uuid=command_uuid)
+
+    def _current(self, command_uuid: str) -> _Mismatches | None:
+        found = self._mismatches.get(command_uuid)
+        if found is None or self._clock.monotonic() - found.since >= WINDOW.total_seconds():
+            return None
+        return found

@@ -1,32 +1,32 @@
-"""Commands are accepted: stored, given an entry in a queue, and answered.
+"""Accept commands: store them, and put them into queues.
 
-Promises: an answer means that the command is durable and will be offered to its device, in the
-generation in which the device is now (docs/rules.md, rule 4); the same command under the same
-CommandUUID again is a safe retry while it is open, and for the retry window where the device ended
-it; after that, or when it was ended otherwise, it is queued anew (rule 5); another command under that
-CommandUUID is refused; the newest command of a collapse key ends the older ones that no device has
-had. Requests that arrive together share every step.
+Promises: an answer means that the command is durable and will be sent to its device, in the present
+generation of the device (docs/rules.md, rule 4). The same command under the same CommandUUID is a safe retry
+while it is open, and for the retry window if the device ended it; otherwise it is queued again (rule 5).
+Another command under that CommandUUID is refused. The newest command of a collapse key ends the older ones
+that were never sent. A process stores and touches a command shortly before its entry, so that the janitor
+keeps it (rule 13). Requests that arrive together share every step.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from services.commands.queue.command_store import LONGEST_FLUSH, Touches
 from services.commands.queue.limits import OpenLimit
 from services.commands.queue.priority import (
     PIECE_LIMIT,
     PIECES_IN_FLIGHT,
-    Precedence,
+    Priority,
     Step,
-    at_once,
+    no_wait,
 )
-from services.commands.queue.requeue import Collisions, QueueingRules
-from services.commands.queue.submission import Queued, Submission
+from services.commands.queue.requeue import EntryResolver, QueueRules
+from services.commands.queue.submission import Outcome, Queued, Submission
 from services.commands.queue.targets import Target, Targets
 from shared.apple.request.advice import Advice, Recipient
 from shared.apple.request.plist import PreparedCommand
 from shared.concurrency.batching import BatchExecutor
+from shared.domain.command import Command
 from shared.domain.errors import (
     BadRequest,
     Conflict,
@@ -46,11 +46,11 @@ BATCH_LIMIT = 64
 IN_FLIGHT = 1
 
 Advise = Callable[[PreparedCommand, Recipient], Advice]
-"""What a client should know before its command goes to this recipient."""
+"""Advice for a client before its command goes to this recipient."""
 
 
-class Queueing:
-    """Takes commands into queues."""
+class QueueService:
+    """Puts commands into queues."""
 
     def __init__(  # noqa: PLR0913 - every port is one argument
         self,
@@ -60,9 +60,9 @@ class Queueing:
         clock: Clock,
         ids: Ids,
         metrics: Metrics,
-        rules: QueueingRules,
+        rules: QueueRules,
         advise: Advise,
-        collisions: Collisions,
+        resolver: EntryResolver,
     ) -> None:
         self._queue = queue
         self._targets = targets
@@ -72,13 +72,13 @@ class Queueing:
         self._metrics = metrics
         self._rules = rules
         self._advise_on = advise
-        self._collisions = collisions
+        self._resolver = resolver
         self._limit = OpenLimit(queue, clock, rules.max_open)
-        self._touches = Touches(queue, clock)
+        self._command_store = CommandStore(queue, clock)
         self._batches: BatchExecutor[Submission, Queued] = BatchExecutor(
             self._flush, BATCH_LIMIT, IN_FLIGHT
         )
-        self._precedence = Precedence()
+        self._priority = Priority()
         self._pieces = BatchExecutor(self._flush_piece, PIECE_LIMIT, PIECES_IN_FLIGHT)
 
     async def enqueue(self, prepared: PreparedCommand) -> Queued:
@@ -88,7 +88,7 @@ class Queueing:
         that names another command there, BadRequest for one that no such channel takes or whose
         time is over, TooManyRequests when too many of its commands are open."""
         self.check_expiry(prepared)
-        with self._precedence.first():
+        with self._priority.interactive():
             return await self._batches.submit(
                 Submission(prepared, prepared.target, self._ids.new())
             )
@@ -96,10 +96,10 @@ class Queueing:
     async def enqueue_for(
         self, prepared: PreparedCommand, targets: Sequence[str], since: datetime
     ) -> list[Queued | MdmError]:
-        """Queue a command for some of its targets; per target what came of it.
+        """Queue a command for some of its targets; the outcome of each.
 
-        May be repeated: what was accepted since `since` is not queued anew, whatever became of it.
-        Raises Unavailable when it must be repeated."""
+        It may be repeated: what was accepted after `since` is not queued again. Raises Unavailable when it
+        must be repeated."""
         since = to_milliseconds(since)
         results = await asyncio.gather(
             *(
@@ -134,22 +134,22 @@ class Queueing:
     # --- one batch
 
     async def _flush(
-        self, submissions: list[Submission], between: Step = at_once
+        self, submissions: list[Submission], between: Step = no_wait
     ) -> Sequence[Queued | Exception]:
-        """All the steps; `between` them may wait for others."""
+        """All steps; `between` runs after each."""
         self._metrics.batch_size.observe(len(submissions))
         going = await self._limit.admitted(await self._resolve(submissions))
         if going:
             await between()
             await self._queue_up(going, between)
-        return [submission.settled() for submission in submissions]
+        return [submission.result() for submission in submissions]
 
     async def _flush_piece(self, submissions: list[Submission]) -> Sequence[Queued | Exception]:
-        await self._precedence.give_way()
-        return await self._flush(submissions, self._precedence.give_way)
+        await self._priority.yield_to_interactive()
+        return await self._flush(submissions, self._priority.yield_to_interactive)
 
     async def _resolve(self, submissions: list[Submission]) -> list[Submission]:
-        """Give each its entry, or its refusal; those with an entry."""
+        """Make each entry, or set the refusal; returns the submissions with an entry."""
         targets = await self._targets.resolve({s.target for s in submissions})
         for submission in submissions:
             target = targets[submission.target]
@@ -174,34 +174,76 @@ class Queueing:
 
     async def _queue_up(self, going: list[Submission], between: Step) -> None:
         touched_at = self._clock.monotonic()
-        await self._touches.store(going)
-        await self._collisions.put_behind_rivals(going)
+        await self._command_store.store(going)
+        await self._resolver.put_behind_rivals(going)
         there = await self._queue.insert([s.entry for s in going])
         await between()
-        # After the entries: a device that enrolled anew in between has a new generation here.
+        # After the entries: a device that enrolled again in between has a new generation here.
         devices, _ = await asyncio.gather(
             self._targets.devices({s.entry.device for s in going}),
-            self._collisions.supersede([s.entry for s in going]),
+            self._resolver.supersede([s.entry for s in going]),
         )
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
                 if existing is not None:
-                    rare.create_task(self._collisions.meet(submission, existing, devices))
-                elif self._collisions.stands(submission.entry, devices):
-                    submission.outcome = True
+                    rare.create_task(self._resolver.resolve_existing(submission, existing, devices))
+                elif self._resolver.is_current(submission.entry, devices):
+                    submission.outcome = Outcome.QUEUED
                 else:
-                    rare.create_task(self._collisions.adjust(submission, devices))
+                    rare.create_task(self._resolver.follow_enrollment(submission, devices))
         if self._clock.monotonic() - touched_at > LONGEST_FLUSH.total_seconds():
             raise Overtaken("the process was stopped while it queued the command")
-        self._tell(going)
+        self._request_pushes(going)
 
-    def _tell(self, going: list[Submission]) -> None:
-        queued = sum(1 for submission in going if submission.outcome is True)
+    def _request_pushes(self, going: list[Submission]) -> None:
+        queued = sum(1 for submission in going if submission.outcome is Outcome.QUEUED)
         self._metrics.commands_accepted.inc(queued)
         now = self._clock.now()
         # A retry asks for a push too: the first answer may have been lost with its push request.
         waiting = {
-            s.entry.enrollment for s in going if isinstance(s.outcome, bool) and s.entry.is_due(now)
+            s.entry.enrollment
+            for s in going
+            if isinstance(s.outcome, Outcome) and s.entry.is_due(now)
         }
         if waiting:
             self._push_requests.add(waiting)
+
+
+TOUCHED_FOR = timedelta(minutes=10)
+"""A command for many devices counts as touched for so long."""
+MOST_KNOWN = 100
+
+LONGEST_FLUSH = timedelta(hours=1)
+"""Between the touch and the entry. The janitor deletes commands that were not touched for a day, so a process
+that was stopped for so long must not accept."""
+
+
+class CommandStore:
+    """Stores and touches commands. A command for many devices, which may be large, is not stored again for
+    each piece of them."""
+
+    def __init__(self, queue: CommandQueue, clock: Clock) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._touched: dict[str, float] = {}
+
+    async def store(self, submissions: Sequence[Submission]) -> None:
+        """Store the commands, unless they were touched lately."""
+        now = self._clock.monotonic()
+        wanted: dict[str, Command] = {}
+        for submission in submissions:
+            command = submission.prepared.command
+            if submission.since is None or not self._is_touched(command, now):
+                wanted[command.hash] = command
+        if not wanted:
+            return
+        await self._queue.store(list(wanted.values()), self._clock.now())
+        if len(self._touched) > MOST_KNOWN:
+            self._touched.clear()
+        for submission in submissions:
+            if submission.since is not None and submission.prepared.command.hash in wanted:
+                self._touched[submission.prepared.command.hash] = now
+
+    def _is_touched(self, command: Command, now: float) -> bool:
+        touched = self._touched.get(command.hash)
+        return touched is not None and now - touched < TOUCHED_FOR.total_seconds()

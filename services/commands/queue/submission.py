@@ -1,7 +1,8 @@
-"""One request to queue a command, and what came of it."""
+"""One request to queue a command, and its outcome."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
 
 from services.commands.queue.targets import Target
 from shared.apple.request.plist import PreparedCommand
@@ -11,20 +12,28 @@ from shared.domain.errors import Conflict, MdmError, NotFound
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A command that is queued. `is_new`: it is queued now; else it was, and this is a retry.
-
-    `warnings` say why the device may refuse it, each in one sentence."""
+    """A queued command. `warnings` say why the device may refuse it, each in one sentence."""
 
     is_new: bool
+    """False for a safe retry."""
     entry: QueueEntry
     warnings: tuple[str, ...] = ()
 
 
+class Outcome(Enum):
+    """The fate of a submission that was not refused."""
+
+    QUEUED = auto()
+    RETRY = auto()
+    """The same command was in the queue, and this is a safe retry."""
+    CHANGED = auto()
+    """Another process changed the entry meanwhile: look again."""
+
+
 @dataclass(slots=True, eq=False)
 class Submission:
-    """One request on its way. `outcome`: True queued (anew), False it stood there already.
-
-    `since`: what was accepted from then on under this name was queued by this very submission."""
+    """One request on its way. An entry with this CommandUUID that was accepted after `since` was queued by
+    this very submission."""
 
     prepared: PreparedCommand
     target: str
@@ -32,10 +41,10 @@ class Submission:
     since: datetime | None = None
     entry: QueueEntry = field(init=False)
     warnings: tuple[str, ...] = ()
-    outcome: bool | MdmError | None = None
+    outcome: Outcome | MdmError | None = None
 
     def entry_at(self, target: Target, at: datetime) -> QueueEntry:
-        """The entry that it asks for, accepted at this time."""
+        """The new entry, accepted at this time."""
         command, terms = self.prepared.command, self.prepared.terms
         return QueueEntry(
             enrollment=target.key.id,
@@ -53,7 +62,7 @@ class Submission:
         )
 
     def accepted(self, at: datetime) -> datetime:
-        """The time of its acceptance: never before `since`, whichever process's clock says `at`."""
+        """The time of acceptance: never before `since`, though another process's clock says so."""
         return at if self.since is None else max(at, self.since)
 
     def unknown(self) -> NotFound:
@@ -61,24 +70,23 @@ class Submission:
 
     @property
     def named(self) -> str:
-        """The subject of an error about it. A client that gave a key never saw the CommandUUID."""
+        """The subject of errors. A client that gave a key never saw the CommandUUID."""
         prepared = self.prepared
         return (
             "Idempotency-Key:" if prepared.is_by_key else f"command_uuid: {prepared.command.uuid}"
         )
 
     def conflict(self) -> Conflict:
-        """Another command of the device has its CommandUUID."""
+        """The error when another command of the device has its CommandUUID."""
         if self.prepared.is_by_key:
             return Conflict(
                 f"{self.named} was used with another body for this device; use a new key"
             )
         return Conflict(f"{self.named} names another command of this device")
 
-    def settled(self) -> Queued | Exception:
-        """What its request gets to hear."""
+    def result(self) -> Queued | Exception:
         if self.outcome is None:
             raise AssertionError("a submission without an outcome")
         if isinstance(self.outcome, MdmError):
             return self.outcome
-        return Queued(self.outcome, self.entry, self.warnings)
+        return Queued(self.outcome is Outcome.QUEUED, self.entry, self.warnings)

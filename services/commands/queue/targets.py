@@ -1,8 +1,7 @@
-"""Whom an API client means: any id that is unique names an enrollment.
+"""Resolve API identifiers to enrollments: any id that is unique names one.
 
-Promises: an id that names several enrollments is refused with their full ids; for a user channel the
-generation is that of its device; whoever nobody knows is told apart from whoever was removed.
-"""
+Promises: an id that names several enrollments is refused with their full ids; the generation of a user
+channel is that of its device; an unknown id and a removed device differ."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,26 +12,26 @@ from shared.domain.errors import Conflict
 from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
 
-NOTHING_TOLD = Inventory()
+UNKNOWN_INVENTORY = Inventory()
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One enrollment, as it was when it was read. `is_known`: it is there, and was not removed."""
+    """One enrollment as it was read. `is_known`: it exists and was not removed."""
 
     key: EnrollmentKey
     generation: str | None
     is_known: bool
-    inventory: Inventory = NOTHING_TOLD
-    """What its device told of itself."""
+    inventory: Inventory = UNKNOWN_INVENTORY
+    """The description that its device gave."""
 
 
 def is_stale(entry: QueueEntry, generation: str | None) -> bool:
-    """Whether an open entry belongs to a past generation of its device.
+    """True if an open entry belongs to a past generation of its device.
 
-    One without a generation was queued before its device was known, which only
-    MDM_ACCEPT_UNKNOWN_DEVICES allows: it counts as of the first generation, whichever that is, since
-    to wait for that device is all it is good for. The next Authenticate ends it with the others."""
+    An entry without a generation was queued before its device was known, which only
+    MDM_ACCEPT_UNKNOWN_DEVICES allows. It counts as of the first generation; the next Authenticate ends it
+    with the others."""
     return entry.generation is not None and entry.generation != generation
 
 
@@ -49,7 +48,7 @@ class Targets:
         self._enrollments = enrollments
 
     async def resolve(self, names: Collection[str]) -> dict[str, Target | Conflict]:
-        """Per name its target, or why it has none. UDIDs, which most names are, cost one read."""
+        """Name -> its target, or the error. UDIDs, which most names are, cost one read."""
         meant = await self._enrollments.find(names)
         records = [record for found in meant.values() for record in found]
         known = {record.id: record for record in records if record.key.is_device_channel}
@@ -66,7 +65,7 @@ class Targets:
         return target
 
     async def devices(self, devices: Collection[str]) -> dict[str, Enrollment]:
-        """What is known of these devices now, removed ones included."""
+        """The present records of these devices, removed ones included."""
         return await self._enrollments.load(devices)
 
 

@@ -17,7 +17,7 @@ from services.commands.history.lookup import CommandLookup, View
 from services.commands.jobs.schemas import JobView
 from services.commands.jobs.worker import JobWork
 from services.commands.queue.limits import SizeLimits
-from services.commands.queue.service import Queueing
+from services.commands.queue.service import QueueService
 from services.commands.queue.submission import Queued
 from shared.apple.request.plist import PreparedCommand
 from shared.domain.command import QueueEntry
@@ -68,7 +68,7 @@ class Waits:
 class Posting:
     """Answers the requests that queue commands."""
 
-    queueing: Queueing
+    queue_service: QueueService
     waits: Waits
     work: JobWork
     jobs: JobView
@@ -89,7 +89,7 @@ class Posting:
     ) -> JsonAnswer:
         if prepared.is_bulk:
             return await self._job(request, prepared, within or JOB_PATIENCE)
-        queued = await self.queueing.enqueue(prepared)
+        queued = await self.queue_service.enqueue(prepared)
         answer = _single(prepared, queued)
         if within is not None:
             view = await self.waits.final(request, queued.entry, within)

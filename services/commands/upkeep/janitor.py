@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from services.commands.queue.reconcile import Settling
+from services.commands.queue.reconcile import Reconciler
 from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
@@ -51,13 +51,13 @@ class Janitor:
         self,
         queue: CommandQueue,
         commands: StoredCommands,
-        settling: Settling,
+        reconciler: Reconciler,
         share: Share,
         clock: Clock,
     ) -> None:
         self._queue = queue
         self._commands = commands
-        self._settling = settling
+        self._reconciler = reconciler
         self._share = share
         self._clock = clock
 
@@ -134,7 +134,9 @@ class Janitor:
         for entry in entries:
             of_devices.setdefault(entry.device, []).append(entry)
         for chunk in chunked(sorted(of_devices), CHUNK):
-            settled = await self._settling.settled([p for each in chunk for p in of_devices[each]])
+            settled = await self._reconciler.current(
+                [p for each in chunk for p in of_devices[each]]
+            )
             left = sum(1 for entry in settled if entry.state.is_open)
             if ended := sum(len(of_devices[device]) for device in chunk) - left:
                 log.info("stale_places_ended", count=ended)

@@ -25,7 +25,7 @@ from services.checkin.renewal.policy import (
 )
 from services.checkin.renewal.worker import ASKED_AT_ONCE, Renewals
 from services.commands.history.cancel import QueueLife
-from services.commands.queue.reconcile import Settling
+from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Targets
 from shared.apple.messages.connect import Status
 from shared.apple.profiles.payloads import Look
@@ -200,9 +200,9 @@ async def test_whoever_reads_the_queue_does_not_see_the_challenge() -> None:
     await renewals.look()
     world = renewing.world
     targets = Targets(world.enrollments)
-    settling = Settling(world.queue, world.queue, targets, world.clock)
+    reconciler = Reconciler(world.queue, world.queue, targets, world.clock)
 
-    [command] = await QueueLife(world.queue, targets, settling).open_commands("MAC")
+    [command] = await QueueLife(world.queue, targets, reconciler).open_commands("MAC")
 
     assert command.plist == b""
 

@@ -238,7 +238,7 @@ class Counted(Barrier):
 def listing(counted: Counted) -> tuple[World, EntryList]:
     world = World(at_store=counted)
     counted.world = world
-    return world, EntryList(world.queue, world.settling, world.clock)
+    return world, EntryList(world.queue, world.reconciler, world.clock)
 
 
 async def test_the_beginning_is_reached_in_few_queries() -> None:
@@ -292,7 +292,7 @@ OFFSETS = st.lists(
 @given(OFFSETS, st.integers(1, 12))
 async def test_pages_together_are_the_whole_list(offsets: list[timedelta], limit: int) -> None:
     world = World()
-    entries = EntryList(world.queue, world.settling, world.clock)
+    entries = EntryList(world.queue, world.reconciler, world.clock)
     put_there = [put(world, f"{n}", START - offset) for n, offset in enumerate(offsets)]
     expected = sorted(put_there, key=lambda p: (p.accepted_at, p.order), reverse=True)
     query, found = ListQuery(limit), list[QueueEntry]()

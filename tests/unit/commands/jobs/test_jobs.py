@@ -10,7 +10,7 @@ from services.commands.jobs import worker as jobs_module
 from services.commands.jobs.sights import STALE_AFTER
 from services.commands.jobs.tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
 from services.commands.jobs.worker import JobPorts, JobWork
-from services.commands.queue.requeue import QueueingRules
+from services.commands.queue.requeue import QueueRules
 from services.commands.queue.submission import Queued
 from shared.apple.plist.read import MAX_NODES
 from shared.apple.request.plist import PreparedCommand, written
@@ -38,8 +38,8 @@ NOBODY = asyncio.Event()
 class Fleet:
     """A store with many devices, and the processes that work on its jobs."""
 
-    def __init__(self, devices: int = 3, rules: QueueingRules | None = None) -> None:
-        self.world = World(rules=rules or QueueingRules())
+    def __init__(self, devices: int = 3, rules: QueueRules | None = None) -> None:
+        self.world = World(rules=rules or QueueRules())
         self.names = [f"D{number:05}" for number in range(devices)]
         for name in self.names:
             self.world.enrollments.add(enrolled(EnrollmentKey(name, name, udid=name)))
@@ -146,7 +146,7 @@ async def test_refused_targets_are_told_with_their_reasons() -> None:
 
 
 async def test_a_full_queue_is_among_the_refusals() -> None:
-    async with Fleet(devices=2, rules=QueueingRules(max_open=1)) as fleet:
+    async with Fleet(devices=2, rules=QueueRules(max_open=1)) as fleet:
         work = fleet.start()
         await fleet.finished(await work.start(fleet.command(), "ci"))
         fleet.names.append("PAD")
@@ -245,8 +245,8 @@ async def test_what_a_process_whose_clock_is_behind_queued_is_not_queued_anew() 
         job = await stored_job(fleet, None)
         fleet.world.clock.set_back(30 * SECOND)
         [first, *_] = fleet.names
-        queueing = fleet.world.queueing
-        await queueing.enqueue_for(fleet.command(), [first], job.created_at)
+        queue_service = fleet.world.queue_service
+        await queue_service.enqueue_for(fleet.command(), [first], job.created_at)
         await fleet.world.queue.cancel_one(first, "c-1")
 
         fleet.start()
@@ -532,7 +532,7 @@ async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
     async with Fleet(devices=2000) as fleet:
         world = fleet.world
         ports = JobPorts(fleet.jobs, world.queue, world.clock, world.ids, world.metrics)
-        work = JobWork(ports, world.queueing)
+        work = JobWork(ports, world.queue_service)
         running = asyncio.create_task(work.run(Loops(world.clock)))
         await work.start(fleet.command(), "ci")
         while len(fleet.entries()) < 100:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.commands.queue.service import Queueing
+from services.commands.queue.service import QueueService
 from shared.apple.request.plist import PreparedCommand, written
 from shared.clock import SystemIds
 from shared.domain.command import EntryState, Terms, order_behind
@@ -44,7 +44,7 @@ class Fleet:
     def __init__(self, *ahead: timedelta) -> None:
         world = World()
         self.queue, self.clock = world.queue, world.clock
-        self.replicas: list[Queueing] = []
+        self.replicas: list[QueueService] = []
         for each in ahead:
             world.ids = SkewedIds(self.clock, each)  # type: ignore[assignment]  # the same port
             self.replicas.append(world.replica())

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.queue.guesses import MOST
+from services.commands.queue.requeue import MOST
 from shared.domain.errors import Conflict, TooManyRequests
 from tests.support.commands_world import FIRST_UUID, World
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from services.commands.queue.limits import OpenEstimates, OpenLimit
-from services.commands.queue.requeue import QueueingRules
+from services.commands.queue.requeue import QueueRules
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import TooManyRequests
 from tests.support.commands_world import MAC, PAD, World
@@ -145,7 +145,7 @@ def test_what_is_known_is_bounded() -> None:
 
 
 async def test_a_client_of_a_full_queue_is_refused_and_one_of_another_is_not() -> None:
-    world = World(rules=QueueingRules(max_open=2))
+    world = World(rules=QueueRules(max_open=2))
     for number in range(2):
         await world.post(uuid=f"c-{number}")
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.queue.requeue import QueueingRules
+from services.commands.queue.requeue import QueueRules
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken, StoreUnavailable
 from shared.domain.versions import known
@@ -154,7 +154,7 @@ async def test_one_refused_command_does_not_fail_its_neighbours() -> None:
 
 
 async def test_unknown_devices_get_their_commands_after_they_enrolled() -> None:
-    world = World(QueueingRules(accept_unknown_devices=True))
+    world = World(QueueRules(accept_unknown_devices=True))
     await world.post("NEW")
     world.enrollments.add(enrolled(replace(MAC, id="NEW", device="NEW", udid="NEW")))
 
@@ -165,7 +165,7 @@ async def test_unknown_devices_get_their_commands_after_they_enrolled() -> None:
 
 
 async def test_a_reader_shows_what_waits_for_an_unknown_device() -> None:
-    world = World(QueueingRules(accept_unknown_devices=True))
+    world = World(QueueRules(accept_unknown_devices=True))
     await world.post("NEW")
 
     assert await world.shown("NEW") == [FIRST_UUID]
@@ -241,7 +241,7 @@ async def _finish(world: World, state: EntryState) -> None:
     "state", [EntryState.ACKNOWLEDGED, EntryState.ERROR, EntryState.FORMAT_ERROR]
 )
 async def test_what_the_device_ended_is_a_retry_within_the_window(state: EntryState) -> None:
-    world = World(QueueingRules(retry_window=HOUR))
+    world = World(QueueRules(retry_window=HOUR))
     await world.post()
     await _finish(world, state)
     world.clock.advance(HOUR)
@@ -253,7 +253,7 @@ async def test_what_the_device_ended_is_a_retry_within_the_window(state: EntrySt
 
 @pytest.mark.parametrize("state", [EntryState.ACKNOWLEDGED, EntryState.ERROR])
 async def test_what_the_device_ended_is_queued_anew_after_the_window(state: EntryState) -> None:
-    world = World(QueueingRules(retry_window=HOUR))
+    world = World(QueueRules(retry_window=HOUR))
     await world.post()
     await _finish(world, state)
     world.clock.advance(HOUR + timedelta(seconds=1))
@@ -287,7 +287,7 @@ async def test_what_is_queued_anew_goes_to_the_end_of_the_queue() -> None:
 
 
 async def test_the_window_of_a_command_queued_anew_begins_anew() -> None:
-    world = World(QueueingRules(retry_window=HOUR))
+    world = World(QueueRules(retry_window=HOUR))
     await world.post()
     world.clock.advance(2 * HOUR)
     await world.life.clear("MAC")
@@ -512,7 +512,7 @@ async def test_an_entry_that_expired_meanwhile_is_made_anew() -> None:
 
 
 async def test_rule_05_a_late_answer_does_not_close_what_was_queued_anew() -> None:
-    world = World(QueueingRules(retry_window=timedelta()))
+    world = World(QueueRules(retry_window=timedelta()))
     await world.post()
     marked_sent = await world.connect()
     assert marked_sent is not None
@@ -575,7 +575,7 @@ async def test_a_client_that_gives_up_does_not_stop_its_command() -> None:
     await settle()
     gate.set()
 
-    await world.queueing.drain()
+    await world.queue_service.drain()
 
     assert await world.shown() == [FIRST_UUID]
 

@@ -46,7 +46,7 @@ async def test_the_entry_has_the_terms_of_its_command() -> None:
     later = world.clock.now() + MINUTE
     terms = Terms(priority=7, ttl=2 * MINUTE, not_before=later, collapse_key="mine")
 
-    queued = await world.queueing.enqueue(prepared(terms))
+    queued = await world.queue_service.enqueue(prepared(terms))
 
     entry = world.entry()
     assert queued.entry.id == entry.id
@@ -58,7 +58,7 @@ async def test_a_command_whose_time_is_over_is_refused_and_leaves_nothing() -> N
     world = World()
 
     with pytest.raises(BadRequest) as refused:
-        await world.queueing.enqueue(prepared(Terms(expires_at=world.clock.now())))
+        await world.queue_service.enqueue(prepared(Terms(expires_at=world.clock.now())))
 
     assert [fault.path for fault in refused.value.faults] == ["expires_at"]
     assert world.queue.entries == {}
@@ -73,7 +73,7 @@ async def test_a_command_that_would_be_over_before_it_begins_is_refused(
     over = {name: begin if name == "expires_at" else value for name, value in times.items()}
 
     with pytest.raises(BadRequest) as refused:
-        await world.queueing.enqueue(prepared(Terms(not_before=begin, **over)))  # type: ignore[arg-type]  # either
+        await world.queue_service.enqueue(prepared(Terms(not_before=begin, **over)))  # type: ignore[arg-type]  # either
 
     assert [fault.path for fault in refused.value.faults] == list(times)
 
@@ -81,7 +81,7 @@ async def test_a_command_that_would_be_over_before_it_begins_is_refused(
 async def test_no_push_is_asked_for_before_the_time_has_come() -> None:
     world = World()
 
-    await world.queueing.enqueue(prepared(Terms(not_before=world.clock.now() + MINUTE)))
+    await world.queue_service.enqueue(prepared(Terms(not_before=world.clock.now() + MINUTE)))
 
     assert world.push_requests.requested == []
 
@@ -90,8 +90,8 @@ async def test_the_newest_of_a_collapse_key_ends_the_older_one() -> None:
     world = World()
     terms = Terms(collapse_key="k")
 
-    await world.queueing.enqueue(prepared(terms))
-    await world.queueing.enqueue(prepared(terms, SECOND_UUID))
+    await world.queue_service.enqueue(prepared(terms))
+    await world.queue_service.enqueue(prepared(terms, SECOND_UUID))
 
     assert world.entry().state is EntryState.SUPERSEDED
     assert open_uuids(world) == [SECOND_UUID]
@@ -101,10 +101,10 @@ async def test_a_retry_of_the_older_one_is_queued_anew_and_ends_the_newer_one() 
     """What was ended by somebody else than the device is queued anew: it is the newest then."""
     world = World()
     terms = Terms(collapse_key="k")
-    await world.queueing.enqueue(prepared(terms))
-    await world.queueing.enqueue(prepared(terms, SECOND_UUID))
+    await world.queue_service.enqueue(prepared(terms))
+    await world.queue_service.enqueue(prepared(terms, SECOND_UUID))
 
-    again = await world.queueing.enqueue(prepared(terms))
+    again = await world.queue_service.enqueue(prepared(terms))
 
     assert again.is_new
     assert open_uuids(world) == [FIRST_UUID]
@@ -115,12 +115,14 @@ async def test_what_the_former_version_accepted_with_the_key_of_its_type_is_supe
 ):
     """It gave that key to every question. Only a newer one that asks for it replaces the older one."""
     world = World()
-    await world.queueing.enqueue(prepared(Terms(collapse_key="ProfileList:all")))
+    await world.queue_service.enqueue(prepared(Terms(collapse_key="ProfileList:all")))
     question = {"request_type": "ProfileList", "command_uuid": SECOND_UUID}
 
-    await world.queueing.enqueue(from_json(**question))
+    await world.queue_service.enqueue(from_json(**question))
     both = open_uuids(world)
-    await world.queueing.enqueue(from_json(**question | {"command_uuid": "3", "supersede": True}))
+    await world.queue_service.enqueue(
+        from_json(**question | {"command_uuid": "3", "supersede": True})
+    )
 
     assert both == [FIRST_UUID, SECOND_UUID]
     assert open_uuids(world) == [SECOND_UUID, "3"]
@@ -130,7 +132,7 @@ async def test_what_the_former_version_accepted_with_the_key_of_its_type_is_supe
 async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
     world = World()
     terms = Terms(collapse_key="k")
-    await world.queueing.enqueue(prepared(terms))
+    await world.queue_service.enqueue(prepared(terms))
 
     async def fails_once(operation: str) -> None:
         if operation == "supersede":
@@ -139,9 +141,9 @@ async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
 
     world.queue.before = fails_once
     with pytest.raises(StoreUnavailable):
-        await world.queueing.enqueue(prepared(terms, SECOND_UUID))
+        await world.queue_service.enqueue(prepared(terms, SECOND_UUID))
 
-    again = await world.queueing.enqueue(prepared(terms, SECOND_UUID))
+    again = await world.queue_service.enqueue(prepared(terms, SECOND_UUID))
 
     assert not again.is_new
     assert open_uuids(world) == [SECOND_UUID]
@@ -150,10 +152,10 @@ async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
 async def test_what_the_device_has_is_not_superseded() -> None:
     world = World()
     terms = Terms(collapse_key="k")
-    await world.queueing.enqueue(prepared(terms))
+    await world.queue_service.enqueue(prepared(terms))
     await world.connect()
 
-    await world.queueing.enqueue(prepared(terms, SECOND_UUID))
+    await world.queue_service.enqueue(prepared(terms, SECOND_UUID))
 
     assert open_uuids(world) == [FIRST_UUID, SECOND_UUID]
 
@@ -163,7 +165,7 @@ async def test_a_command_for_devices_only_is_refused_on_a_user_channel() -> None
     erase = CATALOGUE.prepare({"udid": ANNA.id, "request_type": "EraseDevice"}, lambda: FIRST_UUID)
 
     with pytest.raises(BadRequest, match="EraseDevice is for the device channel only"):
-        await world.queueing.enqueue(erase)
+        await world.queue_service.enqueue(erase)
 
     assert world.queue.entries == {}
 
@@ -173,7 +175,7 @@ async def test_warnings_come_with_the_answer() -> None:
     inventory = Inventory(product_name="MacBookPro17,1", os_version="10.12")
     world.enrollments.add(replace(enrolled(MAC), inventory=inventory))
 
-    queued = await world.queueing.enqueue(
+    queued = await world.queue_service.enqueue(
         from_json(request_type="SetRecoveryLock", new_password="x")
     )
 
@@ -189,7 +191,7 @@ async def test_many_targets_get_the_same_command_or_their_refusal() -> None:
     world.enrollments.add(enrolled(ANNA_ON_PAD))
     names = ("MAC", "PAD", "nobody", "anna")
 
-    outcomes = await world.queueing.enqueue_for(
+    outcomes = await world.queue_service.enqueue_for(
         prepared(Terms(), FIRST_UUID, *names), names, world.clock.now()
     )
 
@@ -206,11 +208,11 @@ async def test_repeating_a_chunk_queues_nothing_anew(state: EntryState) -> None:
     since = world.clock.now() + timedelta(microseconds=300)
     await world.clock.run(MINUTE)
     command = prepared(Terms(), FIRST_UUID, "MAC")
-    await world.queueing.enqueue_for(command, ["MAC"], since)
+    await world.queue_service.enqueue_for(command, ["MAC"], since)
     await _end(world, state)
     await world.clock.run(timedelta(days=2))
 
-    [again] = await world.queueing.enqueue_for(command, ["MAC"], since)
+    [again] = await world.queue_service.enqueue_for(command, ["MAC"], since)
 
     assert isinstance(again, Queued)
     assert not again.is_new
@@ -229,11 +231,11 @@ async def _end(world: World, state: EntryState) -> None:
 async def test_what_stood_there_before_the_job_is_queued_anew() -> None:
     world = World()
     command = prepared(Terms(), FIRST_UUID, "MAC")
-    await world.queueing.enqueue(command)
+    await world.queue_service.enqueue(command)
     await world.life.clear("MAC")
     await world.clock.run(MINUTE)
 
-    [outcome] = await world.queueing.enqueue_for(command, ["MAC"], world.clock.now())
+    [outcome] = await world.queue_service.enqueue_for(command, ["MAC"], world.clock.now())
 
     assert isinstance(outcome, Queued)
     assert outcome.is_new
@@ -244,7 +246,7 @@ async def test_the_time_of_many_counts_from_the_beginning_of_their_job() -> None
     since = world.clock.now()
     await world.clock.run(MINUTE)
 
-    await world.queueing.enqueue_for(prepared(Terms(ttl=2 * MINUTE)), ["MAC"], since)
+    await world.queue_service.enqueue_for(prepared(Terms(ttl=2 * MINUTE)), ["MAC"], since)
 
     expires_at = world.entry().expires_at
     assert expires_at is not None
@@ -259,4 +261,4 @@ async def test_a_store_that_is_away_fails_the_whole_chunk() -> None:
 
     world.queue.before = away
     with pytest.raises(MdmError):
-        await world.queueing.enqueue_for(prepared(Terms()), ["MAC", "PAD"], world.clock.now())
+        await world.queue_service.enqueue_for(prepared(Terms()), ["MAC", "PAD"], world.clock.now())

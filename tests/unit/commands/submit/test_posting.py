@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from services.commands.jobs.routes import job_routes
 from services.commands.queue.limits import SizeLimits
-from services.commands.queue.requeue import QueueingRules
+from services.commands.queue.requeue import QueueRules
 from services.commands.submit.routes import Parts, router
 from services.commands.submit.service import JOB_PATIENCE
 from shared.apple.catalogue.catalogue import CommandCatalogue
@@ -30,7 +30,7 @@ from tests.support.posting_world import MEBIBYTE, PostingWorld
 
 CATALOGUE = CommandCatalogue.load()
 KEYS = ("secret", "another secret")
-USUAL_RULES = QueueingRules()
+USUAL_RULES = QueueRules()
 SECOND = timedelta(seconds=1)
 PLIST = plistlib.dumps({"CommandUUID": FIRST_UUID, "Command": {"RequestType": "ProfileList"}})
 
@@ -43,7 +43,7 @@ class Client:
         *,
         plist_limit: int = 8 * MEBIBYTE,
         most_waiting: int = 100,
-        rules: QueueingRules = USUAL_RULES,
+        rules: QueueRules = USUAL_RULES,
     ) -> None:
         self.world = World(rules=rules)
         self.process = PostingWorld(
@@ -413,7 +413,7 @@ async def test_a_command_over_the_limit_is_413_and_names_it() -> None:
 
 
 async def test_a_full_queue_is_429_with_the_way_out() -> None:
-    client = Client(rules=QueueingRules(max_open=1))
+    client = Client(rules=QueueRules(max_open=1))
     await client.post(command_uuid="c-1")
 
     status, answer = await client.post(command_uuid="c-2")

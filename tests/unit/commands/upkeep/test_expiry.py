@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from services.commands.queue.requeue import QueueingRules
+from services.commands.queue.requeue import QueueRules
 from services.commands.upkeep.expiry import CHUNK, FORGOTTEN_AFTER, PACE, Expiry, ended_event
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
@@ -399,7 +399,7 @@ async def test_an_expiry_that_was_told_is_not_told_again(replicas: Replicas) -> 
 async def test_of_a_device_without_a_record_the_expiry_is_published_at_once(
     replicas: Replicas,
 ) -> None:
-    world = World(QueueingRules(accept_unknown_devices=True))
+    world = World(QueueRules(accept_unknown_devices=True))
     await world.post("NOBODY")
     [entry] = world.queue.entries.values()
     world.queue.entries[entry.id] = replace(entry, expires_at=START + MINUTE)

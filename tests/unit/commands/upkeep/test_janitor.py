@@ -36,7 +36,7 @@ HASH = command().command.hash
 
 def janitor(world: World, *partitions: int) -> Janitor:
     share = Share(*partitions)
-    return Janitor(world.queue, world.queue, world.settling, share, world.clock)
+    return Janitor(world.queue, world.queue, world.reconciler, share, world.clock)
 
 
 async def forget(world: World, *partitions: int) -> None:
@@ -275,7 +275,7 @@ async def test_a_janitor_that_is_stopped_in_its_work_is_a_member_no_more() -> No
     members = FakeMembers()
     share = PartitionShare(members, world.clock, "janitor", "me")
     running = asyncio.ensure_future(
-        Janitor(world.queue, world.queue, world.settling, share, world.clock).run(
+        Janitor(world.queue, world.queue, world.reconciler, share, world.clock).run(
             Loops(world.clock)
         )
     )

@@ -26,7 +26,7 @@ async def replicas() -> AsyncIterator[Replicas]:
 
 async def superseded(replicas: Replicas) -> None:
     for uuid in (FIRST_UUID, SECOND_UUID):
-        await replicas.world.queueing.enqueue(prepared(Terms(collapse_key="k"), uuid))
+        await replicas.world.queue_service.enqueue(prepared(Terms(collapse_key="k"), uuid))
     assert replicas.world.entry().state is EntryState.SUPERSEDED
     replicas.world.clock.advance(PACE.every)
     replicas.at.steps.clear()
@@ -111,7 +111,7 @@ async def test_it_is_told_though_its_command_is_queued_anew(replicas: Replicas) 
     await superseded(replicas)
     ended = replicas.world.entry()
 
-    again = await replicas.world.queueing.enqueue(prepared(Terms(collapse_key="k")))
+    again = await replicas.world.queue_service.enqueue(prepared(Terms(collapse_key="k")))
     relayed = await backlog(replicas.world)
     replicas.world.clock.advance(PACE.every)
     await replicas.one().look()

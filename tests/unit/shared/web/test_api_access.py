@@ -81,7 +81,7 @@ class Api:
             CATALOGUE, process.posting, world.life, world.inventory, world.ids, world.unlock
         )
         routes = router(parts, auth)
-        listing = EntryList(world.queue, world.settling, world.clock)
+        listing = EntryList(world.queue, world.reconciler, world.clock)
         lookup, waits = process.waits.lookup, process.waits
         add_life(routes, LifeParts(lookup, listing, world.life, world.targets, waits), auth)
         tokens = ApiTokens(self.tokens, self.clock, world.ids)

@@ -2,21 +2,21 @@
 
 import asyncio
 
-from services.commands.queue.priority import Precedence
+from services.commands.queue.priority import Priority
 from tests.support.fakes.clock import settle
 
 
 async def test_a_piece_waits_for_those_that_are_under_way_and_no_longer() -> None:
-    precedence = Precedence()
+    priority = Priority()
     ends = [asyncio.Event(), asyncio.Event()]
 
     async def single(end: asyncio.Event) -> None:
-        with precedence.first():
+        with priority.interactive():
             await end.wait()
 
     first = asyncio.create_task(single(ends[0]))
     await settle()
-    piece = asyncio.create_task(precedence.give_way())
+    piece = asyncio.create_task(priority.yield_to_interactive())
     await settle()
     later = asyncio.create_task(single(ends[1]))
     await settle()
@@ -32,19 +32,19 @@ async def test_a_piece_waits_for_those_that_are_under_way_and_no_longer() -> Non
 
 async def test_a_piece_waits_for_nobody_when_nobody_is_there() -> None:
     async with asyncio.timeout(1):
-        await Precedence().give_way()
+        await Priority().yield_to_interactive()
 
 
 async def test_one_that_fails_or_is_cancelled_holds_nobody_up() -> None:
-    precedence = Precedence()
+    priority = Priority()
 
     async def single() -> None:
-        with precedence.first():
+        with priority.interactive():
             await asyncio.Event().wait()
 
     task = asyncio.create_task(single())
     await settle()
-    piece = asyncio.create_task(precedence.give_way())
+    piece = asyncio.create_task(priority.yield_to_interactive())
     await settle()
 
     task.cancel()

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from services.commands.queue.command_store import TOUCHED_FOR, Touches
+from services.commands.queue.service import TOUCHED_FOR, CommandStore
 from services.commands.queue.submission import Submission
 from shared.apple.request.plist import PreparedCommand, written
 from tests.support.fakes.clock import START, FakeClock
@@ -16,7 +16,7 @@ class Desk:
         self.clock = FakeClock()
         self.stored = 0
         self.queue = FakeCommandQueue(self._count)
-        self.touches = Touches(self.queue, self.clock)
+        self.command_store = CommandStore(self.queue, self.clock)
 
     async def _count(self, operation: str) -> None:
         self.stored += operation == "store"
@@ -25,7 +25,7 @@ class Desk:
         """The command `uuid` twice, and others of `uuids` beside it."""
         commands = [written(each, "ProfileList", {}) for each in (uuid, uuid, *uuids)]
         since = START if is_bulk else None
-        await self.touches.store(
+        await self.command_store.store(
             [Submission(PreparedCommand(("D",), each, {}), "D", "1", since) for each in commands]
         )
 
