@@ -5,12 +5,10 @@
 
 from shared.settings.access import ProxySettings
 from shared.settings.classes import (
-    RETRY_SCHEDULE,
     AllSettings,
     ApiSettings,
     CheckinSettings,
     CommandsSettings,
-    LogFormat,
     MongoDriver,
     PushSettings,
     ServiceSettings,
@@ -18,6 +16,7 @@ from shared.settings.classes import (
 )
 from shared.settings.load import load, warnings_about
 from shared.settings.values import Address
+from shared.settings.webhook import RETRY_SCHEDULE
 
 __all__ = [
     "RETRY_SCHEDULE",
@@ -26,7 +25,6 @@ __all__ = [
     "ApiSettings",
     "CheckinSettings",
     "CommandsSettings",
-    "LogFormat",
     "MongoDriver",
     "ProxySettings",
     "PushSettings",

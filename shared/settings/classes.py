@@ -9,42 +9,34 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared.domain.event import EXTRA_TOPICS
 from shared.settings.access import AccessSettings, ProxySettings, refuse_wide
-from shared.settings.binding import BindingSettings
-from shared.settings.bodies import BodySettings, EventBudget
+from shared.settings.bodies import BodySettings
 from shared.settings.encryption import NEEDS_SECRET_KEY, EncryptionSettings
-from shared.settings.enrollment import EnrollmentSettings
+from shared.settings.enrollment import EnrollmentSettings, PushCertificateFiles
 from shared.settings.limits import LimitSettings
-from shared.settings.receiver import ReceiverSettings
-from shared.settings.scep import ChallengeSettings, ScepSettings
+from shared.settings.scep import BindingSettings, ChallengeSettings, ScepSettings
 from shared.settings.values import (
     Address,
     AddressValue,
     AmqpUrl,
     Duration,
-    Durations,
     HeaderName,
     HttpUrl,
     MongodbUrl,
     Names,
     Size,
+    format_duration,
     must_be_files,
-    written,
 )
+from shared.settings.webhook import DeliverySettings
+from shared.telemetry.logs import LogFormat
 
 MARGIN = timedelta(days=3)
 """What MDM_EVENT_RETENTION must leave beyond the last retry."""
 
-RETRY_SCHEDULE = tuple(
-    timedelta(seconds=seconds)
-    for seconds in (1, 5, 30, 120, 600, 3600, 10_800, 21_600, 43_200, 86_400)
-)
-
-LogFormat = Literal["auto", "json", "console"]
 MongoDriver = Literal["motor", "pymongo"]
 
 
@@ -158,7 +150,7 @@ class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
         if self.event_retention < self.command_retention:
             raise ValueError(
                 "MDM_EVENT_RETENTION: must not be below MDM_COMMAND_RETENTION "
-                f"({written(self.command_retention)})"
+                f"({format_duration(self.command_retention)})"
             )
         return self
 
@@ -220,11 +212,7 @@ class PushSettings(ApiSettings):
     apns_ca: Path | None = Field(
         None, description="PEM file: CAs to trust for MDM_APNS_URL instead of the system's."
     )
-    push_cert: Names = Field(
-        (),
-        description="PEM files of push certificates, separated by commas, one for each topic. "
-        "Enrollment profiles name the topic of the first, until one is chosen by API.",
-    )
+    push_cert: PushCertificateFiles = ()
     push_key: Names = Field(
         (), description="PEM files of their keys, in the same order as MDM_PUSH_CERT."
     )
@@ -245,34 +233,11 @@ class PushSettings(ApiSettings):
         return self
 
 
-class WebhookSettings(ReceiverSettings, ApiSettings):
+class WebhookSettings(DeliverySettings, ApiSettings):
     service: ClassVar[str] = "webhook"
 
     http: AddressValue = _http(8084)
     ops_http: AddressValue = _ops_http(9084)
-    webhook_extra_topics: Names = Field(
-        (),
-        description="Topics beyond MicroMDM's to post to MDM_WEBHOOK_URL, separated by commas: "
-        + ", ".join(f"`{topic}`" for topic in sorted(EXTRA_TOPICS))
-        + ".",
-    )
-    webhook_retry_schedule: Durations = Field(
-        RETRY_SCHEDULE,
-        description="Waits between the attempts of a delivery; an event that is refused while others "
-        "are taken holds up its device for the first five only.",
-    )
-    webhook_body_budget: EventBudget = Field(
-        128 * 1024**2,
-        description="Most bytes of event bodies that one process holds at once, as `128 MiB`, at least "
-        "8 MiB; the bodies of events beyond it are read back from the journal when their turn comes.",
-    )
-
-    @field_validator("webhook_extra_topics")
-    @classmethod
-    def _topics_are_known(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
-        if not EXTRA_TOPICS.issuperset(topics):
-            raise ValueError("must be a list of " + ", ".join(sorted(EXTRA_TOPICS)))
-        return topics
 
     @model_validator(mode="after")
     def _events_outlive_their_retries(self) -> Self:
@@ -280,7 +245,7 @@ class WebhookSettings(ReceiverSettings, ApiSettings):
         if self.event_retention < least:
             raise ValueError(
                 "MDM_EVENT_RETENTION: must not be below the retry schedule plus 3 d "
-                f"({written(least)})"
+                f"({format_duration(least)})"
             )
         return self
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 
-from shared.settings.values import PLACEHOLDERS, plain
+from shared.settings.values import PLACEHOLDERS, secret_text
 
 SIZE = 32
 """Bytes of a key."""
@@ -41,7 +41,7 @@ def _decoded(word: str) -> bytes:
 
 
 def _secret_key(value: Any) -> str:
-    text = plain(value).strip()
+    text = secret_text(value).strip()
     if any(placeholder in text.lower() for placeholder in PLACEHOLDERS):
         raise ValueError(f"is the placeholder of the example; make a key: {MAKE_KEY}")
     keys, _ = secret_keys(text)

@@ -1,7 +1,6 @@
 """Settings of enrollment: what the profiles say, where identities come from, who may ask for one."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -26,7 +25,7 @@ def _access_rights(value: int) -> int:
     return value
 
 
-def _shown(value: str) -> str:
+def _printable(value: str) -> str:
     text = value.strip()
     if not text or len(text) > MOST_TEXT or not text.isprintable():
         raise ValueError(f"must be 1 to {MOST_TEXT} printable characters")
@@ -52,13 +51,22 @@ def _subject(value: str) -> str:
     return value
 
 
+PushCertificateFiles = Annotated[
+    Names,
+    Field(
+        description="PEM files of push certificates, separated by commas, one for each topic. "
+        "Enrollment profiles name the topic of the first, until one is chosen by API.",
+    ),
+]
+
+
 class EnrollmentSettings(BaseModel):
     """What check-in knows about enrollment."""
 
-    organization: Annotated[str, AfterValidator(_shown)] = Field(
+    organization: Annotated[str, AfterValidator(_printable)] = Field(
         "MacroMDM", description="Name of the organization in enrollment profiles."
     )
-    profile_name: Annotated[str, AfterValidator(_shown)] = Field(
+    profile_name: Annotated[str, AfterValidator(_printable)] = Field(
         "Enrollment Profile", description="Name of the enrollment profile, as the device shows it."
     )
     profile_identifier: Annotated[str, AfterValidator(_identifier)] = Field(
@@ -106,12 +114,7 @@ class EnrollmentSettings(BaseModel):
         description="What the URL of enrollment must name as `?token=`; several separated by spaces "
         "are all good. Without it, anybody who reaches the server may enroll a device.",
     )
-
-    push_cert: Names = Field(
-        (),
-        description="PEM files of push certificates, separated by commas, one for each topic. "
-        "Enrollment profiles name the topic of the first, until one is chosen by API.",
-    )
+    push_cert: PushCertificateFiles = ()
 
     @property
     def subject(self) -> tuple[tuple[str, str], ...]:
@@ -129,7 +132,9 @@ class EnrollmentSettings(BaseModel):
     @property
     def enroll_tokens(self) -> tuple[str, ...]:
         """Every token that is good; none: the door is open."""
-        return () if self.enroll_token is None else _words(self.enroll_token)
+        return (
+            () if self.enroll_token is None else tuple(self.enroll_token.get_secret_value().split())
+        )
 
     @model_validator(mode="after")
     def _enrollment_fits_together(self) -> Self:
@@ -143,8 +148,3 @@ class EnrollmentSettings(BaseModel):
         if self.enroll_token is not None and not self.enroll_tokens:
             raise ValueError("MDM_ENROLL_TOKEN: is empty; give a long random one, or unset it")
         return self
-
-
-def _words(secret: SecretStr) -> tuple[str, ...]:
-    words: Sequence[str] = secret.get_secret_value().split()
-    return tuple(words)

@@ -7,9 +7,9 @@ Empty variables count as not set, except the API key: an empty key is a mistake 
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from shared.domain.errors import Misconfigured
@@ -25,7 +25,7 @@ from shared.settings.classes import (
     ServiceSettings,
     WebhookSettings,
 )
-from shared.settings.values import SHORT_KEY, size_of
+from shared.settings.values import SHORT_KEY, parse_size
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -66,7 +66,7 @@ def warnings_about(settings: ServiceSettings, environ: Mapping[str, str]) -> lis
     if settings.public_url.startswith("http://"):
         found.append("MDM_SERVER_URL: is plain http; devices demand https")
     written = _look_up("max_body", ServiceSettings.model_fields["max_body"], environ)
-    if written is not None and size_of(written[1]) > LARGEST_BODY:
+    if written is not None and parse_size(written[1]) > LARGEST_BODY:
         found.append(
             "MDM_MAX_BODY: is above 11 MiB and counts as 11 MiB, so that an event fits into a message of "
             "RabbitMQ and a document of MongoDB"
@@ -140,8 +140,3 @@ def _unknown(name: str) -> str:
     near = nearest(name, _KNOWN)
     hint = f"; did you mean {near}?" if near else ""
     return f"{name}: nobody knows this setting{hint}"
-
-
-def shown(value: Any) -> str:
-    """A setting's value for people, without what is secret."""
-    return "(secret)" if isinstance(value, SecretStr) else str(value)

@@ -1,15 +1,19 @@
-"""Settings of our SCEP server, and of the challenges that it takes."""
+"""Settings of device certificates: our SCEP server, its challenges, the binding to devices, renewal."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
+from shared.domain.identity import LOOK_BEFORE
 from shared.settings.values import Duration
 
 LONGEST_VALIDITY = timedelta(days=3650)
 """As long as our CA itself is valid."""
 LONGEST_CHALLENGE = 255
+
+
+Reenrollment = Literal["open", "bound"]
 
 
 def _challenge(value: SecretStr) -> SecretStr:
@@ -28,6 +32,12 @@ def _validity(value: timedelta) -> timedelta:
 def _lifetime(value: timedelta) -> timedelta:
     if not timedelta(minutes=1) <= value <= LONGEST_VALIDITY:
         raise ValueError("must be 1 min to 3650 d")
+    return value
+
+
+def _lead(value: timedelta) -> timedelta:
+    if not timedelta(minutes=1) <= value <= LOOK_BEFORE:
+        raise ValueError("must be 1 min to 90 d")
     return value
 
 
@@ -55,4 +65,25 @@ class ScepSettings(ChallengeSettings):
         True,
         description="`false`: SCEP requests in DES, 3DES or SHA-1 are refused, and new ones that are not "
         "signed with the key that they ask for. Many SCEP clients send them whatever a server says.",
+    )
+
+
+class BindingSettings(BaseModel):
+    """What check-in knows."""
+
+    reenrollment: Reenrollment = Field(
+        "open",
+        description="Who may enroll a device anew that has a certificate already: `open`: whoever has "
+        "one of a trusted CA, as after a wipe; `bound`: only a certificate of our SCEP whose challenge "
+        "was made for that UDID or serial number.",
+    )
+    replay_guard: bool = Field(
+        True,
+        description="`false`: messages that change an enrollment are taken whenever they were signed. "
+        "Else one that was signed over a day before the newest is refused, as somebody recorded it.",
+    )
+    renew_before: Annotated[Duration, AfterValidator(_lead)] = Field(
+        timedelta(days=30),
+        description="How long before its end the certificate of a device is renewed, where our SCEP "
+        "gave it out; at most 90 d, and not before half of its time is over.",
     )

@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 from shared.settings.classes import AllSettings, ServiceSettings
 from shared.settings.load import SERVICES, fallback, is_secret, variable
-from shared.settings.values import written
+from shared.settings.values import format_duration
 
 HEAD = """# Settings
 
@@ -63,7 +63,7 @@ def _shown(cls: type[ServiceSettings], field: str) -> str:
     if value is PydanticUndefined or value is None or value == ():
         return ""
     if isinstance(value, timedelta):
-        return f"`{written(value)}`"
+        return f"`{format_duration(value)}`"
     if isinstance(value, tuple):
-        return f"`{', '.join(written(each) for each in value)}`"
+        return f"`{', '.join(format_duration(each) for each in value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

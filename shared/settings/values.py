@@ -93,19 +93,19 @@ def _networks(value: Any) -> tuple[Network, ...]:
         raise ValueError("must be a list of addresses or networks such as 10.0.0.0/8") from None
 
 
-def size_of(value: Any) -> int:
+def parse_size(value: Any) -> int:
     match = re.fullmatch(r"(\d{1,12})\s*([a-z]*)", str(value).strip().lower(), re.ASCII)
     if match is None or match[2] not in _SIZES or int(match[1]) == 0:
         raise ValueError("must be a size in bytes, or such as 4 MiB")
     return int(match[1]) * _SIZES[match[2]]
 
 
-def plain(value: Any) -> str:
+def secret_text(value: Any) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _checked_url(value: Any, schemes: tuple[str, ...]) -> str:
-    url = plain(value).strip()
+    url = secret_text(value).strip()
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     try:
         parts = urlsplit(url)
@@ -134,7 +134,7 @@ def _amqp_url(value: Any) -> str:
 
 
 def _api_key(value: Any) -> str:
-    text = plain(value).strip()
+    text = secret_text(value).strip()
     keys = text.split()
     if not keys:
         raise ValueError("is empty; give a long random key, such as of `openssl rand -hex 32`")
@@ -155,7 +155,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Durations = Annotated[tuple[timedelta, ...], BeforeValidator(_durations)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
-Size = Annotated[int, BeforeValidator(size_of)]
+Size = Annotated[int, BeforeValidator(parse_size)]
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 SecretHttpUrl = Annotated[SecretStr, BeforeValidator(_secret_http_url)]
 MongodbUrl = Annotated[SecretStr, BeforeValidator(_mongodb_url)]
@@ -164,7 +164,7 @@ ApiKey = Annotated[SecretStr, BeforeValidator(_api_key)]
 HeaderName = Annotated[str, BeforeValidator(_header_name)]
 
 
-def written(duration: timedelta) -> str:
+def format_duration(duration: timedelta) -> str:
     """A duration as settings write it."""
     seconds = duration.total_seconds()
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):

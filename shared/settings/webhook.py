@@ -1,0 +1,60 @@
+"""Settings of the webhook: its receiver, its topics, its retries."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from shared.domain.event import EXTRA_TOPICS
+from shared.settings.bodies import EventBudget
+from shared.settings.values import Durations, Names, SecretHttpUrl, must_be_files
+
+RETRY_SCHEDULE = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (1, 5, 30, 120, 600, 3600, 10_800, 21_600, 43_200, 86_400)
+)
+
+
+class DeliverySettings(BaseModel):
+    """The receiver of events, and the way to it."""
+
+    webhook_url: SecretHttpUrl | None = Field(
+        None,
+        description="Where events are posted.",
+        json_schema_extra={"fallback": "MICROMDM_WEBHOOK_URL"},
+    )
+    webhook_ca: Path | None = Field(
+        None,
+        description="PEM file: CAs to trust for MDM_WEBHOOK_URL instead of the system's; OpenSSL's "
+        "`SSL_CERT_FILE` works too.",
+    )
+
+    webhook_extra_topics: Names = Field(
+        (),
+        description="Topics beyond MicroMDM's to post to MDM_WEBHOOK_URL, separated by commas: "
+        + ", ".join(f"`{topic}`" for topic in sorted(EXTRA_TOPICS))
+        + ".",
+    )
+    webhook_retry_schedule: Durations = Field(
+        RETRY_SCHEDULE,
+        description="Waits between the attempts of a delivery; an event that is refused while others "
+        "are taken holds up its device for the first five only.",
+    )
+    webhook_body_budget: EventBudget = Field(
+        128 * 1024**2,
+        description="Most bytes of event bodies that one process holds at once, as `128 MiB`, at least "
+        "8 MiB; the bodies of events beyond it are read back from the journal when their turn comes.",
+    )
+
+    @field_validator("webhook_extra_topics")
+    @classmethod
+    def _topics_are_known(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        if not EXTRA_TOPICS.issuperset(topics):
+            raise ValueError("must be a list of " + ", ".join(sorted(EXTRA_TOPICS)))
+        return topics
+
+    @model_validator(mode="after")
+    def _ca_is_a_file(self) -> Self:
+        must_be_files("MDM_WEBHOOK_CA", self.webhook_ca)
+        return self
