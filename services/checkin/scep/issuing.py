@@ -109,7 +109,7 @@ class Issuing:
         self._statuses = CertificateStatuses(enrollments, issued)
         self._identities = identities
         self._clock = clock
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
         """A certificate for a new device, by its challenge. Where this key used the challenge in another
@@ -151,7 +151,7 @@ class Issuing:
         """A certificate that follows one of ours, which must be valid and not replaced."""
         status = await self._standing_of(asker)
         transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
-        async with self._turns.setdefault(asker.fingerprint, asyncio.Lock()):
+        async with self._gates.setdefault(asker.fingerprint, asyncio.Lock()):
             found = await self._issued.of_transaction(transaction)
             if found is None:
                 await self._refuse_hoarding(status)

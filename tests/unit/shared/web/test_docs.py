@@ -26,6 +26,19 @@ async def test_the_page_names_no_foreign_host(http: httpx.AsyncClient) -> None:
     assert '"validatorUrl": null' in page
 
 
+async def test_all_that_the_page_loads_comes_from_this_server(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/docs")).text
+    loaded = re.findall(r"""(?:src|href)="([^"]+)""", page)
+
+    answers = {path: await http.get(path) for path in loaded}
+
+    assert {path: answer.status_code for path, answer in answers.items()} == {
+        "/docs/swagger-ui.css": 200,
+        "/docs/favicon.svg": 200,
+        "/docs/swagger-ui-bundle.js": 200,
+    }
+
+
 async def test_the_document_does_not_describe_the_page(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
 
