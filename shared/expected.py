@@ -1,13 +1,16 @@
 """The errors of pydantic in the words of this server: each fits behind "expected"."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from shared.domain.errors import BadRequest, Fault
 
 Words = Callable[[Mapping[str, Any]], str]
 
 _WORDS: dict[str, Words] = {
     "bool_parsing": lambda _: "true or false",
     "bool_type": lambda _: "true or false",
+    "expected": lambda context: str(context["text"]),
     "extra_forbidden": lambda _: "no such key",
     "finite_number": lambda _: "a number",
     "float_parsing": lambda _: "a number",
@@ -48,3 +51,15 @@ def message(error: Mapping[str, Any]) -> str:
     if words is None:
         return str(error["msg"]).removeprefix("Value error, ")
     return f"expected {words}"
+
+
+def refusal(errors: Iterable[Mapping[str, Any]]) -> BadRequest:
+    """The refusal of a request, with every fault that pydantic found."""
+    found = [(_path(error["loc"]), error) for error in errors]
+    faults = [Fault(path, expected(error) or message(error)) for path, error in found]
+    return BadRequest("; ".join(f"{path}: {message(error)}" for path, error in found), faults)
+
+
+def _path(location: Iterable[int | str]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return "".join(steps).removeprefix(".")

@@ -3,38 +3,33 @@
 import asyncio
 from datetime import timedelta
 
-from services.commands.access.challenge_routes import TAG as CHALLENGES_TAG
-from services.commands.access.challenge_routes import challenge_routes
-from services.commands.access.openapi import TAG as ACCESS_TAG
-from services.commands.access.routes import audit_routes, token_routes
+from fastapi import APIRouter
+
+from services.commands.access import routes as access
 from services.commands.access.tokens import ApiTokens
-from services.commands.devices.openapi import MIGRATION_TAG
-from services.commands.devices.routes import DeviceParts, device_routes
+from services.commands.devices import routes as devices
 from services.commands.devices.service import DeviceInventory
 from services.commands.history.cancel import QueueLife
 from services.commands.history.listing import EntryList
 from services.commands.history.long_poll import Slots, Waiting
 from services.commands.history.lookup import CommandLookup
 from services.commands.history.results import Answers
-from services.commands.history.routes import LifeParts, add_life
+from services.commands.history.routes import history_routes
 from services.commands.identities.routes import identity_routes
 from services.commands.identities.service import IdentityDesk, IdentityPorts
-from services.commands.jobs.openapi import TAG as JOBS_TAG
-from services.commands.jobs.routes import job_routes
+from services.commands.jobs import routes as jobs
 from services.commands.jobs.schemas import JobView
 from services.commands.jobs.worker import JobPorts, JobWork
-from services.commands.migration.routes import migration_routes
+from services.commands.migration import routes as migration
 from services.commands.migration.service import Migrations
-from services.commands.openapi import TAGS
-from services.commands.profiles.routes import TAG as PROFILES_TAG
-from services.commands.profiles.routes import profile_routes
-from services.commands.profiles.service import LARGEST_REQUEST
+from services.commands.profiles import routes as profiles
+from services.commands.profiles.schemas import LARGEST_REQUEST
 from services.commands.queue.limits import SizeLimits
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.requeue import EntryResolver, QueueRules
 from services.commands.queue.service import QueueService
 from services.commands.queue.targets import Targets
-from services.commands.submit.routes import Parts, router
+from services.commands.submit import routes as submit
 from services.commands.submit.service import Posting, Waits
 from services.commands.submit.stored_unlock import StoredUnlockToken
 from services.commands.upkeep.expiry import Expiry
@@ -100,31 +95,28 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
     )
     work, job_view = JobWork(job_ports, queue_service), JobView(job_ports.jobs)
     sizes = SizeLimits(settings.max_command_size)
-    parts = Parts(
-        catalogue=catalogue,
-        posting=Posting(queue_service, waits, work, job_view, sizes),
-        life=life,
-        inventory=DeviceInventory(records, queue, targets),
-        ids=adapters.ids,
-        unlock=StoredUnlockToken(stores.devices, targets),
-    )
-
-    auth = api_auth(settings, adapters)
-    routes = router(parts, auth)
+    posting = Posting(queue_service, waits, work, job_view, sizes)
+    unlock = StoredUnlockToken(stores.devices, targets)
+    inventory = DeviceInventory(records, stores.devices, queue, targets)
     listing = EntryList(queue, reconciler, clock)
-    add_life(routes, LifeParts(lookup, listing, life, targets, waits), auth)
     tokens = ApiTokens(stores.tokens, clock, adapters.ids)
     challenges = ChallengeBook(stores.challenges, clock, validity=settings.scep_challenge_validity)
-    routes.include_router(challenge_routes(challenges, auth))
-    routes.include_router(profile_routes(stores.profiles, auth))
-    routes.include_router(device_routes(DeviceParts(stores.devices, targets), auth))
     migrations = Migrations(stores.migration, clock, adapters.ids, settings.migration_window)
-    routes.include_router(migration_routes(migrations, auth, settings.max_body))
-    routes.include_router(identity_routes(_desk(adapters, records, targets), auth))
-    routes.include_router(token_routes(tokens, auth))
-    routes.include_router(audit_routes(stores.audit, clock, auth))
-
-    routes.include_router(job_routes(job_view, auth))
+    auth = api_auth(settings, adapters)
+    routes = APIRouter()
+    for each in (
+        submit.submit_routes(catalogue, posting, adapters.ids, unlock, auth),
+        history_routes(listing, life, targets, waits, auth),
+        jobs.job_routes(job_view, auth),
+        devices.device_routes(inventory, auth),
+        identity_routes(_desk(adapters, records, targets), auth),
+        migration.migration_routes(migrations, auth, settings.max_body),
+        profiles.profile_routes(stores.profiles, auth),
+        access.challenge_routes(challenges, auth),
+        access.token_routes(tokens, auth),
+        access.audit_routes(stores.audit, clock, auth),
+    ):
+        routes.include_router(each)
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
@@ -146,7 +138,15 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         release=release,
         drain=drain,
         max_body=max(sizes.json, LARGEST_REQUEST, settings.max_body),
-        openapi_tags=(*TAGS, JOBS_TAG, PROFILES_TAG, CHALLENGES_TAG, MIGRATION_TAG, ACCESS_TAG),
+        openapi_tags=(
+            submit.TAG,
+            devices.TAG,
+            jobs.TAG,
+            profiles.TAG,
+            access.CHALLENGES_TAG,
+            migration.TAG,
+            access.TAG,
+        ),
     )
 
 

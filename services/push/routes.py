@@ -8,26 +8,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
-from services.push.openapi import Responses, error
 from services.push.send.outcomes import Accepted, TopicRefused
 from services.push.send.pusher import Pusher
 from services.push.send.topics import NoCertificate
 from shared.domain.access import Scope
 from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
-from shared.domain.errors import (
-    BadRequest,
-    Conflict,
-    Fault,
-    NotFound,
-    Unavailable,
-    UpstreamFailed,
-)
+from shared.domain.errors import BadRequest, Conflict, Fault, NotFound, Unavailable, UpstreamFailed
 from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
 from shared.web.answers import JsonAnswer
 from shared.web.api.auth import ApiAuth
+from shared.web.api.openapi import about, errors, like, ok
 
 TAG = {"name": "push", "description": "Wake a device, so that it asks for its commands."}
 
@@ -35,29 +28,32 @@ LATEST = 253_402_300_799
 """The last second of the year 9999."""
 
 
-class Pushed(BaseModel):
+class Pushed(TypedDict):
     """APNs took the push."""
 
-    status: Literal["success"] = Field(examples=["success"])
-    push_notification_id: str = Field(
-        description="The apns-id that APNs gave to the push.",
-        examples=["6F0D7C2E-6C0B-4D1B-9E1C-0C7F1B1D9A55"],
-    )
+    status: Annotated[Literal["success"], like("success")]
+    push_notification_id: Annotated[
+        str,
+        about("The apns-id that APNs gave to the push.", "6F0D7C2E-6C0B-4D1B-9E1C-0C7F1B1D9A55"),
+    ]
 
 
-ERRORS: Responses = {
-    400: error(400, "Bad Request", "expiration: expected seconds since 1970, or nothing"),
-    401: error(401, "Unauthorized", "the API key or token is wrong"),
-    403: error(403, "Forbidden", "this needs the scope push"),
-    404: error(404, "Not Found", "no device 9F0C1D6E is known"),
-    409: error(409, "Conflict", "the device is not enrolled")
-    | {"description": "It cannot be pushed, or the id names several enrollments."},
-    429: error(429, "Too Many Requests", "too many failed authentications from this address"),
-    502: error(502, "Bad Gateway", "APNs did not take the push: 410 Unregistered"),
-    503: error(
-        503, "Service Unavailable", "no push certificate for topic com.apple.mgmt.External.a1b2c3"
-    ),
-}
+RESPONSES = ok(Pushed, "APNs took the push.") | errors(
+    400,
+    404,
+    409,
+    502,
+    said={
+        400: "expiration: expected seconds since 1970, or nothing",
+        403: "this needs the scope push",
+        404: "no device 9F0C1D6E is known",
+        409: (
+            "It cannot be pushed, or the id names several enrollments.",
+            "the device is not enrolled",
+        ),
+        503: "no push certificate for topic com.apple.mgmt.External.a1b2c3",
+    },
+)
 
 
 class PushRoutes:
@@ -73,8 +69,7 @@ class PushRoutes:
                 self.push,
                 methods=[method],
                 dependencies=[auth.needs(Scope.PUSH, audit="device.push")],
-                response_model=Pushed,
-                responses=ERRORS,
+                responses=RESPONSES,
                 summary="Push a device now",
                 operation_id=f"push_{method.lower()}",
             )
@@ -82,8 +77,7 @@ class PushRoutes:
     async def push(
         self,
         udid: Annotated[
-            str,
-            Path(description="UDID, EnrollmentID, UserID, serial number or enrollment id."),
+            str, Path(description="UDID, EnrollmentID, UserID, serial number or enrollment id.")
         ],
         expiration: Annotated[
             str | None,

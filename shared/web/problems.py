@@ -5,10 +5,10 @@ members of RFC 9457 beside it; the framework's own errors (404, 405, unusable pa
 Devices get a status and nothing else: see `shared.web.device_route`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, NotRequired
 
 import structlog
 from fastapi import FastAPI, Request
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
+from typing_extensions import TypedDict
 
 from shared.domain.errors import (
     BadRequest,
@@ -34,7 +35,7 @@ from shared.domain.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from shared.expected import expected, message
+from shared.expected import refusal
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.answers import RETRY_AFTER, JsonAnswer
 
@@ -83,26 +84,42 @@ def status_of(error: MdmError) -> tuple[int, Reason]:
     return 500, Reason.BAD_REQUEST
 
 
-def problem(
-    status: int,
-    detail: str,
-    *,
-    short: str | None = None,
-    faults: tuple[Fault, ...] = (),
-    headers: dict[str, str] | None = None,
-) -> JsonAnswer:
-    """An error answer for an API client; `short` is `error`, where that is not the detail."""
-    title = HTTPStatus(status).phrase  # may change with Python; the type does not
-    content: dict[str, Any] = {
-        "error": short or detail,
+class FaultOut(TypedDict):
+    path: str
+    expected: str
+
+
+class Problem(TypedDict):
+    """`error` for people, the members of RFC 9457 for programs."""
+
+    error: str
+    type: str
+    title: str
+    status: int
+    detail: str
+    faults: NotRequired[list[FaultOut]]
+
+
+def problem_of(status: int, detail: str, faults: Sequence[Fault] = ()) -> Problem:
+    """The content of an error answer."""
+    content: Problem = {
+        # MicroMDM's clients know this word; `detail` says more.
+        "error": "Unauthorized" if status == 401 else detail,
         "type": f"urn:macromdm:problem:{_TYPES.get(status, status)}",
-        "title": title,
+        "title": HTTPStatus(status).phrase,  # may change with Python; the type does not
         "status": status,
         "detail": detail,
     }
     if faults:
         content["faults"] = [{"path": each.path, "expected": each.expected} for each in faults]
-    return JsonAnswer(content, status, headers)
+    return content
+
+
+def problem(
+    status: int, detail: str, *, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None
+) -> JsonAnswer:
+    """An error answer for an API client."""
+    return JsonAnswer(problem_of(status, detail, faults), status, headers)
 
 
 def count_refused(request: Request, reason: Reason) -> None:
@@ -120,9 +137,7 @@ def answer_error(request: Request, error: MdmError) -> JsonAnswer:
     if status >= 500:
         log.warning("request_failed", path=request.url.path, status=status, error=detail)
     faults = error.faults if isinstance(error, BadRequest) else ()
-    # MicroMDM's clients know this word; `detail` says more.
-    short = "Unauthorized" if status == 401 else detail
-    return problem(status, detail, short=short, faults=faults, headers=_headers(status, error))
+    return problem(status, detail, faults=faults, headers=_headers(status, error))
 
 
 def _headers(status: int, error: MdmError) -> dict[str, str] | None:
@@ -151,15 +166,10 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 async def _on_unusable_parameters(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    errors = exc.errors()
-    paths = [".".join(str(part) for part in error["loc"][1:]) for error in errors]
-    faults = tuple(
-        Fault(path, expected(error) or message(error))
-        for path, error in zip(paths, errors, strict=True)
+    # The first step says where a parameter is, such as `query`.
+    return answer_error(
+        request, refusal({**error, "loc": error["loc"][1:]} for error in exc.errors())
     )
-    said = (f"{path}: {message(error)}" for path, error in zip(paths, errors, strict=True))
-    detail = "; ".join(said) or "unusable request"
-    return answer_error(request, BadRequest(detail, faults))
 
 
 async def on_bug(request: Request, exc: Exception) -> Response:

@@ -5,7 +5,6 @@ SMALL_FILES = frozenset(
         "services/checkin/journal/backoff.py",
         "services/commands/jobs/sights.py",
         "services/commands/submit/idempotency.py",
-        "services/push/certificates/requests.py",
         "services/push/certificates/sender.py",
         "services/runtime/store_health.py",
         "services/webhook/delivery/backoff.py",
@@ -18,15 +17,15 @@ SMALL_FILES = frozenset(
 
 IN_A_CIRCLE = frozenset(
     {
-        "services.commands.devices",
         "services.commands.history",
         "services.commands.jobs",
-        "services.commands.openapi",
         "services.commands.submit",
+        "shared",
         "shared.apple.catalogue",
         "shared.apple.plist",
         "shared.apple.request",
         "shared.apple.values",
+        "shared.domain",
         "shared.security",
         "shared.security.lenient",
         "shared.security.scep",
@@ -49,23 +48,14 @@ IN_A_CIRCLE = frozenset(
 ARROWS_UP = frozenset(
     {
         "services.commands.history.routes -> services.commands.submit.service",
-        "services.commands.migration.routes -> services.commands.devices.openapi",
-        "services.commands.openapi -> services.commands.devices.requests",
-        "services.commands.submit.routes -> services.commands.devices.openapi",
-        "services.commands.submit.routes -> services.commands.devices.requests",
-        "services.commands.submit.routes -> services.commands.devices.schemas",
-        "services.commands.submit.routes -> services.commands.devices.service",
     }
 )
 """Imports against the layers of a service."""
 
 BUNDLES = frozenset(
     {
-        "services/commands/devices/routes.py::DeviceParts",
-        "services/commands/history/routes.py::LifeParts",
         "services/commands/identities/service.py::IdentityPorts",
         "services/commands/jobs/worker.py::JobPorts",
-        "services/commands/submit/routes.py::Parts",
         "services/push/certificates/install.py::InstallationParts",
         "services/push/certificates/rotation.py::RotationParts",
     }
@@ -76,7 +66,6 @@ KNOW_THE_WEB_FRAMEWORK = frozenset(
     {
         "services/checkin/pipeline/device_auth.py",
         "services/checkin/pipeline/refused_requests.py",
-        "services/commands/history/list_request.py",
         "services/commands/history/long_poll.py",
         "services/commands/queue/limits.py",
         "services/commands/submit/idempotency.py",
@@ -91,6 +80,7 @@ DEFINED_TWICE = frozenset(
         "Line",
         "Outcome",
         "Page",
+        "Queued",
         "Recipient",
         "Refused",
         "Sender",
@@ -101,17 +91,15 @@ DEFINED_TWICE = frozenset(
         "Waiting",
         "boolean",
         "command_uuid",
-        "described",
         "identifier",
         "inside",
         "integer",
         "load",
         "octets",
+        "printable",
         "read",
-        "read_page",
         "read_request",
         "refusal",
-        "shown",
         "version",
         "write",
     }

@@ -17,6 +17,7 @@ from tests.architecture.sources import (
 MOST_FILES = 12
 MOST_LINES = 300
 LONG: dict[str, str] = {
+    "services/commands/history/schemas.py": "all that the API shows of one command",
     "services/webhook/delivery/first_attempt.py": "one delivery queue at work; cut with its neighbours",
 }
 """Files that may be longer: why."""
@@ -54,9 +55,9 @@ LAYERS = {
         {"submit", "access", "devices", "identities", "migration", "profiles"},
         {"jobs", "upkeep"},
         {"history"},
-        {"queue", "openapi"},
+        {"queue"},
     ],
-    "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send", "openapi"}],
+    "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send"}],
     "services.webhook": [{"app"}, {"partitions", "subscribers"}, {"delivery"}, {"endpoints"}],
 }
 
@@ -195,7 +196,7 @@ def test_the_picture_of_the_architecture_shows_every_package_of_the_services() -
     missing = [
         f"{service}.{name}"
         for service, layers in LAYERS.items()
-        for name in set().union(*layers) - {"app", "routes", "openapi"}
+        for name in set().union(*layers) - {"app", "routes"}
         if name not in picture
     ]
 

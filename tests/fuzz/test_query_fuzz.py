@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from services.commands.history.list_request import cursor, read_list_request
 from services.commands.history.listing import Position
 from services.commands.history.long_poll import read_wait
-from services.commands.jobs.routes import read_page
+from services.commands.history.requests import CommandFilters, write_position
+from services.commands.jobs.schemas import Page
 from services.commands.submit.idempotency import HEADER, uuid_maker
 from shared.domain.errors import BadRequest
+from shared.expected import refusal
 
 TEXTS = st.text(max_size=40) | st.from_regex(r"[0-9A-Za-z+/=_.:-]{0,40}", fullmatch=True)
+Filters = TypeVar("Filters", bound=BaseModel)
 NAMES = ("limit", "cursor", "since", "until", "state", "request_type", "udid", "wait")
 
 
@@ -24,6 +28,17 @@ def asked(query: QueryParams, header: bytes = b"") -> Request:
     headers = [(HEADER.lower().encode(), header)] if header else []
     text = str(query).encode()
     return Request({"type": "http", "method": "GET", "headers": headers, "query_string": text})
+
+
+def filters(kind: type[Filters], query: QueryParams) -> Filters:
+    """The query string as FastAPI hands it to a model."""
+    names = [name for name in query if name in kind.model_fields]
+    try:
+        return kind.model_validate(
+            {name: query.getlist(name) if name == "state" else query[name] for name in names}
+        )
+    except ValidationError as exc:
+        raise refusal(exc.errors()) from None
 
 
 def is_read_or_refused(read: Callable[[], object]) -> str | None:
@@ -40,8 +55,8 @@ def test_any_query_is_read_or_refused_by_its_name(given: dict[str, str]) -> None
     query = QueryParams(given)
 
     names = [
-        is_read_or_refused(lambda: read_list_request(query)),
-        is_read_or_refused(lambda: read_page(asked(query))),
+        is_read_or_refused(lambda: filters(CommandFilters, query).query(None)),
+        is_read_or_refused(lambda: filters(Page, query)),
         is_read_or_refused(lambda: read_wait(asked(query), timedelta(minutes=2))),
     ]
 
@@ -61,6 +76,6 @@ def test_any_idempotency_key_is_taken_or_refused(key: bytes) -> None:
 def test_a_cursor_comes_back_as_it_was_given(at: datetime, order: UUID) -> None:
     position = Position(at, str(order))
 
-    read = read_list_request(QueryParams({"cursor": cursor(position)}))
+    read = filters(CommandFilters, QueryParams({"cursor": write_position(position)}))
 
-    assert read.query.after == position
+    assert read.query(None).after == position

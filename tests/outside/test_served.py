@@ -91,7 +91,8 @@ def resolved(value: Any, document: Document) -> Any:
         target: Any = document
         for step in value["$ref"].removeprefix("#/").split("/"):
             target = target[step]
-        return resolved(target, document)
+        beside = {key: each for key, each in value.items() if key != "$ref"}
+        return resolved({**target, **beside}, document)
     return {
         key: resolved(each, document)
         for key, each in value.items()

@@ -10,7 +10,7 @@ from services.commands.history.listing import EntryList
 from services.commands.history.long_poll import Slots, Waiting
 from services.commands.history.lookup import CommandLookup
 from services.commands.history.results import Answers
-from services.commands.history.routes import LifeParts, add_life
+from services.commands.history.routes import history_routes
 from services.commands.submit.service import Waits
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.event import Event, Topic
@@ -43,10 +43,9 @@ class LifeClient:
         )
         listing = EntryList(world.queue, world.reconciler, world.clock)
         auth = ApiAuth([SecretStr(KEY)])
-        routes = auth.router()
         self.waiting = Waiting(world.queue, world.clock, Slots(1))
         waits = Waits(self.waiting, self.lookup, timedelta(minutes=2))
-        add_life(routes, LifeParts(self.lookup, listing, world.life, world.targets, waits), auth)
+        routes = history_routes(listing, world.life, world.targets, waits, auth)
 
         async def run() -> None:
             return None

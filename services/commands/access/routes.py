@@ -1,29 +1,40 @@
-"""What administrators call: tokens of the API, and the audit log."""
+"""Tokens of the API, the audit log, and SCEP challenges for profiles that administrators make themselves.
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+Promises: all of it needs the scope `admin`. POST /v1/challenge has MicroMDM's path and answer; a challenge is
+for one certificate, and only for the device that is named, if one is.
+"""
+
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
 
-from services.commands.access import openapi
-from services.commands.access.tokens import ApiTokens, shown
-from shared.apple.request.read_json import parse_json
-from shared.domain.access import AuditEntry, AuditQuery, Scope
-from shared.domain.errors import unfit
+from services.commands.access.schemas import (
+    AuditFilters,
+    AuditLogPage,
+    ChallengeOut,
+    ChallengeRequest,
+    NewToken,
+    TokenList,
+    TokenOut,
+    TokenRequest,
+    audit_entry_out,
+    token_out,
+)
+from services.commands.access.tokens import ApiTokens
+from shared.domain.access import Scope
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock
-from shared.times import rfc3339
+from shared.security.challenges import ChallengeBook
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
-from shared.web.api.parsing import Parsing
-from shared.web.body import read_body
+from shared.web.api.openapi import body, errors, ok
+from shared.web.api.requests import Parsing
 
 TOKEN_LIMIT = 64 * 1024
-"""Of the body that describes a token, in bytes."""
-MOST_ENTRIES = 1000
-EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+"""Bytes of the body that describes a token."""
+TAG = {"name": "access", "description": "Tokens of the API, and who changed what."}
+CHALLENGES_TAG = {"name": "challenges", "description": "SCEP challenges for profiles of your own."}
 
 
 def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
@@ -36,69 +47,45 @@ def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
         dependencies=[auth.needs(Scope.ADMIN, audit="token.create")],
         status_code=201,
         summary="Make a token",
-        responses=openapi.CREATE_TOKEN,
-        openapi_extra=openapi.TOKEN_BODY,
+        responses=ok(NewToken, "Made. `token` is shown this once.", 201) | errors(400, 409, 413),
+        openapi_extra=body(TokenRequest),
     )
     async def create_token(request: Request) -> JsonAnswer:
         """The answer holds the secret, which nobody can ask for again."""
-        asked = await parsing.of(_read_token, await read_body(request, TOKEN_LIMIT))
-        name: Any = asked["name"]
-        scopes: Any = asked["scopes"]
-        describe(request, [name], f"scopes {' '.join(scopes)}")
+        asked = await parsing.read(request, TokenRequest, TOKEN_LIMIT)
+        describe(request, [asked.name], f"scopes {' '.join(asked.scopes)}")
         token, secret = await tokens.create(
-            name,
-            scopes,
+            asked.name,
+            asked.scopes,
             created_by=request.state.caller.name,
-            expires_at=_time("expires_at", asked.get("expires_at")),
+            expires_at=asked.expires_at,
         )
-        return JsonAnswer({**shown(token), "token": secret}, 201)
+        return JsonAnswer({**token_out(token), "token": secret}, 201)
 
     @routes.get(
         "/v1/tokens",
         dependencies=[auth.needs(Scope.ADMIN)],
         summary="List tokens",
-        responses=openapi.LIST_TOKENS,
+        responses=ok(TokenList, "All tokens, the oldest first.") | errors(400),
     )
     async def list_tokens() -> JsonAnswer:
         """All that were ever made, without their secrets."""
-        return JsonAnswer({"tokens": [shown(token) for token in await tokens.list()]})
+        return JsonAnswer({"tokens": [token_out(token) for token in await tokens.list()]})
 
     @routes.delete(
         "/v1/tokens/{id}",
         dependencies=[auth.needs(Scope.ADMIN, audit="token.revoke")],
         summary="Revoke a token",
-        responses=openapi.REVOKE_TOKEN,
+        responses=ok(TokenOut, "Revoked.", revoked_at="2026-02-02T03:04:05Z") | errors(404),
     )
     async def revoke_token(request: Request, id: str) -> JsonAnswer:
         """By its id or its name. It is refused everywhere within five seconds, and stays in the
         list."""
         token = await tokens.revoke(id)
         describe(request, [token.name])
-        return JsonAnswer(shown(token))
+        return JsonAnswer(token_out(token))
 
     return routes
-
-
-def _read_token(body: bytes) -> dict[str, object]:
-    asked = parse_json(body)
-    name, scopes = asked.get("name"), asked.get("scopes")
-    if not isinstance(name, str):
-        raise unfit("name", "a string")
-    if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-        raise unfit("scopes", f"a list of {', '.join(Scope)}")
-    return asked
-
-
-class AuditFilters(BaseModel):
-    """Which entries of the audit log; without any, the latest."""
-
-    caller: str | None = Field(None, description="Name of a token, or `api-key`.")
-    action: str | None = Field(None, description="Such as `device.block`.")
-    target: str | None = Field(None, description="As the request named it, such as a UDID.")
-    since: str | None = Field(None, description="The earliest time, RFC 3339.")
-    until: str | None = Field(None, description="The time before which they are, RFC 3339.")
-    limit: int = Field(100, ge=1, le=MOST_ENTRIES)
-    cursor: str | None = Field(None, description="`next` of the page before.")
 
 
 def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
@@ -109,49 +96,39 @@ def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
         "/v1/audit",
         dependencies=[auth.needs(Scope.ADMIN)],
         summary="Who changed what",
-        responses=openapi.AUDIT,
+        responses=ok(AuditLogPage, "A page; `next` is null on the last one.") | errors(400),
     )
     async def read_audit(filters: Annotated[AuditFilters, Query()]) -> JsonAnswer:
         """The latest entries first; `next` leads to earlier ones."""
-        query = AuditQuery(
-            since=_time("since", filters.since) or EARLIEST,
-            until=_time("until", filters.until) or clock.now() + timedelta(minutes=1),
-            caller=filters.caller,
-            action=filters.action,
-            target=filters.target,
-            limit=filters.limit,
-            cursor=filters.cursor,
-        )
-        page = await audit_log.find(query)
-        entries = [_entry(entry) for entry in page.entries]
+        page = await audit_log.find(filters.query(clock.now()))
+        entries = [audit_entry_out(entry) for entry in page.entries]
         return JsonAnswer({"entries": entries, "next": page.next})
 
     return routes
 
 
-def _entry(entry: AuditEntry) -> dict[str, object]:
-    return {
-        "id": entry.id,
-        "at": rfc3339(entry.at),
-        "caller": entry.caller,
-        "address": entry.address,
-        "route": entry.route,
-        "action": entry.action,
-        "targets": list(entry.targets),
-        "targets_left_out": entry.targets_left_out,
-        "detail": entry.detail,
-        "status": entry.status,
-        "request_id": entry.request_id,
-    }
+def challenge_routes(challenges: ChallengeBook, auth: ApiAuth) -> APIRouter:
+    """POST /v1/challenge."""
+    routes = auth.router(tags=["challenges"])
+    parsing = Parsing()
 
+    @routes.post(
+        "/v1/challenge",
+        dependencies=[auth.needs(Scope.ADMIN, audit="challenge.create")],
+        summary="Make a one-time SCEP challenge",
+        responses=ok(
+            ChallengeOut,
+            "The challenge, which is shown this once. `string` is MicroMDM's name for it.",
+        )
+        | errors(400, 413),
+        openapi_extra=body(ChallengeRequest),
+    )
+    async def post_challenge(request: Request) -> JsonAnswer:
+        """Good for one certificate within MDM_SCEP_CHALLENGE_VALIDITY. With `udid` or
+        `serial_number` the certificate counts for that device only. The body may be empty."""
+        asked = await parsing.read(request, ChallengeRequest)
+        describe(request, [each for each in (asked.udid, asked.serial_number) if each])
+        secret = await challenges.issue_once(asked.udid, asked.serial_number)
+        return JsonAnswer({"challenge": secret, "string": secret})
 
-def _time(path: str, given: object) -> datetime | None:
-    if given is None:
-        return None
-    try:
-        time = datetime.fromisoformat(given) if isinstance(given, str) else None
-        if time is not None and time.tzinfo is not None:
-            return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise unfit(path, "a time such as 2026-01-02T03:04:05Z")
+    return routes

@@ -8,7 +8,7 @@ from shared.domain.access import PREFIX, Scope, Token, is_token_name, token_dige
 from shared.domain.errors import BadRequest, Conflict, Fault, NotFound
 from shared.ports.access import Tokens
 from shared.ports.clock import Clock, Ids
-from shared.times import rfc3339_or_null, to_milliseconds
+from shared.times import to_milliseconds
 
 SECRET_BYTES = 32
 
@@ -73,17 +73,3 @@ class ApiTokens:
         faults = [Fault(path, text) for path, text in expected.items() if text]
         if faults:
             raise BadRequest("; ".join(f"{f.path}: expected {f.expected}" for f in faults), faults)
-
-
-def shown(token: Token) -> dict[str, object]:
-    """A token for its owner: never its secret, nor the hash."""
-    return {
-        "id": token.id,
-        "name": token.name,
-        "scopes": sorted(token.scopes),
-        "created_at": rfc3339_or_null(token.created_at),
-        "created_by": token.created_by,
-        "expires_at": rfc3339_or_null(token.expires_at),
-        "revoked_at": rfc3339_or_null(token.revoked_at),
-        "last_used_at": rfc3339_or_null(token.last_used_at),
-    }

@@ -1,85 +1,132 @@
-"""The bodies of the device routes: read as MicroMDM's clients write them.
+"""Requests for devices: bodies as MicroMDM's clients write them, and the filters of our own list."""
 
-Promises: names match without letter case, unknown names are ignored, unless they begin with `filter_`;
-null is absent, an empty body asks for nothing in particular; what has a wrong type is told by its name.
-"""
+from typing import Annotated, Literal
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from pydantic import AfterValidator, BaseModel, Field
 
-from shared.apple.request.read_json import parse_json, without_case
+from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import unfit
 from shared.nearest import nearest
+from shared.ports.devices import DeviceFilter
 from shared.ports.enrollments import DeviceQuery
+from shared.web.api.cursor import EXPECTED, read_cursor
+from shared.web.api.openapi import UDID
+from shared.web.api.requests import Expected, MicroMdmBody, Moment, printable
 
-MOST = 2**31
-FILTERS = ("filter_serial", "filter_udid")
-_SHOWN = 80
 MOST_NAMED = 10_000
 """Devices that one request may name under one key."""
+LONGEST = 256
+"""Characters of a filter, as of an identifier."""
+
+Count = Annotated[int, Field(ge=0, lt=2**31), Expected("a whole number from 0 on")]
+Name = Annotated[str, AfterValidator(printable), Expected("a string")]
+Names = Annotated[
+    list[Name], Field(max_length=MOST_NAMED), Expected(f"a list of up to {MOST_NAMED} strings")
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """Whom to remove."""
+class DeviceListRequest(MicroMdmBody):
+    """An empty list filters nothing."""
 
-    udids: tuple[str, ...]
-    serial_numbers: tuple[str, ...]
+    page: Annotated[Count | None, Field(examples=[0])] = None
+    per_page: Annotated[Count | None, Field(description="0: all", examples=[100])] = None
+    filter_serial: Annotated[Names | None, Field(examples=[["C02W00D3HTD0"]])] = None
+    filter_udid: Names | None = None
+
+    @classmethod
+    def key_of(cls, name: str) -> str:
+        """Raises BadRequest for an unknown filter: a typo that is ignored would mean "all"."""
+        known = super().key_of(name)
+        filters = ("filter_serial", "filter_udid")
+        if known.startswith("filter_") and known not in filters:
+            near = nearest(known, filters) or " or ".join(filters)
+            raise unfit(known[:80], f"a known filter (nearest: {near})")
+        return known
+
+    def query(self) -> DeviceQuery:
+        return DeviceQuery(
+            page=self.page or 0,
+            per_page=self.per_page or 0,
+            serial_numbers=self.filter_serial or None,
+            udids=self.filter_udid or None,
+        )
 
 
-def read_query(body: bytes) -> DeviceQuery:
-    """`{"page", "per_page", "filter_serial", "filter_udid"}`; an empty list filters nothing."""
-    given = _object(body)
-    _refuse_unknown_filters(given)
-    return DeviceQuery(
-        page=_number(given, "page"),
-        per_page=_number(given, "per_page"),
-        serial_numbers=_texts(given, "filter_serial") or None,
-        udids=_texts(given, "filter_udid") or None,
+class NamedDevices(MicroMdmBody):
+    udids: Names | None = None
+    serials: Names | None = None
+
+
+class RemovalRequest(NamedDevices):
+    """Devices are named in `Opts`, beside it, or both."""
+
+    inner: Annotated[
+        Annotated[NamedDevices, Expected("an object")] | None,
+        Field(alias="Opts", examples=[{"udids": [UDID]}]),
+    ] = None
+
+    @classmethod
+    def named(cls, loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        """A key in `Opts` goes by its own name, as beside it."""
+        return loc[1:] if len(loc) > 1 and loc[0] == "Opts" else loc
+
+    def all_udids(self) -> list[str]:
+        return [*(self.udids or ()), *((self.inner and self.inner.udids) or ())]
+
+    def all_serials(self) -> list[str]:
+        return [*(self.serials or ()), *((self.inner and self.inner.serials) or ())]
+
+
+Text = Annotated[str | None, Field(max_length=LONGEST), AfterValidator(printable)]
+
+
+class DeviceFilters(BaseModel):
+    """Which devices; several conditions must all hold."""
+
+    udid: Text = Field(None, description="A UDID, or the EnrollmentID of a user enrollment.")
+    serial_number: Text = None
+    status: Literal["authenticated", "enrolled", "checked_out"] | None = None
+    model: Text = Field(None, description="As the device sent it.")
+    os_version: Text = None
+    blocked: bool | None = None
+    quarantined: bool | None = Field(
+        None, description="Asks in vain, since its certificate is not the one that is bound to it."
     )
-
-
-def read_removal(body: bytes) -> Removal:
-    """`{"Opts": {"udids", "serials"}}`, or the two without `Opts`."""
-    given = _object(body)
-    inner = given.get("opts")
-    if inner is not None and not isinstance(inner, dict):
-        raise unfit("Opts", "an object")
-    parts = [given, without_case(inner)] if isinstance(inner, dict) else [given]
-    return Removal(
-        udids=tuple(udid for part in parts for udid in _texts(part, "udids")),
-        serial_numbers=tuple(serial for part in parts for serial in _texts(part, "serials")),
+    migrating: bool | None = Field(
+        None, description="Came by PUT /migration, and has shown no certificate yet."
     )
+    last_seen_after: Moment = Field(
+        None, description="Seen then or later, RFC 3339; leaves out who was never seen."
+    )
+    last_seen_before: Moment = Field(
+        None, description="Seen, and earlier than that, RFC 3339; leaves out who was never seen."
+    )
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+    def query(self) -> DeviceFilter:
+        """Raises BadRequest."""
+        return DeviceFilter(
+            limit=self.limit,
+            after=device_behind(self.cursor),
+            id=self.udid or None,
+            serial_number=self.serial_number or None,
+            status=EnrollmentStatus(self.status) if self.status else None,
+            model=self.model or None,
+            os_version=self.os_version or None,
+            blocked=self.blocked,
+            quarantined=self.quarantined,
+            migrating=self.migrating,
+            seen_since=self.last_seen_after,
+            seen_before=self.last_seen_before,
+        )
 
 
-def _refuse_unknown_filters(given: Mapping[str, object]) -> None:
-    """A filter that is ignored because of a typo would mean "all"."""
-    for name in given:
-        if name.startswith("filter_") and name not in FILTERS:
-            near = nearest(name, FILTERS) or " or ".join(FILTERS)
-            raise unfit(name[:_SHOWN], f"a known filter (nearest: {near})")
-
-
-def _object(body: bytes) -> dict[str, object]:
-    return without_case(parse_json(body)) if body.strip() else {}
-
-
-def _number(given: Mapping[str, object], name: str) -> int:
-    value = given.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
-        raise unfit(name, "a whole number from 0 on")
-    return value
-
-
-def _texts(given: Mapping[str, object], name: str) -> list[str]:
-    value = given.get(name, [])
-    if not isinstance(value, list) or len(value) > MOST_NAMED:
-        raise unfit(name, f"a list of up to {MOST_NAMED} strings")
-    return [_text(item, f"{name}[{index}]") for index, item in enumerate(value)]
-
-
-def _text(value: object, path: str) -> str:
-    # A lone surrogate is JSON, but no store takes it.
-    if not isinstance(value, str) or not value.isprintable():
-        raise unfit(path, "a string")
-    return value
+def device_behind(cursor: str | None) -> str | None:
+    """The id behind which a page begins. Raises BadRequest."""
+    if not cursor:
+        return None
+    device = read_cursor(cursor)
+    if not device:
+        raise unfit("cursor", EXPECTED)
+    return device

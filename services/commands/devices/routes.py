@@ -1,73 +1,107 @@
-"""Devices as API clients look at them: listed in pages, one at a time, and what they entrusted to us.
+"""/v1/devices and most of what is below it.
 
 Promises: a token that a device entrusted to us is shown to the scope `admin` only, and every attempt to
-read one is in the audit log, the vain ones too.
+read one is in the audit log, successful or not.
 """
 
 import base64
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from services.commands.devices import openapi
-from services.commands.devices.listing import DeviceFilters, read_page, read_users
-from services.commands.devices.schemas import described, shown
-from services.commands.queue.targets import Targets
+from services.commands.devices.requests import (
+    DeviceFilters,
+    DeviceListRequest,
+    RemovalRequest,
+    device_behind,
+)
+from services.commands.devices.schemas import (
+    BootstrapTokenOut,
+    DeviceDetails,
+    DeviceList,
+    DevicePage,
+    UnlockTokenOut,
+    device_details,
+    device_out,
+)
+from services.commands.devices.service import DeviceInventory
 from shared.domain.access import Scope
-from shared.domain.errors import NotFound
-from shared.ports.devices import Devices
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
+from shared.web.api.openapi import Nothing, body, errors, ok
+from shared.web.api.requests import Parsing
 
-UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "unlock_token", "bootstrap_token"
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceParts:
-    """What these routes hand their work to."""
-
-    devices: Devices
-    targets: Targets
-
-    async def named(self, name: str) -> str:
-        """The id of the device that goes by this name, or whose user does; raises NotFound, and
-        Conflict where several do."""
-        target = await self.targets.one(name)
-        if not target.is_known:
-            raise NotFound(f"udid: no device {name} is enrolled")
-        return target.key.device
+TAG = {"name": "devices", "description": "List, remove and block devices."}
 
 
-def device_routes(parts: DeviceParts, auth: ApiAuth) -> APIRouter:
-    """GET /v1/devices and what is below it."""
+def device_routes(inventory: DeviceInventory, auth: ApiAuth) -> APIRouter:
     routes = auth.router(tags=["devices"])
-    _add_list(routes, parts, auth)
-    for name, text in ((UNLOCK_TOKEN, "unlock token"), (BOOTSTRAP_TOKEN, "bootstrap token")):
-        _add_secret(routes, parts, auth, name=name, text=text)
+    _add_micromdm(routes, inventory, auth)
+    _add_list(routes, inventory, auth)
+    for blocked in (True, False):
+        _add_block(routes, inventory, auth, blocked=blocked)
+    for name, model in (("unlock_token", UnlockTokenOut), ("bootstrap_token", BootstrapTokenOut)):
+        _add_secret(routes, inventory, auth, name=name, model=model)
     return routes
 
 
-def _add_list(routes: APIRouter, parts: DeviceParts, auth: ApiAuth) -> None:
+def _add_micromdm(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> None:
+    parsing = Parsing()
+
+    @routes.post(
+        "/v1/devices",
+        dependencies=[auth.needs(Scope.READ)],
+        summary="List devices",
+        responses=ok(
+            DeviceList, "Devices by id. A user enrollment has an empty `udid`, and `enrollment_id`."
+        )
+        | errors(400, 413),
+        openapi_extra=body(DeviceListRequest),
+    )
+    async def list_devices(request: Request) -> JsonAnswer:
+        """An empty body lists all."""
+        asked = await parsing.read(request, DeviceListRequest)
+        devices = await inventory.list(asked.query())
+        return JsonAnswer({"devices": [device_out(device) for device in devices]})
+
+    @routes.delete(
+        "/v1/devices",
+        dependencies=[auth.needs(Scope.ADMIN, audit="device.remove")],
+        summary="Remove devices",
+        responses=ok(Nothing, "Done.") | errors(400, 413),
+        openapi_extra=body(RemovalRequest),
+    )
+    async def delete_devices(request: Request) -> JsonAnswer:
+        """Their records go and their commands end; who is unknown is no error. A device that is
+        still enrolled comes back with its next message."""
+        removal = await parsing.read(request, RemovalRequest)
+        udids, serials = removal.all_udids(), removal.all_serials()
+        describe(request, (*udids, *serials))
+        await inventory.remove(udids, serials)
+        return JsonAnswer({})
+
+
+def _add_list(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/devices",
         dependencies=[auth.needs(Scope.READ)],
         operation_id="page_devices",
         summary="List devices in pages",
-        responses=openapi.LIST,
+        responses=ok(DevicePage, "Devices by id. `next_cursor` leads on; null: there are no more.")
+        | errors(400),
     )
     async def get_devices(filters: Annotated[DeviceFilters, Query()]) -> JsonAnswer:
         """By id. Go on with `next_cursor` as `cursor`, beside the same filters, until it is null."""
-        page = await read_page(parts.devices, filters.query())
-        devices = [shown(device) for device in page.devices]
+        page = await inventory.page(filters.query())
+        devices = [device_out(device) for device in page.devices]
         return JsonAnswer({"devices": devices, "next_cursor": page.next_cursor})
 
     @routes.get(
         "/v1/devices/{udid}",
         dependencies=[auth.needs(Scope.READ)],
         summary="One device with its user channels",
-        responses=openapi.ONE,
+        responses=ok(DeviceDetails, "The device, and its user channels.") | errors(400, 404, 409),
     )
     async def get_device(
         udid: str,
@@ -77,29 +111,44 @@ def _add_list(routes: APIRouter, parts: DeviceParts, auth: ApiAuth) -> None:
     ) -> JsonAnswer:
         """By UDID, EnrollmentID, serial number or the UserID of one of its users. It shows up to 100 user
         channels by id; `next_cursor` as `cursor` leads to the next ones, until it is null."""
-        id_ = await parts.named(udid)
-        device = (await parts.targets.devices([id_])).get(id_)
-        if device is None:
-            raise NotFound(f"udid: no device {udid} is enrolled")
-        users = await read_users(parts.devices, id_, cursor)
-        return JsonAnswer(described(device, users.devices, users.next_cursor))
+        device = await inventory.one(udid)
+        users = await inventory.users(device.id, device_behind(cursor))
+        return JsonAnswer(device_details(device, users.devices, users.next_cursor))
+
+
+def _add_block(
+    routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth, *, blocked: bool
+) -> None:
+    action = "block" if blocked else "unblock"
+
+    @routes.post(
+        f"/v1/devices/{{udid}}/{action}",
+        dependencies=[auth.needs(Scope.ADMIN, audit=f"device.{action}")],
+        operation_id=f"{action}_device",
+        summary=f"{action.capitalize()} a device",
+        responses=ok(Nothing, "Done.") | errors(404, 409),
+    )
+    async def set_blocked(udid: str) -> JsonAnswer:
+        """A blocked device hears 401 when it asks for commands, which makes it unenroll."""
+        await inventory.block(udid, blocked=blocked)
+        return JsonAnswer({})
 
 
 def _add_secret(
-    routes: APIRouter, parts: DeviceParts, auth: ApiAuth, *, name: str, text: str
+    routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth, *, name: str, model: Any
 ) -> None:
+    text = name.replace("_", " ")
+
     @routes.get(
         f"/v1/devices/{{udid}}/{name}",
         dependencies=[auth.needs(Scope.ADMIN, audit=f"device.read_{name}")],
         operation_id=f"read_{name}",
         summary=f"The {text} that a device entrusted to the server",
-        responses=openapi.secret(name),
+        responses=ok(model, "The token, base64.") | errors(400, 404, 409),
     )
     async def read_secret(request: Request, udid: str) -> JsonAnswer:
         """Base64. 404 when the device never sent one, or took it back. Each call is audited."""
-        device = await parts.named(udid)
+        device = await inventory.id_of(udid)
         describe(request, dict.fromkeys([device, udid]))
-        secret: bytes | None = getattr(await parts.devices.secrets(device), name)
-        if secret is None:
-            raise NotFound(f"{name}: the device {device} has none")
+        secret = await inventory.secret(device, name)
         return JsonAnswer({"udid": device, name: base64.b64encode(secret).decode()})

@@ -1,11 +1,12 @@
-"""The devices that are enrolled: listed, removed, blocked.
+"""The devices that are enrolled: listed, shown, removed, blocked.
 
-Promises: a removed device keeps its certificate's binding and what is owed to its subscribers, and
+Promises: pages have every device that stays exactly once, by id, while others come and go. A removed
+device keeps its certificate's binding and what is owed to its subscribers, and
 comes back with its next valid message; when its removal is answered, none of its commands is open.
 """
 
 from collections.abc import Collection
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -13,22 +14,35 @@ from services.commands.queue.targets import Targets
 from shared.chunks import chunked
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import NotFound
+from shared.ports.devices import DeviceFilter, Devices
 from shared.ports.enrollments import DeviceQuery, Enrollments
 from shared.ports.queue import CommandQueue
+from shared.web.api.cursor import write_cursor
 
 log = structlog.get_logger()
 
 TOGETHER = 100
 """Names with which the store is asked at once."""
+USERS_TOGETHER = 100
+"""User channels in one answer."""
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`next_cursor` is None where the list ends."""
+
+    devices: list[Enrollment]
+    next_cursor: str | None
 
 
 class DeviceInventory:
     """Device channels, as API clients see them."""
 
-    def __init__(self, enrollments: Enrollments, queue: CommandQueue, targets: Targets) -> None:
+    def __init__(
+        self, enrollments: Enrollments, devices: Devices, queue: CommandQueue, targets: Targets
+    ) -> None:
         self._enrollments = enrollments
+        self._devices = devices
         self._queue = queue
         self._targets = targets
 
@@ -41,6 +55,39 @@ class DeviceInventory:
         if not query.per_page:
             return devices
         return devices[query.page * query.per_page :][: query.per_page]
+
+    async def page(self, query: DeviceFilter) -> Page:
+        """The next page; its cursor is there only if something follows."""
+        found = await self._devices.page(replace(query, limit=query.limit + 1))
+        return _page(found, query.limit)
+
+    async def users(self, device: str, after: str | None) -> Page:
+        """The next page of the user channels of a device."""
+        found = await self._devices.users(device, USERS_TOGETHER + 1, after)
+        return _page(found, USERS_TOGETHER)
+
+    async def id_of(self, name: str) -> str:
+        """The id of the device that has this name, or whose user has it. Raises NotFound, and Conflict
+        where several have it."""
+        target = await self._targets.one(name)
+        if not target.is_known:
+            raise _not_enrolled(name)
+        return target.key.device
+
+    async def one(self, name: str) -> Enrollment:
+        """Raises NotFound, and Conflict where several devices have the name."""
+        id_ = await self.id_of(name)
+        device = (await self._targets.devices([id_])).get(id_)
+        if device is None:
+            raise _not_enrolled(name)
+        return device
+
+    async def secret(self, device: str, name: str) -> bytes:
+        """A token that the device entrusted to us. Raises NotFound."""
+        secret: bytes | None = getattr(await self._devices.secrets(device), name)
+        if secret is None:
+            raise NotFound(f"{name}: the device {device} has none")
+        return secret
 
     async def remove(self, udids: Collection[str], serial_numbers: Collection[str]) -> None:
         """Remove these devices; who is unknown, or a user channel, is no error and stays.
@@ -68,11 +115,19 @@ class DeviceInventory:
     async def block(self, name: str, *, blocked: bool) -> None:
         """Block or unblock a device; raises NotFound where there is none of that name."""
         target = await self._targets.one(name)
-        if not target.is_known or not target.key.is_device_channel:
-            raise NotFound(f"udid: no device {name} is enrolled")
-        if not await self._enrollments.block(target.key.device, blocked):
-            raise NotFound(f"udid: no device {name} is enrolled")
+        is_device = target.is_known and target.key.is_device_channel
+        if not is_device or not await self._enrollments.block(target.key.device, blocked):
+            raise _not_enrolled(name)
         log.info("device_block_changed", device=target.key.device, blocked=blocked)
+
+
+def _not_enrolled(name: str) -> NotFound:
+    return NotFound(f"udid: no device {name} is enrolled")
+
+
+def _page(found: list[Enrollment], limit: int) -> Page:
+    page = found[:limit]
+    return Page(page, write_cursor(page[-1].id) if len(found) > limit else None)
 
 
 async def _named(enrollments: Enrollments, query: DeviceQuery) -> list[Enrollment]:

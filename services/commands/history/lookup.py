@@ -7,7 +7,7 @@ whether it is the device or the command that nobody knows.
 from dataclasses import dataclass
 
 from services.commands.history.results import Answers
-from services.commands.history.schemas import Shown, shown_command, without_secrets
+from services.commands.history.schemas import CommandOut, command_out, without_secrets
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Target, Targets
 from shared.domain.access import Caller, Scope
@@ -23,9 +23,9 @@ class View:
     """A command as it stands: `whole` is the JSON of the API, as an administrator sees it."""
 
     entry: QueueEntry
-    whole: Shown
+    whole: CommandOut
 
-    def shown_to(self, caller: Caller) -> Shown:
+    def shown_to(self, caller: Caller) -> CommandOut:
         """The JSON of the API for this caller."""
         return self.whole if caller.may(Scope.ADMIN) else without_secrets(self.whole)
 
@@ -67,7 +67,7 @@ class CommandLookup:
             push = (await self._pushes.load([entry.enrollment])).get(entry.enrollment)
         answer, late = await self._answers.last(entry), await self._answers.late(entry)
         refusal = await self._last_refusal(entry)
-        return View(entry, shown_command(entry, answer, push, late, refusal))
+        return View(entry, command_out(entry, answer, push, late, refusal))
 
     async def _last_refusal(self, entry: QueueEntry) -> Refusal | None:
         """The last one of a message of its device since its unanswered attempts began."""

@@ -1,98 +1,123 @@
-"""What became of commands: one looked up, many listed, one cancelled.
+"""Commands in queues and after: listed, looked up, cancelled; queues shown and cleared.
 
-Promises: what is shown is how it stands; a cancelled command is never sent again, and the
-answer says whether its device has had it before.
+Promises: a command is shown as it stands now; a cancelled one is never sent again, and the answer says
+whether its device has had it before.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 
-from services.commands import openapi
-from services.commands.history import openapi as life_openapi
 from services.commands.history.cancel import QueueLife
-from services.commands.history.list_request import cursor, read_list_request
 from services.commands.history.listing import EntryList
-from services.commands.history.lookup import CommandLookup
-from services.commands.history.schemas import shown_entry
+from services.commands.history.requests import CommandFilters, write_position
+from services.commands.history.schemas import (
+    CommandOut,
+    CommandPage,
+    QueueOut,
+    entry_out,
+    open_command_out,
+)
 from services.commands.queue.targets import Targets
 from services.commands.submit.service import Waits
 from shared.domain.access import Scope
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
+from shared.web.api.openapi import WAIT, Nothing, errors, ok
 
 
-@dataclass(frozen=True, slots=True)
-class LifeParts:
-    """What these routes hand their work to."""
+def history_routes(
+    listing: EntryList, life: QueueLife, targets: Targets, waits: Waits, auth: ApiAuth
+) -> APIRouter:
+    """GET and DELETE below /v1/commands."""
+    routes = auth.router(tags=["commands"])
+    _add_queue(routes, life, auth)
 
-    lookup: CommandLookup
-    listing: EntryList
-    life: QueueLife
-    targets: Targets
-    waits: Waits
-
-
-def add_life(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
-    """Add the routes to a router of the API."""
-    _add_list(routes, parts, auth)
-    _add_one(routes, parts, auth)
-
-
-def _add_list(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/commands",
         dependencies=[auth.needs(Scope.READ)],
-        tags=["commands"],
         summary="List commands, newest first",
-        responses=life_openapi.LIST,
-        openapi_extra=life_openapi.LIST_PARAMETERS,
+        responses=ok(
+            CommandPage,
+            "A page of commands. It may have fewer than `limit` commands, and even none, and go on.",
+        )
+        | errors(400, 409),
     )
-    async def list_commands(request: Request) -> JsonAnswer:
+    async def list_commands(filters: Annotated[CommandFilters, Query()]) -> JsonAnswer:
         """Of all devices and users, open and finished. Go on with `next_cursor` as `cursor`, beside
         the same filters, until it is null."""
-        asked = read_list_request(request.query_params)
-        query = asked.query
-        if asked.udid is not None:
-            target = await parts.targets.one(asked.udid)
-            query = query.of(target.key.id)
-        page = await parts.listing.page(query)
-        return JsonAnswer(
-            {
-                "commands": [shown_entry(entry) for entry in page.entries],
-                "next_cursor": None if page.next is None else cursor(page.next),
-            }
-        )
+        target = None if filters.udid is None else await targets.one(filters.udid)
+        page = await listing.page(filters.query(target.key.id if target else None))
+        content: CommandPage = {
+            "commands": [entry_out(entry) for entry in page.entries],
+            "next_cursor": None if page.next is None else write_position(page.next),
+        }
+        return JsonAnswer(content)
 
-
-def _add_one(routes: APIRouter, parts: LifeParts, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/commands/{udid}/{command_uuid}",
         dependencies=[auth.needs(Scope.READ)],
-        tags=["commands"],
         summary="One command: its state, times, pushes and answer",
-        responses=life_openapi.ONE,
-        openapi_extra={"parameters": [openapi.WAIT]},
+        responses=ok(CommandOut, "How it stands.") | errors(400, 404, 409),
+        openapi_extra={"parameters": [WAIT]},
     )
     async def get_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
         """`answer` is what the device said last, as JSON and raw; null while it has said nothing,
         and when the event has left the journal (MDM_EVENT_RETENTION). What unlocks a device or an app
         (docs/api-access.md) is in it for the scope `admin` only."""
-        view = await parts.waits.view(request, udid, command_uuid)
+        view = await waits.view(request, udid, command_uuid)
         return JsonAnswer(view.shown_to(request.state.caller))
 
     @routes.delete(
         "/v1/commands/{udid}/{command_uuid}",
         dependencies=[auth.needs(Scope.COMMANDS, audit="command.cancel")],
-        tags=["commands"],
         summary="Cancel one command",
-        responses=life_openapi.CANCEL,
+        responses=ok(
+            CommandOut,
+            "It is cancelled; this is how it stands.",
+            state="cancelled",
+            answered_at=None,
+            answer=None,
+        )
+        | errors(404, 409),
     )
     async def cancel_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
         """It is never handed out again. With `handed_out` true the device has had it and may carry it
         out all the same; what it reports then is kept as `late_answer`."""
-        entry = await parts.lookup.entry(udid, command_uuid)
+        entry = await waits.lookup.entry(udid, command_uuid)
         describe(request, [entry.enrollment], entry.request_type)
-        view = await parts.lookup.view(await parts.life.cancel(entry))
+        view = await waits.lookup.view(await life.cancel(entry))
         return JsonAnswer(view.shown_to(request.state.caller))
+
+    return routes
+
+
+def _add_queue(routes: APIRouter, life: QueueLife, auth: ApiAuth) -> None:
+    @routes.get(
+        "/v1/commands/{udid}",
+        dependencies=[auth.needs(Scope.READ)],
+        summary="The open commands of a device or user",
+        responses=ok(
+            QueueOut,
+            "All open commands, in the order in which the device gets them; `{}` when there are none.",
+        )
+        | errors(409),
+    )
+    async def get_queue(request: Request, udid: str) -> JsonAnswer:
+        """Queued, handed out without an answer yet, or answered NotNow. `payload` is for the scope
+        `admin`: it may unlock the device, or hold a password. Without it there is `request_type`."""
+        is_whole = request.state.caller.may(Scope.ADMIN)
+        commands = [open_command_out(each, is_whole) for each in await life.open_commands(udid)]
+        return JsonAnswer({"commands": commands} if commands else {})
+
+    @routes.delete(
+        "/v1/commands/{udid}",
+        dependencies=[auth.needs(Scope.COMMANDS, audit="command.clear")],
+        summary="Clear the queue of a device or user",
+        responses=ok(Nothing, "Done.") | errors(409),
+    )
+    async def delete_queue(udid: str) -> JsonAnswer:
+        """Ends all open commands, those handed out and not answered included."""
+        await life.clear(udid)
+        return JsonAnswer({})

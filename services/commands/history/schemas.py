@@ -1,24 +1,25 @@
-"""One command in one queue, as JSON: where it stands, when what happened, what the device said.
+"""Commands in the API as they stand, with what their devices said.
 
-Promises: every name is always there, null where there is nothing to tell; times are RFC 3339 in UTC.
+Promises: every name is always there, null where there is nothing to say; times are RFC 3339 in UTC.
 """
 
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from shared.apple.plist import read as plist
 from shared.apple.plist.to_json import TooLargeToShow, as_json
 from shared.apple.request.terms import CLIENTS_OWN
-from shared.domain.command import LateAnswer, QueueEntry
+from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest
 from shared.domain.event import Event
 from shared.ports.pushes import PushRecord
 from shared.times import rfc3339, rfc3339_or_null
-
-Shown = dict[str, Any]
+from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, Time, about, like, one_of
 
 ANSWER_IS_SECRET = frozenset(
     {
@@ -30,11 +31,150 @@ ANSWER_IS_SECRET = frozenset(
 """Request types whose answers are for the scope `admin`. What RotateFileVaultKey and SecurityInfo tell of
 recovery keys is encrypted for the operator's own certificate."""
 
-
 _DATES = re.compile(rb"<date>(-?[0-9]{4,6}-[0-9TZ:-]{1,20})</date>")
 
+State = Annotated[str, one_of(EntryState)]
 
-def shown_entry(entry: QueueEntry) -> Shown:
+
+class EntryOut(TypedDict):
+    udid: Annotated[str, about("Of the device, or `UDID:USER` of a user channel.", UDID)]
+    command_uuid: Annotated[str, like(UUID)]
+    request_type: Annotated[str, like("ProfileList")]
+    state: Annotated[
+        State,
+        about("queued, sent and not_now are open: the device may still answer.", "acknowledged"),
+    ]
+    priority: Annotated[int, about("0 is handed out first, 9 last.", 5)]
+    collapse_key: Annotated[
+        str | None,
+        about(
+            "The newest command of a collapse key replaces older ones (`supersede`: of its type's).",
+            None,
+        ),
+    ]
+    superseded_by: Annotated[
+        str | None, about("CommandUUID of the newer command that ended this one.", None)
+    ]
+    handed_out: Annotated[bool, about("Whether the device has had it.", True)]
+    attempts: Annotated[int, about("How often it was handed out.", 1)]
+    unanswered_attempts: Annotated[
+        int,
+        about(
+            "How often its device came back and had not answered it, since it was queued or put "
+            "off. From the third on, and after 10 minutes, it goes behind all others.",
+            0,
+        ),
+    ]
+    accepted_at: Annotated[Time | None, like("2026-01-02T03:04:05.006Z")]
+    not_before: NoTime
+    expires_at: Annotated[Time | None, like("2026-01-09T03:04:05.006Z")]
+    sent_at: Annotated[
+        Time | None, about("When it was last handed out.", "2026-01-02T03:04:06.007Z")
+    ]
+    answered_at: Annotated[
+        Time | None, about("When the device last reported on it.", "2026-01-02T03:04:07.008Z")
+    ]
+    finished_at: Annotated[Time | None, like("2026-01-02T03:04:07.008Z")]
+
+
+class AnswerOut(TypedDict):
+    event_id: Annotated[str, like("0198f1d2-8a10-7c55-8d01-6a3f20c1e7b2")]
+    received_at: Annotated[Time | None, like("2026-01-02T03:04:07.007Z")]
+    status: Annotated[str | None, like("Acknowledged")]
+    error_chain: Annotated[list[dict[str, Any]] | None, like(None)]
+    response: Annotated[
+        dict[str, Any] | None,
+        about(
+            "The property list; data is base64, dates are RFC 3339 (text where a date is "
+            "outside the years 1 to 9999). null when it cannot be shown, or for the scope `admin`.",
+            {"CommandUUID": UUID, "ProfileList": [], "Status": "Acknowledged", "UDID": UDID},
+        ),
+    ]
+    response_error: Annotated[
+        str | None, about("Why `response` cannot be shown; `raw` has it all the same.", None)
+    ]
+    raw: Annotated[
+        Base64 | None,
+        about(
+            "As the device sent it; null where it is for the scope `admin`.",
+            "PD94bWwgdmVyc2lvbj0iMS4w",
+        ),
+    ]
+
+
+class PushesOut(TypedDict):
+    attempts: int
+    last_at: Time | None
+    pushed_at: Annotated[Time | None, about("When APNs last took one.")]
+    error: NoText
+    next_at: Time | None
+
+
+class RefusalOut(TypedDict):
+    at: Annotated[Time, about("Of the last one.")]
+    reason: Annotated[
+        str, about("The label of macromdm_requests_refused_total: `plist`, `binding`, ...", "plist")
+    ]
+    detail: Annotated[str, about("What was wrong, as the log says it.", "PushMagic: missing")]
+    path: Annotated[str, like("/mdm/checkin")]
+    count: Annotated[int, about("How many were refused alike.", 3)]
+
+
+class LateAnswerOut(TypedDict):
+    state: State
+    at: Time | None
+    event_id: str
+    answer: AnswerOut | None
+
+
+class CommandOut(EntryOut):
+    pushes: Annotated[
+        PushesOut | None,
+        about(
+            "The pushes for its device while one may be needed; null once it has connected.", None
+        ),
+    ]
+    answer: AnswerOut | None
+    last_refusal: Annotated[
+        RefusalOut | None,
+        about(
+            "The last message of its device that was refused since the command was handed out and "
+            "not answered: perhaps its answer.",
+            None,
+        ),
+    ]
+    late_answer: Annotated[
+        LateAnswerOut | None,
+        about("What the device reported after the command had ended otherwise.", None),
+    ]
+
+
+class CommandPage(TypedDict):
+    commands: list[EntryOut]
+    next_cursor: Annotated[
+        str | None, about("null at the end of the list.", "MTc2NzMyMzA0NTAwNjAwMC4wMTk4")
+    ]
+
+
+class OpenCommand(TypedDict):
+    uuid: Annotated[str, like(UUID)]
+    payload: NotRequired[Base64]
+    request_type: NotRequired[str]
+
+
+class QueueOut(TypedDict):
+    commands: NotRequired[
+        Annotated[list[OpenCommand], like([{"uuid": UUID, "payload": "PD94bWwgdmVyc2lvbj0iMS4w"}])]
+    ]
+
+
+def open_command_out(command: Command, is_whole: bool) -> OpenCommand:
+    if is_whole:
+        return {"uuid": command.uuid, "payload": b64encode(command.plist).decode()}
+    return {"uuid": command.uuid, "request_type": command.request_type}
+
+
+def entry_out(entry: QueueEntry) -> EntryOut:
     """What the queue knows of a command."""
     return {
         "udid": entry.enrollment,
@@ -56,25 +196,25 @@ def shown_entry(entry: QueueEntry) -> Shown:
     }
 
 
-def shown_command(
+def command_out(
     entry: QueueEntry,
     answer: Event | None = None,
     push: PushRecord | None = None,
     late: Event | None = None,
     refusal: Refusal | None = None,
-) -> Shown:
+) -> CommandOut:
     """A command with the last push of its enrollment and its device's last answer; `late` is the
     event of an answer that came after the end, `refusal` of a message while it was not answered."""
     return {
-        **shown_entry(entry),
+        **entry_out(entry),
         "pushes": None if push is None else _push(push),
         "answer": None if answer is None else _answer(answer),
-        "last_refusal": None if refusal is None else _refusal(refusal),
+        "last_refusal": None if refusal is None else refusal_out(refusal),
         "late_answer": None if entry.late_answer is None else _late(entry.late_answer, late),
     }
 
 
-def without_secrets(shown: Shown) -> Shown:
+def without_secrets(shown: CommandOut) -> CommandOut:
     """A command as others than administrators see it: that its device answered, and with what status."""
     if shown["request_type"] not in ANSWER_IS_SECRET:
         return shown
@@ -86,7 +226,7 @@ def without_secrets(shown: Shown) -> Shown:
     }
 
 
-def _bare(answer: Shown | None) -> Shown | None:
+def _bare(answer: AnswerOut | None) -> AnswerOut | None:
     return (
         None
         if answer is None
@@ -94,7 +234,7 @@ def _bare(answer: Shown | None) -> Shown | None:
     )
 
 
-def _push(push: PushRecord) -> Shown:
+def _push(push: PushRecord) -> PushesOut:
     return {
         "attempts": push.attempts,
         "last_at": rfc3339_or_null(push.tried_at),
@@ -104,7 +244,7 @@ def _push(push: PushRecord) -> Shown:
     }
 
 
-def _refusal(refusal: Refusal) -> Shown:
+def refusal_out(refusal: Refusal) -> RefusalOut:
     return {
         "at": rfc3339(refusal.at),
         "reason": refusal.reason,
@@ -114,7 +254,7 @@ def _refusal(refusal: Refusal) -> Shown:
     }
 
 
-def _late(late: LateAnswer, event: Event | None) -> Shown:
+def _late(late: LateAnswer, event: Event | None) -> LateAnswerOut:
     return {
         "state": late.state.value,
         "at": rfc3339_or_null(late.at),
@@ -123,7 +263,7 @@ def _late(late: LateAnswer, event: Event | None) -> Shown:
     }
 
 
-def _answer(event: Event) -> Shown:
+def _answer(event: Event) -> AnswerOut:
     response, error = _response(event.raw_payload)
     chain = response.get("ErrorChain") if isinstance(response, dict) else None
     return {
@@ -147,7 +287,7 @@ def _response(raw: bytes) -> tuple[Any, str | None]:
         return None, "plist: too large to show as JSON"
 
 
-def _read(raw: bytes) -> Shown:
+def _read(raw: bytes) -> dict[str, Any]:
     """Dates that Python has not are read as text."""
     try:
         return plist.parse(raw)

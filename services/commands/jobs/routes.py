@@ -1,58 +1,42 @@
-"""What API clients call to follow a command for many devices."""
+"""Jobs: commands for many devices, and how far they are."""
 
-import re
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query
 
-from services.commands.jobs import openapi as job_openapi
-from services.commands.jobs.schemas import MOST, USUAL, JobView, Page
+from services.commands.jobs.schemas import JobDetails, JobPage, JobView, Page
 from shared.domain.access import Scope
-from shared.domain.errors import unfit
 from shared.web.answers import JsonAnswer
 from shared.web.api.auth import ApiAuth
+from shared.web.api.openapi import errors, ok
 
-_LONGEST_CURSOR = 64
+TAG = {
+    "name": "jobs",
+    "description": "Commands for many devices: how far they are, and whom they were not queued for.",
+}
 
 
 def job_routes(jobs: JobView, auth: ApiAuth) -> APIRouter:
-    """The routes of jobs."""
     routes = auth.router(tags=["jobs"])
 
     @routes.get(
         "/v1/jobs",
         dependencies=[auth.needs(Scope.READ)],
         summary="List jobs",
-        responses=job_openapi.LIST_JOBS,
-        openapi_extra=job_openapi.PAGE,
+        responses=ok(JobPage, "Jobs, newest first.") | errors(400),
     )
-    async def list_jobs(request: Request) -> JsonAnswer:
+    async def list_jobs(page: Annotated[Page, Query()]) -> JsonAnswer:
         """Commands that were queued with `udids`."""
-        return JsonAnswer(await jobs.newest(read_page(request)))
+        return JsonAnswer(await jobs.newest(page))
 
     @routes.get(
         "/v1/jobs/{id}",
         dependencies=[auth.needs(Scope.READ)],
         summary="One job",
-        responses=job_openapi.GET_JOB,
-        openapi_extra=job_openapi.PAGE,
+        responses=ok(JobDetails, "How far it is; `refused` is one page.") | errors(400, 404),
     )
-    async def get_job(request: Request, id: str) -> JsonAnswer:
+    async def get_job(id: str, page: Annotated[Page, Query()]) -> JsonAnswer:
         """Its progress, and the targets it was refused for. The counts may lag by a second."""
-        return JsonAnswer(await jobs.one(id, read_page(request)))
+        return JsonAnswer(await jobs.one(id, page))
 
     return routes
-
-
-def read_page(request: Request) -> Page:
-    """`?limit=` and `?cursor=`. Raises BadRequest."""
-    limit, cursor = USUAL, request.query_params.get("cursor") or None
-    text = request.query_params.get("limit")
-    if text is not None:
-        if not re.fullmatch("[0-9]{1,4}", text) or not 0 < int(text) <= MOST:
-            expected = f"a whole number from 1 to {MOST}"
-            raise unfit("limit", expected)
-        limit = int(text)
-    if cursor is not None and (len(cursor) > _LONGEST_CURSOR or not cursor.isprintable()):
-        expected = "the `next_cursor` of an answer before"
-        raise unfit("cursor", expected)
-    return Page(limit, cursor)

@@ -1,33 +1,83 @@
-"""Jobs as JSON: how far they are, and whom they did not queue for, in pages.
+"""Jobs in the API: how far they are, and the targets they were refused for, in pages.
 
 Promise: pages of refusals are of finished parts only, in the order of the targets, so that a page that
 was read stays as it is while the job goes on.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+from typing_extensions import TypedDict
 
 from shared.domain.errors import NotFound, unfit
-from shared.domain.job import Job, Progress, RefusedTarget
+from shared.domain.job import Job, JobState, Progress, RefusedTarget
 from shared.ports.queue import Jobs
 from shared.times import rfc3339, rfc3339_or_null
+from shared.web.api.openapi import TIME, UDID, UUID, NoText, about, like, one_of
+from shared.web.api.requests import MOST_OF_PAGE, PageSize, unlike
 
-Shown = dict[str, Any]
-
-MOST = 1000
-"""Refusals, or jobs, in one answer."""
-USUAL = 100
 READ_TOGETHER = 8
+JOB_ID = "0198f1d2-9b00-7c55-8f3a-52f1f6f0a0b7"
 _CURSOR = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
+_EXPECTED = "the `next_cursor` of an answer before"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What to show of something long: so many after the cursor, from the start without one."""
+def _cursor(given: str) -> str:
+    if len(given) > 64 or not given.isprintable():
+        raise unlike(_EXPECTED)
+    return given
 
-    limit: int = USUAL
-    cursor: str | None = None
+
+class Page(BaseModel):
+    """A part of something long: so many after the cursor, from the start without one."""
+
+    limit: PageSize = 100
+    cursor: Annotated[
+        str | None, AfterValidator(_cursor), about("`next_cursor` of the page before.")
+    ] = None
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class JobWarning(TypedDict):
+    text: Annotated[str, like("the device must be supervised")]
+    count: Annotated[Count, like(1)]
+    udids: Annotated[list[str], like([UDID])]
+
+
+class JobOut(TypedDict):
+    id: Annotated[str, like(JOB_ID)]
+    command_uuid: Annotated[str, like(UUID)]
+    request_type: Annotated[str, like("DeviceInformation")]
+    caller: Annotated[str, like("api-key-1")]
+    state: Annotated[str, one_of(JobState), like("finished")]
+    total: Annotated[Count, about("Targets.", 3)]
+    queued: Annotated[Count, about("Targets in whose queues it is by this job.", 2)]
+    already_queued: Annotated[Count, about("Targets that had it from an earlier request.", 0)]
+    refused_total: Annotated[Count, like(1)]
+    warnings: Annotated[
+        list[JobWarning], about("Each with the number of its targets, and the first few of them.")
+    ]
+    created_at: Annotated[str, like(TIME)]
+    finished_at: Annotated[str | None, like("2026-01-02T03:04:06Z")]
+    error: Annotated[str | None, about("Why it failed; `refused_total` has all others then.", None)]
+
+
+class RefusedTargetOut(TypedDict):
+    udid: Annotated[str, like("nobody")]
+    error: Annotated[str, like("udid: no device or user nobody is enrolled")]
+
+
+class JobDetails(JobOut):
+    refused: list[RefusedTargetOut]
+    next_cursor: NoText
+
+
+class JobPage(TypedDict):
+    jobs: list[JobOut]
+    next_cursor: NoText
 
 
 class JobView:
@@ -36,12 +86,12 @@ class JobView:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    async def current(self, job: Job) -> tuple[Job, Shown]:
+    async def current(self, job: Job) -> tuple[Job, JobOut]:
         """A job as it is now, with its first refusals."""
         now = await self._jobs.get(job.id) or job
-        return now, await self._whole(now, Page(MOST))
+        return now, await self._whole(now, Page(limit=MOST_OF_PAGE))
 
-    async def one(self, id: str, page: Page) -> Shown:
+    async def one(self, id: str, page: Page) -> JobDetails:
         """A job with a page of its refusals. Raises NotFound, and BadRequest for a cursor that
         nobody gave."""
         job = await self._jobs.get(id)
@@ -49,14 +99,14 @@ class JobView:
             raise NotFound(f"job: there is no job {id}")
         return await self._whole(job, page)
 
-    async def newest(self, page: Page) -> Shown:
+    async def newest(self, page: Page) -> JobPage:
         """Jobs, newest first, without their refusals."""
-        found = await self._jobs.newest(page.cursor, page.limit + 1)
+        found = await self._jobs.newest(page.cursor or None, page.limit + 1)
         shown = found[: page.limit]
         more = shown[-1].id if len(found) > page.limit else None
         return {"jobs": [self.brief(job) for job in shown], "next_cursor": more}
 
-    def brief(self, job: Job) -> Shown:
+    def brief(self, job: Job) -> JobOut:
         """All but the refusals; the counts are as of the job's last heartbeat."""
         return {
             "id": job.id,
@@ -74,9 +124,9 @@ class JobView:
             "error": job.error,
         }
 
-    async def _whole(self, job: Job, page: Page) -> Shown:
+    async def _whole(self, job: Job, page: Page) -> JobDetails:
         refusals, more = await self._refusals(job, page)
-        shown = [{"udid": each.target, "error": each.error} for each in refusals]
+        shown: list[RefusedTargetOut] = [{"udid": r.target, "error": r.error} for r in refusals]
         return {**self.brief(job), "refused": shown, "next_cursor": more}
 
     async def _refusals(self, job: Job, page: Page) -> tuple[list[RefusedTarget], str | None]:
@@ -96,16 +146,15 @@ class JobView:
 
 def _position(cursor: str | None) -> tuple[int, int]:
     """Part, and index in it."""
-    if cursor is None:
+    if not cursor:
         return 0, 0
     match = _CURSOR.fullmatch(cursor)
     if match is None:
-        expected = "the `next_cursor` of an answer before"
-        raise unfit("cursor", expected)
+        raise unfit("cursor", _EXPECTED)
     return int(match[1]), int(match[2])
 
 
-def _warnings(progress: Progress) -> list[Shown]:
+def _warnings(progress: Progress) -> list[JobWarning]:
     return [
         {"text": text, "count": each.count, "udids": list(each.targets)}
         for text, each in progress.warnings.items()

@@ -1,11 +1,71 @@
-"""How the list of push certificates looks to API clients."""
+"""Push certificates in the API: the body that installs one, and what is shown of them.
 
+Promises: MicroMDM's clients work unchanged; what cannot be used is named by its field; nothing of a private
+key is shown.
+"""
+
+import base64
+import binascii
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, NotRequired
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
 
 from services.push.certificates.store import CertificateBook
-from shared.security.push_certificate import PushCertificate
+from shared.security.push_certificate import PushCertificate, read_pair
+from shared.web.api.openapi import Base64, about, like, one_of
+from shared.web.api.requests import MicroMdmBody, unlike
+
+LIMIT = 256 * 1024
+"""Bytes; a certificate with its chain and key has about 20 KiB."""
+TOPIC = "com.apple.mgmt.External.3a7c95f2-c214-4b53-a585-a553c2623e04"
+
+
+def _decoded(given: object) -> bytes:
+    if not isinstance(given, str):
+        raise unlike("a string")
+    try:
+        found = base64.b64decode("".join(given.split()), validate=True)
+    except (ValueError, binascii.Error):
+        found = b""
+    if not found:
+        raise unlike("base64 of a PEM file")
+    return found
+
+
+def _text(given: object) -> object:
+    if not isinstance(given, str):
+        raise unlike("a string")
+    return given
+
+
+Pem = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    Field(repr=False, json_schema_extra={"format": "byte"}),
+    like("LS0tLS1CRUdJTi..."),
+]
+Password = Annotated[str | None, BeforeValidator(_text), Field(repr=False)]
+
+
+class InstallRequest(MicroMdmBody):
+    cert: Annotated[Pem, about("Base64 of the PEM file that Apple's portal gave.")]
+    key: Annotated[Pem, about("Base64 of its private key in PEM: PKCS#1 or PKCS#8.")]
+    password: Annotated[
+        Password, about("Of a key that is encrypted; `passphrase` is the same.")
+    ] = None
+    passphrase: Password = None
+
+    @classmethod
+    def read_pair(cls, raw: bytes) -> PushCertificate:
+        """Raises BadRequest."""
+        given = cls.read(raw)
+        password = given.passphrase if given.password is None else given.password
+        encoded = None if password is None else password.encode(errors="surrogatepass")
+        return read_pair(given.cert, given.key, encoded)
 
 
 class State(StrEnum):
@@ -15,9 +75,45 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
-def shown(
+class InstallOut(TypedDict):
+    warnings: NotRequired[list[str]]
+
+
+class PushCertificateOut(TypedDict):
+    cert: Annotated[Base64, like("MIIFdjCCBF6gAwIBAgI...")]
+    warnings: NotRequired[list[str]]
+
+
+class PushCertificateFacts(TypedDict):
+    topic: Annotated[str, like(TOPIC)]
+    serial_number: Annotated[str, like("4C0A1B2C3D4E5F60")]
+    not_before: Annotated[str, like("2026-01-02T03:04:05+00:00")]
+    not_after: Annotated[str, like("2027-01-02T03:04:05+00:00")]
+
+
+class PushCertificateEntry(PushCertificateFacts):
+    days_left: Annotated[int, like(341)]
+    state: Annotated[str, one_of(State), like("current")]
+    source: Annotated[str, one_of(("api", "file")), like("api")]
+    installed_at: Annotated[str | None, like("2026-01-02T03:10:00+00:00")]
+    is_default: Annotated[bool, like(True)]
+    enrollments: Annotated[int, like(512)]
+    previous: Annotated[PushCertificateFacts | None, like(None)]
+
+
+class TopicWithoutCertificate(TypedDict):
+    topic: str
+    enrollments: int
+
+
+class PushCertificateList(TypedDict):
+    certificates: list[PushCertificateEntry]
+    without_certificate: Annotated[list[TopicWithoutCertificate], like([])]
+
+
+def push_certificate_list(
     book: CertificateBook, enrolled: Mapping[str, int], now: datetime
-) -> dict[str, list[dict[str, object]]]:
+) -> PushCertificateList:
     """`enrolled`: devices by topic."""
     return {
         "certificates": [
@@ -31,7 +127,9 @@ def shown(
     }
 
 
-def _entry(book: CertificateBook, topic: str, enrollments: int, now: datetime) -> dict[str, object]:
+def _entry(
+    book: CertificateBook, topic: str, enrollments: int, now: datetime
+) -> PushCertificateEntry:
     [first, *others] = book.ranked(topic)
     installed = book.installed.get(topic)
     is_file = installed is None or installed.newest != first
@@ -47,7 +145,7 @@ def _entry(book: CertificateBook, topic: str, enrollments: int, now: datetime) -
     }
 
 
-def _certificate(certificate: PushCertificate) -> dict[str, object]:
+def _certificate(certificate: PushCertificate) -> PushCertificateFacts:
     return {
         "topic": certificate.topic,
         "serial_number": certificate.serial_number,

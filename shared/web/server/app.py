@@ -16,6 +16,7 @@ from shared.telemetry.metrics import Metrics
 from shared.web import problems, version
 from shared.web.answers import RETRY_AFTER, JsonAnswer
 from shared.web.api.auth import with_tokens
+from shared.web.api.openapi import finished
 from shared.web.api.paths import routed
 from shared.web.client_address import ClientAddresses, Network, source_of
 from shared.web.framing import declared_length, has_body
@@ -36,31 +37,8 @@ class MdmApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = with_tokens(_with_components(_without_422(super().openapi())))
+            self.openapi_schema = with_tokens(finished(super().openapi()))
         return self.openapi_schema
-
-
-def _without_422(document: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI announces its own answer to unusable parameters; ours is 400 (`problems`)."""
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-    schemas = document.get("components", {}).get("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    return document
-
-
-def _with_components(document: dict[str, Any]) -> dict[str, Any]:
-    """Move `x-components`, which a route may give with the schema of its body, to their place."""
-    found: dict[str, Any] = {}
-    for path in document["paths"].values():
-        for operation in path.values():
-            for content in operation.get("requestBody", {}).get("content", {}).values():
-                found |= content.get("schema", {}).pop("x-components", {})
-    if found:
-        document.setdefault("components", {}).setdefault("schemas", {}).update(found)
-    return document
 
 
 def _operation_id(route: APIRoute) -> str:

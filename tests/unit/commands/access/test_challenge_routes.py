@@ -7,7 +7,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.access.challenge_routes import TAG, challenge_routes, read_bound
+from services.commands.access.routes import CHALLENGES_TAG, challenge_routes
+from services.commands.access.schemas import ChallengeRequest
 from shared.domain.errors import BadRequest
 from shared.telemetry.metrics import Metrics
 from shared.web.api.auth import ApiAuth
@@ -29,7 +30,7 @@ class Client:
         async def run() -> None:
             """No work in the background."""
 
-        service = Service("commands", routes, run, openapi_tags=[TAG])
+        service = Service("commands", routes, run, openapi_tags=[CHALLENGES_TAG])
         app = create_app([service], max_body=JSON_LIMIT, metrics=Metrics())
         transport = httpx.ASGITransport(app=app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -96,6 +97,6 @@ async def test_without_the_key_there_is_no_challenge() -> None:
 
 
 def test_an_empty_body_is_for_any_device() -> None:
-    assert read_bound(b" ") == (None, None)
+    assert ChallengeRequest.read(b" ") == ChallengeRequest()
     with pytest.raises(BadRequest):
-        read_bound(b"null")
+        ChallengeRequest.read(b"null")

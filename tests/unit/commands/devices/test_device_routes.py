@@ -10,10 +10,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.devices.listing import USERS_SHOWN
-from services.commands.devices.openapi import MIGRATION_TAG
-from services.commands.devices.routes import DeviceParts, device_routes
-from services.commands.migration.routes import migration_routes
+from services.commands.devices.routes import device_routes
+from services.commands.devices.service import USERS_TOGETHER, DeviceInventory
+from services.commands.migration.routes import TAG, migration_routes
 from services.commands.migration.service import Migrations
 from services.commands.queue.targets import Targets
 from shared.domain.access import AuditEntry
@@ -40,6 +39,7 @@ from tests.support.fakes.audit import FakeAuditLog
 from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.devices import FakeDevices, FakeMigration
 from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.queue import FakeCommandQueue
 
 KEY = "secret"
 WINDOW = timedelta(days=3)
@@ -58,8 +58,13 @@ class Client:
         self.enrollments = FakeEnrollments()
         trail = AuditTrail(self.audit, self.clock, FakeIds())
         auth = ApiAuth([SecretStr(KEY)], trail=trail)
-        parts = DeviceParts(FakeDevices(self.enrollments), Targets(self.enrollments))
-        routes = device_routes(parts, auth)
+        inventory = DeviceInventory(
+            self.enrollments,
+            FakeDevices(self.enrollments),
+            FakeCommandQueue(),
+            Targets(self.enrollments),
+        )
+        routes = device_routes(inventory, auth)
         store = FakeMigration(self.enrollments)
         migrations = Migrations(store, self.clock, FakeIds(), WINDOW)
         routes.include_router(migration_routes(migrations, auth, LIMIT))
@@ -67,7 +72,7 @@ class Client:
         async def run() -> None:
             """No work in the background."""
 
-        service = Service("commands", routes, run, openapi_tags=[MIGRATION_TAG])
+        service = Service("commands", routes, run, openapi_tags=[TAG])
         app = create_app([service], max_body=LIMIT, metrics=Metrics())
         transport = httpx.ASGITransport(app=app)
         self.http = httpx.AsyncClient(
@@ -266,7 +271,7 @@ async def test_user_channels_are_shown_in_pages(client: Client) -> None:
     _, first = await client.get("/MAC")
     _, second = await client.get("/MAC", cursor=first["next_cursor"])
 
-    assert (len(first["users"]), len(second["users"])) == (USERS_SHOWN, 150 - USERS_SHOWN)
+    assert (len(first["users"]), len(second["users"])) == (USERS_TOGETHER, 150 - USERS_TOGETHER)
     shown = [user["id"] for user in (*first["users"], *second["users"])]
     assert shown == [user.id for user in users]
     assert second["next_cursor"] is None

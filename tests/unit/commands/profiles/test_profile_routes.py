@@ -9,14 +9,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.profiles.routes import TAG, profile_routes
-from services.commands.profiles.service import (
-    LARGEST,
-    LARGEST_PAGE,
-    LARGEST_REQUEST,
-    MOST_IDENTIFIERS,
-    MOST_SHOWN,
-)
+from services.commands.profiles.routes import LARGEST_PAGE, MOST_OF_PAGE, TAG, profile_routes
+from services.commands.profiles.schemas import LARGEST, LARGEST_REQUEST, MOST_IDENTIFIERS
 from shared.ports.access import StoredProfile
 from shared.telemetry.metrics import Metrics
 from shared.web.api.auth import ApiAuth
@@ -111,14 +105,14 @@ async def test_many_large_profiles_come_in_pages_and_each_of_them_once() -> None
 
 async def test_an_answer_holds_so_many_profiles_at_most() -> None:
     client = Client()
-    for n in range(MOST_SHOWN + 1):
+    for n in range(MOST_OF_PAGE + 1):
         await client.profiles.put(StoredProfile(f"{n:04}", b"x"))
 
     _, first = await client.call("POST", {})
     _, second = await client.call("POST", {"cursor": first["next_cursor"]})
 
-    assert len(first["profiles"]) == MOST_SHOWN
-    assert [profile["Identifier"] for profile in second["profiles"]] == [f"{MOST_SHOWN:04}"]
+    assert len(first["profiles"]) == MOST_OF_PAGE
+    assert [profile["Identifier"] for profile in second["profiles"]] == [f"{MOST_OF_PAGE:04}"]
 
 
 async def test_names_match_without_letter_case() -> None:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.openapi import TAGS
-from services.commands.profiles.service import LARGEST_REQUEST
-from services.commands.submit.routes import Parts, router
+from services.commands.devices.routes import TAG as DEVICES_TAG
+from services.commands.profiles.schemas import LARGEST_REQUEST
+from services.commands.submit.routes import TAG
 from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.apple.request.terms import TERMS
 from shared.domain.command import EntryState
@@ -35,20 +35,12 @@ class Client:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        parts = Parts(
-            catalogue=CATALOGUE,
-            posting=PostingWorld(world).posting,
-            life=world.life,
-            inventory=world.inventory,
-            ids=world.ids,
-            unlock=world.unlock,
-        )
-        routes = router(parts, ApiAuth([SecretStr(KEY)]))
+        routes = PostingWorld(world).routes(ApiAuth([SecretStr(KEY)]))
 
         async def run() -> None:
             return None
 
-        service = Service("commands", routes, run, openapi_tags=TAGS)
+        service = Service("commands", routes, run, openapi_tags=[TAG, DEVICES_TAG])
         app = create_app([service], max_body=LARGEST_REQUEST, metrics=world.metrics)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app),
@@ -572,7 +564,7 @@ async def test_openapi_describes_every_route_with_its_errors(client: Client) -> 
         for method, operation in operations.items()
         if path.startswith(("/v1/commands", "/v1/devices"))
     }
-    assert len(routes) == 9
+    assert len(routes) == 16
     for operation in routes.values():
         assert operation["summary"]
         assert "503" in operation["responses"]

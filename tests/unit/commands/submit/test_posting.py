@@ -11,10 +11,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.jobs.routes import job_routes
 from services.commands.queue.limits import SizeLimits
 from services.commands.queue.requeue import QueueRules
-from services.commands.submit.routes import Parts, router
 from services.commands.submit.service import JOB_PATIENCE
 from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.concurrency.periodic import Loops
@@ -50,16 +48,7 @@ class Client:
             self.world, most_waiting=most_waiting, sizes=SizeLimits(plist_limit)
         )
         auth = ApiAuth([SecretStr(key) for key in KEYS])
-        parts = Parts(
-            catalogue=CATALOGUE,
-            posting=self.process.posting,
-            life=self.world.life,
-            inventory=self.world.inventory,
-            ids=self.world.ids,
-            unlock=self.world.unlock,
-        )
-        routes = router(parts, auth)
-        routes.include_router(job_routes(self.process.view, auth))
+        routes = self.process.routes(auth)
 
         async def run() -> None:
             return None

@@ -5,15 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
-from services.commands.submit.catalogue_routes import add_request_types
 from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.command_requests import CATALOGUE
+from tests.support.commands_world import World
+from tests.support.posting_world import PostingWorld
 
 KEY = "secret"
 
@@ -25,8 +25,7 @@ async def nothing() -> None:
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     auth = ApiAuth([SecretStr(KEY)])
-    routes: APIRouter = auth.router()
-    add_request_types(routes, CATALOGUE, auth)
+    routes = PostingWorld(World()).routes(auth)
     app = create_app([Service("commands", routes, nothing)], max_body=1000, metrics=None)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(

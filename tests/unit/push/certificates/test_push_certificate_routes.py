@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
-from services.push.certificates.requests import LIMIT
 from services.push.certificates.routes import ALL, ONE, TAG, CertificateRoutes
+from services.push.certificates.schemas import LIMIT
 from shared.domain.access import AuditQuery
 from shared.security.push_certificate import PushCertificate
 from shared.web.api.audit import AuditTrail

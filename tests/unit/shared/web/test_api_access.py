@@ -14,9 +14,6 @@ from pydantic import SecretStr
 
 from services.commands.access.routes import audit_routes, token_routes
 from services.commands.access.tokens import ApiTokens
-from services.commands.history.listing import EntryList
-from services.commands.history.routes import LifeParts, add_life
-from services.commands.submit.routes import Parts, router
 from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.domain.access import MOST_TARGETS, Scope
 from shared.domain.errors import Conflict
@@ -76,14 +73,8 @@ class Api:
 
     def _service(self, auth: ApiAuth) -> Service:
         world = self.world
-        self.process = process = PostingWorld(world)
-        parts = Parts(
-            CATALOGUE, process.posting, world.life, world.inventory, world.ids, world.unlock
-        )
-        routes = router(parts, auth)
-        listing = EntryList(world.queue, world.reconciler, world.clock)
-        lookup, waits = process.waits.lookup, process.waits
-        add_life(routes, LifeParts(lookup, listing, world.life, world.targets, waits), auth)
+        self.process = PostingWorld(world)
+        routes = self.process.routes(auth)
         tokens = ApiTokens(self.tokens, self.clock, world.ids)
         routes.include_router(token_routes(tokens, auth))
         routes.include_router(audit_routes(self.audit, self.clock, auth))

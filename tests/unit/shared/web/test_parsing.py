@@ -7,7 +7,7 @@ import time
 import pytest
 
 from shared.domain.errors import BadRequest
-from shared.web.api.parsing import SMALL, Parsing
+from shared.web.api.requests import SMALL, Parsing
 
 LARGE = bytes(SMALL + 1)
 

@@ -1,0 +1,119 @@
+"""Profiles in the API: bodies as MicroMDM's clients write them, and answers as they expect them.
+
+Promise: a profile that is stored is a property list, or a signed one; else BadRequest names the field.
+"""
+
+import base64
+import binascii
+from typing import Annotated, NotRequired
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from typing_extensions import TypedDict
+
+from shared.apple.plist import read as plist
+from shared.domain.errors import BadRequest, TooLarge
+from shared.ports.access import Reserved, StoredProfile
+from shared.security.signature.attached import content_of
+from shared.web.api.openapi import Base64, like
+from shared.web.api.requests import Expected, MicroMdmBody, unlike
+
+LARGEST = 8 * 1024**2
+"""Bytes of a profile, so that it fits into one document with room to spare."""
+LARGEST_REQUEST = 12 * 1024**2
+"""Bytes of a request that holds a profile in base64."""
+MOST_IDENTIFIERS = 1000
+LONGEST_IDENTIFIER = 256
+_PROFILE = "PD94bWwgdmVyc2lvbj0iMS4wIj8+PHBsaXN0PjxkaWN0Lz48L3BsaXN0Pg=="
+
+
+def _decoded(value: object) -> bytes:
+    try:
+        decoded = base64.b64decode(value, validate=True) if isinstance(value, str) else None
+    except (binascii.Error, ValueError):
+        decoded = None
+    if decoded is None:
+        raise unlike("a profile in base64")
+    if len(decoded) > LARGEST:
+        raise TooLarge(f"profile.Mobileconfig: the profile is over {LARGEST} bytes")
+    return decoded
+
+
+def _profile(decoded: bytes) -> bytes:
+    """A property list, or a CMS that holds one; who signed it is the device's to judge."""
+    is_signed = decoded[:1] == b"\x30"
+    try:
+        plist.parse(content_of(decoded) if is_signed else decoded)
+    except BadRequest:
+        raise unlike("a property list, or a signed one") from None
+    return decoded
+
+
+def _printable(identifier: str) -> str:
+    if not identifier.isprintable():
+        raise unlike("a string without control characters")
+    return identifier
+
+
+Identifier = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_IDENTIFIER),
+    Expected(f"a string of 1 to {LONGEST_IDENTIFIER} characters"),
+    AfterValidator(_printable),
+]
+
+
+def _or_none(given: object) -> object:
+    return None if given == "" else given
+
+
+OptionalIdentifier = Annotated[Identifier | None, BeforeValidator(_or_none)]
+
+
+class GivenProfile(MicroMdmBody):
+    identifier: Annotated[Identifier, Field(alias="Identifier"), like(Reserved.ENROLL)]
+    mobileconfig: Annotated[
+        bytes,
+        BeforeValidator(_decoded),
+        AfterValidator(_profile),
+        Field(alias="Mobileconfig", json_schema_extra={"format": "byte"}),
+        like(_PROFILE),
+    ]
+
+
+class PutProfileRequest(MicroMdmBody):
+    profile: Annotated[GivenProfile, Expected("an object with Identifier and Mobileconfig")]
+
+    @property
+    def stored(self) -> StoredProfile:
+        return StoredProfile(self.profile.identifier, self.profile.mobileconfig)
+
+
+class ListProfilesRequest(MicroMdmBody):
+    """An empty body and an empty id ask for all."""
+
+    id: Annotated[OptionalIdentifier, like(Reserved.ENROLL)] = None
+    cursor: OptionalIdentifier = None
+
+
+class DeleteProfilesRequest(MicroMdmBody):
+    ids: Annotated[
+        list[Identifier],
+        Field(max_length=MOST_IDENTIFIERS),
+        Expected(f"a list of up to {MOST_IDENTIFIERS} strings"),
+        like([Reserved.ENROLL]),
+    ] = Field(default_factory=list)
+
+
+class ProfileOut(TypedDict):
+    Identifier: Annotated[str, like(Reserved.ENROLL)]
+    Mobileconfig: Annotated[Base64, like(_PROFILE)]
+
+
+class ProfilePage(TypedDict):
+    profiles: list[ProfileOut]
+    next_cursor: NotRequired[str]
+
+
+def profile_out(profile: StoredProfile) -> ProfileOut:
+    encoded = base64.b64encode(profile.mobileconfig).decode()
+    return {"Identifier": profile.identifier, "Mobileconfig": encoded}

@@ -1,0 +1,181 @@
+"""OpenAPI of API routes: the parts that all routes share, and examples made of those of the fields.
+
+Promise: an answer is described once, by the type that its view returns. FastAPI writes the schema from it,
+and the example comes from the `examples` of its fields.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from shared.web.problems import Problem, problem_of
+
+Schema = dict[str, Any]
+Responses = dict[int | str, Schema]
+Said = Mapping[int, str | tuple[str, str]]
+
+UDID = "55693EB3-DF03-5FD1-9263-F7CDB8AD7FFD"
+UUID = "0198f1d2-7c3a-7d11-9a55-0c7f1b1d9a55"
+TIME = "2026-01-02T03:04:05Z"
+COMPONENTS = "#/components/schemas/"
+
+
+def like(*examples: object) -> Any:
+    """For `Annotated`: an example of a value."""
+    return Field(examples=list(examples))
+
+
+def about(description: str, *examples: object) -> Any:
+    """For `Annotated`: what a value says, with an example."""
+    if not examples:  # those of the type stay
+        return Field(description=description)
+    return Field(description=description, examples=list(examples))
+
+
+def one_of(values: Iterable[str]) -> Any:
+    """For `Annotated[str, ...]`: the values of a closed set."""
+    return Field(json_schema_extra={"enum": list(values)})
+
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=[TIME])]
+Base64 = Annotated[str, Field(json_schema_extra={"format": "byte"})]
+NoText = Annotated[str | None, like(None)]
+NoTime = Annotated[Time | None, like(None)]
+
+
+class Nothing(TypedDict):
+    """An answer without content."""
+
+
+_ERRORS: Mapping[int, tuple[str, str]] = {
+    400: (
+        "What was sent cannot be used; `faults` lists all that is wrong.",
+        "request_type: expected the name of one of Apple's commands",
+    ),
+    401: ("The API key or token is missing or wrong.", "the API key or token is wrong"),
+    403: ("The token lacks the scope that the message names.", "this needs the scope admin"),
+    404: ("No such device.", f"udid: no device or user {UDID} is enrolled"),
+    409: (
+        "The id names several enrollments, which the answer lists, or the CommandUUID another command. A "
+        "UDID never does; name the device or user by its full id.",
+        f"command_uuid: {UUID} names another command of this device",
+    ),
+    413: ("The body is too large.", "the body is over 4194304 bytes"),
+    429: (
+        "Too much, or too many failed authentications; come again after Retry-After seconds.",
+        "too many failed authentications from this address",
+    ),
+    502: ("APNs refused.", "APNs did not take the push: 410 Unregistered"),
+    503: ("Not now; come again after Retry-After seconds.", "MongoDB: no answer in time"),
+}
+_NO_EXAMPLE = object()
+_OF_EVERY_ROUTE = (401, 403, 429, 503)
+
+WAIT: Schema = {
+    "name": "wait",
+    "in": "query",
+    "description": "Seconds (at most MDM_MAX_WAIT) for which to wait until the command is final. "
+    "The answer to a POST has `command` then; when the time is over before, it has `timed_out`.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+IDEMPOTENCY_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key again is the same command for the same device, for as long as a "
+    "repeated `command_uuid` is, which the key becomes. A `command_uuid` in the body goes before it.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+
+def ok(model: Any, description: str, status: int = 200, **example: Any) -> Responses:
+    """A success; `example` replaces parts of the example that the fields make."""
+    content = {"application/json": {"example": example}} if example else {}
+    return {status: {"model": model, "description": description, "content": content}}
+
+
+def errors(*statuses: int, said: Said | None = None) -> Responses:
+    """The errors of a route, beside those that every route has. `said` has the text of a route for some of
+    them, or a description and a text."""
+    found: Responses = {}
+    for status in sorted({*statuses, *_OF_EVERY_ROUTE}):
+        description, detail = _ERRORS[status]
+        own = (said or {}).get(status, detail)
+        description, detail = (description, own) if isinstance(own, str) else own
+        schema = {"$ref": COMPONENTS + Problem.__name__}
+        content = {"schema": schema, "example": problem_of(status, detail)}
+        found[status] = {"description": description, "content": {"application/json": content}}
+    return found
+
+
+def body(model: type[BaseModel], description: str | None = None) -> Schema:
+    """The body of a request, for `openapi_extra`; required where one of its keys is."""
+    name, schema = model.__name__, _schema_of(model)
+    content = {"schema": {"$ref": COMPONENTS + name, "x-components": schema}}
+    request: Schema = {"content": {"application/json": content}}
+    if schema[name].get("required"):
+        request["required"] = True
+    return {"requestBody": request | ({"description": description} if description else {})}
+
+
+def _schema_of(model: Any) -> Schema:
+    """The schema of a model and of those in it, by name."""
+    schema = TypeAdapter(model).json_schema(ref_template=COMPONENTS + "{model}")
+    return {model.__name__: schema, **schema.pop("$defs", {})}
+
+
+def finished(document: Schema) -> Schema:
+    """FastAPI's document with what it does not know of ours, and without what it announces and we never
+    answer: its own answer to unusable parameters (ours is 400)."""
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.pop(name, None)
+    components.update(_schema_of(Problem))
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    for operation in operations:
+        operation["responses"].pop("422", None)
+        for content in _contents(operation.get("requestBody", {})):
+            components.update(content.get("schema", {}).pop("x-components", {}))
+    for operation in operations:
+        for described in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for content in _contents(described):
+                _add_example(content, components)
+    return document
+
+
+def _contents(described: Schema) -> list[Schema]:
+    return list(described.get("content", {}).values())
+
+
+def _add_example(content: Schema, components: Schema) -> None:
+    schema = content.get("schema", {})
+    if "$ref" in schema and not schema["$ref"].endswith("/Problem"):
+        made = _example_of(schema, components)
+        content["example"] = _merged(made, content.get("example", {}))
+
+
+def _example_of(schema: Schema, components: Schema) -> Any:
+    """The first of its examples; else one made of those of its parts."""
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "$ref" in schema:
+        return _example_of(components[schema["$ref"].removeprefix(COMPONENTS)], components)
+    if "anyOf" in schema:
+        return _example_of(schema["anyOf"][0], components)
+    if "items" in schema:
+        return [_example_of(schema["items"], components)]
+    if "properties" not in schema:
+        return _NO_EXAMPLE
+    required = schema.get("required", ())
+    made = {
+        name: _example_of(each, components)
+        for name, each in schema["properties"].items()
+        if name in required or "examples" in each
+    }
+    return {name: each for name, each in made.items() if each is not _NO_EXAMPLE}
+
+
+def _merged(made: Any, given: Mapping[str, Any]) -> Any:
+    parts = {k: _merged(made[k], v) if isinstance(v, dict) else v for k, v in given.items()}
+    return {**made, **parts}
