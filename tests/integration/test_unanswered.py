@@ -4,7 +4,8 @@ Ten minutes pass by Debian's libfaketime.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,20 @@ async def refused(device: Device, uuid: str) -> None:
     assert answer.status_code == 400
 
 
+async def time_of(server: Whole) -> datetime:
+    """The time by the clock of the process."""
+    answer = await server.api("GET", "/version")
+    return parsedate_to_datetime(answer.headers["date"])
+
+
 async def pass_ten_minutes(server: Whole, clock: FalseClock) -> None:
+    """Returns once the process has read its new time."""
+    before = await time_of(server)
     clock.move(clock.ahead + timedelta(minutes=10))
-    await asyncio.sleep(1.5)  # the process has read it
+    async with asyncio.timeout(30):
+        while await time_of(server) < before + timedelta(minutes=10):
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(1)  # a Date has whole seconds
 
 
 async def test_rule_05_a_command_that_is_never_answered_does_not_block_the_others(
