@@ -59,7 +59,7 @@ class DeviceExchange:
 
     # authorization
     issued: IssuedCertificate | None = None
-    """What our SCEP recorded of the certificate that the request shows."""
+    """The record of our SCEP about the certificate that the request shows."""
     follows: bool = False
     """The certificate renews the bound one and is shown for the first time."""
     renews: bool = False

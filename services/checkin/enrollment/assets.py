@@ -1,4 +1,4 @@
-"""What enrollment is made of, by the settings: read and checked once, at the start.
+"""The settings and files of enrollment, read and checked once at the start.
 
 Promise: a file that cannot be used is refused here, with the setting that names it.
 """
@@ -29,7 +29,7 @@ from shared.settings import CheckinSettings
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentFiles:
-    """What the files of the settings hold."""
+    """The content of the files that the settings name."""
 
     rules: EnrollmentRules
     topics: TopicOfFiles
@@ -58,7 +58,7 @@ def read_files(settings: CheckinSettings) -> EnrollmentFiles:
 def identity_payloads(
     settings: CheckinSettings, challenges: ChallengeBook, ids: Ids
 ) -> IdentityPayloads:
-    """Where devices get their identities: ours, unless the settings name another server."""
+    """The source of device identities: our SCEP, unless the settings name another server."""
     subject = settings.subject
     if settings.acme_directory_url is not None:
         return OtherAcme(settings.acme_directory_url, subject, ids)

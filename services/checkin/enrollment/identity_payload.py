@@ -1,4 +1,4 @@
-"""How a device that enrolls gets its identity: our SCEP, another SCEP server, or an ACME server.
+"""The identity payload of a profile: our SCEP, another SCEP server, or an ACME server.
 
 Promise: each profile from us carries a challenge of its own (or MDM_SCEP_CHALLENGE), bound to the
 device where an Apple certificate vouches for it. A challenge of ours never goes to another server.
@@ -17,7 +17,7 @@ Subject = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class VouchedDevice:
-    """What is known for sure of a device before it has an identity of ours; None: nothing."""
+    """Proven facts about a device that has no identity of ours yet; None: unknown."""
 
     udid: str | None = None
     serial_number: str | None = None

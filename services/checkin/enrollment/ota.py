@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a device said of itself, and who signed it."""
+    """The statement of a device about itself, and its signer."""
 
     udid: str | None
     serial_number: str | None
@@ -66,9 +66,9 @@ class Judges:
     work: HeavyWork
 
     async def vouched_device(self, body: bytes) -> VouchedDevice:
-        """Whom Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
+        """The device that Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
 
-        Anybody may fetch that profile, so a body that says nothing for sure is no reason to refuse.
+        Any client may fetch that profile, so a body that says nothing for sure is no reason to refuse.
         """
         if not body or not self.apple.are_known:
             return ANY_DEVICE
@@ -113,7 +113,7 @@ class OverTheAir:
         return await self._profiles.enrollment(parameters, await self._bound_to(identity))
 
     async def _bound_to(self, identity: str) -> VouchedDevice:
-        """Whom the challenge of phase 2 was for: what the device says by now is not looked at."""
+        """The device of the challenge of phase 2; later statements of the device do not count."""
         status = await self._statuses.of(identity)
         if status.objection is not None:
             raise DeviceRefused(Reason.CERTIFICATE, status.objection)
@@ -128,7 +128,7 @@ class OverTheAir:
 
 
 def _is_for(grant: Grant, device: VouchedDevice) -> bool:
-    """Whether a challenge is for this device, or for any."""
+    """True if the challenge is for this device, or for any."""
     is_its_udid = grant.udid in (None, device.udid)
     return is_its_udid and grant.serial_number in (None, device.serial_number)
 

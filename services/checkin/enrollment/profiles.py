@@ -43,7 +43,7 @@ NO_PARAMETERS: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentRules:
-    """What the operator decided about profiles. `trusted` are CA certificates (DER) for devices,
+    """The operator's decisions about profiles. `trusted` are CA certificates (DER) for devices,
     `subject` is what they ask for in a renewal."""
 
     server_url: str
@@ -56,7 +56,7 @@ class EnrollmentRules:
 
     @property
     def scep_url(self) -> str:
-        """Where our own SCEP server is."""
+        """The URL of our own SCEP server."""
         return f"{self.server_url}/scep"
 
 
@@ -102,7 +102,7 @@ class EnrollmentProfiles:
         return self._signed(configuration(look, self._uuid(), self._rules.name, payloads))
 
     async def can_renew(self) -> bool:
-        """Whether there is a place for a challenge of ours in the profile that enrolls devices."""
+        """True if the enrollment profile has a place for our challenge."""
         stored = await self._stored.get(Reserved.ENROLL)
         return stored is None or self._with_challenge(stored.mobileconfig, "") is not None
 

@@ -1,4 +1,4 @@
-"""What devices fetch to enroll: /mdm/enroll, /ota/enroll, /ota/phase23.
+"""Routes of enrollment: /mdm/enroll, /ota/enroll, /ota/phase23.
 
 Promises: a refusal is 400 with an empty body and leaves nothing behind; answers are never cached, since
 each holds a challenge.

@@ -1,9 +1,8 @@
-"""When the relay tries a device again.
+"""The pauses of devices whose backlog cannot be published.
 
 Promise: a device whose backlog cannot be published (an event is of a newer version, say, or the broker
-refuses it) is tried ever less often, and after all others; no number of such devices keeps another waiting.
-A new message of the device changes nothing of that: it is behind what cannot be published.
-"""
+refuses it) is tried less and less often, and after all others; however many such devices there are, no
+other waits. A new message of the device changes nothing of that: it is behind what cannot be published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-"""When each enrollment was last seen, and what of its device was refused: kept in memory, written in batches
-(rule 15)."""
+"""The last contact of each enrollment and the last refusals of each device, kept in memory and written in
+batches (rule 15)."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Marks for events of which nobody knows whether they were published (rules 6 and 7).
+"""Marks for events that may be unpublished (rules 6 and 7).
 
 Promise: a record that the store cannot change (it is full) keeps no other device's event from being marked.
 The device whose record it is gets no 200 for an event that could not be marked, so nothing is promised of it.

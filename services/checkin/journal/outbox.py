@@ -1,9 +1,9 @@
-"""Outbox events about devices' bindings become events, each until it is safe.
+"""Publish the outbox: events about the bindings of devices.
 
-An outbox event is written with the change that it tells of, in one write, so none is lost; its event is
-journaled and then published until somebody took the promise over, always with the same id and the same
-bytes, and only then is the outbox event taken away. Every replica does it for its share of the partitions;
-where two do the same for a moment, subscribers see one event twice."""
+An outbox event is stored in the same write as its change, so none is lost. It is journaled and published,
+always with the same id and the same bytes, until the broker or the relay has it, and removed only then.
+Every replica works on its share of the partitions; if two do the same for a moment, subscribers see one
+event twice."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -23,7 +23,7 @@ from shared.ports.identities import Identities, Outgoing
 PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
 CHUNK = 32
 WRITER = "checkin-notices"
-"""Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
+"""The writer of these events. It journals no device messages, so it is never taken over (rule 7)."""
 
 
 class Outbox:

@@ -38,7 +38,7 @@ LARGE_SIDE_BY_SIDE = 2
 AHEAD = timedelta(minutes=1)
 """An event's time may be ahead of our clock by so much before the log says so."""
 ROUNDS = 100
-"""How often a pass looks again at a device that goes on sending."""
+"""Looks of one pass at a device that goes on sending."""
 
 
 class Relay:
@@ -122,7 +122,7 @@ class Relay:
         self._is_clock_wrong = ahead > AHEAD.total_seconds()
 
     async def _until_relayed(self, device: str, loops: Loops) -> None:
-        """What nobody foresaw holds up one device, which is tried again ever less often."""
+        """An unforeseen error holds up one device only, which is tried less and less often."""
         in_turn = partial(self._relay_in_turn, device)
         try:
             await loops.until_done("relay_device", in_turn, PACE, waits="relay_device_waits")

@@ -1,8 +1,7 @@
-"""Take-over of dead writers: what they journaled and nobody answered is handed to the relay (rule 7).
+"""Take dead writers over: leave their unanswered events to the relay (rule 7).
 
-Answered events need nothing: they are confirmed or marked. So a take-over only marks the devices of
-what stands above the dead writer's watermark, as rule 8 does, and then moves the watermark. The
-lease merely saves doing it twice.
+Answered events are confirmed or marked already. So a take-over only marks the devices of the events above the
+dead writer's watermark, as rule 8 does, and then moves the watermark. The lease merely saves doing it twice.
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ BATCH = 500
 
 
 class TakeOver:
-    """Looks for writers whose heartbeat stands still."""
+    """Looks for writers whose heartbeat does not move."""
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
-"""This process as a writer of the journal: numbers, times, and what of it is done (rule 6).
+"""This process as a writer of the journal: the numbers and times of its events, and its watermark (rule 6).
 
-Done is an event that the broker confirmed, that its device's mark covers, or that is not stored
-and whose message was not answered. The watermark says up to which number all are done; whoever
-finds this process dead takes over what is above it.
-"""
+An event is done if the broker confirmed it, if its device's mark covers it, or if it is not stored and its
+message was not answered. All events up to the watermark are done; if this process dies, another one takes
+over the events above it."""
 
 import asyncio
 from datetime import timedelta
@@ -70,7 +69,7 @@ class Writer:
             self._done.discard(self._watermark)
 
     def mark_unknown(self, event: Event) -> None:
-        """Nobody knows whether the event is stored, or its mark could not be set: find out later.
+        """The event may be stored, or its mark could not be set: find out later.
         Its message must not be answered 200."""
         self._unknown[event.id] = (event.number, Mark(event.key.device, event.created_at))
 

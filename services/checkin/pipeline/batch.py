@@ -1,6 +1,6 @@
 """Device requests go through their steps in batches: authorize, journal, apply, publish, answer.
 
-Promises (docs/rules.md, rules 1, 2 and 8): whatever can refuse a request comes before the journal;
+Promises (docs/rules.md, rules 1, 2 and 8): every refusal comes before the journal;
 a 200 means that the message is in the journal, its effect stored, and its event either confirmed by
 the broker or covered by its device's mark; one bad request never fails its neighbours.
 """

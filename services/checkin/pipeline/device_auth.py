@@ -1,4 +1,4 @@
-"""Who sends this request: the signature over its exact bytes, or a proxy's word for its certificate.
+"""Authenticate devices: by the signature over the exact bytes, or by a trusted proxy's certificate header.
 
 Promise: a request that may take more than five milliseconds to judge is judged in a thread. Small ones of
 certificates that are known, or that came alone, are not, as nearly all are.
@@ -33,7 +33,7 @@ SMALL_BODY = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a request proves: its sender's certificate, and when it was signed, where that is known."""
+    """The proven certificate of the sender, and the time of the signature, if known."""
 
     certificate: DeviceCertificate
     signed_at: datetime | None = None
@@ -92,7 +92,7 @@ class DeviceAuthentication:
         return None, False
 
     def _is_short(self, certificate: bytes, others: Sequence[bytes]) -> bool:
-        """Whether it is examined at once."""
+        """True if it is examined at once."""
         is_ordinary = not others and len(certificate) <= ORDINARY_CERTIFICATE
         return is_ordinary or self._identities.knows(certificate)
 

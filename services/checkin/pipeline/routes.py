@@ -1,4 +1,4 @@
-"""What devices call: /mdm/checkin and /mdm/connect; /mdm and /checkin where NanoMDM enrolled them.
+"""Routes of devices: /mdm/checkin and /mdm/connect; /mdm and /checkin where NanoMDM enrolled them.
 
 Order for bytes from outside: size limit, signature, certificate, and only then the plist.
 """

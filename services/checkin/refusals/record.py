@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 LINES = 9
-"""Each second; the tenth tells how many got none."""
+"""Each second; the tenth gives the number of refusals without a line."""
 AT_MOST_EVERY = timedelta(minutes=1)
 """Between two lines of one sender."""
 REMEMBERED = 1024
@@ -37,7 +37,7 @@ MOST_HELD = 600
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sent a request: the address, and the certificate (SHA-256 in hex) that it shows, or None."""
+    """The sender of a request: its address, and the certificate (SHA-256 in hex) that it shows, or None."""
 
     address: str
     certificate: str | None = None
@@ -46,7 +46,7 @@ class Sender:
 
     @property
     def key(self) -> tuple[bool, str]:
-        """Whoever claims a certificate takes nothing of the one who proves it."""
+        """A sender that claims a certificate has another key than the one that proves it."""
         return self.is_proven, self.certificate or source_of(self.address)
 
     @property
@@ -57,7 +57,7 @@ class Sender:
 
 @dataclass(slots=True)
 class _Held:
-    """What is to be told of one sender."""
+    """The next log line of one sender."""
 
     sender: Sender
     last: Refusal
@@ -68,7 +68,7 @@ class _Held:
 
 
 class RefusalLog:
-    """Collects what was refused, and tells of it."""
+    """Collects refusals, and logs them."""
 
     def __init__(self, senders: Senders, seen: LastSeen, clock: Clock) -> None:
         self._senders = senders

@@ -40,7 +40,7 @@ class Senders:
                 self._devices.put(retired, NOBODY)
 
     def device_of(self, certificate: str) -> str | None:
-        """None: nobody's, or not known here."""
+        """None if no device has it, or this process does not know it."""
         return self._devices.get(certificate) or None
 
     async def look_up(self, certificates: Collection[str]) -> None:

@@ -1,9 +1,8 @@
-"""What to do about a certificate near its end: decided from what is stored, and nothing else.
+"""Decide what to do about a certificate near its end, from stored facts only.
 
-A renewal is one command. While it is open nothing is done (NotNow offers it again by itself); when it has
-ended and the certificate was not replaced, there is another attempt after a pause that grows, but not
-beyond half of the time that is left. What is told of a failure is told once.
-"""
+A renewal is one command. While it is open, nothing is done (after NotNow it is sent again anyway). If it
+has ended and the certificate was not replaced, another attempt follows after a growing pause of at most
+half of the remaining time. A failure is reported once."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ FIRST_PAUSE = timedelta(days=1)
 LONGEST_PAUSE = timedelta(days=7)
 SHORTEST_PAUSE = timedelta(hours=1)
 TOLD_AFTER = 3
-"""Attempts in vain, after which subscribers hear of it."""
+"""Failed attempts, after which subscribers get an event."""
 AWAY = timedelta(days=1)
 """Until a device is looked at again that is not enrolled now, or blocked."""
 
@@ -33,7 +32,7 @@ AWAY = timedelta(days=1)
 @dataclass(frozen=True, slots=True)
 class RenewalRules:
     """`before`: MDM_RENEW_BEFORE. `takes_over`: devices that came by migration get their next
-    certificate from our SCEP, since nobody else is left to renew that of the old server's CA."""
+    certificate from our SCEP, since the old server's CA renews none any more."""
 
     before: timedelta
     takes_over: bool = True
@@ -41,7 +40,7 @@ class RenewalRules:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What follows from a look. `ask`: queue the command of `renewal`. `failure`: tell of it."""
+    """The result of a look. `ask`: queue the command of `renewal`. `failure`: report it."""
 
     look_at: datetime | None
     renewal: Renewal | None = None

@@ -1,4 +1,4 @@
-"""Whether a device's certificate still counts, beyond its chain and its time.
+"""Certificate status: replaced, blocked, or superseded by another renewal.
 
 Promise: one that was replaced, whose device is blocked, or beside which another one has followed the same
 certificate, gets its holder nothing new: no renewal by SCEP, no profile over the air.
@@ -13,7 +13,7 @@ from shared.ports.enrollments import Enrollments
 
 @dataclass(frozen=True, slots=True)
 class CertificateStatus:
-    """What is known of a certificate: the device for which it is reserved, and what our SCEP recorded."""
+    """The device for which a certificate is reserved, and the record of our SCEP."""
 
     fingerprint: str
     holder: Enrollment | None
@@ -32,7 +32,7 @@ class CertificateStatus:
 
     @property
     def is_for_one_device(self) -> bool:
-        """Whether a device holds it, or no other than one can come to hold it."""
+        """True if a device holds it, or if only one device can come to hold it."""
         names = () if self.issued is None else (self.issued.udid, self.issued.serial_number)
         return self.holder is not None or any(names)
 

@@ -1,4 +1,4 @@
-"""Who gets a certificate by SCEP: a challenge for a new one, the old one's key for its renewal.
+"""Issue certificates by SCEP: for a challenge, or for the key of the certificate that is renewed.
 
 Promises: a transaction has one certificate, and so has a one-time challenge, however often, on whatever
 replica and how far at a time it is asked for. The order of writes (challenge, record, answer) is such
@@ -40,7 +40,7 @@ moment may add one."""
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who sent a request: the certificate whose key signed it, its fingerprint, its key's hash."""
+    """The signer of a request: its certificate, the fingerprint, and the hash of its key."""
 
     certificate: x509.Certificate
     fingerprint: str
@@ -68,7 +68,7 @@ class Certifier:
         self._identities = DeviceIdentities([authority.certificate], clock)
 
     async def certify(self, request: CertificateRequest) -> x509.Certificate:
-        """A certificate that nobody knows of yet."""
+        """A certificate that is not recorded yet."""
         return await self._work.do(
             self._authority.certify,
             request.subject,
@@ -220,18 +220,18 @@ class Issuing:
         )
 
     async def _repeated(self, found: IssuedCertificate, device: str | None = None) -> Given:
-        """What was recorded before; whoever recorded it may have died before the reservation."""
+        """The certificate recorded before; that request may have died before the reservation."""
         if found.renewed_from is not None:
             await self._reserve(found, device or found.udid)
         return Given(found, ScepIssue.REPEATED)
 
     async def _reserve(self, made: IssuedCertificate, device: str | None) -> None:
-        """What follows a device's certificate is that device's, before it has shown it."""
+        """Reserve the renewal of a device's certificate for that device, before it shows it."""
         if device is not None:
             await self._identities.reserve(made.fingerprint, device)
 
     async def _others(self, transaction: str) -> IssuedCertificate:
-        """What another request of this transaction recorded first."""
+        """The certificate that another request of this transaction recorded first."""
         found = await self._issued.of_transaction(transaction)
         if found is None:
             raise Overtaken("the certificate could not be recorded")
@@ -241,7 +241,7 @@ class Issuing:
         return issued.not_after > self._clock.now()
 
     async def _is_good(self, found: IssuedCertificate) -> bool:
-        """Whether a repeated request gets this one. A one-time challenge has the certificate that it
+        """True if a repeated request gets this one. A one-time challenge has the certificate that it
         has; the static one gives a new one once the old one has expired or was replaced."""
         if found.challenge is not None:
             return True

@@ -1,4 +1,4 @@
-"""What SCEP clients call: /scep, with `operation` in the query (RFC 8894, section 4).
+"""The route of SCEP clients: /scep, with `operation` in the query (RFC 8894, section 4).
 
 Towards clients: 200 with what SCEP defines, a failure too; 400 for what is no SCEP message, 413, 503.
 Never 401 or 403.

@@ -28,7 +28,7 @@ from shared.telemetry.metrics import Metrics, ScepRefusal
 log = structlog.get_logger()
 
 Opened = tuple[Asker, CertificateRequest | None]
-"""Who asks, and for what; None: for the certificate of a transaction that ended."""
+"""The signer and the request; None: for the certificate of a transaction that ended."""
 
 _LEGACY_CAPABILITIES = frozenset({"SHA-1", "DES3"})
 _CAPABILITIES = (
@@ -62,12 +62,12 @@ class ScepServer:
         self._allow_legacy = allow_legacy
 
     def capabilities(self) -> str:
-        """What GetCACaps says, a word a line."""
+        """The answer to GetCACaps, one word a line."""
         dropped = frozenset() if self._allow_legacy else _LEGACY_CAPABILITIES
         return "".join(f"{word}\n" for word in _CAPABILITIES if word not in dropped)
 
     def ca_certificate(self) -> bytes:
-        """What GetCACert says: our CA's certificate (DER)."""
+        """The answer to GetCACert: our CA's certificate (DER)."""
         return self._authority.certificate.public_bytes(Encoding.DER)
 
     async def operate(self, encoded: bytes) -> bytes:
@@ -118,9 +118,9 @@ class ScepServer:
         return asker, request
 
     def _must_sign_with_its_key(self, kind: MessageType) -> bool:
-        """Who enrolls should sign with the key that is asked for (RFC 8894, 2.3). Apple's devices do, and
-        so do micromdm's scepclient and sscep; mdmb, which simulates devices, signs with one made for the
-        moment. The challenge inside says who it is, and the request is signed by its own key in any
+        """An enrolling client should sign with the key that it asks for (RFC 8894, 2.3). Apple's devices
+        do, and so do micromdm's scepclient and sscep; mdmb, which simulates devices, signs with one made
+        for the moment. The challenge inside says who it is, and the request is signed by its own key in any
         case: who signs a captured one anew gets a certificate for a key that he does not have."""
         return kind is MessageType.PKCS_REQ and not self._allow_legacy
 
