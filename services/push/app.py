@@ -83,7 +83,7 @@ def check(settings: PushSettings, clock: Clock) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Pushing:
-    """What pushes with the certificates, and what keeps them up to date."""
+    """The parts that push with the certificates and keep them up to date."""
 
     book: CertificateBook
     topics: Topics
@@ -123,7 +123,7 @@ def _installation(settings: PushSettings, adapters: Adapters, pushing: _Pushing)
 
 
 class _Work:
-    """What the service does besides answering requests."""
+    """The background work of the service."""
 
     def __init__(self, adapters: Adapters, pushing: _Pushing, pusher: Pusher, sweep: Sweep) -> None:
         self._adapters = adapters

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 GRACE = timedelta(milliseconds=2500)
 PATIENCE = timedelta(milliseconds=1500)
-"""How long a push request waits for its push before the sweep is told; longer than the quiet second."""
+"""A push request waits so long for its push before it is left to the sweep; longer than the quiet second."""
 
 PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 MOST_UNDER_WAY = 2000

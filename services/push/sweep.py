@@ -33,11 +33,11 @@ HEARTBEAT = timedelta(seconds=1)
 HEARTBEATS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 
 LOOKS = (timedelta(milliseconds=2500), timedelta(minutes=1), timedelta(minutes=5))
-"""How long after its acceptance an entry is looked at: once soon, once when even the slowest insert has
-ended, and once for a commands process whose clock is some minutes behind ours."""
+"""The times after its acceptance at which the sweep looks at an entry: once soon, once when even the
+slowest insert has ended, and once for a commands process whose clock is some minutes behind ours."""
 
 FIRST_LOOK_BACK = timedelta(days=1)
-"""Where the first process ever begins: its commands may have been accepted before it started."""
+"""The position of the very first process: its commands may have been accepted before it started."""
 
 WINDOW = timedelta(hours=1)
 """The longest stretch of time that one look covers, when there is much to catch up. After a look that

@@ -50,7 +50,7 @@ def with_api_key(settings: AllSettings) -> AllSettings:
 
 
 def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:
-    """What a newcomer wants to know once the port is open."""
+    """The banner of `services all`, once the port is open."""
     scheme = "https" if settings.tls_cert else "http"
     where = f"in {settings.data_dir / API_KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
     lines = [

@@ -10,7 +10,7 @@ from shared.web.client_address import ClientAddresses
 
 
 def api_auth(settings: AccessSettings, adapters: Adapters) -> ApiAuth:
-    """What the routers of a service take as `auth`."""
+    """The `auth` of the routers of a service."""
     stores, clock = adapters.stores, adapters.clock
     return ApiAuth(
         settings.api_keys,

@@ -20,7 +20,7 @@ SECRET_KEY_FILE = "secret-key"
 
 
 def kept_key(folder: Path, name: str, fresh: str, variable: str) -> str:
-    """What the file holds; `fresh` where there is none yet. Misconfigured for an empty file, and for
+    """The content of the file; `fresh` if there is none yet. Misconfigured for an empty file, and for
     a folder that cannot be used."""
     path = folder / name
     try:

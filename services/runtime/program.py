@@ -1,4 +1,4 @@
-"""What `shared.web.server.server` runs: the services that a command line names, on one set of adapters."""
+"""The program of a process: the services that a command line names, on one set of adapters."""
 
 from collections.abc import Sequence
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Whether the store answers, for operators: a metric, and a line in the log when it goes and when it is back.
+"""Watch the store for operators: a metric, and a line in the log when it goes and when it is back.
 
 Promises: a store that is away, or accepts what it is asked and does not answer, shows within seconds;
 one answer that is late does not. Readiness is none of its business: once the store was reached, a

@@ -56,7 +56,7 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
 
 
 class _Work:
-    """What the service does in the background, which is all it does."""
+    """The work of the service, all of it in the background."""
 
     def __init__(self, settings: WebhookSettings, adapters: Adapters) -> None:
         self._adapters = adapters

@@ -1,4 +1,4 @@
-"""Which partitions this replica serves: opened, kept loaded, and given up as the share changes.
+"""The partitions that this replica serves: opened, kept loaded, and given up as the share changes.
 
 Promises (docs/rules.md, rule 11): a partition's blocked delivery queues are read after its first event has
 come, before that event is handled, and again every few seconds; a partition is given up by closing
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 GRACE = timedelta(seconds=5)
-"""How long an attempt under way may take when its partition is given up."""
+"""An attempt under way may take so long when its partition is given up."""
 LAST_GRACE = timedelta(seconds=2)
 """The same, on the way out."""
 _SWEEP_EVERY = 3.0
@@ -47,7 +47,7 @@ class Served:
     is_leaving: bool = False
     oldest: str | None = None
     read_at: float = float("-inf")
-    """When its blocked delivery queues are to be read again."""
+    """The next time to read its blocked delivery queues."""
 
 
 class Partitions:
@@ -90,12 +90,13 @@ class Partitions:
 
     @property
     def missing(self) -> int:
-        """How many partitions of our share are not open."""
+        """The number of partitions of our share that are not open."""
         return len(self._share.partitions - self.open)
 
     @property
     def untried(self) -> int:
-        """How many of those have not even failed to open: one that is away makes nobody unready."""
+        """The number of those that did not even fail to open: a partition that is away leaves the service
+        ready."""
         return len(self._share.partitions - self.open - self._away)
 
     async def run(self, spawn: Spawn, loops: Loops) -> None:

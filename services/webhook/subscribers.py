@@ -17,7 +17,7 @@ _DEADLINE = 15.0
 
 
 class Subscribers:
-    """Who wants to hear of events."""
+    """The present subscriptions."""
 
     def __init__(self, subscriptions: Subscriptions, clock: Clock) -> None:
         self._subscriptions = subscriptions

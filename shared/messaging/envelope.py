@@ -26,7 +26,7 @@ def headers_without_body(size: int) -> dict[str, str]:
 
 
 def size_in_journal(headers: Mapping[str, str]) -> int | None:
-    """What `headers_without_body` said, None for a message with a body. ValueError: no size."""
+    """The size in `headers_without_body`, None for a message with a body. ValueError: no size."""
     return int(headers.get(_SIZE, "")) if headers.get(_BODY) == _IN_JOURNAL else None
 
 
@@ -58,7 +58,7 @@ def _acknowledge(event: Event) -> dict[str, Any]:
 
 
 def _own(event: Event) -> dict[str, Any]:
-    """What happened here, to a command or to a device: its facts are in the payload, as JSON."""
+    """An event of ours, about a command or a device: its facts are in the payload, as JSON."""
     document = _sender(event.key)
     if event.key.user is not None:
         document["user_id"] = event.key.user

@@ -46,7 +46,7 @@ _OF_SYSTEM = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an operator calls the other end. `url`: the setting that says where it is; `trust`: where its CA
+    """The other end, as an operator names it. `url`: the setting that says where it is; `trust`: where its CA
     is named; `tls`: how the URL asks for TLS, empty where it does."""
 
     url: str
@@ -83,7 +83,7 @@ def reason_of(error: BaseException, target: Target, shown: Shown | None = None) 
 
 
 def is_about_certificate(error: BaseException) -> bool:
-    """Whether the server's certificate was refused."""
+    """True if the server's certificate was refused."""
     found = (_TLS.search(str(each)) for each in _chain(error))
     return any(each is not None and each[1] == "CERTIFICATE_VERIFY_FAILED" for each in found)
 

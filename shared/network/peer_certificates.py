@@ -23,7 +23,7 @@ _LONGEST_NAME = 128
 
 
 class PeerCertificates:
-    """What the servers of a few targets show."""
+    """The certificates that a few servers show."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

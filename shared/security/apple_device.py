@@ -30,7 +30,7 @@ class AppleDevices:
 
     @classmethod
     def load(cls, pem: bytes) -> "AppleDevices":
-        """Of the content of MDM_OTA_DEVICE_CA, or Misconfigured."""
+        """Read the content of MDM_OTA_DEVICE_CA. Raises Misconfigured."""
         try:
             return cls(x509.load_pem_x509_certificates(pem))
         except ValueError:
@@ -38,11 +38,11 @@ class AppleDevices:
 
     @property
     def are_known(self) -> bool:
-        """Whether there is any CA to judge by."""
+        """True if there is any CA to judge by."""
         return bool(self._authorities)
 
     def vouches(self, certificate: bytes) -> bool:
-        """Whether one of the CAs signed this certificate (DER)."""
+        """True if one of the CAs signed this certificate (DER)."""
         try:
             leaf = x509.load_der_x509_certificate(certificate)
         except UNREADABLE:

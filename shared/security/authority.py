@@ -74,7 +74,7 @@ class Authority:
         return cls(certificate, key)
 
     def stored(self) -> StoredAuthority:
-        """What goes into the store."""
+        """The CA as it is stored."""
         return StoredAuthority(
             certificate_pem=self.certificate_pem,
             key_pem=_key_pem(self._key),

@@ -135,7 +135,7 @@ class Chains:
 
 
 def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
-    """Of what a message brings, the nearest that may be above, and whose key is worth a check."""
+    """The certificates of a message, the nearest that may be above, and whose key is worth a check."""
     small = (der for der in others if len(der) <= LARGEST_CERTIFICATE)
     left = [_Link(load(der)) for der in small]
     found: list[_Link] = []
@@ -149,12 +149,12 @@ def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
 
 
 def _are_signed(links: Sequence[_Link], checks: _Checks) -> bool:
-    """Whether all signatures of this way are good, from the top down."""
+    """True if all signatures of this way are good, from the top down."""
     return all(checks.is_signed(child, by) for child, by in reversed(list(pairwise(links))))
 
 
 def _fault(links: Sequence[_Link], checks: _Checks, moment: datetime) -> str | None:
-    """What is against this way, of which all signatures are good; None where nothing is."""
+    """The objection to this way, of which all signatures are good; None if there is none."""
     if _is_strictly_good(links, checks, moment):
         return None
     try:
@@ -164,7 +164,7 @@ def _fault(links: Sequence[_Link], checks: _Checks, moment: datetime) -> str | N
 
 
 def _is_strictly_good(links: Sequence[_Link], checks: _Checks, moment: datetime) -> bool:
-    """Whether the library's verifier takes it."""
+    """True if the library's verifier takes it."""
     strict = [c for link in links if isinstance(c := link.certificate, x509.Certificate)]
     if len(strict) < len(links):
         return False

@@ -48,7 +48,7 @@ class ChallengeTokens:
         return secret if len(secret) <= LONGEST else None
 
     def read(self, secret: str) -> Challenge | None:
-        """What it says, whether it has expired or not. None: it is not one of ours."""
+        """The content of a token, expired or not. None: it is not one of ours."""
         try:
             token = bytes.fromhex(secret.removeprefix(PREFIX))
         except ValueError:
@@ -67,7 +67,7 @@ class ChallengeTokens:
 
 
 def digest_of(secret: str) -> str:
-    """How a challenge is known to the store, which keeps none."""
+    """The key of a challenge in the store, which keeps no challenge."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

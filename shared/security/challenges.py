@@ -24,7 +24,7 @@ OF_RENEWALS = "renew-"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a challenge allows: a certificate for this device, or for any, that may follow the one which
+    """The grant of a challenge: a certificate for this device, or for any, that may follow the one which
     it `renews`. `digest` names a one-time challenge; None: it was the static one."""
 
     digest: str | None = None
@@ -82,13 +82,13 @@ class ChallengeBook:
         return secret
 
     def name_of(self, secret: str) -> str | None:
-        """How a secret is known, whether it is good or not: its SHA-256; None for the static one."""
+        """The key of a secret, good or not: its SHA-256; None for the static one."""
         digest = digest_of(secret)
         is_static = self._static is not None and hmac.compare_digest(digest, self._static)
         return None if is_static else digest
 
     async def redeem(self, secret: str, by: str) -> Grant | None:
-        """What this secret allows the transaction `by`; None: nothing. The same transaction may
+        """The grant of this secret for the transaction `by`; None: nothing. The same transaction may
         redeem its challenge again, until it expires. Raises StoreUnavailable."""
         if not self._may_be_good(secret):
             return None

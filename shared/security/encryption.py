@@ -80,5 +80,5 @@ class AesKeyring:
 
 
 def key_id(key: bytes) -> str:
-    """What a key is called in messages and in what it encrypted: 8 hex digits, made from the key."""
+    """The name of a key in messages and encrypted values: 8 hex digits, made from the key."""
     return hashlib.sha256(b"MacroMDM key id\0" + key).hexdigest()[:_ID]

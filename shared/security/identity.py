@@ -70,7 +70,7 @@ class WeakKeys:
         self._metrics = metrics
 
     def lets_in(self, bits: int, authority: AnyCertificate, fingerprint: str) -> bool:
-        """Whether a device's key of so many bits counts under this CA."""
+        """True if a device's key of so many bits counts under this CA."""
         if authority not in self._authorities:
             return False
         self._metrics.weak_device_keys.inc()
@@ -101,7 +101,7 @@ class DeviceIdentities:
         return known.fingerprint
 
     def knows(self, certificate: bytes) -> bool:
-        """Whether `examine` answers from memory that this certificate is good, or expired."""
+        """True if `examine` answers from memory that this certificate is good, or expired."""
         known = self._judged.get(hashlib.sha256(certificate).digest())
         return known is not None and _stands(known, self._clock.now())
 
@@ -180,13 +180,13 @@ class DeviceIdentities:
 
 
 def _digest_of(*certificates: bytes) -> bytes:
-    """Of several certificates, in their order."""
+    """The fingerprints of several certificates, in their order."""
     digests = (hashlib.sha256(der).digest() for der in certificates)
     return hashlib.sha256(b"".join(digests)).digest()
 
 
 def _stands(known: DeviceCertificate, now: datetime) -> bool:
-    """Whether what was found out at another time is true now."""
+    """True if what was found out at another time is true now."""
     assert known.not_before is not None
     assert known.not_after is not None
     if known.is_expired:
@@ -195,7 +195,7 @@ def _stands(known: DeviceCertificate, now: datetime) -> bool:
 
 
 def fingerprint_of(der: bytes) -> str:
-    """How a certificate is known to us: SHA-256 in hex, of its DER, or of its signed part (RFC 5280's
+    """The fingerprint of a certificate: SHA-256 in hex, of its DER, or of its signed part (RFC 5280's
     TBSCertificate) where an ECDSA key signed it: from one such signature anybody can make a second
     one, and with it a certificate that was never seen; and where it is not strict DER. Raises ValueError
     for one that cannot be read."""
@@ -213,7 +213,7 @@ def _fingerprint(certificate: AnyCertificate) -> str:
 
 
 def described(der: bytes) -> DeviceCertificate:
-    """What a certificate says of itself; nothing of it is judged. Raises BadRequest."""
+    """The statements of a certificate, unchecked. Raises BadRequest."""
     try:
         certificate = load_whole(der)
         subject = subject_of(certificate).rfc4514_string()

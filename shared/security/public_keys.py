@@ -1,4 +1,4 @@
-"""Which public keys are worth any arithmetic, and which certificates any reading.
+"""Limits of strangers\' public keys and certificates, before any arithmetic.
 
 Promise: nobody makes us compute with a key that no device and no CA has. OpenSSL takes RSA exponents as
 long as the modulus, and one signature check then costs thirty times the ordinary one.

@@ -23,7 +23,7 @@ def refuse_wide(proxies: Sequence[Network]) -> None:
 
 
 class ProxySettings(BaseModel):
-    """What a service knows of the proxies before it."""
+    """Settings of the proxies before a service."""
 
     trusted_proxies: Networks = Field(
         (),
@@ -34,7 +34,7 @@ class ProxySettings(BaseModel):
 
 
 class AccessSettings(ProxySettings):
-    """What a service with an API for clients knows of its callers."""
+    """Settings of the callers of an API."""
 
     api_key: ApiKey | None = Field(
         None,

@@ -35,7 +35,7 @@ from shared.settings.webhook import DeliverySettings
 from shared.telemetry.logs import LogFormat
 
 MARGIN = timedelta(days=3)
-"""What MDM_EVENT_RETENTION must leave beyond the last retry."""
+"""The least time that MDM_EVENT_RETENTION leaves beyond the last retry."""
 
 MongoDriver = Literal["motor", "pymongo"]
 
@@ -56,7 +56,7 @@ def _ops_http(port: int) -> Any:
 
 
 class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
-    """What every service knows."""
+    """Settings of every service."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_prefix="MDM_", hide_input_in_errors=True, extra="forbid"
@@ -156,7 +156,7 @@ class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
 
 
 class ApiSettings(AccessSettings, ServiceSettings):
-    """What the services with an API for clients know."""
+    """Settings of the services with an API for clients."""
 
     required: ClassVar[frozenset[str]] = ServiceSettings.required | {"api_key"}
 

@@ -54,7 +54,7 @@ SecretKey = Annotated[SecretStr, BeforeValidator(_secret_key)]
 
 
 class EncryptionSettings(BaseModel):
-    """What every service knows of encryption."""
+    """Settings of encryption, in every service."""
 
     secret_key: SecretKey | None = Field(
         None,

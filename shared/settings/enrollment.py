@@ -61,7 +61,7 @@ PushCertificateFiles = Annotated[
 
 
 class EnrollmentSettings(BaseModel):
-    """What check-in knows about enrollment."""
+    """Settings of enrollment, for check-in."""
 
     organization: Annotated[str, AfterValidator(_printable)] = Field(
         "MacroMDM", description="Name of the organization in enrollment profiles."
@@ -126,7 +126,7 @@ class EnrollmentSettings(BaseModel):
 
     @property
     def gives_identities(self) -> bool:
-        """Whether devices get their identities from us, and from no other server."""
+        """True if devices get their identities from us, and from no other server."""
         return self.scep_url is None and self.acme_directory_url is None
 
     @property

@@ -46,7 +46,7 @@ Count = Annotated[int, BeforeValidator(_whole_number), AfterValidator(_at_least_
 
 
 class LimitSettings(BaseModel):
-    """What the commands service allows its clients."""
+    """Limits of the clients of the commands service."""
 
     max_command_size: Annotated[Size, AfterValidator(_fits_into_the_store)] = Field(
         8 * 1024**2,

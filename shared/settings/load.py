@@ -55,7 +55,7 @@ def load(cls: type[Settings], environ: Mapping[str, str]) -> Settings:
 
 
 def warnings_about(settings: ServiceSettings, environ: Mapping[str, str]) -> list[str]:
-    """What can be used and is probably not meant."""
+    """Warnings: usable settings that are probably not meant."""
     found = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     if isinstance(settings, ApiSettings) and any(
         len(key.get_secret_value()) < SHORT_KEY for key in settings.api_keys

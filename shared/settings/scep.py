@@ -42,7 +42,7 @@ def _lead(value: timedelta) -> timedelta:
 
 
 class ChallengeSettings(BaseModel):
-    """What those know who make challenges."""
+    """Settings of the services that make challenges."""
 
     scep_challenge: Annotated[SecretStr, AfterValidator(_challenge)] | None = Field(
         None,
@@ -56,7 +56,7 @@ class ChallengeSettings(BaseModel):
 
 
 class ScepSettings(ChallengeSettings):
-    """What our SCEP server knows."""
+    """Settings of our SCEP server."""
 
     scep_validity: Annotated[Duration, AfterValidator(_validity)] = Field(
         timedelta(days=365), description="How long the certificates of devices are valid."
@@ -69,7 +69,7 @@ class ScepSettings(ChallengeSettings):
 
 
 class BindingSettings(BaseModel):
-    """What check-in knows."""
+    """Settings of check-in."""
 
     reenrollment: Reenrollment = Field(
         "open",

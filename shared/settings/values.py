@@ -1,4 +1,4 @@
-"""How settings are written: addresses, durations, lists, URLs, and what is refused about each.
+"""The forms of settings: addresses, durations, lists, URLs, and what is refused about each.
 
 Every validator raises ValueError with words that fit behind the variable's name:
 `MDM_HTTP: must be host:port or :port`.
@@ -36,7 +36,7 @@ _SIZES: dict[str, int] = {"": 1} | {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen; an empty host means every interface."""
+    """An address to listen on; an empty host means every interface."""
 
     host: str
     port: int

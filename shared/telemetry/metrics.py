@@ -45,7 +45,7 @@ class Reason(StrEnum):
 
 
 class PushOutcome(StrEnum):
-    """What became of a push."""
+    """The outcome of a push."""
 
     SENT = "sent"
     DEAD_TOKEN = "dead_token"
@@ -56,7 +56,7 @@ class PushOutcome(StrEnum):
 
 
 class ScepIssue(StrEnum):
-    """How a SCEP client came to its certificate."""
+    """The ground on which a SCEP client got its certificate."""
 
     ENROLLMENT = "enrollment"
     RENEWAL = "renewal"
@@ -77,7 +77,7 @@ class ScepRefusal(StrEnum):
 
 
 class RenewalOutcome(StrEnum):
-    """What was done about a certificate near its end. The last four will not be renewed, or have not
+    """The outcome of a renewal. The last four will not be renewed, or have not
     been."""
 
     ASKED = "asked"

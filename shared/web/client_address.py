@@ -1,4 +1,4 @@
-"""Where a request comes from.
+"""The address of the client of a request.
 
 Promise: X-Forwarded-For counts only where a trusted proxy gave it, and only as far as trusted
 proxies wrote it; from anybody else it is as if it were not there.

@@ -28,7 +28,7 @@ NoteRefused = Callable[[Request, int, Reason, str], None]
 
 
 def device_status(error: MdmError) -> int:
-    """What a device may hear of an error."""
+    """Errors towards devices."""
     if isinstance(error, Blocked):
         return 401
     if isinstance(error, TooLarge):

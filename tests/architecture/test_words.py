@@ -19,8 +19,8 @@ DIALECT = re.compile(
 )
 PLAIN = re.compile(r"_in_turn_|_its_turn_")
 """English that only looks like a word of the list."""
-MOST_RELATIVE = 0.11
-"""To fall to 0.03."""
+MOST_RELATIVE = 0.03
+
 MOST_DIALECT = 58 / 10_000
 """To fall to 5 in 10,000."""
 

@@ -81,7 +81,7 @@ Text = Annotated[str | None, Field(max_length=LONGEST), AfterValidator(printable
 
 
 class DeviceFilters(BaseModel):
-    """Which devices; several conditions must all hold."""
+    """A filter of devices; several conditions must all hold."""
 
     udid: Text = Field(None, description="A UDID, or the EnrollmentID of a user enrollment.")
     serial_number: Text = None

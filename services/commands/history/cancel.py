@@ -1,4 +1,4 @@
-"""What stands in a queue, and how a client ends it.
+"""Open commands of a queue, and how a client ends them.
 
 Promises: a reader sees every open command of the device's present generation whose time is not over,
 and ends the others for good before it leaves them out (docs/rules.md, rule 4); after the answer to a
@@ -19,7 +19,7 @@ from shared.ports.queue import CommandQueue
 log = structlog.get_logger()
 
 ATTEMPTS = 3
-"""How often one cancelling looks again when others change its entry at the same time."""
+"""Looks of one cancelling at an entry that others keep changing."""
 
 
 class QueueLife:

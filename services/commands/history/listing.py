@@ -34,7 +34,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What a client wants to see; None: no such condition. `enrollment` is an id."""
+    """The conditions of a client; None: no such condition. `enrollment` is an id."""
 
     limit: int
     states: frozenset[EntryState] | None = None

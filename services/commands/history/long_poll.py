@@ -35,7 +35,7 @@ quickest. A look costs the store 0.1 ms each, so all of them a twentieth of its 
 PACE = Pace(every=timedelta(), after_failure=QUICKEST)
 CHUNK = 32
 MOST_IN_ALL = 1000
-"""Of one process: the edge works on 2,000 requests at once, and devices are among them."""
+"""In one process: the edge works on 2,000 requests at once, and devices are among them."""
 RETRY_AFTER = timedelta(seconds=5)
 NAME = "wait"
 
@@ -43,7 +43,7 @@ Outcome = TypeVar("Outcome")
 
 
 def read_wait(request: Request, most: timedelta) -> timedelta | None:
-    """What `?wait=` asks for, None when it is not there. Raises BadRequest."""
+    """The time that `?wait=` asks for, None when it is not there. Raises BadRequest."""
     text = request.query_params.get(NAME)
     if text is None:
         return None
@@ -93,7 +93,7 @@ class _Call:
 
 @dataclass(slots=True)
 class Slots:
-    """How many calls wait: of one caller, and in all."""
+    """The most calls that wait: of one caller, and in all."""
 
     most_each: int
     most_in_all: int = MOST_IN_ALL

@@ -61,7 +61,7 @@ StoredMoment = Annotated[Moment, AfterValidator(_in_range)]
 
 
 class CommandFilters(BaseModel):
-    """Which commands; several conditions must all hold. An empty parameter is absent."""
+    """A filter of commands; several conditions must all hold. An empty parameter is absent."""
 
     state: Annotated[
         list[Annotated[str, one_of(EntryState)]],

@@ -1,4 +1,4 @@
-"""What a device answered to a command, found again in the journal (docs/adr/0004).
+"""The answers of devices to commands, found again in the journal (docs/adr/0004).
 
 Promises: the answer that made the entry what it is, or the one that came too late; None where the
 device has not answered, or where the journal has let go of the event.

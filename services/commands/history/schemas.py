@@ -175,7 +175,7 @@ def open_command_out(command: Command, is_whole: bool) -> OpenCommand:
 
 
 def entry_out(entry: QueueEntry) -> EntryOut:
-    """What the queue knows of a command."""
+    """A command as the queue knows it."""
     return {
         "udid": entry.enrollment,
         "command_uuid": entry.command_uuid,

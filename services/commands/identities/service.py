@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class IdentityPorts:
-    """What is read and written."""
+    """The ports of the service."""
 
     enrollments: Enrollments
     identities: Identities
@@ -102,7 +102,7 @@ class IdentityDesk:
         log.info("binding_confirmed", device=device.id, certificate=certificate)
 
     async def _offered(self, device: Enrollment, certificate: str) -> DeviceCertificate:
-        """What is known of a certificate that the device may be bound to."""
+        """A certificate that the device may be bound to."""
         shown = None if device.quarantine is None else device.quarantine.certificate
         before = None if device.identity is None else device.identity.certificate
         if shown is not None and shown.fingerprint == certificate:

@@ -1,4 +1,4 @@
-"""Which running jobs nobody works on: those whose heartbeats have stood still.
+"""Find the running jobs without a worker: those whose heartbeat does not move.
 
 Promise: silence is measured by the clock of whoever looks, so no other machine's clock decides.
 """
@@ -23,7 +23,7 @@ class _Sight:
 
 
 class JobSights:
-    """What one process sees of running jobs, look after look. `is_alone`: no other process works on them."""
+    """The looks of one process at running jobs. `is_alone`: no other process works on them."""
 
     def __init__(self, owner: str, is_alone: bool) -> None:
         self._owner = owner
@@ -31,7 +31,7 @@ class JobSights:
         self._sights: dict[str, _Sight] = {}
 
     def left(self, running: Iterable[Job], now: float) -> list[Job]:
-        """Those that nobody works on; ours are among them."""
+        """The jobs without a worker; ours are among them."""
         jobs = list(running)
         self._sights = {job.id: self._sight(job, now) for job in jobs}
         return [job for job in jobs if self._is_left(job, now)]

@@ -37,7 +37,7 @@ class Tally:
     def count(
         self, targets: Sequence[str], outcomes: Sequence[Queued | MdmError], since: datetime
     ) -> None:
-        """What came of these targets, in their order, in a job that began at `since`."""
+        """Add the outcomes of these targets, in their order, in a job that began at `since`."""
         for target, outcome in zip(targets, outcomes, strict=True):
             if isinstance(outcome, MdmError):
                 self.refused += 1
@@ -50,7 +50,7 @@ class Tally:
                 self._warn(text, WarningCount(1, (target,)))
 
     def add(self, progress: Progress) -> None:
-        """What was counted elsewhere; its refusals are kept there."""
+        """Add counts from elsewhere; the refusals stay there."""
         self.queued += progress.queued
         self.already_queued += progress.already_queued
         self.refused += progress.refused
@@ -78,5 +78,5 @@ def short(reason: str) -> str:
 
 
 def _is_since(entry: QueueEntry, since: datetime) -> bool:
-    """Whether an earlier pass of this very job queued it."""
+    """True if an earlier pass of this very job queued it."""
     return entry.accepted_at is not None and entry.accepted_at >= since

@@ -41,13 +41,13 @@ AT_ONCE = PIECES_IN_FLIGHT
 HEARTBEAT = timedelta(seconds=1)
 PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
 STEPS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
-"""Of one job, where a step could not be done."""
+"""The pause of one job after a failed step."""
 READ_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True)
 class JobPorts:
-    """What jobs are made of. `is_alone`: no other process works on this store."""
+    """The ports of jobs. `is_alone`: no other process works on this store."""
 
     jobs: Jobs
     queue: CommandQueue
@@ -202,7 +202,7 @@ class JobWork:
         log.info("job_finished", queued=whole.queued, refused=whole.refused)
 
     async def _so_far(self, job: Job) -> tuple[Tally, list[int]]:
-        """What the stored parts say, and the numbers of those that are not done."""
+        """The sum of the stored parts, and the numbers of those that are not done."""
         tally, done = Tally(), set()
         for start in range(0, job.parts, READ_TOGETHER):
             numbers = range(start, min(start + READ_TOGETHER, job.parts))

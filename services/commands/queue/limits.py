@@ -24,7 +24,7 @@ from shared.web.body import read_body
 SIZE_SETTING = "MDM_MAX_COMMAND_SIZE"
 
 BETWEEN_LOOKS = timedelta(seconds=1)
-"""Of one queue."""
+"""Between two counts of one queue."""
 
 RETRY_AFTER = timedelta(seconds=30)
 MOST_KNOWN = 20_000

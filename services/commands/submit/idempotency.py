@@ -27,7 +27,7 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 def uuid_maker(request: Request, caller: str, new: Callable[[], str]) -> Callable[[], str]:
-    """Where the CommandUUID of this request comes from: its key, or `new` where it has none. Raises
+    """The maker of the CommandUUID of this request: its key, or `new` where it has none. Raises
     BadRequest for a key that cannot be one."""
     keys = request.headers.getlist(HEADER)
     if not keys:

@@ -1,4 +1,4 @@
-"""What a client hears that queues a command: at once, once its device has answered, or of a job.
+"""Answer a client that queues a command: at once, once its device has answered, or of a job.
 
 Promises: an answer says yes only of what is durable; whoever asks to wait gets the plain answer at the
 end of the time, marked `timed_out`, and at once when the process ends; what goes wrong after the command
@@ -29,7 +29,7 @@ from shared.web.api.audit import describe
 log = structlog.get_logger()
 
 JOB_PATIENCE = timedelta(seconds=10)
-"""How long the answer waits for a job to be finished, unless its client says."""
+"""The answer waits so long for the end of a job, unless its client says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,10 @@ PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=10))
 FORGOTTEN_AFTER = timedelta(minutes=1)
 """So long after its end an entry whose event is not safe is taken for one that nobody sees to."""
 TOLD_AT_ONCE = 5_000
-"""Of one pass; the rest is found as what was forgotten."""
+"""The most of one pass; a later pass finds the rest."""
 CHUNK = 32
 WRITER = "commands"
-"""Of the events: no process that journals device messages, so nobody takes it over (rule 7)."""
+"""The writer of these events. It journals no device messages, so it is never taken over (rule 7)."""
 
 _SUB_MILLISECOND = 10**6
 
@@ -106,7 +106,7 @@ class Expiry:
             await publish_safely(self._publisher, [event])
 
     async def _publish(self, entries: Sequence[QueueEntry]) -> None:
-        """Of a partition that is away, they are found again as what was forgotten."""
+        """A later pass finds the entries of a partition that is away."""
         events = await self._journaled(entries)
         safe = await publish_where_possible(self._publisher, events)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
@@ -129,7 +129,7 @@ class Expiry:
 
 
 def _is_left(entry: QueueEntry, before: datetime) -> bool:
-    """Whether nobody else sees to its event: who ends an overdue entry does, who supersedes one does not."""
+    """True if nobody else sees to its event: who ends an overdue entry does, who supersedes one does not."""
     is_superseded = entry.state is EntryState.SUPERSEDED
     return is_superseded or (entry.finished_at is not None and entry.finished_at < before)
 

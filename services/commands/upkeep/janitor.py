@@ -34,7 +34,7 @@ LEAVE_DEADLINE = timedelta(seconds=1)
 
 PREFIX_DIGITS = 3
 PIECES = 16**PREFIX_DIGITS
-"""Of one pass. Stored commands are named by a hash, so its first digits cut them into even pieces."""
+"""Pieces of one pass. Stored commands are named by a hash, so its first digits cut them into even pieces."""
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -1,4 +1,4 @@
-"""What an operator may do with push certificates, and what would lose devices.
+"""Install, replace and remove push certificates without losing devices.
 
 Promises: a certificate that is refused leaves nothing behind; a topic that no certificate was for
 joins the others, and is the one that devices are to enroll under from then on, only while nobody is
@@ -25,7 +25,7 @@ from shared.security.push_certificate import RENEWAL, PushCertificate, refusal
 
 MOST_TOPICS = 32
 TRIES = 5
-"""Of a change that others overtake."""
+"""Attempts of a change that others overtake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Installation:
         self._parts = parts
 
     async def install(self, pair: PushCertificate, force_topic: str | None) -> list[str]:
-        """What the operator should hear about it. Raises BadRequest, Conflict, StoreUnavailable."""
+        """The warnings for the operator. Raises BadRequest, Conflict, StoreUnavailable."""
         pair.must_be_valid(self._parts.clock.now())
         client_context(pair, self._parts.trusted)
         if force_topic not in {None, pair.topic}:
@@ -137,7 +137,7 @@ class Installation:
         raise Overtaken("others change the push certificates at the same time")
 
     def _before(self, stored: InstalledTopic | None, pair: PushCertificate) -> InstalledPair | None:
-        """What is in use now: what a certificate that was never proven was to replace, or that."""
+        """The pair in use now: the one that a certificate that was never proven was to replace, or that."""
         if stored is None:
             return None
         now = self._parts.clock.now()
@@ -149,7 +149,7 @@ class Installation:
         return None
 
     async def _stored(self, topic: str) -> tuple[TopicVersion | None, InstalledTopic | None]:
-        """What nobody can open any more has a version, and may be replaced."""
+        """A pair that no key decrypts any more has a version, and may be replaced."""
         version = await self._version(topic)
         if version is None:
             return None, None
@@ -164,7 +164,7 @@ class Installation:
         return next((each for each in found if each.topic == topic), None)
 
     async def _topics(self) -> set[str]:
-        """Of which there is a certificate, be it one that this process cannot use."""
+        """The topics with a certificate, even one that this process cannot use."""
         installed = {each.topic for each in await self._parts.installed.versions()}
         return installed | self._book.topics
 

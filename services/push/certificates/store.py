@@ -1,4 +1,4 @@
-"""Which push certificates this process knows, and which of them to push with; in memory.
+"""The push certificates that this process knows, and those to push with; in memory.
 
 Promises: of one topic the certificate installed last is tried first, unless a file of the settings was
 issued later; what stands behind it is used while APNs refuses it, and it is tried again every quarter
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 PAUSE = timedelta(minutes=15)
 PROBE = timedelta(minutes=1)
-"""How long the others wait for the outcome of one that is tried again."""
+"""The others wait so long for the outcome of one that is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class CertificateBook:
         self._show(len(self._refused))
 
     def candidates(self, topic: str) -> list[PushCertificate]:
-        """Those to push with, one after the other until one is not at fault."""
+        """The certificates to push with, one after the other until one works."""
         now = self._clock.now()
         valid = [each for each in self.ranked(topic) if not each.has_expired(now)]
         return [each for each in valid if self._is_its_turn(each)] or valid

@@ -35,7 +35,7 @@ URGENT_PAUSES = PAUSES[:1]
 """The same while an API client waits."""
 
 EXPIRES_AFTER = timedelta(days=7)
-"""How long APNs keeps a push for a device that sleeps or is off."""
+"""APNs keeps a push so long for a device that sleeps or is off."""
 
 
 class PushSender(Protocol):

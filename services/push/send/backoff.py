@@ -1,4 +1,4 @@
-"""When the sweep pushes an enrollment again, as data.
+"""The backoff of the sweep, as data.
 
 Promise: a device that never answers costs less and less, one that only waits for its token is pushed
 within seconds of getting it, and a whole fleet does not come due in the same second.
@@ -56,7 +56,7 @@ def record_of(
     tried_at: datetime,
     random: Callable[[], float],
 ) -> PushRecord:
-    """What to remember of a push. `earlier` is given where the sweep pushed: its backoff goes on."""
+    """The record of a push. `earlier` is given where the sweep pushed: its backoff goes on."""
     error = None if isinstance(outcome, Accepted) else _error(outcome)
     alike = earlier is not None and (earlier.error is None) == (error is None)
     attempts = earlier.attempts + 1 if earlier is not None and alike else 0

@@ -1,4 +1,4 @@
-"""What APNs answered, as a closed set of outcomes.
+"""The answers of APNs, as a closed set of outcomes.
 
 Promise: every answer, and every way not to get one, is exactly one of these; `classify` never raises,
 whatever bytes came back.

@@ -34,7 +34,7 @@ QUIET = timedelta(seconds=1)
 """After a push, further push requests of that enrollment gather for so long."""
 
 LOOK_AGAIN = timedelta(minutes=1)
-"""When the sweep looks at a push that was still under way when its push request was acked."""
+"""The time after which the sweep looks at a push that was still under way when its push request was acked."""
 
 UNDER_WAY = "under way"
 
@@ -47,7 +47,7 @@ KEPT_LINES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What the pusher reads and writes."""
+    """The ports of the pusher."""
 
     enrollments: Enrollments
     queue: CommandQueue

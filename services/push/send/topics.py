@@ -1,4 +1,4 @@
-"""Which push topics work at the moment.
+"""Push topics: those that work, and those that APNs refuses.
 
 Promises: a topic that APNs refuses is stopped, said once in the log and shown as a metric; while it is
 stopped no push of it reaches APNs but one probe every quarter of an hour, so that a mended certificate
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 PAUSE = timedelta(minutes=15)
 PROBE = timedelta(minutes=1)
-"""How long the others wait for the outcome of a probe."""
+"""The others wait so long for the outcome of a probe."""
 
 MOST_LOGGED = 100
 """Topics come from devices: no more of them than this are remembered as logged."""
@@ -36,7 +36,7 @@ class _Stop:
 
 
 class Topics:
-    """Which of the topics of our certificates are stopped; `certified` may change all the time."""
+    """The stopped topics of our certificates; `certified` may change all the time."""
 
     def __init__(
         self, certified: Collection[str], clock: Clock, show: Callable[[float], None]

@@ -1,4 +1,4 @@
-"""When to try a delivery again: pure arithmetic over the configured waits.
+"""The time of the next attempt of a delivery: pure arithmetic over the configured waits.
 
 Promises: after the n-th attempt comes the n-th wait, spread by at most 20 % so that what failed
 together does not come back together; after the last wait, and the attempt that follows it, nothing.
@@ -13,7 +13,7 @@ JITTER = 0.2
 def next_attempt(
     attempts: int, now: datetime, waits: Sequence[timedelta], random: float
 ) -> datetime | None:
-    """When to try again after `attempts` attempts; None: the schedule is used up.
+    """The wait after `attempts` attempts; None: the schedule is used up.
 
     `random` is in [0, 1). Without any attempt made, it is now."""
     if attempts < 1:

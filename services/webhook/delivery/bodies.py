@@ -90,7 +90,7 @@ class Bodies:
 
 
 class Account:
-    """What one opening of a partition holds; all of it is free when that ends."""
+    """The memory of one opening of a partition, all free when it ends."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
@@ -98,7 +98,7 @@ class Account:
         self._is_closed = False
 
     def hold(self, event_id: str, size: int) -> bool:
-        """Whether a body of this size may wait in memory."""
+        """True if a body of this size may wait in memory."""
         bodies = self._bodies
         if self._is_closed or not (bodies.fits(size) or event_id in bodies.wanted):
             return False

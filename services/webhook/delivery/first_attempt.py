@@ -52,7 +52,7 @@ class RetryPlan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Whom the delivery queues of all partitions work with."""
+    """The parts that the delivery queues of all partitions share."""
 
     subscribers: Callable[[], Sequence[Subscription]]
     attempts: Attempts
@@ -87,7 +87,7 @@ class PartitionQueues:
 
     @property
     def known_count(self) -> int:
-        """How many delivery queues are kept in memory."""
+        """The number of delivery queues in memory."""
         return len(self._queues)
 
     def take(self, received: Received) -> None:
@@ -107,7 +107,7 @@ class PartitionQueues:
             self._on_first_event()
 
     def learn(self, backlogs: Mapping[DeliveryQueueKey, Backlog]) -> None:
-        """What a read found stored for this partition; may come again and again."""
+        """Take what a read found stored for this partition; reads may repeat."""
         for key, backlog in backlogs.items():
             queue = self._queue(key)
             queue.learn(backlog, self._crew.clock.monotonic())

@@ -1,4 +1,4 @@
-"""What is known of one delivery queue while its partition is served here: which part of it waits in the
+"""The state of one delivery queue while its partition is served here: which part of it waits in the
 queue, which in the store, and what must not be concluded from a read that is older than a change."""
 
 from collections import deque
@@ -46,11 +46,11 @@ class DeliveryQueue:
     changes: int = 0
     """Counts what an older read of the delivery queue cannot have seen: stores, and newer reads."""
     is_stale: bool = False
-    """What was read of the delivery queue may be out of order: a store met an older number, or a head left
+    """The last read of the delivery queue may be out of order: a store met an older number, or a head left
     the delivery queue by a write that may have come too late."""
 
     failing_since: float = 0.0
-    """When its head failed first (monotonic), or was first known here to wait."""
+    """The time when its head failed first (monotonic), or was first known here to wait."""
     refused: str | None = None
     """The event that is to leave the delivery queue without another attempt."""
 
@@ -58,7 +58,7 @@ class DeliveryQueue:
     is_retrying: bool = False
     is_hurried: bool = False
     hurry_from: float = 0.0
-    """When it may be hurried again; later and later while that is in vain."""
+    """The earliest time to hurry it again, later and later while it fails."""
     hurry_pause: float = _FIRST_HURRY_PAUSE
 
     @property

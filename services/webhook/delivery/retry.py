@@ -1,4 +1,4 @@
-"""What a retry does with a blocked delivery queue: the head when it is due, and the rest right behind it.
+"""Retry a blocked delivery queue: the head when it is due, and the rest right behind it.
 
 Promises (docs/rules.md, rule 11): every retry leases its delivery first; the rest of a delivery queue moves
 only after its head is delivered or dead-lettered; a delivery queue is free when a read found it empty and no
@@ -32,7 +32,7 @@ _NO_SUBSCRIBER = timedelta(seconds=60)
 
 
 class Counts(Protocol):
-    """Of the metrics, those that retries move."""
+    """The metrics that retries move."""
 
     @property
     def deliveries_retried(self) -> Counter: ...
@@ -44,7 +44,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which waits, how spread, to whom, and where the bodies are."""
+    """The waits and their spread, the senders, and the bodies."""
 
     waits: Sequence[timedelta]
     random: Callable[[], float]
@@ -57,7 +57,7 @@ class RetryPolicy:
         return at and max(at, now + asked)
 
     def time_left(self, delivery: Delivery, now: datetime) -> timedelta:
-        """How long until it is due; zero when it is, or when no right clock can have set its time."""
+        """The time until it is due; zero when it is, or when no right clock can have set its time."""
         left = (delivery.next_attempt_at or now) - now
         longest = max([LONGEST_WAIT, *self.waits]) * (1 + JITTER)
         return left if timedelta() < left <= longest else timedelta()

@@ -1,4 +1,4 @@
-"""When blocked delivery queues are seen to: each by the schedule of its head, or sooner once its subscriber
+"""Schedule blocked delivery queues: each by the schedule of its head, or sooner once its subscriber
 is back.
 
 Promises: a blocked delivery queue waits here once, however often it is planned; thousands of them share a
@@ -46,7 +46,7 @@ class Retries:
 
     @property
     def held(self) -> int:
-        """How many entries are kept, those included that have no effect any more."""
+        """The number of entries, those included that have no effect any more."""
         return len(self._planned) + sum(len(ready) for ready in self._ready.values())
 
     def plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
@@ -128,7 +128,7 @@ class Retries:
         self._start(queue.key.subscription, endpoint)
 
     async def _guarded(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
-        """How long to wait before the next look; None: the delivery queue is free, or no longer ours."""
+        """The time to wait before the next look; None: the delivery queue is free, or no longer ours."""
         try:
             return await self._queue_retry.advance(queues, queue)
         except (Unavailable, TimeoutError) as exc:
@@ -139,6 +139,6 @@ class Retries:
 
 
 def _counts(entry: tuple[float, int, Run]) -> bool:
-    """Whether an entry of the plan still has an effect."""
+    """True if an entry of the plan still has an effect."""
     due, _, (queues, queue) = entry
     return queues.is_live and queue.due == due

@@ -39,7 +39,7 @@ class SetAside:
             self._queues.pop(device_queue, None)
 
     def takes(self, queue: DeliveryQueue, outcome: Outcome, attempts: int) -> bool:
-        """Whether the head of a delivery queue, which failed just now for the `attempts`th time, is to
+        """True if the head of a delivery queue, which failed just now for the `attempts`th time, is to
         leave it."""
         if queue.key.aside or not outcome.is_about_event:
             return False

@@ -31,7 +31,7 @@ _LONGEST_PAUSE = timedelta(seconds=5)
 
 
 class DeliveryStore:
-    """What is owed to subscribers, and the events themselves."""
+    """Stored deliveries, and the events themselves."""
 
     def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, ids: Ids) -> None:
         self._deliveries = deliveries
@@ -76,7 +76,7 @@ class DeliveryStore:
         return await self._events.submit(event_id)
 
     async def body(self, delivery: Delivery) -> bytes | None:
-        """What was kept when it was dead-lettered."""
+        """The body that was kept with the dead letter."""
         async with asyncio.timeout(_DEADLINE):
             return await self._deliveries.body(delivery.id)
 

@@ -1,4 +1,4 @@
-"""What an answer of a subscriber says beside yes and no: pure reading."""
+"""Read the answers of subscribers beyond success and failure."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -12,12 +12,12 @@ _ABOUT_THE_RECEIVER = frozenset({401, 403, 404, 408, GONE, 425, 429})
 
 
 def is_about_event(status: int) -> bool:
-    """Whether the subscriber may have refused this event, and not all of them."""
+    """True if the subscriber may have refused this event, and not all of them."""
     return status == 500 or (400 <= status < 500 and status not in _ABOUT_THE_RECEIVER)
 
 
 def wait_asked(value: str, now: datetime) -> timedelta:
-    """How long a `Retry-After`, in seconds or as a date, asks to wait, from zero to `LONGEST_WAIT`. Raises
+    """The wait that a `Retry-After` asks for, in seconds or as a date, from zero to `LONGEST_WAIT`. Raises
     ValueError where it cannot be read."""
     value = value.strip()
     if value.isascii() and value.isdigit():

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 SLOTS = 64
 PATIENCE = timedelta(seconds=10)
-"""How long a first attempt waits for a place, before its event is stored instead."""
+"""A first attempt waits so long for a slot; then its event is stored."""
 MOST_RETRIES = 32
 FEWEST_RETRIES = 2
 DOWN_AFTER = timedelta(seconds=10)
@@ -78,12 +78,12 @@ class Endpoint:
 
     @property
     def pause_left(self) -> timedelta:
-        """How long it is not to be asked; zero: it may be."""
+        """The rest of the pause; zero: there is none."""
         left = 0.0 if self._probe_at is None else self._probe_at - self._clock.monotonic()
         return timedelta(seconds=max(left, 0.0))
 
     def may_ask(self) -> bool:
-        """Whether an attempt may be made. While it is paused, the next one waits for the end of this one."""
+        """True if an attempt may be made. While it is paused, the next one waits for the end of this one."""
         if self.pause_left:
             return False
         if self.is_paused:
@@ -96,7 +96,7 @@ class Endpoint:
             self._probe_at = self._clock.monotonic()
 
     def took_another(self, device: str, since: float) -> bool:
-        """Whether it took an event of another device after `since` (monotonic), as far as this process
+        """True if it took an event of another device after `since` (monotonic), as far as this process
         knows."""
         return any(other != device and at > since for other, at in self._takes)
 
@@ -162,7 +162,7 @@ class Attempts:
 
     @property
     def paused_count(self) -> int:
-        """How many subscriptions are paused."""
+        """The number of paused subscriptions."""
         return sum(endpoint.is_paused for endpoint in self._endpoints.values())
 
     def endpoint(self, subscription: str) -> Endpoint:

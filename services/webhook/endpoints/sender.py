@@ -39,7 +39,7 @@ _PLAIN = replace(_WITH_TLS, tls="https://")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an attempt. `reason` is safe to store and show; None: delivered.
+    """The outcome of an attempt. `reason` is safe to store and show; None: delivered.
 
     `counts` is False when it uses up no attempt of the event: the subscriber was too busy to be asked at
     all, or is paused. `status` is that of the answer, if there was one; `asked` is how long the subscriber

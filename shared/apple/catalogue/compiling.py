@@ -35,7 +35,8 @@ LENIENT = frozenset(
         "SetRecoveryLock.RequestRequiresNetworkTether",
     }
 )
-"""Where the type that MicroMDM's clients send is taken beside Apple's; the plist gets Apple's."""
+"""The keys where the type that MicroMDM\'s clients send is accepted beside Apple's; the plist gets
+Apple's."""
 
 
 class UnusableCatalogue(Exception):

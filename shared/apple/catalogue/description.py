@@ -102,7 +102,7 @@ def _alternatives(union: Union, facts: FactTree | None) -> Members:
 
 
 def _bounds(value: Value) -> Iterator[tuple[str, object]]:
-    """What else than its type a value must keep to."""
+    """The constraints of a value besides its type."""
     match value:
         case Text() | Integer() if value.allowed:
             yield "allowed", list(value.allowed)

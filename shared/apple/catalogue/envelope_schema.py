@@ -71,6 +71,6 @@ ENVELOPE_NAMES: Mapping[str, str] = {
     "collapse_key": "CollapseKey",
     "supersede": "Supersede",
 }
-"""What they are called among the components of the document."""
+"""Their names among the components of the document."""
 
 NEEDS_TARGET: Schema = {"oneOf": [{"required": ["udid"]}, {"required": ["udids"]}]}

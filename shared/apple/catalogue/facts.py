@@ -1,4 +1,4 @@
-"""What Apple says of commands, keys and values besides their form: on which systems they work, since
+"""Apple\'s facts about commands, keys and values besides their form: on which systems they work, since
 when, and for whom. Compiled from `catalogue.json` at start; only what differs is there.
 """
 

@@ -46,7 +46,7 @@ KEY_FACTS = {
     "format": "format",
     "default": "default",
 }
-"""What Apple calls it, and what we do."""
+"""Apple\'s word and ours."""
 UNUSED_KEY_FACTS = frozenset(
     {"valuetype", "subtype", "combinetype", "assettypes", "asset-content-types", "subkeytype"}
 )
@@ -149,7 +149,7 @@ def _key(block: Mapping[str, Any], where: str) -> Facts:
 
 
 def _inner(kind: str, inner: list[Facts], where: str) -> Facts:
-    """What is inside: `items` of an array, `keys` and `any` of a dictionary, `known` values of text
+    """The content: `items` of an array, `keys` and `any` of a dictionary, `known` values of text
     (with `known_systems`)."""
     if kind == "array":
         return {"items": inner} | ({"by": _discriminator(inner, where)} if len(inner) > 1 else {})

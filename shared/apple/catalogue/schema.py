@@ -19,7 +19,7 @@ COMPONENTS = "#/components/schemas/"
 
 
 def component_name(request_type: str) -> str:
-    """What a command's schema is called among the components of the document."""
+    """The name of a command\'s schema among the components of the document."""
     return f"{request_type}Command"
 
 

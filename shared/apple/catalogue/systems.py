@@ -6,7 +6,7 @@ from shared.apple.catalogue.facts import SystemFacts, Systems
 
 
 def systems_json(systems: Systems) -> dict[str, dict[str, object]]:
-    """What is said of each system; a fact that Apple does not state is left out."""
+    """The facts of each system; a fact that Apple does not state is left out."""
     return {system: dict(_members(facts)) for system, facts in sorted(systems.items())}
 
 

@@ -31,7 +31,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class TokenUpdate:
-    """What a push needs. `unlock_token` is None where the device did not send one."""
+    """All that a push needs. `unlock_token` is None where the device did not send one."""
 
     event: ClassVar[Topic] = Topic.TOKEN_UPDATE
     key: EnrollmentKey

@@ -1,4 +1,4 @@
-"""What a device says when it connects: that it is idle, or how a command went.
+"""The message of a connecting device: that it is idle, or how a command went.
 
 Promise: a Connect that comes out has a known status, and a CommandUUID unless it is Idle.
 """

@@ -1,4 +1,4 @@
-"""Who sends a message: the one place that turns Apple's identity keys into an EnrollmentKey.
+"""The sender of a message: the one place that turns Apple's identity keys into an EnrollmentKey.
 
 Promise: two senders of one kind never get the same id. A UDID and an EnrollmentID of the same text do:
 then the binding of the first one's certificate refuses the second. A device's id holds no colon, so

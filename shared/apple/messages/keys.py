@@ -1,4 +1,4 @@
-"""What we need of a device's message, whatever else is in it.
+"""Read the keys of a device\'s message that the server needs, and no others.
 
 Promise: a property list that Apple's writers make, or that MicroMDM takes, is read, in XML and in binary;
 nothing is built but the values of the keys below, so the others have no limit in number and nothing in

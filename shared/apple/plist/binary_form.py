@@ -19,7 +19,7 @@ _TRAILER = struct.Struct(">6xBBQQQ")
 _FIRST = 8
 """The first byte behind `bplist00`."""
 _LONGEST_KEY = 64
-"""Of the keys that anybody wants."""
+"""The keys that the server reads."""
 _DATA, _ASCII, _UTF16, _UID, _ARRAY, _DICTIONARY = 0x4, 0x5, 0x6, 0x8, 0xA, 0xD
 _FEW = 8
 """Integers that are read one by one; an array costs as much."""
@@ -66,7 +66,7 @@ class _Objects:
         ]
 
     def _refuse_overlaps(self) -> None:
-        """Whoever builds objects that share bytes could read the same bytes a million times."""
+        """Objects that share bytes could make a reader read the same bytes a million times."""
         plain = [_plain_size(marker, self._ref_size) for marker in range(256)]
         room = self._table - _FIRST - sum(map(plain.__getitem__, self._markers))
         for found in _COUNT_FOLLOWS.finditer(self._markers):
@@ -107,7 +107,7 @@ class _Objects:
         return _integers(self._body[start:end], self._ref_size)
 
     def _inside(self, number: int) -> tuple[int, int]:
-        """Where the content of an object of many parts begins and ends."""
+        """The begin and end of the content of an object of many parts."""
         start, marker = self._offsets[number] + 1, self._markers[number]
         count = marker & 0xF
         if count == 0xF:

@@ -51,7 +51,7 @@ UNIQUE_KEYS = frozenset(
 
 
 class _Dictionary(dict[str, Any]):
-    """What plistlib fills; refuses keys that are no text, and doubled keys that matter."""
+    """The dictionary that plistlib fills; it refuses keys that are no text, and doubled keys that matter."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         if type(key) is not str:

@@ -16,7 +16,7 @@ import orjson
 from shared.times import rfc3339
 
 MOST_CHARACTERS = 8 * 1024**2
-"""Of all texts in one result together; as many as four times the largest answers of a usual fleet."""
+"""Characters of all texts in one result; as many as four times the largest answers of a usual fleet."""
 
 _LEAST, _MOST = -(2**63), 2**64 - 1
 
@@ -26,7 +26,7 @@ class TooLargeToShow(Exception):
 
 
 def as_json(value: Any, limit: int = MOST_CHARACTERS) -> Any:
-    """What `shared.apple.plist.read.parse` returned, or a part of it. Raises TooLargeToShow."""
+    """A parsed property list, or a part of it, as JSON. Raises TooLargeToShow."""
     return _Showing(limit).shown(value)
 
 

@@ -125,7 +125,7 @@ def without_surroundings(body: bytes) -> bytes:
 
 
 def _value(body: bytes, at: int, key: str | None) -> tuple[Any, int]:
-    """What is behind a key, None where nobody wants it, and where it ends."""
+    """The value of a key (None if it is not needed), and its end."""
     found = _VALUE_OF_KEY.match(body, at)
     if found is None:
         raise _broken(body, at)

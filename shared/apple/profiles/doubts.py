@@ -21,12 +21,12 @@ from shared.domain.errors import BadRequest
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
 _BEGINNINGS = (b"<", b"bplist00", b"0", b"\xef\xbb\xbf<")
-"""What a profile may begin with: XML, a binary property list, DER."""
+"""The possible beginnings of a profile: XML, a binary property list, DER."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def payload_doubt(payload: bytes) -> str | None:
-    """What a payload is instead of a profile; None where it may be one."""
+    """The kind of a payload that is no profile; None if it may be one."""
     if len(payload) > MAX_BYTES or payload_identifier(payload) is not None:
         return None
     return _what_it_is(payload)

@@ -17,14 +17,14 @@ KEY_USAGE = 5
 """Signing (1) and encryption (4), which SCEP needs both."""
 CAPABILITIES = ("com.apple.mdm.per-user-connections", "com.apple.mdm.bootstraptoken")
 ATTRIBUTES = ("UDID", "VERSION", "PRODUCT", "SERIAL", "MEID", "IMEI")
-"""What a device is asked to say of itself in over-the-air enrollment."""
+"""The attributes that a device is asked for in over-the-air enrollment."""
 
 CONTENT_TYPE = "application/x-apple-aspen-config"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What all payloads of an installation have in common. `identifier` is what theirs begin with."""
+    """The common parts of all payloads of an installation. `identifier` is what theirs begin with."""
 
     organization: str
     identifier: str
@@ -32,7 +32,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Scep:
-    """Where and how a device gets its identity by SCEP (RFC 8894)."""
+    """The SCEP payload of a device\'s identity (RFC 8894)."""
 
     url: str
     subject: Sequence[tuple[str, str]]
@@ -42,7 +42,7 @@ class Scep:
 
 @dataclass(frozen=True, slots=True)
 class Acme:
-    """Where a device gets a hardware-bound identity by ACME (RFC 8555, device-attest-01)."""
+    """The ACME payload of a hardware-bound identity (RFC 8555, device-attest-01)."""
 
     directory_url: str
     subject: Sequence[tuple[str, str]]
@@ -51,7 +51,8 @@ class Acme:
 
 @dataclass(frozen=True, slots=True)
 class Mdm:
-    """What binds a device to this server. `identity` is the PayloadUUID of its SCEP or ACME payload."""
+    """The MDM payload, which binds a device to this server. `identity` is the PayloadUUID of its SCEP or
+    ACME payload."""
 
     server_url: str
     check_in_url: str

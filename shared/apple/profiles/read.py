@@ -1,4 +1,4 @@
-"""Whose profile it is: the PayloadIdentifier in the payload of InstallProfile.
+"""The PayloadIdentifier of a profile in the payload of InstallProfile.
 
 Promise: the identifier that a device will read, or None; nothing is raised and the time is bounded
 whatever the bytes are. A profile is a property list (XML or binary), bare or inside a CMS signature

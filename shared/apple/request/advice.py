@@ -1,4 +1,4 @@
-"""What a client should know before its command goes to one device: a refusal, or warnings.
+"""Advice about a command for one device: a refusal, or warnings.
 
 Promise: only a command for devices that was sent to a user is refused, and never a raw one; all else
 warns. Nothing is said about what is not known: a system that check-in did not name, a version that
@@ -25,7 +25,7 @@ _SYSTEMS = (
     ("watchOS", ("Watch",)),
     ("visionOS", ("RealityDevice",)),
 )
-"""How the model identifiers of each system's devices begin."""
+"""The beginnings of the model identifiers of each system."""
 
 
 @lru_cache(maxsize=1024)
@@ -39,7 +39,7 @@ def system_of(product: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """What check-in told of the enrollment that is to get a command; None where it did not."""
+    """The facts of check-in about the recipient of a command; None: unknown."""
 
     product: str | None
     os_version: str | None

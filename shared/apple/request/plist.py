@@ -45,7 +45,7 @@ class PreparedCommand:
     is_by_key: bool = False
     """Its CommandUUID was made of the request's `Idempotency-Key`."""
     advice: dict[Recipient, Advice] = field(default_factory=dict, repr=False, compare=False)
-    """What was found out already (`CommandCatalogue.advise`)."""
+    """Advice from an earlier look (`CommandCatalogue.advise`)."""
 
     @property
     def target(self) -> str:

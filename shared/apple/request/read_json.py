@@ -138,7 +138,7 @@ class _Given:
     keys: dict[str, object]
 
     def targets(self, reading: Reading) -> tuple[str, ...]:
-        """Whom the client names, each once."""
+        """The targets that the client names, each once."""
         if "udids" not in self.names:
             name = self.names.get("udid", "udid")
             return (read_id(self.body.get(name), shown(name), reading),)

@@ -141,7 +141,7 @@ def query_terms(query: Mapping[str, str], reading: Reading) -> AskedTerms:
 
 
 def _typed(term: str, text: str) -> object:
-    """What a text of a query stands for; the text itself where it stands for nothing."""
+    """The value that a text of a query stands for, or the text itself."""
     match term:
         case "priority":
             return int(text) if text.isascii() and text.isdigit() and len(text) < 3 else text

@@ -1,4 +1,4 @@
-"""How a key of a request is named in a refusal."""
+"""The name of a request\'s key in a refusal."""
 
 MAX_NAME = 80
 """Characters of a name that are shown."""

@@ -1,4 +1,4 @@
-"""What goes wrong while one command is read: every fault, not just the first.
+"""Collect every fault of a command while it is read, not just the first.
 
 A reading is bounded: however large and wrong a request is, the list of faults, the paths in it and
 the number of values looked at stay small. Values never appear in it, they may be secrets.

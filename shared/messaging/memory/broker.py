@@ -35,7 +35,7 @@ Settled = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What may be in memory at once, over all partitions."""
+    """The limits of memory, over all partitions."""
 
     events: int = 20_000
     payload_bytes: int = 64 * 1024 * 1024
@@ -294,5 +294,5 @@ class LocalBroker:
         """Nothing of it can end by itself."""
 
     async def close(self) -> None:
-        """What is in memory stays unsettled: the next process hands it over from the journal."""
+        """Messages in memory stay unsettled: the next process hands it over from the journal."""
         self._metrics.broker_up.set(0)

@@ -38,7 +38,7 @@ bounded in bytes instead (MDM_WEBHOOK_BODY_BUDGET)."""
 
 @dataclass(frozen=True, slots=True)
 class PublishBounds:
-    """How long a confirm may take, and how many bytes a message may have.
+    """The longest wait for a confirm, and the most bytes of a message.
 
     RabbitMQ 4 takes 16 MiB by default."""
 

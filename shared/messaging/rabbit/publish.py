@@ -1,4 +1,4 @@
-"""Whatever we publish: many messages written at once, confirmed together, on a channel for each queue.
+"""Publish: many messages written at once, confirmed together, on a channel for each queue.
 
 Promises (docs/rules.md, rule 9): a message counts as taken only when the broker confirmed it and routed it
 to a queue; no call takes longer than the deadline. A queue that does not answer in time costs one deadline:
@@ -39,7 +39,7 @@ from shared.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 PROBE_PATIENCE = timedelta(milliseconds=100)
-"""How long a caller waits for the answer to the probe of a queue; it counts for the queue even later."""
+"""A caller waits so long for the answer to the probe of a queue, which counts for the queue even later."""
 
 Shares = Mapping[QueueChannel, Sequence[int]]
 """Indexes of messages, by the queue that they are for."""

@@ -1,4 +1,4 @@
-"""What the broker refuses: messages that no queue takes, and messages for which it closes a channel."""
+"""Refusals of the broker: messages that no queue takes, and messages for which it closes a channel."""
 
 from collections.abc import Iterable
 
@@ -61,7 +61,7 @@ class Suspects:
         queue.refusal = reason
 
     def note(self, batch: Batch) -> None:
-        """What was taken is suspected no longer."""
+        """An accepted message is no longer suspected."""
         if self._ids:
             taken = zip(batch.messages, batch.taken, strict=True)
             self._ids -= {message.message_id for message, is_taken in taken if is_taken}

@@ -89,7 +89,7 @@ def boolean(value: Value) -> bool:
 
 
 def bits(value: Value) -> bytes:
-    """Of a string of whole bytes: more bits would be covered by nothing."""
+    """The content of a string of whole bytes: more bits would be covered by nothing."""
     content = of_kind(value, BIT_STRING).content
     if content[:1] != b"\0":
         raise Unreadable("a string of bits has unused ones")

@@ -118,7 +118,7 @@ class LooseCertificate:
 
     @property
     def authority(self) -> tuple[bool, int | None]:
-        """Whether it is that of a CA, and how many more may be between it and a device."""
+        """True if it is that of a CA, and how many more may be between it and a device."""
         found = self.extensions.get(BASIC_CONSTRAINTS)
         if found is None:
             return False, None
@@ -156,7 +156,7 @@ UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What the library may raise for a certificate of a stranger, while reading it or later."""
+"""Exceptions of the library for a stranger\'s certificate, while reading it or later."""
 
 AnyCertificate = x509.Certificate | LooseCertificate
 
@@ -237,7 +237,7 @@ def _time(value: Value) -> datetime:
 
 
 def _extensions_among(rest: list[Value]) -> list[Value]:
-    """What stands behind the key: unique identifiers, which nobody reads, and extensions."""
+    """Read the fields after the key: unique identifiers, which are not used, and extensions."""
     kinds = [each.raw[0] for each in rest]
     if kinds != sorted(set(kinds)) or not {*_UNIQUE_IDENTIFIERS, _EXTENSIONS}.issuperset(kinds):
         raise Unreadable("it has values that a certificate has not")

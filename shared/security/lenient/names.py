@@ -61,7 +61,7 @@ def _rdns(raw: bytes) -> list[Value]:
 
 
 def _text(attribute: Value) -> tuple[bytes, str | None, bytes]:
-    """What an attribute is of, its text, and all its bytes where it is none."""
+    """The type of an attribute, its text, and all its bytes where it is none."""
     kind, value = inside(attribute)
     encoding = _ENCODINGS.get(value.kind[1]) if value.kind[0] == 0 else None
     if encoding is None and value.kind not in _NO_TEXT:

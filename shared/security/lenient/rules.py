@@ -41,7 +41,7 @@ class Unproven(Exception):
 
 
 def is_signed(child: LooseCertificate, by: object) -> bool:
-    """Whether this key signed it, by one signature check over the bytes that came; raises Unproven."""
+    """True if this key signed it, by one signature check over the bytes that came; raises Unproven."""
     algorithm, digest = _algorithm(child)
     try:
         scheme(by, algorithm, digest)(child.signature, child.tbs_certificate_bytes)
@@ -51,7 +51,7 @@ def is_signed(child: LooseCertificate, by: object) -> bool:
 
 
 def fault_of(way: Sequence[LooseCertificate]) -> str | None:
-    """What is against a chain from a device up to the operator's CA, None where nothing is.
+    """The objection to a chain from a device up to the operator\'s CA; None if there is none.
 
     Raises ValueError for extensions that cannot be read."""
     for each in way:
@@ -71,7 +71,7 @@ def fault_of(way: Sequence[LooseCertificate]) -> str | None:
 
 
 def _algorithm(certificate: LooseCertificate) -> tuple[Any, str]:
-    """How it was signed, and with which digest; raises Unproven."""
+    """The signature algorithm and its digest; raises Unproven."""
     algorithm = algos.SignedDigestAlgorithm.load(certificate.signature_algorithm_bytes)
     name = str(algorithm["algorithm"].native)
     digest = _DIGESTS.get(name, "")

@@ -38,7 +38,7 @@ _VERSION = der.integer(1)
 
 
 class Signer(Protocol):
-    """Who answers: our CA."""
+    """The signer of answers: our CA."""
 
     @property
     def certificate(self) -> x509.Certificate: ...

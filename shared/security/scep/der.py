@@ -55,7 +55,7 @@ def printable(text: str) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    """Of a number that is not negative."""
+    """The DER of a number that is not negative."""
     return element(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 

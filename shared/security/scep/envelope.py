@@ -1,4 +1,4 @@
-"""What SCEP encrypts: a CMS EnvelopedData for one RSA key (RFC 5652, section 6).
+"""The envelope of SCEP: a CMS EnvelopedData for one RSA key (RFC 5652, section 6).
 
 Promise: an envelope is opened or refused, and every refusal of one in a known algorithm is the same
 one. RSA PKCS #1 v1.5 gives no sign of its own either: whatever is wrong with a wrapped key, content is
@@ -57,7 +57,7 @@ class _Envelope(core.Sequence):  # type: ignore[misc]  # asn1crypto has no types
 
 
 class Recipient(Protocol):
-    """Whose envelopes are opened: our CA."""
+    """The recipient of envelopes: our CA."""
 
     @property
     def certificate(self) -> x509.Certificate: ...
@@ -67,7 +67,7 @@ class Recipient(Protocol):
 
 
 def open_envelope(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
-    """What was encrypted for the recipient; raises ScepRefused, for all that is wrong inside alike."""
+    """Decrypt the content for the recipient; raises ScepRefused, for all that is wrong inside alike."""
     try:
         return _open(encoded, recipient, allow_legacy=allow_legacy)
     except ScepRefused:

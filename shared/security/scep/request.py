@@ -75,7 +75,7 @@ def read_request(
 
 
 def _without_attributes(encoded: bytes) -> tuple[bytes, bytes]:
-    """What is signed in a request, and the request as if it had no attributes; raises ValueError.
+    """The signed part of a request, and the request as if it had no attributes; raises ValueError.
 
     cryptography takes attributes in DER's order only, and clients in Go put the challenge behind the
     extensions, whichever is shorter."""
@@ -89,7 +89,7 @@ def _without_attributes(encoded: bytes) -> tuple[bytes, bytes]:
 
 
 def _inside(encoded: bytes) -> bytes:
-    """What a SEQUENCE with nothing behind it holds; raises ValueError."""
+    """The content of a SEQUENCE with nothing behind it; raises ValueError."""
     if encoded[:1] != bytes((der.SEQUENCE,)):
         raise ValueError("not a SEQUENCE")
     return bytes(parser.parse(encoded, strict=True)[4])
@@ -119,7 +119,7 @@ def _known(hash_: hashes.HashAlgorithm | None) -> hashes.HashAlgorithm:
 
 
 def hash_of(public_key: object) -> str:
-    """How a public key is known to us: SHA-256 of its SubjectPublicKeyInfo, in hex; "" for one that
+    """The hash of a public key: SHA-256 of its SubjectPublicKeyInfo, in hex; "" for one that
     is neither RSA nor EC."""
     if not isinstance(public_key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         return ""

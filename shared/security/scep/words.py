@@ -14,7 +14,7 @@ RECIPIENT_NONCE = "2.16.840.1.113733.1.9.6"
 
 
 class MessageType(StrEnum):
-    """What a message is."""
+    """The type of a message."""
 
     CERT_REP = "3"
     RENEWAL_REQ = "17"
@@ -25,7 +25,7 @@ class MessageType(StrEnum):
 
 
 class PkiStatus(StrEnum):
-    """How an answer ends a transaction; PENDING is never ours."""
+    """The status of an answer; PENDING is never ours."""
 
     SUCCESS = "0"
     FAILURE = "2"

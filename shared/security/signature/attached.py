@@ -20,7 +20,7 @@ MAX_CMS = MAX_HEADER * 3 // 4
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What was signed, and who signed it."""
+    """The signed content and its signer."""
 
     content: bytes
     signer: Signer
@@ -40,7 +40,7 @@ def open_signed(encoded: bytes) -> Signed:
 
 
 def content_of(encoded: bytes) -> bytes:
-    """What a CMS holds, whoever signed it; BadRequest where that is nothing, or no CMS."""
+    """The content of a CMS, unverified. Raises BadRequest if there is none."""
     if encoded[:1] != b"\x30":  # asn1crypto would go into other types first and be slow to say no
         raise BadRequest("CMS: not a CMS message")
     try:

@@ -73,7 +73,7 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signed: the certificate (DER), and what else was embedded, for building its chain."""
+    """The signer: the certificate (DER), and what else was embedded, for building its chain."""
 
     certificate: bytes
     others: tuple[bytes, ...] = ()
@@ -248,7 +248,7 @@ def _signing_time(attributes: Any) -> datetime | None:
 
 
 def scheme(key: object, algorithm: Any, digest: str) -> Verify:
-    """How to verify with this key: by its kind, if the algorithm named fits it and the digest."""
+    """The verification for this key: by its kind, if the algorithm named fits it and the digest."""
     name = algorithm["algorithm"].native
     if digest not in _HASHES:
         raise BadRequest("Mdm-Signature: digest algorithm not allowed")

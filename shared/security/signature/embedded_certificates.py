@@ -93,7 +93,8 @@ def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCer
 
 
 def _of_key(certificates: Sequence[EmbeddedCertificate], key: bytes) -> list[EmbeddedCertificate]:
-    """Those that may have this key identifier, by their bytes alone; a single one is read to make sure.
+    """The certificates that may have this key identifier, by their bytes alone; a single one is read to
+    make sure.
 
     Reading the extensions of ten certificates would be dear, and no honest message has two such."""
     inside = bytes((0x04, len(key) + 2, 0x04, len(key))) + key if len(key) <= LONGEST_KEY else b""
@@ -103,6 +104,6 @@ def _of_key(certificates: Sequence[EmbeddedCertificate], key: bytes) -> list[Emb
 
 
 def remember(signer: EmbeddedCertificate) -> None:
-    """Of a good signature only, so that what strangers send costs no memory."""
+    """Remember certificates of good signatures only, so that strangers cost no memory."""
     if len(signer.der) <= LARGEST_REMEMBERED:
         _signers.put(signer.der, signer)

@@ -1,4 +1,4 @@
-"""How much of a CMS is neither content nor certificates: what a signer says about itself.
+"""The bytes of a CMS that are neither content nor certificates: what a signer says about itself.
 
 Promise: reading what passes takes milliseconds. A kilobyte of attributes is plenty for a device; forty of
 them, made of tiny values or of one endless name, would keep the event loop from everybody else for half a
@@ -22,7 +22,7 @@ Part = tuple[tuple[int, int], bytes]
 
 
 def is_bulky(encoded: bytes) -> bool:
-    """Whether nobody should go on to read it."""
+    """True if it is too bulky to read on."""
     return len(encoded) > ALWAYS_LEAN and _besides(encoded) > MOST_BESIDES
 
 
@@ -42,7 +42,8 @@ def _encrypted(encoded: bytes) -> int:
 
 
 def _besides(encoded: bytes) -> int:
-    """Of a CMS (RFC 5652, section 5.1): all but the content of `encapContentInfo` and `certificates`."""
+    """The parts of a CMS (RFC 5652, section 5.1): all but the content of `encapContentInfo` and
+    `certificates`."""
     try:
         signed_data = _inside(_inside(_parts(encoded)[0])[1])[0]
         parts = _inside(signed_data)

@@ -36,7 +36,7 @@ class ProfileSigner:
 
     @classmethod
     def load(cls, certificate_file: Path, key_file: Path) -> "ProfileSigner":
-        """Of two PEM files; Misconfigured, naming the setting at fault."""
+        """Read two PEM files. Raises Misconfigured, which names the setting."""
         certificates = _certificates(certificate_file)
         key = _key(key_file)
         if key.public_key() != certificates[0].public_key():

@@ -30,7 +30,7 @@ LONGEST = 200
 
 @dataclass(slots=True)
 class AuditContext:
-    """What a request does, as far as its route has said; `on_request` finds it."""
+    """The action of a request, as its route describes it; `on_request` finds it."""
 
     caller: str
     action: str

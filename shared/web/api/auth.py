@@ -1,4 +1,4 @@
-"""Who may call a route of the API: every route says the scope it needs.
+"""Authorize callers of the API: every route says the scope it needs.
 
     routes = auth.router(tags=["devices"])
 

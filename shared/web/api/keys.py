@@ -21,7 +21,7 @@ USER = b"micromdm"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What an Authorization header carries; `user` is None in a Bearer header (RFC 6750)."""
+    """The content of an Authorization header; `user` is None in a Bearer header (RFC 6750)."""
 
     user: bytes | None
     secret: bytes = field(repr=False)
@@ -50,7 +50,7 @@ class ApiKeys:
         self._callers = [Caller(_name(index), ALL_SCOPES) for index in range(len(keys))]
 
     def caller(self, given: Credentials) -> Caller | None:
-        """Who that is: `api-key` for the first key, `api-key-2` for the second; None: nobody."""
+        """The name of the caller: `api-key` for the first key, `api-key-2` for the second; None: nobody."""
         digest = _digest(given.user or b"", given.secret)
         found = None
         for index, good in enumerate(self._digests):

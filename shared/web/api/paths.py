@@ -19,5 +19,5 @@ def routed(raw_path: bytes) -> str:
 
 
 def parameter(matched: str) -> str:
-    """What a path parameter says, from what a route matched."""
+    """Path parameters, decoded from the path that a route matched."""
     return unquote(matched)

@@ -23,7 +23,7 @@ AGAIN = timedelta(seconds=1)
 AWAY = "no token can be judged: the store does not answer"
 """For callers that nobody knows yet; the log says why."""
 USED_EVERY = timedelta(hours=1)
-"""How often the use of a token is noted in the store."""
+"""Between two notes of the use of a token in the store."""
 
 
 class TokenCache:
@@ -39,7 +39,7 @@ class TokenCache:
         self._reading = asyncio.Lock()
 
     async def caller(self, secret: bytes) -> Caller | None:
-        """Whose secret this is; None: nobody's, or of a token that is good no more."""
+        """The token of this secret; None if there is none, or if it is not valid any more."""
         if not secret.startswith(PREFIX.encode()):
             return None
         digest = token_digest(secret)

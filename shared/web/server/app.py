@@ -90,7 +90,7 @@ def create_app(
 
 
 class Edge:
-    """What every request passes before it comes to a route."""
+    """The edge that every request passes before its route."""
 
     most_under_way = MOST_UNDER_WAY
 

@@ -85,7 +85,7 @@ class BodyBudget:
 
 
 class HeldBody:
-    """What a process holds of one body."""
+    """The bytes that a process holds of one body."""
 
     __slots__ = ("_budget", "is_refused", "is_whole", "size", "source", "waiting")
 

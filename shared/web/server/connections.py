@@ -1,4 +1,4 @@
-"""How many connections one listener holds.
+"""Limits of the connections that one listener holds.
 
 Promises: descriptors are left for the store and the broker, however many connect; while there is room,
 nobody is cut off; when there is none, the address with the most connections gives way with one that

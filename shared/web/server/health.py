@@ -1,4 +1,5 @@
-"""What operators and Kubernetes ask, on a listener of its own that no ingress reaches.
+"""Health, readiness and metrics for operators and Kubernetes, on a listener of its own that no ingress
+reaches.
 
 /healthz: the process is alive. /readyz: it can be sent requests, or the reasons why it cannot; and what
 of its work in the background fails, which takes nobody's requests away: each replica meets the same

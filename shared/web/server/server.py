@@ -69,7 +69,7 @@ READY_POLL = timedelta(milliseconds=50)
 
 
 class Program(Protocol):
-    """What to run: made by `services.__main__`."""
+    """The program to run: made by `services.__main__`."""
 
     async def build(self) -> Sequence[Service]:
         """Open the parts and build the services. Unavailable: try again a little later."""
@@ -86,7 +86,7 @@ class Program(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """When the port opens, and what is to be said then."""
+    """The condition for opening the port, and the message then."""
 
     when_ready: bool = False
     on_open: Callable[[], None] = lambda: None

@@ -1,4 +1,4 @@
-"""What a service hands to the runner: its routes, its work in the background, and how it ends.
+"""The parts of a service for the runner: its routes, its work in the background, and how it ends.
 
 Each `services.<name>.app.build` returns one; `shared.web.server.server` runs one, or four on one port.
 """
