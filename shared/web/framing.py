@@ -1,7 +1,7 @@
 """The sections of a request, and headers that leave no doubt where it ends.
 
 Promise: a request that a proxy and we could read in two ways is refused: other versions than 1.0 and 1.1,
-no Host or two, other transfer codings than one `chunked`, and a body behind the push request for another
+no Host or two, other transfer codings than one `chunked`, and a body behind a request to upgrade to another
 protocol."""
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Rule 11: a delivery queue, that is one device's events to one subscription, of one partition's queue.
 
 Two replicas. The broker has a single active consumer and gives unacked events back in order when a channel
-is gone; acks of a dead channel are lost, and a replica that was cut off goes on until it outbox events. An
+is gone; acks of a dead channel are lost, and a replica that was cut off goes on until it notices. An
 attempt succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one
 that takes no step; a lease may end under it.
 

@@ -3,7 +3,7 @@
 Promises: events of a partition come in the order of its queue, each until it is acked; closing gives
 the partition up together with all that is not acked; a consumer hears at once when its channel is
 gone; a message that nobody can understand is dead-lettered here and never seen outside. A partition whose
-queue does not answer is tried again after longer and longer rests, and the others do not outbox event.
+queue does not answer is tried again after longer and longer rests, and the others do not notice.
 """
 
 import asyncio

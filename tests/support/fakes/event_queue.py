@@ -2,7 +2,7 @@
 
 `FakeQueue` gives what rule 11 stands on: a single active consumer, a prefetch, what is not acked goes
 back to the front when a channel is gone, acks of a dead channel are lost, and a consumer that was
-cut off goes on until it outbox events.
+cut off goes on until it notices.
 """
 
 import asyncio

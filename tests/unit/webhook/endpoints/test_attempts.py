@@ -34,7 +34,7 @@ class HangingSender:
 
 
 async def full(sender: HangingSender, patience: timedelta = SHORT) -> Attempts:
-    """Attempts of which every entry is taken."""
+    """Attempts of which every slot is taken."""
     attempts = Attempts(sender, FakeClock(), Count(), patience)
     for _ in range(SLOTS):
         asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
