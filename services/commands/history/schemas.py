@@ -182,7 +182,7 @@ def entry_out(entry: QueueEntry) -> EntryOut:
         "request_type": entry.request_type,
         "state": entry.state.value,
         "priority": entry.priority,
-        "collapse_key": _collapse_key(entry),
+        "collapse_key": entry.collapse_key and entry.collapse_key.removeprefix(CLIENTS_OWN),
         "superseded_by": entry.superseded_by,
         "handed_out": entry.handed_by is not None,
         "attempts": entry.attempts,
@@ -295,8 +295,3 @@ def _read(raw: bytes) -> dict[str, Any]:
         if not _DATES.search(raw):
             raise
         return plist.parse(_DATES.sub(rb"<string>\1</string>", raw))
-
-
-def _collapse_key(entry: QueueEntry) -> str | None:
-    """As its client gave it."""
-    return None if entry.collapse_key is None else entry.collapse_key.removeprefix(CLIENTS_OWN)

@@ -75,12 +75,6 @@ def parse_json(raw: bytes) -> dict[str, object]:
     return value
 
 
-def without_case(given: Mapping[str, object]) -> dict[str, object]:
-    """A body outside commands, as MicroMDM's clients write it: names match without letter case, so they
-    are all in lower case here, and null is absent."""
-    return {name.lower(): value for name, value in given.items() if value is not None}
-
-
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
     """A request as the client sent it, its envelope taken off; `path` leads to the keys."""

@@ -8,7 +8,6 @@ import binascii
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from shared.apple.values.reading import Reading, is_writable
@@ -127,11 +126,6 @@ class Date:
             return found.replace(tzinfo=None), value
         reading.fault(path, "a date as in RFC 3339 (2024-10-21T07:00:00Z)")
         return NOTHING
-
-
-def query_moment(text: str) -> datetime | None:
-    """The same in a query string, where a plus sign that was not escaped arrives as a space."""
-    return parse_rfc3339(text.replace(" ", "+"))
 
 
 def decode_base64(value: object) -> tuple[bytes, str] | None:
