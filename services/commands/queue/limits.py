@@ -6,7 +6,6 @@ open entries, so in between the number is an estimate: the last count and what t
 It may be short by 1 % of the limit (at least one command) for each process, and by what other processes add
 within a second."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +13,7 @@ from datetime import timedelta
 from fastapi import Request
 
 from services.commands.queue.submission import Submission
+from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import TooLarge, TooManyRequests
@@ -81,8 +81,7 @@ class OpenEstimates:
 
     def __init__(self, limit: int, most_known: int = MOST_KNOWN) -> None:
         self._limit = limit
-        self._most_known = most_known
-        self._known: OrderedDict[str, _Estimate] = OrderedDict()
+        self._known: BoundedCache[str, _Estimate] = BoundedCache(most_known)
 
     def add(self, enrollment: str) -> None:
         """One more command goes into this queue."""
@@ -114,10 +113,8 @@ class OpenEstimates:
     def _estimate(self, enrollment: str) -> _Estimate:
         estimate = self._known.get(enrollment)
         if estimate is None:
-            estimate = self._known[enrollment] = _Estimate()
-            if len(self._known) > self._most_known:
-                self._known.popitem(last=False)
-        self._known.move_to_end(enrollment)
+            estimate = _Estimate()
+            self._known.put(enrollment, estimate)
         return estimate
 
 

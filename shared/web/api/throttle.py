@@ -5,12 +5,12 @@ in, whoever else shares the address (a proxy, a company's gateway); memory is bo
 held off by the length of the secrets; this makes it loud, and cheap to answer.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
+from shared.concurrency.bounded_cache import BoundedCache
 from shared.ports.clock import Clock
 from shared.web.client_address import source_of
 
@@ -31,7 +31,7 @@ class _Failures:
 class FailedAttempts:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+        self._failures: BoundedCache[str, _Failures] = BoundedCache(ADDRESSES)
 
     def note(self, address: str) -> timedelta | None:
         """Count one failure. Returns how long to wait, once there are more than `LIMIT` of them
@@ -39,10 +39,8 @@ class FailedAttempts:
         source, now = source_of(address), self._clock.monotonic()
         failures = self._failures.get(source)
         if failures is None or now - failures.since >= WINDOW.total_seconds():
-            failures = self._failures[source] = _Failures(now)
-        self._failures.move_to_end(source)
-        if len(self._failures) > ADDRESSES:
-            self._failures.popitem(last=False)
+            failures = _Failures(now)
+            self._failures.put(source, failures)
         failures.count += 1
         if failures.count <= LIMIT:
             return None
