@@ -4,7 +4,7 @@ Each `services.<name>.app.build` returns one; `shared.web.server.server` runs on
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from shared.concurrency.periodic import Loops
 from shared.web.device_route import NoteRefused
 
-Worker = Callable[[Loops], Awaitable[None]]
+Worker = Callable[[Loops], Coroutine[Any, Any, None]]
 """Work in the background: runs until it is cancelled."""
 
 
@@ -85,7 +85,7 @@ class Service:
         async def run() -> None:
             async with asyncio.TaskGroup() as group:
                 for work in workers:
-                    group.create_task(_run(work, loops))
+                    group.create_task(work(loops))
 
         def release() -> None:
             for each in releases:
@@ -97,7 +97,3 @@ class Service:
 
         tags = [tag for feature in features for tag in feature.openapi_tags]
         return cls(name, router, run, drain=drain, release=release, openapi_tags=tags, **rest)
-
-
-async def _run(work: Worker, loops: Loops) -> None:
-    await work(loops)
