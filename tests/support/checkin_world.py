@@ -70,10 +70,13 @@ class Step(StrEnum):
     MARKED = "marked"
 
 
+Reached = Callable[[Step], Awaitable[None]]
+
+
 class SteppedBatch(DeviceBatch):
     """A batch that tells when each step is done."""
 
-    reached: Callable[[Step], Awaitable[None]]
+    reached: Reached
 
     async def _authorize(self, exchanges: Sequence[DeviceExchange]) -> None:
         await super()._authorize(exchanges)
@@ -87,13 +90,19 @@ class SteppedBatch(DeviceBatch):
         await super()._apply(exchanges)
         await self.reached(Step.APPLIED)
 
-    async def _publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
-        waiting = await super()._publish(exchanges)
+
+class SteppedEvents(DeviceEvents):
+    """The events of such a batch."""
+
+    reached: Reached
+
+    async def publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
+        waiting = await super().publish(exchanges)
         await self.reached(Step.PUBLISHED)
         return waiting
 
-    async def _mark(self, waiting: Sequence[DeviceExchange]) -> None:
-        await super()._mark(waiting)
+    async def mark(self, exchanges: Sequence[DeviceExchange]) -> None:
+        await super().mark(exchanges)
         await self.reached(Step.MARKED)
 
 
@@ -182,11 +191,12 @@ class Replica:
             ids,
             metrics,
         )
+        events = SteppedEvents(
+            world.journal, self.writer, world.publisher, world.enrollments, ids, metrics
+        )
         batch = SteppedBatch(
             authorizer,
-            DeviceEvents(
-                world.journal, self.writer, world.publisher, world.enrollments, ids, metrics
-            ),
+            events,
             EnrollmentChanges(
                 world.enrollments, world.queue, world.push_requests, authorizer, clock
             ),
@@ -196,7 +206,7 @@ class Replica:
             clock,
             metrics,
         )
-        batch.reached = self._reached
+        batch.reached = events.reached = self._reached
         return batch
 
     async def _reached(self, step: Step) -> None:

@@ -55,8 +55,8 @@ class DeviceBatch:
         try:
             await self._journal([each for each in exchanges if each.is_good], term)
             await self._apply([each for each in exchanges if each.is_good and each.event])
-            waiting = await self._publish([each for each in exchanges if each.event is not None])
-            await self._mark(waiting)
+            journaled = [each for each in exchanges if each.event is not None]
+            await self._events.mark(await self._events.publish(journaled))
         finally:
             self._events.give_up(exchanges)
         now = self._clock.now()
@@ -101,12 +101,6 @@ class DeviceBatch:
             if exchange.handler.has_answer and exchange.device is not None:
                 message = exchange.request.message
                 exchange.settle(exchange.handler.answer(message, exchange.device))
-
-    async def _publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
-        return await self._events.publish(exchanges)
-
-    async def _mark(self, waiting: Sequence[DeviceExchange]) -> None:
-        await self._events.mark(waiting)
 
 
 async def _side_by_side(*steps: Awaitable[None]) -> None:
