@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from services.cli.opening import command_settings, opened_stores
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import BadRequest, CannotDecrypt, OfNewerVersion, TooLarge
 from shared.domain.subscription import Delivery

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from services.cli.opening import command_settings, opened_stores
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import BadRequest
 from shared.ports.certificates import AuthorityStore
 from shared.ports.clock import Clock

@@ -13,7 +13,7 @@ from services.runtime.key_files import keyring_of
 from services.runtime.single_process import FolderInUse, held_folder
 from services.runtime.store_folder import check_folder
 from services.runtime.stores import Stores
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.settings import AllSettings, load
 from shared.storage.database import Database, FolderDatabase
 from shared.storage.mongo import Mongo

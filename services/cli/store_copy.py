@@ -22,10 +22,10 @@ from services.runtime.store_folder import (
     has_store,
     is_unfinished,
 )
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import Misconfigured
-from shared.storage.copying import Copying
 from shared.storage.database import Database
+from shared.storage.maintenance.copying import Copying
 from shared.storage.sqlite import open_database
 
 SAYS_EVERY = 5.0
@@ -125,7 +125,7 @@ async def _opened(location: Location, *, is_former: bool = False) -> AsyncIterat
         if location.folder is None:
             database = _mongo(location.given, location.option)
         elif is_former:
-            from shared.storage.former import former_store
+            from shared.storage.maintenance.former import former_store
 
             url = await stack.enter_async_context(former_store(location.folder / FORMER))
             database = _mongo(url, location.option)

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from services.cli.opening import command_settings, opened_database
 from services.commands.access.tokens import ApiTokens
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.access import AuditEntry, Token
 from shared.domain.errors import BadRequest
 from shared.ports.access import AuditLog

@@ -17,7 +17,7 @@ from services.runtime.single_process import Alone, held_folder
 from services.runtime.store_folder import check_folder
 from services.runtime.store_health import StorePulse
 from services.runtime.stores import Stores
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, PartitionConsumer

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from services.runtime.adapters import Adapters, PartsOfProcess
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.security.authority import open_authority
 from shared.settings import (
     AllSettings,

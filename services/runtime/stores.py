@@ -76,7 +76,7 @@ class Stores:
 
     @cached_property
     def encrypted_values(self) -> EncryptedValues:
-        from shared.storage.reencryption import MongoEncryptedValues
+        from shared.storage.maintenance.reencryption import MongoEncryptedValues
 
         return MongoEncryptedValues(self._database, self._keyring)
 

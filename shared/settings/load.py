@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from shared.domain.errors import Misconfigured
-from shared.expected import message
 from shared.nearest import nearest
 from shared.settings.bodies import LARGEST_BODY
 from shared.settings.classes import (
@@ -25,6 +24,7 @@ from shared.settings.classes import (
     ServiceSettings,
     WebhookSettings,
 )
+from shared.settings.expected import message
 from shared.settings.values import SHORT_KEY, parse_size
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

@@ -35,7 +35,7 @@ from shared.domain.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from shared.expected import refusal
+from shared.settings.expected import refusal
 from shared.telemetry.metrics import Metrics, Reason
 from shared.web.answers import RETRY_AFTER, JsonAnswer
 

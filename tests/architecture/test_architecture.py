@@ -30,7 +30,7 @@ WORK = frozenset(
 CATCH_ALL = {
     "shared/concurrency/periodic.py": "the one periodic loop",
     "shared/concurrency/batching.py": "hands the error of a batch to each of its submitters",
-    "shared/storage/sqlite/writing/submission.py": "hands the error of a write to its submitter",
+    "shared/storage/sqlite/engine/submission.py": "hands the error of a write to its submitter",
     "shared/web/api/route.py": "around a handler of requests",
     "shared/web/server/server.py": "the end of a process, which ends every part, whatever fails",
     "shared/storage/remote/server.py": "around a handler of requests",
@@ -146,7 +146,7 @@ def test_only_the_clock_asks_for_the_time_and_makes_ids() -> None:
     asked = {
         f"{relative(path)}:{node.lineno}"
         for path in SOURCES
-        if relative(path) != "shared/clock.py"
+        if relative(path) != "shared/concurrency/clock.py"
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and TIME_OR_ID.search(ast.unparse(node.func))
     }

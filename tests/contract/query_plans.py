@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from shared import storage
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.database import Document, Operation, Query
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.query.filters import Condition, conditions_of
-from shared.storage.sqlite.reading.plans import (
+from shared.storage.sqlite.engine.plans import (
     ReadPlan,
     Sort,
     Statement,
@@ -30,7 +29,8 @@ from shared.storage.sqlite.reading.plans import (
     read_plan_of,
     statement_of,
 )
-from shared.storage.sqlite.tables import Tables
+from shared.storage.sqlite.engine.tables import Tables
+from shared.storage.sqlite.query.filters import Condition, conditions_of
 from tests.contract.query_table import QUERIES, Whole
 
 

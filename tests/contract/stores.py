@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.security.encryption import AesKeyring
 from shared.storage.database import Database
 from shared.storage.enrollments import store as enrollments

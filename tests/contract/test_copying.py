@@ -10,11 +10,11 @@ import bson
 import pytest
 from bson.int64 import Int64
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import Conflict, StoreUnavailable
-from shared.storage.copying import TOGETHER, Copying
 from shared.storage.database import Collection, Database, Document
 from shared.storage.indexes import Index
+from shared.storage.maintenance.copying import TOGETHER, Copying
 from shared.storage.mongo import Mongo
 from shared.storage.sqlite import open_database
 

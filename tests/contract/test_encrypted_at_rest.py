@@ -27,8 +27,8 @@ from shared.storage.database import Database, Operation
 from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events.deliveries import MongoDeliveries
 from shared.storage.events.journal import MongoJournal
+from shared.storage.maintenance.reencryption import MongoEncryptedValues
 from shared.storage.queue.store import MongoCommandQueue
-from shared.storage.reencryption import MongoEncryptedValues
 from tests.contract.stores import DRIVERS, open_store
 from tests.support.fakes.clock import FakeClock
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json

@@ -146,7 +146,7 @@ async def test_what_another_key_has_encrypted_says_so(by_driver: Database) -> No
 @pytest.mark.parametrize("by_driver", DRIVERS, indirect=True)
 async def test_its_keys_are_encrypted_anew_when_the_secret_key_changes(by_driver: Database) -> None:
     from shared.storage.certificates.push import COLLECTION, MongoPushCertificates
-    from shared.storage.reencryption import MongoEncryptedValues
+    from shared.storage.maintenance.reencryption import MongoEncryptedValues
 
     await MongoPushCertificates(by_driver, AesKeyring([b"o" * 32])).put(SECOND, None)
     both = AesKeyring([b"n" * 32, b"o" * 32])

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.queue.documents import QUEUE_ORDER
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.reading.plans import Way
+from shared.storage.sqlite.engine.plans import Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
 from tests.contract.query_table import MARK_SENT, QUERIES
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import MdmError
 from shared.storage.database import Collection, Database, UpdateOne
 from shared.storage.mongo import Mongo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.queue import CommandQueue, SendClaim, Wanted
 from shared.storage.queue import documents as entry_documents

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
+from shared.storage.sqlite.engine.wal import CommitBounds
 from tests.faults.store_load import INDEXES, Account, check_file, everything, lines_to, load
 
 BOUNDS = CommitBounds(checkpoint_frames=150, unseen_bytes=40_000)

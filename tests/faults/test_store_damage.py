@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.runtime.program import ServicesProgram
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import Misconfigured
 from shared.settings import AllSettings, load

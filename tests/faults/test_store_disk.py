@@ -10,7 +10,7 @@ from time import perf_counter
 import httpx
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.sqlite import FILE, open_database
 from tests.faults.ledger import Ledger

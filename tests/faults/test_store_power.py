@@ -17,11 +17,10 @@ from typing import ClassVar
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.database import Document
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
-from shared.storage.sqlite.writing.wal import frames, log_of
+from shared.storage.sqlite.engine.wal import CommitBounds, frames, log_of
 from tests.faults.store_load import (
     INDEXES,
     Versions,

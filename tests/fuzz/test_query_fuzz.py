@@ -17,7 +17,7 @@ from services.commands.history.requests import CommandFilters, write_position
 from services.commands.jobs.schemas import Page
 from services.commands.submit.idempotency import HEADER, uuid_maker
 from shared.domain.errors import BadRequest
-from shared.expected import refusal
+from shared.settings.expected import refusal
 
 TEXTS = st.text(max_size=40) | st.from_regex(r"[0-9A-Za-z+/=_.:-]{0,40}", fullmatch=True)
 Filters = TypeVar("Filters", bound=BaseModel)

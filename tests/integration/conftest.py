@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.database import Database
 from shared.storage.enrollments import store as enrollments
 from shared.storage.queue import documents as entry_documents

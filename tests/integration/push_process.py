@@ -11,7 +11,7 @@ import httpx
 from services.push.app import build
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.binding import Binding
 from shared.domain.command import QueueEntry

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.database import Collection, Document
 from shared.storage.sqlite import SqliteDatabase, open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
+from shared.storage.sqlite.engine.wal import CommitBounds
 from tests.support.harness.meddled_store import Meddler
 
 DEADLINE = timedelta(milliseconds=300)

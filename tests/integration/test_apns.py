@@ -27,7 +27,7 @@ from services.push.send.outcomes import (
     Unreachable,
 )
 from services.push.send.topics import Topics
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.web.version import USER_AGENT
 from tests.support.fakes.clock import FakeClock

@@ -17,7 +17,7 @@ import pytest
 
 from services.runtime.adapters import PartsOfProcess
 from services.runtime.program import ALL_SERVICES
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops, Pace, Step
 from shared.domain.errors import Misconfigured
 from shared.settings import AllSettings, load

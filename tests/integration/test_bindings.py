@@ -15,7 +15,7 @@ import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.sqlite import open_database
 from tests.integration.test_enrollment_whole_way import Simulated, payload
 from tests.integration.whole import TOPIC, Device, Whole, given, new_id, whole_server

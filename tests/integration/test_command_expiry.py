@@ -13,7 +13,7 @@ from services.commands.upkeep.expiry import FORGOTTEN_AFTER, Expiry
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
 from services.webhook.app import build
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey

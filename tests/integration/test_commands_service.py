@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from services.commands.app import build
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.binding import Binding
 from shared.domain.command import EntryState

@@ -17,7 +17,7 @@ from services.push.send.outcomes import Unanswered, Unreachable
 from services.runtime.store_health import StorePulse
 from services.webhook.endpoints.attempts import Attempts
 from services.webhook.endpoints.sender import HttpSender
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.subscription import Subscription

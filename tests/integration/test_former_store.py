@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from shared.domain.errors import Misconfigured
-from shared.storage.former import former_store
+from shared.storage.maintenance.former import former_store
 from shared.storage.mongo import Mongo
 
 # A process of its own: it writes for ever, and says of each write that it was acknowledged.
 WRITER = """
 import sys, uvloop
 from pathlib import Path
-from shared.storage.former import former_store
+from shared.storage.maintenance.former import former_store
 from shared.storage.mongo import Mongo
 
 async def main():

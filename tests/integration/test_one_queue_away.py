@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BrokerUnavailable
 from shared.domain.event import Event

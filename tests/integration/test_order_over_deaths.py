@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.messaging.rabbit.broker import PREFETCH, RabbitBroker
 from shared.ports.events import Received
 from tests.integration.test_one_queue_away import event

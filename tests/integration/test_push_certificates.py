@@ -9,7 +9,7 @@ from pathlib import Path
 import bson
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.security.push_certificate import read_pair
 from shared.security.push_topic import CurrentTopic, TopicOfFiles
 from shared.storage.certificates.push import COLLECTION, MongoPushCertificates

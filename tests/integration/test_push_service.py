@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.push.app import check
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import Misconfigured
 from shared.storage.database import Database
 from shared.storage.queue.pushes import MongoPushes

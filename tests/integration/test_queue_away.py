@@ -11,7 +11,7 @@ import aiormq
 import pytest
 from aiormq.abc import DeliveredMessage
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event

@@ -11,7 +11,7 @@ import aiormq
 import pytest
 from aiormq.abc import ChannelFrame
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey, partition_of
 from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.domain.event import Event, Topic

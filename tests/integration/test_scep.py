@@ -18,7 +18,7 @@ import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.security.challenges import ChallengeBook
 from shared.security.identity import fingerprint_of
 from shared.settings.scep import ChallengeSettings

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.webhook.endpoints.sender import CONTENT_TYPE, HttpSender, Outcome
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.subscription import Subscription
 from shared.web.version import USER_AGENT
 from tests.support.harness.servers import free_port

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection, Document
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
+from shared.storage.sqlite.engine.wal import CommitBounds
 from tests.support.harness.meddled_store import Meddler
 
 CHECKPOINT_FRAMES = 50

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection
 from shared.storage.sqlite import SqliteDatabase, open_database
@@ -101,10 +101,10 @@ STUCK = """
 import asyncio
 from pathlib import Path
 import sys
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
+from shared.storage.sqlite.engine.wal import CommitBounds
 from tests.integration.sqlite_rig import BOUNDS, thing
 from tests.support.harness.meddled_store import Meddler
 

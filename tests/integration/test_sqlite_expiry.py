@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.storage.indexes import Index
 from shared.storage.sqlite import open_database

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Collection

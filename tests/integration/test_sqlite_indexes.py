@@ -8,11 +8,11 @@ from time import sleep
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
+from shared.storage.sqlite.engine.wal import CommitBounds
 
 INDEX = Index("things", [("kind", 1)])
 UNIQUE = Index("things", [("kind", 1)], unique=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
 from shared.storage.sqlite import Damaged, open_database
-from shared.storage.sqlite.writing.bounds import CommitBounds
+from shared.storage.sqlite.engine.wal import CommitBounds
 from tests.support.harness.meddled_store import Meddler, error_of
 
 INDEX = Index("things", [("kind", 1)])

@@ -15,7 +15,7 @@ import pytest
 
 from services.runtime.single_process import locked_folder
 from services.runtime.store_folder import COPYING
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.storage.indexes import all_indexes
 from shared.storage.sqlite import FILE, open_database
 from tests.integration.test_all_in_one import Installation, ended

@@ -14,7 +14,7 @@ from pathlib import Path
 import bson
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.remote import RemoteDatabase, StoreServer, is_served
 from shared.storage.remote.frames import MOST

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.database import Checked
 from shared.storage.indexes import Index

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from shared.apple.request.plist import written
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.command import Command, EntryState, QueueEntry, Terms, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import Job, JobPart

@@ -13,7 +13,7 @@ import pytest
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
 from services.webhook.app import build
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic

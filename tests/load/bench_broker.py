@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.event import Event
 from shared.messaging.memory.broker import LocalBroker

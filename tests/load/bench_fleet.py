@@ -22,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from shared.apple.request.plist import written
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
 from shared.ports.queue import Report, SendClaim

@@ -21,7 +21,7 @@ from statistics import median
 import structlog
 import uvloop
 
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Change

@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from shared.clock import SystemClock, SystemIds
+from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.command import Command, EntryState, QueueEntry
 from shared.security.encryption import AesKeyring
 from shared.storage.enrollments.store import MongoEnrollments

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.security import authority as authorities
 from shared.security.authority import Authority
 from shared.security.identity import fingerprint_of

@@ -28,7 +28,7 @@ from shared.storage.indexes import Index
 from shared.storage.remote import socket_file
 from shared.storage.remote.frames import Garbled, error_of, framed, received
 from shared.storage.remote.operations import index_message
-from shared.storage.sqlite.documents import decoded, encoded
+from shared.storage.sqlite.engine.documents import decoded, encoded
 
 SENT_TOGETHER = 1_000
 """Documents or operations in one request."""

@@ -15,7 +15,7 @@ from bson.codec_options import CodecOptions
 
 from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
 from shared.storage.database import Document
-from shared.storage.sqlite.documents import as_bson
+from shared.storage.sqlite.engine.documents import as_bson
 
 MOST = 48 * 1024 * 1024
 """Bytes of a frame: a document of the largest size, its change, and what goes around them."""

@@ -16,7 +16,7 @@ from shared.storage.database import (
     UpdateOne,
 )
 from shared.storage.indexes import Index
-from shared.storage.sqlite.documents import decoded
+from shared.storage.sqlite.engine.documents import decoded
 
 Args = dict[str, Any]
 

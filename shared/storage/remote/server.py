@@ -19,7 +19,7 @@ from shared.storage.database import Document, FolderDatabase, sized_pieces
 from shared.storage.remote import socket_file
 from shared.storage.remote.frames import Garbled, args_of, error_message, framed, received
 from shared.storage.remote.operations import result_of
-from shared.storage.sqlite.documents import encoded
+from shared.storage.sqlite.engine.documents import encoded
 
 log = structlog.get_logger()
 

@@ -19,8 +19,13 @@ from shared.storage.database import (
     document_size,
     sized_pieces,
 )
-from shared.storage.sqlite.building import Building
-from shared.storage.sqlite.documents import decoded, encoded
+from shared.storage.sqlite.engine.building import Building
+from shared.storage.sqlite.engine.changes import Done, RowChange, changing, insertion
+from shared.storage.sqlite.engine.commits import Commits
+from shared.storage.sqlite.engine.documents import decoded, encoded
+from shared.storage.sqlite.engine.plans import Sort, alternatives
+from shared.storage.sqlite.engine.reads import Found, Reads
+from shared.storage.sqlite.engine.tables import Table
 from shared.storage.sqlite.query.filters import (
     Condition,
     Projection,
@@ -31,11 +36,6 @@ from shared.storage.sqlite.query.filters import (
 from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.updates import check
 from shared.storage.sqlite.query.values import MISSING, column_value, rank, value_at
-from shared.storage.sqlite.reading.plans import Sort, alternatives
-from shared.storage.sqlite.reading.reads import Found, Reads
-from shared.storage.sqlite.tables import Table
-from shared.storage.sqlite.writing.changes import Done, RowChange, changing, insertion
-from shared.storage.sqlite.writing.commits import Commits
 
 TOGETHER = 64
 """Documents of one write: more come in several, so that others go between."""

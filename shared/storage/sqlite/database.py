@@ -18,17 +18,17 @@ from shared.domain.errors import Misconfigured
 from shared.ports.clock import Clock
 from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
-from shared.storage.sqlite.building import Building
 from shared.storage.sqlite.collection import SqliteCollection
-from shared.storage.sqlite.connections import FILE, Damaged, connect_writer, store_error
+from shared.storage.sqlite.engine.building import Building
+from shared.storage.sqlite.engine.commits import Commits
+from shared.storage.sqlite.engine.connections import FILE, Damaged, connect_writer, store_error
+from shared.storage.sqlite.engine.reads import Reads
+from shared.storage.sqlite.engine.tables import Tables
+from shared.storage.sqlite.engine.wal import USUAL, CommitBounds
 from shared.storage.sqlite.opening import inspect, make_if_missing
-from shared.storage.sqlite.reading.reads import Reads
-from shared.storage.sqlite.tables import Tables
 from shared.storage.sqlite.upkeep.backup import Backup
 from shared.storage.sqlite.upkeep.checking import Check
 from shared.storage.sqlite.upkeep.expiry import DocumentExpiry
-from shared.storage.sqlite.writing.bounds import USUAL, CommitBounds
-from shared.storage.sqlite.writing.commits import Commits
 
 log = structlog.get_logger()
 

@@ -11,8 +11,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from shared.domain.errors import Misconfigured
-from shared.storage.sqlite.connections import PAGE_SIZE
-from shared.storage.sqlite.writing.wal import log_of
+from shared.storage.sqlite.engine.connections import PAGE_SIZE
+from shared.storage.sqlite.engine.wal import log_of
 
 LOOKED_THROUGH = 64 * 1024 * 1024
 _RESTORE = "restore a backup"

@@ -18,7 +18,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_functio
 
 from shared.apple.request.read_json import parse_json
 from shared.concurrency.heavy_work import HeavyWork
-from shared.expected import refusal
+from shared.settings.expected import refusal
 from shared.times import parse_rfc3339
 from shared.web.body import JSON_LIMIT, read_body
 

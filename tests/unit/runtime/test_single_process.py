@@ -19,7 +19,7 @@ from services.runtime.single_process import (
     held_folder,
     locked_folder,
 )
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import Misconfigured
 from shared.ports.clock import Clock

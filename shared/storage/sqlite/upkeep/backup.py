@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.database import Say
-from shared.storage.sqlite.connections import connect_copier
+from shared.storage.sqlite.engine.connections import connect_copier
 from shared.storage.sqlite.upkeep.long_work import LongReaders, in_thread, was_interrupted
 
 _MB = 1_000_000

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 
 from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
-from shared.storage.sqlite.documents import decoded
+from shared.storage.sqlite.engine.commits import LARGE, Commits
+from shared.storage.sqlite.engine.documents import decoded
+from shared.storage.sqlite.engine.submission import IsLarge, Write
+from shared.storage.sqlite.engine.tables import StoredIndex, Table, Tables, quoted
 from shared.storage.sqlite.query.values import column_value
-from shared.storage.sqlite.tables import StoredIndex, Table, Tables, quoted
-from shared.storage.sqlite.writing.commits import LARGE, Commits
-from shared.storage.sqlite.writing.submission import IsLarge, Write
 
 EVERY = timedelta(seconds=10)
 PIECE = 200

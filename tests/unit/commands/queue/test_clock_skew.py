@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.commands.queue.service import QueueService
 from shared.apple.request.plist import PreparedCommand, written
-from shared.clock import SystemIds
+from shared.concurrency.clock import SystemIds
 from shared.domain.command import EntryState, Terms, order_behind
 from shared.ports.queue import SendClaim
 from tests.support.commands_world import World

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.clock import SystemClock
+from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey

@@ -9,7 +9,7 @@ from bson import Int64, ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.storage.sqlite.documents import decoded, encoded
+from shared.storage.sqlite.engine.documents import decoded, encoded
 from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.values import MISSING, as_stored, column_value, equal, rank
 

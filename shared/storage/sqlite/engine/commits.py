@@ -22,9 +22,8 @@ import structlog
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
-from shared.storage.sqlite.connections import PAGE_SIZE, Damaged, keep_open, store_error
-from shared.storage.sqlite.writing.bounds import USUAL, CommitBounds
-from shared.storage.sqlite.writing.submission import (
+from shared.storage.sqlite.engine.connections import PAGE_SIZE, Damaged, keep_open, store_error
+from shared.storage.sqlite.engine.submission import (
     FAILURES,
     IsLarge,
     Submitted,
@@ -32,7 +31,7 @@ from shared.storage.sqlite.writing.submission import (
     Write,
     on_loop,
 )
-from shared.storage.sqlite.writing.wal import Log
+from shared.storage.sqlite.engine.wal import USUAL, CommitBounds, Log
 
 log = structlog.get_logger()
 

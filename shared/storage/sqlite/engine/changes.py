@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from shared.ports.clock import Clock
 from shared.storage.database import Document, Query
-from shared.storage.sqlite.documents import decoded, encoded
+from shared.storage.sqlite.engine.documents import decoded, encoded
+from shared.storage.sqlite.engine.submission import IsLarge, Write
+from shared.storage.sqlite.engine.tables import Row, Table, quoted
 from shared.storage.sqlite.query.filters import Condition, matches
 from shared.storage.sqlite.query.updates import updated, upserted
 from shared.storage.sqlite.query.values import column_value
-from shared.storage.sqlite.tables import Row, Table, quoted
-from shared.storage.sqlite.writing.submission import IsLarge, Write
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,13 @@ from typing import Any
 from shared.chunks import chunked
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import OPERATION_TIMEOUT
-from shared.storage.sqlite.connections import READER_CACHE_KIB, SCANNER_CACHE_KIB, connect_reader
-from shared.storage.sqlite.query.filters import Condition
-from shared.storage.sqlite.query.values import column_value, value_kind
-from shared.storage.sqlite.reading.plans import (
+from shared.storage.sqlite.engine.commits import Commits
+from shared.storage.sqlite.engine.connections import (
+    READER_CACHE_KIB,
+    SCANNER_CACHE_KIB,
+    connect_reader,
+)
+from shared.storage.sqlite.engine.plans import (
     ReadPlan,
     Sort,
     Statement,
@@ -31,8 +34,9 @@ from shared.storage.sqlite.reading.plans import (
     read_plan_of,
     statement_of,
 )
-from shared.storage.sqlite.tables import Table
-from shared.storage.sqlite.writing.commits import Commits
+from shared.storage.sqlite.engine.tables import Table
+from shared.storage.sqlite.query.filters import Condition
+from shared.storage.sqlite.query.values import column_value, value_kind
 
 Rows = list[tuple[int, bytes]]
 

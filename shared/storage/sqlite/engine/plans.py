@@ -12,9 +12,9 @@ from enum import Enum
 from itertools import product
 from typing import Any
 
+from shared.storage.sqlite.engine.tables import StoredIndex, Table, quoted
 from shared.storage.sqlite.query.filters import Condition
 from shared.storage.sqlite.query.values import column_value
-from shared.storage.sqlite.tables import StoredIndex, Table, quoted
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 

@@ -20,7 +20,7 @@ from shared.storage.database import (
     Fields,
 )
 from shared.storage.indexes import all_indexes
-from shared.storage.sqlite.documents import encoded
+from shared.storage.sqlite.engine.documents import encoded
 
 TOGETHER = 64
 """Documents that are looked up and written at once."""

@@ -15,10 +15,10 @@ import structlog
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.indexes import Index
-from shared.storage.sqlite.documents import decoded
-from shared.storage.sqlite.tables import CATALOGUE, StoredIndex, Table, Tables, note, quoted
-from shared.storage.sqlite.writing.commits import Commits
-from shared.storage.sqlite.writing.submission import Write
+from shared.storage.sqlite.engine.commits import Commits
+from shared.storage.sqlite.engine.documents import decoded
+from shared.storage.sqlite.engine.submission import Write
+from shared.storage.sqlite.engine.tables import CATALOGUE, StoredIndex, Table, Tables, note, quoted
 
 log = structlog.get_logger()
 

@@ -1,1 +1,0 @@
-"""Reads of the file: by which index, and in steps."""
