@@ -36,6 +36,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     ) from ClientDisconnect()
 
 
+async def until_gone(request: Request) -> None:
+    """Returns when the client has closed its connection; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _within(limit: int, body: bytes) -> bytes:
     if len(body) > limit:
         raise TooLarge(f"the body is over {limit} bytes")

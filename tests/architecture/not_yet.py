@@ -3,8 +3,6 @@
 SMALL_FILES = frozenset(
     {
         "services/checkin/journal/backoff.py",
-        "services/commands/jobs/sights.py",
-        "services/commands/submit/idempotency.py",
         "services/push/certificates/sender.py",
         "services/runtime/store_health.py",
         "services/webhook/delivery/backoff.py",
@@ -17,9 +15,6 @@ SMALL_FILES = frozenset(
 
 IN_A_CIRCLE = frozenset(
     {
-        "services.commands.history",
-        "services.commands.jobs",
-        "services.commands.submit",
         "shared.apple.catalogue",
         "shared.apple.plist",
         "shared.apple.request",
@@ -32,17 +27,11 @@ IN_A_CIRCLE = frozenset(
 )
 """Packages that import one another."""
 
-ARROWS_UP = frozenset(
-    {
-        "services.commands.history.routes -> services.commands.submit.service",
-    }
-)
+ARROWS_UP = frozenset[str]()
 """Imports against the layers of a service."""
 
 BUNDLES = frozenset(
     {
-        "services/commands/identities/service.py::IdentityPorts",
-        "services/commands/jobs/worker.py::JobPorts",
         "services/push/certificates/install.py::InstallationParts",
         "services/push/certificates/rotation.py::RotationParts",
     }
@@ -53,10 +42,6 @@ KNOW_THE_WEB_FRAMEWORK = frozenset(
     {
         "services/checkin/pipeline/device_auth.py",
         "services/checkin/pipeline/refused_requests.py",
-        "services/commands/history/long_poll.py",
-        "services/commands/queue/limits.py",
-        "services/commands/submit/idempotency.py",
-        "services/commands/submit/service.py",
     }
 )
 """Files besides routes and apps that import FastAPI."""
@@ -66,7 +51,6 @@ DEFINED_TWICE = frozenset(
         "Attempts",
         "Line",
         "Outcome",
-        "Page",
         "Queued",
         "Recipient",
         "Refused",
@@ -75,7 +59,6 @@ DEFINED_TWICE = frozenset(
         "Stores",
         "Target",
         "Value",
-        "Waiting",
         "boolean",
         "command_uuid",
         "identifier",

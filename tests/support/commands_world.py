@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from services.commands.devices.service import DeviceInventory
-from services.commands.history.cancel import QueueLife
+from services.commands.history.cancel import OpenCommands
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.requeue import EntryResolver, QueueRules
 from services.commands.queue.service import QueueService
@@ -99,7 +99,7 @@ class World:
         self.enrollments = FakeEnrollments(self.at_store)
         self.targets = Targets(self.enrollments)
         self.reconciler = Reconciler(self.queue, self.queue, self.targets, self.clock)
-        self.life = QueueLife(self.queue, self.targets, self.reconciler)
+        self.open_commands = OpenCommands(self.queue, self.targets, self.reconciler)
         devices = FakeDevices(self.enrollments)
         self.inventory = DeviceInventory(self.enrollments, devices, self.queue, self.targets)
         self.unlock = StoredUnlockToken(devices, self.targets)
@@ -140,7 +140,6 @@ class World:
             self.clock,
             self.ids,
             self.metrics,
-            self.rules,
             CATALOGUE.advise,
             resolver,
         )
@@ -157,7 +156,7 @@ class World:
 
     async def shown(self, target: str = "MAC") -> list[str]:
         """The uuids that a reader of the queue sees."""
-        return [found.uuid for found in await self.life.open_commands(target)]
+        return [found.uuid for found in await self.open_commands.of(target)]
 
     # --- the device, as check-in serves it
 
@@ -206,7 +205,7 @@ class World:
     # --- looking
 
     def entry(self, key: EnrollmentKey = MAC, uuid: str = FIRST_UUID) -> QueueEntry:
-        """The one place under this name."""
+        """The one entry under this name."""
         [found] = [
             entry
             for entry in self.queue.entries.values()

@@ -7,11 +7,9 @@ import httpx
 from pydantic import SecretStr
 
 from services.commands.history.listing import EntryList
-from services.commands.history.long_poll import Slots, Waiting
+from services.commands.history.long_poll import LongPoll
 from services.commands.history.lookup import CommandLookup
-from services.commands.history.results import Answers
-from services.commands.history.routes import history_routes
-from services.commands.submit.service import Waits
+from services.commands.history.routes import history_routes, list_routes
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.event import Event, Topic
 from shared.times import nanoseconds
@@ -39,13 +37,13 @@ class LifeClient:
         self.journal = FakeJournal()
         self.pushes = FakePushes()
         self.lookup = CommandLookup(
-            world.queue, self.pushes, Answers(self.journal), world.targets, world.reconciler
+            world.queue, self.pushes, self.journal, world.targets, world.reconciler
         )
         listing = EntryList(world.queue, world.reconciler, world.clock)
         auth = ApiAuth([SecretStr(KEY)])
-        self.waiting = Waiting(world.queue, world.clock, Slots(1))
-        waits = Waits(self.waiting, self.lookup, timedelta(minutes=2))
-        routes = history_routes(listing, world.life, world.targets, waits, auth)
+        self.poll = LongPoll(world.queue, world.clock, timedelta(minutes=2), 1)
+        routes = history_routes(self.lookup, world.open_commands, self.poll, auth)
+        routes.include_router(list_routes(listing, world.targets, auth))
 
         async def run() -> None:
             return None

@@ -6,16 +6,13 @@ from fastapi import APIRouter
 
 from services.commands.devices.routes import device_routes
 from services.commands.history.listing import EntryList
-from services.commands.history.long_poll import Slots, Waiting
+from services.commands.history.long_poll import LongPoll
 from services.commands.history.lookup import CommandLookup
-from services.commands.history.results import Answers
-from services.commands.history.routes import history_routes
+from services.commands.history.routes import history_routes, list_routes
 from services.commands.jobs.routes import job_routes
-from services.commands.jobs.schemas import JobView
-from services.commands.jobs.worker import JobPorts, JobWork
-from services.commands.queue.limits import SizeLimits
+from services.commands.jobs.worker import JobWorker
 from services.commands.submit.routes import submit_routes
-from services.commands.submit.service import Posting, Waits
+from services.commands.submit.service import SubmitService
 from shared.web.api.auth import ApiAuth
 from tests.support.commands_world import CATALOGUE, World
 from tests.support.fakes.jobs import FakeJobs
@@ -23,7 +20,6 @@ from tests.support.fakes.journal import FakeJournal
 from tests.support.fakes.pushes import FakePushes
 
 MEBIBYTE = 1024**2
-USUAL_SIZES = SizeLimits(8 * MEBIBYTE)
 
 
 class PostingWorld:
@@ -34,29 +30,31 @@ class PostingWorld:
         world: World,
         *,
         most_waiting: int = 100,
-        sizes: SizeLimits = USUAL_SIZES,
+        max_size: int = 8 * MEBIBYTE,
     ) -> None:
         self.world = world
         self.jobs = FakeJobs()
         self.journal = FakeJournal()
-        lookup = CommandLookup(
-            world.queue, FakePushes(), Answers(self.journal), world.targets, world.reconciler
+        self.lookup = CommandLookup(
+            world.queue, FakePushes(), self.journal, world.targets, world.reconciler
         )
-        self.waiting = Waiting(world.queue, world.clock, Slots(most_waiting))
-        self.waits = Waits(self.waiting, lookup, timedelta(minutes=2))
-        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, world.metrics)
-        self.work = JobWork(ports, world.queue_service)
-        self.view = JobView(self.jobs)
-        self.posting = Posting(world.queue_service, self.waits, self.work, self.view, sizes)
+        self.poll = LongPoll(world.queue, world.clock, timedelta(minutes=2), most_waiting)
+        self.worker = JobWorker(
+            self.jobs, world.queue, world.queue_service, world.clock, world.ids, world.metrics
+        )
+        self.submitting = SubmitService(
+            world.queue_service, self.lookup, self.poll, self.worker, self.jobs, max_size
+        )
 
     def routes(self, auth: ApiAuth) -> APIRouter:
         world, routes = self.world, APIRouter()
         listing = EntryList(world.queue, world.reconciler, world.clock)
         for each in (
-            submit_routes(CATALOGUE, self.posting, world.ids, world.unlock, auth),
-            history_routes(listing, world.life, world.targets, self.waits, auth),
+            submit_routes(CATALOGUE, self.submitting, world.ids, world.unlock, auth),
+            list_routes(listing, world.targets, auth),
+            history_routes(self.lookup, world.open_commands, self.poll, auth),
             device_routes(world.inventory, auth),
-            job_routes(self.view, auth),
+            job_routes(self.jobs, auth),
         ):
             routes.include_router(each)
         return routes

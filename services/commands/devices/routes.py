@@ -93,9 +93,9 @@ def _add_list(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> N
     )
     async def get_devices(filters: Annotated[DeviceFilters, Query()]) -> JsonAnswer:
         """By id. Go on with `next_cursor` as `cursor`, beside the same filters, until it is null."""
-        page = await inventory.page(filters.query())
-        devices = [device_out(device) for device in page.devices]
-        return JsonAnswer({"devices": devices, "next_cursor": page.next_cursor})
+        found, cursor = await inventory.page(filters.query())
+        devices = [device_out(device) for device in found]
+        return JsonAnswer({"devices": devices, "next_cursor": cursor})
 
     @routes.get(
         "/v1/devices/{udid}",
@@ -112,8 +112,8 @@ def _add_list(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> N
         """By UDID, EnrollmentID, serial number or the UserID of one of its users. It shows up to 100 user
         channels by id; `next_cursor` as `cursor` leads to the next ones, until it is null."""
         device = await inventory.one(udid)
-        users = await inventory.users(device.id, device_behind(cursor))
-        return JsonAnswer(device_details(device, users.devices, users.next_cursor))
+        users, following = await inventory.users(device.id, device_behind(cursor))
+        return JsonAnswer(device_details(device, users, following))
 
 
 def _add_block(

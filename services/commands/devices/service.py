@@ -6,7 +6,7 @@ comes back with its next valid message; when its removal is answered, none of it
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -27,12 +27,8 @@ USERS_TOGETHER = 100
 """User channels in one answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """`next_cursor` is None where the list ends."""
-
-    devices: list[Enrollment]
-    next_cursor: str | None
+Page = tuple[list[Enrollment], str | None]
+"""Some devices or user channels, and the cursor of the next ones, None where the list ends."""
 
 
 class DeviceInventory:
@@ -127,7 +123,7 @@ def _not_enrolled(name: str) -> NotFound:
 
 def _page(found: list[Enrollment], limit: int) -> Page:
     page = found[:limit]
-    return Page(page, write_cursor(page[-1].id) if len(found) > limit else None)
+    return page, write_cursor(page[-1].id) if len(found) > limit else None
 
 
 async def _named(enrollments: Enrollments, query: DeviceQuery) -> list[Enrollment]:

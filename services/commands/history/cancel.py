@@ -22,27 +22,26 @@ ATTEMPTS = 3
 """Looks of one cancelling at an entry that others keep changing."""
 
 
-class QueueLife:
-    """Reads and clears queues by any id of an enrollment."""
+class OpenCommands:
+    """Shows and ends the open commands of an enrollment, named by any of its ids. Raises Conflict when the
+    name is ambiguous."""
 
     def __init__(self, queue: CommandQueue, targets: Targets, reconciler: Reconciler) -> None:
         self._queue = queue
         self._targets = targets
         self._reconciler = reconciler
 
-    async def open_commands(self, name: str) -> list[Command]:
-        """The open commands of an enrollment in queue order, none of an unknown one. Of one that renews
-        the device's certificate the property list is left out: whoever has it can become the device.
-
-        Raises Conflict when the name is ambiguous."""
+    async def of(self, name: str) -> list[Command]:
+        """The open commands in queue order, none of an unknown enrollment. A command that renews the device's
+        certificate comes without its property list, by which anyone could become the device."""
         target = await self._targets.one(name)
         entries = await self._reconciler.current(await self._queue.open_entries(target.key))
         open_entries = [entry for entry in entries if entry.state.is_open]
         commands = await self._queue.commands({entry.command_hash for entry in open_entries})
         return [
-            _shown(entry, commands[entry.command_hash])
+            replace(command, plist=b"") if entry.collapse_key == RENEWAL_KEY else command
             for entry in open_entries
-            if entry.command_hash in commands
+            if (command := commands.get(entry.command_hash)) is not None
         ]
 
     async def clear(self, name: str) -> int:
@@ -53,11 +52,10 @@ class QueueLife:
         return ended
 
     async def cancel(self, entry: QueueEntry) -> QueueEntry:
-        """End one open command; its entry then. Whether the device has had it is known only after the
-        end, when nobody hands it out any more. One that is cancelled already may be a repetition whose first
-        answer was lost.
-
-        Raises Conflict where it has ended otherwise, NotFound where it is gone."""
+        """End one open command; its entry then. Only after the end, when it is handed out no more, is it
+        known whether the device has had it. One that is cancelled already may be a repetition whose first
+        answer was lost. Raises Conflict where it has ended otherwise, NotFound where it is gone."""
+        name = f"command_uuid: {entry.command_uuid}"
         there: QueueEntry | None = entry
         for _ in range(ATTEMPTS):
             if there is None:
@@ -65,12 +63,9 @@ class QueueLife:
             if there.state is EntryState.CANCELLED:
                 return there
             if not is_known(there.state):
-                raise OfNewerVersion(
-                    f"command_uuid: {there.command_uuid} is {there.state}, of a newer version"
-                )
+                raise OfNewerVersion(f"{name} is {there.state}, of a newer version")
             if not there.state.is_open:
-                state = there.state.value
-                raise Conflict(f"command_uuid: {entry.command_uuid} has ended already: {state}")
+                raise Conflict(f"{name} has ended already: {there.state.value}")
             is_cancelled = await self._queue.cancel_one(entry.enrollment, entry.command_uuid)
             there = (await self._queue.entries_of([entry.id])).get(entry.id)
             if is_cancelled and there is not None:
@@ -82,7 +77,3 @@ class QueueLife:
                 )
                 return there
         raise Overtaken("others keep changing this command")
-
-
-def _shown(entry: QueueEntry, command: Command) -> Command:
-    return replace(command, plist=b"") if entry.collapse_key == RENEWAL_KEY else command

@@ -3,7 +3,7 @@
 Promises: a call ends as soon as its entry is final, and at the latest when its time is over, when its
 client is gone, or when the process ends. The truth is the stored entry, which is looked at again and
 again, so no answer is missed, whichever replica the device spoke to; one loop looks for all calls of a
-process together, less often the more there are, and not at all while nobody waits.
+process together, less often the more there are, and not at all without any.
 """
 
 import asyncio
@@ -11,12 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from typing import TypeVar
-
-import structlog
-from fastapi import Request
 
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
@@ -24,8 +21,6 @@ from shared.domain.command import QueueEntry
 from shared.domain.errors import TooManyRequests, unfit
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue
-
-log = structlog.get_logger()
 
 QUICKEST = timedelta(milliseconds=200)
 EACH = timedelta(milliseconds=2)
@@ -42,9 +37,8 @@ NAME = "wait"
 Outcome = TypeVar("Outcome")
 
 
-def read_wait(request: Request, most: timedelta) -> timedelta | None:
-    """The time that `?wait=` asks for, None when it is not there. Raises BadRequest."""
-    text = request.query_params.get(NAME)
+def read_wait(text: str | None, most: timedelta) -> timedelta | None:
+    """The time that `?wait=` asks for, None without it. Raises BadRequest."""
     if text is None:
         return None
     try:
@@ -52,15 +46,13 @@ def read_wait(request: Request, most: timedelta) -> timedelta | None:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= most.total_seconds():  # false for NaN too
-        expected = f"seconds: a number above 0, and at most {most.total_seconds():g}"
-        raise unfit(NAME, expected)
+        raise unfit(NAME, f"seconds: a number above 0, and at most {most.total_seconds():g}")
     return timedelta(seconds=max(seconds, 0.001))
 
 
-async def until_gone(request: Request) -> None:
-    """Returns when the client has closed its connection; the body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def settle(outcome: "asyncio.Future[Outcome]", result: Outcome) -> None:
+    if not outcome.done():
+        outcome.set_result(result)
 
 
 async def first(
@@ -70,8 +62,7 @@ async def first(
 
     async def end(event: Awaitable[None]) -> None:
         await event
-        if not outcome.done():
-            outcome.set_result(None)
+        settle(outcome, None)
 
     async with asyncio.TaskGroup() as group:
         ending = [group.create_task(end(event)) for event in ends]
@@ -81,61 +72,47 @@ async def first(
     return found
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    entry_id: str
-    outcome: "asyncio.Future[QueueEntry | None]"
+class LongPoll:
+    """All waiting calls of one process: at most `most_each` of one caller, each at most for `longest`."""
 
-    def end(self, entry: QueueEntry | None) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(entry)
-
-
-@dataclass(slots=True)
-class Slots:
-    """The most calls that wait: of one caller, and in all."""
-
-    most_each: int
-    most_in_all: int = MOST_IN_ALL
-    taken: Counter[str] = field(default_factory=Counter)
-
-    @contextmanager
-    def taking(self, caller: str) -> Iterator[None]:
-        """Hold a slot; raises TooManyRequests when there is none."""
-        if self.taken[caller] >= self.most_each:
-            raise TooManyRequests(
-                f"{NAME}: {self.most_each} calls of {caller} wait already, which is the most "
-                "(MDM_MAX_WAITING)",
-                RETRY_AFTER,
-            )
-        if self.taken.total() >= self.most_in_all:
-            raise TooManyRequests(f"{NAME}: too many calls wait already", RETRY_AFTER)
-        self.taken[caller] += 1
-        try:
-            yield
-        finally:
-            self.taken[caller] -= 1
-            if not self.taken[caller]:
-                del self.taken[caller]
-
-
-class Waiting:
-    """All waiting calls of one process; `run` never ends by itself."""
-
-    def __init__(self, queue: CommandQueue, clock: Clock, slots: Slots) -> None:
+    def __init__(
+        self,
+        queue: CommandQueue,
+        clock: Clock,
+        longest: timedelta,
+        most_each: int,
+        most_in_all: int = MOST_IN_ALL,
+    ) -> None:
         self._queue = queue
         self._clock = clock
-        self._slots = slots
-        self._calls: set[_Call] = set()
+        self.longest = longest
+        self._most_each = most_each
+        self._most_in_all = most_in_all
+        self._taken: Counter[str] = Counter()
+        self._calls: dict[str, set[asyncio.Future[QueueEntry | None]]] = {}
+        """By the id of the entry that they wait for."""
         self._some = asyncio.Event()
         self._is_stopped = False
 
     @contextmanager
     def slot(self, caller: str) -> Iterator[None]:
-        """Hold a slot for a call that will wait: taken before the command is queued, so that whoever
-        hears TooManyRequests has queued nothing."""
-        with self._slots.taking(caller):
+        """Hold a slot for a call that will wait. Take it before the command is queued, so that a client that
+        gets TooManyRequests has queued nothing."""
+        if self._taken[caller] >= self._most_each:
+            raise TooManyRequests(
+                f"{NAME}: {self._most_each} calls of {caller} wait already, which is the most "
+                "(MDM_MAX_WAITING)",
+                RETRY_AFTER,
+            )
+        if self._taken.total() >= self._most_in_all:
+            raise TooManyRequests(f"{NAME}: too many calls wait already", RETRY_AFTER)
+        self._taken[caller] += 1
+        try:
             yield
+        finally:
+            self._taken[caller] -= 1
+            if not self._taken[caller]:
+                del self._taken[caller]
 
     async def final(
         self, entry_id: str, within: timedelta, gone: Callable[[], Awaitable[None]]
@@ -144,19 +121,22 @@ class Waiting:
         is, or the process ends."""
         if self._is_stopped:
             return None
-        call = _Call(entry_id, asyncio.get_running_loop().create_future())
-        self._calls.add(call)
+        outcome: asyncio.Future[QueueEntry | None] = asyncio.get_running_loop().create_future()
+        calls = self._calls.setdefault(entry_id, set())
+        calls.add(outcome)
         self._some.set()
         try:
-            return await first(call.outcome, self._clock.sleep(within), gone())
+            return await first(outcome, self._clock.sleep(within), gone())
         finally:
-            self._calls.discard(call)
+            calls.discard(outcome)
+            if not calls:
+                del self._calls[entry_id]
 
     def stop(self) -> None:
         """The process ends: all calls end now, and later ones do not wait."""
         self._is_stopped = True
-        for call in self._calls:
-            call.end(None)
+        for call in chain.from_iterable(self._calls.values()):
+            settle(call, None)
 
     async def run(self, loops: Loops) -> None:
         """Look at the entries that are waited for, until cancelled."""
@@ -167,13 +147,12 @@ class Waiting:
             self._some.clear()
             await self._some.wait()
         await self._clock.sleep(max(QUICKEST, EACH * len(self._calls)))
-        wanted: dict[str, list[_Call]] = {}
-        for call in self._calls:
-            wanted.setdefault(call.entry_id, []).append(call)
+        # A call that comes later must not get what was read before it.
+        wanted = {entry_id: list(calls) for entry_id, calls in self._calls.items()}
         for chunk in chunked(list(wanted), CHUNK):
             there = await self._queue.entries_of(chunk)
             for entry_id in chunk:
                 entry = there.get(entry_id)
                 if entry is None or entry.state.is_final:
                     for call in wanted[entry_id]:
-                        call.end(entry)
+                        settle(call, entry)

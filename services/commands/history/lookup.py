@@ -1,73 +1,99 @@
-"""One command of one queue, looked up by any name of its enrollment.
+"""One command of one queue, looked up by any name of its enrollment, with its device's answers.
 
 Promises: what is over has ended before it is shown (`services.commands.queue.reconcile`); NotFound says
-whether it is the device or the command that nobody knows.
+whether the device or the command is unknown. An answer is the journaled event (docs/adr/0004) that made
+the entry what it is, or the one that came too late; None where the device has not answered, or where the
+journal has let go of the event.
 """
 
-from dataclasses import dataclass
+from datetime import timedelta
 
-from services.commands.history.results import Answers
-from services.commands.history.schemas import CommandOut, command_out, without_secrets
+from services.commands.history.schemas import CommandOut, command_out
 from services.commands.queue.reconcile import Reconciler
-from services.commands.queue.targets import Target, Targets
-from shared.domain.access import Caller, Scope
-from shared.domain.command import QueueEntry, entry_id
+from services.commands.queue.targets import Targets
+from shared.apple.messages.connect import Status
+from shared.domain.command import EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import NotFound
+from shared.domain.event import Event
+from shared.ports.events import Journal
 from shared.ports.pushes import Pushes
 from shared.ports.queue import CommandQueue
+from shared.times import EPOCH, nanoseconds
 
+NEAR = timedelta(minutes=2)
+"""An entry's `answered_at` and its event's time are two looks at the clock of one request."""
+FAR = timedelta(days=1)
+"""Unless the process was stopped in between, or the event was stamped behind a backlog by a clock
+that is ahead (rule 8)."""
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """A command as it stands: `whole` is the JSON of the API, as an administrator sees it."""
-
-    entry: QueueEntry
-    whole: CommandOut
-
-    def shown_to(self, caller: Caller) -> CommandOut:
-        """The JSON of the API for this caller."""
-        return self.whole if caller.may(Scope.ADMIN) else without_secrets(self.whole)
+_STATUS = {
+    EntryState.NOT_NOW: Status.NOT_NOW,
+    EntryState.ACKNOWLEDGED: Status.ACKNOWLEDGED,
+    EntryState.ERROR: Status.ERROR,
+    EntryState.FORMAT_ERROR: Status.COMMAND_FORMAT_ERROR,
+}
 
 
 class CommandLookup:
-    """Finds commands and shows them."""
+    """Finds commands and shows them, as an administrator sees them. Raises NotFound, and Conflict for an
+    ambiguous name."""
 
     def __init__(
         self,
         queue: CommandQueue,
         pushes: Pushes,
-        answers: Answers,
+        journal: Journal,
         targets: Targets,
         reconciler: Reconciler,
     ) -> None:
         self._queue = queue
         self._pushes = pushes
-        self._answers = answers
+        self._journal = journal
         self._targets = targets
         self._reconciler = reconciler
 
-    async def one(self, name: str, command_uuid: str) -> View:
-        """A command as it stands. Raises NotFound, and Conflict for an ambiguous name."""
-        return await self.view(await self.entry(name, command_uuid))
+    async def one(self, name: str, command_uuid: str) -> CommandOut:
+        return await self.show(await self.entry(name, command_uuid))
 
     async def entry(self, name: str, command_uuid: str) -> QueueEntry:
-        """Its entry, as it stands. Raises NotFound, and Conflict for an ambiguous name."""
+        """Its entry as it is now."""
         target = await self._targets.one(name)
         found = await self._queue.entries_of([entry_id(target.key.id, command_uuid)])
         settled = await self._reconciler.current(list(found.values()))
-        if not settled:
-            raise _not_found(target, name, command_uuid)
-        return settled[0]
+        if settled:
+            return settled[0]
+        if not target.is_known:
+            raise NotFound(f"udid: no device or user {name} is enrolled")
+        raise NotFound(f"command_uuid: {name} has no command {command_uuid}")
 
-    async def view(self, entry: QueueEntry) -> View:
+    async def show(self, entry: QueueEntry) -> CommandOut:
         """An entry with all that is known beside it: pushes while it is open, and answers."""
-        push = None
+        push = late = None
         if entry.state.is_open:
             push = (await self._pushes.load([entry.enrollment])).get(entry.enrollment)
-        answer, late = await self._answers.last(entry), await self._answers.late(entry)
-        refusal = await self._last_refusal(entry)
-        return View(entry, command_out(entry, answer, push, late, refusal))
+        answer = await self._last_answer(entry)
+        if entry.late_answer is not None:
+            event_id = entry.late_answer.event_id
+            late = (await self._journal.read([event_id])).get(event_id)
+        return command_out(entry, answer, push, late, await self._last_refusal(entry))
+
+    async def _last_answer(self, entry: QueueEntry) -> Event | None:
+        """The event of the answer at `answered_at`."""
+        if entry.answered_at is None:
+            return None
+        at, status = nanoseconds(entry.answered_at), _STATUS.get(entry.state)
+
+        def unlikeliness(event: Event) -> tuple[bool, int]:
+            """A device may answer NotNow and, a moment later, Acknowledged."""
+            is_other = status is not None and event.status != status.value
+            return is_other, abs(event.created_at - at)
+
+        for reach in (NEAR, FAR):
+            distance = nanoseconds(EPOCH + reach)
+            if found := await self._journal.answers(entry, at - distance, at + distance):
+                return min(found, key=unlikeliness)
+        return None
 
     async def _last_refusal(self, entry: QueueEntry) -> Refusal | None:
         """The last one of a message of its device since its unanswered attempts began."""
@@ -75,11 +101,5 @@ class CommandLookup:
         if since is None:
             return None
         device = (await self._targets.devices([entry.device])).get(entry.device)
-        later = [each for each in (device.refusals if device else ()) if each.at >= since]
-        return later[0] if later else None
-
-
-def _not_found(target: Target, name: str, command_uuid: str) -> NotFound:
-    if not target.is_known:
-        return NotFound(f"udid: no device or user {name} is enrolled")
-    return NotFound(f"command_uuid: {name} has no command {command_uuid}")
+        refusals = device.refusals if device else ()
+        return next((each for each in refusals if each.at >= since), None)

@@ -1,15 +1,18 @@
 """Commands in queues and after: listed, looked up, cancelled; queues shown and cleared.
 
-Promises: a command is shown as it stands now; a cancelled one is never sent again, and the answer says
+Promises: a command is shown as it is now; a cancelled one is never sent again, and the answer says
 whether its device has had it before.
 """
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from services.commands.history.cancel import QueueLife
+from services.commands.history.cancel import OpenCommands
 from services.commands.history.listing import EntryList
+from services.commands.history.long_poll import NAME, LongPoll, read_wait
+from services.commands.history.lookup import CommandLookup
 from services.commands.history.requests import CommandFilters, write_position
 from services.commands.history.schemas import (
     CommandOut,
@@ -17,22 +20,20 @@ from services.commands.history.schemas import (
     QueueOut,
     entry_out,
     open_command_out,
+    shown_to,
 )
 from services.commands.queue.targets import Targets
-from services.commands.submit.service import Waits
 from shared.domain.access import Scope
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import WAIT, Nothing, errors, ok
+from shared.web.body import until_gone
 
 
-def history_routes(
-    listing: EntryList, life: QueueLife, targets: Targets, waits: Waits, auth: ApiAuth
-) -> APIRouter:
-    """GET and DELETE below /v1/commands."""
+def list_routes(listing: EntryList, targets: Targets, auth: ApiAuth) -> APIRouter:
+    """GET /v1/commands."""
     routes = auth.router(tags=["commands"])
-    _add_queue(routes, life, auth)
 
     @routes.get(
         "/v1/commands",
@@ -48,12 +49,22 @@ def history_routes(
         """Of all devices and users, open and finished. Go on with `next_cursor` as `cursor`, beside
         the same filters, until it is null."""
         target = None if filters.udid is None else await targets.one(filters.udid)
-        page = await listing.page(filters.query(target.key.id if target else None))
+        entries, following = await listing.page(filters.query(target.key.id if target else None))
         content: CommandPage = {
-            "commands": [entry_out(entry) for entry in page.entries],
-            "next_cursor": None if page.next is None else write_position(page.next),
+            "commands": [entry_out(entry) for entry in entries],
+            "next_cursor": None if following is None else write_position(following),
         }
         return JsonAnswer(content)
+
+    return routes
+
+
+def history_routes(
+    lookup: CommandLookup, open_commands: OpenCommands, poll: LongPoll, auth: ApiAuth
+) -> APIRouter:
+    """GET and DELETE below /v1/commands."""
+    routes = auth.router(tags=["commands"])
+    _add_queue(routes, open_commands, auth)
 
     @routes.get(
         "/v1/commands/{udid}/{command_uuid}",
@@ -66,8 +77,14 @@ def history_routes(
         """`answer` is what the device said last, as JSON and raw; null while it has said nothing,
         and when the event has left the journal (MDM_EVENT_RETENTION). What unlocks a device or an app
         (docs/api-access.md) is in it for the scope `admin` only."""
-        view = await waits.view(request, udid, command_uuid)
-        return JsonAnswer(view.shown_to(request.state.caller))
+        caller = request.state.caller
+        within = read_wait(request.query_params.get(NAME), poll.longest)
+        if within is not None:
+            with poll.slot(caller.name):
+                entry = await lookup.entry(udid, command_uuid)
+                if not entry.state.is_final:
+                    await poll.final(entry.id, within, partial(until_gone, request))
+        return JsonAnswer(shown_to(caller, await lookup.one(udid, command_uuid)))
 
     @routes.delete(
         "/v1/commands/{udid}/{command_uuid}",
@@ -85,15 +102,15 @@ def history_routes(
     async def cancel_command(request: Request, udid: str, command_uuid: str) -> JsonAnswer:
         """It is never handed out again. With `handed_out` true the device has had it and may carry it
         out all the same; what it reports then is kept as `late_answer`."""
-        entry = await waits.lookup.entry(udid, command_uuid)
+        entry = await lookup.entry(udid, command_uuid)
         describe(request, [entry.enrollment], entry.request_type)
-        view = await waits.lookup.view(await life.cancel(entry))
-        return JsonAnswer(view.shown_to(request.state.caller))
+        cancelled = await lookup.show(await open_commands.cancel(entry))
+        return JsonAnswer(shown_to(request.state.caller, cancelled))
 
     return routes
 
 
-def _add_queue(routes: APIRouter, life: QueueLife, auth: ApiAuth) -> None:
+def _add_queue(routes: APIRouter, open_commands: OpenCommands, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/commands/{udid}",
         dependencies=[auth.needs(Scope.READ)],
@@ -108,7 +125,7 @@ def _add_queue(routes: APIRouter, life: QueueLife, auth: ApiAuth) -> None:
         """Queued, handed out without an answer yet, or answered NotNow. `payload` is for the scope
         `admin`: it may unlock the device, or hold a password. Without it there is `request_type`."""
         is_whole = request.state.caller.may(Scope.ADMIN)
-        commands = [open_command_out(each, is_whole) for each in await life.open_commands(udid)]
+        commands = [open_command_out(each, is_whole) for each in await open_commands.of(udid)]
         return JsonAnswer({"commands": commands} if commands else {})
 
     @routes.delete(
@@ -119,5 +136,5 @@ def _add_queue(routes: APIRouter, life: QueueLife, auth: ApiAuth) -> None:
     )
     async def delete_queue(udid: str) -> JsonAnswer:
         """Ends all open commands, those handed out and not answered included."""
-        await life.clear(udid)
+        await open_commands.clear(udid)
         return JsonAnswer({})

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from shared.apple.plist import read as plist
 from shared.apple.plist.to_json import TooLargeToShow, as_json
 from shared.apple.request.terms import CLIENTS_OWN
+from shared.domain.access import Caller, Scope
 from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest
@@ -214,9 +215,10 @@ def command_out(
     }
 
 
-def without_secrets(shown: CommandOut) -> CommandOut:
-    """A command as others than administrators see it: that its device answered, and with what status."""
-    if shown["request_type"] not in ANSWER_IS_SECRET:
+def shown_to(caller: Caller, shown: CommandOut) -> CommandOut:
+    """A command as this caller may see it: who is no administrator learns of a secret answer only that
+    there was one, and its status."""
+    if caller.may(Scope.ADMIN) or shown["request_type"] not in ANSWER_IS_SECRET:
         return shown
     late = shown["late_answer"]
     return {
@@ -227,11 +229,9 @@ def without_secrets(shown: CommandOut) -> CommandOut:
 
 
 def _bare(answer: AnswerOut | None) -> AnswerOut | None:
-    return (
-        None
-        if answer is None
-        else {**answer, "response": None, "response_error": None, "raw": None}
-    )
+    if answer is None:
+        return None
+    return {**answer, "response": None, "response_error": None, "raw": None}
 
 
 def _push(push: PushRecord) -> PushesOut:
@@ -265,7 +265,7 @@ def _late(late: LateAnswer, event: Event | None) -> LateAnswerOut:
 
 def _answer(event: Event) -> AnswerOut:
     response, error = _response(event.raw_payload)
-    chain = response.get("ErrorChain") if isinstance(response, dict) else None
+    chain = response.get("ErrorChain") if response else None
     return {
         "event_id": event.id,
         "received_at": rfc3339(datetime.fromtimestamp(event.created_at / 1e9, UTC)),
@@ -277,21 +277,17 @@ def _answer(event: Event) -> AnswerOut:
     }
 
 
-def _response(raw: bytes) -> tuple[Any, str | None]:
-    """The answer as JSON, or None and why not; `raw` has it all the same."""
+def _response(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """The answer as JSON, or None and why not. Dates that Python has not are read as text."""
     try:
-        return as_json(_read(raw)), None
+        try:
+            parsed = plist.parse(raw)
+        except BadRequest:
+            if not _DATES.search(raw):
+                raise
+            parsed = plist.parse(_DATES.sub(rb"<string>\1</string>", raw))
+        return as_json(parsed), None
     except BadRequest as exc:
         return None, str(exc)
     except TooLargeToShow:
         return None, "plist: too large to show as JSON"
-
-
-def _read(raw: bytes) -> dict[str, Any]:
-    """Dates that Python has not are read as text."""
-    try:
-        return plist.parse(raw)
-    except BadRequest:
-        if not _DATES.search(raw):
-            raise
-        return plist.parse(_DATES.sub(rb"<string>\1</string>", raw))

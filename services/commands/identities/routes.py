@@ -6,7 +6,7 @@ Promises: only for the scope `admin`, and every attempt is in the audit log.
 from fastapi import APIRouter, Request
 
 from services.commands.identities.schemas import IdentityOut, RebindingRequest, identity_out
-from services.commands.identities.service import IdentityDesk
+from services.commands.identities.service import IdentityService
 from shared.domain.access import Scope
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
@@ -17,8 +17,7 @@ from shared.web.api.requests import Parsing
 _SHOWN = ok(IdentityOut, "The certificate of the device, and what is known besides.")
 
 
-def identity_routes(desk: IdentityDesk, auth: ApiAuth) -> APIRouter:
-    """The three routes."""
+def identity_routes(service: IdentityService, auth: ApiAuth) -> APIRouter:
     routes = auth.router(tags=["devices"])
     parsing = Parsing()
 
@@ -31,7 +30,7 @@ def identity_routes(desk: IdentityDesk, auth: ApiAuth) -> APIRouter:
     async def get_identity(udid: str) -> JsonAnswer:
         """Which one speaks for it, since when, what follows it, and whether the device asks in vain.
         Of a removed device too."""
-        return JsonAnswer(identity_out(await desk.show(udid)))
+        return JsonAnswer(identity_out(*await service.show(udid)))
 
     @routes.post(
         "/v1/devices/{udid}/identity",
@@ -47,7 +46,7 @@ def identity_routes(desk: IdentityDesk, auth: ApiAuth) -> APIRouter:
         asked = await parsing.read(request, RebindingRequest)
         certificate = asked.certificate_sha256
         describe(request, (udid,), detail=f"certificate {certificate}")
-        return JsonAnswer(identity_out(await desk.rebind(udid, certificate, asked.patience)))
+        return JsonAnswer(identity_out(*await service.rebind(udid, certificate, asked.patience)))
 
     @routes.delete(
         "/v1/devices/{udid}/identity",
@@ -59,7 +58,7 @@ def identity_routes(desk: IdentityDesk, auth: ApiAuth) -> APIRouter:
         """The device is not served until it authenticates, with any certificate of a trusted CA, also
         where MDM_REENROLLMENT is `bound`. What was bound to it stays reserved for it; only the last
         one may come back."""
-        await desk.reset(udid)
+        await service.reset(udid)
         return JsonAnswer({})
 
     return routes

@@ -1,12 +1,12 @@
 """The certificate by which a device is known, in the API."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from services.commands.identities.service import KnownIdentity
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import (
     BoundBy,
@@ -34,13 +34,12 @@ Sha256 = Annotated[
 ]
 
 
-def _lower(given: object) -> object:
-    return given.lower() if isinstance(given, str) else given
-
-
 class RebindingRequest(Body):
     certificate_sha256: Annotated[
-        Sha256, BeforeValidator(_lower), Expected("64 hexadecimal digits"), like(_SHOWN)
+        Sha256,
+        BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given),
+        Expected("64 hexadecimal digits"),
+        like(_SHOWN),
     ]
     accept_expired_days: Annotated[
         Annotated[
@@ -127,21 +126,44 @@ class IdentityOut(TypedDict):
     renewal: Annotated[RenewalOut | None, about("What was done to renew the certificate.")]
 
 
-def identity_out(known: KnownIdentity) -> IdentityOut:
+def identity_out(device: Enrollment, following: Sequence[IssuedCertificate]) -> IdentityOut:
     """Everything; null where there is nothing."""
-    device = known.device
     identity = device.identity if device.certificate is not None else None
+    quarantine, renewal = device.quarantine, device.renewal
     return {
         "udid": device.id,
         "certificate": _bound(device, identity),
         "bound_at": rfc3339_or_null(identity.bound_at if identity else None),
         "bound_by": identity.how.value if identity else None,
-        "next": [_next(issued) for issued in known.next],
+        "next": [
+            {
+                "sha256": issued.fingerprint,
+                "subject": issued.subject,
+                "serial": issued.serial,
+                "issued_at": rfc3339_or_null(issued.issued_at),
+                "not_after": rfc3339_or_null(issued.not_after),
+            }
+            for issued in following
+        ],
         "retired_certificates_sha256": list(device.retired_certificates),
         "reset_from_sha256": device.reset_from,
         "expired_accepted_until": rfc3339_or_null(device.expired_until),
-        "quarantine": _quarantine(device),
-        "renewal": _renewal(device),
+        "quarantine": None
+        if quarantine is None
+        else {
+            "since": rfc3339_or_null(quarantine.since),
+            "last_seen": rfc3339_or_null(quarantine.last_seen),
+            "reason": quarantine.reason.value,
+            "certificate": _certificate(quarantine.certificate),
+        },
+        "renewal": None
+        if renewal is None
+        else {
+            "attempts": renewal.attempt,
+            "asked_at": rfc3339_or_null(renewal.asked_at),
+            "command_uuid": renewal.command_uuid,
+            "failed": renewal.failed and renewal.failed.value,
+        },
     }
 
 
@@ -161,38 +183,4 @@ def _certificate(certificate: DeviceCertificate) -> CertificateOut:
         "serial": certificate.serial,
         "not_before": rfc3339_or_null(certificate.not_before),
         "not_after": rfc3339_or_null(certificate.not_after),
-    }
-
-
-def _next(issued: IssuedCertificate) -> NextCertificate:
-    return {
-        "sha256": issued.fingerprint,
-        "subject": issued.subject,
-        "serial": issued.serial,
-        "issued_at": rfc3339_or_null(issued.issued_at),
-        "not_after": rfc3339_or_null(issued.not_after),
-    }
-
-
-def _quarantine(device: Enrollment) -> IdentityQuarantine | None:
-    found = device.quarantine
-    if found is None:
-        return None
-    return {
-        "since": rfc3339_or_null(found.since),
-        "last_seen": rfc3339_or_null(found.last_seen),
-        "reason": found.reason.value,
-        "certificate": _certificate(found.certificate),
-    }
-
-
-def _renewal(device: Enrollment) -> RenewalOut | None:
-    found = device.renewal
-    if found is None:
-        return None
-    return {
-        "attempts": found.attempt,
-        "asked_at": rfc3339_or_null(found.asked_at),
-        "command_uuid": found.command_uuid,
-        "failed": None if found.failed is None else found.failed.value,
     }

@@ -7,8 +7,8 @@ conditional on what was read, so that it never undoes what the device did meanwh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
@@ -26,29 +26,27 @@ from shared.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityPorts:
-    """The ports of the service."""
-
-    enrollments: Enrollments
-    identities: Identities
-    issued: IssuedCertificates
-    targets: Targets
+KnownIdentity = tuple[Enrollment, Sequence[IssuedCertificate]]
+"""A device, and the certificates that were given out to follow its present one."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownIdentity:
-    """A device, and the certificates that were given out to follow its present one."""
-
-    device: Enrollment
-    next: Sequence[IssuedCertificate]
-
-
-class IdentityDesk:
+class IdentityService:
     """Shows and changes bindings. All methods raise NotFound, Conflict, StoreUnavailable."""
 
-    def __init__(self, ports: IdentityPorts, clock: Clock, ids: Ids, metrics: Metrics) -> None:
-        self._ports = ports
+    def __init__(
+        self,
+        enrollments: Enrollments,
+        identities: Identities,
+        issued: IssuedCertificates,
+        targets: Targets,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+    ) -> None:
+        self._enrollments = enrollments
+        self._identities = identities
+        self._issued = issued
+        self._targets = targets
         self._clock = clock
         self._ids = ids
         self._metrics = metrics
@@ -56,21 +54,20 @@ class IdentityDesk:
     async def show(self, name: str) -> KnownIdentity:
         device = await self._device(name)
         bound = device.certificate
-        following = [] if bound is None else await self._ports.issued.renewals_of(bound)
-        return KnownIdentity(device, following)
+        return device, [] if bound is None else await self._issued.renewals_of(bound)
 
     async def reset(self, name: str) -> None:
         """Take the binding away; where there is none, nothing changes."""
         device = await self._device(name)
         if device.certificate is None:
             return
-        if not await self._ports.identities.reset(device.id, device.certificate):
+        if not await self._identities.reset(device.id, device.certificate):
             raise Overtaken("the binding changed meanwhile")
         log.info("binding_reset", device=device.id, certificate=device.certificate)
 
     async def rebind(self, name: str, certificate: str, patience: timedelta) -> KnownIdentity:
-        """Bind the certificate that the device shows in vain, or the one that a reset took away; be
-        patient so long with the one that is bound, if it has expired.
+        """Bind the certificate that is refused from the device, or the one that a reset took away; accept the
+        one that is bound for so long if it has expired.
 
         Raises Conflict for any other certificate, and for one that is another device's."""
         device = await self._device(name)
@@ -82,36 +79,37 @@ class IdentityDesk:
 
     async def _device(self, name: str) -> Enrollment:
         """Removed ones too: their bindings outlive them."""
-        target = await self._ports.targets.one(name)
+        target = await self._targets.one(name)
         id_ = target.key.device
-        found = (await self._ports.enrollments.load([id_])).get(id_)
+        found = (await self._enrollments.load([id_])).get(id_)
         if found is None:
             raise NotFound(f"udid: no device {name} is known")
         return found
 
     async def _accept(self, device: Enrollment, certificate: str, patience: timedelta) -> None:
         now = self._clock.now()
-        if _has_ended(device.identity, now):
-            done = await self._ports.identities.accept_expired(
-                device.id, certificate, now + patience
-            )
+        not_after = device.identity.certificate.not_after if device.identity else None
+        if not_after is None or not_after <= now:
+            until = now + patience
+            done = await self._identities.accept_expired(device.id, certificate, until)
         else:
-            done = await self._ports.identities.release(device.id, certificate)
+            done = await self._identities.release(device.id, certificate)
         if not done:
             raise Overtaken("the binding changed meanwhile")
         log.info("binding_confirmed", device=device.id, certificate=certificate)
 
     async def _offered(self, device: Enrollment, certificate: str) -> DeviceCertificate:
         """A certificate that the device may be bound to."""
-        shown = None if device.quarantine is None else device.quarantine.certificate
-        before = None if device.identity is None else device.identity.certificate
+        shown = device.quarantine.certificate if device.quarantine else None
+        before = device.identity.certificate if device.identity else None
         if shown is not None and shown.fingerprint == certificate:
             found = shown
-        elif certificate == device.reset_from:
-            is_described = before is not None and before.fingerprint == certificate
-            found = before if before and is_described else DeviceCertificate(certificate)
-        else:
+        elif certificate != device.reset_from:
             raise Conflict("certificate_sha256: the device has not shown this certificate in vain")
+        elif before is not None and before.fingerprint == certificate:
+            found = before
+        else:
+            found = DeviceCertificate(certificate)
         if found.not_after is not None and found.not_after <= self._clock.now():
             raise Conflict(
                 "certificate_sha256: this certificate has expired; enroll the device anew"
@@ -120,7 +118,7 @@ class IdentityDesk:
 
     async def _bind(self, device: Enrollment, certificate: DeviceCertificate) -> None:
         fingerprint = certificate.fingerprint
-        issued = await self._ports.issued.by_fingerprint([fingerprint])
+        issued = await self._issued.by_fingerprint([fingerprint])
         identity = Identity(
             certificate=replace(certificate, is_expired=False),
             bound_at=self._clock.now(),
@@ -129,15 +127,10 @@ class IdentityDesk:
             parameters=None if device.identity is None else device.identity.parameters,
         )
         binding = rebinding(device, identity, self._ids.new())
-        if not all(await self._ports.enrollments.bind([binding])):
-            holders = await self._ports.enrollments.holders([fingerprint])
+        if not all(await self._enrollments.bind([binding])):
+            holders = await self._enrollments.holders([fingerprint])
             if holders.get(fingerprint, device.id) != device.id:
                 raise Conflict("certificate_sha256: this certificate is another device's")
             raise Overtaken("the binding changed meanwhile")
         self._metrics.certificates_rebound.labels(BoundBy.ADMINISTRATOR).inc()
         log.info("certificate_rebound", device=device.id, how=BoundBy.ADMINISTRATOR.value)
-
-
-def _has_ended(identity: Identity | None, now: datetime) -> bool:
-    not_after = None if identity is None else identity.certificate.not_after
-    return not_after is None or not_after <= now

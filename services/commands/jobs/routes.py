@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from services.commands.jobs.schemas import JobDetails, JobPage, JobView, Page
+from services.commands.jobs.schemas import JobDetails, JobPage, Page, job_page, job_with_refusals
 from shared.domain.access import Scope
+from shared.domain.errors import NotFound
+from shared.ports.queue import Jobs
 from shared.web.answers import JsonAnswer
 from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import errors, ok
@@ -16,7 +18,7 @@ TAG = {
 }
 
 
-def job_routes(jobs: JobView, auth: ApiAuth) -> APIRouter:
+def job_routes(jobs: Jobs, auth: ApiAuth) -> APIRouter:
     routes = auth.router(tags=["jobs"])
 
     @routes.get(
@@ -27,7 +29,7 @@ def job_routes(jobs: JobView, auth: ApiAuth) -> APIRouter:
     )
     async def list_jobs(page: Annotated[Page, Query()]) -> JsonAnswer:
         """Commands that were queued with `udids`."""
-        return JsonAnswer(await jobs.newest(page))
+        return JsonAnswer(await job_page(jobs, page))
 
     @routes.get(
         "/v1/jobs/{id}",
@@ -37,6 +39,9 @@ def job_routes(jobs: JobView, auth: ApiAuth) -> APIRouter:
     )
     async def get_job(id: str, page: Annotated[Page, Query()]) -> JsonAnswer:
         """Its progress, and the targets it was refused for. The counts may lag by a second."""
-        return JsonAnswer(await jobs.one(id, page))
+        job = await jobs.get(id)
+        if job is None:
+            raise NotFound(f"job: there is no job {id}")
+        return JsonAnswer(await job_with_refusals(jobs, job, page))
 
     return routes

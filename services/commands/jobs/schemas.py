@@ -1,7 +1,7 @@
 """Jobs in the API: how far they are, and the targets they were refused for, in pages.
 
-Promise: pages of refusals are of finished parts only, in the order of the targets, so that a page that
-was read stays as it is while the job goes on.
+Promise: pages of refusals are of finished parts only, in the order of the targets, so that a page does not
+change while the job goes on.
 """
 
 import re
@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 from typing_extensions import TypedDict
 
-from shared.domain.errors import NotFound, unfit
-from shared.domain.job import Job, JobState, Progress, RefusedTarget
+from shared.chunks import chunked
+from shared.domain.errors import unfit
+from shared.domain.job import Job, JobState, RefusedTarget
 from shared.ports.queue import Jobs
 from shared.times import rfc3339, rfc3339_or_null
 from shared.web.api.openapi import TIME, UDID, UUID, NoText, about, like, one_of
@@ -37,6 +38,8 @@ class Page(BaseModel):
         str | None, AfterValidator(_cursor), about("`next_cursor` of the page before.")
     ] = None
 
+
+LARGEST_PAGE = Page(limit=MOST_OF_PAGE)
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -80,82 +83,58 @@ class JobPage(TypedDict):
     next_cursor: NoText
 
 
-class JobView:
-    """Reads and shows jobs."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
-
-    async def current(self, job: Job) -> tuple[Job, JobOut]:
-        """A job as it is now, with its first refusals."""
-        now = await self._jobs.get(job.id) or job
-        return now, await self._whole(now, Page(limit=MOST_OF_PAGE))
-
-    async def one(self, id: str, page: Page) -> JobDetails:
-        """A job with a page of its refusals. Raises NotFound, and BadRequest for a cursor that
-        nobody gave."""
-        job = await self._jobs.get(id)
-        if job is None:
-            raise NotFound(f"job: there is no job {id}")
-        return await self._whole(job, page)
-
-    async def newest(self, page: Page) -> JobPage:
-        """Jobs, newest first, without their refusals."""
-        found = await self._jobs.newest(page.cursor or None, page.limit + 1)
-        shown = found[: page.limit]
-        more = shown[-1].id if len(found) > page.limit else None
-        return {"jobs": [self.brief(job) for job in shown], "next_cursor": more}
-
-    def brief(self, job: Job) -> JobOut:
-        """All but the refusals; the counts are as of the job's last heartbeat."""
-        return {
-            "id": job.id,
-            "command_uuid": job.command_uuid,
-            "request_type": job.request_type,
-            "caller": job.caller,
-            "state": job.state.value,
-            "total": job.total,
-            "queued": job.progress.queued,
-            "already_queued": job.progress.already_queued,
-            "refused_total": job.progress.refused,
-            "warnings": _warnings(job.progress),
-            "created_at": rfc3339(job.created_at),
-            "finished_at": rfc3339_or_null(job.finished_at),
-            "error": job.error,
-        }
-
-    async def _whole(self, job: Job, page: Page) -> JobDetails:
-        refusals, more = await self._refusals(job, page)
-        shown: list[RefusedTargetOut] = [{"udid": r.target, "error": r.error} for r in refusals]
-        return {**self.brief(job), "refused": shown, "next_cursor": more}
-
-    async def _refusals(self, job: Job, page: Page) -> tuple[list[RefusedTarget], str | None]:
-        first, index = _position(page.cursor)
-        found: list[RefusedTarget] = []
-        for start in range(first, job.parts, READ_TOGETHER):
-            numbers = range(start, min(start + READ_TOGETHER, job.parts))
-            for part in await self._jobs.part_results(job.id, numbers):
-                skipped = index if part.number == first else 0
-                room = page.limit - len(found)
-                rest = part.refusals[skipped:]
-                if len(rest) > room:
-                    return found + list(rest[:room]), f"{part.number}.{skipped + room}"
-                found += rest
-        return found, None
+async def job_page(jobs: Jobs, page: Page) -> JobPage:
+    """Jobs, newest first, without their refusals."""
+    found = await jobs.newest(page.cursor or None, page.limit + 1)
+    shown = found[: page.limit]
+    more = shown[-1].id if len(found) > page.limit else None
+    return {"jobs": [job_out(job) for job in shown], "next_cursor": more}
 
 
-def _position(cursor: str | None) -> tuple[int, int]:
-    """Part, and index in it."""
-    if not cursor:
-        return 0, 0
-    match = _CURSOR.fullmatch(cursor)
-    if match is None:
-        raise unfit("cursor", _EXPECTED)
-    return int(match[1]), int(match[2])
+def job_out(job: Job) -> JobOut:
+    """All but the refusals; the counts are as of the job's last heartbeat."""
+    return {
+        "id": job.id,
+        "command_uuid": job.command_uuid,
+        "request_type": job.request_type,
+        "caller": job.caller,
+        "state": job.state.value,
+        "total": job.total,
+        "queued": job.progress.queued,
+        "already_queued": job.progress.already_queued,
+        "refused_total": job.progress.refused,
+        "warnings": [
+            {"text": text, "count": each.count, "udids": list(each.targets)}
+            for text, each in job.progress.warnings.items()
+        ],
+        "created_at": rfc3339(job.created_at),
+        "finished_at": rfc3339_or_null(job.finished_at),
+        "error": job.error,
+    }
 
 
-def _warnings(progress: Progress) -> list[JobWarning]:
-    return [
-        {"text": text, "count": each.count, "udids": list(each.targets)}
-        for text, each in progress.warnings.items()
-    ]
+async def job_with_refusals(jobs: Jobs, job: Job, page: Page = LARGEST_PAGE) -> JobDetails:
+    """A job with a page of its refusals. Raises BadRequest for a cursor that is none of ours."""
+    refusals, more = await _refusals(jobs, job, page)
+    shown: list[RefusedTargetOut] = [{"udid": r.target, "error": r.error} for r in refusals]
+    return {**job_out(job), "refused": shown, "next_cursor": more}
+
+
+async def _refusals(jobs: Jobs, job: Job, page: Page) -> tuple[list[RefusedTarget], str | None]:
+    """`cursor` is a part, and an index in it."""
+    first = index = 0
+    if page.cursor:
+        match = _CURSOR.fullmatch(page.cursor)
+        if match is None:
+            raise unfit("cursor", _EXPECTED)
+        first, index = int(match[1]), int(match[2])
+    found: list[RefusedTarget] = []
+    for numbers in chunked(range(first, job.parts), READ_TOGETHER):
+        for part in await jobs.part_results(job.id, numbers):
+            skipped = index if part.number == first else 0
+            room = page.limit - len(found)
+            rest = part.refusals[skipped:]
+            if len(rest) > room:
+                return found + list(rest[:room]), f"{part.number}.{skipped + room}"
+            found += rest
+    return found, None

@@ -2,13 +2,13 @@
 
 Promises: a job that was answered is durable, and is carried on by some process until each of its
 targets has an entry or a reason why not; a crash, or two processes at once, queue nothing twice, since
-what was accepted for a target since the job began is never queued anew; single commands go between,
+a command that was accepted for a target since the job began is not queued again; single commands go between,
 because a job's targets come in small pieces through the same batches; a store that is away, or a key
 that is not here, is waited for; a job that can never be carried on fails, and no other with it.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -16,8 +16,7 @@ from functools import partial
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from services.commands.history.long_poll import first
-from services.commands.jobs.sights import JobSights
+from services.commands.history.long_poll import first, settle
 from services.commands.jobs.tally import Tally, short
 from services.commands.queue.priority import PIECE_LIMIT, PIECES_IN_FLIGHT
 from services.commands.queue.service import QueueService
@@ -39,40 +38,42 @@ AT_ONCE = PIECES_IN_FLIGHT
 """Chunks of one job that are under way."""
 
 HEARTBEAT = timedelta(seconds=1)
+STALE_AFTER = timedelta(seconds=15)
+"""A running job without a heartbeat for so long has no worker."""
 PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=5))
 STEPS = Pace(every=HEARTBEAT, after_failure=HEARTBEAT)
 """The pause of one job after a failed step."""
 READ_TOGETHER = 32
 
 
-@dataclass(frozen=True, slots=True)
-class JobPorts:
-    """The ports of jobs. `is_alone`: no other process works on this store."""
+class JobWorker:
+    """Takes jobs and works on them; `run` never ends by itself. `is_alone`: no other process works on this
+    store."""
 
-    jobs: Jobs
-    queue: CommandQueue
-    clock: Clock
-    ids: Ids
-    metrics: Metrics
-    is_alone: bool = False
-
-
-class JobWork:
-    """Takes jobs and works on them; `run` never ends by itself."""
-
-    def __init__(self, ports: JobPorts, queue_service: QueueService) -> None:
-        self._jobs = ports.jobs
-        self._queue = ports.queue
-        self._clock = ports.clock
-        self._ids = ports.ids
-        self._metrics = ports.metrics
+    def __init__(
+        self,
+        jobs: Jobs,
+        queue: CommandQueue,
+        queue_service: QueueService,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        is_alone: bool = False,
+    ) -> None:
+        self._jobs = jobs
+        self._queue = queue
         self._queue_service = queue_service
-        self._owner = ports.ids.new()
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+        self._is_alone = is_alone
+        self._owner = ids.new()
         self._waiting_work: asyncio.Queue[tuple[Job, PreparedCommand | None]] = asyncio.Queue()
         self._working: dict[str, asyncio.Task[None]] = {}
         self._busy: set[str] = set()
         self._ended: dict[str, asyncio.Future[bool | None]] = {}
-        self._sights = JobSights(self._owner, ports.is_alone)
+        self._seen: dict[str, tuple[str | None, int, float]] = {}
+        """Owner and heartbeats of each running job, and since when they are so by our clock."""
         self._is_stopping = False
 
     # --- for the API
@@ -83,8 +84,8 @@ class JobWork:
         job = self._job(prepared, caller)
         await self._queue.store([prepared.command], self._clock.now())
         parts = [
-            JobPart(job.id, number, prepared.targets[start : start + PART_SIZE])
-            for number, start in enumerate(range(0, job.total, PART_SIZE))
+            JobPart(job.id, number, tuple(targets))
+            for number, targets in enumerate(chunked(prepared.targets, PART_SIZE))
         ]
         await self._jobs.add_parts(parts, job.created_at)
         await self._jobs.add(job)
@@ -108,12 +109,12 @@ class JobWork:
             owner=self._owner,
         )
 
-    async def ended(self, job: str, within: timedelta, gone: Awaitable[None]) -> None:
-        """For whoever started it: returns once this process has done all it can for the job, at the
-        latest when the time is over, the client is `gone`, or the process ends."""
+    async def ended(self, job: str, within: timedelta, gone: Callable[[], Awaitable[None]]) -> None:
+        """Returns once this process has done all it can for a job that it started, at the latest when the
+        time is over, the client is `gone`, or the process ends."""
         ended = self._ended.get(job)
         if ended is not None and not self._is_stopping:
-            await first(ended, self._clock.sleep(within), gone)
+            await first(ended, self._clock.sleep(within), gone())
 
     # --- the work
 
@@ -130,11 +131,10 @@ class JobWork:
                     self._working[job.id] = work
 
     def stop(self) -> None:
-        """The process ends: nobody waits for a job any more, and no piece of work is begun."""
+        """The process ends: calls stop waiting for jobs, and no piece of work is begun."""
         self._is_stopping = True
         for ended in self._ended.values():
-            if not ended.done():
-                ended.set_result(None)
+            settle(ended, None)
 
     async def drain(self) -> None:
         """Finish the pieces under way, and let other processes carry on at once."""
@@ -150,17 +150,16 @@ class JobWork:
             log.info("jobs_left_silently", error=str(exc))
 
     async def _work(self, job: Job, prepared: PreparedCommand | None, loops: Loops) -> None:
-        bind_contextvars(job=job.id)  # names it in whatever is logged from here on
+        bind_contextvars(job=job.id)  # names it in all that is logged from here on
         try:
             await loops.until_done("job", partial(self._step, job, prepared), STEPS, "job_waits")
         finally:
             self._working.pop(job.id, None)
-            ended = self._ended.pop(job.id, None)
-            if ended is not None and not ended.done():
-                ended.set_result(True)
+            if ended := self._ended.pop(job.id, None):
+                settle(ended, True)
 
     async def _step(self, job: Job, prepared: PreparedCommand | None) -> None:
-        """Carry it on, or end it for what no repetition mends. Whatever else is raised is waited for, by
+        """Carry it on, or end it for an error that no repetition mends. All other errors are waited out, by
         this job alone: a store that is away, a key that an operator may bring back, a bug."""
         if self._is_stopping:
             return
@@ -204,8 +203,7 @@ class JobWork:
     async def _so_far(self, job: Job) -> tuple[Tally, list[int]]:
         """The sum of the stored parts, and the numbers of those that are not done."""
         tally, done = Tally(), set()
-        for start in range(0, job.parts, READ_TOGETHER):
-            numbers = range(start, min(start + READ_TOGETHER, job.parts))
+        for numbers in chunked(range(job.parts), READ_TOGETHER):
             for part in await self._jobs.part_progress(job.id, numbers):
                 if part.is_done:
                     tally.add(part.progress)
@@ -217,7 +215,7 @@ class JobWork:
         stored = (await self._queue.commands({job.command_hash})).get(job.command_hash)
         if stored is None:
             raise NotFound("its command is not stored any more")
-        if stored.unreadable is not None:  # the job waits for whoever can
+        if stored.unreadable is not None:  # the job waits for a process that can read it
             raise CannotDecrypt(stored.unreadable)
         return PreparedCommand(
             targets=(),
@@ -243,7 +241,7 @@ class JobWork:
                 tally.count(targets, outcomes, since)
             return True
 
-        # Not in a group: what one piece met must not cut the others short.
+        # Not in a group: an error of one piece must not cut the others short.
         ends = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
@@ -255,7 +253,7 @@ class JobWork:
         return True
 
     async def _raise_heartbeat(self, piece: "_Piece", part: Tally) -> bool:
-        """Say now and then that we live. False: the job is somebody else's now."""
+        """Report now and then that we live. False: the job has another owner now."""
         if self._clock.monotonic() - piece.heartbeat_at < HEARTBEAT.total_seconds():
             return True
         piece.heartbeat_at = self._clock.monotonic()
@@ -267,14 +265,29 @@ class JobWork:
     # --- jobs whose process is gone
 
     async def _adopt(self) -> None:
-        """Take the jobs on which nobody works."""
-        running = await self._jobs.running()
-        for job in self._sights.left(running, self._clock.monotonic()):
+        """Take the jobs without a worker. One of ours among them was stored without our knowledge."""
+        for job in self._left(await self._jobs.running(), self._clock.monotonic()):
             if self._is_stopping or (job.owner == self._owner and job.id in self._working):
-                continue  # ours that is not worked on was stored, and we never heard so
+                continue
             if await self._jobs.take(job, self._owner):
                 log.info("job_adopted", job=job.id)
                 self._waiting_work.put_nowait((job, None))
+
+    def _left(self, running: Sequence[Job], now: float) -> list[Job]:
+        """The jobs whose owner is gone or ourselves, or whose heartbeat does not move. Silence is measured by
+        our own clock, so that no other machine's clock decides."""
+        before, self._seen = self._seen, {}
+        for job in running:
+            *seen, since = before.get(job.id, (None, -1, now))
+            is_same = seen == [job.owner, job.heartbeats]
+            self._seen[job.id] = job.owner, job.heartbeats, since if is_same else now
+        return [
+            job
+            for job in running
+            if self._is_alone
+            or job.owner in (None, self._owner)
+            or now - self._seen[job.id][2] >= STALE_AFTER.total_seconds()
+        ]
 
 
 @dataclass(slots=True)

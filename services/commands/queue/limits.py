@@ -1,4 +1,4 @@
-"""Limits: the size of a command, and the open commands of one device or user.
+"""The limit of the open commands of one device or user.
 
 Promises: a refusal names its limit and the way out; a repetition of a command in a full queue is a safe
 retry; a queue that was drained accepts commands again within a second. A count costs as much as reading all
@@ -10,18 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from fastapi import Request
-
 from services.commands.queue.submission import Submission
 from shared.concurrency.bounded_cache import BoundedCache
-from shared.domain.command import Command, QueueEntry
+from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import TooLarge, TooManyRequests
+from shared.domain.errors import TooManyRequests
 from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue
-from shared.web.body import read_body
-
-SIZE_SETTING = "MDM_MAX_COMMAND_SIZE"
 
 BETWEEN_LOOKS = timedelta(seconds=1)
 """Between two counts of one queue."""
@@ -40,40 +35,6 @@ class _Estimate:
     @property
     def total(self) -> int:
         return self.counted + self.added
-
-
-@dataclass(frozen=True, slots=True)
-class SizeLimits:
-    """In bytes, of a command as a property list. A request in JSON may be larger: it has profiles in
-    base64."""
-
-    plist: int
-
-    @property
-    def json(self) -> int:
-        return self.plist * 3 // 2
-
-    async def read_plist(self, request: Request) -> bytes:
-        """The body of a request that is a property list. Raises TooLarge."""
-        return await self._read(request, self.plist)
-
-    async def read_json(self, request: Request) -> bytes:
-        """The body of a request in JSON. Raises TooLarge."""
-        return await self._read(request, self.json)
-
-    def check(self, command: Command) -> None:
-        """Raises TooLarge."""
-        if len(command.plist) > self.plist:
-            raise TooLarge(
-                f"the command has {len(command.plist)} bytes as a property list, and at most "
-                f"{self.plist} are taken ({SIZE_SETTING})"
-            )
-
-    async def _read(self, request: Request, limit: int) -> bytes:
-        try:
-            return await read_body(request, limit)
-        except TooLarge as exc:
-            raise TooLarge(f"{exc}, which is the most ({SIZE_SETTING})") from exc
 
 
 class OpenEstimates:

@@ -62,7 +62,7 @@ class EntryResolver:
         self._reconciler = reconciler
         self._publish_end = publish_end
         self._clock = clock
-        self._rules = rules
+        self.rules = rules
         self._guesses = Guesses(clock)
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> None:
@@ -87,7 +87,7 @@ class EntryResolver:
     def is_current(self, entry: QueueEntry, devices: Mapping[str, Enrollment]) -> bool:
         """True if the entry needs nothing more: its device is there, in that generation."""
         device = devices.get(entry.device)
-        if not is_there(device) and not self._rules.accept_unknown_devices:
+        if not is_there(device) and not self.rules.accept_unknown_devices:
             return False
         return entry.generation == (device.generation if device else None)
 
@@ -103,7 +103,7 @@ class EntryResolver:
     async def _follow(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
         entry = submission.entry
         device = devices.get(entry.device)
-        if not is_there(device) and not self._rules.accept_unknown_devices:
+        if not is_there(device) and not self.rules.accept_unknown_devices:
             # Read again: if the device spoke since, another client may have been answered for this entry.
             device = (await self._targets.devices({entry.device})).get(entry.device)
             if not is_there(device):
@@ -174,7 +174,7 @@ class EntryResolver:
             return True
         if not existing.state.is_device_final:
             return False
-        return self._clock.now() - existing.accepted_at <= self._rules.retry_window
+        return self._clock.now() - existing.accepted_at <= self.rules.retry_window
 
 
 MOST = 10

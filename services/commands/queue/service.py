@@ -20,7 +20,7 @@ from services.commands.queue.priority import (
     Step,
     no_wait,
 )
-from services.commands.queue.requeue import EntryResolver, QueueRules
+from services.commands.queue.requeue import EntryResolver
 from services.commands.queue.submission import Outcome, Queued, Submission
 from services.commands.queue.targets import Target, Targets
 from shared.apple.request.advice import Advice, Recipient
@@ -52,7 +52,7 @@ Advise = Callable[[PreparedCommand, Recipient], Advice]
 class QueueService:
     """Puts commands into queues."""
 
-    def __init__(  # noqa: PLR0913 - every port is one argument
+    def __init__(
         self,
         queue: CommandQueue,
         targets: Targets,
@@ -60,7 +60,6 @@ class QueueService:
         clock: Clock,
         ids: Ids,
         metrics: Metrics,
-        rules: QueueRules,
         advise: Advise,
         resolver: EntryResolver,
     ) -> None:
@@ -70,10 +69,9 @@ class QueueService:
         self._clock = clock
         self._ids = ids
         self._metrics = metrics
-        self._rules = rules
         self._advise_on = advise
         self._resolver = resolver
-        self._limit = OpenLimit(queue, clock, rules.max_open)
+        self._limit = OpenLimit(queue, clock, resolver.rules.max_open)
         self._command_store = CommandStore(queue, clock)
         self._batches: BatchExecutor[Submission, Queued] = BatchExecutor(
             self._flush, BATCH_LIMIT, IN_FLIGHT
@@ -155,7 +153,7 @@ class QueueService:
             target = targets[submission.target]
             if isinstance(target, Conflict):
                 submission.outcome = target
-            elif not target.is_known and not self._rules.accept_unknown_devices:
+            elif not target.is_known and not self._resolver.rules.accept_unknown_devices:
                 submission.outcome = submission.unknown()
             elif (refusal := self._advise(submission, target)) is not None:
                 submission.outcome = refusal

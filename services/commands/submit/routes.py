@@ -5,10 +5,12 @@ as OpenAPI and docs/commands.md, because they come from the same source.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 from fastapi import APIRouter, Request
 
-from services.commands.submit.idempotency import noted, uuid_maker
+from services.commands.history.long_poll import NAME as WAIT
 from services.commands.submit.schemas import (
     RAW_BODY,
     JobStarted,
@@ -18,7 +20,12 @@ from services.commands.submit.schemas import (
     RequestTypeOut,
     command_body,
 )
-from services.commands.submit.service import Posting
+from services.commands.submit.service import (
+    IDEMPOTENCY_KEY,
+    SIZE_SETTING,
+    SubmitService,
+    uuid_by_key,
+)
 from services.commands.submit.stored_unlock import (
     AUDITED,
     StoredUnlockToken,
@@ -30,20 +37,21 @@ from shared.apple.catalogue.description import description, summary
 from shared.apple.request.plist import PreparedCommand
 from shared.apple.request.read_json import parse_json
 from shared.domain.access import Scope
-from shared.domain.errors import NotFound
+from shared.domain.errors import NotFound, TooLarge
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import Responses, errors, ok
 from shared.web.api.requests import SMALL, Parsing
+from shared.web.body import read_body, until_gone
 
 TAG = {"name": "commands", "description": "Queue commands for devices, see and clear their queues."}
 
 
 def submit_routes(
     catalogue: CommandCatalogue,
-    posting: Posting,
+    service: SubmitService,
     ids: Ids,
     unlock: StoredUnlockToken,
     auth: ApiAuth,
@@ -70,33 +78,35 @@ def submit_routes(
         """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
         `command_uuid` of your own, or an `Idempotency-Key`, makes the request safe to repeat. With
         `udids` it is a job: the answer comes once it is finished, 202 if that takes long."""
-        new_uuid = uuid_maker(request, request.state.caller.name, ids.new)
-        body = await posting.sizes.read_json(request)
+        caller = request.state.caller
+        by_key = uuid_by_key(request.headers.getlist(IDEMPOTENCY_KEY), caller.name)
+        body = await _read(request, json_limit(service.max_size))
 
         def prepared(body: Mapping[str, object]) -> PreparedCommand:
-            return noted(catalogue.prepare(body, new_uuid), request, new_uuid)
+            made = catalogue.prepare(body, (lambda: by_key) if by_key else ids.new)
+            return replace(made, is_by_key=True) if made.command.uuid == by_key else made
 
         completed = None
         if len(body) <= SMALL and may_lack_token(body):
-            completed = await unlock.completed(parse_json(body), request.state.caller)
+            completed = await unlock.completed(parse_json(body), caller)
         if completed is None:
             command = await parsing.of(lambda body: prepared(parse_json(body)), body)
-            return await posting.queue(request, command)
+            return await _submit(service, request, command)
         command = prepared(completed)
         try:
-            return await posting.queue(request, without_token(command))
+            return await _submit(service, request, without_token(command))
         finally:
             describe(request, command.targets, AUDITED)
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte. Its
         CommandUUID makes it safe to repeat, so an `Idempotency-Key` is not looked at."""
-        plist = await posting.sizes.read_plist(request)
+        plist = await _read(request, service.max_size)
 
         def prepared(plist: bytes) -> PreparedCommand:
             return catalogue.prepare_raw(udid, plist, request.query_params)
 
-        return await posting.queue(request, await parsing.of(prepared, plist))
+        return await _submit(service, request, await parsing.of(prepared, plist))
 
     for method in ("POST", "PUT"):
         routes.add_api_route(
@@ -112,6 +122,24 @@ def submit_routes(
         )
     _add_catalogue(routes, catalogue, auth)
     return routes
+
+
+def json_limit(max_size: int) -> int:
+    """Bytes of a request in JSON whose command may be so large: it has profiles in base64."""
+    return max_size * 3 // 2
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    try:
+        return await read_body(request, limit)
+    except TooLarge as exc:
+        raise TooLarge(f"{exc}, which is the most ({SIZE_SETTING})") from exc
+
+
+async def _submit(service: SubmitService, request: Request, command: PreparedCommand) -> JsonAnswer:
+    describe(request, command.targets, command.command.request_type)
+    wait, gone = request.query_params.get(WAIT), partial(until_gone, request)
+    return JsonAnswer(*await service.submit(command, request.state.caller, wait, gone))
 
 
 def _queued(model: type) -> Responses:

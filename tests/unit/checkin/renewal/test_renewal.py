@@ -24,7 +24,7 @@ from services.checkin.renewal.policy import (
     command_uuid,
 )
 from services.checkin.renewal.worker import ASKED_AT_ONCE, Renewals
-from services.commands.history.cancel import QueueLife
+from services.commands.history.cancel import OpenCommands
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Targets
 from shared.apple.messages.connect import Status
@@ -202,7 +202,7 @@ async def test_whoever_reads_the_queue_does_not_see_the_challenge() -> None:
     targets = Targets(world.enrollments)
     reconciler = Reconciler(world.queue, world.queue, targets, world.clock)
 
-    [command] = await QueueLife(world.queue, targets, reconciler).open_commands("MAC")
+    [command] = await OpenCommands(world.queue, targets, reconciler).of("MAC")
 
     assert command.plist == b""
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from services.commands.history.results import FAR
+from services.commands.history.lookup import FAR
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest, Conflict, NotFound
@@ -349,7 +349,7 @@ async def test_a_hand_out_just_before_the_cancelling_is_told(client: LifeClient)
     seen = world.entry()
     await world.connect()
 
-    ended = await world.life.cancel(seen)
+    ended = await world.open_commands.cancel(seen)
 
     assert (ended.state, ended.handed_by is not None) == (EntryState.CANCELLED, True)
 
@@ -360,7 +360,7 @@ async def test_an_ending_just_before_the_cancelling_wins(client: LifeClient) -> 
     await world.answer(seen)
 
     with pytest.raises(Conflict, match="acknowledged"):
-        await world.life.cancel(seen)
+        await world.open_commands.cancel(seen)
 
     assert world.entry().state is EntryState.ACKNOWLEDGED
 
@@ -371,7 +371,7 @@ async def test_cancelling_what_is_gone_is_no_success(client: LifeClient) -> None
     client.world.queue.entries.clear()
 
     with pytest.raises(NotFound):
-        await client.world.life.cancel(seen)
+        await client.world.open_commands.cancel(seen)
 
 
 async def test_cancelling_again_is_answered_as_the_first_time(client: LifeClient) -> None:

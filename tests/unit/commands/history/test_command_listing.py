@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.commands.history.listing import PATIENCE, EntryList, ListQuery, Page
+from services.commands.history.listing import PATIENCE, EntryList, ListQuery
 from shared.domain.command import EntryState, QueueEntry
 from tests.support.commands_world import Barrier, World
 from tests.support.fakes.clock import START
@@ -245,7 +245,7 @@ async def test_the_beginning_is_reached_in_few_queries() -> None:
     counted = Counted()
     _, entries = listing(counted)
 
-    assert await entries.page(ListQuery(limit=100)) == Page([], None)
+    assert await entries.page(ListQuery(limit=100)) == ([], None)
 
     assert counted.queries <= 35
 
@@ -256,9 +256,9 @@ async def test_a_full_page_of_recent_commands_asks_for_little() -> None:
     for n in range(50):
         put(world, f"{n}", START - n * SECOND)
 
-    page = await entries.page(ListQuery(limit=10))
+    found, _ = await entries.page(ListQuery(limit=10))
 
-    assert len(page.entries) == 10
+    assert len(found) == 10
     assert counted.queries <= 2
 
 
@@ -267,15 +267,15 @@ async def test_a_page_that_takes_long_ends_and_goes_on_later() -> None:
     world, entries = listing(counted)
     put(world, "far", START - 300 * DAY)
     counted.cost = PATIENCE / 3
-    first = await entries.page(ListQuery(limit=10))
+    first, following = await entries.page(ListQuery(limit=10))
     counted.cost = timedelta()
-    assert first.next is not None
+    assert following is not None
 
-    second = await entries.page(ListQuery(limit=10, after=first.next))
+    second, end = await entries.page(ListQuery(limit=10, after=following))
 
-    assert (first.entries, counted.queries > 4) == ([], True)
-    assert [entry.command_uuid for entry in second.entries] == ["far"]
-    assert second.next is None
+    assert (first, counted.queries > 4) == ([], True)
+    assert [entry.command_uuid for entry in second] == ["far"]
+    assert end is None
 
 
 OFFSETS = st.lists(
@@ -297,10 +297,10 @@ async def test_pages_together_are_the_whole_list(offsets: list[timedelta], limit
     expected = sorted(put_there, key=lambda p: (p.accepted_at, p.order), reverse=True)
     query, found = ListQuery(limit), list[QueueEntry]()
     for _ in range(len(offsets) + 1):
-        page = await entries.page(query)
-        found += page.entries
-        if page.next is None:
+        page, following = await entries.page(query)
+        found += page
+        if following is None:
             break
-        query = replace(query, after=page.next)
+        query = replace(query, after=following)
 
     assert found == expected

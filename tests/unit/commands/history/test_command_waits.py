@@ -19,7 +19,7 @@ SECOND = timedelta(seconds=1)
 @pytest.fixture
 async def client() -> AsyncIterator[LifeClient]:
     made = LifeClient(World())
-    looking = asyncio.create_task(made.waiting.run(Loops(made.world.clock)))
+    looking = asyncio.create_task(made.poll.run(Loops(made.world.clock)))
     yield made
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
@@ -44,7 +44,7 @@ async def test_a_call_that_waits_is_answered_once_the_command_is_final(client: L
 
 async def test_what_is_final_already_is_answered_at_once(client: LifeClient) -> None:
     await client.world.post()
-    await client.world.life.clear("MAC")
+    await client.world.open_commands.clear("MAC")
 
     status, shown = await client.call(f"{PATH}?wait=30")
 
@@ -71,7 +71,7 @@ async def test_one_call_too_many_is_refused(client: LifeClient) -> None:
     status, _ = await client.call(f"{PATH}?wait=30")
 
     assert status == 429
-    client.waiting.stop()
+    client.poll.stop()
     assert (await first)[0] == 200
 
 

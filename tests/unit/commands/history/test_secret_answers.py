@@ -123,7 +123,7 @@ async def test_who_waits_for_an_answer_is_told_no_more_than_who_reads_it(
     api: Api, held: Scope
 ) -> None:
     token = await api.token(Scope.COMMANDS, held)
-    waiting = asyncio.create_task(api.process.waiting.run(Loops(api.world.clock)))
+    waiting = asyncio.create_task(api.process.poll.run(Loops(api.world.clock)))
     body = {"udid": "MAC", "command_uuid": UUID, "request_type": "ActivationLockBypassCode"}
     options = {"auth": ("anybody", token), "params": {"wait": "30"}}
     asking = asyncio.create_task(api.call("POST", "/v1/commands", body, **options))

@@ -7,12 +7,14 @@ from datetime import timedelta
 
 import pytest
 from fastapi import Request
+from starlette.datastructures import QueryParams
 from starlette.types import Message
 
-from services.commands.history.long_poll import Slots, Waiting, read_wait, until_gone
+from services.commands.history.long_poll import LongPoll, read_wait
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import BadRequest, StoreUnavailable, TooManyRequests
+from shared.web.body import until_gone
 from tests.support.fakes.clock import FakeClock, settle
 from tests.support.fakes.queue import FakeCommandQueue
 
@@ -41,11 +43,11 @@ class Hall:
     def __init__(self, most_each: int = 100, most_in_all: int = 1000) -> None:
         self.clock = FakeClock()
         self.queue = Looked()
-        self.waiting = Waiting(self.queue, self.clock, Slots(most_each, most_in_all))
+        self.poll = LongPoll(self.queue, self.clock, MINUTE, most_each, most_in_all)
         self.gone = asyncio.Event()
 
     async def __aenter__(self) -> "Hall":
-        self._loop = asyncio.create_task(self.waiting.run(Loops(self.clock)))
+        self._loop = asyncio.create_task(self.poll.run(Loops(self.clock)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -63,8 +65,8 @@ class Hall:
         async def gone() -> None:
             await self.gone.wait()
 
-        with self.waiting.slot("ci"):
-            return await self.waiting.final(entry_id, within, gone)
+        with self.poll.slot("ci"):
+            return await self.poll.final(entry_id, within, gone)
 
     def end(self, name: str = "c-1", state: EntryState = EntryState.ACKNOWLEDGED) -> QueueEntry:
         ended = replace(entry(name), state=state)
@@ -202,7 +204,7 @@ async def test_calls_over_the_limit_of_their_key_are_refused() -> None:
         with pytest.raises(TooManyRequests, match="MDM_MAX_WAITING"):
             await (await hall.call("c-3"))
 
-        with hall.waiting.slot("another"):
+        with hall.poll.slot("another"):
             pass
         hall.end("c-0")
         await hall.clock.run(SECOND)
@@ -214,7 +216,7 @@ async def test_all_keys_together_have_a_limit_too() -> None:
     async with Hall(most_in_all=1) as hall:
         await hall.call()
 
-        with pytest.raises(TooManyRequests), hall.waiting.slot("another"):
+        with pytest.raises(TooManyRequests), hall.poll.slot("another"):
             pass
 
 
@@ -222,7 +224,7 @@ async def test_all_calls_end_at_once_when_the_process_ends() -> None:
     async with Hall() as hall:
         calls = [await hall.call(f"c-{number}") for number in range(3)]
 
-        hall.waiting.stop()
+        hall.poll.stop()
         await settle()
         late = await hall.call("c-4")
 
@@ -238,19 +240,19 @@ async def test_a_cancelled_call_leaves_nothing_behind() -> None:
         assert not (await hall.call()).done()
 
 
-def asking(query: str) -> Request:
-    return Request({"type": "http", "query_string": query.encode(), "headers": []})
+def asked(query: str) -> str | None:
+    return QueryParams(query).get("wait")
 
 
 @pytest.mark.parametrize(
     ("query", "seconds"), [("wait=5", 5), ("wait=0.5", 0.5), ("wait=120", 120), ("wait=1e1", 10)]
 )
 def test_seconds_are_read(query: str, seconds: float) -> None:
-    assert read_wait(asking(query), 2 * MINUTE) == timedelta(seconds=seconds)
+    assert read_wait(asked(query), 2 * MINUTE) == timedelta(seconds=seconds)
 
 
 def test_without_the_parameter_nobody_waits() -> None:
-    assert read_wait(asking("weight=5"), MINUTE) is None
+    assert read_wait(asked("weight=5"), MINUTE) is None
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_without_the_parameter_nobody_waits() -> None:
 )
 def test_what_is_no_time_to_wait_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(BadRequest, match=r"wait: expected seconds.*120") as refused:
-        read_wait(asking(f"wait={text}"), 2 * MINUTE)
+        read_wait(asked(f"wait={text}"), 2 * MINUTE)
 
     assert refused.value.faults[0].path == "wait"
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.identities.routes import identity_routes
-from services.commands.identities.service import IdentityDesk, IdentityPorts
+from services.commands.identities.service import IdentityService
 from services.commands.queue.targets import Targets
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.event import Topic
@@ -64,15 +64,20 @@ class Client:
         )
         trail = AuditTrail(self.audit, self.clock, FakeIds())
         auth = ApiAuth([SecretStr(KEY)], trail=trail)
-        ports = IdentityPorts(
-            self.enrollments, self.identities, self.issued, Targets(self.enrollments)
+        identities = IdentityService(
+            self.enrollments,
+            self.identities,
+            self.issued,
+            Targets(self.enrollments),
+            self.clock,
+            FakeIds(),
+            self.metrics,
         )
-        desk = IdentityDesk(ports, self.clock, FakeIds(), self.metrics)
 
         async def run() -> None:
             """No work in the background."""
 
-        service = Service("commands", identity_routes(desk, auth), run)
+        service = Service("commands", identity_routes(identities, auth), run)
         app = create_app([service], max_body=1024, metrics=self.metrics)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://test", auth=("micromdm", KEY)

@@ -7,9 +7,8 @@ from datetime import timedelta
 import pytest
 
 from services.commands.jobs import worker as jobs_module
-from services.commands.jobs.sights import STALE_AFTER
 from services.commands.jobs.tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
-from services.commands.jobs.worker import JobPorts, JobWork
+from services.commands.jobs.worker import STALE_AFTER, JobWorker
 from services.commands.queue.requeue import QueueRules
 from services.commands.queue.submission import Queued
 from shared.apple.plist.read import MAX_NODES
@@ -44,7 +43,7 @@ class Fleet:
         for name in self.names:
             self.world.enrollments.add(enrolled(EnrollmentKey(name, name, udid=name)))
         self.jobs = FakeJobs()
-        self._running: dict[JobWork, asyncio.Task[None]] = {}
+        self._running: dict[JobWorker, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> "Fleet":
         return self
@@ -53,15 +52,22 @@ class Fleet:
         for work in list(self._running):
             await self.kill(work)
 
-    def start(self, *, is_alone: bool = False) -> JobWork:
+    def start(self, *, is_alone: bool = False) -> JobWorker:
         """A process that works on jobs."""
         world = self.world
-        ports = JobPorts(self.jobs, world.queue, world.clock, world.ids, world.metrics, is_alone)
-        work = JobWork(ports, world.replica())
+        work = JobWorker(
+            self.jobs,
+            world.queue,
+            world.replica(),
+            world.clock,
+            world.ids,
+            world.metrics,
+            is_alone,
+        )
         self._running[work] = asyncio.create_task(work.run(Loops(world.clock)))
         return work
 
-    async def kill(self, work: JobWork) -> None:
+    async def kill(self, work: JobWorker) -> None:
         """As if the process were killed: nothing is said to anybody."""
         running = self._running.pop(work)
         running.cancel()
@@ -487,7 +493,7 @@ async def test_whoever_waits_for_a_job_hears_when_it_is_finished() -> None:
         work = fleet.start()
         job = await work.start(fleet.command(), "ci")
 
-        await work.ended(job.id, MINUTE, never())
+        await work.ended(job.id, MINUTE, never)
 
         assert fleet.jobs.jobs[job.id].state is JobState.FINISHED
         assert fleet.world.clock.monotonic() == 0
@@ -504,7 +510,7 @@ async def test_whoever_waits_for_a_job_waits_no_longer_than(end: str) -> None:
         async def until_gone() -> None:
             await gone.wait()
 
-        waiting = asyncio.create_task(work.ended(job.id, 10 * SECOND, until_gone()))
+        waiting = asyncio.create_task(work.ended(job.id, 10 * SECOND, until_gone))
         await settle()
         assert not waiting.done()
         match end:
@@ -531,8 +537,9 @@ async def test_one_push_request_for_a_push_is_of_many_devices() -> None:
 async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
     async with Fleet(devices=2000) as fleet:
         world = fleet.world
-        ports = JobPorts(fleet.jobs, world.queue, world.clock, world.ids, world.metrics)
-        work = JobWork(ports, world.queue_service)
+        work = JobWorker(
+            fleet.jobs, world.queue, world.queue_service, world.clock, world.ids, world.metrics
+        )
         running = asyncio.create_task(work.run(Loops(world.clock)))
         await work.start(fleet.command(), "ci")
         while len(fleet.entries()) < 100:

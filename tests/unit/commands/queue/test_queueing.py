@@ -211,7 +211,7 @@ async def test_another_command_under_that_uuid_is_refused() -> None:
 async def test_another_command_under_the_uuid_of_a_finished_one_is_refused() -> None:
     world = World()
     await world.post(text="a")
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
 
     with pytest.raises(Conflict):
         await world.post(text="b")
@@ -227,7 +227,7 @@ async def test_one_uuid_may_go_to_many_devices() -> None:
 async def _finish(world: World, state: EntryState) -> None:
     """Bring the one command to a final state."""
     if state is EntryState.CANCELLED:
-        await world.life.clear("MAC")
+        await world.open_commands.clear("MAC")
     elif state is EntryState.DROPPED_REENROLLED:
         await world.authenticate()
     else:
@@ -278,7 +278,7 @@ async def test_what_others_ended_is_queued_anew_at_once(state: EntryState) -> No
 async def test_what_is_queued_anew_goes_to_the_end_of_the_queue() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     await world.post(uuid=SECOND_UUID)
 
     await world.post()
@@ -290,7 +290,7 @@ async def test_the_window_of_a_command_queued_anew_begins_anew() -> None:
     world = World(QueueRules(retry_window=HOUR))
     await world.post()
     world.clock.advance(2 * HOUR)
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     await world.post()
     await _finish(world, EntryState.ACKNOWLEDGED)
     world.clock.advance(HOUR - MINUTE)
@@ -333,7 +333,7 @@ async def test_rule_04_the_new_stamp_does_not_revive_what_was_cancelled_meanwhil
     at_stamp = world.at_store.stop("stamp")
     at_insert.set()
     await world.at_store.reached("stamp")
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     at_stamp.set()
 
     assert await posting is True
@@ -444,7 +444,7 @@ async def test_a_command_queued_while_a_removal_is_under_way_ends_with_it() -> N
 async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     assert await world.post_elsewhere() is True
     marked_sent = await world.connect()
@@ -459,7 +459,7 @@ async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry()
 async def test_queueing_anew_beside_another_and_its_answer_does_not_run_it_twice() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     await world.post_elsewhere()
     await _finish(world, EntryState.ACKNOWLEDGED)
@@ -473,7 +473,7 @@ async def test_queueing_anew_beside_another_and_its_answer_does_not_run_it_twice
 async def test_enrolling_beside_queueing_anew_does_not_lose_the_command() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
     gate.set()
@@ -486,7 +486,7 @@ async def test_enrolling_beside_queueing_anew_does_not_lose_the_command() -> Non
 async def test_looking_again_does_not_end_what_another_queued_in_a_new_generation() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     await world.authenticate()
     assert await world.post_elsewhere() is True
@@ -501,7 +501,7 @@ async def test_looking_again_does_not_end_what_another_queued_in_a_new_generatio
 async def test_an_entry_that_expired_meanwhile_is_made_anew() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     posting, gate = await stopped(world, "requeue", lambda: asyncio.ensure_future(world.post()))
     world.queue.entries.clear()
     gate.set()
@@ -516,7 +516,7 @@ async def test_rule_05_a_late_answer_does_not_close_what_was_queued_anew() -> No
     await world.post()
     marked_sent = await world.connect()
     assert marked_sent is not None
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     await world.post()
 
     await world.answer(marked_sent)
@@ -531,7 +531,7 @@ async def test_whoever_is_always_overtaken_hears_of_it_after_a_few_attempts() ->
 
     world = AlwaysOvertaken()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     world.queue.requeue = world.no_requeue  # type: ignore[method-assign]  # a store that says no
 
     with pytest.raises(Overtaken):
@@ -656,7 +656,7 @@ async def test_clearing_ends_what_was_handed_out() -> None:
     await world.post()
     await world.connect()
 
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
 
     assert await world.shown() == []
     assert await world.connect() is None
@@ -667,7 +667,7 @@ async def test_clearing_a_users_queue_leaves_the_devices_alone() -> None:
     await world.post("MAC")
     await world.post("anna")
 
-    await world.life.clear("anna")
+    await world.open_commands.clear("anna")
 
     assert await world.shown("anna") == []
     assert await world.shown("MAC") == [FIRST_UUID]
@@ -677,7 +677,7 @@ async def test_nothing_waits_for_an_unknown_device_and_clearing_it_is_no_error()
     world = World()
 
     assert await world.shown("NOBODY") == []
-    assert await world.life.clear("NOBODY") == 0
+    assert await world.open_commands.clear("NOBODY") == 0
 
 
 # --- removing
@@ -726,6 +726,6 @@ async def test_an_entry_in_a_state_of_a_newer_version_is_not_used_again() -> Non
     with pytest.raises(OfNewerVersion, match="held"):
         await world.post()
     with pytest.raises(OfNewerVersion, match="held"):
-        await world.life.cancel(held)
+        await world.open_commands.cancel(held)
 
     assert world.entry() == held

@@ -221,7 +221,7 @@ async def test_repeating_a_chunk_queues_nothing_anew(state: EntryState) -> None:
 
 async def _end(world: World, state: EntryState) -> None:
     if state is EntryState.CANCELLED:
-        await world.life.clear("MAC")
+        await world.open_commands.clear("MAC")
         return
     entry: QueueEntry | None = await world.connect()
     assert entry is not None
@@ -232,7 +232,7 @@ async def test_what_stood_there_before_the_job_is_queued_anew() -> None:
     world = World()
     command = prepared(Terms(), FIRST_UUID, "MAC")
     await world.queue_service.enqueue(command)
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     await world.clock.run(MINUTE)
 
     [outcome] = await world.queue_service.enqueue_for(command, ["MAC"], world.clock.now())

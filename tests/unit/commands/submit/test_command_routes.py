@@ -121,7 +121,7 @@ async def test_a_command_is_stored_as_the_plist_that_the_device_gets(client: Cli
         request_type="DeviceInformation", queries=["OSVersion"], command_uuid=FIRST_UUID
     )
 
-    [stored] = await client.world.life.open_commands("MAC")
+    [stored] = await client.world.open_commands.of("MAC")
     assert plistlib.loads(stored.plist) == {
         "CommandUUID": FIRST_UUID,
         "Command": {"RequestType": "DeviceInformation", "Queries": ["OSVersion"]},
@@ -259,7 +259,7 @@ async def test_a_raw_plist_is_delivered_byte_for_byte(client: Client, method: st
             "payload": base64.b64encode(plist).decode(),
         }
     }
-    [stored] = await client.world.life.open_commands("MAC")
+    [stored] = await client.world.open_commands.of("MAC")
     assert stored.plist == plist
 
 

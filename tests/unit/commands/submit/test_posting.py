@@ -11,7 +11,6 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from services.commands.queue.limits import SizeLimits
 from services.commands.queue.requeue import QueueRules
 from services.commands.submit.service import JOB_PATIENCE
 from shared.apple.catalogue.catalogue import CommandCatalogue
@@ -44,9 +43,7 @@ class Client:
         rules: QueueRules = USUAL_RULES,
     ) -> None:
         self.world = World(rules=rules)
-        self.process = PostingWorld(
-            self.world, most_waiting=most_waiting, sizes=SizeLimits(plist_limit)
-        )
+        self.process = PostingWorld(self.world, most_waiting=most_waiting, max_size=plist_limit)
         auth = ApiAuth([SecretStr(key) for key in KEYS])
         routes = self.process.routes(auth)
 
@@ -59,8 +56,8 @@ class Client:
         )
         loops = Loops(self.world.clock)
         self._background = [
-            asyncio.create_task(self.process.waiting.run(loops)),
-            asyncio.create_task(self.process.work.run(loops)),
+            asyncio.create_task(self.process.poll.run(loops)),
+            asyncio.create_task(self.process.worker.run(loops)),
         ]
 
     async def close(self) -> None:
@@ -243,7 +240,7 @@ async def test_too_many_waiting_calls_of_one_key_queue_nothing() -> None:
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
     assert len(client.world.queue.entries) == 1
-    client.process.waiting.stop()
+    client.process.poll.stop()
     assert (await waiting)[0] == 201
     await client.close()
 
@@ -378,7 +375,7 @@ async def test_a_stopping_process_answers_jobs_at_once(client: Client) -> None:
     call = asyncio.create_task(client.post(udids=["MAC"]))
     await settled()
 
-    client.process.work.stop()
+    client.process.worker.stop()
     await settled()
 
     assert (await call)[0] == 202

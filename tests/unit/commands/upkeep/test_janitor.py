@@ -91,7 +91,7 @@ async def test_a_command_with_an_open_entry_stays_however_old_it_is() -> None:
 async def test_a_command_with_a_finished_entry_stays() -> None:
     world = World()
     await world.post()
-    await world.life.clear("MAC")
+    await world.open_commands.clear("MAC")
     world.clock.advance(2 * DAY)
 
     await forget(world)
