@@ -95,7 +95,7 @@ class Journaled:
 
     id: str
     created_at: int
-    size: int | None
+    size: int | None = None
 
 
 class Journal(Protocol):

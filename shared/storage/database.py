@@ -10,12 +10,11 @@ Conditions: equality, `$eq`, `$ne`, `$in`, `$gt`, `$gte`, `$lt`, `$lte`, `$exist
 field with `$min`, `$max` and `$sum`. A sort goes along an index, or by `_id`.
 """
 
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from shared.storage.indexes import Index
 
@@ -162,24 +161,3 @@ def sized_pieces(
         size += item_size
     if piece:
         yield piece
-
-
-Record = TypeVar("Record")
-
-
-def given(values: Mapping[str, Any]) -> Document:
-    """The values that are not None: an absent field costs nothing and is in no sparse index."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def record(kind: type[Record], document: Mapping[str, Any], **values: Any) -> Record:
-    """A dataclass with `values`, and the other fields from the document by their names. Unknown fields of
-    the document are ignored; a field that it lacks has its default."""
-    names = _names(cast(Hashable, kind))
-    stored = {name: document[name] for name in names if name in document}
-    return kind(**{**stored, **values})
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))

@@ -6,8 +6,9 @@ owner: checkin.
 """
 
 from shared.ports.events import WriterRecord
-from shared.storage.database import Database, record
+from shared.storage.database import Database
 from shared.storage.indexes import Index
+from shared.storage.records import record
 
 MEMBERS = "members"
 INDEXES = (Index(MEMBERS, [("role", 1)]),)
@@ -52,7 +53,7 @@ class MongoWriters:
 
     async def all(self) -> list[WriterRecord]:
         found = await self._documents.find({})
-        records = [record(WriterRecord, document, id=document["_id"]) for document in found]
+        records = [record(WriterRecord, document) for document in found]
         return sorted(records, key=lambda each: each.id)
 
     async def lease(self, record: WriterRecord) -> bool:

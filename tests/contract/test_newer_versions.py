@@ -1,12 +1,13 @@
 """Every adapter reads past what a newer version wrote: the document beside it is served as ever."""
 
 import ast
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -42,6 +43,7 @@ from shared.storage.queue.expiries import MongoExpiries
 from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import DRIVERS, KEYRING, open_store
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NEWER = "of tomorrow"
@@ -210,16 +212,26 @@ VALUES: dict[str, tuple[type[StrEnum], tuple[str, str, str, Any], Read, set[str]
 
 
 def test_every_closed_set_that_an_adapter_reads_is_tried() -> None:
-    calls = [
-        node
-        for path in Path(jobs.__file__).parents[1].rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "known"
-    ]
+    read: set[type] = set()
+    for path in Path(jobs.__file__).parents[1].rglob("*.py"):
+        module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in {"known", "record"}:
+                continue
+            kind = getattr(module, ast.unparse(node.args[0]), None)
+            read |= closed_sets_of(kind, {keyword.arg for keyword in node.keywords})
 
-    assert {ast.unparse(call.args[0]) for call in calls} == {
-        kind.__name__ for kind, *_ in VALUES.values()
-    }
+    assert read == {kind for kind, *_ in VALUES.values()}
+
+
+def closed_sets_of(hint: Any, given: Collection[str | None] = ()) -> set[type]:
+    """The closed sets among the values of this type; of a dataclass, without the fields that are given."""
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {hint}
+    hints = list(get_args(hint))
+    if isinstance(hint, type) and is_dataclass(hint):
+        hints = [each for name, each in get_type_hints(hint).items() if name not in given]
+    return set().union(*map(closed_sets_of, hints))
 
 
 @pytest.mark.parametrize("name", VALUES)

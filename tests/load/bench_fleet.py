@@ -24,17 +24,18 @@ import uvloop
 from shared.apple.request.plist import written
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.command import EntryState, QueueEntry
-from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory, PushTarget
+from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory
 from shared.ports.queue import Report, SendClaim
 from shared.security.encryption import AesKeyring
 from shared.storage.database import Document
+from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollments import documents as enrollment_documents
 from shared.storage.enrollments import identities
 from shared.storage.enrollments import store as enrollments
-from shared.storage.enrollments.documents import identity_fields, index_names, inventory_fields
-from shared.storage.enrollments.documents import push_fields as push_of
+from shared.storage.enrollments.documents import MAGIC, NAME, identity_fields, index_names
 from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.store import MongoCommandQueue
+from shared.storage.records import fields_of, given
 from shared.storage.sqlite import open_database
 from tests.load.scenarios import say
 from tests.support.harness.device import ApiClient
@@ -82,15 +83,16 @@ def record(name: str, keyring: AesKeyring) -> Document:
     inventory = Inventory(
         serial_number=serial_of(name), product_name="iPhone14,2", os_version="17.1"
     )
-    push = PushTarget("com.apple.mgmt.External.bench", b"t" * 32, f"magic-{name}")
+    magic = keyring.encrypt(f"magic-{name}".encode(), encryption_context(NAME, name, MAGIC))
+    push = {"topic": "com.apple.mgmt.External.bench", "token": b"t" * 32, "magic": magic}
     return {
         "_id": name,
         **identity_fields(key),
         "names": index_names(key, inventory.serial_number),
         "status": EnrollmentStatus.ENROLLED.value,
         "generation": f"generation-{name}",
-        "inventory": inventory_fields(inventory),
-        "push": push_of(push, name, keyring),
+        "inventory": given(fields_of(inventory)),
+        "push": push,
     }
 
 

@@ -9,14 +9,15 @@ order of the log.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.access import AuditEntry, AuditPage, AuditQuery
 from shared.domain.errors import unfit
-from shared.storage.database import Database, Document, record
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.records import fields_of, record
 
 NAME = "audit"
 
@@ -70,7 +71,7 @@ class MongoAuditLog:
             )
             for document in documents:
                 for index, entry in reversed(list(enumerate(document["entries"]))):
-                    yield _Cursor(document["_id"], index), _entry(entry)
+                    yield _Cursor(document["_id"], index), record(AuditEntry, entry)
             if len(documents) < _PAGE:
                 return
             high = documents[-1]["_id"]
@@ -151,9 +152,5 @@ _OPTIONAL = ("targets_left_out", "detail", "request_id")
 
 
 def _inner(entry: AuditEntry) -> Document:
-    inner = {**asdict(entry), "targets": list(entry.targets)}
+    inner = fields_of(entry)
     return {name: value for name, value in inner.items() if value or name not in _OPTIONAL}
-
-
-def _entry(inner: Document) -> AuditEntry:
-    return record(AuditEntry, inner, targets=tuple(inner["targets"]))

@@ -6,7 +6,8 @@ Promise: a profile is stored as a whole or not at all; of two stored at the same
 from collections.abc import Collection
 
 from shared.ports.access import StoredProfile
-from shared.storage.database import Database, Document
+from shared.storage.database import Database
+from shared.storage.records import record
 
 
 class MongoProfiles:
@@ -26,17 +27,13 @@ class MongoProfiles:
 
     async def get(self, identifier: str) -> StoredProfile | None:
         found = await self._profiles.find_one({"_id": identifier})
-        return None if found is None else _stored(found)
+        return None if found is None else record(StoredProfile, found)
 
     async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
         query = {"_id": {"$gt": after or ""}}
         found = await self._profiles.find(query, sort=[("_id", 1)], limit=limit)
-        return [_stored(document) for document in found]
+        return [record(StoredProfile, document) for document in found]
 
     async def delete(self, identifiers: Collection[str]) -> None:
         if identifiers:
             await self._profiles.delete_many({"_id": {"$in": list(identifiers)}})
-
-
-def _stored(document: Document) -> StoredProfile:
-    return StoredProfile(str(document["_id"]), bytes(document["mobileconfig"]))

@@ -5,13 +5,13 @@ where there is one.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict
 from datetime import datetime
 
 from shared.domain.access import Scope, Token
 from shared.domain.versions import is_known, known
-from shared.storage.database import Database, Document, given, record
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
+from shared.storage.records import fields_of, given, record
 
 NAME = "tokens"
 INDEXES = (Index(NAME, [("name", 1)], unique=True),)
@@ -24,7 +24,7 @@ class MongoTokens:
         self._documents = database.collection(NAME)
 
     async def add(self, token: Token) -> bool:
-        if await self._documents.insert_one(_document(token)):
+        if await self._documents.insert_one(given(fields_of(token))):
             return True
         return await self._documents.find_one({"_id": token.id}) is not None
 
@@ -46,13 +46,7 @@ class MongoTokens:
             )
 
 
-def _document(token: Token) -> Document:
-    values = {"_id": token.id, **asdict(token), "scopes": sorted(token.scopes)}
-    del values["id"]
-    return given(values)
-
-
 def _token(document: Document) -> Token:
     # This version cannot grant a scope of a later version.
     scopes = frozenset(filter(is_known, (known(Scope, scope) for scope in document["scopes"])))
-    return record(Token, document, id=document["_id"], scopes=scopes)
+    return record(Token, document, scopes=scopes)

@@ -8,8 +8,9 @@ a day after they expired.
 from datetime import datetime, timedelta
 
 from shared.ports.certificates import Challenge
-from shared.storage.database import Database, Document, record
+from shared.storage.database import Database
 from shared.storage.indexes import Index
+from shared.storage.records import fields_of, record
 
 NAME = "challenges"
 KEPT_FOR = timedelta(days=1)
@@ -23,7 +24,7 @@ class MongoChallenges:
         self._challenges = database.collection(NAME)
 
     async def create(self, challenge: Challenge) -> None:
-        await self._challenges.insert_one(_document(challenge, None))
+        await self._challenges.insert_one(fields_of(challenge) | {"used_by": None})
 
     async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
         is_free = {"_id": digest, "used_by": {"$in": [None, by]}, "expires_at": {"$gt": now}}
@@ -31,24 +32,13 @@ class MongoChallenges:
             return None
         found = await self._challenges.find_one({"_id": digest})
         # None: removed between the two, long after it expired
-        return None if found is None else record(Challenge, found, digest=found["_id"])
+        return None if found is None else record(Challenge, found)
 
     async def take(self, challenge: Challenge, by: str) -> bool:
-        if await self._challenges.insert_one(_document(challenge, by)):
+        if await self._challenges.insert_one(fields_of(challenge) | {"used_by": by}):
             return True
         return await self.user_of(challenge.digest) == by
 
     async def user_of(self, digest: str) -> str | None:
         found = await self._challenges.find_one({"_id": digest})
         return None if found is None else found.get("used_by")
-
-
-def _document(challenge: Challenge, used_by: str | None) -> Document:
-    return {
-        "_id": challenge.digest,
-        "expires_at": challenge.expires_at,
-        "udid": challenge.udid,
-        "serial_number": challenge.serial_number,
-        "renews": challenge.renews,
-        "used_by": used_by,
-    }

@@ -5,13 +5,13 @@ leaves a year after its certificate expired.
 """
 
 from collections.abc import Collection as Some
-from dataclasses import asdict
 from datetime import timedelta
 
 from shared.chunks import chunked
 from shared.ports.certificates import IssuedCertificate
-from shared.storage.database import Database, Document, record
+from shared.storage.database import Database
 from shared.storage.indexes import Index
+from shared.storage.records import fields_of, record
 
 NAME = "issued"
 KEPT_FOR = timedelta(days=365)
@@ -33,28 +33,23 @@ class MongoIssuedCertificates:
         self._issued = database.collection(NAME)
 
     async def add(self, issued: IssuedCertificate) -> bool:
-        document = asdict(issued)
-        document["_id"] = document.pop("transaction")
+        document = fields_of(issued)
         if issued.renewed_from is None:  # the index has renewals only
             del document["renewed_from"]
         return await self._issued.insert_one(document)
 
     async def of_transaction(self, transaction: str) -> IssuedCertificate | None:
         found = await self._issued.find_one({"_id": transaction})
-        return None if found is None else _issued(found)
+        return None if found is None else record(IssuedCertificate, found)
 
     async def by_fingerprint(self, fingerprints: Some[str]) -> dict[str, IssuedCertificate]:
         found: dict[str, IssuedCertificate] = {}
         for wanted in chunked(list(fingerprints), LIST_LENGTH):
             for document in await self._issued.find({"fingerprint": {"$in": wanted}}):
-                found[document["fingerprint"]] = _issued(document)
+                found[document["fingerprint"]] = record(IssuedCertificate, document)
         return found
 
     async def renewals_of(self, fingerprint: str) -> list[IssuedCertificate]:
         found = await self._issued.find({"renewed_from": fingerprint})
-        return sorted(map(_issued, found), key=lambda issued: issued.issued_at)
-
-
-def _issued(document: Document) -> IssuedCertificate:
-    certificate = bytes(document["certificate"])
-    return record(IssuedCertificate, document, transaction=document["_id"], certificate=certificate)
+        renewals = [record(IssuedCertificate, document) for document in found]
+        return sorted(renewals, key=lambda issued: issued.issued_at)

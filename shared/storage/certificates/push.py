@@ -12,6 +12,7 @@ from shared.ports.certificates import InstalledPair, InstalledTopic, TopicVersio
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+from shared.storage.records import fields_of, record
 
 COLLECTION = "push_certificates"
 NEWEST, BEFORE = "newest", "before"
@@ -28,7 +29,7 @@ class MongoPushCertificates:
     async def versions(self) -> list[TopicVersion]:
         fields = {"revision": 1, "chosen": 1}
         found = await self._documents.find({}, fields, sort=[("_id", 1)])
-        return [_version(document) for document in found]
+        return [record(TopicVersion, document) for document in found]
 
     async def load(self, topic: str) -> InstalledTopic | None:
         document = await self._documents.find_one({"_id": topic})
@@ -36,7 +37,7 @@ class MongoPushCertificates:
             return None
         newest = self._pair(document, NEWEST)
         assert newest is not None  # no document is written without one
-        return InstalledTopic(_version(document), newest, self._pair(document, BEFORE))
+        return InstalledTopic(record(TopicVersion, document), newest, self._pair(document, BEFORE))
 
     async def put(self, wanted: InstalledTopic, replaces: str | None) -> bool:
         values: Document = {"revision": wanted.version.revision}
@@ -62,25 +63,13 @@ class MongoPushCertificates:
         return 1 == await self._documents.delete_one({"_id": topic, "revision": revision})
 
     def _fields(self, topic: str, name: str, pair: InstalledPair) -> Document:
-        return {
-            "certificate": pair.certificate_pem,
-            "key": self._keyring.encrypt(
-                pair.key_pem, encryption_context(COLLECTION, topic, f"{name}.key")
-            ),
-            "installed_at": pair.installed_at,
-        }
+        where = encryption_context(COLLECTION, topic, f"{name}.key")
+        return fields_of(pair) | {"key": self._keyring.encrypt(pair.key_pem, where)}
 
     def _pair(self, document: Document, name: str) -> InstalledPair | None:
         stored: dict[str, Any] | None = document.get(name)
         if stored is None:
             return None
         where = encryption_context(COLLECTION, document["_id"], f"{name}.key")
-        return InstalledPair(
-            certificate_pem=bytes(stored["certificate"]),
-            key_pem=self._keyring.decrypt(bytes(stored["key"]), where),
-            installed_at=stored["installed_at"],
-        )
-
-
-def _version(document: Document) -> TopicVersion:
-    return TopicVersion(document["_id"], document["revision"], document.get("chosen"))
+        key_pem = self._keyring.decrypt(bytes(stored["key"]), where)
+        return record(InstalledPair, stored, key_pem=key_pem)

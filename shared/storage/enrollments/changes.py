@@ -4,34 +4,30 @@ A binding also writes into `certificates`, where the record lists too many. Owne
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from shared.domain.binding import Binding
 from shared.domain.enrollment import EnrollmentStatus, Inventory, Refusal, latest_refusals
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document, UpdateOne, given
+from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.enrollments.documents import (
+    GONE,
     NAME,
-    identity_fields,
-    index_names,
-    inventory_fields,
-    new_names,
-    refusals_of,
-    sent_fields,
-)
-from shared.storage.enrollments.identity_documents import (
-    IDENTITY_FIELDS,
     OF_ONE_BINDING,
     binding_fields,
+    identity_fields,
+    index_names,
+    new_names,
     outbox_fields,
+    sent_fields,
 )
+from shared.storage.records import fields_of, given, record
 from shared.times import to_milliseconds
 
 TRIES = 5
 """Tries against other replicas that write into the same records."""
-GONE = EnrollmentStatus.REMOVED.value
 _STATUS = {
     Topic.AUTHENTICATE: EnrollmentStatus.AUTHENTICATED,
     Topic.TOKEN_UPDATE: EnrollmentStatus.ENROLLED,
@@ -50,7 +46,7 @@ def new_record_of(change: Change) -> Document:
         "changed_by": change.by,
         "certificate": change.certificate,
         "last_seen": change.at,
-        "inventory": inventory_fields(change.inventory or Inventory()),
+        "inventory": given(fields_of(change.inventory or Inventory())),
         **binding_fields(change.key.id, change.identity),
         **given({"signed_at": change.signed_at}),
     }
@@ -61,7 +57,7 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
     fields: Document = {
         "changed_by": change.by,
         **new_names(change.key, change.serial_number),
-        **_fields(change, keyring),
+        **sent_fields(change, keyring),
         **given({"renewing": change.renewing, "renewed": change.renewed}),
     }
     condition: Document = {
@@ -71,10 +67,16 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
     }
     if change.topic is Topic.AUTHENTICATE:
         condition["certificate"] = change.certificate
+    status = None if change.renewing else _STATUS.get(change.topic)
+    if status is not None:
+        fields["status"] = status.value
+    if change.push is not None:
+        fields["token_updated_at"] = change.at
     if change.begins_generation:
         fields["generation"] = change.by
     if not change.key.is_device_channel:
         fields |= {**identity_fields(change.key), "generation": change.generation}
+        fields.setdefault("status", EnrollmentStatus.ENROLLED.value)
     update: Document = {
         "$set": fields,
         "$max": given({"last_seen": change.at, "signed_at": change.signed_at}),
@@ -83,18 +85,6 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
     if forgotten:
         update["$unset"] = dict.fromkeys(forgotten, "")
     return UpdateOne(condition, update, upsert=not change.key.is_device_channel)
-
-
-def _fields(change: Change, keyring: Keyring) -> Document:
-    fields: Document = {}
-    status = None if change.renewing else _STATUS.get(change.topic)
-    if status is not None:
-        fields["status"] = status.value
-    elif not change.key.is_device_channel:
-        fields["status"] = EnrollmentStatus.ENROLLED.value
-    if change.push is not None:
-        fields["token_updated_at"] = change.at
-    return {**fields, **sent_fields(change, keyring)}
 
 
 def _forgotten(change: Change) -> tuple[str, ...]:
@@ -112,7 +102,7 @@ def rebinding_of(binding: Binding) -> UpdateOne:
     device, dropped, retired = binding.key.id, binding.dropped, binding.newly_retired
     fields: Document = {"certificate": binding.certificate}
     fields |= binding_fields(device, binding.identity) | outbox_fields(device, binding.outbox_event)
-    ended = [name for name in (*OF_ONE_BINDING, *IDENTITY_FIELDS) if name not in fields]
+    ended = [name for name in OF_ONE_BINDING if name not in fields]
     update: Document = {"$set": fields, "$unset": dict.fromkeys(ended, "")}
     if dropped:
         fields["retired_certificates"] = [*binding.retired[len(dropped) :], *retired]
@@ -156,15 +146,11 @@ class MongoRefusals:
 
 def _updates(document: Document, more: Sequence[Refusal]) -> list[UpdateOne]:
     """One update, or none where the document has the refusals already."""
-    known = refusals_of(document)
-    latest = latest_refusals(known, map(_in_milliseconds, more))
+    known = tuple(record(Refusal, each) for each in document.get("refusals", ()))
+    # Times as the store keeps them, so that a stored refusal compares equal.
+    latest = latest_refusals(known, (replace(each, at=to_milliseconds(each.at)) for each in more))
     if latest == known:
         return []
     as_read = {"_id": document["_id"], "refusals": document.get("refusals")}
-    update = {"$set": {"refusals": [asdict(each) for each in latest]}}
+    update = {"$set": {"refusals": [fields_of(each) for each in latest]}}
     return [UpdateOne({**as_read, "status": {"$ne": GONE}}, update)]
-
-
-def _in_milliseconds(refusal: Refusal) -> Refusal:
-    """The time as the store keeps it, so that a stored refusal compares equal."""
-    return replace(refusal, at=to_milliseconds(refusal.at))

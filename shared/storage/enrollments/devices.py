@@ -3,23 +3,26 @@
 A page is a range of `_id`, the index that every collection has.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
 
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.ports.devices import DeviceFilter, DeviceSecrets
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document, given
-from shared.storage.encrypted_fields import encryption_context
+from shared.storage.database import Database, Document
 from shared.storage.enrollments.documents import (
     BOOTSTRAP_TOKEN,
+    GONE,
     NAME,
     UNLOCK_TOKEN,
     decode_enrollment,
+    decrypted,
     ids_of_users,
 )
+from shared.storage.records import given
 
-_THERE = {"$ne": EnrollmentStatus.REMOVED.value}
+_THERE = {"$ne": GONE}
+TOGETHER = 1_000
+"""Enrollments of which the topics are read at once."""
 
 
 class MongoDevices:
@@ -31,7 +34,7 @@ class MongoDevices:
 
     async def page(self, query: DeviceFilter) -> list[Enrollment]:
         found = await self._documents.find(
-            {**_condition(query), **_ids(query)}, None, sort=[("_id", 1)], limit=query.limit
+            _condition(query), None, sort=[("_id", 1)], limit=query.limit
         )
         return [decode_enrollment(document, self._keyring) for document in found]
 
@@ -44,16 +47,9 @@ class MongoDevices:
         fields = {UNLOCK_TOKEN: 1, BOOTSTRAP_TOKEN: 1}
         document = await self._documents.find_one({"_id": enrollment}, fields) or {}
         return DeviceSecrets(
-            unlock_token=self._decrypted(document, UNLOCK_TOKEN),
-            bootstrap_token=self._decrypted(document, BOOTSTRAP_TOKEN),
+            unlock_token=decrypted(document, UNLOCK_TOKEN, self._keyring) or None,
+            bootstrap_token=decrypted(document, BOOTSTRAP_TOKEN, self._keyring) or None,
         )
-
-    def _decrypted(self, document: Mapping[str, Any], name: str) -> bytes | None:
-        encrypted = document.get(name)
-        if encrypted is None:
-            return None
-        context = encryption_context(NAME, document["_id"], name)
-        return self._keyring.decrypt(bytes(encrypted), context) or None
 
 
 class MongoEnrolledTopics:
@@ -67,17 +63,15 @@ class MongoEnrolledTopics:
         self._enrollments = database.collection(NAME)
 
     async def count(self) -> dict[str, int]:
-        found = await self._enrollments.aggregate(
-            [
-                {"$match": {"status": EnrollmentStatus.ENROLLED.value, "user": None}},
-                {"$group": {"_id": "$push.topic", "devices": {"$sum": 1}}},
-            ]
-        )
-        return {each["_id"]: each["devices"] for each in found if each["_id"]}
+        topics: Counter[str] = Counter()
+        enrolled = {"status": EnrollmentStatus.ENROLLED.value, "user": None}
+        async for found in self._enrollments.scan(enrolled, {"push.topic": 1}, batch=TOGETHER):
+            topics.update(filter(None, (each.get("push", {}).get("topic") for each in found)))
+        return dict(topics)
 
 
 def _condition(query: DeviceFilter) -> Document:
-    """The condition beside the ids; `user` is absent on device channels."""
+    """`user` is absent on device channels; `_id` is the device's there."""
     condition: Document = {
         "user": None,
         "status": _THERE if query.status is None else query.status.value,
@@ -95,11 +89,8 @@ def _condition(query: DeviceFilter) -> Document:
     for name, wanted in (("quarantine", query.quarantined), ("migrating_until", query.migrating)):
         if wanted is not None:
             condition[name] = {"$ne": None} if wanted else None
-    seen = given({"$gte": query.seen_since, "$lt": query.seen_before})
-    return condition | ({"last_seen": seen} if seen else {})
-
-
-def _ids(query: DeviceFilter) -> Document:
-    """The condition on the id, which on a device channel is its device's."""
-    ids = given({"$eq": query.id, "$gt": query.after})
-    return {"_id": ids} if ids else {}
+    ranges = {
+        "last_seen": given({"$gte": query.seen_since, "$lt": query.seen_before}),
+        "_id": given({"$eq": query.id, "$gt": query.after}),
+    }
+    return condition | {name: wanted for name, wanted in ranges.items() if wanted}

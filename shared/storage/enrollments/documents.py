@@ -2,10 +2,12 @@
 
 Push magic, unlock token and bootstrap token are encrypted; the push token is not, since it is compared
 in the store, and worth nothing without the push certificate.
+
+`renewal_in` and `renewal_look`: the device's partition, and the time of the next check for renewal.
+`notices_in`: its partition while an outbox event is not published.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -16,25 +18,35 @@ from shared.domain.enrollment import (
     EnrollmentStatus,
     Inventory,
     PushTarget,
-    Refusal,
-    Waiting,
+    partition_of,
 )
 from shared.domain.errors import CannotDecrypt
-from shared.domain.versions import known
+from shared.domain.event import Topic
+from shared.domain.identity import LOOK_BEFORE, Identity
+from shared.domain.outbox import OutboxEvent
+from shared.domain.versions import is_known, known
 from shared.ports.devices import Imported
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
-from shared.storage.database import Document, given, record
+from shared.storage.database import Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.enrollments.identity_documents import binding_facts
+from shared.storage.records import fields_of, given, record
 
 log = structlog.get_logger()
 
 NAME = "enrollments"
 CERTIFICATES = "certificates"
 """The device of each certificate."""
+GONE = EnrollmentStatus.REMOVED.value
 MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN = "push.magic", "unlock_token", "bootstrap_token"
 ENCRYPTED = EncryptedFields(NAME, (MAGIC, UNLOCK_TOKEN, BOOTSTRAP_TOKEN), texts=frozenset({MAGIC}))
+
+LOOKED_AT_BY = ("renewal_in", "renewal_look")
+OF_ONE_BINDING = (
+    *("quarantine", "renewal", "renewing", "renewed", "expired_until", "reset_from"),
+    *("migrating_until", "identity", *LOOKED_AT_BY),
+)
+"""Fields that end with their binding."""
 
 
 def identity_fields(key: EnrollmentKey) -> Document:
@@ -68,59 +80,72 @@ def new_names(key: EnrollmentKey, serial_number: str | None) -> Document:
     return {"names": index_names(key, serial_number)} if is_known else {}
 
 
-def stored_key(document: Mapping[str, Any], enrollment: str) -> EnrollmentKey:
-    return record(EnrollmentKey, document, id=enrollment)
-
-
-def inventory_fields(inventory: Inventory) -> Document:
-    return given(asdict(inventory))
-
-
-def push_fields(push: PushTarget, enrollment: str, keyring: Keyring) -> Document:
-    magic: str | bytes = push.magic
-    if keyring.current is not None:
-        magic = keyring.encrypt(push.magic.encode(), encryption_context(NAME, enrollment, MAGIC))
-    return {"topic": push.topic, "token": push.token, "magic": magic}
-
-
 def sent_fields(message: Change | Imported, keyring: Keyring) -> Document:
     """Fields that `$set` takes over from a message: push target, tokens and inventory."""
     fields: Document = {}
-    if message.push is not None:
-        fields["push"] = push_fields(message.push, message.key.id, keyring)
+    if (push := message.push) is not None:
+        magic: str | bytes = push.magic
+        if keyring.current is not None:
+            context = encryption_context(NAME, message.key.id, MAGIC)
+            magic = keyring.encrypt(push.magic.encode(), context)
+        fields["push"] = {"topic": push.topic, "token": push.token, "magic": magic}
     tokens = {UNLOCK_TOKEN: message.unlock_token, BOOTSTRAP_TOKEN: message.bootstrap_token}
     for name, token in given(tokens).items():
         context = encryption_context(NAME, message.key.id, name)
         fields[name] = keyring.encrypt(token, context)
-    inventory = inventory_fields(message.inventory or Inventory())
+    inventory = given(fields_of(message.inventory or Inventory()))
     return fields | {f"inventory.{name}": value for name, value in inventory.items()}
 
 
-def waiting_of(document: Mapping[str, Any]) -> Waiting:
-    waiting = document.get("waiting", {})
-    return Waiting(waiting.get("since"), waiting.get("upto"), waiting.get("count", 0))
+def binding_fields(device: str, identity: Identity | None) -> Document:
+    """The fields that a binding sets, beside `certificate`."""
+    if identity is None:
+        return {}
+    fields: Document = {"identity": fields_of(identity)}
+    not_after = identity.certificate.not_after
+    if not_after is not None:
+        look_at = max(identity.bound_at, not_after - LOOK_BEFORE)
+        fields |= {"renewal_in": partition_of(device), "renewal_look": look_at}
+    return fields
 
 
-def refusals_of(document: Mapping[str, Any]) -> tuple[Refusal, ...]:
-    return tuple(record(Refusal, each) for each in document.get("refusals", ()))
+def outbox_fields(device: str, event: OutboxEvent | None) -> Document:
+    """The fields that `$set` adds to keep an outbox event."""
+    if event is None:
+        return {}
+    kept = {"topic": event.topic.value, "at": event.created_at, "facts": dict(event.facts)}
+    return {f"notices.{event.id}": kept, "notices_in": partition_of(device)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Secrets:
-    """The decrypted secrets of a record; `unreadable` says why they cannot be decrypted."""
+def outbox_of(document: Document) -> list[OutboxEvent]:
+    """The outbox events of a record, earliest first. An event of a newer version is left to that version."""
+    found = [
+        OutboxEvent(id_, topic, kept["at"], kept["facts"])
+        for id_, kept in document.get("notices", {}).items()
+        if is_known(topic := known(Topic, kept["topic"]))
+    ]
+    return sorted(found, key=lambda outbox_event: (outbox_event.created_at, outbox_event.id))
 
-    push: PushTarget | None = None
-    bootstrap_token: bytes | None = None
-    unreadable: str | None = None
+
+def decrypted(document: Document, name: str, keyring: Keyring) -> bytes | None:
+    encrypted = document.get(name)
+    if encrypted is None:
+        return None
+    return keyring.decrypt(bytes(encrypted), encryption_context(NAME, document["_id"], name))
 
 
-def _secrets_of(document: Mapping[str, Any], keyring: Keyring) -> _Secrets:
-    """A record that cannot be decrypted must not stop the others that are read with it."""
+def decode_enrollment(document: Document, keyring: Keyring) -> Enrollment:
+    secrets: dict[str, Any] = {"push": None, "bootstrap_token": None}
     try:
-        return _Secrets(_push_of(document, keyring), _bootstrap_token_of(document, keyring))
-    except CannotDecrypt as exc:
+        secrets = {
+            "push": _push_of(document, keyring),
+            "bootstrap_token": decrypted(document, BOOTSTRAP_TOKEN, keyring),
+        }
+    except CannotDecrypt as exc:  # it must not stop the others that are read with it
         log.error("secret_cannot_be_opened", reason=str(exc))
-        return _Secrets(unreadable=str(exc))
+        secrets["unreadable"] = str(exc)
+    key = record(EnrollmentKey, document, id=document["_id"])
+    return record(Enrollment, document, key=key, **secrets)
 
 
 def _push_of(document: Mapping[str, Any], keyring: Keyring) -> PushTarget | None:
@@ -129,45 +154,6 @@ def _push_of(document: Mapping[str, Any], keyring: Keyring) -> PushTarget | None
         return None
     magic = push["magic"]
     if not isinstance(magic, str):  # text of an earlier version is in clear
-        magic = keyring.decrypt(
-            bytes(magic), encryption_context(NAME, document["_id"], MAGIC)
-        ).decode(errors="replace")
-    return PushTarget(
-        topic=push["topic"],
-        token=bytes(push["token"]),
-        magic=magic,
-        dead=push.get("dead", False),
-    )
-
-
-def _bootstrap_token_of(document: Mapping[str, Any], keyring: Keyring) -> bytes | None:
-    token = document.get(BOOTSTRAP_TOKEN)
-    if token is None:
-        return None
-    return keyring.decrypt(bytes(token), encryption_context(NAME, document["_id"], BOOTSTRAP_TOKEN))
-
-
-def decode_enrollment(document: Mapping[str, Any], keyring: Keyring) -> Enrollment:
-    secrets = _secrets_of(document, keyring)
-    return Enrollment(
-        key=stored_key(document, document["_id"]),
-        status=known(EnrollmentStatus, document["status"]),
-        generation=document.get("generation"),
-        certificate=document.get("certificate"),
-        changed_by=document.get("changed_by"),
-        retired_certificates=tuple(document.get("retired_certificates", ())),
-        push=secrets.push,
-        blocked=document.get("blocked", False),
-        waiting=waiting_of(document),
-        inventory=record(Inventory, document.get("inventory", {})),
-        bootstrap_token=secrets.bootstrap_token,
-        unreadable=secrets.unreadable,
-        last_seen=document.get("last_seen"),
-        token_updated_at=document.get("token_updated_at"),
-        signed_at=document.get("signed_at"),
-        migrating_until=document.get("migrating_until"),
-        refusals=refusals_of(document),
-        renewing=document.get("renewing"),
-        renewed=document.get("renewed"),
-        **binding_facts(document),
-    )
+        context = encryption_context(NAME, document["_id"], MAGIC)
+        magic = keyring.decrypt(bytes(magic), context).decode(errors="replace")
+    return record(PushTarget, push, magic=magic)

@@ -6,7 +6,6 @@ Owner of both: checkin. Each change is one conditional update.
 from collections.abc import Collection as Some
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from shared.domain.enrollment import Enrollment
 from shared.domain.identity import Quarantine
@@ -14,16 +13,16 @@ from shared.domain.outbox import OutboxEvent
 from shared.ports.identities import Attempt, Outgoing
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
-from shared.storage.enrollments.documents import CERTIFICATES, NAME, decode_enrollment
-from shared.storage.enrollments.identity_documents import (
+from shared.storage.enrollments.documents import (
+    CERTIFICATES,
     LOOKED_AT_BY,
-    certificate_fields,
+    NAME,
+    decode_enrollment,
     outbox_fields,
     outbox_of,
-    quarantine_fields,
-    renewal_fields,
 )
 from shared.storage.indexes import Index
+from shared.storage.records import fields_of
 from shared.times import EPOCH
 
 INDEXES = (
@@ -51,12 +50,7 @@ class MongoIdentities:
         found = {"_id": device, "certificate": bound}
         begins = await self._documents.update_one(
             {**found, "quarantine": None},
-            {
-                "$set": {
-                    "quarantine": quarantine_fields(seen),
-                    **outbox_fields(device, outbox_event),
-                }
-            },
+            {"$set": {"quarantine": fields_of(seen), **outbox_fields(device, outbox_event)}},
         )
         if not begins:
             await self._documents.update_one(
@@ -64,7 +58,7 @@ class MongoIdentities:
                 {
                     "$set": {
                         "quarantine.reason": seen.reason.value,
-                        "quarantine.certificate": certificate_fields(seen.certificate),
+                        "quarantine.certificate": fields_of(seen.certificate),
                     },
                     "$max": {"quarantine.last_seen": seen.last_seen},
                 },
@@ -102,10 +96,26 @@ class MongoIdentities:
         return [decode_enrollment(document, self._keyring) for document in found]
 
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
-        return [
-            1 == await self._documents.update_one(_condition(each), _update(each))
-            for each in attempts
-        ]
+        return [await self._attempt(each) for each in attempts]
+
+    async def _attempt(self, attempt: Attempt) -> bool:
+        condition: Document = {"_id": attempt.device, "certificate": attempt.certificate}
+        if (seen := attempt.seen) is None:
+            condition["renewal"] = None
+        else:
+            condition["renewal.command_uuid"] = seen.command_uuid
+            condition["renewal.failed"] = None if seen.failed is None else seen.failed.value
+        fields: Document = outbox_fields(attempt.device, attempt.outbox_event)
+        if attempt.renewal is not None:
+            fields["renewal"] = fields_of(attempt.renewal)
+        update: Document = {}
+        if attempt.look_at is None:
+            update["$unset"] = {"renewal_look": ""}
+        else:
+            fields["renewal_look"] = attempt.look_at
+        if fields:
+            update["$set"] = fields
+        return 1 == await self._documents.update_one(condition, update)
 
     async def outbox(self, partitions: Some[int]) -> list[Outgoing]:
         found = await self._documents.find({"notices_in": {"$in": list(partitions)}})
@@ -124,28 +134,3 @@ class MongoIdentities:
             await self._documents.update_one(
                 {"_id": device, "notices": {}}, {"$unset": {"notices_in": "", "notices": ""}}
             )
-
-
-def _condition(attempt: Attempt) -> Document:
-    condition: Document = {"_id": attempt.device, "certificate": attempt.certificate}
-    if attempt.seen is None:
-        condition["renewal"] = None
-    else:
-        condition["renewal.command_uuid"] = attempt.seen.command_uuid
-        failed = attempt.seen.failed
-        condition["renewal.failed"] = None if failed is None else failed.value
-    return condition
-
-
-def _update(attempt: Attempt) -> Document:
-    fields: Document = outbox_fields(attempt.device, attempt.outbox_event)
-    if attempt.renewal is not None:
-        fields["renewal"] = renewal_fields(attempt.renewal)
-    update: dict[str, Any] = {}
-    if attempt.look_at is None:
-        update["$unset"] = {"renewal_look": ""}
-    else:
-        fields["renewal_look"] = attempt.look_at
-    if fields:
-        update["$set"] = fields
-    return update

@@ -13,6 +13,7 @@ from shared.ports.devices import Imported, ImportedKind, ImportOutcome
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.enrollments.documents import (
+    GONE,
     NAME,
     identity_fields,
     index_names,
@@ -23,7 +24,6 @@ from shared.storage.reads import find_by_id
 
 BY = "migration:"
 TRIES = 5
-GONE = EnrollmentStatus.REMOVED.value
 _AS_READ = ("status", "generation", "changed_by")
 _READ = dict.fromkeys((*_AS_READ, "certificate", "imported", "migrating_until"), 1)
 

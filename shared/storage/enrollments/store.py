@@ -19,20 +19,20 @@ from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.enrollments.changes import new_record_of, notes_of, rebinding_of, update_of
 from shared.storage.enrollments.documents import (
     CERTIFICATES,
+    GONE,
     NAME,
     decode_enrollment,
     ids_of_users,
     users_of,
-    waiting_of,
 )
 from shared.storage.indexes import Index
 from shared.storage.reads import Pages, find_by_id
+from shared.storage.records import record
 
 INDEXES = (
     Index(NAME, [("names", 1)], of_array=True),
     Index(NAME, [("waiting_in", 1), ("_id", 1)], sparse=True, replaces="waiting_in_1"),
 )
-GONE = EnrollmentStatus.REMOVED.value
 _NOT_OF_STUBS = (
     *("unlock_token", "bootstrap_token", "inventory", "last_seen"),
     *("imported", "migrating_until", "refusals"),
@@ -48,8 +48,8 @@ class MongoEnrollments:
         self._certificates = database.collection(CERTIFICATES)
 
     async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
-        found = await self._documents.find({"_id": {"$in": list(ids)}}) if ids else []
-        return {each["_id"]: decode_enrollment(each, self._keyring) for each in found}
+        found = await find_by_id(self._documents, ids)
+        return {id_: decode_enrollment(each, self._keyring) for id_, each in found.items()}
 
     async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
         if not names:
@@ -163,7 +163,19 @@ class MongoEnrollments:
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         if not marks:
             return []
-        matched, _ = await self._documents.bulk_write([_marking(mark) for mark in marks])
+        updates = [
+            UpdateOne(
+                {"_id": mark.device},
+                {
+                    "$min": {"waiting.since": mark.created_at},
+                    "$max": {"waiting.upto": mark.created_at},
+                    "$inc": {"waiting.count": 1},
+                    "$set": {"waiting_in": partition_of(mark.device)},
+                },
+            )
+            for mark in marks
+        ]
+        matched, _ = await self._documents.bulk_write(updates)
         if matched == len(marks):
             return [True] * len(marks)
         found = await find_by_id(self._documents, [mark.device for mark in marks], {"_id": 1})
@@ -177,12 +189,12 @@ class MongoEnrollments:
         query, fields = {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1, "waiting_in": 1}
         waiting: dict[str, Waiting] = {}
         async for page in Pages(self._documents, "waiting_in").read(query, above, fields):
-            waiting |= {document["_id"]: waiting_of(document) for document in page}
+            waiting |= {each["_id"]: record(Waiting, each.get("waiting", {})) for each in page}
         return waiting
 
     async def read_waiting(self, device: str) -> Waiting | None:
         document = await self._documents.find_one({"_id": device}, {"waiting": 1})
-        return None if document is None else waiting_of(document)
+        return None if document is None else record(Waiting, document.get("waiting", {}))
 
     async def clear_waiting(self, device: str, count: int) -> bool:
         return 1 == await self._documents.update_one(
@@ -239,13 +251,3 @@ class MongoEnrollments:
         return 1 == await self._documents.update_one(
             {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
         )
-
-
-def _marking(mark: Mark) -> UpdateOne:
-    update = {
-        "$min": {"waiting.since": mark.created_at},
-        "$max": {"waiting.upto": mark.created_at},
-        "$inc": {"waiting.count": 1},
-        "$set": {"waiting_in": partition_of(mark.device)},
-    }
-    return UpdateOne({"_id": mark.device}, update)

@@ -30,10 +30,11 @@ from shared.domain.subscription import (
 )
 from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document, UpdateOne, record
+from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.indexes import Index
 from shared.storage.reads import CurrentReads, find_by_id
+from shared.storage.records import record
 from shared.times import EPOCH
 
 NAME = "deliveries"
@@ -219,10 +220,7 @@ class MongoSubscriptions:
 
     async def all(self) -> list[Subscription]:
         found = await self._documents.find({"_id": {"$ne": CONFIG_SUBSCRIPTION}})
-        stored = [
-            Subscription(each["_id"], each["url"], frozenset(each.get("extra_topics", ())))
-            for each in found
-        ]
+        stored = [record(Subscription, each) for each in found]
         return [*self._configured, *sorted(stored, key=lambda subscription: subscription.id)]
 
 

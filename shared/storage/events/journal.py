@@ -11,17 +11,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.command import QueueEntry
+from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.domain.versions import is_known, known
 from shared.ports.enrollments import Mark
 from shared.ports.events import Journaled
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document, given, record
+from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.enrollments.documents import identity_fields, stored_key
+from shared.storage.enrollments.documents import identity_fields
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
+from shared.storage.records import given, record
 
 NAME = "events"
 BODY = "raw_payload"
@@ -76,7 +78,7 @@ class MongoJournal:
             sort=[("created_at", 1)],
             limit=limit,
         )
-        return [Journaled(each["_id"], each["created_at"], each.get("size")) for each in found]
+        return [record(Journaled, each) for each in found]
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         found = await self._documents.find(
@@ -129,16 +131,8 @@ def decode_event(document: dict[str, Any], keyring: Keyring) -> Event:
     topic = known(Topic, document["topic"])
     if not is_known(topic):
         raise OfNewerVersion(f"the event {document['_id']} is of a newer version")
-    url_params = document.get("url_params")
     body = bytes(document[BODY])
     if topic.carries_secrets:  # another body may look like anything
         body = keyring.decrypt(body, encryption_context(NAME, document["_id"], BODY))
-    return record(
-        Event,
-        document,
-        id=document["_id"],
-        topic=topic,
-        key=stored_key(document, document["enrollment"]),
-        raw_payload=body,
-        url_params=None if url_params is None else {n: v for n, v in url_params},
-    )
+    key = record(EnrollmentKey, document, id=document["enrollment"])
+    return record(Event, document, key=key, raw_payload=body)

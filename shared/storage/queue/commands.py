@@ -15,6 +15,7 @@ from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.queue.documents import COMMANDS, NAME
+from shared.storage.records import record
 
 log = structlog.get_logger()
 
@@ -74,10 +75,4 @@ def command_of(document: Document, keyring: Keyring) -> Command:
     except CannotDecrypt as exc:
         log.error("secret_cannot_be_opened", reason=str(exc))
         unreadable = str(exc)
-    return Command(
-        hash=document["_id"],
-        uuid=document["uuid"],
-        request_type=document["request_type"],
-        plist=plist,
-        unreadable=unreadable,
-    )
+    return record(Command, document, plist=plist, unreadable=unreadable)

@@ -1,25 +1,20 @@
-"""Documents and indexes of collection `queue`.
-
-Only add fields, ignore unknown ones.
-"""
+"""Documents and indexes of collection `queue`: only add fields, ignore unknown ones."""
 
 from collections.abc import Iterable
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any
 
-from shared.domain.command import OPEN_STATES, EntryState, LateAnswer, QueueEntry
-from shared.domain.versions import known
+from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
 from shared.ports.queue import EntryWindow
-from shared.storage.database import Document, given, record
+from shared.storage.database import Document
 from shared.storage.indexes import Index
+from shared.storage.records import given, record
 
 NAME = "queue"
 COMMANDS = "commands"
 """The stored commands, to which entries refer."""
 
 OPEN = [state.value for state in OPEN_STATES]
-
 
 QUEUE_ORDER = [("moved", 1), ("priority", 1), ("order", 1)]
 """The order in which entries are sent, as the store sorts."""
@@ -95,26 +90,24 @@ def collapse_name(entry: QueueEntry) -> str:
     return f"{entry.enrollment}\0{entry.collapse_key}"
 
 
+_PLAIN = (
+    *("enrollment", "device", "command_uuid", "request_type", "priority", "order", "attempts"),
+    *("not_before", "expires_at", "collapse_key"),
+)
+"""Fields that a new entry has as they are, under their own names."""
+
+
 def encode_entry(entry: QueueEntry) -> Document:
     """The document of an entry that is queued now."""
     return given(
         {
             "_id": entry.id,
-            "enrollment": entry.enrollment,
-            "device": entry.device,
             "open_device": entry.device,
-            "command_uuid": entry.command_uuid,
             "command": entry.command_hash,
-            "request_type": entry.request_type,
-            "priority": entry.priority,
-            "order": entry.order,
             "state": entry.state.value,
-            "attempts": entry.attempts,
-            "not_before": entry.not_before,
-            "expires_at": entry.expires_at,
             "timer": entry.not_before or entry.expires_at,
-            "collapse_key": entry.collapse_key,
             "collapse": None if entry.collapse_key is None else collapse_name(entry),
+            **{name: getattr(entry, name) for name in _PLAIN},
         }
     ) | {"generation": entry.generation, "accepted_at": entry.accepted_at}
 
@@ -137,29 +130,15 @@ def newest_first(window: EntryWindow) -> list[tuple[str, int]]:
     return [*prefix, ("accepted_at", -1)]
 
 
-def decode_entry(document: dict[str, Any]) -> QueueEntry:
-    return record(
-        QueueEntry,
-        document,
-        command_hash=document["command"],
-        state=known(EntryState, document["state"]),
-        late_answer=_late_answer(document.get("late_answer")),
-        is_counted=document.get("counted", False),
-    )
+def entries_of(documents: Iterable[Document]) -> list[QueueEntry]:
+    return [record(QueueEntry, document) for document in documents]
 
 
-def only_open(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
+def only_open(documents: Iterable[Document]) -> list[QueueEntry]:
     """The entries in an open state; an entry in a state of a newer version is left to that version."""
-    return [entry for entry in map(decode_entry, documents) if entry.state.is_open]
+    return [entry for entry in entries_of(documents) if entry.state.is_open]
 
 
-def in_queue_order(documents: Iterable[dict[str, Any]]) -> list[QueueEntry]:
+def in_queue_order(documents: Iterable[Document]) -> list[QueueEntry]:
     """The entries in an open state, in the order in which they are sent."""
     return sorted(only_open(documents), key=attrgetter("queue_order"))
-
-
-def _late_answer(document: dict[str, Any] | None) -> LateAnswer | None:
-    if document is None:
-        return None
-    state = known(EntryState, document["state"])
-    return LateAnswer(state, document["event_id"], document["at"])

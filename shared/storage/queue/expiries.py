@@ -8,8 +8,9 @@ from datetime import datetime
 
 from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
-from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, decode_entry
+from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, entries_of
 from shared.storage.reads import Pages, find_by_id, up_to
+from shared.storage.records import record
 from shared.times import EPOCH
 
 ANNOUNCED = sorted(state.value for state in ANNOUNCED_STATES)
@@ -33,7 +34,7 @@ class MongoExpiries:
 
     async def _paged(self, query: Query) -> AsyncIterator[list[QueueEntry]]:
         async for page in Pages(self._entries, "timer").read(query, up_to(query["timer"]["$lte"])):
-            yield [decode_entry(document) for document in page]
+            yield entries_of(page)
 
     async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
         ids = [entry.id for entry in entries]
@@ -52,7 +53,7 @@ class MongoExpiries:
             },
         )
         found = await find_by_id(self._entries, ids)
-        return {id_: decode_entry(document) for id_, document in found.items()}
+        return {id_: record(QueueEntry, document) for id_, document in found.items()}
 
     def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         # Its end is not before its timer.

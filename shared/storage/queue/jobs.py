@@ -6,16 +6,15 @@ where the job was never stored.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from shared.chunks import chunked
-from shared.domain.command import Terms
-from shared.domain.job import Job, JobPart, JobState, Progress, RefusedTarget, WarningCount, part_id
+from shared.domain.job import Job, JobPart, JobState, Progress, WarningCount, part_id
 from shared.domain.versions import known
-from shared.storage.database import Database, Document, given, record
+from shared.storage.database import Database, Document
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
+from shared.storage.records import fields_of, given, record
 
 NAME = "jobs"
 PARTS = "job_parts"
@@ -83,7 +82,7 @@ class MongoJobs:
         return sorted(map(_part, found.values()), key=lambda part: part.number)
 
     async def finish_part(self, part: JobPart) -> None:
-        refusals = [{"target": each.target, "error": each.error} for each in part.refusals]
+        refusals = [fields_of(each) for each in part.refusals]
         await self._parts.update_one(
             {"_id": part.id, "done": False},
             {"$set": {"done": True, "refusals": refusals, **_progress_fields(part.progress)}},
@@ -143,48 +142,19 @@ def _progress(document: Document) -> Progress:
 
 
 def _job_document(job: Job) -> Document:
-    document: Document = {
-        "_id": job.id,
-        "command_uuid": job.command_uuid,
-        "command": job.command_hash,
-        "request_type": job.request_type,
-        "terms": _terms_document(job.terms),
-        "says_apple": job.says_apple,
-        "caller": job.caller,
-        "total": job.total,
-        "created_at": job.created_at,
-        "state": job.state.value,
-        "owner": job.owner,
-        "beats": job.heartbeats,
-        **_progress_fields(job.progress),
-    }
+    document = fields_of(job)
+    del document["progress"], document["error"]
+    document |= {"terms": given(document["terms"]), **_progress_fields(job.progress)}
     if job.state is JobState.RUNNING:
+        del document["finished_at"]
         document["running"] = True
-    else:
-        document["finished_at"] = job.finished_at
     return document
 
 
-def _state(document: Document) -> JobState:
-    # A failed job is stored as finished, with its error: the version before cannot read another state.
-    return JobState.FAILED if "error" in document else known(JobState, document["state"])
-
-
-def _terms_document(terms: Terms) -> Document:
-    return given({name: value for name, value in asdict(terms).items() if name != "ttl"})
-
-
 def _job(document: Document) -> Job:
-    return record(
-        Job,
-        document,
-        id=document["_id"],
-        command_hash=document["command"],
-        terms=record(Terms, document["terms"]),
-        state=_state(document),
-        heartbeats=document["beats"],
-        progress=_progress(document),
-    )
+    # A failed job is stored as finished, with its error: the version before cannot read another state.
+    state = JobState.FAILED if "error" in document else known(JobState, document["state"])
+    return record(Job, document, state=state, progress=_progress(document))
 
 
 def _part_document(part: JobPart, at: datetime) -> Document:
@@ -199,13 +169,4 @@ def _part_document(part: JobPart, at: datetime) -> Document:
 
 
 def _part(document: Document) -> JobPart:
-    return JobPart(
-        job=document["job"],
-        number=document["number"],
-        targets=tuple(document.get("targets", ())),
-        is_done=document["done"],
-        progress=_progress(document),
-        refusals=tuple(
-            RefusedTarget(each["target"], each["error"]) for each in document.get("refusals", ())
-        ),
-    )
+    return record(JobPart, document, progress=_progress(document))

@@ -16,7 +16,7 @@ from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import Wanted
 from shared.storage.database import Collection, Document, Fields, Query
-from shared.storage.queue.documents import OPEN, QUEUE_ORDER, decode_entry, in_queue_order
+from shared.storage.queue.documents import OPEN, QUEUE_ORDER, entries_of, in_queue_order
 
 EACH, SPARE = 4, 8
 """Entries in one read: for each device, and in addition."""
@@ -89,7 +89,7 @@ class OpenEntries:
             )
             due = [
                 entry
-                for entry in map(decode_entry, [*at_once, *begun])
+                for entry in entries_of([*at_once, *begun])
                 if entry.generation in generations
                 and entry.is_due(at)
                 and not wanted.passes_over(entry)

@@ -12,9 +12,10 @@ from datetime import datetime
 from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.ports.pushes import PushRecord
-from shared.storage.database import Database, DeleteOne, Document, UpdateOne, given, record
+from shared.storage.database import Database, DeleteOne, Document, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
+from shared.storage.records import fields_of, record
 from shared.times import EPOCH
 
 NAME = "pushes"
@@ -28,27 +29,6 @@ LIST_LENGTH = 32
 _POSITIONS = "positions"
 
 
-def _partition(enrollment: str) -> int:
-    """A user channel's id is `DEVICE:USER`, and partitions go by the device."""
-    return partition_of(enrollment.partition(":")[0])
-
-
-def _record(document: Document) -> PushRecord:
-    return record(PushRecord, document, enrollment=document["_id"])
-
-
-def _upsert(push: PushRecord) -> UpdateOne:
-    values = {
-        "partition": _partition(push.enrollment),
-        "tried_at": push.tried_at,
-        "next_at": push.next_at,
-        "attempts": push.attempts,
-        "error": push.error,
-        **given({"pushed_at": push.pushed_at}),
-    }
-    return UpdateOne({"_id": push.enrollment}, {"$set": values}, upsert=True)
-
-
 class MongoPushes:
     """Implements `shared.ports.pushes.Pushes`."""
 
@@ -57,7 +37,7 @@ class MongoPushes:
         self._sweeps = database.collection(SWEEPS)
 
     async def record(self, records: Sequence[PushRecord]) -> None:
-        operations = [_upsert(record) for record in records]
+        operations = [_upsert(each) for each in records]
         _, raced = await self._pushes.bulk_write(operations)
         # Two replicas inserted the same document at once; the loser's write is an update now.
         await self._pushes.bulk_write([operations[index] for index in sorted(raced)])
@@ -66,14 +46,14 @@ class MongoPushes:
         found: dict[str, Document] = {}
         for ids in chunked(list(enrollments), LIST_LENGTH):
             found |= await find_by_id(self._pushes, ids)
-        return {id_: _record(document) for id_, document in found.items()}
+        return {id_: record(PushRecord, document) for id_, document in found.items()}
 
     async def due(self, partitions: Some[int], until: datetime, limit: int) -> list[PushRecord]:
         query: Document = {"next_at": {"$gte": EPOCH, "$lte": until}}
         if len(partitions) < PARTITIONS:
             query["partition"] = {"$in": sorted(partitions)}
         found = await self._pushes.find(query, sort=[("next_at", 1)], limit=limit)
-        return [_record(document) for document in found]
+        return [record(PushRecord, document) for document in found]
 
     async def forget(self, records: Sequence[PushRecord]) -> None:
         await self._pushes.bulk_write(
@@ -109,3 +89,13 @@ class MongoPushes:
         _, raced = await self._sweeps.bulk_write([update])
         if raced:
             await self._sweeps.bulk_write([update])
+
+
+def _upsert(push: PushRecord) -> UpdateOne:
+    values = fields_of(push)
+    del values["_id"]
+    if push.pushed_at is None:
+        del values["pushed_at"]
+    # A user channel's id is `DEVICE:USER`, and partitions go by the device.
+    values["partition"] = partition_of(push.enrollment.partition(":")[0])
+    return UpdateOne({"_id": push.enrollment}, {"$set": values}, upsert=True)

@@ -27,9 +27,9 @@ from shared.storage.queue.documents import (
     OPTIONAL,
     WHILE_OPEN,
     condition_of,
-    decode_entry,
     encode_entry,
     ending,
+    entries_of,
     in_queue_order,
     newest_first,
     only_open,
@@ -37,6 +37,7 @@ from shared.storage.queue.documents import (
 from shared.storage.queue.open_entries import OpenEntries
 from shared.storage.queue.sent_entries import SentEntries
 from shared.storage.reads import Pages, find_by_id, up_to
+from shared.storage.records import record
 
 ATTEMPTS = 3
 """Tries of a write whose documents are deleted at the same time."""
@@ -84,11 +85,11 @@ class MongoCommandQueue(OpenEntries, SentEntries):
             missing = [index for index in taken_entries if there[index] is None]
             if not missing:
                 return there
-        raise StoreUnavailable("places expire while they are queued anew")
+        raise StoreUnavailable("entries expire while they are queued again")
 
     async def entries_of(self, ids: Names[str]) -> dict[str, QueueEntry]:
         found = await find_by_id(self._entries, ids)
-        return {id_: decode_entry(document) for id_, document in found.items()}
+        return {id_: record(QueueEntry, document) for id_, document in found.items()}
 
     async def stamp(self, entry: QueueEntry, generation: str | None) -> None:
         await self._entries.update_one(
@@ -155,7 +156,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
     async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
         newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
         found = await self._entries.find(condition_of(window), **newest)
-        return [decode_entry(document) for document in found]
+        return entries_of(found)
 
     def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
         window = {"$gte": since, "$lte": until}
@@ -225,5 +226,5 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         )
 
     async def commands(self, hashes: Names[str]) -> dict[str, Command]:
-        found = await self._commands.find({"_id": {"$in": list(hashes)}}) if hashes else []
-        return {document["_id"]: command_of(document, self._keyring) for document in found}
+        found = await find_by_id(self._commands, hashes)
+        return {id_: command_of(document, self._keyring) for id_, document in found.items()}
