@@ -1,7 +1,7 @@
 """Takes push requests from the broker and gives them to the pusher.
 
 Promises: a push request is acked only after its push ended in a state that is stored, or, where APNs is slow
-with it, after the sweep was told to look at it again; so a slow push holds up no other push request for long.
+with it, after it was left to the sweep; so a slow push holds up no other push request for long.
 Once it drains, nothing new is begun and what is under way gets its time to end.
 """
 
@@ -50,11 +50,7 @@ class Intake:
 
     async def run(self, loops: Loops) -> None:
         async with asyncio.TaskGroup() as group:
-
-            async def take(enrollments: Sequence[str]) -> None:
-                await self._take(enrollments, group)
-
-            consume = partial(self._consumer.consume, take)
+            consume = partial(self._consumer.consume, partial(self._take, group))
             await loops.until_done("intake", consume, PACE, waits="wishes_wait")
 
     async def drain(self, grace: timedelta = GRACE) -> None:
@@ -65,9 +61,9 @@ class Intake:
         except TimeoutError:
             log.warning("pushes_cut_short", under_way=self._under_way)
 
-    async def _take(self, enrollments: Sequence[str], group: asyncio.TaskGroup) -> None:
+    async def _take(self, group: asyncio.TaskGroup, enrollments: Sequence[str]) -> None:
         if self._is_stopping:
-            # Not acked: when we are gone, the broker gives it to somebody else.
+            # Not acked: when we are gone, the broker gives it to another process.
             await asyncio.Event().wait()
         if not self._can_push():
             return
@@ -85,7 +81,7 @@ class Intake:
             raise error
 
     async def _push(self, enrollments: Sequence[str]) -> Exception | None:
-        """The error instead of raising it: nobody may be waiting any more, and then the sweep knows."""
+        """Return the error: the one who waits may have left the push to the sweep."""
         self._under_way += len(enrollments)
         self._idle.clear()
         try:

@@ -1,4 +1,4 @@
-"""The sweep: finds who should have been pushed and was not, and who stays silent.
+"""The sweep: finds devices that should have been pushed and were not, and those that stay silent.
 
 Promises: a command whose process died between its 201 and the push request is pushed within 10 s; a device
 with open commands is pushed again, less and less often, until its queue is empty; a restart goes on
@@ -95,7 +95,10 @@ class Sweep:
     async def leave(self) -> None:
         """Begin nothing new, and let the other replicas take this one's partitions at once."""
         self._is_leaving = True
-        await self._share.leave()
+        try:
+            await self._share.leave()
+        except Unavailable as exc:
+            log.info("push_left_without_saying", error=str(exc))
 
     async def remember_start(self) -> None:
         """Without a certificate nothing is swept; the day there is one, it begins here."""
@@ -130,7 +133,9 @@ class Sweep:
             if since == now:
                 return
             until = min(now, since + self._window)
-            wanted = await self._look(partitions, since, until)
+            length, self._window = self._window, max(self._window / 2, INTERVAL)
+            wanted = await self._never_pushed(partitions, since, until)
+            self._window = min(length * 2, WINDOW)
             self._position = until
             # A stretch without anything to push on the way to now has nothing that could be under way.
             if wanted or until == now:
@@ -139,7 +144,7 @@ class Sweep:
                 group.create_task(self._push(window, wanted, loops))
             if until == now:  # the clock has moved on meanwhile, and always will have
                 return
-            # A store that answers at once has let nobody else run.
+            # A store that answers at once has let no other task run.
             await asyncio.sleep(0)
 
     async def _resume(self, partitions: frozenset[int]) -> datetime:
@@ -155,17 +160,6 @@ class Sweep:
         self._position = now - FIRST_LOOK_BACK
         await self._pushes.reset(partitions, self._position)
         return self._position
-
-    async def _look(
-        self, partitions: Collection[int], since: datetime, until: datetime
-    ) -> set[str]:
-        try:
-            wanted = await self._never_pushed(partitions, since, until)
-        except Unavailable:
-            self._window = max(self._window / 2, INTERVAL)
-            raise
-        self._window = min(self._window * 2, WINDOW)
-        return wanted
 
     async def _never_pushed(
         self, partitions: Collection[int], since: datetime, until: datetime
@@ -184,7 +178,7 @@ class Sweep:
             enrollment
             for enrollment, accepted_at in latest.items()
             if enrollment not in tried
-            # One in the future was tried by a clock that was ahead: nobody knows when.
+            # One in the future was tried by a clock that was ahead, at an unknown time.
             or not accepted_at < tried[enrollment].tried_at <= now
         }
         oldest = min((latest[enrollment] for enrollment in missed), default=None)

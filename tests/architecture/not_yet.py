@@ -3,7 +3,6 @@
 SMALL_FILES = frozenset(
     {
         "services/checkin/journal/backoff.py",
-        "services/push/certificates/sender.py",
         "services/runtime/store_health.py",
         "services/webhook/delivery/backoff.py",
         "services/webhook/delivery/set_aside.py",
@@ -30,12 +29,7 @@ IN_A_CIRCLE = frozenset(
 ARROWS_UP = frozenset[str]()
 """Imports against the layers of a service."""
 
-BUNDLES = frozenset(
-    {
-        "services/push/certificates/install.py::InstallationParts",
-        "services/push/certificates/rotation.py::RotationParts",
-    }
-)
+BUNDLES = frozenset[str]()
 """Dataclasses that only bundle dependencies."""
 
 KNOW_THE_WEB_FRAMEWORK = frozenset(
@@ -48,15 +42,12 @@ KNOW_THE_WEB_FRAMEWORK = frozenset(
 
 DEFINED_TWICE = frozenset(
     {
-        "Attempts",
-        "Line",
         "Outcome",
         "Queued",
         "Recipient",
         "Refused",
         "Sender",
         "Signer",
-        "Stores",
         "Target",
         "Value",
         "boolean",
@@ -79,7 +70,6 @@ DEFINED_TWICE = frozenset(
 FLOATS_OF_SECONDS = frozenset(
     {
         "services/cli/store_copy.py",
-        "services/push/send/backoff.py",
         "services/webhook/app.py",
         "services/webhook/delivery/backoff.py",
         "services/webhook/delivery/queue_state.py",

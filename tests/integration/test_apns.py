@@ -14,7 +14,7 @@ import pytest
 
 from services.push.certificates.tls import client_context, load_certificates
 from services.push.send.apns import Apns, Push
-from services.push.send.attempt import Attempts
+from services.push.send.attempt import PushAttempts
 from services.push.send.outcomes import (
     Accepted,
     BackOff,
@@ -261,7 +261,7 @@ class OfTopic:
 async def tried(apns: Apns, enrollments: FakeEnrollments, *devices: Enrollment) -> list[Outcome]:
     """Push to the end, with its repetitions; their pauses are real and as short as they can be."""
     topics = Topics([TOPIC], SystemClock(), lambda _: None)
-    attempts = Attempts(OfTopic(apns), enrollments, topics, SystemClock(), lambda: 0.0)
+    attempts = PushAttempts(OfTopic(apns), enrollments, topics, SystemClock(), lambda: 0.0)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(attempts.push(device, device.push))

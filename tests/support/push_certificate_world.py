@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from services.push.certificates.install import Installation, InstallationParts
-from services.push.certificates.rotation import Rotation, RotationParts
-from services.push.certificates.sender import CertifiedSender
-from services.push.certificates.store import CertificateBook
+from services.push.certificates.install import Installation
+from services.push.certificates.rotation import Rotation
+from services.push.certificates.store import CertificateStore, CertifiedSender
+from services.push.certificates.tls import ClientContexts
 from services.push.send.apns import Push
 from services.push.send.outcomes import Accepted, Outcome
 from services.push.send.topics import Topics
@@ -81,22 +81,30 @@ class Replica:
         self.world = world
         self.metrics = Metrics()
         self.lines = FakeLines()
-        self.book = CertificateBook(
+        self.certificates = CertificateStore(
             {each.topic: each for each in files},
             world.clock,
             self.metrics.push_certificates_refused.set,
         )
-        self.topics = Topics(self.book.topics, world.clock, lambda _: None)
-        self.sender = CertifiedSender(self.lines, self.book)
-        parts = RotationParts(
-            world.store, self.lines, self.topics, self.metrics, world.clock, world.ids
+        self.topics = Topics(self.certificates.topics, world.clock, lambda _: None)
+        self.sender = CertifiedSender(self.lines, self.certificates)
+        self.rotation = Rotation(
+            self.certificates,
+            world.store,
+            self.lines,
+            self.topics,
+            ClientContexts(None),
+            self.metrics,
+            world.clock,
+            world.ids,
         )
-        self.rotation = Rotation(self.book, parts, {})
-        enrolled = FakeEnrolledTopics(world.enrollments)
         self.installation = Installation(
-            self.book,
+            self.certificates,
             self.rotation,
-            InstallationParts(world.store, enrolled, world.clock, world.ids),
+            world.store,
+            FakeEnrolledTopics(world.enrollments),
+            world.clock,
+            world.ids,
         )
 
     async def install(self, pair: PushCertificate, force_topic: str | None = None) -> list[str]:

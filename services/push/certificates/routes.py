@@ -17,10 +17,8 @@ from services.push.certificates.schemas import (
     InstallRequest,
     PushCertificateList,
     PushCertificateOut,
-    push_certificate_list,
 )
 from shared.domain.access import Scope
-from shared.ports.clock import Clock
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
@@ -78,11 +76,10 @@ Forced = Annotated[
 class CertificateRoutes:
     """Makes the router; every route needs the scope `admin`."""
 
-    def __init__(self, installation: Installation, clock: Clock, auth: ApiAuth) -> None:
+    def __init__(self, installation: Installation, auth: ApiAuth) -> None:
         self._installation = installation
-        self._clock = clock
         self._parsing = Parsing()
-        self.router = router = auth.router(tags=[TAG["name"]])
+        self.router = router = auth.router(tags=["push", TAG["name"]])
         read = [auth.needs(Scope.ADMIN)]
         put = [auth.needs(Scope.ADMIN, audit="push_certificate.install")]
         remove = [auth.needs(Scope.ADMIN, audit="push_certificate.remove")]
@@ -118,13 +115,14 @@ class CertificateRoutes:
         """The push certificate, without its key."""
         found = await self._installation.shown(topic)
         warnings = self._installation.expiry(found)
-        answer: dict[str, object] = {"cert": base64.b64encode(found.der).decode()}
-        return JsonAnswer(answer | ({"warnings": warnings} if warnings else {}))
+        answer: PushCertificateOut = {"cert": base64.b64encode(found.der).decode()}
+        if warnings:
+            answer["warnings"] = warnings
+        return JsonAnswer(answer)
 
     async def list(self) -> JsonAnswer:
         """All push certificates, with how many devices are enrolled under each topic."""
-        listing = await self._installation.listing()
-        return JsonAnswer(push_certificate_list(listing.book, listing.enrolled, self._clock.now()))
+        return JsonAnswer(await self._installation.listing())
 
     async def remove(
         self,

@@ -14,7 +14,7 @@ from typing import Annotated, NotRequired
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from services.push.certificates.store import CertificateBook
+from services.push.certificates.store import CertificateStore
 from shared.security.push_certificate import PushCertificate, read_pair
 from shared.web.api.openapi import Base64, about, like, one_of
 from shared.web.api.requests import MicroMdmBody, unlike
@@ -112,34 +112,40 @@ class PushCertificateList(TypedDict):
 
 
 def push_certificate_list(
-    book: CertificateBook, enrolled: Mapping[str, int], now: datetime
+    certificates: CertificateStore, enrolled: Mapping[str, int], now: datetime
 ) -> PushCertificateList:
     """`enrolled`: devices by topic."""
     return {
         "certificates": [
-            _entry(book, topic, enrolled.get(topic, 0), now) for topic in sorted(book.topics)
+            _entry(certificates, topic, enrolled.get(topic, 0), now)
+            for topic in sorted(certificates.topics)
         ],
         "without_certificate": [
             {"topic": topic, "enrollments": devices}
             for topic, devices in sorted(enrolled.items())
-            if topic not in book.topics
+            if topic not in certificates.topics
         ],
     }
 
 
 def _entry(
-    book: CertificateBook, topic: str, enrollments: int, now: datetime
+    certificates: CertificateStore, topic: str, enrollments: int, now: datetime
 ) -> PushCertificateEntry:
-    [first, *others] = book.ranked(topic)
-    installed = book.installed.get(topic)
+    [first, *others] = certificates.ranked(topic)
+    installed = certificates.installed.get(topic)
     is_file = installed is None or installed.newest != first
+    state = State.CURRENT
+    if first.has_expired(now):
+        state = State.EXPIRED
+    elif installed and not is_file and installed.before is not None:
+        state = State.WAITING
     return {
         **_certificate(first),
         "days_left": max(0, first.remaining(now).days),
-        "state": _state(book, first, now),
+        "state": state,
         "source": "file" if is_file else "api",
         "installed_at": None if is_file or not installed else installed.installed_at.isoformat(),
-        "is_default": topic == book.default,
+        "is_default": topic == certificates.default,
         "enrollments": enrollments,
         "previous": _certificate(others[0]) if others else None,
     }
@@ -152,12 +158,3 @@ def _certificate(certificate: PushCertificate) -> PushCertificateFacts:
         "not_before": certificate.not_before.isoformat(),
         "not_after": certificate.not_after.isoformat(),
     }
-
-
-def _state(book: CertificateBook, first: PushCertificate, now: datetime) -> State:
-    if first.has_expired(now):
-        return State.EXPIRED
-    installed = book.installed.get(first.topic)
-    if installed is None or installed.before is None or installed.newest != first:
-        return State.CURRENT
-    return State.WAITING

@@ -1,19 +1,32 @@
-"""The push certificates that this process knows, and those to push with; in memory.
+"""The push certificates that this process knows, in memory, and pushes with one that APNs takes.
 
 Promises: of one topic the certificate installed last is tried first, unless a file of the settings was
-issued later; what stands behind it is used while APNs refuses it, and it is tried again every quarter
-of an hour; an expired certificate is never pushed with.
+issued later; the next one is used while APNs refuses it, and it is tried again every quarter of an hour;
+an expired certificate is never pushed with; a refused certificate costs no push while another one of its
+topic works; what APNs says of a device ends the search.
 """
 
+import ssl
 from collections.abc import Callable, KeysView, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
+from services.push.send.apns import Push
+from services.push.send.outcomes import (
+    Accepted,
+    Outcome,
+    Retry,
+    TopicRefused,
+    Unanswered,
+    Unreachable,
+)
+from services.push.send.topics import NoCertificate
 from shared.ports.certificates import InstalledPair, TopicVersion
 from shared.ports.clock import Clock
-from shared.security.push_certificate import PushCertificate, read_pair
+from shared.security.push_certificate import RENEWAL, PushCertificate, read_pair
 from shared.security.push_topic import default_topic
 
 log = structlog.get_logger()
@@ -38,8 +51,8 @@ def parsed(pair: InstalledPair) -> PushCertificate:
     return read_pair(pair.certificate_pem, pair.key_pem)
 
 
-class CertificateBook:
-    """`show` is told how many certificates APNs refuses while another one serves."""
+class CertificateStore:
+    """`show` takes the number of certificates that APNs refuses while another one serves."""
 
     def __init__(
         self,
@@ -88,7 +101,7 @@ class CertificateBook:
         """The certificates to push with, one after the other until one works."""
         now = self._clock.now()
         valid = [each for each in self.ranked(topic) if not each.has_expired(now)]
-        return [each for each in valid if self._is_its_turn(each)] or valid
+        return [each for each in valid if self._may_be_tried(each)] or valid
 
     def is_proven(self, certificate: PushCertificate) -> bool:
         """APNs has taken a push with it, from this process."""
@@ -108,7 +121,7 @@ class CertificateBook:
         self._refused[certificate.fingerprint] = until
         self._show(len(self._refused))
 
-    def _is_its_turn(self, certificate: PushCertificate) -> bool:
+    def _may_be_tried(self, certificate: PushCertificate) -> bool:
         until = self._refused.get(certificate.fingerprint)
         if until is None:
             return True
@@ -133,3 +146,41 @@ def _ranked(
 
 def _named(certificate: PushCertificate) -> dict[str, str]:
     return {"topic": certificate.topic, "serial_number": certificate.serial_number}
+
+
+class ApnsConnections(Protocol):
+    """Connections with APNs, one per certificate, by its fingerprint."""
+
+    async def use(self, contexts: Mapping[str, ssl.SSLContext]) -> None: ...
+    async def push(self, push: Push, certificate: str) -> Outcome: ...
+
+
+class CertifiedSender:
+    """Pushes with the first certificate of the topic that APNs takes."""
+
+    def __init__(self, apns: ApnsConnections, certificates: CertificateStore) -> None:
+        self._apns = apns
+        self._certificates = certificates
+
+    async def push(self, push: Push) -> Outcome:
+        outcome: Outcome = NoCertificate(f"the push certificate has expired; {RENEWAL}")
+        passed: list[tuple[PushCertificate, str]] = []
+        for certificate in self._certificates.candidates(push.topic):
+            outcome = await self._apns.push(push, certificate.fingerprint)
+            if isinstance(outcome, Accepted):
+                self._certificates.accepted(certificate)
+            if not self._passes_over(certificate, outcome):
+                break
+            if isinstance(outcome, TopicRefused | Unreachable):
+                passed.append((certificate, outcome.reason))
+        if not isinstance(outcome, TopicRefused | Retry):
+            for certificate, reason in passed:
+                self._certificates.refused(certificate, reason)
+        return outcome
+
+    def _passes_over(self, certificate: PushCertificate, outcome: Outcome) -> bool:
+        """A certificate that is not proven is passed over without an answer too: a TLS server may refuse
+        it that way."""
+        if isinstance(outcome, Unanswered):
+            return not self._certificates.is_proven(certificate)
+        return isinstance(outcome, TopicRefused)

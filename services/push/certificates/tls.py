@@ -1,9 +1,8 @@
-"""Push certificates of the settings, TLS with any of them, and the warning before they expire.
+"""Push certificates of the settings, and TLS with any of them.
 
 Promises: a file that could not work (unreadable, without a topic, not its key's, not valid yet) is
 refused when the process starts, with the setting that names it; one that has expired is not, since a
-newer one may have been installed by API; one that ends soon is told of every day from 60 days on.
-On Linux no private key is written to a disk.
+newer one may have been installed by API. On Linux no private key is written to a disk.
 """
 
 import os
@@ -11,20 +10,15 @@ import ssl
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import certifi
-import structlog
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.network.trusted_cas import client_tls
 from shared.security.push_certificate import PushCertificate, read_pair, refusal
-
-log = structlog.get_logger()
-
-WARN_BEFORE = timedelta(days=60)
 
 _SETTINGS = {"cert": "MDM_PUSH_CERT", "key": "MDM_PUSH_KEY"}
 
@@ -45,17 +39,17 @@ def load_certificates(
     return found
 
 
-def must_be_trust(trusted: Path | None) -> None:
-    """Raises Misconfigured where MDM_APNS_CA holds no CA certificates."""
-    _tls(trusted)
+def apns_tls(trusted: Path | None) -> ssl.SSLContext:
+    """TLS towards APNs; `trusted` replaces the public CAs. Raises Misconfigured where it holds none."""
+    return client_tls("MDM_APNS_CA", trusted, certifi.where())
 
 
 def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SSLContext:
-    """TLS towards APNs as the owner of this certificate; `trusted` replaces the public CAs.
+    """TLS towards APNs as the owner of this certificate.
 
     Raises BadRequest for a certificate that TLS does not take, Misconfigured for the CAs.
     """
-    context = _tls(trusted)
+    context = apns_tls(trusted)
     with _as_file(certificate.certificate_pem) as chain, _as_file(certificate.key_pem) as key:
         try:
             context.load_cert_chain(chain, key)
@@ -64,22 +58,23 @@ def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SS
     return context
 
 
-def warn_of_expiry(certificates: Iterable[PushCertificate], now: datetime) -> None:
-    """One log line for each certificate that ends within 60 days."""
-    for certificate in certificates:
-        remaining = certificate.remaining(now)
-        if remaining <= WARN_BEFORE:
-            say = log.error if certificate.has_expired(now) else log.warning
-            say(
-                "push_certificate_expires",
-                topic=certificate.topic,
-                not_after=certificate.not_after.isoformat(),
-                days_left=max(0, remaining.days),
-            )
+class ClientContexts:
+    """The TLS contexts of the certificates in use, by fingerprint; each is made once."""
 
+    def __init__(self, trusted: Path | None) -> None:
+        self._trusted = trusted
+        self._made: dict[str, ssl.SSLContext] = {}
 
-def _tls(trusted: Path | None) -> ssl.SSLContext:
-    return client_tls("MDM_APNS_CA", trusted, certifi.where())
+    def of(self, certificate: PushCertificate) -> ssl.SSLContext:
+        """Raises as `client_context` does."""
+        if certificate.fingerprint not in self._made:
+            self._made[certificate.fingerprint] = client_context(certificate, self._trusted)
+        return self._made[certificate.fingerprint]
+
+    def of_only(self, certificates: Iterable[PushCertificate]) -> dict[str, ssl.SSLContext]:
+        """The contexts of these; those of others are forgotten."""
+        self._made = {each.fingerprint: self.of(each) for each in certificates}
+        return self._made
 
 
 @contextmanager

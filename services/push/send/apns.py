@@ -8,7 +8,7 @@ lets its pushes under way end.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -90,45 +90,50 @@ class _Connection:
 class _Line:
     """All pushes with one certificate: the connection of the moment, and whether APNs can be reached."""
 
-    def __init__(self, connect: Callable[[], _Connection], clock: Clock) -> None:
+    def __init__(self, context: ssl.SSLContext, timeout: timedelta, clock: Clock) -> None:
         self.streams = asyncio.Semaphore(STREAMS)
-        self._connect = connect
+        self._context = context
+        self._timeout = timeout
         self._clock = clock
-        self._connection = connect()
-        self._failures = 0
-        self._closed_until = 0.0
+        self.connection = self._connect()
+        self.failures = 0
+        self.closed_until = 0.0
         self.reason = ""
         """Of the last connection that failed."""
         self.is_closed = False
 
-    @property
-    def is_waiting(self) -> bool:
-        return self._clock.monotonic() < self._closed_until
-
-    @property
-    def connection(self) -> _Connection:
-        return self._connection
-
-    def answered(self) -> None:
-        self._failures = 0
-
     async def failed(self, connection: _Connection, reason: str) -> None:
         """Count once per connection, however many streams went down with it."""
-        if connection is not self._connection:
+        if connection is not self.connection:
             return
-        self._connection = self._connect()
-        self._failures += 1
+        self.connection = self._connect()
+        self.failures += 1
         self.reason = reason
-        over = self._failures - FAILURES_IN_A_ROW
+        over = self.failures - FAILURES_IN_A_ROW
         if over >= 0:
             wait = min(FIRST_WAIT * 2 ** min(over, 10), LONGEST_WAIT)
-            self._closed_until = self._clock.monotonic() + wait.total_seconds()
+            self.closed_until = self._clock.monotonic() + wait.total_seconds()
             log.warning("apns_unreachable", reason=reason, seconds=wait.total_seconds())
         await connection.replace()
 
     async def close(self) -> None:
         self.is_closed = True
-        await self._connection.replace()
+        await self.connection.replace()
+
+    def _connect(self) -> _Connection:
+        seconds = self._timeout.total_seconds()
+        # No read timeout: it would end all streams of the connection, not only the slow one. Connecting
+        # ends before the push does: a handshake that is cancelled leaves its socket open.
+        client = httpx.AsyncClient(
+            verify=self._context,
+            http1=False,
+            http2=True,
+            headers={"User-Agent": USER_AGENT},
+            trust_env=False,
+            timeout=httpx.Timeout(seconds, connect=seconds * 0.9, read=None),
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=3600),
+        )
+        return _Connection(client)
 
 
 class Apns:
@@ -163,7 +168,7 @@ class Apns:
         async with line.streams:
             if line.is_closed:
                 return Unanswered("the push certificate was replaced")
-            if line.is_waiting:
+            if self._clock.monotonic() < line.closed_until:
                 return Unreachable(f"APNs cannot be reached: {line.reason}")
             connection = line.connection
             try:
@@ -175,10 +180,12 @@ class Apns:
             except httpx.InvalidURL:
                 return Rejected("MDM_APNS_URL cannot be used")
             except (TimeoutError, *BROKEN) as exc:
-                reason = await self._reason(exc)
+                url = httpx.URL(self._url)
+                found = await self._peers.reason_of(exc, _TARGET, (url.host, url.port or 443))
+                reason = found or BROKE_OFF
                 await line.failed(connection, reason)
                 return Unanswered(reason)
-        line.answered()
+        line.failures = 0
         return outcome
 
     async def close(self) -> None:
@@ -205,29 +212,5 @@ class Apns:
                     break
             return classify(response.status_code, response.headers, body)
 
-    async def _reason(self, error: Exception) -> str:
-        url = httpx.URL(self._url)
-        found = await self._peers.reason_of(error, _TARGET, (url.host, url.port or 443))
-        return found or BROKE_OFF
-
     def _line(self, context: ssl.SSLContext) -> _Line:
-        return _Line(self._connector(context), self._clock)
-
-    def _connector(self, context: ssl.SSLContext) -> Callable[[], _Connection]:
-        seconds = self._timeout.total_seconds()
-
-        def connect() -> _Connection:
-            # No read timeout: it would end all streams of the connection, not only the slow one. Connecting
-            # ends before the push does: a handshake that is cancelled leaves its socket open.
-            client = httpx.AsyncClient(
-                verify=context,
-                http1=False,
-                http2=True,
-                headers={"User-Agent": USER_AGENT},
-                trust_env=False,
-                timeout=httpx.Timeout(seconds, connect=seconds * 0.9, read=None),
-                limits=httpx.Limits(max_connections=1, keepalive_expiry=3600),
-            )
-            return _Connection(client)
-
-        return connect
+        return _Line(context, self._timeout, self._clock)

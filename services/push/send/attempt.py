@@ -2,7 +2,7 @@
 
 Promises: what may work in a moment is tried again, on another connection, a bounded number of times
 with jitter; what APNs says of a token counts only if it is the token we still hold, and a 410 only if
-the device did not send the token anew since. A dead token is pushed like any other: its first push
+the device has not sent the token again since. A dead token is pushed like any other: its first push
 that APNs takes makes it alive again.
 """
 
@@ -42,7 +42,7 @@ class PushSender(Protocol):
     async def push(self, push: Push) -> Outcome: ...
 
 
-class Attempts:
+class PushAttempts:
     """Pushes to enrollments whose target is known."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Attempts:
         expires_at: datetime | None = None,
         urgent: bool = False,
     ) -> Outcome:
-        """`urgent`: an API client waits, and wants to hear what APNs says now."""
+        """`urgent`: an API client waits for what APNs says now."""
         problem = self._topics.problem(target.topic, urgent=urgent)
         if problem is not None:
             return problem
@@ -80,7 +80,7 @@ class Attempts:
             await self._clock.sleep(pause * (0.5 + self.random()))
             outcome = await self._apns.push(push)
         if isinstance(outcome, TokenDead):
-            return await self._bury(enrollment, target, outcome)
+            return await self._mark_dead(enrollment, target, outcome)
         if isinstance(outcome, TopicRefused):
             self._topics.stop(target.topic, outcome.reason)
         elif isinstance(outcome, Accepted):
@@ -91,12 +91,12 @@ class Attempts:
                 log.info("push_token_alive_again", enrollment=enrollment.id)
         return outcome
 
-    async def _bury(
+    async def _mark_dead(
         self, enrollment: Enrollment, target: PushTarget, verdict: TokenDead
     ) -> Outcome:
         updated = enrollment.token_updated_at
         if verdict.since is not None and updated is not None and updated >= verdict.since:
-            # APNs speaks of the time before the device registered anew.
+            # APNs speaks of the time before the device registered again.
             return verdict
         if await self._enrollments.mark_token(enrollment.id, target.token, dead=True):
             if not target.dead:

@@ -7,7 +7,7 @@ within seconds of getting it, and a whole fleet does not come due in the same se
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from services.push.send.outcomes import Accepted, BackOff, Outcome, Retry, TopicRefused
+from services.push.send.outcomes import BackOff, Outcome, Retry, TopicRefused
 from shared.ports.pushes import PushRecord
 
 SILENT = (
@@ -34,18 +34,7 @@ UNSENT = (
 TOPIC_PAUSE = timedelta(minutes=15)
 """While a topic is stopped or has no certificate."""
 
-SPREAD = 0.1
-
 NOT_REACHABLE_YET = "no push token yet"
-
-
-def steps(outcome: Outcome | None) -> Sequence[timedelta]:
-    """The schedule that follows an outcome; None: there was no token to push to."""
-    if outcome is None or isinstance(outcome, Retry | BackOff):
-        return UNSENT
-    if isinstance(outcome, TopicRefused):
-        return (TOPIC_PAUSE,)
-    return SILENT
 
 
 def record_of(
@@ -56,23 +45,24 @@ def record_of(
     tried_at: datetime,
     random: Callable[[], float],
 ) -> PushRecord:
-    """The record of a push. `earlier` is given where the sweep pushed: its backoff goes on."""
-    error = None if isinstance(outcome, Accepted) else _error(outcome)
+    """The record of a push; without an `outcome` there was no token to push to. `earlier` is given where the
+    sweep pushed: its backoff goes on."""
+    error = NOT_REACHABLE_YET if outcome is None else outcome.reason
     alike = earlier is not None and (earlier.error is None) == (error is None)
     attempts = earlier.attempts + 1 if earlier is not None and alike else 0
-    schedule = steps(outcome)
+    schedule: Sequence[timedelta] = SILENT
+    if outcome is None or isinstance(outcome, Retry | BackOff):
+        schedule = UNSENT
+    elif isinstance(outcome, TopicRefused):
+        schedule = (TOPIC_PAUSE,)
     wait = schedule[min(attempts, len(schedule) - 1)]
     if isinstance(outcome, BackOff) and outcome.wait is not None:
         wait = max(wait, outcome.wait)
     return PushRecord(
         enrollment=enrollment,
         tried_at=tried_at,
-        next_at=tried_at + wait * (1 + SPREAD * random()),
+        next_at=tried_at + wait * (1 + random() / 10),
         attempts=attempts,
         pushed_at=tried_at if error is None else None,
         error=error,
     )
-
-
-def _error(outcome: Outcome | None) -> str:
-    return NOT_REACHABLE_YET if outcome is None else getattr(outcome, "reason", "refused")

@@ -1,13 +1,15 @@
 """The answers of APNs, as a closed set of outcomes.
 
-Promise: every answer, and every way not to get one, is exactly one of these; `classify` never raises,
-whatever bytes came back.
+Promise: every answer, and every way not to get one, is exactly one of these; `classify` never raises.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from shared.telemetry.metrics import PushOutcome
 
 TOPIC_FAULTS = frozenset({"BadTopic", "MissingTopic", "TopicDisallowed"})
 LONGEST_WAIT = timedelta(days=1)
@@ -18,80 +20,77 @@ class Accepted:
     """APNs took the push; it says nothing of whether the device will ever get it."""
 
     apns_id: str
+    reason: ClassVar[None] = None
+    counted_as: ClassVar = PushOutcome.SENT
 
 
-@dataclass(frozen=True, slots=True)
-class TokenDead:
+@dataclass(frozen=True)
+class Failure:
+    """APNs did not take the push: what went wrong, for a log and an API client."""
+
+    reason: str
+    counted_as: ClassVar[PushOutcome] = PushOutcome.REFUSED
+
+
+@dataclass(frozen=True)
+class TokenDead(Failure):
     """The token is not in use. `since`: APNs knows this from then on; None: it did not say."""
 
-    reason: str
     since: datetime | None
+    counted_as: ClassVar = PushOutcome.DEAD_TOKEN
 
 
-@dataclass(frozen=True, slots=True)
-class TopicRefused:
+class TopicRefused(Failure):
     """Our certificate may not push to this topic: no push of it can work now."""
 
-    reason: str
 
-
-@dataclass(frozen=True, slots=True)
-class BackOff:
+@dataclass(frozen=True)
+class BackOff(Failure):
     """Too many pushes to this one device."""
 
-    reason: str
     wait: timedelta | None
+    counted_as: ClassVar = PushOutcome.THROTTLED
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Failure):
     """APNs cannot do it now, or was not reached: the same push may work in a moment."""
 
-    reason: str
+    counted_as = PushOutcome.FAILED
 
 
-@dataclass(frozen=True, slots=True)
 class Unanswered(Retry):
     """No answer came: there was no connection, or it broke."""
 
 
-@dataclass(frozen=True, slots=True)
 class Unreachable(Unanswered):
     """APNs was not even asked, because it cannot be reached: trying at once again is no use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Failure):
     """Something about this one push is wrong, for a reason that says nothing of the token."""
 
-    reason: str
 
-
-Failure = TokenDead | TopicRefused | BackOff | Retry | Rejected
 Outcome = Accepted | Failure
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
-    """The outcome that an HTTP answer of APNs stands for."""
+    """The outcome of an HTTP answer of APNs."""
     if status == 200:
         return Accepted(headers.get("apns-id", ""))
     answer = _object(body)
     said = answer.get("reason")
     word = said if isinstance(said, str) and said.isalnum() and len(said) <= 64 else ""
     reason = f"{status} {word}".rstrip()
-    if status == 410:
-        return TokenDead(reason, _time(answer.get("timestamp")))
-    if status == 429:
-        return BackOff(reason, _seconds(headers.get("retry-after", "")))
-    return _plain(status, word)(reason)
-
-
-def _plain(status: int, word: str) -> Callable[[str], Failure]:
-    if word == "BadDeviceToken":
-        return lambda reason: TokenDead(reason, None)
+    match status, word:
+        case 410, _:
+            return TokenDead(reason, _time(answer.get("timestamp")))
+        case 429, _:
+            return BackOff(reason, _seconds(headers.get("retry-after", "")))
+        case _, "BadDeviceToken":
+            return TokenDead(reason, None)
     if status == 403 or word in TOPIC_FAULTS:
-        return TopicRefused
-    return Retry if status >= 500 else Rejected
+        return TopicRefused(reason)
+    return Retry(reason) if status >= 500 else Rejected(reason)
 
 
 def _object(body: bytes) -> dict[str, object]:

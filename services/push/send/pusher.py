@@ -1,8 +1,8 @@
 """Push requests: collapsed per enrollment, bounded, each to an end that is known and stored.
 
 Promises: a push request returns once a push that began after it was taken by APNs or is recorded for the
-sweep, or once another push request, not yet returned, carries that promise for it; nobody is woken for a
-push request who has no open command; one enrollment is pushed at most once a second, however many push
+sweep, or once another push request, not yet returned, carries that promise for it; no device without an
+open command is woken for a push request; one enrollment is pushed at most once a second, however many push
 requests come; a failed push of one never holds up another."""
 
 import asyncio
@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from services.push.send.attempt import Attempts
+from services.push.send.attempt import PushAttempts
 from services.push.send.backoff import record_of
-from services.push.send.outcomes import Accepted, BackOff, Outcome, Retry, TokenDead
-from services.push.send.topics import NoCertificate
+from services.push.send.outcomes import Accepted, Outcome
 from shared.concurrency.batching import BatchExecutor
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import MdmError
@@ -23,7 +22,7 @@ from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.pushes import Pushes, PushRecord
 from shared.ports.queue import CommandQueue
-from shared.telemetry.metrics import Metrics, PushOutcome
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -45,30 +44,13 @@ OVER = frozenset({EnrollmentStatus.CHECKED_OUT, EnrollmentStatus.REMOVED})
 KEPT_LINES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The ports of the pusher."""
-
-    enrollments: Enrollments
-    queue: CommandQueue
-    pushes: Pushes
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """An enrollment, None if nobody knows it, and whether a command waits for it."""
-
-    enrollment: Enrollment | None
-    is_waited_for: bool
-
-
 @dataclass(slots=True)
 class _Line:
     """The pushes of one enrollment, one after the other."""
 
     exchange: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_promised: bool = False
-    """Somebody waits for a push that has not begun yet."""
+    """A push request waits for a push that has not begun yet."""
     earlier: PushRecord | None = None
     """The record whose backoff that push goes on from; None: a push request asked for it, or asked too."""
     quiet_until: float = 0.0
@@ -79,21 +61,21 @@ class Pusher:
 
     def __init__(
         self,
-        attempts: Attempts,
-        stores: Stores,
+        attempts: PushAttempts,
+        enrollments: Enrollments,
+        queue: CommandQueue,
+        pushes: Pushes,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._attempts = attempts
-        self._enrollments = stores.enrollments
-        self._queue = stores.queue
-        self._pushes = stores.pushes
+        self._enrollments = enrollments
+        self._queue = queue
+        self._pushes = pushes
         self._clock = clock
         self._metrics = metrics
-        self._loads: BatchExecutor[str, _Target] = BatchExecutor(self._load, BATCH, in_flight=1)
-        self._records: BatchExecutor[PushRecord, None] = BatchExecutor(
-            self._store, BATCH, in_flight=1
-        )
+        self._loads = BatchExecutor[str, tuple[Enrollment | None, bool]](self._load, BATCH, 1)
+        self._records = BatchExecutor[PushRecord, None](self._store, BATCH, in_flight=1)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._lines: dict[str, _Line] = {}
         self._prune_at = KEPT_LINES
@@ -123,10 +105,10 @@ class Pusher:
     async def push_now(
         self, enrollment: Enrollment, target: PushTarget, expires_at: datetime | None
     ) -> Outcome:
-        """A push that an API client asked for, whatever push requests there are."""
+        """A push that an API client asked for, beside all push requests."""
         tried_at = self._clock.now()
         outcome = await self._attempts.push(enrollment, target, expires_at=expires_at, urgent=True)
-        self._count(outcome)
+        self._metrics.pushes.labels(outcome.counted_as).inc()
         if isinstance(outcome, Accepted):
             await self._records.submit(self._record(outcome, enrollment.id, None, tried_at))
         return outcome
@@ -175,9 +157,8 @@ class Pusher:
     async def _push(self, enrollment: str, earlier: PushRecord | None) -> bool:
         """False: there was nothing to push for."""
         tried_at = self._clock.now()
-        target = await self._loads.submit(enrollment)
-        found = target.enrollment
-        if not target.is_waited_for and earlier is None:
+        found, is_waited_for = await self._loads.submit(enrollment)
+        if not is_waited_for and earlier is None:
             return False
         if found is not None and found.status in OVER:
             if earlier is not None:
@@ -186,7 +167,7 @@ class Pusher:
         outcome = None
         if found is not None and found.push is not None:
             outcome = await self._attempts.push(found, found.push)
-            self._count(outcome)
+            self._metrics.pushes.labels(outcome.counted_as).inc()
         await self._records.submit(self._record(outcome, enrollment, earlier, tried_at))
         return True
 
@@ -214,36 +195,18 @@ class Pusher:
             self._prune_at = max(KEPT_LINES, 2 * len(self._lines))
         return self._lines.setdefault(enrollment, _Line())
 
-    async def _load(self, ids: list[str]) -> Sequence[_Target]:
+    async def _load(self, ids: list[str]) -> Sequence[tuple[Enrollment | None, bool]]:
+        """The enrollments, None for one that is not known; and whether a command waits for it."""
         found = await self._enrollments.load(ids)
         is_open = await self._queue.has_due([key_of(name) for name in ids], self._clock.now())
-        return [_Target(found.get(name), name in is_open) for name in ids]
+        return [(found.get(name), name in is_open) for name in ids]
 
     async def _store(self, records: list[PushRecord]) -> Sequence[None]:
         await self._pushes.record(list({r.enrollment: r for r in records}.values()))
         return [None] * len(records)
 
-    def _count(self, outcome: Outcome) -> None:
-        self._metrics.pushes.labels(_metric(outcome)).inc()
-
 
 def key_of(enrollment: str) -> EnrollmentKey:
-    """The key as far as the id tells it: `DEVICE`, or `DEVICE:USER`."""
+    """The key as far as the id names it: `DEVICE`, or `DEVICE:USER`."""
     device, colon, user = enrollment.partition(":")
     return EnrollmentKey(enrollment, device, user=user if colon else None)
-
-
-def _metric(outcome: Outcome) -> PushOutcome:
-    match outcome:
-        case Accepted():
-            return PushOutcome.SENT
-        case TokenDead():
-            return PushOutcome.DEAD_TOKEN
-        case BackOff():
-            return PushOutcome.THROTTLED
-        case Retry():
-            return PushOutcome.FAILED
-        case NoCertificate():
-            return PushOutcome.NO_CERTIFICATE
-        case _:
-            return PushOutcome.REFUSED

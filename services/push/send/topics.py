@@ -1,8 +1,8 @@
 """Push topics: those that work, and those that APNs refuses.
 
 Promises: a topic that APNs refuses is stopped, said once in the log and shown as a metric; while it is
-stopped no push of it reaches APNs but one probe every quarter of an hour, so that a mended certificate
-is noticed without anybody's help.
+stopped no push of it reaches APNs but one probe every quarter of an hour, which notices a mended
+certificate.
 """
 
 from collections.abc import Callable, Collection
@@ -13,6 +13,7 @@ import structlog
 
 from services.push.send.outcomes import TopicRefused
 from shared.ports.clock import Clock
+from shared.telemetry.metrics import PushOutcome
 
 log = structlog.get_logger()
 
@@ -24,9 +25,10 @@ MOST_LOGGED = 100
 """Topics come from devices: no more of them than this are remembered as logged."""
 
 
-@dataclass(frozen=True, slots=True)
 class NoCertificate(TopicRefused):
     """We have no push certificate for this topic."""
+
+    counted_as = PushOutcome.NO_CERTIFICATE
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Topics:
     def __init__(
         self, certified: Collection[str], clock: Clock, show: Callable[[float], None]
     ) -> None:
-        self._certified = certified
+        self.certified = certified
         self._clock = clock
         self._show = show
         self._stops: dict[str, _Stop] = {}
@@ -49,7 +51,7 @@ class Topics:
 
     def problem(self, topic: str, *, urgent: bool = False) -> TopicRefused | None:
         """Why this topic cannot be pushed now. `urgent` tries a stopped topic all the same."""
-        if topic not in self._certified:
+        if topic not in self.certified:
             if topic not in self._logged and len(self._logged) < MOST_LOGGED:
                 self._logged.add(topic)
                 log.warning("push_certificate_missing", topic=topic)
@@ -72,13 +74,13 @@ class Topics:
         self._show(len(self._stops))
 
     def works(self, topic: str) -> None:
-        """APNs took the topic: whatever stopped it is over."""
+        """APNs took the topic: it is not stopped any more."""
         if self._stops.pop(topic, None) is not None:
             log.info("push_topic_works_again", topic=topic)
             self._show(len(self._stops))
 
     def renewed(self, topic: str) -> None:
-        """Its certificates have changed: nothing that was known of it counts."""
+        """Its certificates have changed: forget what was known of it."""
         self._logged.discard(topic)
         if self._stops.pop(topic, None) is not None:
             self._show(len(self._stops))

@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 from services.push.routes import TAG, PushRoutes
-from services.push.send.attempt import EXPIRES_AFTER, Attempts
+from services.push.send.attempt import EXPIRES_AFTER, PushAttempts
 from services.push.send.outcomes import Outcome, Rejected, TokenDead, TopicRefused
-from services.push.send.pusher import Pusher, Stores
+from services.push.send.pusher import Pusher
 from services.push.send.topics import Topics
 from shared.domain.enrollment import (
     Enrollment,
@@ -46,9 +46,10 @@ class Served:
         self.enrollments = FakeEnrollments()
         self.pushes = FakePushes()
         topics = Topics([TOPIC], self.clock, lambda _: None)
-        attempts = Attempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
-        stores = Stores(self.enrollments, FakeCommandQueue(), self.pushes)
-        pusher = Pusher(attempts, stores, self.clock, Metrics())
+        attempts = PushAttempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
+        pusher = Pusher(
+            attempts, self.enrollments, FakeCommandQueue(), self.pushes, self.clock, Metrics()
+        )
         routes = PushRoutes(self.enrollments, pusher, ApiAuth([SecretStr("secret")]))
 
         async def run() -> None:

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from services.push.send.attempt import Attempts
+from services.push.send.attempt import PushAttempts
 from services.push.send.outcomes import TopicRefused
-from services.push.send.pusher import Pusher, Stores, key_of
+from services.push.send.pusher import Pusher, key_of
 from services.push.send.topics import Topics
 from services.push.sweep import INTERVAL, Sweep
 from shared.concurrency.partitions import assigned
@@ -70,9 +70,8 @@ class World:
     def process(self, share: FixedShare | None = None) -> Sweep:
         """A process of push, just started."""
         topics = Topics([TOPIC], self.clock, lambda _: None)
-        attempts = Attempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
-        stores = Stores(self.enrollments, self.queue, self.pushes)
-        pusher = Pusher(attempts, stores, self.clock, Metrics())
+        attempts = PushAttempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
+        pusher = Pusher(attempts, self.enrollments, self.queue, self.pushes, self.clock, Metrics())
         return Sweep(self.queue, self.pushes, pusher, share or FixedShare(), self.clock)
 
     def enroll(self, device: str) -> None:

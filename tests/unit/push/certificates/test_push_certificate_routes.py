@@ -44,7 +44,7 @@ class Served:
         self.audit = FakeAuditLog()
         trail = AuditTrail(self.audit, self.world.clock, FakeIds())
         auth = ApiAuth([SecretStr("secret")], trail=trail)
-        routes = CertificateRoutes(self.replica.installation, self.world.clock, auth)
+        routes = CertificateRoutes(self.replica.installation, auth)
 
         async def run() -> None:
             return None

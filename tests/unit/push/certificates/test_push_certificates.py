@@ -8,7 +8,8 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.push.certificates.tls import client_context, load_certificates, warn_of_expiry
+from services.push.certificates.rotation import warn_of_expiry
+from services.push.certificates.tls import client_context, load_certificates
 from shared.domain.errors import Misconfigured
 from tests.support.harness.push_certificates import TOPIC, Pair, PushAuthority
 

@@ -34,7 +34,7 @@ async def test_the_first_certificate_is_what_devices_enroll_under(
     assert await replica.install(world.issue()) == []
 
     assert await current(world) == TOPIC
-    assert replica.book.default == TOPIC
+    assert replica.certificates.default == TOPIC
 
 
 async def test_a_renewal_needs_no_word_however_many_are_enrolled(
@@ -58,7 +58,7 @@ async def test_another_topic_is_refused_with_the_number_of_enrolled_devices(
         await replica.install(world.issue(OTHER))
 
     assert world.store.stored == before
-    assert set(replica.book.topics) == {TOPIC}
+    assert set(replica.certificates.topics) == {TOPIC}
     assert await current(world) == TOPIC
 
 
@@ -70,8 +70,8 @@ async def test_by_its_name_another_topic_stands_beside_the_first_and_is_current(
 
     await replica.install(world.issue(OTHER), OTHER)
 
-    assert set(replica.book.topics) == {TOPIC, OTHER}
-    assert replica.book.default == OTHER
+    assert set(replica.certificates.topics) == {TOPIC, OTHER}
+    assert replica.certificates.default == OTHER
     assert await current(world) == OTHER
 
 
@@ -130,7 +130,7 @@ async def test_renewing_the_second_file_leaves_the_first_ones_topic_current(worl
 
     await replica.install(world.issue(OTHER))
 
-    assert replica.book.default == TOPIC
+    assert replica.certificates.default == TOPIC
     assert await current(world, TopicOfFiles(TOPIC)) == TOPIC
 
 
@@ -151,7 +151,7 @@ async def test_a_renewal_that_was_never_proven_gives_way_and_what_it_was_to_repl
     for pair in (old, wrong, right):
         await replica.install(pair)
 
-    assert replica.book.ranked(TOPIC) == (right, old)
+    assert replica.certificates.ranked(TOPIC) == (right, old)
 
 
 async def test_going_back_to_the_old_certificate_works(world: World, replica: Replica) -> None:
@@ -159,7 +159,7 @@ async def test_going_back_to_the_old_certificate_works(world: World, replica: Re
     for pair in (old, new, old):
         await replica.install(pair)
 
-    assert replica.book.ranked(TOPIC) == (old, new)
+    assert replica.certificates.ranked(TOPIC) == (old, new)
 
 
 async def test_an_expired_certificate_is_not_kept_for_the_new_one(
@@ -171,7 +171,7 @@ async def test_an_expired_certificate_is_not_kept_for_the_new_one(
 
     await replica.install(new)
 
-    assert replica.book.ranked(TOPIC) == (new,)
+    assert replica.certificates.ranked(TOPIC) == (new,)
 
 
 async def test_of_renewals_at_once_on_two_replicas_none_breaks_the_other(world: World) -> None:
@@ -183,8 +183,8 @@ async def test_of_renewals_at_once_on_two_replicas_none_breaks_the_other(world: 
 
     for replica in replicas:
         await replica.rotation.look()
-    assert replicas[0].book.ranked(TOPIC) == replicas[1].book.ranked(TOPIC)
-    assert replicas[0].book.ranked(TOPIC)[0] in rivals
+    assert replicas[0].certificates.ranked(TOPIC) == replicas[1].certificates.ranked(TOPIC)
+    assert replicas[0].certificates.ranked(TOPIC)[0] in rivals
 
 
 async def test_who_installs_hears_of_an_early_end_and_of_devices_without_a_certificate(
@@ -216,11 +216,11 @@ async def test_a_topic_with_enrolled_devices_goes_only_by_its_name(
 
     with pytest.raises(Conflict, match=rf"1 enrolled devices .*force_topic={TOPIC}"):
         await replica.installation.remove(TOPIC, None)
-    kept = set(replica.book.topics)
+    kept = set(replica.certificates.topics)
     await replica.installation.remove(TOPIC, TOPIC)
 
     assert kept == {TOPIC}
-    assert set(replica.book.topics) == set()
+    assert set(replica.certificates.topics) == set()
     assert await current(world) is None
 
 
@@ -232,7 +232,7 @@ async def test_where_a_file_serves_too_the_installed_one_goes_freely(world: Worl
 
     await replica.installation.remove(TOPIC, None)
 
-    assert replica.book.ranked(TOPIC) == (file,)
+    assert replica.certificates.ranked(TOPIC) == (file,)
     with pytest.raises(NotFound):
         await replica.installation.remove(TOPIC, None)
 

@@ -134,8 +134,8 @@ async def test_while_one_is_tried_again_the_others_go_on_with_the_old_one(
     await replica.push()
     world.clock.advance(PAUSE)
 
-    assert replica.book.candidates(TOPIC) == [new, old]
-    assert replica.book.candidates(TOPIC) == [old]
+    assert replica.certificates.candidates(TOPIC) == [new, old]
+    assert replica.certificates.candidates(TOPIC) == [old]
 
 
 async def test_when_apns_refuses_both_the_topic_is_refused_without_an_alarm_for_one(
@@ -203,7 +203,7 @@ async def test_of_a_file_and_an_installed_certificate_the_one_issued_later_is_fi
     await replica.install(installed)
 
     expected = (file, installed) if is_file_first else (installed, file)
-    assert replica.book.ranked(TOPIC) == expected
+    assert replica.certificates.ranked(TOPIC) == expected
 
 
 async def test_an_expired_certificate_is_never_pushed_with(world: World) -> None:
@@ -241,11 +241,11 @@ async def test_without_the_store_pushes_go_on_and_what_changed_is_taken_later(
     world.store.before = away
     async with running(other):
         await world.clock.run(SECONDS)
-        without = set(other.book.topics)
+        without = set(other.certificates.topics)
         still = await replica.push()
         fails = False
         await world.clock.run(SECONDS)
-        after = set(other.book.topics)
+        after = set(other.certificates.topics)
 
     assert isinstance(still, Accepted)
     assert without == set()
@@ -271,7 +271,7 @@ async def test_one_that_cannot_be_opened_here_changes_nothing_and_is_told_of_onc
 
     events = [line["event"] for line in logged if line["event"] == "push_certificate_unusable"]
     assert len(events) == 1
-    assert replica.book.ranked(TOPIC) == (old,)
+    assert replica.certificates.ranked(TOPIC) == (old,)
 
 
 async def test_the_end_of_each_topics_certificate_is_a_metric_while_there_is_one(

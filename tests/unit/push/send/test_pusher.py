@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from services.push.intake import Intake
-from services.push.send.attempt import EXPIRES_AFTER, Attempts
+from services.push.send.attempt import EXPIRES_AFTER, PushAttempts
 from services.push.send.outcomes import (
     Accepted,
     BackOff,
@@ -21,7 +21,7 @@ from services.push.send.outcomes import (
     TopicRefused,
     Unreachable,
 )
-from services.push.send.pusher import Pusher, Stores
+from services.push.send.pusher import Pusher
 from services.push.send.topics import Topics
 from shared.concurrency.periodic import Loops
 from shared.domain.command import QueueEntry
@@ -51,10 +51,11 @@ class Bench:
         self.metrics = Metrics()
         self.stopped: list[float] = []
         self.topics = Topics([TOPIC], self.clock, self.stopped.append)
-        attempts = Attempts(self.apns, self.enrollments, self.topics, self.clock, lambda: 0.0)
+        attempts = PushAttempts(self.apns, self.enrollments, self.topics, self.clock, lambda: 0.0)
         self.queue = FakeCommandQueue()
-        stores = Stores(self.enrollments, self.queue, self.pushes)
-        self.pusher = Pusher(attempts, stores, self.clock, self.metrics)
+        self.pusher = Pusher(
+            attempts, self.enrollments, self.queue, self.pushes, self.clock, self.metrics
+        )
 
     def enroll(self, device: str, **changes: object) -> Enrollment:
         made = Enrollment(
