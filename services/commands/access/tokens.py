@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
 from shared.domain.access import PREFIX, Scope, Token, is_token_name, token_digest
@@ -13,11 +14,11 @@ from shared.times import to_milliseconds
 SECRET_BYTES = 32
 
 
+@dataclass(frozen=True, slots=True)
 class ApiTokens:
-    def __init__(self, tokens: Tokens, clock: Clock, ids: Ids) -> None:
-        self._tokens = tokens
-        self._clock = clock
-        self._ids = ids
+    tokens: Tokens
+    clock: Clock
+    ids: Ids
 
     async def create(
         self,
@@ -33,29 +34,29 @@ class ApiTokens:
         self._check(name, scopes, expires_at)
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         token = Token(
-            id=self._ids.new(),
+            id=self.ids.new(),
             name=name,
             digest=token_digest(secret.encode()),
             scopes=frozenset(Scope(scope) for scope in scopes),
-            created_at=to_milliseconds(self._clock.now()),
+            created_at=to_milliseconds(self.clock.now()),
             created_by=created_by,
             expires_at=expires_at and to_milliseconds(expires_at),
         )
-        if not await self._tokens.add(token):
+        if not await self.tokens.add(token):
             raise Conflict(f"name: {name} is or was the name of another token")
         return token, secret
 
     async def list(self) -> list[Token]:
         """Every token, those that are good no more too."""
-        return await self._tokens.all()
+        return await self.tokens.all()
 
     async def revoke(self, name: str) -> Token:
         """By its id or its name. Raises NotFound."""
-        known = await self._tokens.all()
+        known = await self.tokens.all()
         meant = [each.id for each in known if each.id == name]
         meant = meant or [each.id for each in known if each.name == name]
-        at = to_milliseconds(self._clock.now())
-        token = await self._tokens.revoke(meant[0], at) if meant else None
+        at = to_milliseconds(self.clock.now())
+        token = await self.tokens.revoke(meant[0], at) if meant else None
         if token is None:
             raise NotFound(f"there is no token {name[:100]}")
         return token
@@ -67,7 +68,7 @@ class ApiTokens:
             "scopes": not (scopes and set(scopes) <= {scope.value for scope in Scope})
             and f"one or more of {', '.join(Scope)}",
             "expires_at": expires_at is not None
-            and expires_at <= self._clock.now()
+            and expires_at <= self.clock.now()
             and "a time to come",
         }
         faults = [Fault(path, text) for path, text in expected.items() if text]

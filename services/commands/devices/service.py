@@ -6,7 +6,7 @@ comes back with its next valid message; when its removal is answered, none of it
 """
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -31,22 +31,20 @@ Page = tuple[list[Enrollment], str | None]
 """Some devices or user channels, and the cursor of the next ones, None where the list ends."""
 
 
+@dataclass(frozen=True, slots=True)
 class DeviceInventory:
     """Device channels, as API clients see them."""
 
-    def __init__(
-        self, enrollments: Enrollments, devices: Devices, queue: CommandQueue, targets: Targets
-    ) -> None:
-        self._enrollments = enrollments
-        self._devices = devices
-        self._queue = queue
-        self._targets = targets
+    enrollments: Enrollments
+    devices: Devices
+    queue: CommandQueue
+    targets: Targets
 
     async def list(self, query: DeviceQuery) -> list[Enrollment]:
         """The devices that match, by id."""
         if max(len(query.udids or ()), len(query.serial_numbers or ())) <= TOGETHER:
-            return await self._enrollments.devices(query)
-        found = {device.id: device for device in await _named(self._enrollments, query)}
+            return await self.enrollments.devices(query)
+        found = {device.id: device for device in await _named(self.enrollments, query)}
         devices = [found[id_] for id_ in sorted(found)]
         if not query.per_page:
             return devices
@@ -54,18 +52,18 @@ class DeviceInventory:
 
     async def page(self, query: DeviceFilter) -> Page:
         """The next page; its cursor is there only if something follows."""
-        found = await self._devices.page(replace(query, limit=query.limit + 1))
+        found = await self.devices.page(replace(query, limit=query.limit + 1))
         return _page(found, query.limit)
 
     async def users(self, device: str, after: str | None) -> Page:
         """The next page of the user channels of a device."""
-        found = await self._devices.users(device, USERS_TOGETHER + 1, after)
+        found = await self.devices.users(device, USERS_TOGETHER + 1, after)
         return _page(found, USERS_TOGETHER)
 
     async def id_of(self, name: str) -> str:
         """The id of the device that has this name, or whose user has it. Raises NotFound, and Conflict
         where several have it."""
-        target = await self._targets.one(name)
+        target = await self.targets.one(name)
         if not target.is_known:
             raise _not_enrolled(name)
         return target.key.device
@@ -73,14 +71,14 @@ class DeviceInventory:
     async def one(self, name: str) -> Enrollment:
         """Raises NotFound, and Conflict where several devices have the name."""
         id_ = await self.id_of(name)
-        device = (await self._targets.devices([id_])).get(id_)
+        device = (await self.targets.devices([id_])).get(id_)
         if device is None:
             raise _not_enrolled(name)
         return device
 
     async def secret(self, device: str, name: str) -> bytes:
         """A token that the device entrusted to us. Raises NotFound."""
-        secret: bytes | None = getattr(await self._devices.secrets(device), name)
+        secret: bytes | None = getattr(await self.devices.secrets(device), name)
         if secret is None:
             raise NotFound(f"{name}: the device {device} has none")
         return secret
@@ -94,25 +92,25 @@ class DeviceInventory:
         devices = set(udids)
         if serial_numbers:
             query = DeviceQuery(serial_numbers=sorted(set(serial_numbers)))
-            devices |= {found.device for found in await _named(self._enrollments, query)}
+            devices |= {found.device for found in await _named(self.enrollments, query)}
         for some in chunked(sorted(devices), TOGETHER):
             await self._remove(set(some))
 
     async def _remove(self, devices: set[str]) -> None:
-        known = await self._targets.devices(devices)
+        known = await self.targets.devices(devices)
         devices -= {id_ for id_, found in known.items() if not found.key.is_device_channel}
         if not devices:
             return
-        await self._queue.cancel_devices(devices)
-        removed = await self._enrollments.remove(devices)
-        await self._queue.cancel_devices(devices)
+        await self.queue.cancel_devices(devices)
+        removed = await self.enrollments.remove(devices)
+        await self.queue.cancel_devices(devices)
         log.info("devices_removed", enrollments=removed)
 
     async def block(self, name: str, *, blocked: bool) -> None:
         """Block or unblock a device; raises NotFound where there is none of that name."""
-        target = await self._targets.one(name)
+        target = await self.targets.one(name)
         is_device = target.is_known and target.key.is_device_channel
-        if not is_device or not await self._enrollments.block(target.key.device, blocked):
+        if not is_device or not await self.enrollments.block(target.key.device, blocked):
             raise _not_enrolled(name)
         log.info("device_block_changed", device=target.key.device, blocked=blocked)
 

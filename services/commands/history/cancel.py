@@ -5,7 +5,7 @@ and ends the others for good before it leaves them out (docs/rules.md, rule 4); 
 clearing, or to a cancelling, nothing that was open is sent.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -22,22 +22,22 @@ ATTEMPTS = 3
 """Looks of one cancelling at an entry that others keep changing."""
 
 
+@dataclass(frozen=True, slots=True)
 class OpenCommands:
     """Shows and ends the open commands of an enrollment, named by any of its ids. Raises Conflict when the
     name is ambiguous."""
 
-    def __init__(self, queue: CommandQueue, targets: Targets, reconciler: Reconciler) -> None:
-        self._queue = queue
-        self._targets = targets
-        self._reconciler = reconciler
+    queue: CommandQueue
+    targets: Targets
+    reconciler: Reconciler
 
     async def of(self, name: str) -> list[Command]:
         """The open commands in queue order, none of an unknown enrollment. A command that renews the device's
         certificate comes without its property list, by which anyone could become the device."""
-        target = await self._targets.one(name)
-        entries = await self._reconciler.current(await self._queue.open_entries(target.key))
+        target = await self.targets.one(name)
+        entries = await self.reconciler.current(await self.queue.open_entries(target.key))
         open_entries = [entry for entry in entries if entry.state.is_open]
-        commands = await self._queue.commands({entry.command_hash for entry in open_entries})
+        commands = await self.queue.commands({entry.command_hash for entry in open_entries})
         return [
             replace(command, plist=b"") if entry.collapse_key == RENEWAL_KEY else command
             for entry in open_entries
@@ -46,8 +46,8 @@ class OpenCommands:
 
     async def clear(self, name: str) -> int:
         """End all open commands of an enrollment, those sent and not answered included."""
-        target = await self._targets.one(name)
-        ended = await self._queue.cancel([target.key])
+        target = await self.targets.one(name)
+        ended = await self.queue.cancel([target.key])
         log.info("queue_cleared", enrollment=target.key.id, commands=ended)
         return ended
 
@@ -66,8 +66,8 @@ class OpenCommands:
                 raise OfNewerVersion(f"{name} is {there.state}, of a newer version")
             if not there.state.is_open:
                 raise Conflict(f"{name} has ended already: {there.state.value}")
-            is_cancelled = await self._queue.cancel_one(entry.enrollment, entry.command_uuid)
-            there = (await self._queue.entries_of([entry.id])).get(entry.id)
+            is_cancelled = await self.queue.cancel_one(entry.enrollment, entry.command_uuid)
+            there = (await self.queue.entries_of([entry.id])).get(entry.id)
             if is_cancelled and there is not None:
                 log.info(
                     "command_cancelled",

@@ -45,24 +45,24 @@ class ListQuery:
     after: Position | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class EntryList:
-    def __init__(self, queue: CommandQueue, reconciler: Reconciler, clock: Clock) -> None:
-        self._queue = queue
-        self._reconciler = reconciler
-        self._clock = clock
+    queue: CommandQueue
+    reconciler: Reconciler
+    clock: Clock
 
     async def page(self, query: ListQuery) -> tuple[list[QueueEntry], Position | None]:
         """The next page, and where the one after it begins, None at the end of the list. A page may be
         short, or empty, and yet not the last."""
         found, following = await self._walk(query)
-        entries = await self._reconciler.current(found)
+        entries = await self.reconciler.current(found)
         # One that was open when it was read may have ended since, and is of another state then.
         return [p for p in entries if query.states is None or p.state in query.states], following
 
     async def _walk(self, query: ListQuery) -> tuple[list[QueueEntry], Position | None]:
-        began = self._clock.monotonic()
+        began = self.clock.monotonic()
         floor = to_milliseconds(query.since or EPOCH)
-        until = query.until or to_milliseconds(self._clock.now() + AHEAD)
+        until = query.until or to_milliseconds(self.clock.now() + AHEAD)
         if query.after is not None:
             until = min(until, query.after.accepted_at)
         taken: list[QueueEntry] = []
@@ -77,18 +77,18 @@ class EntryList:
                 return taken, _position(taken[-1])
             until = since - TICK
             width *= 2
-            if self._clock.monotonic() - began > PATIENCE.total_seconds() and until >= floor:
+            if self.clock.monotonic() - began > PATIENCE.total_seconds() and until >= floor:
                 return taken, Position(since, "")
         return taken, None
 
     async def _newest(self, window: EntryWindow, limit: int) -> tuple[list[QueueEntry], datetime]:
         """Entries of a window, newest first, and the time down to which they are all there."""
-        found = await self._queue.accepted_in(window, limit)
+        found = await self.queue.accepted_in(window, limit)
         since = window.since
         if len(found) >= limit:
             # The last time may have been cut in two.
             since = min(map(_position, found)).accepted_at
-            tied = await self._queue.accepted_in(replace(window, since=since, until=since))
+            tied = await self.queue.accepted_in(replace(window, since=since, until=since))
             found = [entry for entry in found if _position(entry).accepted_at > since] + tied
         return sorted(found, key=_position, reverse=True), since
 

@@ -6,6 +6,7 @@ the entry what it is, or the one that came too late; None where the device has n
 journal has let go of the event.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from services.commands.history.schemas import CommandOut, command_out
@@ -35,32 +36,25 @@ _STATUS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class CommandLookup:
     """Finds commands and shows them, as an administrator sees them. Raises NotFound, and Conflict for an
     ambiguous name."""
 
-    def __init__(
-        self,
-        queue: CommandQueue,
-        pushes: Pushes,
-        journal: Journal,
-        targets: Targets,
-        reconciler: Reconciler,
-    ) -> None:
-        self._queue = queue
-        self._pushes = pushes
-        self._journal = journal
-        self._targets = targets
-        self._reconciler = reconciler
+    queue: CommandQueue
+    pushes: Pushes
+    journal: Journal
+    targets: Targets
+    reconciler: Reconciler
 
     async def one(self, name: str, command_uuid: str) -> CommandOut:
         return await self.show(await self.entry(name, command_uuid))
 
     async def entry(self, name: str, command_uuid: str) -> QueueEntry:
         """Its entry as it is now."""
-        target = await self._targets.one(name)
-        found = await self._queue.entries_of([entry_id(target.key.id, command_uuid)])
-        settled = await self._reconciler.current(list(found.values()))
+        target = await self.targets.one(name)
+        found = await self.queue.entries_of([entry_id(target.key.id, command_uuid)])
+        settled = await self.reconciler.current(list(found.values()))
         if settled:
             return settled[0]
         if not target.is_known:
@@ -71,11 +65,11 @@ class CommandLookup:
         """An entry with all that is known beside it: pushes while it is open, and answers."""
         push = late = None
         if entry.state.is_open:
-            push = (await self._pushes.load([entry.enrollment])).get(entry.enrollment)
+            push = (await self.pushes.load([entry.enrollment])).get(entry.enrollment)
         answer = await self._last_answer(entry)
         if entry.late_answer is not None:
             event_id = entry.late_answer.event_id
-            late = (await self._journal.read([event_id])).get(event_id)
+            late = (await self.journal.read([event_id])).get(event_id)
         return command_out(entry, answer, push, late, await self._last_refusal(entry))
 
     async def _last_answer(self, entry: QueueEntry) -> Event | None:
@@ -91,7 +85,7 @@ class CommandLookup:
 
         for reach in (NEAR, FAR):
             distance = nanoseconds(EPOCH + reach)
-            if found := await self._journal.answers(entry, at - distance, at + distance):
+            if found := await self.journal.answers(entry, at - distance, at + distance):
                 return min(found, key=unlikeliness)
         return None
 
@@ -100,6 +94,6 @@ class CommandLookup:
         since = entry.first_handed_at
         if since is None:
             return None
-        device = (await self._targets.devices([entry.device])).get(entry.device)
+        device = (await self.targets.devices([entry.device])).get(entry.device)
         refusals = device.refusals if device else ()
         return next((each for each in refusals if each.at >= since), None)

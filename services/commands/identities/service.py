@@ -7,7 +7,7 @@ conditional on what was read, so that it never undoes what the device did meanwh
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -30,38 +30,29 @@ KnownIdentity = tuple[Enrollment, Sequence[IssuedCertificate]]
 """A device, and the certificates that were given out to follow its present one."""
 
 
+@dataclass(frozen=True, slots=True)
 class IdentityService:
     """Shows and changes bindings. All methods raise NotFound, Conflict, StoreUnavailable."""
 
-    def __init__(
-        self,
-        enrollments: Enrollments,
-        identities: Identities,
-        issued: IssuedCertificates,
-        targets: Targets,
-        clock: Clock,
-        ids: Ids,
-        metrics: Metrics,
-    ) -> None:
-        self._enrollments = enrollments
-        self._identities = identities
-        self._issued = issued
-        self._targets = targets
-        self._clock = clock
-        self._ids = ids
-        self._metrics = metrics
+    enrollments: Enrollments
+    identities: Identities
+    issued: IssuedCertificates
+    targets: Targets
+    clock: Clock
+    ids: Ids
+    metrics: Metrics
 
     async def show(self, name: str) -> KnownIdentity:
         device = await self._device(name)
         bound = device.certificate
-        return device, [] if bound is None else await self._issued.renewals_of(bound)
+        return device, [] if bound is None else await self.issued.renewals_of(bound)
 
     async def reset(self, name: str) -> None:
         """Take the binding away; where there is none, nothing changes."""
         device = await self._device(name)
         if device.certificate is None:
             return
-        if not await self._identities.reset(device.id, device.certificate):
+        if not await self.identities.reset(device.id, device.certificate):
             raise Overtaken("the binding changed meanwhile")
         log.info("binding_reset", device=device.id, certificate=device.certificate)
 
@@ -79,21 +70,21 @@ class IdentityService:
 
     async def _device(self, name: str) -> Enrollment:
         """Removed ones too: their bindings outlive them."""
-        target = await self._targets.one(name)
+        target = await self.targets.one(name)
         id_ = target.key.device
-        found = (await self._enrollments.load([id_])).get(id_)
+        found = (await self.enrollments.load([id_])).get(id_)
         if found is None:
             raise NotFound(f"udid: no device {name} is known")
         return found
 
     async def _accept(self, device: Enrollment, certificate: str, patience: timedelta) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         not_after = device.identity.certificate.not_after if device.identity else None
         if not_after is None or not_after <= now:
             until = now + patience
-            done = await self._identities.accept_expired(device.id, certificate, until)
+            done = await self.identities.accept_expired(device.id, certificate, until)
         else:
-            done = await self._identities.release(device.id, certificate)
+            done = await self.identities.release(device.id, certificate)
         if not done:
             raise Overtaken("the binding changed meanwhile")
         log.info("binding_confirmed", device=device.id, certificate=certificate)
@@ -110,7 +101,7 @@ class IdentityService:
             found = before
         else:
             found = DeviceCertificate(certificate)
-        if found.not_after is not None and found.not_after <= self._clock.now():
+        if found.not_after is not None and found.not_after <= self.clock.now():
             raise Conflict(
                 "certificate_sha256: this certificate has expired; enroll the device anew"
             )
@@ -118,19 +109,19 @@ class IdentityService:
 
     async def _bind(self, device: Enrollment, certificate: DeviceCertificate) -> None:
         fingerprint = certificate.fingerprint
-        issued = await self._issued.by_fingerprint([fingerprint])
+        issued = await self.issued.by_fingerprint([fingerprint])
         identity = Identity(
             certificate=replace(certificate, is_expired=False),
-            bound_at=self._clock.now(),
+            bound_at=self.clock.now(),
             how=BoundBy.ADMINISTRATOR,
             is_ours=fingerprint in issued,
             parameters=None if device.identity is None else device.identity.parameters,
         )
-        binding = rebinding(device, identity, self._ids.new())
-        if not all(await self._enrollments.bind([binding])):
-            holders = await self._enrollments.holders([fingerprint])
+        binding = rebinding(device, identity, self.ids.new())
+        if not all(await self.enrollments.bind([binding])):
+            holders = await self.enrollments.holders([fingerprint])
             if holders.get(fingerprint, device.id) != device.id:
                 raise Conflict("certificate_sha256: this certificate is another device's")
             raise Overtaken("the binding changed meanwhile")
-        self._metrics.certificates_rebound.labels(BoundBy.ADMINISTRATOR).inc()
+        self.metrics.certificates_rebound.labels(BoundBy.ADMINISTRATOR).inc()
         log.info("certificate_rebound", device=device.id, how=BoundBy.ADMINISTRATOR.value)

@@ -32,11 +32,6 @@ from shared.times import to_milliseconds
 
 log = structlog.get_logger()
 
-CHUNK = PIECE_LIMIT
-"""Targets that are queued together."""
-AT_ONCE = PIECES_IN_FLIGHT
-"""Chunks of one job that are under way."""
-
 HEARTBEAT = timedelta(seconds=1)
 STALE_AFTER = timedelta(seconds=15)
 """A running job without a heartbeat for so long has no worker."""
@@ -230,7 +225,7 @@ class JobWorker:
     async def _do_part(self, part: JobPart, piece: "_Piece") -> bool:
         """Queue for the targets of one part. False: the job is not ours any more, or we end."""
         tally = Tally()
-        chunks = chunked(part.targets, CHUNK)
+        chunks = chunked(part.targets, PIECE_LIMIT)
 
         async def work() -> bool:
             for targets in chunks:
@@ -242,7 +237,9 @@ class JobWorker:
             return True
 
         # Not in a group: an error of one piece must not cut the others short.
-        ends = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
+        ends = await asyncio.gather(
+            *(work() for _ in range(PIECES_IN_FLIGHT)), return_exceptions=True
+        )
         for end in ends:
             if isinstance(end, BaseException):
                 raise end

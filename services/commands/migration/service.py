@@ -7,6 +7,7 @@ No event goes out, no command ends, nobody is pushed: the device has said nothin
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -28,18 +29,18 @@ from shared.times import to_milliseconds
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
 class Migrations:
     """Imports messages one by one. `window` is how long a device may then show its certificate."""
 
-    def __init__(self, store: Migration, clock: Clock, ids: Ids, window: timedelta) -> None:
-        self._store = store
-        self._clock = clock
-        self._ids = ids
-        self._window = window
+    store: Migration
+    clock: Clock
+    ids: Ids
+    window: timedelta
 
     def read(self, body: bytes) -> Imported:
         """The message in a body. Raises BadRequest."""
-        now = self._clock.now()
+        now = self.clock.now()
         message = parse_checkin(body)
         kind, kept = _kept_of(message)
         return Imported(
@@ -47,15 +48,15 @@ class Migrations:
             kind=kind,
             digest=hashlib.sha256(body).hexdigest(),
             at=now,
-            until=to_milliseconds(now + self._window),
-            generation=self._ids.new(),
+            until=to_milliseconds(now + self.window),
+            generation=self.ids.new(),
             **kept,
         )
 
     async def take(self, message: Imported) -> ImportOutcome:
         """IMPORTED or UNCHANGED. Raises NotFound where the Authenticate of the device is missing,
         Conflict where the enrollment has spoken here for itself."""
-        outcome = await self._store.take(message)
+        outcome = await self.store.take(message)
         device = message.key.device
         if outcome is ImportOutcome.UNKNOWN:
             raise NotFound(f"udid: the Authenticate of the device {device} must be imported first")

@@ -6,11 +6,11 @@ open entries, so in between the number is an estimate: the last count and what t
 It may be short by 1 % of the limit (at least one command) for each process, and by what other processes add
 within a second."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.commands.queue.submission import Submission
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey
@@ -20,7 +20,6 @@ from shared.ports.queue import CommandQueue
 
 BETWEEN_LOOKS = timedelta(seconds=1)
 """Between two counts of one queue."""
-
 RETRY_AFTER = timedelta(seconds=30)
 MOST_KNOWN = 20_000
 """Queues whose estimates one process keeps. A dropped one starts again from zero."""
@@ -30,46 +29,60 @@ MOST_KNOWN = 20_000
 class _Estimate:
     counted: int = 0
     added: int = 0
-    looked_at: float | None = None
+    looked_at: float = -math.inf
 
     @property
     def total(self) -> int:
         return self.counted + self.added
 
 
-class OpenEstimates:
-    """Estimates of the open commands of each queue. Times are those of a monotonic clock."""
+class OpenLimit:
+    """Decides which entries may be queued."""
 
-    def __init__(self, limit: int, most_known: int = MOST_KNOWN) -> None:
+    def __init__(
+        self, queue: CommandQueue, clock: Clock, limit: int, most_known: int = MOST_KNOWN
+    ) -> None:
+        self._queue = queue
+        self._clock = clock
         self._limit = limit
         self._known: BoundedCache[str, _Estimate] = BoundedCache(most_known)
 
-    def add(self, enrollment: str) -> None:
-        """One more command goes into this queue."""
-        self._estimate(enrollment).added += 1
+    async def check(self, entries: Sequence[QueueEntry]) -> list[TooManyRequests | None]:
+        """The refusal of each entry, or None; entries without one count as queued from now on."""
+        for entry in {entry.enrollment: entry for entry in entries}.values():
+            await self._count(entry)
+        is_over = [self._is_over(entry.enrollment) for entry in entries]
+        if not any(is_over):
+            return [None] * len(entries)
+        over = {entry.id for entry, is_one in zip(entries, is_over, strict=True) if is_one}
+        there = await self._queue.entries_of(over)
+        retries = {
+            id_ for id_, each in there.items() if each.state.is_open or each.state.is_device_final
+        }
+        return [
+            self._refusal(entry) if is_one and entry.id not in retries else None
+            for entry, is_one in zip(entries, is_over, strict=True)
+        ]
 
-    def is_full(self, enrollment: str) -> bool:
-        return self._estimate(enrollment).total >= self._limit
+    async def _count(self, entry: QueueEntry) -> None:
+        """Count where it is time: the queue seems full, or much was added, and a second is over."""
+        estimate, now = self._estimate(entry.enrollment), self._clock.monotonic()
+        is_worth_it = estimate.added > max(1, self._limit // 100) or estimate.total >= self._limit
+        if not is_worth_it or now - estimate.looked_at < BETWEEN_LOOKS.total_seconds():
+            return
+        estimate.looked_at = now  # now, so that no other request counts too
+        added = estimate.added
+        key = EnrollmentKey(entry.enrollment, device=entry.device)
+        estimate.counted = await self._queue.count_open(key)
+        # Commands that were added meanwhile may be in the count or not, and are added again.
+        estimate.added = max(0, estimate.added - added)
 
-    def wants_look(self, enrollment: str, now: float) -> bool:
-        """True if it is time to count: the queue seems full, or much was added, and a second is over."""
+    def _is_over(self, enrollment: str) -> bool:
         estimate = self._estimate(enrollment)
-        is_due = (
-            estimate.looked_at is None or now - estimate.looked_at >= BETWEEN_LOOKS.total_seconds()
-        )
-        is_worth_it = estimate.added > max(1, self._limit // 100)
-        return is_due and (is_worth_it or estimate.total >= self._limit)
-
-    def begin_look(self, enrollment: str, now: float) -> int:
-        """Begin to count, so that no other request does. Returns what `end_look` needs."""
-        estimate = self._estimate(enrollment)
-        estimate.looked_at = now
-        return estimate.added
-
-    def end_look(self, enrollment: str, counted: int, added: int) -> None:
-        """End the count: what was added meanwhile may be in it or not, and is added again."""
-        estimate = self._estimate(enrollment)
-        estimate.counted, estimate.added = counted, max(0, estimate.added - added)
+        if estimate.total >= self._limit:
+            return True
+        estimate.added += 1
+        return False
 
     def _estimate(self, enrollment: str) -> _Estimate:
         estimate = self._known.get(enrollment)
@@ -78,50 +91,6 @@ class OpenEstimates:
             self._known.put(enrollment, estimate)
         return estimate
 
-
-class OpenLimit:
-    """Decides which entries may be queued."""
-
-    def __init__(self, queue: CommandQueue, clock: Clock, limit: int) -> None:
-        self._queue = queue
-        self._clock = clock
-        self._limit = limit
-        self._estimates = OpenEstimates(limit)
-
-    async def admitted(self, submissions: Sequence[Submission]) -> list[Submission]:
-        """The submissions whose queue is not full; the others get their refusal."""
-        refusals = await self.check([submission.entry for submission in submissions])
-        for submission, refusal in zip(submissions, refusals, strict=True):
-            submission.outcome = refusal
-        return [submission for submission in submissions if submission.outcome is None]
-
-    async def check(self, entries: Sequence[QueueEntry]) -> list[TooManyRequests | None]:
-        """The refusal of each entry, or None; entries without one count as queued from now on."""
-        for entry in {entry.enrollment: entry for entry in entries}.values():
-            await self._look(entry)
-        is_over = [self._is_over(entry) for entry in entries]
-        if not any(is_over):
-            return [None] * len(entries)
-        over = {entry.id for entry, is_one in zip(entries, is_over, strict=True) if is_one}
-        there = await self._queue.entries_of(over)
-        return [
-            self._refusal(entry) if is_one and not _is_retry(there.get(entry.id)) else None
-            for entry, is_one in zip(entries, is_over, strict=True)
-        ]
-
-    async def _look(self, entry: QueueEntry) -> None:
-        now = self._clock.monotonic()
-        if self._estimates.wants_look(entry.enrollment, now):
-            added = self._estimates.begin_look(entry.enrollment, now)
-            counted = await self._queue.count_open(_key(entry))
-            self._estimates.end_look(entry.enrollment, counted, added)
-
-    def _is_over(self, entry: QueueEntry) -> bool:
-        if self._estimates.is_full(entry.enrollment):
-            return True
-        self._estimates.add(entry.enrollment)
-        return False
-
     def _refusal(self, entry: QueueEntry) -> TooManyRequests:
         return TooManyRequests(
             f"udid: {entry.enrollment} has {self._limit} open commands, which is the most "
@@ -129,11 +98,3 @@ class OpenLimit:
             "DELETE /v1/commands/{udid}",
             RETRY_AFTER,
         )
-
-
-def _is_retry(there: QueueEntry | None) -> bool:
-    return there is not None and (there.state.is_open or there.state.is_device_final)
-
-
-def _key(entry: QueueEntry) -> EnrollmentKey:
-    return EnrollmentKey(entry.enrollment, device=entry.device)

@@ -6,6 +6,7 @@ comes back.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from services.commands.queue.targets import Targets, is_stale
 from shared.domain.command import QueueEntry
@@ -13,16 +14,14 @@ from shared.ports.clock import Clock
 from shared.ports.queue import CommandQueue, Expiries
 
 
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """Ends what is over among the entries that a reader has read."""
 
-    def __init__(
-        self, queue: CommandQueue, expiries: Expiries, targets: Targets, clock: Clock
-    ) -> None:
-        self._queue = queue
-        self._expiries = expiries
-        self._targets = targets
-        self._clock = clock
+    queue: CommandQueue
+    expiries: Expiries
+    targets: Targets
+    clock: Clock
 
     async def current(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
         """These entries as they are now, in the order given; without those that are gone."""
@@ -31,7 +30,7 @@ class Reconciler:
             return list(entries)
         # The generation after the entries, never before: an entry that was queued after a new Authenticate
         # would be compared with the generation before it.
-        known = await self._targets.devices(devices)
+        known = await self.targets.devices(devices)
         found = []
         for entry in entries:
             device = known.get(entry.device)
@@ -46,7 +45,7 @@ class Reconciler:
         if not entry.state.is_open:
             return entry
         if is_stale(entry, generation):
-            return await self._queue.drop(entry)
-        if entry.is_expired(at := self._clock.now()):
-            return (await self._expiries.expire([entry], at)).get(entry.id)
+            return await self.queue.drop(entry)
+        if entry.is_expired(at := self.clock.now()):
+            return (await self.expiries.expire([entry], at)).get(entry.id)
         return entry

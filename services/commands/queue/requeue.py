@@ -91,11 +91,26 @@ class EntryResolver:
             return False
         return entry.generation == (device.generation if device else None)
 
-    async def follow_enrollment(
-        self, submission: Submission, devices: Mapping[str, Enrollment]
+    async def resolve(
+        self,
+        submission: Submission,
+        existing: QueueEntry | None,
+        devices: Mapping[str, Enrollment],
     ) -> None:
-        """Adapt an entry that was written beside an Authenticate, or beside a DELETE of the device."""
+        """Decide about a CommandUUID that the queue has already; without an `existing` entry, adapt the one
+        that was written beside an Authenticate, or beside a DELETE of the device."""
         try:
+            for _ in range(ATTEMPTS):
+                if existing is None:
+                    break
+                submission.outcome = await self._decide(submission, existing, devices)
+                if submission.outcome is not Outcome.CHANGED:
+                    return
+                # Another process was faster: read the entry, and then the generation again.
+                [existing] = await self._queue.insert([submission.entry])
+                devices = await self._targets.devices({submission.entry.device})
+            if existing is not None:
+                raise Overtaken("others keep changing this command")
             await self._follow(submission, devices)
         except MdmError as exc:
             submission.outcome = exc
@@ -115,25 +130,6 @@ class EntryResolver:
         await self.supersede([entry])
         submission.outcome = Outcome.QUEUED
 
-    async def resolve_existing(
-        self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
-    ) -> None:
-        """Decide about a CommandUUID that the queue has already."""
-        try:
-            for _ in range(ATTEMPTS):
-                submission.outcome = await self._decide(submission, existing, devices)
-                if submission.outcome is not Outcome.CHANGED:
-                    return
-                # Another process was faster: read the entry, and then the generation again.
-                [there] = await self._queue.insert([submission.entry])
-                devices = await self._targets.devices({submission.entry.device})
-                if there is None:
-                    return await self._follow(submission, devices)
-                existing = there
-            raise Overtaken("others keep changing this command")
-        except MdmError as exc:
-            submission.outcome = exc
-
     async def _decide(
         self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
     ) -> Outcome:
@@ -148,33 +144,30 @@ class EntryResolver:
         there = await self._reconciler.current_one(existing, generation)
         if there is None:
             return Outcome.CHANGED
-        existing = there
-        if not is_known(existing.state):
-            raise OfNewerVersion(
-                f"command_uuid: {uuid} is {existing.state} there, of a newer version"
-            )
-        if existing.state.is_open or self._is_fresh(existing, submission.since):
-            submission.entry = existing
+        if not is_known(there.state):
+            raise OfNewerVersion(f"command_uuid: {uuid} is {there.state} there, of a newer version")
+        if there.state.is_open or self._is_fresh(there, submission.since):
+            submission.entry = there
             return Outcome.RETRY
         accepted_at = submission.accepted(self._clock.now())
         entry = replace(submission.entry, generation=generation, accepted_at=accepted_at)
         submission.entry = entry
-        if existing.state in ANNOUNCED_STATES:
-            await self._publish_end(existing)
-        if not await self._queue.requeue(entry, existing):
+        if there.state in ANNOUNCED_STATES:
+            await self._publish_end(there)
+        if not await self._queue.requeue(entry, there):
             return Outcome.CHANGED
         await self._follow(submission, await self._targets.devices({entry.device}))
         return Outcome.QUEUED
 
     def _is_fresh(self, existing: QueueEntry, since: datetime | None) -> bool:
         """True if the device ended it so soon after its acceptance that this can only be a retry."""
-        if existing.accepted_at is None:
+        at = existing.accepted_at
+        if at is None:
             return False
-        if since is not None and existing.accepted_at >= since:
+        if since is not None and at >= since:
             return True
-        if not existing.state.is_device_final:
-            return False
-        return self._clock.now() - existing.accepted_at <= self.rules.retry_window
+        is_recent = self._clock.now() - at <= self.rules.retry_window
+        return is_recent and existing.state.is_device_final
 
 
 MOST = 10
@@ -202,8 +195,7 @@ class Guesses:
         found = self._current(command_uuid)
         if found is not None and found.count >= MOST:
             left = WINDOW - timedelta(seconds=self._clock.monotonic() - found.since)
-            message = f"{named} was used with too many other commands"
-            raise TooManyRequests(message, left)
+            raise TooManyRequests(f"{named} was used with too many other commands", left)
 
     def note(self, command_uuid: str) -> None:
         """Count one mismatch."""

@@ -22,10 +22,11 @@ from services.commands.queue.priority import (
 )
 from services.commands.queue.requeue import EntryResolver
 from services.commands.queue.submission import Outcome, Queued, Submission
-from services.commands.queue.targets import Target, Targets
+from services.commands.queue.targets import Targets
 from shared.apple.request.advice import Advice, Recipient
 from shared.apple.request.plist import PreparedCommand
 from shared.concurrency.batching import BatchExecutor
+from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.command import Command
 from shared.domain.errors import (
     BadRequest,
@@ -44,6 +45,9 @@ from shared.times import to_milliseconds
 
 BATCH_LIMIT = 64
 IN_FLIGHT = 1
+LONGEST_FLUSH = timedelta(hours=1)
+"""Between the touch of a command and its entry. The janitor deletes commands that were not touched for a day,
+so a process that was stopped for so long must not accept."""
 
 Advise = Callable[[PreparedCommand, Recipient], Advice]
 """Advice for a client before its command goes to this recipient."""
@@ -69,7 +73,7 @@ class QueueService:
         self._clock = clock
         self._ids = ids
         self._metrics = metrics
-        self._advise_on = advise
+        self._advise = advise
         self._resolver = resolver
         self._limit = OpenLimit(queue, clock, resolver.rules.max_open)
         self._command_store = CommandStore(queue, clock)
@@ -86,10 +90,9 @@ class QueueService:
         that names another command there, BadRequest for one that no such channel takes or whose
         time is over, TooManyRequests when too many of its commands are open."""
         self.check_expiry(prepared)
+        submission = Submission(prepared, prepared.target, self._ids.new())
         with self._priority.interactive():
-            return await self._batches.submit(
-                Submission(prepared, prepared.target, self._ids.new())
-            )
+            return await self._batches.submit(submission)
 
     async def enqueue_for(
         self, prepared: PreparedCommand, targets: Sequence[str], since: datetime
@@ -108,9 +111,9 @@ class QueueService:
         )
         outcomes: list[Queued | MdmError] = []
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, MdmError):
-                raise result
             if isinstance(result, Unavailable):
+                raise result
+            if isinstance(result, BaseException) and not isinstance(result, MdmError):
                 raise result
             outcomes.append(result)
         return outcomes
@@ -125,7 +128,6 @@ class QueueService:
             raise unfit(path, expected)
 
     async def drain(self) -> None:
-        """Finish what is under way."""
         await self._batches.drain()
         await self._pieces.drain()
 
@@ -134,10 +136,13 @@ class QueueService:
     async def _flush(
         self, submissions: list[Submission], between: Step = no_wait
     ) -> Sequence[Queued | Exception]:
-        """All steps; `between` runs after each."""
+        """Run all steps, and `between` after each."""
         self._metrics.batch_size.observe(len(submissions))
-        going = await self._limit.admitted(await self._resolve(submissions))
-        if going:
+        going = await self._resolve(submissions)
+        refusals = await self._limit.check([submission.entry for submission in going])
+        for submission, refusal in zip(going, refusals, strict=True):
+            submission.outcome = refusal
+        if going := [submission for submission in going if submission.outcome is None]:
             await between()
             await self._queue_up(going, between)
         return [submission.result() for submission in submissions]
@@ -153,22 +158,19 @@ class QueueService:
             target = targets[submission.target]
             if isinstance(target, Conflict):
                 submission.outcome = target
-            elif not target.is_known and not self._resolver.rules.accept_unknown_devices:
+                continue
+            if not target.is_known and not self._resolver.rules.accept_unknown_devices:
                 submission.outcome = submission.unknown()
-            elif (refusal := self._advise(submission, target)) is not None:
-                submission.outcome = refusal
-            else:
+                continue
+            recipient = Recipient.of(target.key, target.inventory)
+            advice = self._advise(submission.prepared, recipient)
+            submission.warnings = advice.warnings
+            if advice.refusal is None:
                 submission.entry = submission.entry_at(target, self._clock.now())
+            else:
+                fault = Fault("request_type", "a command that user channels take")
+                submission.outcome = BadRequest(advice.refusal, [fault])
         return [submission for submission in submissions if submission.outcome is None]
-
-    def _advise(self, submission: Submission, target: Target) -> BadRequest | None:
-        advice = self._advise_on(submission.prepared, Recipient.of(target.key, target.inventory))
-        submission.warnings = advice.warnings
-        if advice.refusal is None:
-            return None
-        return BadRequest(
-            advice.refusal, [Fault("request_type", "a command that user channels take")]
-        )
 
     async def _queue_up(self, going: list[Submission], between: Step) -> None:
         touched_at = self._clock.monotonic()
@@ -183,12 +185,10 @@ class QueueService:
         )
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
-                if existing is not None:
-                    rare.create_task(self._resolver.resolve_existing(submission, existing, devices))
-                elif self._resolver.is_current(submission.entry, devices):
+                if existing is None and self._resolver.is_current(submission.entry, devices):
                     submission.outcome = Outcome.QUEUED
                 else:
-                    rare.create_task(self._resolver.follow_enrollment(submission, devices))
+                    rare.create_task(self._resolver.resolve(submission, existing, devices))
         if self._clock.monotonic() - touched_at > LONGEST_FLUSH.total_seconds():
             raise Overtaken("the process was stopped while it queued the command")
         self._request_pushes(going)
@@ -209,11 +209,7 @@ class QueueService:
 
 TOUCHED_FOR = timedelta(minutes=10)
 """A command for many devices counts as touched for so long."""
-MOST_KNOWN = 100
-
-LONGEST_FLUSH = timedelta(hours=1)
-"""Between the touch and the entry. The janitor deletes commands that were not touched for a day, so a process
-that was stopped for so long must not accept."""
+MOST_TOUCHED = 100
 
 
 class CommandStore:
@@ -223,7 +219,7 @@ class CommandStore:
     def __init__(self, queue: CommandQueue, clock: Clock) -> None:
         self._queue = queue
         self._clock = clock
-        self._touched: dict[str, float] = {}
+        self._touched: BoundedCache[str, float] = BoundedCache(MOST_TOUCHED)
 
     async def store(self, submissions: Sequence[Submission]) -> None:
         """Store the commands, unless they were touched lately."""
@@ -231,17 +227,12 @@ class CommandStore:
         wanted: dict[str, Command] = {}
         for submission in submissions:
             command = submission.prepared.command
-            if submission.since is None or not self._is_touched(command, now):
+            touched = None if submission.since is None else self._touched.get(command.hash)
+            if touched is None or now - touched >= TOUCHED_FOR.total_seconds():
                 wanted[command.hash] = command
         if not wanted:
             return
         await self._queue.store(list(wanted.values()), self._clock.now())
-        if len(self._touched) > MOST_KNOWN:
-            self._touched.clear()
         for submission in submissions:
             if submission.since is not None and submission.prepared.command.hash in wanted:
-                self._touched[submission.prepared.command.hash] = now
-
-    def _is_touched(self, command: Command, now: float) -> bool:
-        touched = self._touched.get(command.hash)
-        return touched is not None and now - touched < TOUCHED_FOR.total_seconds()
+                self._touched.put(submission.prepared.command.hash, now)

@@ -71,22 +71,19 @@ class Submission:
     @property
     def named(self) -> str:
         """The subject of errors. A client that gave a key never saw the CommandUUID."""
-        prepared = self.prepared
-        return (
-            "Idempotency-Key:" if prepared.is_by_key else f"command_uuid: {prepared.command.uuid}"
-        )
+        is_by_key, uuid = self.prepared.is_by_key, self.prepared.command.uuid
+        return "Idempotency-Key:" if is_by_key else f"command_uuid: {uuid}"
 
     def conflict(self) -> Conflict:
         """The error when another command of the device has its CommandUUID."""
         if self.prepared.is_by_key:
-            return Conflict(
-                f"{self.named} was used with another body for this device; use a new key"
-            )
-        return Conflict(f"{self.named} names another command of this device")
+            text = "was used with another body for this device; use a new key"
+        else:
+            text = "names another command of this device"
+        return Conflict(f"{self.named} {text}")
 
     def result(self) -> Queued | Exception:
-        if self.outcome is None:
-            raise AssertionError("a submission without an outcome")
+        assert self.outcome is not None
         if isinstance(self.outcome, MdmError):
             return self.outcome
         return Queued(self.outcome is Outcome.QUEUED, self.entry, self.warnings)

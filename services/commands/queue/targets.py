@@ -76,15 +76,11 @@ def _target(
         removed = known.get(name)
         if removed is None:
             return Target(key_of_unknown(name), None, is_known=False)
-        return Target(removed.key, _generation(removed.device, known), is_known=False)
+        device = known.get(removed.device)
+        return Target(removed.key, device.generation if device else None, is_known=False)
     if len(found) > 1:
         return Conflict(ambiguity(name, found))
     key, device = found[0].key, known.get(found[0].device)
     if device is None:
         return Target(key, None, is_known=True)
     return Target(key, device.generation, is_known=True, inventory=device.inventory)
-
-
-def _generation(device: str, known: Mapping[str, Enrollment]) -> str | None:
-    record = known.get(device)
-    return None if record is None else record.generation

@@ -10,6 +10,7 @@ pass. What has expired by the store's clock is not sent in any case.
 
 import hashlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -45,24 +46,16 @@ WRITER = "commands"
 _SUB_MILLISECOND = 10**6
 
 
+@dataclass(frozen=True, slots=True)
 class Expiry:
     """Runs in every replica of commands, for its share of the partitions."""
 
-    def __init__(
-        self,
-        expiries: Expiries,
-        enrollments: Enrollments,
-        journal: Journal,
-        publisher: EventPublisher,
-        share: Share,
-        clock: Clock,
-    ) -> None:
-        self._expiries = expiries
-        self._enrollments = enrollments
-        self._journal = journal
-        self._publisher = publisher
-        self._share = share
-        self._clock = clock
+    expiries: Expiries
+    enrollments: Enrollments
+    journal: Journal
+    publisher: EventPublisher
+    share: Share
+    clock: Clock
 
     async def run(self, loops: Loops) -> None:
         """Until cancelled. The share is kept by the janitor."""
@@ -71,12 +64,12 @@ class Expiry:
     async def look(self) -> None:
         """One pass. Raises Unavailable when events could not be made safe; what is over has ended
         before that, where the store answers."""
-        now = self._clock.now()
+        now = self.clock.now()
         ended: list[QueueEntry] = []
         count = 0
-        async for page in self._expiries.overdue(now):
+        async for page in self.expiries.overdue(now):
             for chunk in chunked(self._ours(page), CHUNK):
-                there = (await self._expiries.expire(chunk, now)).values()
+                there = (await self.expiries.expire(chunk, now)).values()
                 expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
                 count += len(expired)
                 ended += expired[: TOLD_AT_ONCE - len(ended)]
@@ -84,13 +77,13 @@ class Expiry:
             log.info("commands_expired", count=count)
         for chunk in chunked(ended, CHUNK):
             await self._publish(chunk)
-        async for page in self._expiries.unpublished(now):
+        async for page in self.expiries.unpublished(now):
             left = [each for each in self._ours(page) if _is_left(each, now - FORGOTTEN_AFTER)]
             for chunk in chunked(left, CHUNK):
                 await self._publish(chunk)
 
     def _ours(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
-        partitions = self._share.partitions
+        partitions = self.share.partitions
         return [entry for entry in entries if partition_of(entry.device) in partitions]
 
     async def hand_over(self, entry: QueueEntry) -> None:
@@ -98,33 +91,33 @@ class Expiry:
         is journaled, and the relay publishes it, since its device is behind it from then on (rule 8).
 
         Raises Unavailable where that could not be written."""
-        if not await self._expiries.is_unpublished(entry):
+        if not await self.expiries.is_unpublished(entry):
             return
         [event] = await self._journaled([entry])
-        marked = await self._enrollments.mark_waiting([Mark(entry.device, event.created_at)])
+        marked = await self.enrollments.mark_waiting([Mark(entry.device, event.created_at)])
         if not all(marked):  # nobody knows its device, so no relay looks after it
-            await publish_safely(self._publisher, [event])
+            await publish_safely(self.publisher, [event])
 
     async def _publish(self, entries: Sequence[QueueEntry]) -> None:
         """A later pass finds the entries of a partition that is away."""
         events = await self._journaled(entries)
-        safe = await publish_where_possible(self._publisher, events)
+        safe = await publish_where_possible(self.publisher, events)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
-        await self._expiries.published(
+        await self.expiries.published(
             [each for each in entries if (each.enrollment, each.command_uuid) not in late]
         )
 
     async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:
         keys = await self._keys({entry.enrollment for entry in entries})
         events = [ended_event(entry, keys[entry.enrollment]) for entry in entries]
-        if not all(await self._journal.append(events)):
+        if not all(await self.journal.append(events)):
             raise StoreUnavailable("the journal did not take the events of commands that ended")
         # What is there may be what another replica wrote when more, or less, was known of the device.
-        journaled = await self._journal.read([event.id for event in events])
+        journaled = await self.journal.read([event.id for event in events])
         return list(journaled.values())
 
     async def _keys(self, enrollments: Collection[str]) -> dict[str, EnrollmentKey]:
-        known = await self._enrollments.load(enrollments)
+        known = await self.enrollments.load(enrollments)
         return {id_: known[id_].key if id_ in known else key_of_unknown(id_) for id_ in enrollments}
 
 

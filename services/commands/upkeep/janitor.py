@@ -8,6 +8,7 @@ for a moment, nothing is lost; a store that is away is waited for.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -44,22 +45,15 @@ HOURS = PIECES // 2
 CHUNK = 32
 
 
+@dataclass(frozen=True, slots=True)
 class Janitor:
     """Runs in every replica of commands; `run` never ends by itself."""
 
-    def __init__(
-        self,
-        queue: CommandQueue,
-        commands: StoredCommands,
-        reconciler: Reconciler,
-        share: Share,
-        clock: Clock,
-    ) -> None:
-        self._queue = queue
-        self._commands = commands
-        self._reconciler = reconciler
-        self._share = share
-        self._clock = clock
+    queue: CommandQueue
+    commands: StoredCommands
+    reconciler: Reconciler
+    share: Share
+    clock: Clock
 
     async def run(self, loops: Loops) -> None:
         try:
@@ -76,7 +70,7 @@ class Janitor:
         """Let the other replicas take over at once."""
         try:
             async with asyncio.timeout(LEAVE_DEADLINE.total_seconds()):
-                await self._share.leave()
+                await self.share.leave()
         except (Unavailable, TimeoutError) as exc:
             log.info("janitor_left_silently", error=str(exc))
 
@@ -88,7 +82,7 @@ class Janitor:
 
         async def piece() -> None:
             nonlocal pieces
-            await self._share.refresh()
+            await self.share.refresh()
             try:
                 await anext(pieces)
             except (
@@ -109,11 +103,11 @@ class Janitor:
     async def _forget(self, prefix: str) -> None:
         """`touched` is read first, then the entries: a command that gets an entry was touched before
         it, so either we see the entry, or the condition does not hold any more."""
-        touched = await self._commands.untouched(prefix, self._clock.now() - UNTOUCHED)
+        touched = await self.commands.untouched(prefix, self.clock.now() - UNTOUCHED)
         for chunk in chunked(sorted(touched), CHUNK):
-            used = await self._commands.in_use(chunk)
+            used = await self.commands.in_use(chunk)
             unused = {each: touched[each] for each in chunk if each not in used}
-            if unused and (forgotten := await self._commands.forget(unused)):
+            if unused and (forgotten := await self.commands.forget(unused)):
                 log.info("commands_forgotten", count=forgotten)
 
     # --- entries of past generations
@@ -124,8 +118,8 @@ class Janitor:
         What a killed enqueue or a killed Authenticate left behind: no device is ever handed it, and
         without somebody to end it, it would wait for ever."""
         for piece in self._pieces():
-            since, until = window(piece, self._clock.now())
-            async for entries in self._queue.accepted_between(since, until):
+            since, until = window(piece, self.clock.now())
+            async for entries in self.queue.accepted_between(since, until):
                 await self._end_stale(entries)
             yield
 
@@ -134,9 +128,7 @@ class Janitor:
         for entry in entries:
             of_devices.setdefault(entry.device, []).append(entry)
         for chunk in chunked(sorted(of_devices), CHUNK):
-            settled = await self._reconciler.current(
-                [p for each in chunk for p in of_devices[each]]
-            )
+            settled = await self.reconciler.current([p for each in chunk for p in of_devices[each]])
             left = sum(1 for entry in settled if entry.state.is_open)
             if ended := sum(len(of_devices[device]) for device in chunk) - left:
                 log.info("stale_places_ended", count=ended)
@@ -146,10 +138,10 @@ class Janitor:
     def _pieces(self) -> Iterator[int]:
         """Our share of a pass. The time says where it begins, so that a process that often starts
         anew gets to all."""
-        first = int(self._clock.now().timestamp() / REST.total_seconds())
+        first = int(self.clock.now().timestamp() / REST.total_seconds())
         for step in range(PIECES):
             piece = (first + step) % PIECES
-            if piece % PARTITIONS in self._share.partitions:
+            if piece % PARTITIONS in self.share.partitions:
                 yield piece
 
 

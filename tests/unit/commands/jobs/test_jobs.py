@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from services.commands.jobs import worker as jobs_module
 from services.commands.jobs.tally import FIRST_FEW, MORE, MOST_WARNINGS, Tally
 from services.commands.jobs.worker import STALE_AFTER, JobWorker
+from services.commands.queue.priority import PIECE_LIMIT
 from services.commands.queue.requeue import QueueRules
 from services.commands.queue.submission import Queued
 from shared.apple.plist.read import MAX_NODES
@@ -530,7 +530,7 @@ async def test_one_push_request_for_a_push_is_of_many_devices() -> None:
         await fleet.finished(await fleet.start().start(fleet.command(), "ci"))
 
         requested = fleet.world.push_requests.requested
-        assert len(requested) <= 64 / jobs_module.CHUNK
+        assert len(requested) <= 64 / PIECE_LIMIT
         assert set().union(*requested) == set(fleet.names)
 
 
@@ -548,7 +548,7 @@ async def test_a_single_command_goes_between_the_targets_of_a_job() -> None:
 
         await world.post("MAC", uuid="single")
 
-        assert len(fleet.entries()) - before <= 3 * jobs_module.CHUNK
+        assert len(fleet.entries()) - before <= 3 * PIECE_LIMIT
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

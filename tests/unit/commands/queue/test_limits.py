@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.commands.queue.limits import OpenEstimates, OpenLimit
+from services.commands.queue.limits import OpenLimit
 from services.commands.queue.requeue import QueueRules
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.errors import TooManyRequests
@@ -39,10 +39,10 @@ def entry(number: int, enrollment: str = "MAC") -> QueueEntry:
 class Desk:
     """Queues what the limit lets through."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, **bounds: int) -> None:
         self.clock = FakeClock()
         self.queue = Counted(self.clock)
-        self.limit = OpenLimit(self.queue, self.clock, limit)
+        self.limit = OpenLimit(self.queue, self.clock, limit, **bounds)
 
     async def offer(self, *entries: QueueEntry) -> list[bool]:
         refusals = await self.limit.check(entries)
@@ -134,14 +134,13 @@ async def test_a_command_that_a_full_queue_holds_is_a_safe_retry(state: EntrySta
     assert await desk.limit.check([entry(1)]) == [None]
 
 
-def test_what_is_known_is_bounded() -> None:
-    estimates = OpenEstimates(limit=1, most_known=2)
+async def test_what_is_known_is_bounded() -> None:
+    desk = Desk(limit=1, most_known=2)
 
-    for enrollment in ("A", "B", "C"):
-        estimates.add(enrollment)
+    await desk.offer(*(entry(1, enrollment) for enrollment in ("A", "B", "C")))
 
-    assert [estimates.is_full(each) for each in ("C", "B")] == [True, True]
-    assert not estimates.is_full("A")
+    assert await desk.offer(entry(2, "C"), entry(2, "B")) == [False, False]
+    assert await desk.offer(entry(2, "A")) == [True]
 
 
 async def test_a_client_of_a_full_queue_is_refused_and_one_of_another_is_not() -> None:
