@@ -11,6 +11,7 @@ RUN mkdir services shared && touch services/__init__.py shared/__init__.py \
     && rm -rf build *.egg-info services shared
 COPY services services
 COPY shared shared
+COPY docs/openapi.json docs/openapi.json
 RUN /opt/macromdm/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.13-slim

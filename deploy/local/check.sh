@@ -25,6 +25,8 @@ check "types" "$bin/mypy" --strict --package services --package shared
 check "import contracts" "$bin/lint-imports"
 check "settings table" "$bin/python" -m shared.settings --check
 check "tables of commands" "$bin/python" deploy/local/command_tables.py --check
+check "OpenAPI document" "$bin/python" deploy/local/openapi_document.py --check
+check "OpenAPI is valid" "$bin/openapi-spec-validator" docs/openapi.json
 check "links in the documentation" "$bin/python" deploy/local/check_links.py
 check "compose file, proxy and manifests" "$bin/python" deploy/local/check_deploy.py
 

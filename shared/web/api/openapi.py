@@ -1,7 +1,7 @@
 """OpenAPI of API routes: the parts that all routes share, and examples made of those of the fields.
 
 Promise: an answer is described once, by the type that its view returns. FastAPI writes the schema from it,
-and the example comes from the `examples` of its fields.
+and the example comes from the `examples` of its fields (`shared.web.server.document`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,7 +70,6 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
     502: ("APNs refused.", "APNs did not take the push: 410 Unregistered"),
     503: ("Not now; come again after Retry-After seconds.", "MongoDB: no answer in time"),
 }
-_NO_EXAMPLE = object()
 _OF_EVERY_ROUTE = (401, 403, 429, 503)
 
 WAIT: Schema = {
@@ -111,7 +110,7 @@ def errors(*statuses: int, said: Said | None = None) -> Responses:
 
 def body(model: type[BaseModel], description: str | None = None) -> Schema:
     """The body of a request, for `openapi_extra`; required where one of its keys is."""
-    name, schema = model.__name__, _schema_of(model)
+    name, schema = model.__name__, schema_of(model)
     content = {"schema": {"$ref": COMPONENTS + name, "x-components": schema}}
     request: Schema = {"content": {"application/json": content}}
     if schema[name].get("required"):
@@ -119,63 +118,7 @@ def body(model: type[BaseModel], description: str | None = None) -> Schema:
     return {"requestBody": request | ({"description": description} if description else {})}
 
 
-def _schema_of(model: Any) -> Schema:
+def schema_of(model: Any) -> Schema:
     """The schema of a model and of those in it, by name."""
     schema = TypeAdapter(model).json_schema(ref_template=COMPONENTS + "{model}")
     return {model.__name__: schema, **schema.pop("$defs", {})}
-
-
-def finished(document: Schema) -> Schema:
-    """FastAPI's document with what it does not know of ours, and without what it announces and we never
-    answer: its own answer to unusable parameters (ours is 400)."""
-    components = document.setdefault("components", {}).setdefault("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):
-        components.pop(name, None)
-    components.update(_schema_of(Problem))
-    operations = [each for path in document["paths"].values() for each in path.values()]
-    for operation in operations:
-        operation["responses"].pop("422", None)
-        for content in _contents(operation.get("requestBody", {})):
-            components.update(content.get("schema", {}).pop("x-components", {}))
-    for operation in operations:
-        for described in (operation.get("requestBody", {}), *operation["responses"].values()):
-            for content in _contents(described):
-                _add_example(content, components)
-    return document
-
-
-def _contents(described: Schema) -> list[Schema]:
-    return list(described.get("content", {}).values())
-
-
-def _add_example(content: Schema, components: Schema) -> None:
-    schema = content.get("schema", {})
-    if "$ref" in schema and not schema["$ref"].endswith("/Problem"):
-        made = _example_of(schema, components)
-        content["example"] = _merged(made, content.get("example", {}))
-
-
-def _example_of(schema: Schema, components: Schema) -> Any:
-    """The first of its examples; else one made of those of its parts."""
-    if "examples" in schema:
-        return schema["examples"][0]
-    if "$ref" in schema:
-        return _example_of(components[schema["$ref"].removeprefix(COMPONENTS)], components)
-    if "anyOf" in schema:
-        return _example_of(schema["anyOf"][0], components)
-    if "items" in schema:
-        return [_example_of(schema["items"], components)]
-    if "properties" not in schema:
-        return _NO_EXAMPLE
-    required = schema.get("required", ())
-    made = {
-        name: _example_of(each, components)
-        for name, each in schema["properties"].items()
-        if name in required or "examples" in each
-    }
-    return {name: each for name, each in made.items() if each is not _NO_EXAMPLE}
-
-
-def _merged(made: Any, given: Mapping[str, Any]) -> Any:
-    parts = {k: _merged(made[k], v) if isinstance(v, dict) else v for k, v in given.items()}
-    return {**made, **parts}

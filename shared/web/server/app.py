@@ -6,17 +6,13 @@ while too many requests are under way or their bodies are too many bytes.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.telemetry.metrics import Metrics
 from shared.web import problems, version
 from shared.web.answers import RETRY_AFTER, JsonAnswer
-from shared.web.api.auth import with_tokens
-from shared.web.api.openapi import finished
 from shared.web.api.paths import routed
 from shared.web.client_address import ClientAddresses, Network, source_of
 from shared.web.framing import declared_length, has_body
@@ -32,20 +28,6 @@ from shared.web.server.docs import add_docs
 from shared.web.server.service import Service
 
 
-class MdmApp(FastAPI):
-    """FastAPI, whose document says only what is answered."""
-
-    def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            self.openapi_schema = with_tokens(finished(super().openapi()))
-        return self.openapi_schema
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Named for the clients that are generated from the document."""
-    return route.name
-
-
 def create_app(
     services: Sequence[Service],
     *,
@@ -54,22 +36,11 @@ def create_app(
     body_budget: int = DEFAULT_BUDGET,
     proxies: Sequence[Network] = (),
 ) -> "Edge":
-    """One app, one OpenAPI document (at /docs) for these services."""
-    app = MdmApp(
-        title="MacroMDM",
-        version=version.VERSION,
-        description="Apple device management: MicroMDM's API and events, nothing lost.",
-        license_info={"name": "MIT", "identifier": "MIT"},
-        servers=[{"url": "/", "description": "The server that serves this document."}],
+    """One app of these services, with the OpenAPI document of all services at /docs."""
+    app = FastAPI(
         default_response_class=JsonAnswer,
-        generate_unique_id_function=_operation_id,
-        docs_url=None,  # `add_docs` instead, which names no foreign host
-        redoc_url=None,
+        openapi_url=None,  # `add_docs` instead, as for the page: it names no foreign host
         redirect_slashes=False,  # a device or `curl` would not follow, and the scheme may be wrong
-        openapi_tags=[
-            *(dict(tag) for service in services for tag in service.openapi_tags),
-            version.TAG,
-        ],
     )
     app.state.metrics = metrics
     app.state.note_refused = None

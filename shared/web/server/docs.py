@@ -1,7 +1,8 @@
-"""/docs: the OpenAPI document in a browser.
+"""/openapi.json and /docs: the OpenAPI document of all services, and a page to read it in a browser.
 
-Promise: the page and all that it loads come from this server, so it works without the internet. Its script
-and style are files of the package fastapi-offline, whose code is never imported.
+Promises: every service serves the same document, which a client finds whatever service a proxy leads to.
+The page and all that it loads come from this server, so it works without the internet. Its script and style
+are files of the package fastapi-offline, whose code is never imported.
 """
 
 from importlib.util import find_spec
@@ -14,7 +15,8 @@ from starlette.responses import FileResponse, Response
 from shared.domain.errors import NotFound
 
 PACKAGE = "fastapi_offline"
-DOCS = "/docs"
+DOCUMENT = Path(__file__).with_name("openapi.json")
+OPENAPI, DOCS = "/openapi.json", "/docs"
 SCRIPT, STYLE = f"{DOCS}/swagger-ui-bundle.js", f"{DOCS}/swagger-ui.css"
 FAVICON, REDIRECT = f"{DOCS}/favicon.svg", f"{DOCS}/oauth2-redirect"
 _ICON = (
@@ -25,8 +27,9 @@ _ICON = (
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the page and its files to an app; none is part of the document."""
+    """Add the document, the page and its files to an app."""
     for path, answer in (
+        (OPENAPI, _document),
         (DOCS, _page),
         (SCRIPT, _asset),
         (STYLE, _asset),
@@ -36,11 +39,15 @@ def add_docs(app: FastAPI) -> None:
         app.add_route(path, answer, include_in_schema=False)
 
 
+async def _document(_: Request) -> Response:
+    return FileResponse(DOCUMENT, media_type="application/json")
+
+
 async def _page(request: Request) -> Response:
     root = request.scope.get("root_path", "").rstrip("/")
     return get_swagger_ui_html(
-        openapi_url=f"{root}{request.app.openapi_url}",
-        title=f"{request.app.title} - Swagger UI",
+        openapi_url=root + OPENAPI,
+        title="MacroMDM - Swagger UI",
         swagger_js_url=root + SCRIPT,
         swagger_css_url=root + STYLE,
         swagger_favicon_url=root + FAVICON,

@@ -1,0 +1,144 @@
+"""Writes docs/openapi.json and docs/api.md from the routes of the four services, or says whether they are
+current.
+
+    python deploy/local/openapi_document.py [--check]
+
+What stands above the mark of docs/api.md is written by hand.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+from urllib.parse import urlencode
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from services.runtime.program import ALL_SERVICES, ServicesProgram  # noqa: E402 - after the path to it
+from services.webhook.routes import webhooks  # noqa: E402
+from shared.settings import AllSettings, load  # noqa: E402
+from shared.telemetry.metrics import Metrics  # noqa: E402
+from shared.web.server.document import document_of  # noqa: E402
+
+DOCUMENT = ROOT / "docs" / "openapi.json"
+PAGE = ROOT / "docs" / "api.md"
+MARK = "<!-- From here on written by deploy/local/openapi_document.py; do not edit. -->\n"
+LONGEST = 1500
+"""Characters of an example on the page."""
+OF_DEVICES = ("/mdm", "/checkin", "/ota/", "/scep")
+Document = dict[str, Any]
+
+
+async def document() -> Document:
+    """Of all four services, on a store and a broker of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {"MDM_DATA_DIR": folder, "MDM_API_KEY": "x" * 32}
+        program = ServicesProgram(ALL_SERVICES, load(AllSettings, environ), Metrics())
+        try:
+            return document_of(await program.build(), webhooks)
+        finally:
+            await program.close()
+
+
+def page(document: Document) -> Iterator[str]:
+    """One section for each tag, with an example of each route."""
+    for tag in document["tags"]:
+        yield f"\n## {tag['name'].capitalize()}\n\n{tag['description']}\n"
+        for path, item in (*document["paths"].items(), *document["webhooks"].items()):
+            for method, operation in item.items():
+                if operation["tags"][-1] == tag["name"]:
+                    yield from _route(document, method.upper(), path, operation)
+
+
+def _route(document: Document, method: str, path: str, operation: Document) -> Iterator[str]:
+    yield f"\n### {method} {path}\n\n{operation['summary']}.\n"
+    is_webhook = path in document["webhooks"]
+    request = _example(document, operation.get("requestBody", {}))
+    if is_webhook:
+        yield _code("json", request)
+    elif path.startswith(OF_DEVICES):
+        yield "\nDevices call it.\n"
+    else:
+        yield _code("sh", _curl(method, path, operation, request))
+        yield from _answer(document, operation)
+
+
+def _curl(method: str, path: str, operation: Document, request: object) -> str:
+    given = {
+        each["name"]: str(each.get("example", next(iter(each["schema"].get("examples", [])), "")))
+        for each in operation.get("parameters", ())
+        if each["in"] == "query" and each.get("required")
+    }
+    query = f"?{urlencode(given)}" if given else ""
+    key = ' -u "micromdm:$MDM_API_KEY"' if operation.get("security") else ""
+    verb = "" if method == "GET" else f" -X {method}"
+    body = "" if request is None else f" \\\n  -d {quote(_compact(request))}"
+    path = re.sub(r"{(\w+)}", lambda found: f"${found[1].upper()}", path)
+    return f'curl{verb}{key} "$SERVER{path}{query}"{body}'
+
+
+def _answer(document: Document, operation: Document) -> Iterator[str]:
+    responses = operation["responses"]
+    status = "201" if "201" in responses else min(responses)
+    answer = responses[status]
+    example = _example(document, answer)
+    yield f"\n{status}: {answer['description']}\n"
+    if example is not None:
+        text = json.dumps(example, indent=2, ensure_ascii=False)
+        yield (
+            _code("json", text) if len(text) <= LONGEST else "\nThe example is long: see `/docs`.\n"
+        )
+
+
+def _example(document: Document, described: Document) -> Any:
+    """The first example of a body or answer; None where it has none in JSON."""
+    for content in described.get("content", {}).values():
+        schema = content.get("schema", {})
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        if "example" in content:
+            return content["example"]
+        for examples in (content.get("examples"), schema.get("examples")):
+            if examples:
+                first = next(iter(examples.values() if isinstance(examples, dict) else examples))
+                return first.get("value", first) if isinstance(examples, dict) else first
+    return None
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+
+
+def _code(language: str, text: object) -> str:
+    shown = text if isinstance(text, str) else json.dumps(text, indent=2, ensure_ascii=False)
+    return f"\n```{language}\n{shown}\n```\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    made = asyncio.run(document())
+    by_hand = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+    written = {
+        DOCUMENT: json.dumps(made, indent=1, ensure_ascii=False) + "\n",
+        PAGE: by_hand + MARK + "".join(page(made)),
+    }
+    if "--check" not in arguments:
+        for file, text in written.items():
+            file.write_text(text, encoding="utf-8")
+        return 0
+    old = [file.name for file, text in written.items() if file.read_text(encoding="utf-8") != text]
+    if not old:
+        return 0
+    sys.stderr.write(
+        f"{', '.join(old)}: not current, run `python deploy/local/openapi_document.py`\n"
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
