@@ -11,6 +11,7 @@ webhooks = APIRouter()
 
 @webhooks.post(
     "event",
+    operation_id="receive_event",
     summary="An event, sent to MDM_WEBHOOK_URL",
     tags=["webhook"],
     responses={200: {"description": "Any 2xx takes the event; else it is sent again."}},

@@ -1,6 +1,7 @@
 """The tour of every route: what was answered, what subscribers got, and what the store holds."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import pytest_asyncio
+from jsonschema import Draft202012Validator
 from pymongo import MongoClient
 
 from shared.domain.event import EXTRA_TOPICS, Topic
@@ -109,6 +111,32 @@ async def test_the_openapi_document_is_frozen(served: Served) -> None:
     plain["securitySchemes"] = served.document["components"]["securitySchemes"]
 
     assert_same("openapi.json", as_json(plain))
+
+
+def faults(schema: Document, value: Any, document: Document) -> list[str]:
+    """What a value has that its schema does not allow."""
+    whole = {**schema, "components": document["components"]}
+    return [error.message for error in Draft202012Validator(whole).iter_errors(value)]
+
+
+async def test_each_answer_in_json_fits_its_schema(served: Served) -> None:
+    checked = 0
+    for route, status, value in served.tour.in_json:
+        method, path = route.split(" ")
+        item = served.document["paths"].get(path, {}).get(method.lower())
+        if item is not None and str(status) in item["responses"]:
+            content = item["responses"][str(status)]["content"]["application/json"]
+            assert not faults(content["schema"], value, served.document), (route, status, value)
+            checked += 1
+
+    assert checked > 70
+
+
+async def test_each_event_fits_its_schema(served: Served) -> None:
+    content = served.document["webhooks"]["event"]["post"]["requestBody"]["content"]
+
+    for body in served.events:
+        assert not faults(content["application/json"]["schema"], json.loads(body), served.document)
 
 
 def shape(value: Any, at: str, found: dict[str, set[str]]) -> None:

@@ -48,6 +48,8 @@ class Tour:
 
     whole: Whole
     answers: dict[str, str] = field(default_factory=dict)
+    in_json: list[tuple[str, int, Any]] = field(default_factory=list)
+    """Route, status and content of each answer in JSON."""
 
     def note(self, route: str, label: str, answer: httpx.Response) -> httpx.Response:
         name = f"{route} -- {label}"
@@ -55,6 +57,8 @@ class Tour:
         kept = [f"{each}: {answer.headers[each]}" for each in HEADERS if each in answer.headers]
         text = "\n".join([str(answer.status_code), *map(masked, kept), self._body(answer)])
         self.answers[name] = text.rstrip("\n") + "\n"
+        if answer.headers.get("content-type", "").startswith("application/json"):
+            self.in_json.append((route, answer.status_code, answer.json()))
         return answer
 
     def _body(self, answer: httpx.Response) -> str:
