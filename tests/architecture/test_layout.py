@@ -57,7 +57,12 @@ LAYERS = {
         {"queue"},
     ],
     "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send"}],
-    "services.webhook": [{"app"}, {"partitions", "subscribers"}, {"delivery"}, {"endpoints"}],
+    "services.webhook": [
+        {"app", "routes"},
+        {"partitions", "subscribers", "schemas"},
+        {"delivery"},
+        {"endpoints"},
+    ],
 }
 
 
