@@ -1,29 +1,29 @@
-"""Is this the certificate that an Apple device was made with?
+"""Certificates that Apple devices are made with.
 
-Promise: `vouches` says yes only if one of the CAs in MDM_OTA_DEVICE_CA signed the certificate itself.
-What is signed with its key was then said by a genuine device, which does not lie about its UDID and
-serial number unless somebody broke into its system.
+Promise: `vouches` says yes only if one of the CAs in MDM_OTA_DEVICE_CA signed the certificate itself. A
+statement signed with its key then comes from a genuine device, whose UDID and serial number are true unless
+its system was broken into.
 
-What is not checked, and why: validity. Apple's iPhone Device CA expired in 2014, and devices show
-certificates of it to this day. Nor intermediate certificates: devices of different systems send
-different ones, in part none, so the CA in the file is the one that signs devices, not its root.
+Validity is not checked: Apple's iPhone Device CA expired in 2014, and devices show certificates of it to this
+day. Nor are intermediate certificates: devices of different systems send different ones, in part none, so the
+CA in the file is the one that signs devices, not its root.
 """
 
 from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from shared.domain.errors import Misconfigured
-from shared.security.lenient.certificate import UNREADABLE
+from shared.security.certificates.lenient import UNREADABLE
+from shared.security.certificates.public_keys import check_signed
 
 MOST_OF_ONE_NAME = 4
 """CAs of one name whose keys are tried on a device's certificate."""
 
 
 class AppleDevices:
-    """Judges certificates by the CAs of a file; without CAs it vouches for nobody."""
+    """Judges certificates by the CAs of a file; without CAs it vouches for none."""
 
     def __init__(self, authorities: Sequence[x509.Certificate] = ()) -> None:
         self._authorities = tuple(authorities)
@@ -38,7 +38,6 @@ class AppleDevices:
 
     @property
     def are_known(self) -> bool:
-        """True if there is any CA to judge by."""
         return bool(self._authorities)
 
     def vouches(self, certificate: bytes) -> bool:
@@ -52,20 +51,9 @@ class AppleDevices:
 
 
 def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
-    """As `verify_directly_issued_by`, which takes no SHA-1: what Apple's CA signs devices with."""
     key = authority.public_key()
     try:
-        if leaf.public_key() == key:
-            return False  # a CA is no device, though it may have signed itself
-        hash_ = leaf.signature_hash_algorithm
-        if hash_ is None:
-            return False
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(leaf.signature, leaf.tbs_certificate_bytes, padding.PKCS1v15(), hash_)
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(leaf.signature, leaf.tbs_certificate_bytes, ec.ECDSA(hash_))
-        else:
-            return False
+        check_signed(leaf, leaf.tbs_certificate_bytes, key)
+        return leaf.public_key() != key  # a CA is no device, though it may have signed itself
     except (InvalidSignature, *UNREADABLE):
         return False
-    return True

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shared.domain.errors import BadRequest, CannotDecrypt, Misconfigured
 from shared.ports.certificates import AuthorityStore, StoredAuthority
 from shared.ports.clock import Clock
-from shared.security.public_keys import PublicKey
+from shared.security.certificates.public_keys import PublicKey
 
 AUTHORITY_VALIDITY = timedelta(days=3650)
 IDENTITY_VALIDITY = timedelta(days=365)

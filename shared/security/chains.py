@@ -1,6 +1,6 @@
-"""From a device's certificate up to a CA of the operator's, within a bounded number of signature checks.
+"""Chains from a device's certificate up to a CA of the operator's, with a bounded number of signature checks.
 
-Promise: a stranger's certificate is believed nothing before a CA above it has vouched for it. Ways are
+Promise: a stranger's certificate counts for nothing before a CA above it has vouched for it. Ways are
 found by names alone and checked from the top: the extensions of an intermediate that came with the message
 are read only once its own signature is good. The operator's own CAs are tried first.
 """
@@ -15,19 +15,25 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509 import verification
 
-from shared.security.lenient.ber import Unreadable
-from shared.security.lenient.certificate import (
+from shared.domain.errors import BadRequest
+from shared.security.asn1.ber import Unreadable
+from shared.security.certificates.lenient import (
     AnyCertificate,
     LooseCertificate,
     issuer_of,
-    load,
+    load_certificate,
     loosely,
     public_key_of,
     subject_of,
 )
-from shared.security.lenient.names import comparable
-from shared.security.lenient.rules import Unproven, fault_of, is_signed
-from shared.security.public_keys import INTERMEDIATE_SIZES, LARGEST_CERTIFICATE, objection
+from shared.security.certificates.names import comparable
+from shared.security.certificates.public_keys import (
+    INTERMEDIATE_SIZES,
+    LARGEST_CERTIFICATE,
+    objection,
+    signature_check,
+)
+from shared.security.chain_rules import Unproven, algorithm_of, fault_of
 
 MOST_FOREIGN = 3
 """Intermediates of a message on the way up; all others are left unread."""
@@ -110,12 +116,14 @@ class Chains:
         """The chain, from the leaf to a trusted CA, all valid at that moment; raises NotTrusted."""
         bottom, checks, is_final, fault = _Link(leaf), _Checks(), True, None
         for way in self._ways(bottom, others):
+            links = [bottom, *way]
             if not all(link.is_valid(moment) for link in way):
                 is_final = False
-            elif _are_signed([bottom, *way], checks):
-                fault = _fault([bottom, *way], checks, moment)
+            # From the top down.
+            elif all(checks.is_signed(child, by) for child, by in reversed(list(pairwise(links)))):
+                fault = _fault(links, checks, moment)
                 if fault is None:
-                    return [link.certificate for link in (bottom, *way)]
+                    return [link.certificate for link in links]
         raise NotTrusted(fault or checks.unproven or "not one of a trusted CA", is_final=is_final)
 
     def _ways(self, bottom: _Link, others: Sequence[bytes]) -> Iterator[list[_Link]]:
@@ -136,8 +144,7 @@ class Chains:
 
 def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
     """The certificates of a message, the nearest that may be above, and whose key is worth a check."""
-    small = (der for der in others if len(der) <= LARGEST_CERTIFICATE)
-    left = [_Link(load(der)) for der in small]
+    left = [_Link(load_certificate(der)) for der in others if len(der) <= LARGEST_CERTIFICATE]
     found: list[_Link] = []
     for child in chain([bottom], found):  # `found` grows meanwhile
         for link in left:
@@ -148,19 +155,18 @@ def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
     return found
 
 
-def _are_signed(links: Sequence[_Link], checks: _Checks) -> bool:
-    """True if all signatures of this way are good, from the top down."""
-    return all(checks.is_signed(child, by) for child, by in reversed(list(pairwise(links))))
-
-
 def _fault(links: Sequence[_Link], checks: _Checks, moment: datetime) -> str | None:
     """The objection to this way, of which all signatures are good; None if there is none."""
     if _is_strictly_good(links, checks, moment):
         return None
     try:
         return fault_of([link.loose for link in links])
-    except ValueError as exc:
-        return f"the chain cannot be read{_because(exc)}"
+    except Unproven as exc:
+        return str(exc)
+    except Unreadable as exc:
+        return f"the chain cannot be read: {exc}"
+    except ValueError:
+        return "the chain cannot be read"
 
 
 def _is_strictly_good(links: Sequence[_Link], checks: _Checks, moment: datetime) -> bool:
@@ -194,15 +200,14 @@ def _is_signed(child: _Link, by: _Link) -> bool:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         pass  # The library checked nothing: it compares names as bytes, and knows few algorithms.
     try:
-        return is_signed(child.loose, public_key_of(by.certificate))
+        algorithm, digest = algorithm_of(child.loose)
+        check = signature_check(public_key_of(issuer), algorithm, digest)
+        check(child.loose.signature, child.loose.tbs_certificate_bytes)
     except Unreadable as exc:
         raise Unproven(f"cannot be read: {exc}") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (BadRequest, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
-
-
-def _because(why: ValueError) -> str:
-    return f": {why}" if isinstance(why, Unreadable) else ""
+    return True
 
 
 def _authority_policy() -> verification.ExtensionPolicy:

@@ -1,8 +1,7 @@
 """The device's certificate from a header that a TLS-terminating proxy sets.
 
-Promise: the header counts only if the peer is a listed proxy; from anybody else it is as if it were
-not there. Two headers, or a folded one, are refused: a proxy that adds its own beside the client's
-must not leave us to choose.
+Promise: the header counts only if the peer is a listed proxy; any other peer's is ignored. Two headers, or
+a folded one, are refused: a proxy that adds its own beside the client's must not leave us to choose.
 
 Formats: RFC 9440 (`:base64 of DER:`), or URL-escaped PEM (nginx: $ssl_client_escaped_cert; Go's QueryEscape,
 which writes a blank as `+`; AWS ALB, which leaves the `+` of base64 as it is). In PEM the issuers of the
@@ -17,15 +16,14 @@ from collections.abc import Sequence
 from urllib.parse import unquote
 
 from shared.domain.errors import BadRequest
-from shared.security.lenient.ber import Unreadable
-from shared.security.lenient.certificate import (
+from shared.security.asn1.ber import Unreadable
+from shared.security.certificates.lenient import (
     UNREADABLE,
-    AnyCertificate,
     issuer_of,
-    load,
+    load_certificate,
     subject_of,
 )
-from shared.security.lenient.names import comparable
+from shared.security.certificates.names import comparable
 
 MAX_HEADER = 64 * 1024
 _RFC9440 = re.compile(r":[A-Za-z0-9+/]*={0,2}:")
@@ -37,8 +35,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ClientCertificateHeader:
-    """Reads the header for requests that come from trusted proxies."""
-
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
 
@@ -71,8 +67,13 @@ def _certificates(value: str) -> tuple[bytes, ...]:
     if not value.isascii() or not value.isprintable():
         raise BadRequest("client certificate header: folded, or not plain ASCII")
     try:
-        found = (_rfc9440(value),) if value.startswith(":") else _escaped_pem(value)
-        _refuse_strangers([load(der) for der in found])
+        found = _rfc9440(value) if value.startswith(":") else _escaped_pem(value)
+        chain = [load_certificate(der) for der in found]
+        for issued, by in itertools.pairwise(chain):
+            names = issuer_of(issued).public_bytes(), subject_of(by).public_bytes()
+            if comparable(names[0]) != comparable(names[1]):
+                # Not the issuer of the one before: it may be another client's.
+                raise BadRequest("client certificate header: holds certificates of several clients")
     except Unreadable as exc:
         raise BadRequest(f"client certificate header: cannot be read: {exc}") from None
     except UNREADABLE:
@@ -80,18 +81,10 @@ def _certificates(value: str) -> tuple[bytes, ...]:
     return found
 
 
-def _refuse_strangers(chain: Sequence[AnyCertificate]) -> None:
-    """A certificate that did not issue the one before may be another client's."""
-    for issued, by in itertools.pairwise(chain):
-        names = issuer_of(issued).public_bytes(), subject_of(by).public_bytes()
-        if comparable(names[0]) != comparable(names[1]):
-            raise BadRequest("client certificate header: holds certificates of several clients")
-
-
-def _rfc9440(value: str) -> bytes:
+def _rfc9440(value: str) -> tuple[bytes, ...]:
     if not _RFC9440.fullmatch(value):
         raise BadRequest("client certificate header: not a byte sequence of RFC 9440")
-    return base64.b64decode(value[1:-1], validate=True)
+    return (base64.b64decode(value[1:-1], validate=True),)
 
 
 def _escaped_pem(value: str) -> tuple[bytes, ...]:

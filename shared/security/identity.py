@@ -1,9 +1,8 @@
-"""Device identities: is this certificate one of a CA that we trust?
+"""Device identities: certificates of a trusted CA.
 
-Promise: an identity that comes out is a certificate which chains to a trusted CA, is valid now, is no
-CA itself, and may be used by a client; or one of which only the time is over, and then it says so. One
-certificate has one fingerprint, however its holder writes it. Which enrollment it belongs to is judged
-by its binding.
+Promise: an identity that comes out is a certificate which chains to a trusted CA, is valid now, is no CA
+itself, and may be used by a client; or one that only has expired, and then it says so. One certificate has
+one fingerprint, in whatever form it is written. Its enrollment is judged by its binding.
 
 Device certificates have no SAN and often an empty subject, so the verifier's rules for web servers are
 switched off for them (not for the CAs), and the extended key usage is checked here.
@@ -24,33 +23,23 @@ from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
-from shared.security.chains import Chains, NotTrusted
-from shared.security.lenient.ber import Unreadable
-from shared.security.lenient.certificate import (
+from shared.security.asn1.ber import Unreadable
+from shared.security.certificates.lenient import (
     UNREADABLE,
     AnyCertificate,
     LooseCertificate,
-    load,
+    load_certificate,
     load_whole,
     subject_of,
 )
-from shared.security.public_keys import LARGEST_CERTIFICATE, objection, weak_bits
+from shared.security.certificates.public_keys import LARGEST_CERTIFICATE, objection, weak_bits
+from shared.security.chains import Chains, NotTrusted
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 _ECDSA = frozenset(
-    {
-        SignatureAlgorithmOID.ECDSA_WITH_SHA1,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA224,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA3_224,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA3_256,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA3_384,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA3_512,
-    }
+    oid for name, oid in vars(SignatureAlgorithmOID).items() if name.startswith("ECDSA_")
 )
 
 REMEMBERED = 16_384
@@ -70,7 +59,6 @@ class WeakKeys:
         self._metrics = metrics
 
     def lets_in(self, bits: int, authority: AnyCertificate, fingerprint: str) -> bool:
-        """True if a device's key of so many bits counts under this CA."""
         if authority not in self._authorities:
             return False
         self._metrics.weak_device_keys.inc()
@@ -103,36 +91,31 @@ class DeviceIdentities:
     def knows(self, certificate: bytes) -> bool:
         """True if `examine` answers from memory that this certificate is good, or expired."""
         known = self._judged.get(hashlib.sha256(certificate).digest())
-        return known is not None and _stands(known, self._clock.now())
+        return known is not None and _still_holds(known, self._clock.now())
 
     def examine(self, certificate: bytes, intermediates: Sequence[bytes] = ()) -> DeviceCertificate:
-        """A good certificate, or one of which only the time is over; BadRequest for any other.
+        """A good certificate, or one that only has expired; BadRequest for any other.
 
         The chain is remembered, within the validity of all its certificates. So is a refusal that no time
         will change, by all the certificates that came together.
         """
-        digest = hashlib.sha256(certificate).digest()
-        now = self._clock.now()
+        digest, now = hashlib.sha256(certificate).digest(), self._clock.now()
         known = self._judged.get(digest)
-        if known is None or not _stands(known, now):
-            known = self._judge_once(certificate, intermediates, now)
-            self._judged.put(digest, known)
-        return known
-
-    def _judge_once(
-        self, der: bytes, intermediates: Sequence[bytes], now: datetime
-    ) -> DeviceCertificate:
-        together = _digest_of(der, *intermediates)
-        why = self._refused.get(together)
-        if why is not None:
+        if known is not None and _still_holds(known, now):
+            return known
+        others = (hashlib.sha256(each).digest() for each in intermediates)
+        together = hashlib.sha256(b"".join((digest, *others))).digest()
+        if (why := self._refused.get(together)) is not None:
             raise BadRequest(why)
         try:
-            return self._judge(der, intermediates, now)
+            known = self._judge(certificate, intermediates, now)
         except NotTrusted as refusal:
             why = f"device certificate: {refusal}"
             if refusal.is_final:
                 self._refused.put(together, why)
             raise BadRequest(why) from None
+        self._judged.put(digest, known)
+        return known
 
     def _judge(
         self, der: bytes, intermediates: Sequence[bytes], now: datetime
@@ -153,7 +136,7 @@ class DeviceIdentities:
             if now < leaf.not_valid_before_utc:
                 raise NotTrusted("not valid yet", is_final=False)
             is_expired = now > leaf.not_valid_after_utc
-            # Of an expired one we ask whether it was good to its end.
+            # An expired one must have been good to its end.
             moment = leaf.not_valid_after_utc if is_expired else now
             chain = self._chains.build(leaf, intermediates, moment)
             self._refuse_weak_key(leaf, chain[-1], fingerprint)
@@ -179,14 +162,7 @@ class DeviceIdentities:
         raise NotTrusted(f"an RSA key of {bits} bits, and not from a CA of MDM_DEVICE_CA")
 
 
-def _digest_of(*certificates: bytes) -> bytes:
-    """The fingerprints of several certificates, in their order."""
-    digests = (hashlib.sha256(der).digest() for der in certificates)
-    return hashlib.sha256(b"".join(digests)).digest()
-
-
-def _stands(known: DeviceCertificate, now: datetime) -> bool:
-    """True if what was found out at another time is true now."""
+def _still_holds(known: DeviceCertificate, now: datetime) -> bool:
     assert known.not_before is not None
     assert known.not_after is not None
     if known.is_expired:
@@ -195,10 +171,9 @@ def _stands(known: DeviceCertificate, now: datetime) -> bool:
 
 
 def fingerprint_of(der: bytes) -> str:
-    """The fingerprint of a certificate: SHA-256 in hex, of its DER, or of its signed part (RFC 5280's
-    TBSCertificate) where an ECDSA key signed it: from one such signature anybody can make a second
-    one, and with it a certificate that was never seen; and where it is not strict DER. Raises ValueError
-    for one that cannot be read."""
+    """SHA-256 in hex of a certificate's DER; of its signed part (RFC 5280's TBSCertificate) where it is not
+    strict DER, or an ECDSA key signed it: one such signature can be made into a second one without the key,
+    and so into a certificate that was never seen. Raises ValueError for one that cannot be read."""
     return _fingerprint(load_whole(der))
 
 
@@ -213,7 +188,7 @@ def _fingerprint(certificate: AnyCertificate) -> str:
 
 
 def described(der: bytes) -> DeviceCertificate:
-    """The statements of a certificate, unchecked. Raises BadRequest."""
+    """The statements of an unchecked certificate. Raises BadRequest."""
     try:
         certificate = load_whole(der)
         subject = subject_of(certificate).rfc4514_string()
@@ -228,7 +203,7 @@ def load_trust(bundle: bytes) -> list[AnyCertificate]:
         return list(x509.load_pem_x509_certificates(bundle))
     try:
         blocks = list(pem.unarmor(bundle, multiple=True))
-        found = [load(der) for kind, _, der in blocks if kind == "CERTIFICATE"]
+        found = [load_certificate(der) for kind, _, der in blocks if kind == "CERTIFICATE"]
     except UNREADABLE as exc:
         raise Misconfigured("MDM_DEVICE_CA holds no readable PEM certificates") from exc
     if not found:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from shared.domain.errors import BadRequest, Fault
-from shared.security.lenient.certificate import UNREADABLE
+from shared.security.certificates.lenient import UNREADABLE
 
 TOPIC_PREFIX = "com.apple.mgmt"
 RENEWAL = "renew it at identity.apple.com with the same Apple Account"

@@ -13,7 +13,7 @@ from cryptography import x509
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.ports.certificates import PushCertificates, TopicVersion
 from shared.ports.clock import Clock
-from shared.security.lenient.certificate import UNREADABLE
+from shared.security.certificates.lenient import UNREADABLE
 from shared.security.push_certificate import topic_of
 
 FRESH = timedelta(seconds=5)

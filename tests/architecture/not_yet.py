@@ -18,10 +18,6 @@ IN_A_CIRCLE = frozenset(
         "shared.apple.plist",
         "shared.apple.request",
         "shared.apple.values",
-        "shared.security",
-        "shared.security.lenient",
-        "shared.security.scep",
-        "shared.security.signature",
     }
 )
 """Packages that import one another."""
@@ -44,22 +40,10 @@ DEFINED_TWICE = frozenset(
     {
         "Outcome",
         "Queued",
-        "Recipient",
         "Refused",
         "Sender",
-        "Signer",
         "Target",
-        "Value",
-        "boolean",
         "command_uuid",
-        "identifier",
-        "inside",
-        "integer",
-        "load",
-        "octets",
-        "printable",
-        "read",
-        "read_request",
         "refusal",
         "version",
         "write",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.checkin.scep.routes import from_query
 from shared.domain.errors import BadRequest, TooLarge
-from shared.security.scep.message import read
+from shared.security.scep.message import read_pki_message
 from tests.support.harness.scep import (
     RENEWAL_REQ,
     Client,
@@ -81,7 +81,7 @@ def test_a_mutated_message_is_answered_or_refused(body: bytes) -> None:
     world = ScepWorld(static=STATIC)
     started = time.thread_time()
     with contextlib.suppress(BadRequest):
-        read(body)
+        read_pki_message(body)
         reply = client().read(asyncio.run(world.server.operate(body)))
         assert reply.is_success or reply.fail_info in set("01234")
     assert time.thread_time() - started < GENEROUS
@@ -99,4 +99,4 @@ def test_any_text_in_the_query_is_bytes_or_refused(text: str) -> None:
 
 
 def test_the_seeds_are_good() -> None:
-    assert all(read(seed).transaction_id for seed in seeds())
+    assert all(read_pki_message(seed).transaction_id for seed in seeds())

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.security.scep import der
+from shared.security.asn1 import der
 from tests.integration.whole import TOPIC, Whole, new_id, whole_server
 from tests.support.harness.odd_certificates import (
     CONSTRAINTS,

@@ -26,8 +26,8 @@ from shared.security.authority import Authority
 from shared.security.identity import fingerprint_of
 from shared.security.scep.answer import success
 from shared.security.scep.envelope import open_envelope
-from shared.security.scep.message import read, signer_certificate
-from shared.security.scep.request import hash_of, read_request
+from shared.security.scep.message import read_pki_message, signer_certificate
+from shared.security.scep.request import hash_of, read_certificate_request
 from tests.load.scenarios import say
 from tests.support.harness.http1 import Connection, request_bytes
 from tests.support.harness.scep import Client, Shape, csr, key_number
@@ -45,12 +45,12 @@ SHAPES = {"AES-128, SHA-256": Shape(), "DES, SHA-1": Shape(cipher="des", digest=
 
 def enroll_alone(authority: Authority, message: bytes, clock: SystemClock) -> bytes:
     """Everything that `services.checkin.scep.server` does with a message, but for the store."""
-    asked = read(message)
+    asked = read_pki_message(message)
     der = signer_certificate(asked, allow_legacy=True)
     signer = x509.load_der_x509_certificate(der)
     content = open_envelope(asked.content, authority, allow_legacy=True)
     key_hash = hash_of(signer.public_key())
-    request = read_request(content, signed_by=key_hash, allow_legacy=True)
+    request = read_certificate_request(content, signed_by=key_hash, allow_legacy=True)
     certificate = authority.certify(request.subject, request.public_key, clock, VALIDITY)
     issued = certificate.public_bytes(Encoding.DER)
     fingerprint_of(issued)

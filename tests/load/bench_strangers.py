@@ -24,7 +24,7 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.security.scep import der
+from shared.security.asn1 import der
 from tests.support.harness.device import SimulatedDevice
 from tests.support.harness.http1 import Connection, request_bytes
 from tests.support.harness.identities import FleetAuthority
@@ -115,7 +115,7 @@ def networks(count: int) -> bytes:
 
 def crowd_attack(ca: str, dear: bytes, count: int) -> list[bytes]:
     """A signer named by its key identifier, which is looked for in all certificates."""
-    mark = extension("2.5.29.14", der.octets(b"key"))
+    mark = extension("2.5.29.14", der.octet_string(b"key"))
 
     def make() -> bytes:
         keys = [CurveKey() for _ in range(count)]

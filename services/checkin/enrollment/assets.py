@@ -20,8 +20,8 @@ from shared.apple.profiles.payloads import Look
 from shared.domain.errors import Misconfigured
 from shared.ports.clock import Ids
 from shared.security.apple_device import AppleDevices
+from shared.security.certificates.lenient import UNREADABLE
 from shared.security.challenges import ChallengeBook
-from shared.security.lenient.certificate import UNREADABLE
 from shared.security.push_topic import TopicOfFiles
 from shared.security.signature.profile_signing import ProfileSigner
 from shared.settings import CheckinSettings

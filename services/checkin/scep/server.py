@@ -15,11 +15,11 @@ from shared.security.authority import Authority
 from shared.security.identity import fingerprint_of
 from shared.security.scep.answer import failure, success
 from shared.security.scep.envelope import open_envelope
-from shared.security.scep.message import PkiMessage, kind_of, read, signer_certificate
+from shared.security.scep.message import PkiMessage, kind_of, read_pki_message, signer_certificate
 from shared.security.scep.request import (
     CertificateRequest,
     hash_of,
-    read_request,
+    read_certificate_request,
     strong_rsa,
 )
 from shared.security.scep.words import MessageType, ScepRefused
@@ -96,7 +96,7 @@ class ScepServer:
 
     def _begin(self, encoded: bytes) -> tuple[PkiMessage, Opened | ScepRefused]:
         """All of the arithmetic that needs no decision, in one go; the refusal needs its message."""
-        message = read(encoded)
+        message = read_pki_message(encoded)
         try:
             return message, self._open(message)
         except ScepRefused as refused:
@@ -112,7 +112,9 @@ class ScepServer:
             raise ScepRefused(ScepRefusal.REQUEST, "a message type that we do not serve")
         content = open_envelope(message.content, self._authority, allow_legacy=self._allow_legacy)
         signed_by = asker.key_hash if self._must_sign_with_its_key(kind) else None
-        request = read_request(content, signed_by=signed_by, allow_legacy=self._allow_legacy)
+        request = read_certificate_request(
+            content, signed_by=signed_by, allow_legacy=self._allow_legacy
+        )
         if request.subject == self._authority.certificate.subject:
             raise ScepRefused(ScepRefusal.REQUEST, "the subject is that of the CA")
         return asker, request

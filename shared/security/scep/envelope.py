@@ -1,39 +1,36 @@
 """The envelope of SCEP: a CMS EnvelopedData for one RSA key (RFC 5652, section 6).
 
 Promise: an envelope is opened or refused, and every refusal of one in a known algorithm is the same
-one. RSA PKCS #1 v1.5 gives no sign of its own either: whatever is wrong with a wrapped key, content is
+one. RSA PKCS #1 v1.5 gives no sign of its own either: where a wrapped key is wrong in any way, content is
 decrypted with some key (OpenSSL's implicit rejection, and a random key where the length is wrong).
 
 Opened are AES-CBC and, for the SCEP clients of this world, 3DES and single DES; encrypted is AES-128.
 """
 
 import secrets
-from typing import Any, ClassVar, Protocol
+from contextlib import suppress
+from typing import Any, ClassVar
 
-from asn1crypto import cms, core, parser
+from asn1crypto import cms, core
 from cryptography import x509
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from shared.security.scep.der import elements
+from shared.security.asn1.ber import OCTET_STRING, Element, Kind, split
+from shared.security.authority import Authority
+from shared.security.certificates.public_keys import HASHES
 from shared.security.scep.words import ScepRefused
 from shared.security.signature.lean_cms import is_bulky_envelope
 from shared.telemetry.metrics import ScepRefusal
 
 _AES = {"aes128_cbc": 16, "aes192_cbc": 24, "aes256_cbc": 32}
 _LEGACY = {"des": 8, "tripledes_3key": 24}
-_OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "sha1": hashes.SHA1(),  # noqa: S303 - OAEP's default, and sound in this place
-    "sha256": hashes.SHA256(),
-    "sha384": hashes.SHA384(),
-    "sha512": hashes.SHA512(),
-}
-_CONTENT, _OCTET_STRING = (2, 0), (0, 4)
-_PRIMITIVE = 0
+_CONTENT = (2, 0)
+_MOST_PIECES = 256
+"""More than a client sends in a message of 32 KiB."""
 
 
 class _EnvelopedData(core.Sequence):  # type: ignore[misc]  # asn1crypto has no types
@@ -56,23 +53,13 @@ class _Envelope(core.Sequence):  # type: ignore[misc]  # asn1crypto has no types
     ]
 
 
-class Recipient(Protocol):
-    """The recipient of envelopes: our CA."""
-
-    @property
-    def certificate(self) -> x509.Certificate: ...
-
-    def decrypt(self, wrapped: bytes, scheme: padding.AsymmetricPadding) -> bytes:
-        """Raises ValueError where it was not encrypted for this key."""
-
-
-def open_envelope(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
-    """Decrypt the content for the recipient; raises ScepRefused, for all that is wrong inside alike."""
+def open_envelope(encoded: bytes, authority: Authority, *, allow_legacy: bool) -> bytes:
+    """Decrypt content for our CA; raises ScepRefused, the same for all that is wrong inside."""
     try:
-        return _open(encoded, recipient, allow_legacy=allow_legacy)
+        return _open(encoded, authority, allow_legacy=allow_legacy)
     except ScepRefused:
         raise
-    except Exception:  # noqa: BLE001 - bytes from outside; what was wrong is nobody's business
+    except Exception:  # noqa: BLE001 - bytes from outside; the cause stays secret
         raise unopened() from None
 
 
@@ -81,35 +68,37 @@ def unopened() -> ScepRefused:
     return ScepRefused(ScepRefusal.MESSAGE, "the envelope holds no request signed by its sender")
 
 
-def _open(encoded: bytes, recipient: Recipient, *, allow_legacy: bool) -> bytes:
+def _open(encoded: bytes, authority: Authority, *, allow_legacy: bool) -> bytes:
     if is_bulky_envelope(encoded):
         raise unopened()
     info = _Envelope.load(encoded)
     if info["content_type"].native != "enveloped_data":
         raise unopened()
     enveloped = info["content"]
-    _, algorithm_der, content = elements(
-        parser.parse(enveloped["encrypted_content_info"].dump())[4]
-    )
-    algorithm = cms.EncryptionAlgorithm.load(algorithm_der)
+    [content_info] = split(enveloped["encrypted_content_info"].dump(), 1)
+    _, algorithm_der, content = split(content_info.content, 3)
+    algorithm = cms.EncryptionAlgorithm.load(algorithm_der.raw)
     name = algorithm["algorithm"].native
     size = (_AES | _LEGACY if allow_legacy else _AES).get(name)
     if size is None:
         raise ScepRefused(ScepRefusal.ALGORITHM, "the encryption algorithm is not allowed")
-    wrapped = _recipient_info(enveloped["recipient_infos"], recipient.certificate)
+    wrapped = _recipient_info(enveloped["recipient_infos"], authority.certificate)
     scheme = _scheme(wrapped["key_encryption_algorithm"])
-    key = _unwrap(recipient, wrapped["encrypted_key"].native, scheme, size)
+    key = other = secrets.token_bytes(size)
+    with suppress(ValueError):
+        key = authority.decrypt(wrapped["encrypted_key"].native, scheme)
+    key = key if len(key) == size else other
     return _decrypt(name, key, algorithm.encryption_iv, _octets(content, _CONTENT))
 
 
-def _octets(encoded: bytes, kind: tuple[int, int]) -> bytes:
-    """An octet string (class and tag in `kind`), in one piece or in several; raises ValueError."""
-    found_class, method, found_tag, _, content, _ = parser.parse(encoded, strict=True)
-    if (found_class, found_tag) != kind:
+def _octets(element: Element, kind: Kind) -> bytes:
+    """An octet string, in one piece or in several; raises ValueError."""
+    if element.kind != kind:
         raise ValueError("not an octet string")
-    if method == _PRIMITIVE:
-        return bytes(content)
-    return b"".join(_octets(piece, _OCTET_STRING) for piece in elements(content))
+    if not element.is_constructed:
+        return element.content
+    pieces = split(element.content, _MOST_PIECES)
+    return b"".join(_octets(piece, OCTET_STRING) for piece in pieces)
 
 
 def _recipient_info(infos: Any, certificate: x509.Certificate) -> Any:
@@ -136,28 +125,15 @@ def _scheme(algorithm: Any) -> padding.AsymmetricPadding:
     parameters = algorithm["parameters"]
     digest = parameters["hash_algorithm"]["algorithm"].native
     mask = parameters["mask_gen_algorithm"]["parameters"]["algorithm"].native
-    if digest not in _OAEP_HASHES or mask not in _OAEP_HASHES:
+    if digest not in HASHES or mask not in HASHES:
         raise ScepRefused(ScepRefusal.ALGORITHM, "the key is wrapped in an unknown way")
-    return padding.OAEP(padding.MGF1(_OAEP_HASHES[mask]), _OAEP_HASHES[digest], None)
-
-
-def _unwrap(
-    recipient: Recipient, wrapped: bytes, scheme: padding.AsymmetricPadding, size: int
-) -> bytes:
-    other = secrets.token_bytes(size)
-    try:
-        key = recipient.decrypt(wrapped, scheme)
-    except ValueError:
-        return other
-    return key if len(key) == size else other
+    return padding.OAEP(padding.MGF1(HASHES[mask]), HASHES[digest], None)
 
 
 def _decrypt(name: str, key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-    if name in _AES:
-        algorithm: Any = algorithms.AES(key)
-    else:
-        # Single DES is 3DES with one key three times.
-        algorithm = TripleDES(key * 3 if name == "des" else key)
+    # Single DES is 3DES with one key three times.
+    legacy_key = key * 3 if name == "des" else key
+    algorithm: Any = algorithms.AES(key) if name in _AES else TripleDES(legacy_key)
     decryptor = Cipher(algorithm, modes.CBC(iv)).decryptor()
     padded = decryptor.update(ciphertext) + decryptor.finalize()
     unpadder = PKCS7(algorithm.block_size).unpadder()

@@ -1,24 +1,18 @@
 """The outside of a SCEP request: a CMS SignedData, signed by the key that asks (RFC 8894, 3.1).
 
-Promise: `read` gives what an answer must repeat even if the request is refused, and trusts nothing;
+Promise: `read_pki_message` trusts nothing, and gives what an answer must repeat even to a refused request;
 `signer_certificate` says whose key signed exactly this message. DER, and BER with indefinite lengths.
 """
 
-import base64
 from dataclasses import dataclass, field
 from typing import Any
 
 from asn1crypto import cms, core
 
 from shared.domain.errors import BadRequest
-from shared.security.scep.words import (
-    MESSAGE_TYPE,
-    SENDER_NONCE,
-    TRANSACTION_ID,
-    MessageType,
-    ScepRefused,
-)
-from shared.security.signature.detached import signer_of
+from shared.security.scep import words
+from shared.security.scep.words import MessageType, ScepRefused, allowed_digests
+from shared.security.signature.detached import verify_cms
 from shared.security.signature.embedded_certificates import UnusualKey
 from shared.security.signature.lean_cms import is_bulky
 from shared.telemetry.metrics import ScepRefusal
@@ -29,14 +23,12 @@ LONGEST_TRANSACTION_ID = 255
 LONGEST_NONCE = 64
 
 _STRINGS = (core.PrintableString, core.UTF8String, core.IA5String, core.TeletexString)
-_MODERN_DIGESTS = frozenset({"sha256", "sha384", "sha512"})
-_LEGACY_DIGESTS = frozenset({"sha1"})
 
 
 @dataclass(frozen=True, slots=True)
 class PkiMessage:
-    """A message whose signature nobody has checked yet. `transaction_value` is the transaction id as
-    the client encoded it."""
+    """A message whose signature is not checked yet. `transaction_value` is the transaction id as the client
+    encoded it."""
 
     kind: str
     transaction_id: str
@@ -47,7 +39,7 @@ class PkiMessage:
     encoded: bytes = field(repr=False)
 
 
-def read(encoded: bytes) -> PkiMessage:
+def read_pki_message(encoded: bytes) -> PkiMessage:
     """Raises BadRequest where it is no SCEP message at all, so that no answer could name it."""
     if encoded[:1] != b"\x30" or len(encoded) > LARGEST or is_bulky(encoded):
         raise BadRequest("message: expected a SCEP message (CMS SignedData)")
@@ -55,17 +47,16 @@ def read(encoded: bytes) -> PkiMessage:
         return _read(encoded)
     except BadRequest:
         raise
-    except Exception:  # noqa: BLE001 - bytes from outside: whatever the parser trips over
+    except Exception:  # noqa: BLE001 - bytes from outside
         raise BadRequest("message: cannot be read: it is damaged, or of an unknown form") from None
 
 
 def signer_certificate(message: PkiMessage, *, allow_legacy: bool) -> bytes:
     """The certificate (DER) whose key signed this message; raises ScepRefused."""
-    allowed = _MODERN_DIGESTS | _LEGACY_DIGESTS if allow_legacy else _MODERN_DIGESTS
-    if message.digest not in allowed:
+    if message.digest not in allowed_digests(allow_legacy=allow_legacy):
         raise ScepRefused(ScepRefusal.ALGORITHM, "the digest algorithm is not allowed")
     try:
-        return signer_of(base64.b64encode(message.encoded), message.content).certificate
+        return verify_cms(message.encoded, message.content).certificate
     except UnusualKey as exc:
         refusal = ScepRefusal.REQUEST if exc.is_rsa else ScepRefusal.ALGORITHM
         raise ScepRefused(refusal, str(exc)) from None
@@ -81,33 +72,29 @@ def _read(encoded: bytes) -> PkiMessage:
     if len(signed_data["signer_infos"]) != 1:
         raise BadRequest("message: expected exactly one signer")
     signer = signed_data["signer_infos"][0]
-    attributes = _attributes(signer["signed_attrs"])
-    transaction = _one(attributes, TRANSACTION_ID, _STRINGS, LONGEST_TRANSACTION_ID)
+    attributes = signer["signed_attrs"]
+    if isinstance(attributes, core.Void):
+        raise BadRequest("message: has no signed attributes")
+    transaction = _one(attributes, words.TRANSACTION_ID, _STRINGS, LONGEST_TRANSACTION_ID)
+    nonce = _one(attributes, words.SENDER_NONCE, core.OctetString, LONGEST_NONCE)
     return PkiMessage(
-        kind=str(_one(attributes, MESSAGE_TYPE, _STRINGS, 2).native),
+        kind=str(_one(attributes, words.MESSAGE_TYPE, _STRINGS, 2).native),
         transaction_id=str(transaction.native),
         transaction_value=transaction.dump(force=True),
-        sender_nonce=bytes(_one(attributes, SENDER_NONCE, core.OctetString, LONGEST_NONCE).native),
+        sender_nonce=bytes(nonce.native),
         digest=str(signer["digest_algorithm"]["algorithm"].native),
         content=signed_data["encap_content_info"]["content"].native or b"",
         encoded=encoded,
     )
 
 
-def _attributes(signed: Any) -> dict[str, list[Any]]:
-    """OID -> values, of the attributes that SCEP defines; one that comes twice has more values."""
-    if isinstance(signed, core.Void):
-        raise BadRequest("message: has no signed attributes")
-    found: dict[str, list[Any]] = {MESSAGE_TYPE: [], TRANSACTION_ID: [], SENDER_NONCE: []}
-    for attribute in signed:
-        name = attribute["type"].dotted
-        if name in found:
-            found[name].extend(value.parsed for value in attribute["values"])
-    return found
-
-
-def _one(attributes: dict[str, list[Any]], name: str, kinds: Any, longest: int) -> Any:
-    values = attributes[name]
+def _one(attributes: Any, name: str, kinds: Any, longest: int) -> Any:
+    values = [
+        value.parsed
+        for attribute in attributes
+        if attribute["type"].dotted == name
+        for value in attribute["values"]
+    ]
     if len(values) != 1 or not isinstance(values[0], kinds):
         raise BadRequest(f"message: expected one attribute {name}")
     if not 1 <= len(values[0].native) <= longest:
@@ -116,7 +103,7 @@ def _one(attributes: dict[str, list[Any]], name: str, kinds: Any, longest: int) 
 
 
 def kind_of(message: PkiMessage) -> MessageType:
-    """Raises ScepRefused where it is of a type that RFC 8894 does not know."""
+    """Raises ScepRefused for a type that RFC 8894 does not know."""
     try:
         return MessageType(message.kind)
     except ValueError:

@@ -1,6 +1,6 @@
 """The certificate request (PKCS #10, RFC 2986) inside a SCEP message.
 
-Promise: who asks holds the key that is asked for, and it is strong enough. Nothing that the request
+Promise: the sender holds the key that is asked for, and it is strong enough. Nothing that the request
 says of its sender is believed: the subject is only carried over.
 """
 
@@ -8,16 +8,14 @@ import hashlib
 from dataclasses import dataclass, field
 
 from asn1crypto import csr as pkcs10
-from asn1crypto import parser
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.security.public_keys import PublicKey, objection
-from shared.security.scep import der
+from shared.security.asn1 import ber, der
+from shared.security.certificates.public_keys import PublicKey, check_signed, objection
 from shared.security.scep.envelope import unopened
-from shared.security.scep.words import ScepRefused
+from shared.security.scep.words import ScepRefused, allowed_digests
 from shared.telemetry.metrics import ScepRefusal
 
 REQUESTED_SIZES = range(2048, 4096 + 1)
@@ -31,9 +29,6 @@ LARGEST_REQUEST = 8 * 1024
 LARGEST_SUBJECT = 2048
 """Bytes of a subject in DER."""
 
-_MODERN_HASHES = frozenset({"sha256", "sha384", "sha512"})
-_LEGACY_HASHES = frozenset({"sha1"})
-
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
@@ -45,7 +40,7 @@ class CertificateRequest:
     challenge: str = field(repr=False)
 
 
-def read_request(
+def read_certificate_request(
     encoded: bytes, *, signed_by: str | None, allow_legacy: bool
 ) -> CertificateRequest:
     """Raises ScepRefused. `signed_by` is the hash of the key that must be the one asked for; None: any."""
@@ -55,7 +50,8 @@ def read_request(
         signed, bare = _without_attributes(encoded)
         request = x509.load_der_x509_csr(bare)
         public_key = request.public_key()
-        _check_signature(request, public_key, signed)
+        _refuse_costly(public_key)
+        check_signed(request, signed, public_key)
     except Exception:  # noqa: BLE001 - bytes from outside; an envelope that was meddled with looks so
         raise unopened() from None
     if signed_by not in {None, hash_of(public_key)}:
@@ -67,7 +63,7 @@ def read_request(
         challenge = _challenge(encoded)
     except Exception:  # noqa: BLE001 - bytes from outside, whose signature is good
         raise ScepRefused(ScepRefusal.REQUEST, "the certificate request cannot be read") from None
-    if hash_name not in (_MODERN_HASHES | _LEGACY_HASHES if allow_legacy else _MODERN_HASHES):
+    if hash_name not in allowed_digests(allow_legacy=allow_legacy):
         raise ScepRefused(ScepRefusal.ALGORITHM, "the request's digest algorithm is not allowed")
     if subject_size > LARGEST_SUBJECT:
         raise ScepRefused(ScepRefusal.REQUEST, "the subject is too long")
@@ -79,62 +75,34 @@ def _without_attributes(encoded: bytes) -> tuple[bytes, bytes]:
 
     cryptography takes attributes in DER's order only, and clients in Go put the challenge behind the
     extensions, whichever is shorter."""
-    signed, algorithm, signature = der.elements(_inside(encoded))
-    version, subject, public_key, *attributes = der.elements(_inside(signed))
+    signed, algorithm, signature = ber.children(ber.only(encoded, ber.SEQUENCE))
+    version, subject, public_key, *attributes = (each.raw for each in ber.children(signed))
     if len(attributes) > 1:
         raise ValueError("not a certificate request")
-    no_attributes = der.element(der.CONTEXT_0)
-    bare = der.sequence(version, subject, public_key, no_attributes)
-    return signed, der.sequence(bare, algorithm, signature)
-
-
-def _inside(encoded: bytes) -> bytes:
-    """The content of a SEQUENCE with nothing behind it; raises ValueError."""
-    if encoded[:1] != bytes((der.SEQUENCE,)):
-        raise ValueError("not a SEQUENCE")
-    return bytes(parser.parse(encoded, strict=True)[4])
-
-
-def _check_signature(
-    request: x509.CertificateSigningRequest, public_key: object, message: bytes
-) -> None:
-    """Raises whatever it may, also for a key that costs too much. `is_signature_valid` would not take
-    SHA-1, which clients still use."""
-    hash_, scheme = request.signature_hash_algorithm, request.signature_algorithm_parameters
-    if isinstance(public_key, rsa.RSAPublicKey) and isinstance(
-        scheme, padding.PKCS1v15 | padding.PSS
-    ):
-        _refuse_costly(public_key)
-        public_key.verify(request.signature, message, scheme, _known(hash_))
-    elif isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
-        public_key.verify(request.signature, message, scheme)
-    else:
-        raise ValueError("unknown kind of key")
-
-
-def _known(hash_: hashes.HashAlgorithm | None) -> hashes.HashAlgorithm:
-    if hash_ is None:
-        raise ValueError("unknown digest algorithm")
-    return hash_
+    bare = der.sequence(version, subject, public_key, der.element(der.CONTEXT_0))
+    return signed.raw, der.sequence(bare, algorithm.raw, signature.raw)
 
 
 def hash_of(public_key: object) -> str:
-    """The hash of a public key: SHA-256 of its SubjectPublicKeyInfo, in hex; "" for one that
-    is neither RSA nor EC."""
+    """SHA-256 (hex) of a public key's SubjectPublicKeyInfo; "" for one that is neither RSA nor EC."""
     if not isinstance(public_key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         return ""
-    der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
+    encoded = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
 
 
-def _refuse_costly(public_key: rsa.RSAPublicKey) -> None:
+def _refuse_costly(public_key: object) -> None:
+    """A signature by an odd key is only worth its check where that costs little: then the answer names the
+    refusal."""
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        return
     exponent_bits = public_key.public_numbers().e.bit_length()
     if public_key.key_size > SENDER_SIZES[-1] or exponent_bits > LONGEST_EXPONENT_CHECKED:
-        raise ValueError("a key that nobody has")
+        raise ValueError("an RSA key of no known client")
 
 
 def strong_rsa(public_key: rsa.RSAPublicKey, sizes: range = SENDER_SIZES) -> rsa.RSAPublicKey:
-    """The same key; raises ScepRefused for one that nobody should certify, or encrypt anything to."""
+    """The same key; raises ScepRefused for one that must not be certified, nor encrypted for."""
     if (why := objection(public_key, sizes)) is not None:
         raise ScepRefused(ScepRefusal.REQUEST, why)
     return public_key
@@ -150,12 +118,10 @@ def _strong(public_key: object) -> PublicKey:
 
 def _challenge(encoded: bytes) -> str:
     """The challengePassword (RFC 2985, 5.4.1), empty where there is none."""
-    attributes = pkcs10.CertificationRequest.load(encoded)["certification_request_info"][
-        "attributes"
-    ]
+    request = pkcs10.CertificationRequest.load(encoded)["certification_request_info"]
     found = [
         str(value)
-        for attribute in attributes
+        for attribute in request["attributes"]
         if attribute["type"].native == "challenge_password"
         for value in attribute["values"].native
     ]

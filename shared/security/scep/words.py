@@ -1,4 +1,4 @@
-"""SCEP's words (RFC 8894 section 3.2.1): message types, failures, and the names of attributes."""
+"""SCEP's words (RFC 8894 section 3.2.1): message types, failures, digests, and the names of attributes."""
 
 from enum import StrEnum
 
@@ -14,8 +14,6 @@ RECIPIENT_NONCE = "2.16.840.1.113733.1.9.6"
 
 
 class MessageType(StrEnum):
-    """The type of a message."""
-
     CERT_REP = "3"
     RENEWAL_REQ = "17"
     PKCS_REQ = "19"
@@ -32,7 +30,7 @@ class PkiStatus(StrEnum):
 
 
 class FailInfo(StrEnum):
-    """Why a transaction failed, as the client hears it."""
+    """The reason of a failure, as the client gets it."""
 
     BAD_ALG = "0"
     BAD_MESSAGE_CHECK = "1"
@@ -63,3 +61,8 @@ class ScepRefused(Refused):
     @property
     def fail_info(self) -> FailInfo:
         return _FAIL_INFO[self.refusal]
+
+
+def allowed_digests(*, allow_legacy: bool) -> set[str]:
+    """The digests (in asn1crypto's names, and cryptography's) that may be signed."""
+    return {"sha256", "sha384", "sha512"} | ({"sha1"} if allow_legacy else set())

@@ -1,38 +1,31 @@
-"""CMS with its content inside: what a device says of itself while it enrolls, and signed profiles.
+"""CMS with its content inside: a device's statements while it enrolls, and signed profiles."""
 
-Promise: `open_signed` gives content back only if exactly that content was signed by the certificate
-that comes with it. Nothing is said about the certificate: its judges are `shared.security.identity`
-(ours) and `shared.security.apple_device` (Apple's).
-"""
-
-import base64
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from asn1crypto import cms
 
 from shared.domain.errors import BadRequest
-from shared.security.signature.detached import MAX_HEADER, Signer, signer_of
+from shared.security.signature.detached import MAX_HEADER, Signer, verify_cms
 from shared.security.signature.lean_cms import is_bulky
 
 MAX_CMS = MAX_HEADER * 3 // 4
 """Bytes of a CMS that a device may send; its attributes take a few hundred."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """The signed content and its signer."""
-
+class Signed(NamedTuple):
     content: bytes
     signer: Signer
 
 
 def open_signed(encoded: bytes) -> Signed:
-    """Verify a CMS (DER or BER) of one signer; BadRequest for anything else."""
+    """The content of a CMS (DER or BER) of one signer, proven to be signed by the certificate that comes with
+    it; BadRequest for anything else. Nothing is said about the certificate: its judges are
+    `shared.security.identity` (ours) and `shared.security.apple_device` (Apple's)."""
     if len(encoded) > MAX_CMS or is_bulky(encoded):
         raise BadRequest("CMS: too long")
     content = content_of(encoded)
     try:
-        return Signed(content, signer_of(base64.b64encode(encoded), content))
+        return Signed(content, verify_cms(encoded, content))
     except BadRequest as exc:
         raise BadRequest(
             str(exc).replace("Mdm-Signature", "CMS").replace("body", "content")
@@ -50,7 +43,7 @@ def content_of(encoded: bytes) -> bytes:
         content = whole["content"]["encap_content_info"]["content"].native
     except BadRequest:
         raise
-    except Exception:  # noqa: BLE001 - bytes from outside: whatever the parser trips over
+    except Exception:  # noqa: BLE001 - bytes from outside
         raise BadRequest("CMS: cannot be read: it is damaged, or of an unknown form") from None
     if not isinstance(content, bytes) or not content:
         raise BadRequest("CMS: holds no content")

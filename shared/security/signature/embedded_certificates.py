@@ -1,7 +1,7 @@
-"""The certificates inside a CMS, and which of them signed it.
+"""The certificates inside a CMS, and the one that signed it.
 
-Promise: only the signer's is read beyond its outline, and its key is one that devices have. What is
-remembered are signers whose signature was good, and none that is large.
+Promise: only the signer's is read beyond its outline, and its key is one that devices have. Remembered are
+signers whose signature was good, and none that is large.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest
-from shared.security.lenient.certificate import issuer_of, load, loosely, public_key_of
-from shared.security.public_keys import LARGEST_CERTIFICATE, objection
-from shared.security.scep.der import elements
+from shared.security.asn1.ber import split
+from shared.security.certificates.lenient import (
+    issuer_of,
+    load_certificate,
+    loosely,
+    public_key_of,
+)
+from shared.security.certificates.public_keys import LARGEST_CERTIFICATE, objection
 
 MAX_CERTIFICATES = 10
 LONGEST_KEY = 64
@@ -36,11 +41,11 @@ class UnusualKey(BadRequest):
 
 
 class EmbeddedCertificate:
-    """A certificate of a CMS, of which each part is read when somebody asks for it, and kept."""
+    """A certificate of a CMS; each part is read at its first use, and kept."""
 
     def __init__(self, der: bytes) -> None:
         self.der = der
-        self._certificate = load(der)
+        self._certificate = load_certificate(der)
 
     @property
     def serial_number(self) -> int:
@@ -73,8 +78,9 @@ def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
         raise BadRequest("Mdm-Signature: holds no certificate")
     if len(choices) > MAX_CERTIFICATES:
         raise BadRequest("Mdm-Signature: too many certificates")
-    # The very bytes that came: asn1crypto would write an indefinite length anew.
-    ders = [each for each in elements(choices.contents) if each[:1] == _CERTIFICATE]
+    # The very bytes that came: asn1crypto would write an indefinite length in another form.
+    found = (each.raw for each in split(choices.contents, MAX_CERTIFICATES))
+    ders = [der for der in found if der[:1] == _CERTIFICATE]
     return [_signers.get(der) or EmbeddedCertificate(der) for der in ders]
 
 
@@ -93,10 +99,8 @@ def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCer
 
 
 def _of_key(certificates: Sequence[EmbeddedCertificate], key: bytes) -> list[EmbeddedCertificate]:
-    """The certificates that may have this key identifier, by their bytes alone; a single one is read to
-    make sure.
-
-    Reading the extensions of ten certificates would be dear, and no honest message has two such."""
+    """The certificates that may have this key identifier, by their bytes alone: reading the extensions of ten
+    would be dear. A single one is read to make sure; no honest message has two such."""
     inside = bytes((0x04, len(key) + 2, 0x04, len(key))) + key if len(key) <= LONGEST_KEY else b""
     extensions = [_KEY_IDENTIFIER + inside, _KEY_IDENTIFIER + _CRITICAL + inside]
     found = [c for c in certificates if inside and any(each in c.der for each in extensions)]
@@ -104,6 +108,6 @@ def _of_key(certificates: Sequence[EmbeddedCertificate], key: bytes) -> list[Emb
 
 
 def remember(signer: EmbeddedCertificate) -> None:
-    """Remember certificates of good signatures only, so that strangers cost no memory."""
+    """For good signatures only, so that strangers cost no memory."""
     if len(signer.der) <= LARGEST_REMEMBERED:
         _signers.put(signer.der, signer)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from shared.domain.errors import Misconfigured
-from shared.security.lenient.certificate import UNREADABLE
+from shared.security.certificates.lenient import UNREADABLE
 
 log = structlog.get_logger()
 

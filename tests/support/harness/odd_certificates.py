@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.security.scep import der
+from shared.security.asn1 import der
 from tests.support.harness.identities import rsa_key
 from tests.support.harness.strangers import (
     IS_AUTHORITY,
@@ -36,7 +36,7 @@ CLIENT_AUTH = der.sequence(der.oid("1.3.6.1.5.5.7.3.2"))
 
 
 def extension(dotted: str, value: bytes, critical: bytes = b"") -> bytes:
-    return der.sequence(der.oid(dotted), critical, der.octets(value))
+    return der.sequence(der.oid(dotted), critical, der.octet_string(value))
 
 
 FOR_CLIENTS = extension(CLIENT_USAGE, CLIENT_AUTH)

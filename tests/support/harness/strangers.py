@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.security.scep import der
+from shared.security.asn1 import der
 
 _SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")
 _RSA_SHA256 = der.sequence(der.oid("1.2.840.113549.1.1.11"), der.NULL)
@@ -127,9 +127,9 @@ class Stranger:
             named if by_key is None else der.element(0x80, by_key),
             sha256,
             self.key.algorithm,
-            der.octets(self.key.sign(body)),
+            der.octet_string(self.key.sign(body)),
         )
-        inside = () if content is None else (der.element(der.CONTEXT_0, der.octets(content)),)
+        inside = () if content is None else (der.element(der.CONTEXT_0, der.octet_string(content)),)
         signed = der.sequence(
             der.integer(1),
             der.element(der.SET, sha256),
@@ -170,7 +170,7 @@ def certificate(
 
 def extension(dotted: str, value: bytes) -> bytes:
     """An extension that is not critical."""
-    return der.sequence(der.oid(dotted), der.octets(value))
+    return der.sequence(der.oid(dotted), der.octet_string(value))
 
 
 IS_AUTHORITY = extension("2.5.29.19", der.sequence(der.element(0x01, b"\xff")))

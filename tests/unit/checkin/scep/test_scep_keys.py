@@ -7,8 +7,8 @@ from asn1crypto import csr as pkcs10
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
+from shared.security.asn1 import der
 from shared.security.identity import fingerprint_of
-from shared.security.scep import der
 from tests.support.harness.scep import RENEWAL_REQ, Client, Reply, csr, key_number
 from tests.support.harness.strangers import OddRsa, SigningKey, name
 from tests.support.scep_world import STATIC, ScepWorld

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest
-from shared.security.scep import der
+from shared.security.asn1 import ber, der
 from shared.security.scep.envelope import encrypt_for, open_envelope, unopened
-from shared.security.scep.message import read, signer_certificate
-from shared.security.scep.request import read_request
+from shared.security.scep.message import read_pki_message, signer_certificate
+from shared.security.scep.request import read_certificate_request
 from shared.security.scep.words import FailInfo, ScepRefused
 from tests.support.harness.scep import (
     CIPHERS,
@@ -186,13 +186,16 @@ def test_openssl_verifies_what_the_test_client_signs(
         *("-out", "content"),
     )
 
-    assert read((tmp_path / "message").read_bytes()).content == (tmp_path / "content").read_bytes()
+    assert (
+        read_pki_message((tmp_path / "message").read_bytes()).content
+        == (tmp_path / "content").read_bytes()
+    )
 
 
 def test_a_message_is_read_with_all_that_its_answer_repeats(world: ScepWorld) -> None:
     client = world.client()
 
-    message = read(client.request(b"anything", kind="17", transaction="T-1+/="))
+    message = read_pki_message(client.request(b"anything", kind="17", transaction="T-1+/="))
 
     assert (message.kind, message.transaction_id) == ("17", "T-1+/=")
     assert message.sender_nonce == client.nonce
@@ -206,7 +209,7 @@ def test_a_message_without_what_an_answer_repeats_is_none(world: ScepWorld, miss
     message = world.client().signed(b"content", without=missing)
 
     with pytest.raises(BadRequest):
-        read(message)
+        read_pki_message(message)
 
 
 @pytest.mark.parametrize(
@@ -225,18 +228,18 @@ def test_a_message_without_what_an_answer_repeats_is_none(world: ScepWorld, miss
 )
 def test_what_is_no_message_is_refused(encoded: bytes) -> None:
     with pytest.raises(BadRequest):
-        read(encoded)
+        read_pki_message(encoded)
 
 
 @pytest.mark.parametrize("length", [0, 256])
 def test_a_transaction_id_has_a_bounded_length(world: ScepWorld, length: int) -> None:
     with pytest.raises(BadRequest):
-        read(world.client().request(b"anything", transaction="t" * length))
+        read_pki_message(world.client().request(b"anything", transaction="t" * length))
 
 
 def test_a_message_signed_by_another_key_is_refused(world: ScepWorld) -> None:
     stranger = Client(world.ca, key_number(1), world.client().certificate)
-    message = read(stranger.request(b"anything"))
+    message = read_pki_message(stranger.request(b"anything"))
 
     with pytest.raises(ScepRefused) as refused:
         signer_certificate(message, allow_legacy=True)
@@ -246,12 +249,12 @@ def test_a_message_signed_by_another_key_is_refused(world: ScepWorld) -> None:
 
 def test_content_changed_after_signing_is_refused(world: ScepWorld) -> None:
     encoded = world.client().request(csr(key_number(0), "x"))
-    content = read(encoded).content
+    content = read_pki_message(encoded).content
     at = encoded.index(content) + len(content) - 1
     changed = encoded[:at] + bytes([encoded[at] ^ 1]) + encoded[at + 1 :]
 
     with pytest.raises(ScepRefused) as refused:
-        signer_certificate(read(changed), allow_legacy=True)
+        signer_certificate(read_pki_message(changed), allow_legacy=True)
 
     assert refused.value.fail_info is FailInfo.BAD_MESSAGE_CHECK
 
@@ -260,7 +263,7 @@ def test_content_changed_after_signing_is_refused(world: ScepWorld) -> None:
 def test_a_digest_that_is_not_allowed_is_a_bad_algorithm(
     world: ScepWorld, digest: str, allow_legacy: bool
 ) -> None:
-    message = read(world.client().request(b"anything", shape=Shape(digest=digest)))
+    message = read_pki_message(world.client().request(b"anything", shape=Shape(digest=digest)))
 
     with pytest.raises(ScepRefused) as refused:
         signer_certificate(message, allow_legacy=allow_legacy)
@@ -327,7 +330,9 @@ def bulky_envelopes(world: ScepWorld) -> dict[str, bytes]:
     content = good["encrypted_content_info"]
     algorithm = content["content_encryption_algorithm"].dump()
     endless, data = der.element(der.OBJECT, b"\xff" * 28_000 + b"\x01"), der.oid(DATA)
-    recipient = der.sequence(der.integer(0), der.element(0x80), der.sequence(), der.octets(b""))
+    recipient = der.sequence(
+        der.integer(0), der.element(0x80), der.sequence(), der.octet_string(b"")
+    )
 
     def enveloped(*parts: bytes, name: bytes = ENVELOPED) -> bytes:
         return der.sequence(name, der.element(der.CONTEXT_0, der.sequence(*parts)))
@@ -339,7 +344,9 @@ def bulky_envelopes(world: ScepWorld) -> dict[str, bytes]:
         "its type": enveloped(version, infos, content.dump(), name=endless),
         "an algorithm": with_content(der.sequence(endless), der.element(0x80, bytes(16))),
         "recipients": enveloped(version, der.element(der.SET, recipient * 2_000), content.dump()),
-        "pieces": with_content(algorithm, der.element(der.CONTEXT_0, der.octets(b"") * 13_000)),
+        "pieces": with_content(
+            algorithm, der.element(der.CONTEXT_0, der.octet_string(b"") * 13_000)
+        ),
         "parts": with_content(algorithm, der.NULL * 13_000),
     }
 
@@ -359,7 +366,7 @@ async def test_a_request_that_says_too_much_is_refused_at_once(world: ScepWorld)
     encoded = with_attributes(key_number(0), attribute)
     began = time.process_time()
     with pytest.raises(ScepRefused) as refused:
-        read_request(encoded, signed_by=None, allow_legacy=True)
+        read_certificate_request(encoded, signed_by=None, allow_legacy=True)
 
     assert time.process_time() - began < 0.02
     assert str(refused.value) == str(unopened())
@@ -370,7 +377,7 @@ def pieced_and_endless(encrypted: bytes) -> bytes:
     enveloped = cms.ContentInfo.load(encrypted)["content"]
     content = enveloped["encrypted_content_info"]
     octets = content["encrypted_content"].native
-    pieces = [der.octets(octets[at : at + 1000]) for at in range(0, len(octets), 1000)]
+    pieces = [der.octet_string(octets[at : at + 1000]) for at in range(0, len(octets), 1000)]
     names = content["content_type"].dump(), content["content_encryption_algorithm"].dump()
     parts = enveloped["version"].dump(), enveloped["recipient_infos"].dump()
     inner = endless(0x30, *names, endless(der.CONTEXT_0, *pieces))
@@ -385,14 +392,14 @@ def endless(tag: int, *contents: bytes) -> bytes:
 async def test_a_request_as_large_as_that_for_the_largest_key_is_read(
     world: ScepWorld, form: Callable[[bytes], bytes]
 ) -> None:
-    attribute = der.sequence(der.oid("1.2.3.4"), der.set_of(der.octets(bytes(6_000))))
+    attribute = der.sequence(der.oid("1.2.3.4"), der.set_of(der.octet_string(bytes(6_000))))
     encoded = with_attributes(key_number(0), attribute)
     encrypted = envelope(encoded, world.ca)
 
     opened = open_envelope(form(encrypted), world.authority, allow_legacy=True)
 
     assert opened == encoded
-    assert read_request(opened, signed_by=None, allow_legacy=True).challenge == ""
+    assert read_certificate_request(opened, signed_by=None, allow_legacy=True).challenge == ""
 
 
 def with_attributes(key: rsa.RSAPrivateKey, *attributes: bytes) -> bytes:
@@ -423,7 +430,7 @@ def test_octet_strings_of_any_length_are_written_as_asn1crypto_writes_them(
 ) -> None:
     whole = content * repeated
 
-    assert der.octets(whole) == core.OctetString(whole).dump()
+    assert der.octet_string(whole) == core.OctetString(whole).dump()
 
 
 @given(
@@ -431,17 +438,20 @@ def test_octet_strings_of_any_length_are_written_as_asn1crypto_writes_them(
     second=st.integers(0, 39),
     others=st.lists(st.integers(0, 2**40), min_size=1, max_size=8),
 )
-def test_object_identifiers_are_written_as_asn1crypto_writes_them(
+def test_object_identifiers_are_written_as_asn1crypto_writes_them_and_read_back(
     first: int, second: int, others: list[int]
 ) -> None:
     dotted = ".".join(map(str, (first, second, *others)))
 
-    assert der.oid(dotted) == core.ObjectIdentifier(dotted).dump()
+    oid = der.oid(dotted)
+
+    assert oid == core.ObjectIdentifier(dotted).dump()
+    assert ber.dotted(ber.oid_of(ber.only(oid, ber.OBJECT))) == dotted
 
 
 @given(values=st.lists(st.binary(max_size=20), max_size=6))
 def test_sets_are_in_the_order_of_der(values: list[bytes]) -> None:
-    written = der.set_of(*(der.octets(value) for value in values))
+    written = der.set_of(*(der.octet_string(value) for value in values))
 
     octet_set = core.SetOf([core.OctetString(v) for v in values], spec=core.OctetString)
     assert written == octet_set.dump()

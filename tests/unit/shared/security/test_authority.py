@@ -13,10 +13,10 @@ from services.cli.identity import write_identity
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.authority import Authority, open_authority
 from shared.security.identity import DeviceIdentities, load_trust
-from shared.security.signature.detached import verify
 from tests.support.fakes.authority import FakeAuthorityStore
 from tests.support.fakes.clock import FakeClock
 from tests.support.harness.identities import DeviceIdentity, ec_key, rsa_key
+from tests.support.signatures import verify
 
 CLOCK = FakeClock()
 AUTHORITY = Authority.create(CLOCK)

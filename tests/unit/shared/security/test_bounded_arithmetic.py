@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shared.domain.errors import BadRequest
+from shared.security.asn1 import der
+from shared.security.certificates.lenient import LooseCertificate, load_certificate
 from shared.security.identity import DeviceIdentities, WeakKeys
-from shared.security.lenient.certificate import LooseCertificate, load
-from shared.security.scep import der
 from shared.security.signature.attached import open_signed
-from shared.security.signature.detached import signer_of, verify
+from shared.security.signature.detached import signer_of
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.harness.identities import AUTHORITY, DeviceIdentity, FleetAuthority, Profile
@@ -33,6 +33,7 @@ from tests.support.harness.strangers import (
     extension,
     name,
 )
+from tests.support.signatures import verify
 
 OURS = FleetAuthority("Our CA")
 BODY = b"x"
@@ -348,7 +349,9 @@ def test_so_has_one_with_certificates_that_are_not_strict(count: int) -> None:
     leaf = OddAuthority(keys[-1], "Our CA").issue(Odd(in_sequence=long_form))
     encoded = [other.der for other in others]
 
-    assert all(isinstance(load(each), LooseCertificate) for each in (leaf.der, *encoded))
+    assert all(
+        isinstance(load_certificate(each), LooseCertificate) for each in (leaf.der, *encoded)
+    )
     assert 1 <= checks_of(judged(leaf, encoded)) <= 16
     assert cost_of(judged(leaf, encoded))[0] < SECONDS
 
@@ -398,7 +401,7 @@ def test_a_certificate_of_a_size_that_nobody_has_is_refused_unread(is_named_by_k
 
 def test_where_two_certificates_may_have_the_key_identifier_neither_is_read() -> None:
     """Six of them, with 7 KB of networks each, cost 15 ms; the second only looks as if it had it."""
-    mark = extension("2.5.29.14", der.octets(b"key"))
+    mark = extension("2.5.29.14", der.octet_string(b"key"))
     keys = [CurveKey(), CurveKey()]
     signer = certificate(name("d"), name("N"), keys[0], keys[0], mark, dear_extension(7_000))
     hidden = certificate(name("d"), name("N"), keys[1], keys[1], extension("1.2.3.4", mark))

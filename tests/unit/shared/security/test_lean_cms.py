@@ -6,8 +6,8 @@ import time
 import pytest
 
 from shared.domain.errors import BadRequest
-from shared.security.scep import der
-from shared.security.scep.message import read
+from shared.security.asn1 import der
+from shared.security.scep.message import read_pki_message
 from shared.security.signature.attached import open_signed
 from shared.security.signature.detached import signer_of
 from shared.security.signature.lean_cms import ALWAYS_LEAN, is_bulky
@@ -30,12 +30,12 @@ def message(attributes: bytes = b"", *, algorithms: bytes = b"") -> bytes:
         sha256,
         der.element(der.CONTEXT_0, attributes),
         rsa,
-        der.octets(bytes(256)),
+        der.octet_string(bytes(256)),
     )
     signed = der.sequence(
         der.integer(3),
         der.element(der.SET, sha256, algorithms),
-        der.sequence(DATA, der.element(der.CONTEXT_0, der.octets(CONTENT))),
+        der.sequence(DATA, der.element(der.CONTEXT_0, der.octet_string(CONTENT))),
         der.element(der.CONTEXT_0, DEVICE.der),
         der.element(der.SET, signer),
     )
@@ -66,7 +66,7 @@ def test_what_is_bulky_is_refused_everywhere_and_at_once(encoded: bytes) -> None
     with pytest.raises(BadRequest):
         open_signed(encoded)
     with pytest.raises(BadRequest):
-        read(encoded)
+        read_pki_message(encoded)
 
     assert time.process_time() - began < 0.1  # up to half a second, when it is read
 

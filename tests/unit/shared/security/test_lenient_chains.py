@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.domain.errors import BadRequest, Misconfigured
+from shared.security.asn1 import der
+from shared.security.certificates.lenient import LooseCertificate
 from shared.security.identity import DeviceIdentities, load_trust
-from shared.security.lenient.certificate import LooseCertificate
-from shared.security.scep import der
 from shared.security.signature.detached import signer_of
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.harness.odd_certificates import (

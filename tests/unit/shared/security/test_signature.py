@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
-from shared.security.signature.detached import MAX_HEADER, MOST_ATTRIBUTES, signer_of, verify
+from shared.security.signature.detached import MAX_HEADER, MOST_ATTRIBUTES, signer_of
 from tests.support.harness.identities import (
     EPOCH,
     DeviceIdentity,
@@ -27,6 +27,7 @@ from tests.support.harness.identities import (
     signed_attributes,
     signer_info,
 )
+from tests.support.signatures import verify
 
 BODY = b"<plist><dict><key>UDID</key><string>A</string></dict></plist>\n"
 AUTHORITY = FleetAuthority()

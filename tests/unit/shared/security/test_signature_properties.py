@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest
 from shared.security.identity import DeviceIdentities
-from shared.security.signature.detached import verify
 from tests.support.fakes.clock import FakeClock
 from tests.support.harness.identities import FleetAuthority, indefinite
+from tests.support.signatures import verify
 
 BODY = b"<plist><dict><key>UDID</key><string>A</string></dict></plist>\n"
 AUTHORITY = FleetAuthority()

@@ -1,18 +1,18 @@
 """Names in certificates (RFC 5280, section 4.1.2.4), compared as OpenSSL does.
 
-Promise: a name that nobody can read equals none but itself. Names lead to the CAs to be tried; what proves
-anything is the signature.
+Promise: an unreadable name equals none but itself. Names only lead to the CAs to be tried; the proof is
+the signature.
 """
 
-from shared.security.lenient.ber import (
+from shared.security.asn1.ber import (
     BIT_STRING,
     SEQUENCE,
     SET,
+    Element,
     Unreadable,
-    Value,
+    children,
     dotted,
-    identifier,
-    inside,
+    oid_of,
     only,
 )
 
@@ -43,26 +43,26 @@ class LooseName:
         return self._raw
 
     def rfc4514_string(self) -> str:
-        """For people. Raises Unreadable for text that is not in the encoding that it says."""
-        parts = [[_shown(each) for each in inside(rdn, SET)] for rdn in _rdns(self._raw)]
-        return ",".join("+".join(part) for part in reversed(parts))
+        """Raises Unreadable for text that is not in the encoding that it says."""
+        return ",".join("+".join(map(_shown, rdn)) for rdn in reversed(_attributes(self._raw)))
 
 
 def comparable(raw: bytes) -> object:
     """Equal for names that differ only in case, blanks, kinds of string or the order within a part."""
     try:
-        return tuple(frozenset(_compared(each) for each in inside(rdn, SET)) for rdn in _rdns(raw))
+        return tuple(frozenset(map(_compared, rdn)) for rdn in _attributes(raw))
     except ValueError:
         return raw
 
 
-def _rdns(raw: bytes) -> list[Value]:
-    return inside(only(raw, SEQUENCE))
+def _attributes(name: bytes) -> list[list[Element]]:
+    """The attributes of each part of a name."""
+    return [children(rdn, SET) for rdn in children(only(name, SEQUENCE))]
 
 
-def _text(attribute: Value) -> tuple[bytes, str | None, bytes]:
+def _text(attribute: Element) -> tuple[bytes, str | None, bytes]:
     """The type of an attribute, its text, and all its bytes where it is none."""
-    kind, value = inside(attribute)
+    kind, value = children(attribute)
     encoding = _ENCODINGS.get(value.kind[1]) if value.kind[0] == 0 else None
     if encoding is None and value.kind not in _NO_TEXT:
         raise Unreadable("a name has a value that is of no type of names")
@@ -70,26 +70,25 @@ def _text(attribute: Value) -> tuple[bytes, str | None, bytes]:
         text = None if encoding is None else value.content.decode(encoding)
     except UnicodeDecodeError:
         raise Unreadable("a name is not in the encoding that it says") from None
-    return identifier(kind), text, value.raw
+    return oid_of(kind), text, value.raw
 
 
-def _compared(attribute: Value) -> tuple[bytes, bytes]:
+def _compared(attribute: Element) -> tuple[bytes, bytes]:
     kind, text, raw = _text(attribute)
     if text is None:
         return kind, raw
     return kind, b" ".join(text.encode("utf-8", "surrogatepass").lower().split())
 
 
-def _shown(attribute: Value) -> str:
-    kind, text, raw = _text(attribute)
-    oid = dotted(kind)
-    return f"{_SHORT.get(oid, oid)}={'#' + raw.hex() if text is None else _escaped(text)}"
-
-
-def _escaped(text: str) -> str:
+def _shown(attribute: Element) -> str:
     """RFC 4514, section 2.4."""
-    escaped = "".join("\\" + each if each in '\\"+,;<>' else each for each in text)
-    escaped = escaped.replace("\0", "\\00")
-    if escaped.startswith(("#", " ")):
-        escaped = "\\" + escaped
-    return escaped[:-1] + "\\ " if len(escaped) > 1 and escaped.endswith(" ") else escaped
+    kind, text, raw = _text(attribute)
+    if text is None:
+        shown = "#" + raw.hex()
+    else:
+        shown = "".join("\\" + each if each in '\\"+,;<>' else each for each in text)
+        shown = shown.replace("\0", "\\00")
+        shown = "\\" + shown if shown.startswith(("#", " ")) else shown
+        if len(shown) > 1 and shown.endswith(" "):
+            shown = shown[:-1] + "\\ "
+    return f"{_SHORT.get(oid := dotted(kind), oid)}={shown}"

@@ -1,33 +1,26 @@
 """Chains that the library's verifier does not take, though all their signatures are good.
 
 It judges by the rules for certificates of the web: serial numbers of up to 20 bytes, version 3, times in one
-form for each year, one hash for each curve. Here is what OpenSSL asks of a chain for clients, and what we ask
-besides: no SHA-1, no weak key of a CA. Name constraints are left to the library alone.
+form for each year, one hash for each curve. These are OpenSSL's rules for a chain of a client, and ours: no
+SHA-1, no weak key of a CA. Name constraints are left to the library alone.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asn1crypto import algos
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from shared.domain.errors import BadRequest
-from shared.security.lenient import ber
-from shared.security.lenient.certificate import (
+from shared.security.asn1.ber import dotted
+from shared.security.certificates.lenient import (
     ALTERNATIVE_NAME,
     BASIC_CONSTRAINTS,
     EXTENDED_KEY_USAGE,
     KEY_USAGE,
     LooseCertificate,
 )
-from shared.security.public_keys import objection, weak_bits
-from shared.security.signature.detached import scheme
+from shared.security.certificates.public_keys import objection, weak_bits
 
-_DIGESTS = {
-    f"{digest}_{kind}": digest
-    for digest in ("sha256", "sha384", "sha512")
-    for kind in ("rsa", "ecdsa")
-}
+_DIGESTS = {"sha256", "sha384", "sha512"}
 _POLICIES = bytes.fromhex("551d20")
 _DISTRIBUTION_POINTS, _NAME_CONSTRAINTS = bytes.fromhex("551d1f"), bytes.fromhex("551d1e")
 _UNDERSTOOD = {BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE, KEY_USAGE, ALTERNATIVE_NAME}
@@ -37,49 +30,37 @@ _ANY_SIZE = range(2**16)
 
 
 class Unproven(Exception):
-    """A signature that nobody should check; the text says why."""
-
-
-def is_signed(child: LooseCertificate, by: object) -> bool:
-    """True if this key signed it, by one signature check over the bytes that came; raises Unproven."""
-    algorithm, digest = _algorithm(child)
-    try:
-        scheme(by, algorithm, digest)(child.signature, child.tbs_certificate_bytes)
-    except (BadRequest, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
-        return False
-    return True
+    """A signature that is not worth a check; the text says why."""
 
 
 def fault_of(way: Sequence[LooseCertificate]) -> str | None:
-    """The objection to a chain from a device up to the operator\'s CA; None if there is none.
+    """The objection to a chain from a device up to the operator's CA; None if there is none.
 
-    Raises ValueError for extensions that cannot be read."""
+    Raises Unproven, and ValueError for extensions that cannot be read."""
     for each in way:
         each.read_whole()
-    try:
-        for each in way[:-1]:
-            _algorithm(each)
-    except Unproven as exc:
-        return str(exc)
-    device, *above = way
-    for critical in _not_understood(device):
-        return critical
-    for count, authority in enumerate(above):
-        for why in _faults_of_authority(authority, count):
-            return f"a CA above it {why}"
-    return None
+    for each in way[:-1]:
+        algorithm_of(each)
+    return next(_faults(*way), None)
 
 
-def _algorithm(certificate: LooseCertificate) -> tuple[Any, str]:
+def algorithm_of(certificate: LooseCertificate) -> tuple[Any, str]:
     """The signature algorithm and its digest; raises Unproven."""
     algorithm = algos.SignedDigestAlgorithm.load(certificate.signature_algorithm_bytes)
     name = str(algorithm["algorithm"].native)
-    digest = _DIGESTS.get(name, "")
+    digest, _, kind = name.partition("_")
     if name == "rsassa_pss":
         digest = algorithm["parameters"]["hash_algorithm"]["algorithm"].native
-    if digest not in _DIGESTS.values():
+    if digest not in _DIGESTS or kind not in {"rsa", "ecdsa", "pss"}:
         raise Unproven(f"signed with {name}, which proves nothing here")
     return algorithm, digest
+
+
+def _faults(device: LooseCertificate, *above: LooseCertificate) -> Iterator[str]:
+    yield from _not_understood(device)
+    for below, authority in enumerate(above):
+        for why in _faults_of_authority(authority, below):
+            yield f"a CA above it {why}"
 
 
 def _faults_of_authority(certificate: LooseCertificate, below: int) -> Iterator[str]:
@@ -105,4 +86,4 @@ def _faults_of_authority(certificate: LooseCertificate, below: int) -> Iterator[
 def _not_understood(certificate: LooseCertificate) -> Iterator[str]:
     for name, extension in certificate.extensions.items():
         if extension.is_critical and name not in _UNDERSTOOD:
-            yield f"has the critical extension {ber.dotted(name)}, which is not known here"
+            yield f"has the critical extension {dotted(name)}, which is not known here"

@@ -1,7 +1,7 @@
-"""A certificate that is not strict DER, read as OpenSSL reads it.
+"""Certificates that are not strict DER, read as OpenSSL reads them.
 
 Promise: the signed part is the very bytes that came. Around it there is one form, however it came, so that
-nobody makes a second certificate of one that was seen. Whatever else than encoding is odd is refused.
+a seen certificate cannot be made into a second one. Oddities other than of encoding are refused.
 """
 
 import re
@@ -15,10 +15,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
-from shared.security.lenient import ber
-from shared.security.lenient.ber import Unreadable, Value, bits, inside, integer, only
-from shared.security.lenient.names import LooseName
-from shared.security.scep import der
+from shared.security.asn1 import ber, der
+from shared.security.asn1.ber import Element, Unreadable, bits_of, children, integer_of, only
+from shared.security.certificates.names import LooseName
 
 LONGEST_SERIAL = 64
 """Bytes; RFC 5280 allows 20."""
@@ -53,24 +52,24 @@ class LooseCertificate:
     """The names are those of `x509.Certificate`. Raises ValueError."""
 
     def __init__(self, encoded: bytes) -> None:
-        signed, named, signature = _exactly(inside(only(encoded, ber.SEQUENCE)), 3)
+        signed, named, signature = _exactly(children(only(encoded, ber.SEQUENCE)), 3)
         self.tbs_certificate_bytes = signed.raw
-        self.signature = bits(signature)
-        fields = inside(signed)
+        self.signature = bits_of(signature)
+        fields = children(signed)
         has_version = bool(fields) and fields[0].raw[0] == der.CONTEXT_0
-        if has_version and integer(only(fields[0].content, ber.INTEGER)) not in range(3):
+        if has_version and integer_of(only(fields[0].content, ber.INTEGER)) not in range(3):
             raise Unreadable("its version does not exist")
         serial, algorithm, issuer, validity, subject, key, *rest = fields[has_version:]
         if len(serial.content) > LONGEST_SERIAL:
             raise Unreadable(f"its serial number has over {LONGEST_SERIAL} bytes")
-        self.serial_number = integer(serial)
+        self.serial_number = integer_of(serial)
         if _algorithm(algorithm) != _algorithm(named):
             raise Unreadable("it names two signature algorithms")
         self.signature_algorithm_bytes = algorithm.raw
         self.issuer, self.subject = (
             LooseName(ber.of_kind(each, ber.SEQUENCE).raw) for each in (issuer, subject)
         )
-        begin, end = _exactly(inside(validity), 2)
+        begin, end = _exactly(children(validity), 2)
         self.not_valid_before_utc, self.not_valid_after_utc = _time(begin), _time(end)
         self._key = ber.of_kind(key, ber.SEQUENCE)
         self._extensions = _extensions_among(rest)
@@ -91,22 +90,21 @@ class LooseCertificate:
         """By the bytes of their object identifiers."""
         found = dict[bytes, Extension]()
         for each in self._extensions:
-            identifier, *critical, value = inside(each)
-            name = ber.identifier(identifier)
+            oid, *critical, value = children(each)
+            name = ber.oid_of(oid)
             if name in found:
                 raise Unreadable(f"it has the extension {ber.dotted(name)} twice")
             if len(critical) > 1:
                 raise Unreadable("an extension has too many values")
-            is_critical = bool(critical) and ber.boolean(critical[0])
+            is_critical = bool(critical) and ber.boolean_of(critical[0])
             found[name] = Extension(is_critical, ber.of_kind(value, ber.OCTET_STRING).content)
         return found
 
     def read_whole(self) -> None:
-        """Raises Unreadable where one of its names, or an extension that OpenSSL reads too, is ill-formed."""
+        """Raises Unreadable for an ill-formed name, or an extension that OpenSSL reads too."""
         self.issuer.rfc4514_string()
         self.subject.rfc4514_string()
-        alternatives = self.extensions.get(ALTERNATIVE_NAME)
-        names = [] if alternatives is None else inside(only(alternatives.value, ber.SEQUENCE))
+        names = self._values_of(ALTERNATIVE_NAME) or ()
         if any(name.raw[0] not in _GENERAL_NAMES for name in names):
             raise Unreadable("an alternative name is of no kind that there is")
         _ = self.key_identifier, self.authority, self.is_for_clients, self.may_sign_certificates
@@ -119,23 +117,16 @@ class LooseCertificate:
     @property
     def authority(self) -> tuple[bool, int | None]:
         """True if it is that of a CA, and how many more may be between it and a device."""
-        found = self.extensions.get(BASIC_CONSTRAINTS)
-        if found is None:
-            return False, None
-        parts = inside(only(found.value, ber.SEQUENCE))
-        is_ca = bool(parts) and parts[0].kind == ber.BOOLEAN and ber.boolean(parts.pop(0))
-        if len(parts) > 1:
+        values = self._values_of(BASIC_CONSTRAINTS) or []
+        is_ca = bool(values) and values[0].kind == ber.BOOLEAN and ber.boolean_of(values.pop(0))
+        if len(values) > 1:
             raise Unreadable("its basic constraints have too many values")
-        return is_ca, integer(parts[0]) if parts else None
+        return is_ca, integer_of(values[0]) if values else None
 
     @property
     def is_for_clients(self) -> bool:
-        found = self.extensions.get(EXTENDED_KEY_USAGE)
-        if found is None:
-            return True
-        return not CLIENT_USES.isdisjoint(
-            ber.identifier(each) for each in inside(only(found.value, ber.SEQUENCE))
-        )
+        uses = self._values_of(EXTENDED_KEY_USAGE)
+        return uses is None or not CLIENT_USES.isdisjoint(map(ber.oid_of, uses))
 
     @property
     def may_sign_certificates(self) -> bool:
@@ -147,6 +138,10 @@ class LooseCertificate:
             raise Unreadable("its key usage is not well put together")
         return len(usage) > 1 and bool(usage[1] & _KEY_CERT_SIGN)
 
+    def _values_of(self, extension: bytes) -> list[Element] | None:
+        found = self.extensions.get(extension)
+        return None if found is None else children(only(found.value, ber.SEQUENCE))
+
 
 UNREADABLE = (
     ValueError,
@@ -156,13 +151,13 @@ UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""Exceptions of the library for a stranger\'s certificate, while reading it or later."""
+"""Exceptions of the library for a stranger's certificate, while reading it or later."""
 
 AnyCertificate = x509.Certificate | LooseCertificate
 
 
-def load(encoded: bytes) -> AnyCertificate:
-    """A certificate of which the outline can be read; strict DER wherever one can make it so."""
+def load_certificate(encoded: bytes) -> AnyCertificate:
+    """Reads the outline only; strict DER wherever one can make it so. Raises an exception of UNREADABLE."""
     try:
         return x509.load_der_x509_certificate(encoded)
     except UNREADABLE:
@@ -175,7 +170,7 @@ def load(encoded: bytes) -> AnyCertificate:
 
 def load_whole(encoded: bytes) -> AnyCertificate:
     """The same with its key and extensions: strict only where the library reads those as well."""
-    found = load(encoded)
+    found = load_certificate(encoded)
     if isinstance(found, x509.Certificate):
         with suppress(*UNREADABLE):
             found.public_key()
@@ -201,31 +196,30 @@ def subject_of(certificate: AnyCertificate) -> LooseName:
 
 
 def issuer_of(certificate: AnyCertificate) -> LooseName:
-    """The name of its issuer."""
     with suppress(*UNREADABLE):
         return LooseName(certificate.issuer.public_bytes())
     return loosely(certificate).issuer
 
 
 def public_key_of(certificate: AnyCertificate) -> object:
-    """Its key, however it is written; raises ValueError."""
+    """Raises ValueError."""
     try:
         return certificate.public_key()
     except UNREADABLE:
         return loosely(certificate).public_key()
 
 
-def _exactly(found: list[Value], count: int) -> list[Value]:
+def _exactly(found: list[Element], count: int) -> list[Element]:
     if len(found) != count:
         raise Unreadable("values are missing, or there are too many")
     return found
 
 
-def _algorithm(named: Value) -> list[tuple[ber.Kind, bytes]]:
-    return [(each.kind, each.content) for each in inside(named)]
+def _algorithm(named: Element) -> list[tuple[ber.Kind, bytes]]:
+    return [(each.kind, each.content) for each in children(named)]
 
 
-def _time(value: Value) -> datetime:
+def _time(value: Element) -> datetime:
     """In the two forms of RFC 5280, either of them for any year."""
     form = _TIMES.get(value.kind)
     if form is None or not form.fullmatch(value.content):
@@ -236,25 +230,25 @@ def _time(value: Value) -> datetime:
     return datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
 
 
-def _extensions_among(rest: list[Value]) -> list[Value]:
+def _extensions_among(rest: list[Element]) -> list[Element]:
     """Read the fields after the key: unique identifiers, which are not used, and extensions."""
     kinds = [each.raw[0] for each in rest]
     if kinds != sorted(set(kinds)) or not {*_UNIQUE_IDENTIFIERS, _EXTENSIONS}.issuperset(kinds):
         raise Unreadable("it has values that a certificate has not")
     if _EXTENSIONS not in kinds:
         return []
-    return inside(only(rest[-1].content, ber.SEQUENCE))
+    return children(only(rest[-1].content, ber.SEQUENCE))
 
 
-def _public_key(info: Value) -> object:
-    algorithm, encoded = _exactly(inside(info), 2)
-    name, *parameters = inside(algorithm)
-    kind = ber.identifier(name)
+def _public_key(info: Element) -> object:
+    algorithm, encoded = _exactly(children(info), 2)
+    name, *parameters = children(algorithm)
+    kind = ber.oid_of(name)
     if kind == _RSA:
-        numbers = _exactly(inside(only(bits(encoded), ber.SEQUENCE)), 2)
-        modulus, exponent = (integer(each) for each in numbers)
+        numbers = _exactly(children(only(bits_of(encoded), ber.SEQUENCE)), 2)
+        modulus, exponent = map(integer_of, numbers)
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    curve = _CURVES.get(ber.identifier(parameters[0])) if kind == _EC and parameters else None
+    curve = _CURVES.get(ber.oid_of(parameters[0])) if kind == _EC and parameters else None
     if curve is not None:
-        return ec.EllipticCurvePublicKey.from_encoded_point(curve, bits(encoded))
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, bits_of(encoded))
     raise Unreadable("its key is of a kind that no device has")

@@ -1,0 +1,112 @@
+"""Values of BER (X.690), read within bounds, each with the very bytes in which it came."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from asn1crypto import core, parser
+
+Kind = tuple[int, int]
+"""Class and tag."""
+
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OBJECT = (0, 1), (0, 2), (0, 3), (0, 4), (0, 6)
+SEQUENCE, SET, UTC_TIME, GENERALIZED_TIME = (0, 16), (0, 17), (0, 23), (0, 24)
+MOST_CHILDREN = 64
+"""Values in one of a certificate, which has ten fields and up to twenty extensions."""
+
+_PADDED = re.compile(rb"[\x00-\x7f]\x80")
+"""An arc of an object identifier that begins with a zero."""
+
+
+class Unreadable(ValueError):
+    """Bytes that are no certificate; the text says why, and holds nothing of them."""
+
+
+class Element(NamedTuple):
+    """One value: all its bytes, and those inside."""
+
+    kind: Kind
+    is_constructed: bool
+    raw: bytes
+    content: bytes
+
+
+def split(encoded: bytes, most: int) -> Iterator[Element]:
+    """Consecutive values of any form; raises Unreadable, also for more than `most` of them."""
+    at = count = 0
+    while at < len(encoded):
+        if count == most:
+            raise Unreadable(f"over {most} values stand in a row")
+        try:
+            class_, is_constructed, tag, header, content, trailer = parser.parse(encoded[at:])
+        except ValueError:
+            raise Unreadable("a value has no end, or no beginning") from None
+        end = at + len(header) + len(content) + len(trailer)
+        yield Element((class_, tag), bool(is_constructed), encoded[at:end], content)
+        at, count = end, count + 1
+
+
+def elements(encoded: bytes) -> list[Element]:
+    """The consecutive values of a certificate, where no string may be in pieces; raises Unreadable."""
+    found: list[Element] = []
+    for each in split(encoded, MOST_CHILDREN):
+        if each.kind[0] == 0 and each.is_constructed != (each.kind in {SEQUENCE, SET}):
+            raise Unreadable("a value is in pieces, or should be")
+        found.append(each)
+    return found
+
+
+def only(encoded: bytes, kind: Kind) -> Element:
+    """The single value that these bytes are."""
+    found = elements(encoded)
+    if len(found) != 1:
+        raise Unreadable("bytes stand behind its end" if found else "a value is missing")
+    return of_kind(found[0], kind)
+
+
+def of_kind(element: Element, kind: Kind) -> Element:
+    if element.kind != kind:
+        raise Unreadable("a value is of another type than it must be")
+    return element
+
+
+def children(element: Element, kind: Kind = SEQUENCE) -> list[Element]:
+    return elements(of_kind(element, kind).content)
+
+
+def integer_of(element: Element) -> int:
+    """May be negative; as OpenSSL, without a padded one."""
+    content = of_kind(element, INTEGER).content
+    is_padded = len(content) > 1 and content[0] in (0, 0xFF) and content[0] ^ content[1] < 0x80
+    if not content or is_padded:
+        raise Unreadable("a number is empty or padded")
+    return int.from_bytes(content, "big", signed=True)
+
+
+def boolean_of(element: Element) -> bool:
+    """Any bit makes it true (X.690, 8.2.2)."""
+    content = of_kind(element, BOOLEAN).content
+    if len(content) != 1:
+        raise Unreadable("a boolean has not one byte")
+    return content != b"\0"
+
+
+def bits_of(element: Element) -> bytes:
+    """The content of a string of whole bytes: more bits would be covered by nothing."""
+    content = of_kind(element, BIT_STRING).content
+    if content[:1] != b"\0":
+        raise Unreadable("a string of bits has unused ones")
+    return content[1:]
+
+
+def oid_of(element: Element) -> bytes:
+    """The content of an object identifier, which has one form for each."""
+    content = of_kind(element, OBJECT).content
+    if not content or content[-1] >= 0x80 or _PADDED.search(b"\0" + content):
+        raise Unreadable("an object identifier is not well put together")
+    return content
+
+
+def dotted(oid: bytes) -> str:
+    """The usual text of an object identifier, by its content."""
+    return str(core.ObjectIdentifier(contents=oid).dotted)
