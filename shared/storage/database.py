@@ -6,8 +6,7 @@ nothing is promised of several together; every operation has a deadline. An oper
 here is refused (`NotImplementedError`) by SQLite, so do not use it before it is there.
 
 Conditions: equality, `$eq`, `$ne`, `$in`, `$gt`, `$gte`, `$lt`, `$lte`, `$exists`. Updates: `$set`, `$unset`,
-`$inc`, `$min`, `$max`, `$addToSet` (with `$each`), `$currentDate`. Aggregation: `$match`, then `$group` by a
-field with `$min`, `$max` and `$sum`. A sort goes along an index, or by `_id`.
+`$inc`, `$min`, `$max`, `$addToSet` (with `$each`), `$currentDate`. A sort goes along an index, or by `_id`.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ from shared.storage.indexes import Index
 Document = dict[str, Any]
 Query = Mapping[str, Any]
 Fields = Mapping[str, Any]
+Sort = Sequence[tuple[str, int]]
+"""Paths, each with 1 for ascending or -1 for descending."""
 
 OPERATION_TIMEOUT = timedelta(seconds=10)
 SCAN_DEADLINE = timedelta(hours=1)
@@ -53,9 +54,15 @@ class Collection(Protocol):
     over 16 MiB, and BadRequest for one with a value that the store has no type for."""
 
     async def find(
-        self, query: Query, fields: Fields | None = None, **options: Any
+        self,
+        query: Query,
+        fields: Fields | None = None,
+        *,
+        sort: Sort = (),
+        limit: int = 0,
+        skip: int = 0,
     ) -> list[Document]:
-        """All documents of the match set; `options`: `sort`, `limit` and `skip` as of MongoDB's find."""
+        """The match set, from the document number `skip` on; with a limit, so many at most."""
 
     async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
         found = await self.find(query, fields, limit=1)
@@ -66,8 +73,6 @@ class Collection(Protocol):
     ) -> AsyncIterator[list[Document]]:
         """The match set a batch at a time, in no order, for as long as it takes. What is written
         meanwhile may come or not."""
-
-    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]: ...
 
     async def insert_one(self, document: Document) -> bool:
         """False: a document with that unique key is there already."""

@@ -65,13 +65,11 @@ def _page(query: dict[str, Any], page: tuple[int, int, int]) -> Step:
     return Step("find", (query, {"n": 1, "in.y": 1}), options, ("_id",))
 
 
-_GROUP = {"_id": "$s", "low": {"$min": "$mixed"}, "high": {"$max": "$count"}, "all": {"$sum": 1}}
 STEPS = st.lists(
     st.one_of(
         QUERIES.map(lambda query: Step("find", (query, {"tags": 0}))),
         st.builds(_page, QUERIES, _PAGES),
         QUERIES.map(lambda query: Step("scan", (query, None))),
-        QUERIES.map(lambda query: Step("aggregate", ([{"$match": query}, {"$group": _GROUP}],))),
         st.builds(lambda query, update: Step("update_many", (query, update)), QUERIES, UPDATES),
         QUERIES.map(lambda query: Step("delete_many", ({**query, "count": {"$lt": 100}},))),
         _span(IDS).map(

@@ -165,10 +165,6 @@ class _Watched:
         self._look(query)
         return await self._collection.find_one(query, *args)
 
-    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
-        self._look(pipeline[0]["$match"])
-        return await self._collection.aggregate(pipeline)
-
     async def update_one(self, query: Query, update: Query, **options: Any) -> int:
         self._look(query)
         return await self._collection.update_one(query, update, **options)

@@ -263,29 +263,6 @@ def _one_or_some(
     return values | some.map(lambda listed: {"$in": listed})
 
 
-AGGREGATES = st.builds(
-    lambda query, by, of: Step(
-        "aggregate",
-        (
-            [
-                {"$match": query},
-                {
-                    "$group": {
-                        "_id": f"${by}",
-                        "low": {"$min": f"${of}"},
-                        "high": {"$max": f"${of}"},
-                        "count": {"$sum": 1},
-                    }
-                },
-            ],
-        ),
-    ),
-    QUERIES,
-    st.sampled_from(["s", "mixed", "in.x", "missing", "n"]),
-    st.sampled_from(["n", "mixed", "at", "in.y", "_id"]),
-)
-
-
 def _bulk(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
     return st.lists(one, max_size=5).map(lambda operations: Step("bulk_write", (operations,)))
 
@@ -308,5 +285,5 @@ WRITES = st.one_of(
 def steps(kind: str) -> st.SearchStrategy[list[Step]]:
     finds = st.builds(lambda query, fields: Step("find", (query, fields)), QUERIES, PROJECTIONS)
     scans = st.builds(lambda query, fields: Step("scan", (query, fields)), QUERIES, PROJECTIONS)
-    reads = st.one_of(finds, finds, _sorted_finds(kind), scans, AGGREGATES)
+    reads = st.one_of(finds, finds, _sorted_finds(kind), scans)
     return st.lists(st.one_of(WRITES, reads), min_size=2, max_size=12)

@@ -120,7 +120,6 @@ class Bench:
         one = large(1, 12 * MEGABYTE, "one")
         ids = [each["_id"] for each in bodies]
         few, many = _ids(500), _ids(5000)
-        group = {"_id": "$owner", "low": {"$min": "$number"}, "count": {"$sum": 1}}
         return [
             ("insert_many of 10,000 documents", lambda: items.insert_many(inserted)),
             ("find of 20,000 documents by an index", lambda: items.find({"owner": {"$in": _OWNERS}})),
@@ -136,7 +135,6 @@ class Bench:
             ("update of a document of 12 MB", lambda: self._update({"_id": "one0"})),
             ("update_many of 10,000 documents", lambda: self._update({"owner": "owner1"})),
             ("scan of 60,000 documents", self._scan),
-            ("aggregate of 60,000 documents", lambda: items.aggregate([{"$match": {}}, {"$group": group}])),
             ("an index over 60,000 documents", lambda: self._index([("number", 1)])),
             ("an index of arrays over 60,000", lambda: self._index([("tags", 1), ("_id", 1)], of_array=True)),
             ("an index dropped and made anew", lambda: self._index([("number", 1)], sparse=True)),

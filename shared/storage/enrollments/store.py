@@ -239,13 +239,13 @@ class MongoEnrollments:
         if query.serial_numbers is not None:
             condition["names"] = {"$in": list(query.serial_numbers)}
             condition["inventory.serial_number"] = {"$in": list(query.serial_numbers)}
-        page: dict[str, Any] = {"sort": [("_id", 1)]}
-        if query.per_page:
-            page |= {"skip": query.page * query.per_page, "limit": query.per_page}
-        return [
-            decode_enrollment(d, self._keyring)
-            for d in await self._documents.find(condition, None, **page)
-        ]
+        found = await self._documents.find(
+            condition,
+            sort=[("_id", 1)],
+            limit=query.per_page,
+            skip=query.page * query.per_page,
+        )
+        return [decode_enrollment(document, self._keyring) for document in found]
 
     async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
         return 1 == await self._documents.update_one(

@@ -6,7 +6,6 @@ comes from the primary, and no cancellation is lost in a driver.
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, timedelta
-from inspect import isawaitable
 from typing import Any, Literal
 
 import pymongo
@@ -27,6 +26,7 @@ from shared.storage.database import (
     Fields,
     Operation,
     Query,
+    Sort,
     document_size,
     sized_pieces,
 )
@@ -39,7 +39,6 @@ Driver = Literal["motor", "pymongo"]
 INSERTED_TOGETHER = 1000
 """Documents in one insert."""
 
-
 PING_DEADLINE = timedelta(seconds=3)
 """Sooner than callers give up, so that they get the reason."""
 
@@ -48,30 +47,33 @@ class MongoCollection(Collection):
     """Implements `shared.storage.database.Collection`, alike on both drivers."""
 
     def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    @property
-    def raw(self) -> Any:
-        """The driver's own collection, for what only MongoDB has."""
-        return self._raw
+        self.raw = raw
+        """The driver's own collection."""
 
     async def find(
-        self, query: Query, fields: Fields | None = None, **options: Any
+        self,
+        query: Query,
+        fields: Fields | None = None,
+        *,
+        sort: Sort = (),
+        limit: int = 0,
+        skip: int = 0,
     ) -> list[Document]:
         with driver_errors():
-            found: list[Document] = await self._raw.find(query, fields, **options).to_list(None)
+            cursor = self.raw.find(query, fields, sort=list(sort) or None, limit=limit, skip=skip)
+            found: list[Document] = await cursor.to_list(None)
             return found
 
     async def find_one(self, query: Query, fields: Fields | None = None) -> Document | None:
         with driver_errors():
-            found: Document | None = await self._raw.find_one(query, fields)
+            found: Document | None = await self.raw.find_one(query, fields)
             return found
 
     async def scan(
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
     ) -> AsyncIterator[list[Document]]:
         """One cursor: a store without an index for it looks through everything once."""
-        cursor = self._raw.find(query, fields)
+        cursor = self.raw.find(query, fields)
         while True:
             with driver_errors(), pymongo.timeout(SCAN_DEADLINE.total_seconds()):
                 found = await cursor.to_list(batch)
@@ -79,25 +81,16 @@ class MongoCollection(Collection):
                 return
             yield found
 
-    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
-        with driver_errors():
-            cursor = self._raw.aggregate(pipeline)
-            if isawaitable(cursor):  # Motor gives a cursor at once, PyMongo's client by a coroutine
-                cursor = await cursor
-            found: list[Document] = await cursor.to_list(None)
-            return found
-
     # `insert_one` by it, too: the driver's own would raise for the key alone, where the reply also reports a
     # write that is not on a majority: then the caller could not know if the document that is present stays.
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
         done = 0
-        for piece in sized_pieces(
-            ((each, document_size(each)) for each in documents), INSERTED_TOGETHER
-        ):
+        sized = ((each, document_size(each)) for each in documents)
+        for piece in sized_pieces(sized, INSERTED_TOGETHER):
             try:
                 with driver_errors():
-                    await self._raw.insert_many(piece, ordered=False)
+                    await self.raw.insert_many(piece, ordered=False)
             except BulkWriteError as exc:
                 met |= {done + index for index in duplicates(exc)}
             done += len(piece)
@@ -105,12 +98,12 @@ class MongoCollection(Collection):
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
         with driver_errors(), taken_keys_are_faults():
-            done = await self._raw.update_one(query, update, upsert=upsert)
+            done = await self.raw.update_one(query, update, upsert=upsert)
         return int(done.matched_count)
 
     async def update_many(self, query: Query, update: Query) -> int:
         with driver_errors(), taken_keys_are_faults():
-            done = await self._raw.update_many(query, update)
+            done = await self.raw.update_many(query, update)
         return int(done.matched_count)
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
@@ -118,8 +111,14 @@ class MongoCollection(Collection):
             return 0, set()
         try:
             with driver_errors():
-                done = await self._raw.bulk_write(
-                    [_of_driver(each) for each in operations], ordered=False
+                done = await self.raw.bulk_write(
+                    [
+                        pymongo.DeleteOne(each.filter)
+                        if isinstance(each, DeleteOne)
+                        else pymongo.UpdateOne(each.filter, each.update, upsert=each.upsert)
+                        for each in operations
+                    ],
+                    ordered=False,
                 )
         except BulkWriteError as exc:
             hits = exc.details["nMatched"] + exc.details["nUpserted"]
@@ -128,12 +127,12 @@ class MongoCollection(Collection):
 
     async def delete_many(self, query: Query) -> int:
         with driver_errors():
-            done = await self._raw.delete_many(query)
+            done = await self.raw.delete_many(query)
         return int(done.deleted_count)
 
     async def delete_one(self, query: Query) -> int:
         with driver_errors():
-            done = await self._raw.delete_one(query)
+            done = await self.raw.delete_one(query)
         return int(done.deleted_count)
 
 
@@ -196,12 +195,6 @@ def term_of(topology: TopologyDescription) -> object:
         if server.server_type_name == "RSPrimary":
             return server.address, server.election_id
     return None
-
-
-def _of_driver(operation: Operation) -> "pymongo.UpdateOne | pymongo.DeleteOne":
-    if isinstance(operation, DeleteOne):
-        return pymongo.DeleteOne(operation.filter)
-    return pymongo.UpdateOne(operation.filter, operation.update, upsert=operation.upsert)
 
 
 def _client_class(driver: Driver) -> Any:

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Collection as Names
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
@@ -107,10 +106,8 @@ class OpenEntries:
     async def _begun(
         self, condition: Query, at: datetime, limit: int, fields: Fields | None = None
     ) -> list[Document]:
-        by_time: dict[str, Any] = {"sort": [("not_before", 1)], "limit": limit}
-        return await self._entries.find(
-            {**condition, "not_before": {"$lte": at}}, fields, **by_time
-        )
+        query = {**condition, "not_before": {"$lte": at}}
+        return await self._entries.find(query, fields, sort=[("not_before", 1)], limit=limit)
 
     async def has_due(self, enrollments: Sequence[EnrollmentKey], at: datetime) -> set[str]:
         fields = {"open_device": 1, "enrollment": 1, "state": 1, **_TIMES}

@@ -154,9 +154,10 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         return len(found)
 
     async def accepted_in(self, window: EntryWindow, limit: int | None = None) -> list[QueueEntry]:
-        newest: dict[str, Any] = {"sort": newest_first(window), "limit": limit} if limit else {}
-        found = await self._entries.find(condition_of(window), **newest)
-        return entries_of(found)
+        sort = newest_first(window) if limit else ()
+        return entries_of(
+            await self._entries.find(condition_of(window), sort=sort, limit=limit or 0)
+        )
 
     def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
         window = {"$gte": since, "$lte": until}

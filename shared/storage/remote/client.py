@@ -7,6 +7,7 @@ silent for longer than an operation may take, after which the outcome of a write
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from shared.storage.database import (
     Operation,
     Query,
     Say,
-    UpdateOne,
+    Sort,
     sized_pieces,
 )
 from shared.storage.indexes import Index
@@ -59,12 +60,10 @@ class _Link:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def result(self, op: str, collection: str = "", /, **args: Any) -> Any:
-        """The result of an operation that has no documents to send."""
-        return await self.told(op, lambda _: None, collection, **args)
-
-    async def told(self, op: str, say: Say, collection: str = "", /, **args: Any) -> Any:
-        """The result, and reports of progress meanwhile."""
+    async def result(
+        self, op: str, collection: str = "", say: Say = lambda _: None, /, **args: Any
+    ) -> Any:
+        """The result of an operation that has no documents to send, and reports of progress meanwhile."""
         result: Any = None
         async with aclosing(self.messages(op, collection, args)) as messages:
             async for message in messages:
@@ -134,14 +133,18 @@ class RemoteCollection(Collection):
     async def _number(self, op: str, **args: Any) -> int:
         return int(await self._link.result(op, self._name, **args))
 
-    async def _documents(self, op: str, **args: Any) -> list[Document]:
-        batches = self._link.batches(op, self._name, **args)
-        return [document async for documents in batches for document in documents]
-
     async def find(
-        self, query: Query, fields: Fields | None = None, **options: Any
+        self,
+        query: Query,
+        fields: Fields | None = None,
+        *,
+        sort: Sort = (),
+        limit: int = 0,
+        skip: int = 0,
     ) -> list[Document]:
-        return await self._documents("find", query=query, fields=fields, options=options)
+        options = {"limit": limit, "skip": skip} | ({"sort": list(sort)} if sort else {})
+        found = self._link.batches("find", self._name, query=query, fields=fields, options=options)
+        return [document async for documents in found for document in documents]
 
     async def scan(
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
@@ -151,9 +154,6 @@ class RemoteCollection(Collection):
         ) as batches:
             async for documents in batches:
                 yield documents
-
-    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
-        return await self._documents("aggregate", pipeline=list(pipeline))
 
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         met: set[int] = set()
@@ -174,7 +174,7 @@ class RemoteCollection(Collection):
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
         hits, done = 0, 0
         met: set[int] = set()
-        sized = [(blob, len(blob)) for blob in map(_operation, operations)]
+        sized = [(blob, len(blob)) for blob in (encoded(asdict(each)) for each in operations)]
         for blobs in sized_pieces(sized, SENT_TOGETHER):
             more, found = await self._link.result("bulk_write", self._name, operations=blobs)
             hits += more
@@ -187,14 +187,6 @@ class RemoteCollection(Collection):
 
     async def delete_many(self, query: Query) -> int:
         return await self._number("delete_many", query=query)
-
-
-def _operation(operation: Operation) -> bytes:
-    if not isinstance(operation, UpdateOne):
-        return encoded({"filter": operation.filter})
-    return encoded(
-        {"filter": operation.filter, "update": operation.update, "upsert": operation.upsert}
-    )
 
 
 class RemoteDatabase:
@@ -224,7 +216,7 @@ class RemoteDatabase:
         """Nothing stays open between two operations."""
 
     async def backup(self, file: Path, say: Say) -> int:
-        return int(await self._link.told("backup", say, file=str(file)))
+        return int(await self._link.result("backup", "", say, file=str(file)))
 
     async def check(self, say: Say) -> Checked:
-        return Checked(**await self._link.told("check", say))
+        return Checked(**await self._link.result("check", "", say))

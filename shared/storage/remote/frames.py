@@ -7,20 +7,17 @@ that their size is known without decoding.
 
 import asyncio
 import struct
-from datetime import UTC
 from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions
 
 from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
 from shared.storage.database import Document
-from shared.storage.sqlite.engine.documents import as_bson
+from shared.storage.sqlite.engine.documents import OPTIONS, as_bson
 
 MOST = 48 * 1024 * 1024
 """Bytes of a frame: a document of the largest size, its change, and what goes around them."""
 _LENGTH = struct.Struct(">I")
-_OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 _KINDS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (TooLarge, BadRequest, Misconfigured, StoreUnavailable, NotImplementedError)
@@ -46,7 +43,7 @@ async def received(reader: asyncio.StreamReader) -> Document:
         raise Garbled(f"a frame of {length} bytes")
     body = await reader.readexactly(length)
     try:
-        message: Document = bson.decode(body, _OPTIONS)
+        message: Document = bson.decode(body, OPTIONS)
     except Exception as exc:  # bytes from outside
         raise Garbled("no BSON") from exc
     return message

@@ -39,9 +39,6 @@ async def result_of(database: FolderDatabase, request: tuple[str, str, Args], ou
     raise BadRequest("no operation of the store")
 
 
-# --- of a collection
-
-
 async def _find(things: Collection, args: Args, out: Out) -> None:
     options = dict(args["options"])
     if "sort" in options:
@@ -54,29 +51,22 @@ async def _scan(things: Collection, args: Args, out: Out) -> None:
         await out.batch(documents)
 
 
-async def _aggregate(things: Collection, args: Args, out: Out) -> None:
-    await out.batch(await things.aggregate(args["pipeline"]))
-
-
 async def _insert_many(things: Collection, args: Args, out: Out) -> list[int]:
     return sorted(await things.insert_many([decoded(blob) for blob in args["documents"]]))
 
 
 async def _bulk_write(things: Collection, args: Args, out: Out) -> list[Any]:
-    hits, met = await things.bulk_write([_operation(decoded(blob)) for blob in args["operations"]])
+    operations: list[Operation] = [
+        UpdateOne(**given) if "update" in given else DeleteOne(**given)
+        for given in map(decoded, args["operations"])
+    ]
+    hits, met = await things.bulk_write(operations)
     return [hits, sorted(met)]
-
-
-def _operation(given: Document) -> Operation:
-    if "update" not in given:
-        return DeleteOne(given["filter"])
-    return UpdateOne(given["filter"], given["update"], given["upsert"])
 
 
 _OF_COLLECTION: dict[str, Callable[[Collection, Args, Out], Awaitable[Any]]] = {
     "find": _find,
     "scan": _scan,
-    "aggregate": _aggregate,
     "insert_many": _insert_many,
     "update_one": lambda things, args, _: things.update_one(
         args["query"], args["update"], upsert=args["upsert"]
@@ -86,9 +76,6 @@ _OF_COLLECTION: dict[str, Callable[[Collection, Args, Out], Awaitable[Any]]] = {
     "delete_one": lambda things, args, _: things.delete_one(args["query"]),
     "delete_many": lambda things, args, _: things.delete_many(args["query"]),
 }
-
-
-# --- of the database
 
 
 async def _check(database: FolderDatabase, args: Args, out: Out) -> Document:

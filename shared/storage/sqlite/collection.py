@@ -15,6 +15,7 @@ from shared.storage.database import (
     Fields,
     Operation,
     Query,
+    Sort,
     UpdateOne,
     document_size,
     sized_pieces,
@@ -23,7 +24,7 @@ from shared.storage.sqlite.engine.building import Building
 from shared.storage.sqlite.engine.changes import Done, RowChange, changing, insertion
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.documents import decoded, encoded
-from shared.storage.sqlite.engine.plans import Sort, alternatives
+from shared.storage.sqlite.engine.plans import alternatives
 from shared.storage.sqlite.engine.reads import Found, Reads
 from shared.storage.sqlite.engine.tables import Table
 from shared.storage.sqlite.query.filters import (
@@ -33,7 +34,6 @@ from shared.storage.sqlite.query.filters import (
     matches,
     projection_of,
 )
-from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.updates import check
 from shared.storage.sqlite.query.values import MISSING, column_value, rank, value_at
 
@@ -58,9 +58,14 @@ class SqliteCollection(Collection):
     # --- reads
 
     async def find(
-        self, query: Query, fields: Fields | None = None, **options: Any
+        self,
+        query: Query,
+        fields: Fields | None = None,
+        *,
+        sort: Sort = (),
+        limit: int = 0,
+        skip: int = 0,
     ) -> list[Document]:
-        sort, limit, skip = _read_options(**options)
         most = skip + limit if limit else 0
         shown = None if fields is None else projection_of(fields)
         choices = alternatives(self._table, conditions_of(query), sort)
@@ -108,18 +113,14 @@ class SqliteCollection(Collection):
         if gathered:
             yield gathered
 
-    async def aggregate(self, pipeline: Sequence[Query]) -> list[Document]:
-        groups = Groups(pipeline)
-        async for found in self._reads.rows(self._table, conditions_of(groups.match)):
-            for document in self._matching(found):
-                groups.add(document)
-        return groups.found
-
     def _matching(self, found: Found, shown: Projection | None = None) -> list[Document]:
         try:
-            return _matching(found, shown)
+            documents = [decoded(blob) for _, blob in found.rows]
         except sqlite3.DatabaseError as exc:
             raise self._commits.failed(exc) from exc
+        if found.rest:
+            documents = [document for document in documents if matches(document, found.rest)]
+        return documents if shown is None else list(map(shown, documents))
 
     # --- writes
 
@@ -147,11 +148,17 @@ class SqliteCollection(Collection):
         return await self._change_many(query, update)
 
     async def delete_many(self, query: Query) -> int:
-        return await self._change_many(query, None)
+        return await self._change_many(query)
 
-    async def _change_many(self, query: Query, update: Query | None) -> int:
+    async def _change_many(self, query: Query, update: Query | None = None) -> int:
         conditions = conditions_of(query)
-        ids = await self._ids(conditions)
+        ids = _named(conditions)
+        if ids is None:  # those that match now; the write looks at them again
+            ids = [
+                document["_id"]
+                async for found in self._reads.rows(self._table, conditions)
+                for document in self._matching(found)
+            ]
         hits = 0
         for chunk in chunked(ids, TOGETHER):
             hits += self._matched(await self._submit([RowChange(chunk, conditions, update)]))
@@ -177,19 +184,13 @@ class SqliteCollection(Collection):
             if not any(change.upserts for change in changes):
                 return [Done(0)] * len(changes)
             await self._building.make_table(self._table.name)
-        size = sum(CHANGE_SIZE * len(change.ids) + _size_of(change.update) for change in changes)
+        size = sum(CHANGE_SIZE * len(change.ids) for change in changes)
+        size += sum(
+            document_size(dict(fields))
+            for change in changes
+            for fields in (change.update or {}).values()
+        )
         return await self._commits.submit(changing(self._table, changes, self._clock), size)
-
-    async def _ids(self, conditions: Sequence[Condition]) -> Sequence[Any]:
-        """The ids that are named; else those that match now, to be looked at again by the write."""
-        named = _named(conditions)
-        if named is not None:
-            return named
-        return [
-            document["_id"]
-            async for found in self._reads.rows(self._table, conditions)
-            for document in self._matching(found)
-        ]
 
 
 def _change(operation: Operation) -> RowChange:
@@ -216,17 +217,6 @@ def _named(conditions: Sequence[Condition]) -> Sequence[Any] | None:
     return None
 
 
-def _matching(found: Found, shown: Projection | None = None) -> list[Document]:
-    documents = [decoded(blob) for _, blob in found.rows]
-    if found.rest:
-        documents = [document for document in documents if matches(document, found.rest)]
-    return documents if shown is None else list(map(shown, documents))
-
-
-def _size_of(update: Query | None) -> int:
-    return sum(document_size(dict(fields)) for fields in (update or {}).values())
-
-
 def _is_enough(documents: Sequence[Document], most: int, is_sorted: bool) -> bool:
     return bool(most) and is_sorted and len(documents) >= most
 
@@ -239,7 +229,3 @@ def _sort_key_of(sort: Sort) -> Callable[[Document], tuple[tuple[int, Any], ...]
         return tuple(rank(None if value is MISSING else value) for value in found)
 
     return sort_key
-
-
-def _read_options(sort: Sort = (), limit: int = 0, skip: int = 0) -> tuple[Sort, int, int]:
-    return sort, limit, skip

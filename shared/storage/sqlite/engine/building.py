@@ -17,6 +17,7 @@ from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.indexes import Index
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.documents import decoded
+from shared.storage.sqlite.engine.plans import DIRECTIONS
 from shared.storage.sqlite.engine.submission import Write
 from shared.storage.sqlite.engine.tables import CATALOGUE, StoredIndex, Table, Tables, note, quoted
 
@@ -199,9 +200,7 @@ def _is_same(one: Index, other: Index) -> bool:
 
 def _index_sql(known: StoredIndex) -> str:
     index = known.index
-    keys = ", ".join(
-        f"{quoted(path)}{' DESC' if direction < 0 else ''}" for path, direction in index.keys
-    )
+    keys = ", ".join(quoted(path) + DIRECTIONS[direction] for path, direction in index.keys)
     # All that a query by it can find.
     where = f" WHERE {quoted(index.keys[0][0])} IS NOT NULL" if index.leaves_out else ""
     unique = "UNIQUE " if index.unique else ""

@@ -10,7 +10,7 @@ from bson.errors import InvalidBSON, InvalidDocument
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Document
 
-_OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 LARGEST = 16 * 1024 * 1024
 """Bytes of a document, as in MongoDB."""
 
@@ -18,7 +18,7 @@ LARGEST = 16 * 1024 * 1024
 def as_bson(document: Document) -> bytes:
     """BadRequest for a value that has no place in a document."""
     try:
-        blob: bytes = bson.encode(document, codec_options=_OPTIONS)
+        blob: bytes = bson.encode(document, codec_options=OPTIONS)
     except (InvalidDocument, OverflowError, UnicodeEncodeError) as exc:
         raise BadRequest("the store cannot hold this document") from exc
     return blob
@@ -36,7 +36,7 @@ def decoded(blob: bytes) -> Document:
     """Raises the error that SQLite raises for a damaged file where these bytes are no document, since only we
     write them; StoreUnavailable for one that is nested too deeply."""
     try:
-        document: Document = bson.decode(blob, _OPTIONS)
+        document: Document = bson.decode(blob, OPTIONS)
     except InvalidBSON as exc:
         if "recursion" in str(exc):  # sound, but nested deeper than this stack goes
             raise StoreUnavailable("the store: a document is nested too deeply") from exc

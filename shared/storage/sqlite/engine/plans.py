@@ -12,13 +12,13 @@ from enum import Enum
 from itertools import product
 from typing import Any
 
+from shared.storage.database import Sort
 from shared.storage.sqlite.engine.tables import StoredIndex, Table, quoted
 from shared.storage.sqlite.query.filters import Condition
 from shared.storage.sqlite.query.values import column_value
 
+DIRECTIONS = {1: "", -1: " DESC"}
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-
-Sort = Sequence[tuple[str, int]]
 
 
 class Way(Enum):
@@ -64,7 +64,13 @@ def read_plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> R
     """The way for these conditions, remembered by their shape.
 
     NotImplementedError for an order that no index gives: it would have to look at everything first."""
-    shape = (tuple([_shape(each) for each in conditions]), tuple(sort))
+    shape = (
+        tuple(sort),
+        *[
+            (each.path, each.operator, _can_decide(each), each.operand is None)
+            for each in conditions
+        ],
+    )
     plan: ReadPlan | None = table.plans.get(shape)
     if plan is None:
         plan = table.plans[shape] = _chosen(table, conditions, sort)
@@ -73,7 +79,7 @@ def read_plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> R
 
 def alternatives(
     table: Table, conditions: Sequence[Condition], sort: Sort
-) -> list[Sequence[Condition]]:
+) -> Sequence[Sequence[Condition]]:
     """The conditions once for each choice from their lists, where an index gives the order only then:
     what is found by all of them is the match set. One alternative in any other case."""
     lists = [n for n, each in enumerate(conditions) if each.operator == "$in"]
@@ -82,21 +88,14 @@ def alternatives(
     try:
         read_plan_of(table, conditions, sort)
     except NotImplementedError:
-        choices = product(*(conditions[n].operand for n in lists))
-        return [_with(conditions, dict(zip(lists, chosen, strict=True))) for chosen in choices]
+        choices = []
+        for operands in product(*(conditions[n].operand for n in lists)):
+            choice = list(conditions)
+            for n, operand in zip(lists, operands, strict=True):
+                choice[n] = Condition(choice[n].path, "$eq", operand)
+            choices.append(choice)
+        return choices
     return [conditions]
-
-
-def _with(conditions: Sequence[Condition], chosen: dict[int, Any]) -> Sequence[Condition]:
-    return [
-        Condition(each.path, "$eq", chosen[n]) if n in chosen else each
-        for n, each in enumerate(conditions)
-    ]
-
-
-def _shape(condition: Condition) -> tuple[str, str, bool, bool]:
-    is_null = condition.operand is None
-    return condition.path, condition.operator, _can_decide(condition), is_null
 
 
 def _can_decide(condition: Condition) -> bool:
@@ -137,7 +136,7 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPl
     )
     if sort or ranges:
         direction = sort[0][1] if sort else 1
-        return ReadPlan(Way.ID_ORDER, ranges=ranges, order=_direction("_id", direction))
+        return ReadPlan(Way.ID_ORDER, ranges=ranges, order="_id" + DIRECTIONS[direction])
     return ReadPlan(Way.ALL)
 
 
@@ -198,11 +197,7 @@ def _order(known: StoredIndex, exact: int, sort: Sort) -> str | None:
     if len(turned) > 1:
         return None
     columns = _columns(known)
-    return ", ".join(_direction(columns[path], direction) for path, direction in wanted)
-
-
-def _direction(column: str, direction: int) -> str:
-    return f"{column} DESC" if direction < 0 else column
+    return ", ".join(columns[path] + DIRECTIONS[direction] for path, direction in wanted)
 
 
 def _columns(known: StoredIndex) -> dict[str, str]:
@@ -225,8 +220,10 @@ def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) 
     if plan.many is not None:
         path, _, operands = conditions[plan.many]
         wanted = list(dict.fromkeys(map(column_value, operands)))
-        where.append(f"{columns[path]} IN ({_marks(len(wanted))})")
-        values += wanted + wanted[-1:] * (_padded(len(wanted)) - len(wanted))
+        # Lists have few lengths, so that few statements are compiled; the last value is repeated.
+        wanted += wanted[-1:] * ((1 << max(0, len(wanted) - 1).bit_length()) - len(wanted))
+        where.append(f"{columns[path]} IN ({', '.join('?' * len(wanted))})")
+        values += wanted
         decided |= _decided(plan.many, operands)
     for number in plan.ranges:
         path, operator, operand = conditions[number]
@@ -254,15 +251,6 @@ def _from(table: Table, plan: ReadPlan) -> str:
         elements = quoted(plan.known.sql_name)
         return f"SELECT d._row, d._document FROM {elements} s CROSS JOIN {name} d ON d._row = s.r"
     return f"SELECT _row, _document FROM {name} INDEXED BY {quoted(plan.known.sql_name)}"
-
-
-def _padded(count: int) -> int:
-    """Lists have few lengths, so that few statements are compiled; what is left repeats the last."""
-    return 1 << max(0, count - 1).bit_length()
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * _padded(count))
 
 
 def check(connection: sqlite3.Connection, statement: Statement) -> None:

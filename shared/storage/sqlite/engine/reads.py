@@ -18,7 +18,7 @@ from typing import Any
 
 from shared.chunks import chunked
 from shared.domain.errors import StoreUnavailable
-from shared.storage.database import OPERATION_TIMEOUT
+from shared.storage.database import OPERATION_TIMEOUT, Sort
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.connections import (
     READER_CACHE_KIB,
@@ -27,7 +27,6 @@ from shared.storage.sqlite.engine.connections import (
 )
 from shared.storage.sqlite.engine.plans import (
     ReadPlan,
-    Sort,
     Statement,
     Way,
     check,
@@ -178,7 +177,12 @@ class Reads:
             try:
                 yield connection
             finally:
-                self._give_back(connection)
+                if (cursor := self._long.pop(connection, None)) is not None:
+                    cursor.close()
+                if self._is_closed:
+                    connection.close()
+                else:
+                    self._scanners.append(connection)
         finally:
             self._free.release()
 
@@ -189,15 +193,6 @@ class Reads:
             return connect_reader(self._file, SCANNER_CACHE_KIB, self._factory)
         except sqlite3.Error as exc:
             raise self._commits.failed(exc) from exc
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        cursor = self._long.pop(connection, None)
-        if cursor is not None:
-            cursor.close()
-        if self._is_closed:
-            connection.close()
-        else:
-            self._scanners.append(connection)
 
     def _guarded(
         self,

@@ -1,4 +1,4 @@
-"""Values compare and sort as MongoDB's manual says ("BSON Comparison Order"); groups as "$group"."""
+"""Values compare and sort as MongoDB's manual says ("BSON Comparison Order")."""
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.storage.sqlite.engine.documents import decoded, encoded
-from shared.storage.sqlite.query.groups import Groups
 from shared.storage.sqlite.query.values import MISSING, as_stored, column_value, equal, rank
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -85,81 +84,3 @@ def test_columns_order_times_as_their_documents_do(one: datetime, other: datetim
 def test_a_column_holds_no_value_that_it_would_sort_otherwise(value: Any) -> None:
     with pytest.raises(NotImplementedError):
         column_value(value)
-
-
-# --- groups
-
-
-def grouped(documents: list[dict[str, Any]], group: dict[str, Any]) -> list[dict[str, Any]]:
-    groups = Groups([{"$match": {}}, {"$group": group}])
-    for document in documents:
-        groups.add(document)
-    return groups.found
-
-
-def test_a_group_has_the_least_the_greatest_and_the_sum() -> None:
-    documents = [{"k": "x", "n": 3}, {"k": "y", "n": 1}, {"k": "x", "n": 2}]
-
-    assert grouped(
-        documents,
-        {"_id": "$k", "low": {"$min": "$n"}, "high": {"$max": "$n"}, "count": {"$sum": 1}},
-    ) == [
-        {"_id": "x", "low": 2, "high": 3, "count": 2},
-        {"_id": "y", "low": 1, "high": 1, "count": 1},
-    ]
-
-
-def test_of_equal_numbers_a_group_keeps_the_first() -> None:
-    group = {"_id": "$kind", "low": {"$min": "$n"}, "high": {"$max": "$n"}}
-
-    [found] = grouped([{"kind": "a", "n": 1.0}, {"kind": "a", "n": 1}], group)
-
-    assert [repr(found["low"]), repr(found["high"])] == ["1.0", "1.0"]
-
-
-def test_a_missing_field_groups_as_null_and_numbers_by_their_value() -> None:
-    documents = [{}, {"k": None}, {"k": 1}, {"k": 1.0}, {"k": True}, {"a": {"b": 1}}]
-
-    found = grouped(documents, {"_id": "$k", "count": {"$sum": 2}})
-
-    assert [(each["_id"], each["count"]) for each in found] == [(None, 6), (1, 4), (True, 2)]
-
-
-def test_null_and_missing_are_never_the_least_of_a_group_with_values() -> None:
-    documents = [{"n": None}, {}, {"n": 4}, {"n": "x"}]
-
-    assert grouped(documents, {"_id": "$k", "low": {"$min": "$n"}, "high": {"$max": "$n"}}) == [
-        {"_id": None, "low": 4, "high": "x"}
-    ]
-    assert grouped([{}, {"n": None}], {"_id": "$k", "low": {"$min": "$n"}}) == [
-        {"_id": None, "low": None}
-    ]
-
-
-def test_a_group_goes_by_a_dotted_path() -> None:
-    documents = [{"a": {"b": 1}}, {"a": {"b": 2}}, {"a": {"b": 1}}]
-
-    found = grouped(documents, {"_id": "$a.b", "count": {"$sum": 1}})
-
-    assert found == [{"_id": 1, "count": 2}, {"_id": 2, "count": 1}]
-
-
-@pytest.mark.parametrize(
-    "pipeline",
-    [
-        [],
-        [{"$match": {}}],
-        [{"$group": {"_id": "$a"}}],
-        [{"$match": {}}, {"$group": {"_id": "$a"}}, {"$sort": {"_id": 1}}],
-        [{"$match": {}}, {"$group": {"_id": None}}],
-        [{"$match": {}}, {"$group": {"_id": "a"}}],
-        [{"$match": {}}, {"$group": {"_id": "$$ROOT"}}],
-        [{"$match": {}}, {"$group": {"_id": {"a": "$a"}}}],
-        [{"$match": {}}, {"$group": {"_id": "$a", "n": {"$avg": "$b"}}}],
-        [{"$match": {}}, {"$group": {"_id": "$a", "n": {"$sum": "$b"}}}],
-        [{"$match": {}}, {"$group": {"_id": "$a", "n": {"$min": 1}}}],
-    ],
-)
-def test_another_pipeline_is_refused(pipeline: list[dict[str, Any]]) -> None:
-    with pytest.raises(NotImplementedError):
-        Groups(pipeline)
