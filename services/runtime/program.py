@@ -6,24 +6,11 @@ from importlib import import_module
 from services.runtime.adapters import Adapters, PartsOfProcess
 from shared.concurrency.clock import SystemClock
 from shared.security.authority import open_authority
-from shared.settings import (
-    AllSettings,
-    CheckinSettings,
-    CommandsSettings,
-    PushSettings,
-    ServiceSettings,
-    WebhookSettings,
-)
+from shared.settings import SERVICES, ServiceSettings
 from shared.telemetry.metrics import Metrics
 from shared.web.server.service import Service
 
-SETTINGS: dict[str, type[ServiceSettings]] = {
-    "all": AllSettings,
-    "checkin": CheckinSettings,
-    "commands": CommandsSettings,
-    "push": PushSettings,
-    "webhook": WebhookSettings,
-}
+SETTINGS: dict[str, type[ServiceSettings]] = {cls.service: cls for cls in SERVICES}
 
 # The consumer of events comes first: with the in-process broker they are handed over in memory.
 ALL_SERVICES = ("webhook", "push", "commands", "checkin")

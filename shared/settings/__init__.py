@@ -14,12 +14,13 @@ from shared.settings.classes import (
     ServiceSettings,
     WebhookSettings,
 )
-from shared.settings.load import load, warnings_about
+from shared.settings.load import SERVICES, load, warnings_about
 from shared.settings.values import Address
 from shared.settings.webhook import RETRY_SCHEDULE
 
 __all__ = [
     "RETRY_SCHEDULE",
+    "SERVICES",
     "Address",
     "AllSettings",
     "ApiSettings",

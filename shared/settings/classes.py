@@ -9,27 +9,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from shared.settings.access import AccessSettings, ProxySettings, refuse_wide
-from shared.settings.bodies import BodySettings
 from shared.settings.encryption import NEEDS_SECRET_KEY, EncryptionSettings
 from shared.settings.enrollment import EnrollmentSettings, PushCertificateFiles
-from shared.settings.limits import LimitSettings
+from shared.settings.limits import BodySettings, LimitSettings
 from shared.settings.scep import BindingSettings, ChallengeSettings, ScepSettings
 from shared.settings.values import (
     Address,
     AddressValue,
     AmqpUrl,
     Duration,
+    File,
     HeaderName,
     HttpUrl,
     MongodbUrl,
     Names,
     Size,
     format_duration,
-    must_be_files,
+    must_be_file,
 )
 from shared.settings.webhook import DeliverySettings
 from shared.telemetry.logs import LogFormat
@@ -55,11 +54,11 @@ def _ops_http(port: int) -> Any:
     )
 
 
-class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
+class ServiceSettings(BodySettings, EncryptionSettings):
     """Settings of every service."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, env_prefix="MDM_", hide_input_in_errors=True, extra="forbid"
+    model_config = ConfigDict(
+        frozen=True, hide_input_in_errors=True, extra="forbid", arbitrary_types_allowed=True
     )
 
     service: ClassVar[str]
@@ -73,10 +72,10 @@ class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
         "MDM_TLS_CERT `https://`) and MDM_HTTP. Plain http gives a warning.",
         json_schema_extra={"fallback": "MICROMDM_SERVER_URL"},
     )
-    tls_cert: Path | None = Field(
+    tls_cert: File | None = Field(
         None, description="PEM file: certificate chain with which to serve TLS."
     )
-    tls_key: Path | None = Field(None, description="PEM file: key of MDM_TLS_CERT.")
+    tls_key: File | None = Field(None, description="PEM file: key of MDM_TLS_CERT.")
     mongodb_url: MongodbUrl | None = Field(
         None,
         description="URL of MongoDB 5.0 or newer. `all` starts the embedded store without it; "
@@ -115,18 +114,6 @@ class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
         scheme = "https" if self.tls_cert else "http"
         return self.server_url or f"{scheme}://{self.http.reachable}"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` collected: a constructor in a test must not see the environment."""
-        return (init_settings,)
-
     @model_validator(mode="after")
     def _complete(self) -> Self:
         for name in sorted(self.required):
@@ -141,8 +128,6 @@ class ServiceSettings(BaseSettings, BodySettings, EncryptionSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "MDM_TLS_KEY" if self.tls_key is None else "MDM_TLS_CERT"
             raise ValueError(f"{missing}: is not set; MDM_TLS_CERT and MDM_TLS_KEY go together")
-        must_be_files("MDM_TLS_CERT", self.tls_cert)
-        must_be_files("MDM_TLS_KEY", self.tls_key)
         return self
 
     @model_validator(mode="after")
@@ -168,7 +153,7 @@ class CheckinSettings(
 
     http: AddressValue = _http(8081)
     ops_http: AddressValue = _ops_http(9081)
-    device_ca: Path | None = Field(
+    device_ca: File | None = Field(
         None,
         description="PEM file: CAs whose certificates are device identities, beside our own CA.",
     )
@@ -180,7 +165,6 @@ class CheckinSettings(
 
     @model_validator(mode="after")
     def _devices_can_be_known(self) -> Self:
-        must_be_files("MDM_DEVICE_CA", self.device_ca)
         if self.client_cert_header and not self.trusted_proxies:
             raise ValueError("MDM_TRUSTED_PROXIES: is not set, and MDM_CLIENT_CERT_HEADER needs it")
         if self.client_cert_header:
@@ -209,7 +193,7 @@ class PushSettings(ApiSettings):
     http: AddressValue = _http(8083)
     ops_http: AddressValue = _ops_http(9083)
     apns_url: HttpUrl = Field("https://api.push.apple.com", description="Where APNs is.")
-    apns_ca: Path | None = Field(
+    apns_ca: File | None = Field(
         None, description="PEM file: CAs to trust for MDM_APNS_URL instead of the system's."
     )
     push_cert: PushCertificateFiles = ()
@@ -223,13 +207,17 @@ class PushSettings(ApiSettings):
         pairs = zip(self.push_cert, self.push_key, strict=True)
         return tuple((Path(cert), Path(key)) for cert, key in pairs)
 
+    @field_validator("push_cert", "push_key")
+    @classmethod
+    def _push_certificates_are_files(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            must_be_file(Path(name))
+        return names
+
     @model_validator(mode="after")
     def _push_certificates_are_pairs(self) -> Self:
         if len(self.push_cert) != len(self.push_key):
             raise ValueError("MDM_PUSH_KEY: must name one key for each file of MDM_PUSH_CERT")
-        must_be_files("MDM_PUSH_CERT", *map(Path, self.push_cert))
-        must_be_files("MDM_PUSH_KEY", *map(Path, self.push_key))
-        must_be_files("MDM_APNS_CA", self.apns_ca)
         return self
 
 

@@ -1,12 +1,11 @@
 """Settings of enrollment: what the profiles say, where identities come from, who may ask for one."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
-from shared.settings.values import HttpUrl, Names, must_be_files
+from shared.settings.values import File, HttpUrl, Names
 
 ALL_RIGHTS = 8191
 MOST_TEXT = 200
@@ -80,12 +79,12 @@ class EnrollmentSettings(BaseModel):
     check_out_when_removed: bool = Field(
         True, description="`false`: devices do not say when their enrollment profile is removed."
     )
-    profile_cert: Path | None = Field(
+    profile_cert: File | None = Field(
         None,
         description="PEM file: certificate with which to sign profiles, followed by its chain.",
     )
-    profile_key: Path | None = Field(None, description="PEM file: key of MDM_PROFILE_CERT.")
-    profile_ca: Path | None = Field(
+    profile_key: File | None = Field(None, description="PEM file: key of MDM_PROFILE_CERT.")
+    profile_ca: File | None = Field(
         None,
         description="PEM file: CAs that the enrollment profile makes a device trust, where the "
         "server's TLS certificate is of a private one.",
@@ -103,7 +102,7 @@ class EnrollmentSettings(BaseModel):
         description="Directory of an ACME server from which devices get a hardware-bound identity, "
         "instead of SCEP; its CA: MDM_DEVICE_CA.",
     )
-    ota_device_ca: Path | None = Field(
+    ota_device_ca: File | None = Field(
         None,
         description="PEM file: the CA that signs the certificates which Apple's devices are made "
         "with (Apple iPhone Device CA). With it, what a device says of its UDID and serial number "
@@ -132,9 +131,8 @@ class EnrollmentSettings(BaseModel):
     @property
     def enroll_tokens(self) -> tuple[str, ...]:
         """Every token that is good; none: the door is open."""
-        return (
-            () if self.enroll_token is None else tuple(self.enroll_token.get_secret_value().split())
-        )
+        given = self.enroll_token
+        return () if given is None else tuple(given.get_secret_value().split())
 
     @model_validator(mode="after")
     def _enrollment_fits_together(self) -> Self:
@@ -143,8 +141,6 @@ class EnrollmentSettings(BaseModel):
         if (self.profile_cert is None) != (self.profile_key is None):
             missing = "MDM_PROFILE_KEY" if self.profile_key is None else "MDM_PROFILE_CERT"
             raise ValueError(f"{missing}: is not set; it goes with its counterpart")
-        for name in ("profile_cert", "profile_key", "profile_ca", "ota_device_ca"):
-            must_be_files(f"MDM_{name.upper()}", getattr(self, name))
         if self.enroll_token is not None and not self.enroll_tokens:
             raise ValueError("MDM_ENROLL_TOKEN: is empty; give a long random one, or unset it")
         return self

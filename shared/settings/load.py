@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 
 from shared.domain.errors import Misconfigured
 from shared.nearest import nearest
-from shared.settings.bodies import LARGEST_BODY
 from shared.settings.classes import (
     AllSettings,
     ApiSettings,
@@ -25,6 +24,7 @@ from shared.settings.classes import (
     WebhookSettings,
 )
 from shared.settings.expected import message
+from shared.settings.limits import LARGEST_BODY
 from shared.settings.values import SHORT_KEY, parse_size
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

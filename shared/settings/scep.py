@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from shared.domain.identity import LOOK_BEFORE
-from shared.settings.values import Duration
+from shared.settings.values import Duration, within
 
 LONGEST_VALIDITY = timedelta(days=3650)
 """As long as our CA itself is valid."""
 LONGEST_CHALLENGE = 255
-
 
 Reenrollment = Literal["open", "bound"]
 
@@ -20,24 +19,6 @@ def _challenge(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if text != text.strip() or not 1 <= len(text) <= LONGEST_CHALLENGE or not text.isprintable():
         raise ValueError(f"must be 1 to {LONGEST_CHALLENGE} printable characters")
-    return value
-
-
-def _validity(value: timedelta) -> timedelta:
-    if not timedelta(hours=1) <= value <= LONGEST_VALIDITY:
-        raise ValueError("must be 1 h to 3650 d")
-    return value
-
-
-def _lifetime(value: timedelta) -> timedelta:
-    if not timedelta(minutes=1) <= value <= LONGEST_VALIDITY:
-        raise ValueError("must be 1 min to 3650 d")
-    return value
-
-
-def _lead(value: timedelta) -> timedelta:
-    if not timedelta(minutes=1) <= value <= LOOK_BEFORE:
-        raise ValueError("must be 1 min to 90 d")
     return value
 
 
@@ -50,17 +31,17 @@ class ChallengeSettings(BaseModel):
         "enrollment profiles that are for no particular device carry it. Without it each profile "
         "gets a challenge of its own, for one certificate. There is no enrollment without a challenge.",
     )
-    scep_challenge_validity: Annotated[Duration, AfterValidator(_lifetime)] = Field(
-        timedelta(hours=1), description="How long a one-time SCEP challenge is good."
-    )
+    scep_challenge_validity: Annotated[
+        Duration, within(timedelta(minutes=1), LONGEST_VALIDITY, "must be 1 min to 3650 d")
+    ] = Field(timedelta(hours=1), description="How long a one-time SCEP challenge is good.")
 
 
 class ScepSettings(ChallengeSettings):
     """Settings of our SCEP server."""
 
-    scep_validity: Annotated[Duration, AfterValidator(_validity)] = Field(
-        timedelta(days=365), description="How long the certificates of devices are valid."
-    )
+    scep_validity: Annotated[
+        Duration, within(timedelta(hours=1), LONGEST_VALIDITY, "must be 1 h to 3650 d")
+    ] = Field(timedelta(days=365), description="How long the certificates of devices are valid.")
     scep_legacy: bool = Field(
         True,
         description="`false`: SCEP requests in DES, 3DES or SHA-1 are refused, and new ones that are not "
@@ -82,7 +63,9 @@ class BindingSettings(BaseModel):
         description="`false`: messages that change an enrollment are taken whenever they were signed. "
         "Else one that was signed over a day before the newest is refused, as somebody recorded it.",
     )
-    renew_before: Annotated[Duration, AfterValidator(_lead)] = Field(
+    renew_before: Annotated[
+        Duration, within(timedelta(minutes=1), LOOK_BEFORE, "must be 1 min to 90 d")
+    ] = Field(
         timedelta(days=30),
         description="How long before its end the certificate of a device is renewed, where our SCEP "
         "gave it out; at most 90 d, and not before half of its time is over.",

@@ -8,11 +8,12 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -20,15 +21,7 @@ SHORT_KEY = 16
 """API keys below this length are taken with a warning."""
 
 PLACEHOLDERS = ("change-me", "changeme", "change_me", "replace-me")
-_UNITS = {
-    "": 1,
-    "s": 1,
-    "sec": 1,
-    "min": 60,
-    "m": 60,
-    "h": 3600,
-    "d": 86400,
-}
+_UNITS = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _SIZES: dict[str, int] = {"": 1} | {
     unit + rest: 1024**power for power, unit in enumerate("kmgt", start=1) for rest in ("", "ib")
 }
@@ -104,7 +97,7 @@ def secret_text(value: Any) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
-def _checked_url(value: Any, schemes: tuple[str, ...]) -> str:
+def _url(value: Any, *, schemes: tuple[str, ...]) -> str:
     url = secret_text(value).strip()
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     try:
@@ -115,22 +108,6 @@ def _checked_url(value: Any, schemes: tuple[str, ...]) -> str:
     if parts.scheme not in schemes or not has_host:
         raise ValueError(f"must be a URL that begins with {wanted}")
     return url
-
-
-def _http_url(value: Any) -> str:
-    return _checked_url(value, ("https", "http")).rstrip("/")
-
-
-def _secret_http_url(value: Any) -> str:
-    return _checked_url(value, ("https", "http"))
-
-
-def _mongodb_url(value: Any) -> str:
-    return _checked_url(value, ("mongodb", "mongodb+srv"))
-
-
-def _amqp_url(value: Any) -> str:
-    return _checked_url(value, ("amqp", "amqps"))
 
 
 def _api_key(value: Any) -> str:
@@ -150,18 +127,39 @@ def _header_name(value: Any) -> str:
     return name
 
 
+def must_be_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+def within(low: Any, high: Any, says: str) -> AfterValidator:
+    """The value is from `low` to `high`, where they are not None; else the error says so."""
+
+    def check(value: Any) -> Any:
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ValueError(says)
+        return value
+
+    return AfterValidator(check)
+
+
 AddressValue = Annotated[Address, BeforeValidator(_address)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Durations = Annotated[tuple[timedelta, ...], BeforeValidator(_durations)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Size = Annotated[int, BeforeValidator(parse_size)]
-HttpUrl = Annotated[str, BeforeValidator(_http_url)]
-SecretHttpUrl = Annotated[SecretStr, BeforeValidator(_secret_http_url)]
-MongodbUrl = Annotated[SecretStr, BeforeValidator(_mongodb_url)]
-AmqpUrl = Annotated[SecretStr, BeforeValidator(_amqp_url)]
+_HttpUrl = BeforeValidator(partial(_url, schemes=("https", "http")))
+HttpUrl = Annotated[str, AfterValidator(lambda url: url.rstrip("/")), _HttpUrl]
+SecretHttpUrl = Annotated[SecretStr, _HttpUrl]
+MongodbUrl = Annotated[
+    SecretStr, BeforeValidator(partial(_url, schemes=("mongodb", "mongodb+srv")))
+]
+AmqpUrl = Annotated[SecretStr, BeforeValidator(partial(_url, schemes=("amqp", "amqps")))]
 ApiKey = Annotated[SecretStr, BeforeValidator(_api_key)]
 HeaderName = Annotated[str, BeforeValidator(_header_name)]
+File = Annotated[Path, AfterValidator(must_be_file)]
 
 
 def format_duration(duration: timedelta) -> str:
@@ -171,10 +169,3 @@ def format_duration(duration: timedelta) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{int(seconds // size)} {unit}"
     return f"{seconds:g} s"
-
-
-def must_be_files(variable: str, *paths: Path | None) -> None:
-    """Raises ValueError for a setting that names a file that is not there."""
-    for path in paths:
-        if path is not None and not path.is_file():
-            raise ValueError(f"{variable}: there is no file {path}")

@@ -1,14 +1,12 @@
 """Settings of the webhook: its receiver, its topics, its retries."""
 
 from datetime import timedelta
-from pathlib import Path
-from typing import Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator
 
 from shared.domain.event import EXTRA_TOPICS
-from shared.settings.bodies import EventBudget
-from shared.settings.values import Durations, Names, SecretHttpUrl, must_be_files
+from shared.settings.limits import EventBudget
+from shared.settings.values import Durations, File, Names, SecretHttpUrl
 
 RETRY_SCHEDULE = tuple(
     timedelta(seconds=seconds)
@@ -24,12 +22,11 @@ class DeliverySettings(BaseModel):
         description="Where events are posted.",
         json_schema_extra={"fallback": "MICROMDM_WEBHOOK_URL"},
     )
-    webhook_ca: Path | None = Field(
+    webhook_ca: File | None = Field(
         None,
         description="PEM file: CAs to trust for MDM_WEBHOOK_URL instead of the system's; OpenSSL's "
         "`SSL_CERT_FILE` works too.",
     )
-
     webhook_extra_topics: Names = Field(
         (),
         description="Topics beyond MicroMDM's to post to MDM_WEBHOOK_URL, separated by commas: "
@@ -53,8 +50,3 @@ class DeliverySettings(BaseModel):
         if not EXTRA_TOPICS.issuperset(topics):
             raise ValueError("must be a list of " + ", ".join(sorted(EXTRA_TOPICS)))
         return topics
-
-    @model_validator(mode="after")
-    def _ca_is_a_file(self) -> Self:
-        must_be_files("MDM_WEBHOOK_CA", self.webhook_ca)
-        return self

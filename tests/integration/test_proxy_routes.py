@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pytest
 
-from shared.settings.bodies import LARGEST_BODY
+from shared.settings.limits import LARGEST_BODY
 
 LOCAL = Path(__file__).resolve().parents[2] / "deploy" / "local"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
-from shared.settings.bodies import LARGEST_BODY
+from shared.settings.limits import LARGEST_BODY
 
 SAMPLES = Path(__file__).parents[3] / "contract" / "samples"
 UDID = "A5EF1BA1-586D-4F29-B4F3-759DADAC2DDD"
