@@ -1,7 +1,6 @@
 """Tokens of the API, the audit log, and SCEP challenges for profiles that administrators make themselves.
 
-Promises: all of it needs the scope `admin`. POST /v1/challenge has MicroMDM's path and answer; a challenge is
-for one certificate, and only for the device that is named, if one is.
+Promises: all of it needs the scope `admin`. POST /v1/challenge has MicroMDM's path and answer.
 """
 
 from typing import Annotated
@@ -32,13 +31,11 @@ from shared.web.api.openapi import body, errors, ok
 from shared.web.api.requests import Parsing
 
 TOKEN_LIMIT = 64 * 1024
-"""Bytes of the body that describes a token."""
 TAG = {"name": "access", "description": "Tokens of the API, and who changed what."}
 CHALLENGES_TAG = {"name": "challenges", "description": "SCEP challenges for profiles of your own."}
 
 
 def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
-    """/v1/tokens."""
     routes = auth.router(tags=["access"])
     parsing = Parsing()
 
@@ -54,11 +51,9 @@ def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
         """The answer holds the secret, which nobody can ask for again."""
         asked = await parsing.read(request, TokenRequest, TOKEN_LIMIT)
         describe(request, [asked.name], f"scopes {' '.join(asked.scopes)}")
+        by = request.state.caller.name
         token, secret = await tokens.create(
-            asked.name,
-            asked.scopes,
-            created_by=request.state.caller.name,
-            expires_at=asked.expires_at,
+            asked.name, asked.scopes, created_by=by, expires_at=asked.expires_at
         )
         return JsonAnswer({**token_out(token), "token": secret}, 201)
 
@@ -89,7 +84,6 @@ def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
 
 
 def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
-    """/v1/audit."""
     routes = auth.router(tags=["access"])
 
     @routes.get(
@@ -101,14 +95,12 @@ def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
     async def read_audit(filters: Annotated[AuditFilters, Query()]) -> JsonAnswer:
         """The latest entries first; `next` leads to earlier ones."""
         page = await audit_log.find(filters.query(clock.now()))
-        entries = [audit_entry_out(entry) for entry in page.entries]
-        return JsonAnswer({"entries": entries, "next": page.next})
+        return JsonAnswer({"entries": list(map(audit_entry_out, page.entries)), "next": page.next})
 
     return routes
 
 
 def challenge_routes(challenges: ChallengeBook, auth: ApiAuth) -> APIRouter:
-    """POST /v1/challenge."""
     routes = auth.router(tags=["challenges"])
     parsing = Parsing()
 

@@ -13,7 +13,6 @@ from shared.web.api.requests import MOST_OF_PAGE, Body, Expected, MicroMdmBody, 
 
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 LONGEST_NAME = 128
-"""Characters of a UDID or serial number."""
 
 
 def _moment(given: object) -> datetime | None:
@@ -64,7 +63,6 @@ class TokenList(TypedDict):
 
 
 def token_out(token: Token) -> TokenOut:
-    """A token for its owner: never its secret, nor the hash."""
     return {
         "id": token.id,
         "name": token.name,

@@ -28,10 +28,21 @@ class ApiTokens:
         created_by: str,
         expires_at: datetime | None = None,
     ) -> tuple[Token, str]:
-        """The token and its secret, which is known to nobody from then on but who gets it here.
+        """The token and its secret, which is kept nowhere.
 
         Raises BadRequest with every fault, Conflict for a name that is or was another token's."""
-        self._check(name, scopes, expires_at)
+        expected = {
+            "name": not is_token_name(name)
+            and "1 to 64 letters, digits, dots, dashes and underscores; not api-key..., command-line, device",
+            "scopes": not (scopes and set(scopes) <= {scope.value for scope in Scope})
+            and f"one or more of {', '.join(Scope)}",
+            "expires_at": expires_at is not None
+            and expires_at <= self.clock.now()
+            and "a time to come",
+        }
+        faults = [Fault(path, text) for path, text in expected.items() if text]
+        if faults:
+            raise BadRequest("; ".join(f"{f.path}: expected {f.expected}" for f in faults), faults)
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         token = Token(
             id=self.ids.new(),
@@ -47,30 +58,15 @@ class ApiTokens:
         return token, secret
 
     async def list(self) -> list[Token]:
-        """Every token, those that are good no more too."""
+        """Every token, expired and revoked ones too."""
         return await self.tokens.all()
 
     async def revoke(self, name: str) -> Token:
         """By its id or its name. Raises NotFound."""
         known = await self.tokens.all()
-        meant = [each.id for each in known if each.id == name]
-        meant = meant or [each.id for each in known if each.name == name]
+        meant = [t.id for t in known if t.id == name] or [t.id for t in known if t.name == name]
         at = to_milliseconds(self.clock.now())
         token = await self.tokens.revoke(meant[0], at) if meant else None
         if token is None:
             raise NotFound(f"there is no token {name[:100]}")
         return token
-
-    def _check(self, name: str, scopes: Collection[str], expires_at: datetime | None) -> None:
-        expected = {
-            "name": not is_token_name(name)
-            and "1 to 64 letters, digits, dots, dashes and underscores; not api-key..., command-line, device",
-            "scopes": not (scopes and set(scopes) <= {scope.value for scope in Scope})
-            and f"one or more of {', '.join(Scope)}",
-            "expires_at": expires_at is not None
-            and expires_at <= self.clock.now()
-            and "a time to come",
-        }
-        faults = [Fault(path, text) for path, text in expected.items() if text]
-        if faults:
-            raise BadRequest("; ".join(f"{f.path}: expected {f.expected}" for f in faults), faults)

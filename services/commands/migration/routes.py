@@ -1,7 +1,7 @@
 """PUT /migration, as export tools for MicroMDM and NanoMDM call it.
 
-Promises: a check-in message as a property list under any Content-Type, unsigned; 200 is success and
-nothing else is; whoever may call it has the scope `admin`, and is audited.
+Promises: a check-in message as a property list under any Content-Type, unsigned; only 200 is success; a
+caller needs the scope `admin`, and is audited.
 """
 
 from typing import Annotated

@@ -2,7 +2,7 @@
 
 Promises: 200 means that the message's effect on the enrollment is stored, durably; the same message
 again changes nothing. A device that enrolled here, or has shown its certificate, is not touched.
-No event goes out, no command ends, nobody is pushed: the device has said nothing to us yet.
+No event goes out, no command ends, no push is sent: the device has said nothing to us yet.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ import structlog
 
 from shared.apple.messages.checkin import (
     Authenticate,
-    CheckinMessage,
     SetBootstrapToken,
     TokenUpdate,
     parse_checkin,
@@ -42,7 +41,9 @@ class Migrations:
         """The message in a body. Raises BadRequest."""
         now = self.clock.now()
         message = parse_checkin(body)
-        kind, kept = _kept_of(message)
+        if type(message) not in _IMPORTED:
+            raise unfit("MessageType", f"one of {', '.join(ImportedKind)}")
+        kind, fields_of = _IMPORTED[type(message)]
         return Imported(
             key=message.key,
             kind=kind,
@@ -50,7 +51,7 @@ class Migrations:
             at=now,
             until=to_milliseconds(now + self.window),
             generation=self.ids.new(),
-            **kept,
+            **fields_of(message),
         )
 
     async def take(self, message: Imported) -> ImportOutcome:
@@ -65,30 +66,23 @@ class Migrations:
                 f"udid: {message.key.id} has enrolled here; it is not imported over that"
             )
         if outcome is ImportOutcome.IMPORTED:
-            log.info(
-                "enrollment_imported", enrollment=message.key.id, message_type=message.kind.value
-            )
+            kind = message.kind.value
+            log.info("enrollment_imported", enrollment=message.key.id, message_type=kind)
         return outcome
 
 
-def _of_token_update(message: TokenUpdate) -> dict[str, Any]:
-    push = PushTarget(message.topic, message.token, message.push_magic)
-    return {"push": push, "unlock_token": message.unlock_token}
-
-
 _IMPORTED: Mapping[type, tuple[ImportedKind, Callable[[Any], dict[str, Any]]]] = {
-    Authenticate: (ImportedKind.AUTHENTICATE, lambda message: {"inventory": message.inventory}),
-    TokenUpdate: (ImportedKind.TOKEN_UPDATE, _of_token_update),
+    Authenticate: (ImportedKind.AUTHENTICATE, lambda sent: {"inventory": sent.inventory}),
+    TokenUpdate: (
+        ImportedKind.TOKEN_UPDATE,
+        lambda sent: {
+            "push": PushTarget(sent.topic, sent.token, sent.push_magic),
+            "unlock_token": sent.unlock_token,
+        },
+    ),
     SetBootstrapToken: (
         ImportedKind.SET_BOOTSTRAP_TOKEN,
-        lambda message: {"bootstrap_token": message.bootstrap_token},
+        lambda sent: {"bootstrap_token": sent.bootstrap_token},
     ),
 }
 """The messages that can be imported, and the fields of the record that each of them sets."""
-
-
-def _kept_of(message: CheckinMessage) -> tuple[ImportedKind, dict[str, Any]]:
-    if type(message) not in _IMPORTED:
-        raise unfit("MessageType", f"one of {', '.join(ImportedKind)}")
-    kind, fields_of = _IMPORTED[type(message)]
-    return kind, fields_of(message)

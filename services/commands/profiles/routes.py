@@ -31,7 +31,6 @@ READ_AT_ONCE = 4
 
 
 def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
-    """PUT, POST and DELETE of /v1/profiles."""
     routes = auth.router(tags=["profiles"])
     parsing = Parsing()
 
@@ -47,9 +46,9 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
         `com.github.micromdm.micromdm.enroll`, `.ota` or `.ota.phase2`, it is served in place of the
         built-in one, byte for byte (signed, where MDM_PROFILE_CERT is set and it is not yet)."""
         asked = await parsing.read(request, PutProfileRequest, LARGEST_REQUEST)
-        profile = asked.stored
-        describe(request, detail=profile.identifier)
-        await profiles.put(profile)
+        given = asked.profile
+        describe(request, detail=given.identifier)
+        await profiles.put(StoredProfile(given.identifier, given.mobileconfig))
         return JsonAnswer({})
 
     @routes.post(
@@ -68,7 +67,7 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
         if asked.id is None:
             found, following = await read_page(profiles, asked.cursor)
             more = {} if following is None else {"next_cursor": following}
-            return JsonAnswer({"profiles": [profile_out(profile) for profile in found], **more})
+            return JsonAnswer({"profiles": list(map(profile_out, found)), **more})
         one = await profiles.get(asked.id)
         if one is None:
             raise NotFound(f"id: no profile {asked.id[:100]} is stored")

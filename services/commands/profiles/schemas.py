@@ -1,10 +1,6 @@
-"""Profiles in the API: bodies as MicroMDM's clients write them, and answers as they expect them.
-
-Promise: a profile that is stored is a property list, or a signed one; else BadRequest names the field.
-"""
+"""Profiles in the API: bodies as MicroMDM's clients write them, and answers as they expect them."""
 
 import base64
-import binascii
 from typing import Annotated, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -26,20 +22,16 @@ LONGEST_IDENTIFIER = 256
 _PROFILE = "PD94bWwgdmVyc2lvbj0iMS4wIj8+PHBsaXN0PjxkaWN0Lz48L3BsaXN0Pg=="
 
 
-def _decoded(value: object) -> bytes:
+def _profile(value: object) -> bytes:
+    """A property list, or a CMS that holds one; the device judges who signed it."""
     try:
-        decoded = base64.b64decode(value, validate=True) if isinstance(value, str) else None
-    except (binascii.Error, ValueError):
-        decoded = None
-    if decoded is None:
-        raise unlike("a profile in base64")
+        if not isinstance(value, str):
+            raise ValueError
+        decoded = base64.b64decode(value, validate=True)
+    except ValueError:  # binascii.Error is one
+        raise unlike("a profile in base64") from None
     if len(decoded) > LARGEST:
         raise TooLarge(f"profile.Mobileconfig: the profile is over {LARGEST} bytes")
-    return decoded
-
-
-def _profile(decoded: bytes) -> bytes:
-    """A property list, or a CMS that holds one; who signed it is the device's to judge."""
     is_signed = decoded[:1] == b"\x30"
     try:
         plist.parse(content_of(decoded) if is_signed else decoded)
@@ -62,19 +54,16 @@ Identifier = Annotated[
 ]
 
 
-def _or_none(given: object) -> object:
-    return None if given == "" else given
-
-
-OptionalIdentifier = Annotated[Identifier | None, BeforeValidator(_or_none)]
+OptionalIdentifier = Annotated[
+    Identifier | None, BeforeValidator(lambda given: None if given == "" else given)
+]
 
 
 class GivenProfile(MicroMdmBody):
     identifier: Annotated[Identifier, Field(alias="Identifier"), like(Reserved.ENROLL)]
     mobileconfig: Annotated[
         bytes,
-        BeforeValidator(_decoded),
-        AfterValidator(_profile),
+        BeforeValidator(_profile),
         Field(alias="Mobileconfig", json_schema_extra={"format": "byte"}),
         like(_PROFILE),
     ]
@@ -82,10 +71,6 @@ class GivenProfile(MicroMdmBody):
 
 class PutProfileRequest(MicroMdmBody):
     profile: Annotated[GivenProfile, Expected("an object with Identifier and Mobileconfig")]
-
-    @property
-    def stored(self) -> StoredProfile:
-        return StoredProfile(self.profile.identifier, self.profile.mobileconfig)
 
 
 class ListProfilesRequest(MicroMdmBody):

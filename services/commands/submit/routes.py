@@ -1,7 +1,6 @@
-"""Routes that queue commands, and the catalogue of what can be queued. Parse, call, answer.
+"""Routes that queue commands, and the catalogue of what can be queued.
 
-Promises: MicroMDM's paths, bodies and answers; JSON under any Content-Type. The catalogue has the same facts
-as OpenAPI and docs/commands.md, because they come from the same source.
+Promises: MicroMDM's paths, bodies and answers; JSON under any Content-Type.
 """
 
 from collections.abc import Mapping
@@ -28,8 +27,8 @@ from services.commands.submit.service import (
 )
 from services.commands.submit.stored_unlock import (
     AUDITED,
+    CLEAR_PASSCODE,
     StoredUnlockToken,
-    may_lack_token,
     without_token,
 )
 from shared.apple.catalogue.catalogue import CommandCatalogue
@@ -56,7 +55,6 @@ def submit_routes(
     unlock: StoredUnlockToken,
     auth: ApiAuth,
 ) -> APIRouter:
-    """POST and PUT below /v1/commands, and /v1/request_types."""
     routes = auth.router(tags=["commands"])
     parsing = Parsing()
     job = ok(
@@ -87,7 +85,7 @@ def submit_routes(
             return replace(made, is_by_key=True) if made.command.uuid == by_key else made
 
         completed = None
-        if len(body) <= SMALL and may_lack_token(body):
+        if len(body) <= SMALL and CLEAR_PASSCODE in body:
             completed = await unlock.completed(parse_json(body), caller)
         if completed is None:
             command = await parsing.of(lambda body: prepared(parse_json(body)), body)
@@ -154,6 +152,7 @@ def _queued(model: type) -> Responses:
 def _add_catalogue(routes: APIRouter, catalogue: CommandCatalogue, auth: ApiAuth) -> None:
     summaries = [summary(form) for form in catalogue.forms.values()]
     descriptions = {name: description(form) for name, form in catalogue.forms.items()}
+    text = "Its keys with all that is inside them, an example, and its JSON Schema."
 
     @routes.get(
         "/v1/request_types",
@@ -170,11 +169,7 @@ def _add_catalogue(routes: APIRouter, catalogue: CommandCatalogue, auth: ApiAuth
         "/v1/request_types/{name}",
         dependencies=[auth.needs(Scope.READ)],
         summary="One command: its keys, an example, its schema",
-        responses=ok(
-            RequestTypeOut,
-            "Its keys with all that is inside them, an example, and its JSON Schema.",
-        )
-        | errors(400, 404),
+        responses=ok(RequestTypeOut, text) | errors(400, 404),
     )
     async def get_request_type(name: str) -> JsonAnswer:
         """`name` of a key is the spelling of answers, `apple_name` Apple's; both are understood."""

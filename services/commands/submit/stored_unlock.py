@@ -1,7 +1,7 @@
 """ClearPasscode without an unlock token: an administrator means the one that the device entrusted to us.
 
 Promises: only for the scope `admin`, which may read the token as well; the token is in no answer to the
-request, and the audit log says that it was used. Whoever else leaves it out gets the usual refusal.
+request, and the audit log says that it was used. A client of another scope gets the usual refusal.
 """
 
 import base64
@@ -15,6 +15,8 @@ from shared.nearest import folded
 from shared.ports.devices import Devices
 
 REQUEST_TYPE = "ClearPasscode"
+CLEAR_PASSCODE = REQUEST_TYPE.encode()
+"""In the body of each request that may lack a token."""
 AUDITED = f"{REQUEST_TYPE} with the stored unlock token"
 _KEY, _IN_JSON = "UnlockToken", "unlock_token"
 
@@ -29,8 +31,8 @@ class StoredUnlockToken:
     async def completed(
         self, document: dict[str, object], caller: Caller
     ) -> dict[str, object] | None:
-        """The request with the token of its device; None where nothing is to be completed. Raises
-        Conflict where several devices go by the name, CannotDecrypt."""
+        """The request with the token of its device; None where nothing is missing. Raises Conflict where
+        several devices have the name, CannotDecrypt."""
         name = _device_without_token(document)
         if name is None or not caller.may(Scope.ADMIN):
             return None
@@ -38,12 +40,13 @@ class StoredUnlockToken:
         if not target.is_known:
             return None
         token = (await self.devices.secrets(target.key.id)).unlock_token
-        return None if token is None else _with(document, base64.b64encode(token).decode())
-
-
-def may_lack_token(body: bytes) -> bool:
-    """False where it is cheap to see that the request is another one."""
-    return REQUEST_TYPE.encode() in body
+        if token is None:
+            return None
+        encoded = base64.b64encode(token).decode()
+        for key, value in document.items():
+            if folded(key) == "command" and isinstance(value, dict):
+                return {**document, key: {**value, _KEY: encoded}}
+        return {**document, _IN_JSON: encoded}
 
 
 def without_token(prepared: PreparedCommand) -> PreparedCommand:
@@ -63,10 +66,3 @@ def _device_without_token(document: Mapping[str, object]) -> str | None:
         return None
     name = keys.get("udid")
     return name if isinstance(name, str) else None
-
-
-def _with(document: dict[str, object], token: str) -> dict[str, object]:
-    for name, value in document.items():
-        if folded(name) == "command" and isinstance(value, dict):
-            return {**document, name: {**value, _KEY: token}}
-    return {**document, _IN_JSON: token}
