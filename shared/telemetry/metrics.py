@@ -4,8 +4,10 @@ Names and labels are for dashboards and never change. Labels come from closed se
 stranger's input can never make a new time series.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import partial
+from typing import Generic, TypeVar
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -16,9 +18,12 @@ from prometheus_client import (
     Gauge,
     Histogram,
 )
+from prometheus_client.metrics import MetricWrapperBase
 
 from shared.domain.event import Topic
 from shared.domain.identity import BoundBy, QuarantineReason
+
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 
 class Reason(StrEnum):
@@ -77,8 +82,7 @@ class ScepRefusal(StrEnum):
 
 
 class RenewalOutcome(StrEnum):
-    """The outcome of a renewal. The last four will not be renewed, or have not
-    been."""
+    """The outcome of a renewal. The last four will not be renewed, or have not been."""
 
     ASKED = "asked"
     ASKED_AGAIN = "asked_again"
@@ -88,181 +92,138 @@ class RenewalOutcome(StrEnum):
     EXPIRED = "expired"
 
 
+class _Family(Generic[MetricT]):
+    """Declares a metric: the names of its labels, each with the values that show at 0 from the start."""
+
+    def __init__(
+        self,
+        kind: Callable[..., MetricT],
+        text: str,
+        /,
+        name: str | None = None,
+        **labels: Iterable[str],
+    ) -> None:
+        self._kind = kind
+        self._text = text
+        self._name = name
+        self._labels = labels
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = self._name or name
+
+    def __get__(self, instance: object, owner: type | None = None) -> MetricT:
+        raise AttributeError("each instance of Metrics has its own")
+
+    def make(self, registry: CollectorRegistry) -> MetricT:
+        made = self._kind(
+            f"macromdm_{self._name}", self._text, tuple(self._labels), registry=registry
+        )
+        for values in self._labels.values():
+            for value in values:
+                made.labels(value)
+        return made
+
+
+_counter, _gauge = partial(_Family[Counter], Counter), partial(_Family[Gauge], Gauge)
+
+
 class Metrics:
     """Counters go up by `inc(n)`, gauges take `set(value)`; all belong to one registry."""
 
+    loop_failures = _counter("Steps of background work that failed, and for no outage", loop=())
+
+    messages_accepted = _counter("Device messages answered 200", topic=Topic)
+    requests_refused = _counter("Requests refused", reason=Reason)
+    events_journaled = _counter("Events stored in the journal")
+    events_published = _counter("Events that the broker confirmed")
+    events_unpublished = _counter("Events answered without a confirm, left to the relay")
+    events_relayed = _counter("Events that the relay published")
+    events_unroutable = _counter("Events that no queue of the broker took")
+    events_without_body = _counter("Events too large for the broker, published without their body")
+    marks_refused = _counter(
+        "Events left unpublished: the store cannot mark the record of their device"
+    )
+    writers_taken_over = _counter("Stale writers whose events were taken over")
+    batch_size = _Family(
+        partial(Histogram, buckets=(1, 2, 4, 8, 16, 32, 64, 128)),
+        "Requests that went through the store together",
+        name="cohort_size",
+    )
+
+    deliveries_delivered = _counter("Events that a subscriber took")
+    deliveries_retried = _counter("Failed attempts that are tried again")
+    deliveries_dead_lettered = _counter(
+        "Deliveries past their retry schedule, kept for the operator", name="deliveries_given_up"
+    )
+    deliveries_set_aside = _counter(
+        "Events that their subscriber cannot take: those of the device behind it go on"
+    )
+    bodies_read_back = _counter("Event bodies that the webhook read from the journal")
+    messages_dead_lettered = _counter(
+        "Broker messages put aside because nobody can understand them", name="messages_parked"
+    )
+
+    commands_accepted = _counter("Commands answered 201: stored, and in a queue")
+    commands_sent = _counter("Commands handed to a device", name="commands_handed_out")
+    commands_finished = _counter("Commands that a device gave a final answer to")
+    commands_moved_back = _counter(
+        "Commands that a device fetched again and again, and that went behind its others"
+    )
+    jobs_failed = _counter("Commands for many devices that were given up")
+    pushes = _counter("Pushes by what became of them", outcome=PushOutcome)
+
+    scep_issued = _counter("Certificates given out by SCEP", kind=ScepIssue)
+    scep_refused = _counter("SCEP requests answered with a failure", reason=ScepRefusal)
+    weak_device_keys = _counter(
+        "Certificates of MDM_DEVICE_CA let in with an RSA key under 2048 bits"
+    )
+    certificates_rebound = _counter("Devices that were bound to another certificate", how=BoundBy)
+    quarantine_refused = _counter(
+        "Requests of devices that are seen and not served", reason=QuarantineReason
+    )
+    renewals = _counter(
+        "Certificates of devices near their end: what was done", outcome=RenewalOutcome
+    )
+    migrated_bound = _counter("Migrated devices bound to the first certificate that they showed")
+
+    oldest_unpublished = _gauge(
+        "Age of the oldest event that the broker does not have", name="oldest_unpublished_seconds"
+    )
+    event_time_ahead = _gauge(
+        "By how much the newest event that waits is ahead of our clock",
+        name="event_time_ahead_seconds",
+    )
+    oldest_undelivered = _gauge(
+        "Age of the oldest event owed to a subscriber", name="oldest_undelivered_seconds"
+    )
+    oldest_unpushed = _gauge(
+        "Age of the oldest open command that was never pushed", name="oldest_unpushed_seconds"
+    )
+    queues_blocked = _gauge("Lanes that wait for a retry", name="lanes_blocked")
+    deliveries_aside = _gauge("Events that wait for a retry beside their device's lane")
+    subscriptions_paused = _gauge("Subscriptions that answered 410, asked once an hour")
+    partitions_served = _gauge("Partitions of the event stream that this process serves")
+    push_certificate_expiry = _gauge(
+        "When the push certificate of a topic expires; topics are those configured",
+        topic=(),
+        name="push_certificate_expiry_timestamp_seconds",
+    )
+    push_certificates_refused = _gauge(
+        "Push certificates that APNs refuses while another one of their topic serves"
+    )
+    push_topics_stopped = _gauge("Push topics that APNs refuses: their certificates need care")
+    request_body_bytes = _gauge("Bytes of request bodies that this process holds")
+    broker_up = _gauge("1 while the broker confirms")
+    store_up = _gauge("1 while the store answers")
+    queues_away = _gauge(
+        "Queues that do not answer though the broker does: nothing is published to them"
+    )
+
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._count_messages()
-        self._count_deliveries()
-        self._count_commands()
-        self._count_certificates()
-        self._measure_what_waits()
-        self.loop_failures = self._counter(
-            "loop_failures", "Steps of background work that failed, and for no outage", "loop"
-        )
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"macromdm_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"macromdm_{name}", text, labels, registry=self.registry)
-
-    def _count_messages(self) -> None:
-        self.messages_accepted = self._counter(
-            "messages_accepted", "Device messages answered 200", "topic"
-        )
-        self.requests_refused = self._counter("requests_refused", "Requests refused", "reason")
-        self.events_journaled = self._counter("events_journaled", "Events stored in the journal")
-        self.events_published = self._counter(
-            "events_published", "Events that the broker confirmed"
-        )
-        self.events_unpublished = self._counter(
-            "events_unpublished", "Events answered without a confirm, left to the relay"
-        )
-        self.events_relayed = self._counter("events_relayed", "Events that the relay published")
-        self.events_unroutable = self._counter(
-            "events_unroutable", "Events that no queue of the broker took"
-        )
-        self.events_without_body = self._counter(
-            "events_without_body",
-            "Events too large for the broker, published without their body",
-        )
-        self.marks_refused = self._counter(
-            "marks_refused",
-            "Events left unpublished: the store cannot mark the record of their device",
-        )
-        self.writers_taken_over = self._counter(
-            "writers_taken_over", "Stale writers whose events were taken over"
-        )
-        self.batch_size = Histogram(
-            "macromdm_cohort_size",
-            "Requests that went through the store together",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
-            registry=self.registry,
-        )
-        for topic in Topic:
-            self.messages_accepted.labels(topic)
-        for reason in Reason:
-            self.requests_refused.labels(reason)
-
-    def _count_deliveries(self) -> None:
-        self.deliveries_delivered = self._counter(
-            "deliveries_delivered", "Events that a subscriber took"
-        )
-        self.deliveries_retried = self._counter(
-            "deliveries_retried", "Failed attempts that are tried again"
-        )
-        self.deliveries_dead_lettered = self._counter(
-            "deliveries_given_up", "Deliveries past their retry schedule, kept for the operator"
-        )
-        self.deliveries_set_aside = self._counter(
-            "deliveries_set_aside",
-            "Events that their subscriber cannot take: those of the device behind it go on",
-        )
-        self.bodies_read_back = self._counter(
-            "bodies_read_back", "Event bodies that the webhook read from the journal"
-        )
-        self.messages_dead_lettered = self._counter(
-            "messages_parked", "Broker messages put aside because nobody can understand them"
-        )
-
-    def _count_commands(self) -> None:
-        self.commands_accepted = self._counter(
-            "commands_accepted", "Commands answered 201: stored, and in a queue"
-        )
-        self.commands_sent = self._counter("commands_handed_out", "Commands handed to a device")
-        self.commands_finished = self._counter(
-            "commands_finished", "Commands that a device gave a final answer to"
-        )
-        self.commands_moved_back = self._counter(
-            "commands_moved_back",
-            "Commands that a device fetched again and again, and that went behind its others",
-        )
-        self.jobs_failed = self._counter(
-            "jobs_failed", "Commands for many devices that were given up"
-        )
-        self.pushes = self._counter("pushes", "Pushes by what became of them", "outcome")
-        for outcome in PushOutcome:
-            self.pushes.labels(outcome)
-
-    def _count_certificates(self) -> None:
-        self.scep_issued = self._counter("scep_issued", "Certificates given out by SCEP", "kind")
-        self.scep_refused = self._counter(
-            "scep_refused", "SCEP requests answered with a failure", "reason"
-        )
-        self.weak_device_keys = self._counter(
-            "weak_device_keys",
-            "Certificates of MDM_DEVICE_CA let in with an RSA key under 2048 bits",
-        )
-        self.certificates_rebound = self._counter(
-            "certificates_rebound", "Devices that were bound to another certificate", "how"
-        )
-        for how in BoundBy:
-            self.certificates_rebound.labels(how)
-        self.quarantine_refused = self._counter(
-            "quarantine_refused", "Requests of devices that are seen and not served", "reason"
-        )
-        for why in QuarantineReason:
-            self.quarantine_refused.labels(why)
-        self.renewals = self._counter(
-            "renewals", "Certificates of devices near their end: what was done", "outcome"
-        )
-        for outcome in RenewalOutcome:
-            self.renewals.labels(outcome)
-        self.migrated_bound = self._counter(
-            "migrated_bound", "Migrated devices bound to the first certificate that they showed"
-        )
-        for kind in ScepIssue:
-            self.scep_issued.labels(kind)
-        for refusal in ScepRefusal:
-            self.scep_refused.labels(refusal)
-
-    def _measure_what_waits(self) -> None:
-        self.oldest_unpublished = self._gauge(
-            "oldest_unpublished_seconds", "Age of the oldest event that the broker does not have"
-        )
-        self.event_time_ahead = self._gauge(
-            "event_time_ahead_seconds",
-            "By how much the newest event that waits is ahead of our clock",
-        )
-        self.oldest_undelivered = self._gauge(
-            "oldest_undelivered_seconds", "Age of the oldest event owed to a subscriber"
-        )
-        self.oldest_unpushed = self._gauge(
-            "oldest_unpushed_seconds", "Age of the oldest open command that was never pushed"
-        )
-        self.queues_blocked = self._gauge("lanes_blocked", "Lanes that wait for a retry")
-        self.deliveries_aside = self._gauge(
-            "deliveries_aside", "Events that wait for a retry beside their device's lane"
-        )
-        self.subscriptions_paused = self._gauge(
-            "subscriptions_paused", "Subscriptions that answered 410, asked once an hour"
-        )
-        self.partitions_served = self._gauge(
-            "partitions_served", "Partitions of the event stream that this process serves"
-        )
-        self.push_certificate_expiry = self._gauge(
-            "push_certificate_expiry_timestamp_seconds",
-            "When the push certificate of a topic expires; topics are those configured",
-            "topic",
-        )
-        self.push_certificates_refused = self._gauge(
-            "push_certificates_refused",
-            "Push certificates that APNs refuses while another one of their topic serves",
-        )
-        self.push_topics_stopped = self._gauge(
-            "push_topics_stopped", "Push topics that APNs refuses: their certificates need care"
-        )
-        self.request_body_bytes = self._gauge(
-            "request_body_bytes", "Bytes of request bodies that this process holds"
-        )
-        self.broker_up = self._gauge("broker_up", "1 while the broker confirms")
-        self.store_up = self._gauge("store_up", "1 while the store answers")
-        self.queues_away = self._gauge(
-            "queues_away",
-            "Queues that do not answer though the broker does: nothing is published to them",
-        )
+        for name, family in vars(Metrics).items():
+            if isinstance(family, _Family):
+                setattr(self, name, family.make(self.registry))
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Let a gauge read its value when somebody asks for it."""
