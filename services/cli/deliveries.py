@@ -1,7 +1,7 @@
 """`python -m services deliveries list [--blocked] | retry | skip`: what waits and what was dead-lettered.
 
 Promises: it works beside running services. A retry makes deliveries pending and due, a skip gives a pending
-one up and keeps it with its body; whoever serves their partitions goes on with their delivery queues within
+one up and keeps it with its body; the service that has their partitions goes on with their queues within
 seconds."""
 
 import argparse

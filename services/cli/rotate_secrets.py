@@ -40,7 +40,9 @@ async def rotate(values: EncryptedValues, out: TextIO) -> None:
         out.write(f"{collection}: {seen} documents looked at, {encrypted} values re-encrypted\n")
     counted = await _count(values)
     for key in sorted(counted, key=str):
-        out.write(f"{_name(key)}: {counted[key]} values{_mark(key, values)}\n")
+        name = "in clear" if key is None else f"key {key}"
+        mark = " (current)" if key == values.current else ""
+        out.write(f"{name}: {counted[key]} values{mark}\n")
     out.flush()  # before what is said about what is left
     left = counted.total() - counted[values.current]
     if left:
@@ -56,11 +58,3 @@ async def _count(values: EncryptedValues) -> KeyCount:
         async for ids in values.batches(collection):
             counted += await values.count(collection, ids)
     return counted
-
-
-def _name(key: str | None) -> str:
-    return "in clear" if key is None else f"key {key}"
-
-
-def _mark(key: str | None, values: EncryptedValues) -> str:
-    return " (current)" if key == values.current else ""

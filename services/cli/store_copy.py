@@ -1,6 +1,6 @@
 """`python -m services store copy`: everything that one store has into another one.
 
-Promises: nobody serves from either folder meanwhile, and nobody from the target's before the copy was
+Promises: no service uses either folder meanwhile, nor the target's before the copy was
 checked; a copy that was cut short goes on when the command is given again; a folder's keys go along, and
 never in the place of others; no secret of a URL is shown.
 """

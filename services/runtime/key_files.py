@@ -1,7 +1,7 @@
 """Keys that are made on the first start and kept in the data folder: the API key, the secret key.
 
-Promise: one file, readable by its owner only from its first byte on, whole or not there; whoever comes
-first makes it, and everybody else gets the same.
+Promise: one file, readable by its owner only from its first byte on, whole or not there; the first
+process makes it, and all others get the same.
 """
 
 import base64

@@ -25,7 +25,7 @@ def check(name: str, settings: ServiceSettings) -> None:
 
 
 class ServicesProgram:
-    """Builds the services named, each once, whatever has to be tried again."""
+    """Builds the services named, each once, however often a start is tried again."""
 
     def __init__(self, names: Sequence[str], settings: ServiceSettings, metrics: Metrics) -> None:
         self._names = names

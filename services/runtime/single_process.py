@@ -1,9 +1,9 @@
 """A data folder belongs to one process, and so does an in-process broker.
 
 Two processes with a broker each would keep their events to themselves, and a SQLite store has one
-writer. On one machine a lock on the data folder tells at once, and frees itself however a process ends.
-On a shared MongoDB, where another process may run elsewhere, heartbeats tell: whose count moves while
-we look is alive.
+writer. On one machine a lock on the data folder shows it at once, and ends with its process.
+On a shared MongoDB, where another process may run elsewhere, heartbeats show it: a process whose count
+moves is alive.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class FolderInUse(Misconfigured):
 @asynccontextmanager
 async def held_folder(folder: Path, clock: Clock, patience: timedelta) -> AsyncIterator[None]:
     """Hold a data folder, once a short command, or a server that ends, lets it go. FolderInUse when a
-    server holds it, and when nobody let it go in time."""
+    server holds it, and when it was not let go in time."""
     until = clock.monotonic() + patience.total_seconds()
     has_said = False
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ class Alone:
             return
         log.info("another_process_was_here", waits_seconds=LOOK.total_seconds())
         await self._clock.sleep(LOOK)
-        # Two that start at once must not both find that the other stands still.
+        # Two that start at once must not both find that the other's count does not move.
         await self._members.raise_heartbeat(ROLE, self._me)
         after = await self._others()
         if _moved(before, after):
@@ -155,7 +155,7 @@ class Alone:
             async with asyncio.timeout(HEARTBEAT.total_seconds()):
                 await self._members.leave(ROLE, self._me)
         except (StoreUnavailable, TimeoutError):
-            return  # the next one waits for our count to stand still
+            return  # the next one waits until our count has not moved
 
     async def _others(self) -> dict[str, int]:
         found = await self._members.heartbeats(ROLE)

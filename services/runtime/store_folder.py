@@ -45,7 +45,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def begin_copy(folder: Path) -> None:
-    """From now on, whatever happens, nothing is served from this folder until `end_copy`."""
+    """From now on nothing is served from this folder until `end_copy`."""
     os.close(os.open(folder / COPYING, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     make_durable(folder)
 

@@ -31,7 +31,7 @@ class StorePulse:
 
     @property
     def is_up(self) -> bool:
-        """As far as is known; asks nobody."""
+        """As far as is known; asks nothing."""
         return self._clock.monotonic() - self._answered_at <= SILENCE.total_seconds()
 
     async def run(self, loops: Loops) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, SecretStr
 from shared.settings.values import ApiKey, Duration, Network, Networks
 
 WIDEST = {4: 28, 6: 124}
-"""Sixteen addresses, by version of IP: beyond them somebody who is no proxy has one too."""
+"""Sixteen addresses, by version of IP: a wider range also holds addresses of other machines."""
 
 
 def refuse_wide(proxies: Sequence[Network]) -> None:

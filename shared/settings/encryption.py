@@ -18,11 +18,11 @@ NEEDS_SECRET_KEY = (
 )
 
 _CLEAR = "clear"
-"""The word that stands before the keys while nothing is to be encrypted."""
+"""The first word of MDM_SECRET_KEY while nothing is encrypted."""
 
 
 def secret_keys(text: str) -> tuple[tuple[bytes, ...], bool]:
-    """The keys of MDM_SECRET_KEY, and whether the first one encrypts: not where `clear` stands first."""
+    """The keys of MDM_SECRET_KEY, and whether the first one encrypts: not where `clear` comes first."""
     words = text.replace(",", " ").split()
     encrypts = words[:1] != [_CLEAR]
     return tuple(_decoded(word) for word in words[0 if encrypts else 1 :]), encrypts

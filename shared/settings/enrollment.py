@@ -111,7 +111,7 @@ class EnrollmentSettings(BaseModel):
     enroll_token: SecretStr | None = Field(
         None,
         description="What the URL of enrollment must name as `?token=`; several separated by spaces "
-        "are all good. Without it, anybody who reaches the server may enroll a device.",
+        "are all good. Without it, every client that reaches the server may enroll a device.",
     )
     push_cert: PushCertificateFiles = ()
 

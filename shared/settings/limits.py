@@ -34,7 +34,7 @@ class BodySettings(BaseModel):
     ] = Field(
         128 * 1024**2,
         description="Most bytes of request bodies that one process holds at once, as `128 MiB`, at "
-        "least 24 MiB; beyond it, bodies of the address with the largest share hear 503.",
+        "least 24 MiB; beyond it, bodies of the address with the largest share are refused with 503.",
     )
 
 

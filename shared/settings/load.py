@@ -139,4 +139,4 @@ def _is_unknown(name: str) -> bool:
 def _unknown(name: str) -> str:
     near = nearest(name, _KNOWN)
     hint = f"; did you mean {near}?" if near else ""
-    return f"{name}: nobody knows this setting{hint}"
+    return f"{name}: no service has this setting{hint}"

@@ -45,7 +45,7 @@ class ScepSettings(ChallengeSettings):
     scep_legacy: bool = Field(
         True,
         description="`false`: SCEP requests in DES, 3DES or SHA-1 are refused, and new ones that are not "
-        "signed with the key that they ask for. Many SCEP clients send them whatever a server says.",
+        "signed with the key that they ask for. Many SCEP clients send them in any case.",
     )
 
 
@@ -54,14 +54,14 @@ class BindingSettings(BaseModel):
 
     reenrollment: Reenrollment = Field(
         "open",
-        description="Who may enroll a device anew that has a certificate already: `open`: whoever has "
+        description="Who may enroll a device again that has a certificate already: `open`: every holder of "
         "one of a trusted CA, as after a wipe; `bound`: only a certificate of our SCEP whose challenge "
         "was made for that UDID or serial number.",
     )
     replay_guard: bool = Field(
         True,
         description="`false`: messages that change an enrollment are taken whenever they were signed. "
-        "Else one that was signed over a day before the newest is refused, as somebody recorded it.",
+        "Else one that was signed over a day before the newest is refused, as a recording of it would be.",
     )
     renew_before: Annotated[
         Duration, within(timedelta(minutes=1), LOOK_BEFORE, "must be 1 min to 90 d")

@@ -14,7 +14,7 @@ from shared.settings.values import format_duration
 HEAD = """# Settings
 
 Written by `python -m shared.settings`; do not edit. Settings come from the environment and are read
-once, at the start. A secret can stand in a file instead: `MDM_API_KEY_FILE` names one that holds
+once, at the start. A secret can be in a file instead: `MDM_API_KEY_FILE` names one that holds
 `MDM_API_KEY`, and likewise for every setting marked *secret*. Durations are written `30 s`, `5 min`,
 `1 h`, `30 d`, or as plain seconds. `python -m services NAME --check-config` says whether a service
 could start with its settings (exit code 0, else 2 and one line naming the setting). A variable

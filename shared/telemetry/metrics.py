@@ -1,4 +1,4 @@
-"""A metric for every promise; one object, handed to whoever keeps the promise.
+"""A metric for every promise; one object, handed to the part that keeps the promise.
 
 Names and labels are for dashboards and never change. Labels come from closed sets only, so a
 stranger's input can never make a new time series.
@@ -160,7 +160,7 @@ class Metrics:
     )
     bodies_read_back = _counter("Event bodies that the webhook read from the journal")
     messages_dead_lettered = _counter(
-        "Broker messages put aside because nobody can understand them", name="messages_parked"
+        "Broker messages put aside because they cannot be understood", name="messages_parked"
     )
 
     commands_accepted = _counter("Commands answered 201: stored, and in a queue")
@@ -226,7 +226,7 @@ class Metrics:
                 setattr(self, name, family.make(self.registry))
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
-        """Let a gauge read its value when somebody asks for it."""
+        """Let a gauge read its value when it is asked for."""
         gauge.set_function(read)
 
     def with_process(self) -> "Metrics":

@@ -18,19 +18,15 @@ async def read_body(request: Request, limit: int) -> bytes:
     length = declared_length(request.scope["headers"])
     if length is not None and length > limit:
         raise TooLarge(f"the body is over {limit} bytes")
-    message = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        return _within(limit, bytes(message.get("body", b"")))
     parts: list[bytes] = []
     received = 0
-    while message["type"] == "http.request":
+    while (message := await request.receive())["type"] == "http.request":
         parts.append(message.get("body", b""))
         received += len(parts[-1])
         if received > limit:
             raise TooLarge(f"the body is over {limit} bytes")
         if not message.get("more_body", False):
             return b"".join(parts)
-        message = await request.receive()
     raise Overtaken(
         "the client went away, or was too slow, before its body ended"
     ) from ClientDisconnect()
@@ -40,9 +36,3 @@ async def until_gone(request: Request) -> None:
     """Returns when the client has closed its connection; the body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _within(limit: int, body: bytes) -> bytes:
-    if len(body) > limit:
-        raise TooLarge(f"the body is over {limit} bytes")
-    return body

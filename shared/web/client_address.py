@@ -1,7 +1,7 @@
 """The address of the client of a request.
 
 Promise: X-Forwarded-For counts only where a trusted proxy gave it, and only as far as trusted
-proxies wrote it; from anybody else it is as if it were not there.
+proxies wrote it; from other peers it is ignored.
 """
 
 from collections.abc import Sequence

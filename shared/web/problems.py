@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 CHALLENGE = 'Basic realm="micromdm"'
 
-# The first class that matches counts, so the narrow ones stand above the wide ones.
+# The first class that matches counts, so narrow ones come before wide ones.
 _STATUS: tuple[tuple[type[MdmError], int, Reason], ...] = (
     (TooLarge, 413, Reason.TOO_LARGE),
     (Unauthenticated, 401, Reason.UNAUTHENTICATED),

@@ -1,6 +1,6 @@
 """Writes what API clients do into the audit log, with next to no work for a single request.
 
-Promises: an action that succeeded is in the log before its client hears so, else the client hears
+Promises: an action that succeeded is in the log before its client is answered, else the client gets
 503 (the action may have been done: it comes again, which every change of ours bears); an action
 that was refused or failed is in the log where the log can be written; requests that end together
 are recorded together.

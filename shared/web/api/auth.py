@@ -7,8 +7,8 @@
 
 Promises: without good credentials the answer is 401 (429 after too many failures), without the
 scope 403, and the route does not run; with both, `request.state.caller` is the `Caller`. A key of
-MDM_API_KEY is good while the store is away. For routes of API clients only: a device that hears
-401 or 403 may unenroll.
+MDM_API_KEY is good while the store is away. For routes of API clients only: a device that is
+answered 401 or 403 may unenroll.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from shared.domain.access import Caller, Scope
 from shared.domain.errors import Forbidden, TooManyRequests, Unauthenticated
 from shared.web.api.audit import AuditContext, AuditTrail
-from shared.web.api.keys import ApiKeys, Credentials, read_credentials
+from shared.web.api.keys import ApiKeys, read_credentials
 from shared.web.api.route import ApiRoute, Needs, refuse_unknown
 from shared.web.api.throttle import FailedAttempts
 from shared.web.api.tokens import TokenCache
@@ -62,7 +62,7 @@ class ApiAuth:
         return Depends(_Needs(self, scope, audit))
 
     async def admit(self, request: Request, scope: Scope, action: str | None) -> None:
-        """Raises Unauthenticated, TooManyRequests, or Forbidden for somebody known without the
+        """Raises Unauthenticated, TooManyRequests, or Forbidden for a caller without the
         scope; StoreUnavailable when a token cannot be judged."""
         caller = await self._caller(request)
         request.state.caller = caller
@@ -76,7 +76,9 @@ class ApiAuth:
         given = read_credentials(request.headers.get("authorization"))
         if given is None:
             raise Unauthenticated("the API key or token is missing")
-        caller = self._keys.caller(given) or await self._token(given)
+        caller = self._keys.caller(given)
+        if caller is None and self._tokens is not None:
+            caller = await self._tokens.caller(given.secret)
         if caller is not None:
             return caller
         failures = self._failures
@@ -84,9 +86,6 @@ class ApiAuth:
         if wait is not None:
             raise TooManyRequests("too many failed authentications from this address", wait)
         raise Unauthenticated("the API key or token is wrong")
-
-    async def _token(self, given: Credentials) -> Caller | None:
-        return await self._tokens.caller(given.secret) if self._tokens else None
 
 
 def with_tokens(document: dict[str, Any]) -> dict[str, Any]:

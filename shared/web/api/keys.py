@@ -43,14 +43,15 @@ def read_credentials(authorization: str | None) -> Credentials | None:
 
 
 class ApiKeys:
-    """The keys of MDM_API_KEY. Whoever has one may do everything."""
+    """The keys of MDM_API_KEY. Each gives every scope."""
 
     def __init__(self, keys: Sequence[SecretStr]) -> None:
         self._digests = [_digest(USER, key.get_secret_value().encode()) for key in keys]
-        self._callers = [Caller(_name(index), ALL_SCOPES) for index in range(len(keys))]
+        names = ["api-key", *(f"api-key-{number}" for number in range(2, len(keys) + 1))]
+        self._callers = [Caller(name, ALL_SCOPES) for name in names]
 
     def caller(self, given: Credentials) -> Caller | None:
-        """The name of the caller: `api-key` for the first key, `api-key-2` for the second; None: nobody."""
+        """The name of the caller: `api-key` for the first key, `api-key-2` for the second; None: no key."""
         digest = _digest(given.user or b"", given.secret)
         found = None
         for index, good in enumerate(self._digests):
@@ -59,10 +60,6 @@ class ApiKeys:
         return found
 
 
-def _name(index: int) -> str:
-    return "api-key" if index == 0 else f"api-key-{index + 1}"
-
-
 def _digest(user: bytes, password: bytes) -> bytes:
-    """Equal lengths whatever was given, so that comparing tells nothing of the key's."""
+    """Digests have equal lengths, so that a comparison does not reveal the key's."""
     return hashlib.sha256(hashlib.sha256(user).digest() + password).digest()

@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
@@ -40,13 +39,14 @@ class ApiRoute(APIRoute):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        needs = [each.dependency for each in self.dependencies if _is_needs(each)]
+        given = [each.dependency for each in self.dependencies]
+        needs = [each for each in given if isinstance(each, Needs)]
         where = f"{'/'.join(sorted(self.methods or ()))} {self.path}"
         if len(needs) != 1:
             raise TypeError(f"{where}: names {len(needs)} scopes, expected one (`auth.needs`)")
         [need] = needs
         assert isinstance(need, Needs)
-        # What needs READ changes nothing, whatever its method: MicroMDM lists devices by POST.
+        # A route that needs READ changes nothing, by any method: MicroMDM lists devices by POST.
         if need.action is None and need.scope is not Scope.READ and self.methods != {"GET"}:
             raise TypeError(f"{where}: names no action for the audit log (`audit=`)")
         self.query_names: frozenset[str] | None = names_of(self)
@@ -77,10 +77,6 @@ async def _record(request: Request, status: int) -> None:
         await context.trail.record(request, context, status)
 
 
-def _is_needs(dependency: Depends) -> bool:
-    return isinstance(dependency.dependency, Needs)
-
-
 def _status(error: Exception) -> int:
     cause = error.__cause__ if isinstance(error, HTTPException) else error
     if isinstance(cause, MdmError):
@@ -98,7 +94,8 @@ def names_of(route: APIRoute) -> frozenset[str] | None:
     """The query parameters that a route knows; None where it ignores others."""
     if route.methods != {"GET"} or route.path in MICROMDM_GETS:
         return None
-    found = {each["name"] for each in _declared_by_hand(route) if each["in"] == "query"}
+    by_hand = (route.openapi_extra or {}).get("parameters", [])
+    found = {each["name"] for each in by_hand if each["in"] == "query"}
     for field in route.dependant.query_params:
         kind = field.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -121,8 +118,3 @@ def _expected(name: str, known: frozenset[str]) -> str:
     if near:
         return f"a known query parameter (nearest: {near})"
     return "a known query parameter: " + (", ".join(sorted(known)) or "there are none")
-
-
-def _declared_by_hand(route: APIRoute) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = (route.openapi_extra or {}).get("parameters", [])
-    return parameters

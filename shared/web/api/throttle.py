@@ -1,7 +1,7 @@
 """Failed authentications, counted by the address they come from.
 
 Promises: only failures count and only failures are answered 429, so right credentials always let
-in, whoever else shares the address (a proxy, a company's gateway); memory is bounded. Guessing is
+in, whichever clients share the address (behind a proxy, a company's gateway); memory is bounded. Guessing is
 held off by the length of the secrets; this makes it loud, and cheap to answer.
 """
 

@@ -1,7 +1,7 @@
 """The tokens that this process knows, so that a request costs no question to the store.
 
 Promises: a revoked token is refused within `FRESH` of its revocation, on every replica; a new one is
-good at once, except in a process that read the tokens less than `AGAIN` ago; whatever callers guess,
+good at once, except in a process that read the tokens less than `AGAIN` ago; however many callers guess,
 one process reads the tokens at most once in `AGAIN`; while the store is away no token is judged by
 what is older than `FRESH` (StoreUnavailable).
 """
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 FRESH = timedelta(seconds=5)
 AGAIN = timedelta(seconds=1)
 AWAY = "no token can be judged: the store does not answer"
-"""For callers that nobody knows yet; the log says why."""
+"""For callers that are not known yet; the log says why."""
 USED_EVERY = timedelta(hours=1)
 """Between two notes of the use of a token in the store."""
 

@@ -1,7 +1,7 @@
 """Makes one FastAPI app of one or more services, and the edge in front of it.
 
 The edge is plain ASGI, so that a request costs little: it collapses `//` (clients with a closing
-slash in their SERVER_URL), refuses bodies over the limit before anybody reads them, and answers 503
+slash in their SERVER_URL), refuses bodies over the limit before they are read, and answers 503
 while too many requests are under way or their bodies are too many bytes.
 """
 
@@ -113,7 +113,7 @@ def unavailable(reason: str) -> JsonAnswer:
 
 
 class Gate:
-    """Answers 503 until it is given the app that it stands in front of."""
+    """Answers 503 until it is given its app."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None

@@ -1,7 +1,7 @@
 """Limits of the connections that one listener holds.
 
 Promises: descriptors are left for the store and the broker, however many connect; while there is room,
-nobody is cut off; when there is none, the address with the most connections gives way with one that
+none is cut off; when there is none, the address with the most connections gives way with one that
 waits for its client, so that no address keeps the others out.
 """
 
@@ -30,7 +30,7 @@ class Connections:
         self._of: dict[str, dict[Connection, None]] = {}
 
     def enter(self, connection: Connection, address: str) -> None:
-        """A connection begins; somebody ends, if it is one too many."""
+        """A connection begins; one ends, if there are too many."""
         self._of.setdefault(source_of(address), {})[connection] = None
         self._count += 1
         if self._count > self._most:

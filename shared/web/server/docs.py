@@ -1,6 +1,6 @@
 """/openapi.json and /docs: the OpenAPI document of all services, and a page to read it in a browser.
 
-Promises: every service serves the same document, which a client finds whatever service a proxy leads to.
+Promises: every service serves the same document, which a client finds behind any proxy.
 The page and all that it loads come from this server, so it works without the internet. Its script and style
 are files of the package fastapi-offline, whose code is never imported.
 """

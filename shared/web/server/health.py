@@ -2,7 +2,7 @@
 reaches.
 
 /healthz: the process is alive. /readyz: it can be sent requests, or the reasons why it cannot; and what
-of its work in the background fails, which takes nobody's requests away: each replica meets the same
+of its work in the background fails, which does not make it unready: each replica would fail at the same
 document, and a proxy without any replica would answer in our stead. /metrics: for Prometheus.
 """
 

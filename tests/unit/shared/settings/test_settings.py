@@ -332,7 +332,7 @@ def test_an_unknown_setting_is_warned_of_and_one_of_the_tests_is_not():
 
     found = warnings_about(load(AllSettings, environ), environ)
 
-    assert found == ["MDM_WEBHOK_URL: nobody knows this setting; did you mean MDM_WEBHOOK_URL?"]
+    assert found == ["MDM_WEBHOK_URL: no service has this setting; did you mean MDM_WEBHOOK_URL?"]
 
 
 def test_a_setting_of_another_service_is_no_unknown_one():
