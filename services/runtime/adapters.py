@@ -159,10 +159,10 @@ class PartsOfProcess:
         return LocalBroker(clock=self._clock, metrics=self._metrics)
 
     def _rabbit(self, url: str) -> "RabbitBroker":
-        from shared.messaging.rabbit.broker import PublishBounds, RabbitBroker
+        from shared.messaging.rabbit.broker import RabbitBroker
 
-        bounds = PublishBounds(largest_message=self._settings.amqp_max_message)
-        return RabbitBroker(url, clock=self._clock, metrics=self._metrics, bounds=bounds)
+        largest = self._settings.amqp_max_message
+        return RabbitBroker(url, clock=self._clock, metrics=self._metrics, largest_message=largest)
 
     def check(self) -> None:
         """Before the port opens: raises Misconfigured where they cannot be used any more."""

@@ -7,7 +7,6 @@ SMALL_FILES = frozenset(
         "services/webhook/delivery/backoff.py",
         "services/webhook/delivery/set_aside.py",
         "services/webhook/subscribers.py",
-        "shared/messaging/memory/push_requests.py",
     }
 )
 """Files under 60 lines with one importer: to be merged into it."""
@@ -46,7 +45,6 @@ DEFINED_TWICE = frozenset(
         "command_uuid",
         "refusal",
         "version",
-        "write",
     }
 )
 """Public names that several modules define."""
@@ -66,12 +64,3 @@ FLOATS_OF_SECONDS = frozenset(
     }
 )
 """Files with constants of time that are bare numbers."""
-
-AIORMQ_INSIDES = frozenset(
-    {
-        "shared/messaging/rabbit/confirms.py",
-        "shared/messaging/rabbit/consume.py",
-        "shared/messaging/rabbit/publish.py",
-    }
-)
-"""Files that use insides of aiormq; they belong into one file."""

@@ -39,7 +39,6 @@ CATCH_ALL = {
     "shared/messaging/rabbit/partitions.py": "around a message handler",
     "shared/messaging/rabbit/push_requests.py": "around a message handler",
     "shared/messaging/memory/broker.py": "around a message handler",
-    "shared/messaging/memory/push_requests.py": "around a message handler",
     "services/push/intake.py": "around a message handler",
     "services/webhook/delivery/first_attempt.py": "around a message handler",
     "services/webhook/delivery/scheduler.py": "around a message handler: an event's next attempt",

@@ -23,7 +23,9 @@ HOMES = {
         "services/checkin/journal/last_seen.py",
         "shared/storage/sqlite/collection.py",
     },
-    r"message_id_delivery_tag|write_queue|\.confirmations": not_yet.AIORMQ_INSIDES,
+    r"message_id_delivery_tag|write_queue|\.confirmations|connection_tune|ChannelFrame": {
+        "shared/messaging/rabbit/fast_channel.py"
+    },
 }
 """Patterns of code, and the only files that may have them."""
 

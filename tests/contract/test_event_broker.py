@@ -364,12 +364,10 @@ async def test_the_broker_is_healthy_while_it_takes_events(broker: Broker) -> No
 
 
 async def test_a_full_local_broker_refuses_in_time_and_then_at_once_until_there_is_room() -> None:
-    from shared.messaging.memory.broker import Bounds
-
     broker = LocalBroker(
         clock=SystemClock(),
         publish_deadline=timedelta(seconds=0.05),
-        bounds=Bounds(events=2),
+        most_events=2,
     )
     consumer = await Consumer(broker).open()
 
@@ -383,12 +381,10 @@ async def test_a_full_local_broker_refuses_in_time_and_then_at_once_until_there_
 
 async def test_a_local_broker_that_was_full_is_live_again_once_there_is_room() -> None:
     """Whoever has a backlog asks before it publishes; it may be the only one that has anything."""
-    from shared.messaging.memory.broker import Bounds
-
     broker = LocalBroker(
         clock=SystemClock(),
         publish_deadline=timedelta(seconds=0.05),
-        bounds=Bounds(events=1),
+        most_events=1,
     )
     consumer = await Consumer(broker).open()
     await broker.publisher.publish([event(1), event(2)])

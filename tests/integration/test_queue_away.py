@@ -16,7 +16,7 @@ from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json, size_in_journal
-from shared.messaging.rabbit.broker import PublishBounds, RabbitBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.messaging.rabbit.consume import text_headers
 from shared.messaging.topology import PUSH_QUEUE, partition_queue
 from shared.ports.events import Received
@@ -89,9 +89,7 @@ async def metrics() -> Metrics:
 
 @pytest.fixture
 async def broker(server: Rabbit, metrics: Metrics) -> AsyncIterator[RabbitBroker]:
-    made = RabbitBroker(
-        server.url, clock=SystemClock(), metrics=metrics, bounds=PublishBounds(DEADLINE)
-    )
+    made = RabbitBroker(server.url, clock=SystemClock(), metrics=metrics, publish_deadline=DEADLINE)
     await made.start(timedelta(seconds=30))
     yield made
     await made.close()
@@ -100,7 +98,7 @@ async def broker(server: Rabbit, metrics: Metrics) -> AsyncIterator[RabbitBroker
 @pytest.fixture
 async def patient(server: Rabbit) -> AsyncIterator[RabbitBroker]:
     """A broker whose deadline nothing misses, however busy the machine is."""
-    made = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(LONG))
+    made = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=LONG)
     await made.start(timedelta(seconds=30))
     yield made
     await made.close()
@@ -239,7 +237,8 @@ async def test_an_event_above_the_limit_is_published_without_its_body_in_its_dev
         server.url,
         clock=SystemClock(),
         metrics=metrics,
-        bounds=PublishBounds(LONG, largest_message=10_000),
+        publish_deadline=LONG,
+        largest_message=10_000,
     )
     await broker.start(timedelta(seconds=30))
     before, large, after = event("D1"), event("D1", b"x" * 10_000), event("D1")
@@ -309,7 +308,7 @@ async def test_the_queues_are_used_though_nothing_can_be_declared(server: Rabbit
         "register(holder, spawn(fun() -> erlang:suspend_process(whereis(mnesia_locker)), "
         "receive stop -> ok end end)).",
     )
-    broker = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(LONG))
+    broker = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=LONG)
     try:
         await broker.start(timedelta(seconds=30))
         taken = await broker.publisher.publish(events(HEALTHY))

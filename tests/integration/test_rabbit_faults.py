@@ -17,7 +17,7 @@ from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import headers_without_body
 from shared.messaging.frames import Message, publish_frames
-from shared.messaging.rabbit.broker import PublishBounds, RabbitBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.messaging.rabbit.declare import declare
 from shared.messaging.rabbit.event_publisher import event_message
 from shared.messaging.topology import (
@@ -60,7 +60,7 @@ async def server(fault_rabbit: Server) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def broker(server: Server) -> AsyncIterator[RabbitBroker]:
-    made = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(DEADLINE))
+    made = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=DEADLINE)
     await made.start(timedelta(seconds=30))
     yield made
     await made.close()
@@ -225,7 +225,7 @@ async def test_callers_that_wait_with_the_one_that_missed_its_deadline_are_answe
 
 
 async def test_closing_ends_soon_though_the_broker_is_frozen(server: Server) -> None:
-    broker = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(DEADLINE))
+    broker = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=DEADLINE)
     await broker.start(timedelta(seconds=30))
     await broker.partitions.open(PARTITION, on_event=lambda _: None, on_lost=lambda: None)
     before = asyncio.all_tasks()
@@ -296,7 +296,7 @@ async def test_a_queue_that_exists_with_other_arguments_is_used_as_it_is(
     async with aiormq.connect(server.url) as connection:
         channel = await connection.channel()
         await channel.queue_declare(partition_queue(PARTITION), durable=True)
-    broker = RabbitBroker(server.url, clock=SystemClock(), bounds=PublishBounds(DEADLINE))
+    broker = RabbitBroker(server.url, clock=SystemClock(), publish_deadline=DEADLINE)
 
     await broker.start(timedelta(seconds=30))
     answers = await broker.publisher.publish([event(1)])

@@ -2,24 +2,22 @@
 
 Promises: memory is bounded, and what does not fit in time is not taken; an event counts as settled
 only when its consumer acked it, so a process that dies hands over again what it had not delivered
-(docs/rules.md, rule 10); events of a partition are given in order, and given again in order when its
-consumer goes away. What is dead-lettered is in the log and stays in the journal.
+(docs/rules.md, rule 10); events of a partition come in order, and come again in order when its
+consumer goes away. A dead letter is in the log and stays in the journal.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
 
 import structlog
 
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json
-from shared.messaging.memory.push_requests import LocalPushRequests
+from shared.messaging.push_requests import WaitingRequests
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher, OpenPartition, PartitionConsumer, Received
 from shared.ports.pushes import PushRequestConsumer, PushRequests
@@ -29,32 +27,27 @@ log = structlog.get_logger()
 
 PUBLISH_DEADLINE = timedelta(seconds=5)
 PREFETCH = 128
+MOST_EVENTS = 20_000
+MOST_BYTES = 64 * 1024**2
+"""Of payloads."""
 
 Settled = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The limits of memory, over all partitions."""
-
-    events: int = 20_000
-    payload_bytes: int = 64 * 1024 * 1024
+_Entry = tuple[Event, Settled | None]
 
 
 class _Room:
-    """Counts what is in memory. One event always fits, however large it is."""
+    """Counts what is in memory, over all partitions. One event always fits, however large it is."""
 
-    def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
+    def __init__(self, most_events: int, most_bytes: int) -> None:
+        self._most_events = most_events
+        self._most_bytes = most_bytes
         self._events = 0
         self._bytes = 0
         self.freed = asyncio.Event()
 
     def take(self, event: Event) -> bool:
         size = len(event.raw_payload)
-        fits = (
-            self._events < self._bounds.events and self._bytes + size <= self._bounds.payload_bytes
-        )
+        fits = self._events < self._most_events and self._bytes + size <= self._most_bytes
         if self._events and not fits:
             self.freed.clear()
             return False
@@ -66,12 +59,6 @@ class _Room:
         self._events -= 1
         self._bytes -= len(event.raw_payload)
         self.freed.set()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
-    event: Event
-    settled: Settled | None
 
 
 class _Queue:
@@ -102,32 +89,19 @@ class _Queue:
 
 
 class _Received:
-    """An event as its consumer gets it; the JSON is made each time that somebody reads it."""
+    """An event as its consumer gets it; each read of `body` makes the JSON."""
 
     held = 0
     """The broker's own bounds count the payload, and its consumer lets a body go soon."""
 
-    def __init__(self, partition: "_Partition", number: int, event: Event) -> None:
+    def __init__(self, partition: "_Partition", event: Event) -> None:
         self._partition = partition
-        self._number = number
         self._event = event
-
-    @property
-    def event_id(self) -> str:
-        return self._event.id
-
-    @property
-    def topic(self) -> str:
-        return self._event.topic.value
-
-    @property
-    def device(self) -> str:
-        return self._event.key.device
-
-    @property
-    def size(self) -> int:
+        self.event_id = event.id
+        self.topic = event.topic.value
+        self.device = event.key.device
+        self.size = 1000 + len(event.raw_payload) * 4 // 3
         """About: the payload in base64, and the rest."""
-        return 1000 + len(self._event.raw_payload) * 4 // 3
 
     @property
     def body(self) -> bytes:
@@ -137,10 +111,10 @@ class _Received:
         return False
 
     async def ack(self) -> None:
-        self._partition.ack(self._number)
+        self._partition.ack(self)
 
     async def dead_letter(self, reason: str) -> None:
-        if self._partition.ack(self._number):
+        if self._partition.ack(self):
             self._partition.metrics.messages_dead_lettered.inc()
             log.error("message_parked", event_id=self.event_id, reason=reason)
 
@@ -155,18 +129,13 @@ class _Partition:
         self._queue = queue
         self._prefetch = prefetch
         self._on_event = on_event
-        self._unacked: dict[int, _Entry] = {}
-        self._numbers = count()
-        self._is_closed = False
+        self._unacked: dict[_Received, _Entry] = {}
+        self.is_lost = False
         self._is_woken = False
 
-    @property
-    def is_lost(self) -> bool:
-        return self._is_closed
-
     async def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
+        if not self.is_lost:
+            self.is_lost = True
             self._queue.leave(self, self._unacked.values())
             self._unacked.clear()
 
@@ -176,30 +145,33 @@ class _Partition:
             self._is_woken = True
             asyncio.get_running_loop().call_soon(self._deliver)
 
-    def ack(self, number: int) -> bool:
-        """False: it was acked already, or somebody else has it by now."""
-        entry = self._unacked.pop(number, None)
-        if entry is None:
+    def ack(self, received: _Received) -> bool:
+        """False where it was acked already, or has another consumer now."""
+        if received not in self._unacked:
             return False
-        self._queue.room.give(entry.event)
+        event, settled = self._unacked.pop(received)
+        self._queue.room.give(event)
         self.wake()
-        if entry.settled is not None:
-            entry.settled(entry.event)
+        if settled is not None:
+            settled(event)
         return True
 
     def _deliver(self) -> None:
         self._is_woken = False
-        while self._queue.waiting and not self._is_closed and len(self._unacked) < self._prefetch:
+        while self._queue.waiting and not self.is_lost and len(self._unacked) < self._prefetch:
             entry = self._queue.waiting.popleft()
-            number = next(self._numbers)
-            self._unacked[number] = entry
+            received = _Received(self, entry[0])
+            self._unacked[received] = entry
             try:
-                self._on_event(_Received(self, number, entry.event))
+                self._on_event(received)
             except Exception:
-                log.exception("event_handler_failed", event_id=entry.event.id)
+                log.exception("event_handler_failed", event_id=received.event_id)
 
 
 class _Publisher:
+    away: frozenset[int] = frozenset()
+    """Never one alone: all partitions share the room."""
+
     def __init__(self, queues: Sequence[_Queue], room: _Room, deadline: timedelta) -> None:
         self._queues = queues
         self._room = room
@@ -208,13 +180,8 @@ class _Publisher:
 
     @property
     def is_live(self) -> bool:
-        # Room that has come is found out by whoever publishes next, and that may be the one who asks.
+        # Only the next publisher notices new room, and it may be the one who asks.
         return not self._is_jammed or self._room.freed.is_set()
-
-    @property
-    def away(self) -> frozenset[int]:
-        """Never one alone: all partitions share the room."""
-        return frozenset()
 
     async def publish(
         self, events: Sequence[Event], *, settled: Settled | None = None
@@ -225,10 +192,10 @@ class _Publisher:
                 for event in events:
                     if not await self._make_room(event):
                         break
-                    self._queues[event.key.partition].put(_Entry(event, settled))
+                    self._queues[event.key.partition].put((event, settled))
                     taken.append(True)
         except TimeoutError:
-            # As with a broker that is frozen: after one missed deadline nobody waits (rule 9).
+            # As with a frozen broker: after one missed deadline no call waits (rule 9).
             self._is_jammed = True
             log.warning("local_broker_full", events=len(events) - len(taken))
         return taken + [False] * (len(events) - len(taken))
@@ -242,11 +209,45 @@ class _Publisher:
         return True
 
 
-class _Partitions:
-    def __init__(self, queues: Sequence[_Queue], metrics: Metrics, prefetch: int) -> None:
-        self._queues = queues
-        self._metrics = metrics
+class LocalPushRequests(WaitingRequests):
+    """The ports PushRequests and PushRequestConsumer."""
+
+    async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+        async def grant(enrollments: Sequence[str]) -> bool:
+            try:
+                await on_requests(enrollments)
+            except Exception:
+                log.exception("wishes_failed", wishes=len(enrollments))
+                return False
+            return True
+
+        await self.keep_flushing(grant)
+
+
+class LocalBroker:
+    """Makes the four ports in memory; more than one process cannot share it."""
+
+    healthy = True
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        publish_deadline: timedelta = PUBLISH_DEADLINE,
+        prefetch: int = PREFETCH,
+        most_events: int = MOST_EVENTS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._metrics = metrics or Metrics()
         self._prefetch = prefetch
+        room = _Room(most_events, most_bytes)
+        self._queues = [_Queue(room) for _ in range(PARTITIONS)]
+        push_requests = LocalPushRequests(clock)
+        self.publisher: EventPublisher = _Publisher(self._queues, room, publish_deadline)
+        self.partitions: PartitionConsumer = self
+        self.push_requests: PushRequests = push_requests
+        self.push_request_consumer: PushRequestConsumer = push_requests
 
     async def open(
         self,
@@ -261,32 +262,6 @@ class _Partitions:
         queue.join(opened)
         return opened
 
-
-class LocalBroker:
-    """Makes the four ports in memory; more than one process cannot share it."""
-
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        metrics: Metrics | None = None,
-        publish_deadline: timedelta = PUBLISH_DEADLINE,
-        prefetch: int = PREFETCH,
-        bounds: Bounds | None = None,
-    ) -> None:
-        self._metrics = metrics or Metrics()
-        room = _Room(bounds or Bounds())
-        queues = [_Queue(room) for _ in range(PARTITIONS)]
-        push_requests = LocalPushRequests(clock)
-        self.publisher: EventPublisher = _Publisher(queues, room, publish_deadline)
-        self.partitions: PartitionConsumer = _Partitions(queues, self._metrics, prefetch)
-        self.push_requests: PushRequests = push_requests
-        self.push_request_consumer: PushRequestConsumer = push_requests
-
-    @property
-    def healthy(self) -> bool:
-        return True
-
     async def start(self) -> None:
         self._metrics.broker_up.set(1)
 
@@ -294,5 +269,5 @@ class LocalBroker:
         """Nothing of it can end by itself."""
 
     async def close(self) -> None:
-        """Messages in memory stay unsettled: the next process hands it over from the journal."""
+        """Events in memory stay unsettled: the next process publishes them from the journal."""
         self._metrics.broker_up.set(0)

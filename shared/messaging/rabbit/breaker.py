@@ -1,8 +1,4 @@
-"""A circuit breaker for something that did not answer in time.
-
-Promises: after a miss nothing is tried for a pause, then one thing alone; each further miss doubles the
-pause, up to LONGEST_PAUSE; an answer, however late, ends it.
-"""
+"""A circuit breaker for something that did not answer in time."""
 
 from datetime import timedelta
 
@@ -13,44 +9,41 @@ LONGEST_PAUSE = timedelta(seconds=30)
 
 
 class Breaker:
-    """Closed until the first `trip`."""
+    """Closed until the first `trip`: then nothing is tried for a pause, and after it one thing alone. Each
+    further miss doubles the pause. An answer, however late, closes it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._pause = timedelta()
+        self.pause = timedelta()
+        self.is_probing = False
         self._due_at = 0.0
-        self._is_probing = False
 
     @property
     def is_open(self) -> bool:
-        return self._pause > timedelta()
-
-    @property
-    def is_probing(self) -> bool:
-        return self._is_probing
+        return self.pause > timedelta()
 
     @property
     def refuses(self) -> bool:
         """True while nothing may be tried: within the pause, or while a probe is under way."""
-        return self.is_open and (self._is_probing or self._clock.monotonic() < self._due_at)
+        return self.is_open and (self.is_probing or self._clock.monotonic() < self._due_at)
 
     def probe(self) -> None:
         """One thing is tried: nothing else until it is answered, missed or given up."""
-        self._is_probing = True
+        self.is_probing = True
 
     def give_up_probe(self) -> None:
-        """Nobody will know what became of the probe; the next one may start."""
-        self._is_probing = False
+        """Its outcome will never be known; the next one may start."""
+        self.is_probing = False
 
-    def trip(self) -> bool:
-        """It did not answer. False within a pause: that was known."""
-        if self.refuses and not self._is_probing:
+    def trip(self, longest: timedelta = LONGEST_PAUSE) -> bool:
+        """Note that it did not answer. False within a pause: that was known."""
+        if self.refuses and not self.is_probing:
             return False
-        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
-        self._due_at = self._clock.monotonic() + self._pause.total_seconds()
-        self._is_probing = False
+        self.pause = min(max(self.pause * 2, FIRST_PAUSE), longest)
+        self._due_at = self._clock.monotonic() + self.pause.total_seconds()
+        self.is_probing = False
         return True
 
     def close(self) -> None:
-        self._pause = timedelta()
-        self._is_probing = False
+        self.pause = timedelta()
+        self.is_probing = False

@@ -9,7 +9,6 @@ connect.
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
 from aiormq.abc import AbstractConnection
@@ -34,16 +33,9 @@ PREFETCH = 128
 back before, which is in order only if the next consumer takes it all at once. After a consumer with 128
 and one with 64, which a rolling update can bring about, the third gets 65 to 128, then 1 to 64. Memory is
 bounded in bytes instead (MDM_WEBHOOK_BODY_BUDGET)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishBounds:
-    """The longest wait for a confirm, and the most bytes of a message.
-
-    RabbitMQ 4 takes 16 MiB by default."""
-
-    deadline: timedelta = timedelta(seconds=5)
-    largest_message: int = 15 * 1024**2
+PUBLISH_DEADLINE = timedelta(seconds=5)
+LARGEST_MESSAGE = 15 * 1024**2
+"""RabbitMQ 4 takes 16 MiB by default."""
 
 
 class RabbitBroker:
@@ -56,27 +48,31 @@ class RabbitBroker:
         clock: Clock,
         metrics: Metrics | None = None,
         prefetch: int = PREFETCH,
-        bounds: PublishBounds | None = None,
+        publish_deadline: timedelta = PUBLISH_DEADLINE,
+        largest_message: int = LARGEST_MESSAGE,
     ) -> None:
         """Raises Misconfigured for a URL that cannot be one of RabbitMQ's."""
         metrics = metrics or Metrics()
-        bounds = bounds or PublishBounds()
         # It logs a stack for every connection that ends; each of our own lines says it once.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._publishing = Link(
-            url, "macromdm publishing", clock, self._set_up_publishing, self._publishing_down
+            url,
+            "macromdm publishing",
+            clock,
+            self._set_up_publishing,
+            on_down=lambda: self._channel.detach(),
         )
-        self._consuming = Link(url, "macromdm consuming", clock, self._set_up_consuming, _ignore)
+        self._consuming = Link(
+            url, "macromdm consuming", clock, self._set_up_consuming, on_down=lambda: None
+        )
         self._topology = Topology(url, clock)
         self._channel = PublishChannel(
-            bounds.deadline, clock, metrics, self._topology.declare_again, self._publishing.drop
+            publish_deadline, clock, metrics, self._topology.declare_again, self._publishing.drop
         )
         self._runner: asyncio.Task[None] | None = None
         self._push_requests = RabbitPushRequests(self._channel, clock)
         dead_letters = DeadLetters(self._channel, clock, metrics)
-        self.publisher: EventPublisher = RabbitPublisher(
-            self._channel, metrics, bounds.largest_message
-        )
+        self.publisher: EventPublisher = RabbitPublisher(self._channel, metrics, largest_message)
         self._partitions = RabbitPartitions(
             url, dead_letters, clock, self._topology.declare_again, prefetch
         )
@@ -88,7 +84,7 @@ class RabbitBroker:
 
     @property
     def healthy(self) -> bool:
-        """The broker confirms what we publish, and we can consume if anybody wants to."""
+        """The broker confirms what we publish, and we can consume if a consumer began."""
         can_consume = self._consuming.is_up or not self._consuming.is_wanted
         return self._channel.is_live and can_consume
 
@@ -115,7 +111,7 @@ class RabbitBroker:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_REQUESTS.total_seconds()):
-                await self._push_requests.flush()
+                await self._push_requests.flush(self._push_requests.send)
         self._runner.cancel()
         await asyncio.wait({self._runner})
         self._runner = None
@@ -129,15 +125,8 @@ class RabbitBroker:
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
         await self._topology.declare()
-        return [(await self._channel.attach(connection)).closing]
+        return await self._channel.attach(connection)
 
     async def _set_up_consuming(self, _connection: AbstractConnection) -> Ends:
         await self._topology.declare()
         return ()
-
-    def _publishing_down(self) -> None:
-        self._channel.detach()
-
-
-def _ignore() -> None:
-    return None

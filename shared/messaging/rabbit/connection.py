@@ -1,8 +1,8 @@
 """One connection to RabbitMQ that is kept alive in the background.
 
-Promises: it connects again after whatever ended it, with growing pauses; whoever waits for the broker
-has a bound, a frozen broker included; closing ends within seconds whatever the broker does; an error
-of the library, and a cancellation that nobody here asked for, becomes BrokerUnavailable.
+Promises: it connects again after each end, with growing pauses; each wait for the broker has a bound, also
+for a frozen one; closing ends within seconds; an error or a cancellation by the library becomes
+BrokerUnavailable.
 """
 
 import asyncio
@@ -10,13 +10,11 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
 from aiormq.abc import AbstractConnection
-from aiormq.channel import Channel
 from aiormq.connection import (
     Connection,
     TCPTransportFactory,
@@ -65,7 +63,7 @@ def translated() -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # The library cancels whoever waits on a channel that breaks.
+        # The library cancels those who wait on a channel that breaks.
         raise BrokerUnavailable("RabbitMQ: connection lost") from exc
     except (AMQPError, OSError, RuntimeError, TimeoutError, EOFError) as exc:
         raise BrokerUnavailable(f"RabbitMQ: {_reason(exc)}") from exc
@@ -84,18 +82,6 @@ def _reason(error: Exception) -> str:
     return reason_of(error, _TARGET) or "it did not do what it was asked"
 
 
-async def open_channel(connection: AbstractConnection, *, confirms: bool) -> Channel:
-    """A channel on which an unroutable message is an error. No timeout of its own.
-
-    It takes the lowest free number: the library's own choice only grows, past what the broker allows,
-    beside a channel that is long in closing."""
-    free = next(number for number in count(1) if number not in connection.channels)
-    channel = await connection.channel(free, publisher_confirms=confirms, on_return_raises=True)
-    if not isinstance(channel, Channel):
-        raise TypeError("the AMQP library gave an unknown kind of channel")
-    return channel
-
-
 def checked_url(url: str, name: str) -> str:
     """The URL with our heartbeat and the connection's name; raises Misconfigured."""
     try:
@@ -111,25 +97,6 @@ def checked_url(url: str, name: str) -> str:
     query = {"heartbeat": str(int(HEARTBEAT.total_seconds())), "name": name}
     query.update(parse_qsl(parts.query))
     return urlunsplit(parts._replace(query=urlencode(query), path=parts.path or "/"))
-
-
-class _Transport(TransportFactory):
-    """Makes the library's transport and keeps it: the library itself cannot let go of a dead peer."""
-
-    def __init__(self) -> None:
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def create(
-        self, url: URL, **kwargs: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        secure = url.scheme == "amqps"
-        factory = TLSTransportFactory() if secure else TCPTransportFactory()
-        reader, self._writer = await factory.create(url, **kwargs)
-        return reader, self._writer
-
-    def abort(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
 
 
 class Link:
@@ -161,13 +128,10 @@ class Link:
     def is_wanted(self) -> bool:
         return self._wanted.is_set()
 
-    def want(self) -> None:
-        """Let `run` connect: before the first call it does not."""
-        self._wanted.set()
-
     async def connection(self, patience: timedelta) -> AbstractConnection:
-        """The connection, once it is up; raises BrokerUnavailable when that takes too long."""
-        self.want()
+        """The connection, once it is up; raises BrokerUnavailable when that takes too long. The first call
+        lets `run` connect."""
+        self._wanted.set()
         with translated():
             async with asyncio.timeout(patience.total_seconds()):
                 await self._up.wait()
@@ -199,7 +163,7 @@ class Link:
             except Misconfigured:
                 raise
             except Exception:
-                # Whatever the library or the peer did: giving up here would be for ever.
+                # Giving up here would be for ever.
                 log.exception("broker_connection_failed", connection=self._name)
             await self._clock.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -227,19 +191,29 @@ class Link:
             await single.end(orderly)
 
 
-class SingleConnection:
-    """A connection that is made once, and ends with what it was made for. `url` is a checked one."""
+class SingleConnection(TransportFactory):
+    """A connection that is made once, and ends with what it was made for. `url` is a checked one.
+
+    It makes the library's transport and keeps it: the library itself cannot let go of a dead peer."""
 
     def __init__(self, url: str) -> None:
-        self._transport = _Transport()
-        self._connection = Connection(url, transport_factory=self._transport)
+        self._writer: asyncio.StreamWriter | None = None
+        self._connection = Connection(url, transport_factory=self)
+
+    async def create(
+        self, url: URL, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        secure = url.scheme == "amqps"
+        factory = TLSTransportFactory() if secure else TCPTransportFactory()
+        reader, self._writer = await factory.create(url, **kwargs)
+        return reader, self._writer
 
     async def connection(self, patience: timedelta) -> Connection:
         """Connect; raises BrokerUnavailable when that fails or takes too long."""
         # The library waits for an orderly end of the transport even when the peer is frozen, so the
         # transport is cut shortly before the timeout that ends the wait.
         limit = patience.total_seconds()
-        cut = asyncio.get_running_loop().call_later(limit, self._transport.abort)
+        cut = asyncio.get_running_loop().call_later(limit, self.drop)
         try:
             with translated():
                 async with asyncio.timeout(limit + 1):
@@ -255,17 +229,18 @@ class SingleConnection:
 
     def drop(self) -> None:
         """Cut it without a word to the broker."""
-        self._transport.abort()
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     async def end(self, orderly: bool) -> None:
         """Close within CLOSE_TIMEOUT (twice that for a frozen broker); never raises but for our own
         cancellation."""
+        if not orderly:
+            self.drop()
         # What waits on the connection gets an ordinary error this way, not a cancellation.
         reason = BrokerUnavailable("RabbitMQ: connection closed")
-        if not orderly:
-            self._transport.abort()
         for _ in range(2):
             with suppress(BrokerUnavailable), translated():
                 async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
                     await self._connection.close(reason)
-            self._transport.abort()
+            self.drop()

@@ -7,9 +7,9 @@ anything now, as when its metadata store is without a majority.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 
 import structlog
 from aiormq.abc import AbstractConnection
@@ -17,13 +17,9 @@ from aiormq.channel import Channel
 from aiormq.exceptions import AMQPChannelError, ChannelClosed
 
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging.rabbit.connection import (
-    SingleConnection,
-    checked_url,
-    open_channel,
-    translated,
-)
-from shared.messaging.topology import EVENTS_EXCHANGE, QUEUES, Queue
+from shared.messaging.rabbit.connection import SingleConnection, checked_url, translated
+from shared.messaging.rabbit.fast_channel import FastChannel
+from shared.messaging.topology import EVENTS_EXCHANGE, QUEUES
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -79,42 +75,31 @@ class Topology:
 async def declare(connection: AbstractConnection) -> None:
     """Make everything that is missing. Raises what the library raises; no timeout of its own."""
     declaring = _Declaring(connection)
-    await declaring.do(EVENTS_EXCHANGE, _declare_exchange)
+    async with declaring.part_of(EVENTS_EXCHANGE) as channel:
+        await channel.exchange_declare(EVENTS_EXCHANGE, exchange_type="topic", durable=True)
     for queue in QUEUES:
-        await declaring.do(queue.name, partial(_declare_queue, queue=queue))
+        async with declaring.part_of(queue.name) as channel:
+            await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
         for binding in queue.bindings:
-            await declaring.do(queue.name, partial(_bind, queue=queue, binding=binding))
-    await declaring.close()
-
-
-async def _declare_exchange(channel: Channel) -> None:
-    await channel.exchange_declare(EVENTS_EXCHANGE, exchange_type="topic", durable=True)
-
-
-async def _declare_queue(channel: Channel, queue: Queue) -> None:
-    await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
-
-
-async def _bind(channel: Channel, queue: Queue, binding: str) -> None:
-    await channel.queue_bind(queue.name, EVENTS_EXCHANGE, binding)
+            async with declaring.part_of(queue.name) as channel:
+                await channel.queue_bind(queue.name, EVENTS_EXCHANGE, binding)
+    if declaring.channel is not None:
+        await declaring.channel.close()
 
 
 class _Declaring:
-    """Declares one by one, on a new channel after each refusal: a refusal ends its channel."""
+    """The channel to declare on; a new one after each refusal, which ends its channel."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        self._channel: Channel | None = None
+        self.channel: Channel | None = None
 
-    async def do(self, name: str, declaration: Callable[[Channel], Awaitable[object]]) -> None:
-        if self._channel is None:
-            self._channel = await open_channel(self._connection, confirms=False)
+    @asynccontextmanager
+    async def part_of(self, name: str) -> AsyncIterator[Channel]:
+        if self.channel is None:
+            self.channel = (await FastChannel.open(self._connection, confirms=False)).channel
         try:
-            await declaration(self._channel)
+            yield self.channel
         except (AMQPChannelError, ChannelClosed) as exc:
             log.error("topology_refused", name=name, reason=str(exc))
-            self._channel = None
-
-    async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
+            self.channel = None

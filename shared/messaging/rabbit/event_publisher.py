@@ -1,8 +1,8 @@
 """Events on RabbitMQ: the port EventPublisher.
 
 Promises: an event is settled when the broker confirms it; one that is too large for the broker, by our
-limit or by the broker's own, is published without its body, which whoever consumes it reads from the
-journal, so it keeps its place in its device's order and holds up nobody.
+limit or by the broker's own, is published without its body, which its consumer reads from the journal, so
+it keeps its place in its device's order and holds up no other.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ import structlog
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json, headers_without_body, size_in_journal
 from shared.messaging.frames import Message
+from shared.messaging.rabbit.confirms import Confirmed
 from shared.messaging.rabbit.publish import PublishChannel
 from shared.messaging.rabbit.refusals import Refused
 from shared.messaging.topology import EVENTS_EXCHANGE, routing_key
@@ -58,50 +59,47 @@ class RabbitPublisher:
         return frozenset(int(tail) for tail in tails if tail.isdigit())
 
     async def publish(
-        self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
+        self, events: Sequence[Event], *, settled: Settled | None = None
     ) -> list[bool]:
         if not self._channel.is_live:
             return [False] * len(events)
         alone = [i for i, event in enumerate(events) if event.id in self._channel.suspects]
         together = [i for i in range(len(events)) if i not in alone]
-        messages = [event_message(events[i], self._largest) for i in together]
-
-        def confirmed(at: int) -> None:
-            self._confirmed(events[together[at]], messages[at], settled)
-
-        taken = dict(zip(together, await self._channel.send(messages, confirmed), strict=True))
-        for index in alone:  # last, so that nobody waits for them
-            taken[index] = await self._publish_alone(events[index], settled)
+        sent = await self._send([events[i] for i in together], self._largest, settled)
+        taken = dict(zip(together, sent, strict=True))
+        for index in alone:  # last, so that no other event waits for them
+            taken[index] = await self._send_alone(events[index], settled)
         return [taken[index] for index in range(len(events))]
 
-    async def _publish_alone(self, event: Event, settled: Settled | None) -> bool:
+    async def _send(
+        self, events: Sequence[Event], largest: int, settled: Settled | None
+    ) -> list[bool]:
+        messages = [event_message(event, largest) for event in events]
+        return await self._channel.send(messages, self._on_confirm(events, messages, settled))
+
+    async def _send_alone(self, event: Event, settled: Settled | None) -> bool:
         """Publish an event that may be why the broker closed two channels; without its body if it is."""
         message = event_message(event, self._largest)
         try:
-            return await self._channel.send_alone(
-                message, lambda _: self._confirmed(event, message, settled)
-            )
+            on_confirm = self._on_confirm([event], [message], settled)
+            return await self._channel.send_alone(message, on_confirm)
         except Refused as exc:
-            log.error(
-                "event_refused_by_broker",
-                event_id=event.id,
-                size=len(message.body),
-                reason=str(exc),
-            )
-        small = event_message(event, largest=0)
-        [is_taken] = await self._channel.send(
-            [small], lambda _: self._confirmed(event, small, settled)
-        )
-        return is_taken
+            size, reason = len(message.body), str(exc)
+            log.error("event_refused_by_broker", event_id=event.id, size=size, reason=reason)
+        return (await self._send([event], 0, settled))[0]
 
-    def _confirmed(self, event: Event, message: Message, settled: Settled | None) -> None:
-        if (size := size_in_journal(message.headers)) is not None:
-            self._metrics.events_without_body.inc()
-            log.warning(
-                "event_published_without_body",
-                event_id=event.id,
-                device=event.key.device,
-                size=size,
-            )
-        if settled is not None:
-            settled(event)
+    def _on_confirm(
+        self, events: Sequence[Event], messages: Sequence[Message], settled: Settled | None
+    ) -> Confirmed:
+        def confirmed(index: int) -> None:
+            event = events[index]
+            if (size := size_in_journal(messages[index].headers)) is not None:
+                self._metrics.events_without_body.inc()
+                device = event.key.device
+                log.warning(
+                    "event_published_without_body", event_id=event.id, device=device, size=size
+                )
+            if settled is not None:
+                settled(event)
+
+        return confirmed

@@ -9,36 +9,32 @@ queue does not answer is tried again after longer and longer rests, and the othe
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
 from weakref import WeakSet
 
 import orjson
 import structlog
 from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
 from pamqp.commands import Basic
 
+from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.envelope import headers_without_body, size_in_journal
+from shared.messaging.rabbit.breaker import LONGEST_PAUSE as LONGEST_REST
+from shared.messaging.rabbit.breaker import Breaker
 from shared.messaging.rabbit.connection import LONGEST_PAUSE, SingleConnection, checked_url
 from shared.messaging.rabbit.consume import (
-    Acks,
     DeadLetters,
     Redeclare,
     close_channel,
-    delivery_tag,
     opened_channel,
     text_headers,
 )
+from shared.messaging.rabbit.fast_channel import FastChannel
 from shared.messaging.topology import partition_queue
 from shared.ports.clock import Clock
 from shared.ports.events import OpenPartition, Received
 
 log = structlog.get_logger()
-
-FIRST_REST = timedelta(seconds=1)
-LONGEST_REST = timedelta(seconds=30)
 
 NEEDED = frozenset({"device", "topic"})
 OURS = NEEDED | {"enrollment"}
@@ -52,25 +48,34 @@ class Unintelligible(Exception):
 class _Delivered:
     """One event of an open partition."""
 
-    __slots__ = ("_is_ours", "_message", "_partition", "device", "event_id", "size", "topic")
+    __slots__ = (
+        "_is_ours",
+        "_message",
+        "_partition",
+        "body",
+        "device",
+        "event_id",
+        "size",
+        "topic",
+    )
 
     def __init__(self, partition: "_Partition", message: DeliveredMessage) -> None:
-        properties = message.header.properties
         headers = text_headers(message)
-        if not properties.message_id:
+        event_id = message.header.properties.message_id
+        if not event_id:
             raise Unintelligible("no message_id")
         if not NEEDED <= headers.keys():
             raise Unintelligible("no device or topic header")
         self._is_ours = OURS <= headers.keys()
         self._partition = partition
         self._message = message
-        self.event_id: str = properties.message_id
+        self.event_id = event_id
         self.topic: str = headers["topic"]
         self.device: str = headers["device"]
-        self.size: int = self._read_size(headers)
+        self.body: bytes | None = message.body or None
+        self.size = self._read_size(headers, message.body)
 
-    def _read_size(self, headers: Mapping[str, str]) -> int:
-        body = self._message.body
+    def _read_size(self, headers: Mapping[str, str], body: bytes) -> int:
         try:
             size = size_in_journal(headers) if self._is_ours else None
         except ValueError as exc:
@@ -83,26 +88,23 @@ class _Delivered:
 
     @property
     def held(self) -> int:
-        return len(self._message.body)
-
-    @property
-    def body(self) -> bytes | None:
-        return self._message.body or None
+        return len(self.body or b"")
 
     def drop_body(self) -> bool:
         """Only of a message as our own publisher writes it: others need not be in the journal."""
-        if not self._is_ours or not self._message.body:
+        if not self._is_ours or self.body is None:
             return False
+        self.body = None
         self._message = replace(self._message, body=b"")
         return True
 
     async def ack(self) -> None:
         if not self._partition.is_lost:
-            self._partition.acks.add(delivery_tag(self._message))
+            self._partition.channel.ack(self._message)
 
     async def dead_letter(self, reason: str) -> None:
         more = {} if self.body else headers_without_body(self.size)
-        await self._partition.dead_letters.put(self._message, self._partition.queue, reason, more)
+        await self._partition.dead_letters.put(self._message, self._partition.queue, reason, **more)
         await self.ack()
 
 
@@ -117,80 +119,55 @@ class _Partition:
     """An open partition: one connection, one channel, one consumer."""
 
     def __init__(
-        self, queue: str, channel: Channel, single: SingleConnection, dead_letters: DeadLetters
+        self,
+        queue: str,
+        channel: FastChannel,
+        single: SingleConnection,
+        dead_letters: DeadLetters,
+        on_event: Callable[[Received], None],
     ) -> None:
         self.queue = queue
         self.dead_letters = dead_letters
-        self.acks = Acks(channel)
-        self.on_event: Callable[[Received], None] = _ignore
-        self.on_lost: Callable[[], None] = _ignore
-        self._channel = channel
+        self.channel = channel
+        self.on_lost: Callable[[], None] = lambda: None
+        self._on_event = on_event
         self._single = single
-        self._is_lost = False
+        self.is_lost = False
         self._farewell: asyncio.Task[None] | None = None
-        self._closing = channel.closing
-        self._closing.add_done_callback(self._lost)
-        channel.on_consumer_cancel_callbacks.add(self._cancelled)
-
-    @property
-    def is_lost(self) -> bool:
-        return self._is_lost
+        channel.channel.closing.add_done_callback(lambda _: self._lost())
+        channel.channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
     async def deliver(self, message: DeliveredMessage) -> None:
-        if self._is_lost:
+        if self.is_lost:
             return
         try:
             event = _Delivered(self, message)
         except Unintelligible as exc:
-            await self.dead_letters.put_surely(message, self.queue, str(exc), self.acks)
+            await self.dead_letters.put_surely(message, self.queue, str(exc), self.channel)
             return
         # No await before this line: deliveries run side by side, and they start in order.
         try:
-            self.on_event(event)
+            self._on_event(event)
         except Exception:
             log.exception("event_handler_failed", queue=self.queue, event_id=event.event_id)
 
     async def close(self) -> None:
         """First the channel, so that the last acks arrive; then its connection."""
-        if self._is_lost:
+        if self.is_lost:
             return
-        self.acks.end()
-        self._is_lost = True
-        await close_channel(self._channel, self._single)
+        self.is_lost = True
+        await close_channel(self.channel, self._single)
         await self._single.end(orderly=True)
 
-    def _lost(self, _closing: "asyncio.Future[Any]") -> None:
-        if not self._is_lost:
-            self._is_lost = True
+    def _lost(self) -> None:
+        if not self.is_lost:
+            self.is_lost = True
             self._farewell = asyncio.create_task(self._single.end(orderly=False))
             self.on_lost()
 
     async def _cancelled(self, _frame: Basic.Cancel) -> None:
         """The broker ended the consumer: its queue was deleted, or moves."""
-        self._lost(self._closing)
-
-
-class _Rests:
-    """Partitions that are left alone for a while, because they could not be opened."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._until: dict[int, float] = {}
-        self._last: dict[int, timedelta] = {}
-
-    def check(self, partition: int) -> None:
-        if self._clock.monotonic() < self._until.get(partition, 0.0):
-            raise BrokerUnavailable(f"RabbitMQ: {partition_queue(partition)} did not answer lately")
-
-    def begin(self, partition: int, longest: timedelta) -> None:
-        rest = min(self._last.get(partition, FIRST_REST / 2) * 2, longest)
-        self._last[partition] = rest
-        self._until[partition] = self._clock.monotonic() + rest.total_seconds()
-        log.warning("partition_rests", partition=partition, seconds=rest.total_seconds())
-
-    def end(self, partition: int) -> None:
-        self._until.pop(partition, None)
-        self._last.pop(partition, None)
+        self._lost()
 
 
 class RabbitPartitions:
@@ -206,7 +183,7 @@ class RabbitPartitions:
         self._dead_letters = dead_letters
         self._redeclare = redeclare
         self._prefetch = prefetch
-        self._rests = _Rests(clock)
+        self._breakers = [Breaker(clock) for _ in range(PARTITIONS)]
         self._singles: WeakSet[SingleConnection] = WeakSet()
 
     async def open(
@@ -216,18 +193,26 @@ class RabbitPartitions:
         on_event: Callable[[Received], None],
         on_lost: Callable[[], None],
     ) -> OpenPartition:
-        self._rests.check(partition)
         queue = partition_queue(partition)
+        breaker = self._breakers[partition]
+        if breaker.refuses:
+            raise BrokerUnavailable(f"RabbitMQ: {queue} did not answer lately")
         single = SingleConnection(checked_url(self._url, f"macromdm {queue}"))
         self._singles.add(single)
         try:
-            opened = await self._open(queue, single, on_event)
+            async with opened_channel(single, self._prefetch, self._redeclare) as channel:
+                opened = _Partition(queue, channel, single, self._dead_letters, on_event)
+                await channel.channel.basic_consume(queue, opened.deliver)
+            if opened.is_lost:
+                raise BrokerUnavailable("RabbitMQ: channel lost")
         except BaseException as exc:
             await single.end(orderly=False)
             if isinstance(exc, BrokerUnavailable):
-                self._rests.begin(partition, LONGEST_REST if single.was_made else LONGEST_PAUSE)
+                breaker.trip(LONGEST_REST if single.was_made else LONGEST_PAUSE)
+                seconds = breaker.pause.total_seconds()
+                log.warning("partition_rests", partition=partition, seconds=seconds)
             raise
-        self._rests.end(partition)
+        breaker.close()
         opened.on_lost = on_lost
         return opened
 
@@ -236,18 +221,3 @@ class RabbitPartitions:
         async with asyncio.TaskGroup() as group:
             for single in list(self._singles):
                 group.create_task(single.end(orderly=True))
-
-    async def _open(
-        self, queue: str, single: SingleConnection, on_event: Callable[[Received], None]
-    ) -> _Partition:
-        async with opened_channel(single, self._prefetch, self._redeclare) as channel:
-            opened = _Partition(queue, channel, single, self._dead_letters)
-            opened.on_event = on_event
-            await channel.basic_consume(queue, opened.deliver)
-        if opened.is_lost:
-            raise BrokerUnavailable("RabbitMQ: channel lost")
-        return opened
-
-
-def _ignore(*_arguments: object) -> None:
-    return None

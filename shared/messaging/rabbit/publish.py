@@ -1,10 +1,7 @@
 """Publish: many messages written at once, confirmed together, on a channel for each queue.
 
-Promises (docs/rules.md, rule 9): a message counts as taken only when the broker confirmed it and routed it
-to a queue; no call takes longer than the deadline. A queue that does not answer in time costs one deadline:
-its channel is closed, and one message at a time asks it again. When the broker as a whole does not answer,
-the connection is dropped, and nobody waits until a probe has been confirmed. A message that no queue takes
-makes the topology be declared anew, and is then published once more.
+Promises: a message counts as taken only when the broker confirmed it and routed it to a queue; no call takes
+longer than the deadline; rule 9 (docs/rules.md) where something does not answer, or no queue takes a message.
 """
 
 import asyncio
@@ -14,23 +11,14 @@ from functools import partial
 
 import structlog
 from aiormq.abc import AbstractConnection
-from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.frames import Message
 from shared.messaging.rabbit.breaker import Breaker
-from shared.messaging.rabbit.confirms import (
-    AT_ONCE,
-    Batch,
-    Confirmed,
-    QueueChannel,
-    abandon,
-    ignore,
-    write,
-)
-from shared.messaging.rabbit.connection import open_channel, translated
-from shared.messaging.rabbit.liveness import LiveConnection
+from shared.messaging.rabbit.confirms import Batch, Confirmed, LiveConnection, QueueChannel, ignore
+from shared.messaging.rabbit.connection import Ends, translated
+from shared.messaging.rabbit.fast_channel import FastChannel
 from shared.messaging.rabbit.refusals import Refused, Suspects, Unroutable
 from shared.messaging.topology import queue_of
 from shared.ports.clock import Clock
@@ -38,6 +26,8 @@ from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
+AT_ONCE = 100
+"""Messages of a batch for one queue that are written before the first of them are confirmed."""
 PROBE_PATIENCE = timedelta(milliseconds=100)
 """A caller waits so long for the answer to the probe of a queue, which counts for the queue even later."""
 
@@ -67,7 +57,8 @@ class PublishChannel:
         self._probes: set[asyncio.Task[None]] = set()
         self._unroutable = Unroutable(metrics)
         self.suspects = Suspects()
-        metrics.watch(metrics.queues_away, self._count_away)
+        queues = self._queues.values()
+        metrics.watch(metrics.queues_away, lambda: sum(queue.breaker.is_open for queue in queues))
 
     @property
     def is_live(self) -> bool:
@@ -75,19 +66,16 @@ class PublishChannel:
 
     @property
     def away(self) -> frozenset[str]:
-        """The queues whose messages are told at once that they were not taken."""
+        """The queues to which nothing is published for now."""
         return frozenset(name for name, queue in self._queues.items() if queue.breaker.refuses)
 
-    def _count_away(self) -> int:
-        return sum(queue.breaker.is_open for queue in self._queues.values())
-
-    async def attach(self, connection: AbstractConnection) -> Channel:
+    async def attach(self, connection: AbstractConnection) -> Ends:
         """Use the connection once a probe is answered on it; else raises BrokerUnavailable."""
         with translated():
             async with asyncio.timeout(self._deadline):
-                self._live = await LiveConnection.probed(connection, self._clock)
+                self._live = await LiveConnection.probed(connection)
         self._metrics.broker_up.set(1)
-        return self._live.channel
+        return [self._live.closing]
 
     def detach(self) -> None:
         """Forget the connection; what waits for confirms ends now, unconfirmed. Breakers stay as they are:
@@ -98,26 +86,29 @@ class PublishChannel:
             queue.channel = None
             queue.breaker.give_up_probe()
         for batch in self._batches:
-            batch.give_up_all()
+            batch.give_up()
 
     async def send(self, messages: Sequence[Message], on_confirm: Confirmed = ignore) -> list[bool]:
         """Publish all and wait for their confirms; per message whether the broker took it."""
         batch = Batch(messages, on_confirm)
         if self._live is None or not messages:
             return batch.taken
-        shares, first_of_due = self._shares(messages)
-        probes = {
-            index: self._probe(queue, messages[index], partial(on_confirm, index))
-            for queue, index in first_of_due
-        }
+        shares: dict[QueueChannel, list[int]] = {}
+        for index, message in enumerate(messages):
+            shares.setdefault(self._queue_of(message), []).append(index)
+        probes = {}
+        for queue in [queue for queue in shares if queue.breaker.is_open]:
+            first = shares.pop(queue)[0]
+            if not queue.breaker.refuses:
+                probes[first] = self._probe(queue, messages[first], partial(on_confirm, first))
         if shares:
             await self._deliver(self._live, batch, shares)
         if probes:
             tasks = [task for _, task in probes.values()]
             await asyncio.wait(tasks, timeout=PROBE_PATIENCE.total_seconds())
-            for index, (probe, _) in probes.items():
-                probe.forget()
-                batch.taken[index] = probe.taken[0]
+        for index, (probe, _) in probes.items():
+            probe.on_confirm = ignore
+            batch.taken[index] = probe.taken[0]
         return batch.taken
 
     async def send_alone(self, message: Message, on_confirm: Confirmed = ignore) -> bool:
@@ -132,32 +123,16 @@ class PublishChannel:
         finally:
             channel, own.channel = own.channel, None
             if channel is not None:
-                abandon(channel)
+                channel.abandon()
         if own.refusal is not None:
             raise Refused(own.refusal)
         return batch.taken[0]
-
-    def _shares(self, messages: Sequence[Message]) -> tuple[Shares, list[tuple[QueueChannel, int]]]:
-        """Sort messages by queue, without those that nobody may wait for; and one message for each queue
-        that may be asked again."""
-        shares: dict[QueueChannel, list[int]] = {}
-        for index, message in enumerate(messages):
-            shares.setdefault(self._queue_of(message), []).append(index)
-        opened = [queue for queue in shares if queue.breaker.is_open]
-        due = [
-            (queue, indexes[0])
-            for queue in opened
-            if (indexes := shares.pop(queue)) and not queue.breaker.refuses
-        ]
-        return shares, due
 
     def _queue_of(self, message: Message) -> QueueChannel:
         name = queue_of(message.routing_key)
         if name not in self._queues:
             self._queues[name] = QueueChannel(name, Breaker(self._clock))
         return self._queues[name]
-
-    # --- one batch
 
     async def _deliver(self, live: LiveConnection, batch: Batch, shares: Shares) -> None:
         """Until all is answered, or the deadline is missed."""
@@ -173,7 +148,7 @@ class PublishChannel:
             log.warning("publish_unconfirmed", events=batch.taken.count(False), reason=str(exc))
         finally:
             asking.cancel()
-            batch.give_up_all()
+            batch.give_up()
             self._batches.discard(batch)
             self.suspects.note(batch)
 
@@ -197,12 +172,10 @@ class PublishChannel:
         async with queue.opening:
             if queue.channel is not None or self._live is not live:
                 return
-            channel = await open_channel(live.connection, confirms=True)
+            channel = await FastChannel.open(live.connection, confirms=True)
             if self._live is live:
-                queue.channel = channel
-                channel.closing.add_done_callback(partial(self._closed, queue, channel))
-
-    # --- what does not answer
+                queue.use(channel)
+                channel.channel.closing.add_done_callback(partial(self._closed, queue, channel))
 
     def _missed(self, live: LiveConnection, batch: Batch, shares: Shares) -> None:
         if self._live is not live:
@@ -229,14 +202,12 @@ class PublishChannel:
             log.error("publishing_queue_away", queue=queue.name)
         channel, queue.channel = queue.channel, None
         if channel is not None:
-            abandon(channel)
-            for batch in tuple(self._batches):
-                batch.give_up(channel)
+            channel.abandon()
 
     def _probe(
         self, queue: QueueChannel, message: Message, on_confirm: Callable[[], None]
     ) -> tuple[Batch, "asyncio.Task[None]"]:
-        """Ask a queue that did not answer once more; nobody needs to wait for it."""
+        """Try a queue that did not answer; its caller need not wait for the answer."""
         probe = Batch([message], lambda _: on_confirm())
         queue.breaker.probe()
         task = asyncio.create_task(self._deliver_probe(queue, probe))
@@ -251,7 +222,7 @@ class PublishChannel:
             queue.breaker.trip()
 
     def _closed(
-        self, queue: QueueChannel, channel: Channel, closing: "asyncio.Future[object]"
+        self, queue: QueueChannel, channel: FastChannel, closing: "asyncio.Future[object]"
     ) -> None:
         """A channel has ended; one of the messages under way may be why the broker closed it."""
         reason = None if closing.cancelled() else closing.exception()
@@ -261,14 +232,15 @@ class PublishChannel:
         if isinstance(reason, ChannelNotFoundEntity | ChannelAccessRefused):
             self._drop()  # no message's fault: the exchange is gone, or closed to us
         elif isinstance(reason, ChannelClosed):
-            self.suspects.note_end(queue, channel.message_id_delivery_tag, str(reason))
-        for batch in tuple(self._batches):
-            batch.give_up(channel)
+            self.suspects.note_end(queue, channel.under_way, str(reason))
+        channel.forget()
 
 
 async def _write_all(batch: Batch, shares: Shares) -> None:
     """Write, and wait for the answers, so many messages at once as a queue may have under way."""
     longest = max(len(share) for share in shares.values())
     for start in range(0, longest, AT_ONCE):
-        await write(batch, {q: share[start : start + AT_ONCE] for q, share in shares.items()})
+        if (first := next((q.channel for q in shares if q.channel), None)) is not None:
+            await first.room()
+        batch.write({q.channel: s[start : start + AT_ONCE] for q, s in shares.items() if q.channel})
         await batch.settled

@@ -1,44 +1,36 @@
-"""Push requests on RabbitMQ.
+"""Push requests on RabbitMQ: many in one message.
 
-Promises: a push request costs its caller nothing and never fails; push requests that wait are collapsed and
-go out in few messages, and wait again when the broker did not take them; a consumed push request comes
-again until
-`on_requests` has returned for it, and an outage of the store uses up none of its deliveries.
+Promise: a consumed push request comes again until `on_requests` has returned for it, and an outage of the
+store uses up none of its deliveries.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import timedelta
-from itertools import count, islice
-from typing import Any
+from contextlib import suppress
+from itertools import count
 
 import orjson
 import structlog
 from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
 
 from shared.domain.errors import BrokerUnavailable, Unavailable
 from shared.messaging.frames import Message
+from shared.messaging.push_requests import AGAIN, LIMIT, WaitingRequests
 from shared.messaging.rabbit.connection import Link, translated
 from shared.messaging.rabbit.consume import (
-    Acks,
     DeadLetters,
     Redeclare,
     close_channel,
-    delivery_tag,
     opened_channel,
 )
+from shared.messaging.rabbit.fast_channel import FastChannel
 from shared.messaging.rabbit.publish import PublishChannel
 from shared.messaging.topology import PUSH_QUEUE
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 
-LIMIT = 100_000
-"""Push requests that may wait in memory; the sweep finds those beyond (docs/rules.md, rule 12)."""
-PER_MESSAGE = 500
 PREFETCH = 16
-AGAIN = timedelta(seconds=1)
 
 _numbers = count()
 
@@ -51,56 +43,33 @@ def push_request_message(enrollments: Sequence[str]) -> Message:
 def read_push_request(body: bytes) -> list[str] | None:
     """The enrollment ids of a message, None if it is not one of ours."""
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        names = orjson.loads(body)["enrollments"]
+    except (ValueError, KeyError, TypeError):
         return None
-    names = document.get("enrollments") if isinstance(document, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return None
-    return names
+    is_ours = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if is_ours else None
 
 
-class RabbitPushRequests:
-    """The port PushRequests: collects in memory; `run` sends, until cancelled."""
+class RabbitPushRequests(WaitingRequests):
+    """The port PushRequests: `run` sends what waits, until cancelled."""
 
-    def __init__(self, publishing: PublishChannel, clock: Clock, limit: int = LIMIT) -> None:
+    def __init__(self, publishing: PublishChannel, clock: Clock) -> None:
+        super().__init__(clock)
         self._publishing = publishing
-        self._clock = clock
-        self._limit = limit
-        self._waiting: dict[str, None] = {}
-        self._some = asyncio.Event()
         self._is_overflowing = False
 
     def add(self, enrollments: Collection[str]) -> None:
-        room = self._limit - len(self._waiting)
-        if len(enrollments) > room and not self._is_overflowing:
+        overflows = len(enrollments) > LIMIT - len(self._waiting)
+        if overflows and not self._is_overflowing:
             log.warning("wishes_dropped", waiting=len(self._waiting))
-        self._is_overflowing = len(enrollments) > room
-        self._waiting.update(dict.fromkeys(islice(enrollments, max(room, 0))))
-        self._some.set()
+        self._is_overflowing = overflows
+        super().add(enrollments)
 
     async def run(self) -> None:
-        while True:
-            await self._some.wait()
-            if not await self.flush():
-                await self._clock.sleep(AGAIN)
+        await self.keep_flushing(self.send)
 
-    async def flush(self) -> bool:
-        """Send what waits; False when the broker did not take all of it."""
-        while self._waiting:
-            chosen = list(islice(self._waiting, PER_MESSAGE))
-            for name in chosen:
-                del self._waiting[name]
-            taken = False
-            try:
-                taken = (await self._publishing.send([push_request_message(chosen)]))[0]
-            finally:
-                if not taken:
-                    self._waiting.update(dict.fromkeys(chosen))
-            if not taken:
-                return False
-        self._some.clear()
-        return True
+    async def send(self, enrollments: Sequence[str]) -> bool:
+        return (await self._publishing.send([push_request_message(enrollments)]))[0]
 
 
 class RabbitPushRequestConsumer:
@@ -116,34 +85,32 @@ class RabbitPushRequestConsumer:
 
     async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         while True:
-            try:
+            with suppress(BrokerUnavailable):
                 await self._consume_channel(on_requests)
-            except BrokerUnavailable:
-                await self._clock.sleep(AGAIN)
+            await self._clock.sleep(AGAIN)
 
     async def _consume_channel(
         self, on_requests: Callable[[Sequence[str]], Awaitable[None]]
     ) -> None:
-        """Consume until the channel breaks; raises BrokerUnavailable then."""
-        messages: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        """Consume until the channel breaks."""
+        messages: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         async with opened_channel(self._link, PREFETCH, self._redeclare) as channel:
-            await channel.basic_consume(PUSH_QUEUE, messages.put)
-        broken = channel.closing
-        acks = Acks(channel)
+            await channel.channel.basic_consume(PUSH_QUEUE, messages.put)
+        channel.channel.closing.add_done_callback(lambda _: messages.put_nowait(None))
         try:
-            while True:
-                batch = await _next(messages, broken)
-                await self._handle(batch, on_requests, channel, acks)
+            while not channel.channel.is_closed:
+                found = [await messages.get()]
+                found += [messages.get_nowait() for _ in range(messages.qsize())]
+                batch = [message for message in found if message is not None]
+                await self._handle(batch, on_requests, channel)
         finally:
-            acks.end()
             await close_channel(channel, self._link)
 
     async def _handle(
         self,
         batch: Sequence[DeliveredMessage],
         on_requests: Callable[[Sequence[str]], Awaitable[None]],
-        channel: Channel,
-        acks: Acks,
+        channel: FastChannel,
     ) -> None:
         push_requests: dict[str, None] = {}
         good = []
@@ -151,10 +118,10 @@ class RabbitPushRequestConsumer:
             names = read_push_request(message.body)
             if names is None:
                 await self._dead_letters.put(message, PUSH_QUEUE, "not a wish")
-                acks.add(delivery_tag(message))
+                channel.ack(message)
             else:
                 push_requests.update(dict.fromkeys(names))
-                good.append(delivery_tag(message))
+                good.append(message)
         try:
             if push_requests:
                 await self._grant(list(push_requests), on_requests, channel)
@@ -162,23 +129,23 @@ class RabbitPushRequestConsumer:
             log.exception("wishes_failed", wishes=len(push_requests))
             await self._clock.sleep(AGAIN)
             with translated():
-                for tag in good:
-                    await channel.basic_nack(tag, requeue=True, wait=False)
+                for message in good:
+                    await channel.channel.basic_nack(message.delivery_tag or 0, wait=False)
         else:
-            for tag in good:
-                acks.add(tag)
+            for message in good:
+                channel.ack(message)
 
     async def _grant(
         self,
         push_requests: Sequence[str],
         on_requests: Callable[[Sequence[str]], Awaitable[None]],
-        channel: Channel,
+        channel: FastChannel,
     ) -> None:
         """Hand push requests over, as soon as the store is there; they stay unacked meanwhile, because
-        whatever is given back counts as a delivery, and too many of those dead-letter it. A channel that is
-        closed has given them to somebody else."""
+        each message that is given back counts as a delivery, and too many of those dead-letter it. A closed
+        channel has given them to another consumer."""
         is_waiting = False
-        while not channel.is_closed:
+        while not channel.channel.is_closed:
             try:
                 return await on_requests(push_requests)
             except Unavailable as exc:
@@ -186,25 +153,3 @@ class RabbitPushRequestConsumer:
                     log.warning("wishes_wait", wishes=len(push_requests), reason=str(exc))
                 is_waiting = True
             await self._clock.sleep(AGAIN)
-
-
-async def _next(
-    messages: "asyncio.Queue[DeliveredMessage]", broken: "asyncio.Future[None]"
-) -> list[DeliveredMessage]:
-    """All messages that are there, at least one; raises when the channel breaks first."""
-    if messages.empty():
-        getting = asyncio.ensure_future(messages.get())
-        either: set[asyncio.Future[Any]] = {getting, broken}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not getting.done():
-                getting.cancel()
-        if not getting.done() or getting.cancelled():
-            raise BrokerUnavailable("RabbitMQ: channel lost")
-        batch = [getting.result()]
-    else:
-        batch = []
-    while not messages.empty():
-        batch.append(messages.get_nowait())
-    return batch

@@ -11,7 +11,7 @@ from pamqp.header import ContentHeader
 
 from shared.domain.errors import Misconfigured
 from shared.messaging.frames import Message, publish_frames
-from shared.messaging.rabbit.confirms import check_library
+from shared.messaging.rabbit.fast_channel import check_library
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
     lambda text: len(text.encode()) <= 255
