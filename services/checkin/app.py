@@ -46,7 +46,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         tokens=ChallengeTokens(authority.derived_key(PURPOSE, KEY_SIZE)),
     )
     writer, share, journal = await journal_feature(adapters)
-    routes, refused, pipeline = pipeline_feature(settings, adapters, writer, identities, work)
+    routes, note_refused, pipeline = pipeline_feature(settings, adapters, writer, identities, work)
     profiles, enrollment = enrollment_feature(
         settings, adapters, files, challenges, identities, work
     )
@@ -57,7 +57,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         [journal, pipeline, enrollment, scep, renewal],
         adapters.loops,
         direct=direct_routes(routes),
-        note_refused=refused.note,
+        note_refused=note_refused,
     )
 
 

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from services.checkin.answers import EMPTY, Answer, DeviceRefused
-from services.checkin.messages.handler import Handler
+from services.checkin.messages import Handler
 from shared.apple.messages.checkin import CheckinMessage
 from shared.apple.messages.connect import Connect
 from shared.domain.binding import Binding
 from shared.domain.command import Command, QueueEntry
-from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.enrollment import Enrollment
 from shared.domain.errors import MdmError, Refused
 from shared.domain.event import Event
 from shared.domain.identity import DeviceCertificate
@@ -19,90 +19,56 @@ from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRequest:
-    """A message of good signature and certificate chain; the certificate may have expired.
+@dataclass(slots=True, eq=False)
+class DeviceExchange:
+    """A message of good signature and certificate chain, with what each step of its batch has added.
 
-    `is_connected` says whether the device still waits for the answer. `signed_at` is the time of the
-    signature by the device's clock, if the signature has one.
+    `certificate` is the one that the request proves; it may have expired. `is_connected` says whether the
+    device still waits for the answer. `signed_at` is the time of the signature by the device's clock, if the
+    signature has one.
     """
 
     message: CheckinMessage | Connect
-    shown: DeviceCertificate
+    handler: Handler[Any]
+    certificate: DeviceCertificate
     body: bytes = field(repr=False)
     url_params: Mapping[str, str] | None
     is_connected: Callable[[], Awaitable[bool]]
     signed_at: datetime | None = None
 
-    @property
-    def certificate(self) -> str:
-        """SHA-256 (hex) of the certificate that the request proves."""
-        return self.shown.fingerprint
-
-    @property
-    def device(self) -> str:
-        return self.message.key.device
-
-
-@dataclass(slots=True, eq=False)
-class DeviceExchange:
-    """One request in its batch, with what each step has added."""
-
-    request: DeviceRequest
-    handler: Handler[Any]
-    answer: Answer = EMPTY
-    error: MdmError | None = None
+    answer: Answer = field(default=EMPTY, init=False)
+    error: MdmError | None = field(default=None, init=False)
 
     # read: the records of the device and of the enrollment (the same one on a device channel)
-    device: Enrollment | None = None
-    channel: Enrollment | None = None
+    device: Enrollment | None = field(default=None, init=False)
+    channel: Enrollment | None = field(default=None, init=False)
+    generation: str | None = field(default=None, init=False)
+    """That of the device."""
 
     # authorization
-    issued: IssuedCertificate | None = None
-    """The record of our SCEP about the certificate that the request shows."""
-    follows: bool = False
+    issued: IssuedCertificate | None = field(default=None, init=False)
+    """The record of our SCEP about `certificate`."""
+    follows: bool = field(default=False, init=False)
     """The certificate renews the bound one and is shown for the first time."""
-    renews: bool = False
+    renews: bool = field(default=False, init=False)
     """An Authenticate that goes on with its enrollment."""
-    binding: Binding | None = None
+    binding: Binding | None = field(default=None, init=False)
 
     # journal and broker
-    event: Event | None = None
-    is_safe: bool = False
+    event: Event | None = field(default=None, init=False)
+    is_safe: bool = field(default=False, init=False)
     """The event is confirmed, covered by its device's mark, or left to the writer to find out."""
 
     # the next command
-    entries: Sequence[QueueEntry] | None = ()
+    entries: Sequence[QueueEntry] | None = field(default=(), init=False)
     """The open entries of the device; None: too many to read."""
-    next: QueueEntry | None = None
-    command: Command | None = None
+    next: QueueEntry | None = field(default=None, init=False)
+    command: Command | None = field(default=None, init=False)
     """The command of `next`."""
-    unusable: set[str] = field(default_factory=set)
+    unusable: set[str] = field(default_factory=set, init=False)
     """Ids of entries whose command is missing or cannot be decrypted."""
-    reported: QueueEntry | None = None
+    reported: QueueEntry | None = field(default=None, init=False)
     """The entry on which the device reports."""
-
-    @property
-    def is_good(self) -> bool:
-        return self.error is None
-
-    @property
-    def generation(self) -> str | None:
-        return None if self.device is None else self.device.generation
-
-    @property
-    def enrollment(self) -> tuple[str | None, str | None]:
-        """Generation and certificate."""
-        return self.generation, None if self.device is None else self.device.certificate
-
-    @property
-    def removed(self) -> list[str]:
-        """The ids of its records that an API client removed. An Authenticate begins such a record again
-        without help."""
-        if self.handler.begins_enrollment:
-            return []
-        records = (self.device, self.channel)
-        return [r.id for r in records if r and r.status is EnrollmentStatus.REMOVED]
 
     def settle(self, outcome: Answer | MdmError) -> None:
         """Set the answer, or the error unless there is one."""
@@ -111,11 +77,7 @@ class DeviceExchange:
         else:
             self.error = self.error or outcome
 
-    @property
-    def outcome(self) -> Answer | MdmError:
-        return self.error or self.answer
-
 
 def not_stored(exchange: DeviceExchange, what: str, why: Refused) -> DeviceRefused:
     """The refusal of a request for which the store cannot hold `what`."""
-    return DeviceRefused(Reason.TOO_LARGE, f"{exchange.request.device}: {what}: {why}")
+    return DeviceRefused(Reason.TOO_LARGE, f"{exchange.message.key.device}: {what}: {why}")

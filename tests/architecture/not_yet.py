@@ -2,7 +2,6 @@
 
 SMALL_FILES = frozenset(
     {
-        "services/checkin/journal/backoff.py",
         "services/runtime/store_health.py",
         "services/webhook/delivery/backoff.py",
         "services/webhook/delivery/set_aside.py",
@@ -29,8 +28,6 @@ BUNDLES = frozenset[str]()
 
 KNOW_THE_WEB_FRAMEWORK = frozenset(
     {
-        "services/checkin/pipeline/device_auth.py",
-        "services/checkin/pipeline/refused_requests.py",
     }
 )
 """Files besides routes and apps that import FastAPI."""

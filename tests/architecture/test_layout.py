@@ -33,7 +33,6 @@ MOST_ARGUMENTS = 5
 MOST_OF_CONSTRUCTORS = 8
 MANY_ARGUMENTS = {
     "services/checkin/enrollment/feature.py::enrollment_feature": "wiring",
-    "services/checkin/pipeline/feature.py::_batch": "wiring",
     "services/commands/queue/feature.py::queue_feature": "wiring",
 }
 """Functions that may have more arguments: why."""

@@ -5,26 +5,25 @@ A replica's batch can be held at any of its steps, so that a test writes the int
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from services.checkin.answers import Answer
 from services.checkin.authorization.authorizer import Authorizer
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.authorization.first_certificate import FirstCertificates
 from services.checkin.authorization.quarantine import QuarantineRecorder
-from services.checkin.exchange import DeviceExchange, DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.last_seen import LastSeen
 from services.checkin.journal.marks import Marks
 from services.checkin.journal.outbox import Outbox
 from services.checkin.journal.relay import Relay
 from services.checkin.journal.takeover import TakeOver
 from services.checkin.journal.writer import Writer
-from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.messages import HANDLERS
+from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
-from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.refusals.senders import Senders
 from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
 from shared.apple.messages.connect import Connect, Status
@@ -184,7 +183,7 @@ class Replica:
         authorizer = Authorizer(
             world.enrollments,
             world.issued,
-            FirstCertificates(world.audit, clock, ids, metrics),
+            world.audit,
             self.quarantine,
             world.rules,
             clock,
@@ -228,8 +227,8 @@ class Replica:
 
         self._at[step] = die
 
-    async def serve(self, *requests: DeviceRequest) -> list[Answer | Exception]:
-        return list(await self.batch.handle(list(requests)))
+    async def serve(self, *requests: DeviceExchange) -> list[Answer | Exception]:
+        return list(await self.batch.handle([replace(request) for request in requests]))
 
     async def relay_all(self) -> None:
         await self.share.refresh()
@@ -253,29 +252,32 @@ class Device:
     def user(self, name: str) -> EnrollmentKey:
         return EnrollmentKey(f"{self.udid}:{name}", device=self.udid, udid=self.udid, user=name)
 
-    def says(self, message: CheckinMessage | Connect) -> DeviceRequest:
+    def says(self, message: CheckinMessage | Connect) -> DeviceExchange:
         shown = DeviceCertificate(
             self.certificate, not_after=self.not_after, is_expired=self.is_expired
         )
-        return DeviceRequest(message, shown, b"<plist/>", None, self._is_connected)
+        handler = HANDLERS[type(message)]
+        return DeviceExchange(message, handler, shown, b"<plist/>", None, self._is_connected)
 
     async def _is_connected(self) -> bool:
         await asyncio.sleep(0)
         return self.is_connected
 
-    def authenticate(self) -> DeviceRequest:
+    def authenticate(self) -> DeviceExchange:
         return self.says(Authenticate(self.key, "", Inventory(serial_number=f"S-{self.udid}")))
 
-    def token_update(self, key: EnrollmentKey | None = None, token: bytes = b"t") -> DeviceRequest:
+    def token_update(self, key: EnrollmentKey | None = None, token: bytes = b"t") -> DeviceExchange:
         return self.says(TokenUpdate(key or self.key, "topic", token, "magic"))
 
-    def check_out(self) -> DeviceRequest:
+    def check_out(self) -> DeviceExchange:
         return self.says(CheckOut(self.key))
 
-    def idle(self, key: EnrollmentKey | None = None) -> DeviceRequest:
+    def idle(self, key: EnrollmentKey | None = None) -> DeviceExchange:
         return self.says(Connect(key or self.key, Status.IDLE))
 
-    def reports(self, status: Status, uuid: str, key: EnrollmentKey | None = None) -> DeviceRequest:
+    def reports(
+        self, status: Status, uuid: str, key: EnrollmentKey | None = None
+    ) -> DeviceExchange:
         return self.says(Connect(key or self.key, status, uuid))
 
     async def enroll(self, replica: Replica) -> None:

@@ -13,7 +13,6 @@ from functools import partial
 
 import structlog
 
-from services.checkin.journal.backoff import Backoff
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_safely
@@ -37,8 +36,43 @@ LARGE_SIDE_BY_SIDE = 2
 """Larger events at a time, and events of unknown size."""
 AHEAD = timedelta(minutes=1)
 """An event's time may be ahead of our clock by so much before the log says so."""
+FIRST_PAUSE = timedelta(seconds=2)
+LONGEST_PAUSE = timedelta(minutes=5)
 ROUNDS = 100
 """Looks of one pass at a device that goes on sending."""
+
+
+class Backoff:
+    """The devices whose backlog cannot be published (an event is of a newer version, say, or the broker
+    refuses it), each with its pause.
+
+    Promise: such a device is tried less and less often, and after all others; however many of them there are,
+    no other waits. A new message of the device changes nothing of that: it is behind what cannot be
+    published."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pauses: dict[str, tuple[float, timedelta]] = {}
+        """The end and the length of the latest pause."""
+
+    def due(self, waiting: Mapping[str, Waiting]) -> list[str]:
+        """The devices to try now: those that did not fail, the longest waiting one first, then the others by
+        the end of their pause. A device that waits no longer is forgotten."""
+        self._pauses = {device: self._pauses[device] for device in self._pauses.keys() & waiting}
+        now = self._clock.monotonic()
+        fresh = [device for device in waiting if device not in self._pauses]
+        failed = sorted((end, device) for device, (end, _) in self._pauses.items() if end <= now)
+        fresh.sort(key=lambda device: waiting[device].since or 0)
+        return [*fresh, *(device for _, device in failed)]
+
+    def failed(self, device: str) -> None:
+        """Twice as long a pause as the last time."""
+        _, last = self._pauses.get(device, (0.0, FIRST_PAUSE / 2))
+        length = min(last * 2, LONGEST_PAUSE)
+        self._pauses[device] = (self._clock.monotonic() + length.total_seconds(), length)
+
+    def succeeded(self, device: str) -> None:
+        self._pauses.pop(device, None)
 
 
 class Relay:
@@ -84,7 +118,11 @@ class Relay:
                 group.create_task(loops.keep_doing("relay_share", self._keep_share, PACE, share))
                 await loops.keep_doing("relay", look, PACE, waits="relay_waits")
         finally:
-            await self._leave()
+            try:
+                async with asyncio.timeout(2):
+                    await self._share.leave()
+            except (Unavailable, TimeoutError):
+                log.info("relay_left_silently")
 
     async def relay_waiting(self) -> None:
         """One pass over all devices of this replica's share whose events wait."""
@@ -158,19 +196,16 @@ class Relay:
         time: a request that was slow to journal its event may have stamped it long before."""
         published: set[str] = set()
         for _ in range(ROUNDS):
-            mark = await self._read_mark(device)
+            try:
+                mark = await self._enrollments.read_waiting(device)
+            except Unavailable:
+                self._is_store_away = True
+                raise
             if mark is None or mark.since is None or mark.upto is None:
                 return
             await self._publish_span(device, (mark.since, mark.upto), published)
             if await self._enrollments.clear_waiting(device, mark.count):
                 return
-
-    async def _read_mark(self, device: str) -> Waiting | None:
-        try:
-            return await self._enrollments.read_waiting(device)
-        except Unavailable:
-            self._is_store_away = True
-            raise
 
     async def _publish_span(self, device: str, span: tuple[int, int], published: set[str]) -> None:
         since, upto = span
@@ -188,23 +223,14 @@ class Relay:
 
     async def _publish(self, page: Sequence[Journaled]) -> None:
         """One after the other, each safe before the next."""
-        async with self._large if _is_large(page[0]) else nullcontext():
+        size = page[0].size
+        is_large = size is None or size > READ_TOGETHER
+        async with self._large if is_large else nullcontext():
             events = await self._journal.read([each.id for each in page])
             for each in page:
                 if each.id in events:  # else its time in the journal is over
                     await publish_safely(self._publisher, [events.pop(each.id)])
                     self._metrics.events_relayed.inc()
-
-    async def _leave(self) -> None:
-        try:
-            async with asyncio.timeout(2):
-                await self._share.leave()
-        except (Unavailable, TimeoutError):
-            log.info("relay_left_silently")
-
-
-def _is_large(event: Journaled) -> bool:
-    return event.size is None or event.size > READ_TOGETHER
 
 
 def _pages(events: Sequence[Journaled]) -> Iterator[list[Journaled]]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from services.checkin.authorization.authorizer import Authorizer, refuse_disconnected
-from services.checkin.authorization.reinstallation import ends_renewal
+from services.checkin.authorization.certificate_policy import ends_renewal
 from services.checkin.exchange import DeviceExchange, not_stored
 from shared.concurrency.batching import verdicts
+from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Overtaken, Refused
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Change, Enrollments
@@ -36,17 +37,22 @@ class EnrollmentChanges:
         outcomes = await verdicts(self._apply, exchanges)
         for exchange, outcome in zip(exchanges, outcomes, strict=True):
             if isinstance(outcome, Refused):
-                exchange.error = exchange.error or not_stored(exchange, "its record", outcome)
+                exchange.settle(not_stored(exchange, "its record", outcome))
 
     async def _apply(self, exchanges: Sequence[DeviceExchange]) -> list[None]:
         """`verdicts` repeats it for some of the exchanges when the store refuses one of them."""
         now = self._clock.now()
-        removed = {enrollment for exchange in exchanges for enrollment in exchange.removed}
+        removed = {
+            record.id
+            for exchange in exchanges
+            # An Authenticate begins such a record again without help.
+            if not exchange.handler.begins_enrollment
+            for record in (exchange.device, exchange.channel)
+            if record is not None and record.status is EnrollmentStatus.REMOVED
+        }
         if removed:
             await self._enrollments.revive(removed)
-        changes = {
-            exchange: change for exchange in exchanges if (change := change_of(exchange, now))
-        }
+        changes = _changes_of(exchanges, now)
         applied = await self._applied(changes)
         overtaken = [
             each for each in changes if each not in applied and each.handler.is_never_repeated
@@ -57,7 +63,7 @@ class EnrollmentChanges:
             if exchange not in applied:
                 exchange.error = Overtaken("the enrollment changed meanwhile")
             elif change.begins_generation and exchange.generation is not None:
-                await self._queue.end_generation(exchange.request.device, exchange.generation)
+                await self._queue.end_generation(change.key.device, exchange.generation)
             elif exchange.handler.completes_enrollment:
                 # Commands may have waited for the push token.
                 self._push_requests.add([change.key.id])
@@ -72,37 +78,44 @@ class EnrollmentChanges:
     ) -> set[DeviceExchange]:
         """While its device waits for the answer, the message that was applied first was sent before this
         one, so this one counts once more in the same enrollment (rule 1)."""
-        before = {exchange: exchange.enrollment for exchange in exchanges}
+        before = [_enrollment_of(exchange) for exchange in exchanges]
         await self._authorizer.read_records(exchanges)
         await refuse_disconnected(exchanges)
-        again = {
-            exchange: change
-            for exchange, enrollment in before.items()
-            if exchange.is_good and exchange.enrollment == enrollment
-            if (change := change_of(exchange, now))
-        }
-        return await self._applied(again)
+        same = [
+            exchange
+            for exchange, enrollment in zip(exchanges, before, strict=True)
+            if exchange.error is None and _enrollment_of(exchange) == enrollment
+        ]
+        return await self._applied(_changes_of(same, now))
 
 
-def change_of(exchange: DeviceExchange, at: datetime) -> Change | None:
-    """The change of a journaled request; None if it changes nothing."""
-    request, device, channel = exchange.request, exchange.device, exchange.channel
-    if exchange.event is None or not exchange.handler.changes_enrollment:
-        return None
-    change = Change(
-        key=request.message.key,
-        by=exchange.event.id,
-        expected_generation=None if channel is None else channel.generation,
-        expected_change=None if channel is None else channel.changed_by,
-        topic=exchange.event.topic,
-        at=at,
-        generation=exchange.generation,
-        certificate=request.certificate,
-        renewing=request.certificate if exchange.renews else None,
-        renewed=request.certificate if ends_renewal(exchange) else None,
-        makes_record=device is None,
-        identity=None if exchange.binding is None else exchange.binding.identity,
-        known_serial_number=None if device is None else device.inventory.serial_number,
-        signed_at=None if request.signed_at is None else min(request.signed_at, at),
-    )
-    return exchange.handler.change(request.message, change)
+def _enrollment_of(exchange: DeviceExchange) -> tuple[str | None, str | None]:
+    return exchange.generation, None if exchange.device is None else exchange.device.certificate
+
+
+def _changes_of(exchanges: Sequence[DeviceExchange], at: datetime) -> dict[DeviceExchange, Change]:
+    """The changes of journaled requests; those that change nothing are left out."""
+    changes = {}
+    for exchange in exchanges:
+        if exchange.event is None or not exchange.handler.changes_enrollment:
+            continue
+        device, channel = exchange.device, exchange.channel
+        certificate, signed_at = exchange.certificate.fingerprint, exchange.signed_at
+        change = Change(
+            key=exchange.message.key,
+            by=exchange.event.id,
+            expected_generation=None if channel is None else channel.generation,
+            expected_change=None if channel is None else channel.changed_by,
+            topic=exchange.event.topic,
+            at=at,
+            generation=exchange.generation,
+            certificate=certificate,
+            renewing=certificate if exchange.renews else None,
+            renewed=certificate if ends_renewal(exchange) else None,
+            makes_record=device is None,
+            identity=None if exchange.binding is None else exchange.binding.identity,
+            known_serial_number=None if device is None else device.inventory.serial_number,
+            signed_at=None if signed_at is None else min(signed_at, at),
+        )
+        changes[exchange] = exchange.handler.change(exchange.message, change)
+    return changes

@@ -4,7 +4,7 @@ The next command is chosen while the request is authorized, and read while it is
 that sends it counts: it is conditional on what is true then, and an exchange that loses there chooses again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
@@ -13,7 +13,7 @@ import structlog
 from services.checkin.answers import Answer
 from services.checkin.exchange import DeviceExchange
 from shared.apple.messages.connect import Connect, Status
-from shared.domain.command import Command, EntryState, QueueEntry, entry_id
+from shared.domain.command import EntryState, QueueEntry, entry_id
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, Report, SendClaim, Wanted
 from shared.telemetry.metrics import Metrics
@@ -49,10 +49,10 @@ class NextCommands:
         if not exchanges:
             return
         entries = await self._queue.open_of_devices(
-            {exchange.request.device for exchange in exchanges}
+            {exchange.message.key.device for exchange in exchanges}
         )
         for exchange in exchanges:
-            exchange.entries = entries.get(exchange.request.device, ())
+            exchange.entries = entries.get(exchange.message.key.device, ())
 
     async def fetch(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Choose and read each exchange's next command; pass over commands that cannot be read."""
@@ -67,21 +67,23 @@ class NextCommands:
         """Returns the exchanges whose command cannot be read: they must choose again."""
         now = self._clock.now()
         for exchange in exchanges:
-            exchange.next, exchange.command = _first(exchange, exchange.entries or (), now), None
-        of_many = [exchange for exchange in exchanges if exchange.entries is None]
-        sought = await self._queue.next_of([_wanted(exchange) for exchange in of_many], now)
-        for exchange, entry in zip(of_many, sought, strict=True):
-            exchange.next = entry
-        hashes = {exchange.next.command_hash for exchange in exchanges if exchange.next is not None}
-        commands = await self._queue.commands(hashes)
+            exchange.next, exchange.command = _first(exchange, now), None
+        if of_many := [exchange for exchange in exchanges if exchange.entries is None]:
+            sought = await self._queue.next_of([_wanted(exchange) for exchange in of_many], now)
+            for exchange, entry in zip(of_many, sought, strict=True):
+                exchange.next = entry
+        chosen = {exchange: exchange.next for exchange in exchanges if exchange.next is not None}
+        commands = await self._queue.commands({entry.command_hash for entry in chosen.values()})
         missed = []
-        for exchange in exchanges:
-            if exchange.next is None:
-                continue
-            exchange.command = _readable(commands.get(exchange.next.command_hash), exchange.next)
-            if exchange.command is None:
-                exchange.unusable.add(exchange.next.id)
+        for exchange, entry in chosen.items():
+            command = commands.get(entry.command_hash)
+            if command is None:  # the janitor must never allow this (rule 13)
+                log.error("command_is_missing", command_uuid=entry.command_uuid)
+            if command is None or command.unreadable is not None:
+                exchange.unusable.add(entry.id)
                 missed.append(exchange)
+            else:
+                exchange.command = command
         return missed
 
     async def report(self, exchanges: Sequence[DeviceExchange]) -> None:
@@ -137,9 +139,11 @@ class NextCommands:
 
     async def _recall(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Read the entries on which these exchanges report."""
-        ids = {
-            exchange: id_ for exchange in exchanges if (id_ := _reported_id(exchange)) is not None
-        }
+        ids = {}
+        for exchange in exchanges:
+            message = _connect_of(exchange)
+            if message.command_uuid is not None:
+                ids[exchange] = entry_id(message.key.id, message.command_uuid)
         entries = await self._queue.entries_of(set(ids.values())) if ids else {}
         for exchange, id_ in ids.items():
             exchange.reported = entries.get(id_)
@@ -169,20 +173,14 @@ class NextCommands:
         return lost
 
 
-def _readable(command: Command | None, entry: QueueEntry) -> Command | None:
-    """The command of an entry. None: the entry stays, and those behind it go first."""
-    if command is None:  # the janitor must never allow this (rule 13)
-        log.error("command_is_missing", command_uuid=entry.command_uuid)
-        return None
-    return command if command.unreadable is None else None
+def _connect_of(exchange: DeviceExchange) -> Connect:
+    return cast(Connect, exchange.message)
 
 
 def _report_of(exchange: DeviceExchange) -> Report | None:
-    message = cast(Connect, exchange.request.message)
-    if message.command_uuid is None or exchange.event is None:
-        return None
+    message = _connect_of(exchange)
     state = _STATES.get(message.status)
-    if state is None:
+    if state is None or message.command_uuid is None or exchange.event is None:
         return None
     return Report(
         enrollment=message.key.id,
@@ -193,21 +191,10 @@ def _report_of(exchange: DeviceExchange) -> Report | None:
     )
 
 
-def _is_idle(exchange: DeviceExchange) -> bool:
-    return cast(Connect, exchange.request.message).status is Status.IDLE
-
-
-def _reported_id(exchange: DeviceExchange) -> str | None:
-    message = cast(Connect, exchange.request.message)
-    if message.command_uuid is None:
-        return None
-    return entry_id(message.key.id, message.command_uuid)
-
-
 def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
     """True if the device got this entry before and did not answer it: it is Idle, or reports on a command
     that it got later."""
-    if not entry.is_unanswered or _is_idle(exchange):
+    if not entry.is_unanswered or _connect_of(exchange).status is Status.IDLE:
         return entry.is_unanswered
     reported = exchange.reported and exchange.reported.handed_at
     return bool(reported and entry.handed_at and reported > entry.handed_at)
@@ -215,29 +202,27 @@ def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
 
 def _wanted(exchange: DeviceExchange) -> Wanted:
     """The conditions of `_first`, for a queue that is too long to read."""
-    message = cast(Connect, exchange.request.message)
+    message = _connect_of(exchange)
     return Wanted(
         message.key.id,
         message.key.device,
         exchange.generation,
-        with_resting=_is_idle(exchange),
+        with_resting=message.status is Status.IDLE,
         reported=message.command_uuid,
         but_not=frozenset(exchange.unusable),
     )
 
 
-def _first(
-    exchange: DeviceExchange, entries: Iterable[QueueEntry], at: datetime
-) -> QueueEntry | None:
+def _first(exchange: DeviceExchange, at: datetime) -> QueueEntry | None:
     """On Idle every open entry counts, after any other status those that did not answer NotNow."""
-    message = cast(Connect, exchange.request.message)
-    for entry in entries:
+    message = _connect_of(exchange)
+    for entry in exchange.entries or ():
         is_its_own = entry.enrollment == message.key.id
         if not is_its_own or entry.generation not in (exchange.generation, None):
             continue
         # The entry on which this request reports will be closed, or will rest, when the command is sent.
         is_reported = entry.command_uuid == message.command_uuid and entry.handed_by is not None
-        rests = entry.state is EntryState.NOT_NOW and not _is_idle(exchange)
+        rests = entry.state is EntryState.NOT_NOW and message.status is not Status.IDLE
         is_free = not is_reported and not rests and entry.id not in exchange.unusable
         if is_free and entry.is_due(at):
             return entry

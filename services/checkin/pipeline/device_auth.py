@@ -4,13 +4,10 @@ Promise: a request that may take more than five milliseconds to judge is judged 
 certificates that are known, or that came alone, are not, as nearly all are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-
-from fastapi import Request
 
 from services.checkin.answers import DeviceRefused
 from shared.concurrency.heavy_work import HeavyWork
@@ -30,13 +27,8 @@ tried, with their own keys. Those of devices have 1,000 to 2,000."""
 SMALL_BODY = 64 * 1024
 """Bytes of a body that is hashed, and later read, at once."""
 
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """The proven certificate of the sender, and the time of the signature, if known."""
-
-    certificate: DeviceCertificate
-    signed_at: datetime | None = None
+Headers = Mapping[str, Sequence[str]]
+"""All values of each header, by its name in lower case."""
 
 
 class DeviceAuthentication:
@@ -55,11 +47,11 @@ class DeviceAuthentication:
         self._proxy_header = proxy_header.lower() if proxy_header else None
         self._proxies = proxies
 
-    async def prove(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Proof:
-        """A certificate of a trusted CA, maybe one whose time is over; raises DeviceRefused, Unavailable.
-
-        `headers` are by lower-case name, all values of each.
-        """
+    async def prove(
+        self, headers: Headers, peer: str | None, body: bytes
+    ) -> tuple[DeviceCertificate, datetime | None]:
+        """A certificate of a trusted CA, maybe one whose time is over, and the time of the signature, if
+        known. Raises DeviceRefused, Unavailable."""
         try:
             signer = await self._signer(headers, peer, body)
         except BadRequest as exc:
@@ -70,11 +62,9 @@ class DeviceAuthentication:
             certificate = examine() if is_short else await self._work.do(examine)
         except BadRequest as exc:
             raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
-        return Proof(certificate, signer.signed_at)
+        return certificate, signer.signed_at
 
-    def shown(
-        self, headers: dict[str, list[str]], peer: str | None
-    ) -> tuple[DeviceCertificate | None, bool]:
+    def claimed(self, headers: Headers, peer: str | None) -> tuple[DeviceCertificate | None, bool]:
         """The certificate that the headers of a refused request show, and whether that is proven without its
         body: by a trusted proxy. Of any other nothing is judged, nor is it read where that may take long."""
         try:
@@ -96,12 +86,12 @@ class DeviceAuthentication:
         is_ordinary = not others and len(certificate) <= ORDINARY_CERTIFICATE
         return is_ordinary or self._identities.knows(certificate)
 
-    def _from_proxy(self, headers: dict[str, list[str]], peer: str | None) -> tuple[bytes, ...]:
+    def _from_proxy(self, headers: Headers, peer: str | None) -> tuple[bytes, ...]:
         if self._proxies is None or self._proxy_header is None:
             return ()
         return self._proxies.read(headers.get(self._proxy_header, ()), peer)
 
-    async def _signer(self, headers: dict[str, list[str]], peer: str | None, body: bytes) -> Signer:
+    async def _signer(self, headers: Headers, peer: str | None, body: bytes) -> Signer:
         found = self._from_proxy(headers, peer)
         if found:
             return Signer(found[0], found[1:])
@@ -112,11 +102,3 @@ class DeviceAuthentication:
         if len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY:
             return signer_of(signature, body)
         return await self._work.do(signer_of, signature, body)
-
-
-def headers_of(request: Request) -> dict[str, list[str]]:
-    """All values of each header, by its name in lower case."""
-    headers: dict[str, list[str]] = {}
-    for name, value in request.scope["headers"]:
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-    return headers

@@ -7,18 +7,15 @@ from fastapi import APIRouter
 from services.checkin.answers import Answer
 from services.checkin.authorization.authorizer import Authorizer
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.authorization.first_certificate import FirstCertificates
 from services.checkin.authorization.quarantine import QuarantineRecorder
-from services.checkin.exchange import DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.last_seen import LastSeen
 from services.checkin.journal.writer import Writer
-from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.device_auth import DeviceAuthentication
-from services.checkin.pipeline.events import DeviceEvents
-from services.checkin.pipeline.refused_requests import RefusedRequests
-from services.checkin.pipeline.routes import TAG, router
+from services.checkin.pipeline.routes import TAG, refusal_listener, router
 from services.checkin.refusals.record import RefusalLog
 from services.checkin.refusals.senders import Senders
 from services.runtime.adapters import Adapters
@@ -29,6 +26,7 @@ from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities
 from shared.settings import CheckinSettings
 from shared.web.client_address import ClientAddresses
+from shared.web.device_route import NoteRefused
 from shared.web.server.service import Feature
 
 BATCH_LIMIT = 64
@@ -43,15 +41,25 @@ def pipeline_feature(
     writer: Writer,
     identities: DeviceIdentities,
     work: HeavyWork,
-) -> tuple[APIRouter, RefusedRequests, Feature]:
+) -> tuple[APIRouter, NoteRefused, Feature]:
     """The routes of devices, and the listener of requests that are refused."""
-    stores, clock = adapters.stores, adapters.clock
-    seen = LastSeen(stores.enrollments, stores.refusals, clock)
-    senders = Senders(stores.enrollments)
+    stores, clock, ids, metrics = adapters.stores, adapters.clock, adapters.ids, adapters.metrics
+    enrollments, queue, journal = stores.enrollments, stores.queue, stores.journal
+    seen = LastSeen(enrollments, stores.refusals, clock)
+    senders = Senders(enrollments)
     refusals = RefusalLog(senders, seen, clock)
-    quarantine = QuarantineRecorder(stores.identities, clock, adapters.ids, adapters.metrics)
-    batch = _batch(settings, adapters, writer, quarantine, seen, senders)
-    batches: BatchExecutor[DeviceRequest, Answer] = BatchExecutor(
+    quarantine = QuarantineRecorder(stores.identities, clock, ids, metrics)
+    rules = BindingRules(
+        only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
+    )
+    authorizer = Authorizer(
+        enrollments, stores.issued, stores.audit, quarantine, rules, clock, ids, metrics
+    )
+    events = DeviceEvents(journal, writer, adapters.publisher, enrollments, ids, metrics)
+    changes = EnrollmentChanges(enrollments, queue, adapters.push_requests, authorizer, clock)
+    commands = NextCommands(queue, clock, ids, metrics)
+    batch = DeviceBatch(authorizer, events, changes, commands, seen, senders, clock, metrics)
+    batches: BatchExecutor[DeviceExchange, Answer] = BatchExecutor(
         batch.handle, BATCH_LIMIT, IN_FLIGHT
     )
     devices = DeviceAuthentication(
@@ -61,7 +69,6 @@ def pipeline_feature(
         proxies=ClientCertificateHeader(settings.trusted_proxies),
     )
     routes = router(batches, devices, work, settings.max_body)
-    refused = RefusedRequests(refusals, devices, ClientAddresses(settings.trusted_proxies), clock)
 
     async def drain() -> None:
         await batches.drain()
@@ -76,30 +83,5 @@ def pipeline_feature(
         drain=drain,
         openapi_tags=(TAG,),
     )
-    return routes, refused, feature
-
-
-def _batch(
-    settings: CheckinSettings,
-    adapters: Adapters,
-    writer: Writer,
-    quarantine: QuarantineRecorder,
-    seen: LastSeen,
-    senders: Senders,
-) -> DeviceBatch:
-    stores, clock, ids, metrics = adapters.stores, adapters.clock, adapters.ids, adapters.metrics
-    rules = BindingRules(
-        only_meant=settings.reenrollment == "bound", guards_replays=settings.replay_guard
-    )
-    first = FirstCertificates(stores.audit, clock, ids, metrics)
-    authorizer = Authorizer(
-        stores.enrollments, stores.issued, first, quarantine, rules, clock, ids, metrics
-    )
-    events = DeviceEvents(
-        stores.journal, writer, adapters.publisher, stores.enrollments, ids, metrics
-    )
-    changes = EnrollmentChanges(
-        stores.enrollments, stores.queue, adapters.push_requests, authorizer, clock
-    )
-    commands = NextCommands(stores.queue, clock, ids, metrics)
-    return DeviceBatch(authorizer, events, changes, commands, seen, senders, clock, metrics)
+    addresses = ClientAddresses(settings.trusted_proxies)
+    return routes, refusal_listener(refusals, devices, addresses), feature

@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.answers import Answer, DeviceRefused
-from services.checkin.exchange import DeviceRequest
-from services.checkin.pipeline.device_auth import SMALL_BODY, DeviceAuthentication, headers_of
+from services.checkin.exchange import DeviceExchange
+from services.checkin.messages import HANDLERS
+from services.checkin.pipeline.device_auth import SMALL_BODY, DeviceAuthentication
+from services.checkin.refusals.record import RefusalLog, Sender
 from shared.apple.messages.checkin import CheckinMessage, parse_checkin
 from shared.apple.messages.connect import Connect, parse_connect
 from shared.apple.messages.either import parse_either
@@ -19,7 +21,8 @@ from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body
-from shared.web.device_route import DirectDeviceRoute
+from shared.web.client_address import ClientAddresses
+from shared.web.device_route import DirectDeviceRoute, NoteRefused
 
 PLIST = "application/xml; charset=utf-8"
 TAG = {"name": "mdm", "description": "What enrolled devices call (Apple's MDM protocol)."}
@@ -64,7 +67,7 @@ _CONNECT_EXAMPLE = (
 
 
 def router(
-    batches: BatchExecutor[DeviceRequest, Answer],
+    batches: BatchExecutor[DeviceExchange, Answer],
     devices: DeviceAuthentication,
     work: HeavyWork,
     max_body: int,
@@ -75,10 +78,10 @@ def router(
     async def serve(
         request: Request, parse: Callable[[bytes], CheckinMessage | Connect]
     ) -> Response:
+        headers = _headers_of(request)
         body = await read_body(request, max_body)
-        peer = request.client.host if request.client else None
-        proof = await devices.prove(headers_of(request), peer, body)
-        request.state.proven = proof.certificate
+        certificate, signed_at = await devices.prove(headers, _peer_of(request), body)
+        request.state.proven = certificate
         try:
             message = parse(body) if len(body) <= SMALL_BODY else await work.do(parse, body)
         except BadRequest as exc:
@@ -87,10 +90,16 @@ def router(
         async def is_connected() -> bool:
             return not await request.is_disconnected()
 
-        asked = DeviceRequest(
-            message, proof.certificate, body, _url_params(request), is_connected, proof.signed_at
+        exchange = DeviceExchange(
+            message,
+            HANDLERS[type(message)],
+            certificate,
+            body,
+            _url_params(request),
+            is_connected,
+            signed_at,
         )
-        answer = await batches.submit(asked, key=asked.device)
+        answer = await batches.submit(exchange, key=message.key.device)
         return Response(answer.body, answer.status, media_type=PLIST if answer.body else None)
 
     @routes.put(
@@ -140,3 +149,30 @@ def _url_params(request: Request) -> dict[str, str] | None:
     if len(params) > MAX_URL_PARAMS:
         raise DeviceRefused(Reason.MESSAGE, f"more than {MAX_URL_PARAMS} URL parameters")
     return params or None
+
+
+def refusal_listener(
+    refusals: RefusalLog, devices: DeviceAuthentication, addresses: ClientAddresses
+) -> NoteRefused:
+    """Notes who was refused: proven before, or as its headers claim."""
+
+    def note(request: Request, status: int, reason: Reason, detail: str) -> None:
+        certificate, is_proven = getattr(request.state, "proven", None), True
+        if certificate is None and refusals.may_read_claim():
+            certificate, is_proven = devices.claimed(_headers_of(request), _peer_of(request))
+        sender = Sender.of(addresses.address(request), certificate, is_proven=is_proven)
+        refusals.note(sender, status, reason, detail, request.scope["path"])
+
+    return note
+
+
+def _headers_of(request: Request) -> dict[str, list[str]]:
+    """All values of each header, by its name in lower case."""
+    headers: dict[str, list[str]] = {}
+    for name, value in request.scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return headers
+
+
+def _peer_of(request: Request) -> str | None:
+    return request.client.host if request.client else None

@@ -2,9 +2,10 @@
 
 Promises: a device is named only where its bound certificate is proven, by a signature over the exact body or
 by a trusted proxy; all else that a line says of a sender is marked `claimed`. A sender has one line a minute,
-with the number of its refusals since the one before; all together have ten lines a second, one of which tells
-how many got none (`refusals_not_logged`). Nothing is written or read within a request. Memory is bounded, and
-a stranger, who has no certificate of a trusted CA, costs no read of the store. What a crash loses is unsaid.
+with the number of its refusals since the one before; all together have ten lines a second, one of which
+counts the refusals that got none (`refusals_not_logged`). Nothing is written or read within a request. Memory
+is bounded, and a stranger, who has no certificate of a trusted CA, costs no read of the store. Texts are cut,
+and their control characters escaped. A crash loses what is not written yet.
 """
 
 from contextlib import suppress
@@ -19,7 +20,9 @@ from shared.concurrency.bounded_cache import BoundedCache
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.enrollment import Refusal, counted_refusals
 from shared.domain.errors import Unavailable
+from shared.domain.identity import DeviceCertificate
 from shared.ports.clock import Clock
+from shared.telemetry.metrics import Reason
 from shared.web.client_address import source_of
 
 log = structlog.get_logger()
@@ -31,6 +34,10 @@ AT_MOST_EVERY = timedelta(minutes=1)
 """Between two lines of one sender."""
 REMEMBERED = 1024
 """Senders that had their line: LINES a second are fewer in AT_MOST_EVERY."""
+MOST_CLAIMS = 10
+"""Certificates each second that are read from the headers of refused requests."""
+LONGEST_DETAIL = 300
+LONGEST_SUBJECT = 200
 MOST_HELD = 600
 """Senders that wait for their line; half of the places are for proven ones alone."""
 
@@ -43,6 +50,15 @@ class Sender:
     certificate: str | None = None
     subject: str = ""
     is_proven: bool = False
+
+    @classmethod
+    def of(
+        cls, address: str, certificate: DeviceCertificate | None, *, is_proven: bool
+    ) -> "Sender":
+        if certificate is None:
+            return cls(address)
+        subject = plain(certificate.subject, LONGEST_SUBJECT)
+        return cls(address, certificate.fingerprint, subject, is_proven)
 
     @property
     def key(self) -> tuple[bool, str]:
@@ -76,12 +92,24 @@ class RefusalLog:
         self._clock = clock
         self._held: dict[tuple[bool, str], _Held] = {}
         self._rests: BoundedCache[tuple[bool, str], float] = BoundedCache(REMEMBERED)
-        self._untold = 0
-        self._untold_rests = 0.0
+        self._unlogged = 0
+        self._unlogged_rests = 0.0
+        self._claims = 0
+        self._claims_since = 0.0
 
-    def note(self, sender: Sender, refusal: Refusal, status: int) -> None:
-        """This sender was refused just now, and heard this status. A 503 is none of the device's own: it
-        does not come into its record."""
+    def may_read_claim(self) -> bool:
+        """True if the certificate that a refused request claims may be read: at most MOST_CLAIMS a second."""
+        now = self._clock.monotonic()
+        if now >= self._claims_since + 1:
+            self._claims, self._claims_since = 0, now
+        self._claims += 1
+        return self._claims <= MOST_CLAIMS
+
+    def note(self, sender: Sender, status: int, reason: Reason, detail: str, path: str) -> None:
+        """This sender was refused just now, with this status. A 503 is no fault of the device: it does not
+        come into its record."""
+        detail, path = plain(detail, LONGEST_DETAIL), plain(path, LONGEST_DETAIL)
+        refusal = Refusal(self._clock.now(), reason.value, detail, path)
         held = self._hold(sender, refusal, status)
         if status >= 500:
             return
@@ -95,7 +123,7 @@ class RefusalLog:
         held = self._held.get(sender.key)
         if held is None:
             if len(self._held) >= (MOST_HELD if sender.is_proven else MOST_HELD // 2):
-                self._untold += 1
+                self._unlogged += 1
                 return None
             held = self._held[sender.key] = _Held(sender, refusal, status)
         held.sender, held.last, held.status = sender, refusal, status
@@ -103,35 +131,40 @@ class RefusalLog:
         return held
 
     async def run(self, loops: Loops) -> None:
-        """Tell of what was noted, every second, until cancelled."""
+        """Log every second, until cancelled."""
         await loops.keep_doing("refusals", self.flush, PACE, waits="refusals_wait")
 
     async def flush(self) -> None:
-        """Tell of those senders whose minute is over, proven ones first."""
+        """Log the senders whose minute is over, proven ones first."""
         now = self._clock.monotonic()
         due = [each for key, each in self._held.items() if now >= (self._rests.get(key) or 0.0)]
         due = sorted(due, key=lambda each: not each.sender.is_proven)[:LINES]
         with suppress(Unavailable):  # then the line says which certificate it was
             await self._senders.look_up([each.sender.proven for each in due if each.sender.proven])
         for each in due:
-            self._tell(each)
-        if now >= self._untold_rests:
-            self._tell_untold()
+            self._log(each)
+        if now >= self._unlogged_rests:
+            self._log_number()
 
     def end(self) -> None:
-        """Tell of all that is left, with what is known."""
+        """Log all that is left, with what is known."""
         for each in list(self._held.values()):
-            self._tell(each)
-        self._tell_untold()
+            self._log(each)
+        self._log_number()
 
-    def _tell(self, held: _Held) -> None:
-        if self._held.pop(held.sender.key, None) is None:  # the process ends, and has told it
+    def _log(self, held: _Held) -> None:
+        sender = held.sender
+        if self._held.pop(sender.key, None) is None:  # the process ends, and has logged it
             return
-        self._rests.put(held.sender.key, self._clock.monotonic() + AT_MOST_EVERY.total_seconds())
-        device = self._device_of(held.sender)
+        self._rests.put(sender.key, self._clock.monotonic() + AT_MOST_EVERY.total_seconds())
+        device = self._device_of(sender)
+        known: dict[str, object] = {"claimed": True}
         if device is not None:
+            known = {"device": device}
             for each in held.of_record:
                 self._seen.refused(device, each)
+        elif sender.certificate is not None:
+            known |= {"certificate_sha256": sender.certificate, "subject": sender.subject}
         log.info(
             "device_refused",
             path=held.last.path,
@@ -139,21 +172,24 @@ class RefusalLog:
             reason=held.last.detail,
             kind=held.last.reason,
             count=held.count,
-            address=held.sender.address,
-            **_claimed(held.sender) if device is None else {"device": device},
+            address=sender.address,
+            **known,
         )
 
-    def _tell_untold(self) -> None:
-        if self._untold:
-            log.warning("refusals_not_logged", count=self._untold)
-            self._untold = 0
-            self._untold_rests = self._clock.monotonic() + AT_MOST_EVERY.total_seconds()
+    def _log_number(self) -> None:
+        if self._unlogged:
+            log.warning("refusals_not_logged", count=self._unlogged)
+            self._unlogged = 0
+            self._unlogged_rests = self._clock.monotonic() + AT_MOST_EVERY.total_seconds()
 
     def _device_of(self, sender: Sender) -> str | None:
         return None if sender.proven is None else self._senders.device_of(sender.proven)
 
 
-def _claimed(sender: Sender) -> dict[str, object]:
-    if sender.certificate is None:
-        return {"claimed": True}
-    return {"claimed": True, "certificate_sha256": sender.certificate, "subject": sender.subject}
+def plain(text: str, most: int) -> str:
+    """The beginning of a text, on one line and without characters that no screen shows as they are."""
+    text = text[:most]
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)[:most]

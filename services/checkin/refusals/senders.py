@@ -8,12 +8,11 @@ from collections.abc import Collection, Sequence
 
 from services.checkin.exchange import DeviceExchange
 from shared.concurrency.bounded_cache import BoundedCache
-from shared.domain.enrollment import Enrollment
 from shared.ports.enrollments import Enrollments
 
 REMEMBERED = 16_384
 """Certificates; each costs about 200 bytes."""
-NOBODY = ""
+NO_DEVICE = ""
 
 
 class Senders:
@@ -24,20 +23,21 @@ class Senders:
     def learn(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Remember what the records say that were read for these exchanges."""
         for exchange in exchanges:
-            shown, device = exchange.request.certificate, exchange.device
+            shown, device = exchange.certificate.fingerprint, exchange.device
             if device is None:
                 continue
+            name = device.key.id
             if device.certificate == shown:
-                if self._devices.get(shown) != device.id:
-                    self._forget(device)
-                self._devices.put(shown, device.id)
-            elif self._devices.get(shown) == device.id:
-                self._devices.put(shown, NOBODY)
+                if self._devices.get(shown) != name:
+                    self._forget(device.retired_certificates, name)
+                self._devices.put(shown, name)
+            else:
+                self._forget([shown], name)
 
-    def _forget(self, device: Enrollment) -> None:
-        for retired in device.retired_certificates:
-            if self._devices.get(retired) == device.id:
-                self._devices.put(retired, NOBODY)
+    def _forget(self, certificates: Collection[str], device: str) -> None:
+        for each in certificates:
+            if self._devices.get(each) == device:
+                self._devices.put(each, NO_DEVICE)
 
     def device_of(self, certificate: str) -> str | None:
         """None if no device has it, or this process does not know it."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from services.checkin.answers import Answer, DeviceRefused
-from services.checkin.exchange import DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from shared.apple.messages.checkin import SetBootstrapToken, Unsupported
 from shared.domain.access import AuditEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
@@ -41,7 +41,7 @@ def entries(world: World) -> list[AuditEntry]:
     return [entry for entry in world.audit.entries if entry.action == "device.first_certificate"]
 
 
-async def refused(replica: Replica, request: DeviceRequest) -> str:
+async def refused(replica: Replica, request: DeviceExchange) -> str:
     """The words of a refusal."""
     [outcome] = await replica.serve(request)
     assert isinstance(outcome, DeviceRefused), outcome
@@ -63,10 +63,10 @@ def device(world: World) -> Device:
 FIRST = ["idle", "token_update", "authenticate", "check_out", "bootstrap"]
 
 
-def says(device: Device, first: str) -> DeviceRequest:
+def says(device: Device, first: str) -> DeviceExchange:
     if first == "bootstrap":
         return device.says(SetBootstrapToken(device.key, b"token"))
-    request: DeviceRequest = getattr(device, first)()
+    request: DeviceExchange = getattr(device, first)()
     return request
 
 

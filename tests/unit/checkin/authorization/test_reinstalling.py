@@ -8,7 +8,7 @@ import pytest
 
 from services.checkin.answers import Answer
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.exchange import DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from shared.apple.messages.checkin import (
     Authenticate,
     GetBootstrapToken,
@@ -28,7 +28,7 @@ INSTALL, WAITING, OF_ANNA = "install", "waiting", "of-anna"
 NEXT = Device(certificate="next")
 ANNA = NEXT.user("anna")
 
-FIRST: dict[str, Callable[[Device], DeviceRequest]] = {
+FIRST: dict[str, Callable[[Device], DeviceExchange]] = {
     "Authenticate": Device.authenticate,
     "TokenUpdate": Device.token_update,
     "TokenUpdate of a user": lambda device: device.token_update(ANNA),
@@ -41,7 +41,7 @@ FIRST: dict[str, Callable[[Device], DeviceRequest]] = {
 }
 
 
-def with_secrets(device: Device) -> DeviceRequest:
+def with_secrets(device: Device) -> DeviceExchange:
     return device.says(TokenUpdate(device.key, "topic", b"t", "magic", unlock_token=b"unlock"))
 
 
@@ -98,14 +98,14 @@ def is_new(world: World, generation: str | None) -> bool:
     return there.generation != generation and tokens == (None, None) and not is_open
 
 
-async def serves(replica: Replica, *requests: DeviceRequest) -> None:
+async def serves(replica: Replica, *requests: DeviceExchange) -> None:
     for request in requests:
         [answer] = await replica.serve(request)
         assert isinstance(answer, Answer), answer
 
 
 async def held(
-    replica: Replica, step: Step, request: DeviceRequest
+    replica: Replica, step: Step, request: DeviceExchange
 ) -> tuple[Barrier, asyncio.Task]:  # type: ignore[type-arg]
     """A request that stands at a step."""
     barrier = replica.hold(step)
@@ -119,7 +119,7 @@ async def held(
 
 @pytest.mark.parametrize("says", FIRST.values(), ids=FIRST)
 async def test_rule_16_whichever_message_binds_first_the_authenticate_renews(
-    says: Callable[[Device], DeviceRequest],
+    says: Callable[[Device], DeviceExchange],
 ) -> None:
     world, replica, _ = await renewing()
     generation = record(world).generation

@@ -7,8 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from services.checkin.journal.backoff import FIRST_PAUSE, LONGEST_PAUSE, Backoff
-from services.checkin.journal.relay import BATCH, LARGE_SIDE_BY_SIDE, READ_TOGETHER, SIDE_BY_SIDE
+from services.checkin.journal.relay import (
+    BATCH,
+    FIRST_PAUSE,
+    LARGE_SIDE_BY_SIDE,
+    LONGEST_PAUSE,
+    READ_TOGETHER,
+    SIDE_BY_SIDE,
+    Backoff,
+)
 from shared.domain.enrollment import Waiting, partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from services.checkin.answers import Answer, DeviceRefused
-from services.checkin.exchange import DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from shared.apple.messages.checkin import (
     GetBootstrapToken,
     SetBootstrapToken,
@@ -137,7 +137,7 @@ async def test_rule_01_a_late_token_does_not_undo_the_one_that_its_device_sent_a
     await device.enroll(first)
     await first.serve(device.token_update(device.user("anna")))
 
-    def brings(token: bytes) -> DeviceRequest:
+    def brings(token: bytes) -> DeviceExchange:
         if kind == "bootstrap token":
             return device.says(SetBootstrapToken(device.key, token))
         key = device.user("anna") if kind == "push token of a user" else device.key

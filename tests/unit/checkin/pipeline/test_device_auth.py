@@ -32,9 +32,9 @@ async def test_a_certificate_that_came_alone_waits_for_no_thread() -> None:
     device = OURS.issue()
     busy = authentication(threads_are_busy=True, identities=identities)
 
-    proof = await busy.prove(signed(device), None, BODY)
+    certificate, _ = await busy.prove(signed(device), None, BODY)
 
-    assert proof.certificate.fingerprint == device.fingerprint
+    assert certificate.fingerprint == device.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
@@ -48,8 +48,8 @@ async def test_what_comes_with_others_waits_for_no_thread_once_it_is_known(kind:
 
     with pytest.raises(Unavailable):  # nobody knows it yet
         await busy.prove(headers, None, BODY)
-    first = (await free.prove(headers, None, BODY)).certificate
-    assert (await busy.prove(headers, None, BODY)).certificate is first
+    first, _ = await free.prove(headers, None, BODY)
+    assert (await busy.prove(headers, None, BODY))[0] is first
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,8 @@ async def test_a_large_request_is_judged_in_a_thread(body: bytes, padding: int) 
     free = authentication(threads_are_busy=False, identities=identities)
     busy = authentication(threads_are_busy=True, identities=identities)
 
-    assert (await free.prove(headers, None, body)).certificate.fingerprint == device.fingerprint
+    certificate, _ = await free.prove(headers, None, body)
+    assert certificate.fingerprint == device.fingerprint
     with pytest.raises(Unavailable):
         await busy.prove(headers, None, body)
 
@@ -87,13 +88,13 @@ def test_what_a_header_shows_is_read_or_nothing() -> None:
     judge = authentication(threads_are_busy=False, identities=identities)
     good = signed(device)["mdm-signature"][0]
 
-    found, is_proven = judge.shown({"mdm-signature": [good]}, None)
+    found, is_proven = judge.claimed({"mdm-signature": [good]}, None)
 
     assert found is not None
     assert (found.fingerprint, is_proven) == (device.fingerprint, False)
     assert found.subject == device.certificate.subject.rfc4514_string()
     bad: list[list[str]] = [[], [good, good], [""], ["%%%"], ["MAA="], [good + "A" * SMALL_HEADER]]
-    assert [judge.shown({"mdm-signature": each}, None)[0] for each in bad] == [None] * len(bad)
+    assert [judge.claimed({"mdm-signature": each}, None)[0] for each in bad] == [None] * len(bad)
 
 
 def test_no_bytes_of_a_header_are_too_odd_to_be_refused() -> None:
@@ -104,4 +105,4 @@ def test_no_bytes_of_a_header_are_too_odd_to_be_refused() -> None:
     for at in range(0, len(good), 3):
         for value in (0, 0x80):
             odd = base64.b64encode(good[:at] + bytes([value]) + good[at + 1 :]).decode()
-            assert judge.shown({"mdm-signature": [odd]}, None)[1] is False
+            assert judge.claimed({"mdm-signature": [odd]}, None)[1] is False

@@ -7,7 +7,7 @@ import pytest
 
 from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.authorization.certificate_policy import BindingRules
-from services.checkin.exchange import DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from shared.apple.messages.checkin import SetBootstrapToken
 from shared.domain.enrollment import EnrollmentStatus
 from tests.support.checkin_world import Device, Replica, World
@@ -17,11 +17,11 @@ DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
 
-def signed(request: DeviceRequest, at: datetime | None) -> DeviceRequest:
+def signed(request: DeviceExchange, at: datetime | None) -> DeviceExchange:
     return replace(request, signed_at=at)
 
 
-async def outcome(replica: Replica, request: DeviceRequest) -> Answer | Exception:
+async def outcome(replica: Replica, request: DeviceExchange) -> Answer | Exception:
     [found] = await replica.serve(request)
     return found
 
@@ -37,7 +37,7 @@ async def enrolled(world: World, device: Device) -> Replica:
     return replica
 
 
-def recorded(device: Device) -> dict[str, DeviceRequest]:
+def recorded(device: Device) -> dict[str, DeviceExchange]:
     bootstrap = device.says(SetBootstrapToken(device.key, b"old"))
     return {
         "Authenticate": device.authenticate(),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from services.checkin.answers import Answer
-from services.checkin.exchange import DeviceRequest
+from services.checkin.exchange import DeviceExchange
 from shared.apple.messages.connect import Status
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
@@ -32,7 +32,7 @@ class Scene:
         self.replica = replica
         self.device = Device()
 
-    async def says(self, request: DeviceRequest) -> str | None:
+    async def says(self, request: DeviceExchange) -> str | None:
         """The command that is the answer."""
         [answer] = await self.replica.serve(request)
         assert isinstance(answer, Answer), answer

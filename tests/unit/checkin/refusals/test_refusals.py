@@ -10,11 +10,18 @@ from structlog.testing import capture_logs
 
 from services.checkin.answers import DeviceRefused
 from services.checkin.journal.last_seen import MOST_REFUSED
-from services.checkin.pipeline.refused_requests import plain
-from services.checkin.refusals.record import AT_MOST_EVERY, LINES, MOST_HELD, RefusalLog, Sender
+from services.checkin.refusals.record import (
+    AT_MOST_EVERY,
+    LINES,
+    MOST_HELD,
+    RefusalLog,
+    Sender,
+    plain,
+)
 from services.checkin.refusals.senders import Senders
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import StoreUnavailable
+from shared.telemetry.metrics import Reason
 from tests.support.checkin_world import Device, World
 from tests.support.fakes.queue import undisturbed
 
@@ -51,8 +58,7 @@ class Rig:
         self, sender: Sender = MAC, detail: str = "no magic", status: int = 400, count: int = 1
     ) -> None:
         for _ in range(count):
-            refusal = Refusal(self.world.clock.now(), "plist", detail, "/mdm/checkin")
-            self.refusals.note(sender, refusal, status)
+            self.refusals.note(sender, status, Reason.PLIST, detail, "/mdm/checkin")
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
