@@ -26,10 +26,7 @@ ARROWS_UP = frozenset[str]()
 BUNDLES = frozenset[str]()
 """Dataclasses that only bundle dependencies."""
 
-KNOW_THE_WEB_FRAMEWORK = frozenset(
-    {
-    }
-)
+KNOW_THE_WEB_FRAMEWORK = frozenset[str]()
 """Files besides routes and apps that import FastAPI."""
 
 DEFINED_TWICE = frozenset(
