@@ -11,8 +11,7 @@ from shared.concurrency.heavy_work import HeavyWork
 from shared.ports.clock import Clock
 from shared.security.authority import open_authority
 from shared.security.certificates.lenient import AnyCertificate
-from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeBook, ChallengeTokens
 from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.settings import CheckinSettings
 from shared.web.device_route import direct_routes

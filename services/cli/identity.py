@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from services.cli.opening import command_settings, opened_stores
 from shared.concurrency.clock import SystemClock
 from shared.domain.errors import BadRequest
@@ -41,8 +43,8 @@ async def write_identity(
     authority = await open_authority(store, clock)
     issued = authority.issue(name, clock)
     contents = {
-        out_dir / f"{name}-key.pem": issued.key_pem or b"",
-        out_dir / f"{name}-cert.pem": issued.certificate_pem,
+        out_dir / f"{name}-key.pem": issued.key_pem,
+        out_dir / f"{name}-cert.pem": issued.certificate.public_bytes(Encoding.PEM),
         out_dir / "ca.pem": authority.certificate_pem,
     }
     await asyncio.to_thread(_write, out_dir, contents)

@@ -1,7 +1,7 @@
 """Our own certificate authority, which issues device identities.
 
 Promise: an installation has one, made by exactly one process and the same for all (the store's
-`create` decides), and no key ever shows in a repr. Devices and SCEP clients are happiest with RSA.
+`create` decides), and no key ever shows in a repr. RSA, which every device and SCEP client can use.
 """
 
 from dataclasses import dataclass, field
@@ -27,14 +27,10 @@ KEY_SIZE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A device identity; `key_pem` is None where the device keeps its key to itself."""
+    """A device identity with a key that was made here."""
 
     certificate: x509.Certificate
-    key_pem: bytes | None = field(default=None, repr=False)
-
-    @property
-    def certificate_pem(self) -> bytes:
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+    key_pem: bytes = field(repr=False)
 
 
 class Authority:
@@ -46,16 +42,12 @@ class Authority:
 
     @classmethod
     def create(cls, clock: Clock) -> "Authority":
-        """A new one, with a key of its own."""
         key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
-        name = _name("MacroMDM Device CA")
-        now = clock.now()
+        name, now = _name("MacroMDM Device CA"), clock.now()
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         certificate = (
-            _builder(name, name, key.public_key(), now)
+            _builder(name, name, key.public_key(), now, is_ca=True)
             .not_valid_after(now + AUTHORITY_VALIDITY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(identifier, critical=False)
             .sign(key, hashes.SHA256())
         )
@@ -74,51 +66,32 @@ class Authority:
         return cls(certificate, key)
 
     def stored(self) -> StoredAuthority:
-        """The CA as it is stored."""
-        return StoredAuthority(
-            certificate_pem=self.certificate_pem,
-            key_pem=_key_pem(self._key),
-        )
+        return StoredAuthority(self.certificate_pem, _key_pem(self._key))
 
     @property
     def certificate_pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(
-        self,
-        name: str,
-        clock: Clock,
-        *,
-        public_key: PublicKey | None = None,
-        validity: timedelta = IDENTITY_VALIDITY,
-    ) -> Issued:
-        """A device identity for a public key, or with a key made here. Never outlives the CA."""
-        key = None
-        if public_key is None:
-            key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
-            public_key = key.public_key()
-        certificate = self.certify(_name(name), public_key, clock, validity)
-        return Issued(certificate, None if key is None else _key_pem(key))
+    def issue(self, name: str, clock: Clock) -> Issued:
+        """A device identity. Raises BadRequest for a name that no certificate can hold."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_SIZE)
+        certificate = self.certify(_name(name), key.public_key(), clock, IDENTITY_VALIDITY)
+        return Issued(certificate, _key_pem(key))
 
     def certify(
         self, subject: x509.Name, public_key: PublicKey, clock: Clock, validity: timedelta
     ) -> x509.Certificate:
-        """A certificate for a device's key and nothing else: for clients, never a CA."""
+        """A certificate for a device's key: for clients, never for a CA. Never outlives our CA."""
         now = clock.now()
-        authority_key = self.certificate.extensions.get_extension_for_class(
-            x509.SubjectKeyIdentifier
-        )
-        authority_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-            authority_key.value
-        )
+        ours = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         return (
-            _builder(subject, self.certificate.subject, public_key, now)
+            _builder(subject, self.certificate.subject, public_key, now, is_ca=False)
             .not_valid_after(min(now + validity, self.certificate.not_valid_after_utc))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(authority_id, critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ours), critical=False
+            )
             .sign(self._key, hashes.SHA256())
         )
 
@@ -127,13 +100,13 @@ class Authority:
         return self._key.sign(message, padding.PKCS1v15(), hashes.SHA256())
 
     def decrypt(self, wrapped: bytes, scheme: padding.AsymmetricPadding) -> bytes:
-        """A key that was wrapped for ours, for SCEP's requests; may raise ValueError, or give some
-        other key, where it was not."""
+        """Unwrap a key of a SCEP request; may raise ValueError, or give some other key, where it was not
+        wrapped for ours."""
         return self._key.decrypt(wrapped, scheme)
 
     def derived_key(self, purpose: str, size: int) -> bytes:
-        """A key for something else, the same for all who have ours (HKDF, RFC 5869); it tells nothing of
-        ours, nor of that for another purpose."""
+        """A key for something else, the same on all replicas (HKDF, RFC 5869); it reveals nothing of ours,
+        nor of that for another purpose."""
         return HKDF(hashes.SHA256(), size, salt=None, info=purpose.encode()).derive(
             self._key.private_bytes(
                 serialization.Encoding.DER,
@@ -144,7 +117,7 @@ class Authority:
 
 
 async def open_authority(store: AuthorityStore, clock: Clock) -> Authority:
-    """The installation's CA; made now if there is none yet, and then the same for everybody.
+    """The installation's CA; made now if there is none yet, and then the same for all processes.
 
     Misconfigured where its key cannot be opened: no process serves with a wrong MDM_SECRET_KEY."""
     try:
@@ -164,8 +137,21 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: PublicKey, now: datetime
+    subject: x509.Name, issuer: x509.Name, public_key: PublicKey, now: datetime, *, is_ca: bool
 ) -> x509.CertificateBuilder:
+    """A CA signs certificates; a device signs messages, and SCEP encrypts to it."""
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=True,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    constraints = x509.BasicConstraints(ca=is_ca, path_length=0 if is_ca else None)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -173,21 +159,8 @@ def _builder(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """A CA signs certificates; a device signs messages, and SCEP encrypts to it."""
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=True,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
+        .add_extension(constraints, critical=True)
+        .add_extension(usage, critical=True)
     )
 
 

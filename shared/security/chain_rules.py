@@ -34,9 +34,8 @@ class Unproven(Exception):
 
 
 def fault_of(way: Sequence[LooseCertificate]) -> str | None:
-    """The objection to a chain from a device up to the operator's CA; None if there is none.
-
-    Raises Unproven, and ValueError for extensions that cannot be read."""
+    """The objection to a chain from a device up to the operator's CA; None if there is none. Raises Unproven,
+    and ValueError for extensions that cannot be read."""
     for each in way:
         each.read_whole()
     for each in way[:-1]:

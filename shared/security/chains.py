@@ -59,23 +59,15 @@ class _Link:
 
     @cached_property
     def subject(self) -> object:
-        return comparable(subject_of(self.certificate).public_bytes())
+        return comparable(subject_of(self.certificate))
 
     @cached_property
     def issuer(self) -> object:
-        return comparable(issuer_of(self.certificate).public_bytes())
+        return comparable(issuer_of(self.certificate))
 
     @cached_property
     def loose(self) -> LooseCertificate:
         return loosely(self.certificate)
-
-    @property
-    def is_sound(self) -> bool:
-        return objection(public_key_of(self.certificate), INTERMEDIATE_SIZES) is None
-
-    def is_valid(self, moment: datetime) -> bool:
-        certificate = self.certificate
-        return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
 
 
 @dataclass
@@ -117,13 +109,14 @@ class Chains:
         bottom, checks, is_final, fault = _Link(leaf), _Checks(), True, None
         for way in self._ways(bottom, others):
             links = [bottom, *way]
-            if not all(link.is_valid(moment) for link in way):
+            above = [link.certificate for link in way]
+            if not all(c.not_valid_before_utc <= moment <= c.not_valid_after_utc for c in above):
                 is_final = False
             # From the top down.
             elif all(checks.is_signed(child, by) for child, by in reversed(list(pairwise(links)))):
                 fault = _fault(links, checks, moment)
                 if fault is None:
-                    return [link.certificate for link in links]
+                    return [leaf, *above]
         raise NotTrusted(fault or checks.unproven or "not one of a trusted CA", is_final=is_final)
 
     def _ways(self, bottom: _Link, others: Sequence[bytes]) -> Iterator[list[_Link]]:
@@ -148,7 +141,8 @@ def _on_the_way(bottom: _Link, others: Sequence[bytes]) -> list[_Link]:
     found: list[_Link] = []
     for child in chain([bottom], found):  # `found` grows meanwhile
         for link in left:
-            if link.subject == child.issuer and link not in found and link.is_sound:
+            is_new = link.subject == child.issuer and link not in found
+            if is_new and not objection(public_key_of(link.certificate), INTERMEDIATE_SIZES):
                 found.append(link)
             if len(found) == MOST_FOREIGN:
                 return found
@@ -211,29 +205,22 @@ def _is_signed(child: _Link, by: _Link) -> bool:
 
 
 def _authority_policy() -> verification.ExtensionPolicy:
-    """The rules for CAs of the web, but for what the private CAs of this world leave out.
-
-    A CA that `openssl req -x509` makes has no key usage; others mark nothing as critical, or name
-    their issuer by serial number. That it is a CA must still be written in it.
-    """
+    """The rules for CAs of the web, but for what private CAs leave out: one that `openssl req -x509` makes
+    has no key usage; others mark nothing as critical, or name their issuer by serial number. That it is a CA
+    must still be written in it."""
     anyhow = verification.Criticality.AGNOSTIC
     return (
         verification.ExtensionPolicy.webpki_defaults_ca()
-        .require_present(x509.BasicConstraints, anyhow, _is_authority)
-        .may_be_present(x509.KeyUsage, anyhow, _may_sign_certificates)
+        .require_present(x509.BasicConstraints, anyhow, _refuse_no_authority)
+        .may_be_present(x509.KeyUsage, anyhow, _refuse_no_authority)
         .may_be_present(x509.AuthorityKeyIdentifier, anyhow, None)
     )
 
 
-def _is_authority(
-    _policy: verification.Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints
+def _refuse_no_authority(
+    _policy: verification.Policy, _certificate: x509.Certificate, extension: object
 ) -> None:
-    if not constraints.ca:
+    if isinstance(extension, x509.BasicConstraints) and not extension.ca:
         raise ValueError("not a CA")
-
-
-def _may_sign_certificates(
-    _policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None
-) -> None:
-    if usage is not None and not usage.key_cert_sign:
+    if isinstance(extension, x509.KeyUsage) and not extension.key_cert_sign:
         raise ValueError("not for signing certificates")

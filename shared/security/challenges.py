@@ -1,25 +1,81 @@
 """Challenges as the services use them: made for a profile or an API client, redeemed by SCEP.
 
-Promises: a one-time challenge is good for one certificate, on whatever replica, and only until it
-expires; its secret is kept nowhere. Where anybody may ask for one, with a profile, nothing is written before
-it is used. A static challenge (MDM_SCEP_CHALLENGE) is good for everybody who knows it; where none is set,
-nothing but a one-time challenge is accepted.
+Promises: a one-time challenge is good for one certificate, on any replica, and only until it expires; its
+secret is kept nowhere. One for a profile, which strangers may ask for, is a signed token: a flood of requests
+writes nothing, since the store learns of it at its use. A static challenge (MDM_SCEP_CHALLENGE) is good for
+all who know it; where none is set, nothing but a one-time challenge is accepted.
+
+A token is `once1-` and, in hex: when it expires (5 bytes, seconds since 1970), 12 random bytes, UDID and
+serial number (each a byte of length, 0 for none, and UTF-8), and 16 bytes of an HMAC-SHA256 over all of it.
+Another form would have another number in front.
 """
 
+import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretStr
 
 from shared.ports.certificates import Challenge, Challenges
 from shared.ports.clock import Clock
-from shared.security.challenge_tokens import LONGEST, PREFIX, ChallengeTokens, digest_of
 
 SECRET_BYTES = 16
 OF_RENEWALS = "renew-"
-"""Their secrets begin with it, so that others can be refused without a look into the store."""
+"""Begins the secrets of renewals, so that others can be refused without a look into the store."""
+PREFIX = "once1-"
+LONGEST = 255
+"""Characters of a challenge: the bound of PKCS #9 for a challengePassword."""
+KEY_SIZE = 32
+PURPOSE = "MacroMDM SCEP challenges"
+"""Of the key for tokens, which is derived from that of our CA."""
+
+_TIME, _RANDOM, _MAC = 5, 12, 16
+
+
+class ChallengeTokens:
+    """Makes and reads tokens, with a key of `KEY_SIZE` bytes that all replicas have and nothing else has."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"expected a key of {KEY_SIZE} bytes")
+        self._key = key
+
+    def make(self, expires_at: datetime, udid: str | None, serial_number: str | None) -> str | None:
+        """None where it would be too long for a SCEP client. Rounds the second down."""
+        names = [(name or "").encode() for name in (udid, serial_number)]
+        if sum(map(len, names)) > LONGEST:
+            return None
+        seconds = int(expires_at.replace(microsecond=0).timestamp())
+        said = seconds.to_bytes(_TIME, "big") + secrets.token_bytes(_RANDOM)
+        said += b"".join(bytes((len(name),)) + name for name in names)
+        secret = PREFIX + (said + self._mac(said)).hex()
+        return secret if len(secret) <= LONGEST else None
+
+    def read(self, secret: str) -> Challenge | None:
+        """The content of a token, expired or not. None: it is not one of ours."""
+        try:
+            token = bytes.fromhex(secret.removeprefix(PREFIX))
+        except ValueError:
+            return None
+        said, mac = token[:-_MAC], token[-_MAC:]
+        is_canonical = secret == PREFIX + token.hex()
+        if not is_canonical or not hmac.compare_digest(mac, self._mac(said)):
+            return None
+        expires_at = datetime.fromtimestamp(int.from_bytes(said[:_TIME], "big"), UTC)
+        names = said[_TIME + _RANDOM :]
+        end = 1 + names[0]
+        udid, serial_number = names[1:end].decode(), names[end + 1 :].decode()
+        return Challenge(digest_of(secret), expires_at, udid or None, serial_number or None)
+
+    def _mac(self, said: bytes) -> bytes:
+        return hmac.digest(self._key, PREFIX.encode() + said, "sha256")[:_MAC]
+
+
+def digest_of(secret: str) -> str:
+    """The key of a challenge in the store, which keeps no challenge."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +108,13 @@ class ChallengeBook:
         self._challenges = challenges
         self._clock = clock
         self._validity = validity
-        self._static = None if static is None else digest_of(static.get_secret_value())
-        self._static_secret = static
+        self._static = static
 
     async def issue(self, udid: str | None = None, serial_number: str | None = None) -> str:
         """The challenge for an enrollment profile: the static one where there is one and the profile is
         for no particular device, else a one-time challenge. Raises StoreUnavailable."""
-        if self._static_secret is not None and udid is None and serial_number is None:
-            return self._static_secret.get_secret_value()
+        if self._static is not None and udid is None and serial_number is None:
+            return self._static.get_secret_value()
         return await self.issue_once(udid, serial_number)
 
     async def issue_once(self, udid: str | None = None, serial_number: str | None = None) -> str:
@@ -84,8 +139,8 @@ class ChallengeBook:
     def name_of(self, secret: str) -> str | None:
         """The key of a secret, good or not: its SHA-256; None for the static one."""
         digest = digest_of(secret)
-        is_static = self._static is not None and hmac.compare_digest(digest, self._static)
-        return None if is_static else digest
+        static = None if self._static is None else digest_of(self._static.get_secret_value())
+        return None if static is not None and hmac.compare_digest(digest, static) else digest
 
     async def redeem(self, secret: str, by: str) -> Grant | None:
         """The grant of this secret for the transaction `by`; None: nothing. The same transaction may
@@ -95,19 +150,16 @@ class ChallengeBook:
         digest = self.name_of(secret)
         if digest is None:
             return Grant()
-        found = await self._used(secret, digest, by)
+        now = self._clock.now()
+        if self._tokens is None or not secret.startswith(PREFIX):
+            found = await self._challenges.use(digest, by, now)
+        else:
+            found = self._tokens.read(secret)
+            if found and (found.expires_at <= now or not await self._challenges.take(found, by)):
+                found = None
         if found is None:
             return None
         return Grant(digest, found.udid, found.serial_number, found.renews)
-
-    async def _used(self, secret: str, digest: str, by: str) -> Challenge | None:
-        now = self._clock.now()
-        if self._tokens is None or not secret.startswith(PREFIX):
-            return await self._challenges.use(digest, by, now)
-        token = self._tokens.read(secret)
-        if token is None or token.expires_at <= now:
-            return None
-        return token if await self._challenges.take(token, by) else None
 
     async def user_of(self, secret: str) -> str | None:
         """The transaction that used this one-time challenge; None: none did. Raises StoreUnavailable."""
@@ -115,6 +167,6 @@ class ChallengeBook:
         return None if digest is None else await self._challenges.user_of(digest)
 
     def _may_be_good(self, secret: str) -> bool:
-        if not secret or len(secret) > LONGEST:
+        if not 0 < len(secret) <= LONGEST:
             return False
         return not self._renews_only or secret.startswith(OF_RENEWALS)

@@ -24,6 +24,7 @@ from shared.security.certificates.lenient import (
     subject_of,
 )
 from shared.security.certificates.names import comparable
+from shared.settings.values import Network
 
 MAX_HEADER = 64 * 1024
 _RFC9440 = re.compile(r":[A-Za-z0-9+/]*={0,2}:")
@@ -31,19 +32,15 @@ _PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CE
 MOST = 6
 """Certificates in one header: those of devices have one to three issuers."""
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class ClientCertificateHeader:
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
 
     def read(self, values: Sequence[str], peer: str | None) -> tuple[bytes, ...]:
-        """The certificate (DER) and those of its issuers; nothing where no trusted proxy gave one.
-
-        `values` are all values of the header in this request; `peer` is the address of the
-        connection, never one that a header claims.
-        """
+        """The certificate (DER) and those of its issuers; nothing where no trusted proxy gave one. `values`
+        are all values of the header in this request; `peer` is the address of the connection, never one
+        that a header claims."""
         if not values or not self._trusts(peer):
             return ()
         if len(values) > 1:
@@ -67,11 +64,10 @@ def _certificates(value: str) -> tuple[bytes, ...]:
     if not value.isascii() or not value.isprintable():
         raise BadRequest("client certificate header: folded, or not plain ASCII")
     try:
-        found = _rfc9440(value) if value.startswith(":") else _escaped_pem(value)
+        found = _decoded(value)
         chain = [load_certificate(der) for der in found]
         for issued, by in itertools.pairwise(chain):
-            names = issuer_of(issued).public_bytes(), subject_of(by).public_bytes()
-            if comparable(names[0]) != comparable(names[1]):
+            if comparable(issuer_of(issued)) != comparable(subject_of(by)):
                 # Not the issuer of the one before: it may be another client's.
                 raise BadRequest("client certificate header: holds certificates of several clients")
     except Unreadable as exc:
@@ -81,13 +77,11 @@ def _certificates(value: str) -> tuple[bytes, ...]:
     return found
 
 
-def _rfc9440(value: str) -> tuple[bytes, ...]:
-    if not _RFC9440.fullmatch(value):
-        raise BadRequest("client certificate header: not a byte sequence of RFC 9440")
-    return (base64.b64decode(value[1:-1], validate=True),)
-
-
-def _escaped_pem(value: str) -> tuple[bytes, ...]:
+def _decoded(value: str) -> tuple[bytes, ...]:
+    if value.startswith(":"):
+        if not _RFC9440.fullmatch(value):
+            raise BadRequest("client certificate header: not a byte sequence of RFC 9440")
+        return (base64.b64decode(value[1:-1], validate=True),)
     if "BEGIN+CERTIFICATE" in value:
         value = value.replace("+", " ")
     pem, at, found = unquote(value, errors="strict"), 0, list[bytes]()

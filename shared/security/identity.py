@@ -2,7 +2,7 @@
 
 Promise: an identity that comes out is a certificate which chains to a trusted CA, is valid now, is no CA
 itself, and may be used by a client; or one that only has expired, and then it says so. One certificate has
-one fingerprint, in whatever form it is written. Its enrollment is judged by its binding.
+one fingerprint, in any form in which it is written. Its enrollment is judged by its binding.
 
 Device certificates have no SAN and often an empty subject, so the verifier's rules for web servers are
 switched off for them (not for the CAs), and the extended key usage is checked here.
@@ -32,6 +32,7 @@ from shared.security.certificates.lenient import (
     load_whole,
     subject_of,
 )
+from shared.security.certificates.names import rfc4514
 from shared.security.certificates.public_keys import LARGEST_CERTIFICATE, objection, weak_bits
 from shared.security.chains import Chains, NotTrusted
 from shared.telemetry.metrics import Metrics
@@ -50,9 +51,8 @@ LONGEST_SUBJECT = 1024
 
 
 class WeakKeys:
-    """Lets in RSA keys under 2048 bits that a CA of MDM_DEVICE_CA vouches for; each is logged and counted.
-
-    Apple's SCEP payload asks for 1024 bits where a profile does not say, so other servers issued such."""
+    """Lets in RSA keys under 2048 bits that a CA of MDM_DEVICE_CA vouches for, since Apple's SCEP payload
+    asks for 1024 bits where a profile does not say. Each is logged and counted."""
 
     def __init__(self, authorities: Sequence[AnyCertificate], metrics: Metrics) -> None:
         self._authorities = frozenset(authorities)
@@ -67,9 +67,8 @@ class WeakKeys:
 
 
 class DeviceIdentities:
-    """Judges device certificates against a fixed set of CA certificates (roots and intermediates).
-
-    Safe to call from several threads. Without `weak`, keys under 2048 bits are refused."""
+    """Judges device certificates against a fixed set of CA certificates (roots and intermediates). Safe
+    for several threads. Without `weak`, keys under 2048 bits are refused."""
 
     def __init__(
         self, trust: Sequence[AnyCertificate], clock: Clock, weak: WeakKeys | None = None
@@ -94,11 +93,9 @@ class DeviceIdentities:
         return known is not None and _still_holds(known, self._clock.now())
 
     def examine(self, certificate: bytes, intermediates: Sequence[bytes] = ()) -> DeviceCertificate:
-        """A good certificate, or one that only has expired; BadRequest for any other.
-
-        The chain is remembered, within the validity of all its certificates. So is a refusal that no time
-        will change, by all the certificates that came together.
-        """
+        """A good certificate, or one that only has expired; BadRequest for any other. The chain is
+        remembered, within the validity of all its certificates. So is a refusal that no time will change, by
+        all the certificates that came together."""
         digest, now = hashlib.sha256(certificate).digest(), self._clock.now()
         known = self._judged.get(digest)
         if known is not None and _still_holds(known, now):
@@ -142,7 +139,7 @@ class DeviceIdentities:
             self._refuse_weak_key(leaf, chain[-1], fingerprint)
             return DeviceCertificate(
                 fingerprint=fingerprint,
-                subject=subject_of(leaf).rfc4514_string()[:LONGEST_SUBJECT],
+                subject=rfc4514(subject_of(leaf))[:LONGEST_SUBJECT],
                 serial=f"{leaf.serial_number:x}",
                 not_before=max(c.not_valid_before_utc for c in chain),
                 not_after=min(c.not_valid_after_utc for c in chain),
@@ -191,8 +188,8 @@ def described(der: bytes) -> DeviceCertificate:
     """The statements of an unchecked certificate. Raises BadRequest."""
     try:
         certificate = load_whole(der)
-        subject = subject_of(certificate).rfc4514_string()
-        return DeviceCertificate(_fingerprint(certificate), subject[:LONGEST_SUBJECT])
+        subject = rfc4514(subject_of(certificate))[:LONGEST_SUBJECT]
+        return DeviceCertificate(_fingerprint(certificate), subject)
     except UNREADABLE:
         raise BadRequest("device certificate: cannot be read") from None
 

@@ -1,15 +1,14 @@
 """MDM push certificates with their keys, as Apple's portal gives them (PEM), read and judged.
 
-Promise: what `read_pair` returns is a certificate of one push topic with the private key that belongs
-to it; what it refuses is a BadRequest whose only fault has the path `cert`, `key` or `password`, and
-shows nothing of the key.
+Promise: `read_pair` returns a certificate of one push topic with the private key that belongs to it, or
+raises a BadRequest whose only fault has the path `cert`, `key` or `password`, and shows nothing of the key.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -31,10 +30,8 @@ MOST_TOPIC = 200
 @dataclass(frozen=True, slots=True)
 class PushCertificate:
     """Lets us push to the devices of one topic (Apple: UID of the certificate's subject).
-
-    `certificate_pem` begins with the certificate itself; its chain may follow. `key_pem` is PKCS#8 in
-    clear. `serial_number` is in hex.
-    """
+    `certificate_pem` begins with the certificate itself; its chain may follow. `key_pem` is PKCS#8 in clear.
+    `serial_number` is in hex."""
 
     topic: str
     serial_number: str
@@ -66,27 +63,32 @@ def read_pair(
     certificate_pem: bytes, key_pem: bytes, password: bytes | None = None
 ) -> PushCertificate:
     """Keys may be PKCS#1, SEC 1 or PKCS#8, each encrypted or not (`password` is for those that are).
-
-    Raises BadRequest; validity in time is not looked at.
-    """
-    certificates = _certificates(certificate_pem)
-    own = certificates[0]
+    Validity in time is not checked. Raises BadRequest."""
+    try:
+        certificates = x509.load_pem_x509_certificates(certificate_pem)
+    except UNREADABLE:
+        raise refusal("cert", "holds no PEM certificate") from None
     key, public = _key(key_pem, password)
-    if _public_key(own) != public:
+    own = certificates[0]
+    try:
+        certified = own.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except UNREADABLE:
+        raise refusal("cert", "has an unusable public key") from None
+    if certified != public:
         raise refusal("key", "is not the key of the certificate")
     return PushCertificate(
         topic=topic_of(own),
         serial_number=f"{own.serial_number:X}",
         not_before=own.not_valid_before_utc,
         not_after=own.not_valid_after_utc,
-        fingerprint=hashlib.sha256(own.public_bytes(Encoding.DER)).hexdigest(),
+        fingerprint=own.fingerprint(hashes.SHA256()).hex(),
         certificate_pem=b"".join(each.public_bytes(Encoding.PEM) for each in certificates),
         key_pem=key,
     )
 
 
 def topic_of(certificate: x509.Certificate) -> str:
-    """The push topic, or BadRequest for a certificate that is none for MDM."""
+    """Raises BadRequest for a certificate that is none for MDM."""
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.USER_ID)
     except UNREADABLE:
@@ -100,22 +102,6 @@ def topic_of(certificate: x509.Certificate) -> str:
 
 def refusal(path: str, problem: str) -> BadRequest:
     return BadRequest(f"{path}: {problem}", [Fault(path, problem)])
-
-
-def _certificates(pem: bytes) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except UNREADABLE:
-        raise refusal("cert", "holds no PEM certificate") from None
-
-
-def _public_key(certificate: x509.Certificate) -> bytes:
-    try:
-        return certificate.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-    except UNREADABLE:
-        raise refusal("cert", "has an unusable public key") from None
 
 
 def _key(pem: bytes, password: bytes | None) -> tuple[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""The push topic that devices are told to enroll under, for enrollment profiles.
+"""The push topic in enrollment profiles, under which devices enroll.
 
 Promise: of certificates installed by API it is the one whose topic was chosen last, within
 `FRESH` of the choice on every replica; else that of the first file of MDM_PUSH_CERT.
@@ -15,6 +15,7 @@ from shared.ports.certificates import PushCertificates, TopicVersion
 from shared.ports.clock import Clock
 from shared.security.certificates.lenient import UNREADABLE
 from shared.security.push_certificate import topic_of
+from shared.settings.values import read_file
 
 FRESH = timedelta(seconds=5)
 
@@ -27,8 +28,16 @@ class TopicOfFiles:
 
     @classmethod
     def load(cls, files: tuple[Path, ...]) -> "TopicOfFiles":
-        """Reads the first file, if there is one; Misconfigured where it holds no push certificate."""
-        return cls(_topic(files[0]) if files else None)
+        """By the first file, if there is one; Misconfigured where it holds no push certificate."""
+        if not files:
+            return cls()
+        file = files[0]
+        try:
+            return cls(topic_of(x509.load_pem_x509_certificate(read_file("MDM_PUSH_CERT", file))))
+        except BadRequest as exc:
+            raise Misconfigured(f"MDM_PUSH_CERT: {file} {exc.faults[0].expected}") from None
+        except UNREADABLE:
+            raise Misconfigured(f"MDM_PUSH_CERT: {file} holds no PEM certificate") from None
 
     async def current(self) -> str | None:
         return self.topic
@@ -58,14 +67,3 @@ def default_topic(installed: Iterable[TopicVersion], of_files: str | None) -> st
     if by_choice is not None and (by_choice.chosen or of_files is None):
         return by_choice.topic
     return of_files
-
-
-def _topic(file: Path) -> str:
-    try:
-        return topic_of(x509.load_pem_x509_certificate(file.read_bytes()))
-    except OSError as exc:
-        raise Misconfigured(f"MDM_PUSH_CERT: cannot read {file} ({exc.strerror})") from None
-    except BadRequest as exc:
-        raise Misconfigured(f"MDM_PUSH_CERT: {file} {exc.faults[0].expected}") from None
-    except UNREADABLE:
-        raise Misconfigured(f"MDM_PUSH_CERT: {file} holds no PEM certificate") from None

@@ -25,7 +25,7 @@ from shared.settings.classes import (
 )
 from shared.settings.expected import message
 from shared.settings.limits import LARGEST_BODY
-from shared.settings.values import SHORT_KEY, parse_size
+from shared.settings.values import SHORT_KEY, parse_size, read_file
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -105,9 +105,7 @@ def _look_up(field: str, declared: FieldInfo, environ: Mapping[str, str]) -> tup
 
 def _content(name: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as exc:
-        raise Misconfigured(f"{name}: cannot read {path} ({exc.strerror})") from None
+        return read_file(name, Path(path)).decode("utf-8").strip()
     except UnicodeDecodeError:
         raise Misconfigured(f"{name}: {path} is no text in UTF-8") from None
 

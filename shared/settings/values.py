@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from shared.domain.errors import Misconfigured
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SHORT_KEY = 16
@@ -169,3 +171,11 @@ def format_duration(duration: timedelta) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{int(seconds // size)} {unit}"
     return f"{seconds:g} s"
+
+
+def read_file(setting: str, file: Path) -> bytes:
+    """Raises Misconfigured, which names the setting."""
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(f"{setting}: cannot read {file} ({exc.strerror})") from None

@@ -6,14 +6,15 @@ from functools import cache
 from typing import Any
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from services.checkin.scep.issuing import Certifier, Issuing
 from services.checkin.scep.server import ScepServer
 from shared.concurrency.heavy_work import HeavyWork
-from shared.security.authority import Authority
-from shared.security.challenge_tokens import KEY_SIZE, PURPOSE, ChallengeTokens
-from shared.security.challenges import ChallengeBook
+from shared.security.authority import IDENTITY_VALIDITY, Authority
+from shared.security.certificates.public_keys import PublicKey
+from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeBook, ChallengeTokens
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.challenges import FakeChallenges
 from tests.support.fakes.clock import FakeClock
@@ -66,6 +67,11 @@ class ScepWorld:
     @property
     def ca(self) -> x509.Certificate:
         return self.authority.certificate
+
+    def certified(self, key: PublicKey) -> x509.Certificate:
+        """A certificate that SCEP did not give out."""
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "by hand")])
+        return self.authority.certify(name, key, self.clock, IDENTITY_VALIDITY)
 
     def replica(self) -> ScepServer:
         work = HeavyWork("SCEP requests")

@@ -25,6 +25,7 @@ from shared.security.challenges import ChallengeBook
 from shared.security.push_topic import TopicOfFiles
 from shared.security.signature.profile_signing import ProfileSigner
 from shared.settings import CheckinSettings
+from shared.settings.values import read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,7 @@ def _trusted(file: Path | None) -> tuple[bytes, ...]:
 def _apple(file: Path | None) -> AppleDevices:
     if file is None:
         return AppleDevices()
-    try:
-        return AppleDevices.load(file.read_bytes())
-    except OSError as exc:
-        raise Misconfigured(f"MDM_OTA_DEVICE_CA: cannot read {file} ({exc.strerror})") from None
+    return AppleDevices.load(read_file("MDM_OTA_DEVICE_CA", file))
 
 
 def _signer(settings: CheckinSettings) -> ProfileSigner | None:

@@ -27,8 +27,7 @@ from shared.apple.plist import read as plist
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest
 from shared.security.apple_device import AppleDevices
-from shared.security.challenge_tokens import LONGEST
-from shared.security.challenges import ChallengeBook, Grant
+from shared.security.challenges import LONGEST, ChallengeBook, Grant
 from shared.security.identity import DeviceIdentities
 from shared.security.signature.attached import open_signed
 from shared.security.signature.detached import Signer

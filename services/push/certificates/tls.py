@@ -19,6 +19,7 @@ import certifi
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.network.trusted_cas import client_tls
 from shared.security.push_certificate import PushCertificate, read_pair, refusal
+from shared.settings.values import read_file
 
 _SETTINGS = {"cert": "MDM_PUSH_CERT", "key": "MDM_PUSH_KEY"}
 
@@ -89,8 +90,8 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 def _load(certificate_file: Path, key_file: Path, now: datetime) -> PushCertificate:
-    certificate_pem = _read("MDM_PUSH_CERT", certificate_file)
-    key_pem = _read("MDM_PUSH_KEY", key_file)
+    certificate_pem = read_file("MDM_PUSH_CERT", certificate_file)
+    key_pem = read_file("MDM_PUSH_KEY", key_file)
     try:
         loaded = read_pair(certificate_pem, key_pem)
         if not loaded.has_expired(now):
@@ -102,10 +103,3 @@ def _load(certificate_file: Path, key_file: Path, now: datetime) -> PushCertific
         problem = f"{_SETTINGS[fault.path]}: {file} {fault.expected}"
         raise Misconfigured(problem) from None
     return loaded
-
-
-def _read(setting: str, file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as exc:
-        raise Misconfigured(f"{setting}: cannot read {file} ({exc.strerror})") from exc

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 
 from shared.security.asn1 import ber, der
 from shared.security.asn1.ber import Element, Unreadable, bits_of, children, integer_of, only
-from shared.security.certificates.names import LooseName
+from shared.security.certificates.names import rfc4514
 
 LONGEST_SERIAL = 64
 """Bytes; RFC 5280 allows 20."""
@@ -36,20 +36,18 @@ CLIENT_USES = {bytes.fromhex("2b06010505070302"), bytes.fromhex("551d2500")}
 ALTERNATIVE_NAME = bytes.fromhex("551d11")
 _GENERAL_NAMES = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88}
 _UNIQUE_IDENTIFIERS, _EXTENSIONS = (0x81, 0x82), 0xA3
-"""First bytes: of the kinds of alternative names, and of what may stand behind the key."""
+"""First bytes: of the kinds of alternative names, and of the fields that may follow the key."""
 _MOST_UNUSED = 7
 _KEY_CERT_SIGN = 0x04
 
 
 class Extension(NamedTuple):
-    """One extension, by the bytes of its value."""
-
     is_critical: bool
     value: bytes
 
 
 class LooseCertificate:
-    """The names are those of `x509.Certificate`. Raises ValueError."""
+    """Its members are named as those of `x509.Certificate`; names are bytes. Raises ValueError."""
 
     def __init__(self, encoded: bytes) -> None:
         signed, named, signature = _exactly(children(only(encoded, ber.SEQUENCE)), 3)
@@ -66,9 +64,8 @@ class LooseCertificate:
         if _algorithm(algorithm) != _algorithm(named):
             raise Unreadable("it names two signature algorithms")
         self.signature_algorithm_bytes = algorithm.raw
-        self.issuer, self.subject = (
-            LooseName(ber.of_kind(each, ber.SEQUENCE).raw) for each in (issuer, subject)
-        )
+        self.issuer = ber.of_kind(issuer, ber.SEQUENCE).raw
+        self.subject = ber.of_kind(subject, ber.SEQUENCE).raw
         begin, end = _exactly(children(validity), 2)
         self.not_valid_before_utc, self.not_valid_after_utc = _time(begin), _time(end)
         self._key = ber.of_kind(key, ber.SEQUENCE)
@@ -102,8 +99,8 @@ class LooseCertificate:
 
     def read_whole(self) -> None:
         """Raises Unreadable for an ill-formed name, or an extension that OpenSSL reads too."""
-        self.issuer.rfc4514_string()
-        self.subject.rfc4514_string()
+        rfc4514(self.issuer)
+        rfc4514(self.subject)
         names = self._values_of(ALTERNATIVE_NAME) or ()
         if any(name.raw[0] not in _GENERAL_NAMES for name in names):
             raise Unreadable("an alternative name is of no kind that there is")
@@ -111,8 +108,8 @@ class LooseCertificate:
 
     @property
     def key_identifier(self) -> bytes | None:
-        found = self.extensions.get(KEY_IDENTIFIER)
-        return None if found is None else only(found.value, ber.OCTET_STRING).content
+        found = self._value_of(KEY_IDENTIFIER, ber.OCTET_STRING)
+        return None if found is None else found.content
 
     @property
     def authority(self) -> tuple[bool, int | None]:
@@ -130,17 +127,21 @@ class LooseCertificate:
 
     @property
     def may_sign_certificates(self) -> bool:
-        found = self.extensions.get(KEY_USAGE)
+        found = self._value_of(KEY_USAGE, ber.BIT_STRING)
         if found is None:
             return True
-        usage = only(found.value, ber.BIT_STRING).content
+        usage = found.content
         if not usage or usage[0] > _MOST_UNUSED:
             raise Unreadable("its key usage is not well put together")
         return len(usage) > 1 and bool(usage[1] & _KEY_CERT_SIGN)
 
     def _values_of(self, extension: bytes) -> list[Element] | None:
+        found = self._value_of(extension, ber.SEQUENCE)
+        return None if found is None else children(found)
+
+    def _value_of(self, extension: bytes, kind: ber.Kind) -> Element | None:
         found = self.extensions.get(extension)
-        return None if found is None else children(only(found.value, ber.SEQUENCE))
+        return None if found is None else only(found.value, kind)
 
 
 UNREADABLE = (
@@ -188,16 +189,18 @@ def loosely(certificate: AnyCertificate) -> LooseCertificate:
     return LooseCertificate(certificate.public_bytes(Encoding.DER))
 
 
-def subject_of(certificate: AnyCertificate) -> LooseName:
+def subject_of(certificate: AnyCertificate) -> bytes:
     """Its subject, which the library reads with rules of its own for what may be in it."""
     with suppress(*UNREADABLE):
-        return LooseName(certificate.subject.public_bytes())
+        if isinstance(certificate, x509.Certificate):
+            return certificate.subject.public_bytes()
     return loosely(certificate).subject
 
 
-def issuer_of(certificate: AnyCertificate) -> LooseName:
+def issuer_of(certificate: AnyCertificate) -> bytes:
     with suppress(*UNREADABLE):
-        return LooseName(certificate.issuer.public_bytes())
+        if isinstance(certificate, x509.Certificate):
+            return certificate.issuer.public_bytes()
     return loosely(certificate).issuer
 
 

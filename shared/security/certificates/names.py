@@ -33,18 +33,9 @@ _SHORT = {
 }
 
 
-class LooseName:
-    """A name with the bytes in which it came; the methods are those of `x509.Name`."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def public_bytes(self) -> bytes:
-        return self._raw
-
-    def rfc4514_string(self) -> str:
-        """Raises Unreadable for text that is not in the encoding that it says."""
-        return ",".join("+".join(map(_shown, rdn)) for rdn in reversed(_attributes(self._raw)))
+def rfc4514(raw: bytes) -> str:
+    """The text of a name. Raises Unreadable for a value that is not in the encoding that it says."""
+    return ",".join("+".join(map(_shown, rdn)) for rdn in reversed(_attributes(raw)))
 
 
 def comparable(raw: bytes) -> object:

@@ -97,16 +97,13 @@ def _pss(parameters: Any, digest: str) -> padding.PSS:
 def check_signed(
     signed: x509.Certificate | x509.CertificateSigningRequest, message: bytes, key: object
 ) -> None:
-    """Raises whatever it may, unless the signature over `message` is good. The library's own checks take no
+    """Raises InvalidSignature, or one of `lenient.UNREADABLE`. The library's own checks take no
     SHA-1, which Apple's CA for devices and SCEP clients sign with."""
     hash_, scheme = signed.signature_hash_algorithm, signed.signature_algorithm_parameters
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
-        key.verify(signed.signature, message, scheme)
-    elif (
-        isinstance(key, rsa.RSAPublicKey)
-        and hash_
-        and (isinstance(scheme, padding.PKCS1v15 | padding.PSS))
-    ):
-        key.verify(signed.signature, message, scheme, hash_)
-    else:
-        raise ValueError("a key or an algorithm of an unknown kind")
+    match key, scheme:
+        case ec.EllipticCurvePublicKey() as of_curve, ec.ECDSA() as ecdsa:
+            of_curve.verify(signed.signature, message, ecdsa)
+        case rsa.RSAPublicKey() as of_rsa, (padding.PKCS1v15() | padding.PSS()) as padded if hash_:
+            of_rsa.verify(signed.signature, message, padded, hash_)
+        case _:
+            raise ValueError("a key or an algorithm of an unknown kind")

@@ -71,10 +71,8 @@ def read_certificate_request(
 
 
 def _without_attributes(encoded: bytes) -> tuple[bytes, bytes]:
-    """The signed part of a request, and the request as if it had no attributes; raises ValueError.
-
-    cryptography takes attributes in DER's order only, and clients in Go put the challenge behind the
-    extensions, whichever is shorter."""
+    """The signed part of a request, and the request as if it had no attributes: cryptography takes them in
+    DER's order only, and clients in Go put the challenge behind the extensions. Raises ValueError."""
     signed, algorithm, signature = ber.children(ber.only(encoded, ber.SEQUENCE))
     version, subject, public_key, *attributes = (each.raw for each in ber.children(signed))
     if len(attributes) > 1:
@@ -92,8 +90,7 @@ def hash_of(public_key: object) -> str:
 
 
 def _refuse_costly(public_key: object) -> None:
-    """A signature by an odd key is only worth its check where that costs little: then the answer names the
-    refusal."""
+    """Check a signature by an odd key only where that costs little; then the answer names the refusal."""
     if not isinstance(public_key, rsa.RSAPublicKey):
         return
     exponent_bits = public_key.public_numbers().e.bit_length()

@@ -57,10 +57,7 @@ class ScepRefused(Refused):
     def __init__(self, refusal: ScepRefusal, why: str) -> None:
         super().__init__(why)
         self.refusal = refusal
-
-    @property
-    def fail_info(self) -> FailInfo:
-        return _FAIL_INFO[self.refusal]
+        self.fail_info = _FAIL_INFO[refusal]
 
 
 def allowed_digests(*, allow_legacy: bool) -> set[str]:

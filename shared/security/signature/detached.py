@@ -1,8 +1,8 @@
 """The signature of a device message: Mdm-Signature, a detached CMS over the exact body.
 
-Promise: a returned Signer proves that exactly this body was signed with the key of that certificate. It
-proves nothing about the certificate itself: `shared.security.identity` judges it. Everything else is a
-BadRequest whose text holds no secret.
+Promise: a returned Signer proves that exactly this body was signed with the key of that certificate, and
+nothing about the certificate itself: `shared.security.identity` judges it. Anything else is a BadRequest
+whose text holds no secret.
 
 Accepted is what real devices and simulators send: DER, and BER with indefinite lengths; with signed
 attributes or without; RSA (PKCS #1 v1.5 and PSS) and ECDSA; SHA-1 and SHA-2. One signer, whose
@@ -130,10 +130,9 @@ def _decode(header: str | bytes | None) -> bytes:
 def _split(encoded: bytes) -> tuple[bytes, bytes]:
     """An envelope with zeros in the place of its signature, and the signature; empty if unsure.
 
-    What a device sends without signed attributes differs from one message to the next in nothing
-    but the RSA signature at its end, so all the rest needs to be read only once. Whether the split
-    was right does not matter for safety: these bytes prove the body under the signer's key, or not.
-    """
+    Messages of a device without signed attributes differ in nothing but the RSA signature at the end, so the
+    rest needs to be read only once. A wrong split is safe: these bytes prove the body under the signer's key,
+    or not."""
     if len(encoded) <= _MAX_REMEMBERED and _MESSAGE_DIGEST not in encoded:
         for tail in (0, 6):  # three indefinite lengths end with two zeros each
             end = len(encoded) - tail

@@ -53,7 +53,7 @@ class EmbeddedCertificate:
 
     @cached_property
     def issuer(self) -> bytes:
-        return issuer_of(self._certificate).public_bytes()
+        return issuer_of(self._certificate)
 
     @cached_property
     def key_identifier(self) -> bytes | None:

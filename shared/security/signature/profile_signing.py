@@ -1,11 +1,11 @@
 """Signs profiles, so that a device shows who they are from.
 
-Promise: what comes out is a CMS (DER) that holds the profile unchanged, signed with SHA-256 by the
-certificate of MDM_PROFILE_CERT, with the certificates that stand behind it in that file. A pair that
-cannot sign is refused at the start; one that has expired is not, since a profile that shows as
-unverified still enrolls: it is told of in the log.
+Promise: a signed profile is a CMS (DER) that holds the profile unchanged, signed with SHA-256 by the
+certificate of MDM_PROFILE_CERT, with the certificates that follow it in that file. A pair that cannot sign is
+refused at the start; one that has expired is only logged: a profile that shows as unverified still enrolls.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from shared.domain.errors import Misconfigured
 from shared.security.certificates.lenient import UNREADABLE
+from shared.settings.values import read_file
 
 log = structlog.get_logger()
 
@@ -27,27 +28,29 @@ SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 class ProfileSigner:
     """A certificate, its key and its chain."""
 
-    def __init__(
-        self, certificate: x509.Certificate, key: SigningKey, chain: tuple[x509.Certificate, ...]
-    ) -> None:
-        self._certificate = certificate
+    def __init__(self, certificates: Sequence[x509.Certificate], key: SigningKey) -> None:
+        self._certificate, *self._chain = certificates
         self._key = key
-        self._chain = chain
 
     @classmethod
     def load(cls, certificate_file: Path, key_file: Path) -> "ProfileSigner":
         """Read two PEM files. Raises Misconfigured, which names the setting."""
-        certificates = _certificates(certificate_file)
+        pem = read_file("MDM_PROFILE_CERT", certificate_file)
+        try:
+            certificates = x509.load_pem_x509_certificates(pem)
+        except UNREADABLE:
+            raise Misconfigured(
+                f"MDM_PROFILE_CERT: {certificate_file} holds no PEM certificate"
+            ) from None
         key = _key(key_file)
         if key.public_key() != certificates[0].public_key():
             raise Misconfigured(
                 f"MDM_PROFILE_KEY: {key_file} is not the key of the first certificate in "
                 f"{certificate_file}"
             )
-        return cls(certificates[0], key, tuple(certificates[1:]))
+        return cls(certificates, key)
 
     def sign(self, profile: bytes) -> bytes:
-        """The profile, signed."""
         builder = (
             pkcs7.PKCS7SignatureBuilder()
             .set_data(profile)
@@ -59,22 +62,14 @@ class ProfileSigner:
         return builder.sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary])
 
     def warn_of_expiry(self, now: datetime) -> None:
-        """One log line, if the certificate is of no use any more."""
         not_after = self._certificate.not_valid_after_utc
         if now >= not_after:
             log.warning("profile_certificate_expired", not_after=not_after.isoformat())
 
 
-def _certificates(file: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(_read("MDM_PROFILE_CERT", file))
-    except UNREADABLE:
-        raise Misconfigured(f"MDM_PROFILE_CERT: {file} holds no PEM certificate") from None
-
-
 def _key(file: Path) -> SigningKey:
     try:
-        key = serialization.load_pem_private_key(_read("MDM_PROFILE_KEY", file), password=None)
+        key = serialization.load_pem_private_key(read_file("MDM_PROFILE_KEY", file), password=None)
     except TypeError:
         raise Misconfigured(
             f"MDM_PROFILE_KEY: {file} is encrypted; store it without a passphrase"
@@ -84,10 +79,3 @@ def _key(file: Path) -> SigningKey:
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise Misconfigured(f"MDM_PROFILE_KEY: {file} must be an RSA or EC key")
     return key
-
-
-def _read(setting: str, file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as exc:
-        raise Misconfigured(f"{setting}: cannot read {file} ({exc.strerror})") from None

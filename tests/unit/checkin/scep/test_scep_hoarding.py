@@ -57,8 +57,8 @@ async def test_a_certificate_for_one_device_is_renewed_before_the_device_has_bou
 async def test_a_certificate_that_scep_did_not_give_out_is_renewed_for_its_device_only() -> None:
     world = ScepWorld()
     key = key_number(0)
-    made = world.authority.issue("by hand", world.clock, public_key=key.public_key())
-    old = Client(world.ca, key, made.certificate)
+    made = world.certified(key.public_key())
+    old = Client(world.ca, key, made)
 
     assert (await renewal(world, old, "r")).fail_info == BAD_CERT_ID
     bind(world, old)

@@ -35,9 +35,9 @@ async def test_rsa_keys_up_to_4096_bits_get_a_certificate(bits: int, is_issued: 
 async def test_a_larger_key_that_has_a_certificate_of_before_still_renews_it() -> None:
     world = ScepWorld()
     large = key_number(0, 5120)
-    before = world.authority.issue("d", world.clock, public_key=large.public_key())
-    client = Client(world.ca, large, before.certificate)
-    fingerprint = fingerprint_of(before.certificate.public_bytes(Encoding.DER))
+    before = world.certified(large.public_key())
+    client = Client(world.ca, large, before)
+    fingerprint = fingerprint_of(before.public_bytes(Encoding.DER))
     key = EnrollmentKey(id="MAC", device="MAC", udid="MAC")
     world.enrollments.add(Enrollment(key, EnrollmentStatus.ENROLLED, certificate=fingerprint))
 

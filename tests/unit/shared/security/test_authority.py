@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.cli.identity import write_identity
 from shared.domain.errors import BadRequest, Misconfigured
-from shared.security.authority import Authority, open_authority
+from shared.security.authority import IDENTITY_VALIDITY, Authority, open_authority
 from shared.security.identity import DeviceIdentities, load_trust
 from tests.support.fakes.authority import FakeAuthorityStore
 from tests.support.fakes.clock import FakeClock
@@ -20,6 +20,7 @@ from tests.support.signatures import verify
 
 CLOCK = FakeClock()
 AUTHORITY = Authority.create(CLOCK)
+NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
 
 
 async def test_all_who_open_it_at_once_get_the_same_authority() -> None:
@@ -32,10 +33,10 @@ async def test_all_who_open_it_at_once_get_the_same_authority() -> None:
 
 def test_a_stored_authority_is_the_same_again() -> None:
     again = Authority.restore(AUTHORITY.stored())
-    issued = again.issue("device", CLOCK, public_key=rsa_key().public_key())
+    issued = again.certify(NAME, rsa_key().public_key(), CLOCK, IDENTITY_VALIDITY)
 
     assert again.certificate == AUTHORITY.certificate
-    issued.certificate.verify_directly_issued_by(AUTHORITY.certificate)
+    issued.verify_directly_issued_by(AUTHORITY.certificate)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_an_authority_is_a_ca_for_ten_years() -> None:
 
 def test_an_issued_certificate_is_a_clients_and_no_ca() -> None:
     key = ec_key().public_key()
-    certificate = AUTHORITY.issue("device", CLOCK, public_key=key).certificate
+    certificate = AUTHORITY.certify(NAME, key, CLOCK, IDENTITY_VALIDITY)
     extensions = certificate.extensions
 
     assert certificate.public_key() == key
@@ -77,17 +78,17 @@ def test_an_issued_certificate_is_a_clients_and_no_ca() -> None:
 
 
 def test_a_certificate_never_outlives_the_authority() -> None:
-    issued = AUTHORITY.issue(
-        "device", CLOCK, public_key=rsa_key().public_key(), validity=timedelta(days=36500)
-    )
+    key = rsa_key().public_key()
 
-    assert issued.certificate.not_valid_after_utc == AUTHORITY.certificate.not_valid_after_utc
+    issued = AUTHORITY.certify(NAME, key, CLOCK, validity=timedelta(days=36500))
+
+    assert issued.not_valid_after_utc == AUTHORITY.certificate.not_valid_after_utc
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65])
 def test_a_name_that_no_certificate_can_hold_is_refused(name: str) -> None:
     with pytest.raises(BadRequest, match="name"):
-        AUTHORITY.issue(name, CLOCK, public_key=rsa_key().public_key())
+        AUTHORITY.issue(name, CLOCK)
 
 
 def test_keys_never_show() -> None:

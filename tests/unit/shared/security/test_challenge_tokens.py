@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.security.authority import Authority
-from shared.security.challenge_tokens import KEY_SIZE, LONGEST, PREFIX, PURPOSE, ChallengeTokens
+from shared.security.challenges import KEY_SIZE, LONGEST, PREFIX, PURPOSE, ChallengeTokens
 from tests.support.fakes.clock import START, FakeClock
 
 TOKENS = ChallengeTokens(b"k" * KEY_SIZE)
