@@ -80,6 +80,22 @@ async def test_every_change_of_a_device_is_found_by_its_target(whole: Whole) -> 
     assert entries[0]["detail"] == "ProfileList"
 
 
+async def test_the_next_cursor_of_a_page_leads_to_earlier_entries(whole: Whole) -> None:
+    device = await whole.enrolled()
+    for action in ("block", "unblock"):
+        await whole.api("POST", f"/v1/devices/{device.id}/{action}")
+    asked = {"target": device.id, "limit": 1}
+
+    page = (await whole.api("GET", "/v1/audit", params=asked)).json()
+    earlier = await audit(whole, **asked, cursor=page["next_cursor"])
+
+    assert page["next"] == page["next_cursor"]
+    assert [entry["action"] for entry in (*page["entries"], *earlier)] == [
+        "device.unblock",
+        "device.block",
+    ]
+
+
 async def test_all_of_many_commands_at_once_are_in_the_log(whole: Whole) -> None:
     name, secret = await create(whole, "commands")
     assert await is_answered(whole, secret, 403, within=5)

@@ -90,12 +90,13 @@ def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
         "/v1/audit",
         dependencies=[auth.needs(Scope.ADMIN)],
         summary="Who changed what",
-        responses=ok(AuditLogPage, "A page; `next` is null on the last one.") | errors(400),
+        responses=ok(AuditLogPage, "A page; `next_cursor` is null on the last one.") | errors(400),
     )
     async def read_audit(filters: Annotated[AuditFilters, Query()]) -> JsonAnswer:
-        """The latest entries first; `next` leads to earlier ones."""
+        """The latest entries first; `next_cursor` leads to earlier ones."""
         page = await audit_log.find(filters.query(clock.now()))
-        return JsonAnswer({"entries": list(map(audit_entry_out, page.entries)), "next": page.next})
+        entries = [audit_entry_out(entry) for entry in page.entries]
+        return JsonAnswer({"entries": entries, "next_cursor": page.next, "next": page.next})
 
     return routes
 

@@ -84,7 +84,7 @@ class AuditFilters(BaseModel):
     since: AnyMoment = Field(None, description="The earliest time, RFC 3339.")
     until: AnyMoment = Field(None, description="The time before which they are, RFC 3339.")
     limit: int = Field(100, ge=1, le=MOST_OF_PAGE)
-    cursor: str | None = Field(None, description="`next` of the page before.")
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
     def query(self, now: datetime) -> AuditQuery:
         return AuditQuery(
@@ -114,7 +114,8 @@ class AuditEntryOut(TypedDict):
 
 class AuditLogPage(TypedDict):
     entries: list[AuditEntryOut]
-    next: NoText
+    next_cursor: NoText
+    next: Annotated[str | None, about("The older name of `next_cursor`.", None)]
 
 
 def audit_entry_out(entry: AuditEntry) -> AuditEntryOut:
