@@ -14,14 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from shared.apple.catalogue.catalogue import CommandCatalogue  # noqa: E402 - after the path to it
-from shared.apple.catalogue.compiling import CommandForm  # noqa: E402
 from shared.apple.catalogue.description import TYPES  # noqa: E402
 from shared.apple.catalogue.example import command_example  # noqa: E402
-from shared.apple.catalogue.facts import FactTree, Systems  # noqa: E402
-from shared.apple.catalogue.systems import systems_sentence  # noqa: E402
 from shared.apple.request.defaults import QUERIES  # noqa: E402
 from shared.apple.values.containers import Array, Dictionary, FreeDictionary, Key, Union  # noqa: E402
 from shared.apple.values.scalars import Boolean, Integer, Real, Text, Value  # noqa: E402
+from shared.apple.values.systems import Systems, systems_sentence  # noqa: E402
 
 PAGE = ROOT / "docs" / "commands.md"
 MARK = "<!-- From here on written by deploy/local/command_tables.py; do not edit. -->\n"
@@ -33,23 +31,23 @@ def tables(catalogue: CommandCatalogue) -> Iterator[str]:
     yield f"{len(catalogue.forms)} commands of Apple's schema, {catalogue.release}.\n\n"
     yield "| Command | Required keys | Works on (from version) |\n|---|---|---|\n"
     for form in catalogue.forms.values():
-        name = form.request_type
-        required = ", ".join(f"`{key.json}`" for key in form.keys.keys if key.required)
+        name = form.name
+        required = ", ".join(f"`{key.json}`" for key in form.keys if key.required)
         yield f"| [{name}](#{name.lower()}) | {required} | {_works_on(form)} |\n"
     for form in catalogue.forms.values():
         yield from _section(form)
 
 
-def _works_on(form: CommandForm) -> str:
-    return systems_sentence(form.facts.systems).rstrip(".")
+def _works_on(form: Dictionary) -> str:
+    return systems_sentence(form.systems).rstrip(".")
 
 
-def _section(form: CommandForm) -> Iterator[str]:
-    yield f"\n### {form.request_type}\n\nWorks on {systems_sentence(form.facts.systems)}"
-    if form.request_type in QUERIES:
+def _section(form: Dictionary) -> Iterator[str]:
+    yield f"\n### {form.name}\n\nWorks on {systems_sentence(form.systems)}"
+    if form.name in QUERIES:
         yield " A question: with `supersede` it replaces the same question where that still waits."
     yield "\n\n"
-    rows = list(_rows(form.keys, form.facts, ""))
+    rows = list(_rows(form, ""))
     if rows:
         yield "| Key | Apple's name | Type | | Notes |\n|---|---|---|---|---|\n"
         yield from rows
@@ -57,34 +55,31 @@ def _section(form: CommandForm) -> Iterator[str]:
     yield f"```json\n{json.dumps(command_example(form), ensure_ascii=False)}\n```\n"
 
 
-def _rows(value: Dictionary, facts: FactTree | None, path: str) -> Iterator[str]:
+def _rows(value: Dictionary, path: str) -> Iterator[str]:
     for key in value.keys:
         if key.name != EVERYWHERE or path:
-            yield from _key(key, facts.keys.get(key.name) if facts else None, path)
+            yield from _key(key, path)
 
 
-def _key(key: Key, facts: FactTree | None, path: str) -> Iterator[str]:
+def _key(key: Key, path: str) -> Iterator[str]:
     name = f"{path}{key.json}"
-    notes = [*_bounds(key.value), *_differences(facts.systems if facts else {})]
+    notes = [*_bounds(key.value), *_differences(key.systems)]
     yield _row(name, key.name, _type(key.value), "required" if key.required else "", notes)
     value, suffix = key.value, ""
     while isinstance(value, Array):
         value, suffix = value.item, suffix + "[]"
-        facts = facts if isinstance(value, Union) else (facts.item if facts else None)
     if isinstance(value, Dictionary):
-        yield from _rows(value, facts, f"{name}{suffix}.")
+        yield from _rows(value, f"{name}{suffix}.")
     elif isinstance(value, Union):
-        yield from _alternatives(value, facts, f"{name}{suffix}")
+        yield from _alternatives(value, f"{name}{suffix}")
 
 
-def _alternatives(union: Union, facts: FactTree | None, path: str) -> Iterator[str]:
-    trees = (facts.alternatives if facts else None) or {}
+def _alternatives(union: Union, path: str) -> Iterator[str]:
     for choice, form in union.forms.items():
-        tree = trees.get(choice)
-        notes = _differences(tree.systems if tree else {})
-        yield _row(f"{path}: {union.by.json} {choice}", "", "object", "", list(notes))
+        notes = list(_differences(form.systems))
+        yield _row(f"{path}: {union.by.json} {choice}", "", "object", "", notes)
         without = Dictionary(tuple(key for key in form.keys if key.name != union.by.name))
-        yield from _rows(without, tree, f"{path}.")
+        yield from _rows(without, f"{path}.")
 
 
 def _row(path: str, apple: str, kind: str, required: str, notes: list[str]) -> str:
@@ -130,7 +125,7 @@ def _tolerances(value: Value) -> Iterator[str]:
 
 def _differences(systems: Systems) -> Iterator[str]:
     """What holds for this key and not for all of the command."""
-    there = {name: facts for name, facts in systems.items() if facts.is_there}
+    there = {name: facts for name, facts in systems.items() if facts.available}
     if told := [systems_sentence({n: f}).rstrip(".") for n, f in there.items() if _tells(f)]:
         yield ", ".join(told)
     if absent := sorted(systems.keys() - there.keys()):

@@ -43,6 +43,21 @@ class Fault:
     expected: str
 
 
+LONGEST_NAME = 80
+"""Characters of a client's name for a key that an error shows."""
+
+
+def display_name(name: str) -> str:
+    """A name out of a request, fit to be shown: short, and without what cannot be encoded."""
+    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
+    return short if short.isprintable() else short.encode("ascii", "backslashreplace").decode()
+
+
+def key_path(path: str, name: str) -> str:
+    """The path of a key inside the dictionary at `path`."""
+    return f"{path}.{display_name(name)}" if path else display_name(name)
+
+
 class BadRequest(Refused):
     """The request cannot be used; `faults` lists every fault found."""
 

@@ -10,14 +10,7 @@ SMALL_FILES = frozenset(
 )
 """Files under 60 lines with one importer: to be merged into it."""
 
-IN_A_CIRCLE = frozenset(
-    {
-        "shared.apple.catalogue",
-        "shared.apple.plist",
-        "shared.apple.request",
-        "shared.apple.values",
-    }
-)
+IN_A_CIRCLE = frozenset[str]()
 """Packages that import one another."""
 
 ARROWS_UP = frozenset[str]()
@@ -38,7 +31,6 @@ DEFINED_TWICE = frozenset(
         "Target",
         "command_uuid",
         "refusal",
-        "version",
     }
 )
 """Public names that several modules define."""

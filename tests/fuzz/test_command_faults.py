@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.request.read_json import parse_json
-from shared.apple.values.containers import Array
+from shared.apple.values.containers import Array, Dictionary
 from shared.apple.values.reading import MAX_FAULTS
 from tests.support.command_faults import Site, faults_of, full, sites
 from tests.support.command_requests import CATALOGUE, FORMS, command_of, paths, prepare, refused
@@ -20,13 +19,13 @@ by_command = pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
 
 
 @by_command
-def test_a_request_with_every_key_is_taken_and_every_key_is_sent(form: CommandForm) -> None:
+def test_a_request_with_every_key_is_taken_and_every_key_is_sent(form: Dictionary) -> None:
     sent = command_of(prepare(parse_json(json.dumps(full(form)).encode())))
-    assert sent.keys() == {"RequestType"} | {key.name for key in form.keys.keys}
+    assert sent.keys() == {"RequestType"} | {key.name for key in form.keys}
 
 
 @by_command
-def test_every_single_fault_is_found_and_nothing_else(form: CommandForm) -> None:
+def test_every_single_fault_is_found_and_nothing_else(form: Dictionary) -> None:
     for injected in faults_of(form):
         refusal = refused(injected.request)
         assert paths(refusal) == [injected.path], injected.what
@@ -74,7 +73,7 @@ def _hides(other: Site, site: Site) -> bool:
 
 
 @by_command
-def test_many_faults_are_told_up_to_the_limit(form: CommandForm) -> None:
+def test_many_faults_are_told_up_to_the_limit(form: Dictionary) -> None:
     lists = [site for site in sites(form) if isinstance(site.value, Array) and len(site.steps) == 1]
     for site in lists:
         request = copy.deepcopy(full(form))

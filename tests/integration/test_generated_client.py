@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from base64 import b64encode
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ async def test_a_generated_client_queues_a_command_and_reads_it_back(
 ) -> None:
     device = await whole.enrolled()
     client = generated("generated_client").AuthenticatedClient(
-        base_url=whole.process.url, token=API_KEY
+        base_url=whole.process.url,
+        token=b64encode(f"micromdm:{API_KEY}".encode()).decode(),
+        prefix="Basic",
     )
     models = generated("generated_client.models")
     api = "generated_client.api.commands"
@@ -51,7 +54,7 @@ async def test_a_generated_client_queues_a_command_and_reads_it_back(
         queued = await generated(f"{api}.post_command").asyncio(client=client, body=command)
 
         assert isinstance(queued, models.QueuedCommand)
-        command_uuid = queued.payload.command_uuid
+        command_uuid = queued.payload["command_uuid"]
         assert given(await device.connect()) == command_uuid
         read = generated(f"{api}.get_command").asyncio
         shown = await read(device.id, command_uuid, client=client)

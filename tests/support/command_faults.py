@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Key, Union
 from shared.apple.values.scalars import Boolean, Data, Date, Integer, Real, Text, Value
 from tests.support.command_strategies import UDID, wrong_for
@@ -46,9 +45,9 @@ def path_of(steps: Steps) -> str:
     return path
 
 
-def full(form: CommandForm) -> dict[str, Any]:
-    keys: dict[str, Any] = sample(form.keys)
-    return {"udid": UDID, "request_type": form.request_type, **keys}
+def full(form: Dictionary) -> dict[str, Any]:
+    keys: dict[str, Any] = sample(form)
+    return {"udid": UDID, "request_type": form.name, **keys}
 
 
 def sample(value: Value) -> Any:
@@ -70,9 +69,9 @@ def sample(value: Value) -> Any:
 NOW = "2024-10-21T07:00:00Z"
 
 
-def sites(form: CommandForm) -> list[Site]:
+def sites(form: Dictionary) -> list[Site]:
     """Every entry of the full request."""
-    return [site for key in form.keys.keys for site in _sites(key.value, (key.json,), key)]
+    return [site for key in form.keys for site in _sites(key.value, (key.json,), key)]
 
 
 def _sites(value: Value, steps: Steps, key: Key | None) -> Iterator[Site]:
@@ -93,7 +92,7 @@ def _sites(value: Value, steps: Steps, key: Key | None) -> Iterator[Site]:
             yield from _sites(value.item, (*steps, 0), None)
 
 
-def faults_of(form: CommandForm) -> Iterator[Injected]:
+def faults_of(form: Dictionary) -> Iterator[Injected]:
     request = full(form)
     for site in sites(form):
         for what, change in _changes(site):

@@ -9,7 +9,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Key, Union
 from shared.apple.values.scalars import Boolean, Data, Date, Integer, Real, Text, Value
 
@@ -84,8 +83,8 @@ def _wanted(draw: st.DrawFn, optional: bool | None) -> bool:
     return draw(st.booleans()) if optional is None else optional
 
 
-def request_of(form: CommandForm, keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {"udid": UDID, "request_type": form.request_type, **keys}
+def request_of(form: Dictionary, keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {"udid": UDID, "request_type": form.name, **keys}
 
 
 def wrong_for(value: Value) -> object:

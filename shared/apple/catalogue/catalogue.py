@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from shared.apple.catalogue.compiling import CommandForm, compile_command
+from shared.apple.catalogue.compiling import compile_command
 from shared.apple.catalogue.schema import request_schema
 from shared.apple.profiles.doubts import payload_doubt
-from shared.apple.request.advice import NO_ADVICE, Advice, Adviser, Recipient
+from shared.apple.request.advice import Advice, Adviser, Recipient
 from shared.apple.request.defaults import with_defaults
 from shared.apple.request.plist import (
     NO_QUERY,
@@ -24,8 +24,9 @@ from shared.apple.request.plist import (
 )
 from shared.apple.request.read_json import read_request
 from shared.apple.request.terms import NO_TERMS
-from shared.apple.values.key_paths import inside
+from shared.apple.values.containers import Dictionary
 from shared.apple.values.reading import Reading
+from shared.domain.errors import key_path
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 MOST_KINDS = 1000
@@ -37,7 +38,7 @@ class CommandCatalogue:
     """All request types of one release of Apple's schema."""
 
     release: str
-    forms: Mapping[str, CommandForm]
+    forms: Mapping[str, Dictionary]
 
     @classmethod
     def load(cls) -> Self:
@@ -59,23 +60,27 @@ class CommandCatalogue:
     def prepare(self, body: Mapping[str, object], new_uuid: Callable[[], str]) -> PreparedCommand:
         """The command that a request (from `parse_json`) asks for, or BadRequest with every fault."""
         request, reading = read_request(body)
-        form = self._form(request.request_type, request.request_type_path, reading)
+        named, form = request.request_type, None
+        if isinstance(named, str):
+            form = self.forms.get(named)
+        if form is None:
+            self._refuse_type(named, request.request_type_path, reading)
         for_plist: object = {}
         for_answer: object = {}
         terms = NO_TERMS
         if form is not None:
-            for_plist, for_answer = form.keys.convert(request.keys, request.path, reading)
+            for_plist, for_answer = form.convert(request.keys, request.path, reading)
             keys = for_plist if isinstance(for_plist, dict) else {}
-            terms = with_defaults(request.terms, form.request_type, keys, reading)
+            terms = with_defaults(request.terms, form.name, keys, reading)
         reading.raise_faults()
         if form is None or not isinstance(for_plist, dict) or not isinstance(for_answer, dict):
             raise AssertionError("a request without faults has a form and keys")
-        command = written(request.uuid or new_uuid(), form.request_type, for_plist)
-        names = [inside(request.path, name) for name in for_answer]
+        command = written(request.uuid or new_uuid(), form.name, for_plist)
+        names = [key_path(request.path, name) for name in for_answer]
         refuse_unreadable(command, for_plist, names, reading)
         response: dict[str, object] = {
             "command_uuid": command.uuid,
-            "command": {"request_type": form.request_type, **for_answer},
+            "command": {"request_type": form.name, **for_answer},
         }
         return PreparedCommand(
             targets=request.targets,
@@ -107,16 +112,15 @@ class CommandCatalogue:
     def _advice(self, prepared: PreparedCommand, recipient: Recipient) -> Advice:
         form = self.forms.get(prepared.command.request_type)
         if form is None:  # a raw command that Apple published later
-            return NO_ADVICE
-        adviser = Adviser(recipient, prepared.says_apple)
-        advice = adviser.advise(form.facts, prepared.keys, is_raw=prepared.is_raw)
+            return Advice()
+        adviser = Adviser(recipient, says_apple=prepared.says_apple)
+        advice = adviser.advise(form, prepared.keys, is_raw=prepared.is_raw)
         payload = prepared.keys.get("Payload")
-        doubt = None
-        if form.request_type == "InstallProfile" and isinstance(payload, bytes):
+        if form.name == "InstallProfile" and isinstance(payload, bytes):
             doubt = payload_doubt(payload)
-        if doubt is None:
-            return advice
-        return replace(advice, warnings=(f"payload: {doubt}", *advice.warnings))
+            if doubt is not None:
+                return replace(advice, warnings=(f"payload: {doubt}", *advice.warnings))
+        return advice
 
     def openapi_schema(self) -> dict[str, object]:
         """The body of POST /v1/commands; each command's schema, with an example, is in the
@@ -126,12 +130,6 @@ class CommandCatalogue:
     def nearest(self, request_type: str) -> str | None:
         """The request type that is most like this name, None when none is near."""
         return Reading().nearest(request_type, self.forms)
-
-    def _form(self, request_type: object, path: str, reading: Reading) -> CommandForm | None:
-        form = self.forms.get(request_type) if isinstance(request_type, str) else None
-        if form is None:
-            self._refuse_type(request_type, path, reading)
-        return form
 
     def _refuse_type(self, request_type: object, path: str, reading: Reading) -> None:
         if not isinstance(request_type, str) or not request_type:

@@ -1,18 +1,16 @@
 """From the facts of `catalogue.json` to the values that read commands; done once, at start.
 
-Here is also all in which MicroMDM's clients differ from Apple's facts.
+All differences between MicroMDM's clients and Apple's facts are here.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from shared.apple.catalogue.facts import FactTree, command_facts
 from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Key, Union
-from shared.apple.values.names import json_name, json_name_in
 from shared.apple.values.scalars import INTEGERS, Boolean, Data, Date, Integer, Real, Text, Value
+from shared.apple.values.systems import SystemFacts, Systems
 from shared.nearest import folded
 
 Facts = Mapping[str, Any]
@@ -35,43 +33,75 @@ LENIENT = frozenset(
         "SetRecoveryLock.RequestRequiresNetworkTether",
     }
 )
-"""The keys where the type that MicroMDM\'s clients send is accepted beside Apple's; the plist gets
-Apple's."""
+"""The keys where the type that MicroMDM's clients send is accepted beside Apple's; the plist gets Apple's."""
+
+BRANDS = {
+    "FileVault": "filevault",
+    "IPv6": "ip_v6",
+    "VPNUUID": "vpn_uuid",
+    "WiFi": "wifi",
+    "eSIM": "esim",
+    "iOS": "ios",
+    "iTunes": "itunes",
+}
+"""Parts of Apple's names that are one word in a JSON name."""
+
+WHOLE_KEYS = {"HostName": "hostname", "UserName": "username"}
+
+MISSPELT = {
+    ("ActiveNSExtensions", "FilterExtensionPoints"): "filter_extensions_points",
+    ("InstalledApplicationList", "ManagedAppsOnly"): "managed_appd_only",
+}
+"""MicroMDM misspells two keys, and its clients with it; those are their JSON names."""
+
+_BRAND = re.compile("(" + "|".join(map(re.escape, BRANDS)) + ")")
+_WORD = re.compile("[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 
 
 class UnusableCatalogue(Exception):
     """The facts hold something that this version cannot compile."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandForm:
-    """One request type: how its keys are read, and what else Apple says of it."""
-
-    request_type: str
-    keys: Dictionary
-    facts: FactTree
-
-
-def compile_command(request_type: str, facts: Facts) -> CommandForm:
+def compile_command(request_type: str, facts: Facts) -> Dictionary:
+    """The keys of one request type, and the systems on which it works."""
     rows = [*facts["keys"], *ALSO_KNOWN.get(request_type, ()), ALWAYS_KNOWN]
+    keys = _keys(rows, request_type, lambda key: json_name_in(request_type, key))
+    return Dictionary(keys, request_type, _systems(facts), is_command=True)
+
+
+def json_name_in(request_type: str, key: str) -> str:
+    """The JSON name of a key at the top of a command."""
+    return MISSPELT.get((request_type, key)) or json_name(key)
+
+
+def json_name(key: str) -> str:
+    """The snake_case name of one of Apple's keys, as MicroMDM writes it. Answers and OpenAPI use it."""
+    if key in WHOLE_KEYS:
+        return WHOLE_KEYS[key]
+    words: list[str] = []
+    for part in _BRAND.split(key):
+        words += [BRANDS[part]] if part in BRANDS else _WORD.findall(part)
+    return "_".join(words).lower()
+
+
+def _systems(facts: Facts) -> Systems:
+    return {system: SystemFacts.of(row) for system, row in facts.get("systems", {}).items()}
+
+
+def _keys(rows: Iterable[Facts], where: str, name: Callable[[str], str]) -> tuple[Key, ...]:
     keys = tuple(
         Key(
             row["name"],
-            json_name_in(request_type, row["name"]),
-            _value(row, f"{request_type}.{row['name']}"),
+            name(row["name"]),
+            _value(row, f"{where}.{row['name']}"),
             bool(row.get("required")),
+            _systems(row),
         )
         for row in rows
     )
-    _refuse_collisions(request_type, keys)
-    tree = command_facts(request_type, facts)
-    return CommandForm(request_type, Dictionary(keys, is_command=True), tree)
-
-
-def _refuse_collisions(where: str, keys: Sequence[Key]) -> None:
-    names = {folded(key.name) for key in keys}
-    if len(names) != len(keys):
+    if len({folded(key.name) for key in keys}) != len(keys):
         raise UnusableCatalogue(f"{where}: two keys differ in letter case only")
+    return keys
 
 
 def _value(facts: Facts, where: str) -> Value:
@@ -83,8 +113,9 @@ def _value(facts: Facts, where: str) -> Value:
 
 def _text(facts: Facts, where: str) -> Value:
     pattern = re.compile(facts["format"]) if "format" in facts else None
-    allowed, known = tuple(facts.get("allowed", ())), tuple(facts.get("known", ()))
-    return Text(allowed, pattern, where in LENIENT, known)
+    special = facts.get("known_systems", {})
+    known = {name: _systems({"systems": special.get(name, {})}) for name in facts.get("known", ())}
+    return Text(tuple(facts.get("allowed", ())), pattern, where in LENIENT, known)
 
 
 def _integer(facts: Facts, where: str) -> Value:
@@ -102,6 +133,8 @@ def _array(facts: Facts, where: str) -> Value:
     items = facts["items"]
     if not items:
         return Array(Anything())
+    if len(items) == 1 and "systems" in items[0]:
+        raise UnusableCatalogue(f"{where}: systems of the items of a list")
     item = _value(items[0], where) if len(items) == 1 else _union(facts, where)
     bounds = facts.get("repetition", {})
     return Array(item, bounds.get("min", 0), bounds.get("max"))
@@ -111,11 +144,11 @@ def _union(facts: Facts, where: str) -> Union:
     by = facts["by"]
     forms: dict[str, Dictionary] = {}
     for row in facts["items"]:
-        form = _dictionary(row, f"{where}.{row['name']}")
-        if not isinstance(form, Dictionary):
+        if row["type"] != "dictionary" or "keys" not in row or "any" in row:
             raise UnusableCatalogue(f"{where}: an alternative without keys")
+        keys = _keys(row["keys"], f"{where}.{row['name']}", json_name)
         [choice] = [key["allowed"][0] for key in row["keys"] if key["name"] == by]
-        forms[choice] = form
+        forms[choice] = Dictionary(keys, row["name"], _systems(row))
     return Union(Key(by, json_name(by), Text(tuple(forms)), required=True), forms)
 
 
@@ -123,19 +156,7 @@ def _dictionary(facts: Facts, where: str) -> Value:
     rows = facts.get("keys", ())
     if "any" in facts and (rows or facts["any"]["type"] != "any"):
         raise UnusableCatalogue(f"{where}: free keys of a type, or beside known ones")
-    if not rows:
-        return FreeDictionary()
-    keys = tuple(
-        Key(
-            row["name"],
-            json_name(row["name"]),
-            _value(row, f"{where}.{row['name']}"),
-            bool(row.get("required")),
-        )
-        for row in rows
-    )
-    _refuse_collisions(where, keys)
-    return Dictionary(keys)
+    return Dictionary(_keys(rows, where, json_name)) if rows else FreeDictionary()
 
 
 _KINDS: Mapping[str, Callable[[Facts, str], Value]] = {

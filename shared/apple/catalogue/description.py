@@ -1,19 +1,16 @@
-"""A command's form as facts for programs: keys, types, bounds, systems, all the way down.
+"""A command as facts for programs: keys, types, bounds, systems, all the way down.
 
-The same facts as in OpenAPI and in docs/commands.md, and from the same place: what the validator
-was compiled from.
+The same facts as in OpenAPI and in docs/commands.md, from the same source: the values that read commands.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.catalogue.example import command_example
-from shared.apple.catalogue.facts import FactTree
 from shared.apple.catalogue.schema import command_schema
-from shared.apple.catalogue.systems import systems_json
-from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Key, Union
+from shared.apple.values.containers import Anything, Array, Dictionary, FreeDictionary, Union
 from shared.apple.values.scalars import INTEGERS, Boolean, Data, Date, Integer, Real, Text, Value
+from shared.apple.values.systems import Systems, systems_json
 
 Members = dict[str, object]
 
@@ -33,72 +30,64 @@ TYPES: Mapping[type, str] = {
 """Apple's words for the types."""
 
 
-def summary(form: CommandForm) -> Members:
+def summary(form: Dictionary) -> Members:
     """One line of a list of commands."""
     return {
-        "request_type": form.request_type,
-        "required": [key.json for key in form.keys.keys if key.required],
-        "systems": systems_json(form.facts.systems),
+        "request_type": form.name,
+        "required": [key.json for key in form.keys if key.required],
+        "systems": systems_json(form.systems),
     }
 
 
-def description(form: CommandForm) -> Members:
+def description(form: Dictionary) -> Members:
     """All about one command. `name` of a key is the one in our answers, `apple_name` is Apple's."""
     return {
-        "request_type": form.request_type,
-        "systems": systems_json(form.facts.systems),
-        "keys": _keys(form.keys, form.facts),
+        "request_type": form.name,
+        "systems": systems_json(form.systems),
+        "keys": _keys(form),
         "example": command_example(form),
         "schema": command_schema(form),
     }
 
 
-def _keys(value: Dictionary, facts: FactTree | None) -> list[Members]:
-    return [_key(key, facts.keys.get(key.name) if facts else None) for key in value.keys]
+def _keys(value: Dictionary) -> list[Members]:
+    return [
+        {
+            "name": key.json,
+            "apple_name": key.name,
+            "required": key.required,
+            **_value(key.value, key.systems),
+        }
+        for key in value.keys
+    ]
 
 
-def _key(key: Key, facts: FactTree | None) -> Members:
-    return {
-        "name": key.json,
-        "apple_name": key.name,
-        "required": key.required,
-        **_value(key.value, facts),
-    }
-
-
-def _value(value: Value, facts: FactTree | None) -> Members:
+def _value(value: Value, systems: Systems) -> Members:
     members: Members = {"type": TYPES[type(value)], **dict(_bounds(value))}
-    if facts and facts.systems:
-        members["systems"] = systems_json(facts.systems)
+    members |= _facts(systems)
     match value:
-        case Array(item=Union() as union):
-            members |= {"items": _alternatives(union, facts)}
-        case Array():
-            members["items"] = _value(value.item, facts.item if facts else None)
+        case Array(item=Union(by=by, forms=forms)):
+            alternatives = [
+                {"value": choice, **_value(form, form.systems)} for choice, form in forms.items()
+            ]
+            members["items"] = {
+                "type": TYPES[Union],
+                "told_apart_by": by.json,
+                "alternatives": alternatives,
+            }
+        case Array(item=item):
+            members["items"] = _value(item, {})
         case Dictionary():
-            members["keys"] = _keys(value, facts)
+            members["keys"] = _keys(value)
         case FreeDictionary():
             members["keys"] = None  # free ones
-        case Text() if value.known:
-            members["known"] = [_known(name, facts) for name in value.known]
+        case Text(known=known) if known:
+            members["known"] = [{"value": each} | _facts(known[each]) for each in known]
     return members
 
 
-def _known(name: str, facts: FactTree | None) -> Members:
-    systems = (facts.values or {}).get(name) if facts else None
-    return {"value": name} | ({"systems": systems_json(systems)} if systems else {})
-
-
-def _alternatives(union: Union, facts: FactTree | None) -> Members:
-    trees = (facts.alternatives if facts else None) or {}
-    return {
-        "type": TYPES[Union],
-        "told_apart_by": union.by.json,
-        "alternatives": [
-            {"value": choice, **_value(form, trees.get(choice))}
-            for choice, form in union.forms.items()
-        ],
-    }
+def _facts(systems: Systems) -> Members:
+    return {"systems": systems_json(systems)} if systems else {}
 
 
 def _bounds(value: Value) -> Iterator[tuple[str, object]]:

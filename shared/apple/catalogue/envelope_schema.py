@@ -73,4 +73,9 @@ ENVELOPE_NAMES: Mapping[str, str] = {
 }
 """Their names among the components of the document."""
 
-NEEDS_TARGET: Schema = {"oneOf": [{"required": ["udid"]}, {"required": ["udids"]}]}
+NEEDS_TARGET: Schema = {
+    "if": {"required": ["udid"]},
+    "then": {"not": {"required": ["udids"]}},
+    "else": {"required": ["udids"]},
+}
+"""Exactly one of the two. Generators of clients drop a schema that has `oneOf` beside `properties`."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from shared.apple.catalogue.compiling import CommandForm
-from shared.apple.values.containers import Array, Dictionary, Key, Union
+from shared.apple.catalogue.compiling import ALWAYS_KNOWN
+from shared.apple.values.containers import Array, Dictionary, Union
 from shared.apple.values.scalars import Boolean, Data, Date, Integer, Real, Text, Value
 
 EXAMPLE_UDID = "55693EB3-DF03-5FD1-9263-F7CDB8AD7FFD"
@@ -31,36 +31,25 @@ _FIXED: Mapping[type, object] = {
 }
 
 
-def command_example(form: CommandForm) -> dict[str, object]:
+def command_example(form: Dictionary) -> dict[str, object]:
     """A request with the required keys, or a few simple ones where none is required."""
-    return {
-        "udid": EXAMPLE_UDID,
-        "request_type": form.request_type,
-        **_keys(form.keys),
-    }
+    return {"udid": EXAMPLE_UDID, "request_type": form.name, **_keys(form)}
 
 
 def _keys(value: Dictionary) -> dict[str, object]:
     chosen = [key for key in value.keys if key.required]
     if not chosen:
-        simple = [key for key in value.keys if _is_simple(key)]
-        chosen = (
-            simple[:MOST_OPTIONAL]
-            or [key for key in value.keys if isinstance(key.value, Array)][:1]
-        )
+        simple = [key for key in value.keys if isinstance(key.value, Text | Integer | Boolean)]
+        lists = [key for key in value.keys if isinstance(key.value, Array)]
+        chosen = [key for key in simple if key.name != ALWAYS_KNOWN["name"]][:MOST_OPTIONAL]
+        chosen = chosen or lists[:1]
     return {key.json: _value(key.value, key.json) for key in chosen}
-
-
-def _is_simple(key: Key) -> bool:
-    return isinstance(key.value, Text | Integer | Boolean) and (
-        key.name != "RequestRequiresNetworkTether"
-    )
 
 
 def _value(value: Value, name: str) -> object:
     match value:
-        case Text():
-            return _text(value, name)
+        case Text(allowed=allowed, known=known):
+            return next(iter(allowed or known), _BETTER.get(name, name.replace("_", " ")))
         case Integer():
             return value.allowed[0] if value.allowed else max(1, value.lowest)
         case Array():
@@ -70,9 +59,3 @@ def _value(value: Value, name: str) -> object:
         case Union():
             return _keys(min(value.forms.values(), key=lambda form: len(form.keys)))
     return _FIXED.get(type(value), {})
-
-
-def _text(value: Text, name: str) -> object:
-    if value.allowed or value.known:
-        return (value.allowed or value.known)[0]
-    return _BETTER.get(name, name.replace("_", " "))

@@ -7,12 +7,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.catalogue.envelope_schema import ENVELOPE, ENVELOPE_NAMES, NEEDS_TARGET
 from shared.apple.catalogue.example import command_example
-from shared.apple.catalogue.systems import systems_sentence
 from shared.apple.values.containers import Array, Dictionary, FreeDictionary, Union
 from shared.apple.values.scalars import INTEGERS, Boolean, Data, Date, Integer, Real, Text, Value
+from shared.apple.values.systems import systems_sentence
 
 Schema = dict[str, object]
 COMPONENTS = "#/components/schemas/"
@@ -23,12 +22,12 @@ def component_name(request_type: str) -> str:
     return f"{request_type}Command"
 
 
-def request_schema(forms: Iterable[CommandForm]) -> Schema:
+def request_schema(forms: Iterable[Dictionary]) -> Schema:
     """All commands as alternatives, told apart by `request_type`.
 
     Their own schemas are under `x-components`, for the components of the document."""
     forms = list(forms)
-    mapping = {form.request_type: COMPONENTS + component_name(form.request_type) for form in forms}
+    mapping = {form.name: COMPONENTS + component_name(form.name) for form in forms}
     return {
         "oneOf": [{"$ref": ref} for ref in mapping.values()],
         "discriminator": {"propertyName": "request_type", "mapping": mapping},
@@ -36,30 +35,31 @@ def request_schema(forms: Iterable[CommandForm]) -> Schema:
     }
 
 
-def components(forms: Iterable[CommandForm]) -> dict[str, Schema]:
+def components(forms: Iterable[Dictionary]) -> dict[str, Schema]:
     """The schemas that `request_schema` refers to, by name."""
     shared: dict[str, Schema] = {ENVELOPE_NAMES[name]: dict(ENVELOPE[name]) for name in ENVELOPE}
     for form in forms:
-        shared[component_name(form.request_type)] = command_schema(form, shared)
+        shared[component_name(form.name)] = command_schema(form, shared)
     return shared
 
 
-def command_schema(form: CommandForm, shared: dict[str, Schema] | None = None) -> Schema:
+def command_schema(form: Dictionary, shared: dict[str, Schema] | None = None) -> Schema:
     """The flat form of one command. With `shared`, parts of it are put there and referred to."""
-    schema = _Maker(form.request_type, shared).dictionary(form.keys)
+    schema = _Maker(form.name, shared).dictionary(form)
     own = schema["properties"]
     if not isinstance(own, dict):
         raise TypeError("a command's schema has properties")
-    envelope: Schema = dict(ENVELOPE)
+    title, envelope = form.name, dict(ENVELOPE)
     if shared is not None:
+        title = component_name(form.name)  # generators of clients call the model by its title
         envelope = {name: {"$ref": COMPONENTS + ENVELOPE_NAMES[name]} for name in ENVELOPE}
-    kind: Schema = {"type": "string", "const": form.request_type}
+    kind: Schema = {"type": "string", "const": form.name}
     return {
-        "title": form.request_type,
-        "description": systems_sentence(form.facts.systems),
+        "title": title,
+        "description": systems_sentence(form.systems),
         **schema,
         "properties": {"request_type": kind, **own, **envelope},
-        "required": ["request_type", *(key.json for key in form.keys.keys if key.required)],
+        "required": ["request_type", *(key.json for key in form.keys if key.required)],
         **NEEDS_TARGET,
         "example": command_example(form),
     }
@@ -124,7 +124,7 @@ _FIXED: Mapping[type, Schema] = {
 
 def _fixed(value: Value) -> Schema:
     if isinstance(value, Boolean) and value.takes_text:
-        return {"enum": [True, False, "true", "false"]}
+        return {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true", "false"]}]}
     return dict(_FIXED.get(type(value), {}))
 
 

@@ -11,8 +11,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from shared.apple.plist.xml_form import without_surroundings
-from shared.apple.values.key_paths import inside
-from shared.domain.errors import BadRequest, unfit
+from shared.domain.errors import BadRequest, key_path, unfit
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
@@ -115,7 +114,7 @@ class _Search:
     def _path(self) -> str:
         path = ""
         for each in self._around:
-            path = f"{path}[{each}]" if isinstance(each, int) else inside(path, each or "")
+            path = f"{path}[{each}]" if isinstance(each, int) else key_path(path, each or "")
         return path
 
     def _entity(self, *_declared: object) -> NoReturn:

@@ -1,18 +1,19 @@
 """Advice about a command for one device: a refusal, or warnings.
 
 Promise: only a command for devices that was sent to a user is refused, and never a raw one; all else
-warns. Nothing is said about what is not known: a system that check-in did not name, a version that
-cannot be read.
+warns. Unknown facts (no system in the check-in, an unreadable version) cause no warning.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from shared.apple.catalogue.facts import FactTree, SystemFacts, Systems, Version, version
-from shared.apple.values.key_paths import shown
+from shared.apple.values.containers import Array, Dictionary, Key, Union
+from shared.apple.values.scalars import Text, Value
+from shared.apple.values.systems import SystemFacts, Systems, parse_version
 from shared.domain.enrollment import EnrollmentKey, Inventory
+from shared.domain.errors import display_name
 
 MAX_WARNINGS = 50
 MOST_ITEMS = 1000
@@ -66,84 +67,74 @@ class Advice:
     warnings: tuple[str, ...] = ()
 
 
-NO_ADVICE = Advice()
-
-
-@dataclass(slots=True)
 class Adviser:
     """Goes once over a command for one recipient."""
 
-    recipient: Recipient
-    says_apple: bool
-    system: str | None = field(init=False)
-    _version: Version | None = field(init=False)
-    _warnings: list[str] = field(init=False, default_factory=list)
-    _count: int = field(init=False, default=0)
+    def __init__(self, recipient: Recipient, *, says_apple: bool) -> None:
+        self._recipient = recipient
+        self._says_apple = says_apple
+        self._system = system_of(recipient.product)
+        self._version = parse_version(recipient.os_version)
+        self._warnings: list[str] = []
+        self._count = 0
 
-    def __post_init__(self) -> None:
-        self.system = system_of(self.recipient.product)
-        self._version = version(self.recipient.os_version)
-
-    def advise(self, tree: FactTree, keys: Mapping[str, object], *, is_raw: bool) -> Advice:
-        refusal = self._refusal(tree)
+    def advise(self, form: Dictionary, keys: Mapping[str, object], *, is_raw: bool) -> Advice:
+        refusal = self._refusal(form)
         if refusal is not None and not is_raw:
             return Advice(refusal)
         if refusal is not None:
             self._warn(refusal)
-        if self.system is not None:
-            said = self._look(tree.systems, tree.name, frozenset())
-            self._inside(tree, keys, "Command" if self.says_apple else "", said)
+        if self._system is not None:
+            said = self._look(form.systems, form.name, frozenset())
+            self._inside(form, keys, "Command" if self._says_apple else "", said)
         if self._count > MAX_WARNINGS:
             self._warnings.append(f"and {self._count - MAX_WARNINGS} more warnings")
         return Advice(None, tuple(self._warnings))
 
-    def _refusal(self, tree: FactTree) -> str | None:
-        if self.recipient.is_device_channel:
+    def _refusal(self, form: Dictionary) -> str | None:
+        if self._recipient.is_device_channel:
             return None
-        own = tree.systems.get(self.system or "")
-        if own is not None and own.is_there:
-            answers = [own.user_channel]
-        else:
-            answers = [facts.user_channel for facts in tree.systems.values() if facts.is_there]
+        own = form.systems.get(self._system or "")
+        asked = [own] if own is not None and own.available else form.systems.values()
+        answers = [facts.user_channel for facts in asked if facts.available]
         if True in answers or False not in answers:
             return None
-        return f"request_type: {tree.name} is for the device channel only, not for a user channel"
+        return f"request_type: {form.name} is for the device channel only, not for a user channel"
 
     # --- walking over the command
 
-    def _inside(self, tree: FactTree, value: object, path: str, said: frozenset[str]) -> None:
-        if isinstance(value, dict) and tree.keys:
-            for name, inner in value.items():
-                below = tree.keys.get(name)
-                if below is not None:
-                    spelt = below.name if self.says_apple else below.json
-                    self._one(below, inner, f"{path}.{spelt}" if path else spelt, said)
-        elif isinstance(value, list) and (tree.item or tree.alternatives):
-            for index, item in enumerate(value[:MOST_ITEMS]):
-                found = self._of_item(tree, item)
-                if found is not None:
-                    self._one(found, item, f"{path}[{index}]", said)
+    def _inside(self, value: Value, given: object, path: str, said: frozenset[str]) -> None:
+        if isinstance(value, Dictionary) and isinstance(given, dict):
+            for name, inner in given.items():
+                key = value.exact.get(name)
+                if key is not None:
+                    self._key(key, inner, path, said)
+        elif isinstance(value, Array) and isinstance(given, list):
+            for index, item in enumerate(given[:MOST_ITEMS]):
+                self._one(value.item, item, f"{path}[{index}]", said)
 
-    def _of_item(self, tree: FactTree, item: object) -> FactTree | None:
-        if tree.alternatives is None:
-            return tree.item
-        choice = item.get(tree.by) if isinstance(item, dict) else None
-        return tree.alternatives.get(choice) if isinstance(choice, str) else None
+    def _key(self, key: Key, given: object, path: str, said: frozenset[str]) -> None:
+        spelt = key.name if self._says_apple else key.json
+        at = f"{path}.{spelt}" if path else spelt
+        said |= self._look(key.systems, _named(at, key.value, given), said)
+        self._one(key.value, given, at, said)
 
-    def _one(self, tree: FactTree, value: object, path: str, said: frozenset[str]) -> None:
-        named = f"{path} ({shown(value)})" if isinstance(value, str) and tree.values else path
-        if isinstance(value, dict) and not tree.json:
-            named = f"{path} ({tree.name})"
-        said |= self._look(tree.systems, named, said)
-        if tree.values and isinstance(value, str):
-            self._look(tree.values.get(value, {}), named, said)
-        self._inside(tree, value, path, said)
+    def _one(self, value: Value, given: object, path: str, said: frozenset[str]) -> None:
+        if isinstance(value, Text) and isinstance(given, str):
+            self._look(value.known.get(given, {}), _named(path, value, given), said)
+        if isinstance(value, Union):
+            choice = given.get(value.by.name) if isinstance(given, dict) else None
+            form = value.forms.get(choice) if isinstance(choice, str) else None
+            if form is None:
+                return
+            value, said = form, said | self._look(form.systems, f"{path} ({form.name})", said)
+        self._inside(value, given, path, said)
 
     # --- one set of facts
 
     def _look(self, systems: Systems, name: str, said: frozenset[str]) -> frozenset[str]:
         """Warn of what these facts say, except for kinds of warnings that were given above."""
-        facts = systems.get(self.system or "")
+        facts = systems.get(self._system or "")
         if facts is None:
             return frozenset()
         found = dict(self._warnings_of(facts))
@@ -158,29 +149,35 @@ class Adviser:
             self._warnings.append(text)
 
     def _warnings_of(self, facts: SystemFacts) -> Iterator[tuple[str, str]]:
-        if not facts.is_there:
-            yield "absent", f"is not available on {self.system}"
+        if not facts.available:
+            yield "absent", f"is not available on {self._system}"
             return
         yield from self._warnings_of_age(facts)
         if facts.needs_supervision:
-            yield "supervised", f"needs supervision on {self.system}"
-        if facts.user_enrollment is False and self.recipient.is_user_enrollment:
+            yield "supervised", f"needs supervision on {self._system}"
+        if facts.user_enrollment is False and self._recipient.is_user_enrollment:
             yield "enrollment", "is not available in a user enrollment"
-        if self.recipient.is_device_channel and facts.device_channel is False:
+        if self._recipient.is_device_channel and facts.device_channel is False:
             yield "channel", "is for the user channel only"
-        if not self.recipient.is_device_channel and facts.user_channel is False:
+        if not self._recipient.is_device_channel and facts.user_channel is False:
             yield "channel", "is for the device channel only"
 
     def _warnings_of_age(self, facts: SystemFacts) -> Iterator[tuple[str, str]]:
         """Without a version of the device, only that something is on its way out can be said."""
-        own, introduced = self._version, version(facts.introduced)
+        own, introduced = self._version, parse_version(facts.introduced)
         if own is not None and introduced is not None and own < introduced:
-            device = f"the device has {shown(self.recipient.os_version or '')}"
-            yield "old", f"needs {self.system} {facts.introduced}, {device}"
-        removed = version(facts.removed)
+            device = f"the device has {display_name(self._recipient.os_version or '')}"
+            yield "old", f"needs {self._system} {facts.introduced}, {device}"
+        removed = parse_version(facts.removed)
         if removed is not None and own is not None and own >= removed:
-            yield "removed", f"was removed in {self.system} {facts.removed}"
+            yield "removed", f"was removed in {self._system} {facts.removed}"
             return
-        deprecated = version(facts.deprecated)
+        deprecated = parse_version(facts.deprecated)
         if deprecated is not None and (own is None or own >= deprecated):
-            yield "deprecated", f"is deprecated since {self.system} {facts.deprecated}"
+            yield "deprecated", f"is deprecated since {self._system} {facts.deprecated}"
+
+
+def _named(path: str, value: Value, given: object) -> str:
+    """The path in a warning, with the value where Apple lists the values."""
+    is_listed = isinstance(value, Text) and value.known and isinstance(given, str)
+    return f"{path} ({display_name(str(given))})" if is_listed else path

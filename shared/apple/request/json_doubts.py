@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NoReturn
 
-from shared.apple.values.key_paths import inside
 from shared.apple.values.reading import Reading
 from shared.apple.values.scalars import INTEGERS, MAX_UNSIGNED
-from shared.domain.errors import BadRequest
+from shared.domain.errors import BadRequest, key_path
 
 MOST_NAMED = 10
 
@@ -96,7 +95,7 @@ class _Doubts:
         elif isinstance(value, _Doubled):
             self._found += 1
             for name in value.names:
-                self._name(inside(path, name), "this key only once")
+                self._name(key_path(path, name), "this key only once")
             self._look_into(value.items(), path)
         elif isinstance(value, dict):
             self._look_into(value.items(), path)
@@ -110,7 +109,7 @@ class _Doubts:
                 return
             if isinstance(value, _NOT_PLAIN):
                 self._look_at(
-                    value, f"{path}[{key}]" if isinstance(key, int) else inside(path, key)
+                    value, f"{path}[{key}]" if isinstance(key, int) else key_path(path, key)
                 )
 
     def _name(self, path: str, expected: str) -> None:

@@ -16,10 +16,9 @@ from shared.apple.plist.write import write
 from shared.apple.request.advice import Advice, Recipient
 from shared.apple.request.defaults import with_defaults
 from shared.apple.request.terms import NO_TERMS, query_terms
-from shared.apple.values.key_paths import inside
 from shared.apple.values.reading import Reading, read_id
 from shared.domain.command import Command, Terms
-from shared.domain.errors import BadRequest
+from shared.domain.errors import BadRequest, key_path
 
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
 
@@ -96,7 +95,7 @@ def prepare_raw(target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY) 
     body = document.get("Command")
     request_type = ""
     if isinstance(body, dict):
-        path = inside("Command", "RequestType")
+        path = key_path("Command", "RequestType")
         request_type = read_id(body.get("RequestType"), path, reading)
     else:
         reading.fault("Command", "a dictionary with a RequestType")

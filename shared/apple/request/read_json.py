@@ -13,9 +13,8 @@ from typing import NoReturn
 
 from shared.apple.request.json_doubts import LONG, fits, refuse_doubtful
 from shared.apple.request.terms import TERMS, AskedTerms, GivenTerms
-from shared.apple.values.key_paths import inside, shown
 from shared.apple.values.reading import Reading, read_id
-from shared.domain.errors import BadRequest
+from shared.domain.errors import BadRequest, display_name, key_path
 from shared.nearest import folded
 
 MAX_TARGETS = 100_000
@@ -103,7 +102,7 @@ def read_request(body: Mapping[str, object]) -> tuple[CommandRequest, Reading]:
             given[word] = name
     reading = Reading(exact="command" in given)
     for name in doubled:
-        reading.fault(shown(name), "this key in one spelling only")
+        reading.fault(display_name(name), "this key in one spelling only")
     take = _apple_form if reading.exact else _flat_form
     request = take(_Given(body, given, keys), reading)
     return request, reading
@@ -135,12 +134,12 @@ class _Given:
         """The targets that the client names, each once."""
         if "udids" not in self.names:
             name = self.names.get("udid", "udid")
-            return (read_id(self.body.get(name), shown(name), reading),)
+            return (read_id(self.body.get(name), display_name(name), reading),)
         name = self.names["udids"]
         if "udid" in self.names:
-            other = shown(self.names["udid"])
-            reading.fault(shown(name), f"one of the two only, {other} is given too")
-        return _ids(self.body[name], shown(name), reading)
+            other = display_name(self.names["udid"])
+            reading.fault(display_name(name), f"one of the two only, {other} is given too")
+        return _ids(self.body[name], display_name(name), reading)
 
     def terms(self, reading: Reading) -> AskedTerms:
         given = {t: (name, self.body[name]) for t, name in self.names.items() if t in _TERM_NAMES}
@@ -155,7 +154,7 @@ def _flat_form(given: _Given, reading: Reading) -> CommandRequest:
         terms=given.terms(reading),
         uuid=_uuid(given, reading),
         request_type=given.body.get(name),
-        request_type_path=shown(name),
+        request_type_path=display_name(name),
         keys=given.keys,
         path="",
     )
@@ -164,10 +163,12 @@ def _flat_form(given: _Given, reading: Reading) -> CommandRequest:
 def _apple_form(given: _Given, reading: Reading) -> CommandRequest:
     for name, value in given.keys.items():
         if value is not None:
-            reading.unknown(shown(name), name, _BESIDE_COMMAND)
+            reading.unknown(display_name(name), name, _BESIDE_COMMAND)
     if "type" in given.names:
-        reading.fault(shown(given.names["type"]), "no request type beside Command, which has one")
-    path = shown(given.names["command"])
+        reading.fault(
+            display_name(given.names["type"]), "no request type beside Command, which has one"
+        )
+    path = display_name(given.names["command"])
     command = given.body[given.names["command"]]
     if not isinstance(command, dict):
         reading.fault(path, "an object with a RequestType")
@@ -178,7 +179,7 @@ def _apple_form(given: _Given, reading: Reading) -> CommandRequest:
         terms=given.terms(reading),
         uuid=_uuid(given, reading),
         request_type=command.get("RequestType"),
-        request_type_path=inside(path, "RequestType"),
+        request_type_path=key_path(path, "RequestType"),
         keys={name: value for name, value in command.items() if name != "RequestType"},
         path=path,
     )
@@ -196,4 +197,4 @@ def _uuid(given: _Given, reading: Reading) -> str | None:
     value = given.body.get(given.names.get("uuid", "command_uuid"))
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return read_id(value, shown(given.names.get("uuid", "command_uuid")), reading)
+    return read_id(value, display_name(given.names.get("uuid", "command_uuid")), reading)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.apple.values.key_paths import shown
 from shared.apple.values.reading import Reading, read_id
 from shared.domain.command import Terms
+from shared.domain.errors import display_name
 from shared.nearest import folded
 from shared.times import parse_rfc3339
 
@@ -64,7 +64,7 @@ class GivenTerms:
         return AskedTerms(terms, self._supersede(reading))
 
     def _name(self, term: str) -> str:
-        return shown(self.given[term][0])
+        return display_name(self.given[term][0])
 
     def _priority(self, reading: Reading) -> int | None:
         if "priority" not in self.given:
@@ -135,7 +135,7 @@ def query_terms(query: Mapping[str, str], reading: Reading) -> AskedTerms:
         if term is None:
             continue
         if term in given:
-            reading.fault(shown(name), "this parameter in one spelling only")
+            reading.fault(display_name(name), "this parameter in one spelling only")
         given[term] = (name, _typed(term, text))
     return GivenTerms(given).read(reading)
 

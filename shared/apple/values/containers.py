@@ -1,8 +1,8 @@
 """The kinds of values in commands that hold others: lists, dictionaries, alternatives, free trees.
 
-Same promise as the simple kinds: `convert` gives what the property list gets and what the answer
-shows. Nothing is added, nothing is dropped; a null is the same as an absent key. The order of keys is
-the catalogue's (sorted where keys are free), so equal commands are equal bytes.
+As with the simple kinds, `convert` gives what the property list gets and what the answer shows. It adds
+nothing and drops nothing; a null is the same as an absent key. The order of keys is the catalogue's
+(sorted where keys are free), so equal commands are equal bytes.
 """
 
 import math
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.apple.plist.read import parse
-from shared.apple.values.key_paths import inside
 from shared.apple.values.reading import Reading, is_writable
 from shared.apple.values.scalars import (
     INTEGERS,
@@ -22,7 +21,8 @@ from shared.apple.values.scalars import (
     decode_base64,
     listed,
 )
-from shared.domain.errors import BadRequest
+from shared.apple.values.systems import Systems
+from shared.domain.errors import BadRequest, key_path
 from shared.nearest import folded
 
 MAX_DEPTH = 50
@@ -34,12 +34,14 @@ ENVELOPE = frozenset({"udid", "requesttype", "commanduuid"})
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a dictionary: Apple's name, and the name in our answers."""
+    """One key of a dictionary: Apple's name, and the name in our answers. Empty `systems`: those of the level
+    above."""
 
     name: str
     json: str
     value: Value
     required: bool = False
+    systems: Systems = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +66,19 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Dictionary:
-    """Known keys. `is_command`: the top of a command, where the envelope's names were taken out."""
+    """Known keys. A command and an alternative (`Union`) have Apple's name and systems of their own.
+    `is_command`: the top of a command, without the names of the envelope."""
 
     keys: tuple[Key, ...]
+    name: str = ""
+    systems: Systems = field(default_factory=dict)
     is_command: bool = False
-    _exact: Mapping[str, Key] = field(init=False, repr=False, compare=False)
+    exact: Mapping[str, Key] = field(init=False, repr=False, compare=False)
+    """By Apple's names."""
     _folded: Mapping[str, Key] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_exact", {key.name: key for key in self.keys})
+        object.__setattr__(self, "exact", {key.name: key for key in self.keys})
         names = {folded(name): key for key in self.keys for name in (key.name, key.json)}
         object.__setattr__(self, "_folded", names)
 
@@ -88,15 +94,15 @@ class Dictionary:
         for key in self.keys:
             if key.name in given:
                 name = given[key.name]
-                pair = key.value.convert(value[name], inside(path, name), reading)
+                pair = key.value.convert(value[name], key_path(path, name), reading)
                 for_plist[key.name], for_answer[key.json] = pair
             elif key.required:
                 missing = key.name if reading.exact else key.json
-                reading.fault(inside(path, missing), "a value: this key is required")
+                reading.fault(key_path(path, missing), "a value: this key is required")
         return for_plist, for_answer
 
     def find(self, name: str) -> Key | None:
-        """The key that a name stands for in any of its spellings."""
+        """The key with this name, in any spelling."""
         return self._folded.get(folded(name))
 
     def _given(self, value: Mapping[str, object], path: str, reading: Reading) -> dict[str, str]:
@@ -105,26 +111,22 @@ class Dictionary:
         for name, inner in value.items():
             if inner is None:
                 continue
-            key = self._exact.get(name) if reading.exact else self.find(name)
+            key = self.exact.get(name) if reading.exact else self.find(name)
             if key is None:
-                self._unknown(name, path, reading)
+                if self.is_command or reading.exact or folded(name) not in ENVELOPE:
+                    known = [key.name if reading.exact else key.json for key in self.keys]
+                    reading.unknown(key_path(path, name), name, known)
             elif key.name in given:
-                reading.fault(
-                    inside(path, name), f"one spelling only, {given[key.name]} is given too"
-                )
+                expected = f"one spelling only, {given[key.name]} is given too"
+                reading.fault(key_path(path, name), expected)
             else:
                 given[key.name] = name
         return given
 
-    def _unknown(self, name: str, path: str, reading: Reading) -> None:
-        if self.is_command or reading.exact or folded(name) not in ENVELOPE:
-            known = [key.name if reading.exact else key.json for key in self.keys]
-            reading.unknown(inside(path, name), name, known)
-
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """A dictionary of one of several forms, told apart by the value of one key."""
+    """A dictionary of one of several forms; the value of one key says which."""
 
     by: Key
     forms: Mapping[str, Dictionary]
@@ -133,20 +135,18 @@ class Union:
         if not isinstance(value, dict):
             reading.fault(path, "an object")
             return NOTHING
+        spelling = str if reading.exact else folded
         for name, choice in value.items():
-            if choice is None or not self._is_choice(name, reading):
+            if choice is None or spelling(name) != spelling(self.by.name):
                 continue
             form = self.forms.get(choice) if isinstance(choice, str) else None
             if form is not None:
                 return form.convert(value, path, reading)
-            reading.fault(inside(path, name), listed(tuple(self.forms)))
+            reading.fault(key_path(path, name), listed(tuple(self.forms)))
             return NOTHING
         missing = self.by.name if reading.exact else self.by.json
-        reading.fault(inside(path, missing), "a value: this key is required")
+        reading.fault(key_path(path, missing), "a value: this key is required")
         return NOTHING
-
-    def _is_choice(self, name: str, reading: Reading) -> bool:
-        return name == self.by.name if reading.exact else folded(name) == folded(self.by.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +154,8 @@ class FreeDictionary:
     """Free keys, never renamed. MicroMDM's form is taken too: a property list in base64."""
 
     def convert(self, value: object, path: str, reading: Reading) -> Pair:
-        if isinstance(value, str):
-            return self._embedded(value, path, reading)
-        if not isinstance(value, dict):
-            reading.fault(path, "an object, or a property list in base64")
-            return NOTHING
-        tree = _free(value, path, reading, MAX_DEPTH)
-        return tree, tree
-
-    def _embedded(self, value: str, path: str, reading: Reading) -> Pair:
+        if isinstance(value, dict):
+            return Anything().convert(value, path, reading)
         decoded = decode_base64(value)
         if decoded is None:
             reading.fault(path, "an object, or a property list in base64")
@@ -190,7 +183,7 @@ def _free(value: object, path: str, reading: Reading, levels: int) -> object:
         elif reading.spend(path, len(value)):
             if isinstance(value, dict):
                 return _free_dictionary(value, path, reading, levels - 1)
-            return _free_list(value, path, reading, levels - 1)
+            return [_free(v, f"{path}[{i}]", reading, levels - 1) for i, v in enumerate(value)]
     elif not _is_plain(value):
         reading.fault(path, "a value that a property list can hold")
     return value
@@ -202,14 +195,11 @@ def _free_dictionary(
     tree: dict[str, object] = {}
     for name in sorted(value):
         if value[name] is not None:
+            at = key_path(path, name)
             if not is_writable(name):
-                reading.fault(inside(path, name), "a key without control characters")
-            tree[name] = _free(value[name], inside(path, name), reading, levels)
+                reading.fault(at, "a key without control characters")
+            tree[name] = _free(value[name], at, reading, levels)
     return tree
-
-
-def _free_list(value: list[object], path: str, reading: Reading, levels: int) -> object:
-    return [_free(item, f"{path}[{i}]", reading, levels) for i, item in enumerate(value)]
 
 
 def _is_plain(value: object) -> bool:

@@ -7,10 +7,12 @@ What does not fit is noted in the reading; the pair means nothing then.
 import binascii
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shared.apple.values.reading import Reading, is_writable
+from shared.apple.values.systems import Systems
 from shared.times import parse_rfc3339
 
 Pair = tuple[object, object]
@@ -34,12 +36,13 @@ def listed(allowed: tuple[object, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """`takes_number`: MicroMDM has a number here, so that is taken too, and sent as text."""
+    """`takes_number`: MicroMDM has a number here, so that is taken too, and sent as text. `known`: the values
+    that Apple lists, and their systems; newer systems know more."""
 
     allowed: tuple[str, ...] = ()
     pattern: re.Pattern[str] | None = None
     takes_number: bool = False
-    known: tuple[str, ...] = ()
+    known: Mapping[str, Systems] = field(default_factory=dict)
 
     def convert(self, value: object, path: str, reading: Reading) -> Pair:
         if self.takes_number and isinstance(value, int) and not isinstance(value, bool):

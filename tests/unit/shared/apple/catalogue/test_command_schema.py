@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.catalogue.schema import command_schema
 from shared.apple.request.read_json import parse_json
+from shared.apple.values.containers import Dictionary
 from tests.support.command_requests import CATALOGUE, FORMS, prepare
 from tests.support.command_strategies import UDID, keyed, request_of, wrong_for
 from tests.unit.shared.apple.catalogue.test_command_examples import EXAMPLES
@@ -28,9 +28,7 @@ def of(request_type: str) -> dict[str, Any]:
 
 
 VALIDATORS = {
-    form.request_type: Draft202012Validator(
-        {**of(form.request_type), "components": {"schemas": COMPONENTS}}
-    )
+    form.name: Draft202012Validator({**of(form.name), "components": {"schemas": COMPONENTS}})
     for form in FORMS
 }
 
@@ -42,28 +40,28 @@ def test_openapi_shows_all_commands_told_apart_by_their_type() -> None:
 
 
 @by_command
-def test_every_example_is_one_that_is_taken(form: CommandForm) -> None:
-    example = of(form.request_type)["example"]
+def test_every_example_is_one_that_is_taken(form: Dictionary) -> None:
+    example = of(form.name)["example"]
     prepared = prepare(parse_json(json.dumps(example).encode()))
-    assert prepared.command.request_type == form.request_type
-    VALIDATORS[form.request_type].validate(example)
+    assert prepared.command.request_type == form.name
+    VALIDATORS[form.name].validate(example)
 
 
 @by_command
-def test_every_key_has_the_name_that_answers_have(form: CommandForm) -> None:
-    shown = of(form.request_type)
-    own = {key.json for key in form.keys.keys}
+def test_every_key_has_the_name_that_answers_have(form: Dictionary) -> None:
+    shown = of(form.name)
+    own = {key.json for key in form.keys}
     beside = {"request_type", "udid", "udids", "command_uuid"}
     beside |= {"priority", "expires_at", "ttl", "not_before", "collapse_key", "supersede"}
     assert shown["properties"].keys() == own | beside
     assert set(shown["required"]) == {"request_type"} | {
-        key.json for key in form.keys.keys if key.required
+        key.json for key in form.keys if key.required
     }
 
 
 @by_command
-def test_the_schemas_are_schemas_and_whole_without_the_document_too(form: CommandForm) -> None:
-    Draft202012Validator.check_schema(of(form.request_type))
+def test_the_schemas_are_schemas_and_whole_without_the_document_too(form: Dictionary) -> None:
+    Draft202012Validator.check_schema(of(form.name))
     alone = command_schema(form)
     assert list(references(alone)) == []
     Draft202012Validator(alone).validate(alone["example"])
@@ -89,16 +87,16 @@ def test_every_reference_leads_to_a_component() -> None:
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_taken_in_the_preferred_spelling_fits_the_schema(
-    form: CommandForm, data: st.DataObject
+    form: Dictionary, data: st.DataObject
 ) -> None:
-    keys, _ = data.draw(keyed(form.keys.keys, spelling="json"))
-    VALIDATORS[form.request_type].validate(request_of(form, keys))
+    keys, _ = data.draw(keyed(form.keys, spelling="json"))
+    VALIDATORS[form.name].validate(request_of(form, keys))
 
 
 @by_command
-def test_a_wrong_type_does_not_fit_the_schema(form: CommandForm) -> None:
-    validator = VALIDATORS[form.request_type]
-    for key in form.keys.keys:
+def test_a_wrong_type_does_not_fit_the_schema(form: Dictionary) -> None:
+    validator = VALIDATORS[form.name]
+    for key in form.keys:
         wrong = request_of(form, {key.json: wrong_for(key.value)})
         assert [e for e in validator.iter_errors(wrong) if list(e.absolute_path) == [key.json]]
 
@@ -139,3 +137,32 @@ def test_every_accepted_example_fits_the_schema(example: dict[str, Any]) -> None
 def test_the_envelope_is_described(beside: dict[str, Any], fits: bool) -> None:
     request = {"udid": UDID, "request_type": "ProfileList", **beside}
     assert VALIDATORS["ProfileList"].is_valid(request) is fits
+
+
+@pytest.mark.parametrize(
+    ("targets", "fits"),
+    [
+        ({}, False),
+        ({"udid": "a"}, True),
+        ({"udids": ["a"]}, True),
+        ({"udid": "a", "udids": []}, False),
+    ],
+)
+def test_a_request_names_its_targets_in_one_way(targets: dict[str, Any], fits: bool) -> None:
+    assert VALIDATORS["ProfileList"].is_valid({"request_type": "ProfileList", **targets}) is fits
+
+
+@by_command
+def test_generators_of_clients_make_a_model_of_each_command(form: Dictionary) -> None:
+    """They drop a schema that has alternatives beside properties, or an enum of more than one type."""
+    for schema in schemas(of(form.name)):
+        assert not ({"oneOf", "anyOf"} & schema.keys() and "properties" in schema)
+        assert len({type(value) for value in schema.get("enum", ())}) < 2
+
+
+def schemas(node: object) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for each in inner:
+        yield from schemas(each)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from shared.apple.catalogue.facts import version
 from shared.apple.request.advice import MAX_WARNINGS, Advice, Recipient, system_of
 from shared.apple.values.containers import Array
 from shared.apple.values.scalars import Text
+from shared.apple.values.systems import parse_version
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from tests.support.command_requests import CATALOGUE, FORMS, prepare
 from tests.support.command_strategies import UDID
@@ -86,7 +86,7 @@ def test_a_command_for_users_too_is_not_refused(recipient: Recipient, request_ty
 @pytest.mark.parametrize("recipient", [PHONE, MAC, UNKNOWN, PRIVATE])
 @pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
 def test_no_command_is_refused_on_a_device_channel(form: Any, recipient: Recipient) -> None:
-    assert raw_advice(recipient, RequestType=form.request_type).refusal is None
+    assert raw_advice(recipient, RequestType=form.name).refusal is None
 
 
 @pytest.mark.parametrize("recipient", [MAC_USER, PAD_USER, UNKNOWN_USER])
@@ -192,7 +192,7 @@ def test_a_raw_command_with_odd_values_has_advice_too(odd: object) -> None:
 
 def test_warnings_are_bounded() -> None:
     watch = Recipient("Watch6,2", "1.0", is_device_channel=True, is_user_enrollment=False)
-    queries = CATALOGUE.forms["DeviceInformation"].keys.find("Queries")
+    queries = CATALOGUE.forms["DeviceInformation"].find("Queries")
     assert queries is not None
     assert isinstance(queries.value, Array)
     assert isinstance(queries.value.item, Text)
@@ -246,17 +246,17 @@ def test_a_recipient_is_made_of_what_is_stored() -> None:
     [("9.3", "10.0"), ("10.15.7", "11"), ("16.4", "16.4.1 (a)"), ("13", "13.1"), ("2.9", "2.10")],
 )
 def test_versions_compare_by_numbers(older: str, newer: str) -> None:
-    first, second = version(older), version(newer)
+    first, second = parse_version(older), parse_version(newer)
     assert first is not None
     assert second is not None
     assert first < second
 
 
 def test_a_version_with_zeros_behind_is_the_same() -> None:
-    assert version("13") == version("13.0") == version("13.0.0 beta")
+    assert parse_version("13") == parse_version("13.0") == parse_version("13.0.0 beta")
 
 
 @pytest.mark.parametrize("text", [None, "", "n/a", "beta", "9" * 5000 + "x"])
 def test_what_is_no_version_is_none_or_bounded(text: str | None) -> None:
-    found = version(text)
+    found = parse_version(text)
     assert found is None or len(found) == 1

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.apple.catalogue.compiling import CommandForm
 from shared.apple.request.read_json import parse_json
+from shared.apple.values.containers import Dictionary
 from shared.apple.values.scalars import Integer, Text
 from tests.support.command_requests import (
     CATALOGUE,
@@ -29,31 +29,31 @@ bounded = settings(max_examples=15, deadline=None, suppress_health_check=[Health
 @bounded
 @given(data=st.data())
 def test_what_is_given_is_sent_no_more_and_no_less(
-    form: CommandForm, optional: bool | None, data: st.DataObject
+    form: Dictionary, optional: bool | None, data: st.DataObject
 ) -> None:
-    keys, expected = data.draw(keyed(form.keys.keys, optional=optional))
+    keys, expected = data.draw(keyed(form.keys, optional=optional))
     prepared = prepare(parse_json(json.dumps(request_of(form, keys)).encode()))
-    wanted = {"RequestType": form.request_type, **expected}
+    wanted = {"RequestType": form.name, **expected}
     assert with_types(command_of(prepared)) == with_types(wanted)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
 @bounded
 @given(data=st.data())
-def test_apples_own_form_is_the_same_command(form: CommandForm, data: st.DataObject) -> None:
-    keys, expected = data.draw(keyed(form.keys.keys, spelling="apple"))
-    apple = {"udid": UDID, "Command": {"RequestType": form.request_type, **keys}}
-    wanted = {"RequestType": form.request_type, **expected}
+def test_apples_own_form_is_the_same_command(form: Dictionary, data: st.DataObject) -> None:
+    keys, expected = data.draw(keyed(form.keys, spelling="apple"))
+    apple = {"udid": UDID, "Command": {"RequestType": form.name, **keys}}
+    wanted = {"RequestType": form.name, **expected}
     assert with_types(command_of(prepare(apple))) == with_types(wanted)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
 @bounded
 @given(data=st.data())
-def test_every_wrong_type_is_found_and_named(form: CommandForm, data: st.DataObject) -> None:
-    keys, _ = data.draw(keyed(form.keys.keys, optional=False))
-    victim = data.draw(st.sampled_from(form.keys.keys))
-    keys = {name: v for name, v in keys.items() if form.keys.find(name) is not victim}
+def test_every_wrong_type_is_found_and_named(form: Dictionary, data: st.DataObject) -> None:
+    keys, _ = data.draw(keyed(form.keys, optional=False))
+    victim = data.draw(st.sampled_from(form.keys))
+    keys = {name: v for name, v in keys.items() if form.find(name) is not victim}
     refusal = refused(request_of(form, keys | {victim.json: wrong_for(victim.value)}))
     assert paths(refusal) == [victim.json]
 
@@ -62,20 +62,20 @@ def test_every_wrong_type_is_found_and_named(form: CommandForm, data: st.DataObj
 @bounded
 @given(data=st.data())
 def test_every_missing_required_key_is_found_and_named(
-    form: CommandForm, data: st.DataObject
+    form: Dictionary, data: st.DataObject
 ) -> None:
-    keys, _ = data.draw(keyed(form.keys.keys, optional=False))
-    missing = sorted(key.json for key in form.keys.keys if key.required)
+    keys, _ = data.draw(keyed(form.keys, optional=False))
+    missing = sorted(key.json for key in form.keys if key.required)
     nulls = {name: None for name in keys} if data.draw(st.booleans()) else {}
     if missing:
         assert sorted(paths(refused(request_of(form, nulls)))) == missing
     else:
-        assert command_of(prepare(request_of(form, nulls))) == {"RequestType": form.request_type}
+        assert command_of(prepare(request_of(form, nulls))) == {"RequestType": form.name}
 
 
 @pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
-def test_every_value_outside_a_closed_list_is_found_and_named(form: CommandForm) -> None:
-    for key in form.keys.keys:
+def test_every_value_outside_a_closed_list_is_found_and_named(form: Dictionary) -> None:
+    for key in form.keys:
         if isinstance(key.value, Text | Integer) and key.value.allowed:
             wrong = "no such value" if isinstance(key.value, Text) else 987
             refusal = refused(request_of(form, {key.json: wrong}))
@@ -84,7 +84,7 @@ def test_every_value_outside_a_closed_list_is_found_and_named(form: CommandForm)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
-def test_an_unknown_key_is_refused_and_the_raw_route_is_named(form: CommandForm) -> None:
+def test_an_unknown_key_is_refused_and_the_raw_route_is_named(form: Dictionary) -> None:
     refusal = refused(request_of(form, {"no_such_key": 1}))
     assert "no_such_key" in paths(refusal)
     assert "POST /v1/commands/{udid}" in str(refusal)
@@ -103,7 +103,7 @@ def test_all_faults_are_told_at_once(data: st.DataObject) -> None:
 @given(data=st.data())
 def test_equal_requests_are_equal_bytes_whatever_their_order(data: st.DataObject) -> None:
     form = data.draw(st.sampled_from(FORMS))
-    keys, _ = data.draw(keyed(form.keys.keys))
+    keys, _ = data.draw(keyed(form.keys))
     shuffled = dict(data.draw(st.permutations(list(keys.items()))))
     first, second = prepare(request_of(form, keys)), prepare(request_of(form, shuffled))
     assert first.command.hash == second.command.hash

@@ -153,7 +153,7 @@ def test_booleans_as_text_are_taken_where_micromdms_scripts_send_them(request_ty
 
 def test_a_boolean_as_text_is_refused_elsewhere() -> None:
     form = CATALOGUE.forms["EraseDevice"]
-    for key in form.keys.keys:
+    for key in form.keys:
         if isinstance(key.value, Boolean):
             assert paths(refused(request_of(form, {key.json: "true"}))) == [key.json]
 

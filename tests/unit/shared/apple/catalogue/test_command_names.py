@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.apple.values.names import json_name, json_name_in
+from shared.apple.catalogue.compiling import json_name, json_name_in
 from shared.nearest import folded
 from tests.support.command_requests import CATALOGUE, FORMS
 
@@ -50,7 +50,7 @@ def test_a_key_and_its_name_are_the_same_to_us(key: str) -> None:
 def test_no_key_of_a_command_is_mistaken_for_the_envelope() -> None:
     for form in FORMS:
         for name in ("udid", "request_type", "command_uuid", "Command"):
-            assert form.keys.find(name) is None
+            assert form.find(name) is None
 
 
 def test_all_68_commands_are_known() -> None:
