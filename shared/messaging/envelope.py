@@ -1,8 +1,7 @@
 """The JSON of an event: what subscribers get by webhook, and the body of the broker's message.
 
-Promises: MicroMDM's keys in MicroMDM's order, and one event gives the same bytes whoever writes them,
-whenever, for ever. So nothing here may depend on anything but the event; a new key would have to
-come from the event too, and only where a subscriber asked for it.
+Promises: MicroMDM's keys in MicroMDM's order, and one event gives the same bytes at all times. So nothing
+here may depend on anything but the event; a new key must come from it too, and only where a subscriber asked.
 """
 
 from base64 import b64encode
@@ -20,8 +19,8 @@ _BODY, _IN_JOURNAL, _SIZE = "body", "journal", "size"
 
 
 def headers_without_body(size: int) -> dict[str, str]:
-    """The headers that say: this message is empty, the event's JSON of so many bytes is to be made from the
-    journal. A version that does not know them dead-letters such a message, since its body is no object."""
+    """The headers of an empty message, whose event's JSON of so many bytes comes from the journal. A version
+    that does not know them dead-letters such a message, since its body is no object."""
     return {_BODY: _IN_JOURNAL, _SIZE: str(size)}
 
 
@@ -40,21 +39,16 @@ def event_json(event: Event) -> bytes:
     if event.topic in EXTRA_TOPICS:
         document.update(_own(event))
     elif event.topic is Topic.CONNECT:
-        document["acknowledge_event"] = _acknowledge(event)
+        answer = {**_sender(event.key), "status": event.status}
+        if event.command_uuid is not None:
+            answer["command_uuid"] = event.command_uuid
+        document["acknowledge_event"] = {**answer, **_received(event)}
     else:
         document["checkin_event"] = {**_sender(event.key), **_received(event)}
     try:
         return orjson.dumps(document)
     except TypeError:  # a lone surrogate, which UTF-8 cannot carry
         return orjson.dumps(_printable(document))
-
-
-def _acknowledge(event: Event) -> dict[str, Any]:
-    document = _sender(event.key)
-    document["status"] = event.status
-    if event.command_uuid is not None:
-        document["command_uuid"] = event.command_uuid
-    return {**document, **_received(event)}
 
 
 def _own(event: Event) -> dict[str, Any]:
@@ -69,9 +63,7 @@ def _own(event: Event) -> dict[str, Any]:
 
 
 def _sender(key: EnrollmentKey) -> dict[str, Any]:
-    if key.udid is not None:
-        return {"udid": key.udid}
-    return {"enrollment_id": key.enrollment_id}
+    return {"enrollment_id": key.enrollment_id} if key.udid is None else {"udid": key.udid}
 
 
 def _received(event: Event) -> dict[str, Any]:

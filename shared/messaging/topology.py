@@ -1,9 +1,8 @@
 """The broker's names: the one place that knows exchanges, queues, their arguments and bindings.
 
-Promises: what stands here never changes once released, because a broker refuses to declare a queue
-that exists with other arguments, and old and new versions run side by side. `mdm.events` and its routing
-keys are public: whoever wants all of MicroMDM's events binds a queue of their own to `mdm.#`, and for
-our own topics to `macromdm.#`.
+Promises: what is released never changes, because a broker refuses to declare a queue that exists with other
+arguments, and old and new versions run side by side. `mdm.events` and its routing keys are public: bind a
+separate queue to `mdm.#` for all of MicroMDM's events, and to `macromdm.#` for our own topics.
 
 Owners: `mdm.events` and `push` are written through the ports of this package by every service; the
 `webhook` service consumes `webhook.NN`, the `push` service consumes `push`, an operator `dead_lettered`.
@@ -24,7 +23,7 @@ one for what was under way, so it is far above what an outage takes; it only end
 
 _DEAD_LETTER_ARGUMENTS: dict[str, Any] = {
     "x-queue-type": "quorum",
-    # RabbitMQ 4 has a limit by default, and whoever looks at a message and gives it back counts.
+    # RabbitMQ 4 has a limit by default, and to look at a message and give it back counts.
     "x-delivery-limit": 1_000_000,
 }
 _LIMITED: dict[str, Any] = {

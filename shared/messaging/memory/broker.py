@@ -168,15 +168,49 @@ class _Partition:
                 log.exception("event_handler_failed", event_id=received.event_id)
 
 
-class _Publisher:
-    away: frozenset[int] = frozenset()
-    """Never one alone: all partitions share the room."""
+class LocalPushRequests(WaitingRequests):
+    """The ports PushRequests and PushRequestConsumer."""
 
-    def __init__(self, queues: Sequence[_Queue], room: _Room, deadline: timedelta) -> None:
-        self._queues = queues
-        self._room = room
-        self._deadline = deadline
+    async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+        async def grant(enrollments: Sequence[str]) -> bool:
+            try:
+                await on_requests(enrollments)
+            except Exception:
+                log.exception("wishes_failed", wishes=len(enrollments))
+                return False
+            return True
+
+        await self.keep_flushing(grant)
+
+
+class LocalBroker:
+    """Makes the four ports in memory, two of them itself; more than one process cannot share it."""
+
+    healthy = True
+    away: frozenset[int] = frozenset()
+    """Never one partition alone: all share the room."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        publish_deadline: timedelta = PUBLISH_DEADLINE,
+        prefetch: int = PREFETCH,
+        most_events: int = MOST_EVENTS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._metrics = metrics or Metrics()
+        self._prefetch = prefetch
+        self._deadline = publish_deadline
+        self._room = _Room(most_events, most_bytes)
+        self._queues = [_Queue(self._room) for _ in range(PARTITIONS)]
         self._is_jammed = False
+        push_requests = LocalPushRequests(clock)
+        self.publisher: EventPublisher = self
+        self.partitions: PartitionConsumer = self
+        self.push_requests: PushRequests = push_requests
+        self.push_request_consumer: PushRequestConsumer = push_requests
 
     @property
     def is_live(self) -> bool:
@@ -207,47 +241,6 @@ class _Publisher:
             await self._room.freed.wait()
         self._is_jammed = False
         return True
-
-
-class LocalPushRequests(WaitingRequests):
-    """The ports PushRequests and PushRequestConsumer."""
-
-    async def consume(self, on_requests: Callable[[Sequence[str]], Awaitable[None]]) -> None:
-        async def grant(enrollments: Sequence[str]) -> bool:
-            try:
-                await on_requests(enrollments)
-            except Exception:
-                log.exception("wishes_failed", wishes=len(enrollments))
-                return False
-            return True
-
-        await self.keep_flushing(grant)
-
-
-class LocalBroker:
-    """Makes the four ports in memory; more than one process cannot share it."""
-
-    healthy = True
-
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        metrics: Metrics | None = None,
-        publish_deadline: timedelta = PUBLISH_DEADLINE,
-        prefetch: int = PREFETCH,
-        most_events: int = MOST_EVENTS,
-        most_bytes: int = MOST_BYTES,
-    ) -> None:
-        self._metrics = metrics or Metrics()
-        self._prefetch = prefetch
-        room = _Room(most_events, most_bytes)
-        self._queues = [_Queue(room) for _ in range(PARTITIONS)]
-        push_requests = LocalPushRequests(clock)
-        self.publisher: EventPublisher = _Publisher(self._queues, room, publish_deadline)
-        self.partitions: PartitionConsumer = self
-        self.push_requests: PushRequests = push_requests
-        self.push_request_consumer: PushRequestConsumer = push_requests
 
     async def open(
         self,

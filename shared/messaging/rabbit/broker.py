@@ -85,8 +85,7 @@ class RabbitBroker:
     @property
     def healthy(self) -> bool:
         """The broker confirms what we publish, and we can consume if a consumer began."""
-        can_consume = self._consuming.is_up or not self._consuming.is_wanted
-        return self._channel.is_live and can_consume
+        return self._channel.is_live and not self._consuming.is_missing
 
     async def start(self, patience: timedelta = START_PATIENCE) -> None:
         """Connect in the background; waits a moment, so that a broker that is there is used at once."""
@@ -121,7 +120,7 @@ class RabbitBroker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publishing.run())
             tasks.create_task(self._consuming.run())
-            tasks.create_task(self._push_requests.run())
+            tasks.create_task(self._push_requests.keep_flushing(self._push_requests.send))
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
         await self._topology.declare()

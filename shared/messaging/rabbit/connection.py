@@ -121,12 +121,8 @@ class Link:
         self._dropped: asyncio.Future[None] | None = None
 
     @property
-    def is_up(self) -> bool:
-        return self._up.is_set()
-
-    @property
-    def is_wanted(self) -> bool:
-        return self._wanted.is_set()
+    def is_missing(self) -> bool:
+        return self._wanted.is_set() and not self._up.is_set()
 
     async def connection(self, patience: timedelta) -> AbstractConnection:
         """The connection, once it is up; raises BrokerUnavailable when that takes too long. The first call

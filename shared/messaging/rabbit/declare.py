@@ -1,9 +1,8 @@
 """Makes the topology on a broker, at every connect and whenever a message finds no queue.
 
-Promises: it is idempotent and may be done by any number of processes at once; where the broker
-refuses a part (a queue that exists with other arguments, a user who may not configure) that is said
-in the log, what is there is used, and the rest is made all the same; so it is where the broker cannot declare
-anything now, as when its metadata store is without a majority.
+Promises: any number of processes may do it at once, and again; where the broker refuses a part (a queue that
+exists with other arguments, a user who may not configure) or can declare nothing now, as when its metadata
+store is without a majority, the log says so, what is there is used, and the rest is made.
 """
 
 import asyncio

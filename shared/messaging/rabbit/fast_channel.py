@@ -1,7 +1,7 @@
 """Channels of aiormq on which many messages, or acks, are written at once (docs/adr/0010).
 
 Promises: no other file uses what is no interface of aiormq. Messages of one call are handed to the connection
-in one piece, whatever their channels, and counted in the order of their bytes. Each has one answer: the
+in one piece, also for several channels, and counted in the order of their bytes. Each has one answer: the
 broker's, or the cancellation by `forget`.
 """
 

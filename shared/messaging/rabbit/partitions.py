@@ -1,9 +1,9 @@
 """Partitions of the event stream, as their consumer gets them from RabbitMQ.
 
-Promises: events of a partition come in the order of its queue, each until it is acked; closing gives
-the partition up together with all that is not acked; a consumer hears at once when its channel is
-gone; a message that nobody can understand is dead-lettered here and never seen outside. A partition whose
-queue does not answer is tried again after longer and longer rests, and the others do not notice.
+Promises: events of a partition come in the order of its queue, each until it is acked; closing gives up the
+partition and all that is not acked; a consumer learns at once when its channel is gone; a message that cannot
+be understood is dead-lettered here. A partition whose queue does not answer is tried again after longer and
+longer rests, and the others do not notice.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from weakref import WeakSet
 import orjson
 import structlog
 from aiormq.abc import DeliveredMessage
-from pamqp.commands import Basic
 
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import BrokerUnavailable
@@ -42,7 +41,7 @@ OURS = NEEDED | {"enrollment"}
 
 
 class Unintelligible(Exception):
-    """A message that nobody can understand; the text says why, in words from a closed set."""
+    """A message that cannot be understood; the text says why, in words from a closed set."""
 
 
 class _Delivered:
@@ -135,7 +134,8 @@ class _Partition:
         self.is_lost = False
         self._farewell: asyncio.Task[None] | None = None
         channel.channel.closing.add_done_callback(lambda _: self._lost())
-        channel.channel.on_consumer_cancel_callbacks.add(self._cancelled)
+        # The broker ends a consumer whose queue was deleted, or moves.
+        channel.channel.on_consumer_cancel_callbacks.add(lambda _: self._lost())
 
     async def deliver(self, message: DeliveredMessage) -> None:
         if self.is_lost:
@@ -164,10 +164,6 @@ class _Partition:
             self.is_lost = True
             self._farewell = asyncio.create_task(self._single.end(orderly=False))
             self.on_lost()
-
-    async def _cancelled(self, _frame: Basic.Cancel) -> None:
-        """The broker ended the consumer: its queue was deleted, or moves."""
-        self._lost()
 
 
 class RabbitPartitions:

@@ -51,7 +51,7 @@ def read_push_request(body: bytes) -> list[str] | None:
 
 
 class RabbitPushRequests(WaitingRequests):
-    """The port PushRequests: `run` sends what waits, until cancelled."""
+    """The port PushRequests."""
 
     def __init__(self, publishing: PublishChannel, clock: Clock) -> None:
         super().__init__(clock)
@@ -64,9 +64,6 @@ class RabbitPushRequests(WaitingRequests):
             log.warning("wishes_dropped", waiting=len(self._waiting))
         self._is_overflowing = overflows
         super().add(enrollments)
-
-    async def run(self) -> None:
-        await self.keep_flushing(self.send)
 
     async def send(self, enrollments: Sequence[str]) -> bool:
         return (await self._publishing.send([push_request_message(enrollments)]))[0]
