@@ -14,7 +14,7 @@ from services.runtime.key_files import API_KEY_FILE, kept_key
 from services.runtime.program import ALL_SERVICES, ServicesProgram
 from shared.settings import Address, AllSettings
 from shared.telemetry.metrics import Metrics
-from shared.web.server.server import Opening, Server
+from shared.web.server.server import Server
 
 
 async def run(settings: AllSettings, metrics: Metrics) -> None:
@@ -36,8 +36,8 @@ async def run(settings: AllSettings, metrics: Metrics) -> None:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
-    opening = Opening(when_ready=True, on_open=greet)
-    server = Server(ServicesProgram(ALL_SERVICES, settings, metrics), settings, metrics, opening)
+    program = ServicesProgram(ALL_SERVICES, settings, metrics)
+    server = Server(program, settings, metrics, opens_when_ready=True, on_open=greet)
     await server.run()
 
 

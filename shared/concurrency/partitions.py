@@ -54,12 +54,8 @@ class PartitionShare:
         self._member = member
         self._stale_after = stale_after.total_seconds()
         self._sights: dict[str, _Sight] | None = None
-        self._partitions: frozenset[int] = frozenset()
-
-    @property
-    def partitions(self) -> frozenset[int]:
+        self.partitions: frozenset[int] = frozenset()
         """The share as of the last successful refresh; empty before the first."""
-        return self._partitions
 
     async def refresh(self) -> frozenset[int]:
         """Raise the heartbeat, read those of the others, and return this member's partitions."""
@@ -68,13 +64,13 @@ class PartitionShare:
         now = self._clock.monotonic()
         self._sights = self._look(heartbeats, now)
         alive = {name for name, sight in self._sights.items() if sight.is_alive}
-        self._partitions = assigned(self._member, alive)
+        self.partitions = assigned(self._member, alive)
         await self._forget(now)
-        return self._partitions
+        return self.partitions
 
     async def leave(self) -> None:
         """Remove this member, so that the others take its partitions at once."""
-        self._partitions = frozenset()
+        self.partitions = frozenset()
         await self._members.leave(self._role, self._member)
 
     def _look(self, heartbeats: dict[str, int], now: float) -> dict[str, _Sight]:
@@ -108,12 +104,13 @@ def assigned(member: str, members: Collection[str]) -> frozenset[int]:
     mine = set()
     for partition in range(PARTITIONS):
         # Rendezvous hashing with a bound: the best member that is not full yet.
-        chosen = max((m for m in everyone if room[m]), key=lambda m: _weight(m, partition))
+        weights = {
+            name: hashlib.sha256(f"{partition}:{name}".encode()).digest()
+            for name in everyone
+            if room[name]
+        }
+        chosen = max(weights, key=weights.__getitem__)
         room[chosen] -= 1
         if chosen == member:
             mine.add(partition)
     return frozenset(mine)
-
-
-def _weight(member: str, partition: int) -> bytes:
-    return hashlib.sha256(f"{partition}:{member}".encode()).digest()

@@ -124,7 +124,10 @@ class _Loop:
         errors = list(_errors(exc))
         if any(isinstance(each, Misconfigured) for each in errors):
             raise exc
-        bug = next((each for each in errors if not _ends_by_itself(each)), None)
+        # An outage ends by itself; a missing key is none, since only an operator can bring it.
+        outage = (Unavailable, TimeoutError)
+        bugs = (e for e in errors if isinstance(e, CannotDecrypt) or not isinstance(e, outage))
+        bug = next(bugs, None)
         if bug is None:
             self._is_outage(errors[0])
         else:
@@ -154,11 +157,6 @@ def _errors(exc: Exception) -> Iterator[Exception]:
             yield from _errors(each)
     else:
         yield exc
-
-
-def _ends_by_itself(error: Exception) -> bool:
-    """True for an outage. A missing key is none: only an operator can bring it."""
-    return isinstance(error, Unavailable | TimeoutError) and not isinstance(error, CannotDecrypt)
 
 
 def _stack(error: BaseException) -> str:

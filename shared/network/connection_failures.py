@@ -1,6 +1,6 @@
 """Reasons of failed connections that this server makes, in words for its operator.
 
-Promises: a reason says what is wrong and what to do about it, whichever library met it; no reason names a
+Promises: a reason says what is wrong and what to do about it, whichever library raised it; no reason names a
 class of Python, or holds credentials, or more of a foreign text than the names in a certificate.
 """
 

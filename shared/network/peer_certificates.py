@@ -1,4 +1,4 @@
-"""The certificate that a server shows, for the reason of a failure: `ssl` does not tell whose it refused.
+"""The certificate that a server shows, for the reason of a failure: `ssl` does not say whose it refused.
 
 Promises: it is only looked at, after it was refused, by a handshake of its own that shows no certificate of
 ours, and nothing is sent; at most once a minute for each server, within seconds; a failure means that

@@ -46,7 +46,6 @@ FLOATS_OF_SECONDS = frozenset(
         "services/webhook/endpoints/sender.py",
         "services/webhook/partitions.py",
         "services/webhook/subscribers.py",
-        "shared/web/server/server.py",
     }
 )
 """Files with constants of time that are bare numbers."""

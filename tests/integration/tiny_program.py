@@ -25,7 +25,7 @@ from shared.web.body import read_body
 from shared.web.device_route import DeviceRoute
 from shared.web.server.app import Edge
 from shared.web.server.protocol import BoundedHttpProtocol
-from shared.web.server.server import Opening, Server
+from shared.web.server.server import Server
 from shared.web.server.service import Service
 
 KEY = "a-key-that-is-long-enough"
@@ -169,8 +169,13 @@ async def main(when: str, *faults: str) -> None:
     def say_ports() -> None:
         print(json.dumps({"http": server.main.port, "ops": server.ops.port}), flush=True)
 
-    opening = Opening(when_ready=when == "when_ready", on_open=say_ports)
-    server = Server(TinyProgram(faults), settings, Metrics(), opening)
+    server = Server(
+        TinyProgram(faults),
+        settings,
+        Metrics(),
+        opens_when_ready=when == "when_ready",
+        on_open=say_ports,
+    )
     if when == "at_once":
         say_ports()
     await server.run()

@@ -19,7 +19,7 @@ import pytest
 from services.runtime.program import ALL_SERVICES, ServicesProgram
 from shared.settings import AllSettings
 from shared.telemetry.metrics import Metrics
-from shared.web.server.server import Opening, Server
+from shared.web.server.server import Server
 from tests.support.harness.identities import DeviceIdentity, FleetAuthority
 from tests.support.harness.system import API_KEY
 
@@ -85,8 +85,8 @@ async def serving(folder: Path, authority: FleetAuthority) -> AsyncIterator[str]
         device_ca=folder / "ca.pem",
     )
     metrics, opened = Metrics(), asyncio.Event()
-    opening = Opening(when_ready=True, on_open=opened.set)
-    server = Server(ServicesProgram(ALL_SERVICES, settings, metrics), settings, metrics, opening)
+    program = ServicesProgram(ALL_SERVICES, settings, metrics)
+    server = Server(program, settings, metrics, opens_when_ready=True, on_open=opened.set)
     running = asyncio.create_task(server.run())
     try:
         async with asyncio.timeout(30):

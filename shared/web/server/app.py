@@ -80,7 +80,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if self._under_way.is_full:
+        if self._under_way.count >= self._under_way.most:
             await unavailable(TOO_MANY)(scope, receive, send)
             return
         raw_path = scope["raw_path"]
@@ -88,14 +88,14 @@ class Edge:
             scope["path"] = routed(raw_path)
         inner = self.direct.get((scope["method"], scope["path"]), self._inner)
         scope["app"] = self.app
-        self._under_way.enter()
+        self._under_way.count += 1
         try:
             if has_body(scope["headers"]):
                 await self._with_body(inner, scope, receive, send)
             else:
                 await inner(scope, receive, send)
         finally:
-            self._under_way.leave()
+            self._under_way.count -= 1
 
     async def _with_body(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         held = self._budget.open(source_of(self._addresses.address(Request(scope))))

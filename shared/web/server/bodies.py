@@ -35,63 +35,41 @@ class _Share:
 class BodyBudget:
     def __init__(self, limit: int = DEFAULT_BUDGET) -> None:
         self._limit = limit
-        self._shares: dict[str, _Share] = {}
+        self.shares: dict[str, _Share] = {}
         self.held = 0
 
     def open(self, source: str) -> "HeldBody":
         """A body that begins; `close` it when its request is answered."""
-        share = self._shares.setdefault(source, _Share())
-        body = HeldBody(self, source)
+        share = self.shares.setdefault(source, _Share())
+        body = HeldBody(self, source, share)
         share.count += 1
         share.unfinished[body] = None
         return body
 
-    def add(self, body: "HeldBody", size: int) -> None:
-        """So much of a body has come. Raises BodiesShort when it is the one to be refused."""
-        self._change(body, size)
+    def make_room(self, asking: "HeldBody") -> None:
+        """Refuse the newest body of the largest share that is not whole, so that older ones end. Raises
+        BodiesShort when the body that asks is refused: where its own share is the largest, or nothing can be
+        taken back."""
         while self.held > self._limit:
-            refused = self._one_to_refuse(body)
+            largest = max(self.shares.values(), key=lambda share: share.size)
+            refused = asking
+            if asking.share.size < largest.size:
+                unfinished = (each for each in reversed(largest.unfinished) if each.size)
+                refused = next(unfinished, asking)
             refused.refuse()
-            if refused is body:
+            if refused is asking:
                 raise BodiesShort
-
-    def finish(self, body: "HeldBody") -> None:
-        """It is whole: its request is worked on, and nobody takes its room any more."""
-        self._shares[body.source].unfinished.pop(body, None)
-
-    def free(self, body: "HeldBody") -> None:
-        self._change(body, -body.size)
-
-    def remove(self, body: "HeldBody") -> None:
-        self.free(body)
-        self.finish(body)
-        share = self._shares[body.source]
-        share.count -= 1
-        if not share.count:
-            del self._shares[body.source]
-
-    def _change(self, body: "HeldBody", size: int) -> None:
-        body.size += size
-        self._shares[body.source].size += size
-        self.held += size
-
-    def _one_to_refuse(self, asking: "HeldBody") -> "HeldBody":
-        """Pick the newest body of the largest share that is not whole, so that older ones end. The body
-        that asks is refused where its own share is the largest, or nothing can be taken back."""
-        largest = max(self._shares.values(), key=lambda share: share.size)
-        if self._shares[asking.source].size == largest.size:
-            return asking
-        return next((each for each in reversed(largest.unfinished) if each.size), asking)
 
 
 class HeldBody:
     """The bytes that a process holds of one body."""
 
-    __slots__ = ("_budget", "is_refused", "is_whole", "size", "source", "waiting")
+    __slots__ = ("_budget", "_source", "is_refused", "is_whole", "share", "size", "waiting")
 
-    def __init__(self, budget: BodyBudget, source: str) -> None:
+    def __init__(self, budget: BodyBudget, source: str, share: _Share) -> None:
         self._budget = budget
-        self.source = source
+        self._source = source
+        self.share = share
         self.size = 0
         self.is_whole = False
         self.is_refused = False
@@ -99,56 +77,52 @@ class HeldBody:
         """The timeout of the task that waits for more of it."""
 
     def add(self, size: int) -> None:
-        """Raises BodiesShort when there is no room for it."""
+        """So much of it has come. Raises BodiesShort when there is no room for it."""
         if self.is_refused:
             raise BodiesShort
-        self._budget.add(self, size)
+        self._change(size)
+        self._budget.make_room(self)
 
     def finish(self) -> None:
+        """It is whole: its request is worked on, and no other body takes its room any more."""
         self.is_whole = True
-        self._budget.finish(self)
+        self.share.unfinished.pop(self, None)
 
     def refuse(self) -> None:
         """Give its room back, and wake the task that waits for more of it."""
         self.is_refused = True
-        self._budget.free(self)
+        self._change(-self.size)
         if self.waiting is not None:
             self.waiting.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
-        self._budget.remove(self)
+        self._change(-self.size)
+        self.share.unfinished.pop(self, None)
+        self.share.count -= 1
+        if not self.share.count:
+            del self._budget.shares[self._source]
+
+    def _change(self, size: int) -> None:
+        self.size += size
+        self.share.size += size
+        self._budget.held += size
 
 
 MOST_UNDER_WAY = 2000
-"""Requests that one process works on at once; the next ones hear 503."""
+"""Requests that one process works on at once; the next ones get 503."""
 TOO_MANY = "too many requests at once"
 
 
+@dataclass(slots=True)
 class UnderWay:
     """Counts the requests that are worked on."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._count = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._count >= self._most
-
-    @property
-    def is_over(self) -> bool:
-        """Requests whose bodies came meanwhile are too many with those that came in."""
-        return self._count > self._most
-
-    def enter(self) -> None:
-        self._count += 1
-
-    def leave(self) -> None:
-        self._count -= 1
+    most: int
+    count: int = 0
 
 
 class IncomingBody:
-    """Stands between one request's `receive` and its route."""
+    """Checks a body on its way from one request's `receive` to its route."""
 
     def __init__(self, receive: Receive, held: HeldBody, under_way: UnderWay, limit: int) -> None:
         self._receive = receive
@@ -172,7 +146,8 @@ class IncomingBody:
             raise over(self._limit)
         if not message.get("more_body", False):
             self._held.finish()
-            if self._under_way.is_over:
+            # Requests whose bodies came meanwhile are too many with those that came in.
+            if self._under_way.count > self._under_way.most:
                 raise Unavailable(TOO_MANY)
         return message
 
@@ -180,7 +155,7 @@ class IncomingBody:
         """While it waits, the request is not under way."""
         if self._held.is_refused:
             raise BodiesShort
-        self._under_way.leave()
+        self._under_way.count -= 1
         try:
             async with asyncio.timeout(None) as self._held.waiting:
                 return await self._receive()
@@ -188,7 +163,7 @@ class IncomingBody:
             raise BodiesShort from None
         finally:
             self._held.waiting = None
-            self._under_way.enter()
+            self._under_way.count += 1
 
 
 def over(limit: int) -> TooLarge:

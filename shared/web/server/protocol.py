@@ -1,11 +1,11 @@
 """HTTP/1.1 connections with bounds that uvicorn's own protocol does not set.
 
 Promises: the headers of a request are whole within 30 s and 128 KiB (408, 431); its body comes at
-1 KiB/s or faster and within a minute (408); bytes that reach nobody (an endless chunk extension, an
+1 KiB/s or faster and within a minute (408); bytes that reach no callback (an endless chunk extension, an
 endless name) end the connection after 128 KiB; a client that takes nothing of its answer for a minute
 is cut off; a connection on which nothing happens ends.
 
-What is no clean HTTP hears 400 and nothing behind it on that connection is read, so that a proxy and we
+What is no clean HTTP gets 400, and nothing behind it on that connection is read, so that a proxy and we
 never disagree about where a request begins. What follows the headers changes nothing: a trailer is
 refused, since a proxy that strips headers may let trailers pass. Each request has one answer: what is
 wrong with one takes nothing of the answers before it, and once its own answer has begun, the connection
@@ -23,7 +23,7 @@ from shared.web.framing import FramingRefused, Section, check_framing
 from shared.web.server.connections import Connections
 
 HEADER_LIMIT = 128 * 1024
-"""Also of what comes without reaching anybody, such as a chunk extension."""
+"""Also of what reaches no callback of the parser, such as a chunk extension."""
 HEADER_DEADLINE = timedelta(seconds=30)
 BODY_DEADLINE = timedelta(seconds=60)
 """Only time in which we read counts: a body may wait for us as long as it must."""
@@ -195,7 +195,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect(None)
         super().on_message_complete()
         if self.parser.should_upgrade():
-            # We answer in HTTP, and the parser drops whatever came in one piece with the request.
+            # We answer in HTTP, and the parser drops what came in one piece with the request.
             self._refuse(400)
 
     # --- what the client does not read
@@ -266,13 +266,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._end(status)
         elif not cycle.response_complete:
             self._disconnect()
-            self.transport.close()  # cut short, which its client can tell from a whole one
+            self.transport.close()  # cut short, which its client can see
             self._watch_answer()
         else:
             self._end(None)
 
     def _disconnect(self) -> None:
-        """Tell the request under way that its client is gone."""
+        """Let the request under way see that its client is gone."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 

@@ -1,4 +1,4 @@
-"""Runs services until they are told to end.
+"""Runs services until a signal ends them.
 
 Promises: both ports are bound before anything else starts; operators are answered from then on; a
 separate service opens its port at once and answers 503 until it is built, `all` opens its port when
@@ -14,7 +14,6 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -23,7 +22,6 @@ import structlog
 from shared.domain.errors import Unavailable
 from shared.settings import ProxySettings, ServiceSettings
 from shared.telemetry.metrics import Metrics
-from shared.web.client_address import Network
 from shared.web.server.app import Gate, create_app
 from shared.web.server.connections import most_connections
 from shared.web.server.health import OpsApp, Readiness
@@ -32,8 +30,8 @@ from shared.web.server.service import Service
 
 log = structlog.get_logger()
 
-# A group's SIGTERM also comes by way of `make`, which hands it on: both are the first one.
-SAME_SIGNAL_SECONDS = 1.0
+SAME_SIGNAL = timedelta(seconds=1)
+"""A group's SIGTERM also comes by way of `make`, which hands it on: both are the first one."""
 
 
 class StopSignals:
@@ -42,20 +40,18 @@ class StopSignals:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self._first_at: float | None = None
-
-    def install(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:
-        # A process ends in real time, whatever clock its parts were given.
+        # A process ends in real time, whichever clock its parts have.
         now = time.monotonic()
         if self._first_at is None:
             self._first_at = now
             log.info("stopping", signal=number.name)
             self.asked.set()
-        elif now - self._first_at > SAME_SIGNAL_SECONDS:
+        elif now - self._first_at > SAME_SIGNAL.total_seconds():
             os._exit(128 + number)
 
 
@@ -84,23 +80,10 @@ class Program(Protocol):
         """Close what `build` opened, also after it failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The condition for opening the port, and the message then."""
-
-    when_ready: bool = False
-    on_open: Callable[[], None] = lambda: None
-
-
 def tls_of(settings: ServiceSettings) -> Tls | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Tls(settings.tls_cert, settings.tls_key)
-
-
-def proxies_of(settings: ServiceSettings) -> Sequence[Network]:
-    """A service that no client calls knows of no proxies."""
-    return settings.trusted_proxies if isinstance(settings, ProxySettings) else ()
 
 
 class Server:
@@ -108,20 +91,23 @@ class Server:
 
     grace = GRACE
     most_connections: int | None = None
-    """Connections of clients; None stands for as many as there are descriptors."""
+    """Connections of clients; None: as many as there are descriptors."""
 
     def __init__(
         self,
         program: Program,
         settings: ServiceSettings,
         metrics: Metrics,
-        opening: Opening = Opening(),
+        *,
+        opens_when_ready: bool = False,
+        on_open: Callable[[], None] = lambda: None,
     ) -> None:
         check_tls(tls_of(settings))
         self._program = program
         self._settings = settings
         self._metrics = metrics
-        self._opening = opening
+        self._opens_when_ready = opens_when_ready
+        self._on_open = on_open
         self._gate = Gate()
         self.readiness = Readiness()
         self.readiness.failing = program.failing
@@ -136,7 +122,6 @@ class Server:
     async def run(self) -> None:
         """Serve until a signal comes. Raises what the program raised, Misconfigured foremost."""
         stop = StopSignals()
-        stop.install()
         grace = Grace(self.grace)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -156,31 +141,34 @@ class Server:
 
     async def _work(self) -> None:
         await self.ops.open()
-        if not self._opening.when_ready:
+        if not self._opens_when_ready:
             await self.main.open()
         services = await self._built()
+        # A service that no client calls knows of no proxies.
+        settings = self._settings
+        proxies = settings.trusted_proxies if isinstance(settings, ProxySettings) else ()
         self._gate.app = create_app(
             services,
-            max_body=self._settings.max_body,
+            max_body=settings.max_body,
             metrics=self._metrics,
-            body_budget=self._settings.body_budget,
-            proxies=proxies_of(self._settings),
+            body_budget=settings.body_budget,
+            proxies=proxies,
         )
         self.readiness.services = services
         if self.main.is_open:
             self.readiness.starting = None
         async with asyncio.TaskGroup() as tasks:
             for service in services:
-                tasks.create_task(_run(service), name=service.name)
+                tasks.create_task(service.run(), name=service.name)
             tasks.create_task(self._program.watch(), name="parts")
-            if self._opening.when_ready:
+            if self._opens_when_ready:
                 await self._until_ready()
                 await self.main.open()
                 self.readiness.starting = None
             # What was made so far lives as long as the process: no collection need look at it.
             gc.collect()
             gc.freeze()
-            self._opening.on_open()
+            self._on_open()
 
     async def _built(self) -> Sequence[Service]:
         while True:
@@ -215,10 +203,6 @@ class Server:
         await _bounded("parts", self._program.close(), GRACE)
         await _bounded("listener", self.main.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
         await _bounded("ops", self.ops.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
-
-
-async def _run(service: Service) -> None:
-    await service.run()
 
 
 class _Stopped(Exception):

@@ -59,7 +59,7 @@ class Service:
 
     name: str
     router: APIRouter
-    run: Callable[[], Awaitable[None]]
+    run: Callable[[], Coroutine[Any, Any, None]]
     ready: Callable[[], Awaitable[list[str]]] = _forever_ready
     drain: Callable[[], Awaitable[None]] = _nothing_to_drain
     release: Callable[[], None] = _nobody_waits
