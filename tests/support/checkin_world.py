@@ -15,11 +15,10 @@ from services.checkin.authorization.certificate_policy import BindingRules
 from services.checkin.authorization.quarantine import QuarantineRecorder
 from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.last_seen import LastSeen
-from services.checkin.journal.marks import Marks
 from services.checkin.journal.outbox import Outbox
 from services.checkin.journal.relay import Relay
 from services.checkin.journal.takeover import TakeOver
-from services.checkin.journal.writer import Writer
+from services.checkin.journal.writer import Marks, Writer
 from services.checkin.messages import HANDLERS
 from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges

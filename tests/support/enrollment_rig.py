@@ -10,7 +10,7 @@ import httpx
 from pydantic import SecretStr
 
 from services.checkin.enrollment.identity_payload import IdentityPayloads, OurScep
-from services.checkin.enrollment.ota import Judges, OverTheAir
+from services.checkin.enrollment.ota import OverTheAir
 from services.checkin.enrollment.profiles import (
     EnrollmentProfiles,
     EnrollmentRules,
@@ -81,9 +81,9 @@ class Rig:
         )
         trusted = DeviceIdentities([OURS.certificate], self.clock)
         statuses = CertificateStatuses(self.enrollments, self.issued)
-        judges = Judges(self.apple, trusted, HeavyWork("signed requests"))
-        ota = OverTheAir(profiles, self.book, statuses, judges)
-        routes = router(profiles, ota, judges, EnrollTokens(self.tokens), MAX_BODY)
+        work = HeavyWork("signed requests")
+        ota = OverTheAir(profiles, self.book, statuses, self.apple, trusted, work)
+        routes = router(profiles, ota, EnrollTokens(self.tokens), MAX_BODY)
 
         async def run() -> None:
             """No work in the background."""

@@ -9,7 +9,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from services.checkin.scep.issuing import Certifier, Issuing
+from services.checkin.scep.certificate_status import CertificateStatuses
+from services.checkin.scep.issuing import Issuing
 from services.checkin.scep.server import ScepServer
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.authority import IDENTITY_VALIDITY, Authority
@@ -79,12 +80,14 @@ class ScepWorld:
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, renews_only=True
         )
         issuing = Issuing(
-            Certifier(self.authority, self.clock, VALIDITY, work),
+            self.authority,
             renewals if self.is_elsewhere else self.book,
             self.issued,
-            self.enrollments,
+            CertificateStatuses(self.enrollments, self.issued),
             self.identities,
             self.clock,
+            VALIDITY,
+            work,
         )
         return ScepServer(
             self.authority, issuing, work, self.metrics, allow_legacy=self.allow_legacy

@@ -19,6 +19,7 @@ from shared.domain.outbox import quarantined
 from shared.ports.clock import Clock, Ids
 from shared.ports.identities import Identities
 from shared.telemetry.metrics import Metrics
+from shared.times import nanoseconds, to_milliseconds
 
 log = structlog.get_logger()
 
@@ -45,10 +46,7 @@ class QuarantineRecorder:
         """Record that this device was refused just now."""
         self._metrics.quarantine_refused.labels(reason).inc()
         moment = self._clock.monotonic()
-        rests_until = self._rests.get(device.id)
-        if rests_until is not None and moment < rests_until:
-            return
-        if len(self._seen) >= MOST_AT_ONCE:
+        if moment < (self._rests.get(device.id) or 0.0) or len(self._seen) >= MOST_AT_ONCE:
             return
         self._rests.put(device.id, moment + AT_MOST_EVERY.total_seconds())
         now = self._clock.now()
@@ -62,7 +60,7 @@ class QuarantineRecorder:
         """Write the records; those that cannot be written are kept."""
         while self._seen:
             device, (bound, seen) = next(iter(self._seen.items()))
-            at = int(seen.since.timestamp() * 1000) * 1_000_000
+            at = nanoseconds(to_milliseconds(seen.since))
             outbox_event = quarantined(self._ids.new(), at, bound, seen)
             try:
                 if await self._identities.quarantine(device, bound, seen, outbox_event):

@@ -40,6 +40,12 @@ class EnrollmentFiles:
 
 def read_files(settings: CheckinSettings) -> EnrollmentFiles:
     """Raises Misconfigured."""
+    apple = AppleDevices()
+    if settings.ota_device_ca is not None:
+        apple = AppleDevices.load(read_file("MDM_OTA_DEVICE_CA", settings.ota_device_ca))
+    signer = None
+    if settings.profile_cert is not None and settings.profile_key is not None:
+        signer = ProfileSigner.load(settings.profile_cert, settings.profile_key)
     return EnrollmentFiles(
         rules=EnrollmentRules(
             server_url=settings.public_url,
@@ -51,8 +57,8 @@ def read_files(settings: CheckinSettings) -> EnrollmentFiles:
             subject=settings.subject,
         ),
         topics=TopicOfFiles.load(tuple(map(Path, settings.push_cert))),
-        apple=_apple(settings.ota_device_ca),
-        signer=_signer(settings),
+        apple=apple,
+        signer=signer,
     )
 
 
@@ -79,15 +85,3 @@ def _trusted(file: Path | None) -> tuple[bytes, ...]:
     except (OSError, *UNREADABLE):
         raise Misconfigured(f"MDM_PROFILE_CA: {file} holds no readable PEM certificates") from None
     return tuple(each.public_bytes(Encoding.DER) for each in certificates)
-
-
-def _apple(file: Path | None) -> AppleDevices:
-    if file is None:
-        return AppleDevices()
-    return AppleDevices.load(read_file("MDM_OTA_DEVICE_CA", file))
-
-
-def _signer(settings: CheckinSettings) -> ProfileSigner | None:
-    if settings.profile_cert is None or settings.profile_key is None:
-        return None
-    return ProfileSigner.load(settings.profile_cert, settings.profile_key)

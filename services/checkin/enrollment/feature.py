@@ -2,7 +2,7 @@
 
 from services.checkin.enrollment import routes
 from services.checkin.enrollment.assets import EnrollmentFiles, identity_payloads
-from services.checkin.enrollment.ota import Judges, OverTheAir
+from services.checkin.enrollment.ota import OverTheAir
 from services.checkin.enrollment.profiles import EnrollmentProfiles
 from services.checkin.scep.certificate_status import CertificateStatuses
 from services.runtime.adapters import Adapters
@@ -35,9 +35,8 @@ def enrollment_feature(
         ids=adapters.ids,
         signer=files.signer,
     )
-    judges = Judges(files.apple, identities, work)
     statuses = CertificateStatuses(stores.enrollments, stores.issued)
-    ota = OverTheAir(profiles, challenges, statuses, judges)
+    ota = OverTheAir(profiles, challenges, statuses, files.apple, identities, work)
     tokens = routes.EnrollTokens(settings.enroll_tokens)
-    router = routes.router(profiles, ota, judges, tokens, settings.max_body)
+    router = routes.router(profiles, ota, tokens, settings.max_body)
     return profiles, Feature(routers=(router,), openapi_tags=(routes.TAG,))

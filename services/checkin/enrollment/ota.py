@@ -15,7 +15,6 @@ challenge itself was the last thing to be checked.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -53,50 +52,45 @@ class _Said:
     def transaction(self) -> str:
         """The same for a device that repeats its request, another one for every other."""
         parts = (self.signer.certificate, (self.udid or "").encode())
-        return "ota-" + hashlib.sha256(b"".join(map(_digest, parts))).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Judges:
-    """Judge certificates over the air: Apple's and those of our trusted CAs. `work` does the arithmetic."""
-
-    apple: AppleDevices
-    identities: DeviceIdentities
-    work: HeavyWork
-
-    async def vouched_device(self, body: bytes) -> VouchedDevice:
-        """The device that Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
-
-        Any client may fetch that profile, so a body that says nothing for sure is no reason to refuse.
-        """
-        if not body or not self.apple.are_known:
-            return ANY_DEVICE
-        return await self.work.do(_vouched_device, body, self.apple)
+        digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+        return "ota-" + hashlib.sha256(digests).hexdigest()
 
 
 class OverTheAir:
-    """Answers phases 2 and 3."""
+    """Answers phases 2 and 3. `work` does the arithmetic."""
 
     def __init__(
         self,
         profiles: EnrollmentProfiles,
         challenges: ChallengeBook,
         statuses: CertificateStatuses,
-        judges: Judges,
+        apple: AppleDevices,
+        identities: DeviceIdentities,
+        work: HeavyWork,
     ) -> None:
-        self._statuses = statuses
         self._profiles = profiles
         self._challenges = challenges
-        self._identities = judges.identities
-        self._apple = judges.apple
-        self._work = judges.work
+        self._statuses = statuses
+        self._apple = apple
+        self._identities = identities
+        self._work = work
+
+    async def vouched_device(self, body: bytes) -> VouchedDevice:
+        """The device that Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
+
+        Any client may fetch that profile, so a body that says nothing for sure is no reason to refuse.
+        """
+        if not body or not self._apple.are_known:
+            return ANY_DEVICE
+        return await self._work.do(_vouched_device, body, self._apple)
 
     async def answer(self, body: bytes, parameters: Mapping[str, str]) -> bytes:
         """The next profile. Raises DeviceRefused, StoreUnavailable."""
         said = await self._work.do(_read, body)
         if await self._work.do(self._apple.vouches, said.signer.certificate):
             grant = await self._redeem(said)
-            if not _is_for(grant, said.device):
+            is_its_udid = grant.udid in (None, said.udid)
+            if not is_its_udid or grant.serial_number not in (None, said.serial_number):
                 raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: made for another device")
             return await self._profiles.ota_identity(said.device)
         try:
@@ -126,12 +120,6 @@ class OverTheAir:
         return grant
 
 
-def _is_for(grant: Grant, device: VouchedDevice) -> bool:
-    """True if the challenge is for this device, or for any."""
-    is_its_udid = grant.udid in (None, device.udid)
-    return is_its_udid and grant.serial_number in (None, device.serial_number)
-
-
 def _vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:
     try:
         said = _read(body)
@@ -150,19 +138,12 @@ def _read(body: bytes) -> _Said:
     except BadRequest as exc:
         raise DeviceRefused(Reason.SIGNATURE, str(exc)) from None
     try:
-        return _said(plist.parse(signed.content), signed.signer)
+        attributes = plist.parse(signed.content)
+        return _Said(
+            udid=plist.identifier(attributes, "UDID"),
+            serial_number=plist.identifier(attributes, "SERIAL"),
+            challenge=plist.text(attributes, "CHALLENGE", limit=LONGEST) or "",
+            signer=signed.signer,
+        )
     except BadRequest as exc:
         raise DeviceRefused(Reason.PLIST, str(exc)) from None
-
-
-def _said(attributes: Mapping[str, Any], signer: Signer) -> _Said:
-    return _Said(
-        udid=plist.identifier(attributes, "UDID"),
-        serial_number=plist.identifier(attributes, "SERIAL"),
-        challenge=plist.text(attributes, "CHALLENGE", limit=LONGEST) or "",
-        signer=signer,
-    )
-
-
-def _digest(part: bytes) -> bytes:
-    return hashlib.sha256(part).digest()

@@ -1,6 +1,6 @@
 """The profiles that devices fetch to enroll, as bytes.
 
-Promises: each is made anew, with UUIDs and a challenge of its own; one that the operator stored under a
+Promises: each has new UUIDs and a challenge of its own; one that the operator stored under a
 reserved identifier is served in its place, unchanged; what is not signed yet is signed where the
 operator gave a certificate for it. Parameters of the enrollment's URL come back in ServerURL and
 CheckInURL, and so in every event of the device.
@@ -89,17 +89,16 @@ class EnrollmentProfiles:
         if stored is not None:
             return stored
         look = self._look("enroll")
-        return await self._enrollment(
-            look, await self._identity(look, device, IDENTITY), parameters
-        )
+        identity = await self._identities.make(look, self._ids.new(), device, IDENTITY)
+        return await self._enrollment(look, identity, parameters)
 
     async def _enrollment(
         self, look: Look, identity: Payload, parameters: Mapping[str, str]
     ) -> bytes:
         payloads = [identity, await self._mdm(look, identity["PayloadUUID"], parameters)]
         for number, der in enumerate(self._rules.trusted):
-            payloads.append(authority_payload(look, self._uuid(), der, number))
-        return self._signed(configuration(look, self._uuid(), self._rules.name, payloads))
+            payloads.append(authority_payload(look, self._ids.new(), der, number))
+        return self._signed(configuration(look, self._ids.new(), self._rules.name, payloads))
 
     async def can_renew(self) -> bool:
         """True if the enrollment profile has a place for our challenge."""
@@ -115,10 +114,10 @@ class EnrollmentProfiles:
             return None if profile is None else self._signed_profile(profile)
         look = self._look("enroll")
         scep = Scep(self._rules.scep_url, self._rules.subject, challenge, IDENTITY)
-        return await self._enrollment(look, scep_payload(look, self._uuid(), scep), parameters)
+        return await self._enrollment(look, scep_payload(look, self._ids.new(), scep), parameters)
 
     def _with_challenge(self, mobileconfig: bytes, challenge: str) -> bytes | None:
-        """An operator's own profile, where its SCEP payload asks our server and nobody signed it."""
+        """An operator's own profile, where its SCEP payload asks our server and it is not signed."""
         try:
             profile = plist.parse(mobileconfig)
         except BadRequest:
@@ -139,7 +138,7 @@ class EnrollmentProfiles:
             return stored
         url = with_parameters(f"{self._rules.server_url}/ota/phase23", parameters)
         challenge = await self._challenges.issue_once()
-        return self._signed(profile_service(self._look("ota"), self._uuid(), url, challenge))
+        return self._signed(profile_service(self._look("ota"), self._ids.new(), url, challenge))
 
     async def ota_identity(self, device: VouchedDevice) -> bytes:
         """The second profile of over-the-air enrollment: an identity and nothing else."""
@@ -147,17 +146,12 @@ class EnrollmentProfiles:
         if stored is not None:
             return stored
         look = self._look("ota.phase2")
-        identity = await self._identity(look, device, OTA_IDENTITY)
-        return self._signed(configuration(look, self._uuid(), "OTA Phase 2", [identity]))
+        identity = await self._identities.make(look, self._ids.new(), device, OTA_IDENTITY)
+        return self._signed(configuration(look, self._ids.new(), "OTA Phase 2", [identity]))
 
     async def _replacement(self, identifier: Reserved) -> bytes | None:
         found = await self._stored.get(identifier)
-        if found is None:
-            return None
-        return self._signed_profile(found.mobileconfig)
-
-    async def _identity(self, look: Look, device: VouchedDevice, name: str) -> Payload:
-        return await self._identities.make(look, self._uuid(), device, name)
+        return None if found is None else self._signed_profile(found.mobileconfig)
 
     async def _mdm(self, look: Look, identity: str, parameters: Mapping[str, str]) -> Payload:
         topic = await self._topics.current()
@@ -171,19 +165,16 @@ class EnrollmentProfiles:
             access_rights=self._rules.access_rights,
             check_out_when_removed=self._rules.check_out_when_removed,
         )
-        return mdm_payload(look, self._uuid(), mdm)
+        return mdm_payload(look, self._ids.new(), mdm)
 
     def _look(self, name: str) -> Look:
         look = self._rules.look
         return replace(look, identifier=f"{look.identifier}.{name}")
 
-    def _uuid(self) -> str:
-        return self._ids.new()
-
     def _signed(self, profile: Payload) -> bytes:
         return self._signed_profile(plist_writer.write(profile))
 
     def _signed_profile(self, profile: bytes) -> bytes:
-        """Signed by us, unless somebody has signed it already (a CMS begins with a SEQUENCE)."""
+        """Signed by us, unless it is signed already (a CMS begins with a SEQUENCE)."""
         signer = self._signer
         return profile if signer is None or profile[:1] == b"\x30" else signer.sign(profile)

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.answers import DeviceRefused
-from services.checkin.enrollment.ota import Judges, OverTheAir
+from services.checkin.enrollment.ota import OverTheAir
 from services.checkin.enrollment.profiles import EnrollmentProfiles
 from shared.apple.profiles.payloads import CONTENT_TYPE, with_parameters
 from shared.telemetry.metrics import Reason
@@ -84,7 +84,6 @@ def parameters_of(request: Request) -> dict[str, str]:
 def router(
     profiles: EnrollmentProfiles,
     ota: OverTheAir,
-    judges: Judges,
     tokens: EnrollTokens,
     max_body: int,
 ) -> APIRouter:
@@ -93,7 +92,7 @@ def router(
 
     async def enroll(request: Request) -> Response:
         parameters = tokens.checked(request)
-        device = await judges.vouched_device(await read_body(request, max_body))
+        device = await ota.vouched_device(await read_body(request, max_body))
         return _profile(await profiles.enrollment(parameters, device))
 
     async def ota_enroll(request: Request) -> Response:

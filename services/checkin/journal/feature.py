@@ -2,11 +2,10 @@
 
 import structlog
 
-from services.checkin.journal.marks import Marks
 from services.checkin.journal.outbox import Outbox
 from services.checkin.journal.relay import Relay
 from services.checkin.journal.takeover import TakeOver
-from services.checkin.journal.writer import Writer
+from services.checkin.journal.writer import Marks, Writer
 from services.runtime.adapters import Adapters
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops

@@ -1,7 +1,7 @@
 """The relay: publishes what waits in the journal, device by device, in order of time (rule 8).
 
 Only the relay publishes a backlog. It reads a device's mark, then the events that the mark spans,
-publishes each after the one before is safe, and clears the mark on condition that nobody raised it
+publishes each after the one before is safe, and clears the mark on condition that it was not raised
 meanwhile. Every replica relays for its share of the partitions.
 """
 
@@ -106,13 +106,18 @@ class Relay:
         try:
             async with asyncio.TaskGroup() as group:
 
-                def begin(device: str) -> None:
-                    group.create_task(self._until_relayed(device, loops))
+                async def relay(device: str) -> None:
+                    """An unforeseen error holds up one device only, which is tried less and less often."""
+                    step = partial(self._relay_in_turn, device)
+                    try:
+                        await loops.until_done("relay_device", step, PACE, "relay_device_waits")
+                    finally:
+                        self._under_way.discard(device)
 
                 async def look() -> None:
                     if not self._is_flowing:
                         await self._clock.sleep(PAUSE_AFTER_FAILURE - PAUSE)
-                    await self._start(begin)
+                    await self._start(lambda device: group.create_task(relay(device)))
 
                 share = "relay_share_unknown"
                 group.create_task(loops.keep_doing("relay_share", self._keep_share, PACE, share))
@@ -158,14 +163,6 @@ class Relay:
                 "event_time_is_ahead", seconds=round(ahead), action="set the clocks of all replicas"
             )
         self._is_clock_wrong = ahead > AHEAD.total_seconds()
-
-    async def _until_relayed(self, device: str, loops: Loops) -> None:
-        """An unforeseen error holds up one device only, which is tried less and less often."""
-        in_turn = partial(self._relay_in_turn, device)
-        try:
-            await loops.until_done("relay_device", in_turn, PACE, waits="relay_device_waits")
-        finally:
-            self._under_way.discard(device)
 
     async def _relay_in_turn(self, device: str) -> None:
         try:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from services.checkin.journal.marks import Marks
+from services.checkin.journal.writer import Marks
 from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Mark
@@ -56,7 +56,10 @@ class TakeOver:
         others = self._left | {own}
         records = [record for record in await self._writers.all() if record.id not in others]
         stale = [record for record in records if self._is_stale(record, now)]
-        self._forget_missing({record.id for record in records})
+        present = {record.id for record in records}
+        for known in (self._seen, self._silent_since):
+            for writer in known.keys() - present:
+                del known[writer]
         for record in stale:
             if await self._writers.lease(record):
                 await self.take(record)
@@ -93,7 +96,7 @@ class TakeOver:
         return is_whole
 
     def _is_stale(self, record: WriterRecord, now: float) -> bool:
-        """By our own monotonic clock; a lease by somebody else starts the wait anew."""
+        """By our own monotonic clock; the lease of another process starts the wait again."""
         heartbeat, _ = self._silent_since.get(record.id, (None, now))
         if heartbeat != record.heartbeat:
             self._silent_since[record.id] = (record.heartbeat, now)
@@ -103,15 +106,10 @@ class TakeOver:
             return False
         return now - since >= STALE_AFTER.total_seconds()
 
-    def _forget_missing(self, present: set[str]) -> None:
-        for known in (self._seen, self._silent_since):
-            for writer in set(known) - present:
-                del known[writer]
-
 
 def _spans(marks: Sequence[Mark]) -> list[Mark]:
     """The first and the last mark of each device: a mark covers all that is between."""
     ordered = sorted(marks, key=lambda mark: mark.created_at)
     first = {mark.device: mark for mark in reversed(ordered)}
     last = {mark.device: mark for mark in ordered}
-    return [*first.values(), *(mark for mark in last.values() if mark != first[mark.device])]
+    return list(dict.fromkeys([*first.values(), *last.values()]))

@@ -61,8 +61,7 @@ class RenewalCommands:
         profile = await self._profiles.renewal(parameters or {}, challenge)
         if profile is None:  # the operator's own profile changed just now: found at the next look
             return
-        command = written(uuid, REQUEST_TYPE, {"Payload": profile})
-        await self._enqueue(device, command, now)
+        await self._enqueue(device, written(uuid, REQUEST_TYPE, {"Payload": profile}), now)
 
     async def _enqueue(self, device: Enrollment, command: Command, now: datetime) -> None:
         """As the command API does it (docs/rules.md, rule 4)."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
-from shared.domain.identity import BoundBy, Identity, Renewal, RenewalFailure
+from shared.domain.identity import BoundBy, Renewal, RenewalFailure
 from shared.domain.versions import is_known
 
 LOOK_AGAIN = timedelta(hours=6)
@@ -55,24 +55,22 @@ def plan_of(
     identity = device.identity
     if identity is None or identity.certificate.not_after is None or device.certificate is None:
         return Plan(look_at=None)
-    if not _is_understood(device, identity):
+    failed = None if device.renewal is None else device.renewal.failed
+    if not all(map(is_known, (device.status, identity.how, failed))):
         return Plan(look_at=now + LOOK_AGAIN)  # for a replica of the newer version to judge
     end = identity.certificate.not_after
     if device.expired_until is not None:
         end = max(end, device.expired_until)
-    elif now < (begin := _begin(identity, end, rules.before)):
-        return Plan(look_at=begin)
+    else:
+        # Not before half of its time is over, so that a short one is not renewed again and again.
+        begin = max(end - rules.before, identity.bound_at + (end - identity.bound_at) / 2)
+        if now < begin:
+            return Plan(look_at=begin)
     if device.status is not EnrollmentStatus.ENROLLED or device.blocked:
         return Plan(look_at=now + AWAY if now < end else None)
     if not (identity.is_ours or (rules.takes_over and identity.how is BoundBy.MIGRATION)):
         return _failed(device, RenewalFailure.OTHER_AUTHORITY)
     return _failed(device, RenewalFailure.EXPIRED) if now >= end else _next(device, entry, now, end)
-
-
-def _is_understood(device: Enrollment, identity: Identity) -> bool:
-    """False for a device of which a newer version has written more than we know."""
-    failed = None if device.renewal is None else device.renewal.failed
-    return is_known(device.status) and is_known(identity.how) and is_known(failed)
 
 
 def without_profile(device: Enrollment, now: datetime) -> Plan:
@@ -87,17 +85,12 @@ def without_profile(device: Enrollment, now: datetime) -> Plan:
 
 
 def command_uuid(device: Enrollment, attempt: int) -> str:
-    """The same for an attempt from every replica, and of no other: attempts are counted anew once the
-    certificate is bound again, or an administrator is patient with it."""
+    """The same for an attempt from every replica, and of no other: the count of attempts begins again once
+    the certificate is bound again, or an administrator is patient with it."""
     bound_at = None if device.identity is None else device.identity.bound_at
     counted = f"{device.certificate}\0{bound_at}\0{device.expired_until}"
     name = f"{device.id}\0{counted}\0{attempt}"
     return str(UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4))
-
-
-def _begin(identity: Identity, end: datetime, before: timedelta) -> datetime:
-    """Not before half of its time is over, so that a short one is not renewed again and again."""
-    return max(end - before, identity.bound_at + (end - identity.bound_at) / 2)
 
 
 def _failed(device: Enrollment, failure: RenewalFailure) -> Plan:
@@ -127,7 +120,7 @@ def _next(device: Enrollment, entry: QueueEntry | None, now: datetime, end: date
 
 
 def _is_offered(entry: QueueEntry, device: Enrollment, now: datetime) -> bool:
-    is_present = entry.generation is None or entry.generation == device.generation
+    is_present = entry.generation in (None, device.generation)
     return not entry.state.is_final and is_present and not entry.is_expired(now)
 
 

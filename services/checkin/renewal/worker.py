@@ -14,10 +14,11 @@ from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.enrollment import PARTITIONS, Enrollment
 from shared.domain.errors import Refused
-from shared.domain.outbox import OutboxEvent, renewal_failed
+from shared.domain.outbox import renewal_failed
 from shared.ports.clock import Clock, Ids
 from shared.ports.identities import Attempt, Identities
 from shared.telemetry.metrics import Metrics, RenewalOutcome
+from shared.times import nanoseconds, to_milliseconds
 
 log = structlog.get_logger()
 
@@ -92,13 +93,20 @@ class Renewals:
         """Store the attempt before its command, so that one of two replicas makes it."""
         if device.certificate is None:
             return
+        outbox_event = None
+        if plan.failure is not None and device.identity is not None:
+            attempts = 0 if device.renewal is None else device.renewal.attempt
+            at = nanoseconds(to_milliseconds(now))
+            outbox_event = renewal_failed(
+                self._ids.new(), at, device.identity, plan.failure, attempts
+            )
         attempt = Attempt(
             device=device.id,
             certificate=device.certificate,
             seen=device.renewal,
             renewal=plan.renewal,
             look_at=plan.look_at,
-            outbox_event=self._outbox_event(device, plan, now),
+            outbox_event=outbox_event,
         )
         [is_stored] = await self._identities.attempt([attempt])
         if not is_stored:
@@ -112,10 +120,3 @@ class Renewals:
             outcome = RenewalOutcome.ASKED if is_first else RenewalOutcome.ASKED_AGAIN
             self._metrics.renewals.labels(outcome).inc()
             log.info("renewal_asked", device=device.id, attempt=plan.renewal.attempt)
-
-    def _outbox_event(self, device: Enrollment, plan: Plan, now: datetime) -> OutboxEvent | None:
-        if plan.failure is None or device.identity is None:
-            return None
-        attempts = 0 if device.renewal is None else device.renewal.attempt
-        at = int(now.timestamp() * 1000) * 1_000_000
-        return renewal_failed(self._ids.new(), at, device.identity, plan.failure, attempts)

@@ -1,7 +1,8 @@
 """Wires the SCEP server."""
 
 from services.checkin.scep import routes
-from services.checkin.scep.issuing import Certifier, Issuing
+from services.checkin.scep.certificate_status import CertificateStatuses
+from services.checkin.scep.issuing import Issuing
 from services.checkin.scep.server import ScepServer
 from services.runtime.adapters import Adapters
 from shared.concurrency.heavy_work import HeavyWork
@@ -20,12 +21,14 @@ def scep_feature(
         validity = settings.scep_challenge_validity
         challenges = ChallengeBook(stores.challenges, clock, validity=validity, renews_only=True)
     issuing = Issuing(
-        Certifier(authority, clock, settings.scep_validity, work),
+        authority,
         challenges,
         stores.issued,
-        stores.enrollments,
+        CertificateStatuses(stores.enrollments, stores.issued),
         stores.identities,
         clock,
+        settings.scep_validity,
+        work,
     )
     legacy = settings.scep_legacy
     server = ScepServer(authority, issuing, work, adapters.metrics, allow_legacy=legacy)

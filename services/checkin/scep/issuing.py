@@ -1,7 +1,7 @@
 """Issue certificates by SCEP: for a challenge, or for the key of the certificate that is renewed.
 
-Promises: a transaction has one certificate, and so has a one-time challenge, however often, on whatever
-replica and how far at a time it is asked for. The order of writes (challenge, record, answer) is such
+Promises: a transaction has one certificate, and so has a one-time challenge, however often and on any number
+of replicas it is asked for. The order of writes (challenge, record, answer) is such
 that the repetition of a request that died anywhere ends with its certificate.
 """
 
@@ -19,7 +19,6 @@ from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest, Overtaken
 from shared.ports.certificates import IssuedCertificate, IssuedCertificates
 from shared.ports.clock import Clock
-from shared.ports.enrollments import Enrollments
 from shared.ports.identities import Identities
 from shared.security.authority import Authority
 from shared.security.challenges import ChallengeBook, Grant
@@ -55,40 +54,6 @@ class Given:
     how: ScepIssue
 
 
-class Certifier:
-    """Our CA as it certifies devices: for so long, off the event loop."""
-
-    def __init__(
-        self, authority: Authority, clock: Clock, validity: timedelta, work: HeavyWork
-    ) -> None:
-        self._authority = authority
-        self._clock = clock
-        self._validity = validity
-        self._work = work
-        self._identities = DeviceIdentities([authority.certificate], clock)
-
-    async def certify(self, request: CertificateRequest) -> x509.Certificate:
-        """A certificate that is not recorded yet."""
-        return await self._work.do(
-            self._authority.certify,
-            request.subject,
-            request.public_key,
-            self._clock,
-            self._validity,
-        )
-
-    async def refuse_strangers(self, certificate: x509.Certificate) -> None:
-        """Raises ScepRefused for a certificate that is not ours, not valid now, or for no client."""
-        try:
-            der = certificate.public_bytes(Encoding.DER)
-            await self._work.do(self._identities.identify, der)
-        except BadRequest as exc:
-            now = self._clock.now()
-            is_timely = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-            refusal = ScepRefusal.CERTIFICATE if is_timely else ScepRefusal.TIME
-            raise ScepRefused(refusal, str(exc)) from exc
-
-
 class Issuing:
     """Decides, and records what it gave out. All methods raise ScepRefused, or StoreUnavailable.
 
@@ -96,25 +61,30 @@ class Issuing:
 
     def __init__(
         self,
-        certifier: Certifier,
+        authority: Authority,
         book: ChallengeBook,
         issued: IssuedCertificates,
-        enrollments: Enrollments,
+        statuses: CertificateStatuses,
         identities: Identities,
         clock: Clock,
+        validity: timedelta,
+        work: HeavyWork,
     ) -> None:
-        self._certifier = certifier
+        self._authority = authority
         self._book = book
         self._issued = issued
-        self._statuses = CertificateStatuses(enrollments, issued)
+        self._statuses = statuses
         self._identities = identities
         self._clock = clock
+        self._validity = validity
+        self._work = work
+        self._ours = DeviceIdentities([authority.certificate], clock)
         self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def enroll(self, transaction_id: str, request: CertificateRequest) -> Given:
         """A certificate for a new device, by its challenge. Where this key used the challenge in another
-        transaction it gets what that one gave: its first answer was lost, or somebody captured the
-        request and signed it anew."""
+        transaction it gets what that one gave: its first answer was lost, or a captured request was signed
+        again."""
         return await self._enroll(_name(MessageType.PKCS_REQ, transaction_id), request)
 
     async def _enroll(self, base: str, request: CertificateRequest) -> Given:
@@ -149,13 +119,15 @@ class Issuing:
 
     async def renew(self, transaction_id: str, request: CertificateRequest, asker: Asker) -> Given:
         """A certificate that follows one of ours, which must be valid and not replaced."""
-        status = await self._standing_of(asker)
+        status = await self._status_of(asker)
         transaction = _name(MessageType.RENEWAL_REQ, asker.fingerprint, transaction_id)
         async with self._gates.setdefault(asker.fingerprint, asyncio.Lock()):
             found = await self._issued.of_transaction(transaction)
             if found is None:
                 await self._refuse_hoarding(status)
-                made = await self._renewal(transaction, request, status)
+                old = status.issued
+                grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
+                made = await self._made(transaction, request, grant, status.fingerprint)
                 if await self._issued.add(made):
                     await self._reserve(made, status.device)
                     return Given(made, ScepIssue.RENEWAL)
@@ -164,13 +136,6 @@ class Issuing:
         if not self._is_valid(found):
             raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
         return await self._repeated(found, status.device)
-
-    async def _renewal(
-        self, transaction: str, request: CertificateRequest, status: CertificateStatus
-    ) -> IssuedCertificate:
-        old = status.issued
-        grant = Grant() if old is None else Grant(None, old.udid, old.serial_number)
-        return await self._made(transaction, request, grant, status.fingerprint)
 
     async def _refuse_hoarding(self, status: CertificateStatus) -> None:
         """One challenge is for one device: until a device is bound to its certificate, or where the challenge
@@ -183,7 +148,7 @@ class Issuing:
             raise ScepRefused(ScepRefusal.LIMIT, "the certificate was renewed too often today")
 
     async def poll(self, transaction_id: str, asker: Asker) -> Given:
-        """The certificate of a transaction that ended well, for whoever holds its key."""
+        """The certificate of a transaction that ended well, for the holder of its key."""
         base = _name(MessageType.PKCS_REQ, transaction_id)
         latest: IssuedCertificate | None = None
         for number in range(MOST_OF_ONE_TRANSACTION):
@@ -202,7 +167,13 @@ class Issuing:
         grant: Grant,
         renewed_from: str | None = None,
     ) -> IssuedCertificate:
-        certificate = await self._certifier.certify(request)
+        certificate = await self._work.do(
+            self._authority.certify,
+            request.subject,
+            request.public_key,
+            self._clock,
+            self._validity,
+        )
         der = certificate.public_bytes(Encoding.DER)
         return IssuedCertificate(
             transaction=transaction,
@@ -248,9 +219,16 @@ class Issuing:
         status = await self._statuses.of(found.fingerprint)
         return self._is_valid(found) and not status.is_replaced
 
-    async def _standing_of(self, asker: Asker) -> CertificateStatus:
-        """Only a certificate of ours renews: valid now, and still its device's."""
-        await self._certifier.refuse_strangers(asker.certificate)
+    async def _status_of(self, asker: Asker) -> CertificateStatus:
+        """Only a certificate of ours renews: valid now, for clients, and still its device's."""
+        certificate = asker.certificate
+        try:
+            await self._work.do(self._ours.identify, certificate.public_bytes(Encoding.DER))
+        except BadRequest as exc:
+            now = self._clock.now()
+            is_timely = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+            refusal = ScepRefusal.CERTIFICATE if is_timely else ScepRefusal.TIME
+            raise ScepRefused(refusal, str(exc)) from exc
         status = await self._statuses.of(asker.fingerprint)
         if status.objection is not None:
             raise ScepRefused(ScepRefusal.CERTIFICATE, status.objection)
@@ -263,5 +241,5 @@ def _refuse_another_key(found: IssuedCertificate, key_hash: str) -> None:
 
 
 def _name(*parts: str) -> str:
-    """A transaction as the store knows it: of fixed length, whatever the client made up."""
+    """A transaction as the store knows it: of a fixed length that no client chooses."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -23,18 +23,6 @@ LONGEST_MESSAGE = LARGEST * 3 // 2
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _EXAMPLE = "(a CMS SignedData of message type 19, PKCSReq, in DER)"
-_PROBLEM = {
-    "application/json": {
-        "schema": {"type": "object"},
-        "example": {
-            "error": "operation: expected GetCACaps, GetCACert or PKIOperation",
-            "type": "urn:macromdm:problem:bad-request",
-            "title": "Bad Request",
-            "status": 400,
-            "detail": "operation: expected GetCACaps, GetCACert or PKIOperation",
-        },
-    }
-}
 
 
 def _problem(description: str, error: str, kind: str, title: str, status: int) -> dict[str, Any]:
@@ -59,7 +47,13 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             "text/plain": {"schema": {"type": "string"}, "example": "Renewal\nSHA-256\nAES\n"},
         },
     },
-    400: {"description": "Another operation, or no SCEP message.", "content": _PROBLEM},
+    400: _problem(
+        "Another operation, or no SCEP message.",
+        "operation: expected GetCACaps, GetCACert or PKIOperation",
+        "bad-request",
+        "Bad Request",
+        400,
+    ),
     413: _problem(
         "The message is over 32 KiB.",
         f"the body is over {LARGEST} bytes",
@@ -113,7 +107,7 @@ def router(scep: ScepServer) -> APIRouter:
                 return Response(scep.ca_certificate(), media_type=CA_CERTIFICATE)
             case "PKIOperation":
                 return await operate(from_query(request.query_params.get("message", "")))
-        raise _unknown("GetCACaps, GetCACert or PKIOperation")
+        raise unfit("operation", "GetCACaps, GetCACert or PKIOperation")
 
     @routes.post(
         "/scep",
@@ -132,14 +126,10 @@ def router(scep: ScepServer) -> APIRouter:
     async def post(request: Request) -> Response:
         body = await read_body(request, LARGEST)
         if request.query_params.get("operation") != "PKIOperation":
-            raise _unknown("PKIOperation")
+            raise unfit("operation", "PKIOperation")
         return await operate(body)
 
     return routes
-
-
-def _unknown(expected: str) -> BadRequest:
-    return unfit("operation", expected)
 
 
 def from_query(text: str) -> bytes:

@@ -1,7 +1,7 @@
 """Our SCEP server (RFC 8894): a message in, a signed answer out.
 
-Promises: whatever can be read is answered, with a failInfo where it is refused; what cannot be read is
-a BadRequest. A refusal leaves nothing in the store. Every replica answers alike.
+Promises: a message that can be read is answered, with a failInfo where it is refused; any other one is a
+BadRequest. A refusal leaves nothing in the store. Every replica answers alike.
 """
 
 import structlog
@@ -26,9 +26,6 @@ from shared.security.scep.words import MessageType, ScepRefused
 from shared.telemetry.metrics import Metrics, ScepRefusal
 
 log = structlog.get_logger()
-
-Opened = tuple[Asker, CertificateRequest | None]
-"""The signer and the request; None: for the certificate of a transaction that ended."""
 
 _LEGACY_CAPABILITIES = frozenset({"SHA-1", "DES3"})
 _CAPABILITIES = (
@@ -94,7 +91,9 @@ class ScepServer:
             success, message, given.issued.certificate, asker.certificate, self._authority
         )
 
-    def _begin(self, encoded: bytes) -> tuple[PkiMessage, Opened | ScepRefused]:
+    def _begin(
+        self, encoded: bytes
+    ) -> tuple[PkiMessage, tuple[Asker, CertificateRequest | None] | ScepRefused]:
         """All of the arithmetic that needs no decision, in one go; the refusal needs its message."""
         message = read_pki_message(encoded)
         try:
@@ -102,8 +101,9 @@ class ScepServer:
         except ScepRefused as refused:
             return message, refused
 
-    def _open(self, message: PkiMessage) -> Opened:
-        """Everything about a message that needs no store. Order: signature, envelope, request."""
+    def _open(self, message: PkiMessage) -> tuple[Asker, CertificateRequest | None]:
+        """Everything about a message that needs no store. Order: signature, envelope, request. The request is
+        None for the certificate of a transaction that ended."""
         kind = kind_of(message)
         asker = _asker(signer_certificate(message, allow_legacy=self._allow_legacy))
         if kind is MessageType.CERT_POLL:
@@ -111,20 +111,18 @@ class ScepServer:
         if kind not in {MessageType.PKCS_REQ, MessageType.RENEWAL_REQ}:
             raise ScepRefused(ScepRefusal.REQUEST, "a message type that we do not serve")
         content = open_envelope(message.content, self._authority, allow_legacy=self._allow_legacy)
-        signed_by = asker.key_hash if self._must_sign_with_its_key(kind) else None
+        # An enrolling client should sign with the key that it asks for (RFC 8894, 2.3). Apple's devices do,
+        # and so do micromdm's scepclient and sscep; mdmb, which simulates devices, signs with one made for
+        # the moment. The challenge inside names the client, and the request is signed by its own key in any
+        # case: the thief of a captured one gets a certificate for a key that he does not have.
+        must_sign = kind is MessageType.PKCS_REQ and not self._allow_legacy
+        signed_by = asker.key_hash if must_sign else None
         request = read_certificate_request(
             content, signed_by=signed_by, allow_legacy=self._allow_legacy
         )
         if request.subject == self._authority.certificate.subject:
             raise ScepRefused(ScepRefusal.REQUEST, "the subject is that of the CA")
         return asker, request
-
-    def _must_sign_with_its_key(self, kind: MessageType) -> bool:
-        """An enrolling client should sign with the key that it asks for (RFC 8894, 2.3). Apple's devices
-        do, and so do micromdm's scepclient and sscep; mdmb, which simulates devices, signs with one made
-        for the moment. The challenge inside says who it is, and the request is signed by its own key in any
-        case: who signs a captured one anew gets a certificate for a key that he does not have."""
-        return kind is MessageType.PKCS_REQ and not self._allow_legacy
 
     async def _decide(
         self, message: PkiMessage, asker: Asker, request: CertificateRequest | None
@@ -141,7 +139,7 @@ def _asker(der: bytes) -> Asker:
     try:
         certificate = x509.load_der_x509_certificate(der)
         public_key = certificate.public_key()
-    except Exception:  # noqa: BLE001 - bytes from outside: whatever the library trips over
+    except Exception:  # noqa: BLE001 - bytes from outside: the library may trip over any of them
         raise ScepRefused(ScepRefusal.MESSAGE, "the signer's certificate cannot be read") from None
     if not isinstance(public_key, rsa.RSAPublicKey):
         raise ScepRefused(ScepRefusal.ALGORITHM, "the signer's key is not RSA")
