@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from heapq import merge
 from typing import Any
 
@@ -21,7 +22,7 @@ from shared.storage.database import (
     sized_pieces,
 )
 from shared.storage.sqlite.engine.building import Building
-from shared.storage.sqlite.engine.changes import Done, RowChange, changing, insertion
+from shared.storage.sqlite.engine.changes import Done, RowChange, change, insert
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.documents import decoded, encoded
 from shared.storage.sqlite.engine.plans import alternatives
@@ -132,7 +133,7 @@ class SqliteCollection(Collection):
         for piece in sized_pieces(numbered, TOGETHER):
             prepared = [(number, each, encoded(each)) for number, each in piece]
             size = sum(len(blob) for _, _, blob in prepared)
-            met |= await self._commits.submit(insertion(self._table, prepared), size)
+            met |= await self._commits.submit(partial(insert, self._table, prepared), size)
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
@@ -181,16 +182,16 @@ class SqliteCollection(Collection):
 
     async def _submit(self, changes: Sequence[RowChange]) -> list[Done | None]:
         if not self._table.exists:
-            if not any(change.upserts for change in changes):
+            if not any(each.upserts for each in changes):
                 return [Done(0)] * len(changes)
             await self._building.make_table(self._table.name)
-        size = sum(CHANGE_SIZE * len(change.ids) for change in changes)
+        size = sum(CHANGE_SIZE * len(each.ids) for each in changes)
         size += sum(
             document_size(dict(fields))
-            for change in changes
-            for fields in (change.update or {}).values()
+            for each in changes
+            for fields in (each.update or {}).values()
         )
-        return await self._commits.submit(changing(self._table, changes, self._clock), size)
+        return await self._commits.submit(partial(change, self._table, changes, self._clock), size)
 
 
 def _change(operation: Operation) -> RowChange:

@@ -26,7 +26,7 @@ from shared.storage.sqlite.engine.reads import Reads
 from shared.storage.sqlite.engine.tables import Tables
 from shared.storage.sqlite.engine.wal import USUAL, CommitBounds
 from shared.storage.sqlite.opening import inspect, make_if_missing
-from shared.storage.sqlite.upkeep.backup import Backup
+from shared.storage.sqlite.upkeep.backup import write_backup
 from shared.storage.sqlite.upkeep.checking import Check
 from shared.storage.sqlite.upkeep.expiry import DocumentExpiry
 
@@ -85,7 +85,7 @@ class SqliteDatabase:
             raise await asyncio.shield(self._commits.damage)
 
     async def backup(self, file: Path, say: Say) -> int:
-        return await Backup(self.file, self._commits.long_readers, say).write(file)
+        return await write_backup(self.file, file, self._commits.long_readers, say)
 
     async def check(self, say: Say) -> Checked:
         """Looks a little at a time, so that all else goes on."""
@@ -125,15 +125,11 @@ def open_database(
     except OSError as exc:
         raise Misconfigured(f"MDM_DATA_DIR: cannot use {file}: {exc.strerror}") from None
     except sqlite3.Error as exc:
-        raise _unusable(file, exc) from exc
+        reason = store_error(exc)
+        kind = DamagedFile if isinstance(reason, Damaged) else Misconfigured
+        raise kind(f"MDM_DATA_DIR: {file}: {reason}") from exc
     log.info("store_opened", file=str(file), sqlite=sqlite3.sqlite_version)
     return database
-
-
-def _unusable(file: Path, error: sqlite3.Error) -> Misconfigured:
-    reason = store_error(error)
-    kind = DamagedFile if isinstance(reason, Damaged) else Misconfigured
-    return kind(f"MDM_DATA_DIR: {file}: {reason}")
 
 
 def _opened(file: Path, factory: type[sqlite3.Connection]) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from shared.domain.errors import Misconfigured
-from shared.storage.sqlite.engine.connections import PAGE_SIZE
+from shared.storage.sqlite.engine.connections import PAGE_SIZE, damage, sync
 from shared.storage.sqlite.engine.wal import log_of
 
 LOOKED_THROUGH = 64 * 1024 * 1024
@@ -41,18 +41,10 @@ def make_if_missing(file: Path) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("VACUUM")  # writes, and syncs, the first page
     draft.rename(file)
-    _sync_names(file)
-
-
-def _sync_names(file: Path) -> None:
-    """The names of the file and of its folders, some of which may have been made just now."""
+    # The names of the file and of its folders, some of which may have been made just now.
     for folder in file.resolve().parents:
         with suppress(PermissionError):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(folder)
 
 
 def inspect(connection: sqlite3.Connection, file: Path) -> None:
@@ -68,18 +60,11 @@ def inspect(connection: sqlite3.Connection, file: Path) -> None:
     size = file.stat().st_size
     # Pages that are in the log need not be in the file yet.
     if not _size_of(log_of(file)) and size < pages * page_size:
-        raise _damage(f"{size} bytes, and {pages * page_size} are expected")
+        raise damage(f"{size} bytes, and {pages * page_size} are expected")
     if size <= LOOKED_THROUGH:
         [(found,), *_] = connection.execute("PRAGMA quick_check(1)").fetchall()
         if found != "ok":
-            raise _damage(found.splitlines()[-1])
-
-
-def _damage(what: str) -> sqlite3.DatabaseError:
-    """The error that SQLite raises where it finds damage by itself."""
-    error = sqlite3.DatabaseError(what)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
+            raise damage(found.splitlines()[-1])
 
 
 def _size_of(file: Path) -> int:

@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 
 import structlog
 
@@ -18,7 +19,6 @@ from shared.storage.indexes import Index
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.documents import decoded
 from shared.storage.sqlite.engine.plans import DIRECTIONS
-from shared.storage.sqlite.engine.submission import Write
 from shared.storage.sqlite.engine.tables import CATALOGUE, StoredIndex, Table, Tables, note, quoted
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class Building:
         if known is not None and not known.is_ready:
             await self._renew(table.name)  # it may have been finished after its builder gave up
             known = table.indexes.get(index.name)
-        if known is not None and _is_same(known.index, index) and known.is_ready:
+        if known is not None and known.is_ready and _identity(known.index) == _identity(index):
             if known.index.expire_after != index.expire_after:
                 await self._note(table, index, ready=True)
         else:
@@ -104,19 +104,18 @@ class Building:
         await self._renew(table.name)
 
     async def _fill_and_make(self, table: Table, known: StoredIndex, last: int) -> None:
+        """With the columns and elements of all documents that were there before."""
         log.info("index_build_begins", collection=table.name, index=known.index.name)
-        await self._fill(table, last)
-        await self._commits.submit(_made(known), _IN_THE_THREAD)
-        log.info("index_built", collection=table.name, index=known.index.name)
-
-    async def _fill(self, table: Table, last: int) -> None:
-        """The columns and elements of all documents that were there before."""
         after, done = 0, 0
         while after < last:
-            after, count = await self._commits.submit(_filled(table, after, last), _IN_THE_THREAD)
+            after, count = await self._commits.submit(
+                partial(_fill, table, after, last), _IN_THE_THREAD
+            )
             done += count
             if done // _SAID_EVERY != (done - count) // _SAID_EVERY:
                 log.info("index_build_goes_on", collection=table.name, documents=done)
+        await self._commits.submit(partial(_make, known), _IN_THE_THREAD)
+        log.info("index_built", collection=table.name, index=known.index.name)
 
     async def _drop(self, table: Table, known: StoredIndex) -> None:
         await self._note(table, known.index, ready=False)  # no query goes by it any more
@@ -148,54 +147,43 @@ class Building:
         await self._commits.submit(lambda connection, _: self._tables.renew(connection, name))
 
 
-def _filled(table: Table, after: int, last: int) -> Write[tuple[int, int]]:
+def _fill(
+    table: Table, after: int, last: int, connection: sqlite3.Connection, limit: int
+) -> tuple[int, int]:
     """Fill the next piece; returns its last row, and how many it has."""
-
-    def write(connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
-        found: list[tuple[int, bytes]] = []
-        size = 0
-        with closing(
-            connection.execute(
-                f"SELECT _row, _document FROM {quoted(table.name)} "
-                "WHERE _row > ? AND _row <= ? ORDER BY _row LIMIT ?",
-                (after, last, PIECE),
-            )
-        ) as rows:
-            for row in rows:
-                found.append(row)
-                size += len(row[1])
-                if size > WRITTEN_TOGETHER:
-                    break
-        for number, blob in found:
-            table.refill(connection, number, decoded(blob))
-        return (found[-1][0] if found else last), len(found)
-
-    return write
+    found: list[tuple[int, bytes]] = []
+    size = 0
+    sql = (
+        f"SELECT _row, _document FROM {quoted(table.name)} "
+        "WHERE _row > ? AND _row <= ? ORDER BY _row LIMIT ?"
+    )
+    with closing(connection.execute(sql, (after, last, PIECE))) as rows:
+        for row in rows:
+            found.append(row)
+            size += len(row[1])
+            if size > WRITTEN_TOGETHER:
+                break
+    for number, blob in found:
+        table.refill(connection, number, decoded(blob))
+    return (found[-1][0] if found else last), len(found)
 
 
-def _made(known: StoredIndex) -> Write[None]:
+def _make(known: StoredIndex, connection: sqlite3.Connection, limit: int) -> None:
     """Make the index, and say so in the same commit: who waits for it may have given up."""
-
-    def write(connection: sqlite3.Connection, limit: int) -> None:
-        if not known.index.of_array:
-            try:
-                connection.execute(_index_sql(known))
-            except (
-                sqlite3.IntegrityError
-            ) as exc:  # nothing was changed, so only the builder gets the error
-                raise StoreUnavailable(
-                    f"the store: documents of {known.index.collection} share a key of the index "
-                    f"{known.index.name}, which is to be unique"
-                ) from exc
-        note(connection, known.index, ready=True)
-
-    return write
+    if not known.index.of_array:
+        try:
+            connection.execute(_index_sql(known))
+        except sqlite3.IntegrityError as exc:  # nothing was changed: only the builder gets it
+            raise StoreUnavailable(
+                f"the store: documents of {known.index.collection} share a key of the unique index "
+                f"{known.index.name}"
+            ) from exc
+    note(connection, known.index, ready=True)
 
 
-def _is_same(one: Index, other: Index) -> bool:
-    return (list(one.keys), one.unique, one.leaves_out, one.of_array) == (
-        list(other.keys), other.unique, other.leaves_out, other.of_array,
-    )  # fmt: skip
+def _identity(index: Index) -> object:
+    """Equal for indexes of which one can stay in the place of the other."""
+    return list(index.keys), index.unique, index.leaves_out, index.of_array
 
 
 def _index_sql(known: StoredIndex) -> str:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from shared.ports.clock import Clock
 from shared.storage.database import Document, Query
 from shared.storage.sqlite.engine.documents import decoded, encoded
-from shared.storage.sqlite.engine.submission import IsLarge, Write
-from shared.storage.sqlite.engine.tables import Row, Table, quoted
+from shared.storage.sqlite.engine.submission import IsLarge
+from shared.storage.sqlite.engine.tables import Table, quoted
 from shared.storage.sqlite.query.filters import Condition, matches
 from shared.storage.sqlite.query.updates import updated, upserted
 from shared.storage.sqlite.query.values import column_value
@@ -50,32 +50,28 @@ class _KeyTaken(Exception):
     """Another document has a unique key of this one."""
 
 
-def insertion(table: Table, documents: Sequence[tuple[int, Document, bytes]]) -> Write[set[int]]:
+def insert(
+    table: Table,
+    documents: Sequence[tuple[int, Document, bytes]],
+    connection: sqlite3.Connection,
+    limit: int,
+) -> set[int]:
     """Insert numbered documents; the numbers of those with a duplicate key."""
-
-    def write(connection: sqlite3.Connection, limit: int) -> set[int]:
-        # Here, since a column may have come since they were submitted.
-        rows = [(number, table.row_of(document, blob)) for number, document, blob in documents]
-        return {number for number, row in rows if table.insert(connection, row) is None}
-
-    return write
+    # Here, since a column may have come since they were submitted.
+    rows = [(number, table.row_of(document, blob)) for number, document, blob in documents]
+    return {number for number, row in rows if table.insert(connection, row) is None}
 
 
-def changing(table: Table, changes: Sequence[RowChange], clock: Clock) -> Write[list[Done | None]]:
-    """Apply changes; the result of each change, None for a duplicate key."""
-
-    def write(connection: sqlite3.Connection, limit: int) -> list[Done | None]:
-        held = _loaded(table, connection, changes, limit)
-        return [_changed(table, connection, change, held, clock) for change in changes]
-
-    return write
-
-
-def _loaded(
-    table: Table, connection: sqlite3.Connection, changes: Sequence[RowChange], limit: int
-) -> dict[Any, _Held]:
-    """All documents that are concerned, by their ids. IsLarge before anything large is read."""
-    ids = list({column_value(each): None for change in changes for each in change.ids})
+def change(
+    table: Table,
+    changes: Sequence[RowChange],
+    clock: Clock,
+    connection: sqlite3.Connection,
+    limit: int,
+) -> list[Done | None]:
+    """Apply changes; the result of each change, None for a duplicate key. IsLarge before anything large is
+    read."""
+    ids = list({column_value(id_): None for each in changes for id_ in each.ids})
     marks = ", ".join("?" * len(ids))
     # The length of a document is known without reading it.
     rows = connection.execute(
@@ -85,7 +81,8 @@ def _loaded(
     ).fetchall()
     if sum(row[2] for row in rows) > limit:
         raise IsLarge
-    return {key: _Held(number, blob, decoded(blob)) for key, number, _, blob in rows}
+    held = {key: _Held(number, blob, decoded(blob)) for key, number, _, blob in rows}
+    return [_changed(table, connection, each, held, clock) for each in changes]
 
 
 def _changed(
@@ -137,7 +134,7 @@ def _inserted(
 ) -> _Held:
     assert change.update is not None
     document = upserted(change.conditions, change.update, clock.now())
-    row: Row = table.row_of(document, encoded(document))
+    row = table.row_of(document, encoded(document))
     number = table.insert(connection, row)
     if number is None:
         raise _KeyTaken

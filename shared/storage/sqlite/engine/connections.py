@@ -8,6 +8,7 @@ https://sqlite.org/wal.html): hence the first promise, which `Commits` keeps.
 """
 
 import ctypes
+import os
 import sqlite3
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from shared.domain.errors import StoreUnavailable
 
 FILE = "store.db"
 PAGE_SIZE = 4096
-WRITER_CACHE_KIB = 8_000
-READER_CACHE_KIB = 8_000
+WRITER_CACHE_KIB = READER_CACHE_KIB = 8_000
 SCANNER_CACHE_KIB = 2_000
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -43,6 +43,22 @@ def store_error(error: sqlite3.Error | MemoryError) -> StoreUnavailable:
     return StoreUnavailable(f"the store: {str(error) or 'out of memory'}")
 
 
+def damage(what: str) -> sqlite3.DatabaseError:
+    """The error that SQLite raises where it finds damage by itself."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def keep_open(connection: sqlite3.Connection) -> None:
     """Let nothing close a connection, not even the end of the interpreter: one reference stays."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -52,7 +68,7 @@ def connect_writer(
     file: Path, factory: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
     """The one connection that writes, to a file that is there."""
-    connection = _connect(file, WRITER_CACHE_KIB, factory)
+    connection = connect(file, WRITER_CACHE_KIB, factory)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     # Debian's SQLite overwrites what is deleted by zeros; our secrets are encrypted.
@@ -65,17 +81,14 @@ def connect_reader(
     file: Path, cache_kib: int, factory: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
     """A connection that sees the last commit and cannot write."""
-    connection = _connect(file, cache_kib, factory)
+    connection = connect(file, cache_kib, factory)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def connect_copier(file: Path) -> sqlite3.Connection:
-    """A connection for `VACUUM INTO`, which does not write to the file and yet wants to be able to."""
-    return _connect(file, SCANNER_CACHE_KIB, sqlite3.Connection)
-
-
-def _connect(file: Path, cache_kib: int, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
+def connect(
+    file: Path, cache_kib: int, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{file.resolve().as_uri()}?mode=rw",  # never makes a file
         uri=True,

@@ -1,6 +1,5 @@
 """Documents as bytes: BSON, as MongoDB has them, so that both stores hold the same."""
 
-import sqlite3
 from datetime import UTC
 
 import bson
@@ -9,6 +8,7 @@ from bson.errors import InvalidBSON, InvalidDocument
 
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Document
+from shared.storage.sqlite.engine.connections import damage
 
 OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 LARGEST = 16 * 1024 * 1024
@@ -33,14 +33,12 @@ def encoded(document: Document) -> bytes:
 
 
 def decoded(blob: bytes) -> Document:
-    """Raises the error that SQLite raises for a damaged file where these bytes are no document, since only we
-    write them; StoreUnavailable for one that is nested too deeply."""
+    """Raises `damage` where these bytes are no document, since only we write them; StoreUnavailable for one
+    that is nested too deeply."""
     try:
         document: Document = bson.decode(blob, OPTIONS)
     except InvalidBSON as exc:
         if "recursion" in str(exc):  # sound, but nested deeper than this stack goes
             raise StoreUnavailable("the store: a document is nested too deeply") from exc
-        error = sqlite3.DatabaseError("a document is not what was written")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error from exc
+        raise damage("a document is not what was written") from exc
     return document

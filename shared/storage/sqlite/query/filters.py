@@ -1,6 +1,7 @@
 """Conditions on a document, and which of its fields are shown."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 from shared.storage.database import Document, Fields, Query
@@ -33,10 +34,8 @@ def conditions_of(query: Query) -> list[Condition]:
     for path, wanted in query.items():
         if path.startswith("$"):
             raise NotImplementedError(f"the operator {path}")
-        if not _is_operators(wanted):
-            found.append(_condition(path, "$eq", wanted))
-            continue
-        for operator, operand in wanted.items():
+        is_operators = isinstance(wanted, Mapping) and any(name[:1] == "$" for name in wanted)
+        for operator, operand in wanted.items() if is_operators else [("$eq", wanted)]:
             if operator not in _TESTS:
                 raise NotImplementedError(f"the operator {operator}")
             found.append(_condition(path, operator, operand))
@@ -60,10 +59,6 @@ def _condition(path: str, operator: str, operand: Any) -> Condition:
     return Condition(path, operator, stored)
 
 
-def _is_operators(wanted: object) -> bool:
-    return isinstance(wanted, Mapping) and any(name.startswith("$") for name in wanted)
-
-
 def matches(document: Document, conditions: Sequence[Condition]) -> bool:
     """True where all of them hold."""
     for path, operator, operand in conditions:  # noqa: SIM110 - `all` costs twice as much
@@ -83,10 +78,6 @@ def _equals(value: Any, operand: Any) -> bool:
     return equal(value, operand)
 
 
-def _is_in(value: Any, operands: list[Any]) -> bool:
-    return any(_equals(value, operand) for operand in operands)
-
-
 def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def holds(value: Any, operand: Any) -> bool:
         """Only within one kind; an array by any of its elements."""
@@ -102,11 +93,11 @@ def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 _TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "$eq": _equals,
     "$ne": lambda value, operand: not _equals(value, operand),
-    "$in": _is_in,
-    "$gt": _ordered(lambda value, operand: value > operand),
-    "$gte": _ordered(lambda value, operand: value >= operand),
-    "$lt": _ordered(lambda value, operand: value < operand),
-    "$lte": _ordered(lambda value, operand: value <= operand),
+    "$in": lambda value, operands: any(_equals(value, operand) for operand in operands),
+    "$gt": _ordered(gt),
+    "$gte": _ordered(ge),
+    "$lt": _ordered(lt),
+    "$lte": _ordered(le),
     "$exists": lambda value, operand: (value is not MISSING) is bool(operand),
 }
 

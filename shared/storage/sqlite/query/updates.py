@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from operator import gt, lt
 from typing import Any
 
 from shared.domain.errors import StoreUnavailable
@@ -84,18 +85,10 @@ def _holder(document: Document, path: str, *, makes: bool) -> tuple[Document | N
         if isinstance(inner, list):
             raise NotImplementedError(f"the path {path} through an array")
         if not isinstance(inner, dict):
-            if not makes:
-                return None, last
-            raise StoreUnavailable(f"the store cannot make {path} inside a value")
+            if makes:
+                raise StoreUnavailable(f"the store cannot make {path} inside a value")
+            return None, last
     return inner, last
-
-
-def _set(inner: Document, name: str, operand: Any) -> None:
-    inner[name] = operand
-
-
-def _unset(inner: Document, name: str, operand: Any) -> None:
-    inner.pop(name, None)
 
 
 def _increase(inner: Document, name: str, operand: Any) -> None:
@@ -125,11 +118,11 @@ def _add_to_set(inner: Document, name: str, operand: Any) -> None:
 
 
 _CHANGES: dict[str, Callable[[Document, str, Any], None]] = {
-    "$set": _set,
-    "$unset": _unset,
+    "$set": dict.__setitem__,
+    "$unset": lambda inner, name, _: inner.pop(name, None),
     "$inc": _increase,
-    "$min": _keep(lambda operand, value: operand < value),
-    "$max": _keep(lambda operand, value: operand > value),
+    "$min": _keep(lt),
+    "$max": _keep(gt),
     "$addToSet": _add_to_set,
-    "$currentDate": _set,
+    "$currentDate": dict.__setitem__,
 }

@@ -1,4 +1,8 @@
-"""Copies the store, and looks whether it is whole, beside all else that goes on in it."""
+"""Write one consistent snapshot of a store to a file, beside all else that goes on in it.
+
+Promises: the file is whole or not there, readable by its owner only, and durable with its name once it
+is said to be written; it is never written over another; it holds all that was answered before it began.
+"""
 
 import asyncio
 import os
@@ -8,52 +12,44 @@ from pathlib import Path
 
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.database import Say
-from shared.storage.sqlite.engine.connections import connect_copier
+from shared.storage.sqlite.engine.connections import SCANNER_CACHE_KIB, connect, sync
 from shared.storage.sqlite.upkeep.long_work import LongReaders, in_thread, was_interrupted
 
 _MB = 1_000_000
 
 
-class Backup:
-    """Writes one consistent snapshot of a store to a file.
+async def write_backup(store: Path, target: Path, long_readers: LongReaders, say: Say) -> int:
+    """The size of the new file. Raises Misconfigured and StoreUnavailable."""
+    _refuse(target)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
 
-    Promises: the file is whole or not there, readable by its owner only, and durable with its name once it
-    is said to be written; it is never written over another; it holds all that was answered before it began.
-    """
+    def progress() -> None:
+        whole, done = (path.stat().st_size if path.exists() else 0 for path in (store, draft))
+        say(f"{done / _MB:.0f} of about {whole / _MB:.0f} MB written ...")
 
-    def __init__(self, store: Path, long_readers: LongReaders, say: Say) -> None:
-        self._store = store
-        self._long_readers = long_readers
-        self._say = say
-
-    async def write(self, target: Path) -> int:
-        """The size of the new file. Raises Misconfigured and StoreUnavailable."""
-        _refuse(target)
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-
-        def progress() -> None:
-            whole, done = (
-                path.stat().st_size if path.exists() else 0 for path in (self._store, draft)
-            )
-            self._say(f"{done / _MB:.0f} of about {whole / _MB:.0f} MB written ...")
-
-        written: list[int] = []
-        try:
-            await in_thread(
-                connect_copier(self._store),
-                self._long_readers,
-                lambda connection: written.append(_written(connection, draft, target)),
-                progress,
-            )
-            return written[0]
-        except asyncio.CancelledError:
-            if written:  # it was done before it could be interrupted
-                _take_back(target)
-            raise
-        except sqlite3.Error as exc:
-            raise _failed(target, exc) from exc
-        except OSError as exc:
-            raise Misconfigured(f"cannot write {target}: {exc.strerror}") from None
+    written: list[int] = []
+    try:
+        await in_thread(
+            # `VACUUM INTO` does not write to the store, and yet wants to be able to.
+            connect(store, SCANNER_CACHE_KIB),
+            long_readers,
+            lambda connection: written.append(_written(connection, draft, target)),
+            progress,
+        )
+        return written[0]
+    except asyncio.CancelledError:
+        if written:  # it was done before it could be interrupted
+            target.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
+        raise
+    except sqlite3.Error as exc:
+        if was_interrupted(exc):
+            raise StoreUnavailable(
+                "the backup was cut short, since too much was written to the store meanwhile; there is "
+                f"no {target}: try at a quieter time, or with the server ended"
+            ) from exc
+        raise StoreUnavailable(f"the backup failed ({exc}); there is no {target}") from exc
+    except OSError as exc:
+        raise Misconfigured(f"cannot write {target}: {exc.strerror}") from None
 
 
 def _refuse(target: Path) -> None:
@@ -69,41 +65,15 @@ def _written(connection: sqlite3.Connection, draft: Path, target: Path) -> int:
     try:
         connection.execute("VACUUM INTO ?", (str(draft),))
         size = draft.stat().st_size
-        _synced(draft)
-        _named(draft, target)
-        _synced(target.parent)
+        sync(draft)
+        try:
+            os.link(draft, target)
+        except FileExistsError:  # another one has taken the name meanwhile
+            raise
+        except OSError:  # a file system without links
+            _refuse(target)
+            draft.rename(target)
+        sync(target.parent)
         return size
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _named(draft: Path, target: Path) -> None:
-    """Give the file its name, unless another one has taken it meanwhile."""
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        _refuse(target)
-        draft.rename(target)
-
-
-def _take_back(target: Path) -> None:
-    target.unlink(missing_ok=True)
-
-
-def _synced(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _failed(target: Path, error: sqlite3.Error) -> StoreUnavailable:
-    if was_interrupted(error):
-        return StoreUnavailable(
-            f"the backup was cut short, since too much was written to the store meanwhile; there is no "
-            f"{target}: try at a quieter time, or with the server ended"
-        )
-    return StoreUnavailable(f"the backup failed ({error}); there is no {target}")

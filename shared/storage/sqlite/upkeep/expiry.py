@@ -6,12 +6,13 @@ they come.
 
 import sqlite3
 from datetime import datetime, timedelta
+from functools import partial
 
 from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
 from shared.storage.sqlite.engine.commits import LARGE, Commits
 from shared.storage.sqlite.engine.documents import decoded
-from shared.storage.sqlite.engine.submission import IsLarge, Write
+from shared.storage.sqlite.engine.submission import IsLarge
 from shared.storage.sqlite.engine.tables import StoredIndex, Table, Tables, quoted
 from shared.storage.sqlite.query.values import column_value
 
@@ -50,39 +51,37 @@ class DocumentExpiry:
         size = 0
         while True:
             # What is large takes long to free, so it is removed off the event loop.
-            count, size = await self._commits.submit(_removal(table, known, over), size)
+            count, size = await self._commits.submit(partial(_remove, table, known, over), size)
             removed += count
             if not count:
                 return removed
 
 
-def _removal(table: Table, known: StoredIndex, over: datetime) -> Write[tuple[int, int]]:
-    def write(connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
-        """Remove some; returns how many left, and about how many bytes the next ones have."""
-        path = quoted(known.paths[0])
-        found = connection.execute(
-            f"SELECT _row, length(_document) FROM {quoted(table.name)} "
-            f"INDEXED BY {quoted(known.sql_name)} WHERE {path} < ? ORDER BY {path} LIMIT ?",
-            (column_value(over), PIECE),
-        ).fetchall()
-        numbers: list[int] = []
-        size = 0
-        for number, length in found:
-            size += length + _ROW_BYTES
-            if not numbers and size > limit:
-                raise IsLarge
-            if numbers and size > min(limit, PIECE_BYTES):
-                break
-            numbers.append(number)
-        _remove(table, connection, numbers)
-        return len(numbers), size if size > LARGE else 0
+def _remove(
+    table: Table, known: StoredIndex, over: datetime, connection: sqlite3.Connection, limit: int
+) -> tuple[int, int]:
+    """Remove some; returns how many left, and about how many bytes the next ones have."""
+    path = quoted(known.paths[0])
+    found = connection.execute(
+        f"SELECT _row, length(_document) FROM {quoted(table.name)} "
+        f"INDEXED BY {quoted(known.sql_name)} WHERE {path} < ? ORDER BY {path} LIMIT ?",
+        (column_value(over), PIECE),
+    ).fetchall()
+    numbers: list[int] = []
+    size = 0
+    for number, length in found:
+        size += length + _ROW_BYTES
+        if not numbers and size > limit:
+            raise IsLarge
+        if numbers and size > min(limit, PIECE_BYTES):
+            break
+        numbers.append(number)
+    if numbers:
+        _delete(table, connection, numbers)
+    return len(numbers), size if size > LARGE else 0
 
-    return write
 
-
-def _remove(table: Table, connection: sqlite3.Connection, numbers: list[int]) -> None:
-    if not numbers:
-        return
+def _delete(table: Table, connection: sqlite3.Connection, numbers: list[int]) -> None:
     if table.has_arrays:
         for number in numbers:
             [(blob,)] = connection.execute(
