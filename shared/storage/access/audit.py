@@ -27,6 +27,7 @@ _FIRST_STEP = timedelta(minutes=2)
 _PAGE = 200
 """Documents in one read."""
 _EVERYTHING = "*"
+_OPTIONAL = ("targets_left_out", "detail", "request_id")
 
 
 def indexes(retention: timedelta) -> tuple[Index, ...]:
@@ -44,7 +45,7 @@ class MongoAuditLog:
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
         if entries:
-            await self._documents.insert_many([_document(entries)])
+            await self._documents.insert_one(_document(entries))
 
     async def find(self, query: AuditQuery) -> AuditPage:
         before = _Cursor.read(query.cursor) if query.cursor else None
@@ -63,9 +64,11 @@ class MongoAuditLog:
 
     async def _entries(self, query: AuditQuery, low: str, high: str) -> Any:
         """Each entry of the documents from `low` up to `high`, backwards, with its position."""
+        keys = [("t:", query.target), ("c:", query.caller), ("a:", query.action)]  # narrowest first
+        key = next((kind + of for kind, of in keys if of is not None), _EVERYTHING)
         while True:
             documents = await self._documents.find(
-                {"keys": _key(query), "_id": {"$gte": low, "$lt": high}},
+                {"keys": key, "_id": {"$gte": low, "$lt": high}},
                 sort=[("_id", -1)],
                 limit=_PAGE,
             )
@@ -125,15 +128,6 @@ def _steps(query: AuditQuery, before: _Cursor | None) -> Iterator[tuple[str, str
         high_time, high, step = low_time, low, step * 2
 
 
-def _key(query: AuditQuery) -> str:
-    """The narrowest search key."""
-    if query.target is not None:
-        return f"t:{query.target}"
-    if query.caller is not None:
-        return f"c:{query.caller}"
-    return _EVERYTHING if query.action is None else f"a:{query.action}"
-
-
 def _document(entries: Sequence[AuditEntry]) -> Document:
     keys = {_EVERYTHING}
     for entry in entries:
@@ -144,13 +138,8 @@ def _document(entries: Sequence[AuditEntry]) -> Document:
         "_id": f"{_digits(first.at)}-{first.id}",
         "at": first.at,
         "keys": sorted(keys),
-        "entries": [_inner(entry) for entry in entries],
+        "entries": [
+            {name: each for name, each in fields_of(entry).items() if each or name not in _OPTIONAL}
+            for entry in entries
+        ],
     }
-
-
-_OPTIONAL = ("targets_left_out", "detail", "request_id")
-
-
-def _inner(entry: AuditEntry) -> Document:
-    inner = fields_of(entry)
-    return {name: value for name, value in inner.items() if value or name not in _OPTIONAL}

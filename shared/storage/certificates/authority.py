@@ -9,6 +9,7 @@ from shared.ports.certificates import StoredAuthority
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database
 from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+from shared.storage.records import fields_of, record
 
 COLLECTION = "authority"
 _ID = "device-ca"
@@ -32,19 +33,13 @@ class MongoAuthorityStore:
         found = await self._authority.find_one({"_id": _ID})
         if found is None:
             return None
-        return StoredAuthority(
-            certificate_pem=bytes(found["certificate_pem"]),
-            key_pem=self._keyring.decrypt(bytes(found[_KEY]), _CONTEXT),
+        return record(
+            StoredAuthority, found, key_pem=self._keyring.decrypt(bytes(found[_KEY]), _CONTEXT)
         )
 
     async def create(self, candidate: StoredAuthority) -> StoredAuthority:
-        await self._authority.insert_one(
-            {
-                "_id": _ID,
-                "certificate_pem": candidate.certificate_pem,
-                _KEY: self._keyring.encrypt(candidate.key_pem, _CONTEXT),
-            }
-        )
+        key = self._keyring.encrypt(candidate.key_pem, _CONTEXT)
+        await self._authority.insert_one({"_id": _ID, **fields_of(candidate), _KEY: key})
         stored = await self.load()
         if stored is None:  # a primary that went away between the two
             raise StoreUnavailable("MongoDB: the CA that was stored cannot be read")

@@ -6,8 +6,6 @@ certificate (PEM), key (PKCS#8 PEM, encrypted), installed_at.
 Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear.
 """
 
-from typing import Any
-
 from shared.ports.certificates import InstalledPair, InstalledTopic, TopicVersion
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
@@ -35,9 +33,8 @@ class MongoPushCertificates:
         document = await self._documents.find_one({"_id": topic})
         if document is None:
             return None
-        newest = self._pair(document, NEWEST)
-        assert newest is not None  # no document is written without one
-        return InstalledTopic(record(TopicVersion, document), newest, self._pair(document, BEFORE))
+        before = self._pair(document, BEFORE) if BEFORE in document else None
+        return InstalledTopic(record(TopicVersion, document), self._pair(document, NEWEST), before)
 
     async def put(self, wanted: InstalledTopic, replaces: str | None) -> bool:
         values: Document = {"revision": wanted.version.revision}
@@ -66,10 +63,8 @@ class MongoPushCertificates:
         where = encryption_context(COLLECTION, topic, f"{name}.key")
         return fields_of(pair) | {"key": self._keyring.encrypt(pair.key_pem, where)}
 
-    def _pair(self, document: Document, name: str) -> InstalledPair | None:
-        stored: dict[str, Any] | None = document.get(name)
-        if stored is None:
-            return None
+    def _pair(self, document: Document, name: str) -> InstalledPair:
+        stored = document[name]
         where = encryption_context(COLLECTION, document["_id"], f"{name}.key")
         key_pem = self._keyring.decrypt(bytes(stored["key"]), where)
         return record(InstalledPair, stored, key_pem=key_pem)

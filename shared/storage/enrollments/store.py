@@ -33,6 +33,7 @@ INDEXES = (
     Index(NAME, [("names", 1)], of_array=True),
     Index(NAME, [("waiting_in", 1), ("_id", 1)], sparse=True, replaces="waiting_in_1"),
 )
+_THERE = {"$ne": GONE}
 _NOT_OF_STUBS = (
     *("unlock_token", "bootstrap_token", "inventory", "last_seen"),
     *("imported", "migrating_until", "refusals"),
@@ -118,9 +119,8 @@ class MongoEnrollments:
         new = [change for change in changes if change.makes_record]
         known = [change for change in changes if not change.makes_record]
         taken = await self._documents.insert_many([new_record_of(change) for change in new])
-        matched, clashes = await self._documents.bulk_write(
-            [update_of(c, self._keyring) for c in known]
-        )
+        updates = [update_of(change, self._keyring) for change in known]
+        matched, clashes = await self._documents.bulk_write(updates)
         if not taken and not clashes and matched == len(known):
             applied = [True] * len(changes)
         else:
@@ -144,7 +144,7 @@ class MongoEnrollments:
                 "names": users_of(change.key.device),
                 "device": change.key.device,  # a stranger's UserID may look like that name
                 "generation": {"$in": [None, change.expected_generation]},
-                "status": {"$ne": GONE},
+                "status": _THERE,
             },
             {"$set": ended, "$unset": {"push": ""}},
         )
@@ -156,9 +156,9 @@ class MongoEnrollments:
         )
 
     async def count_users(self, device: str, most: int) -> int:
-        query = {"_id": ids_of_users(device), "status": {"$ne": GONE}}
-        order = [("_id", 1)]
-        return len(await self._documents.find(query, {"_id": 1}, sort=order, limit=most))
+        query = {"_id": ids_of_users(device), "status": _THERE}
+        found = await self._documents.find(query, {"_id": 1}, sort=[("_id", 1)], limit=most)
+        return len(found)
 
     async def mark_waiting(self, marks: Sequence[Mark]) -> list[bool]:
         if not marks:
@@ -209,20 +209,15 @@ class MongoEnrollments:
 
     async def block(self, device: str, blocked: bool) -> bool:
         return 1 == await self._documents.update_one(
-            {"_id": device, "status": {"$ne": GONE}}, {"$set": {"blocked": blocked}}
+            {"_id": device, "status": _THERE}, {"$set": {"blocked": blocked}}
         )
 
     async def remove(self, devices: Names[str]) -> list[str]:
-        names = {"$in": [users_of(device) for device in devices]}
+        those, names = {"$in": list(devices)}, {"$in": [users_of(device) for device in devices]}
         ids = [
             document["_id"]
-            for query in (
-                {"_id": {"$in": list(devices)}},
-                {"names": names, "device": {"$in": list(devices)}},
-            )
-            for document in await self._documents.find(
-                {**query, "status": {"$ne": GONE}}, {"_id": 1}
-            )
+            for query in ({"_id": those}, {"names": names, "device": those})
+            for document in await self._documents.find({**query, "status": _THERE}, {"_id": 1})
         ]
         if ids:
             await self._documents.update_many(
@@ -233,7 +228,7 @@ class MongoEnrollments:
 
     async def devices(self, query: DeviceQuery) -> list[Enrollment]:
         """Without paging this reads the whole fleet; pages are cut by the store, in order of `_id`."""
-        condition: dict[str, Any] = {"user": None, "status": {"$ne": GONE}}
+        condition: dict[str, Any] = {"user": None, "status": _THERE}
         if query.udids is not None:
             condition["_id"] = {"$in": list(query.udids)}
         if query.serial_numbers is not None:

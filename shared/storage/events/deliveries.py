@@ -66,7 +66,19 @@ class MongoDeliveries:
         self._keyring = keyring
 
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
-        known = await self._documents.insert_many([_to_document(d) for d in deliveries])
+        documents = [
+            {
+                "_id": delivery.id,
+                "lane": _queue_key(delivery.queue),
+                "partition": partition_of(delivery.queue.device),
+                "subscription": delivery.queue.subscription,
+                "device": delivery.queue.device,
+                "lease_until": EPOCH,
+                **{name: getattr(delivery, name) for name in _PLAIN},
+            }
+            for delivery in deliveries
+        ]
+        known = await self._documents.insert_many(documents)
         numbers = [delivery.number for delivery in deliveries]
         if known:
             ids = [deliveries[index].id for index in known]
@@ -81,7 +93,12 @@ class MongoDeliveries:
         term = self._database.term
         queues: dict[str, Backlog] = {}
         async for document in self._pending(partition, {"lane": 1, "number": 1}):
-            _add(queues, document["lane"], document["number"], document["_id"])
+            queue, number = document["lane"], document["number"]
+            event_id = document["_id"][len(queue.rsplit(":", 1)[0]) + 1 :]
+            seen = queues.get(queue, Backlog(number, number, event_id))
+            queues[queue] = Backlog(
+                min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
+            )
         await self._current.check(term)
         if queues:
             for document in await self._documents.find({"asked": partition}, {"lane": 1}):
@@ -132,15 +149,8 @@ class MongoDeliveries:
         )
         if matched == len(set(ids)):
             return set(ids)
-        await self._take_over(ids, holder, until, until + (until - now))
-        # An update of many returns one sum: the lease identifies the claimed ones (rule 3).
-        found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
-        return {document["_id"] for document in found}
-
-    async def _take_over(
-        self, ids: Sequence[str], holder: str, until: datetime, longest: datetime
-    ) -> None:
-        """Take over leases that end later than any can: a wrong clock made them."""
+        # Leases that end later than any can: a wrong clock made them.
+        longest = until + (until - now)
         found = await self._documents.find(
             {"_id": {"$in": ids}, "lease_until": {"$gt": longest}}, {"lease_until": 1}
         )
@@ -149,6 +159,9 @@ class MongoDeliveries:
                 {"_id": document["_id"], "lease_until": document["lease_until"]},
                 {"$set": {"lease_by": holder, "lease_until": until}},
             )
+        # An update of many returns one sum: the lease identifies the claimed ones (rule 3).
+        found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
+        return {document["_id"] for document in found}
 
     async def delivered(self, deliveries: Sequence[Delivery]) -> None:
         await self._documents.delete_many({"_id": {"$in": [d.id for d in deliveries]}})
@@ -202,9 +215,8 @@ class MongoDeliveries:
 
     async def _revive(self, deliveries: Sequence[Delivery], now: datetime) -> int:
         matched = 0
-        for chunk in chunked(deliveries, _BATCH):
-            batch = [_tried_again(each, now) for each in chunk]
-            matched += (await self._documents.bulk_write(batch))[0]
+        for chunk in chunked([_tried_again(each, now) for each in deliveries], _BATCH):
+            matched += (await self._documents.bulk_write(chunk))[0]
         return matched
 
 
@@ -222,14 +234,6 @@ class MongoSubscriptions:
         found = await self._documents.find({"_id": {"$ne": CONFIG_SUBSCRIPTION}})
         stored = [record(Subscription, each) for each in found]
         return [*self._configured, *sorted(stored, key=lambda subscription: subscription.id)]
-
-
-def _add(queues: dict[str, Backlog], queue: str, number: int, delivery_id: str) -> None:
-    event_id = delivery_id[len(queue.rsplit(":", 1)[0]) + 1 :]
-    seen = queues.get(queue, Backlog(number, number, event_id))
-    queues[queue] = Backlog(
-        min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
-    )
 
 
 def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
@@ -273,24 +277,9 @@ def _order(delivery: Delivery) -> tuple[int, str]:
     return delivery.number, delivery.event_id
 
 
-def _to_document(delivery: Delivery) -> Document:
-    queue = delivery.queue
-    return {
-        "_id": delivery.id,
-        "lane": _queue_key(queue),
-        "partition": partition_of(queue.device),
-        "subscription": queue.subscription,
-        "device": queue.device,
-        "lease_until": EPOCH,
-        **{name: getattr(delivery, name) for name in _PLAIN},
-    }
-
-
 def _from_document(document: Document) -> Delivery:
-    if "lane" in document:
-        queue = _queue_of(document["lane"])
-    else:
-        queue = DeliveryQueueKey(document["subscription"], document["device"])
+    key = document.get("lane")
+    queue = _queue_of(key) if key else record(DeliveryQueueKey, document)
     is_dead = "given_up" in document
     state = DeliveryState.DEAD_LETTERED if is_dead else DeliveryState.PENDING
     return record(Delivery, document, queue=queue, state=state)

@@ -25,7 +25,6 @@ from shared.storage.sqlite.engine.documents import encoded
 TOGETHER = 64
 """Documents that are looked up and written at once."""
 
-IsOver = Callable[[str, Document], bool]
 Tell = Callable[[str, int, str], None]
 """Called after every few documents: the collection, how many so far, and what was done with them."""
 
@@ -53,7 +52,7 @@ class Copying:
     async def check_target(self) -> None:
         """Conflict where the target holds a document that is not of the source. Writes nothing."""
         for name in await self._target.names():
-            await self._check_target(name, self._must_be_over)
+            await self._check_target(name, _KEPT_FOR.get(name))
 
     async def fill(self) -> None:
         """Make the indexes, and insert what is missing."""
@@ -61,8 +60,13 @@ class Copying:
         for name in await self._source.names():
             count = 0
             with _taken(name):
+                target = self._target.collection(name)
                 async for piece in _pieces(self._source.collection(name)):
-                    await _insert(name, self._target.collection(name), piece)
+                    there = await _found(target, piece, {"_id": 1})
+                    missing = [document for key, (document, _) in piece.items() if key not in there]
+                    for number in sorted(await target.insert_many(missing)):
+                        how = "has a unique key that another one in the target has"
+                        raise _Differs(name, missing[number], how)
                     count += len(piece)
                     self._tell(name, count, "copied")
 
@@ -73,7 +77,7 @@ class Copying:
             with _taken(name):
                 counts[name] = await self._verify(name)
         for name in set(await self._target.names()) - set(counts):
-            await self._check_target(name, self._may_be_over)
+            await self._check_target(name, timedelta())
         return counts
 
     async def _verify(self, name: str) -> int:
@@ -91,11 +95,12 @@ class Copying:
         if there != count:
             # This reports which one. `check_target` found nothing foreign, and only we write to the target: a
             # document that is missing in the source, and is old enough, has left it meanwhile.
-            await self._check_target(name, self._may_be_over)
+            await self._check_target(name, timedelta())
         return count
 
-    async def _check_target(self, name: str, is_over: IsOver) -> None:
-        """Conflict where this collection of the target has a document that the source never had."""
+    async def _check_target(self, name: str, kept: timedelta | None) -> None:
+        """Conflict where this collection of the target has a document that the source does not have, nor had
+        until it was over for so long (None: for any time)."""
         count = 0
         with _taken(name):
             source = self._source.collection(name)
@@ -104,19 +109,14 @@ class Copying:
                 for key, (document, blob) in piece.items():
                     if key in originals:
                         _check_equal(name, document, blob, originals[key])
-                    elif not is_over(name, document):
-                        is_aged = self._may_be_over(name, document)
+                    elif kept is None or not self._is_over(name, document, kept):
+                        is_aged = self._is_over(name, document)
                         how = _BEGIN_AGAIN if is_aged else "is in the target only"
                         raise _Differs(name, document, how)
                 count += len(piece)
                 self._tell(name, count, "found in the target")
 
-    def _must_be_over(self, name: str, document: Document) -> bool:
-        """True where the source cannot have it any more, under any settings."""
-        kept = _KEPT_FOR.get(name)
-        return kept is not None and self._may_be_over(name, document, kept)
-
-    def _may_be_over(self, name: str, document: Document, kept: timedelta = timedelta()) -> bool:
+    def _is_over(self, name: str, document: Document, kept: timedelta = timedelta()) -> bool:
         """True where the source may have removed it by its age."""
         since = document.get(_EXPIRES_BY.get(name, ""))
         return isinstance(since, datetime) and since + kept < self._now
@@ -154,14 +154,6 @@ async def _found(
     ids = [document["_id"] for document, _ in piece.values()]
     found = await collection.find({"_id": {"$in": ids}}, fields)
     return {_key(document): document for document in found}
-
-
-async def _insert(name: str, target: Collection, piece: Piece) -> None:
-    there = await _found(target, piece, {"_id": 1})
-    missing = [document for key, (document, _) in piece.items() if key not in there]
-    met = await target.insert_many(missing) if missing else set()
-    for number in sorted(met):
-        raise _Differs(name, missing[number], "has a unique key that another one in the target has")
 
 
 def _check_equal(name: str, document: Document, blob: bytes, other: Document) -> None:

@@ -66,9 +66,10 @@ async def former_store(folder: Path) -> AsyncIterator[str]:
                         process = await _launched(program, port, folder, log)
                         if not await _answers(process, port):
                             process = None
-                            _check_port_was_taken(folder, _said(log))
+                            if PORT_IN_USE not in _said(log):
+                                raise _does_not_start(folder, log)
             except TimeoutError as exc:
-                raise Misconfigured(_why_not(folder, _said(log))) from exc
+                raise _does_not_start(folder, log) from exc
             yield _url(port)
         finally:
             await _stop(process)
@@ -103,12 +104,6 @@ async def _answers(process: asyncio.subprocess.Process, port: int) -> bool:
     return process.returncode is None  # else another process has the port
 
 
-def _check_port_was_taken(folder: Path, said: str) -> None:
-    """Misconfigured where another port would not help."""
-    if PORT_IN_USE not in said:
-        raise Misconfigured(_why_not(folder, said))
-
-
 async def _stop(process: asyncio.subprocess.Process | None) -> None:
     """End it: it is asked first, and killed if it does not end."""
     if process is None or process.returncode is not None:
@@ -124,11 +119,12 @@ async def _stop(process: asyncio.subprocess.Process | None) -> None:
                 process.kill()
 
 
-def _why_not(folder: Path, said: str) -> str:
+def _does_not_start(folder: Path, log: IO[bytes]) -> Misconfigured:
+    said = _said(log)
     if FOLDER_IN_USE in said:
-        return f"{folder} is in use by another process: end that one"
+        return Misconfigured(f"{folder} is in use by another process: end that one")
     last = (said.strip().splitlines() or ["it did not answer in time"])[-1]
-    return f"the former store does not start on {folder}: {last}"
+    return Misconfigured(f"the former store does not start on {folder}: {last}")
 
 
 def _said(log: IO[bytes]) -> str:

@@ -38,20 +38,27 @@ _TOO_LARGE = "the document is too large for the store"
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Around calls of the driver: its exceptions become ours; duplicate keys and bulk errors pass."""
-    with _cancellable():
-        try:
-            yield
-        except (DuplicateKeyError, BulkWriteError):
-            raise
-        except DocumentTooLarge as exc:
+    """Around calls of the driver: its exceptions become ours; duplicate keys and bulk errors pass.
+
+    `asyncio.wait_for` of Python 3.11, which PyMongo's client uses, swallows a cancellation that comes in the
+    moment of its result; the task still counts it."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except (DuplicateKeyError, BulkWriteError):
+        raise
+    except DocumentTooLarge as exc:
+        raise TooLarge(_TOO_LARGE) from exc
+    except InvalidDocument as exc:
+        raise BadRequest("the store cannot hold this document") from exc
+    except PyMongoError as exc:
+        if isinstance(exc, OperationFailure) and exc.code in OBJECT_TOO_LARGE:
             raise TooLarge(_TOO_LARGE) from exc
-        except InvalidDocument as exc:
-            raise BadRequest("the store cannot hold this document") from exc
-        except PyMongoError as exc:
-            if isinstance(exc, OperationFailure) and exc.code in OBJECT_TOO_LARGE:
-                raise TooLarge(_TOO_LARGE) from exc
-            raise StoreUnavailable(f"MongoDB: {_reason(exc)}") from exc
+        raise StoreUnavailable(f"MongoDB: {_reason(exc)}") from exc
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _reason(error: PyMongoError) -> str:
@@ -71,19 +78,6 @@ def taken_keys_are_faults() -> Iterator[None]:
         yield
     except DuplicateKeyError as exc:
         raise StoreUnavailable("MongoDB: a key is taken") from exc
-
-
-@contextmanager
-def _cancellable() -> Iterator[None]:
-    """`asyncio.wait_for` of Python 3.11, which PyMongo's client uses, swallows a cancellation that
-    comes in the moment of its result; the task still counts it."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    try:
-        yield
-    finally:
-        if task and task.cancelling() > before:
-            raise asyncio.CancelledError
 
 
 def duplicates(error: BulkWriteError) -> set[int]:

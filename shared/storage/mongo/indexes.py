@@ -35,7 +35,11 @@ async def _make(raw: Any, index: Index) -> None:
     with driver_errors(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
         if await _is_made(raw, index):
             return
-        await _change_retention(raw, index)
+        if index.expire_after is not None:
+            # In place, where a new index would take long. A server that cannot do it rebuilds it.
+            change = {"name": index.name, "expireAfterSeconds": _seconds(index.expire_after)}
+            with suppress(OperationFailure):
+                await raw.database.command("collMod", raw.name, index=change)
         if not await _is_made(raw, index):
             await raw.drop_index(index.name)
             if not await _is_made(raw, index):
@@ -64,15 +68,6 @@ def _options(index: Index) -> dict[str, object]:
     if index.expire_after is not None:
         options["expireAfterSeconds"] = _seconds(index.expire_after)
     return options
-
-
-async def _change_retention(raw: Any, index: Index) -> None:
-    """Change it in place, where a new index would take long. A server that cannot do it rebuilds it."""
-    if index.expire_after is None:
-        return
-    change = {"name": index.name, "expireAfterSeconds": _seconds(index.expire_after)}
-    with suppress(OperationFailure):
-        await raw.database.command("collMod", raw.name, index=change)
 
 
 def _seconds(duration: timedelta) -> int:

@@ -24,13 +24,8 @@ class MongoExpiries:
 
     def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
         # A timer is never later than the expiry.
-        return self._paged(
-            {
-                "timer": {"$gte": EPOCH, "$lte": at},
-                "expires_at": {"$lte": at},
-                "state": {"$in": OPEN},
-            }
-        )
+        timer = {"$gte": EPOCH, "$lte": at}
+        return self._paged({"timer": timer, "expires_at": {"$lte": at}, "state": {"$in": OPEN}})
 
     async def _paged(self, query: Query) -> AsyncIterator[list[QueueEntry]]:
         async for page in Pages(self._entries, "timer").read(query, up_to(query["timer"]["$lte"])):

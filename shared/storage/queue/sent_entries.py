@@ -66,7 +66,9 @@ class SentEntries:
             {"_id": {"$in": ids}, "handed_by": by, "state": {"$in": OPEN}},
             {"offered_at": 1, "expires_at": 1},
         )
-        return {each["_id"] for each in found if not _is_late(each)}
+        # One that had expired when it was offered is not sent.
+        ends = {each["_id"]: (each.get("offered_at"), each.get("expires_at")) for each in found}
+        return {id_ for id_, (at, end) in ends.items() if at is None or end is None or at < end}
 
     async def move_back(self, entries: Sequence[QueueEntry]) -> set[str]:
         keyed = [entry for entry in entries if entry.collapse_key is not None]
@@ -107,13 +109,18 @@ class SentEntries:
         )
         # An entry that was sent cannot lose, but an older one that moved back loses to it.
         newest = {_key(each): each for each in sorted(rivals, key=lambda each: each["order"])}
+        # One that was sent meanwhile, or queued again as the newest, has another `collapse` now.
         endings = [
-            _ending(rival, by=newest[_key(rival)])
-            for rival in rivals
-            if "collapse" in rival and rival["order"] < newest[_key(rival)]["order"]
+            UpdateOne(
+                {
+                    **{name: each[name] for name in ("_id", "order", "collapse")},
+                    "state": {"$in": OPEN},
+                },
+                superseding(by["command_uuid"]),
+            )
+            for each in rivals
+            if "collapse" in each and each["order"] < (by := newest[_key(each)])["order"]
         ]
-        if not endings:
-            return 0
         ended, _ = await self._entries.bulk_write(endings)
         return ended
 
@@ -127,12 +134,6 @@ def _kind(claim: SendClaim) -> tuple[bool, bool]:
     return claim.counts, claim.entry.moved is not None
 
 
-def _is_late(document: Document) -> bool:
-    """True where the entry had expired when it was offered."""
-    offered, expires = document.get("offered_at"), document.get("expires_at")
-    return offered is not None and expires is not None and bool(offered >= expires)
-
-
 def _with_keys_of(entries: Sequence[QueueEntry]) -> Query:
     return {
         "open_device": {"$in": sorted({entry.device for entry in entries})},
@@ -142,9 +143,3 @@ def _with_keys_of(entries: Sequence[QueueEntry]) -> Query:
 
 def _key(document: Document) -> tuple[str, str]:
     return document["enrollment"], document["collapse_key"]
-
-
-def _ending(older: Document, by: Document) -> UpdateOne:
-    # An entry that was sent meanwhile, or queued again as the newest, has another `collapse` now.
-    seen = {name: older[name] for name in ("_id", "order", "collapse")}
-    return UpdateOne({**seen, "state": {"$in": OPEN}}, superseding(by["command_uuid"]))

@@ -7,7 +7,6 @@ that their size is known without decoding.
 
 import asyncio
 import struct
-from typing import Any
 
 import bson
 
@@ -61,11 +60,3 @@ def error_of(message: Document) -> Exception:
     """The error in such a message."""
     kind = _KINDS.get(message.get("kind", ""), StoreUnavailable)
     return kind(str(message["error"]))
-
-
-def args_of(message: Document) -> tuple[str, str, dict[str, Any]]:
-    """Operation, collection and arguments of a request. BadRequest where it is none."""
-    op, name, args = message.get("op"), message.get("collection", ""), message.get("args", {})
-    if not (isinstance(op, str) and isinstance(name, str) and isinstance(args, dict)):
-        raise BadRequest("not a request to the store")
-    return op, name, args

@@ -98,7 +98,7 @@ def index_message(index: Index) -> Document:
     expire = index.expire_after
     return {
         "collection": index.collection,
-        "keys": [[path, direction] for path, direction in index.keys],
+        "keys": [list(key) for key in index.keys],
         "flags": [index.unique, index.sparse, index.of_array],
         "partial": index.partial,
         "replaces": index.replaces,

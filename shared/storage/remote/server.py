@@ -6,7 +6,6 @@ no socket is left behind, and without one (a file system that has none) all else
 """
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ import structlog
 from shared.domain.errors import BadRequest, StoreUnavailable
 from shared.storage.database import Document, FolderDatabase, sized_pieces
 from shared.storage.remote import socket_file
-from shared.storage.remote.frames import Garbled, args_of, error_message, framed, received
+from shared.storage.remote.frames import Garbled, error_message, framed, received
 from shared.storage.remote.operations import result_of
 from shared.storage.sqlite.engine.documents import encoded
 
@@ -76,7 +75,7 @@ class StoreServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _Client(reader, writer)
         try:
-            if client.is_of_us:
+            if socket_file.is_of_us(writer.get_extra_info("socket")):
                 await self._answer(client)
             await client.end()
         except _Gone:
@@ -130,20 +129,19 @@ class _Client:
         self._reader = reader
         self._writer = writer
 
-    @property
-    def is_of_us(self) -> bool:
-        link: socket.socket = self._writer.get_extra_info("socket")
-        return socket_file.is_of_us(link)
-
     async def request(self) -> tuple[str, str, dict[str, Any]]:
         """Read the request. BadRequest where it is none."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
-                return args_of(await received(self._reader))
+                message = await received(self._reader)
         except Garbled as exc:
             raise BadRequest(f"not a request to the store: {exc}") from None
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
             raise _Gone from exc
+        op, name, args = message.get("op"), message.get("collection", ""), message.get("args", {})
+        if not (isinstance(op, str) and isinstance(name, str) and isinstance(args, dict)):
+            raise BadRequest("not a request to the store")
+        return op, name, args
 
     async def until_gone_or(self, work: "asyncio.Task[Document]", heartbeat: timedelta) -> None:
         """Wait until the work is done, or the client has ended; it gets reports meanwhile."""

@@ -77,7 +77,10 @@ class Commits:
     async def submit(self, write: Write[Result], size: int = 0) -> Result:
         """Run a write of about so many bytes, and answer after its commit. A write whose submitter is
         cancelled is not begun, or goes on without it."""
-        self._refuse()
+        if self.damage.done():
+            raise Damaged(str(self.damage.result()))
+        if self._refusal is not None:
+            raise StoreUnavailable(str(self._refusal))  # a new one, or its traceback grows
         loop = asyncio.get_running_loop()
         submitted = Submitted(write, loop.create_future(), size)
         self._waiting.append(submitted)
@@ -87,12 +90,6 @@ class Commits:
             loop.call_soon(self._begin)
         result: Result = await submitted.outcome
         return result
-
-    def _refuse(self) -> None:
-        if self.damage.done():
-            raise Damaged(str(self.damage.result()))
-        if self._refusal is not None:
-            raise StoreUnavailable(str(self._refusal))  # a new one, or its traceback grows
 
     def if_undone(self, renew: Callable[[sqlite3.Connection], None]) -> None:
         """For a write that changed more than the file: call this, before the next write, where the
@@ -134,7 +131,6 @@ class Commits:
 
     def _begin(self) -> None:
         batch: list[Submitted] = []
-        large: list[Submitted] = []
         refusal = self.damage.result() if self.damage.done() else self._closed
         if refusal is not None:
             self._tell(batch, refusal)
@@ -144,7 +140,10 @@ class Commits:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             if self._is_undone:
-                self._renew()
+                for renew in self._undone:
+                    renew(self._connection)
+                self._undone.clear()
+                self._is_undone = False
             self._run_short(batch)
             large = self._take_large()
             if not large and self._connection.total_changes == changes:
@@ -163,12 +162,6 @@ class Commits:
         self._log.unseen += PAGE_SIZE * rows + sum(each.size for each in batch)
         self._watch = loop.call_later(self._deadline, self._is_late, batch)
         self._thread.do(lambda: self._commit(loop, batch, large))
-
-    def _renew(self) -> None:
-        for renew in self._undone:
-            renew(self._connection)
-        self._undone.clear()
-        self._is_undone = False
 
     def _run_short(self, batch: list[Submitted]) -> None:
         until = perf_counter() + SLICE.total_seconds()

@@ -8,7 +8,7 @@ the indexes; one that is not `ready` is being built, is maintained already, and 
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -223,15 +223,11 @@ class Tables:
         known = connection.execute(
             f'SELECT * FROM "{CATALOGUE}" WHERE collection = ?', (name,)
         ).fetchall()
-        indexes = [
-            replace(each, is_ready=False) if each.index.name == unready else each
-            for each in map(_known, known)
-        ]
-        self[name].renew([column for (column,) in columns], indexes)
+        self[name].renew([column for (column,) in columns], [_known(row, unready) for row in known])
 
 
-def _known(row: Sequence[Any]) -> StoredIndex:
-    collection, _, keys, is_unique, is_sparse, of_array, expire_seconds, ready = row
+def _known(row: Sequence[Any], unready: str) -> StoredIndex:
+    collection, name, keys, is_unique, is_sparse, of_array, expire_seconds, is_ready = row
     index = Index(
         collection,
         [(path, direction) for path, direction in json.loads(keys)],
@@ -240,7 +236,7 @@ def _known(row: Sequence[Any]) -> StoredIndex:
         of_array=bool(of_array),
         expire_after=None if expire_seconds is None else timedelta(seconds=expire_seconds),
     )
-    return StoredIndex.of(index, is_ready=bool(ready))
+    return StoredIndex.of(index, is_ready=bool(is_ready) and name != unready)
 
 
 def note(connection: sqlite3.Connection, index: Index, *, ready: bool) -> None:
