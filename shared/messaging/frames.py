@@ -34,19 +34,11 @@ class Message:
 
 def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
     """The frames that publish `message`, mandatory, on this channel."""
-    properties = b"".join(
-        (
-            _short(message.content_type),
-            _table(message.headers),
-            _PERSISTENT,
-            _short(message.message_id),
-        )
-    )
-    header = struct.pack(">HHQH", _BASIC, 0, len(message.body), _FLAGS) + properties
-    parts = [
-        _publish(channel, message.exchange, message.routing_key),
-        _frame(_HEADER, channel, header),
-    ]
+    header = struct.pack(">HHQH", _BASIC, 0, len(message.body), _FLAGS)
+    header += _short(message.content_type) + _table(message.headers)
+    header += _PERSISTENT + _short(message.message_id)
+    method = _publish(channel, message.exchange, message.routing_key)
+    parts = [method, _frame(_HEADER, channel, header)]
     room = frame_max - _FRAME_OVERHEAD
     for start in range(0, len(message.body), room):
         parts.append(_frame(_BODY, channel, message.body[start : start + room]))

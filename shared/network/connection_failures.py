@@ -107,7 +107,9 @@ def _of_network(error: BaseException, target: Target) -> str | None:
     if number is None and (found := _ERRNO.search(str(error))):
         number = int(found[1])
     if number is not None and (number < 0 or isinstance(error, socket.gaierror)):
-        return _of_names(number, target)
+        if number == socket.EAI_AGAIN:
+            return f"the host of {target.url} cannot be looked up now: no name server answers"
+        return f"the host of {target.url} is not found: no name server knows it"
     if number is not None:
         said = _OF_SYSTEM.get(number) or os.strerror(number)
     elif isinstance(error, ConnectionResetError | BrokenPipeError | EOFError):
@@ -121,12 +123,6 @@ def closed(target: Target) -> str:
     """The reason where the other end hangs up."""
     hint = f"; if it speaks TLS, {target.url} must say {target.tls}" if target.tls else ""
     return CLOSED + hint
-
-
-def _of_names(number: int, target: Target) -> str:
-    if number == socket.EAI_AGAIN:
-        return f"the host of {target.url} cannot be looked up now: no name server answers"
-    return f"the host of {target.url} is not found: no name server knows it"
 
 
 def _of_tls(kind: str, details: str, target: Target, shown: Shown | None) -> str:

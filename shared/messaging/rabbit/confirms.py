@@ -19,11 +19,11 @@ log = structlog.get_logger()
 _PROBE = Message(EVENTS_EXCHANGE, "probe", "probe", {}, b"{}")
 """For no queue of ours, so the broker returns it."""
 
-Confirmed = Callable[[int], None]
-"""Called with a message's index, once, when the broker took it."""
+Confirmed = Callable[[Message], None]
+"""Called with a message, once, when the broker took it."""
 
 
-def ignore(_index: int) -> None:
+def ignore(_message: Message) -> None:
     return None
 
 
@@ -87,7 +87,7 @@ class Batch:
                 self.returned.append(index)
             elif error is None:
                 self.taken[index] = True
-                self.on_confirm(index)
+                self.on_confirm(self.messages[index])
         self._missing[channel] -= 1
         if not self._missing[channel]:
             del self._missing[channel]

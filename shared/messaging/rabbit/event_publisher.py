@@ -5,14 +5,14 @@ limit or by the broker's own, is published without its body, which its consumer 
 it keeps its place in its device's order and holds up no other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json, headers_without_body, size_in_journal
 from shared.messaging.frames import Message
-from shared.messaging.rabbit.confirms import Confirmed
 from shared.messaging.rabbit.publish import PublishChannel
 from shared.messaging.rabbit.refusals import Refused
 from shared.messaging.topology import EVENTS_EXCHANGE, routing_key
@@ -75,31 +75,27 @@ class RabbitPublisher:
         self, events: Sequence[Event], largest: int, settled: Settled | None
     ) -> list[bool]:
         messages = [event_message(event, largest) for event in events]
-        return await self._channel.send(messages, self._on_confirm(events, messages, settled))
+        by_id = {event.id: event for event in events}
+        return await self._channel.send(messages, partial(self._confirmed, by_id, settled))
 
     async def _send_alone(self, event: Event, settled: Settled | None) -> bool:
         """Publish an event that may be why the broker closed two channels; without its body if it is."""
         message = event_message(event, self._largest)
         try:
-            on_confirm = self._on_confirm([event], [message], settled)
+            on_confirm = partial(self._confirmed, {event.id: event}, settled)
             return await self._channel.send_alone(message, on_confirm)
         except Refused as exc:
             size, reason = len(message.body), str(exc)
             log.error("event_refused_by_broker", event_id=event.id, size=size, reason=reason)
         return (await self._send([event], 0, settled))[0]
 
-    def _on_confirm(
-        self, events: Sequence[Event], messages: Sequence[Message], settled: Settled | None
-    ) -> Confirmed:
-        def confirmed(index: int) -> None:
-            event = events[index]
-            if (size := size_in_journal(messages[index].headers)) is not None:
-                self._metrics.events_without_body.inc()
-                device = event.key.device
-                log.warning(
-                    "event_published_without_body", event_id=event.id, device=device, size=size
-                )
-            if settled is not None:
-                settled(event)
-
-        return confirmed
+    def _confirmed(
+        self, events: Mapping[str, Event], settled: Settled | None, message: Message
+    ) -> None:
+        event = events[message.message_id]
+        if (size := size_in_journal(message.headers)) is not None:
+            self._metrics.events_without_body.inc()
+            device = event.key.device
+            log.warning("event_published_without_body", event_id=event.id, device=device, size=size)
+        if settled is not None:
+            settled(event)

@@ -100,7 +100,7 @@ class PublishChannel:
         for queue in [queue for queue in shares if queue.breaker.is_open]:
             first = shares.pop(queue)[0]
             if not queue.breaker.refuses:
-                probes[first] = self._probe(queue, messages[first], partial(on_confirm, first))
+                probes[first] = self._probe(queue, messages[first], on_confirm)
         if shares:
             await self._deliver(self._live, batch, shares)
         if probes:
@@ -205,10 +205,10 @@ class PublishChannel:
             channel.abandon()
 
     def _probe(
-        self, queue: QueueChannel, message: Message, on_confirm: Callable[[], None]
+        self, queue: QueueChannel, message: Message, on_confirm: Confirmed
     ) -> tuple[Batch, "asyncio.Task[None]"]:
         """Try a queue that did not answer; its caller need not wait for the answer."""
-        probe = Batch([message], lambda _: on_confirm())
+        probe = Batch([message], on_confirm)
         queue.breaker.probe()
         task = asyncio.create_task(self._deliver_probe(queue, probe))
         self._probes.add(task)

@@ -108,8 +108,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        port: int = self._sockets[0].getsockname()[1]
-        return port
+        return int(self._sockets[0].getsockname()[1])
 
     async def open(self) -> None:
         """Take connections."""

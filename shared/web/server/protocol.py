@@ -24,15 +24,8 @@ from shared.web.server.connections import Connections
 
 HEADER_LIMIT = 128 * 1024
 """Also of what reaches no callback of the parser, such as a chunk extension."""
-HEADER_DEADLINE = timedelta(seconds=30)
-BODY_DEADLINE = timedelta(seconds=60)
-"""Only time in which we read counts: a body may wait for us as long as it must."""
-BODY_CHECK = timedelta(seconds=10)
 LEAST_OF_A_BODY = 10 * 1024
 """Bytes of a body that must come between two checks."""
-ANSWER_DEADLINE = timedelta(seconds=60)
-"""Within it a client must take some of what waits for it; a slow one may go on for long."""
-
 LINGER = timedelta(seconds=1)
 
 
@@ -54,10 +47,12 @@ class GentleEnd(asyncio.Transport):
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    header_deadline = HEADER_DEADLINE
-    body_deadline = BODY_DEADLINE
-    body_check = BODY_CHECK
-    answer_deadline = ANSWER_DEADLINE
+    header_deadline = timedelta(seconds=30)
+    body_deadline = timedelta(seconds=60)
+    """Only time in which we read counts: a body may wait for us as long as it must."""
+    body_check = timedelta(seconds=10)
+    answer_deadline = timedelta(seconds=60)
+    """Within it a client must take some of what waits for it; a slow one may go on for long."""
     crowd: Connections
     """The connections of its listener."""
 
@@ -129,11 +124,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
         if within is not None:
-            self._deadline = self.loop.call_later(within.total_seconds(), self._too_slow)
-
-    def _too_slow(self) -> None:
-        self._deadline = None
-        self._refuse(408)
+            self._deadline = self.loop.call_later(within.total_seconds(), self._refuse, 408)
 
     def _await_body(self) -> None:
         self._deadline = self.loop.call_later(
@@ -141,7 +132,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
 
     def _check_body(self, before: int) -> None:
-        self._deadline = None
         if not self.flow.read_paused:
             self._body_time += self.body_check
             is_slow = self._body_bytes - before < LEAST_OF_A_BODY
@@ -261,20 +251,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self.pipeline:  # its turn has not come yet
             self.pipeline.popleft()
             self._refusal_behind_answers = status
-        elif not cycle.response_started:
-            self._disconnect()
-            self._end(status)
-        elif not cycle.response_complete:
-            self._disconnect()
-            self.transport.close()  # cut short, which its client can see
-            self._watch_answer()
-        else:
+        elif cycle.response_complete:
             self._end(None)
-
-    def _disconnect(self) -> None:
-        """Let the request under way see that its client is gone."""
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()  # for the request under way, its client is gone
+            if cycle.response_started:
+                self.transport.close()  # cut short, which its client can see
+                self._watch_answer()
+            else:
+                self._end(status)
 
     def _end(self, status: int | None) -> None:
         """Answer, if there is something to say, and swallow for a moment what still comes: closing at
