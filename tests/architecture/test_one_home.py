@@ -18,7 +18,6 @@ HOMES = {
         "shared/chunks.py",
         # These need the position itself: of bytes, of what is left, of what an outcome belongs to.
         "shared/apple/plist/binary_form.py",
-        "shared/apple/plist/read.py",
         "shared/messaging/frames.py",
         "services/checkin/journal/last_seen.py",
         "shared/storage/sqlite/collection.py",

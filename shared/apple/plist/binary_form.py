@@ -10,6 +10,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from shared.apple.plist.xml_form import MAX_DEPTH, OTHER
@@ -30,23 +31,30 @@ _SINGLE = {0x00: None, 0x08: False, 0x09: True}
 
 def outermost(body: bytes, wanted: frozenset[str]) -> list[tuple[str, Any]]:
     """The wanted pairs in their order, doubled ones too. Raises BadRequest."""
-    return _Objects(body).pairs(wanted)
+    if len(body) < _FIRST + _TRAILER.size:
+        raise BadRequest("plist: cut short")
+    objects = _Objects(body)
+    objects.refuse_depth()
+    return objects.pairs(wanted)
+
+
+def refuse_hostile(body: bytes, most: int) -> None:
+    """Refuse more objects than `most`, and objects that overlap: then the size of the body bounds what
+    plistlib builds. Raises struct.error where it is shorter than its trailer."""
+    _Objects(body, most)
 
 
 class _Objects:
     """Objects are known by their numbers."""
 
-    def __init__(self, body: bytes) -> None:
-        if len(body) < _FIRST + _TRAILER.size:
-            raise BadRequest("plist: cut short")
+    def __init__(self, body: bytes, most: int = sys.maxsize) -> None:
         offset_size, self._ref_size, count, self._top, self._table = _TRAILER.unpack(body[-32:])
         if not 0 < offset_size <= 8 or not 0 < self._ref_size <= 8 or self._top >= count:
             raise BadRequest("plist: a trailer that cannot be")
         end = self._table + count * offset_size
-        if end > len(body) - _TRAILER.size:
+        if count > most or end > len(body) - _TRAILER.size:
             raise BadRequest("plist: too many objects")
         self._body = body
-        self._units = [_unit(kind, self._ref_size) for kind in range(16)]
         self._offsets = _integers(body[self._table : end], offset_size)
         if min(self._offsets) < _FIRST or max(self._offsets) >= self._table:
             raise BadRequest("plist: an object outside its place")
@@ -54,7 +62,6 @@ class _Objects:
         if self._markers[self._top] >> 4 != _DICTIONARY:
             raise BadRequest("plist: the root is not a dictionary")
         self._refuse_overlaps()
-        self._refuse_depth()
 
     def pairs(self, wanted: frozenset[str]) -> list[tuple[str, Any]]:
         refs = self._refs(self._top)
@@ -67,17 +74,17 @@ class _Objects:
 
     def _refuse_overlaps(self) -> None:
         """Objects that share bytes could make a reader read the same bytes a million times."""
-        plain = [_plain_size(marker, self._ref_size) for marker in range(256)]
+        plain = _plain_sizes(self._ref_size)
         room = self._table - _FIRST - sum(map(plain.__getitem__, self._markers))
         for found in _COUNT_FOLLOWS.finditer(self._markers):
             at = found.start()
             room -= self._inside(at)[1] - self._offsets[at]
             if room < 0:
-                break
+                break  # the sum of all could take long
         if room < 0:
             raise BadRequest("plist: objects overlap")
 
-    def _refuse_depth(self) -> None:
+    def refuse_depth(self) -> None:
         """Each object is looked into once; `levels` are those of what is done, counted from below."""
         holders = {found.start() for found in _HOLDS_OTHERS.finditer(self._markers)}
         levels = dict[int, int]()
@@ -116,13 +123,13 @@ class _Objects:
             size = 1 << (self._body[start] & 0xF)
             count = int.from_bytes(self._body[start + 1 : start + 1 + size], "big")
             start += 1 + size
-        end = start + count * self._units[marker >> 4]
+        end = start + count * _unit(marker >> 4, self._ref_size)
         if end > self._table:
             raise BadRequest("plist: an object outside its place")
         return start, end
 
     def _key(self, number: int) -> str:
-        """An outermost key; empty where it is too long for one that anybody wants."""
+        """An outermost key; empty where it is longer than each that the server reads."""
         if number >= len(self._markers) or self._markers[number] >> 4 not in (_ASCII, _UTF16):
             raise BadRequest("plist: a key is not text")
         start, end = self._inside(number)
@@ -155,16 +162,22 @@ def _unit(kind: int, ref_size: int) -> int:
     return ref_size if _ARRAY <= kind < _DICTIONARY else 1
 
 
-def _plain_size(marker: int, ref_size: int) -> int:
-    """Bytes of an object as far as its marker tells; 0 where a size follows the marker."""
-    kind, low = marker >> 4, marker & 0xF
-    if kind == 0:
-        return 1
-    if kind < _DATA:
-        return 1 + (1 << low)
-    if kind == _UID:
-        return 2 + low
-    return 0 if low == 0xF else 1 + low * _unit(kind, ref_size)
+@cache
+def _plain_sizes(ref_size: int) -> list[int]:
+    """Bytes of an object by its marker; 0 where a size follows the marker."""
+    sizes = []
+    for kind in range(16):
+        for low in range(16):
+            if kind == 0:
+                size = 1
+            elif kind < _DATA:
+                size = 1 + (1 << low)
+            elif kind == _UID:
+                size = 2 + low
+            else:
+                size = 0 if low == 0xF else 1 + low * _unit(kind, ref_size)
+            sizes.append(size)
+    return sizes
 
 
 def _integers(raw: bytes, size: int) -> Sequence[int]:

@@ -1,19 +1,19 @@
 """Property lists from outside, made safe; and the few that we answer with.
 
-`parse` promises: whatever the bytes are, it returns a dict of bounded size and depth or raises
-BadRequest, in bounded time and memory. plistlib alone does not: shared references can stand for
-10^30 nodes, objects of a binary plist may overlap, one long XML token costs quadratic time, and a
-doubled key is silently overwritten, so that two readers may see two different senders.
+`parse` promises, for any bytes: a dict of bounded size and depth or BadRequest, in bounded time and memory.
+plistlib alone does not: shared references can make 10^30 nodes, objects of a binary plist may overlap, one
+long XML token costs quadratic time, and a doubled key is silently overwritten, so that two readers may
+see two different senders.
 
 The typed readers promise: a value is of its type and within its limit, or BadRequest names the key.
 """
 
 import plistlib
-import struct
 from collections.abc import Mapping
 from typing import Any
 from xml.parsers import expat
 
+from shared.apple.plist.binary_form import refuse_hostile
 from shared.apple.plist.faults import refusal
 from shared.apple.plist.xml_form import MAX_DEPTH, MAX_TOKEN, without_surroundings
 from shared.domain.errors import BadRequest
@@ -68,7 +68,7 @@ def parse(body: bytes) -> dict[str, Any]:
     document = body
     try:
         if body[:8] == b"bplist00":
-            _refuse_overlaps(body)
+            refuse_hostile(body, MAX_NODES)
         else:
             document = without_surroundings(body)
             if len(document) > SMALL:
@@ -88,8 +88,8 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def parse_stored(body: bytes) -> dict[str, Any]:
-    """The dictionary in a property list that we have stored; BadRequest where it is none. It was judged when
-    it came, by the limits of that version: none counts here."""
+    """The dictionary in a property list that we have stored; BadRequest where it is none. The
+    limits of the version that took it were applied then: none counts here."""
     try:
         root = plistlib.loads(body)
     except Exception as exc:  # noqa: BLE001 - as above; what is stored came from outside once
@@ -100,23 +100,25 @@ def parse_stored(body: bytes) -> dict[str, Any]:
 
 
 def pieces(body: bytes) -> int:
-    """Line ends and references: text comes from the parser anew behind each of them."""
+    """Line ends and references: expat hands over text in a new piece after each of them."""
     return sum(map(body.count, (b"\n", b"\r", b"&")))
 
 
 def _refuse_long_tokens(body: bytes) -> None:
-    """Refuse tags, comments and the like of excessive length.
+    """Refuse tags, comments and the like of excessive length, too many values, and text in too many pieces.
 
-    plistlib feeds expat 2 KiB at a time, and older expat starts a token anew with every piece.
+    plistlib feeds expat 2 KiB at a time, and older expat starts a token again with every piece.
     Fed in one go, as here, expat takes linear time. Text is no token: it has a handler of its own,
-    and whatever has none comes to the default handler whole. Large bodies must be UTF-8, because
+    and all that has none comes to the default handler whole. Large bodies must be UTF-8, because
     expat cuts tokens of other encodings into pieces before the handler sees them.
     """
-    if (
-        b"\0" in body[:16]
-    ):  # plistlib takes UTF-16 and UTF-32 with a mark only, so zeros show at once
+    if b"\0" in body[:16]:  # plistlib takes UTF-16 and UTF-32 with a mark only
         raise BadRequest("plist: large, and not in UTF-8")
-    _refuse_many_pieces(body)
+    values = body.count(b"<") - body.count(b"</") - body.count(b"<key")
+    if values > MAX_NODES + _AROUND_VALUES:
+        raise BadRequest("plist: too many values")
+    if pieces(body) > MOST_PIECES:
+        raise BadRequest("plist: too many lines")
 
     def check(token: str) -> None:
         if len(token) > MAX_TOKEN:
@@ -124,55 +126,12 @@ def _refuse_long_tokens(body: bytes) -> None:
 
     parser = expat.ParserCreate("utf-8")
     parser.DefaultHandler = check
-    parser.CharacterDataHandler = _ignore
+    parser.CharacterDataHandler = lambda _text: None
     parser.Parse(body, True)
 
 
-def _refuse_many_pieces(body: bytes) -> None:
-    """Refuse what would be too many values once it was built, and text that comes in too many pieces."""
-    values = body.count(b"<") - body.count(b"</") - body.count(b"<key")
-    if values > MAX_NODES + _AROUND_VALUES:
-        raise BadRequest("plist: too many values")
-    if pieces(body) > MOST_PIECES:
-        raise BadRequest("plist: too many lines")
-
-
-def _ignore(_text: str) -> None:
-    pass
-
-
-def _refuse_overlaps(body: bytes) -> None:
-    """Refuse a binary plist whose objects, laid side by side, would not fit into the body.
-
-    Then what plistlib builds is bounded by the size of the body: objects that overlap could make it
-    read the same bytes a million times.
-    """
-    offset_size, ref_size, count, _top, table = struct.unpack(">6xBBQQQ", body[-32:])
-    if count > MAX_NODES or not 0 < offset_size <= 8 or not 0 < ref_size <= 8:
-        raise BadRequest("plist: too many objects")
-    offsets = body[table : table + count * offset_size]
-    room = len(body)
-    for at in range(0, len(offsets), offset_size):
-        room -= _object_size(body, int.from_bytes(offsets[at : at + offset_size], "big"), ref_size)
-    if room < 0:
-        raise BadRequest("plist: objects overlap")
-
-
-def _object_size(body: bytes, offset: int, ref_size: int) -> int:
-    """Bytes that one object of a binary plist takes, by its own word."""
-    kind, low = body[offset] >> 4, body[offset] & 0x0F
-    if kind < 0x4:  # singletons, numbers, dates
-        return 1 if kind == 0 else 1 + (1 << low)
-    count = low
-    if low == 0x0F and kind != 0x8:
-        size = 1 << (body[offset + 1] & 0x03)
-        count = int.from_bytes(body[offset + 2 : offset + 2 + size], "big")
-    unit = {0x6: 2, 0xA: ref_size, 0xD: 2 * ref_size}.get(kind, 1)
-    return 1 + count * unit
-
-
 def _walk(root: _Dictionary) -> None:
-    """Count nodes and levels; a reference that is shared counts each time it is met."""
+    """Count nodes and levels; a shared reference counts each time."""
     budget = MAX_NODES
     level: list[Any] = [root]
     for _ in range(MAX_DEPTH):

@@ -116,19 +116,22 @@ class Adviser:
     def _key(self, key: Key, given: object, path: str, said: frozenset[str]) -> None:
         spelt = key.name if self._says_apple else key.json
         at = f"{path}.{spelt}" if path else spelt
-        said |= self._look(key.systems, _named(at, key.value, given), said)
+        if key.systems:
+            said |= self._look(key.systems, _named(at, key.value, given), said)
         self._one(key.value, given, at, said)
 
     def _one(self, value: Value, given: object, path: str, said: frozenset[str]) -> None:
-        if isinstance(value, Text) and isinstance(given, str):
-            self._look(value.known.get(given, {}), _named(path, value, given), said)
-        if isinstance(value, Union):
+        if isinstance(given, str):
+            if isinstance(value, Text) and value.known:
+                self._look(value.known.get(given, {}), _named(path, value, given), said)
+        elif isinstance(value, Union):
             choice = given.get(value.by.name) if isinstance(given, dict) else None
             form = value.forms.get(choice) if isinstance(choice, str) else None
-            if form is None:
-                return
-            value, said = form, said | self._look(form.systems, f"{path} ({form.name})", said)
-        self._inside(value, given, path, said)
+            if form is not None:
+                said |= self._look(form.systems, f"{path} ({form.name})", said)
+                self._inside(form, given, path, said)
+        elif isinstance(given, dict | list):
+            self._inside(value, given, path, said)
 
     # --- one set of facts
 

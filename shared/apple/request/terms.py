@@ -5,9 +5,10 @@ that the server makes.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from shared.apple.values.reading import Reading, read_id
 from shared.domain.command import Terms
@@ -40,95 +41,71 @@ class AskedTerms:
     supersede: str = ""
 
 
-ASKS_NOTHING = AskedTerms()
+Given = Mapping[str, tuple[str, object]]
 
 
-@dataclass(frozen=True, slots=True)
-class GivenTerms:
+def read_terms(given: Given, reading: Reading) -> AskedTerms:
     """The terms that a request names: our name to the client's name and value."""
+    if not given:
+        return AskedTerms()
+    names = {term: display_name(name) for term, (name, _) in given.items()}
+    found: dict[str, Any] = {
+        term: read(given[term][1], names[term], reading)
+        for term, read in _READERS.items()
+        if term in given
+    }
+    terms = Terms(**found)
+    if "expires_at" in given and "ttl" in given:
+        reading.fault(names["ttl"], f"one of the two only, {names['expires_at']} is given too")
+    if terms.expires_at and terms.not_before and terms.not_before >= terms.expires_at:
+        reading.fault(names["not_before"], f"a date before that of {names['expires_at']}")
+    return AskedTerms(terms, _supersede(given, names, reading))
 
-    given: Mapping[str, tuple[str, object]]
 
-    def read(self, reading: Reading) -> AskedTerms:
-        """The terms; what cannot be used is noted in the reading."""
-        if not self.given:
-            return ASKS_NOTHING
-        terms = Terms(
-            priority=self._priority(reading),
-            expires_at=self._moment("expires_at", reading),
-            ttl=self._ttl(reading),
-            not_before=self._moment("not_before", reading),
-            collapse_key=self._collapse_key(reading),
-        )
-        self._compare(terms, reading)
-        return AskedTerms(terms, self._supersede(reading))
+def _supersede(given: Given, names: Mapping[str, str], reading: Reading) -> str:
+    if "supersede" not in given:
+        return ""
+    value, name = given["supersede"][1], names["supersede"]
+    if not isinstance(value, bool):
+        reading.fault(name, "true or false")
+    elif value and "collapse_key" in given:
+        reading.fault(name, f"one of the two only, {names['collapse_key']} is given too")
+    return name if value is True else ""
 
-    def _name(self, term: str) -> str:
-        return display_name(self.given[term][0])
 
-    def _priority(self, reading: Reading) -> int | None:
-        if "priority" not in self.given:
-            return None
-        value = self.given["priority"][1]
-        if isinstance(value, int) and not isinstance(value, bool) and value in PRIORITIES:
-            return value
-        reading.fault(self._name("priority"), "a whole number from 0 (first) to 9 (last)")
-        return None
+def _priority(value: object, path: str, reading: Reading) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value in PRIORITIES:
+        return value
+    reading.fault(path, "a whole number from 0 (first) to 9 (last)")
+    return None
 
-    def _ttl(self, reading: Reading) -> timedelta | None:
-        if "ttl" not in self.given:
-            return None
-        value = self.given["ttl"][1]
-        # Not a boolean, which is an int to Python; nor NaN, which compares with nothing.
-        if (
-            type(value) is not bool
-            and isinstance(value, int | float)
-            and 0 < value <= _MOST_SECONDS
-        ):
-            return max(timedelta(seconds=value), timedelta.resolution)
-        expected = f"seconds: a number above 0, and at most {_MOST_SECONDS}"
-        reading.fault(self._name("ttl"), expected)
-        return None
 
-    def _moment(self, term: str, reading: Reading) -> datetime | None:
-        if term not in self.given:
-            return None
-        found = parse_rfc3339(self.given[term][1])
-        if found is None:
-            expected = "a date with an offset as in RFC 3339 (2024-10-21T07:00:00Z)"
-            reading.fault(self._name(term), expected)
-        return found
+def _ttl(value: object, path: str, reading: Reading) -> timedelta | None:
+    # Not a boolean, which is an int to Python; nor NaN, which compares with nothing.
+    if type(value) is not bool and isinstance(value, int | float) and 0 < value <= _MOST_SECONDS:
+        return max(timedelta(seconds=value), timedelta.resolution)
+    reading.fault(path, f"seconds: a number above 0, and at most {_MOST_SECONDS}")
+    return None
 
-    def _collapse_key(self, reading: Reading) -> str | None:
-        if "collapse_key" not in self.given:
-            return None
-        return CLIENTS_OWN + read_id(
-            self.given["collapse_key"][1], self._name("collapse_key"), reading
-        )
 
-    def _supersede(self, reading: Reading) -> str:
-        if "supersede" not in self.given:
-            return ""
-        value, name = self.given["supersede"][1], self._name("supersede")
-        if not isinstance(value, bool):
-            reading.fault(name, "true or false")
-        elif value and "collapse_key" in self.given:
-            other = self._name("collapse_key")
-            reading.fault(name, f"one of the two only, {other} is given too")
-        return name if value is True else ""
+def _moment(value: object, path: str, reading: Reading) -> datetime | None:
+    found = parse_rfc3339(value)
+    if found is None:
+        reading.fault(path, "a date with an offset as in RFC 3339 (2024-10-21T07:00:00Z)")
+    return found
 
-    def _compare(self, terms: Terms, reading: Reading) -> None:
-        if "expires_at" in self.given and "ttl" in self.given:
-            other = self._name("expires_at")
-            reading.fault(self._name("ttl"), f"one of the two only, {other} is given too")
-        if terms.expires_at and terms.not_before and terms.not_before >= terms.expires_at:
-            reading.fault(
-                self._name("not_before"), f"a date before that of {self._name('expires_at')}"
-            )
+
+_READERS: Mapping[str, Callable[[object, str, Reading], object]] = {
+    "priority": _priority,
+    "expires_at": _moment,
+    "ttl": _ttl,
+    "not_before": _moment,
+    "collapse_key": lambda value, path, reading: CLIENTS_OWN + read_id(value, path, reading),
+}
 
 
 def query_terms(query: Mapping[str, str], reading: Reading) -> AskedTerms:
-    """The terms in the query string of a raw command; other names in it are nobody's business."""
+    """The terms in the query string of a raw command; other names in it are ignored."""
     given: dict[str, tuple[str, object]] = {}
     for name, text in query.items():
         term = TERMS.get(folded(name))
@@ -137,11 +114,11 @@ def query_terms(query: Mapping[str, str], reading: Reading) -> AskedTerms:
         if term in given:
             reading.fault(display_name(name), "this parameter in one spelling only")
         given[term] = (name, _typed(term, text))
-    return GivenTerms(given).read(reading)
+    return read_terms(given, reading)
 
 
 def _typed(term: str, text: str) -> object:
-    """The value that a text of a query stands for, or the text itself."""
+    """The value that a text of a query means, or the text itself."""
     match term:
         case "priority":
             return int(text) if text.isascii() and text.isdigit() and len(text) < 3 else text
