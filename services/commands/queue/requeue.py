@@ -17,7 +17,7 @@ import structlog
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.submission import Outcome, Submission
 from services.commands.queue.targets import Targets
-from shared.concurrency.bounded_cache import BoundedCache
+from shared.concurrency.counting_window import CountingWindow
 from shared.domain.command import ANNOUNCED_STATES, QueueEntry, order_behind
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import MdmError, OfNewerVersion, Overtaken, TooManyRequests
@@ -176,37 +176,20 @@ REMEMBERED = 16_384
 """CommandUUIDs; the one that was named longest ago is dropped first."""
 
 
-@dataclass(slots=True)
-class _Mismatches:
-    since: float
-    count: int = 0
-
-
 class Guesses:
     """Counts mismatches by CommandUUID."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._mismatches: BoundedCache[str, _Mismatches] = BoundedCache(REMEMBERED)
+        self._mismatches = CountingWindow(clock, WINDOW, REMEMBERED)
 
     def refuse_many(self, command_uuid: str, named: str) -> None:
         """Raises TooManyRequests while there were too many mismatches; called before any comparison.
         `named`: how the client names it."""
-        found = self._current(command_uuid)
-        if found is not None and found.count >= MOST:
-            left = WINDOW - timedelta(seconds=self._clock.monotonic() - found.since)
-            raise TooManyRequests(f"{named} was used with too many other commands", left)
+        if self._mismatches.count(command_uuid) >= MOST:
+            message = f"{named} was used with too many other commands"
+            raise TooManyRequests(message, self._mismatches.left(command_uuid))
 
     def note(self, command_uuid: str) -> None:
         """Count one mismatch."""
-        found = self._current(command_uuid) or _Mismatches(self._clock.monotonic())
-        found.count += 1
-        self._mismatches.put(command_uuid, found)
-        if found.count == MOST:
+        if self._mismatches.add(command_uuid) == MOST:
             log.warning("command_guesses_throttled", command_uuid=command_uuid)
-
-    def _current(self, command_uuid: str) -> _Mismatches | None:
-        found = self._mismatches.get(command_uuid)
-        if found is None or self._clock.monotonic() - found.since >= WINDOW.total_seconds():
-            return None
-        return found
