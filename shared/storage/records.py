@@ -3,8 +3,8 @@
 A mapping is stored as pairs, since a key may hold characters that a field name may not.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache, partial
 from types import NoneType, UnionType
@@ -82,7 +82,7 @@ def record(kind: type[Record], document: Mapping[str, Any], **values: Any) -> Re
 def _planned(kind: Any) -> tuple[tuple[str, str, Decode | None], ...]:
     """Name, name in the document and decoder of each field."""
     hints, renamed = get_type_hints(kind), STORED_AS.get(kind, {})
-    names = [field.name for field in fields(kind)]
+    names = [each.name for each in fields(kind)]
     return tuple((name, renamed.get(name, name), _decoder(hints[name])) for name in names)
 
 
@@ -105,3 +105,23 @@ def _decoder(hint: Any) -> Decode | None:
     if isinstance(hint, type) and is_dataclass(hint):
         return partial(record, hint)
     return partial(known, hint) if isinstance(hint, type) and issubclass(hint, StrEnum) else None
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedFields:
+    """The encrypted fields of a collection, by their dotted paths; any of them may be absent. Each owner
+    declares its own; key rotation goes over all.
+
+    `texts` are those that are text in clear. `where` finds the documents that can have any.
+    """
+
+    collection: str
+    fields: Sequence[str]
+    texts: frozenset[str] = frozenset()
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encryption_context(collection: str, key: str, path: str) -> str:
+    """The context of an encrypted value, authenticated with it: the value can be decrypted only where it
+    was encrypted. Neither collection nor path holds a slash."""
+    return f"{collection}/{key}/{path}"

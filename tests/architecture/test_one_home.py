@@ -10,7 +10,7 @@ from tests.architecture import not_yet
 from tests.architecture.sources import SOURCES, relative, tree_of
 
 HOMES = {
-    r"// 1000 \* 1000": {"shared/times.py", "shared/storage/sqlite/query/values.py"},
+    r"// 1000 \* 1000": {"shared/times.py"},
     r"\+00:00": {"shared/times.py", "services/push/certificates/schemas.py"},
     r"datetime\(1970, 1, 1": {"shared/times.py"},
     r"urlsafe_b64": {"shared/web/api/cursor.py"},

@@ -28,14 +28,13 @@ from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory
 from shared.ports.queue import Report, SendClaim
 from shared.security.encryption import AesKeyring
 from shared.storage.database import Document
-from shared.storage.encrypted_fields import encryption_context
 from shared.storage.enrollments import documents as enrollment_documents
 from shared.storage.enrollments import identities
 from shared.storage.enrollments import store as enrollments
 from shared.storage.enrollments.documents import MAGIC, NAME, identity_fields, index_names
 from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.store import MongoCommandQueue
-from shared.storage.records import fields_of, given
+from shared.storage.records import encryption_context, fields_of, given
 from shared.storage.sqlite import open_database
 from tests.load.scenarios import say
 from tests.support.harness.device import ApiClient

@@ -8,8 +8,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.ports.certificates import StoredAuthority
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.records import fields_of, record
+from shared.storage.records import EncryptedFields, encryption_context, fields_of, record
 
 COLLECTION = "authority"
 _ID = "device-ca"

@@ -9,8 +9,7 @@ Promise: a topic changes as a whole, by one conditional write; no private key is
 from shared.ports.certificates import InstalledPair, InstalledTopic, TopicVersion
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.records import fields_of, record
+from shared.storage.records import EncryptedFields, encryption_context, fields_of, record
 
 COLLECTION = "push_certificates"
 NEWEST, BEFORE = "newest", "before"

@@ -112,18 +112,6 @@ def rebinding_of(binding: Binding) -> UpdateOne:
     return UpdateOne({"_id": device, **as_read}, update)
 
 
-def notes_of(binding: Binding) -> list[UpdateOne]:
-    """Notes on the certificates that leave the record's list. They are retired even if the binding fails."""
-    return [
-        UpdateOne(
-            {"_id": certificate, "device": binding.key.device},
-            {"$set": {"long_retired": True}},
-            upsert=True,
-        )
-        for certificate in binding.dropped
-    ]
-
-
 class MongoRefusals:
     """Implements `shared.ports.events.Refusals`."""
 

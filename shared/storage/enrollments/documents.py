@@ -29,8 +29,7 @@ from shared.ports.devices import Imported
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
 from shared.storage.database import Document
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
-from shared.storage.records import fields_of, given, record
+from shared.storage.records import EncryptedFields, encryption_context, fields_of, given, record
 
 log = structlog.get_logger()
 

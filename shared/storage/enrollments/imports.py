@@ -73,9 +73,11 @@ class MongoMigration:
         }
         if key.is_device_channel:
             fields["migrating_until"] = message.until
-        status = _status(message, record)
-        if status is not None:
-            fields["status"] = status.value
+        is_new = record is None or record["status"] == GONE
+        if message.kind is ImportedKind.TOKEN_UPDATE or (is_new and not key.is_device_channel):
+            fields["status"] = EnrollmentStatus.ENROLLED.value
+        elif is_new:
+            fields["status"] = EnrollmentStatus.AUTHENTICATED.value
         return fields | sent_fields(message, self._keyring)
 
 
@@ -83,9 +85,14 @@ def _judged(message: Imported, records: Mapping[str, Document]) -> ImportOutcome
     device, record = records.get(message.key.device), records.get(message.key.id)
     if _was_imported(message, record):
         return ImportOutcome.UNCHANGED
-    if message.key.is_device_channel:
-        return _judged_device(message, device)
-    return _judged_user(device, record)
+    if not message.key.is_device_channel:
+        return _judged_user(device, record)
+    if device is not None and device.get("certificate") is not None:
+        return ImportOutcome.OWN
+    is_there = device is not None and device["status"] != GONE
+    if message.kind is not ImportedKind.AUTHENTICATE and not is_there:
+        return ImportOutcome.UNKNOWN
+    return ImportOutcome.IMPORTED
 
 
 def _was_imported(message: Imported, record: Document | None) -> bool:
@@ -97,15 +104,6 @@ def _was_imported(message: Imported, record: Document | None) -> bool:
     return until is None or until >= message.at
 
 
-def _judged_device(message: Imported, device: Document | None) -> ImportOutcome:
-    if device is not None and device.get("certificate") is not None:
-        return ImportOutcome.OWN
-    is_there = device is not None and device["status"] != GONE
-    if message.kind is not ImportedKind.AUTHENTICATE and not is_there:
-        return ImportOutcome.UNKNOWN
-    return ImportOutcome.IMPORTED
-
-
 def _judged_user(device: Document | None, record: Document | None) -> ImportOutcome:
     if device is None or device["status"] == GONE:
         return ImportOutcome.UNKNOWN
@@ -115,17 +113,6 @@ def _judged_user(device: Document | None, record: Document | None) -> ImportOutc
         return ImportOutcome.IMPORTED
     is_import = str(record.get("changed_by")).startswith(BY)
     return ImportOutcome.IMPORTED if is_import else ImportOutcome.OWN
-
-
-def _status(message: Imported, record: Document | None) -> EnrollmentStatus | None:
-    """The status after the message, None where it does not change."""
-    is_new = record is None or record["status"] == GONE
-    if message.kind is ImportedKind.TOKEN_UPDATE:
-        return EnrollmentStatus.ENROLLED
-    if not is_new:
-        return None
-    is_device = message.key.is_device_channel
-    return EnrollmentStatus.AUTHENTICATED if is_device else EnrollmentStatus.ENROLLED
 
 
 def _nested(fields: Document) -> Document:

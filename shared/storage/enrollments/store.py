@@ -16,7 +16,7 @@ from shared.domain.names import fitting_names, is_settled, is_there
 from shared.ports.enrollments import Change, DeviceQuery, Mark
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
-from shared.storage.enrollments.changes import new_record_of, notes_of, rebinding_of, update_of
+from shared.storage.enrollments.changes import new_record_of, rebinding_of, update_of
 from shared.storage.enrollments.documents import (
     CERTIFICATES,
     GONE,
@@ -84,7 +84,16 @@ class MongoEnrollments:
         good = await self._reserve(bindings)
         known = [binding for binding in good if not binding.is_new]
         # First: a crash in between leaves one both listed and noted, never neither.
-        await self._certificates.bulk_write([note for each in known for note in notes_of(each)])
+        notes = [
+            UpdateOne(
+                {"_id": certificate, "device": binding.key.device},
+                {"$set": {"long_retired": True}},
+                upsert=True,
+            )
+            for binding in known
+            for certificate in binding.dropped  # retired even if the binding fails
+        ]
+        await self._certificates.bulk_write(notes)
         matched, _ = await self._documents.bulk_write([rebinding_of(each) for each in known])
         bound = good if matched == len(known) else await self._bound(good)
         return [binding in bound for binding in bindings]

@@ -31,10 +31,9 @@ from shared.domain.subscription import (
 from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.indexes import Index
 from shared.storage.reads import CurrentReads, find_by_id
-from shared.storage.records import record
+from shared.storage.records import EncryptedFields, encryption_context, record
 from shared.times import EPOCH
 
 NAME = "deliveries"

@@ -19,11 +19,10 @@ from shared.ports.enrollments import Mark
 from shared.ports.events import Journaled
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.enrollments.documents import identity_fields
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
-from shared.storage.records import given, record
+from shared.storage.records import EncryptedFields, encryption_context, given, record
 
 NAME = "events"
 BODY = "raw_payload"

@@ -13,11 +13,12 @@ from shared.domain.errors import CannotDecrypt
 from shared.ports.keyring import KeyCount, Keyring
 from shared.storage.certificates import authority
 from shared.storage.certificates import push as push_certificates
-from shared.storage.database import Database, Document, UpdateOne
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
+from shared.storage.database import Database, UpdateOne
 from shared.storage.enrollments import documents as enrollment_documents
 from shared.storage.events import deliveries, journal
 from shared.storage.queue import commands as stored_commands
+from shared.storage.records import EncryptedFields, encryption_context
+from shared.storage.sqlite.query.values import MISSING, value_at
 
 ALL: tuple[EncryptedFields, ...] = (
     authority.ENCRYPTED,
@@ -78,11 +79,11 @@ class MongoEncryptedValues:
             {"_id": {"$in": list(ids)}}, dict.fromkeys(fields, 1)
         )
         values = (
-            _Value(self._entries[collection], document["_id"], path, _at(document, path))
+            _Value(self._entries[collection], document["_id"], path, value_at(document, path))
             for document in found
             for path in fields
         )
-        return [value for value in values if value.stored is not None]
+        return [value for value in values if value.stored not in (None, MISSING)]
 
     def _key_of(self, value: "_Value") -> str | None:
         return None if isinstance(value.stored, str) else self._keyring.key_of(bytes(value.stored))
@@ -112,10 +113,3 @@ class _Value:
     id: str
     path: str
     stored: Any = field(repr=False)
-
-
-def _at(document: Document, path: str) -> Any:
-    value: Any = document
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value

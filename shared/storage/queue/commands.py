@@ -13,9 +13,8 @@ from shared.domain.command import Command
 from shared.domain.errors import CannotDecrypt
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
-from shared.storage.encrypted_fields import EncryptedFields, encryption_context
 from shared.storage.queue.documents import COMMANDS, NAME
-from shared.storage.records import record
+from shared.storage.records import EncryptedFields, encryption_context, record
 
 log = structlog.get_logger()
 

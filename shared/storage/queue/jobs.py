@@ -44,10 +44,28 @@ class MongoJobs:
 
     async def add_parts(self, parts: Sequence[JobPart], at: datetime) -> None:
         for chunk in chunked(parts, INSERTED_TOGETHER):
-            await self._parts.insert_many([_part_document(part, at) for part in chunk])
+            await self._parts.insert_many(
+                [
+                    {
+                        "_id": part.id,
+                        "job": part.job,
+                        "number": part.number,
+                        "targets": list(part.targets),
+                        "done": False,
+                        "created_at": at,
+                    }
+                    for part in chunk
+                ]
+            )
 
     async def add(self, job: Job) -> None:
-        await self._jobs.insert_one(_job_document(job))
+        document = fields_of(job)
+        del document["progress"], document["error"]
+        document |= {"terms": given(document["terms"]), **_progress_fields(job.progress)}
+        if job.state is JobState.RUNNING:
+            del document["finished_at"]
+            document["running"] = True
+        await self._jobs.insert_one(document)
 
     async def get(self, id: str) -> Job | None:
         found = await self._jobs.find_one({"_id": id})
@@ -141,31 +159,10 @@ def _progress(document: Document) -> Progress:
     return record(Progress, document, warnings=warnings)
 
 
-def _job_document(job: Job) -> Document:
-    document = fields_of(job)
-    del document["progress"], document["error"]
-    document |= {"terms": given(document["terms"]), **_progress_fields(job.progress)}
-    if job.state is JobState.RUNNING:
-        del document["finished_at"]
-        document["running"] = True
-    return document
-
-
 def _job(document: Document) -> Job:
     # A failed job is stored as finished, with its error: the version before cannot read another state.
     state = JobState.FAILED if "error" in document else known(JobState, document["state"])
     return record(Job, document, state=state, progress=_progress(document))
-
-
-def _part_document(part: JobPart, at: datetime) -> Document:
-    return {
-        "_id": part.id,
-        "job": part.job,
-        "number": part.number,
-        "targets": list(part.targets),
-        "done": False,
-        "created_at": at,
-    }
 
 
 def _part(document: Document) -> JobPart:

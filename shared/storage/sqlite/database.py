@@ -21,11 +21,17 @@ from shared.storage.indexes import Index
 from shared.storage.sqlite.collection import SqliteCollection
 from shared.storage.sqlite.engine.building import Building
 from shared.storage.sqlite.engine.commits import Commits
-from shared.storage.sqlite.engine.connections import FILE, Damaged, connect_writer, store_error
+from shared.storage.sqlite.engine.connections import (
+    FILE,
+    Damaged,
+    connect_writer,
+    inspect,
+    make_if_missing,
+    store_error,
+)
 from shared.storage.sqlite.engine.reads import Reads
 from shared.storage.sqlite.engine.tables import Tables
 from shared.storage.sqlite.engine.wal import USUAL, CommitBounds
-from shared.storage.sqlite.opening import inspect, make_if_missing
 from shared.storage.sqlite.upkeep.backup import write_backup
 from shared.storage.sqlite.upkeep.checking import Check
 from shared.storage.sqlite.upkeep.expiry import DocumentExpiry

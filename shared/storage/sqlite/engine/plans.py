@@ -159,7 +159,8 @@ def _by_index(known: StoredIndex, conditions: Sequence[Condition], sort: Sort) -
     ranges: tuple[int, ...] = ()
     for number, path in enumerate(known.paths):
         here = [n for n, each in enumerate(conditions) if each.path == path]
-        decides = _can_decide if number or not known.has_gaps else _can_seek
+        has_gaps = known.index.leaves_out or known.index.of_array
+        decides = _can_seek if has_gaps and not number else _can_decide
         decided = [n for n in here if decides(conditions[n])]
         single = [n for n in decided if conditions[n].operator == "$eq"]
         if single:

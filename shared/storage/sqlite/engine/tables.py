@@ -37,11 +37,6 @@ class StoredIndex:
     sql_name: str
     """The name of the index, or of the table of an array's elements: both share one space of names."""
 
-    @property
-    def has_gaps(self) -> bool:
-        """Documents without its first field are not in it."""
-        return self.index.leaves_out or self.index.of_array
-
     @classmethod
     def of(cls, index: Index, *, is_ready: bool) -> "StoredIndex":
         paths = tuple(path for path, _ in index.keys)

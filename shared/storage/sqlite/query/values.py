@@ -6,7 +6,7 @@ from math import isnan
 from typing import Any
 
 from shared.storage.database import Document
-from shared.times import EPOCH
+from shared.times import EPOCH, to_milliseconds
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 """The value at a path that leads to nothing."""
@@ -40,7 +40,7 @@ def as_stored(value: Any) -> Any:
         return value
     if isinstance(value, datetime):
         value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        return value.replace(microsecond=value.microsecond // 1000 * 1000)
+        return to_milliseconds(value)
     if isinstance(value, Mapping):
         return {name: as_stored(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
