@@ -19,7 +19,6 @@ HOMES = {
         # These need the position itself: of bytes, of what is left, of what an outcome belongs to.
         "shared/apple/plist/binary_form.py",
         "shared/messaging/frames.py",
-        "services/checkin/journal/last_seen.py",
         "shared/storage/sqlite/collection.py",
     },
     r"message_id_delivery_tag|write_queue|\.confirmations|connection_tune|ChannelFrame": {

@@ -134,7 +134,6 @@ class Authorizer:
         return known
 
     async def read_records(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Read the records of their devices and channels."""
         keys = [exchange.message.key for exchange in exchanges]
         ids = {key.id for key in keys} | {key.device for key in keys}
         records = await self._enrollments.load(ids)

@@ -32,8 +32,6 @@ REMEMBERED = 4096
 
 
 class QuarantineRecorder:
-    """Collects the devices of this process."""
-
     def __init__(self, identities: Identities, clock: Clock, ids: Ids, metrics: Metrics) -> None:
         self._identities = identities
         self._clock = clock
@@ -43,7 +41,6 @@ class QuarantineRecorder:
         self._rests: BoundedCache[str, float] = BoundedCache(REMEMBERED)
 
     def add(self, device: Enrollment, shown: DeviceCertificate, reason: QuarantineReason) -> None:
-        """Record that this device was refused just now."""
         self._metrics.quarantine_refused.labels(reason).inc()
         moment = self._clock.monotonic()
         if moment < (self._rests.get(device.id) or 0.0) or len(self._seen) >= MOST_AT_ONCE:
@@ -53,7 +50,6 @@ class QuarantineRecorder:
         self._seen[device.id] = device.certificate, Quarantine(now, now, reason, shown)
 
     async def run(self, loops: Loops) -> None:
-        """Write the records, until cancelled."""
         await loops.keep_doing("quarantine", self.flush, PACE, waits="quarantine_waits")
 
     async def flush(self) -> None:

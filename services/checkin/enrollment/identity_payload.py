@@ -33,8 +33,6 @@ class IdentityPayloads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OurScep:
-    """Our own SCEP server."""
-
     challenges: ChallengeBook
     url: str
     subject: Subject

@@ -56,7 +56,6 @@ class EnrollmentRules:
 
     @property
     def scep_url(self) -> str:
-        """The URL of our own SCEP server."""
         return f"{self.server_url}/scep"
 
 
@@ -98,7 +97,8 @@ class EnrollmentProfiles:
         payloads = [identity, await self._mdm(look, identity["PayloadUUID"], parameters)]
         for number, der in enumerate(self._rules.trusted):
             payloads.append(authority_payload(look, self._ids.new(), der, number))
-        return self._signed(configuration(look, self._ids.new(), self._rules.name, payloads))
+        profile = configuration(look, self._ids.new(), self._rules.name, payloads)
+        return self._signed(plist_writer.write(profile))
 
     async def can_renew(self) -> bool:
         """True if the enrollment profile has a place for our challenge."""
@@ -111,7 +111,7 @@ class EnrollmentProfiles:
         stored = await self._stored.get(Reserved.ENROLL)
         if stored is not None:
             profile = self._with_challenge(stored.mobileconfig, challenge)
-            return None if profile is None else self._signed_profile(profile)
+            return None if profile is None else self._signed(profile)
         look = self._look("enroll")
         scep = Scep(self._rules.scep_url, self._rules.subject, challenge, IDENTITY)
         return await self._enrollment(look, scep_payload(look, self._ids.new(), scep), parameters)
@@ -138,7 +138,8 @@ class EnrollmentProfiles:
             return stored
         url = with_parameters(f"{self._rules.server_url}/ota/phase23", parameters)
         challenge = await self._challenges.issue_once()
-        return self._signed(profile_service(self._look("ota"), self._ids.new(), url, challenge))
+        profile = profile_service(self._look("ota"), self._ids.new(), url, challenge)
+        return self._signed(plist_writer.write(profile))
 
     async def ota_identity(self, device: VouchedDevice) -> bytes:
         """The second profile of over-the-air enrollment: an identity and nothing else."""
@@ -147,11 +148,12 @@ class EnrollmentProfiles:
             return stored
         look = self._look("ota.phase2")
         identity = await self._identities.make(look, self._ids.new(), device, OTA_IDENTITY)
-        return self._signed(configuration(look, self._ids.new(), "OTA Phase 2", [identity]))
+        profile = configuration(look, self._ids.new(), "OTA Phase 2", [identity])
+        return self._signed(plist_writer.write(profile))
 
     async def _replacement(self, identifier: Reserved) -> bytes | None:
         found = await self._stored.get(identifier)
-        return None if found is None else self._signed_profile(found.mobileconfig)
+        return None if found is None else self._signed(found.mobileconfig)
 
     async def _mdm(self, look: Look, identity: str, parameters: Mapping[str, str]) -> Payload:
         topic = await self._topics.current()
@@ -171,10 +173,7 @@ class EnrollmentProfiles:
         look = self._rules.look
         return replace(look, identifier=f"{look.identifier}.{name}")
 
-    def _signed(self, profile: Payload) -> bytes:
-        return self._signed_profile(plist_writer.write(profile))
-
-    def _signed_profile(self, profile: bytes) -> bytes:
+    def _signed(self, profile: bytes) -> bytes:
         """Signed by us, unless it is signed already (a CMS begins with a SEQUENCE)."""
         signer = self._signer
         return profile if signer is None or profile[:1] == b"\x30" else signer.sign(profile)

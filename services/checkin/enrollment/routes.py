@@ -87,7 +87,6 @@ def router(
     tokens: EnrollTokens,
     max_body: int,
 ) -> APIRouter:
-    """The routes of enrollment."""
     routes = APIRouter(route_class=DeviceRoute, tags=["enrollment"])
 
     async def enroll(request: Request) -> Response:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from shared.chunks import chunked
 from shared.concurrency.batching import verdicts
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.enrollment import Refusal, counted_refusals
@@ -37,41 +38,35 @@ class LastSeen:
         self._times[enrollment] = at
 
     def refused(self, device: str, refusal: Refusal) -> None:
-        """A message of this device was refused."""
         known = self._refusals.get(device)
         if known is not None or len(self._refusals) < MOST_REFUSED:
             self._refusals[device] = counted_refusals(known or (), [refusal])
 
     async def run(self, loops: Loops) -> None:
-        """Write what was noted, every few seconds, until cancelled."""
         await loops.keep_doing("last_seen", self.flush, PACE, waits="last_seen_waits")
 
     async def flush(self) -> None:
         """Write what was noted up to now; what cannot be written is kept, unless newer was noted."""
-        noted, self._times = self._times, {}
-        times = list(noted.items())
-        for start in range(0, len(times), BATCH):
-            try:
-                await self._enrollments.seen(dict(times[start : start + BATCH]))
-            except Unavailable:
-                self._times = dict(times[start:]) | self._times
-                raise
-        await self._flush_refusals()
+        for times in chunked(list(self._times.items()), BATCH):
+            await self._enrollments.seen(dict(times))
+            for enrollment, at in times:
+                if self._times.get(enrollment) == at:
+                    del self._times[enrollment]
+        for devices in chunked(list(self._refusals), BATCH):
+            await self._write_refusals(devices)
 
-    async def _flush_refusals(self) -> None:
-        noted, self._refusals = list(self._refusals.items()), {}
-        for start in range(0, len(noted), BATCH):
-            batch = noted[start : start + BATCH]
-            try:
-                written = await verdicts(self._add, batch)
-            except Unavailable:
-                for device, refusals in noted[start:]:
-                    newer = self._refusals.get(device, ())
-                    self._refusals[device] = counted_refusals(refusals, reversed(newer))
-                raise
-            for (device, _), verdict in zip(batch, written, strict=True):
-                if isinstance(verdict, Refused):  # of this device alone: its record cannot grow
-                    log.error("refusals_not_kept", device=device, error=str(verdict))
+    async def _write_refusals(self, devices: Sequence[str]) -> None:
+        noted = [(each, self._refusals.pop(each)) for each in devices if each in self._refusals]
+        try:
+            written = await verdicts(self._add, noted)
+        except Unavailable:
+            for device, refusals in noted:
+                newer = self._refusals.get(device, ())
+                self._refusals[device] = counted_refusals(refusals, reversed(newer))
+            raise
+        for (device, _), verdict in zip(noted, written, strict=True):
+            if isinstance(verdict, Refused):  # of this device alone: its record cannot grow
+                log.error("refusals_not_kept", device=device, error=str(verdict))
 
     async def _add(self, noted: Sequence[tuple[str, tuple[Refusal, ...]]]) -> list[None]:
         await self._stored_refusals.add(dict(noted))

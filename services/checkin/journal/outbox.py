@@ -44,7 +44,6 @@ class Outbox:
         self._clock = clock
 
     async def run(self, loops: Loops) -> None:
-        """Until cancelled."""
         await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
 
     async def look(self) -> None:
@@ -57,24 +56,19 @@ class Outbox:
             await self._publish(chunk)
 
     async def _publish(self, outgoing: Sequence[Outgoing]) -> None:
-        events = [event_of(each) for each in outgoing]
+        events = [
+            Event(
+                id=each.outbox_event.id,
+                topic=each.outbox_event.topic,
+                key=each.device.key,
+                created_at=each.outbox_event.created_at,
+                raw_payload=orjson.dumps(dict(each.outbox_event.facts)),
+                writer=WRITER,
+                number=each.outbox_event.created_at,
+            )
+            for each in outgoing
+        ]
         if not all(await self._journal.append(events)):
             raise StoreUnavailable("the journal did not take the notices")
         safe = await publish_where_possible(self._publisher, events)
-        await self._identities.published(
-            [each for each in outgoing if each.outbox_event.id in safe]
-        )
-
-
-def event_of(outgoing: Outgoing) -> Event:
-    """The event of an outbox event."""
-    outbox_event = outgoing.outbox_event
-    return Event(
-        id=outbox_event.id,
-        topic=outbox_event.topic,
-        key=outgoing.device.key,
-        created_at=outbox_event.created_at,
-        raw_payload=orjson.dumps(dict(outbox_event.facts)),
-        writer=WRITER,
-        number=outbox_event.created_at,
-    )
+        await self._identities.published([e for e in outgoing if e.outbox_event.id in safe])

@@ -102,7 +102,6 @@ class Relay:
         self._is_clock_wrong = False
 
     async def run(self, loops: Loops) -> None:
-        """Relay until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
 

@@ -26,8 +26,6 @@ BATCH = 500
 
 
 class TakeOver:
-    """Looks for writers whose heartbeat does not move."""
-
     def __init__(
         self,
         writers: Writers,
@@ -41,13 +39,12 @@ class TakeOver:
         self._marks = marks
         self._clock = clock
         self._metrics = metrics
-        self._seen: dict[str, tuple[WriterRecord, float]] = {}
-        self._silent_since: dict[str, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[WriterRecord, float, float]] = {}
+        """A writer's record, since when it is as it is, and since when its heartbeat is."""
         self._left: set[str] = set()
         """Writers of earlier processes that the next start must take over again."""
 
     async def run(self, own: str, loops: Loops) -> None:
-        """Take stale writers over until cancelled."""
         await loops.keep_doing("take_over", lambda: self.look(own), PACE, waits="take_over_waits")
 
     async def look(self, own: str) -> None:
@@ -56,14 +53,11 @@ class TakeOver:
         others = self._left | {own}
         records = [record for record in await self._writers.all() if record.id not in others]
         stale = [record for record in records if self._is_stale(record, now)]
-        present = {record.id for record in records}
-        for known in (self._seen, self._silent_since):
-            for writer in known.keys() - present:
-                del known[writer]
+        self._seen = {record.id: self._seen[record.id] for record in records}
         for record in stale:
             if await self._writers.lease(record):
                 await self.take(record)
-                if now - self._silent_since[record.id][1] > FORGOTTEN_AFTER.total_seconds():
+                if now - self._seen[record.id][2] > FORGOTTEN_AFTER.total_seconds():
                     await self._writers.remove(record.id)
 
     async def take_all(self, own: str) -> None:
@@ -97,14 +91,13 @@ class TakeOver:
 
     def _is_stale(self, record: WriterRecord, now: float) -> bool:
         """By our own monotonic clock; the lease of another process starts the wait again."""
-        heartbeat, _ = self._silent_since.get(record.id, (None, now))
-        if heartbeat != record.heartbeat:
-            self._silent_since[record.id] = (record.heartbeat, now)
-        before, since = self._seen.get(record.id, (None, now))
-        if before != record:
-            self._seen[record.id] = (record, now)
-            return False
-        return now - since >= STALE_AFTER.total_seconds()
+        before, since, silent_since = self._seen.get(record.id, (None, now, now))
+        if before == record:
+            return now - since >= STALE_AFTER.total_seconds()
+        if before is None or before.heartbeat != record.heartbeat:
+            silent_since = now
+        self._seen[record.id] = record, now, silent_since
+        return False
 
 
 def _spans(marks: Sequence[Mark]) -> list[Mark]:

@@ -91,7 +91,6 @@ class Writer:
         return self._number, max(self._time, after + 1)
 
     def mark_done(self, event: Event) -> None:
-        """The event is done."""
         self._mark_done(event.number)
 
     def _mark_done(self, number: int) -> None:
@@ -106,7 +105,6 @@ class Writer:
         self._unknown[event.id] = (event.number, Mark(event.key.device, event.created_at))
 
     async def run(self, loops: Loops) -> None:
-        """Resolve unknown and heartbeat, until cancelled."""
         await loops.keep_doing("writer", self.raise_heartbeat, PACE, waits="writer_cannot_beat")
 
     async def raise_heartbeat(self) -> None:

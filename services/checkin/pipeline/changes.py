@@ -16,8 +16,6 @@ from shared.ports.queue import CommandQueue
 
 
 class EnrollmentChanges:
-    """Applies the changes of a batch, each on its condition."""
-
     def __init__(
         self,
         enrollments: Enrollments,

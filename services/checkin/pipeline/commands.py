@@ -36,8 +36,6 @@ MISSES = 32
 
 
 class NextCommands:
-    """Chooses and sends commands, for the exchanges of a batch together."""
-
     def __init__(self, queue: CommandQueue, clock: Clock, ids: Ids, metrics: Metrics) -> None:
         self._queue = queue
         self._clock = clock
@@ -138,7 +136,6 @@ class NextCommands:
         await self.fetch(list(found))
 
     async def _recall(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Read the entries on which these exchanges report."""
         ids = {}
         for exchange in exchanges:
             message = _connect_of(exchange)

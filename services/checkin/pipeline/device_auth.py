@@ -32,8 +32,6 @@ Headers = Mapping[str, Sequence[str]]
 
 
 class DeviceAuthentication:
-    """Gives what a request proves, or refuses the request."""
-
     def __init__(
         self,
         identities: DeviceIdentities,
@@ -82,7 +80,6 @@ class DeviceAuthentication:
         return None, False
 
     def _is_short(self, certificate: bytes, others: Sequence[bytes]) -> bool:
-        """True if it is examined at once."""
         is_ordinary = not others and len(certificate) <= ORDINARY_CERTIFICATE
         return is_ordinary or self._identities.knows(certificate)
 

@@ -67,7 +67,6 @@ class Sender:
 
     @property
     def proven(self) -> str | None:
-        """The certificate, where it is proven."""
         return self.certificate if self.is_proven else None
 
 
@@ -84,8 +83,6 @@ class _Held:
 
 
 class RefusalLog:
-    """Collects refusals, and logs them."""
-
     def __init__(self, senders: Senders, seen: LastSeen, clock: Clock) -> None:
         self._senders = senders
         self._seen = seen
@@ -131,7 +128,6 @@ class RefusalLog:
         return held
 
     async def run(self, loops: Loops) -> None:
-        """Log every second, until cancelled."""
         await loops.keep_doing("refusals", self.flush, PACE, waits="refusals_wait")
 
     async def flush(self) -> None:

@@ -40,7 +40,6 @@ class RenewalCommands:
         self._ids = ids
 
     async def can_renew(self) -> bool:
-        """True if the enrollment profile has a place for our challenge."""
         return await self._profiles.can_renew()
 
     async def entries(self, devices: Sequence[Enrollment]) -> Mapping[str, QueueEntry]:

@@ -52,7 +52,6 @@ class Renewals:
         self._first = 0
 
     async def run(self, loops: Loops) -> None:
-        """Until cancelled."""
         await loops.keep_doing("renewals", self.look, PACE, waits="renewals_wait")
 
     async def look(self) -> None:

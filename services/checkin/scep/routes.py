@@ -85,7 +85,6 @@ _MESSAGE = {
 
 
 def router(scep: ScepServer) -> APIRouter:
-    """The routes of SCEP."""
     routes = APIRouter(tags=["scep"])
 
     async def operate(message: bytes) -> Response:

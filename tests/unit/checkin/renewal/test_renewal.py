@@ -210,7 +210,7 @@ async def test_whoever_reads_the_queue_does_not_see_the_challenge() -> None:
 async def test_rule_16_two_replicas_that_look_at_once_queue_one_command() -> None:
     renewing, _, first, _ = await near_its_end()
     replica, second = await renewing.replica()
-    replica.share._partitions = frozenset(range(32))  # for a moment both may think so
+    replica.share.partitions = frozenset(range(32))  # for a moment both may think so
 
     await asyncio.gather(first.look(), second.look())
 
