@@ -15,7 +15,7 @@ from tests.support.command_faults import Site, faults_of, full, sites
 from tests.support.command_requests import CATALOGUE, FORMS, command_of, paths, prepare, refused
 from tests.support.command_strategies import wrong_for
 
-by_command = pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+by_command = pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 
 
 @by_command

@@ -14,8 +14,7 @@ from services.checkin.messages import HANDLERS
 from services.checkin.pipeline.device_auth import SMALL_BODY, DeviceAuthentication
 from services.checkin.refusals.record import RefusalLog, Sender
 from shared.apple.messages.checkin import CheckinMessage, parse_checkin
-from shared.apple.messages.connect import Connect, parse_connect
-from shared.apple.messages.either import parse_either
+from shared.apple.messages.connect import Connect, parse_connect, parse_either
 from shared.concurrency.batching import BatchExecutor
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest

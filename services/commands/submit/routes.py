@@ -33,7 +33,7 @@ from services.commands.submit.stored_unlock import (
 )
 from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.apple.catalogue.description import description, summary
-from shared.apple.request.plist import PreparedCommand
+from shared.apple.request.plist import PreparedCommand, prepare_raw
 from shared.apple.request.read_json import parse_json
 from shared.domain.access import Scope
 from shared.domain.errors import NotFound, TooLarge
@@ -102,7 +102,7 @@ def submit_routes(
         plist = await _read(request, service.max_size)
 
         def prepared(plist: bytes) -> PreparedCommand:
-            return catalogue.prepare_raw(udid, plist, request.query_params)
+            return prepare_raw(udid, plist, request.query_params)
 
         return await _submit(service, request, await parsing.of(prepared, plist))
 

@@ -1,7 +1,7 @@
 """The commands that Apple publishes: what API clients may send, checked, named and converted.
 
 Compiled once from `catalogue.json`. A command that is prepared has exactly the keys that were given,
-with Apple's names and types; whatever is wrong with a request is told at once, all of it.
+with Apple's names and types; a refusal names all that is wrong with a request at once.
 """
 
 import json
@@ -16,9 +16,7 @@ from shared.apple.profiles.doubts import payload_doubt
 from shared.apple.request.advice import Advice, Adviser, Recipient
 from shared.apple.request.defaults import with_defaults
 from shared.apple.request.plist import (
-    NO_QUERY,
     PreparedCommand,
-    prepare_raw,
     refuse_unreadable,
     written,
 )
@@ -52,10 +50,6 @@ class CommandCatalogue:
             raise TypeError("a catalogue without commands")
         forms = {name: compile_command(name, commands[name]) for name in sorted(commands)}
         return cls(str(facts.get("release", "unnamed")), forms)
-
-    @property
-    def request_types(self) -> tuple[str, ...]:
-        return tuple(self.forms)
 
     def prepare(self, body: Mapping[str, object], new_uuid: Callable[[], str]) -> PreparedCommand:
         """The command that a request (from `parse_json`) asks for, or BadRequest with every fault."""
@@ -91,12 +85,6 @@ class CommandCatalogue:
             keys=for_plist,
             says_apple=reading.exact,
         )
-
-    def prepare_raw(
-        self, target: str, plist: bytes, query: Mapping[str, str] = NO_QUERY
-    ) -> PreparedCommand:
-        """The command that a property list is; its bytes stay as they are. `query`: its terms."""
-        return prepare_raw(target, plist, query)
 
     def advise(self, prepared: PreparedCommand, recipient: Recipient) -> Advice:
         """What the client should know before this command goes there.

@@ -81,10 +81,8 @@ def read_commands(checkout: Path) -> dict[str, Facts]:
         name = str(document["payload"]["requesttype"])
         if name in commands:
             raise SchemaSurprise(f"{path.name}: a second {name}")
-        entry: Facts = {"keys": [_key(k, name) for k in document.get("payloadkeys") or []]}
-        if systems := _systems(document["payload"].get("supportedOS"), name):
-            entry["systems"] = systems
-        commands[name] = entry
+        keys, systems = document.get("payloadkeys") or [], document["payload"].get("supportedOS")
+        commands[name] = _entry(name, keys, systems)
     if not commands:
         raise SchemaSurprise(f"{checkout}: no commands found")
     return commands
@@ -92,17 +90,19 @@ def read_commands(checkout: Path) -> dict[str, Facts]:
 
 def read_facts(path: Path) -> dict[str, Facts]:
     """All commands of a file of facts, by request type."""
-    commands: dict[str, Facts] = {}
-    for name, facts in json.loads(path.read_text(encoding="utf-8")).items():
-        entry: Facts = {"keys": [_key(_as_schema(key), name) for key in facts["keys"]]}
-        if systems := _systems(facts.get("supportedOS"), name):
-            entry["systems"] = systems
-        commands[name] = entry
-    return commands
+    return {
+        name: _entry(name, map(_as_schema, facts["keys"]), facts.get("supportedOS"))
+        for name, facts in json.loads(path.read_text(encoding="utf-8")).items()
+    }
+
+
+def _entry(name: str, keys: Iterable[Facts], supported: Facts | None) -> Facts:
+    systems = _systems(supported, name)
+    return {"keys": [_key(key, name) for key in keys]} | ({"systems": systems} if systems else {})
 
 
 def _as_schema(key: Mapping[str, Any]) -> Facts:
-    """A key of a file of facts, as the schema writes it: whatever is inside of it is in `subkeys`."""
+    """A key of a file of facts, as the schema writes it: all that is inside of it is in `subkeys`."""
     named = {f: v for f, v in key.items() if f not in FACTS_ONLY}
     inner = [each for field in INNER for each in key.get(field, ())]
     if "any_key" in key:
@@ -158,7 +158,7 @@ def _inner(kind: str, inner: list[Facts], where: str) -> Facts:
     free = [row for row in inner if row["name"].split(" ")[0] == "ANY"]
     named = [row for row in inner if row not in free]
     if len(free) > 1:
-        raise SchemaSurprise(f"{where}: more than one key that stands for any")
+        raise SchemaSurprise(f"{where}: more than one key for any name")
     found: Facts = {"keys": named} if named else {}
     return found | ({"any": {f: v for f, v in free[0].items() if f != "name"}} if free else {})
 
@@ -172,7 +172,7 @@ def _known(values: list[Facts]) -> Facts:
 
 
 def _discriminator(alternatives: list[Facts], where: str) -> str:
-    """The key whose single allowed value tells the alternatives of an array's item apart. Where the schema
+    """The key whose single allowed value identifies the alternatives of an array's item. Where the schema
     of a few alternatives has lost it, and it equals the label in all others, they get it back."""
     for name in [row["name"] for row in alternatives[0].get("keys", [])]:
         values = [_single_value(alternative, name) for alternative in alternatives]
@@ -184,23 +184,20 @@ def _discriminator(alternatives: list[Facts], where: str) -> str:
         known = {a["name"] if v is None else v for v, a in zip(values, alternatives, strict=True)}
         if len(known) == len(alternatives) > 2 * len(without):
             for each in without:
-                each["keys"] = [_implied(name, each["name"]), *each.get("keys", [])]
+                implied = {"name": name, "type": "string", "required": True}
+                each["keys"] = [implied | {"allowed": [each["name"]]}, *each.get("keys", [])]
             return str(name)
-    raise SchemaSurprise(f"{where}: nothing tells the alternatives apart")
+    raise SchemaSurprise(f"{where}: no key identifies the alternatives")
 
 
 def _single_value(alternative: Facts, name: str) -> object:
     """The one value that this key may have; None where the key is not there. A key of several values
-    tells nothing apart, and is the same for all."""
+    identifies nothing, and is the same for all."""
     for row in alternative.get("keys", []):
         if row["name"] == name:
             allowed = row.get("allowed", ())
             return allowed[0] if len(allowed) == 1 else ""
     return None
-
-
-def _implied(name: str, value: str) -> Facts:
-    return {"name": name, "type": "string", "required": True, "allowed": [value]}
 
 
 def as_text(commands: Mapping[str, Facts], release: str) -> str:

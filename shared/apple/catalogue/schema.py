@@ -23,7 +23,7 @@ def component_name(request_type: str) -> str:
 
 
 def request_schema(forms: Iterable[Dictionary]) -> Schema:
-    """All commands as alternatives, told apart by `request_type`.
+    """All commands as alternatives, identified by `request_type`.
 
     Their own schemas are under `x-components`, for the components of the document."""
     forms = list(forms)
@@ -141,21 +141,15 @@ def _text(value: Text) -> Schema:
 
 
 def _number(value: Integer | Real) -> Schema:
-    if isinstance(value, Real):
-        schema: Schema = {"type": "number"}
-        _add_range(schema, value, (-math.inf, math.inf))
-        return schema
-    schema = {"type": "integer", "format": "int64"}
-    if value.takes_text:
+    is_real = isinstance(value, Real)
+    schema: Schema = {"type": "number"} if is_real else {"type": "integer", "format": "int64"}
+    if isinstance(value, Integer) and value.takes_text:
         schema |= {"type": ["integer", "string"], "pattern": "^-?[0-9]{1,19}$"}
-    _add_range(schema, value, INTEGERS)
-    if value.allowed:
+    lowest, highest = (-math.inf, math.inf) if is_real else INTEGERS
+    if value.lowest != lowest:
+        schema["minimum"] = value.lowest
+    if value.highest != highest:
+        schema["maximum"] = value.highest
+    if isinstance(value, Integer) and value.allowed:
         schema["enum"] = list(value.allowed)
     return schema
-
-
-def _add_range(schema: Schema, value: Integer | Real, widest: tuple[float, float]) -> None:
-    if value.lowest != widest[0]:
-        schema["minimum"] = value.lowest
-    if value.highest != widest[1]:
-        schema["maximum"] = value.highest

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from shared.apple.messages.enrollment_key import enrollment_key
-from shared.apple.messages.keys import read_message
+from shared.apple.messages.keys import INVENTORY, enrollment_key, read_message
 from shared.apple.plist import read as plist
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest
@@ -112,31 +111,14 @@ def bootstrap_token_answer(token: bytes | None) -> bytes:
     return plist.dump({"BootstrapToken": token or b""})
 
 
-def _topic(message: Mapping[str, Any]) -> str:
-    if not plist.text(message, "Topic", limit=plist.MAX_IDENTIFIER):
-        return ""
-    return plist.required_identifier(message, "Topic")
-
-
 def _authenticate(message: Mapping[str, Any], key: EnrollmentKey) -> Authenticate:
     # A user channel begins with its TokenUpdate; its device has the certificate and the generation.
     if not key.is_device_channel:
         raise BadRequest("UserID: Authenticate belongs to the device channel")
-    return Authenticate(key=key, topic=_topic(message), inventory=_inventory(message))
-
-
-def _inventory(message: Mapping[str, Any]) -> Inventory:
-    return Inventory(
-        serial_number=plist.identifier(message, "SerialNumber"),
-        model=plist.text(message, "Model"),
-        model_name=plist.text(message, "ModelName"),
-        product_name=plist.text(message, "ProductName"),
-        device_name=plist.text(message, "DeviceName"),
-        os_version=plist.text(message, "OSVersion"),
-        build_version=plist.text(message, "BuildVersion"),
-        imei=plist.text(message, "IMEI"),
-        meid=plist.text(message, "MEID"),
-    )
+    inventory = {name: plist.text(message, apple) for name, apple in INVENTORY.items()}
+    inventory["serial_number"] = plist.identifier(message, "SerialNumber")
+    topic = plist.identifier(message, "Topic") or ""
+    return Authenticate(key=key, topic=topic, inventory=Inventory(**inventory))
 
 
 def _token_update(message: Mapping[str, Any], key: EnrollmentKey) -> TokenUpdate:
@@ -145,7 +127,7 @@ def _token_update(message: Mapping[str, Any], key: EnrollmentKey) -> TokenUpdate
         raise BadRequest("Token: missing")
     return TokenUpdate(
         key=key,
-        topic=_topic(message),
+        topic=plist.identifier(message, "Topic") or "",
         token=token,
         push_magic=plist.required_identifier(message, "PushMagic"),
         unlock_token=plist.octets(message, "UnlockToken", limit=MAX_SECRET) or None,
@@ -158,10 +140,6 @@ def _set_bootstrap_token(message: Mapping[str, Any], key: EnrollmentKey) -> SetB
     return SetBootstrapToken(key=key, bootstrap_token=token or b"")
 
 
-def _unsupported(message: Mapping[str, Any], key: EnrollmentKey) -> Unsupported:
-    return Unsupported(key=key, message_type=message["MessageType"])
-
-
 _READERS: Mapping[str, Callable[[Mapping[str, Any], EnrollmentKey], CheckinMessage]] = {
     "Authenticate": _authenticate,
     "TokenUpdate": _token_update,
@@ -169,6 +147,6 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], EnrollmentKey], CheckinMessa
     "SetBootstrapToken": _set_bootstrap_token,
     "GetBootstrapToken": lambda _message, key: GetBootstrapToken(key),
     "UserAuthenticate": lambda _message, key: UserAuthenticate(key),
-    "DeclarativeManagement": _unsupported,
-    "GetToken": _unsupported,
+    "DeclarativeManagement": lambda message, key: Unsupported(key, message["MessageType"]),
+    "GetToken": lambda message, key: Unsupported(key, message["MessageType"]),
 }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from shared.apple.messages.enrollment_key import enrollment_key
-from shared.apple.messages.keys import read_message
+from shared.apple.messages.checkin import CheckinMessage, checkin_message
+from shared.apple.messages.keys import enrollment_key, read_message
 from shared.apple.plist import read as plist
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest
@@ -52,3 +52,14 @@ def connect_message(message: Mapping[str, Any]) -> Connect:
     if status is Status.IDLE:
         return Connect(key, status)
     return Connect(key, status, plist.required_identifier(message, "CommandUUID"))
+
+
+def parse_either(body: bytes) -> CheckinMessage | Connect:
+    """The message of a device whose profile has one URL for both kinds, as NanoMDM's fleets have.
+
+    MessageType makes it a check-in, Status a connect. BadRequest for both or neither: it could mean either.
+    """
+    message = read_message(body)
+    if ("MessageType" in message) == ("Status" in message):
+        raise BadRequest("expected MessageType or Status, and not both")
+    return checkin_message(message) if "MessageType" in message else connect_message(message)

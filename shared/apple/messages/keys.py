@@ -1,4 +1,4 @@
-"""Read the keys of a device\'s message that the server needs, and no others.
+"""Read the keys of a device's message that the server needs, and no others.
 
 Promise: a property list that Apple's writers make, or that MicroMDM takes, is read, in XML and in binary;
 nothing is built but the values of the keys below, so the others have no limit in number and nothing in
@@ -9,25 +9,28 @@ not well put together. See `shared.apple.plist.xml_form` and `shared.apple.plist
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from shared.apple.plist import binary_form as plist_binary
 from shared.apple.plist import read as plist
 from shared.apple.plist.xml_form import MAX_TOKEN, XmlOutline
+from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey
 from shared.domain.errors import BadRequest
 
-_INVENTORY = (
-    "SerialNumber",
-    "Model",
-    "ModelName",
-    "ProductName",
-    "DeviceName",
-    "OSVersion",
-    "BuildVersion",
-    "IMEI",
-    "MEID",
-)
-WANTED = (plist.UNIQUE_KEYS - {"RequestType"}) | {*_INVENTORY, "AwaitingConfiguration"}
+INVENTORY = {
+    "serial_number": "SerialNumber",
+    "model": "Model",
+    "model_name": "ModelName",
+    "product_name": "ProductName",
+    "device_name": "DeviceName",
+    "os_version": "OSVersion",
+    "build_version": "BuildVersion",
+    "imei": "IMEI",
+    "meid": "MEID",
+}
+"""Our names and Apple's."""
+WANTED = (plist.UNIQUE_KEYS - {"RequestType"}) | {*INVENTORY.values(), "AwaitingConfiguration"}
 
 _XML = XmlOutline(WANTED)
 _DECLARATION = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*<\?xml(?s:(.{0,%d}?))\?>" % MAX_TOKEN)
@@ -50,18 +53,14 @@ def read_message(body: bytes) -> dict[str, Any]:
 def _in_utf8(body: bytes) -> bytes | None:
     """The text of an XML property list; None where it is in an encoding that no device writes."""
     if b"\0" in body[:4]:
-        body = body[: len(body) // 2 * 2]
-        return body.decode(_sixteen_bits(body), "surrogatepass").encode("utf-8", "surrogatepass")
+        order = "utf-16-be" if body[:1] == b"\0" else "utf-16-le"
+        encoding = "utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else order
+        text = body[: len(body) // 2 * 2].decode(encoding, "surrogatepass")
+        return text.encode("utf-8", "surrogatepass")
     declaration = _DECLARATION.match(body)
     if declaration is None or b"encoding" not in declaration[1]:
         return body
     return body if _AS_UTF8.search(declaration[1]) else None
-
-
-def _sixteen_bits(body: bytes) -> str:
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    return "utf-16-be" if body[:1] == b"\0" else "utf-16-le"
 
 
 def _message(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,3 +81,44 @@ def _clean(key: str, text: str) -> str:
             raise BadRequest(f"{key}: holds bytes that are no text") from None
         return text.encode("utf-8", "replace").decode()
     return text
+
+
+def enrollment_key(message: Mapping[str, Any]) -> EnrollmentKey:
+    """The sender of a message. A UDID goes before an EnrollmentID.
+
+    Two senders of one kind never get the same id. A UDID and an EnrollmentID of the same text do: then the
+    binding of the first one's certificate refuses the second. A device's id holds no colon, so that the
+    first colon of an id is where the user begins.
+    """
+    udid = plist.identifier(message, "UDID")
+    if udid is not None:
+        return _key(udid, _user_of_device(message), udid=udid)
+    enrollment_id = plist.identifier(message, "EnrollmentID")
+    if enrollment_id is not None:
+        user = plist.identifier(message, "EnrollmentUserID")
+        return _key(enrollment_id, user, enrollment_id=enrollment_id)
+    raise BadRequest("UDID: missing, and EnrollmentID too")
+
+
+def _user_of_device(message: Mapping[str, Any]) -> str | None:
+    user = plist.identifier(message, "UserID")
+    if user is None or user.upper() != SHARED_IPAD_USER:
+        return user
+    short_name = plist.identifier(message, "UserShortName")
+    if short_name is None:
+        raise BadRequest("UserShortName: missing on the user channel of a Shared iPad")
+    return short_name
+
+
+def _key(
+    device: str, user: str | None, *, udid: str | None = None, enrollment_id: str | None = None
+) -> EnrollmentKey:
+    if ":" in device:
+        raise BadRequest(f"{'UDID' if udid else 'EnrollmentID'}: holds a colon")
+    return EnrollmentKey(
+        id=device if user is None else f"{device}:{user}",
+        device=device,
+        udid=udid,
+        enrollment_id=enrollment_id,
+        user=user,
+    )

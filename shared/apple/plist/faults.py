@@ -33,10 +33,6 @@ def _at_line(number: int, reason: str) -> BadRequest:
     return BadRequest(f"plist: line {number}: {reason}")
 
 
-def _integer(text: str) -> int:
-    return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
-
-
 def _date(text: str) -> datetime:
     if not _DATE.match(text):
         raise ValueError
@@ -44,7 +40,7 @@ def _date(text: str) -> datetime:
 
 
 _READERS: Mapping[str, tuple[str, Callable[[str], object]]] = {
-    "integer": ("an integer", _integer),
+    "integer": ("an integer", lambda text: int(text, 16 if text[:2] in ("0x", "0X") else 10)),
     "real": ("a number", float),
     "date": ("a date in the years 1 to 9999, such as 2026-01-02T03:04:05Z", _date),
     "data": ("base64", a2b_base64),
@@ -60,7 +56,8 @@ class _Search:
         self._parser = expat.ParserCreate()
         self._parser.StartElementHandler = self._begin
         self._parser.EndElementHandler = self._end
-        self._parser.EntityDeclHandler = self._entity
+        entity = "a declaration of an entity, which no property list may have"
+        self._parser.EntityDeclHandler = lambda *_declared: self._raise(entity)
         self._pieces = list[str]()
         self._parser.CharacterDataHandler = self._pieces.append
         self._around = list[str | int | None]()
@@ -70,7 +67,7 @@ class _Search:
             self._parser.Parse(body, True)
         except BadRequest as exc:
             return exc
-        except (expat.ExpatError, ValueError, LookupError):  # such as an encoding that nobody knows
+        except (expat.ExpatError, ValueError, LookupError):  # such as an unknown encoding
             pass
         return BadRequest("plist: is no property list")
 
@@ -88,7 +85,7 @@ class _Search:
             self._key("".join(self._pieces))
             return
         elif tag in _READERS:
-            self._must_be(*_READERS[tag])
+            self._must_be_readable(tag)
         elif tag not in ("string", "true", "false"):
             return
         self._must_have_key()
@@ -105,20 +102,15 @@ class _Search:
         if self._around and self._around[-1] is None:
             self._raise("a value without a key")
 
-    def _must_be(self, expected: str, read: Callable[[str], object]) -> None:
+    def _must_be_readable(self, tag: str) -> None:
+        expected, read = _READERS[tag]
         try:
             read("".join(self._pieces))
         except ValueError:
-            raise unfit(self._path() or "plist", expected) from None
-
-    def _path(self) -> str:
-        path = ""
-        for each in self._around:
-            path = f"{path}[{each}]" if isinstance(each, int) else key_path(path, each or "")
-        return path
-
-    def _entity(self, *_declared: object) -> NoReturn:
-        self._raise("a declaration of an entity, which no property list may have")
+            path = ""
+            for each in self._around:
+                path = f"{path}[{each}]" if isinstance(each, int) else key_path(path, each or "")
+            raise unfit(path or "plist", expected) from None
 
     def _raise(self, reason: str) -> NoReturn:
         raise _at_line(self._lines_before + self._parser.CurrentLineNumber, reason)

@@ -1,8 +1,8 @@
 """Configuration profiles that bring a device in: payloads, and the profiles made of them.
 
-Promises: names and shapes are those that MicroMDM's devices and tools know; whoever calls gives every
-UUID, so equal calls give equal profiles; a key without a value is left out, since devices take an empty
-one for a value. Source: Apple, Device Management, Profile-Specific Payload Keys.
+Promises: names and shapes are those that MicroMDM's devices and tools know; callers give every UUID, so
+equal calls give equal profiles; a key without a value is left out, since devices take an empty one for a
+value. Source: Apple, Device Management, Profile-Specific Payload Keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,72 +74,59 @@ def scep_payload(look: Look, uuid: str, scep: Scep) -> Payload:
     }
     if scep.challenge:
         content["Challenge"] = scep.challenge
-    described = _payload(look, "com.apple.security.scep", "scep", uuid)
-    return described | _words("SCEP", "Configures SCEP") | {"PayloadContent": content}
+    described = _payload(
+        look, uuid, "com.apple.security.scep", ".scep", _words("SCEP", "Configures SCEP")
+    )
+    return described | {"PayloadContent": content}
 
 
 def acme_payload(look: Look, uuid: str, acme: Acme) -> Payload:
     """com.apple.security.acme: a key that never leaves the device, and its attestation."""
-    return (
-        _payload(look, "com.apple.security.acme", "acme", uuid)
-        | _words("ACME", "Configures ACME")
-        | {
-            "DirectoryURL": acme.directory_url,
-            "ClientIdentifier": acme.client_identifier,
-            "Subject": _subject(acme.subject),
-            "KeyType": "ECSECPrimeRandom",
-            "KeySize": 384,
-            "HardwareBound": True,
-            "Attest": True,
-            "UsageFlags": 1,
-            "ExtendedKeyUsage": ["1.3.6.1.5.5.7.3.2"],
-        }
-    )
+    words = _words("ACME", "Configures ACME")
+    return _payload(look, uuid, "com.apple.security.acme", ".acme", words) | {
+        "DirectoryURL": acme.directory_url,
+        "ClientIdentifier": acme.client_identifier,
+        "Subject": _subject(acme.subject),
+        "KeyType": "ECSECPrimeRandom",
+        "KeySize": 384,
+        "HardwareBound": True,
+        "Attest": True,
+        "UsageFlags": 1,
+        "ExtendedKeyUsage": ["1.3.6.1.5.5.7.3.2"],
+    }
 
 
 def mdm_payload(look: Look, uuid: str, mdm: Mdm) -> Payload:
     """com.apple.mdm."""
-    return (
-        _payload(look, "com.apple.mdm", "mdm", uuid)
-        | _words("Device Management", "Enrolls with the MDM server")
-        | {
-            "ServerURL": mdm.server_url,
-            "CheckInURL": mdm.check_in_url,
-            "CheckOutWhenRemoved": mdm.check_out_when_removed,
-            "AccessRights": mdm.access_rights,
-            "Topic": mdm.topic,
-            "SignMessage": True,
-            "IdentityCertificateUUID": mdm.identity,
-            "ServerCapabilities": list(CAPABILITIES),
-        }
-    )
+    words = _words("Device Management", "Enrolls with the MDM server")
+    return _payload(look, uuid, "com.apple.mdm", ".mdm", words) | {
+        "ServerURL": mdm.server_url,
+        "CheckInURL": mdm.check_in_url,
+        "CheckOutWhenRemoved": mdm.check_out_when_removed,
+        "AccessRights": mdm.access_rights,
+        "Topic": mdm.topic,
+        "SignMessage": True,
+        "IdentityCertificateUUID": mdm.identity,
+        "ServerCapabilities": list(CAPABILITIES),
+    }
 
 
 def authority_payload(look: Look, uuid: str, der: bytes, number: int = 0) -> Payload:
     """com.apple.security.root: a CA certificate that the device is to trust."""
-    name = "cert.ca" if number == 0 else f"cert.ca.{number}"
-    return (
-        _payload(look, "com.apple.security.root", name, uuid)
-        | _words(
-            f"Root certificate for {look.organization}",
-            f"Installs the root CA certificate for {look.organization}",
-        )
-        | {"PayloadContent": der}
+    suffix = ".cert.ca" if number == 0 else f".cert.ca.{number}"
+    words = _words(
+        f"Root certificate for {look.organization}",
+        f"Installs the root CA certificate for {look.organization}",
     )
+    described = _payload(look, uuid, "com.apple.security.root", suffix, words)
+    return described | {"PayloadContent": der}
 
 
 def configuration(look: Look, uuid: str, name: str, payloads: Sequence[Payload]) -> Payload:
     """The profile itself, for the system and not for one user. Its identifier is `look`'s."""
-    return {
-        "PayloadType": "Configuration",
-        "PayloadVersion": 1,
-        "PayloadIdentifier": look.identifier,
-        "PayloadUUID": uuid,
-        "PayloadOrganization": look.organization,
-        "PayloadScope": "System",
-        **_words(name, "The server may alter your settings"),
-        "PayloadContent": list(payloads),
-    }
+    words = {"PayloadScope": "System"} | _words(name, "The server may alter your settings")
+    described = _payload(look, uuid, "Configuration", "", words)
+    return described | {"PayloadContent": list(payloads)}
 
 
 def profile_service(look: Look, uuid: str, url: str, challenge: str) -> Payload:
@@ -148,19 +135,8 @@ def profile_service(look: Look, uuid: str, url: str, challenge: str) -> Payload:
     A bare payload, and not a Configuration: so Apple has it.
     """
     words = _words(f"{look.organization} Profile Service", "Profile Service enrollment")
-    return {
-        "PayloadType": "Profile Service",
-        "PayloadVersion": 1,
-        "PayloadIdentifier": look.identifier,
-        "PayloadUUID": uuid,
-        "PayloadOrganization": look.organization,
-        **words,
-        "PayloadContent": {
-            "URL": url,
-            "DeviceAttributes": list(ATTRIBUTES),
-            "Challenge": challenge,
-        },
-    }
+    content = {"URL": url, "DeviceAttributes": list(ATTRIBUTES), "Challenge": challenge}
+    return _payload(look, uuid, "Profile Service", "", words) | {"PayloadContent": content}
 
 
 def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
@@ -173,13 +149,14 @@ def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{'&'.join(pairs)}"
 
 
-def _payload(look: Look, kind: str, name: str, uuid: str) -> Payload:
+def _payload(look: Look, uuid: str, kind: str, suffix: str, words: Payload) -> Payload:
     return {
         "PayloadType": kind,
         "PayloadVersion": 1,
-        "PayloadIdentifier": f"{look.identifier}.{name}",
+        "PayloadIdentifier": f"{look.identifier}{suffix}",
         "PayloadUUID": uuid,
         "PayloadOrganization": look.organization,
+        **words,
     }
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from services.commands.history.lookup import FAR
+from shared.apple.request.plist import prepare_raw
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest, Conflict, NotFound
@@ -443,4 +444,4 @@ def test_an_id_that_no_path_can_name_is_refused(uuid: str) -> None:
     with pytest.raises(BadRequest, match=r"^command_uuid: .* neither"):
         CATALOGUE.prepare(body, str)
     with pytest.raises(BadRequest, match=r"^CommandUUID: .* neither"):
-        CATALOGUE.prepare_raw("MAC", plistlib.dumps(document), {})
+        prepare_raw("MAC", plistlib.dumps(document), {})

@@ -54,5 +54,5 @@ def test_no_key_of_a_command_is_mistaken_for_the_envelope() -> None:
 
 
 def test_all_68_commands_are_known() -> None:
-    assert len(CATALOGUE.request_types) == 68
-    assert "DeclarativeManagement" in CATALOGUE.request_types
+    assert len(tuple(CATALOGUE.forms)) == 68
+    assert "DeclarativeManagement" in tuple(CATALOGUE.forms)

@@ -19,7 +19,7 @@ from tests.unit.shared.apple.catalogue.test_command_examples import EXAMPLES
 SCHEMA: Any = CATALOGUE.openapi_schema()
 COMPONENTS: dict[str, Any] = SCHEMA["x-components"]
 DOCUMENT = {**SCHEMA, "components": {"schemas": COMPONENTS}}
-by_command = pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+by_command = pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 
 
 def of(request_type: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ VALIDATORS = {
 
 def test_openapi_shows_all_commands_told_apart_by_their_type() -> None:
     mapping = SCHEMA["discriminator"]["mapping"]
-    assert tuple(mapping) == CATALOGUE.request_types
+    assert tuple(mapping) == tuple(CATALOGUE.forms)
     assert [one["$ref"] for one in SCHEMA["oneOf"]] == list(mapping.values())
 
 

@@ -21,7 +21,7 @@ from shared.apple.messages.checkin import (
     bootstrap_token_answer,
     parse_checkin,
 )
-from shared.apple.messages.enrollment_key import enrollment_key
+from shared.apple.messages.keys import enrollment_key
 from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest
 from shared.domain.event import EXTRA_TOPICS, Topic

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from shared.apple.messages.checkin import parse_checkin
-from shared.apple.messages.connect import parse_connect
-from shared.apple.messages.either import parse_either
+from shared.apple.messages.connect import parse_connect, parse_either
 from shared.domain.errors import BadRequest
 
 

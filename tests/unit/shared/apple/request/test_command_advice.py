@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.apple.request.advice import MAX_WARNINGS, Advice, Recipient, system_of
+from shared.apple.request.plist import prepare_raw
 from shared.apple.values.containers import Array
 from shared.apple.values.scalars import Text
 from shared.apple.values.systems import parse_version
@@ -33,7 +34,7 @@ def advice(recipient: Recipient, request_type: str, **keys: Any) -> Advice:
 
 def raw_advice(recipient: Recipient, **command: object) -> Advice:
     plist = plistlib.dumps({"CommandUUID": "mine", "Command": command})
-    return CATALOGUE.advise(CATALOGUE.prepare_raw(UDID, plist), recipient)
+    return CATALOGUE.advise(prepare_raw(UDID, plist), recipient)
 
 
 def setting(recipient: Recipient, **item: Any) -> tuple[str, ...]:
@@ -84,7 +85,7 @@ def test_a_command_for_users_too_is_not_refused(recipient: Recipient, request_ty
 
 
 @pytest.mark.parametrize("recipient", [PHONE, MAC, UNKNOWN, PRIVATE])
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 def test_no_command_is_refused_on_a_device_channel(form: Any, recipient: Recipient) -> None:
     assert raw_advice(recipient, RequestType=form.name).refusal is None
 

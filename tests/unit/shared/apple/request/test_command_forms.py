@@ -24,7 +24,7 @@ from tests.support.command_strategies import UDID, keyed, request_of, wrong_for
 bounded = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 @pytest.mark.parametrize("optional", [False, True, None], ids=["minimal", "full", "any"])
 @bounded
 @given(data=st.data())
@@ -37,7 +37,7 @@ def test_what_is_given_is_sent_no_more_and_no_less(
     assert with_types(command_of(prepared)) == with_types(wanted)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 @bounded
 @given(data=st.data())
 def test_apples_own_form_is_the_same_command(form: Dictionary, data: st.DataObject) -> None:
@@ -47,7 +47,7 @@ def test_apples_own_form_is_the_same_command(form: Dictionary, data: st.DataObje
     assert with_types(command_of(prepare(apple))) == with_types(wanted)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 @bounded
 @given(data=st.data())
 def test_every_wrong_type_is_found_and_named(form: Dictionary, data: st.DataObject) -> None:
@@ -58,7 +58,7 @@ def test_every_wrong_type_is_found_and_named(form: Dictionary, data: st.DataObje
     assert paths(refusal) == [victim.json]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 @bounded
 @given(data=st.data())
 def test_every_missing_required_key_is_found_and_named(
@@ -73,7 +73,7 @@ def test_every_missing_required_key_is_found_and_named(
         assert command_of(prepare(request_of(form, nulls))) == {"RequestType": form.name}
 
 
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 def test_every_value_outside_a_closed_list_is_found_and_named(form: Dictionary) -> None:
     for key in form.keys:
         if isinstance(key.value, Text | Integer) and key.value.allowed:
@@ -83,7 +83,7 @@ def test_every_value_outside_a_closed_list_is_found_and_named(form: Dictionary) 
             assert fault.expected.startswith("one of ")
 
 
-@pytest.mark.parametrize("form", FORMS, ids=CATALOGUE.request_types)
+@pytest.mark.parametrize("form", FORMS, ids=tuple(CATALOGUE.forms))
 def test_an_unknown_key_is_refused_and_the_raw_route_is_named(form: Dictionary) -> None:
     refusal = refused(request_of(form, {"no_such_key": 1}))
     assert "no_such_key" in paths(refusal)

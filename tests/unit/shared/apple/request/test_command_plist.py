@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.apple.plist.write import write
+from shared.apple.request.plist import prepare_raw
 from shared.domain.errors import BadRequest
-from tests.support.command_requests import CATALOGUE, with_types
+from tests.support.command_requests import with_types
 from tests.support.command_strategies import free_trees, plain_text
 
 
@@ -22,14 +23,14 @@ def raw(fmt: Any = plistlib.FMT_XML, **command: object) -> bytes:
 
 def refusal_of(plist: bytes) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
-        CATALOGUE.prepare_raw("device", plist)
+        prepare_raw("device", plist)
     return caught.value
 
 
 @pytest.mark.parametrize("fmt", list(plistlib.PlistFormat))
 def test_a_raw_command_keeps_its_bytes(fmt: Any) -> None:
     plist = raw(fmt, RequestType="FromTheFuture", Anything=[1])
-    prepared = CATALOGUE.prepare_raw("device", plist)
+    prepared = prepare_raw("device", plist)
     assert prepared.target == "device"
     assert prepared.command.plist == plist
     assert prepared.command.hash == hashlib.sha256(plist).hexdigest()
@@ -63,7 +64,7 @@ def test_a_raw_command_without_its_two_names_is_refused(document: Any, path: str
 @pytest.mark.parametrize("target", ["", " ", "a\nb", "x" * 257])
 def test_a_raw_command_for_an_unusable_id_is_refused(target: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        CATALOGUE.prepare_raw(target, raw(RequestType="ProfileList"))
+        prepare_raw(target, raw(RequestType="ProfileList"))
     assert [fault.path for fault in caught.value.faults] == ["udid"]
 
 

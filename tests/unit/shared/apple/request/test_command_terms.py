@@ -8,7 +8,7 @@ import pytest
 
 from shared.apple.catalogue.example import command_example
 from shared.apple.request.defaults import QUERIES
-from shared.apple.request.plist import PreparedCommand
+from shared.apple.request.plist import PreparedCommand, prepare_raw
 from shared.apple.request.read_json import MAX_TARGETS
 from shared.domain.command import Terms
 from shared.domain.errors import BadRequest
@@ -31,7 +31,7 @@ def asked(request_type: str, **keys: Any) -> Terms:
 
 def raw(query: dict[str, str], **command: object) -> PreparedCommand:
     plist = plistlib.dumps({"CommandUUID": "mine", "Command": command})
-    return CATALOGUE.prepare_raw(UDID, plist, query)
+    return prepare_raw(UDID, plist, query)
 
 
 # --- reading

@@ -170,7 +170,7 @@ def test_any_bytes_are_a_dictionary_or_a_refusal(raw: bytes) -> None:
     body=st.dictionaries(
         st.sampled_from(["udid", "command_uuid", "Command", "settings"]), json_trees
     ),
-    request_type=json_trees | st.sampled_from(CATALOGUE.request_types),
+    request_type=json_trees | st.sampled_from(tuple(CATALOGUE.forms)),
     field=st.sampled_from(
         ["Settings", "queries", "payload", "configuration", "updates", "manifest"]
     ),
