@@ -51,7 +51,7 @@ class TokenOut(TypedDict):
     created_by: Annotated[str, like("api-key")]
     expires_at: Annotated[Time | None, like("2027-01-02T03:04:05Z")]
     revoked_at: NoTime
-    last_used_at: Annotated[Time | None, about("Up to an hour behind.", None)]
+    last_used_at: Annotated[NoTime, about("Up to an hour behind.")]
 
 
 class NewToken(TokenOut):

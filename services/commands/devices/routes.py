@@ -1,7 +1,7 @@
 """/v1/devices and most of what is below it.
 
-Promises: a token that a device entrusted to us is shown to the scope `admin` only, and every attempt to
-read one is in the audit log, successful or not.
+Promise: a token that a device entrusted to us is shown to the scope `admin` only, and every attempt to
+read one is in the audit log.
 """
 
 import base64
@@ -37,16 +37,6 @@ TAG = {"name": "devices", "description": "List, remove and block devices."}
 
 def device_routes(inventory: DeviceInventory, auth: ApiAuth) -> APIRouter:
     routes = auth.router(tags=["devices"])
-    _add_micromdm(routes, inventory, auth)
-    _add_list(routes, inventory, auth)
-    for blocked in (True, False):
-        _add_block(routes, inventory, auth, blocked=blocked)
-    for name, model in (("unlock_token", UnlockTokenOut), ("bootstrap_token", BootstrapTokenOut)):
-        _add_secret(routes, inventory, auth, name=name, model=model)
-    return routes
-
-
-def _add_micromdm(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> None:
     parsing = Parsing()
 
     @routes.post(
@@ -63,7 +53,7 @@ def _add_micromdm(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) 
         """An empty body lists all."""
         asked = await parsing.read(request, DeviceListRequest)
         devices = await inventory.list(asked.query())
-        return JsonAnswer({"devices": [device_out(device) for device in devices]})
+        return JsonAnswer({"devices": list(map(device_out, devices))})
 
     @routes.delete(
         "/v1/devices",
@@ -81,8 +71,6 @@ def _add_micromdm(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) 
         await inventory.remove(udids, serials)
         return JsonAnswer({})
 
-
-def _add_list(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/devices",
         dependencies=[auth.needs(Scope.READ)],
@@ -94,8 +82,7 @@ def _add_list(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> N
     async def get_devices(filters: Annotated[DeviceFilters, Query()]) -> JsonAnswer:
         """By id. Go on with `next_cursor` as `cursor`, beside the same filters, until it is null."""
         found, cursor = await inventory.page(filters.query())
-        devices = [device_out(device) for device in found]
-        return JsonAnswer({"devices": devices, "next_cursor": cursor})
+        return JsonAnswer({"devices": list(map(device_out, found)), "next_cursor": cursor})
 
     @routes.get(
         "/v1/devices/{udid}",
@@ -105,15 +92,19 @@ def _add_list(routes: APIRouter, inventory: DeviceInventory, auth: ApiAuth) -> N
     )
     async def get_device(
         udid: str,
-        cursor: Annotated[
-            str | None, Query(description="`next_cursor` of the answer before.")
-        ] = None,
+        cursor: str | None = Query(None, description="`next_cursor` of the answer before."),
     ) -> JsonAnswer:
         """By UDID, EnrollmentID, serial number or the UserID of one of its users. It shows up to 100 user
         channels by id; `next_cursor` as `cursor` leads to the next ones, until it is null."""
         device = await inventory.one(udid)
         users, following = await inventory.users(device.id, device_behind(cursor))
         return JsonAnswer(device_details(device, users, following))
+
+    for blocked in (True, False):
+        _add_block(routes, inventory, auth, blocked=blocked)
+    for name, model in (("unlock_token", UnlockTokenOut), ("bootstrap_token", BootstrapTokenOut)):
+        _add_secret(routes, inventory, auth, name=name, model=model)
+    return routes
 
 
 def _add_block(

@@ -13,7 +13,7 @@ from services.commands.history.schemas import RefusalOut, refusal_out
 from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.identity import BoundBy, QuarantineReason
 from shared.times import rfc3339, rfc3339_or_null
-from shared.web.api.openapi import UDID, UUID, Base64, NoText, Time, about, like, one_of
+from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, Time, about, like, one_of
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """MicroMDM shows it where there is no time."""
@@ -86,7 +86,7 @@ class DeviceOut(TypedDict):
         DeviceQuarantine | None, about("It asks in vain; null: it does not.", None)
     ]
     migrating_until: Annotated[
-        Time | None, about("It came by migration; until then it may show its certificate.", None)
+        NoTime, about("It came by migration; until then it may show its certificate.")
     ]
 
 
@@ -116,7 +116,7 @@ class DeviceDetails(DeviceOut):
     retired_certificates_sha256: Annotated[
         list[str], about("Spoke for it once, and are not heard again; the latest 100.", [])
     ]
-    unreadable: Annotated[str | None, about("Why its secrets cannot be opened.", None)]
+    unreadable: Annotated[NoText, about("Why its secrets cannot be opened.")]
     refusals: Annotated[
         list[RefusalOut],
         about(
@@ -125,7 +125,7 @@ class DeviceDetails(DeviceOut):
         ),
     ]
     users: list[UserOut]
-    next_cursor: Annotated[str | None, about("Leads to more `users`; null: these are all.", None)]
+    next_cursor: Annotated[NoText, about("Leads to more `users`; null: these are all.")]
 
 
 Token = Annotated[Base64, like("AAECAwQFBgc=")]

@@ -47,15 +47,12 @@ class EntryOut(TypedDict):
     ]
     priority: Annotated[int, about("0 is handed out first, 9 last.", 5)]
     collapse_key: Annotated[
-        str | None,
+        NoText,
         about(
-            "The newest command of a collapse key replaces older ones (`supersede`: of its type's).",
-            None,
+            "The newest command of a collapse key replaces older ones (`supersede`: of its type's)."
         ),
     ]
-    superseded_by: Annotated[
-        str | None, about("CommandUUID of the newer command that ended this one.", None)
-    ]
+    superseded_by: Annotated[NoText, about("CommandUUID of the newer command that ended this one.")]
     handed_out: Annotated[bool, about("Whether the device has had it.", True)]
     attempts: Annotated[int, about("How often it was handed out.", 1)]
     unanswered_attempts: Annotated[
@@ -92,7 +89,7 @@ class AnswerOut(TypedDict):
         ),
     ]
     response_error: Annotated[
-        str | None, about("Why `response` cannot be shown; `raw` has it all the same.", None)
+        NoText, about("Why `response` cannot be shown; `raw` has it all the same.")
     ]
     raw: Annotated[
         Base64 | None,

@@ -17,7 +17,7 @@ from shared.domain.identity import (
 )
 from shared.ports.certificates import IssuedCertificate
 from shared.times import rfc3339_or_null
-from shared.web.api.openapi import UDID, UUID, Time, about, like, one_of
+from shared.web.api.openapi import UDID, UUID, NoText, NoTime, Time, about, like, one_of
 from shared.web.api.requests import Body, Expected
 
 OURS, OTHER, UNKNOWN = "ours", "other", "unknown"
@@ -118,9 +118,9 @@ class IdentityOut(TypedDict):
     retired_certificates_sha256: Annotated[
         list[Sha256], about("Spoke for it once, and are not heard again; the latest 100.", [])
     ]
-    reset_from_sha256: Annotated[str | None, about("What the last reset took away.", None)]
+    reset_from_sha256: Annotated[NoText, about("What the last reset took away.")]
     expired_accepted_until: Annotated[
-        Time | None, about("Until then the certificate is good although its time is over.", None)
+        NoTime, about("Until then the certificate is good although its time is over.")
     ]
     quarantine: Annotated[IdentityQuarantine | None, about("It asks in vain; null: it does not.")]
     renewal: Annotated[RenewalOut | None, about("What was done to renew the certificate.")]

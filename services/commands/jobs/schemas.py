@@ -65,7 +65,7 @@ class JobOut(TypedDict):
     ]
     created_at: Annotated[str, like(TIME)]
     finished_at: Annotated[str | None, like("2026-01-02T03:04:06Z")]
-    error: Annotated[str | None, about("Why it failed; `refused_total` has all others then.", None)]
+    error: Annotated[NoText, about("Why it failed; `refused_total` has all others then.")]
 
 
 class RefusedTargetOut(TypedDict):

@@ -1,17 +1,16 @@
-"""Commands whose time is over: they end, and an event says so to whoever asked for it. What a newer command
-superseded has ended already; an event says that too.
+"""End the commands whose time is over, and publish the events of commands that expired or were superseded.
 
-Promises: an overdue command ends within seconds (a minute where a replica was killed), whether or not
-anybody can be told now; its event, and that of a superseded one, is journaled first and then published
-until it is safe, by whichever replica gets to it, always with the same id and the same bytes, since both
-come from the entry and from what the journal has. A crash between any two steps is repaired by a later
-pass. What has expired by the store's clock is not sent in any case.
+Promises: an overdue command ends within seconds (a minute where a replica was killed), though its event
+cannot be published now; the event of an ended command is journaled first and then published until it is safe,
+by whichever replica gets to it, always with the same id and the same bytes, since both come from the entry
+and from what the journal has. A crash between any two steps is repaired by a later pass. A command that has
+expired by the store's clock is not sent in any case.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import orjson
@@ -36,19 +35,20 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(seconds=3), after_failure=timedelta(seconds=10))
 FORGOTTEN_AFTER = timedelta(minutes=1)
-"""So long after its end an entry whose event is not safe is taken for one that nobody sees to."""
-TOLD_AT_ONCE = 5_000
+"""So long after its end, an entry whose event is not safe counts as abandoned."""
+PUBLISHED_AT_ONCE = 5_000
 """The most of one pass; a later pass finds the rest."""
 CHUNK = 32
 WRITER = "commands"
 """The writer of these events. It journals no device messages, so it is never taken over (rule 7)."""
 
-_SUB_MILLISECOND = 10**6
+_MILLISECOND = 10**6
+"""In nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """Runs in every replica of commands, for its share of the partitions."""
+    """Runs in every replica of commands, for its share of the partitions, which the janitor keeps."""
 
     expiries: Expiries
     enrollments: Enrollments
@@ -58,11 +58,10 @@ class Expiry:
     clock: Clock
 
     async def run(self, loops: Loops) -> None:
-        """Until cancelled. The share is kept by the janitor."""
         await loops.keep_doing("expiry", self.look, PACE, waits="expiry_waits")
 
     async def look(self) -> None:
-        """One pass. Raises Unavailable when events could not be made safe; what is over has ended
+        """One pass. Raises Unavailable when events could not be made safe; overdue commands have ended
         before that, where the store answers."""
         now = self.clock.now()
         ended: list[QueueEntry] = []
@@ -72,13 +71,19 @@ class Expiry:
                 there = (await self.expiries.expire(chunk, now)).values()
                 expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
                 count += len(expired)
-                ended += expired[: TOLD_AT_ONCE - len(ended)]
+                ended += expired[: PUBLISHED_AT_ONCE - len(ended)]
         if count:
             log.info("commands_expired", count=count)
         for chunk in chunked(ended, CHUNK):
             await self._publish(chunk)
         async for page in self.expiries.unpublished(now):
-            left = [each for each in self._ours(page) if _is_left(each, now - FORGOTTEN_AFTER)]
+            # Who ends an overdue entry publishes its event; who supersedes one does not.
+            left = [
+                each
+                for each in self._ours(page)
+                if each.state is EntryState.SUPERSEDED
+                or (each.finished_at is not None and each.finished_at < now - FORGOTTEN_AFTER)
+            ]
             for chunk in chunked(left, CHUNK):
                 await self._publish(chunk)
 
@@ -87,15 +92,15 @@ class Expiry:
         return [entry for entry in entries if partition_of(entry.device) in partitions]
 
     async def hand_over(self, entry: QueueEntry) -> None:
-        """Before an entry that expired, or was superseded, is queued anew, which forgets that end: its event
-        is journaled, and the relay publishes it, since its device is behind it from then on (rule 8).
+        """Journal the event of an entry that expired or was superseded, before it is queued again, which
+        forgets that end; the relay publishes it, since its device is behind it from then on (rule 8).
 
         Raises Unavailable where that could not be written."""
         if not await self.expiries.is_unpublished(entry):
             return
         [event] = await self._journaled([entry])
         marked = await self.enrollments.mark_waiting([Mark(entry.device, event.created_at)])
-        if not all(marked):  # nobody knows its device, so no relay looks after it
+        if not all(marked):  # its device is unknown, so no relay looks after it
             await publish_safely(self.publisher, [event])
 
     async def _publish(self, entries: Sequence[QueueEntry]) -> None:
@@ -108,57 +113,42 @@ class Expiry:
         )
 
     async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:
-        keys = await self._keys({entry.enrollment for entry in entries})
-        events = [ended_event(entry, keys[entry.enrollment]) for entry in entries]
+        known = await self.enrollments.load({entry.enrollment for entry in entries})
+        events = []
+        for entry in entries:
+            id_ = entry.enrollment
+            key = known[id_].key if id_ in known else key_of_unknown(id_)
+            events.append(ended_event(entry, key))
         if not all(await self.journal.append(events)):
             raise StoreUnavailable("the journal did not take the events of commands that ended")
         # What is there may be what another replica wrote when more, or less, was known of the device.
         journaled = await self.journal.read([event.id for event in events])
         return list(journaled.values())
 
-    async def _keys(self, enrollments: Collection[str]) -> dict[str, EnrollmentKey]:
-        known = await self.enrollments.load(enrollments)
-        return {id_: known[id_].key if id_ in known else key_of_unknown(id_) for id_ in enrollments}
-
-
-def _is_left(entry: QueueEntry, before: datetime) -> bool:
-    """True if nobody else sees to its event: who ends an overdue entry does, who supersedes one does not."""
-    is_superseded = entry.state is EntryState.SUPERSEDED
-    return is_superseded or (entry.finished_at is not None and entry.finished_at < before)
-
 
 def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:
-    """The event of an entry that expired or was superseded; the same id for it from everybody, at any
-    time."""
+    """The event of an entry that expired or was superseded. Every replica makes the same, at any time; its id
+    has the shape of a UUIDv7, with bits of a hash in place of random ones."""
     assert entry.finished_at is not None
     seed = hashlib.sha256(f"{entry.id}\0{entry.order}".encode()).digest()
+    milliseconds = nanoseconds(entry.finished_at) // _MILLISECOND
+    number = milliseconds << 80 | int.from_bytes(seed[:10], "big")
+    number = number & ~(0xF << 76) | 7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
     # Different for entries that ended in the same millisecond: the relay reads by this time.
-    created_at = _milliseconds(entry.finished_at) * _SUB_MILLISECOND
-    created_at += int.from_bytes(seed[16:24], "big") % _SUB_MILLISECOND
-    facts = {"request_type": entry.request_type, "state": entry.state.value}
+    created_at = milliseconds * _MILLISECOND + int.from_bytes(seed[16:24], "big") % _MILLISECOND
     if entry.state is EntryState.SUPERSEDED:
         topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": entry.superseded_by}
     else:
         topic, why = Topic.COMMAND_EXPIRED, {"expires_at": rfc3339_or_null(entry.expires_at)}
+    facts = {"request_type": entry.request_type, "state": entry.state.value, **why}
     return Event(
-        id=_id(entry.finished_at, seed),
+        id=str(UUID(int=number)),
         topic=topic,
         key=key,
         created_at=created_at,
-        raw_payload=orjson.dumps({**facts, **why}),
+        raw_payload=orjson.dumps(facts),
         writer=WRITER,
         number=created_at,
         command_uuid=entry.command_uuid,
     )
-
-
-def _id(at: datetime, seed: bytes) -> str:
-    """In the shape of a UUIDv7, with bits of a hash in place of random ones."""
-    number = _milliseconds(at) << 80 | int.from_bytes(seed[:10], "big")
-    number = number & ~(0xF << 76) | 7 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    return str(UUID(int=number))
-
-
-def _milliseconds(moment: datetime) -> int:
-    return nanoseconds(moment) // _SUB_MILLISECOND

@@ -1,9 +1,8 @@
-"""Clears away what nobody needs any more, slowly: stored commands, and entries of past generations.
+"""Clears away unused commands and entries of past generations, slowly.
 
-Promises: a stored command goes only when nobody touched it for a day and no entry refers to it, and
-not if somebody touches it meanwhile (docs/rules.md, rule 13); an open entry ends only when it is of
-a past generation of its device (rule 4); replicas share the work out, and where two do the same piece
-for a moment, nothing is lost; a store that is away is waited for.
+Promises: a stored command goes only when it was not touched for a day, nor meanwhile, and no entry refers to
+it (docs/rules.md, rule 13); an open entry ends only when it is of a past generation of its device (rule 4);
+replicas share the work out, and where two do the same piece for a moment, nothing is lost.
 """
 
 import asyncio
@@ -63,16 +62,14 @@ class Janitor:
                     ("janitor_places", self.end_past_generations),
                 ):
                     group.create_task(self._forever(loops, name, work))
-        finally:  # not before: a heartbeat that is under way would make us a member again
-            await self._leave()
-
-    async def _leave(self) -> None:
-        """Let the other replicas take over at once."""
-        try:
-            async with asyncio.timeout(LEAVE_DEADLINE.total_seconds()):
-                await self.share.leave()
-        except (Unavailable, TimeoutError) as exc:
-            log.info("janitor_left_silently", error=str(exc))
+        finally:
+            # Other replicas take over at once. Not before: a heartbeat that is under way would make us a
+            # member again.
+            try:
+                async with asyncio.timeout(LEAVE_DEADLINE.total_seconds()):
+                    await self.share.leave()
+            except (Unavailable, TimeoutError) as exc:
+                log.info("janitor_left_silently", error=str(exc))
 
     async def _forever(
         self, loops: Loops, name: str, work: Callable[[], AsyncGenerator[None, None]]
@@ -85,9 +82,7 @@ class Janitor:
             await self.share.refresh()
             try:
                 await anext(pieces)
-            except (
-                StopAsyncIteration
-            ):  # also after a piece that failed, which the next pass leaves behind
+            except StopAsyncIteration:  # also after a piece that failed
                 pieces = work()
 
         await loops.keep_doing(name, piece, PACE, waits="janitor_waits")
@@ -115,8 +110,8 @@ class Janitor:
     async def end_past_generations(self) -> AsyncGenerator[None, None]:
         """One pass over the open entries; yields after each piece.
 
-        What a killed enqueue or a killed Authenticate left behind: no device is ever handed it, and
-        without somebody to end it, it would wait for ever."""
+        A killed enqueue or Authenticate left them behind: no device is ever handed them, so they would
+        wait for ever."""
         for piece in self._pieces():
             since, until = window(piece, self.clock.now())
             async for entries in self.queue.accepted_between(since, until):
@@ -128,16 +123,16 @@ class Janitor:
         for entry in entries:
             of_devices.setdefault(entry.device, []).append(entry)
         for chunk in chunked(sorted(of_devices), CHUNK):
-            settled = await self.reconciler.current([p for each in chunk for p in of_devices[each]])
-            left = sum(1 for entry in settled if entry.state.is_open)
-            if ended := sum(len(of_devices[device]) for device in chunk) - left:
+            those = [entry for device in chunk for entry in of_devices[device]]
+            left = sum(entry.state.is_open for entry in await self.reconciler.current(those))
+            if ended := len(those) - left:
                 log.info("stale_places_ended", count=ended)
 
     # --- both
 
     def _pieces(self) -> Iterator[int]:
-        """Our share of a pass. The time says where it begins, so that a process that often starts
-        anew gets to all."""
+        """Our share of a pass. The time says where it begins, so that a process that often restarts
+        gets to all."""
         first = int(self.clock.now().timestamp() / REST.total_seconds())
         for step in range(PIECES):
             piece = (first + step) % PIECES
@@ -146,9 +141,9 @@ class Janitor:
 
 
 def window(piece: int, now: datetime) -> tuple[datetime, datetime]:
-    """The window of acceptance that is this piece of a pass: hours, further back days, and at last
-    whatever is older. A pass that goes on meets each entry, since time moves it from one window to
-    the next far more slowly."""
+    """The window of acceptance that is this piece of a pass: hours, further back days, and at last all
+    that is older. A pass that goes on finds each entry, since time moves it from one window to the next far
+    more slowly."""
     hours, days = min(piece, HOURS), max(piece - HOURS, 0)
     until = now - hours * HOUR - days * DAY
     if piece == PIECES - 1:
