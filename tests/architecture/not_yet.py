@@ -24,12 +24,9 @@ KNOW_THE_WEB_FRAMEWORK = frozenset[str]()
 
 DEFINED_TWICE = frozenset(
     {
-        "Outcome",
-        "Queued",
         "Refused",
         "Sender",
         "Target",
-        "command_uuid",
         "refusal",
     }
 )

@@ -16,7 +16,6 @@ from shared.web.api.requests import Expected, MicroMdmBody, Moment, printable
 MOST_NAMED = 10_000
 """Devices that one request may name under one key."""
 LONGEST = 256
-"""Characters of a filter, as of an identifier."""
 
 Count = Annotated[int, Field(ge=0, lt=2**31), Expected("a whole number from 0 on")]
 Name = Annotated[str, AfterValidator(printable), Expected("a string")]
@@ -70,11 +69,11 @@ class RemovalRequest(NamedDevices):
         """A key in `Opts` goes by its own name, as beside it."""
         return loc[1:] if len(loc) > 1 and loc[0] == "Opts" else loc
 
-    def all_udids(self) -> list[str]:
-        return [*(self.udids or ()), *((self.inner and self.inner.udids) or ())]
-
-    def all_serials(self) -> list[str]:
-        return [*(self.serials or ()), *((self.inner and self.inner.serials) or ())]
+    def names(self) -> tuple[list[str], list[str]]:
+        """UDIDs, and serial numbers."""
+        inner = self.inner or NamedDevices()
+        udids = [*(self.udids or ()), *(inner.udids or ())]
+        return udids, [*(self.serials or ()), *(inner.serials or ())]
 
 
 Text = Annotated[str | None, Field(max_length=LONGEST), AfterValidator(printable)]

@@ -65,8 +65,7 @@ def device_routes(inventory: DeviceInventory, auth: ApiAuth) -> APIRouter:
     async def delete_devices(request: Request) -> JsonAnswer:
         """Their records go and their commands end; who is unknown is no error. A device that is
         still enrolled comes back with its next message."""
-        removal = await parsing.read(request, RemovalRequest)
-        udids, serials = removal.all_udids(), removal.all_serials()
+        udids, serials = (await parsing.read(request, RemovalRequest)).names()
         describe(request, (*udids, *serials))
         await inventory.remove(udids, serials)
         return JsonAnswer({})

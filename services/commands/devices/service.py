@@ -1,8 +1,8 @@
-"""The devices that are enrolled: listed, shown, removed, blocked.
+"""Enrolled devices: listed, shown, removed, blocked.
 
 Promises: pages have every device that stays exactly once, by id, while others come and go. A removed
-device keeps its certificate's binding and what is owed to its subscribers, and
-comes back with its next valid message; when its removal is answered, none of its commands is open.
+device keeps its certificate's binding and its events that are not yet delivered, and comes back with its next
+valid message; when its removal is answered, none of its commands is open.
 """
 
 from collections.abc import Collection
@@ -22,7 +22,7 @@ from shared.web.api.cursor import write_cursor
 log = structlog.get_logger()
 
 TOGETHER = 100
-"""Names with which the store is asked at once."""
+"""Names in one query."""
 USERS_TOGETHER = 100
 """User channels in one answer."""
 
@@ -69,7 +69,7 @@ class DeviceInventory:
         return target.key.device
 
     async def one(self, name: str) -> Enrollment:
-        """Raises NotFound, and Conflict where several devices have the name."""
+        """Raises what `id_of` raises."""
         id_ = await self.id_of(name)
         device = (await self.targets.devices([id_])).get(id_)
         if device is None:
@@ -86,9 +86,9 @@ class DeviceInventory:
     async def remove(self, udids: Collection[str], serial_numbers: Collection[str]) -> None:
         """Remove these devices; who is unknown, or a user channel, is no error and stays.
 
-        Their commands end before the records go and once more after it: before it, so that a crash
-        leaves nothing open that nobody can name any more (a stub has no serial number); after it,
-        because a command may have been queued in between. Later ones find the device removed."""
+        Their commands end before the records go, so that a crash leaves nothing open that has no name any
+        more (a stub has no serial number), and once more after it, because a command may have been queued in
+        between. Later ones find the device removed."""
         devices = set(udids)
         if serial_numbers:
             query = DeviceQuery(serial_numbers=sorted(set(serial_numbers)))
@@ -125,8 +125,7 @@ def _page(found: list[Enrollment], limit: int) -> Page:
 
 
 async def _named(enrollments: Enrollments, query: DeviceQuery) -> list[Enrollment]:
-    """All that match, asked for in parts of the names; where both kinds of names are given, by UDIDs, of
-    which each device has one."""
+    """All that match, read in parts of the names: by UDID if both kinds of names are given."""
     found: list[Enrollment] = []
     if query.udids is None:
         for some in chunked(query.serial_numbers or (), TOGETHER):

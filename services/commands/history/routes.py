@@ -64,7 +64,6 @@ def history_routes(
 ) -> APIRouter:
     """GET and DELETE below /v1/commands."""
     routes = auth.router(tags=["commands"])
-    _add_queue(routes, open_commands, auth)
 
     @routes.get(
         "/v1/commands/{udid}/{command_uuid}",
@@ -107,10 +106,6 @@ def history_routes(
         cancelled = await lookup.show(await open_commands.cancel(entry))
         return JsonAnswer(shown_to(request.state.caller, cancelled))
 
-    return routes
-
-
-def _add_queue(routes: APIRouter, open_commands: OpenCommands, auth: ApiAuth) -> None:
     @routes.get(
         "/v1/commands/{udid}",
         dependencies=[auth.needs(Scope.READ)],
@@ -138,3 +133,5 @@ def _add_queue(routes: APIRouter, open_commands: OpenCommands, auth: ApiAuth) ->
         """Ends all open commands, those handed out and not answered included."""
         await open_commands.clear(udid)
         return JsonAnswer({})
+
+    return routes

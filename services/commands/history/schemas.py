@@ -1,4 +1,4 @@
-"""Commands in the API as they stand, with what their devices said.
+"""Commands in the API as they are now, with the answers of their devices.
 
 Promises: every name is always there, null where there is nothing to say; times are RFC 3339 in UTC.
 """
@@ -29,8 +29,8 @@ ANSWER_IS_SECRET = frozenset(
         "RequestUnlockToken",  # the token, which takes the passcode away
     }
 )
-"""Request types whose answers are for the scope `admin`. What RotateFileVaultKey and SecurityInfo tell of
-recovery keys is encrypted for the operator's own certificate."""
+"""Request types whose answers are for the scope `admin`. The recovery keys in those to RotateFileVaultKey and
+SecurityInfo are encrypted for the operator's own certificate."""
 
 _DATES = re.compile(rb"<date>(-?[0-9]{4,6}-[0-9TZ:-]{1,20})</date>")
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.commands.queue.reconcile import Reconciler
-from services.commands.queue.submission import Outcome, Submission
+from services.commands.queue.submission import QueueOutcome, Submission
 from services.commands.queue.targets import Targets
 from shared.concurrency.counting_window import CountingWindow
 from shared.domain.command import ANNOUNCED_STATES, QueueEntry, order_behind
@@ -104,7 +104,7 @@ class EntryResolver:
                 if existing is None:
                     break
                 submission.outcome = await self._decide(submission, existing, devices)
-                if submission.outcome is not Outcome.CHANGED:
+                if submission.outcome is not QueueOutcome.CHANGED:
                     return
                 # Another process was faster: read the entry, and then the generation again.
                 [existing] = await self._queue.insert([submission.entry])
@@ -128,11 +128,11 @@ class EntryResolver:
         if generation != entry.generation:
             await self._queue.stamp(entry, generation)
         await self.supersede([entry])
-        submission.outcome = Outcome.QUEUED
+        submission.outcome = QueueOutcome.QUEUED
 
     async def _decide(
         self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
-    ) -> Outcome:
+    ) -> QueueOutcome:
         """The outcome beside this entry. Raises the refusal."""
         uuid = submission.entry.command_uuid
         self._guesses.refuse_many(uuid, submission.named)
@@ -143,21 +143,21 @@ class EntryResolver:
         generation = device.generation if device else None
         there = await self._reconciler.current_one(existing, generation)
         if there is None:
-            return Outcome.CHANGED
+            return QueueOutcome.CHANGED
         if not is_known(there.state):
             raise OfNewerVersion(f"command_uuid: {uuid} is {there.state} there, of a newer version")
         if there.state.is_open or self._is_fresh(there, submission.since):
             submission.entry = there
-            return Outcome.RETRY
+            return QueueOutcome.RETRY
         accepted_at = submission.accepted(self._clock.now())
         entry = replace(submission.entry, generation=generation, accepted_at=accepted_at)
         submission.entry = entry
         if there.state in ANNOUNCED_STATES:
             await self._publish_end(there)
         if not await self._queue.requeue(entry, there):
-            return Outcome.CHANGED
+            return QueueOutcome.CHANGED
         await self._follow(submission, await self._targets.devices({entry.device}))
-        return Outcome.QUEUED
+        return QueueOutcome.QUEUED
 
     def _is_fresh(self, existing: QueueEntry, since: datetime | None) -> bool:
         """True if the device ended it so soon after its acceptance that this can only be a retry."""

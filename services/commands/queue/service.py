@@ -21,7 +21,7 @@ from services.commands.queue.priority import (
     no_wait,
 )
 from services.commands.queue.requeue import EntryResolver
-from services.commands.queue.submission import Outcome, Queued, Submission
+from services.commands.queue.submission import Queued, QueueOutcome, Submission
 from services.commands.queue.targets import Targets
 from shared.apple.request.advice import Advice, Recipient
 from shared.apple.request.plist import PreparedCommand
@@ -186,7 +186,7 @@ class QueueService:
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
                 if existing is None and self._resolver.is_current(submission.entry, devices):
-                    submission.outcome = Outcome.QUEUED
+                    submission.outcome = QueueOutcome.QUEUED
                 else:
                     rare.create_task(self._resolver.resolve(submission, existing, devices))
         if self._clock.monotonic() - touched_at > LONGEST_FLUSH.total_seconds():
@@ -194,14 +194,14 @@ class QueueService:
         self._request_pushes(going)
 
     def _request_pushes(self, going: list[Submission]) -> None:
-        queued = sum(1 for submission in going if submission.outcome is Outcome.QUEUED)
+        queued = sum(1 for submission in going if submission.outcome is QueueOutcome.QUEUED)
         self._metrics.commands_accepted.inc(queued)
         now = self._clock.now()
         # A retry asks for a push too: the first answer may have been lost with its push request.
         waiting = {
             s.entry.enrollment
             for s in going
-            if isinstance(s.outcome, Outcome) and s.entry.is_due(now)
+            if isinstance(s.outcome, QueueOutcome) and s.entry.is_due(now)
         }
         if waiting:
             self._push_requests.add(waiting)

@@ -20,7 +20,7 @@ class Queued:
     warnings: tuple[str, ...] = ()
 
 
-class Outcome(Enum):
+class QueueOutcome(Enum):
     """The fate of a submission that was not refused."""
 
     QUEUED = auto()
@@ -41,7 +41,7 @@ class Submission:
     since: datetime | None = None
     entry: QueueEntry = field(init=False)
     warnings: tuple[str, ...] = ()
-    outcome: Outcome | MdmError | None = None
+    outcome: QueueOutcome | MdmError | None = None
 
     def entry_at(self, target: Target, at: datetime) -> QueueEntry:
         """The new entry, accepted at this time."""
@@ -86,4 +86,4 @@ class Submission:
         assert self.outcome is not None
         if isinstance(self.outcome, MdmError):
             return self.outcome
-        return Queued(self.outcome is Outcome.QUEUED, self.entry, self.warnings)
+        return Queued(self.outcome is QueueOutcome.QUEUED, self.entry, self.warnings)

@@ -15,6 +15,7 @@ _PLIST = (
     "<key>Command</key><dict><key>RequestType</key><string>ProfileList</string></dict>"
     f"<key>CommandUUID</key><string>{UUID}</string></dict></plist>"
 )
+_COMMAND = {"request_type": "DeviceInformation", "queries": ["OSVersion"]}
 _FORMS = (
     "Keys in the spelling shown; letter case and underscores do not matter, so Apple's own spelling "
     "is fine too. Apple's own form is another way to say the same: "
@@ -37,42 +38,27 @@ RAW_BODY: Schema = {
 
 def command_body(schema: Schema) -> Schema:
     """The body of POST /v1/commands; `schema` has an example for each request type."""
-    example = {"udid": UDID, "request_type": "DeviceInformation", "queries": ["OSVersion"]}
-    content = {"application/json": {"schema": schema, "example": example}}
+    content = {"application/json": {"schema": schema, "example": {"udid": UDID, **_COMMAND}}}
     request = {"required": True, "description": _FORMS, "content": content}
     return {"requestBody": request, "parameters": [WAIT, IDEMPOTENCY_KEY]}
 
 
-class Queued(TypedDict):
-    warnings: NotRequired[
-        Annotated[
-            list[str],
-            about("what may keep the command from working on this device; absent when nothing"),
-        ]
+class QueuedAnswer(TypedDict, total=False):
+    warnings: Annotated[
+        list[str],
+        about("what may keep the command from working on this device; absent when nothing"),
     ]
-    command: NotRequired[
-        Annotated[
-            CommandOut,
-            about("with `wait`, once it is final: as GET /v1/commands/{udid}/{command_uuid}"),
-        ]
+    command: Annotated[
+        CommandOut,
+        about("with `wait`, once it is final: as GET /v1/commands/{udid}/{command_uuid}"),
     ]
-    timed_out: NotRequired[
-        Annotated[
-            bool, about("true where the `wait` was over before the command was final; else absent")
-        ]
+    timed_out: Annotated[
+        bool, about("true where the `wait` was over before the command was final; else absent")
     ]
 
 
-class QueuedCommand(Queued):
-    payload: Annotated[
-        dict[str, Any],
-        like(
-            {
-                "command_uuid": UUID,
-                "command": {"request_type": "DeviceInformation", "queries": ["OSVersion"]},
-            }
-        ),
-    ]
+class QueuedCommand(QueuedAnswer):
+    payload: Annotated[dict[str, Any], like({"command_uuid": UUID, "command": _COMMAND})]
     job: NotRequired[
         Annotated[
             JobDetails | JobOut, about("with `udids`, when it is finished: as GET /v1/jobs/{id}")
@@ -80,7 +66,7 @@ class QueuedCommand(Queued):
     ]
 
 
-class QueuedPlist(Queued):
+class QueuedPlist(QueuedAnswer):
     payload: Annotated[
         dict[str, Any],
         like(

@@ -116,10 +116,10 @@ def uuid_by_key(keys: Sequence[str], caller: str) -> str | None:
         return None
     if len(keys) > 1 or not _PRINTABLE.fullmatch(keys[0]):
         raise unfit(IDEMPOTENCY_KEY, "once, 1 to 255 printable characters of ASCII")
-    return command_uuid(keys[0], caller)
+    return uuid_of_key(keys[0], caller)
 
 
-def command_uuid(key: str, caller: str) -> str:
+def uuid_of_key(key: str, caller: str) -> str:
     """A UUID of version 8 (RFC 9562), made of a hash of caller and key: the same for one key over all
     replicas and versions, never the same for two callers."""
     parts = (part.encode() for part in (caller, key))

@@ -65,7 +65,7 @@ async def report(api: Api, state: EntryState) -> None:
 
 
 def is_told(answer: dict[str, Any]) -> bool:
-    """Whether a device's answer is shown with what it says; that there was one is told to all."""
+    """Whether a device's answer is shown with what it says; everyone sees that there was one."""
     assert (answer["event_id"], answer["received_at"], answer["status"]) != (None, None, None)
     assert answer["error_chain"] is None
     if answer["raw"] is None:

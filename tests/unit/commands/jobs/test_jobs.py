@@ -68,7 +68,7 @@ class Fleet:
         return work
 
     async def kill(self, work: JobWorker) -> None:
-        """As if the process were killed: nothing is said to anybody."""
+        """As if the process were killed, without a word."""
         running = self._running.pop(work)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -387,7 +387,7 @@ async def test_a_job_whose_targets_are_gone_in_part_fails_with_what_is_known() -
 
 
 class _Poison(FakeJobs):
-    """What one job's documents do to whoever reads or writes them."""
+    """Documents of a job that fail each process that reads or writes them."""
 
     def __init__(self, job: str, error: Exception) -> None:
         super().__init__()

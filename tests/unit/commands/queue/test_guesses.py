@@ -1,4 +1,4 @@
-"""Whoever guesses what somebody else's command says has ten guesses an hour."""
+"""A client that guesses the content of another client's command has ten guesses an hour."""
 
 import asyncio
 from datetime import timedelta

@@ -34,7 +34,7 @@ async def resolve(name: str, *records: Enrollment) -> Target | Conflict:
 
 
 async def id_of(name: str, *records: Enrollment) -> str | None:
-    """The enrollment that the name means, None where it means nobody."""
+    """The enrollment that the name means, None where it means none."""
     target = await resolve(name, *records)
     assert isinstance(target, Target), target
     return target.key.id if target.is_known else None

@@ -298,7 +298,7 @@ async def test_the_window_of_a_command_queued_anew_begins_anew() -> None:
     assert await world.post() is False
 
 
-# --- a device that enrolls anew beside the POST (rule 4)
+# --- a device that enrolls again beside the POST (rule 4)
 
 
 async def test_rule_04_enrolling_between_read_and_insert_does_not_lose_the_command() -> None:
@@ -438,7 +438,7 @@ async def test_a_command_queued_while_a_removal_is_under_way_ends_with_it() -> N
     assert world.entry().state is EntryState.CANCELLED
 
 
-# --- queueing anew is conditional (rule 5)
+# --- queueing again is conditional (rule 5)
 
 
 async def test_rule_05_queueing_anew_beside_another_looks_again_and_is_a_retry() -> None:

@@ -98,7 +98,7 @@ async def test_the_newest_of_a_collapse_key_ends_the_older_one() -> None:
 
 
 async def test_a_retry_of_the_older_one_is_queued_anew_and_ends_the_newer_one() -> None:
-    """What was ended by somebody else than the device is queued anew: it is the newest then."""
+    """A command that was not ended by its device is queued again: it is the newest then."""
     world = World()
     terms = Terms(collapse_key="k")
     await world.queue_service.enqueue(prepared(terms))

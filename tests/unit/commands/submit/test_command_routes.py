@@ -564,7 +564,7 @@ async def test_openapi_describes_every_route_with_its_errors(client: Client) -> 
         for method, operation in operations.items()
         if path.startswith(("/v1/commands", "/v1/devices"))
     }
-    assert len(routes) == 16
+    assert len(routes) == 19
     for operation in routes.values():
         assert operation["summary"]
         assert "503" in operation["responses"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.commands.submit.service import command_uuid, uuid_by_key
+from services.commands.submit.service import uuid_by_key, uuid_of_key
 from shared.domain.errors import BadRequest
 
 TEXT = st.text(max_size=40)
@@ -30,12 +30,12 @@ def test_other_keys_and_other_callers_have_other_uuids(
 ) -> None:
     is_same = (key, caller) == (other_key, other_caller)
 
-    assert (command_uuid(key, caller) == command_uuid(other_key, other_caller)) is is_same
+    assert (uuid_of_key(key, caller) == uuid_of_key(other_key, other_caller)) is is_same
 
 
 @given(TEXT, TEXT)
 def test_it_is_a_uuid_of_version_8(key: str, caller: str) -> None:
-    parsed = UUID(command_uuid(key, caller))
+    parsed = UUID(uuid_of_key(key, caller))
 
     assert (parsed.version, parsed.variant) == (8, RFC_4122)
 

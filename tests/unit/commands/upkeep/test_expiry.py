@@ -1,4 +1,4 @@
-"""Commands expire, and whoever asked for it hears of it, whatever dies in between."""
+"""Commands expire, and their subscribers get an event, although processes die in between."""
 
 import asyncio
 import json

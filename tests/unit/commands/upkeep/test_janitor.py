@@ -1,7 +1,7 @@
-"""The janitor deletes what nobody needs, and nothing else, whoever works beside it.
+"""The janitor deletes unused commands, and nothing else, while others work beside it.
 
 The interleavings are those in which a janitor that looks first, or does not look again, deletes a
-command that a client was told is safe (docs/rules.md, rule 13).
+command of an accepted request (docs/rules.md, rule 13).
 """
 
 import asyncio
@@ -198,7 +198,7 @@ async def test_rule_04_what_a_killed_authenticate_left_open_is_ended() -> None:
 
 
 async def test_rule_04_a_command_that_is_queued_while_the_janitor_sweeps_stays() -> None:
-    """The janitor has read the entries; the device enrolls anew and gets a command; then the
+    """The janitor has read the entries; the device enrolls again and gets a command; then the
     janitor reads the generation."""
     world = World()
     await world.post()

@@ -1,4 +1,4 @@
-"""Whoever asked for it hears of each command that a newer one superseded, whatever dies in between."""
+"""Subscribers get one event of each superseded command, although processes die in between."""
 
 import json
 from collections.abc import AsyncIterator
