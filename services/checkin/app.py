@@ -11,7 +11,7 @@ from shared.concurrency.heavy_work import HeavyWork
 from shared.ports.clock import Clock
 from shared.security.authority import open_authority
 from shared.security.certificates.lenient import AnyCertificate
-from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeBook, ChallengeTokens
+from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeTokens, ScepChallenges
 from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.settings import CheckinSettings
 from shared.web.device_route import direct_routes
@@ -37,7 +37,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     weak = WeakKeys(operators, adapters.metrics)
     identities = DeviceIdentities([authority.certificate, *operators], clock, weak)
     work = HeavyWork("large or unknown messages", threads=1, most_waiting=MOST_UNDER_WAY)
-    challenges = ChallengeBook(
+    challenges = ScepChallenges(
         stores.challenges,
         clock,
         validity=settings.scep_challenge_validity,

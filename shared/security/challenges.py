@@ -89,7 +89,7 @@ class Grant:
     renews: str | None = None
 
 
-class ChallengeBook:
+class ScepChallenges:
     """Makes and redeems challenges. `renews_only`: it redeems none but those of renewals. Without `tokens`
     each that it makes is stored."""
 

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared.concurrency.clock import SystemClock
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.security.identity import fingerprint_of
 from shared.settings.scep import ChallengeSettings
 from shared.storage.certificates.challenges import NAME as CHALLENGES
@@ -59,8 +59,8 @@ class Replicas:
     folder: Path
 
     @property
-    def book(self) -> ChallengeBook:
-        return ChallengeBook(MongoChallenges(self.mongo), SystemClock(), validity=VALIDITY)
+    def book(self) -> ScepChallenges:
+        return ScepChallenges(MongoChallenges(self.mongo), SystemClock(), validity=VALIDITY)
 
     @property
     def issued(self) -> MongoIssuedCertificates:

@@ -20,7 +20,7 @@ from services.checkin.scep.certificate_status import CertificateStatuses
 from shared.apple.profiles.payloads import Look
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.apple_device import AppleDevices
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.security.identity import DeviceIdentities
 from shared.security.signature.profile_signing import ProfileSigner
 from shared.telemetry.metrics import Metrics
@@ -69,7 +69,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         static = None if self.static is None else SecretStr(self.static)
-        self.book = ChallengeBook(self.challenges, self.clock, validity=VALIDITY, static=static)
+        self.book = ScepChallenges(self.challenges, self.clock, validity=VALIDITY, static=static)
         profiles = EnrollmentProfiles(
             self.rules,
             identities=self.identities or OurScep(self.book, f"{URL}/scep", SUBJECT),

@@ -15,7 +15,7 @@ from services.checkin.scep.server import ScepServer
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.authority import IDENTITY_VALIDITY, Authority
 from shared.security.certificates.public_keys import PublicKey
-from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeBook, ChallengeTokens
+from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeTokens, ScepChallenges
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.challenges import FakeChallenges
 from tests.support.fakes.clock import FakeClock
@@ -52,14 +52,14 @@ class ScepWorld:
     def __post_init__(self) -> None:
         self.authority = _authority()
         static = None if self.static is None else SecretStr(self.static)
-        self.book = ChallengeBook(
+        self.book = ScepChallenges(
             self.challenges,
             self.clock,
             validity=CHALLENGE_VALIDITY,
             static=static,
             tokens=ChallengeTokens(self.authority.derived_key(PURPOSE, KEY_SIZE)),
         )
-        self.commands_book = ChallengeBook(
+        self.commands_book = ScepChallenges(
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, static=static
         )
         self.identities = FakeIdentities(self.enrollments)
@@ -76,7 +76,7 @@ class ScepWorld:
 
     def replica(self) -> ScepServer:
         work = HeavyWork("SCEP requests")
-        renewals = ChallengeBook(
+        renewals = ScepChallenges(
             self.challenges, self.clock, validity=CHALLENGE_VALIDITY, renews_only=True
         )
         issuing = Issuing(

@@ -21,7 +21,7 @@ from shared.domain.errors import Misconfigured
 from shared.ports.clock import Ids
 from shared.security.apple_device import AppleDevices
 from shared.security.certificates.lenient import UNREADABLE
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.security.push_topic import TopicOfFiles
 from shared.security.signature.profile_signing import ProfileSigner
 from shared.settings import CheckinSettings
@@ -63,7 +63,7 @@ def read_files(settings: CheckinSettings) -> EnrollmentFiles:
 
 
 def identity_payloads(
-    settings: CheckinSettings, challenges: ChallengeBook, ids: Ids
+    settings: CheckinSettings, challenges: ScepChallenges, ids: Ids
 ) -> IdentityPayloads:
     """The source of device identities: our SCEP, unless the settings name another server."""
     subject = settings.subject

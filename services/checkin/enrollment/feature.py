@@ -7,7 +7,7 @@ from services.checkin.enrollment.profiles import EnrollmentProfiles
 from services.checkin.scep.certificate_status import CertificateStatuses
 from services.runtime.adapters import Adapters
 from shared.concurrency.heavy_work import HeavyWork
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.security.identity import DeviceIdentities
 from shared.security.push_topic import CurrentTopic
 from shared.settings import CheckinSettings
@@ -18,7 +18,7 @@ def enrollment_feature(
     settings: CheckinSettings,
     adapters: Adapters,
     files: EnrollmentFiles,
-    challenges: ChallengeBook,
+    challenges: ScepChallenges,
     identities: DeviceIdentities,
     work: HeavyWork,
 ) -> tuple[EnrollmentProfiles, Feature]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from shared.apple.profiles.payloads import Acme, Look, Payload, Scep, acme_payload, scep_payload
 from shared.ports.clock import Ids
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 
 Subject = Sequence[tuple[str, str]]
 
@@ -33,7 +33,7 @@ class IdentityPayloads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OurScep:
-    challenges: ChallengeBook
+    challenges: ScepChallenges
     url: str
     subject: Subject
 

@@ -26,7 +26,7 @@ from shared.apple.plist import read as plist
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.errors import BadRequest
 from shared.security.apple_device import AppleDevices
-from shared.security.challenges import LONGEST, ChallengeBook, Grant
+from shared.security.challenges import LONGEST, Grant, ScepChallenges
 from shared.security.identity import DeviceIdentities
 from shared.security.signature.attached import open_signed
 from shared.security.signature.detached import Signer
@@ -62,7 +62,7 @@ class OverTheAir:
     def __init__(
         self,
         profiles: EnrollmentProfiles,
-        challenges: ChallengeBook,
+        challenges: ScepChallenges,
         statuses: CertificateStatuses,
         apple: AppleDevices,
         identities: DeviceIdentities,

@@ -30,7 +30,7 @@ from shared.domain.errors import BadRequest
 from shared.ports.access import Profiles, Reserved
 from shared.ports.certificates import PushTopics
 from shared.ports.clock import Ids
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.security.signature.profile_signing import ProfileSigner
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class EnrollmentProfiles:
         self,
         rules: EnrollmentRules,
         identities: IdentityPayloads,
-        challenges: ChallengeBook,
+        challenges: ScepChallenges,
         stored: Profiles,
         topics: PushTopics,
         ids: Ids,

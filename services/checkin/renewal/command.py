@@ -15,7 +15,7 @@ from shared.ports.clock import Ids
 from shared.ports.enrollments import Enrollments
 from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 
 COMMAND_LIVES = timedelta(days=7)
 CHALLENGE_LIVES = COMMAND_LIVES + timedelta(days=1)
@@ -29,7 +29,7 @@ class RenewalCommands:
         enrollments: Enrollments,
         push_requests: PushRequests,
         profiles: EnrollmentProfiles,
-        challenges: ChallengeBook,
+        challenges: ScepChallenges,
         ids: Ids,
     ) -> None:
         self._queue = queue

@@ -6,7 +6,7 @@ from services.checkin.renewal.policy import RenewalRules
 from services.checkin.renewal.worker import Renewals
 from services.runtime.adapters import Adapters
 from shared.concurrency.partitions import Share
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.settings import CheckinSettings
 from shared.web.server.service import Feature
 
@@ -15,7 +15,7 @@ def renewal_feature(
     settings: CheckinSettings,
     adapters: Adapters,
     profiles: EnrollmentProfiles,
-    challenges: ChallengeBook,
+    challenges: ScepChallenges,
     share: Share,
 ) -> Feature:
     stores, ids = adapters.stores, adapters.ids

@@ -7,19 +7,19 @@ from services.checkin.scep.server import ScepServer
 from services.runtime.adapters import Adapters
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.authority import Authority
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.settings import CheckinSettings
 from shared.web.server.service import Feature
 
 
 def scep_feature(
-    settings: CheckinSettings, adapters: Adapters, authority: Authority, challenges: ChallengeBook
+    settings: CheckinSettings, adapters: Adapters, authority: Authority, challenges: ScepChallenges
 ) -> Feature:
     stores, clock = adapters.stores, adapters.clock
     work = HeavyWork("SCEP requests")
     if not settings.gives_identities:
         validity = settings.scep_challenge_validity
-        challenges = ChallengeBook(stores.challenges, clock, validity=validity, renews_only=True)
+        challenges = ScepChallenges(stores.challenges, clock, validity=validity, renews_only=True)
     issuing = Issuing(
         authority,
         challenges,

@@ -21,7 +21,7 @@ from shared.ports.certificates import IssuedCertificate, IssuedCertificates
 from shared.ports.clock import Clock
 from shared.ports.identities import Identities
 from shared.security.authority import Authority
-from shared.security.challenges import ChallengeBook, Grant
+from shared.security.challenges import Grant, ScepChallenges
 from shared.security.identity import DeviceIdentities, fingerprint_of
 from shared.security.scep.request import CertificateRequest
 from shared.security.scep.words import MessageType, ScepRefused
@@ -62,7 +62,7 @@ class Issuing:
     def __init__(
         self,
         authority: Authority,
-        book: ChallengeBook,
+        book: ScepChallenges,
         issued: IssuedCertificates,
         statuses: CertificateStatuses,
         identities: Identities,

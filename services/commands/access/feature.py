@@ -3,7 +3,7 @@
 from services.commands.access import routes
 from services.commands.access.tokens import ApiTokens
 from services.runtime.adapters import Adapters
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.settings import CommandsSettings
 from shared.web.api.auth import ApiAuth
 from shared.web.server.service import Feature
@@ -11,7 +11,7 @@ from shared.web.server.service import Feature
 
 def challenges_feature(settings: CommandsSettings, adapters: Adapters, auth: ApiAuth) -> Feature:
     validity = settings.scep_challenge_validity
-    challenges = ChallengeBook(adapters.stores.challenges, adapters.clock, validity=validity)
+    challenges = ScepChallenges(adapters.stores.challenges, adapters.clock, validity=validity)
     router = routes.challenge_routes(challenges, auth)
     return Feature(routers=(router,), openapi_tags=(routes.CHALLENGES_TAG,))
 

@@ -23,7 +23,7 @@ from services.commands.access.tokens import ApiTokens
 from shared.domain.access import Scope
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
@@ -101,7 +101,7 @@ def audit_routes(audit_log: AuditLog, clock: Clock, auth: ApiAuth) -> APIRouter:
     return routes
 
 
-def challenge_routes(challenges: ChallengeBook, auth: ApiAuth) -> APIRouter:
+def challenge_routes(challenges: ScepChallenges, auth: ApiAuth) -> APIRouter:
     routes = auth.router(tags=["challenges"])
     parsing = Parsing()
 

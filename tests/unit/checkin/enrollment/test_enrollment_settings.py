@@ -7,7 +7,7 @@ import pytest
 from services.checkin.enrollment.assets import identity_payloads, read_files
 from services.checkin.enrollment.identity_payload import OtherAcme, OtherScep, OurScep
 from shared.domain.errors import Misconfigured
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from shared.settings import AllSettings, load
 from tests.support.enrollment_rig import VALIDITY
 from tests.support.fakes.challenges import FakeChallenges
@@ -128,7 +128,7 @@ def test_a_certificate_that_is_none_for_mdm_push_is_refused(tmp_path: Path) -> N
 
 
 def test_identities_come_from_where_the_settings_say() -> None:
-    book = ChallengeBook(FakeChallenges(), FakeClock(), validity=VALIDITY)
+    book = ScepChallenges(FakeChallenges(), FakeClock(), validity=VALIDITY)
     subject = settings().subject
 
     ours = identity_payloads(settings(SERVER_URL=URL), book, FakeIds())

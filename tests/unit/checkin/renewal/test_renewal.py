@@ -38,7 +38,7 @@ from shared.domain.outbox import OutboxEvent
 from shared.domain.versions import known
 from shared.ports.access import Reserved, StoredProfile
 from shared.ports.certificates import IssuedCertificate
-from shared.security.challenges import ChallengeBook
+from shared.security.challenges import ScepChallenges
 from tests.support.checkin_world import Device, Replica, World
 from tests.support.fakes.challenges import FakeChallenges
 from tests.support.fakes.clock import START
@@ -63,7 +63,7 @@ class Renewing:
     rules: RenewalRules = field(default_factory=lambda: RenewalRules(BEFORE))
 
     def __post_init__(self) -> None:
-        self.book = ChallengeBook(self.challenges, self.world.clock, validity=timedelta(hours=1))
+        self.book = ScepChallenges(self.challenges, self.world.clock, validity=timedelta(hours=1))
 
     async def replica(self) -> tuple[Replica, Renewals]:
         replica = await self.world.replica()
