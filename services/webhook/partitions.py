@@ -8,16 +8,16 @@ cannot be opened does not hold up the others.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import partial
 
 import structlog
 
 from services.webhook.delivery.first_attempt import PartitionQueues, Spawn
 from shared.concurrency.partitions import Share
-from shared.concurrency.periodic import Loops, Pace
+from shared.concurrency.periodic import Loops, Pace, Step
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Deliveries
@@ -30,10 +30,10 @@ GRACE = timedelta(seconds=5)
 """An attempt under way may take so long when its partition is given up."""
 LAST_GRACE = timedelta(seconds=2)
 """The same, on the way out."""
-_SWEEP_EVERY = 3.0
-_SWEEP_SHARE = 20.0
+_SWEEP_EVERY = timedelta(seconds=3)
+_SWEEP_SHARE = 20
 """Reading a large backlog may take this small a part of the time: one in so many."""
-_DEADLINE = 15.0
+_DEADLINE = timedelta(seconds=15)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,20 +59,21 @@ class Partitions:
         share: Share,
         deliveries: Deliveries,
         clock: Clock,
-        new_queues: Callable[[Callable[[], None]], PartitionQueues],
+        loops: Loops,
+        new_queues: Callable[[Spawn, Callable[[], object]], PartitionQueues],
     ) -> None:
         self._consumer = consumer
         self._share = share
         self._deliveries = deliveries
         self._clock = clock
+        self._loops = loops
         self._new_queues = new_queues
         self._served: dict[int, Served] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._away: set[int] = set()
         """Partitions whose latest opening failed."""
         self._is_draining = False
-        self._spawn: Spawn | None = None
-        self._loops: Loops | None = None
+        self._group: asyncio.TaskGroup | None = None
         self.has_share = False
 
     @property
@@ -99,18 +100,18 @@ class Partitions:
         ready."""
         return len(self._share.partitions - self.open - self._away)
 
-    async def run(self, spawn: Spawn, loops: Loops) -> None:
+    async def run(self) -> None:
         """Look after the partitions until cancelled. Heartbeats never wait for the rest."""
-        self._spawn, self._loops = spawn, loops
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 for name, step, waits in (
                     ("partitions_share", self._refresh, "share_not_refreshed"),
                     ("partitions", self._tend, "partitions_wait"),
                     ("partitions_sweep", self._sweep, "lanes_not_read"),
                 ):
                     group.create_task(
-                        loops.keep_doing(name, step, PACE, waits, lambda: self._is_draining)
+                        self._loops.keep_doing(name, step, PACE, waits, lambda: self._is_draining)
                     )
         finally:
             for opening in self._opening:
@@ -123,13 +124,13 @@ class Partitions:
             for partition in list(self._served):
                 group.create_task(self._give_up(partition, grace))
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(_DEADLINE.total_seconds()):
                 await self._share.leave()
         except (Unavailable, TimeoutError) as exc:
             log.warning("share_not_left", error=str(exc))
 
     async def _refresh(self) -> None:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             await self._share.refresh()
         self.has_share = True
 
@@ -141,27 +142,27 @@ class Partitions:
         self._away &= mine
         spent = {n for n, served in self._served.items() if served.queues.is_spent}
         for partition in (self._served.keys() - mine) | spent:
-            self._in_background(self._give_up(partition, GRACE))
+            self._spawn(partial(self._give_up, partition, GRACE))
         for partition in mine - self._served.keys():
-            # Nobody waits for it here: one that does not answer must not hold up the others.
+            # Not awaited here: one that does not answer must not hold up the others.
             self._opening.add(asyncio.create_task(self._open(self._serve(partition))))
         if self._away:
             log.warning("partitions_not_open", count=len(self._away))
         over = {each for each in self._opening if each.done()}
         self._opening -= over
-        # Not in a group: what one met must not cut the others short.
+        # Not in a group: the failure of one must not cut the others short.
         failed = [each for each in await asyncio.gather(*over, return_exceptions=True) if each]
         if failed:
             raise BaseExceptionGroup("partitions that could not be opened", failed)
 
     def _serve(self, partition: int) -> Served:
-        queues = self._new_queues(lambda: self._in_background(self._load(served)))
+        queues = self._new_queues(self._spawn, lambda: self._spawn(partial(self._load, served)))
         served = self._served[partition] = Served(partition, queues)
         return served
 
     async def _open(self, served: Served) -> None:
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(_DEADLINE.total_seconds()):
                 served.channel = await self._consumer.open(
                     served.partition,
                     on_event=served.queues.take,
@@ -190,7 +191,7 @@ class Partitions:
         if served.channel is None:
             return
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(_DEADLINE.total_seconds()):
                 await served.channel.close()
         except (Unavailable, TimeoutError) as exc:
             log.warning("partition_not_closed", partition=served.partition, error=str(exc))
@@ -205,10 +206,15 @@ class Partitions:
         served.is_lost = True
         served.queues.abandon()
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._spawn is None:
+    def _spawn(self, work: Step) -> "asyncio.Task[None]":
+        if self._group is None:
             raise RuntimeError("partitions are not running")
-        self._spawn(work)
+        attempt = self._loops.attempt("webhook_task", work, "webhook_task_failed")
+        try:
+            return self._group.create_task(attempt)
+        except RuntimeError:  # the service ends: what comes now is not acked, and comes again
+            attempt.close()
+            raise
 
     async def _load(self, served: Served) -> None:
         """Read what is blocked, now that we surely are the consumer; then let the events through."""
@@ -218,12 +224,10 @@ class Partitions:
                 await self._read(served)
                 served.queues.loaded()
 
-        if self._loops is None:
-            raise RuntimeError("partitions are not running")
         await self._loops.until_done("partition_load", load, PACE, waits="lanes_not_read")
 
     async def _sweep(self) -> None:
-        """Read the blocked delivery queues of our partitions again, one after the other: somebody else may
+        """Read the blocked delivery queues of our partitions again, one after the other: another process may
         have stored there, and what waits from before waits for no first event."""
         failed: list[BaseException] = []
         for served in list(self._served.values()):
@@ -234,7 +238,7 @@ class Partitions:
             failed += [outcome] if outcome else []
             now = self._clock.monotonic()
             pause = (now - began) * _SWEEP_SHARE * len(self._served)
-            served.read_at = now + max(_SWEEP_EVERY, pause)
+            served.read_at = now + max(_SWEEP_EVERY.total_seconds(), pause)
         if failed:
             raise BaseExceptionGroup("partitions whose lanes could not be read", failed)
 

@@ -3,9 +3,6 @@
 SMALL_FILES = frozenset(
     {
         "services/runtime/store_health.py",
-        "services/webhook/delivery/backoff.py",
-        "services/webhook/delivery/set_aside.py",
-        "services/webhook/subscribers.py",
     }
 )
 """Files under 60 lines with one importer: to be merged into it."""
@@ -25,7 +22,6 @@ KNOW_THE_WEB_FRAMEWORK = frozenset[str]()
 DEFINED_TWICE = frozenset(
     {
         "Refused",
-        "Sender",
         "Target",
         "refusal",
     }
@@ -35,14 +31,6 @@ DEFINED_TWICE = frozenset(
 FLOATS_OF_SECONDS = frozenset(
     {
         "services/cli/store_copy.py",
-        "services/webhook/app.py",
-        "services/webhook/delivery/backoff.py",
-        "services/webhook/delivery/queue_state.py",
-        "services/webhook/delivery/store.py",
-        "services/webhook/endpoints/limited_log.py",
-        "services/webhook/endpoints/sender.py",
-        "services/webhook/partitions.py",
-        "services/webhook/subscribers.py",
     }
 )
 """Files with constants of time that are bare numbers."""

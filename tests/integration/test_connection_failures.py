@@ -15,8 +15,8 @@ from services.push.certificates.tls import client_context, load_certificates
 from services.push.send.apns import Apns, Push
 from services.push.send.outcomes import Unanswered, Unreachable
 from services.runtime.store_health import StorePulse
-from services.webhook.endpoints.attempts import Attempts
 from services.webhook.endpoints.sender import HttpSender
+from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.clock import SystemClock
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
@@ -26,6 +26,7 @@ from shared.network.peer_certificates import KEPT
 from shared.network.trusted_cas import client_tls
 from shared.storage.mongo import Driver, Mongo
 from shared.telemetry.metrics import Metrics
+from tests.support.delivery_rig import FixedSubscriptions
 from tests.support.fakes.clock import FakeClock
 from tests.support.harness.bad_servers import Kind, Trust, bad_server
 from tests.support.harness.push_certificates import TOPIC, PushAuthority
@@ -239,17 +240,16 @@ async def test_a_look_at_a_certificate_sends_nothing_to_the_server(trust: Trust)
 async def test_the_log_says_why_a_subscriber_fails(trust: Trust) -> None:
     clock = FakeClock()
     tls = client_tls("MDM_WEBHOOK_CA", trust.file)
-    delivered = Metrics().deliveries_delivered
 
     async with (
         bad_server(Kind.SELF_SIGNED, trust) as server,
         HttpSender(clock, tls, PATIENCE) as sender,
     ):
-        attempts = Attempts(sender, clock, delivered)
+        subscribers = Subscribers(FixedSubscriptions(), sender, clock, Metrics())
         receiver = Subscription("config", f"https://user:secret@127.0.0.1:{server.port}/")
         with structlog.testing.capture_logs() as logged:
             for _ in range(4):
-                await attempts.first(receiver, "MAC", b"{}")
+                await subscribers.first(receiver, "MAC", b"{}")
                 clock.advance(timedelta(seconds=6))
 
     [line] = logged

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 from structlog.testing import capture_logs
 
-from services.webhook.endpoints.sender import CONTENT_TYPE, HttpSender, Outcome
+from services.webhook.endpoints.sender import CONTENT_TYPE, AttemptOutcome, HttpSender
 from shared.concurrency.clock import SystemClock
 from shared.domain.subscription import Subscription
 from shared.web.version import USER_AGENT
@@ -33,7 +33,7 @@ async def sender() -> AsyncIterator[HttpSender]:
         yield sender
 
 
-async def send(sender: HttpSender, url: str) -> Outcome:
+async def send(sender: HttpSender, url: str) -> AttemptOutcome:
     return await sender.send(Subscription("config", url), BODY)
 
 

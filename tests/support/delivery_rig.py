@@ -1,22 +1,23 @@
 """Replicas of the webhook service around one queue, one store and one receiver, on fake time."""
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from services.webhook.delivery.bodies import Bodies
-from services.webhook.delivery.first_attempt import Crew, PartitionQueues
+from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.retry import QueueRetry, RetryPolicy
 from services.webhook.delivery.scheduler import Retries
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.attempts import PATIENCE, Attempts
+from services.webhook.endpoints.subscribers import PATIENCE, Subscribers
 from services.webhook.partitions import Partitions
-from shared.concurrency.periodic import Loops
+from shared.concurrency.periodic import Loops, Step
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import Subscription
+from shared.telemetry.metrics import Metrics
 from tests.support.fakes.clock import FakeClock, FakeIds, settle
 from tests.support.fakes.deliveries import FakeDeliveries, Owed
 from tests.support.fakes.event_queue import (
@@ -71,21 +72,21 @@ class FixedShare:
         self.partitions = frozenset()
 
 
-class Count:
-    """A counter."""
+class FixedSubscriptions:
+    """The subscriptions that a test sets."""
 
-    def __init__(self) -> None:
-        self.value = 0.0
+    def __init__(self, *subscriptions: Subscription) -> None:
+        self.subscriptions = list(subscriptions)
 
-    def inc(self, amount: float = 1) -> None:
-        self.value += amount
+    async def all(self) -> list[Subscription]:
+        return self.subscriptions
 
 
-class Counts:
-    def __init__(self) -> None:
-        self.deliveries_retried = Count()
-        self.deliveries_dead_lettered = Count()
-        self.deliveries_set_aside = Count()
+class StrictLoops(Loops):
+    """Loops whose single attempts must not fail: their errors end the test."""
+
+    async def attempt(self, name: str, step: Step, waits: str) -> None:
+        await step()
 
 
 class World:
@@ -151,38 +152,39 @@ class Replica:
     ) -> None:
         self.world = world
         self.barriers = Barriers()
-        self.counts = Counts()
-        self.delivered = Count()
+        self.metrics = Metrics()
+        self.loops = StrictLoops(world.clock)
         self.share = share or FixedShare([PARTITION])
         self.answers = Barriers()
         self.deliveries = FakeDeliveries(world.records, self.barriers, self.answers)
         store = DeliveryStore(self.deliveries, world.journal, world.clock, world.ids)
-        self.attempts = Attempts(world.receiver, world.clock, self.delivered, patience)
-        self.read_back = Count()
-        self.bodies = Bodies(world.budget, store, lambda event: body_of(event.id), self.read_back)
-        policy = RetryPolicy(
-            WAITS if waits is None else waits,
-            lambda: 0.5,
-            {SUBSCRIPTION.id: SUBSCRIPTION}.get,
-            self.bodies,
+        self.subscriptions = FixedSubscriptions(SUBSCRIPTION)
+        self.subscribers = Subscribers(
+            self.subscriptions, world.receiver, world.clock, self.metrics, patience
         )
-        queue_retry = QueueRetry(store, self.attempts, policy, world.clock, self.counts)
-        self.retries = Retries(queue_retry, self.attempts, world.clock)
+        self.bodies = Bodies(world.budget, store, lambda event: body_of(event.id), self.metrics)
+        policy = RetryPolicy(WAITS if waits is None else waits, lambda: 0.5)
+        queue_retry = QueueRetry(
+            store, self.subscribers, self.bodies, policy, world.clock, self.metrics
+        )
+        self.retries = Retries(queue_retry, self.subscribers, world.clock)
         self.consumer = consumer or FakeConsumer(world.queue, PARTITION)
-        self.subscriptions = [SUBSCRIPTION]
-        self._tasks: set[asyncio.Task[None]] = set()
-        crew = Crew(
-            subscribers=lambda: self.subscriptions,
-            attempts=self.attempts,
-            store=store,
-            bodies=self.bodies,
-            retries=self.retries,
-            clock=world.clock,
-            next_attempt=policy.next_attempt,
-            spawn=self._spawn,
-        )
+        self._tasks: list[asyncio.Task[None]] = []
         self.partitions = Partitions(
-            self.consumer, self.share, self.deliveries, world.clock, partial(PartitionQueues, crew)
+            self.consumer,
+            self.share,
+            self.deliveries,
+            world.clock,
+            self.loops,
+            partial(
+                PartitionQueues,
+                self.subscribers,
+                store,
+                self.bodies,
+                self.retries,
+                policy.next_attempt,
+                world.clock,
+            ),
         )
 
     @property
@@ -190,16 +192,20 @@ class Replica:
         assert self.consumer.channel is not None
         return self.consumer.channel
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def metric(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"macromdm_{name}_total")
+
+    async def subscribe(self, *subscriptions: Subscription) -> None:
+        """These are all subscriptions from now on."""
+        self.subscriptions.subscriptions = list(subscriptions)
+        await self.subscribers.read()
 
     async def __aenter__(self) -> Self:
-        loops = Loops(self.world.clock)
-        self._spawn(self.retries.run(loops))
-        self._spawn(self.partitions.run(self._spawn, loops))
+        await self.subscribers.read()
+        self._tasks = [
+            asyncio.ensure_future(self.retries.run(self.loops)),
+            asyncio.ensure_future(self.partitions.run()),
+        ]
         await settle()
         return self
 
@@ -208,10 +214,9 @@ class Replica:
 
     async def kill(self) -> None:
         """The process is gone: its channel with it, and nothing of it goes on."""
-        tasks = set(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
         if self.consumer.channel is not None:

@@ -2,8 +2,8 @@
 
 Promises: what waits for its turn and what is in use stay together below the budget; one body always
 fits, however large it is. An event beyond the budget keeps its id and size, and its body is read back
-from the journal when its turn comes. Bodies that are read back are let in by order of arrival, and whoever
-has one waits for no other; so all of them get on, whatever else is held.
+from the journal when its turn comes. Bodies that are read back are let in by order of arrival, and an
+event that has its body waits for no other one; so all of them get on.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.attempts import Counter
 from shared.domain.event import Event
+from shared.telemetry.metrics import Metrics
 
 IN_USE = 4
 """One in so many bytes of the budget is for bodies that were read back."""
@@ -61,13 +61,13 @@ class Bodies:
         budget: int,
         store: DeliveryStore,
         render: Callable[[Event], bytes],
-        read_back: Counter,
+        metrics: Metrics,
     ) -> None:
         self._limit = budget - budget // IN_USE
         self._room = Room(budget // IN_USE)
         self._store = store
         self._render = render
-        self._read_back = read_back
+        self._read_back = metrics.bodies_read_back
         self.held = 0
         self.wanted: set[str] = set()
         """Events whose bodies are kept in any case, since the journal did not give them."""

@@ -4,29 +4,27 @@ Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want 
 each of its delivery queues has delivered it or stored it; a delivery queue with something stored makes no
 attempt before that is gone; the order of what is stored is a number, one more than the highest known in the
 delivery queue, and where the event is stored already, the stored number counts. Nothing is handled before
-the blocked delivery queues are loaded. What the store refuses for ever is dead-lettered, and its delivery
-queue goes on. A delivery queue where nothing waits is forgotten. Bodies beyond the process's budget are
-read back from the journal when their turn comes; while that cannot be, the event stays the first of its
-delivery queue, and no attempt is used up.
-
-One object serves one opening of one partition; after the channel is gone it is thrown away.
+the blocked delivery queues are loaded. An event that the store refuses forever is dead-lettered, and its
+delivery queue goes on. Bodies beyond the process's budget are read back from the journal when their turn
+comes; while that cannot be, the event stays the first of its delivery queue, and no attempt is used up.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import structlog
 
 from services.webhook.delivery.bodies import Bodies
-from services.webhook.delivery.queue_state import Arrival, DeliveryQueue
-from services.webhook.delivery.set_aside import SetAside
+from services.webhook.delivery.queue_state import Arrival, DeliveryQueue, SetAside
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.attempts import Attempts
-from services.webhook.endpoints.sender import Outcome
+from services.webhook.endpoints.sender import AttemptOutcome
+from services.webhook.endpoints.subscribers import Subscribers
+from shared.concurrency.periodic import Step
 from shared.domain.errors import (
     CannotDecrypt,
     OfNewerVersion,
@@ -41,7 +39,9 @@ from shared.ports.events import Received
 
 log = structlog.get_logger()
 
-Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+Spawn = Callable[[Step], "asyncio.Task[None]"]
+"""Starts a step in the background; its failure ends there."""
+
 _AFTER_A_FAULT = timedelta(seconds=1)
 
 
@@ -50,36 +50,38 @@ class RetryPlan(Protocol):
         """See to a blocked delivery queue after `wait`, unless that is planned already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """The parts that the delivery queues of all partitions share."""
-
-    subscribers: Callable[[], Sequence[Subscription]]
-    attempts: Attempts
-    store: DeliveryStore
-    bodies: Bodies
-    retries: RetryPlan
-    clock: Clock
-    next_attempt: Callable[[int, datetime, timedelta], datetime | None]
-    spawn: Spawn
-
-
 class PartitionQueues:
-    """The delivery queues of one partition, from the opening of its channel to the end of it."""
+    """The delivery queues of one partition while its channel is open; an idle one is forgotten."""
 
-    def __init__(self, crew: Crew, on_first_event: Callable[[], None]) -> None:
-        self._crew = crew
+    def __init__(
+        self,
+        subscribers: Subscribers,
+        store: DeliveryStore,
+        bodies: Bodies,
+        retries: RetryPlan,
+        next_attempt: Callable[[int, datetime, timedelta], datetime | None],
+        clock: Clock,
+        spawn: Spawn,
+        on_first_event: Callable[[], object],
+    ) -> None:
+        self._subscribers = subscribers
+        self._store = store
+        self._bodies = bodies
+        self._retry_plan = retries
+        self._next_attempt = next_attempt
+        self._clock = clock
+        self._spawn = spawn
         self._on_first_event = on_first_event
         self._queues: dict[DeliveryQueueKey, DeliveryQueue] = {}
         self._early: list[Arrival] = []
-        self._account = crew.bodies.account()
+        self._account = bodies.account()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
-        self.aside = SetAside(crew.attempts)
+        self.aside = SetAside(subscribers)
         self.is_loaded = False
         self.is_live = True
         self.is_spent = False
-        """It must be opened anew: only the broker's messages have the bodies that were dropped."""
+        """It must be opened again: only the broker's messages have the bodies that were dropped."""
 
     @property
     def blocked_count(self) -> int:
@@ -110,8 +112,8 @@ class PartitionQueues:
         """Take what a read found stored for this partition; reads may repeat."""
         for key, backlog in backlogs.items():
             queue = self._queue(key)
-            queue.learn(backlog, self._crew.clock.monotonic())
-            self._crew.retries.plan(self, queue, timedelta())
+            queue.learn(backlog, self._clock.monotonic())
+            self._retry_plan.plan(self, queue, timedelta())
 
     def loaded(self) -> None:
         """A read that began after the first event has been learnt: begin."""
@@ -121,7 +123,7 @@ class PartitionQueues:
             self._route(arrival)
 
     def forget(self, queue: DeliveryQueue) -> None:
-        """Drop a delivery queue where nothing waits; it begins anew with its next event."""
+        """Drop a delivery queue where nothing waits; its next event makes a new one."""
         if queue.is_idle and self._queues.get(queue.key) is queue:
             del self._queues[queue.key]
             self.aside.drop(queue)
@@ -131,11 +133,11 @@ class PartitionQueues:
         beside = self._queue(delivery.queue)
         number = delivery.number
         beside.learn(Backlog(number, number, delivery.event_id), queue.failing_since)
-        self._crew.retries.plan(self, beside, self._wait(delivery))
+        self._retry_plan.plan(self, beside, self._wait(delivery))
 
-    def spawn_retry(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn_retry(self, work: Step) -> None:
         """Start a retry: it may finish its attempt when the channel is gone, since it holds a lease."""
-        self._spawn(work, self._retries)
+        self._start(work, self._retries)
 
     async def finish(self, grace: timedelta) -> None:
         """Begin nothing new and wait for what is under way, but not for ever."""
@@ -150,8 +152,8 @@ class PartitionQueues:
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
-        task = self._crew.spawn(work)
+    def _start(self, work: Step, tasks: set[asyncio.Task[None]]) -> None:
+        task = self._spawn(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -163,16 +165,16 @@ class PartitionQueues:
 
     def _route(self, arrival: Arrival) -> None:
         received = arrival.received
-        subscribers = [s for s in self._crew.subscribers() if s.wants(received.topic)]
+        subscribers = [s for s in self._subscribers.current() if s.wants(received.topic)]
         arrival.owed = len(subscribers)
         if not subscribers:
-            self._spawn(self._let_go(arrival), self._tasks)
+            self._start(partial(self._let_go, arrival), self._tasks)
         for subscription in subscribers:
             queue = self._queue(DeliveryQueueKey(subscription.id, received.device))
             queue.arrivals.append(arrival)
             if not queue.is_working:
                 queue.is_working = True
-                self._spawn(self._work(queue, subscription), self._tasks)
+                self._start(partial(self._work, queue, subscription), self._tasks)
 
     async def _work(self, queue: DeliveryQueue, subscription: Subscription) -> None:
         try:
@@ -182,10 +184,10 @@ class PartitionQueues:
                 except (Unavailable, TimeoutError) as exc:
                     event_id = queue.arrivals[0].received.event_id
                     log.warning("body_not_read_back", event_id=event_id, error=str(exc))
-                    await self._crew.clock.sleep(_AFTER_A_FAULT)
+                    await self._clock.sleep(_AFTER_A_FAULT)
                 except Exception:  # an event never leaves its delivery queue
                     log.exception("event_not_handled", event_id=queue.arrivals[0].received.event_id)
-                    await self._crew.clock.sleep(_AFTER_A_FAULT)
+                    await self._clock.sleep(_AFTER_A_FAULT)
                 else:
                     queue.arrivals.popleft()
         finally:
@@ -201,91 +203,83 @@ class PartitionQueues:
             async with self._body(arrival) as body:
                 # Reading it back takes time: the delivery queue may be blocked by now, or no longer ours.
                 if body is not None and self.is_live and not queue.blocked:
-                    outcome = await self._attempt(queue, subscription, body)
-            if outcome is not None and outcome.delivered:
-                await self._safe(arrival)
+                    queue.is_attempting = True
+                    try:
+                        outcome = await self._subscribers.first(
+                            subscription, queue.key.device, body
+                        )
+                    finally:
+                        queue.is_attempting = False
+        if outcome is None or not outcome.delivered:
+            if not self.is_live:
                 return
-        if self.is_live:
             try:
-                await self._store(queue, arrival, outcome)
+                await self._store_behind(queue, arrival, outcome)
             except Refused as exc:
                 arrival.refusal = str(exc)
-            await self._safe(arrival)
+        arrival.owed -= 1
+        if arrival.owed == 0:
+            await self._let_go(arrival)
 
     @asynccontextmanager
     async def _body(self, arrival: Arrival) -> AsyncIterator[bytes | None]:
-        """The body of an event whose turn has come; None: nobody has it any more."""
+        """The body of an event whose turn has come; None: it is nowhere any more."""
         received = arrival.received
         if arrival.is_held:
             yield received.body
         else:
-            async with self._crew.bodies.in_use(received.size):
+            async with self._bodies.in_use(received.size):
                 yield received.body or await self._read_back(arrival)
 
     async def _read_back(self, arrival: Arrival) -> bytes | None:
         """Raises Unavailable while it cannot be read."""
         try:
-            body = await self._crew.bodies.read(arrival.received.event_id)
+            body = await self._bodies.read(arrival.received.event_id)
         except (CannotDecrypt, OfNewerVersion):
             if not arrival.is_dropped:
                 raise
             body = None
         if body is None and arrival.is_dropped:
-            self._come_again()
+            # All that waits comes once more, and the bodies that were dropped are kept then.
+            arrivals = (each for queue in self._queues.values() for each in queue.arrivals)
+            self._bodies.wanted.update(a.received.event_id for a in arrivals if a.is_dropped)
+            self.is_spent = True
             raise StoreUnavailable("the journal does not give this event: its message comes again")
         return body
 
-    def _come_again(self) -> None:
-        """Have what waits delivered once more, to keep the bodies that were dropped."""
-        arrivals = (arrival for queue in self._queues.values() for arrival in queue.arrivals)
-        self._crew.bodies.wanted.update(a.received.event_id for a in arrivals if a.is_dropped)
-        self.is_spent = True
-
-    async def _attempt(
-        self, queue: DeliveryQueue, subscription: Subscription, body: bytes
-    ) -> Outcome:
-        queue.is_attempting = True
-        try:
-            return await self._crew.attempts.first(subscription, queue.key.device, body)
-        finally:
-            queue.is_attempting = False
-
-    async def _store(self, queue: DeliveryQueue, arrival: Arrival, outcome: Outcome | None) -> None:
-        event, number = arrival.received, queue.begin_store(self._crew.clock.monotonic())
+    async def _store_behind(
+        self, queue: DeliveryQueue, arrival: Arrival, outcome: AttemptOutcome | None
+    ) -> None:
+        """Store the event as the last one of its delivery queue, which is blocked from now on."""
+        event, number = arrival.received, queue.begin_store(self._clock.monotonic())
         delivery = Delivery(queue.key, event.event_id, number, size=event.size, topic=event.topic)
         if outcome is not None:
             delivery = self._tried(queue, delivery, outcome)
         wait = timedelta() if queue.refused else self._wait(delivery)
         stored = delivery.number
         try:
-            stored = await self._crew.store.store(delivery)
+            stored = await self._store.store(delivery)
         finally:
             queue.end_store(delivery.number, stored)
             # Even if nothing was stored: the delivery queue is blocked now, and only a read frees it.
-            self._crew.retries.plan(self, queue, wait)
+            self._retry_plan.plan(self, queue, wait)
 
-    def _tried(self, queue: DeliveryQueue, delivery: Delivery, outcome: Outcome) -> Delivery:
+    def _tried(self, queue: DeliveryQueue, delivery: Delivery, outcome: AttemptOutcome) -> Delivery:
         """A delivery after its first attempt."""
         delivery = replace(delivery, last_error=outcome.reason)
         if not outcome.counts:
             return delivery
-        at = self._crew.next_attempt(1, self._crew.clock.now(), outcome.asked)
+        at = self._next_attempt(1, self._clock.now(), outcome.asked)
         delivery = replace(delivery, attempts=1, next_attempt_at=at)
-        self._crew.attempts.note_first_failure(delivery)
-        queue.rest(self._crew.clock.monotonic(), outcome.asked)
+        self._subscribers.note_first_failure(delivery)
+        queue.rest(self._clock.monotonic(), outcome.asked)
         if self.aside.takes(queue, outcome, attempts=1):
             queue.refused = delivery.event_id
         return delivery
 
     def _wait(self, delivery: Delivery) -> timedelta:
-        now = self._crew.clock.now()
+        now = self._clock.now()
         return (delivery.next_attempt_at or now) - now
-
-    async def _safe(self, arrival: Arrival) -> None:
-        """One delivery queue less that the event waits for."""
-        arrival.owed -= 1
-        if arrival.owed == 0:
-            await self._let_go(arrival)
 
     async def _let_go(self, arrival: Arrival) -> None:
         """Ack it, or put it aside for an operator where it cannot be kept for a subscriber."""
@@ -298,7 +292,7 @@ class PartitionQueues:
             else:
                 log.error("event_refused", event_id=received.event_id, reason=arrival.refusal)
                 await received.dead_letter(arrival.refusal)
-            self._crew.bodies.wanted.discard(received.event_id)
+            self._bodies.wanted.discard(received.event_id)
         except Unavailable as exc:
             # It is not lost: it comes again, with the same id.
             log.warning("event_not_acked", event_id=received.event_id, error=str(exc))

@@ -5,6 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from services.webhook.endpoints.sender import AttemptOutcome
+from services.webhook.endpoints.subscribers import Subscribers
 from shared.domain.subscription import DeliveryQueueKey
 from shared.ports.deliveries import Backlog
 from shared.ports.events import Received
@@ -12,7 +14,9 @@ from shared.ports.events import Received
 EVERYTHING = (0, 2**62)
 """Every number that a delivery queue can hold."""
 _READ_AT_ONCE = 100
-_FIRST_HURRY_PAUSE = 60.0
+_FIRST_HURRY_PAUSE = timedelta(minutes=1)
+FIRST_WAITS = 5
+"""So many waits of the schedule an event holds up its delivery queue."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +28,7 @@ class Arrival:
     is_held: bool = False
     """Its body waits in memory."""
     is_dropped: bool = False
-    """Its body was in the message, and is to be read back from the journal."""
+    """Its body was in the message, and has to be read back from the journal."""
     refusal: str | None = None
     """Why it can never be stored."""
 
@@ -46,7 +50,7 @@ class DeliveryQueue:
     changes: int = 0
     """Counts what an older read of the delivery queue cannot have seen: stores, and newer reads."""
     is_stale: bool = False
-    """The last read of the delivery queue may be out of order: a store met an older number, or a head left
+    """The last read of the delivery queue may be out of order: a store found an older number, or a head left
     the delivery queue by a write that may have come too late."""
 
     failing_since: float = 0.0
@@ -59,7 +63,7 @@ class DeliveryQueue:
     is_hurried: bool = False
     hurry_from: float = 0.0
     """The earliest time to hurry it again, later and later while it fails."""
-    hurry_pause: float = _FIRST_HURRY_PAUSE
+    hurry_pause: timedelta = _FIRST_HURRY_PAUSE
 
     @property
     def is_idle(self) -> bool:
@@ -103,15 +107,62 @@ class DeliveryQueue:
         self.highest = max(self.highest, backlog.highest)
 
     def move_head(self, number: int) -> None:
-        """Nothing below waits any more, unless a store has just met something older."""
+        """Nothing below waits any more, unless a store has just found something older."""
         if number > self.head and not self.is_stale:
             self.head = number
             self.hurry_from, self.hurry_pause = 0.0, _FIRST_HURRY_PAUSE
 
     def rest(self, now: float, asked: timedelta) -> None:
-        """Its subscriber asks to be left alone for so long: nobody hurries it before."""
+        """Its subscriber asks to be left alone for so long: it is not hurried before."""
         self.hurry_from = max(self.hurry_from, now + asked.total_seconds())
 
-    def hurried_in_vain(self, now: float) -> None:
-        self.hurry_from = max(self.hurry_from, now + self.hurry_pause)
+    def hurry_failed(self, now: float) -> None:
+        self.hurry_from = max(self.hurry_from, now + self.hurry_pause.total_seconds())
         self.hurry_pause *= 2
+
+
+class SetAside:
+    """The events of a partition that are set aside, by the delivery queues of their devices.
+
+    Promises (docs/rules.md, rule 11): an event is set aside only for an answer about the event, after the
+    first waits of the schedule, and only if the subscriber took another device's event since its first
+    failure; while a device has one aside, its next ones are after one attempt. Where this process does not
+    know, the event stays the head of its delivery queue.
+    """
+
+    def __init__(self, subscribers: Subscribers) -> None:
+        self._subscribers = subscribers
+        self._queues: dict[DeliveryQueueKey, dict[DeliveryQueue, None]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def add(self, queue: DeliveryQueue) -> None:
+        """Remember a delivery queue, if it is one of these."""
+        if queue.key.aside:
+            self._queues.setdefault(_device_queue(queue), {})[queue] = None
+
+    def drop(self, queue: DeliveryQueue) -> None:
+        device_queue = _device_queue(queue)
+        aside = self._queues.get(device_queue, {})
+        aside.pop(queue, None)
+        if not aside:
+            self._queues.pop(device_queue, None)
+
+    def takes(self, queue: DeliveryQueue, outcome: AttemptOutcome, attempts: int) -> bool:
+        """True if the head of a delivery queue, which failed just now for the `attempts`th time, has to
+        leave it."""
+        if queue.key.aside or not outcome.is_about_event:
+            return False
+        if aside := self._queues.get(queue.key):
+            since = next(iter(aside)).failing_since
+        elif attempts > FIRST_WAITS:
+            since = queue.failing_since
+        else:
+            return False
+        endpoint = self._subscribers.endpoint(queue.key.subscription)
+        return endpoint.took_another(queue.key.device, since)
+
+
+def _device_queue(queue: DeliveryQueue) -> DeliveryQueueKey:
+    return DeliveryQueueKey(queue.key.subscription, queue.key.device)

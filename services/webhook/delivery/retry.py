@@ -9,20 +9,18 @@ asked."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import structlog
 
-from services.webhook.delivery.backoff import JITTER, next_attempt
 from services.webhook.delivery.bodies import Bodies
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.queue_state import EVERYTHING, DeliveryQueue
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.answers import LONGEST_WAIT
-from services.webhook.endpoints.attempts import PAUSED, Attempts, Counter, Endpoint
-from services.webhook.endpoints.sender import Outcome
-from shared.domain.subscription import Delivery, DeliveryState, Subscription
+from services.webhook.endpoints.sender import LONGEST_WAIT, AttemptOutcome
+from services.webhook.endpoints.subscribers import PAUSED, Endpoint, Subscribers
+from shared.domain.subscription import Delivery, DeliveryState
 from shared.ports.clock import Clock
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -31,25 +29,28 @@ _LEASED = timedelta(seconds=1)
 _NO_SUBSCRIBER = timedelta(seconds=60)
 
 
-class Counts(Protocol):
-    """The metrics that retries move."""
+JITTER_PERCENT = 20
+"""Spreads each wait, so that what failed together does not come back together."""
 
-    @property
-    def deliveries_retried(self) -> Counter: ...
-    @property
-    def deliveries_dead_lettered(self) -> Counter: ...
-    @property
-    def deliveries_set_aside(self) -> Counter: ...
+
+def next_attempt(
+    attempts: int, now: datetime, waits: Sequence[timedelta], random: float
+) -> datetime | None:
+    """Now without any attempt made; after the n-th attempt comes the n-th wait, with jitter; None: the
+    schedule is used up. `random` is in [0, 1)."""
+    if attempts < 1:
+        return now
+    if attempts > len(waits):
+        return None
+    return now + waits[attempts - 1] * (1 + JITTER_PERCENT / 100 * (2 * random - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """The waits and their spread, the senders, and the bodies."""
+    """The waits of the schedule, and the source of their jitter."""
 
     waits: Sequence[timedelta]
     random: Callable[[], float]
-    subscriber: Callable[[str], Subscription | None]
-    bodies: Bodies
 
     def next_attempt(self, attempts: int, now: datetime, asked: timedelta) -> datetime | None:
         """By the schedule, or after what the subscriber `asked` for if that is later."""
@@ -59,19 +60,8 @@ class RetryPolicy:
     def time_left(self, delivery: Delivery, now: datetime) -> timedelta:
         """The time until it is due; zero when it is, or when no right clock can have set its time."""
         left = (delivery.next_attempt_at or now) - now
-        longest = max([LONGEST_WAIT, *self.waits]) * (1 + JITTER)
+        longest = max([LONGEST_WAIT, *self.waits]) * (1 + JITTER_PERCENT / 100)
         return left if timedelta() < left <= longest else timedelta()
-
-
-@dataclass(frozen=True, slots=True)
-class _Leased:
-    """The head of a delivery queue, ours for one attempt."""
-
-    queues: PartitionQueues
-    queue: DeliveryQueue
-    delivery: Delivery
-    holder: str
-    body: bytes | None = None
 
 
 class QueueRetry:
@@ -80,16 +70,18 @@ class QueueRetry:
     def __init__(
         self,
         store: DeliveryStore,
-        attempts: Attempts,
+        subscribers: Subscribers,
+        bodies: Bodies,
         policy: RetryPolicy,
         clock: Clock,
-        counts: Counts,
+        metrics: Metrics,
     ) -> None:
         self._store = store
-        self._attempts = attempts
+        self._subscribers = subscribers
+        self._bodies = bodies
         self._policy = policy
         self._clock = clock
-        self._counts = counts
+        self._metrics = metrics
 
     async def advance(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
         """Work on a delivery queue from its head on; how long to wait then, None: the delivery queue is
@@ -102,7 +94,10 @@ class QueueRetry:
                 return pause
             queue.is_stale = False
             changes, was_storing = queue.changes, queue.is_storing
-            waiting = await self._read(queue)
+            reach = queue.reach
+            waiting = await self._store.waiting(queue.key, *reach)
+            if not waiting and reach != EVERYTHING:
+                waiting = await self._store.waiting(queue.key, *EVERYTHING)
             if not waiting:
                 if was_storing or changes != queue.changes:
                     return _SOON
@@ -113,14 +108,6 @@ class QueueRetry:
             if wait is not None:
                 return wait
         return None
-
-    async def _read(self, queue: DeliveryQueue) -> Sequence[Delivery]:
-        """The next ones of a delivery queue; none only if the whole delivery queue was read and is empty."""
-        reach = queue.reach
-        waiting = await self._store.waiting(queue.key, *reach)
-        if not waiting and reach != EVERYTHING:
-            waiting = await self._store.waiting(queue.key, *EVERYTHING)
-        return waiting
 
     async def _deliver(
         self,
@@ -133,8 +120,14 @@ class QueueRetry:
         for delivery in waiting:
             if queue.is_stale or not queues.is_live:
                 return None
+            wait = None
             if delivery.event_id == queue.refused:
-                wait = await self._set_refused_aside(queues, queue, delivery)
+                # Its first attempt has shown already that it leaves the delivery queue.
+                queue.refused = None
+                holder = await self._store.lease(delivery)
+                if holder is None:
+                    return _LEASED
+                await self._set_aside(queues, queue, delivery, holder)
             else:
                 wait = await self._try(queues, queue, delivery, is_hurried)
             if wait is not None:
@@ -153,92 +146,81 @@ class QueueRetry:
             return early
         wait = await self._attempt(queues, queue, delivery, is_early=bool(early))
         if wait is not None and early:
-            queue.hurried_in_vain(self._clock.monotonic())
+            queue.hurry_failed(self._clock.monotonic())
         return wait
 
     def _endpoint(self, queue: DeliveryQueue) -> Endpoint:
-        return self._attempts.endpoint(queue.key.subscription)
+        return self._subscribers.endpoint(queue.key.subscription)
 
     async def _attempt(
         self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery, is_early: bool
     ) -> timedelta | None:
-        subscription = self._policy.subscriber(delivery.queue.subscription)
+        subscription = self._subscribers.get(delivery.queue.subscription)
         if subscription is None:
             return _NO_SUBSCRIBER
-        async with self._policy.bodies.in_use(delivery.size):
-            body = await self._policy.bodies.read(delivery.event_id)
+        async with self._bodies.in_use(delivery.size):
+            body = await self._bodies.read(delivery.event_id)
             body = body or await self._store.body(delivery)
             holder = await self._store.lease(delivery)
             if holder is None:
                 return _LEASED
-            leased = _Leased(queues, queue, delivery, holder, body)
             if body is None:
                 reason = "the journal no longer holds this event"
-                await self._give_up(leased, replace(delivery, last_error=reason))
+                await self._give_up(queue, replace(delivery, last_error=reason), holder, None)
                 return None
-            outcome = await self._attempts.again(subscription, delivery.queue.device, body)
+            outcome = await self._subscribers.again(subscription, delivery.queue.device, body)
             if outcome.delivered:
                 await self._store.delivered(delivery)
                 return None
             queue.rest(self._clock.monotonic(), outcome.asked)
-            if is_early or not outcome.counts:
-                return await self._keep(leased, outcome)
-            return await self._failed(leased, outcome)
+            counts = outcome.counts and not is_early
+            failed = self._failed(queue, delivery, outcome, counts)
+            if counts and failed.next_attempt_at is None:
+                await self._give_up(queue, failed, holder, body)
+            elif counts and queues.aside.takes(queue, outcome, failed.attempts):
+                await self._set_aside(queues, queue, failed, holder)
+            else:
+                wait = self._policy.time_left(failed, self._clock.now())
+                await self._store.failed(failed, holder)
+                self._metrics.deliveries_retried.inc()
+                return max(wait, _SOON)
+            return None
 
-    async def _keep(self, leased: _Leased, outcome: Outcome) -> timedelta:
-        """An attempt ahead of the schedule, or of a subscriber that is paused, costs none of it."""
-        now, due = self._clock.now(), leased.delivery.next_attempt_at
-        if outcome.asked:
-            due = max(due or now, now + outcome.asked)
-        kept = replace(leased.delivery, next_attempt_at=due, last_error=outcome.reason)
-        await self._store.failed(kept, leased.holder)
-        self._counts.deliveries_retried.inc()
-        return max(self._policy.time_left(kept, now), _SOON)
-
-    async def _failed(self, leased: _Leased, outcome: Outcome) -> timedelta | None:
-        now, queue = self._clock.now(), leased.queue
-        attempts = leased.delivery.attempts + 1
-        at = self._policy.next_attempt(attempts, now, outcome.asked)
+    def _failed(
+        self, queue: DeliveryQueue, delivery: Delivery, outcome: AttemptOutcome, counts: bool
+    ) -> Delivery:
+        now, due = self._clock.now(), delivery.next_attempt_at
+        if not counts:  # ahead of the schedule, or of a subscriber that is paused
+            if outcome.asked:
+                due = max(due or now, now + outcome.asked)
+            return replace(delivery, next_attempt_at=due, last_error=outcome.reason)
+        attempts = delivery.attempts + 1
+        due = self._policy.next_attempt(attempts, now, outcome.asked)
         failed = replace(
-            leased.delivery, attempts=attempts, next_attempt_at=at, last_error=outcome.reason
+            delivery, attempts=attempts, next_attempt_at=due, last_error=outcome.reason
         )
         if attempts == 1:
             queue.failing_since = self._clock.monotonic()
-            self._attempts.note_first_failure(failed)
-        if at is None:
-            await self._give_up(leased, failed)
-            return None
-        if leased.queues.aside.takes(queue, outcome, attempts):
-            await self._set_aside(leased, failed)
-            return None
-        await self._store.failed(failed, leased.holder)
-        self._counts.deliveries_retried.inc()
-        return max(at - now, _SOON)
+            self._subscribers.note_first_failure(failed)
+        return failed
 
-    async def _set_refused_aside(
-        self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery
-    ) -> timedelta | None:
-        """Its first attempt has shown already that it leaves the delivery queue."""
-        queue.refused = None
-        holder = await self._store.lease(delivery)
-        if holder is None:
-            return _LEASED
-        await self._set_aside(_Leased(queues, queue, delivery, holder), delivery)
-        return None
-
-    async def _set_aside(self, leased: _Leased, failed: Delivery) -> None:
+    async def _set_aside(
+        self, queues: PartitionQueues, queue: DeliveryQueue, failed: Delivery, holder: str
+    ) -> None:
         beside = replace(failed, queue=replace(failed.queue, aside=failed.event_id))
-        leased.queue.is_stale = True
-        await self._store.failed(beside, leased.holder)
-        self._counts.deliveries_set_aside.inc()
-        self._attempts.note_set_aside(beside)
-        leased.queues.set_aside(leased.queue, beside)
+        queue.is_stale = True
+        await self._store.failed(beside, holder)
+        self._metrics.deliveries_set_aside.inc()
+        self._subscribers.note_set_aside(beside)
+        queues.set_aside(queue, beside)
 
-    async def _give_up(self, leased: _Leased, failed: Delivery) -> None:
+    async def _give_up(
+        self, queue: DeliveryQueue, failed: Delivery, holder: str, body: bytes | None
+    ) -> None:
         dead_lettered = replace(failed, state=DeliveryState.DEAD_LETTERED, next_attempt_at=None)
-        leased.queue.is_stale = True
-        await self._store.dead_lettered(dead_lettered, leased.holder, leased.body)
-        self._counts.deliveries_dead_lettered.inc()
+        queue.is_stale = True
+        await self._store.dead_lettered(dead_lettered, holder, body)
+        self._metrics.deliveries_dead_lettered.inc()
         log.error(
             "delivery_given_up",
             subscription=failed.queue.subscription,

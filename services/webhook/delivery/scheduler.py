@@ -3,12 +3,13 @@ is back.
 
 Promises: a blocked delivery queue waits here once, however often it is planned; thousands of them share a
 bounded number of runs, few while their subscriber is down. When a subscriber recovers, its delivery queues
-are hurried, except those where that was in vain lately. One delivery queue's fault does not end the retries
+are hurried, except those where that failed lately. One delivery queue's fault does not end the retries
 of the others. What a run does with a delivery queue is decided in `queue_retry`."""
 
 import heapq
 from collections import deque
 from datetime import timedelta
+from functools import partial
 from itertools import count
 
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.queue_state import DeliveryQueue
 from services.webhook.delivery.retry import QueueRetry
-from services.webhook.endpoints.attempts import Attempts, Endpoint
+from services.webhook.endpoints.subscribers import Endpoint, Subscribers
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
@@ -34,9 +35,9 @@ Run = tuple[PartitionQueues, DeliveryQueue]
 class Retries:
     """One for all partitions of a process."""
 
-    def __init__(self, queue_retry: QueueRetry, attempts: Attempts, clock: Clock) -> None:
+    def __init__(self, queue_retry: QueueRetry, subscribers: Subscribers, clock: Clock) -> None:
         self._queue_retry = queue_retry
-        self._attempts = attempts
+        self._subscribers = subscribers
         self._clock = clock
         self._planned: list[tuple[float, int, Run]] = []
         self._tidy_at = _FEW
@@ -59,9 +60,13 @@ class Retries:
         await loops.keep_doing("retries", self._tick, PACE, waits="retries_wait")
 
     async def _tick(self) -> None:
-        self._collect()
+        now = self._clock.monotonic()
+        while self._planned and self._planned[0][0] <= now:
+            entry = heapq.heappop(self._planned)
+            if _counts(entry):
+                self._make_ready(entry[2])
         for subscription in list(self._ready):
-            endpoint = self._attempts.endpoint(subscription)
+            endpoint = self._subscribers.endpoint(subscription)
             self._hurry_after_recovery(subscription, endpoint)
             self._start(subscription, endpoint)
 
@@ -73,13 +78,6 @@ class Retries:
             self._planned = [entry for entry in self._planned if _counts(entry)]
             heapq.heapify(self._planned)
             self._tidy_at = max(_FEW, 2 * len(self._planned))
-
-    def _collect(self) -> None:
-        now = self._clock.monotonic()
-        while self._planned and self._planned[0][0] <= now:
-            entry = heapq.heappop(self._planned)
-            if _counts(entry):
-                self._make_ready(entry[2])
 
     def _make_ready(self, run: Run) -> None:
         _, queue = run
@@ -107,12 +105,18 @@ class Retries:
             queues, queue = ready.popleft()
             if queues.is_live:
                 endpoint.retrying += 1
-                queues.spawn_retry(self._run(queues, queue, endpoint))
+                queues.spawn_retry(partial(self._run, queues, queue, endpoint))
 
     async def _run(self, queues: PartitionQueues, queue: DeliveryQueue, endpoint: Endpoint) -> None:
         began = self._clock.monotonic()
+        wait: timedelta | None = _STORE_AWAY
         try:
-            wait = await self._guarded(queues, queue)
+            try:
+                wait = await self._queue_retry.advance(queues, queue)
+            except (Unavailable, TimeoutError) as exc:
+                log.warning("retry_put_off", lane=queue.key, error=str(exc))
+            except Exception:
+                log.exception("retry_failed", lane=queue.key)
             if wait is not None and endpoint.is_down:
                 await self._clock.sleep(_PAUSE_WHILE_DOWN)
         finally:
@@ -126,16 +130,6 @@ class Retries:
                 self._hurry((queues, queue))
         # The next one at once, instead of at the next tick.
         self._start(queue.key.subscription, endpoint)
-
-    async def _guarded(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
-        """The time to wait before the next look; None: the delivery queue is free, or no longer ours."""
-        try:
-            return await self._queue_retry.advance(queues, queue)
-        except (Unavailable, TimeoutError) as exc:
-            log.warning("retry_put_off", lane=queue.key, error=str(exc))
-        except Exception:
-            log.exception("retry_failed", lane=queue.key)
-        return _STORE_AWAY
 
 
 def _counts(entry: tuple[float, int, Run]) -> bool:

@@ -25,7 +25,7 @@ Done = TypeVar("Done")
 
 LEASE = timedelta(seconds=35)
 """Longer than an attempt may take."""
-_DEADLINE = 15.0
+_DEADLINE = timedelta(seconds=15)
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)
 
@@ -52,20 +52,20 @@ class DeliveryStore:
 
     async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
         """The pending deliveries of a delivery queue with these numbers, in order."""
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             return await self._deliveries.waiting(queue, first, last)
 
     async def lease(self, delivery: Delivery) -> str | None:
-        """The holder under which it is leased now; None: somebody else has it, or it is gone."""
+        """The holder under which it is leased now; None: another process has it, or it is gone."""
         return await self._leases.submit(delivery, key=delivery.id)
 
     async def failed(self, delivery: Delivery, holder: str) -> None:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             await self._deliveries.failed(delivery, holder)
 
     async def dead_lettered(self, delivery: Delivery, holder: str, body: bytes | None) -> None:
         """Keep it for an operator, with its body if the store can hold that."""
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             try:
                 await self._deliveries.failed(delivery, holder, body)
             except TooLarge:
@@ -77,7 +77,7 @@ class DeliveryStore:
 
     async def body(self, delivery: Delivery) -> bytes | None:
         """The body that was kept with the dead letter."""
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             return await self._deliveries.body(delivery.id)
 
     async def drain(self) -> None:
@@ -99,31 +99,31 @@ class DeliveryStore:
 
     async def _store_all(self, deliveries: list[Delivery]) -> Sequence[int | Exception]:
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(_DEADLINE.total_seconds()):
                 return await self._deliveries.store(deliveries)
         except Refused as exc:
             if len(deliveries) == 1:
                 return [exc]
-        # Which one it was is not known; those that are stored already are met again.
+        # Which one it was is not known; those that are stored already keep their number.
         return [(await self._store_all([delivery]))[0] for delivery in deliveries]
 
     async def _lease_all(self, deliveries: list[Delivery]) -> Sequence[str | None]:
         holder, now = self._ids.new(), self._clock.now()
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             leased = await self._deliveries.lease(deliveries, holder, now + LEASE, now)
         return [holder if delivery.id in leased else None for delivery in deliveries]
 
     async def _remove_all(self, deliveries: list[Delivery]) -> Sequence[None]:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
             await self._deliveries.delivered(deliveries)
         return [None] * len(deliveries)
 
     async def _load_all(self, ids: list[str]) -> Sequence[Event | Exception | None]:
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(_DEADLINE.total_seconds()):
                 found = await self._journal.read(ids)
         except (CannotDecrypt, OfNewerVersion) as exc:
-            # Only those who ask for that one hear of it; its delivery queue waits.
+            # Only the reads of that one fail; its delivery queue waits.
             if len(ids) == 1:
                 encrypted = isinstance(exc, CannotDecrypt)
                 name = "secret_cannot_be_opened" if encrypted else "event_of_newer_version"

@@ -1,12 +1,14 @@
 """Warnings that an outage would repeat by the thousand: a few a minute, and how many were left out."""
 
+from datetime import timedelta
+
 import structlog
 
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
 
-A_MINUTE = 60.0
+A_MINUTE = timedelta(minutes=1)
 MOST = 10
 
 
@@ -23,7 +25,7 @@ class LimitedLog:
 
     def warning(self, **fields: object) -> None:
         now = self._clock.monotonic()
-        if now - self._began >= A_MINUTE:
+        if now - self._began >= A_MINUTE.total_seconds():
             self._began, self._said = now, 0
         if self._said == MOST:
             self._left_out += 1

@@ -1,23 +1,23 @@
 """Posts one event to one subscriber and says what became of it.
 
 Promises: 2xx, and nothing else, is a delivery; never longer than the timeout, but for a look at a
-certificate that was refused; redirects are not
-followed; at most a few KB of the answer are read; credentials in the URL become Basic authentication
-and never show in an error; whatever goes wrong is an Outcome, not an exception.
+certificate that was refused; redirects are not followed; at most a few KB of the answer are read;
+credentials in the URL become Basic authentication and never show in an error; a failure is an outcome,
+not an exception.
 """
 
 import asyncio
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Protocol, Self
 
 import aiohttp
 from yarl import URL
 
-from services.webhook.endpoints.answers import BUSY, is_about_event, wait_asked
 from services.webhook.endpoints.limited_log import LimitedLog
 from shared.domain.subscription import Subscription
 from shared.network.connection_failures import Target, closed
@@ -29,16 +29,24 @@ TIMEOUT = timedelta(seconds=30)
 CONTENT_TYPE = "application/json; charset=utf-8"
 _ANSWER_LIMIT = 4096
 _SHOWN = 40  # characters of a header that cannot be read
-_ANSWER_PATIENCE = 2.0  # seconds for the rest of an answer whose status is known
-# Below the idle timeout of common servers, so that we rarely post on a connection that is closing.
-_KEEPALIVE = 4.0
+_ANSWER_PATIENCE = timedelta(seconds=2)
+"""For the rest of an answer whose status is known."""
+_KEEPALIVE = timedelta(seconds=4)
+"""Below the idle timeout of common servers, so that we rarely post on a connection that is closing."""
+
+GONE = 410
+BUSY = frozenset({429, 503})
+"""Answers whose `Retry-After` counts."""
+LONGEST_WAIT = timedelta(hours=1)
+"""So far ahead a subscriber may put its next attempt."""
+_ABOUT_THE_RECEIVER = frozenset({401, 403, 404, 408, GONE, 425, 429})
 
 _WITH_TLS = Target("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
 _PLAIN = replace(_WITH_TLS, tls="https://")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptOutcome:
     """The outcome of an attempt. `reason` is safe to store and show; None: delivered.
 
     `counts` is False when it uses up no attempt of the event: the subscriber was too busy to be asked at
@@ -56,11 +64,13 @@ class Outcome:
 
     @property
     def is_about_event(self) -> bool:
-        return self.status is not None and is_about_event(self.status)
+        """True if the subscriber may have refused this event, and not all of them."""
+        status = self.status or 0
+        return status == 500 or (400 <= status < 500 and status not in _ABOUT_THE_RECEIVER)
 
 
-class Sender(Protocol):
-    async def send(self, subscription: Subscription, body: bytes) -> Outcome: ...
+class EventSender(Protocol):
+    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome: ...
 
 
 class HttpSender:
@@ -81,7 +91,7 @@ class HttpSender:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=_KEEPALIVE, ssl=self._tls or True
+                limit=0, keepalive_timeout=_KEEPALIVE.total_seconds(), ssl=self._tls or True
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._timeout.total_seconds()),
@@ -100,7 +110,7 @@ class HttpSender:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, subscription: Subscription, body: bytes) -> Outcome:
+    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
         if self._session is None:
             raise RuntimeError("the sender is not open")
         url, headers = self._target(subscription.url)
@@ -110,23 +120,29 @@ class HttpSender:
             ) as response:
                 await _finish(response)
                 if 200 <= response.status < 300:
-                    return Outcome()
-                return Outcome(
+                    return AttemptOutcome()
+                return AttemptOutcome(
                     f"answered {response.status}",
                     status=response.status,
                     asked=self._asked(subscription, response),
                 )
         except TimeoutError:
-            return Outcome(f"no answer within {self._timeout.total_seconds():g} s")
+            return AttemptOutcome(f"no answer within {self._timeout.total_seconds():g} s")
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return Outcome(await self._reason(exc, url))
+            return AttemptOutcome(await self._reason(exc, url))
 
     async def _reason(self, error: Exception, url: URL) -> str:
         target = _WITH_TLS if url.scheme == "https" else _PLAIN
         found = await self._peers.reason_of(error, target, (url.host or "", url.port or 443))
         if isinstance(error, aiohttp.ClientConnectorError):
             return f"cannot connect: {found or 'no details'}"
-        return found or _of_http(error, target)
+        if found:
+            return found
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            return closed(target)
+        if isinstance(error, aiohttp.InvalidURL):
+            return f"{target.url} cannot be used"
+        return "the answer is no HTTP, or breaks off"
 
     def _asked(self, subscription: Subscription, response: aiohttp.ClientResponse) -> timedelta:
         value = response.headers.get("Retry-After")
@@ -150,12 +166,18 @@ class HttpSender:
         return self._targets[url]
 
 
-def _of_http(error: Exception, target: Target) -> str:
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return closed(target)
-    if isinstance(error, aiohttp.InvalidURL):
-        return f"{target.url} cannot be used"
-    return "the answer is no HTTP, or breaks off"
+def wait_asked(value: str, now: datetime) -> timedelta:
+    """The wait that a `Retry-After` asks for, in seconds or as a date, from zero to `LONGEST_WAIT`. Raises
+    ValueError where it cannot be read."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(timedelta(seconds=min(int(value), 2**31)), LONGEST_WAIT)
+    try:
+        date = parsedate_to_datetime(value)
+        left = (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
+    except (TypeError, IndexError, OverflowError) as exc:
+        raise ValueError("no date of HTTP") from exc
+    return min(max(left, timedelta()), LONGEST_WAIT)
 
 
 async def _finish(response: aiohttp.ClientResponse) -> None:
@@ -163,7 +185,7 @@ async def _finish(response: aiohttp.ClientResponse) -> None:
 
     The status decides, so nothing that happens here makes a delivery fail."""
     try:
-        async with asyncio.timeout(_ANSWER_PATIENCE):
+        async with asyncio.timeout(_ANSWER_PATIENCE.total_seconds()):
             left = _ANSWER_LIMIT
             while left > 0 and (chunk := await response.content.read(left)):
                 left -= len(chunk)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.webhook.endpoints.sender import Outcome
+from services.webhook.endpoints.sender import AttemptOutcome
 from shared.domain.subscription import Subscription
 from shared.ports.events import OpenPartition, Received
 
@@ -158,10 +158,10 @@ class FakeConsumer:
         return channel
 
 
-def _answered(step: str) -> Outcome:
+def _answered(step: str) -> AttemptOutcome:
     status, _, asked = step.partition(" Retry-After ")
     wait = timedelta(seconds=int(asked or 0))
-    return Outcome(f"answered {status}", status=int(status), asked=wait)
+    return AttemptOutcome(f"answered {status}", status=int(status), asked=wait)
 
 
 class FakeReceiver:
@@ -184,7 +184,7 @@ class FakeReceiver:
         """Events in the order of their first arrival."""
         return list(dict.fromkeys(self.arrivals))
 
-    async def send(self, subscription: Subscription, body: bytes) -> Outcome:
+    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
         event_id = body.decode().split('"')[3]
         self.attempts.append(event_id)
         if event_id in self.held:
@@ -197,4 +197,4 @@ class FakeReceiver:
         if step != "fail":
             self.arrivals.append(event_id)
             self.bodies.setdefault(event_id, set()).add(body)
-        return Outcome() if step == "take" else Outcome("answered 500")
+        return AttemptOutcome() if step == "take" else AttemptOutcome("answered 500")

@@ -10,7 +10,8 @@ from services.webhook.delivery.bodies import Bodies, Room
 from services.webhook.delivery.store import DeliveryStore
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey
-from tests.support.delivery_rig import DEVICE, SUBSCRIPTION, Count, Replica, World
+from shared.telemetry.metrics import Metrics
+from tests.support.delivery_rig import DEVICE, SUBSCRIPTION, Replica, World
 from tests.support.fakes.clock import FakeClock, FakeIds, settle
 from tests.support.fakes.deliveries import FakeDeliveries, Owed
 from tests.support.fakes.event_queue import body_of
@@ -57,7 +58,7 @@ async def test_bodies_beyond_the_budget_are_read_back_and_are_the_same_bytes(wor
         await settle()
 
         assert held == 2 * SIZE
-        assert replica.read_back.value == 3
+        assert replica.metric("bodies_read_back") == 3
         assert replica.bodies.held == 0
     assert_kept(world, "e1", "e2", "e3", "e4", "e5")
 
@@ -135,7 +136,7 @@ async def test_a_message_without_a_body_is_read_from_the_journal(world: World) -
         world.publish("e1", has_body=False)
         await settle()
 
-        assert replica.read_back.value == 1
+        assert replica.metric("bodies_read_back") == 1
     assert_kept(world, "e1")
 
 
@@ -248,7 +249,7 @@ async def test_whoever_gives_up_waiting_takes_no_room_and_holds_up_nobody() -> N
 async def test_a_partition_with_large_events_leaves_the_others_room() -> None:
     clock = FakeClock()
     store = DeliveryStore(FakeDeliveries(), FakeJournal(), clock, FakeIds())
-    bodies = Bodies(100, store, lambda event: event.raw_payload, Count())
+    bodies = Bodies(100, store, lambda event: event.raw_payload, Metrics())
     large, small = bodies.account(), bodies.account()
     held = [large.hold(f"e{n}", 25) for n in range(4)]
 

@@ -9,12 +9,12 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.endpoints.attempts import SLOTS
+from services.webhook.endpoints.subscribers import SLOTS
 from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Topic
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription
 from shared.ports.deliveries import Backlog
-from tests.support.delivery_rig import DEVICE, PARTITION, Replica, World
+from tests.support.delivery_rig import DEVICE, PARTITION, SUBSCRIPTION, Replica, World
 from tests.support.fakes.clock import settle
 
 
@@ -39,12 +39,12 @@ async def test_an_event_is_delivered_at_once_and_never_stored(world: World) -> N
 
     assert_kept(world, "e1")
     assert "store" not in replica.barriers.reached
-    assert replica.delivered.value == 1
+    assert replica.metric("deliveries_delivered") == 1
 
 
 async def test_events_for_nobody_are_acked(world: World) -> None:
     async with Replica(world) as replica:
-        replica.subscriptions = []
+        await replica.subscribe()
         world.publish("e1")
         await settle()
 
@@ -113,7 +113,7 @@ async def test_a_failed_event_is_stored_acked_and_tried_again_by_the_schedule(wo
 
     assert was_acked
     assert (tried_after_first_wait, tried_before_second_wait) == (2, 2)
-    assert replica.counts.deliveries_retried.value == 1
+    assert replica.metric("deliveries_retried") == 1
     assert_kept(world, "e1")
 
 
@@ -157,7 +157,7 @@ async def test_what_the_schedule_gives_up_on_is_kept_and_the_queue_goes_on(world
         ("e1", DeliveryState.DEAD_LETTERED, 4, "answered 500")
     ]
     assert world.receiver.arrivals == ["e2"]
-    assert replica.counts.deliveries_dead_lettered.value == 1
+    assert replica.metric("deliveries_given_up") == 1
 
 
 async def test_what_was_given_up_on_is_delivered_after_a_retry_by_hand(world: World) -> None:
@@ -186,7 +186,7 @@ async def test_an_event_that_left_the_journal_is_given_up_on(world: World) -> No
 async def test_each_subscription_has_a_queue_of_its_own(world: World) -> None:
     async with Replica(world) as replica:
         other = Subscription("other", "http://other.invalid/")
-        replica.subscriptions.append(other)
+        await replica.subscribe(SUBSCRIPTION, other)
         world.receiver.script["e1"] = ["take", "fail"]
         world.publish("e1")
         await settle()
@@ -200,7 +200,7 @@ async def test_a_topic_of_our_own_goes_to_the_subscriptions_that_asked_for_it(wo
     async with Replica(world) as replica:
         topics = frozenset({Topic.COMMAND_EXPIRED.value})
         asked = Subscription("asked", "http://other.invalid/", topics)
-        replica.subscriptions.append(asked)
+        await replica.subscribe(SUBSCRIPTION, asked)
         world.publish("own", topic=Topic.COMMAND_EXPIRED)
         await settle()
         only_own = list(world.receiver.arrivals)

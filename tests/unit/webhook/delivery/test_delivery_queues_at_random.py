@@ -102,7 +102,7 @@ class Play:
     async def end(self) -> None:
         for replica in self.replicas:
             await replica.kill()
-            self.read_back += replica.read_back.value
+            self.read_back += replica.metric("bodies_read_back")
             assert replica.bodies.held == 0
 
 

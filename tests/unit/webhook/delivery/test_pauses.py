@@ -99,14 +99,14 @@ async def test_a_subscriber_that_is_gone_is_asked_once_an_hour_and_order_and_att
 
         assert during_the_first_hour == 1
         assert len(world.receiver.attempts) == 3
-        assert replica.attempts.paused_count == 1
+        assert replica.subscribers.paused_count == 1
         assert {owed.delivery.attempts for owed in world.records.values()} == {0}
         assert world.store.in_queue(DEVICE) == ["e1", "e2"]
-        assert replica.counts.deliveries_dead_lettered.value == 0
+        assert replica.metric("deliveries_given_up") == 0
         world.receiver.answers = None
         await world.jump(HOUR + 10)
 
-        assert replica.attempts.paused_count == 0
+        assert replica.subscribers.paused_count == 0
     assert [name for name in world.receiver.firsts if name[0] == "e"] == ["e1", "e2"]
     assert len(world.receiver.firsts) == 32
     assert world.is_settled
@@ -133,7 +133,7 @@ async def test_other_failures_do_not_end_a_pause_and_cost_no_attempt(world: Worl
             await world.jump(HOUR + 10)
 
         assert len(world.receiver.attempts) == 5
-        assert replica.attempts.paused_count == 1
+        assert replica.subscribers.paused_count == 1
         assert [owed.delivery.attempts for owed in world.records.values()] == [0]
 
 
@@ -152,7 +152,7 @@ async def test_a_new_process_asks_once_at_its_start_and_then_once_an_hour(world:
 
         assert (before, at_start) == (1, 1)
         assert len(world.receiver.attempts) - before == 2
-        assert second.attempts.paused_count == 1
+        assert second.subscribers.paused_count == 1
 
 
 async def test_a_process_that_finds_it_back_after_a_410_goes_on_at_once(world: World) -> None:
@@ -180,7 +180,7 @@ async def test_a_process_that_finds_another_failure_after_a_410_keeps_to_the_sch
     async with Replica(world, waits=SHORT) as second:
         await world.run(4)
 
-        assert second.attempts.paused_count == 0
+        assert second.subscribers.paused_count == 0
     assert world.is_settled
 
 

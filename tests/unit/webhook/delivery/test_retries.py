@@ -8,7 +8,7 @@ import pytest
 from services.webhook.delivery.queue_state import DeliveryQueue
 from shared.domain.errors import BadRequest, BrokerUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
-from tests.support.delivery_rig import DEVICE, PARTITION, FixedShare, Replica, World
+from tests.support.delivery_rig import DEVICE, PARTITION, SUBSCRIPTION, FixedShare, Replica, World
 from tests.support.fakes.clock import settle
 from tests.support.fakes.deliveries import Owed
 
@@ -286,7 +286,7 @@ async def test_what_the_store_refuses_breaks_nothing_for_what_is_stored_with_it(
 async def test_a_dead_lettered_event_is_let_go_once_for_all_its_subscriptions(world: World) -> None:
     world.receiver.held["e1"] = asyncio.Event()
     async with Replica(world) as replica:
-        replica.subscriptions.append(Subscription("other", "http://other.invalid/"))
+        await replica.subscribe(SUBSCRIPTION, Subscription("other", "http://other.invalid/"))
         replica.barriers.faults["store"] = BadRequest("cannot be held")
         world.receiver.script["e1"] = ["fail"]
         world.publish("e1")

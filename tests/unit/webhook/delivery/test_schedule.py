@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.webhook.delivery.backoff import JITTER, next_attempt
+from services.webhook.delivery.retry import JITTER_PERCENT, next_attempt
 
+JITTER = JITTER_PERCENT / 100
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WAITS = st.lists(st.timedeltas(timedelta(seconds=1), timedelta(days=2)), min_size=1, max_size=12)
 RANDOM = st.floats(0, 1, exclude_max=True)

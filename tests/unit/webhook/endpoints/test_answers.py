@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.webhook.endpoints.answers import LONGEST_WAIT, is_about_event, wait_asked
+from services.webhook.endpoints.sender import LONGEST_WAIT, AttemptOutcome, wait_asked
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -49,4 +49,4 @@ def test_of_4xx_and_5xx_only_these_are_about_the_event(status: int) -> None:
     about_the_receiver = {401, 403, 404, 408, 410, 425, 429}
     expected = status == 500 or (400 <= status < 500 and status not in about_the_receiver)
 
-    assert is_about_event(status) == expected
+    assert AttemptOutcome("answered", status=status).is_about_event == expected

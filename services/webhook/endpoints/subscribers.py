@@ -1,25 +1,30 @@
-"""Attempts at delivery: whoever makes one goes through here, so that all of them are bounded and counted.
+"""The subscriptions as they are now, and all attempts at delivery to them, bounded and counted.
 
-Promises: a subscriber that hangs holds only its own places and stalls nobody else; one is down only
+Promises: a subscriber that hangs holds only its own slots and stalls no other one; one is down only
 after some failures and a while without any success, so that a few events which it cannot take do
 not look like an outage; it is logged once when it begins to fail and once when it is back. One that
 answers 410 is paused: it is asked once an hour until it takes an event, at no event's cost.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
 
 import structlog
 
-from services.webhook.endpoints.answers import GONE
 from services.webhook.endpoints.limited_log import LimitedLog
-from services.webhook.endpoints.sender import Outcome, Sender
+from services.webhook.endpoints.sender import GONE, AttemptOutcome, EventSender
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.subscription import Delivery, Subscription
 from shared.ports.clock import Clock
+from shared.ports.deliveries import Subscriptions
+from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
+
+PACE = Pace(every=timedelta(seconds=5), after_failure=timedelta(seconds=1))
+_DEADLINE = timedelta(seconds=15)
 
 SLOTS = 64
 PATIENCE = timedelta(seconds=10)
@@ -33,22 +38,18 @@ PROBE_EVERY = timedelta(hours=1)
 PROBE_PATIENCE = timedelta(minutes=1)
 """Longer than an attempt may take: one that is cut short is made again soon."""
 
-BUSY = Outcome("the subscriber is too slow: not tried yet", counts=False)
-PAUSED = Outcome(f"answered {GONE}", counts=False)
-
-
-class Counter(Protocol):
-    def inc(self, amount: float = 1) -> None: ...
+BUSY = AttemptOutcome("the subscriber is too slow: not tried yet", counts=False)
+PAUSED = AttemptOutcome(f"answered {GONE}", counts=False)
 
 
 class Endpoint:
-    """One subscriber as it behaves towards this process: places for first attempts, how many retries
-    may run at once, whether it is down or paused, and whose events it took last."""
+    """One subscriber as it behaves towards this process: slots for first attempts, how many retries
+    may run at once, whether it is down or paused, and the devices whose events it took last."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.slots = asyncio.Semaphore(SLOTS)
         self.is_stuck = False
-        """Somebody waited in vain for a place, and nobody has left one since."""
+        """An attempt waited for a slot without success, and none has become free since."""
         self.recovered_at = float("-inf")
         self.retrying = 0
         self._name = name
@@ -100,10 +101,10 @@ class Endpoint:
         knows."""
         return any(other != device and at > since for other, at in self._takes)
 
-    def heard(self, outcome: Outcome, device: str) -> None:
+    def heard(self, outcome: AttemptOutcome, device: str) -> None:
         """An attempt has ended."""
         if outcome.reason is None:
-            self.succeeded(device)
+            self._succeeded(device)
             return
         if outcome.status == GONE:
             if not self.is_paused or not self._was_heard:
@@ -113,12 +114,12 @@ class Endpoint:
             self._probe_at = None
         elif self.is_paused:
             self._pause(PROBE_EVERY)
-        self.failed(outcome.reason)
+        self._failed(outcome.reason)
 
     def _pause(self, wait: timedelta) -> None:
         self._probe_at = self._clock.monotonic() + wait.total_seconds()
 
-    def failed(self, reason: str) -> None:
+    def _failed(self, reason: str) -> None:
         self._was_heard = True
         if not self._failures:
             self._failing_since = self._clock.monotonic()
@@ -127,7 +128,7 @@ class Endpoint:
             self._is_known_down = True
             log.warning("subscriber_failing", subscription=self._name, reason=reason)
 
-    def succeeded(self, device: str) -> None:
+    def _succeeded(self, device: str) -> None:
         now = self._clock.monotonic()
         if self.is_down or self.is_paused:
             self.recovered_at = now
@@ -146,19 +147,47 @@ class Endpoint:
         return self._clock.monotonic() - self._failing_since
 
 
-class Attempts:
+class Subscribers:
     """First attempts and retries, each in its own bounds, per subscriber."""
 
     def __init__(
-        self, sender: Sender, clock: Clock, delivered: Counter, patience: timedelta = PATIENCE
+        self,
+        subscriptions: Subscriptions,
+        sender: EventSender,
+        clock: Clock,
+        metrics: Metrics,
+        patience: timedelta = PATIENCE,
     ) -> None:
+        self._subscriptions = subscriptions
         self._sender = sender
         self._clock = clock
-        self._delivered = delivered
+        self._delivered = metrics.deliveries_delivered
         self._patience = patience.total_seconds()
+        self._known: dict[str, Subscription] = {}
+        self._was_read = asyncio.Event()
         self._endpoints: dict[str, Endpoint] = {}
         self._failures = LimitedLog("delivery_failed", clock)
         self._set_aside = LimitedLog("delivery_set_aside", clock)
+
+    async def run(self, loops: Loops) -> None:
+        """Read the subscriptions every few seconds."""
+        await loops.keep_doing("subscribers", self.read, PACE, waits="subscriptions_not_read")
+
+    async def read(self) -> None:
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
+            found = await self._subscriptions.all()
+        self._known = {subscription.id: subscription for subscription in found}
+        self._was_read.set()
+
+    async def first_read(self) -> None:
+        """Wait until the subscriptions were read once."""
+        await self._was_read.wait()
+
+    def current(self) -> Sequence[Subscription]:
+        return list(self._known.values())
+
+    def get(self, subscription: str) -> Subscription | None:
+        return self._known.get(subscription)
 
     @property
     def paused_count(self) -> int:
@@ -170,7 +199,7 @@ class Attempts:
             self._endpoints[subscription] = Endpoint(subscription, self._clock)
         return self._endpoints[subscription]
 
-    async def first(self, subscription: Subscription, device: str, body: bytes) -> Outcome:
+    async def first(self, subscription: Subscription, device: str, body: bytes) -> AttemptOutcome:
         """The first attempt of an event of a device. It does not count where the subscriber is too busy, or
         paused."""
         endpoint = self.endpoint(subscription.id)
@@ -184,7 +213,7 @@ class Attempts:
             endpoint.is_stuck = False
             endpoint.slots.release()
 
-    async def again(self, subscription: Subscription, device: str, body: bytes) -> Outcome:
+    async def again(self, subscription: Subscription, device: str, body: bytes) -> AttemptOutcome:
         """A retry; the caller keeps to `has_room`. It does not count while the subscriber is paused."""
         endpoint = self.endpoint(subscription.id)
         if not endpoint.may_ask():

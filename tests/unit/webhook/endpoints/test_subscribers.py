@@ -1,21 +1,22 @@
-"""Promises of the bounds on attempts against one subscriber, and of when it counts as down."""
+"""Promises of the bounds on subscribers against one subscriber, and of when it counts as down."""
 
 import asyncio
 from datetime import timedelta
 
 from structlog.testing import capture_logs
 
-from services.webhook.endpoints.attempts import (
+from services.webhook.endpoints.sender import AttemptOutcome
+from services.webhook.endpoints.subscribers import (
     DOWN_AFTER,
     FEWEST_RETRIES,
     MOST_RETRIES,
     SLOTS,
-    Attempts,
     Endpoint,
+    Subscribers,
 )
-from services.webhook.endpoints.sender import Outcome
 from shared.domain.subscription import Subscription
-from tests.support.delivery_rig import Count
+from shared.telemetry.metrics import Metrics
+from tests.support.delivery_rig import FixedSubscriptions
 from tests.support.fakes.clock import FakeClock, settle
 
 SUBSCRIBER = Subscription("config", "http://anna:secret@receiver.invalid/")
@@ -23,37 +24,37 @@ SHORT = timedelta(milliseconds=20)
 
 
 class HangingSender:
-    """Answers when it is told to."""
+    """Answers when the test says so."""
 
     def __init__(self) -> None:
-        self.under_way: list[asyncio.Future[Outcome]] = []
+        self.under_way: list[asyncio.Future[AttemptOutcome]] = []
 
-    async def send(self, subscription: Subscription, body: bytes) -> Outcome:
+    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
         self.under_way.append(asyncio.get_running_loop().create_future())
         return await self.under_way[-1]
 
 
-async def full(sender: HangingSender, patience: timedelta = SHORT) -> Attempts:
-    """Attempts of which every slot is taken."""
-    attempts = Attempts(sender, FakeClock(), Count(), patience)
+async def full(sender: HangingSender, patience: timedelta = SHORT) -> Subscribers:
+    """A subscriber of which every slot is taken."""
+    subscribers = Subscribers(FixedSubscriptions(), sender, FakeClock(), Metrics(), patience)
     for _ in range(SLOTS):
-        asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
+        asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
     await settle()
-    return attempts
+    return subscribers
 
 
 async def end(sender: HangingSender) -> None:
     for answer in sender.under_way:
         if not answer.done():
-            answer.set_result(Outcome())
+            answer.set_result(AttemptOutcome())
     await settle()
 
 
 async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None:
     sender = HangingSender()
-    attempts = await full(sender)
+    subscribers = await full(sender)
 
-    outcome = await attempts.first(SUBSCRIBER, "MAC", b"")
+    outcome = await subscribers.first(SUBSCRIBER, "MAC", b"")
 
     assert not outcome.counts
     assert len(sender.under_way) == SLOTS
@@ -62,10 +63,10 @@ async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None
 
 async def test_once_it_hangs_nobody_waits_any_more() -> None:
     sender = HangingSender()
-    attempts = await full(sender)
-    await attempts.first(SUBSCRIBER, "MAC", b"")
+    subscribers = await full(sender)
+    await subscribers.first(SUBSCRIBER, "MAC", b"")
 
-    next_one = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    next_one = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
     await settle()
 
     assert next_one.done()
@@ -74,11 +75,11 @@ async def test_once_it_hangs_nobody_waits_any_more() -> None:
 
 async def test_an_entry_that_is_left_goes_to_who_waits() -> None:
     sender = HangingSender()
-    attempts = await full(sender, timedelta(seconds=10))
-    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    subscribers = await full(sender, timedelta(seconds=10))
+    waiting = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
     await settle()
 
-    sender.under_way[0].set_result(Outcome())
+    sender.under_way[0].set_result(AttemptOutcome())
     await settle()
 
     assert len(sender.under_way) == SLOTS + 1
@@ -88,15 +89,15 @@ async def test_an_entry_that_is_left_goes_to_who_waits() -> None:
 
 async def test_one_who_stops_waiting_leaves_the_entry_to_others() -> None:
     sender = HangingSender()
-    attempts = await full(sender, timedelta(seconds=10))
-    waiting = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    subscribers = await full(sender, timedelta(seconds=10))
+    waiting = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
     await settle()
     waiting.cancel()
     await asyncio.wait([waiting])
 
-    sender.under_way[0].set_result(Outcome())
+    sender.under_way[0].set_result(AttemptOutcome())
     await settle()
-    another = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    another = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
     await settle()
 
     assert len(sender.under_way) == SLOTS + 1
@@ -170,15 +171,15 @@ def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over() -> N
 
 async def test_a_probe_of_a_paused_subscriber_that_is_cut_short_is_made_again_soon() -> None:
     sender, clock = HangingSender(), FakeClock()
-    attempts = Attempts(sender, clock, Count())
-    endpoint = attempts.endpoint(SUBSCRIBER.id)
-    endpoint.heard(Outcome("answered 410", status=410), "MAC")
+    subscribers = Subscribers(FixedSubscriptions(), sender, clock, Metrics())
+    endpoint = subscribers.endpoint(SUBSCRIBER.id)
+    endpoint.heard(AttemptOutcome("answered 410", status=410), "MAC")
     clock.advance(timedelta(hours=1))
-    probe = asyncio.ensure_future(attempts.first(SUBSCRIBER, "MAC", b""))
+    probe = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
     await settle()
     probe.cancel()
     await settle()
-    during = await attempts.first(SUBSCRIBER, "MAC", b"")
+    during = await subscribers.first(SUBSCRIBER, "MAC", b"")
     clock.advance(timedelta(minutes=1))
 
     assert (during.counts, len(sender.under_way)) == (False, 1)
