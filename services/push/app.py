@@ -60,7 +60,7 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     async def run() -> None:
         await loops.until_done("push_start", prepare, PACE, waits="push_waits_for_the_store")
         if not topics.certified:
-            log.warning("push_disabled", reason="there is no push certificate: nobody is pushed")
+            log.warning("push_disabled", reason="there is no push certificate: no device is pushed")
         await service.run()
 
     return replace(service, run=run)

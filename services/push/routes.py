@@ -14,7 +14,7 @@ from services.push.send.outcomes import Accepted, TopicRefused
 from services.push.send.pusher import Pusher
 from services.push.send.topics import NoCertificate
 from shared.domain.access import Scope
-from shared.domain.enrollment import Enrollment, EnrollmentStatus, PushTarget
+from shared.domain.enrollment import Enrollment, EnrollmentStatus
 from shared.domain.errors import BadRequest, Conflict, Fault, NotFound, Unavailable, UpstreamFailed
 from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
@@ -91,8 +91,11 @@ class PushRoutes:
         """Asks APNs to wake the device, whether or not a command waits for it."""
         expires_at = _expires_at(expiration)
         enrollment = await self._find(udid)
-        target = _target(enrollment)
-        outcome = await self._pusher.push_now(enrollment, target, expires_at)
+        if enrollment.status is not EnrollmentStatus.ENROLLED:
+            raise Conflict("the device is not enrolled")
+        if enrollment.push is None or not enrollment.push.token:
+            raise Conflict("the device has not sent a push token yet")
+        outcome = await self._pusher.push_now(enrollment, enrollment.push, expires_at)
         match outcome:
             case Accepted(apns_id):
                 return JsonAnswer({"status": "success", "push_notification_id": apns_id})
@@ -119,11 +122,3 @@ def _expires_at(text: str | None) -> datetime | None:
         expected = "expected seconds since 1970, or nothing"
         raise BadRequest(f"expiration: {expected}", [Fault("expiration", expected)])
     return datetime.fromtimestamp(int(text), UTC)
-
-
-def _target(enrollment: Enrollment) -> PushTarget:
-    if enrollment.status is not EnrollmentStatus.ENROLLED:
-        raise Conflict("the device is not enrolled")
-    if enrollment.push is None or not enrollment.push.token:
-        raise Conflict("the device has not sent a push token yet")
-    return enrollment.push

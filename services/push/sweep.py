@@ -8,7 +8,6 @@ moment, a device is pushed once too often and nothing else happens.
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -48,13 +47,6 @@ DUE_AT_ONCE = 5000
 CHUNK = 32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Window:
-    """A stretch of time whose entries are read and whose pushes have not all ended."""
-
-    since: datetime
-
-
 class Sweep:
     """Runs in every replica of push; `run` never ends by itself."""
 
@@ -74,7 +66,8 @@ class Sweep:
         self._position: datetime | None = None
         self._window = WINDOW
         self._partitions: frozenset[int] = frozenset()
-        self._under_way: list[_Window] = []
+        self._under_way: list[datetime] = []
+        """The begins of the stretches of time whose pushes have not all ended."""
         self._is_leaving = False
         self.oldest_unpushed = 0.0
         """Age in seconds of the oldest entry that the latest look found without a push."""
@@ -129,7 +122,10 @@ class Sweep:
         while len(self._under_way) < WINDOWS_UNDER_WAY:
             since, now = self._position, self._clock.now()
             if since > now:
-                since = await self._set_back(partitions, now)
+                # A clock was ahead, and what was accepted meanwhile was not looked at.
+                log.warning("sweep_position_in_the_future", position=str(since))
+                since = self._position = now - FIRST_LOOK_BACK
+                await self._pushes.reset(partitions, since)
             if since == now:
                 return
             until = min(now, since + self._window)
@@ -139,9 +135,8 @@ class Sweep:
             self._position = until
             # A stretch without anything to push on the way to now has nothing that could be under way.
             if wanted or until == now:
-                window = _Window(since)
-                self._under_way.append(window)
-                group.create_task(self._push(window, wanted, loops))
+                self._under_way.append(since)
+                group.create_task(self._push(since, wanted, loops))
             if until == now:  # the clock has moved on meanwhile, and always will have
                 return
             # A store that answers at once has let no other task run.
@@ -153,13 +148,6 @@ class Sweep:
         start = self._clock.now() - FIRST_LOOK_BACK
         await self._pushes.advance(missing, start)
         return min([stored[p] for p in partitions if p in stored] + [start] * bool(missing))
-
-    async def _set_back(self, partitions: frozenset[int], now: datetime) -> datetime:
-        """A clock was ahead, and what was accepted meanwhile was not looked at."""
-        log.warning("sweep_position_in_the_future", position=str(self._position))
-        self._position = now - FIRST_LOOK_BACK
-        await self._pushes.reset(partitions, self._position)
-        return self._position
 
     async def _never_pushed(
         self, partitions: Collection[int], since: datetime, until: datetime
@@ -187,12 +175,11 @@ class Sweep:
             log.info("unpushed_places_found", enrollments=len(missed))
         return missed
 
-    async def _push(self, window: _Window, enrollments: Collection[str], loops: Loops) -> None:
+    async def _push(self, since: datetime, enrollments: Collection[str], loops: Loops) -> None:
         push_requests = partial(self._pusher.push_requests, enrollments)
         await loops.until_done("sweep_push", push_requests, PACE, waits="sweep_push_not_recorded")
-        self._under_way.remove(window)
-        behind = [other.since for other in self._under_way]
-        done = min([*behind, self._position or window.since])
+        self._under_way.remove(since)
+        done = min([*self._under_way, self._position or since])
         # One that is not stored is overtaken by the next.
         advance = partial(self._pushes.advance, self._partitions, done)
         await loops.attempt("sweep_position", advance, waits="sweep_position_not_stored")

@@ -89,7 +89,7 @@ def _partitions_feature(
     )
 
     async def serve(_: Loops) -> None:
-        await subscribers.first_read()
+        await subscribers.was_read.wait()
         if not subscribers.current():
             log.warning("webhook_disabled", reason="MDM_WEBHOOK_URL is not set")
         await partitions.run()

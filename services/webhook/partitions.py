@@ -90,14 +90,9 @@ class Partitions:
         return frozenset(n for n, served in self._served.items() if served.channel is not None)
 
     @property
-    def missing(self) -> int:
-        """The number of partitions of our share that are not open."""
-        return len(self._share.partitions - self.open)
-
-    @property
     def untried(self) -> int:
-        """The number of those that did not even fail to open: a partition that is away leaves the service
-        ready."""
+        """The number of partitions of our share that neither are open nor failed to open: one that is away
+        leaves the service ready."""
         return len(self._share.partitions - self.open - self._away)
 
     async def run(self) -> None:
@@ -166,7 +161,7 @@ class Partitions:
                 served.channel = await self._consumer.open(
                     served.partition,
                     on_event=served.queues.take,
-                    on_lost=lambda: self._lost(served),
+                    on_lost=partial(self._lost, served),
                 )
             self._away.discard(served.partition)
         except (Unavailable, TimeoutError) as exc:

@@ -9,7 +9,7 @@ topic works; what APNs says of a device ends the search.
 import ssl
 from collections.abc import Callable, KeysView, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -23,17 +23,13 @@ from services.push.send.outcomes import (
     Unanswered,
     Unreachable,
 )
-from services.push.send.topics import NoCertificate
+from services.push.send.topics import NoCertificate, Stops
 from shared.ports.certificates import InstalledPair, TopicVersion
 from shared.ports.clock import Clock
 from shared.security.push_certificate import RENEWAL, PushCertificate, read_pair
 from shared.security.push_topic import default_topic
 
 log = structlog.get_logger()
-
-PAUSE = timedelta(minutes=15)
-PROBE = timedelta(minutes=1)
-"""The others wait so long for the outcome of one that is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +59,8 @@ class CertificateStore:
         self.files = files
         self.installed: dict[str, Installed] = {}
         self._clock = clock
-        self._show = show
         self._ranked: dict[str, tuple[PushCertificate, ...]] = {}
-        self._refused: dict[str, float] = {}
+        self._refused = Stops(clock, show)
         self._proven: set[str] = set()
         self.learn({})
 
@@ -94,14 +89,13 @@ class CertificateStore:
         self._ranked |= ranked
         known = {each.fingerprint for every in ranked.values() for each in every}
         self._proven &= known
-        self._refused = {each: at for each, at in self._refused.items() if each in known}
-        self._show(len(self._refused))
+        self._refused.keep(known)
 
     def candidates(self, topic: str) -> list[PushCertificate]:
         """The certificates to push with, one after the other until one works."""
         now = self._clock.now()
         valid = [each for each in self.ranked(topic) if not each.has_expired(now)]
-        return [each for each in valid if self._may_be_tried(each)] or valid
+        return [each for each in valid if self._refused.reason(each.fingerprint) is None] or valid
 
     def is_proven(self, certificate: PushCertificate) -> bool:
         """APNs has taken a push with it, from this process."""
@@ -109,27 +103,13 @@ class CertificateStore:
 
     def accepted(self, certificate: PushCertificate) -> None:
         self._proven.add(certificate.fingerprint)
-        if self._refused.pop(certificate.fingerprint, None) is not None:
+        if self._refused.remove(certificate.fingerprint):
             log.info("push_certificate_works_again", **_named(certificate))
-            self._show(len(self._refused))
 
     def refused(self, certificate: PushCertificate, reason: str) -> None:
         """Another one of its topic served instead."""
-        if certificate.fingerprint not in self._refused:
+        if self._refused.add(certificate.fingerprint, reason):
             log.error("push_certificate_refused", reason=reason, **_named(certificate))
-        until = self._clock.monotonic() + PAUSE.total_seconds()
-        self._refused[certificate.fingerprint] = until
-        self._show(len(self._refused))
-
-    def _may_be_tried(self, certificate: PushCertificate) -> bool:
-        until = self._refused.get(certificate.fingerprint)
-        if until is None:
-            return True
-        now = self._clock.monotonic()
-        if now < until:
-            return False
-        self._refused[certificate.fingerprint] = now + PROBE.total_seconds()
-        return True
 
 
 def _ranked(

@@ -21,8 +21,6 @@ from shared.network.trusted_cas import client_tls
 from shared.security.push_certificate import PushCertificate, read_pair, refusal
 from shared.settings.values import read_file
 
-_SETTINGS = {"cert": "MDM_PUSH_CERT", "key": "MDM_PUSH_KEY"}
-
 
 def load_certificates(
     pairs: Iterable[tuple[Path, Path]], now: datetime
@@ -99,7 +97,6 @@ def _load(certificate_file: Path, key_file: Path, now: datetime) -> PushCertific
         client_context(loaded, None)
     except BadRequest as exc:
         [fault] = exc.faults
-        file = certificate_file if fault.path == "cert" else key_file
-        problem = f"{_SETTINGS[fault.path]}: {file} {fault.expected}"
-        raise Misconfigured(problem) from None
+        files = {"cert": f"MDM_PUSH_CERT: {certificate_file}", "key": f"MDM_PUSH_KEY: {key_file}"}
+        raise Misconfigured(f"{files[fault.path]} {fault.expected}") from None
     return loaded

@@ -180,9 +180,7 @@ class Apns:
             except httpx.InvalidURL:
                 return Rejected("MDM_APNS_URL cannot be used")
             except (TimeoutError, *BROKEN) as exc:
-                url = httpx.URL(self._url)
-                found = await self._peers.reason_of(exc, _TARGET, (url.host, url.port or 443))
-                reason = found or BROKE_OFF
+                reason = await self._reason(exc)
                 await line.failed(connection, reason)
                 return Unanswered(reason)
         line.failures = 0
@@ -211,6 +209,11 @@ class Apns:
                 if len(body) >= ANSWER_LIMIT:
                     break
             return classify(response.status_code, response.headers, body)
+
+    async def _reason(self, error: Exception) -> str:
+        url = httpx.URL(self._url)
+        found = await self._peers.reason_of(error, _TARGET, (url.host, url.port or 443))
+        return found or BROKE_OFF
 
     def _line(self, context: ssl.SSLContext) -> _Line:
         return _Line(context, self._timeout, self._clock)

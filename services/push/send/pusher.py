@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.push.send.attempt import PushAttempts
-from services.push.send.backoff import record_of
-from services.push.send.outcomes import Accepted, Outcome
+from services.push.send.outcomes import Accepted, Outcome, record_of
 from shared.concurrency.batching import BatchExecutor
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import MdmError
@@ -48,7 +47,7 @@ KEPT_LINES = 1000
 class _Line:
     """The pushes of one enrollment, one after the other."""
 
-    exchange: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_promised: bool = False
     """A push request waits for a push that has not begun yet."""
     earlier: PushRecord | None = None
@@ -77,13 +76,9 @@ class Pusher:
         self._loads = BatchExecutor[str, tuple[Enrollment | None, bool]](self._load, BATCH, 1)
         self._records = BatchExecutor[PushRecord, None](self._store, BATCH, in_flight=1)
         self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._lines: dict[str, _Line] = {}
+        self.lines: dict[str, _Line] = {}
+        """By enrollment, those with a push under way or just done."""
         self._prune_at = KEPT_LINES
-
-    @property
-    def lines_kept(self) -> int:
-        """Enrollments that are remembered because of a push under way or just done."""
-        return len(self._lines)
 
     async def push_requests(self, enrollments: Collection[str]) -> None:
         """Push these enrollments, now. Raises Unavailable when a push could not be recorded."""
@@ -91,8 +86,9 @@ class Pusher:
 
     async def again(self, records: Sequence[PushRecord]) -> None:
         """Push devices that stayed silent; the backoff of each goes on from its record."""
-        idle = [record for record in records if not self._is_under_way(record.enrollment)]
-        await self._all([(record.enrollment, record) for record in idle])
+        await self._all(
+            [(r.enrollment, r) for r in records if not self._is_under_way(r.enrollment)]
+        )
 
     async def leave_to_sweep(self, enrollments: Collection[str]) -> None:
         """Let the sweep look soon at those whose push has not ended yet, in case it never does."""
@@ -110,11 +106,11 @@ class Pusher:
         outcome = await self._attempts.push(enrollment, target, expires_at=expires_at, urgent=True)
         self._metrics.pushes.labels(outcome.counted_as).inc()
         if isinstance(outcome, Accepted):
-            await self._records.submit(self._record(outcome, enrollment.id, None, tried_at))
+            record = record_of(outcome, enrollment.id, None, tried_at, self._attempts.random())
+            await self._records.submit(record)
         return outcome
 
     async def drain(self) -> None:
-        """Wait for the store's reads and writes under way."""
         await self._loads.drain()
         await self._records.drain()
 
@@ -141,7 +137,7 @@ class Pusher:
         line.is_promised = True
         line.earlier = earlier
         try:
-            async with line.exchange:
+            async with line.lock:
                 quiet = line.quiet_until - self._clock.monotonic()
                 if quiet > 0:
                     await self._clock.sleep(timedelta(seconds=quiet))
@@ -168,32 +164,22 @@ class Pusher:
         if found is not None and found.push is not None:
             outcome = await self._attempts.push(found, found.push)
             self._metrics.pushes.labels(outcome.counted_as).inc()
-        await self._records.submit(self._record(outcome, enrollment, earlier, tried_at))
+        record = record_of(outcome, enrollment, earlier, tried_at, self._attempts.random())
+        await self._records.submit(record)
         return True
 
-    def _record(
-        self,
-        outcome: Outcome | None,
-        enrollment: str,
-        earlier: PushRecord | None,
-        tried_at: datetime,
-    ) -> PushRecord:
-        return record_of(
-            outcome, enrollment, earlier, tried_at=tried_at, random=self._attempts.random
-        )
-
     def _is_under_way(self, enrollment: str) -> bool:
-        line = self._lines.get(enrollment)
-        return line is not None and (line.is_promised or line.exchange.locked())
+        line = self.lines.get(enrollment)
+        return line is not None and (line.is_promised or line.lock.locked())
 
     def _line(self, enrollment: str) -> _Line:
-        if len(self._lines) >= self._prune_at:
+        if len(self.lines) >= self._prune_at:
             now = self._clock.monotonic()
-            for name, line in list(self._lines.items()):
+            for name, line in list(self.lines.items()):
                 if not self._is_under_way(name) and line.quiet_until <= now:
-                    del self._lines[name]
-            self._prune_at = max(KEPT_LINES, 2 * len(self._lines))
-        return self._lines.setdefault(enrollment, _Line())
+                    del self.lines[name]
+            self._prune_at = max(KEPT_LINES, 2 * len(self.lines))
+        return self.lines.setdefault(enrollment, _Line())
 
     async def _load(self, ids: list[str]) -> Sequence[tuple[Enrollment | None, bool]]:
         """The enrollments, None for one that is not known; and whether a command waits for it."""

@@ -6,7 +6,6 @@ certificate.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -31,10 +30,41 @@ class NoCertificate(TopicRefused):
     counted_as = PushOutcome.NO_CERTIFICATE
 
 
-@dataclass(slots=True)
-class _Stop:
-    reason: str
-    until: float
+class Stops:
+    """Names that APNs refuses: one push tries each again every quarter of an hour. `show` takes their
+    number."""
+
+    def __init__(self, clock: Clock, show: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._show = show
+        self._stops: dict[str, tuple[str, float]] = {}
+
+    def reason(self, name: str) -> str | None:
+        """Why it cannot be tried now. After None for a stopped one, the others wait for that probe."""
+        reason, until = self._stops.get(name, (None, 0.0))
+        if reason is None or (now := self._clock.monotonic()) < until:
+            return reason
+        self._stops[name] = reason, now + PROBE.total_seconds()
+        return None
+
+    def add(self, name: str, reason: str) -> bool:
+        """False: it was stopped already; its pause begins again."""
+        is_new = name not in self._stops
+        self._stops[name] = reason, self._clock.monotonic() + PAUSE.total_seconds()
+        self._show(len(self._stops))
+        return is_new
+
+    def remove(self, name: str) -> bool:
+        """False: it was not stopped."""
+        was_stopped = self._stops.pop(name, None) is not None
+        if was_stopped:
+            self._show(len(self._stops))
+        return was_stopped
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all others."""
+        self._stops = {name: stop for name, stop in self._stops.items() if name in names}
+        self._show(len(self._stops))
 
 
 class Topics:
@@ -44,9 +74,7 @@ class Topics:
         self, certified: Collection[str], clock: Clock, show: Callable[[float], None]
     ) -> None:
         self.certified = certified
-        self._clock = clock
-        self._show = show
-        self._stops: dict[str, _Stop] = {}
+        self._stops = Stops(clock, show)
         self._logged: set[str] = set()
 
     def problem(self, topic: str, *, urgent: bool = False) -> TopicRefused | None:
@@ -56,31 +84,20 @@ class Topics:
                 self._logged.add(topic)
                 log.warning("push_certificate_missing", topic=topic)
             return NoCertificate(f"no push certificate for topic {topic[:100]}")
-        stop = self._stops.get(topic)
-        if stop is None or urgent:
-            return None
-        now = self._clock.monotonic()
-        if now < stop.until:
-            return TopicRefused(stop.reason)
-        stop.until = now + PROBE.total_seconds()
-        return None
+        reason = None if urgent else self._stops.reason(topic)
+        return None if reason is None else TopicRefused(reason)
 
     def stop(self, topic: str, reason: str) -> None:
         """APNs refused the topic itself."""
-        if topic not in self._stops:
+        if self._stops.add(topic, reason):
             log.error("push_topic_stopped", topic=topic, reason=reason)
-        until = self._clock.monotonic() + PAUSE.total_seconds()
-        self._stops[topic] = _Stop(reason, until)
-        self._show(len(self._stops))
 
     def works(self, topic: str) -> None:
         """APNs took the topic: it is not stopped any more."""
-        if self._stops.pop(topic, None) is not None:
+        if self._stops.remove(topic):
             log.info("push_topic_works_again", topic=topic)
-            self._show(len(self._stops))
 
     def renewed(self, topic: str) -> None:
         """Its certificates have changed: forget what was known of it."""
         self._logged.discard(topic)
-        if self._stops.pop(topic, None) is not None:
-            self._show(len(self._stops))
+        self._stops.remove(topic)

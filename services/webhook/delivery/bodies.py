@@ -31,25 +31,25 @@ class Room:
 
     @asynccontextmanager
     async def of(self, size: int) -> AsyncIterator[None]:
-        exchange = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, exchange))
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, admitted))
         self._let_in()
         try:
-            await exchange
+            await admitted
             yield
         finally:
-            if not exchange.cancelled():
+            if not admitted.cancelled():
                 self._used -= size
             self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting:
-            size, exchange = self._waiting[0]
-            if not exchange.cancelled():
+            size, admitted = self._waiting[0]
+            if not admitted.cancelled():
                 if self._used and self._used + size > self._limit:
                     return
                 self._used += size
-                exchange.set_result(None)
+                admitted.set_result(None)
             self._waiting.popleft()
 
 
@@ -63,7 +63,7 @@ class Bodies:
         render: Callable[[Event], bytes],
         metrics: Metrics,
     ) -> None:
-        self._limit = budget - budget // IN_USE
+        self.limit = budget - budget // IN_USE
         self._room = Room(budget // IN_USE)
         self._store = store
         self._render = render
@@ -71,12 +71,6 @@ class Bodies:
         self.held = 0
         self.wanted: set[str] = set()
         """Events whose bodies are kept in any case, since the journal did not give them."""
-
-    def account(self) -> "Account":
-        return Account(self)
-
-    def fits(self, size: int) -> bool:
-        return self.held + size <= self._limit
 
     def in_use(self, size: int | None) -> AbstractAsyncContextManager[None]:
         """Room for one body that is read back."""
@@ -100,7 +94,8 @@ class Account:
     def hold(self, event_id: str, size: int) -> bool:
         """True if a body of this size may wait in memory."""
         bodies = self._bodies
-        if self._is_closed or not (bodies.fits(size) or event_id in bodies.wanted):
+        fits = bodies.held + size <= bodies.limit or event_id in bodies.wanted
+        if self._is_closed or not fits:
             return False
         self._held += size
         bodies.held += size

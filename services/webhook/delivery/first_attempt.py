@@ -19,7 +19,7 @@ from typing import Protocol
 
 import structlog
 
-from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.bodies import Account, Bodies
 from services.webhook.delivery.queue_state import Arrival, DeliveryQueue, SetAside
 from services.webhook.delivery.store import DeliveryStore
 from services.webhook.endpoints.sender import AttemptOutcome
@@ -72,9 +72,9 @@ class PartitionQueues:
         self._clock = clock
         self._spawn = spawn
         self._on_first_event = on_first_event
-        self._queues: dict[DeliveryQueueKey, DeliveryQueue] = {}
+        self.queues: dict[DeliveryQueueKey, DeliveryQueue] = {}
         self._early: list[Arrival] = []
-        self._account = bodies.account()
+        self._account = Account(bodies)
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self.aside = SetAside(subscribers)
@@ -85,12 +85,7 @@ class PartitionQueues:
 
     @property
     def blocked_count(self) -> int:
-        return sum(queue.blocked for queue in self._queues.values() if not queue.key.aside)
-
-    @property
-    def known_count(self) -> int:
-        """The number of delivery queues in memory."""
-        return len(self._queues)
+        return sum(queue.blocked for queue in self.queues.values() if not queue.key.aside)
 
     def take(self, received: Received) -> None:
         """Handle an event in the order of the queue."""
@@ -124,8 +119,8 @@ class PartitionQueues:
 
     def forget(self, queue: DeliveryQueue) -> None:
         """Drop a delivery queue where nothing waits; its next event makes a new one."""
-        if queue.is_idle and self._queues.get(queue.key) is queue:
-            del self._queues[queue.key]
+        if queue.is_idle and self.queues.get(queue.key) is queue:
+            del self.queues[queue.key]
             self.aside.drop(queue)
 
     def set_aside(self, queue: DeliveryQueue, delivery: Delivery) -> None:
@@ -158,10 +153,10 @@ class PartitionQueues:
         task.add_done_callback(tasks.discard)
 
     def _queue(self, key: DeliveryQueueKey) -> DeliveryQueue:
-        if key not in self._queues:
-            self._queues[key] = DeliveryQueue(key)
-            self.aside.add(self._queues[key])
-        return self._queues[key]
+        if key not in self.queues:
+            self.queues[key] = DeliveryQueue(key)
+            self.aside.add(self.queues[key])
+        return self.queues[key]
 
     def _route(self, arrival: Arrival) -> None:
         received = arrival.received
@@ -241,7 +236,7 @@ class PartitionQueues:
             body = None
         if body is None and arrival.is_dropped:
             # All that waits comes once more, and the bodies that were dropped are kept then.
-            arrivals = (each for queue in self._queues.values() for each in queue.arrivals)
+            arrivals = (each for queue in self.queues.values() for each in queue.arrivals)
             self._bodies.wanted.update(a.received.event_id for a in arrivals if a.is_dropped)
             self.is_spent = True
             raise StoreUnavailable("the journal does not give this event: its message comes again")

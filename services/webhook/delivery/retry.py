@@ -33,29 +33,24 @@ JITTER_PERCENT = 20
 """Spreads each wait, so that what failed together does not come back together."""
 
 
-def next_attempt(
-    attempts: int, now: datetime, waits: Sequence[timedelta], random: float
-) -> datetime | None:
-    """Now without any attempt made; after the n-th attempt comes the n-th wait, with jitter; None: the
-    schedule is used up. `random` is in [0, 1)."""
-    if attempts < 1:
-        return now
-    if attempts > len(waits):
-        return None
-    return now + waits[attempts - 1] * (1 + JITTER_PERCENT / 100 * (2 * random - 1))
-
-
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """The waits of the schedule, and the source of their jitter."""
 
     waits: Sequence[timedelta]
     random: Callable[[], float]
+    """In [0, 1)."""
 
-    def next_attempt(self, attempts: int, now: datetime, asked: timedelta) -> datetime | None:
-        """By the schedule, or after what the subscriber `asked` for if that is later."""
-        at = next_attempt(attempts, now, self.waits, self.random())
-        return at and max(at, now + asked)
+    def next_attempt(
+        self, attempts: int, now: datetime, asked: timedelta = timedelta()
+    ) -> datetime | None:
+        """The n-th attempt is followed by the n-th wait, or by the one that the subscriber `asked` for if
+        that is longer; without any attempt made it is now. None: the schedule is used up."""
+        if attempts > len(self.waits):
+            return None
+        jitter = JITTER_PERCENT / 100 * (2 * self.random() - 1)
+        wait = self.waits[attempts - 1] * (1 + jitter) if attempts else timedelta()
+        return now + max(wait, asked)
 
     def time_left(self, delivery: Delivery, now: datetime) -> timedelta:
         """The time until it is due; zero when it is, or when no right clock can have set its time."""

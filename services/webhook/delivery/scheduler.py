@@ -29,7 +29,8 @@ _STORE_AWAY = timedelta(seconds=2)
 _PAUSE_WHILE_DOWN = timedelta(milliseconds=50)
 _FEW = 1000
 
-Run = tuple[PartitionQueues, DeliveryQueue]
+Entry = tuple[float, int, PartitionQueues, DeliveryQueue]
+"""Due at that time; the number orders those of the same time."""
 
 
 class Retries:
@@ -39,10 +40,10 @@ class Retries:
         self._queue_retry = queue_retry
         self._subscribers = subscribers
         self._clock = clock
-        self._planned: list[tuple[float, int, Run]] = []
+        self._planned: list[Entry] = []
         self._tidy_at = _FEW
         self._order = count()
-        self._ready: dict[str, deque[Run]] = {}
+        self._ready: dict[str, deque[tuple[PartitionQueues, DeliveryQueue]]] = {}
         self._hurried_at: dict[str, float] = {}
 
     @property
@@ -56,7 +57,6 @@ class Retries:
             self._plan(queues, queue, wait)
 
     async def run(self, loops: Loops) -> None:
-        """Start what is due, until cancelled."""
         await loops.keep_doing("retries", self._tick, PACE, waits="retries_wait")
 
     async def _tick(self) -> None:
@@ -64,7 +64,7 @@ class Retries:
         while self._planned and self._planned[0][0] <= now:
             entry = heapq.heappop(self._planned)
             if _counts(entry):
-                self._make_ready(entry[2])
+                self._make_ready(*entry[2:])
         for subscription in list(self._ready):
             endpoint = self._subscribers.endpoint(subscription)
             self._hurry_after_recovery(subscription, endpoint)
@@ -72,32 +72,29 @@ class Retries:
 
     def _plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
         queue.due = self._clock.monotonic() + wait.total_seconds()
-        heapq.heappush(self._planned, (queue.due, next(self._order), (queues, queue)))
+        heapq.heappush(self._planned, (queue.due, next(self._order), queues, queue))
         self._ready.setdefault(queue.key.subscription, deque())
         if len(self._planned) >= self._tidy_at:
             self._planned = [entry for entry in self._planned if _counts(entry)]
             heapq.heapify(self._planned)
             self._tidy_at = max(_FEW, 2 * len(self._planned))
 
-    def _make_ready(self, run: Run) -> None:
-        _, queue = run
+    def _make_ready(self, queues: PartitionQueues, queue: DeliveryQueue) -> None:
         queue.due = None
         queue.is_retrying = True
-        self._ready[queue.key.subscription].append(run)
+        self._ready[queue.key.subscription].append((queues, queue))
 
     def _hurry_after_recovery(self, subscription: str, endpoint: Endpoint) -> None:
         if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
             self._hurried_at[subscription] = endpoint.recovered_at
             for entry in list(self._planned):
-                run = entry[2]
-                if run[1].key.subscription == subscription and _counts(entry):
-                    self._hurry(run)
+                if entry[3].key.subscription == subscription and _counts(entry):
+                    self._hurry(*entry[2:])
 
-    def _hurry(self, run: Run) -> None:
-        queue = run[1]
+    def _hurry(self, queues: PartitionQueues, queue: DeliveryQueue) -> None:
         if queue.hurry_from <= self._clock.monotonic():
             queue.is_hurried = True
-            self._make_ready(run)
+            self._make_ready(queues, queue)
 
     def _start(self, subscription: str, endpoint: Endpoint) -> None:
         ready = self._ready[subscription]
@@ -127,12 +124,12 @@ class Retries:
         elif queues.is_live:
             self._plan(queues, queue, wait)
             if began <= endpoint.recovered_at:  # it was not planned when the others were hurried
-                self._hurry((queues, queue))
+                self._hurry(queues, queue)
         # The next one at once, instead of at the next tick.
         self._start(queue.key.subscription, endpoint)
 
 
-def _counts(entry: tuple[float, int, Run]) -> bool:
+def _counts(entry: Entry) -> bool:
     """True if an entry of the plan still has an effect."""
-    due, _, (queues, queue) = entry
+    due, _, queues, queue = entry
     return queues.is_live and queue.due == due

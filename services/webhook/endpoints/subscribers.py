@@ -114,19 +114,16 @@ class Endpoint:
             self._probe_at = None
         elif self.is_paused:
             self._pause(PROBE_EVERY)
-        self._failed(outcome.reason)
-
-    def _pause(self, wait: timedelta) -> None:
-        self._probe_at = self._clock.monotonic() + wait.total_seconds()
-
-    def _failed(self, reason: str) -> None:
         self._was_heard = True
         if not self._failures:
             self._failing_since = self._clock.monotonic()
         self._failures += 1
         if self.is_down and not self._is_known_down:
             self._is_known_down = True
-            log.warning("subscriber_failing", subscription=self._name, reason=reason)
+            log.warning("subscriber_failing", subscription=self._name, reason=outcome.reason)
+
+    def _pause(self, wait: timedelta) -> None:
+        self._probe_at = self._clock.monotonic() + wait.total_seconds()
 
     def _succeeded(self, device: str) -> None:
         now = self._clock.monotonic()
@@ -164,7 +161,7 @@ class Subscribers:
         self._delivered = metrics.deliveries_delivered
         self._patience = patience.total_seconds()
         self._known: dict[str, Subscription] = {}
-        self._was_read = asyncio.Event()
+        self.was_read = asyncio.Event()
         self._endpoints: dict[str, Endpoint] = {}
         self._failures = LimitedLog("delivery_failed", clock)
         self._set_aside = LimitedLog("delivery_set_aside", clock)
@@ -177,11 +174,7 @@ class Subscribers:
         async with asyncio.timeout(_DEADLINE.total_seconds()):
             found = await self._subscriptions.all()
         self._known = {subscription.id: subscription for subscription in found}
-        self._was_read.set()
-
-    async def first_read(self) -> None:
-        """Wait until the subscriptions were read once."""
-        await self._was_read.wait()
+        self.was_read.set()
 
     def current(self) -> Sequence[Subscription]:
         return list(self._known.values())

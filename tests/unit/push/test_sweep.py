@@ -528,7 +528,7 @@ def test_an_enrollments_id_names_its_device(enrollment: str, key: EnrollmentKey)
 
 
 class MovingClock(FakeClock):
-    """As a real one: it is later each time that somebody looks."""
+    """As a real one: it is later at each look."""
 
     def now(self) -> datetime:
         self.advance(timedelta(microseconds=100))

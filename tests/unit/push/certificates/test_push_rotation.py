@@ -1,4 +1,4 @@
-"""Rotation of push certificates: which one is pushed with, on every replica, whatever APNs says."""
+"""Rotation of push certificates: which one is pushed with, on every replica, for every answer of APNs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.push.certificates.store import PAUSE
 from services.push.send.outcomes import (
     Accepted,
     BackOff,
@@ -18,7 +17,7 @@ from services.push.send.outcomes import (
     Unanswered,
     Unreachable,
 )
-from services.push.send.topics import NoCertificate
+from services.push.send.topics import PAUSE, NoCertificate
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import CannotDecrypt, StoreUnavailable
 from tests.support.fakes.clock import settle

@@ -1,4 +1,4 @@
-"""Answers of APNs: whatever comes back is exactly one outcome."""
+"""Answers of APNs: each is exactly one outcome."""
 
 from datetime import timedelta
 

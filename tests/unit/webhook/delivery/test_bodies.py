@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.delivery.bodies import Bodies, Room
+from services.webhook.delivery.bodies import Account, Bodies, Room
 from services.webhook.delivery.store import DeliveryStore
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.subscription import Delivery, DeliveryQueueKey
@@ -250,7 +250,7 @@ async def test_a_partition_with_large_events_leaves_the_others_room() -> None:
     clock = FakeClock()
     store = DeliveryStore(FakeDeliveries(), FakeJournal(), clock, FakeIds())
     bodies = Bodies(100, store, lambda event: event.raw_payload, Metrics())
-    large, small = bodies.account(), bodies.account()
+    large, small = Account(bodies), Account(bodies)
     held = [large.hold(f"e{n}", 25) for n in range(4)]
 
     async with asyncio.timeout(timedelta(seconds=10).total_seconds()), bodies.in_use(10):

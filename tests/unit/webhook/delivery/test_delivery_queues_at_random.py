@@ -1,4 +1,4 @@
-"""Rule 11 under faults in random order: two replicas, two devices, whatever can go wrong.
+"""Rule 11 under faults in random order: two replicas, two devices, with all that can go wrong.
 
 What a seed finds it finds again: time is fake, and so is everything that could vary.
 """

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.webhook.delivery.retry import JITTER_PERCENT, next_attempt
+from services.webhook.delivery.retry import JITTER_PERCENT, RetryPolicy
 
 JITTER = JITTER_PERCENT / 100
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -19,7 +19,7 @@ def test_the_nth_attempt_is_followed_by_the_nth_wait_within_the_jitter(
 ) -> None:
     attempts = data.draw(st.integers(1, len(waits)))
 
-    at = next_attempt(attempts, NOW, waits, random)
+    at = RetryPolicy(waits, lambda: random).next_attempt(attempts, NOW)
 
     assert at is not None
     wait = waits[attempts - 1]
@@ -31,13 +31,15 @@ def test_the_nth_attempt_is_followed_by_the_nth_wait_within_the_jitter(
 def test_after_the_last_wait_there_is_nothing(
     waits: list[timedelta], random: float, more: int
 ) -> None:
-    assert next_attempt(len(waits) + more, NOW, waits, random) is None
+    assert RetryPolicy(waits, lambda: random).next_attempt(len(waits) + more, NOW) is None
 
 
 @given(WAITS, RANDOM)
 def test_what_was_never_tried_is_due_now(waits: list[timedelta], random: float) -> None:
-    assert next_attempt(0, NOW, waits, random) == NOW
+    assert RetryPolicy(waits, lambda: random).next_attempt(0, NOW) == NOW
 
 
 def test_the_middle_of_the_jitter_is_the_wait_itself() -> None:
-    assert next_attempt(2, NOW, [timedelta(1), timedelta(2)], 0.5) == NOW + timedelta(2)
+    assert RetryPolicy([timedelta(1), timedelta(2)], lambda: 0.5).next_attempt(
+        2, NOW
+    ) == NOW + timedelta(2)

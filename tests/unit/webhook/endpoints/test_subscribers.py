@@ -116,9 +116,9 @@ def room(endpoint: Endpoint) -> int:
 def fail(endpoint: Endpoint, clock: FakeClock, duration: timedelta = DOWN_AFTER) -> None:
     """Nothing but failures for so long."""
     for _ in range(3):
-        endpoint.failed("answered 500")
+        endpoint.heard(AttemptOutcome("answered 500"), "MAC")
     clock.advance(duration)
-    endpoint.failed("answered 500")
+    endpoint.heard(AttemptOutcome("answered 500"), "MAC")
 
 
 def test_retries_shrink_to_a_trickle_while_it_is_down_and_not_after() -> None:
@@ -127,7 +127,7 @@ def test_retries_shrink_to_a_trickle_while_it_is_down_and_not_after() -> None:
 
     fail(endpoint, clock)
     during = room(endpoint)
-    endpoint.succeeded("MAC")
+    endpoint.heard(AttemptOutcome(), "MAC")
 
     assert (during, room(endpoint)) == (FEWEST_RETRIES, MOST_RETRIES)
 
@@ -138,7 +138,7 @@ def test_failures_within_a_few_seconds_are_no_outage() -> None:
 
     for _ in range(40):
         fail(endpoint, clock, DOWN_AFTER / 2)
-        endpoint.succeeded("MAC")
+        endpoint.heard(AttemptOutcome(), "MAC")
 
     assert not endpoint.is_down
     assert endpoint.recovered_at < 0
@@ -148,9 +148,9 @@ def test_two_failures_are_no_outage_however_long_ago() -> None:
     clock = FakeClock()
     endpoint = Endpoint("config", clock)
 
-    endpoint.failed("answered 500")
+    endpoint.heard(AttemptOutcome("answered 500"), "MAC")
     clock.advance(DOWN_AFTER * 10)
-    endpoint.failed("answered 500")
+    endpoint.heard(AttemptOutcome("answered 500"), "MAC")
 
     assert not endpoint.is_down
 
@@ -162,8 +162,8 @@ def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over() -> N
     with capture_logs() as logs:
         fail(endpoint, clock)
         fail(endpoint, clock)
-        endpoint.succeeded("MAC")
-        endpoint.succeeded("MAC")
+        endpoint.heard(AttemptOutcome(), "MAC")
+        endpoint.heard(AttemptOutcome(), "MAC")
 
     assert [line["event"] for line in logs] == ["subscriber_failing", "subscriber_recovered"]
     assert logs[0]["reason"] == "answered 500"
