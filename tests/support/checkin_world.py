@@ -48,7 +48,7 @@ class Killed(BaseException):
 
 @dataclass
 class Barrier:
-    """Holds whoever comes to a step until the test lets go."""
+    """Holds a batch at a step until the test lets go."""
 
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,7 +72,7 @@ Reached = Callable[[Step], Awaitable[None]]
 
 
 class SteppedBatch(DeviceBatch):
-    """A batch that tells when each step is done."""
+    """A batch that reports the end of each step."""
 
     reached: Reached
 

@@ -51,7 +51,7 @@ class Marks:
             log.error(
                 "device_cannot_be_marked",
                 device=device,
-                reason="its record is too large for the store: let it enroll anew",
+                reason="its record is too large for the store: let it enroll again",
             )
         self._metrics.marks_refused.inc(len(refused))
         return not refused

@@ -383,7 +383,7 @@ async def test_old_and_new_certificate_at_once_leave_the_new_one() -> None:
     assert await second.serve(Device(certificate="next").idle()) == [Answer()]
 
     held.released.set()
-    assert await late == [Answer()]  # it was heard before the other one was
+    assert await late == [Answer()]  # it came before the other one
 
     assert record(world).certificate == "next"
     assert refused(await first.serve(device.idle()))
@@ -465,7 +465,7 @@ async def test_a_device_that_lost_its_certificate_is_seen_and_not_served() -> No
     assert found is not None
     assert found.reason is QuarantineReason.OTHER_CERTIFICATE
     assert found.certificate.fingerprint == "lost-and-found"
-    assert await replica.serve(device.idle()) == [Answer()]  # whoever has the bound one is served
+    assert await replica.serve(device.idle()) == [Answer()]  # the holder of the bound one is served
 
 
 async def test_another_devices_certificate_puts_nobody_into_quarantine() -> None:

@@ -1,4 +1,4 @@
-"""A device that installs its enrollment profile anew goes on with its enrollment (rules 1, 4 and 16)."""
+"""A device that installs its enrollment profile again goes on with its enrollment (rules 1, 4 and 16)."""
 
 import asyncio
 from collections.abc import Callable
@@ -107,7 +107,7 @@ async def serves(replica: Replica, *requests: DeviceExchange) -> None:
 async def held(
     replica: Replica, step: Step, request: DeviceExchange
 ) -> tuple[Barrier, asyncio.Task]:  # type: ignore[type-arg]
-    """A request that stands at a step."""
+    """A request that is held at a step."""
     barrier = replica.hold(step)
     task = asyncio.create_task(replica.serve(request))
     await barrier.reached.wait()
@@ -364,7 +364,7 @@ async def test_rule_01_a_check_out_that_was_given_up_does_not_end_what_authentic
 async def test_rule_01_an_authenticate_that_was_given_up_does_not_undo_a_renewal(
     step: Step,
 ) -> None:
-    """It found the device removed, and so would begin anew; then the device spoke, and renewed."""
+    """It found the device removed, and so would begin a new enrollment; then the device spoke, and renewed."""
     world, first, _ = await renewing()
     second = await world.replica()
     await serves(second, NEXT.idle())

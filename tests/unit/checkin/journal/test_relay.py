@@ -1,4 +1,4 @@
-"""The relay serves every device whose events can be published, whatever others there are."""
+"""The relay serves every device whose events can be published, however many others there are."""
 
 import asyncio
 from collections.abc import Collection

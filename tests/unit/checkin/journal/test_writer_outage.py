@@ -1,4 +1,4 @@
-"""An outage of the store, as the writer of check-in tells of it."""
+"""An outage of the store, in the log of the writer of check-in."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -46,7 +46,7 @@ async def test_what_comes_with_others_waits_for_no_thread_once_it_is_known(kind:
     free = authentication(threads_are_busy=False, identities=identities)
     busy = authentication(threads_are_busy=True, identities=identities)
 
-    with pytest.raises(Unavailable):  # nobody knows it yet
+    with pytest.raises(Unavailable):  # it is not known yet
         await busy.prove(headers, None, BODY)
     first, _ = await free.prove(headers, None, BODY)
     assert (await busy.prove(headers, None, BODY))[0] is first

@@ -1,4 +1,4 @@
-"""A message that somebody recorded is not taken again once its device has spoken since."""
+"""A recorded message is not taken again once its device has spoken since."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta

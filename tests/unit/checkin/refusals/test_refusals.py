@@ -168,10 +168,10 @@ async def test_a_certificate_of_nobody_is_looked_up_once_a_minute(rig: Rig) -> N
     assert rig.reads.count("holders") == 1
 
 
-@pytest.mark.parametrize("since", ["it spoke in vain", "it was silent", "the process started"])
+@pytest.mark.parametrize("since", ["it was refused", "it was silent", "the process started"])
 async def test_a_certificate_that_was_replaced_names_no_device(rig: Rig, since: str) -> None:
     await Device("MAC", "cert-next").enroll(rig.replica)
-    if since == "it spoke in vain":
+    if since == "it was refused":
         await rig.replica.serve(Device("MAC", "cert-MAC").idle())
     elif since == "the process started":
         rig.forget()

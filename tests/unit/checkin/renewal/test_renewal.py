@@ -1,4 +1,4 @@
-"""Certificates near their end: who is asked to renew, when, how often, and what is told."""
+"""Certificates near their end: who is asked to renew, when, how often, and what is reported."""
 
 import asyncio
 import plistlib

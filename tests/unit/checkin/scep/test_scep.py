@@ -1,4 +1,4 @@
-"""Who gets a certificate by SCEP, and what everybody else hears."""
+"""Who gets a certificate by SCEP, and the answer to everybody else."""
 
 import asyncio
 import itertools
@@ -53,7 +53,7 @@ ATTRIBUTES_OUT_OF_ORDER = (
     "ajJl7oiryi4R/kaj+ZWo26KZ3Z91ZaBfU+bT3mPh4qSoLwMpmVWVL3TnKNDKdR5Zalj9rM0fdqu+Po5VlfFacZpKcqHG"
     "rNRgxPz0fbYBM9I="
 )
-"""A certificate request whose extensions stand before its challenge, as clients in Go write it (DER)."""
+"""A certificate request whose extensions come before its challenge, as clients in Go write it (DER)."""
 
 PRINTABLE_STRING = frozenset(f"{string.ascii_letters}{string.digits} '()+,-./:=?")
 """What every encoder of a challengePassword can write (X.680, PrintableString)."""

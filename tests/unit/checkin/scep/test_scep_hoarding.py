@@ -1,4 +1,4 @@
-"""One challenge gives one device its certificates: nobody hoards them for others, or by the hundred."""
+"""One challenge gives one device its certificates: no client hoards them for others, or by the hundred."""
 
 import asyncio
 from datetime import timedelta

@@ -289,7 +289,7 @@ def test_without_legacy_aes_is_opened(world: ScepWorld, cipher: str) -> None:
 
 
 def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
-    """What somebody sends who hopes to learn from our refusals."""
+    """Messages of a client who hopes to learn from our refusals."""
     public_key = key_number(0).public_key()
     ours = world.ca.public_key()
     assert isinstance(ours, rsa.RSAPublicKey)
@@ -303,7 +303,7 @@ def meddled_envelopes(world: ScepWorld) -> dict[str, bytes]:
         "padding of the key": encrypted_with(bytes(32), bytes(255) + b"\x02", world.ca),
         "a key out of range": encrypted_with(bytes(32), b"\xff" * 256, world.ca),
         "a key of another length": encrypted_with(bytes(32), short_key, world.ca),
-        "a key for somebody else": encrypted_with(bytes(32), another, world.ca),
+        "a key for another client": encrypted_with(bytes(32), another, world.ca),
         "a short wrapped key": encrypted_with(bytes(32), b"\x01" * 12, world.ca),
         "an odd vector": encrypted_with(bytes(32), good_key, world.ca, iv=bytes(7)),
         "for another CA": envelope(b"content", world.client().certificate or world.ca),
@@ -373,7 +373,7 @@ async def test_a_request_that_says_too_much_is_refused_at_once(world: ScepWorld)
 
 
 def pieced_and_endless(encrypted: bytes) -> bytes:
-    """As openssl streams it: whatever holds the content has an indefinite length."""
+    """As openssl streams it: each container of the content has an indefinite length."""
     enveloped = cms.ContentInfo.load(encrypted)["content"]
     content = enveloped["encrypted_content_info"]
     octets = content["encrypted_content"].native
