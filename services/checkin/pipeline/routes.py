@@ -12,7 +12,7 @@ from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.exchange import DeviceExchange
 from services.checkin.messages import HANDLERS
 from services.checkin.pipeline.device_auth import SMALL_BODY, DeviceAuthentication
-from services.checkin.refusals.record import RefusalLog, Sender
+from services.checkin.refusals.record import RefusalLog, RefusedSender
 from shared.apple.messages.checkin import CheckinMessage, parse_checkin
 from shared.apple.messages.connect import Connect, parse_connect, parse_either
 from shared.concurrency.batching import BatchExecutor
@@ -77,9 +77,9 @@ def router(
     async def serve(
         request: Request, parse: Callable[[bytes], CheckinMessage | Connect]
     ) -> Response:
-        headers = _headers_of(request)
+        headers, peer = _headers_of(request), _peer_of(request)
         body = await read_body(request, max_body)
-        certificate, signed_at = await devices.prove(headers, _peer_of(request), body)
+        certificate, signed_at = await devices.prove(headers, peer, body)
         request.state.proven = certificate
         try:
             message = parse(body) if len(body) <= SMALL_BODY else await work.do(parse, body)
@@ -159,7 +159,7 @@ def refusal_listener(
         certificate, is_proven = getattr(request.state, "proven", None), True
         if certificate is None and refusals.may_read_claim():
             certificate, is_proven = devices.claimed(_headers_of(request), _peer_of(request))
-        sender = Sender.of(addresses.address(request), certificate, is_proven=is_proven)
+        sender = RefusedSender.of(addresses.address(request), certificate, is_proven=is_proven)
         refusals.note(sender, status, reason, detail, request.scope["path"])
 
     return note

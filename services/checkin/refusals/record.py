@@ -43,7 +43,7 @@ MOST_HELD = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class RefusedSender:
     """The sender of a request: its address, and the certificate (SHA-256 in hex) that it shows, or None."""
 
     address: str
@@ -54,7 +54,7 @@ class Sender:
     @classmethod
     def of(
         cls, address: str, certificate: DeviceCertificate | None, *, is_proven: bool
-    ) -> "Sender":
+    ) -> "RefusedSender":
         if certificate is None:
             return cls(address)
         subject = plain(certificate.subject, LONGEST_SUBJECT)
@@ -74,7 +74,7 @@ class Sender:
 class _Held:
     """The next log line of one sender."""
 
-    sender: Sender
+    sender: RefusedSender
     last: Refusal
     status: int
     count: int = 0
@@ -102,7 +102,9 @@ class RefusalLog:
         self._claims += 1
         return self._claims <= MOST_CLAIMS
 
-    def note(self, sender: Sender, status: int, reason: Reason, detail: str, path: str) -> None:
+    def note(
+        self, sender: RefusedSender, status: int, reason: Reason, detail: str, path: str
+    ) -> None:
         """This sender was refused just now, with this status. A 503 is no fault of the device: it does not
         come into its record."""
         detail, path = plain(detail, LONGEST_DETAIL), plain(path, LONGEST_DETAIL)
@@ -116,7 +118,7 @@ class RefusalLog:
         elif held is not None and sender.is_proven:
             held.of_record = counted_refusals(held.of_record, [refusal])
 
-    def _hold(self, sender: Sender, refusal: Refusal, status: int) -> _Held | None:
+    def _hold(self, sender: RefusedSender, refusal: Refusal, status: int) -> _Held | None:
         held = self._held.get(sender.key)
         if held is None:
             if len(self._held) >= (MOST_HELD if sender.is_proven else MOST_HELD // 2):
@@ -178,7 +180,7 @@ class RefusalLog:
             self._unlogged = 0
             self._unlogged_rests = self._clock.monotonic() + AT_MOST_EVERY.total_seconds()
 
-    def _device_of(self, sender: Sender) -> str | None:
+    def _device_of(self, sender: RefusedSender) -> str | None:
         return None if sender.proven is None else self._senders.device_of(sender.proven)
 
 

@@ -364,7 +364,7 @@ async def test_rule_01_a_check_out_that_was_given_up_does_not_end_what_authentic
 async def test_rule_01_an_authenticate_that_was_given_up_does_not_undo_a_renewal(
     step: Step,
 ) -> None:
-    """It found the device removed, and so would begin a new enrollment; then the device spoke, and renewed."""
+    """It found the device removed, and would begin a new enrollment; then the device spoke, and renewed."""
     world, first, _ = await renewing()
     second = await world.replica()
     await serves(second, NEXT.idle())

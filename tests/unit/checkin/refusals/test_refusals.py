@@ -15,7 +15,7 @@ from services.checkin.refusals.record import (
     LINES,
     MOST_HELD,
     RefusalLog,
-    Sender,
+    RefusedSender,
     plain,
 )
 from services.checkin.refusals.senders import Senders
@@ -25,8 +25,8 @@ from shared.telemetry.metrics import Reason
 from tests.support.checkin_world import Device, World
 from tests.support.fakes.queue import undisturbed
 
-MAC = Sender("192.0.2.1", "cert-MAC", "CN=mac", is_proven=True)
-STRANGER = Sender("192.0.2.9", "cert-of-a-stranger", "CN=mac")
+MAC = RefusedSender("192.0.2.1", "cert-MAC", "CN=mac", is_proven=True)
+STRANGER = RefusedSender("192.0.2.9", "cert-of-a-stranger", "CN=mac")
 SECOND = timedelta(seconds=1)
 MINUTE = AT_MOST_EVERY
 
@@ -55,7 +55,11 @@ class Rig:
         self.refusals = RefusalLog(senders, self.replica.seen, self.world.clock)
 
     def refuse(
-        self, sender: Sender = MAC, detail: str = "no magic", status: int = 400, count: int = 1
+        self,
+        sender: RefusedSender = MAC,
+        detail: str = "no magic",
+        status: int = 400,
+        count: int = 1,
     ) -> None:
         for _ in range(count):
             self.refusals.note(sender, status, Reason.PLIST, detail, "/mdm/checkin")
@@ -112,7 +116,7 @@ async def test_the_line_names_the_device_of_a_bound_certificate(rig: Rig) -> Non
 
 async def test_what_is_not_proven_is_claimed(rig: Rig) -> None:
     rig.refuse(STRANGER)
-    rig.refuse(Sender("192.0.2.10"))
+    rig.refuse(RefusedSender("192.0.2.10"))
 
     told = {line["address"]: line for line in await rig.tell()}
 
@@ -125,7 +129,7 @@ async def test_what_is_not_proven_is_claimed(rig: Rig) -> None:
 
 
 async def test_whoever_claims_a_devices_certificate_is_not_taken_for_it(rig: Rig) -> None:
-    rig.refuse(Sender("192.0.2.9", MAC.certificate, "CN=mac"), count=5)
+    rig.refuse(RefusedSender("192.0.2.9", MAC.certificate, "CN=mac"), count=5)
     rig.refuse()
 
     told = await rig.tell()
@@ -159,7 +163,7 @@ async def test_a_device_that_nobody_here_knows_is_looked_up_after_its_answer(rig
 
 
 async def test_a_certificate_of_nobody_is_looked_up_once_a_minute(rig: Rig) -> None:
-    unbound = Sender("192.0.2.1", "cert-of-nobody", is_proven=True)
+    unbound = RefusedSender("192.0.2.1", "cert-of-nobody", is_proven=True)
 
     for _ in range(30):
         rig.refuse(unbound, count=10)
@@ -215,7 +219,7 @@ async def test_while_the_store_is_away_a_line_names_the_certificate(rig: Rig) ->
 
 async def test_ten_lines_a_second_proven_senders_first(rig: Rig) -> None:
     for number in range(LINES * 2):
-        rig.refuse(Sender(f"192.0.2.{number}"))
+        rig.refuse(RefusedSender(f"192.0.2.{number}"))
     rig.refuse()
 
     first, second, third = [await rig.tell(SECOND) for _ in range(3)]
@@ -226,7 +230,7 @@ async def test_ten_lines_a_second_proven_senders_first(rig: Rig) -> None:
 
 async def test_any_number_of_strangers_costs_little_and_each_refusal_is_counted(rig: Rig) -> None:
     for number in range(20_000):
-        rig.refuse(Sender(f"address {number}"))
+        rig.refuse(RefusedSender(f"address {number}"))
     rig.refuse()
     assert len(rig.refusals._held) <= MOST_HELD
 
@@ -240,7 +244,7 @@ async def test_any_number_of_strangers_costs_little_and_each_refusal_is_counted(
 
 async def test_an_ipv6_network_is_one_sender(rig: Rig) -> None:
     for number in range(5):
-        rig.refuse(Sender(f"2001:db8::{number}"))
+        rig.refuse(RefusedSender(f"2001:db8::{number}"))
 
     [line] = await rig.tell()
 
@@ -252,7 +256,7 @@ async def test_the_end_tells_what_was_counted(rig: Rig) -> None:
     await rig.tell()
     rig.refuse(count=4)
     for number in range(MOST_HELD):
-        rig.refuse(Sender(f"address {number}"))
+        rig.refuse(RefusedSender(f"address {number}"))
 
     lines = rig.end()
 
@@ -310,7 +314,7 @@ async def test_refusals_wait_for_a_store_that_is_away(rig: Rig) -> None:
 async def test_refusals_of_a_full_record_cost_no_other_its_own(rig: Rig) -> None:
     rig.world.enrollments.full.add("MAC")
     rig.refuse()
-    rig.refuse(Sender("192.0.2.2", "cert-PAD", is_proven=True))
+    rig.refuse(RefusedSender("192.0.2.2", "cert-PAD", is_proven=True))
 
     with capture_logs() as lines:
         assert await rig.recorded("PAD") == [("no magic", 1)]
