@@ -39,7 +39,7 @@ MOST_FOREIGN = 3
 """Intermediates of a message on the way up; all others are left unread."""
 MOST_CHECKS = 10
 """Signature checks of one chain. With two of the message's own signature
-(`shared.security.signature.detached`) and four of Apple's CAs (`shared.security.apple_device`) a request
+(`shared.security.signature.signers`) and four of Apple's CAs (`shared.security.apple_device`) a request
 has sixteen at most."""
 
 

@@ -1,6 +1,6 @@
 """Mdm-Signature as tests check it."""
 
-from shared.security.signature.detached import signer_of
+from shared.security.signature.signers import signer_of
 
 
 def verify(header: str | bytes | None, body: bytes) -> bytes:

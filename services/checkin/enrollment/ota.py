@@ -28,8 +28,7 @@ from shared.domain.errors import BadRequest
 from shared.security.apple_device import AppleDevices
 from shared.security.challenges import LONGEST, Grant, ScepChallenges
 from shared.security.identity import DeviceIdentities
-from shared.security.signature.attached import open_signed
-from shared.security.signature.detached import Signer
+from shared.security.signature.signers import Signer, open_signed
 from shared.telemetry.metrics import Reason
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, described
-from shared.security.signature.detached import Signer, claimed_signer, signer_of
+from shared.security.signature.signers import Signer, claimed_signer, signer_of
 from shared.telemetry.metrics import Reason
 
 SIGNATURE_HEADER = "mdm-signature"

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from shared.apple.plist import read as plist
 from shared.domain.errors import BadRequest, TooLarge
 from shared.ports.access import Reserved, StoredProfile
-from shared.security.signature.attached import content_of
+from shared.security.signature.cms import content_of
 from shared.web.api.openapi import Base64, like
 from shared.web.api.requests import Expected, MicroMdmBody, unlike
 

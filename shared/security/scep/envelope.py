@@ -23,7 +23,7 @@ from shared.security.asn1.ber import OCTET_STRING, Element, Kind, split
 from shared.security.authority import Authority
 from shared.security.certificates.public_keys import HASHES
 from shared.security.scep.words import ScepRefused
-from shared.security.signature.lean_cms import is_bulky_envelope
+from shared.security.signature.cms import is_bulky_envelope
 from shared.telemetry.metrics import ScepRefusal
 
 _AES = {"aes128_cbc": 16, "aes192_cbc": 24, "aes256_cbc": 32}

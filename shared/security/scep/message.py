@@ -7,14 +7,14 @@ Promise: `read_pki_message` trusts nothing, and gives what an answer must repeat
 from dataclasses import dataclass, field
 from typing import Any
 
-from asn1crypto import cms, core
+from asn1crypto import core
 
 from shared.domain.errors import BadRequest
 from shared.security.scep import words
 from shared.security.scep.words import MessageType, ScepRefused, allowed_digests
-from shared.security.signature.detached import verify_cms
+from shared.security.signature.cms import is_bulky, only_signer, signed_data_of
 from shared.security.signature.embedded_certificates import UnusualKey
-from shared.security.signature.lean_cms import is_bulky
+from shared.security.signature.signers import verify_cms
 from shared.telemetry.metrics import ScepRefusal
 
 LARGEST = 32 * 1024
@@ -65,13 +65,8 @@ def signer_certificate(message: PkiMessage, *, allow_legacy: bool) -> bytes:
 
 
 def _read(encoded: bytes) -> PkiMessage:
-    info = cms.ContentInfo.load(encoded)
-    if info["content_type"].native != "signed_data":
-        raise BadRequest("message: not signed data")
-    signed_data = info["content"]
-    if len(signed_data["signer_infos"]) != 1:
-        raise BadRequest("message: expected exactly one signer")
-    signer = signed_data["signer_infos"][0]
+    signed_data = signed_data_of(encoded, "message")
+    signer = only_signer(signed_data, "message")
     attributes = signer["signed_attrs"]
     if isinstance(attributes, core.Void):
         raise BadRequest("message: has no signed attributes")

@@ -13,8 +13,8 @@ import structlog
 from services.checkin.enrollment.identity_payload import OtherAcme, OtherScep
 from shared.ports.access import Reserved, StoredProfile
 from shared.security.apple_device import AppleDevices
-from shared.security.signature.attached import open_signed
 from shared.security.signature.profile_signing import ProfileSigner
+from shared.security.signature.signers import open_signed
 from tests.support.enrollment_rig import (
     APPLE,
     MAX_BODY,

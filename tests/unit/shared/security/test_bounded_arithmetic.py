@@ -16,8 +16,7 @@ from shared.domain.errors import BadRequest
 from shared.security.asn1 import der
 from shared.security.certificates.lenient import LooseCertificate, load_certificate
 from shared.security.identity import DeviceIdentities, WeakKeys
-from shared.security.signature.attached import open_signed
-from shared.security.signature.detached import signer_of
+from shared.security.signature.signers import open_signed, signer_of
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.harness.identities import AUTHORITY, DeviceIdentity, FleetAuthority, Profile

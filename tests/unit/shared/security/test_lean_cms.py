@@ -8,9 +8,8 @@ import pytest
 from shared.domain.errors import BadRequest
 from shared.security.asn1 import der
 from shared.security.scep.message import read_pki_message
-from shared.security.signature.attached import open_signed
-from shared.security.signature.detached import signer_of
-from shared.security.signature.lean_cms import ALWAYS_LEAN, is_bulky
+from shared.security.signature.cms import ALWAYS_LEAN, is_bulky
+from shared.security.signature.signers import open_signed, signer_of
 from tests.support.harness.identities import FleetAuthority, envelope, signer_info
 
 OURS = FleetAuthority("Our CA")

@@ -13,7 +13,7 @@ from shared.security.asn1 import der
 from shared.security.certificates.lenient import LooseCertificate
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, fingerprint_of
-from shared.security.signature.detached import signer_of
+from shared.security.signature.signers import signer_of
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.harness.odd_certificates import (
     ALSO_TRUE,

@@ -11,7 +11,7 @@ from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.asn1 import der
 from shared.security.certificates.lenient import LooseCertificate
 from shared.security.identity import DeviceIdentities, load_trust
-from shared.security.signature.detached import signer_of
+from shared.security.signature.signers import signer_of
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.harness.odd_certificates import (
     CLIENT_USAGE,

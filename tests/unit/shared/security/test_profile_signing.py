@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.security.apple_device import AppleDevices
-from shared.security.signature.attached import content_of, open_signed
+from shared.security.signature.cms import content_of
 from shared.security.signature.profile_signing import ProfileSigner
+from shared.security.signature.signers import open_signed
 from tests.support.enrollment_rig import attached
 from tests.support.harness.identities import FOR_EVER, DeviceIdentity, FleetAuthority, Profile
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
-from shared.security.signature.detached import MAX_HEADER, MOST_ATTRIBUTES, signer_of
+from shared.security.signature.signers import MAX_HEADER, MOST_ATTRIBUTES, signer_of
 from tests.support.harness.identities import (
     EPOCH,
     DeviceIdentity,

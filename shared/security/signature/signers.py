@@ -1,8 +1,8 @@
-"""The signature of a device message: Mdm-Signature, a detached CMS over the exact body.
+"""Signers of a CMS: of a device message (Mdm-Signature, detached), and of content inside.
 
-Promise: a returned Signer proves that exactly this body was signed with the key of that certificate, and
-nothing about the certificate itself: `shared.security.identity` judges it. Anything else is a BadRequest
-whose text holds no secret.
+Promise: a returned Signer proves that exactly this content was signed with the key of that certificate, and
+nothing about the certificate itself: its judges are `shared.security.identity` (ours) and
+`shared.security.apple_device` (Apple's). Anything else is a BadRequest whose text holds no secret.
 
 Accepted is what real devices and simulators send: DER, and BER with indefinite lengths; with signed
 attributes or without; RSA (PKCS #1 v1.5 and PSS) and ECDSA; SHA-1 and SHA-2. One signer, whose
@@ -15,24 +15,26 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from asn1crypto import cms, core
+from asn1crypto import core
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest
 from shared.security.asn1.ber import Unreadable
 from shared.security.certificates.public_keys import SignatureCheck, signature_check
+from shared.security.signature.cms import content_of, is_bulky, only_signer, signed_data_of
 from shared.security.signature.embedded_certificates import (
     EmbeddedCertificate,
     embedded,
     remember,
     signer_among,
 )
-from shared.security.signature.lean_cms import is_bulky
 
 MAX_HEADER = 64 * 1024
+MAX_CMS = MAX_HEADER * 3 // 4
+"""Bytes of a CMS with its content; its attributes take a few hundred."""
 MOST_ATTRIBUTES = 32
 """Signed attributes; devices send three to five, SCEP clients up to nine."""
 
@@ -50,6 +52,11 @@ class Signer:
     others: tuple[bytes, ...] = ()
     signed_at: datetime | None = None
     """By the signer's clock, where the signature says so once."""
+
+
+class Signed(NamedTuple):
+    content: bytes
+    signer: Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,18 @@ def verify_cms(encoded: bytes, body: bytes) -> Signer:
         raise BadRequest(
             "Mdm-Signature: cannot be read: it is damaged, or of an unknown form"
         ) from None
+
+
+def open_signed(encoded: bytes) -> Signed:
+    """Verify a CMS (DER or BER) that holds its content: a device's statement, or a signed profile."""
+    if len(encoded) > MAX_CMS or is_bulky(encoded):
+        raise BadRequest("CMS: too long")
+    content = content_of(encoded)
+    try:
+        return Signed(content, verify_cms(encoded, content))
+    except BadRequest as exc:
+        why = str(exc).replace("Mdm-Signature", "CMS").replace("body", "content")
+        raise BadRequest(why) from None
 
 
 def claimed_signer(header: str) -> bytes:
@@ -188,13 +207,8 @@ def _signing_time(attributes: Any) -> datetime | None:
 
 
 def _read(encoded: bytes) -> _Envelope:
-    content_info = cms.ContentInfo.load(encoded)
-    if content_info["content_type"].native != "signed_data":
-        raise BadRequest("Mdm-Signature: not signed data")
-    signed_data = content_info["content"]
-    if len(signed_data["signer_infos"]) != 1:
-        raise BadRequest("Mdm-Signature: expected exactly one signer")
-    signer_info = signed_data["signer_infos"][0]
+    signed_data = signed_data_of(encoded, "Mdm-Signature")
+    signer_info = only_signer(signed_data, "Mdm-Signature")
     certificates = embedded(signed_data)
     signer = signer_among(certificates, signer_info["sid"])
     digest = signer_info["digest_algorithm"]["algorithm"].native
