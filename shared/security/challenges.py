@@ -1,9 +1,9 @@
 """Challenges as the services use them: made for a profile or an API client, redeemed by SCEP.
 
 Promises: a one-time challenge is good for one certificate, on any replica, and only until it expires; its
-secret is kept nowhere. One for a profile, which strangers may ask for, is a signed token: a flood of requests
-writes nothing, since the store learns of it at its use. A static challenge (MDM_SCEP_CHALLENGE) is good for
-all who know it; where none is set, nothing but a one-time challenge is accepted.
+secret is kept nowhere. Strangers may ask for one with a profile, so it is a signed token, which nothing is
+written for before its use. A static challenge (MDM_SCEP_CHALLENGE) is good for all who know it; where none is
+set, only one-time challenges are accepted.
 
 A token is `once1-` and, in hex: when it expires (5 bytes, seconds since 1970), 12 random bytes, UDID and
 serial number (each a byte of length, 0 for none, and UTF-8), and 16 bytes of an HMAC-SHA256 over all of it.

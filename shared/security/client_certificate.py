@@ -41,21 +41,20 @@ class ClientCertificateHeader:
         """The certificate (DER) and those of its issuers; nothing where no trusted proxy gave one. `values`
         are all values of the header in this request; `peer` is the address of the connection, never one
         that a header claims."""
-        if not values or not self._trusts(peer):
+        if not values:
+            return ()
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:  # a Unix socket, a test's name
+            return ()
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if not any(address in network for network in self._trusted_proxies):
             return ()
         if len(values) > 1:
             raise BadRequest("client certificate header: there is more than one")
         value = values[0].strip(" ")
         return _certificates(value) if value else ()
-
-    def _trusts(self, peer: str | None) -> bool:
-        try:
-            address = ipaddress.ip_address(peer or "")
-        except ValueError:  # a Unix socket, a test's name
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._trusted_proxies)
 
 
 def _certificates(value: str) -> tuple[bytes, ...]:

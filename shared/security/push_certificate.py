@@ -4,8 +4,10 @@ Promise: `read_pair` returns a certificate of one push topic with the private ke
 raises a BadRequest whose only fault has the path `cert`, `key` or `password`, and shows nothing of the key.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,13 +20,18 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from shared.domain.errors import BadRequest, Fault
+from shared.domain.errors import BadRequest, Fault, Misconfigured
+from shared.ports.certificates import PushCertificates, TopicVersion
+from shared.ports.clock import Clock
 from shared.security.certificates.lenient import UNREADABLE
+from shared.settings.values import read_file
 
 TOPIC_PREFIX = "com.apple.mgmt"
 RENEWAL = "renew it at identity.apple.com with the same Apple Account"
 MOST_TOPIC = 200
 """Characters; Apple's have about 60."""
+FRESH = timedelta(seconds=5)
+"""A chosen topic counts on every replica after that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +127,40 @@ def _key(pem: bytes, password: bytes | None) -> tuple[bytes, bytes]:
             problem = "does not open the key (or it is encrypted in a way that we do not know)"
             raise refusal("password", problem) from None
         raise refusal("key", "holds no PEM private key") from None
+
+
+def topic_of_file(file: Path) -> str:
+    """The topic of the first certificate in a file of MDM_PUSH_CERT, or Misconfigured."""
+    try:
+        return topic_of(x509.load_pem_x509_certificate(read_file("MDM_PUSH_CERT", file)))
+    except BadRequest as exc:
+        raise Misconfigured(f"MDM_PUSH_CERT: {file} {exc.faults[0].expected}") from None
+    except UNREADABLE:
+        raise Misconfigured(f"MDM_PUSH_CERT: {file} holds no PEM certificate") from None
+
+
+def default_topic(installed: Iterable[TopicVersion], of_file: str | None) -> str | None:
+    """The topic for new enrollments: of certificates installed by API the one that was chosen last, else that
+    of the first file."""
+    by_choice = max(installed, key=lambda version: version.chosen or "", default=None)
+    if by_choice is not None and (by_choice.chosen or of_file is None):
+        return by_choice.topic
+    return of_file
+
+
+class CurrentTopic:
+    """PushTopics by `default_topic`. Raises StoreUnavailable."""
+
+    def __init__(self, installed: PushCertificates, of_file: str | None, clock: Clock) -> None:
+        self._installed = installed
+        self._of_file = of_file
+        self._clock = clock
+        self._known: str | None = None
+        self._read_at = float("-inf")
+
+    async def current(self) -> str | None:
+        now = self._clock.monotonic()
+        if now - self._read_at >= FRESH.total_seconds():
+            self._known = default_topic(await self._installed.versions(), self._of_file)
+            self._read_at = now
+        return self._known

@@ -10,8 +10,7 @@ import bson
 import pytest
 
 from shared.concurrency.clock import SystemClock
-from shared.security.push_certificate import read_pair
-from shared.security.push_topic import CurrentTopic, TopicOfFiles
+from shared.security.push_certificate import CurrentTopic, read_pair
 from shared.storage.certificates.push import COLLECTION, MongoPushCertificates
 from shared.storage.database import Database
 from tests.contract.stores import KEYRING
@@ -183,9 +182,7 @@ async def test_a_file_and_an_installed_topic_work_side_by_side(
         forced = await put(replica, other, f"?force_topic={OTHER}")
         topics = [c["topic"] for c in (await replica.api("GET", ALL)).json()["certificates"]]
         await pushed_with(replica, apns)
-        current = CurrentTopic(
-            MongoPushCertificates(database, KEYRING), TopicOfFiles(TOPIC), SystemClock()
-        )
+        current = CurrentTopic(MongoPushCertificates(database, KEYRING), TOPIC, SystemClock())
 
         assert await current.current() == OTHER
     assert (refused, left_behind, forced) == (409, [], 200)

@@ -22,7 +22,7 @@ from shared.ports.clock import Ids
 from shared.security.apple_device import AppleDevices
 from shared.security.certificates.lenient import UNREADABLE
 from shared.security.challenges import ScepChallenges
-from shared.security.push_topic import TopicOfFiles
+from shared.security.push_certificate import topic_of_file
 from shared.security.signature.profile_signing import ProfileSigner
 from shared.settings import CheckinSettings
 from shared.settings.values import read_file
@@ -33,7 +33,7 @@ class EnrollmentFiles:
     """The content of the files that the settings name."""
 
     rules: EnrollmentRules
-    topics: TopicOfFiles
+    topic: str | None
     apple: AppleDevices
     signer: ProfileSigner | None
 
@@ -56,7 +56,7 @@ def read_files(settings: CheckinSettings) -> EnrollmentFiles:
             trusted=_trusted(settings.profile_ca),
             subject=settings.subject,
         ),
-        topics=TopicOfFiles.load(tuple(map(Path, settings.push_cert))),
+        topic=topic_of_file(Path(settings.push_cert[0])) if settings.push_cert else None,
         apple=apple,
         signer=signer,
     )

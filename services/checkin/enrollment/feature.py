@@ -9,7 +9,7 @@ from services.runtime.adapters import Adapters
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.challenges import ScepChallenges
 from shared.security.identity import DeviceIdentities
-from shared.security.push_topic import CurrentTopic
+from shared.security.push_certificate import CurrentTopic
 from shared.settings import CheckinSettings
 from shared.web.server.service import Feature
 
@@ -31,7 +31,7 @@ def enrollment_feature(
         identities=identity_payloads(settings, challenges, adapters.ids),
         challenges=challenges,
         stored=stores.profiles,
-        topics=CurrentTopic(stores.push_certificates, files.topics, adapters.clock),
+        topics=CurrentTopic(stores.push_certificates, files.topic, adapters.clock),
         ids=adapters.ids,
         signer=files.signer,
     )

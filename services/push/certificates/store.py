@@ -26,8 +26,7 @@ from services.push.send.outcomes import (
 from services.push.send.topics import NoCertificate, Stops
 from shared.ports.certificates import InstalledPair, TopicVersion
 from shared.ports.clock import Clock
-from shared.security.push_certificate import RENEWAL, PushCertificate, read_pair
-from shared.security.push_topic import default_topic
+from shared.security.push_certificate import RENEWAL, PushCertificate, default_topic, read_pair
 
 log = structlog.get_logger()
 

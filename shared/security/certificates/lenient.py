@@ -77,10 +77,19 @@ class LooseCertificate:
         return der.sequence(self.tbs_certificate_bytes, self.signature_algorithm_bytes, signature)
 
     def public_key(self) -> object:
-        try:
+        with suppress(ValueError, UnsupportedAlgorithm):
             return load_der_public_key(self._key.raw)
-        except (ValueError, UnsupportedAlgorithm):
-            return _public_key(self._key)
+        algorithm, encoded = _exactly(children(self._key), 2)
+        name, *parameters = children(algorithm)
+        kind = ber.oid_of(name)
+        if kind == _RSA:
+            numbers = _exactly(children(only(bits_of(encoded), ber.SEQUENCE)), 2)
+            modulus, exponent = map(integer_of, numbers)
+            return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+        curve = _CURVES.get(ber.oid_of(parameters[0])) if kind == _EC and parameters else None
+        if curve is None:
+            raise Unreadable("its key is of a kind that no device has")
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, bits_of(encoded))
 
     @cached_property
     def extensions(self) -> dict[bytes, Extension]:
@@ -241,17 +250,3 @@ def _extensions_among(rest: list[Element]) -> list[Element]:
     if _EXTENSIONS not in kinds:
         return []
     return children(only(rest[-1].content, ber.SEQUENCE))
-
-
-def _public_key(info: Element) -> object:
-    algorithm, encoded = _exactly(children(info), 2)
-    name, *parameters = children(algorithm)
-    kind = ber.oid_of(name)
-    if kind == _RSA:
-        numbers = _exactly(children(only(bits_of(encoded), ber.SEQUENCE)), 2)
-        modulus, exponent = map(integer_of, numbers)
-        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    curve = _CURVES.get(ber.oid_of(parameters[0])) if kind == _EC and parameters else None
-    if curve is not None:
-        return ec.EllipticCurvePublicKey.from_encoded_point(curve, bits_of(encoded))
-    raise Unreadable("its key is of a kind that no device has")

@@ -23,15 +23,11 @@ class MessageType(StrEnum):
 
 
 class PkiStatus(StrEnum):
-    """The status of an answer; PENDING is never ours."""
-
     SUCCESS = "0"
     FAILURE = "2"
 
 
 class FailInfo(StrEnum):
-    """The reason of a failure, as the client gets it."""
-
     BAD_ALG = "0"
     BAD_MESSAGE_CHECK = "1"
     BAD_REQUEST = "2"

@@ -45,24 +45,20 @@ class EmbeddedCertificate:
 
     def __init__(self, der: bytes) -> None:
         self.der = der
-        self._certificate = load_certificate(der)
-
-    @property
-    def serial_number(self) -> int:
-        return self._certificate.serial_number
+        self.certificate = load_certificate(der)
 
     @cached_property
     def issuer(self) -> bytes:
-        return issuer_of(self._certificate)
+        return issuer_of(self.certificate)
 
     @cached_property
     def key_identifier(self) -> bytes | None:
-        return loosely(self._certificate).key_identifier
+        return loosely(self.certificate).key_identifier
 
     @cached_property
     def public_key(self) -> object:
         """Raises UnusualKey."""
-        key = public_key_of(self._certificate)
+        key = public_key_of(self.certificate)
         if (why := objection(key)) is not None:
             raise UnusualKey(why, key)
         return key
@@ -90,7 +86,8 @@ def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCer
     certificates = [each for each in inside if len(each.der) <= LARGEST_CERTIFICATE]
     if sid.name == "issuer_and_serial_number":
         issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
-        found = [c for c in certificates if c.serial_number == serial and c.issuer == issuer]
+        found = [c for c in certificates if c.certificate.serial_number == serial]
+        found = [c for c in found if c.issuer == issuer]
     else:
         found = _of_key(certificates, chosen.native)
     if len({c.der for c in found}) != 1:

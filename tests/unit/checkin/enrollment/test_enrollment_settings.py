@@ -109,7 +109,7 @@ def test_files_are_read_once_at_the_start(tmp_path: Path) -> None:
     assert found.signer is not None
 
 
-async def test_the_topic_is_that_of_the_first_push_certificate(tmp_path: Path) -> None:
+def test_the_topic_is_that_of_the_first_push_certificate(tmp_path: Path) -> None:
     authority = PushAuthority(tmp_path)
     pairs = [authority.issue(), authority.issue("com.apple.mgmt.External.other")]
     found = settings(
@@ -117,8 +117,8 @@ async def test_the_topic_is_that_of_the_first_push_certificate(tmp_path: Path) -
         PUSH_KEY=",".join(str(pair.key) for pair in pairs),
     )
 
-    assert await read_files(found).topics.current() == TOPIC
-    assert await read_files(settings()).topics.current() is None
+    assert read_files(found).topic == TOPIC
+    assert read_files(settings()).topic is None
 
 
 def test_a_certificate_that_is_none_for_mdm_push_is_refused(tmp_path: Path) -> None:

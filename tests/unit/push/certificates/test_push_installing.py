@@ -7,7 +7,7 @@ import pytest
 
 from services.push.certificates.install import MOST_TOPICS
 from shared.domain.errors import BadRequest, Conflict, NotFound
-from shared.security.push_topic import FRESH, CurrentTopic, TopicOfFiles
+from shared.security.push_certificate import FRESH, CurrentTopic
 from tests.support.harness.push_certificates import TOPIC
 from tests.support.push_certificate_world import DAY, OTHER, Replica, World
 
@@ -22,9 +22,9 @@ def replica(world: World) -> Replica:
     return Replica(world)
 
 
-async def current(world: World, files: TopicOfFiles | None = None) -> str | None:
+async def current(world: World, of_file: str | None = None) -> str | None:
     """What an enrollment profile names."""
-    return await CurrentTopic(world.store, files or TopicOfFiles(), world.clock).current()
+    return await CurrentTopic(world.store, of_file, world.clock).current()
 
 
 async def test_the_first_certificate_is_what_devices_enroll_under(
@@ -131,7 +131,7 @@ async def test_renewing_the_second_file_leaves_the_first_ones_topic_current(worl
     await replica.install(world.issue(OTHER))
 
     assert replica.certificates.default == TOPIC
-    assert await current(world, TopicOfFiles(TOPIC)) == TOPIC
+    assert await current(world, TOPIC) == TOPIC
 
 
 async def test_the_same_certificate_again_changes_nothing(world: World, replica: Replica) -> None:
@@ -245,7 +245,7 @@ async def test_profiles_follow_within_seconds_without_a_read_for_each(
     async def counted(operation: str) -> None:
         reads.append(operation)
 
-    topics = CurrentTopic(world.store, TopicOfFiles("of a file"), world.clock)
+    topics = CurrentTopic(world.store, "of a file", world.clock)
     world.store.before = counted
     named = [await topics.current() for _ in range(3)]
     first_reads = len(reads)
