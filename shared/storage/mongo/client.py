@@ -5,18 +5,19 @@ comes from the primary, and no cancellation is lost in a driver.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, timedelta
 from typing import Any, Literal
 
 import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
-from pymongo.errors import BulkWriteError, InvalidURI, PyMongoError
+from pymongo.errors import BulkWriteError, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.topology_description import TopologyDescription
 from pymongo.uri_parser import parse_uri
 
-from shared.domain.errors import Misconfigured
+from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.storage.database import (
     OPERATION_TIMEOUT,
     SCAN_DEADLINE,
@@ -31,7 +32,6 @@ from shared.storage.database import (
     sized_pieces,
 )
 from shared.storage.indexes import Index
-from shared.storage.mongo import indexes as index_management
 from shared.storage.mongo.errors import driver_errors, duplicates, taken_keys_are_faults
 
 Driver = Literal["motor", "pymongo"]
@@ -41,6 +41,10 @@ INSERTED_TOGETHER = 1000
 
 PING_DEADLINE = timedelta(seconds=3)
 """Sooner than callers give up, so that they get the reason."""
+BUILD_DEADLINE = timedelta(hours=1)
+"""In place of the client's: an index of a large collection takes its time to build."""
+
+_CONFLICTS = {85, 86}  # IndexOptionsConflict, IndexKeySpecsConflict
 
 
 class MongoCollection(Collection):
@@ -175,7 +179,7 @@ class Mongo:
 
     async def ensure(self, indexes: Sequence[Index]) -> None:
         for index in indexes:
-            await index_management.ensure(self._database[index.collection], index)
+            await _ensure(self._database[index.collection], index)
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the primary does not answer."""
@@ -203,3 +207,60 @@ def _client_class(driver: Driver) -> Any:
     from motor.motor_asyncio import AsyncIOMotorClient
 
     return AsyncIOMotorClient
+
+
+async def _ensure(raw: Any, index: Index) -> None:
+    """Make the index of this collection if it is not there, or change it, and drop the one that it
+    replaces. Raises StoreUnavailable."""
+    with driver_errors():
+        # Within the ordinary deadline: a store that hangs is not waited for as a build is.
+        known = await raw.index_information()
+    there = known.get(index.name, {})
+    if not there or any(there.get(name) != value for name, value in _options(index).items()):
+        await _make(raw, index)
+    if index.replaces in known:
+        with driver_errors(), suppress(OperationFailure):  # another process may have been faster
+            await raw.drop_index(index.replaces)
+
+
+async def _make(raw: Any, index: Index) -> None:
+    with driver_errors(), pymongo.timeout(BUILD_DEADLINE.total_seconds()):
+        if await _is_made(raw, index):
+            return
+        if index.expire_after is not None:
+            # In place, where a new index would take long. A server that cannot do it rebuilds it.
+            change = {"name": index.name, "expireAfterSeconds": _seconds(index.expire_after)}
+            with suppress(OperationFailure):
+                await raw.database.command("collMod", raw.name, index=change)
+        if not await _is_made(raw, index):
+            await raw.drop_index(index.name)
+            if not await _is_made(raw, index):
+                raise StoreUnavailable(f"index {index.name} of {raw.name} is changed by others")
+
+
+async def _is_made(raw: Any, index: Index) -> bool:
+    """Make it, if it is not there. False: another of its name is."""
+    try:
+        await raw.create_index(list(index.keys), name=index.name, **_options(index))
+    except OperationFailure as exc:
+        if exc.code not in _CONFLICTS:
+            raise
+        return False
+    return True
+
+
+def _options(index: Index) -> dict[str, object]:
+    options: dict[str, object] = {}
+    if index.unique:
+        options["unique"] = True
+    if index.sparse:
+        options["sparse"] = True
+    if index.partial:
+        options["partialFilterExpression"] = {index.keys[0][0]: {"$exists": True}}
+    if index.expire_after is not None:
+        options["expireAfterSeconds"] = _seconds(index.expire_after)
+    return options
+
+
+def _seconds(duration: timedelta) -> int:
+    return int(duration.total_seconds())

@@ -130,9 +130,6 @@ class RemoteCollection(Collection):
         self._link = link
         self._name = name
 
-    async def _number(self, op: str, **args: Any) -> int:
-        return int(await self._link.result(op, self._name, **args))
-
     async def find(
         self,
         query: Query,
@@ -166,10 +163,11 @@ class RemoteCollection(Collection):
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:
-        return await self._number("update_one", query=query, update=update, upsert=upsert)
+        args = {"query": query, "update": update, "upsert": upsert}
+        return int(await self._link.result("update_one", self._name, **args))
 
     async def update_many(self, query: Query, update: Query) -> int:
-        return await self._number("update_many", query=query, update=update)
+        return int(await self._link.result("update_many", self._name, query=query, update=update))
 
     async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
         hits, done = 0, 0
@@ -183,10 +181,10 @@ class RemoteCollection(Collection):
         return hits, met
 
     async def delete_one(self, query: Query) -> int:
-        return await self._number("delete_one", query=query)
+        return int(await self._link.result("delete_one", self._name, query=query))
 
     async def delete_many(self, query: Query) -> int:
-        return await self._number("delete_many", query=query)
+        return int(await self._link.result("delete_many", self._name, query=query))
 
 
 class RemoteDatabase:
