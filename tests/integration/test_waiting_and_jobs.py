@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.apple.request.plist import written
+from shared.apple.request.plist import encode_command
 from shared.concurrency.clock import SystemClock
 from shared.domain.command import Command, EntryState, QueueEntry, Terms, entry_id
 from shared.domain.enrollment import EnrollmentKey
@@ -187,7 +187,7 @@ async def test_jobs_that_nobody_can_carry_on_fail_alone_and_end_no_process(
     mongo = Mongo(mongodb_url)
     jobs, now = MongoJobs(mongo), SystemClock().now()
     unreadable = Command("0" * 64, "c-0", "ProfileList", b"no property list")
-    readable = written("c-1", "ProfileList", {})
+    readable = encode_command("c-1", "ProfileList", {})
     gone = Command("1" * 64, "c-2", "ProfileList", b"")
     await queue.store([unreadable, readable], now)
     for name, command, owner in (

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-from shared.apple.request.plist import written
+from shared.apple.request.plist import encode_command
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, EnrollmentStatus, Inventory
@@ -187,7 +187,7 @@ class Device:
         self._key = EnrollmentKey(name, name, udid=name)
 
     def _entry(self, at: datetime) -> QueueEntry:
-        command = written(self._ids.new(), "ProfileList", {})
+        command = encode_command(self._ids.new(), "ProfileList", {})
         return QueueEntry(
             enrollment=self._key.id,
             device=self._key.device,

@@ -14,7 +14,7 @@ from services.commands.queue.targets import Targets
 from services.commands.submit.stored_unlock import StoredUnlockToken
 from services.commands.upkeep.expiry import Expiry
 from shared.apple.catalogue.catalogue import CommandCatalogue
-from shared.apple.request.plist import PreparedCommand, written
+from shared.apple.request.plist import PreparedCommand, encode_command
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (
     PARTITIONS,
@@ -232,7 +232,7 @@ def removed(record: Enrollment) -> Enrollment:
 
 
 def command(target: str = "MAC", uuid: str = FIRST_UUID, text: str = "a") -> PreparedCommand:
-    made = written(uuid, "DeviceInformation", {"Queries": [text]})
+    made = encode_command(uuid, "DeviceInformation", {"Queries": [text]})
     return PreparedCommand((target,), made, {"command_uuid": uuid})
 
 

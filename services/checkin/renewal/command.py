@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from services.checkin.enrollment.profiles import EnrollmentProfiles
-from shared.apple.request.plist import written
+from shared.apple.request.plist import encode_command
 from shared.domain.command import RENEWAL_KEY, Command, QueueEntry, entry_id
 from shared.domain.enrollment import Enrollment
 from shared.ports.clock import Ids
@@ -60,7 +60,7 @@ class RenewalCommands:
         profile = await self._profiles.renewal(parameters or {}, challenge)
         if profile is None:  # the operator's own profile changed just now: found at the next look
             return
-        await self._enqueue(device, written(uuid, REQUEST_TYPE, {"Payload": profile}), now)
+        await self._enqueue(device, encode_command(uuid, REQUEST_TYPE, {"Payload": profile}), now)
 
     async def _enqueue(self, device: Enrollment, command: Command, now: datetime) -> None:
         """As the command API does it (docs/rules.md, rule 4)."""

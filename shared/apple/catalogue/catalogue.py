@@ -17,8 +17,8 @@ from shared.apple.request.advice import Advice, Adviser, Recipient
 from shared.apple.request.defaults import with_defaults
 from shared.apple.request.plist import (
     PreparedCommand,
+    encode_command,
     refuse_unreadable,
-    written,
 )
 from shared.apple.request.read_json import read_request
 from shared.apple.request.terms import NO_TERMS
@@ -69,7 +69,7 @@ class CommandCatalogue:
         reading.raise_faults()
         if form is None or not isinstance(for_plist, dict) or not isinstance(for_answer, dict):
             raise AssertionError("a request without faults has a form and keys")
-        command = written(request.uuid or new_uuid(), form.name, for_plist)
+        command = encode_command(request.uuid or new_uuid(), form.name, for_plist)
         names = [key_path(request.path, name) for name in for_answer]
         refuse_unreadable(command, for_plist, names, reading)
         response: dict[str, object] = {

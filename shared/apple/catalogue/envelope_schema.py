@@ -1,4 +1,4 @@
-"""JSON Schema of what stands beside a command's keys in a request: for whom, and on which terms."""
+"""JSON Schema of a request's envelope: the targets and terms beside a command's keys."""
 
 from collections.abc import Mapping
 

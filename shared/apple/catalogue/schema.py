@@ -28,19 +28,14 @@ def request_schema(forms: Iterable[Dictionary]) -> Schema:
     Their own schemas are under `x-components`, for the components of the document."""
     forms = list(forms)
     mapping = {form.name: COMPONENTS + component_name(form.name) for form in forms}
-    return {
-        "oneOf": [{"$ref": ref} for ref in mapping.values()],
-        "discriminator": {"propertyName": "request_type", "mapping": mapping},
-        "x-components": components(forms),
-    }
-
-
-def components(forms: Iterable[Dictionary]) -> dict[str, Schema]:
-    """The schemas that `request_schema` refers to, by name."""
     shared: dict[str, Schema] = {ENVELOPE_NAMES[name]: dict(ENVELOPE[name]) for name in ENVELOPE}
     for form in forms:
         shared[component_name(form.name)] = command_schema(form, shared)
-    return shared
+    return {
+        "oneOf": [{"$ref": ref} for ref in mapping.values()],
+        "discriminator": {"propertyName": "request_type", "mapping": mapping},
+        "x-components": shared,
+    }
 
 
 def command_schema(form: Dictionary, shared: dict[str, Schema] | None = None) -> Schema:

@@ -1,7 +1,7 @@
 """The outermost keys of an XML property list, found without building what is behind the others.
 
-Promise: `outermost` takes every document that is put together as Apple's writers and MicroMDM expect,
-whatever its values hold: control characters, bytes that are not UTF-8, dates of any year. Where plistlib
+Promise: `XmlOutline` takes every document that is put together as Apple's writers and MicroMDM expect,
+with any values: control characters, bytes that are not UTF-8, dates of any year. Where plistlib
 can read the document, both see the same outermost keys. It takes linear time.
 
 What readers may understand differently is refused: elements between keys that are no value, text there,
@@ -29,7 +29,7 @@ _VALUE = rb"(?:\"[^\"<>]{0,1024}+\"|'[^'<>]{0,1024}+')"
 _ATTRIBUTES = rb"(?:[ \t\r\n]++%b%b=%b%b){0,15}+%b" % (_NAME, _SPACE, _SPACE, _VALUE, _SPACE)
 _CDATA = rb"(?><!\[CDATA\[(?s:.*?)\]\]>)"
 _ASIDE = rb"(?><!--(?s:.{0,%d}?)-->)|(?><\?(?s:.{0,%d}?)\?>)" % (MAX_TOKEN, MAX_TOKEN)
-"""A comment or an instruction, which may stand anywhere."""
+"""A comment or an instruction, which may be anywhere."""
 _GAP = rb"(?:[ \t\r\n]++|%b)*+" % _ASIDE
 _TEXT = rb"(?:[^<]++|%b|%b)*+" % (_CDATA, _ASIDE)
 _LEAVES = (b"string", b"data", b"date", b"integer", b"real", b"true", b"false")
@@ -76,7 +76,7 @@ class XmlOutline:
     def __init__(self, wanted: Collection[str]) -> None:
         self._wanted = frozenset(wanted)
         names = b"|".join(re.escape(name.encode()) for name in wanted)
-        # Pairs that nobody wants are passed in one match.
+        # Unwanted pairs are passed in one match.
         passed = rb"<key(?:/>|>(?!(?:%b)</)[^<&]*+</key>)%b%b" % (names or rb"<", _GAP, _PASSED)
         self._next = re.compile(
             rb"(?:[ \t\r\n]++|%b|%b)*+(?:%b|(</dict%b>))" % (_ASIDE, passed, _KEY, _SPACE)
@@ -113,13 +113,13 @@ _ANY = XmlOutline(())
 
 
 def without_surroundings(body: bytes) -> bytes:
-    """A document without what no XML parser takes: blank lines before it, and whatever is behind it."""
+    """A document without what no XML parser takes: blank lines before it, and all that is behind it."""
     start = _BLANK.match(body)
     assert start is not None
     document = body[start.end() :]
     is_whole = document.count(b"</plist") == 1 and document.rstrip().endswith(b"</plist>")
     if not is_whole and document[:1] == b"<":
-        with suppress(BadRequest):  # whoever reads it says what is wrong
+        with suppress(BadRequest):  # its reader says what is wrong
             document = document[: _ANY.read(document)[1]]
     return document
 
@@ -164,7 +164,7 @@ def _built(kind: bytes, content: bytes, key: str) -> Any:
 
 
 def _text(content: bytes, errors: str) -> str:
-    """The text between two tags, without what stands aside."""
+    """The text between two tags, without comments and instructions."""
     if b"&" not in content and b"<" not in content:
         return _decoded(content, errors)
     at, text = 0, ""

@@ -1,7 +1,7 @@
-"""The payload of an InstallProfile that no device will take, and what it looks like instead.
+"""Describe the payload of an InstallProfile that no device will take.
 
-Promise: a payload that may be a profile is never doubted; nothing is raised, and the time is bounded
-whatever the bytes are.
+Promise: a payload that may be a profile is never doubted; for any bytes, nothing is raised and the time is
+bounded.
 """
 
 import binascii
@@ -29,10 +29,6 @@ def payload_doubt(payload: bytes) -> str | None:
     """The kind of a payload that is no profile; None if it may be one."""
     if len(payload) > MAX_BYTES or payload_identifier(payload) is not None:
         return None
-    return _what_it_is(payload)
-
-
-def _what_it_is(payload: bytes) -> str | None:
     start = payload.lstrip()
     if not start:
         return "is empty"
@@ -50,11 +46,8 @@ def _of_form(payload: bytes, start: bytes) -> str | None:
         return _of_binary(payload)
     if start.startswith((b"<", b"\xef\xbb\xbf<")):
         return _of_xml(start)
-    return (
-        None
-        if payload.startswith(_UTF_16)
-        else "is no profile: neither XML, nor binary, nor signed"
-    )
+    is_utf_16 = payload.startswith(_UTF_16)
+    return None if is_utf_16 else "is no profile: neither XML, nor binary, nor signed"
 
 
 def _is_base64_of_a_profile(payload: bytes) -> bool:
@@ -71,9 +64,7 @@ def _of_signed(payload: bytes) -> str | None:
     content = signed_content(payload)
     if content is None:
         return "is DER, but no signed profile"
-    if payload_identifier(content) is not None:
-        return None
-    doubt = None if content[:1] == b"0" else _what_it_is(content)
+    doubt = None if content[:1] == b"0" else payload_doubt(content)
     return f"is signed, but what was signed {doubt}" if doubt else None
 
 

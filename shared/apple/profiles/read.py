@@ -1,10 +1,11 @@
 """The PayloadIdentifier of a profile in the payload of InstallProfile.
 
-Promise: the identifier that a device will read, or None; nothing is raised and the time is bounded
-whatever the bytes are. A profile is a property list (XML or binary), bare or inside a CMS signature
+Promise, for any bytes: the identifier that a device will read, or None; nothing is raised and the time is
+bounded. A profile is a property list (XML or binary), bare or inside a CMS signature
 (RFC 5652); the signature is the device's to check, here only what is inside counts.
 """
 
+from typing import NoReturn
 from xml.parsers import expat
 
 from shared.apple.plist import read as plist
@@ -39,7 +40,7 @@ _TOP = 2
 
 
 def payload_identifier(payload: bytes) -> str | None:
-    """The PayloadIdentifier of a profile, None where it cannot be told."""
+    """The PayloadIdentifier of a profile, None where there is none for sure."""
     if not payload or len(payload) > MAX_BYTES:
         return None
     content = signed_content(payload) if payload[0] == _SEQUENCE else payload
@@ -82,7 +83,7 @@ def _header(payload: bytes, at: int, tag: int) -> tuple[int, int | None]:
 
 def _known(end: int | None) -> int:
     if end is None:
-        raise ValueError("an indefinite length where nobody writes one")
+        raise ValueError("an indefinite length where no writer has one")
     return end
 
 
@@ -101,7 +102,7 @@ def _octets(payload: bytes, at: int) -> bytes:
 
 
 def _in_binary(content: bytes) -> str | None:
-    # The trailer tells how many objects there are; reading costs about two microseconds for each.
+    # The trailer has the number of objects; reading costs about two microseconds for each.
     if int.from_bytes(content[-24:-16], "big") > MAX_OBJECTS:
         return None
     try:
@@ -115,15 +116,15 @@ def _in_xml(content: bytes) -> str | None:
     search = _Search()
     try:
         search.parser.Parse(_without_data(content), True)
-    except (_Hopeless, expat.ExpatError, ValueError, LookupError):  # an encoding that nobody knows
+    except (_Hopeless, expat.ExpatError, ValueError, LookupError):  # an unknown encoding
         return None
     return search.found[0] if len(search.found) == 1 else None
 
 
 def _without_data(content: bytes) -> bytes:
-    """The document without what stands in its <data>: five megabytes of that take expat 12 ms.
+    """The document without the content of its <data>: five megabytes of that take expat 12 ms.
 
-    As it is where a tag may be something else than a tag, because it stands in a comment or the like."""
+    As it is where a tag may be something else than a tag, because it is in a comment or the like."""
     kept: list[bytes] = []
     done = at = tags = 0
     while (tag := content.find(b"<", at)) >= 0 and tags < 2 * MAX_ELEMENTS:
@@ -139,7 +140,11 @@ def _without_data(content: bytes) -> bytes:
 
 
 class _Hopeless(Exception):
-    """Not a profile that anybody can read in a reasonable time."""
+    """Not a profile that can be read in a reasonable time."""
+
+
+def _give_up(*_declaration: object) -> NoReturn:
+    raise _Hopeless
 
 
 class _Search:
@@ -158,15 +163,12 @@ class _Search:
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
-        self.parser.EntityDeclHandler = self._refuse
-
-    def _refuse(self, *_declaration: object) -> None:
-        raise _Hopeless
+        self.parser.EntityDeclHandler = _give_up
 
     def _start(self, tag: str, _attributes: object) -> None:
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
-            raise _Hopeless
+            _give_up()
         if self._depth == _TOP and (tag == "key" or (self._is_value and tag == "string")):
             self._text = []
             self.parser.CharacterDataHandler = self._text.append

@@ -31,7 +31,7 @@ _SYSTEMS = (
 
 @lru_cache(maxsize=1024)
 def system_of(product: str | None) -> str | None:
-    """The system that runs on a model such as `iPhone14,2`; None for one that nobody knows."""
+    """The system that runs on a model such as `iPhone14,2`; None for an unknown one."""
     for system, beginnings in _SYSTEMS:
         if product is not None and product.startswith(beginnings):
             return system

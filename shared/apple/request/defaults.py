@@ -71,7 +71,10 @@ def _own_key(
 ) -> str | None:
     """The key of this type; a fault at the path where it has none."""
     if request_type in QUERIES:
-        return f"{request_type}:{_hash(keys)}"
+        if not keys:
+            return f"{request_type}:all"
+        digest = hashlib.sha256(_as_text(_canonical(keys)).encode()).hexdigest()
+        return f"{request_type}:{digest[:HASH_DIGITS]}"
     if request_type != "InstallProfile":
         expected = f"no such term, {request_type} has no key of its own: collapse_key names one"
         reading.fault(path, expected)
@@ -84,14 +87,8 @@ def _own_key(
     return f"{request_type}:{identifier}"
 
 
-def _hash(keys: Mapping[str, object]) -> str:
-    """The same for the same questions, whatever the order in which they are asked."""
-    if not keys:
-        return "all"
-    return hashlib.sha256(_as_text(_canonical(keys)).encode()).hexdigest()[:HASH_DIGITS]
-
-
 def _canonical(value: object) -> object:
+    """The same for the same questions, in any order."""
     match value:
         case dict():
             return {name: _canonical(inner) for name, inner in value.items()}

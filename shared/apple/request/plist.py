@@ -29,7 +29,7 @@ class PreparedCommand:
 
     `targets` are those whom the client named, each once: UDIDs, EnrollmentIDs or UserIDs. `is_bulk`:
     in a list, however many. `response` is MicroMDM's `payload` object of the answer. `keys` are the
-    command's in Apple's spelling, without RequestType; `is_raw`: nobody has checked them. `says_apple`:
+    command's in Apple's spelling, without RequestType; `is_raw`: they are not checked. `says_apple`:
     the client writes them in Apple's spelling too.
     """
 
@@ -53,7 +53,7 @@ class PreparedCommand:
         return target
 
 
-def written(uuid: str, request_type: str, keys: Mapping[str, object]) -> Command:
+def encode_command(uuid: str, request_type: str, keys: Mapping[str, object]) -> Command:
     """The command of these keys as a property list."""
     plist = write({"Command": {"RequestType": request_type, **keys}, "CommandUUID": uuid})
     return _command(uuid, request_type, plist)

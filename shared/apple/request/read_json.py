@@ -1,6 +1,6 @@
 """JSON from API clients: read strictly, and turned into commands.
 
-`parse_json` promises a dictionary or BadRequest, in bounded time, whatever the bytes are: doubled keys
+`parse_json` promises a dictionary or BadRequest, in bounded time, for any bytes: doubled keys
 and numbers beyond 64 bits are refused with their paths, `MOST_NAMED` at most. `read_request` understands
 MicroMDM's flat form and Apple's (`{"Command": {...}}`).
 """

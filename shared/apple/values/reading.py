@@ -45,13 +45,13 @@ class Reading:
             self._faults.append(Fault(path, expected))
 
     def unknown(self, path: str, name: str, known: Iterable[str]) -> None:
-        """A key that nobody knows here; names the nearest one that is known."""
+        """An unknown key; names the nearest known one."""
         self._has_unknown = True
         nearest = self.nearest(name, known)
         self.fault(path, f"a known key{f' (nearest: {nearest})' if nearest else ''}")
 
     def unknown_command(self, path: str, expected: str) -> None:
-        """A request type that nobody knows here."""
+        """An unknown request type."""
         self._has_unknown = True
         self.fault(path, expected)
 

@@ -12,7 +12,7 @@ from services.commands.queue.priority import PIECE_LIMIT
 from services.commands.queue.requeue import QueueRules
 from services.commands.queue.submission import Queued
 from shared.apple.plist.read import MAX_NODES
-from shared.apple.request.plist import PreparedCommand, written
+from shared.apple.request.plist import PreparedCommand, encode_command
 from shared.concurrency.periodic import Loops
 from shared.domain.command import Command, EntryState, QueueEntry, Terms
 from shared.domain.enrollment import EnrollmentKey
@@ -74,7 +74,7 @@ class Fleet:
         await asyncio.gather(running, return_exceptions=True)
 
     def command(self, terms: Terms | None = None, uuid: str = "c-1") -> PreparedCommand:
-        made = written(uuid, "ProfileList", {})
+        made = encode_command(uuid, "ProfileList", {})
         targets = tuple(self.names)
         return PreparedCommand(targets, made, {}, is_bulk=True, terms=terms or Terms())
 
@@ -421,7 +421,7 @@ async def test_a_job_that_was_taken_in_under_other_limits_is_carried_on() -> Non
     """The poison of before: valid as JSON, and above the limits for property lists from outside."""
     async with Fleet(devices=3) as fleet:
         many = {"Configuration": {"items": list(range(MAX_NODES + 1))}}
-        made = written("c-1", "InstallApplication", many)
+        made = encode_command("c-1", "InstallApplication", many)
         work = fleet.start()
         await fleet.kill(work)
         job = await work.start(replace(fleet.command(), command=made), "ci")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.commands.queue.service import QueueService
-from shared.apple.request.plist import PreparedCommand, written
+from shared.apple.request.plist import PreparedCommand, encode_command
 from shared.concurrency.clock import SystemIds
 from shared.domain.command import EntryState, Terms, order_behind
 from shared.ports.queue import SendClaim
@@ -35,7 +35,7 @@ class SkewedIds:
 
 def command(uuid: str, priority: int | None = None) -> PreparedCommand:
     terms = Terms(collapse_key="wifi", priority=priority)
-    return PreparedCommand(("MAC",), written(uuid, "ProfileList", {}), {}, terms=terms)
+    return PreparedCommand(("MAC",), encode_command(uuid, "ProfileList", {}), {}, terms=terms)
 
 
 class Fleet:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from services.commands.queue.service import TOUCHED_FOR, CommandStore
 from services.commands.queue.submission import Submission
-from shared.apple.request.plist import PreparedCommand, written
+from shared.apple.request.plist import PreparedCommand, encode_command
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.fakes.queue import FakeCommandQueue
 
@@ -23,7 +23,7 @@ class Desk:
 
     async def store(self, *uuids: str, is_bulk: bool, uuid: str = "c-1") -> None:
         """The command `uuid` twice, and others of `uuids` beside it."""
-        commands = [written(each, "ProfileList", {}) for each in (uuid, uuid, *uuids)]
+        commands = [encode_command(each, "ProfileList", {}) for each in (uuid, uuid, *uuids)]
         since = START if is_bulk else None
         await self.command_store.store(
             [Submission(PreparedCommand(("D",), each, {}), "D", "1", since) for each in commands]
@@ -71,4 +71,4 @@ async def test_a_command_is_touched_in_time_whatever_is_stored_beside_it() -> No
         await desk.store(f"other-{number}", is_bulk=True)
     touched = await desk.queue.untouched("", desk.clock.now() - TOUCHED_FOR)
 
-    assert written("c-1", "ProfileList", {}).hash not in touched
+    assert encode_command("c-1", "ProfileList", {}).hash not in touched

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from services.commands.queue.submission import Queued
-from shared.apple.request.plist import PreparedCommand, written
+from shared.apple.request.plist import PreparedCommand, encode_command
 from shared.domain.command import EntryState, QueueEntry, Terms
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest, Conflict, MdmError, NotFound, StoreUnavailable
@@ -25,7 +25,7 @@ SECOND_UUID = "0198f1d2-0000-7000-8000-000000000002"
 
 
 def prepared(terms: Terms, uuid: str = FIRST_UUID, *targets: str) -> PreparedCommand:
-    made = written(uuid, "ProfileList", {})
+    made = encode_command(uuid, "ProfileList", {})
     return PreparedCommand(targets or ("MAC",), made, {"command_uuid": uuid}, terms=terms)
 
 
@@ -198,7 +198,7 @@ async def test_many_targets_get_the_same_command_or_their_refusal() -> None:
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [Queued, Queued, NotFound, Conflict]
     assert {entry.command_hash for entry in world.queue.entries.values()} == {
-        written(FIRST_UUID, "ProfileList", {}).hash
+        encode_command(FIRST_UUID, "ProfileList", {}).hash
     }
 
 

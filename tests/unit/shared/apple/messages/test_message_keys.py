@@ -1,4 +1,4 @@
-"""What is read of a device's message: the keys that we need, whatever else Apple's writers put there."""
+"""What is read of a device's message: the keys that we need, with all else that Apple's writers put there."""
 
 import plistlib
 import struct

@@ -1,4 +1,4 @@
-"""A payload of InstallProfile that no device will take is told for what it looks like."""
+"""A payload of InstallProfile that no device will take is described by its look."""
 
 import base64
 import plistlib

@@ -1,4 +1,4 @@
-"""A refusal for commands that can only fail; warnings from what check-in told of the device."""
+"""A refusal for commands that can only fail; warnings from the facts of check-in."""
 
 import plistlib
 from typing import Any
@@ -209,7 +209,7 @@ def test_advice_for_recipients_that_are_alike_is_found_out_once() -> None:
     assert len(prepared.advice) == 1
 
 
-# --- what check-in told
+# --- facts of check-in
 
 
 @pytest.mark.parametrize(
