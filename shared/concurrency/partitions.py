@@ -65,7 +65,10 @@ class PartitionShare:
         self._sights = self._look(heartbeats, now)
         alive = {name for name, sight in self._sights.items() if sight.is_alive}
         self.partitions = assigned(self._member, alive)
-        await self._forget(now)
+        for name, sight in self._sights.items():
+            # A member that was silent for long and wakes up registers again.
+            if name != self._member and now - sight.moved_at > FORGOTTEN_AFTER.total_seconds():
+                await self._members.leave(self._role, name)
         return self.partitions
 
     async def leave(self) -> None:
@@ -88,13 +91,6 @@ class PartitionShare:
                 is_alive = before.is_alive and now - before.moved_at < self._stale_after
                 sights[name] = _Sight(heartbeat, before.moved_at, is_alive)
         return sights
-
-    async def _forget(self, now: float) -> None:
-        """Remove members that have been silent for long; a member that wakes up registers again."""
-        for name, sight in (self._sights or {}).items():
-            silent = now - sight.moved_at
-            if name != self._member and silent > FORGOTTEN_AFTER.total_seconds():
-                await self._members.leave(self._role, name)
 
 
 def assigned(member: str, members: Collection[str]) -> frozenset[int]:

@@ -128,18 +128,15 @@ class _Loop:
         outage = (Unavailable, TimeoutError)
         bugs = (e for e in errors if isinstance(e, CannotDecrypt) or not isinstance(e, outage))
         bug = next(bugs, None)
-        if bug is None:
-            self._is_outage(errors[0])
-        else:
-            self._is_bug(bug)
-
-    def _is_outage(self, error: Exception) -> None:
+        if bug is not None:
+            self._failed_by_bug(bug)
+            return
         self.failing_since, self.pause = float("inf"), self._pace.after_failure
         if not self._is_away:
-            log.warning(self._waits, error=str(error) or NO_ANSWER)
+            log.warning(self._waits, error=str(errors[0]) or NO_ANSWER)
         self._is_away = True
 
-    def _is_bug(self, error: Exception) -> None:
+    def _failed_by_bug(self, error: Exception) -> None:
         longer = self.pause * 2 if self._said else self._pace.after_failure
         self.pause = min(longer, max(LONGEST_PAUSE, self._pace.after_failure))
         self.failing_since = min(self.failing_since, self._clock.monotonic())

@@ -210,16 +210,17 @@ class PublishChannel:
         """Try a queue that did not answer; its caller need not wait for the answer."""
         probe = Batch([message], on_confirm)
         queue.breaker.probe()
-        task = asyncio.create_task(self._deliver_probe(queue, probe))
+
+        async def deliver() -> None:
+            if self._live is not None:
+                await self._deliver(self._live, probe, {queue: [0]})
+            if queue.breaker.is_probing:  # the broker closed its channel
+                queue.breaker.trip()
+
+        task = asyncio.create_task(deliver())
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
         return probe, task
-
-    async def _deliver_probe(self, queue: QueueChannel, probe: Batch) -> None:
-        if self._live is not None:
-            await self._deliver(self._live, probe, {queue: [0]})
-        if queue.breaker.is_probing:  # the broker closed its channel
-            queue.breaker.trip()
 
     def _closed(
         self, queue: QueueChannel, channel: FastChannel, closing: "asyncio.Future[object]"

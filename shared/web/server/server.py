@@ -122,22 +122,24 @@ class Server:
     async def run(self) -> None:
         """Serve until a signal comes. Raises what the program raised, Misconfigured foremost."""
         stop = StopSignals()
-        grace = Grace(self.grace)
+        ending: threading.Timer | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.ops.keep_date())
                 tasks.create_task(self.main.keep_date())
                 work = tasks.create_task(self._work())
                 await stop.asked.wait()
-                grace.begin(exit_code=0)
+                ending = _end_within(self.grace, exit_code=0)
                 await self._wind_down(work)
                 raise _Stopped  # what is left in the group is cancelled
         except* _Stopped:
             log.info("stopped")
         finally:
-            grace.begin(exit_code=1)
-            await self._close()
-            grace.end()
+            ending = ending or _end_within(self.grace, exit_code=1)
+            await _bounded("parts", self._program.close(), GRACE)
+            for what, listener in (("listener", self.main), ("ops", self.ops)):
+                await _bounded(what, listener.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
+            ending.cancel()
 
     async def _work(self) -> None:
         await self.ops.open()
@@ -199,11 +201,6 @@ class Server:
         work.cancel()
         await asyncio.wait({work}, timeout=CANCEL_DEADLINE.total_seconds())
 
-    async def _close(self) -> None:
-        await _bounded("parts", self._program.close(), GRACE)
-        await _bounded("listener", self.main.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
-        await _bounded("ops", self.ops.close(CANCEL_DEADLINE), CANCEL_DEADLINE * 2)
-
 
 class _Stopped(Exception):
     """Ends the task group after a signal."""
@@ -220,20 +217,9 @@ async def _bounded(what: str, step: Awaitable[None], deadline: timedelta) -> Non
         log.exception("stop_step_failed", step=what)
 
 
-class Grace:
+def _end_within(grace: timedelta, exit_code: int) -> threading.Timer:
     """Ends the process, from a thread of its own, when ending takes longer than it may."""
-
-    def __init__(self, within: timedelta) -> None:
-        self._within = within
-        self._timer: threading.Timer | None = None
-
-    def begin(self, exit_code: int) -> None:
-        """Start to count; the first call decides on the exit code."""
-        if self._timer is None:
-            self._timer = threading.Timer(self._within.total_seconds(), os._exit, (exit_code,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    timer = threading.Timer(grace.total_seconds(), os._exit, (exit_code,))
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -16,11 +16,12 @@ import pymongo.errors
 import pytest
 from yarl import URL
 
-from services.push.send.apns import BROKEN, Apns
+from services.push.send.apns import BROKE_OFF, BROKEN
 from services.webhook.endpoints.sender import HttpSender
 from shared.domain.errors import BrokerUnavailable, MdmError
 from shared.messaging.rabbit.connection import translated as of_broker
 from shared.network.connection_failures import Shown, Target, is_about_certificate, reason_of
+from shared.network.peer_certificates import PeerCertificates
 from shared.storage.mongo import driver_errors as of_store
 from tests.support.fakes.clock import FakeClock
 
@@ -70,11 +71,12 @@ async def test_no_exception_of_the_webhook_s_library_shows_its_class() -> None:
 
 
 async def test_no_exception_of_apns_libraries_shows_its_class() -> None:
-    apns = Apns("https://127.0.0.1:1", {}, FakeClock())
+    peers = PeerCertificates(FakeClock())
     for module, base in ((httpx, httpx.HTTPError), (h2.exceptions, h2.exceptions.H2Error)):
         for error in instances(module, base):
             assert isinstance(error, BROKEN)
-            must_be_words(await apns._reason(error), error)
+            reason = await peers.reason_of(error, TARGET, ("127.0.0.1", 1)) or BROKE_OFF
+            must_be_words(reason, error)
 
 
 def alert(kind: str) -> ssl.SSLError:
