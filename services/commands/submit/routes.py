@@ -37,6 +37,7 @@ from shared.apple.request.plist import PreparedCommand, prepare_raw
 from shared.apple.request.read_json import parse_json
 from shared.domain.access import Scope
 from shared.domain.errors import NotFound, TooLarge
+from shared.nearest import nearest
 from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
@@ -174,7 +175,7 @@ def _add_catalogue(routes: APIRouter, catalogue: CommandCatalogue, auth: ApiAuth
     async def get_request_type(name: str) -> JsonAnswer:
         """`name` of a key is the spelling of answers, `apple_name` Apple's; both are understood."""
         if name not in descriptions:
-            nearest = catalogue.nearest(name)
-            hint = f" (nearest: {nearest})" if nearest else ""
+            near = nearest(name, catalogue.forms)
+            hint = f" (nearest: {near})" if near else ""
             raise NotFound(f"request_type: no command has this name{hint}")
         return JsonAnswer({"release": catalogue.release, **descriptions[name]})

@@ -23,7 +23,6 @@ from shared.apple.request.plist import (
 from shared.apple.request.read_json import read_request
 from shared.apple.request.terms import NO_TERMS
 from shared.apple.values.containers import Dictionary
-from shared.apple.values.reading import Reading
 from shared.domain.errors import key_path
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -57,8 +56,12 @@ class CommandCatalogue:
         named, form = request.request_type, None
         if isinstance(named, str):
             form = self.forms.get(named)
-        if form is None:
-            self._refuse_type(named, request.request_type_path, reading)
+        if form is None and isinstance(named, str) and named:
+            expected = f"the name of one of Apple's {len(self.forms)} commands"
+            reading.unknown(request.request_type_path, named, self.forms, expected)
+        elif form is None:
+            expected = "the name of a command, such as DeviceInformation"
+            reading.fault(request.request_type_path, expected)
         for_plist: object = {}
         for_answer: object = {}
         terms = NO_TERMS
@@ -114,17 +117,3 @@ class CommandCatalogue:
         """The body of POST /v1/commands; each command's schema, with an example, is in the
         `x-components` of it, which belong into the components of the document."""
         return request_schema(self.forms.values())
-
-    def nearest(self, request_type: str) -> str | None:
-        """The request type that is most like this name, None when none is near."""
-        return Reading().nearest(request_type, self.forms)
-
-    def _refuse_type(self, request_type: object, path: str, reading: Reading) -> None:
-        if not isinstance(request_type, str) or not request_type:
-            reading.fault(path, "the name of a command, such as DeviceInformation")
-            return
-        nearest = reading.nearest(request_type, self.forms)
-        hint = f" (nearest: {nearest})" if nearest else ""
-        reading.unknown_command(
-            path, f"the name of one of Apple's {len(self.forms)} commands{hint}"
-        )

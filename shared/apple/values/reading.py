@@ -44,23 +44,14 @@ class Reading:
         if self._count <= MAX_FAULTS:
             self._faults.append(Fault(path, expected))
 
-    def unknown(self, path: str, name: str, known: Iterable[str]) -> None:
-        """An unknown key; names the nearest known one."""
+    def unknown(
+        self, path: str, name: str, known: Iterable[str], expected: str = "a known key"
+    ) -> None:
+        """An unknown name; the fault names the nearest known one."""
         self._has_unknown = True
-        nearest = self.nearest(name, known)
-        self.fault(path, f"a known key{f' (nearest: {nearest})' if nearest else ''}")
-
-    def unknown_command(self, path: str, expected: str) -> None:
-        """An unknown request type."""
-        self._has_unknown = True
-        self.fault(path, expected)
-
-    def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The known name that is most like this one, None when none is near."""
-        if self._suggestions >= MAX_SUGGESTIONS:
-            return None
         self._suggestions += 1
-        return nearest(name, known)
+        near = nearest(name, known) if self._suggestions <= MAX_SUGGESTIONS else None
+        self.fault(path, f"{expected} (nearest: {near})" if near else expected)
 
     def spend(self, path: str, values: int) -> bool:
         """Count values that are going to be looked at; False (and a fault) when they are too many."""
