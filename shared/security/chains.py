@@ -52,8 +52,6 @@ class NotTrusted(Exception):
 
 
 class _Link:
-    """A certificate, with its names as they are compared."""
-
     def __init__(self, certificate: AnyCertificate) -> None:
         self.certificate = certificate
 

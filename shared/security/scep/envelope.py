@@ -3,8 +3,7 @@
 Promise: an envelope is opened or refused, and every refusal of one in a known algorithm is the same
 one. RSA PKCS #1 v1.5 gives no sign of its own either: where a wrapped key is wrong in any way, content is
 decrypted with some key (OpenSSL's implicit rejection, and a random key where the length is wrong).
-
-Opened are AES-CBC and, for the SCEP clients of this world, 3DES and single DES; encrypted is AES-128.
+Opened are AES-CBC and, for legacy clients, 3DES and single DES; encrypted is AES-128.
 """
 
 import secrets

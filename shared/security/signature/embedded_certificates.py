@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest
 from shared.security.asn1.ber import split
+from shared.security.asn1.der import SEQUENCE
 from shared.security.certificates.lenient import (
     issuer_of,
     load_certificate,
@@ -27,7 +28,6 @@ LONGEST_KEY = 64
 """Bytes of a key identifier; ordinary ones have 20 or 32."""
 _KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
 _CRITICAL = bytes.fromhex("0101ff")
-_CERTIFICATE = b"\x30"
 REMEMBERED = 4096
 LARGEST_REMEMBERED = 4 * 1024
 
@@ -76,8 +76,7 @@ def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
         raise BadRequest("Mdm-Signature: too many certificates")
     # The very bytes that came: asn1crypto would write an indefinite length in another form.
     found = (each.raw for each in split(choices.contents, MAX_CERTIFICATES))
-    ders = [der for der in found if der[:1] == _CERTIFICATE]
-    return [_signers.get(der) or EmbeddedCertificate(der) for der in ders]
+    return [_signers.get(der) or EmbeddedCertificate(der) for der in found if der[0] == SEQUENCE]
 
 
 def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCertificate:

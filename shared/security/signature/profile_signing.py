@@ -1,8 +1,7 @@
 """Signs profiles, so that a device shows who they are from.
 
-Promise: a signed profile is a CMS (DER) that holds the profile unchanged, signed with SHA-256 by the
-certificate of MDM_PROFILE_CERT, with the certificates that follow it in that file. A pair that cannot sign is
-refused at the start; one that has expired is only logged: a profile that shows as unverified still enrolls.
+Promise: a signed profile is a CMS (DER) that holds the profile unchanged, signed with SHA-256. A pair that
+cannot sign is refused at the start; one that has expired is only logged: an unverified profile still enrolls.
 """
 
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ class ProfileSigner:
 
     @classmethod
     def load(cls, certificate_file: Path, key_file: Path) -> "ProfileSigner":
-        """Read two PEM files. Raises Misconfigured, which names the setting."""
+        """Read two PEM files, the first with the chain. Raises Misconfigured, which names the setting."""
         pem = read_file("MDM_PROFILE_CERT", certificate_file)
         try:
             certificates = x509.load_pem_x509_certificates(pem)
