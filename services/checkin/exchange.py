@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.checkin.answers import EMPTY, Answer, DeviceRefused
-from services.checkin.messages import Handler
+from services.checkin.messages.handler import Handler
 from shared.apple.messages.checkin import CheckinMessage
 from shared.apple.messages.connect import Connect
 from shared.domain.binding import Binding
