@@ -8,6 +8,7 @@ never in the place of others; no secret of a URL is shown.
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import TextIO
@@ -28,8 +29,7 @@ from shared.storage.database import Database
 from shared.storage.maintenance.copying import Copying
 from shared.storage.sqlite import open_database
 
-SAYS_EVERY = 5.0
-"""Seconds."""
+SAYS_EVERY = timedelta(seconds=5)
 _SCHEMES = ("mongodb://", "mongodb+srv://")
 _KEYS = {SECRET_KEY_FILE: "MDM_SECRET_KEY", API_KEY_FILE: "MDM_API_KEY"}
 
@@ -140,12 +140,12 @@ class _Progress:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._next = monotonic() + SAYS_EVERY
+        self._next = monotonic() + SAYS_EVERY.total_seconds()
 
     def tell(self, name: str, count: int, what: str) -> None:
         if monotonic() >= self._next:
             self._say(f"{name}: {count} documents {what}")
-            self._next = monotonic() + SAYS_EVERY
+            self._next = monotonic() + SAYS_EVERY.total_seconds()
 
 
 def _mongo(url: str, option: str) -> Database:

@@ -45,7 +45,7 @@ _OF_SYSTEM = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Peer:
     """The other end, as an operator names it. `url`: the setting that says where it is; `trust`: where its CA
     is named; `tls`: how the URL asks for TLS, empty where it does."""
 
@@ -71,13 +71,13 @@ class Shown:
         return f"of {self.subject}, issued by {self.issuer}"
 
 
-def reason_of(error: BaseException, target: Target, shown: Shown | None = None) -> str | None:
+def reason_of(error: BaseException, peer: Peer, shown: Shown | None = None) -> str | None:
     """The reason of a failure; None where it is none of the network. `shown`: what is known of the server's
     certificate, where the failure `is_about_certificate`."""
     for each in _chain(error):
         if tls := _TLS.search(str(each)):
-            return _of_tls(tls[1] or "", tls[2] or "", target, shown)
-        if said := _of_network(each, target):
+            return _of_tls(tls[1] or "", tls[2] or "", peer, shown)
+        if said := _of_network(each, peer):
             return said
     return None
 
@@ -98,7 +98,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = together or error.__cause__ or error.__context__
 
 
-def _of_network(error: BaseException, target: Target) -> str | None:
+def _of_network(error: BaseException, peer: Peer) -> str | None:
     if isinstance(error, TimeoutError):
         return NO_ANSWER
     if isinstance(error, ssl.SSLError):  # one without details; its number is none of the system's
@@ -108,28 +108,28 @@ def _of_network(error: BaseException, target: Target) -> str | None:
         number = int(found[1])
     if number is not None and (number < 0 or isinstance(error, socket.gaierror)):
         if number == socket.EAI_AGAIN:
-            return f"the host of {target.url} cannot be looked up now: no name server answers"
-        return f"the host of {target.url} is not found: no name server knows it"
+            return f"the host of {peer.url} cannot be looked up now: no name server answers"
+        return f"the host of {peer.url} is not found: no name server knows it"
     if number is not None:
         said = _OF_SYSTEM.get(number) or os.strerror(number)
     elif isinstance(error, ConnectionResetError | BrokenPipeError | EOFError):
         said = CLOSED
     else:
         return None
-    return closed(target) if said == CLOSED else said
+    return closed(peer) if said == CLOSED else said
 
 
-def closed(target: Target) -> str:
+def closed(peer: Peer) -> str:
     """The reason where the other end hangs up."""
-    hint = f"; if it speaks TLS, {target.url} must say {target.tls}" if target.tls else ""
+    hint = f"; if it speaks TLS, {peer.url} must say {peer.tls}" if peer.tls else ""
     return CLOSED + hint
 
 
-def _of_tls(kind: str, details: str, target: Target, shown: Shown | None) -> str:
+def _of_tls(kind: str, details: str, peer: Peer, shown: Shown | None) -> str:
     if kind == "CERTIFICATE_VERIFY_FAILED":
-        return _of_certificate(details, target, shown)
+        return _of_certificate(details, peer, shown)
     if kind in _NO_TLS:
-        return f"what answers there speaks no TLS: look at scheme and port of {target.url}"
+        return f"what answers there speaks no TLS: look at scheme and port of {peer.url}"
     if kind in _NO_VERSION:
         return "no common version of TLS: it must speak TLS 1.2 or newer"
     if kind == "UNEXPECTED_EOF_WHILE_READING":
@@ -140,13 +140,13 @@ def _of_tls(kind: str, details: str, target: Target, shown: Shown | None) -> str
     return f"the TLS handshake failed ({words or 'no details'})"
 
 
-def _of_certificate(details: str, target: Target, shown: Shown | None) -> str:
+def _of_certificate(details: str, peer: Peer, shown: Shown | None) -> str:
     origin = shown.origin if shown else ""
     if _OTHER_NAME.search(details):
-        return _of_other_name(details, target, shown)
+        return _of_other_name(details, peer, shown)
     if _NOT_TRUSTED.search(details):
         said = f"its certificate is not trusted ({origin or details})"
-        return f"{said}: name the file of its CA in {target.trust}"
+        return f"{said}: name the file of its CA in {peer.trust}"
     if "expired" in details:
         said = "its certificate has expired: renew it, or its CA's, there"
         origin = f"valid until {shown.not_after:%Y-%m-%d}, {origin}" if shown else ""
@@ -158,8 +158,8 @@ def _of_certificate(details: str, target: Target, shown: Shown | None) -> str:
     return f"{said} ({origin})" if origin else said
 
 
-def _of_other_name(details: str, target: Target, shown: Shown | None) -> str:
+def _of_other_name(details: str, peer: Peer, shown: Shown | None) -> str:
     asked = _ASKED.search(details)
     has = f"for {', '.join(shown.names) or 'no name'}, " if shown else ""
     said = f"its certificate is {has}not for {asked[1] if asked else 'this name'}"
-    return f"{said}: change the host in {target.url}, or that certificate"
+    return f"{said}: change the host in {peer.url}, or that certificate"

@@ -12,7 +12,7 @@ from datetime import timedelta
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from shared.network.connection_failures import Shown, Target, is_about_certificate, reason_of
+from shared.network.connection_failures import Peer, Shown, is_about_certificate, reason_of
 from shared.ports.clock import Clock
 
 PATIENCE = timedelta(seconds=3)
@@ -31,12 +31,12 @@ class PeerCertificates:
         self._known: dict[tuple[str, int], tuple[float, Shown | None]] = {}
 
     async def reason_of(
-        self, error: BaseException, target: Target, address: tuple[str, int]
+        self, error: BaseException, peer: Peer, address: tuple[str, int]
     ) -> str | None:
         """The reason of a failure to reach this host and port, as `shared.network.connection_failures` has
         it."""
         shown = await self._look_up(address) if is_about_certificate(error) else None
-        return reason_of(error, target, shown)
+        return reason_of(error, peer, shown)
 
     async def _look_up(self, address: tuple[str, int]) -> Shown | None:
         async with self._lock:

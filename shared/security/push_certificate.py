@@ -61,9 +61,9 @@ class PushCertificate:
     def must_be_valid(self, now: datetime) -> None:
         """Raises BadRequest outside its validity."""
         if self.has_expired(now):
-            raise refusal("cert", f"expired at {self.not_after.isoformat()}; {RENEWAL}")
+            raise bad_pair("cert", f"expired at {self.not_after.isoformat()}; {RENEWAL}")
         if now < self.not_before:
-            raise refusal("cert", f"is not valid yet: from {self.not_before.isoformat()} on")
+            raise bad_pair("cert", f"is not valid yet: from {self.not_before.isoformat()} on")
 
 
 def read_pair(
@@ -74,15 +74,15 @@ def read_pair(
     try:
         certificates = x509.load_pem_x509_certificates(certificate_pem)
     except UNREADABLE:
-        raise refusal("cert", "holds no PEM certificate") from None
+        raise bad_pair("cert", "holds no PEM certificate") from None
     key, public = _key(key_pem, password)
     own = certificates[0]
     try:
         certified = own.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except UNREADABLE:
-        raise refusal("cert", "has an unusable public key") from None
+        raise bad_pair("cert", "has an unusable public key") from None
     if certified != public:
-        raise refusal("key", "is not the key of the certificate")
+        raise bad_pair("key", "is not the key of the certificate")
     return PushCertificate(
         topic=topic_of(own),
         serial_number=f"{own.serial_number:X}",
@@ -99,15 +99,15 @@ def topic_of(certificate: x509.Certificate) -> str:
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.USER_ID)
     except UNREADABLE:
-        raise refusal("cert", "has a broken subject") from None
+        raise bad_pair("cert", "has a broken subject") from None
     topic = str(names[0].value) if len(names) == 1 else ""
     if not topic.startswith(TOPIC_PREFIX) or not topic.isprintable() or len(topic) > MOST_TOPIC:
         wanted = f"no UID {TOPIC_PREFIX}... in its subject"
-        raise refusal("cert", f"is no MDM push certificate ({wanted})")
+        raise bad_pair("cert", f"is no MDM push certificate ({wanted})")
     return topic
 
 
-def refusal(path: str, problem: str) -> BadRequest:
+def bad_pair(path: str, problem: str) -> BadRequest:
     return BadRequest(f"{path}: {problem}", [Fault(path, problem)])
 
 
@@ -115,7 +115,7 @@ def _key(pem: bytes, password: bytes | None) -> tuple[bytes, bytes]:
     """The private key as PKCS#8 and its public key. Causes are cut off: they may show the key."""
     is_encrypted = b"ENCRYPTED" in pem
     if is_encrypted and not password:
-        raise refusal("key", "is encrypted: decrypt the file, or send its password")
+        raise bad_pair("key", "is encrypted: decrypt the file, or send its password")
     try:
         key = load_pem_private_key(pem, password if is_encrypted else None)
         return (
@@ -125,8 +125,8 @@ def _key(pem: bytes, password: bytes | None) -> tuple[bytes, bytes]:
     except UNREADABLE:
         if is_encrypted:
             problem = "does not open the key (or it is encrypted in a way that we do not know)"
-            raise refusal("password", problem) from None
-        raise refusal("key", "holds no PEM private key") from None
+            raise bad_pair("password", problem) from None
+        raise bad_pair("key", "holds no PEM private key") from None
 
 
 def topic_of_file(file: Path) -> str:

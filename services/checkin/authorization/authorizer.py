@@ -22,7 +22,7 @@ from services.checkin.authorization.certificate_policy import (
     is_strange,
     quarantine_reason,
     recognize_renewal,
-    refusal,
+    refusal_of,
     unknown_ancestor,
 )
 from services.checkin.authorization.quarantine import QuarantineRecorder
@@ -85,7 +85,7 @@ class Authorizer:
             known = await self._recognize(strange, known)
         now = self._clock.now()
         for exchange in exchanges:
-            exchange.error = refusal(exchange, known, self._rules, now)
+            exchange.error = refusal_of(exchange, known, self._rules, now)
             if exchange.handler.begins_enrollment:
                 recognize_renewal(exchange, known)
             if exchange.error is not None:

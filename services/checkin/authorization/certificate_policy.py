@@ -70,7 +70,7 @@ class Known:
         return is_long or certificate in device.retired_certificates
 
 
-def refusal(
+def refusal_of(
     exchange: DeviceExchange, known: Known, rules: BindingRules, now: datetime
 ) -> MdmError | None:
     """The reason to refuse a request; None to serve it. A record whose status only a newer version knows is

@@ -21,7 +21,7 @@ from shared.ports.certificates import (
     TopicVersion,
 )
 from shared.ports.clock import Clock, Ids
-from shared.security.push_certificate import RENEWAL, PushCertificate, refusal
+from shared.security.push_certificate import RENEWAL, PushCertificate, bad_pair
 
 MOST_TOPICS = 32
 TRIES = 5
@@ -54,7 +54,7 @@ class Installation:
         pair.must_be_valid(self._clock.now())
         client_context(pair, self._trusted)
         if force_topic not in {None, pair.topic}:
-            raise refusal("force_topic", f"is not the certificate's topic, {pair.topic}")
+            raise bad_pair("force_topic", f"is not the certificate's topic, {pair.topic}")
         await self._rotation.look()
         enrolled = await self._enrolled.count()
         # Also those whose certificate this process cannot use.

@@ -18,7 +18,7 @@ import certifi
 
 from shared.domain.errors import BadRequest, Misconfigured
 from shared.network.trusted_cas import client_tls
-from shared.security.push_certificate import PushCertificate, read_pair, refusal
+from shared.security.push_certificate import PushCertificate, bad_pair, read_pair
 from shared.settings.values import read_file
 
 
@@ -53,7 +53,7 @@ def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SS
         try:
             context.load_cert_chain(chain, key)
         except (OSError, ssl.SSLError):
-            raise refusal("cert", "cannot be used for TLS") from None
+            raise bad_pair("cert", "cannot be used for TLS") from None
     return context
 
 

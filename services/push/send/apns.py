@@ -18,7 +18,7 @@ import structlog
 from h2.exceptions import H2Error
 
 from services.push.send.outcomes import Outcome, Rejected, Unanswered, Unreachable, classify
-from shared.network.connection_failures import Target, reason_of
+from shared.network.connection_failures import Peer, reason_of
 from shared.network.peer_certificates import PeerCertificates
 from shared.ports.clock import Clock
 from shared.web.version import USER_AGENT
@@ -39,7 +39,7 @@ FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=1)
 CLOSE_TIMEOUT = timedelta(seconds=2)
 
-_TARGET = Target("MDM_APNS_URL", "MDM_APNS_CA")
+_PEER = Peer("MDM_APNS_URL", "MDM_APNS_CA")
 
 BROKE_OFF = "the connection broke off, or its other end speaks no HTTP/2"
 
@@ -84,7 +84,7 @@ class _Connection:
                 async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
                     await self._client.aclose()
             except (TimeoutError, *BROKEN) as exc:
-                log.info("apns_close_failed", reason=reason_of(exc, _TARGET) or BROKE_OFF)
+                log.info("apns_close_failed", reason=reason_of(exc, _PEER) or BROKE_OFF)
 
 
 class _Line:
@@ -212,7 +212,7 @@ class Apns:
 
     async def _reason(self, error: Exception) -> str:
         url = httpx.URL(self._url)
-        found = await self._peers.reason_of(error, _TARGET, (url.host, url.port or 443))
+        found = await self._peers.reason_of(error, _PEER, (url.host, url.port or 443))
         return found or BROKE_OFF
 
     def _line(self, context: ssl.SSLContext) -> _Line:

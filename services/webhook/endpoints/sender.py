@@ -19,7 +19,7 @@ from yarl import URL
 
 from services.webhook.endpoints.limited_log import LimitedLog
 from shared.domain.subscription import Subscription
-from shared.network.connection_failures import Target, closed
+from shared.network.connection_failures import Peer, closed
 from shared.network.peer_certificates import PeerCertificates
 from shared.ports.clock import Clock
 from shared.web.version import USER_AGENT
@@ -40,7 +40,7 @@ LONGEST_WAIT = timedelta(hours=1)
 """So far ahead a subscriber may put its next attempt."""
 _ABOUT_THE_RECEIVER = frozenset({401, 403, 404, 408, GONE, 425, 429})
 
-_WITH_TLS = Target("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
+_WITH_TLS = Peer("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
 _PLAIN = replace(_WITH_TLS, tls="https://")
 
 

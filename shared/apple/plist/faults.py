@@ -16,7 +16,7 @@ from shared.domain.errors import BadRequest, key_path, unfit
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
-def refusal(body: bytes, error: Exception) -> BadRequest:
+def unreadable(body: bytes, error: Exception) -> BadRequest:
     """Why `body`, as it was sent, made plistlib or expat raise this error."""
     if body[:8] == b"bplist00":
         return BadRequest("plist: is broken, or holds a date outside the years 1 to 9999")

@@ -14,7 +14,7 @@ from typing import Any
 from xml.parsers import expat
 
 from shared.apple.plist.binary_form import refuse_hostile
-from shared.apple.plist.faults import refusal
+from shared.apple.plist.faults import unreadable
 from shared.apple.plist.xml_form import MAX_DEPTH, MAX_TOKEN, without_surroundings
 from shared.domain.errors import BadRequest
 
@@ -79,7 +79,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise
     except Exception as exc:  # noqa: BLE001 - bytes from outside: plistlib raises nine kinds and more
         # No cause: a traceback would show pieces of the message.
-        raise refusal(body, exc) from None
+        raise unreadable(body, exc) from None
     if not isinstance(root, _Dictionary):
         reason = "is no property list" if root is None else "the root is not a dictionary"
         raise BadRequest(f"plist: {reason}")
@@ -93,7 +93,7 @@ def parse_stored(body: bytes) -> dict[str, Any]:
     try:
         root = plistlib.loads(body)
     except Exception as exc:  # noqa: BLE001 - as above; what is stored came from outside once
-        raise refusal(body, exc) from None
+        raise unreadable(body, exc) from None
     if not isinstance(root, dict):
         raise BadRequest("plist: the root is not a dictionary")
     return root

@@ -34,7 +34,7 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from shared.domain.errors import BrokerUnavailable, Misconfigured
-from shared.network.connection_failures import Target, reason_of
+from shared.network.connection_failures import Peer, reason_of
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ LONGEST_PAUSE = timedelta(seconds=5)
 HEARTBEAT = timedelta(seconds=10)
 """After three of them without a sign of life the connection counts as broken."""
 
-_TARGET = Target("MDM_AMQP_URL", "the parameter cafile of MDM_AMQP_URL", "amqps://")
+_PEER = Peer("MDM_AMQP_URL", "the parameter cafile of MDM_AMQP_URL", "amqps://")
 _SAID = re.compile(r"\b[A-Z]+_[A-Z_]+\b")
 """The name of a reply code of AMQP, as in `(530, "NOT_ALLOWED - vhost x not found")`."""
 
@@ -79,7 +79,7 @@ def _reason(error: Exception) -> str:
         return "it refuses the vhost in MDM_AMQP_URL"  # the library takes its words for a fault
     if isinstance(error, ProtocolSyntaxError | IncompatibleProtocolError):
         return "what answers there is no AMQP 0-9-1"
-    return reason_of(error, _TARGET) or "it did not do what it was asked"
+    return reason_of(error, _PEER) or "it did not do what it was asked"
 
 
 def checked_url(url: str, name: str) -> str:

@@ -14,7 +14,7 @@ from shared.domain.event import Event
 from shared.messaging.envelope import event_json, headers_without_body, size_in_journal
 from shared.messaging.frames import Message
 from shared.messaging.rabbit.publish import PublishChannel
-from shared.messaging.rabbit.refusals import Refused
+from shared.messaging.rabbit.refusals import MessageRefused
 from shared.messaging.topology import EVENTS_EXCHANGE, routing_key
 from shared.telemetry.metrics import Metrics
 
@@ -84,7 +84,7 @@ class RabbitPublisher:
         try:
             on_confirm = partial(self._confirmed, {event.id: event}, settled)
             return await self._channel.send_alone(message, on_confirm)
-        except Refused as exc:
+        except MessageRefused as exc:
             size, reason = len(message.body), str(exc)
             log.error("event_refused_by_broker", event_id=event.id, size=size, reason=reason)
         return (await self._send([event], 0, settled))[0]

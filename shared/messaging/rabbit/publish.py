@@ -19,7 +19,7 @@ from shared.messaging.rabbit.breaker import Breaker
 from shared.messaging.rabbit.confirms import Batch, Confirmed, LiveConnection, QueueChannel, ignore
 from shared.messaging.rabbit.connection import Ends, translated
 from shared.messaging.rabbit.fast_channel import FastChannel
-from shared.messaging.rabbit.refusals import Refused, Suspects, Unroutable
+from shared.messaging.rabbit.refusals import MessageRefused, Suspects, Unroutable
 from shared.messaging.topology import queue_of
 from shared.ports.clock import Clock
 from shared.telemetry.metrics import Metrics
@@ -112,7 +112,7 @@ class PublishChannel:
         return batch.taken
 
     async def send_alone(self, message: Message, on_confirm: Confirmed = ignore) -> bool:
-        """Publish on a channel of its own. Raises Refused when the broker closes it for this message."""
+        """Publish on a channel of its own. Raises MessageRefused when the broker closes it for that."""
         queue = self._queue_of(message)
         if self._live is None or queue.breaker.refuses:
             return False
@@ -125,7 +125,7 @@ class PublishChannel:
             if channel is not None:
                 channel.abandon()
         if own.refusal is not None:
-            raise Refused(own.refusal)
+            raise MessageRefused(own.refusal)
         return batch.taken[0]
 
     def _queue_of(self, message: Message) -> QueueChannel:

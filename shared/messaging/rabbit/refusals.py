@@ -12,7 +12,7 @@ log = structlog.get_logger()
 MOST_SUSPECTS = 1_000
 
 
-class Refused(Exception):
+class MessageRefused(Exception):
     """The broker closed the channel for a message; the text is its reason."""
 
 

@@ -15,10 +15,10 @@ from pymongo.errors import (
 )
 
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
-from shared.network.connection_failures import NO_ANSWER, Target, closed, reason_of
+from shared.network.connection_failures import NO_ANSWER, Peer, closed, reason_of
 
 DUPLICATE_KEY = 11000
-_TARGET = Target("MDM_MONGODB_URL", "the parameter tlsCAFile of MDM_MONGODB_URL", "tls=true")
+_PEER = Peer("MDM_MONGODB_URL", "the parameter tlsCAFile of MDM_MONGODB_URL", "tls=true")
 _SAID = {
     "AuthenticationFailed": "it refuses the user or the password in MDM_MONGODB_URL",
     "Unauthorized": "the user in MDM_MONGODB_URL may not do this (Unauthorized)",
@@ -26,8 +26,8 @@ _SAID = {
 # Of a failed connection the driver keeps no more than a text. The first piece that is in it counts.
 _MEANS = {
     "timed out": NO_ANSWER,
-    "connection closed": closed(_TARGET),
-    "handshake failed": closed(_TARGET),
+    "connection closed": closed(_PEER),
+    "handshake failed": closed(_PEER),
     "response id": "what answers there is no MongoDB",
     "essage length": "what answers there is no MongoDB",
     "rimary": "no primary answers",
@@ -65,7 +65,7 @@ def _reason(error: PyMongoError) -> str:
     if isinstance(error, OperationFailure | NotPrimaryError):
         name = (error.details or {}).get("codeName") if isinstance(error.details, dict) else None
         return _SAID.get(str(name)) or (f"it said {name}" if name else "it refused the operation")
-    if found := reason_of(error, _TARGET):
+    if found := reason_of(error, _PEER):
         return found
     words = (said for piece, said in _MEANS.items() if piece in str(error))
     return next(words, NO_ANSWER if error.timeout else "it did not do what it was asked")

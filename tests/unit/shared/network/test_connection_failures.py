@@ -20,12 +20,12 @@ from services.push.send.apns import BROKE_OFF, BROKEN
 from services.webhook.endpoints.sender import HttpSender
 from shared.domain.errors import BrokerUnavailable, MdmError
 from shared.messaging.rabbit.connection import translated as of_broker
-from shared.network.connection_failures import Shown, Target, is_about_certificate, reason_of
+from shared.network.connection_failures import Peer, Shown, is_about_certificate, reason_of
 from shared.network.peer_certificates import PeerCertificates
 from shared.storage.mongo import driver_errors as of_store
 from tests.support.fakes.clock import FakeClock
 
-TARGET = Target("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
+TARGET = Peer("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
 SECRET = "amqp://user:secret@host/"
 
 
