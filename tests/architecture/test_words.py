@@ -20,9 +20,7 @@ DIALECT = re.compile(
 PLAIN = re.compile(r"_in_turn_|_its_turn_")
 """English that only looks like a word of the list."""
 MOST_RELATIVE = 0.03
-
-MOST_DIALECT = 58 / 10_000
-"""To fall to 5 in 10,000."""
+MOST_DIALECT = 5 / 10_000
 
 
 def forbidden() -> set[str]:
