@@ -40,13 +40,19 @@ def masked(text: str, known: Iterable[str] = ()) -> str:
     def unless_known(mask: Mask) -> Mask:
         return lambda found: found[0] if found[0] in stay else mask(found)
 
-    text = re.sub(_TIME, lambda found: re.sub(r"\d", "0", found[0]), text)
+    text = re.sub(_TIME, _time_form, text)
     text = re.sub(_UUID, unless_known(lambda found: _uuid_form(found[0])), text)
     text = re.sub(_HEX, unless_known(_hex_form), text)
     text = re.sub(_PORT, "127.0.0.1:PORT", text)
     text = re.sub(_PYTHON, "pythonX.Y.Z", text)
     text = re.sub(_PUSHES, lambda found: re.sub(r":[^,{}]+(?=[,}])", ":-", found[0]), text)
     return re.sub(_BASE64, unless_known(_base64_form), text)
+
+
+def _time_form(found: re.Match[str]) -> str:
+    """A time at a whole second has no fraction where others have microseconds: both are shown without."""
+    form = re.sub(r"\d", "0", found[0])
+    return form.removesuffix(".000000")
 
 
 def _uuid_form(uuid: str) -> str:

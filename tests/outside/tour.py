@@ -141,7 +141,10 @@ async def _enroll(made: Tour, mac: Device) -> None:
     }
     machine |= {"ProductName": "Mac16,1", "Model": "Mac16,1", "DeviceName": "A Mac"}
     push = {"Topic": TOPIC, "Token": mac.token, "PushMagic": "magic"}
-    await made.device(mac, checkin, "unknown", MessageType="TokenUpdate", **push)
+    stranger = made.whole.device(
+        UDID=STRANGER
+    )  # not the Mac: its record would have it only sometimes
+    await made.device(stranger, checkin, "unknown", MessageType="TokenUpdate", **push)
     await made.device(mac, checkin, "Authenticate", MessageType="Authenticate", **machine)
     await made.device(
         mac, checkin, "TokenUpdate", MessageType="TokenUpdate", UnlockToken=b"u" * 20, **push
