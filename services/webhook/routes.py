@@ -1,10 +1,100 @@
-"""The request that receivers of events get, for the OpenAPI document. The service itself serves none."""
+"""The request that receivers of events get, for the OpenAPI document. The service itself serves none; the
+body is made by `event_json` of shared/messaging/envelope.py."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired
 
 from fastapi import APIRouter
+from typing_extensions import TypedDict
 
-from services.webhook.schemas import WebhookEvent
+from shared.domain.event import Topic
+from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, about, like, one_of
+
+Udid = Annotated[str, like(UDID)]
+EnrollmentId = Annotated[
+    str, about("Instead of `udid`, where Apple hides it: of a user enrollment.")
+]
+UserId = Annotated[str, about("Of a user's channel.")]
+UrlParams = Annotated[
+    Mapping[str, str] | None, about("The query of the URL that the device called.", {"site": "1"})
+]
+RawPayload = Annotated[Base64, about("The property list that the device sent.", "PHBsaXN0Lz4=")]
+
+
+class CheckinEvent(TypedDict):
+    """A check-in message, in MicroMDM's form."""
+
+    udid: NotRequired[Udid]
+    enrollment_id: NotRequired[EnrollmentId]
+    url_params: UrlParams
+    raw_payload: RawPayload
+
+
+class AcknowledgeEvent(TypedDict):
+    """A device's request for a command, or its answer to one, in MicroMDM's form."""
+
+    udid: NotRequired[Udid]
+    enrollment_id: NotRequired[EnrollmentId]
+    status: Annotated[str, like("Acknowledged")]
+    command_uuid: NotRequired[Annotated[str, about("Missing with the status `Idle`.", UUID)]]
+    url_params: UrlParams
+    raw_payload: RawPayload
+
+
+class CommandEvent(TypedDict):
+    """The end of a command without an answer."""
+
+    udid: NotRequired[Udid]
+    enrollment_id: NotRequired[EnrollmentId]
+    user_id: NotRequired[UserId]
+    command_uuid: Annotated[str, like(UUID)]
+    request_type: Annotated[str, like("DeviceInformation")]
+    state: Annotated[str, one_of(("expired", "superseded")), like("expired")]
+    expires_at: NotRequired[Annotated[NoTime, about("Of `macromdm.CommandExpired`.")]]
+    superseded_by: NotRequired[Annotated[NoText, about("Of `macromdm.CommandSuperseded`.")]]
+
+
+class DeviceEvent(TypedDict):
+    """A fact about the certificate of a device."""
+
+    udid: NotRequired[Udid]
+    enrollment_id: NotRequired[EnrollmentId]
+    user_id: NotRequired[UserId]
+    certificate: Annotated[str, about("SHA-256 of the certificate, in hex.")]
+    subject: str
+    serial: str
+    not_after: NoTime
+    replaced_certificate: NotRequired[Annotated[str, about("Of `macromdm.CertificateRebound`.")]]
+    how: NotRequired[Annotated[str, about("Of `macromdm.CertificateRebound`.")]]
+    bound_certificate: NotRequired[Annotated[NoText, about("Of `macromdm.DeviceQuarantined`.")]]
+    reason: NotRequired[Annotated[str, about("Why it is not served, or was not renewed.")]]
+    attempts: NotRequired[Annotated[int, about("Of `macromdm.RenewalFailed`.")]]
+
+
+_ACKNOWLEDGE = {
+    "udid": UDID,
+    "status": "Acknowledged",
+    "command_uuid": UUID,
+    "url_params": {"site": "1"},
+    "raw_payload": "PHBsaXN0Lz4=",
+}
+
+
+class WebhookEvent(TypedDict):
+    """One event. Exactly one of the four objects is there; the topic says which."""
+
+    topic: Annotated[str, one_of(topic.value for topic in Topic), like(Topic.CONNECT.value)]
+    event_id: Annotated[str, about("The same when an event is sent again.", UUID)]
+    created_at: Annotated[str, like("2026-01-02T03:04:05.123456789Z")]
+    checkin_event: NotRequired[CheckinEvent]
+    acknowledge_event: NotRequired[
+        Annotated[
+            AcknowledgeEvent, about("Of `mdm.Connect`; MicroMDM's name for it.", _ACKNOWLEDGE)
+        ]
+    ]
+    command_event: NotRequired[CommandEvent]
+    device_event: NotRequired[DeviceEvent]
+
 
 webhooks = APIRouter()
 

@@ -54,7 +54,7 @@ LAYERS = {
         {"queue"},
     ],
     "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send"}],
-    "services.webhook": [{"app", "routes"}, {"partitions", "schemas"}, {"delivery"}, {"endpoints"}],
+    "services.webhook": [{"app", "routes"}, {"partitions"}, {"delivery"}, {"endpoints"}],
 }
 
 

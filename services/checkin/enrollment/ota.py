@@ -38,19 +38,14 @@ log = structlog.get_logger()
 class _Said:
     """The statement of a device about itself, and its signer."""
 
-    udid: str | None
-    serial_number: str | None
+    device: VouchedDevice
     challenge: str = field(repr=False)
     signer: Signer
 
     @property
-    def device(self) -> VouchedDevice:
-        return VouchedDevice(self.udid, self.serial_number)
-
-    @property
     def transaction(self) -> str:
         """The same for a device that repeats its request, another one for every other."""
-        parts = (self.signer.certificate, (self.udid or "").encode())
+        parts = (self.signer.certificate, (self.device.udid or "").encode())
         digests = b"".join(hashlib.sha256(part).digest() for part in parts)
         return "ota-" + hashlib.sha256(digests).hexdigest()
 
@@ -88,8 +83,8 @@ class OverTheAir:
         said = await self._work.do(_read, body)
         if await self._work.do(self._apple.vouches, said.signer.certificate):
             grant = await self._redeem(said)
-            is_its_udid = grant.udid in (None, said.udid)
-            if not is_its_udid or grant.serial_number not in (None, said.serial_number):
+            udid, serial_number = said.device.udid, said.device.serial_number
+            if grant.udid not in (None, udid) or grant.serial_number not in (None, serial_number):
                 raise DeviceRefused(Reason.UNAUTHENTICATED, "CHALLENGE: made for another device")
             return await self._profiles.ota_identity(said.device)
         try:
@@ -122,13 +117,13 @@ class OverTheAir:
 def _vouched_device(body: bytes, apple: AppleDevices) -> VouchedDevice:
     try:
         said = _read(body)
+        if apple.vouches(said.signer.certificate):
+            return said.device
+        reason = "not signed with a certificate of Apple's"
     except DeviceRefused as exc:
-        log.info("machine_info_unusable", reason=str(exc))
-        return ANY_DEVICE
-    if not apple.vouches(said.signer.certificate):
-        log.info("machine_info_unusable", reason="not signed with a certificate of Apple's")
-        return ANY_DEVICE
-    return said.device
+        reason = str(exc)
+    log.info("machine_info_unusable", reason=reason)
+    return ANY_DEVICE
 
 
 def _read(body: bytes) -> _Said:
@@ -138,11 +133,8 @@ def _read(body: bytes) -> _Said:
         raise DeviceRefused(Reason.SIGNATURE, str(exc)) from None
     try:
         attributes = plist.parse(signed.content)
-        return _Said(
-            udid=plist.identifier(attributes, "UDID"),
-            serial_number=plist.identifier(attributes, "SERIAL"),
-            challenge=plist.text(attributes, "CHALLENGE", limit=LONGEST) or "",
-            signer=signed.signer,
-        )
+        udid, serial = (plist.identifier(attributes, key) for key in ("UDID", "SERIAL"))
+        challenge = plist.text(attributes, "CHALLENGE", limit=LONGEST) or ""
+        return _Said(VouchedDevice(udid, serial), challenge, signed.signer)
     except BadRequest as exc:
         raise DeviceRefused(Reason.PLIST, str(exc)) from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from services.checkin.enrollment.identity_payload import ANY_DEVICE, IdentityPayloads, VouchedDevice
+from services.checkin.enrollment.identity_payload import IdentityPayloads, VouchedDevice
 from shared.apple.plist import read as plist
 from shared.apple.plist import write as plist_writer
 from shared.apple.profiles.payloads import (
@@ -37,8 +37,6 @@ log = structlog.get_logger()
 
 IDENTITY = "Device Management Identity Certificate"
 OTA_IDENTITY = "OTA Phase 2 Certificate"
-
-NO_PARAMETERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,7 @@ class EnrollmentProfiles:
         self._ids = ids
         self._signer = signer
 
-    async def enrollment(
-        self, parameters: Mapping[str, str] = NO_PARAMETERS, device: VouchedDevice = ANY_DEVICE
-    ) -> bytes:
+    async def enrollment(self, parameters: Mapping[str, str], device: VouchedDevice) -> bytes:
         """The profile that enrolls a device: identity and MDM payload, and CAs to trust."""
         stored = await self._replacement(Reserved.ENROLL)
         if stored is not None:
@@ -131,7 +127,7 @@ class EnrollmentProfiles:
                 found = True
         return plist.dump(profile) if found else None
 
-    async def profile_service(self, parameters: Mapping[str, str] = NO_PARAMETERS) -> bytes:
+    async def profile_service(self, parameters: Mapping[str, str]) -> bytes:
         """The first profile of over-the-air enrollment, with a one-time challenge."""
         stored = await self._replacement(Reserved.OTA)
         if stored is not None:

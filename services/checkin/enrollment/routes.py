@@ -52,6 +52,11 @@ _QUERY = {
         }
     ]
 }
+_SUMMARIES = {
+    "/mdm/enroll": "The profile that enrolls a device",
+    "/ota/enroll": "The first profile of over-the-air enrollment",
+    "/ota/phase23": "The second and the third profile of over-the-air enrollment",
+}
 
 
 class EnrollTokens:
@@ -101,33 +106,23 @@ def router(
         parameters = parameters_of(request)
         return _profile(await ota.answer(await read_body(request, max_body), parameters))
 
-    _add(routes, "GET", "/mdm/enroll", enroll, _QUERY)
-    _add(routes, "POST", "/mdm/enroll", enroll, _QUERY | _SIGNED)
-    _add(routes, "GET", "/ota/enroll", ota_enroll, _QUERY)
-    _add(routes, "POST", "/ota/phase23", ota_phase_2_and_3, _SIGNED)
+    for method, path, endpoint, described in (
+        ("GET", "/mdm/enroll", enroll, _QUERY),
+        ("POST", "/mdm/enroll", enroll, _QUERY | _SIGNED),
+        ("GET", "/ota/enroll", ota_enroll, _QUERY),
+        ("POST", "/ota/phase23", ota_phase_2_and_3, _SIGNED),
+    ):
+        routes.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            summary=_SUMMARIES[path],
+            operation_id=f"{path.strip('/').replace('/', '_')}_{method.lower()}",
+            response_class=Response,
+            responses=_RESPONSES,
+            openapi_extra=described,
+        )
     return routes
-
-
-_SUMMARIES = {
-    "/mdm/enroll": "The profile that enrolls a device",
-    "/ota/enroll": "The first profile of over-the-air enrollment",
-    "/ota/phase23": "The second and the third profile of over-the-air enrollment",
-}
-
-
-def _add(
-    routes: APIRouter, method: str, path: str, endpoint: Any, described: dict[str, Any]
-) -> None:
-    routes.add_api_route(
-        path,
-        endpoint,
-        methods=[method],
-        summary=_SUMMARIES[path],
-        operation_id=f"{path.strip('/').replace('/', '_')}_{method.lower()}",
-        response_class=Response,
-        responses=_RESPONSES,
-        openapi_extra=described,
-    )
 
 
 def _profile(content: bytes) -> Response:

@@ -4,7 +4,6 @@ Answered events are confirmed or marked already. So a take-over only marks the d
 dead writer's watermark, as rule 8 does, and then moves the watermark. The lease merely saves doing it twice.
 """
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -12,7 +11,6 @@ import structlog
 from services.checkin.journal.writer import Marks
 from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
-from shared.ports.enrollments import Mark
 from shared.ports.events import Journal, WriterRecord, Writers
 from shared.telemetry.metrics import Metrics
 
@@ -79,7 +77,12 @@ class TakeOver:
         could not be marked. Unless it `passes_over` them, the watermark stays below the first of these."""
         watermark, taken, is_whole = record.watermark, 0, True
         while found := await self._journal.of_writer(record.id, watermark, BATCH):
-            is_whole = await self._marks.set(_spans([mark for _, mark in found])) and is_whole
+            # The first and the last mark of each device: a mark covers all that is between.
+            marks = sorted((mark for _, mark in found), key=lambda mark: mark.created_at)
+            first = {mark.device: mark for mark in reversed(marks)}
+            last = {mark.device: mark for mark in marks}
+            spans = list(dict.fromkeys([*first.values(), *last.values()]))
+            is_whole = await self._marks.set(spans) and is_whole
             watermark = found[-1][0]
             taken += len(found)
             if is_whole or passes_over:
@@ -98,11 +101,3 @@ class TakeOver:
             silent_since = now
         self._seen[record.id] = record, now, silent_since
         return False
-
-
-def _spans(marks: Sequence[Mark]) -> list[Mark]:
-    """The first and the last mark of each device: a mark covers all that is between."""
-    ordered = sorted(marks, key=lambda mark: mark.created_at)
-    first = {mark.device: mark for mark in reversed(ordered)}
-    last = {mark.device: mark for mark in ordered}
-    return list(dict.fromkeys([*first.values(), *last.values()]))

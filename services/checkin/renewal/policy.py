@@ -76,12 +76,8 @@ def plan_of(
 def without_profile(device: Enrollment, now: datetime) -> Plan:
     """In place of an attempt, where the operator's own profile has no place for a challenge."""
     seen = device.renewal or Renewal(0, command_uuid(device, 0), now)
-    is_told = seen.failed is RenewalFailure.PROFILE
-    return Plan(
-        look_at=now + AWAY,
-        renewal=replace(seen, failed=RenewalFailure.PROFILE),
-        failure=None if is_told else RenewalFailure.PROFILE,
-    )
+    plan = _failed(replace(device, renewal=seen), RenewalFailure.PROFILE)
+    return replace(plan, look_at=now + AWAY)
 
 
 def command_uuid(device: Enrollment, attempt: int) -> str:
@@ -95,11 +91,10 @@ def command_uuid(device: Enrollment, attempt: int) -> str:
 
 def _failed(device: Enrollment, failure: RenewalFailure) -> Plan:
     seen = device.renewal
-    return Plan(
-        look_at=None,
-        renewal=None if seen is None else replace(seen, failed=failure),
-        failure=None if seen is not None and seen.failed is failure else failure,
-    )
+    if seen is None:
+        return Plan(look_at=None, failure=failure)
+    news = None if seen.failed is failure else failure
+    return Plan(look_at=None, renewal=replace(seen, failed=failure), failure=news)
 
 
 def _next(device: Enrollment, entry: QueueEntry | None, now: datetime, end: datetime) -> Plan:
@@ -110,38 +105,26 @@ def _next(device: Enrollment, entry: QueueEntry | None, now: datetime, end: date
         return Plan(look_at=seen.asked_at + MISSING_AFTER)
     if entry is None and now < seen.asked_at + FORGOTTEN_AFTER:
         return _ask(device, seen.attempt, now, end)
-    if entry is not None and _is_offered(entry, device, now):
-        return Plan(look_at=min(now + LOOK_AGAIN, end))
-    ended_at = seen.asked_at if entry is None else entry.finished_at or entry.expires_at or now
-    again_at = ended_at + _pause(seen.attempt, end - now)
+    ended_at = seen.asked_at
+    if entry is not None:
+        is_present = entry.generation in (None, device.generation)
+        if is_present and not entry.state.is_final and not entry.is_expired(now):
+            return Plan(look_at=min(now + LOOK_AGAIN, end))
+        ended_at = entry.finished_at or entry.expires_at or now
+    grown = min(FIRST_PAUSE * (1 << min(seen.attempt - 1, 10)), LONGEST_PAUSE)
+    again_at = ended_at + min(grown, max((end - now) / 2, SHORTEST_PAUSE))
     if now < again_at:
         return Plan(look_at=again_at)
     return _ask(device, seen.attempt + 1, now, end)
 
 
-def _is_offered(entry: QueueEntry, device: Enrollment, now: datetime) -> bool:
-    is_present = entry.generation in (None, device.generation)
-    return not entry.state.is_final and is_present and not entry.is_expired(now)
-
-
-def _pause(attempt: int, left: timedelta) -> timedelta:
-    grown = min(FIRST_PAUSE * (1 << min(attempt - 1, 10)), LONGEST_PAUSE)
-    return min(grown, max(left / 2, SHORTEST_PAUSE))
-
-
 def _ask(device: Enrollment, attempt: int, now: datetime, end: datetime) -> Plan:
-    failed = None if device.renewal is None else device.renewal.failed
-    is_news = attempt > TOLD_AFTER and failed is not RenewalFailure.ATTEMPTS
-    renewal = Renewal(
-        attempt,
-        command_uuid(device, attempt),
-        now,
-        RenewalFailure.ATTEMPTS if attempt > TOLD_AFTER else None,
-    )
+    before = None if device.renewal is None else device.renewal.failed
+    failed = RenewalFailure.ATTEMPTS if attempt > TOLD_AFTER else None
     return Plan(
         # Soon, so that a process that dies before it has queued the command delays it little.
         look_at=min(now + MISSING_AFTER, end),
-        renewal=renewal,
+        renewal=Renewal(attempt, command_uuid(device, attempt), now, failed),
         ask=True,
-        failure=RenewalFailure.ATTEMPTS if is_news else None,
+        failure=None if before is failed else failed,
     )

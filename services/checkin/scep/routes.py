@@ -5,7 +5,6 @@ Never 401 or 403.
 """
 
 import base64
-import binascii
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +13,7 @@ from services.checkin.scep.server import ScepServer
 from shared.domain.errors import BadRequest, TooLarge, unfit
 from shared.security.scep.message import LARGEST
 from shared.web.body import read_body
+from shared.web.problems import problem_of
 
 TAG = {"name": "scep", "description": "Where devices get their certificates (SCEP, RFC 8894)."}
 PKI_MESSAGE = "application/x-pki-message"
@@ -25,16 +25,10 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _EXAMPLE = "(a CMS SignedData of message type 19, PKCSReq, in DER)"
 
 
-def _problem(description: str, error: str, kind: str, title: str, status: int) -> dict[str, Any]:
-    example = {
-        "error": error,
-        "type": f"urn:macromdm:problem:{kind}",
-        "title": title,
-        "status": status,
-        "detail": error,
-    }
+def _problem(status: int, description: str, error: str) -> dict[int | str, dict[str, Any]]:
+    example = problem_of(status, error)
     content = {"application/json": {"schema": {"type": "object"}, "example": example}}
-    return {"description": description, "content": content}
+    return {status: {"description": description, "content": content}}
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -47,27 +41,13 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             "text/plain": {"schema": {"type": "string"}, "example": "Renewal\nSHA-256\nAES\n"},
         },
     },
-    400: _problem(
+    **_problem(
+        400,
         "Another operation, or no SCEP message.",
         "operation: expected GetCACaps, GetCACert or PKIOperation",
-        "bad-request",
-        "Bad Request",
-        400,
     ),
-    413: _problem(
-        "The message is over 32 KiB.",
-        f"the body is over {LARGEST} bytes",
-        "too-large",
-        "Request Entity Too Large",
-        413,
-    ),
-    503: _problem(
-        "Not now; come again after Retry-After seconds.",
-        "MongoDB: no answer in time",
-        "unavailable",
-        "Service Unavailable",
-        503,
-    ),
+    **_problem(413, "The message is over 32 KiB.", f"the body is over {LARGEST} bytes"),
+    **_problem(503, "Not now; come again after Retry-After seconds.", "MongoDB: no answer in time"),
 }
 _OPERATION = {
     "name": "operation",
@@ -140,5 +120,5 @@ def from_query(text: str) -> bytes:
     plain = plain.translate(str.maketrans(" -_", "++/")).rstrip("=")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise BadRequest("message: expected base64") from None

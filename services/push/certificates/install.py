@@ -6,6 +6,7 @@ the one that devices enroll under, only while no device is enrolled under anothe
 with enrolled devices goes only by its name.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from services.push.certificates.rotation import WARN_BEFORE, Rotation
@@ -119,7 +120,12 @@ class Installation:
 
     async def _put(self, pair: PushCertificate, *, is_chosen: bool) -> None:
         for _ in range(TRIES):
-            version, stored = await self._stored(pair.topic)
+            version, stored = await self._version(pair.topic), None
+            if version is not None:
+                # A pair that no key decrypts any more has a version, and may be replaced.
+                with suppress(CannotDecrypt):
+                    stored = await self._installed.load(pair.topic)
+                    version = None if stored is None else stored.version
             there = _parsed(stored.newest) if stored else None
             if there == pair and not is_chosen:
                 return  # the same once more
@@ -144,17 +150,6 @@ class Installation:
                 continue
             return each
         return None
-
-    async def _stored(self, topic: str) -> tuple[TopicVersion | None, InstalledTopic | None]:
-        """A pair that no key decrypts any more has a version, and may be replaced."""
-        version = await self._version(topic)
-        if version is None:
-            return None, None
-        try:
-            stored = await self._installed.load(topic)
-        except CannotDecrypt:
-            return version, None
-        return (None, None) if stored is None else (stored.version, stored)
 
     async def _version(self, topic: str) -> TopicVersion | None:
         found = await self._installed.versions()

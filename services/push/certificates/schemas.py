@@ -5,7 +5,6 @@ key is shown.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -24,22 +23,21 @@ LIMIT = 256 * 1024
 TOPIC = "com.apple.mgmt.External.3a7c95f2-c214-4b53-a585-a553c2623e04"
 
 
-def _decoded(given: object) -> bytes:
+def _text(given: object) -> str:
     if not isinstance(given, str):
         raise unlike("a string")
+    return given
+
+
+def _decoded(given: object) -> bytes:
+    text = "".join(_text(given).split())
     try:
-        found = base64.b64decode("".join(given.split()), validate=True)
-    except (ValueError, binascii.Error):
+        found = base64.b64decode(text, validate=True)
+    except ValueError:
         found = b""
     if not found:
         raise unlike("base64 of a PEM file")
     return found
-
-
-def _text(given: object) -> object:
-    if not isinstance(given, str):
-        raise unlike("a string")
-    return given
 
 
 Pem = Annotated[

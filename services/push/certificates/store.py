@@ -148,7 +148,11 @@ class CertifiedSender:
             outcome = await self._apns.push(push, certificate.fingerprint)
             if isinstance(outcome, Accepted):
                 self._certificates.accepted(certificate)
-            if not self._passes_over(certificate, outcome):
+            # A TLS server may refuse a certificate without an answer.
+            is_mute = isinstance(outcome, Unanswered) and not self._certificates.is_proven(
+                certificate
+            )
+            if not (is_mute or isinstance(outcome, TopicRefused)):
                 break
             if isinstance(outcome, TopicRefused | Unreachable):
                 passed.append((certificate, outcome.reason))
@@ -156,10 +160,3 @@ class CertifiedSender:
             for certificate, reason in passed:
                 self._certificates.refused(certificate, reason)
         return outcome
-
-    def _passes_over(self, certificate: PushCertificate, outcome: Outcome) -> bool:
-        """A certificate that is not proven is passed over without an answer too: a TLS server may refuse
-        it that way."""
-        if isinstance(outcome, Unanswered):
-            return not self._certificates.is_proven(certificate)
-        return isinstance(outcome, TopicRefused)

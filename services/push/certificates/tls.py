@@ -31,7 +31,18 @@ def load_certificates(
     """
     found: dict[str, PushCertificate] = {}
     for certificate_file, key_file in pairs:
-        loaded = _load(certificate_file, key_file, now)
+        certificate_pem = read_file("MDM_PUSH_CERT", certificate_file)
+        key_pem = read_file("MDM_PUSH_KEY", key_file)
+        try:
+            loaded = read_pair(certificate_pem, key_pem)
+            if not loaded.has_expired(now):
+                loaded.must_be_valid(now)
+            client_context(loaded, None)
+        except BadRequest as exc:
+            [fault] = exc.faults
+            files = {"cert": ("MDM_PUSH_CERT", certificate_file), "key": ("MDM_PUSH_KEY", key_file)}
+            setting, file = files[fault.path]
+            raise Misconfigured(f"{setting}: {file} {fault.expected}") from None
         if loaded.topic in found:
             raise Misconfigured(f"MDM_PUSH_CERT has two certificates for topic {loaded.topic}")
         found[loaded.topic] = loaded
@@ -85,18 +96,3 @@ def _as_file(content: bytes) -> Iterator[str]:
         file.flush()
         file.seek(0)
         yield f"/dev/fd/{file.fileno()}"
-
-
-def _load(certificate_file: Path, key_file: Path, now: datetime) -> PushCertificate:
-    certificate_pem = read_file("MDM_PUSH_CERT", certificate_file)
-    key_pem = read_file("MDM_PUSH_KEY", key_file)
-    try:
-        loaded = read_pair(certificate_pem, key_pem)
-        if not loaded.has_expired(now):
-            loaded.must_be_valid(now)
-        client_context(loaded, None)
-    except BadRequest as exc:
-        [fault] = exc.faults
-        files = {"cert": f"MDM_PUSH_CERT: {certificate_file}", "key": f"MDM_PUSH_KEY: {key_file}"}
-        raise Misconfigured(f"{files[fault.path]} {fault.expected}") from None
-    return loaded

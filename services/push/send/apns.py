@@ -180,7 +180,9 @@ class Apns:
             except httpx.InvalidURL:
                 return Rejected("MDM_APNS_URL cannot be used")
             except (TimeoutError, *BROKEN) as exc:
-                reason = await self._reason(exc)
+                url = httpx.URL(self._url)
+                address = url.host, url.port or 443
+                reason = await self._peers.reason_of(exc, _PEER, address) or BROKE_OFF
                 await line.failed(connection, reason)
                 return Unanswered(reason)
         line.failures = 0
@@ -209,11 +211,6 @@ class Apns:
                 if len(body) >= ANSWER_LIMIT:
                     break
             return classify(response.status_code, response.headers, body)
-
-    async def _reason(self, error: Exception) -> str:
-        url = httpx.URL(self._url)
-        found = await self._peers.reason_of(error, _PEER, (url.host, url.port or 443))
-        return found or BROKE_OFF
 
     def _line(self, context: ssl.SSLContext) -> _Line:
         return _Line(context, self._timeout, self._clock)

@@ -67,7 +67,11 @@ class Retries:
                 self._make_ready(*entry[2:])
         for subscription in list(self._ready):
             endpoint = self._subscribers.endpoint(subscription)
-            self._hurry_after_recovery(subscription, endpoint)
+            if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
+                self._hurried_at[subscription] = endpoint.recovered_at
+                for entry in list(self._planned):
+                    if entry[3].key.subscription == subscription and _counts(entry):
+                        self._hurry(*entry[2:])
             self._start(subscription, endpoint)
 
     def _plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
@@ -83,13 +87,6 @@ class Retries:
         queue.due = None
         queue.is_retrying = True
         self._ready[queue.key.subscription].append((queues, queue))
-
-    def _hurry_after_recovery(self, subscription: str, endpoint: Endpoint) -> None:
-        if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
-            self._hurried_at[subscription] = endpoint.recovered_at
-            for entry in list(self._planned):
-                if entry[3].key.subscription == subscription and _counts(entry):
-                    self._hurry(*entry[2:])
 
     def _hurry(self, queues: PartitionQueues, queue: DeliveryQueue) -> None:
         if queue.hurry_from <= self._clock.monotonic():
