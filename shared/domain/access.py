@@ -16,9 +16,8 @@ MOST_TARGETS = 1000
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """`at` is in UTC; `address` is where the request came from, `route` its method and path
-    template (or the command line), `detail` what the action is about (a request type, a name),
-    `status` the HTTP status that answered it, `request_id` what the client called its request."""
+    """`address`: of the client. `route`: method and path template, or the command line. `detail`: a request
+    type or a name. `status`: the HTTP status of the answer. `request_id`: chosen by the client."""
 
     id: str
     at: datetime
@@ -64,8 +63,8 @@ class AuditPage:
 
 
 class Scope(StrEnum):
-    """A permission of a caller. A scope includes no other one, except `ADMIN`, which includes all: a
-    program that queues commands and looks at devices has `READ` and `COMMANDS`."""
+    """`ADMIN` includes all others, which include no other: a program that queues commands and looks at
+    devices has `READ` and `COMMANDS`."""
 
     READ = "read"
     """See devices, queues and settings; never what unlocks a device."""
@@ -99,13 +98,12 @@ _RESERVED = re.compile(r"api-key.*|command-line|device", re.IGNORECASE)
 
 
 def is_token_name(name: str) -> bool:
-    """True for a name that a token may have, and by which the audit log shows it; the names of callers
-    without a token are reserved."""
+    """True for a name that the audit log may show for a token; those of callers without one are
+    reserved."""
     return _NAME.fullmatch(name) is not None and _RESERVED.fullmatch(name) is None
 
 
 def token_digest(secret: bytes) -> str:
-    """The hash that is kept of a secret."""
     return hashlib.sha256(secret).hexdigest()
 
 

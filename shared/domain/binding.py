@@ -17,14 +17,10 @@ DROPPED_TOGETHER = 1000
 class Binding:
     """Bind a certificate to a device, on condition that its generation is still `generation`.
 
-    `replaces` is the certificate that was bound so far, None after a reset; it is retired. So is
-    `retires`, the one that the reset unbound. `retired` are those that the record listed before.
-
-    `is_new`: the device has no record yet; the certificate is reserved for it, and the change of its
-    Authenticate makes the record.
-
-    Quarantine, renewal and patience with an expired certificate end with the earlier binding.
-    """
+    `replaces` (bound so far) and `retires` (unbound by a reset) are retired now; `retired` are those that
+    the record listed before. `is_new`: the device has no record; the certificate is reserved for it, and
+    the change of its Authenticate makes the record. Quarantine, renewal and patience with an expired
+    certificate end."""
 
     key: EnrollmentKey
     generation: str | None

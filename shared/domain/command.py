@@ -16,11 +16,9 @@ begin with `client:`, the server's with a request type. A reader of such a comma
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One stored command: immutable, one document however many enrollments get it.
-
-    `hash` is the SHA-256 (hex) of `plist`, which contains CommandUUID and is delivered byte for byte.
-    `unreadable` says why it cannot be decrypted; `plist` is empty then.
-    """
+    """One document however many enrollments get it. `hash` is the SHA-256 (hex) of `plist`, which contains
+    CommandUUID and is delivered byte for byte. `unreadable` says why `plist` cannot be decrypted; it is
+    empty then."""
 
     hash: str
     uuid: str
@@ -87,13 +85,11 @@ class LateAnswer:
 class QueueEntry:
     """One command's entry in the queue of one enrollment.
 
-    `order` is a UUIDv7 made when the command was accepted; (priority, order) is the queue's order, and
-    behind them come the entries that `moved`, by that time.
-    `generation` is that of the device (docs/rules.md, rule 4), None for a device that never
-    authenticated. `handed_by` names the send that last gave it to the device since it was
-    queued, None before. It is not sent before `not_before`, nor from `expires_at` on. The newest entry of
-    one enrollment and `collapse_key` wins; `superseded_by` is the CommandUUID of the one that ended this.
-    """
+    `order` is a UUIDv7 made at acceptance; entries are sent by (priority, order), and after them those that
+    `moved`, by that time. `generation` is that of the device (docs/rules.md, rule 4), None before its first
+    Authenticate. `handed_by` names the last send since it was queued. It is not sent before `not_before`,
+    nor from `expires_at` on. The newest entry of one enrollment and `collapse_key` wins; `superseded_by` is
+    the CommandUUID of the one that ended this."""
 
     enrollment: str
     device: str
@@ -138,7 +134,6 @@ class QueueEntry:
 
     @property
     def queue_order(self) -> tuple[datetime, int, str]:
-        """The order in which entries are sent."""
         return self.moved or NEVER_MOVED, self.priority, self.order
 
     @property
@@ -172,10 +167,9 @@ def order_behind(order: str, other: str) -> str:
 class Terms:
     """The terms on which a client queues a command; None: not stated.
 
-    `priority`: 0 is sent first, 9 last. The command is not sent before `not_before`, nor after `expires_at`
-    or `ttl` (counted from acceptance). The newest command of a queue with the same `collapse_key` replaces
-    those that were not sent yet. Times have an offset.
-    """
+    `priority`: 0 is sent first, 9 last. It expires at `expires_at`, or `ttl` after acceptance. The newest
+    command of a queue with the same `collapse_key` replaces those that were not sent yet. Times have an
+    offset."""
 
     priority: int | None = None
     expires_at: datetime | None = None

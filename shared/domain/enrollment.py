@@ -25,11 +25,9 @@ def partition_of(device: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentKey:
-    """Names one enrollment: a device channel, or a user channel of a device.
-
-    `id` is unique: the device's id, or `DEVICE:USER` for a user channel. `device` is the UDID, or the
-    EnrollmentID of a user enrollment. `user` is the part behind the colon, None on a device channel.
-    """
+    """A device channel, or a user channel of a device. `id` is unique: that of the device, or
+    `DEVICE:USER`, where `user` is the part behind the colon. `device` is the UDID, or the EnrollmentID of a
+    user enrollment."""
 
     id: str
     device: str
@@ -68,11 +66,8 @@ class PushTarget:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Events of this device wait in the journal for the relay (docs/rules.md, rule 8).
-
-    `since` and `upto` are event times in nanoseconds, both None when nothing waits; `count` goes up
-    with every mark and never down.
-    """
+    """Events of this device wait in the journal for the relay (docs/rules.md, rule 8), from `since` to
+    `upto` (nanoseconds; None: none waits). `count` goes up with every mark and never down."""
 
     since: int | None = None
     upto: int | None = None
@@ -96,10 +91,8 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Messages of a device that were refused alike: `count` of them, the last one at `at`.
-
-    `reason` is one word of a closed set (the label of macromdm_requests_refused_total), `detail` says more.
-    """
+    """`count` messages that were refused alike, the last one at `at`. `reason` is one word of a closed set
+    (the label of macromdm_requests_refused_total), `detail` says more."""
 
     at: datetime
     reason: str
@@ -144,10 +137,9 @@ def counted_refusals(known: Iterable[Refusal], more: Iterable[Refusal]) -> tuple
 class Enrollment:
     """The record of one enrollment.
 
-    `generation` is the event_id of the Authenticate that began it; None before the first one is
-    applied. A user channel carries that of its device at its last message. `certificate` is the SHA-256
-    (hex) of the device certificate in DER that is bound to it.
-    """
+    `generation` is the event_id of the Authenticate that began it, None before the first; a user channel
+    has that of its device at its last message. `certificate` is the SHA-256 (hex) of the bound
+    certificate's DER."""
 
     key: EnrollmentKey
     status: EnrollmentStatus

@@ -1,5 +1,5 @@
-"""Events: one for each device message that was accepted into the journal, and one for each fact of ours
-that subscribers may ask for."""
+"""Events: one for each journaled message of a device, and one for each fact of ours that subscribers may
+want."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,10 +41,9 @@ EXTRA_TOPICS = frozenset(topic for topic in Topic if topic.startswith(OWN_PREFIX
 class Event:
     """One device message, as journaled; or one action of ours (`EXTRA_TOPICS`).
 
-    `created_at` is in nanoseconds since the epoch (UTC). `writer` and `number` say which process
-    journaled it, as its how-manyth event (docs/rules.md, rule 6). `raw_payload` is the exact body;
-    of an extra topic, the facts as a JSON object.
-    """
+    `created_at` is in nanoseconds since the epoch. `number` is its number among the events that the process
+    `writer` journaled (docs/rules.md, rule 6). `raw_payload` is the exact body, or the facts of ours as a
+    JSON object."""
 
     id: str
     topic: Topic

@@ -1,7 +1,4 @@
-"""The certificate that identifies a device, and other certificates that it presented.
-
-Certificates are named by the SHA-256 of their DER, in hex.
-"""
+"""Certificates of devices, named by the SHA-256 of their DER, in hex."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +19,8 @@ class BoundBy(StrEnum):
 
 
 class QuarantineReason(StrEnum):
-    """The reason why a device is not served: its certificate has expired; it presents another one than the
-    bound one; no certificate is bound to it, because an administrator reset its binding."""
+    """Its certificate has expired; it presents another than the bound one; an administrator reset its
+    binding."""
 
     EXPIRED = "expired"
     OTHER_CERTIFICATE = "other_certificate"
@@ -41,11 +38,8 @@ class RenewalFailure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceCertificate:
-    """A certificate of a trusted CA. `serial` is its serial number, in hex.
-
-    The times are those of its chain: the latest begin and the earliest end. `is_expired`: that its time is
-    over is its only fault.
-    """
+    """A certificate of a trusted CA. `serial` is in hex. The times are those of its chain: the latest begin
+    and the earliest end. `is_expired`: that its time is over is its only fault."""
 
     fingerprint: str
     subject: str = ""
@@ -57,10 +51,8 @@ class DeviceCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The certificate that is bound to a device. `is_ours`: our SCEP issued it.
-
-    `parameters` are those of the URL that its Authenticate was sent to, so that a new profile says the same.
-    """
+    """The certificate bound to a device. `is_ours`: our SCEP issued it. `parameters` are those of the URL
+    of its Authenticate, so that a new profile says the same."""
 
     certificate: DeviceCertificate
     bound_at: datetime
@@ -81,8 +73,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The attempts to renew the bound certificate. `attempt` counts from 1; `failed` is the reason that an
-    event reported."""
+    """Attempts to renew the bound certificate; `attempt` counts from 1. `failed`: an event reported it."""
 
     attempt: int
     command_uuid: str

@@ -35,8 +35,7 @@ class WarningCount:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a job or a part. `already_queued`: an earlier request had queued the same command.
-    `warnings`: counts by text."""
+    """`already_queued`: an earlier request had queued the same command. `warnings`: counts by text."""
 
     queued: int = 0
     already_queued: int = 0
@@ -49,9 +48,8 @@ class Job:
     """A command on its way to many devices.
 
     `terms` have no ttl: it was counted from `created_at`, which is kept to the millisecond. `owner` is the
-    process that works on it, None while no process does; `heartbeats` counts up while one does. `progress`
-    is as of the last heartbeat. `error` says why it failed; targets not known to be queued count as refused
-    then."""
+    process that works on it; `heartbeats` counts up meanwhile. `progress` is as of the last heartbeat.
+    `error` says why it failed; targets not known to be queued count as refused then."""
 
     id: str
     command_uuid: str
@@ -71,14 +69,13 @@ class Job:
 
     @property
     def parts(self) -> int:
-        """The number of parts that hold its targets."""
         return -(-self.total // PART_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
 class JobPart:
-    """Some of a job's targets, and what became of them once the part is done. Without `targets` or
-    `refusals` where they were not read."""
+    """Some of a job's targets, and their results once it is done; `targets` and `refusals` may not have
+    been read."""
 
     job: str
     number: int

@@ -1,7 +1,5 @@
-"""Events about a device's binding, as the outbox keeps them.
-
-Promise: everything in an event comes from its outbox event, so that its bytes are the same in every
-publication, by any process."""
+"""Events about a device's binding. Promise: all that an event says comes from its outbox event, so that its
+bytes are the same in every publication, by any process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +13,8 @@ Fact = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """An event to publish, kept in the record of its device until it is safe.
-
-    `created_at` is in nanoseconds since the epoch.
-    """
+    """Kept in the record of its device until it is published. `created_at` is in nanoseconds since the
+    epoch."""
 
     id: str
     topic: Topic

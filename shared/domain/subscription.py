@@ -12,17 +12,15 @@ CONFIG_SUBSCRIPTION = "config"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One receiver of events. The URL may hold credentials, so it never shows in a repr.
-
-    It gets every topic of MicroMDM's; of our own those in `extra_topics` (`shared.domain.event`)."""
+    """One receiver of MicroMDM's topics, and of ours in `extra_topics`. The URL may hold credentials: no
+    repr has it."""
 
     id: str
     url: str = field(repr=False)
     extra_topics: frozenset[str] = frozenset()
 
     def wants(self, topic: str) -> bool:
-        """True for a topic that it gets. A topic of ours that only a newer version knows is excluded, unless
-        it was asked for."""
+        """False for a topic that only a newer version knows, unless it was asked for."""
         return not topic.startswith(OWN_PREFIX) or topic in self.extra_topics
 
 
@@ -45,9 +43,8 @@ class DeliveryQueueKey:
 class Delivery:
     """An event that a subscriber has not taken yet; exists only while pending or dead-lettered.
 
-    `number` is its order within the delivery queue (docs/rules.md, rule 11). `attempts` counts those made.
-    `size` is that of its body, as nearly as it is known. `topic` is unknown where a former version stored it.
-    """
+    `number` is its order within the queue (docs/rules.md, rule 11). `size` is that of its body, as nearly
+    as it is known. `topic` is unknown where a former version stored it."""
 
     queue: DeliveryQueueKey
     event_id: str

@@ -16,8 +16,7 @@ class AuditLog(Protocol):
         """Keep these durably, all or none. Safe to repeat. Raises StoreUnavailable."""
 
     async def find(self, query: AuditQuery) -> AuditPage:
-        """The entries that the query holds, in a stable order; paging returns each of them once. Raises
-        BadRequest for an invalid cursor."""
+        """A stable order: paging returns each entry once. Raises BadRequest for an invalid cursor."""
 
 
 class Tokens(Protocol):
@@ -61,5 +60,4 @@ class Profiles(Protocol):
     async def page(self, after: str | None, limit: int) -> list[StoredProfile]:
         """The next ones by identifier, behind `after`."""
 
-    async def delete(self, identifiers: Collection[str]) -> None:
-        """Delete the profiles that exist."""
+    async def delete(self, identifiers: Collection[str]) -> None: ...

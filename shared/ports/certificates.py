@@ -15,8 +15,7 @@ class StoredAuthority:
 
 
 class AuthorityStore(Protocol):
-    async def load(self) -> StoredAuthority | None:
-        """The installation's CA, None before there is one."""
+    async def load(self) -> StoredAuthority | None: ...
 
     async def create(self, candidate: StoredAuthority) -> StoredAuthority:
         """Store it if there is none yet; returns the stored one, the same to every caller."""
@@ -24,12 +23,9 @@ class AuthorityStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A challenge that is good for one certificate, until `expires_at`.
-
-    `digest` is the SHA-256 of the secret, in hex: the secret itself is kept nowhere. `udid` and
-    `serial_number` name the one device that it is for; without them it is for any device. `renews` is the
-    fingerprint of the certificate that the new one is to follow.
-    """
+    """Good for one certificate, until `expires_at`. `digest` is the SHA-256 (hex) of the secret, which is
+    kept nowhere. `udid` and `serial_number` name its device; without them it is for any. `renews` is the
+    fingerprint of the certificate that the new one is to follow."""
 
     digest: str
     expires_at: datetime
@@ -43,13 +39,12 @@ class Challenges(Protocol):
         """Store an unused challenge; one that is stored already stays as it is."""
 
     async def use(self, digest: str, by: str, now: datetime) -> Challenge | None:
-        """Give the challenge to the transaction `by`, once for all replicas. The same transaction
-        gets it again, so that it can be repeated. None: there is none, another transaction used it,
-        or it has expired."""
+        """Give the challenge to the transaction `by`, once for all replicas; the same transaction gets it
+        again. None: it is unknown, expired, or used by another transaction."""
 
     async def take(self, challenge: Challenge, by: str) -> bool:
-        """`use` for a challenge that is not stored: store it as used by `by`. The caller has checked that it
-        has not expired."""
+        """`use` for a challenge that is not stored, and of which the caller knows that it has not
+        expired."""
 
     async def user_of(self, digest: str) -> str | None:
         """The transaction that used it, also after it expired; None: unused or unknown."""
@@ -59,13 +54,10 @@ class Challenges(Protocol):
 class IssuedCertificate:
     """One certificate, and the challenge or renewal that allowed it.
 
-    `transaction` identifies the request, and decides races: a transaction has one certificate.
-    `fingerprint` is the SHA-256 of the certificate, `public_key` that of its key, `serial` its serial
-    number, all in hex. `udid` and `serial_number` are what the challenge was bound to (never what the
-    client says of itself), `challenge` names a one-time challenge. `renewed_from` is the fingerprint of
-    the certificate that it follows: its key signed the renewal, or the challenge was made to renew it. A
-    renewal inherits `udid` and `serial_number`.
-    """
+    `transaction` identifies the request, and has one certificate. `fingerprint` is the SHA-256 of the
+    certificate, `public_key` that of its key, `serial` its serial number, all in hex. `udid` and
+    `serial_number` are what the challenge was bound to (never what the client says of itself), or inherited
+    at a renewal. `renewed_from` is the fingerprint of the certificate that it follows."""
 
     transaction: str
     fingerprint: str
@@ -83,8 +75,8 @@ class IssuedCertificate:
 
 class IssuedCertificates(Protocol):
     async def add(self, issued: IssuedCertificate) -> bool:
-        """Record it, unless its transaction has one. False: it has (this one or another), or the
-        certificate's serial number is taken; then this one must not be issued."""
+        """Record it. False: its transaction has one (this or another), or its serial number is taken; then
+        this one must not be issued."""
 
     async def of_transaction(self, transaction: str) -> IssuedCertificate | None: ...
 
@@ -116,8 +108,8 @@ class TopicVersion:
 
 @dataclass(frozen=True, slots=True)
 class InstalledTopic:
-    """The certificates of one topic. `before` is there until the first push that APNs took with
-    `newest`. A revision is never used twice."""
+    """`before` is there until the first push that APNs took with `newest`. A revision is never used
+    twice."""
 
     version: TopicVersion
     newest: InstalledPair
@@ -148,8 +140,7 @@ class PushCertificates(Protocol):
 
 class EnrolledTopics(Protocol):
     async def count(self) -> dict[str, int]:
-        """Counts of enrolled devices by push topic, without those that have none. It reads every enrollment:
-        for rare requests of an operator."""
+        """Enrolled devices by push topic. It reads every enrollment: for rare requests of an operator."""
 
 
 class PushTopics(Protocol):

@@ -14,8 +14,8 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The pending deliveries of a queue: the lowest and the highest number, and the id of the oldest event.
-    `is_asked`: an operator asked for an attempt."""
+    """Numbers of the pending deliveries of a queue, and its oldest event. `is_asked`: for an attempt
+    now."""
 
     lowest: int
     highest: int

@@ -16,11 +16,8 @@ from shared.domain.enrollment import (
 
 @dataclass(frozen=True, slots=True)
 class DeviceFilter:
-    """A filter of devices, by id, behind `after`; None: no condition.
-
-    `seen_since` and `seen_before` exclude devices that were never seen here. `migrating`: migrated and not
-    bound to a certificate yet.
-    """
+    """Devices by id, behind `after`; None: no condition. `seen_since` and `seen_before` exclude devices
+    that were never seen here. `migrating`: migrated and not bound to a certificate yet."""
 
     limit: int
     after: str | None = None
@@ -66,11 +63,9 @@ class ImportedKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One message that a device sent to its earlier server, and the values to keep.
-
-    `digest` is the SHA-256 (hex) of its exact bytes. `generation` is for a device that has none yet.
-    `until`: up to then the device may show the certificate to which it is bound.
-    """
+    """A message that a device sent to its earlier server. `digest` is the SHA-256 (hex) of its exact bytes.
+    `generation` is for a device that has none yet. `until`: up to then the device may show its
+    certificate."""
 
     key: EnrollmentKey
     kind: ImportedKind
@@ -100,9 +95,8 @@ class Migration(Protocol):
     async def take(self, message: Imported) -> ImportOutcome:
         """Make or update the record of an enrollment, durably. Safe to repeat.
 
-        A device can be imported until it is bound to a certificate, and each import restarts `until`; a user
-        channel while its device is a migrated one, until it sends a message here. An Authenticate keeps what
-        later messages brought, and the generation. The same message again changes nothing, unless the time
-        of the device to present a certificate is over: then that restarts. Raises Overtaken where others
-        write the same records all the time.
-        """
+        A device can be imported until it is bound to a certificate, and each import restarts `until`; a
+        user channel while its device is a migrated one, until it sends a message here. An Authenticate
+        keeps what later messages brought, and the generation. Repeated, it changes nothing unless `until`
+        has passed: then that restarts. Raises Overtaken where others write the same records all the
+        time."""

@@ -15,13 +15,11 @@ from shared.domain.identity import Identity
 class Change:
     """The effect of one message on an enrollment; only values that are not None are written.
 
-    It is applied on condition that the generation of its record is still `expected_generation`, and its last
-    change `expected_change`, as read. `by` is the event's id, which identifies the outcome. The record of a
-    user channel is made where there is none, with its device's `generation`. `certificate` is the one that
-    an Authenticate presented, and must still be bound. `makes_record`: the device had no record. `renewing`
-    is the certificate of an Authenticate that continues its enrollment; `renewed` is one whose renewal is
-    over (`Enrollment`).
-    """
+    It is applied on condition that the record's generation and last change are still those expected. `by`
+    is the event's id, which identifies the outcome. A user channel without a record gets one, with its
+    device's `generation`. `certificate` is the one that an Authenticate presented, and must still be bound.
+    `makes_record`: the device had no record. `renewing` is the certificate of an Authenticate that
+    continues its enrollment; `renewed` is one whose renewal is over."""
 
     key: EnrollmentKey
     by: str
@@ -53,7 +51,6 @@ class Change:
 
     @property
     def begins_generation(self) -> bool:
-        """True for an Authenticate that begins a new enrollment."""
         return self.topic is Topic.AUTHENTICATE and self.renewing is None
 
     @property
@@ -78,12 +75,12 @@ class Enrollments(Protocol):
         """The enrollments of these ids (removed ones too), read from the primary."""
 
     async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
-        """Enrollments by any id an API client may use (enrollment id, UDID, UserID, EnrollmentID,
-        serial number), as `shared.domain.names` has it. More than one: the name is ambiguous."""
+        """Enrollments by any name that an API client may use (`shared.domain.names`); several: it is
+        ambiguous."""
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
-        """certificate -> id of the device for which it is reserved: bound to it, now or once, or in a binding
-        that was overtaken. A certificate never changes its holder."""
+        """certificate -> id of the device for which it is reserved, for ever: bound to it, now or once, or
+        in a binding that was overtaken."""
 
     async def long_retired(self, certificates: Collection[str]) -> set[str]:
         """The certificates retired so long ago that their holder's record does not list them any more."""

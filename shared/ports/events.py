@@ -17,18 +17,18 @@ class EventPublisher(Protocol):
 
     @property
     def away(self) -> frozenset[int]:
-        """The partitions that take nothing for now though the broker answers: their events fail at once. A
-        partition leaves this set when its next probe is due, and an event published then is that probe; so
+        """Partitions that take nothing for now though the broker answers: their events fail at once. One
+        leaves this set when its next probe is due, and the next event published to it is that probe; so
         omit these from a pass, but begin with all partitions in the next one."""
 
     async def publish(
         self, events: Sequence[Event], *, settled: Callable[[Event], None] | None = None
     ) -> list[bool]:
-        """Publish events together; per event, True where the broker took it within the deadline.
+        """Per event, True where the broker took it within the deadline. It never raises for a broken
+        broker.
 
-        It never raises for a broken broker. `settled` is called once for each event that is safe: at the
-        broker's confirm, or (in-process broker) at the consumer's ack. It may be called before `publish`
-        returns, and is not called for an event that is lost."""
+        `settled` is called once for each event that is safe, at the broker's confirm or (in-process broker)
+        the consumer's ack, maybe before `publish` returns; not for an event that is lost."""
 
 
 class Received(Protocol):

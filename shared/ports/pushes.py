@@ -20,11 +20,9 @@ class PushRequestConsumer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PushRecord:
-    """The result of the latest push of one enrollment; exists while the sweep may have to push again.
-
-    The push began at `tried_at`; the sweep looks again at `next_at`. `error` is None where APNs took it;
-    `attempts` counts the earlier pushes with the same result. Times are kept to the millisecond.
-    """
+    """The latest push of one enrollment, begun at `tried_at`; kept while the sweep may have to push again,
+    at `next_at`. `error` is None where APNs took it; `attempts` counts the earlier pushes with the same
+    result. Times are kept to the millisecond."""
 
     enrollment: str
     tried_at: datetime

@@ -1,5 +1,4 @@
-"""Commands, their entries in queues, jobs and expiry (owner: commands; checkin moves the state of
-entries)."""
+"""Commands, entries of queues, jobs and expiry (owner: commands; checkin moves the state of entries)."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from shared.domain.job import Job, JobPart, Progress
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A device's answer to a command: closes or rests its entry, on rule 5's conditions (an entry of
-    generation None counts as of this one)."""
+    """A device's answer to a command: ends or defers its entry on rule 5's conditions, also one of
+    generation None."""
 
     enrollment: str
     command_uuid: str
@@ -25,9 +24,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class SendClaim:
-    """One entry to send to its device, on condition that it is open and of this generation, or was queued
-    before the device was known (generation None). `counts`: the send before counts as unanswered; then also
-    on condition that it is the one seen and nothing was answered since."""
+    """An entry to send, on condition that it is open and of this generation, or of none. `counts`: the send
+    before counts as unanswered, on condition that it is the one seen and nothing was answered since."""
 
     entry: QueueEntry
     generation: str | None
@@ -36,9 +34,9 @@ class SendClaim:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request for the next entry of one queue, of this generation (None: or queued before the device was
-    known). `with_resting`: also one that its device answered NotNow. `reported`: the CommandUUID on which
-    the device reports, whose entry it has received; it is passed over, and so are the ids `but_not`."""
+    """A request for the next entry of one queue, of this generation or of none. `with_resting`: also one
+    that its device answered NotNow. `reported`: the CommandUUID on which the device reports, whose entry it
+    has received; it is passed over, and so are the ids `but_not`."""
 
     enrollment: str
     device: str
@@ -78,17 +76,17 @@ class CommandQueue(Protocol):
         """Queue again in the place of `seen`, on condition that this final state is unchanged."""
 
     async def drop(self, entry: QueueEntry) -> QueueEntry | None:
-        """End an entry of a past generation as DROPPED_REENROLLED, on condition that it is open and of the
-        generation seen; returns the entry after that."""
+        """End an open entry of the past generation that was seen as DROPPED_REENROLLED; returns the entry
+        after that."""
 
     async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
         """All open entries of an enrollment, of any generation, in queue order."""
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
-        """End all open entries of these enrollments as CANCELLED; the number of them."""
+        """End all their open entries as CANCELLED; the number of them."""
 
     async def cancel_devices(self, devices: Collection[str]) -> int:
-        """End all open entries of all channels of these devices as CANCELLED; the number of them."""
+        """`cancel` for all channels of these devices."""
 
     async def cancel_one(
         self, enrollment: str, command_uuid: str, order: str | None = None
@@ -127,14 +125,14 @@ class CommandQueue(Protocol):
 
     # for check-in
     async def report(self, reports: Sequence[Report], at: datetime) -> int:
-        """Apply reports, each on condition that its entry is open, of this generation, and sent since it was
-        queued. A report that finds another final state is kept there as the late answer; any other changes
-        nothing, such as a repetition. A report that is applied resets the unanswered attempts. Returns the
-        number of closed entries."""
+        """Apply reports, each on condition that its entry is open, of this generation, and sent since it
+        was queued; that resets the unanswered attempts. A report on an entry that ended otherwise is kept
+        there as the late answer; any other, such as a repetition, changes nothing. Returns the number of
+        closed entries."""
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
-        """device -> open entries of all its channels, in queue order, fit for `mark_sent`. None: too many to
-        read; ask for the next one. The cost does not depend on the length of a queue."""
+        """device -> open entries of all its channels, in queue order; None: too many, ask for the next one.
+        The cost does not depend on the length of a queue."""
 
     async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
         """Per queue the first entry, in queue order, that may be sent now. Of more than 32 whose `not_before`
@@ -151,8 +149,8 @@ class CommandQueue(Protocol):
         moved. An entry with a collapse key can then be superseded again, at once where a newer one waits."""
 
     async def end_generation(self, device: str, generation: str) -> int:
-        """End the open entries of the generation that an Authenticate replaced, and those that were
-        queued before the device was known (generation None)."""
+        """End the open entries of the generation that an Authenticate replaced, and those of generation
+        None."""
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
         """The stored commands. One that cannot be decrypted says so, and fails no other."""
@@ -162,15 +160,15 @@ class StoredCommands(Protocol):
     """The commands themselves, for the janitor (rule 13)."""
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
-        """hash -> `touched` of the stored commands whose hash begins with `prefix` (lower-case hex) and that
-        were not touched since `before`."""
+        """hash -> `touched` of commands not touched since then, whose hash begins with `prefix` (lower-case
+        hex)."""
 
     async def in_use(self, hashes: Collection[str]) -> set[str]:
         """The hashes of these commands that have an entry, open or finished."""
 
     async def forget(self, commands: Mapping[str, datetime]) -> int:
-        """Delete stored commands (hash -> `touched` as read), each on condition that `touched` is unchanged;
-        the number of deletions."""
+        """Delete commands (hash -> `touched` as read), each while `touched` is unchanged; the number of
+        deletions."""
 
 
 class Jobs(Protocol):
@@ -190,8 +188,7 @@ class Jobs(Protocol):
     async def running(self) -> list[Job]:
         """Jobs that are not finished, oldest first."""
 
-    async def part(self, job: str, number: int) -> JobPart | None:
-        """One part with all its fields."""
+    async def part(self, job: str, number: int) -> JobPart | None: ...
 
     async def part_results(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
         """These parts, in order, without their targets."""
@@ -206,8 +203,7 @@ class Jobs(Protocol):
         """Change the owner, on condition that `owner` and `heartbeats` are as in `job`, and that it runs."""
 
     async def raise_heartbeat(self, job: str, owner: str, progress: Progress) -> bool:
-        """Report that its owner is alive, and the progress. False: another one is the owner, or the job is
-        finished."""
+        """Report that its owner is alive, and the progress. False: it has another owner, or is finished."""
 
     async def give_up(self, owner: str) -> None:
         """Release the jobs of this owner, so that others take them at once."""
@@ -215,8 +211,7 @@ class Jobs(Protocol):
     async def finish(
         self, job: str, progress: Progress, at: datetime, error: str | None = None
     ) -> None:
-        """End a job, with this error if it failed. On condition that it runs: a second time changes
-        nothing."""
+        """End a job, with this error if it failed; one that has ended stays as it is."""
 
 
 class Expiries(Protocol):
@@ -231,7 +226,7 @@ class Expiries(Protocol):
         """Pages of entries that expired, or were superseded, before a time and whose event is not safe."""
 
     async def is_unpublished(self, entry: QueueEntry) -> bool:
-        """True where this entry expired or was superseded, was not queued again since, and its event is not
+        """True where it expired or was superseded, was not queued again since, and its event is not
         safe."""
 
     async def published(self, entries: Sequence[QueueEntry]) -> None:
