@@ -190,11 +190,10 @@ class Jobs(Protocol):
 
     async def part(self, job: str, number: int) -> JobPart | None: ...
 
-    async def part_results(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
-        """These parts, in order, without their targets."""
-
-    async def part_progress(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
-        """These parts, in order, without their targets and refusals."""
+    async def results(
+        self, job: str, numbers: Sequence[int], *, refusals: bool = True
+    ) -> list[JobPart]:
+        """These parts, in order, without their targets, and without refusals where they are not wanted."""
 
     async def finish_part(self, part: JobPart) -> None:
         """Keep the results of a part. Of two workers that did it, one's results stay."""

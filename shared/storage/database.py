@@ -125,7 +125,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result of a check: the number of documents, some faults, and the number of faults."""
+    """The number of documents, some faults, and the number of faults."""
 
     documents: int
     faults: list[str]
@@ -144,7 +144,6 @@ class FolderDatabase(Database, Protocol):
 
 
 def document_size(document: Document) -> int:
-    """The size of a document in bytes, roughly: large values are fields of their own in ours."""
     return sum(len(value) for value in document.values() if isinstance(value, bytes | str))
 
 

@@ -1,9 +1,5 @@
-"""Collections `members` and `writers`: heartbeats of processes.
-
-`members`: the replicas that share partitions, by role (checkin's relay, push's sweep, webhook's partitions;
-each role writes its own). `writers`: one document per process start that journals events (rules 6 and 7);
-owner: checkin.
-"""
+"""Collections `members` (replicas that share partitions, by role; each role writes its own) and `writers`
+(one document per process start that journals events: rules 6 and 7; owner: checkin)."""
 
 from shared.ports.events import WriterRecord
 from shared.storage.database import Database

@@ -29,11 +29,10 @@ _DECLARED_IN = {
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One index. `sparse`: documents without the field are left out (so a field that is unset costs
-    nothing and is not found). `partial`: the same of the first of several fields, whichever of the others
-    a document has. `expire_after`: documents leave by themselves so long after the
-    date in the field (TTL). `of_array`: the first key is an array, and each of its elements is found.
-    `replaces`: the name of a former index that this one serves for, which goes once this one is made."""
+    """One index. `sparse`: without the documents that lack the field. `partial`: the same by the first of
+    several fields. `expire_after`: documents leave so long after the date in the field (TTL). `of_array`:
+    the first key is an array, each element of which is found. `replaces`: a former index, dropped once this
+    one is made."""
 
     collection: str
     keys: Sequence[tuple[str, int]]
@@ -46,7 +45,6 @@ class Index:
 
     @property
     def leaves_out(self) -> bool:
-        """Documents without its first field are not in it."""
         return self.sparse or self.partial
 
     @property
@@ -55,17 +53,14 @@ class Index:
 
 
 def indexes_of(port: str, retention: timedelta | None = None) -> Sequence[Index]:
-    """The indexes behind a port; `retention` only where a setting decides it."""
     module = _module(port)
     declared: Sequence[Index] = module.INDEXES if retention is None else module.indexes(retention)
     return declared
 
 
 def all_indexes() -> list[Index]:
-    """The indexes of all collections, for a store that is filled before any service has seen it.
-
-    Promise: no document leaves by them. Services set the retention when they start.
-    """
+    """The indexes of all collections, for a store that is filled before any service has seen it. No
+    document leaves by them: services set the retention when they start."""
     return [
         replace(index, expire_after=index.expire_after and FOR_EVER)
         for port in _DECLARED_IN

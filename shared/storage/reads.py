@@ -1,7 +1,6 @@
 """Reads that many adapters do: by ids, of any number of documents, and of what must not be stale."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -28,46 +27,38 @@ def up_to(end: datetime) -> Callable[[datetime], Query]:
     return lambda time: {"$gt": time, "$lte": end}
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
-    """Reads of one collection, a page at a time, along an index of a field and `_id`.
+async def pages(
+    collection: Collection,
+    query: Query,
+    above: Callable[[Any], Any],
+    fields: Fields | None = None,
+    size: int = PAGE,
+) -> AsyncIterator[list[Document]]:
+    """The match set in pages, along an index of the first field of `query` and `_id`. `query` has a range or
+    a list of that field; `above` returns its rest above one value, None where nothing is left.
 
     Promise: each read has its own deadline and a bounded answer. A document that is present from the
     beginning to the end of all pages comes once, though others come and go meanwhile.
     """
-
-    collection: Collection
-    field: str
-    size: int = PAGE
-
-    async def read(
-        self, query: Query, above: Callable[[Any], Any], fields: Fields | None = None
-    ) -> AsyncIterator[list[Document]]:
-        """The match set in the order of the field, for which `query` has a range or a list; `above` returns
-        the rest of that above one value, None where nothing is left."""
-        order = [(self.field, 1), ("_id", 1)]
-        where = dict(query)
-        while True:
-            found = await self.collection.find(where, fields, sort=order, limit=self.size)
-            yield found
-            if len(found) == self.size:
-                # More documents may have the value of the last one.
-                last = found[-1]
-                where = {**query, self.field: last[self.field], "_id": {"$gt": last["_id"]}}
-            elif "_id" not in where or (left := above(where[self.field])) is None:
-                return
-            else:
-                where = {**query, self.field: left}
+    field, where = next(iter(query)), dict(query)
+    while True:
+        found = await collection.find(where, fields, sort=[(field, 1), ("_id", 1)], limit=size)
+        yield found
+        if len(found) == size:
+            # More documents may have the value of the last one.
+            where = {**query, field: found[-1][field], "_id": {"$gt": found[-1]["_id"]}}
+        elif "_id" not in where or (left := above(where[field])) is None:
+            return
+        else:
+            where = {**query, field: left}
 
 
 class CurrentReads:
     """Checks of reads that decide something by what they did not find, without a conditional write.
 
-    Promise: `check` raises StoreUnavailable where the server that read may have been deposed before, since a
-    deposed server returns old data for some seconds. Each check changes a document (one more in the
-    collection, with the id ""): a write that changes nothing does not wait for a majority that has all
-    before it. Many checks at a time are one write.
-    """
+    A server that was deposed returns old data for some seconds, and a write that changes nothing does not
+    wait for a majority that has all before it; so a check changes the document with the id "". Many checks
+    are one write."""
 
     def __init__(self, database: Database, documents: Collection) -> None:
         self._database = database
@@ -76,7 +67,8 @@ class CurrentReads:
         self._writes = BatchExecutor[None, None](self._write, limit=CHECKED_TOGETHER, in_flight=1)
 
     async def check(self, term: object) -> None:
-        """`term`: of the database, before the read. A store without terms has no server to depose."""
+        """Raises StoreUnavailable where the server that read may have been deposed. `term`: of the
+        database, before the read; a store without terms has no server to depose."""
         if term is not None:
             await self._writes.submit(None)
         if self._database.term != term:

@@ -1,7 +1,5 @@
-"""Dataclasses as documents: a field is stored under its own name, or the one in `STORED_AS`.
-
-A mapping is stored as pairs, since a key may hold characters that a field name may not.
-"""
+"""Dataclasses as documents: a field is stored under its own name, or the one in `STORED_AS`, and a mapping
+as pairs, since a key may hold characters that a field name may not."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -53,7 +51,6 @@ def given(values: Mapping[str, Any]) -> Document:
 
 
 def fields_of(value: Any) -> Document:
-    """The document of a dataclass."""
     return {stored: _encoded(getattr(value, name)) for name, stored, _ in _plan(type(value))}
 
 
@@ -109,11 +106,8 @@ def _decoder(hint: Any) -> Decode | None:
 
 @dataclass(frozen=True, slots=True)
 class EncryptedFields:
-    """The encrypted fields of a collection, by their dotted paths; any of them may be absent. Each owner
-    declares its own; key rotation goes over all.
-
-    `texts` are those that are text in clear. `where` finds the documents that can have any.
-    """
+    """The encrypted fields of a collection, by dotted paths; each owner declares its own, for key rotation.
+    `texts` are text in clear. `where` finds the documents that can have any."""
 
     collection: str
     fields: Sequence[str]

@@ -70,8 +70,8 @@ async def test_parts_are_read_whole_and_without_what_is_large(jobs: Jobs) -> Non
     await jobs.finish_part(finished)
 
     whole = [await jobs.part("1", number) for number in (0, 1, 3)]
-    results = await jobs.part_results("1", [1, 0, 7])
-    progress = await jobs.part_progress("1", [0, 1])
+    results = await jobs.results("1", [1, 0, 7])
+    progress = await jobs.results("1", [0, 1], refusals=False)
 
     assert whole == [part(0), finished, None]
     assert results == [replace(part(0), targets=()), replace(finished, targets=())]
@@ -81,7 +81,8 @@ async def test_parts_are_read_whole_and_without_what_is_large(jobs: Jobs) -> Non
 async def test_many_parts_are_stored_at_once(jobs: Jobs) -> None:
     await jobs.add_parts([part(number) for number in range(25)], NOW)
 
-    assert [each.number for each in await jobs.part_progress("1", range(30))] == list(range(25))
+    progress = await jobs.results("1", range(30), refusals=False)
+    assert [each.number for each in progress] == list(range(25))
 
 
 async def test_adding_again_changes_nothing(jobs: Jobs) -> None:

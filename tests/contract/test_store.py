@@ -14,7 +14,7 @@ from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
 from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import driver_errors
-from shared.storage.reads import Pages, up_to
+from shared.storage.reads import pages, up_to
 from shared.storage.sqlite import FILE
 from tests.contract.stores import DRIVERS, open_store
 
@@ -236,8 +236,9 @@ async def test_what_is_read_in_pages_comes_once_and_in_order(
     def above(n: int) -> dict[str, list[int]] | None:
         return {"$in": [each for each in (0, 2) if each > n]} if n < 2 else None
 
-    pages = Pages(things, "n", size).read({"n": {"$in": [2, 0]}}, above, {"n": 1})
-    found = [each async for page in pages for each in page]
+    query = {"n": {"$in": [2, 0]}}
+    read = pages(things, query, above, {"n": 1}, size)
+    found = [each async for page in read for each in page]
 
     assert [each["_id"] for each in found] == [0, 1, 2, 3, 8, 9, 10, 11]
 
@@ -251,7 +252,7 @@ async def test_what_comes_and_goes_between_two_pages_moves_no_other(
     query = {"at": {"$gte": NOW, "$lte": NOW + DAY}}
 
     seen: list[int] = []
-    async for page in Pages(things, "at", 1).read(query, up_to(NOW + DAY)):
+    async for page in pages(things, query, up_to(NOW + DAY), size=1):
         seen += [each["_id"] for each in page]
         await things.delete_many({"_id": {"$in": seen}})
 

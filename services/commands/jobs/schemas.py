@@ -130,7 +130,7 @@ async def _refusals(jobs: Jobs, job: Job, page: Page) -> tuple[list[RefusedTarge
         first, index = int(match[1]), int(match[2])
     found: list[RefusedTarget] = []
     for numbers in chunked(range(first, job.parts), READ_TOGETHER):
-        for part in await jobs.part_results(job.id, numbers):
+        for part in await jobs.results(job.id, numbers):
             skipped = index if part.number == first else 0
             room = page.limit - len(found)
             rest = part.refusals[skipped:]

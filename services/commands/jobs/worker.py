@@ -199,7 +199,7 @@ class JobWorker:
         """The sum of the stored parts, and the numbers of those that are not done."""
         tally, done = Tally(), set()
         for numbers in chunked(range(job.parts), READ_TOGETHER):
-            for part in await self._jobs.part_progress(job.id, numbers):
+            for part in await self._jobs.results(job.id, numbers, refusals=False):
                 if part.is_done:
                     tally.add(part.progress)
                     done.add(part.number)

@@ -1,12 +1,8 @@
 """Collection `audit`: what API clients changed. Owner: commands.
 
-Entries that are recorded together share a document, since a document and its index keys cost far more
-than an entry inside it (docs/adr/0014-audit-entries-share-documents.md).
-
-_id (time of the first entry, its id), at, entries, keys. `keys` are the search keys of the document:
-`c:` and a caller, `a:` and an action, `t:` and a target, and `*`. One index holds them all, each in the
-order of the log.
-"""
+Entries that are recorded together share a document (docs/adr/0014-audit-entries-share-documents.md): _id
+(time of the first entry, its id), at, entries, keys. `keys` are its search keys, each in the order of the
+log in one index: `c:` and a caller, `a:` and an action, `t:` and a target, and `*`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,4 @@
-"""Collection `tokens`: named tokens of the API, by their hash. Owner: commands.
-
-_id, name (unique), digest, scopes, created_at, created_by; expires_at, revoked_at, last_used_at
-where there is one.
-"""
+"""Collection `tokens`: named tokens of the API, by their hash; `name` is unique. Owner: commands."""
 
 from collections.abc import Collection
 from datetime import datetime

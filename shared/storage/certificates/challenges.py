@@ -1,9 +1,7 @@
 """Collection `challenges`: one document per one-time SCEP challenge, by the SHA-256 of its secret.
 
 Challenges of profiles are stored only when they are used. Promise: of all transactions that want a
-challenge, one gets it, by a conditional write on its document or by the insert. Challenges leave the store
-a day after they expired.
-"""
+challenge, one gets it, by a conditional write or by the insert. They leave a day after they expired."""
 
 from datetime import datetime, timedelta
 

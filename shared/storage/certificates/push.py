@@ -1,10 +1,6 @@
 """Collection `push_certificates`: push certificates installed by API, one document per topic (owner: push).
 
-_id: the topic; revision; chosen (optional); newest and, until the new one has proved good, before:
-certificate (PEM), key (PKCS#8 PEM, encrypted), installed_at.
-
-Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear.
-"""
+Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear."""
 
 from shared.ports.certificates import InstalledPair, InstalledTopic, TopicVersion
 from shared.ports.keyring import Keyring

@@ -1,7 +1,5 @@
-"""Writes of device messages: one conditional update of the enrollment for each change, binding and refusal.
-
-A binding also writes into `certificates`, where the record lists too many. Owner of both: checkin.
-"""
+"""Writes of device messages: one conditional update of the enrollment for each change, binding and
+refusal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
-"""Reads of `enrollments` for API clients: pages of the list, user channels, secrets, push topics.
-
-A page is a range of `_id`, the index that every collection has.
-"""
+"""Reads of `enrollments` for API clients. A page is a range of `_id`, the index that every collection
+has."""
 
 from collections import Counter
 
@@ -53,11 +51,8 @@ class MongoDevices:
 
 
 class MongoEnrolledTopics:
-    """Implements `shared.ports.certificates.EnrolledTopics`.
-
-    No index serves the count, nor is one worth its price at every check-in: the store looks through all
-    enrollments, about 20 us for each.
-    """
+    """Implements `shared.ports.certificates.EnrolledTopics`. An index would cost more at every check-in
+    than it is worth: the store looks through all enrollments, about 20 us for each."""
 
     def __init__(self, database: Database) -> None:
         self._enrollments = database.collection(NAME)

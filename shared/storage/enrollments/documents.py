@@ -1,11 +1,8 @@
 """Documents of collection `enrollments`: only add fields, ignore unknown ones.
 
-Push magic, unlock token and bootstrap token are encrypted; the push token is not, since it is compared
-in the store, and worth nothing without the push certificate.
-
-`renewal_in` and `renewal_look`: the device's partition, and the time of the next check for renewal.
-`notices_in`: its partition while an outbox event is not published.
-"""
+The push token is not encrypted: it is compared in the store, and worth nothing without the push
+certificate. `renewal_in` and `renewal_look`: the device's partition, and the time of the next check for
+renewal. `notices_in`: its partition while an outbox event is not published."""
 
 from collections.abc import Mapping
 from typing import Any

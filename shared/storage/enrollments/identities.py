@@ -66,26 +66,22 @@ class MongoIdentities:
         return begins == 1
 
     async def release(self, device: str, bound: str) -> bool:
-        return 1 == await self._documents.update_one(
-            {"_id": device, "certificate": bound}, {"$unset": {"quarantine": ""}}
-        )
+        return await self._change(device, bound, {"$unset": {"quarantine": ""}})
 
     async def reset(self, device: str, bound: str) -> bool:
         gone = ("certificate", "quarantine", "renewal", "expired_until", *LOOKED_AT_BY)
-        return 1 == await self._documents.update_one(
-            {"_id": device, "certificate": bound},
-            {"$set": {"reset_from": bound}, "$unset": dict.fromkeys(gone, "")},
-        )
+        update = {"$set": {"reset_from": bound}, "$unset": dict.fromkeys(gone, "")}
+        return await self._change(device, bound, update)
 
     async def accept_expired(self, device: str, bound: str, until: datetime) -> bool:
-        return 1 == await self._documents.update_one(
-            {"_id": device, "certificate": bound},
-            {
-                # EPOCH is before every time, so this device is the next to be checked
-                "$set": {"expired_until": until, "renewal_look": EPOCH},
-                "$unset": {"quarantine": "", "renewal": ""},
-            },
-        )
+        # EPOCH is before every time, so this device is the next to be checked.
+        fields = {"expired_until": until, "renewal_look": EPOCH}
+        update = {"$set": fields, "$unset": {"quarantine": "", "renewal": ""}}
+        return await self._change(device, bound, update)
+
+    async def _change(self, device: str, bound: str, update: Document) -> bool:
+        found = {"_id": device, "certificate": bound}
+        return 1 == await self._documents.update_one(found, update)
 
     async def to_renew(self, partitions: Some[int], at: datetime) -> list[Enrollment]:
         found: list[Document] = []

@@ -1,9 +1,8 @@
-"""Records made from messages that devices sent to another server; collection `enrollments`.
+"""Messages that devices sent to another server, as records in collection `enrollments`.
 
-Each message is one write on condition of the record as read, so that it never changes a record that its
-device, or another import, has changed meanwhile. `imported` holds the generation that the import began and
-the digests of the messages. `changed_by` of a record that only imports have written begins with `BY`.
-"""
+Each message is one write on condition of the record as read: a change by its device, or by another import,
+stays. `imported` holds the generation that the import began and the digests of the messages. `changed_by`
+of a record that only imports have written begins with `BY`."""
 
 from collections.abc import Mapping
 

@@ -26,7 +26,7 @@ from shared.storage.enrollments.documents import (
     users_of,
 )
 from shared.storage.indexes import Index
-from shared.storage.reads import Pages, find_by_id
+from shared.storage.reads import find_by_id, pages
 from shared.storage.records import record
 
 INDEXES = (
@@ -197,7 +197,7 @@ class MongoEnrollments:
 
         query, fields = {"waiting_in": {"$in": list(partitions)}}, {"waiting": 1, "waiting_in": 1}
         waiting: dict[str, Waiting] = {}
-        async for page in Pages(self._documents, "waiting_in").read(query, above, fields):
+        async for page in pages(self._documents, query, above, fields):
             waiting |= {each["_id"]: record(Waiting, each.get("waiting", {})) for each in page}
         return waiting
 

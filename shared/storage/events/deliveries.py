@@ -1,17 +1,13 @@
 """Collections `deliveries` and `subscriptions` (owner: webhook).
 
-A delivery is due to a subscriber, and deleted once it is delivered. `lane` and `partition` are set exactly
-while a delivery is pending, `given_up` exactly while it is not (to its partition), so an index has exactly
-the documents of each query. `lease_until` is always set while pending, so a claim needs no alternative in its
-condition. `body` is the body for the subscriber: kept, encrypted, with a dead-lettered delivery, since its
-event leaves the journal. `asked` is set (to its partition) while an operator waits for an attempt.
+A delivery is deleted once it is delivered. A pending one has `lane`, `partition` and `lease_until`, a
+dead-lettered one `given_up` (its partition), so an index has exactly the documents of each query. Its
+`body` is kept, encrypted, since its event leaves the journal. `asked` is its partition while an operator
+waits for an attempt. The `lane` of a delivery that is set aside is that of its device, and its event behind
+it: earlier versions take that for another device's, and retry it by its schedule.
 
-A delivery that is set aside has a separate `lane`: its device's, and its event behind it. Earlier versions
-take that for the delivery queue of another device, and retry it by its schedule.
-
-The subscription `config`, of MDM_WEBHOOK_URL, is not stored, so a changed setting takes effect at the next
-start.
-"""
+The subscription `config`, of MDM_WEBHOOK_URL, is not stored: a changed setting counts from the next start
+on."""
 
 from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Names

@@ -1,9 +1,5 @@
-"""Collection `events`: the journal. An event is inserted once and never changed; it leaves by TTL.
-
-The bodies that bring secrets (`Topic.carries_secrets`) are encrypted.
-
-Owner: checkin.
-"""
+"""Collection `events` (owner: checkin): the journal. An event is inserted once and never changed; it leaves
+by TTL. Bodies that bring secrets (`Topic.carries_secrets`) are encrypted."""
 
 from collections.abc import Collection as Names
 from collections.abc import Sequence

@@ -1,10 +1,9 @@
 """Copy all documents of one store into another one.
 
-Promises: a target that holds anything else is not written to; a copy that was cut short at any point goes on
-when it is begun again; at the end every document of the source is in the target, value for value and type for
-type, and nothing else is; a document that differs is reported by its collection and `_id`. A document that
-left the source by its age since it was copied stays in the target until its services remove it.
-"""
+Promises: a target that holds anything else is not written to; a copy that was cut short goes on when it is
+begun again; at the end the target has every document of the source, equal in values and types, and nothing
+else; a document that differs is reported by its collection and `_id`. One that left the source by its age
+since it was copied stays in the target until its services remove it."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -9,7 +9,7 @@ from datetime import datetime
 from shared.domain.command import ANNOUNCED_STATES, EntryState, QueueEntry
 from shared.storage.database import Database, Query
 from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, entries_of
-from shared.storage.reads import Pages, find_by_id, up_to
+from shared.storage.reads import find_by_id, pages, up_to
 from shared.storage.records import record
 from shared.times import EPOCH
 
@@ -24,11 +24,11 @@ class MongoExpiries:
 
     def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
         # A timer is never later than the expiry.
-        timer = {"$gte": EPOCH, "$lte": at}
-        return self._paged({"timer": timer, "expires_at": {"$lte": at}, "state": {"$in": OPEN}})
+        return self._paged({"expires_at": {"$lte": at}, "state": {"$in": OPEN}}, at)
 
-    async def _paged(self, query: Query) -> AsyncIterator[list[QueueEntry]]:
-        async for page in Pages(self._entries, "timer").read(query, up_to(query["timer"]["$lte"])):
+    async def _paged(self, condition: Query, until: datetime) -> AsyncIterator[list[QueueEntry]]:
+        query = {"timer": {"$gte": EPOCH, "$lte": until}, **condition}
+        async for page in pages(self._entries, query, up_to(until)):
             yield entries_of(page)
 
     async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
@@ -52,13 +52,8 @@ class MongoExpiries:
 
     def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
         # Its end is not before its timer.
-        return self._paged(
-            {
-                "timer": {"$gte": EPOCH, "$lte": before},
-                "state": {"$in": ANNOUNCED},
-                "finished_at": {"$lt": before},
-            }
-        )
+        ended = {"state": {"$in": ANNOUNCED}, "finished_at": {"$lt": before}}
+        return self._paged(ended, before)
 
     async def is_unpublished(self, entry: QueueEntry) -> bool:
         ended = {"_id": entry.id, "order": entry.order, "state": {"$in": ANNOUNCED}}

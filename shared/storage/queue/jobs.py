@@ -1,9 +1,7 @@
 """Collections `jobs` and `job_parts`: one command for many devices. Owner: commands.
 
-A job has `running` exactly while it runs, so that index holds no history. The `_id` of a part is its job and
-number, so parts need no index except that of their age: they are stored before their job, and must leave too
-where the job was never stored.
-"""
+A job has `running` exactly while it runs, so that index holds no history. Parts are stored before their
+job, and leave by their age, also where the job was never stored."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -86,16 +84,11 @@ class MongoJobs:
         found = await self._parts.find_one({"_id": part_id(job, number)})
         return _part(found) if found else None
 
-    async def part_results(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
-        return await self._read_parts(job, numbers, {"targets": 0})
-
-    async def part_progress(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
-        return await self._read_parts(job, numbers, {"targets": 0, "refusals": 0})
-
-    async def _read_parts(
-        self, job: str, numbers: Sequence[int], fields: dict[str, int]
+    async def results(
+        self, job: str, numbers: Sequence[int], *, refusals: bool = True
     ) -> list[JobPart]:
         ids = [part_id(job, number) for number in numbers]
+        fields = {"targets": 0} if refusals else {"targets": 0, "refusals": 0}
         found = await find_by_id(self._parts, ids, fields)
         return sorted(map(_part, found.values()), key=lambda part: part.number)
 

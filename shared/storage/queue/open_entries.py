@@ -1,10 +1,8 @@
 """Reads of open entries in collection `queue`, at a cost independent of the length of any queue.
 
-Promise: a read looks at a few entries of each device. A device that has more is named; an entry of its queue
-is then found along an index whose fields exclude what cannot be sent now: entries that rest, begin later, or
-are of another generation are not read at all. Only expired entries, and entries that the device cannot
-have, are passed over one by one.
-"""
+A read looks at a few entries of each device, and names a device that has more; an entry of its queue is
+then found along an index whose fields exclude entries that rest, begin later, or are of another generation.
+Only entries that have expired, or that the device cannot have, are passed over one by one."""
 
 import asyncio
 from collections.abc import Collection as Names

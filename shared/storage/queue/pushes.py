@@ -1,9 +1,7 @@
-"""Collections `pushes` and `sweeps` (owner: push).
+"""Collections `pushes` (enrollments that may have to be pushed again) and `sweeps` (per partition, the time
+up to which the sweep has looked for entries that were never pushed). Owner: push.
 
-`pushes` has one document per enrollment that may have to be pushed again; `sweeps` has one document with the
-time, per partition, up to which the sweep has looked for entries that were never pushed. Both only save
-repetitions: a lost document costs one push too many.
-"""
+Both only save repetitions: a lost document costs one push too many."""
 
 from collections.abc import Collection as Some
 from collections.abc import Sequence

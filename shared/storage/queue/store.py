@@ -1,10 +1,8 @@
-"""Collections `commands` and `queue`: the commands, and the entry of each command in each queue.
+"""Collections `commands` and `queue`. Owner: commands; checkin moves the state of entries.
 
-Owner: commands; checkin moves the state of entries. An entry has `open_device` exactly while it is open,
-so the index of open entries holds no history. Writes with the same effect on many entries are one
-`update_many` with the conditions in it, which costs half of a bulk of single updates; where its sum falls
-short, the entries are read again (rule 3).
-"""
+An entry has `open_device` exactly while it is open, so that index holds no history. Writes with the same
+effect on many entries are one `update_many`, which costs half of a bulk of single updates; where its sum
+falls short, the entries are read again (rule 3)."""
 
 from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Names
@@ -36,7 +34,7 @@ from shared.storage.queue.documents import (
 )
 from shared.storage.queue.open_entries import OpenEntries
 from shared.storage.queue.sent_entries import SentEntries
-from shared.storage.reads import Pages, find_by_id, up_to
+from shared.storage.reads import find_by_id, pages, up_to
 from shared.storage.records import record
 
 ATTEMPTS = 3
@@ -161,17 +159,16 @@ class MongoCommandQueue(OpenEntries, SentEntries):
 
     def accepted_between(self, since: datetime, until: datetime) -> AsyncIterator[list[QueueEntry]]:
         window = {"$gte": since, "$lte": until}
-        return self._paged("accepted_at", {"accepted_at": window, "open_device": {"$exists": True}})
+        return self._paged({"accepted_at": window, "open_device": {"$exists": True}}, until)
 
     def beginning_between(
         self, since: datetime, until: datetime
     ) -> AsyncIterator[list[QueueEntry]]:
         window = {"$gte": since, "$lte": until}
-        return self._paged("timer", {"timer": window, "not_before": window})
+        return self._paged({"timer": window, "not_before": window}, until)
 
-    async def _paged(self, field: str, query: Query) -> AsyncIterator[list[QueueEntry]]:
-        above = up_to(query[field]["$lte"])
-        async for page in Pages(self._entries, field).read(query, above):
+    async def _paged(self, query: Query, until: datetime) -> AsyncIterator[list[QueueEntry]]:
+        async for page in pages(self._entries, query, up_to(until)):
             yield only_open(page)
 
     # --- for check-in

@@ -27,8 +27,7 @@ from shared.storage.database import (
 )
 from shared.storage.indexes import Index
 from shared.storage.remote import socket_file
-from shared.storage.remote.frames import Garbled, error_of, framed, received
-from shared.storage.remote.operations import index_message
+from shared.storage.remote.frames import Garbled, error_of, framed, index_message, received
 from shared.storage.sqlite.engine.documents import decoded, encoded
 
 SENT_TOGETHER = 1_000

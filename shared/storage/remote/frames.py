@@ -7,11 +7,13 @@ that their size is known without decoding.
 
 import asyncio
 import struct
+from datetime import timedelta
 
 import bson
 
 from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
 from shared.storage.database import Document
+from shared.storage.indexes import Index
 from shared.storage.sqlite.engine.documents import OPTIONS, as_bson
 
 MOST = 48 * 1024 * 1024
@@ -60,3 +62,32 @@ def error_of(message: Document) -> Exception:
     """The error in such a message."""
     kind = _KINDS.get(message.get("kind", ""), StoreUnavailable)
     return kind(str(message["error"]))
+
+
+def index_message(index: Index) -> Document:
+    """An index as it goes over the socket."""
+    expire = index.expire_after
+    return {
+        "collection": index.collection,
+        "keys": [list(key) for key in index.keys],
+        "flags": [index.unique, index.sparse, index.of_array],
+        "partial": index.partial,
+        "replaces": index.replaces,
+        "expire_seconds": None if expire is None else expire.total_seconds(),
+    }
+
+
+def index_of(message: Document) -> Index:
+    """The index in such a message."""
+    unique, sparse, of_array = message["flags"]
+    expire = message["expire_seconds"]
+    return Index(
+        message["collection"],
+        [(path, direction) for path, direction in message["keys"]],
+        unique=unique,
+        sparse=sparse,
+        expire_after=None if expire is None else timedelta(seconds=expire),
+        of_array=of_array,
+        partial=message.get("partial", False),
+        replaces=message.get("replaces", ""),
+    )

@@ -6,7 +6,8 @@ no socket is left behind, and without one (a file system that has none) all else
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,22 @@ from typing import Any
 import structlog
 
 from shared.domain.errors import BadRequest, StoreUnavailable
-from shared.storage.database import Document, FolderDatabase, sized_pieces
+from shared.storage.database import (
+    Collection,
+    DeleteOne,
+    Document,
+    FolderDatabase,
+    Operation,
+    UpdateOne,
+    sized_pieces,
+)
 from shared.storage.remote import socket_file
-from shared.storage.remote.frames import Garbled, error_message, framed, received
-from shared.storage.remote.operations import result_of
-from shared.storage.sqlite.engine.documents import encoded
+from shared.storage.remote.frames import Garbled, error_message, framed, index_of, received
+from shared.storage.sqlite.engine.documents import decoded, encoded
 
 log = structlog.get_logger()
+
+Args = dict[str, Any]
 
 MOST_CLIENTS = 64
 REQUEST_DEADLINE = timedelta(seconds=10)
@@ -101,10 +111,10 @@ class StoreServer:
         if not work.cancelled():
             await client.send(work.result())
 
-    async def _work(self, request: tuple[str, str, dict[str, Any]], client: "_Client") -> Document:
+    async def _work(self, request: tuple[str, str, Args], client: "_Client") -> Document:
         """The last message of the answer."""
         try:
-            return {"result": await result_of(self._database, request, client)}
+            return {"result": await _result_of(self._database, request, client)}
         except _Gone:
             raise
         except Exception as exc:  # every error of a request is answered
@@ -129,7 +139,7 @@ class _Client:
         self._reader = reader
         self._writer = writer
 
-    async def request(self) -> tuple[str, str, dict[str, Any]]:
+    async def request(self) -> tuple[str, str, Args]:
         """Read the request. BadRequest where it is none."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE.total_seconds()):
@@ -187,3 +197,69 @@ class _Client:
                 await step
         except (OSError, TimeoutError) as exc:
             raise _Gone from exc
+
+
+async def _result_of(
+    database: FolderDatabase, request: tuple[str, str, Args], client: _Client
+) -> Any:
+    """Do the operation. BadRequest for an unknown one."""
+    op, name, args = request
+    if op in _OF_COLLECTION:
+        return await _OF_COLLECTION[op](database.collection(name), args, client)
+    if op in _OF_DATABASE:
+        return await _OF_DATABASE[op](database, args, client)
+    raise BadRequest("no operation of the store")
+
+
+async def _find(things: Collection, args: Args, client: _Client) -> None:
+    options = dict(args["options"])
+    if "sort" in options:
+        options["sort"] = [(path, direction) for path, direction in options["sort"]]
+    await client.batch(await things.find(args["query"], args["fields"], **options))
+
+
+async def _scan(things: Collection, args: Args, client: _Client) -> None:
+    async for documents in things.scan(args["query"], args["fields"], batch=args["batch"]):
+        await client.batch(documents)
+
+
+async def _insert_many(things: Collection, args: Args, client: _Client) -> list[int]:
+    return sorted(await things.insert_many([decoded(blob) for blob in args["documents"]]))
+
+
+async def _bulk_write(things: Collection, args: Args, client: _Client) -> list[Any]:
+    operations: list[Operation] = [
+        UpdateOne(**given) if "update" in given else DeleteOne(**given)
+        for given in map(decoded, args["operations"])
+    ]
+    hits, met = await things.bulk_write(operations)
+    return [hits, sorted(met)]
+
+
+_OF_COLLECTION: dict[str, Callable[[Collection, Args, _Client], Awaitable[Any]]] = {
+    "find": _find,
+    "scan": _scan,
+    "insert_many": _insert_many,
+    "update_one": lambda things, args, _: things.update_one(
+        args["query"], args["update"], upsert=args["upsert"]
+    ),
+    "update_many": lambda things, args, _: things.update_many(args["query"], args["update"]),
+    "bulk_write": _bulk_write,
+    "delete_one": lambda things, args, _: things.delete_one(args["query"]),
+    "delete_many": lambda things, args, _: things.delete_many(args["query"]),
+}
+
+
+async def _check(database: FolderDatabase, args: Args, client: _Client) -> Document:
+    return asdict(await database.check(client.say))
+
+
+_OF_DATABASE: dict[str, Callable[[FolderDatabase, Args, _Client], Awaitable[Any]]] = {
+    "names": lambda database, *_: database.names(),
+    "ping": lambda database, *_: database.ping(),
+    "ensure": lambda database, args, _: database.ensure(
+        [index_of(each) for each in args["indexes"]]
+    ),
+    "backup": lambda database, args, client: database.backup(Path(args["file"]), client.say),
+    "check": _check,
+}

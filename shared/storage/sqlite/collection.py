@@ -186,11 +186,8 @@ class SqliteCollection(Collection):
                 return [Done(0)] * len(changes)
             await self._building.make_table(self._table.name)
         size = sum(CHANGE_SIZE * len(each.ids) for each in changes)
-        size += sum(
-            document_size(dict(fields))
-            for each in changes
-            for fields in (each.update or {}).values()
-        )
+        updates = [fields for each in changes for fields in (each.update or {}).values()]
+        size += sum(document_size(dict(fields)) for fields in updates)
         return await self._commits.submit(partial(change, self._table, changes, self._clock), size)
 
 

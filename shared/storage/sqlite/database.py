@@ -120,9 +120,8 @@ def open_database(
     bounds: CommitBounds = USUAL,
     factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> SqliteDatabase:
-    """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do.
-
-    `bounds` and `factory`, the kind of all connections, are for tests."""
+    """Open the store of a folder, or make it. Misconfigured where that cannot be, with what to do. `bounds`
+    and `factory`, the kind of all connections, are for tests."""
     file = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -52,13 +52,13 @@ class FakeJobs:
         await self._answer()
         return self.parts.get(part_id(job, number))
 
-    async def part_results(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
+    async def results(
+        self, job: str, numbers: Sequence[int], *, refusals: bool = True
+    ) -> list[JobPart]:
         await self._answer()
         found = [self.parts.get(part_id(job, number)) for number in sorted(numbers)]
-        return [replace(part, targets=()) for part in found if part is not None]
-
-    async def part_progress(self, job: str, numbers: Sequence[int]) -> list[JobPart]:
-        return [replace(part, refusals=()) for part in await self.part_results(job, numbers)]
+        results = [replace(part, targets=()) for part in found if part is not None]
+        return results if refusals else [replace(part, refusals=()) for part in results]
 
     async def finish_part(self, part: JobPart) -> None:
         await self._answer()

@@ -108,9 +108,8 @@ class Building:
         log.info("index_build_begins", collection=table.name, index=known.index.name)
         after, done = 0, 0
         while after < last:
-            after, count = await self._commits.submit(
-                partial(_fill, table, after, last), _IN_THE_THREAD
-            )
+            fill = partial(_fill, table, after, last)
+            after, count = await self._commits.submit(fill, _IN_THE_THREAD)
             done += count
             if done // _SAID_EVERY != (done - count) // _SAID_EVERY:
                 log.info("index_build_goes_on", collection=table.name, documents=done)
@@ -132,10 +131,7 @@ class Building:
         await self._commits.submit(write, _IN_THE_THREAD)
 
     async def _note(self, table: Table, index: Index, *, ready: bool) -> None:
-        def write(connection: sqlite3.Connection, limit: int) -> None:
-            note(connection, index, ready=ready)
-
-        await self._commits.submit(write)
+        await self._commits.submit(lambda connection, _: note(connection, index, ready=ready))
         await self._renew(table.name)
 
     def _renew_at_once(self, connection: sqlite3.Connection, name: str, unready: str) -> None:

@@ -8,6 +8,7 @@ waiting and every new write fails until it ends. After damage no write is accept
 """
 
 import asyncio
+import ctypes
 import sqlite3
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import structlog
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
-from shared.storage.sqlite.engine.connections import PAGE_SIZE, Damaged, keep_open, store_error
+from shared.storage.sqlite.engine.connections import PAGE_SIZE, Damaged, store_error
 from shared.storage.sqlite.engine.submission import (
     FAILURES,
     IsLarge,
@@ -119,8 +120,9 @@ class Commits:
 
     def _close(self, loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
         if self.damage.done():
-            # SQLite would put the log into the file, and remove it: both are kept as they were found.
-            keep_open(self._connection)
+            # SQLite would put the log into the file, and remove it: both are kept as they were found, since
+            # one reference stays, so that not even the end of the interpreter closes the connection.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         else:
             with suppress(*FAILURES):
                 self._log.empty()

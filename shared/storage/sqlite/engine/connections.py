@@ -10,7 +10,6 @@ SQLite before 3.51.3 can lose a write where two connections checkpoint beside a 
 https://sqlite.org/wal.html): hence the first promise, which `Commits` keeps.
 """
 
-import ctypes
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -63,11 +62,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def keep_open(connection: sqlite3.Connection) -> None:
-    """Let nothing close a connection, not even the end of the interpreter: one reference stays."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def connect_writer(

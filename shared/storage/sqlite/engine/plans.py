@@ -61,9 +61,8 @@ class Statement:
 
 
 def read_plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan:
-    """The way for these conditions, remembered by their shape.
-
-    NotImplementedError for an order that no index gives: it would have to look at everything first."""
+    """The way for these conditions, remembered by their shape. NotImplementedError for an order that no
+    index gives: it would have to look at everything first."""
     shape = (
         tuple(sort),
         *[

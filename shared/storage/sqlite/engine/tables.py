@@ -81,10 +81,10 @@ class Table:
             f"INSERT INTO {quoted(self.name)} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"
         )
 
-    def columns_of(self, document: Document) -> Columns:
-        """The values of its columns. NotImplementedError for a value that no index of ours can hold."""
+    def row_of(self, document: Document, blob: bytes) -> "Row":
+        """NotImplementedError for a value that no index of ours can hold."""
         get = document.get
-        return tuple(
+        columns = tuple(
             [
                 value
                 if (value := get(path) if is_plain else value_at(document, path)) is None
@@ -93,10 +93,8 @@ class Table:
                 for path, is_plain in self._paths
             ]
         )
-
-    def row_of(self, document: Document, blob: bytes) -> "Row":
         elements = [_elements(document, known.paths) for known in self._arrays]
-        key, columns = column_value(document.get("_id")), self.columns_of(document)
+        key = column_value(document.get("_id"))
         if key is None or any(columns[position] is None for position in self._needed):
             # SQLite takes any number of them under a unique index, MongoDB one.
             raise NotImplementedError(f"{self.name}: a document without one of its unique keys")
@@ -130,12 +128,10 @@ class Table:
             self._change_elements(connection, number, old.elements, new)
         return True
 
-    def delete(self, connection: sqlite3.Connection, number: int, old: "Row | None") -> None:
-        """`old`: the present row; may be omitted where no index is of an array."""
+    def delete(self, connection: sqlite3.Connection, number: int, old: "Row") -> None:
         connection.execute(f"DELETE FROM {quoted(self.name)} WHERE _row = ?", (number,))
-        if old is not None:
-            none = old._replace(elements=[set()] * len(old.elements))
-            self._change_elements(connection, number, old.elements, none)
+        none = old._replace(elements=[set()] * len(old.elements))
+        self._change_elements(connection, number, old.elements, none)
 
     def refill(self, connection: sqlite3.Connection, number: int, document: Document) -> None:
         """Rewrite the columns and elements of a row, for an index that is being built."""

@@ -111,9 +111,7 @@ def value_at(document: Document, path: str) -> Any:
 
 def column_value(value: Any) -> Any:
     """A value as a column of an index holds it: times as milliseconds since 1970, a missing one as NULL.
-
-    Values of one field are of one kind, so that columns sort as MongoDB does; NotImplementedError for
-    kinds that have no place in an index of ours."""
+    Values of one field are of one kind, so columns sort as MongoDB does. Raises NotImplementedError."""
     if type(value) is str:
         return value
     if value is MISSING or value is None:

@@ -1,8 +1,5 @@
-"""Documents whose time is over leave by themselves (the TTL of an index).
-
-Promise: they are looked for along the index, and leave a few at a time between other writes, as fast as
-they come.
-"""
+"""Documents whose time is over leave by themselves (the TTL of an index), a few at a time between other
+writes, as fast as they come."""
 
 import sqlite3
 from datetime import datetime, timedelta
