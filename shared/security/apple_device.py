@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from shared.domain.errors import Misconfigured
 from shared.security.certificates.lenient import UNREADABLE
@@ -52,6 +53,8 @@ class AppleDevices:
 
 def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     key = authority.public_key()
+    if isinstance(leaf.signature_algorithm_parameters, padding.PSS):  # Apple's CA signs none
+        return False
     try:
         check_signed(leaf, leaf.tbs_certificate_bytes, key)
         return leaf.public_key() != key  # a CA is no device, though it may have signed itself

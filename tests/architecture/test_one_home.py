@@ -20,6 +20,12 @@ HOMES = {
         "shared/messaging/frames.py",
         "shared/storage/sqlite/collection.py",
     },
+    # Its deadline is an hour, and a batch of it may hold the event loop: for commands, never for requests.
+    r"\.scan\(": {
+        "shared/storage/maintenance/copying.py",
+        "shared/storage/maintenance/reencryption.py",
+        "shared/storage/remote/operations.py",
+    },
     r"message_id_delivery_tag|write_queue|\.confirmations|connection_tune|ChannelFrame": {
         "shared/messaging/rabbit/fast_channel.py"
     },

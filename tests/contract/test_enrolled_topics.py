@@ -11,6 +11,7 @@ from shared.domain.enrollment import EnrollmentKey, PushTarget
 from shared.domain.event import Topic
 from shared.ports.certificates import EnrolledTopics
 from shared.ports.enrollments import Change, Enrollments
+from shared.storage.enrollments.devices import TOGETHER
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.push_certificates import FakeEnrolledTopics
@@ -64,6 +65,33 @@ async def test_enrolled_devices_are_counted_by_topic(stores: Stores) -> None:
         await enroll(enrollments, device, topic)
 
     assert await topics.count() == {"a": 2, "b": 1}
+
+
+async def test_more_devices_than_one_read_returns_are_all_counted(stores: Stores) -> None:
+    enrollments, topics = stores
+    devices = [f"D{number}" for number in range(TOGETHER + 1)]
+    keys = [EnrollmentKey(device, device, udid=device) for device in devices]
+    await enrollments.bind([Binding(key, None, key.id.lower(), is_new=True) for key in keys])
+    begun = [
+        Change(
+            *(key, f"{key.id}-1", None, Topic.AUTHENTICATE, NOW),
+            certificate=key.id.lower(),
+            makes_record=True,
+        )
+        for key in keys
+    ]
+    target = PushTarget("a", b"token", "magic")
+    done = [
+        Change(
+            *(each.key, f"{each.key.id}-2", each.by, Topic.TOKEN_UPDATE, NOW),
+            push=target,
+            expected_change=each.by,
+        )
+        for each in begun
+    ]
+    assert all(await enrollments.apply(begun)) and all(await enrollments.apply(done))
+
+    assert await topics.count() == {"a": TOGETHER + 1}
 
 
 async def test_user_channels_and_who_has_left_do_not_count(stores: Stores) -> None:

@@ -46,14 +46,19 @@ class LastSeen:
         await loops.keep_doing("last_seen", self.flush, PACE, waits="last_seen_waits")
 
     async def flush(self) -> None:
-        """Write what was noted up to now; what cannot be written is kept, unless newer was noted."""
+        """Write what was noted up to now; what cannot be written is kept, unless newer was noted. A record
+        that cannot hold its time costs no other record its own."""
         for times in chunked(list(self._times.items()), BATCH):
-            await self._enrollments.seen(dict(times))
+            await verdicts(self._write_times, times)
             for enrollment, at in times:
                 if self._times.get(enrollment) == at:
                     del self._times[enrollment]
         for devices in chunked(list(self._refusals), BATCH):
             await self._write_refusals(devices)
+
+    async def _write_times(self, times: Sequence[tuple[str, datetime]]) -> list[None]:
+        await self._enrollments.seen(dict(times))
+        return [None] * len(times)
 
     async def _write_refusals(self, devices: Sequence[str]) -> None:
         noted = [(each, self._refusals.pop(each)) for each in devices if each in self._refusals]

@@ -79,10 +79,10 @@ class Batch:
         self._settle_if_done()
 
     def _answer(self, channel: FastChannel, index: int, answer: "asyncio.Future[object]") -> None:
+        error = None if answer.cancelled() else answer.exception()  # else asyncio logs it as lost
         if channel not in self._missing:  # too late: no caller counts on it any more
             return
         if not answer.cancelled():
-            error = answer.exception()
             if isinstance(error, PublishError):
                 self.returned.append(index)
             elif error is None:

@@ -59,8 +59,16 @@ class MongoEnrolledTopics:
 
     async def count(self) -> dict[str, int]:
         topics: Counter[str] = Counter()
-        enrolled = {"status": EnrollmentStatus.ENROLLED.value, "user": None}
-        async for found in self._enrollments.scan(enrolled, {"push.topic": 1}, batch=TOGETHER):
+        found: list[Document] = [{"_id": ""}]
+        while found:  # a page at a time: each has the deadline of a request
+            enrolled = {
+                "status": EnrollmentStatus.ENROLLED.value,
+                "user": None,
+                "_id": {"$gt": found[-1]["_id"]},
+            }
+            found = await self._enrollments.find(
+                enrolled, {"push.topic": 1}, sort=[("_id", 1)], limit=TOGETHER
+            )
             topics.update(filter(None, (each.get("push", {}).get("topic") for each in found)))
         return dict(topics)
 

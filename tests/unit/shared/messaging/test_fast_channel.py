@@ -1,6 +1,7 @@
 """Messages and acks written at once, on channels of a connection that was never made."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
@@ -101,6 +102,20 @@ async def test_what_is_answered_too_late_is_not_reported(channels: Channels) -> 
     await asyncio.sleep(0)
 
     assert (confirmed, batch.taken) == ([], [False])
+
+
+async def test_an_error_that_comes_too_late_is_no_lost_exception(channels: Channels) -> None:
+    lost: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+    batch = Batch([message("a")])
+    batch.write({channels[0]: [0]})
+
+    batch.give_up()
+    channels[0].channel.confirmations.pop(1).set_exception(RuntimeError("returned"))
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert not lost
 
 
 async def test_no_id_is_under_way_twice(channels: Channels) -> None:
