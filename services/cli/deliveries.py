@@ -6,8 +6,9 @@ seconds."""
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TextIO
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TextIO, TypeVar
 
 from services.cli.opening import command_settings, opened_stores
 from shared.concurrency.clock import SystemClock
@@ -18,6 +19,8 @@ from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock
 from shared.ports.deliveries import BlockedQueue, Deliveries
 from shared.ports.events import Journal
+
+Item = TypeVar("Item")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +56,11 @@ class DeliveriesCommand:
         if action.startswith("list"):
             if ids:
                 raise BadRequest("deliveries list: takes no ids")
-            await (self._list() if action == "list" else self._list_blocked())
+            deliveries = self._deliveries
+            if action == "list":
+                await self._list(deliveries.dead_lettered, _line, "nothing was given up on")
+            else:
+                await self._list(deliveries.heads, _blocked_line, "nothing waits")
         elif action == "retry":
             self._say(await self._deliveries.retry(ids or None, self._clock.now()), "tried again")
         elif action == "skip":
@@ -65,40 +72,31 @@ class DeliveriesCommand:
         else:
             raise BadRequest(f"deliveries {action}: takes no --blocked")
 
-    async def _list(self) -> None:
-        """One line for each that was dead-lettered, with the id that `retry` takes."""
+    async def _list(
+        self,
+        read: Callable[[int], Awaitable[Sequence[Item]]],
+        line: Callable[[Item], str],
+        nothing: str,
+    ) -> None:
         count = 0
         for partition in range(PARTITIONS):  # each for itself: there may be very many
-            found = await self._deliveries.dead_lettered(partition)
-            self._out.writelines(f"{_line(each)}\n" for each in found)
+            found = await read(partition)
+            self._out.writelines(f"{line(each)}\n" for each in found)
             count += len(found)
         if not count:
-            self._out.write("nothing was given up on\n")
-
-    async def _list_blocked(self) -> None:
-        """One line for each that a device waits for, and for each that was set aside."""
-        count = 0
-        for partition in range(PARTITIONS):
-            found = await self._deliveries.heads(partition)
-            self._out.writelines(f"{_blocked_line(each)}\n" for each in found)
-            count += len(found)
-        if not count:
-            self._out.write("nothing waits\n")
+            self._out.write(f"{nothing}\n")
 
     async def _skip(self, delivery_id: str) -> bool:
-        body = await self._body(delivery_id.rpartition(":")[2])
+        """Keep the body as a subscriber would get it, for the time when the journal has forgotten it."""
+        event_id = delivery_id.rpartition(":")[2]
+        body = None
+        with suppress(CannotDecrypt, OfNewerVersion):
+            if event := (await self._journal.read([event_id])).get(event_id):
+                body = event_json(event)
         try:
             return await self._deliveries.skip(delivery_id, body)
         except TooLarge:
             return await self._deliveries.skip(delivery_id, None)
-
-    async def _body(self, event_id: str) -> bytes | None:
-        """As a subscriber would get it, for the time when the journal has forgotten it."""
-        try:
-            event = (await self._journal.read([event_id])).get(event_id)
-        except (CannotDecrypt, OfNewerVersion):
-            return None
-        return None if event is None else event_json(event)
 
     def _say(self, count: int, what: str) -> None:
         self._out.write(f"{count} {'delivery' if count == 1 else 'deliveries'} will be {what}\n")

@@ -86,15 +86,13 @@ def _is_former(source: Location, target: Location) -> bool:
         raise Misconfigured("--to: is the same as --from")
     if target.folder is not None and has_former(target.folder):
         raise Misconfigured(f"--to: {target.folder} has the store of an earlier version itself")
-    return source.folder is not None and _is_former_folder(source.folder)
-
-
-def _is_former_folder(source: Path) -> bool:
-    if is_unfinished(source):
+    if source.folder is None:
+        return False
+    if is_unfinished(source.folder):
         raise Misconfigured(f"--from: the copy into {source} was not finished")
-    if not has_store(source) and not has_former(source):
+    if not has_store(source.folder) and not has_former(source.folder):
         raise Misconfigured(f"--from: there is no store in {source}")
-    return not has_store(source)
+    return not has_store(source.folder)
 
 
 async def _copied(

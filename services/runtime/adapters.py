@@ -5,12 +5,12 @@ first, the store last, since a service that drains still writes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from services.runtime.key_files import keyring_of
 from services.runtime.single_process import Alone, held_folder
@@ -74,7 +74,7 @@ class PartsOfProcess:
         self._ids = SystemIds()
         self.loops = Loops(self._clock, lambda loop: metrics.loop_failures.labels(loop).inc())
         self._stack = AsyncExitStack()
-        self._watched: list[Callable[[], Awaitable[None]]] = []
+        self._watched: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._checked: list[Callable[[], None]] = []
         self._opened: Adapters | None = None
 
@@ -146,23 +146,23 @@ class PartsOfProcess:
         return database
 
     async def _broker(self) -> "RabbitBroker | LocalBroker":
-        url = self._settings.amqp_url
-        broker = self._local() if url is None else self._rabbit(url.get_secret_value())
+        broker = self._new_broker()
         self._stack.push_async_callback(broker.close)
         await broker.start()
         self._watched.append(broker.watch)
         return broker
 
-    def _local(self) -> "LocalBroker":
-        from shared.messaging.memory.broker import LocalBroker
+    def _new_broker(self) -> "RabbitBroker | LocalBroker":
+        url, largest = self._settings.amqp_url, self._settings.amqp_max_message
+        clock, metrics = self._clock, self._metrics
+        if url is None:
+            from shared.messaging.memory.broker import LocalBroker
 
-        return LocalBroker(clock=self._clock, metrics=self._metrics)
-
-    def _rabbit(self, url: str) -> "RabbitBroker":
+            return LocalBroker(clock=clock, metrics=metrics)
         from shared.messaging.rabbit.broker import RabbitBroker
 
-        largest = self._settings.amqp_max_message
-        return RabbitBroker(url, clock=self._clock, metrics=self._metrics, largest_message=largest)
+        address = url.get_secret_value()
+        return RabbitBroker(address, clock=clock, metrics=metrics, largest_message=largest)
 
     def check(self) -> None:
         """Before the port opens: raises Misconfigured where they cannot be used any more."""
@@ -173,7 +173,7 @@ class PartsOfProcess:
         """Watch until cancelled. Raises the error of an adapter that failed by itself."""
         async with asyncio.TaskGroup() as tasks:
             for watch in self._watched:
-                tasks.create_task(_run(watch))
+                tasks.create_task(watch())
 
     async def close(self) -> None:
         """May be called twice."""
@@ -181,7 +181,3 @@ class PartsOfProcess:
         self._checked.clear()
         self._opened = None
         await self._stack.aclose()
-
-
-async def _run(watch: Callable[[], Awaitable[None]]) -> None:
-    await watch()

@@ -52,24 +52,21 @@ def with_api_key(settings: AllSettings) -> AllSettings:
 def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:
     """The banner of `services all`, once the port is open."""
     scheme = "https" if settings.tls_cert else "http"
+    webhook = "nowhere yet: set MDM_WEBHOOK_URL=https://your.receiver/path and start again"
+    if settings.webhook_url is not None:
+        webhook = without_credentials(settings.webhook_url.get_secret_value())
     where = f"in {settings.data_dir / API_KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
     lines = [
         f"MacroMDM listens on  {scheme}://{settings.http.reachable} (API described at /docs)",
         f"Devices reach it at  {settings.public_url}",
         f"API user and key     micromdm, {where}",
-        f"Events go to         {_webhook(settings)}",
+        f"Events go to         {webhook}",
         f"Data folder          {settings.data_dir.resolve()}",
         f"Health and metrics   http://{settings.ops_http.reachable}/readyz and /metrics",
     ]
     if key_is_kept and shows_key:
         lines.insert(3, f"                     {settings.api_keys[0].get_secret_value()}")
     return lines
-
-
-def _webhook(settings: AllSettings) -> str:
-    if settings.webhook_url is None:
-        return "nowhere yet: set MDM_WEBHOOK_URL=https://your.receiver/path and start again"
-    return without_credentials(settings.webhook_url.get_secret_value())
 
 
 def without_credentials(url: str) -> str:

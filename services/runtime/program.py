@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 
-from services.runtime.adapters import Adapters, PartsOfProcess
+from services.runtime.adapters import PartsOfProcess
 from shared.concurrency.clock import SystemClock
 from shared.security.authority import open_authority
 from shared.settings import SERVICES, ServiceSettings
@@ -39,20 +39,17 @@ class ServicesProgram:
         so that there is always something to try the key on."""
         adapters = await self._parts.open()
         try:
-            await self._build(adapters)
+            if not self._built:
+                await open_authority(adapters.stores.authority, adapters.clock)
+            for name in self._names:
+                if name not in self._built:
+                    # Imported only here: a process holds no more code than its own service needs.
+                    app = import_module(f"services.{name}.app")
+                    self._built[name] = await app.build(self._settings, adapters)
         finally:
             # Before "not now, so call again": a damaged store does not come back.
             self._parts.check()
         return list(self._built.values())
-
-    async def _build(self, adapters: Adapters) -> None:
-        if not self._built:
-            await open_authority(adapters.stores.authority, adapters.clock)
-        for name in self._names:
-            if name not in self._built:
-                # Imported only here: a process holds no more code than its own service needs.
-                app = import_module(f"services.{name}.app")
-                self._built[name] = await app.build(self._settings, adapters)
 
     async def watch(self) -> None:
         await self._parts.watch()

@@ -1,25 +1,10 @@
 """Settings of who may call the API, and where a request comes from (docs/api-access.md)."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from pydantic import BaseModel, Field, SecretStr
 
-from shared.settings.values import ApiKey, Duration, Network, Networks
-
-WIDEST = {4: 28, 6: 124}
-"""Sixteen addresses, by version of IP: a wider range also holds addresses of other machines."""
-
-
-def refuse_wide(proxies: Sequence[Network]) -> None:
-    """Refuse a range of proxies that is too wide to be believed about who a device is."""
-    for network in proxies:
-        widest = WIDEST[network.version]
-        if network.prefixlen < widest:
-            raise ValueError(
-                f"MDM_TRUSTED_PROXIES: {network} is wider than /{widest}, and with MDM_CLIENT_CERT_HEADER "
-                "each address in it may speak for any device; list the addresses of your proxies"
-            )
+from shared.settings.values import ApiKey, Duration, Networks
 
 
 class ProxySettings(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from shared.settings.access import AccessSettings, ProxySettings, refuse_wide
+from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.encryption import NEEDS_SECRET_KEY, EncryptionSettings
 from shared.settings.enrollment import EnrollmentSettings, PushCertificateFiles
 from shared.settings.limits import BodySettings, LimitSettings
@@ -35,6 +35,9 @@ from shared.telemetry.logs import LogFormat
 
 MARGIN = timedelta(days=3)
 """The least time that MDM_EVENT_RETENTION leaves beyond the last retry."""
+
+WIDEST = {4: 28, 6: 124}
+"""Sixteen addresses, by version of IP: a wider range also holds addresses of other machines."""
 
 MongoDriver = Literal["motor", "pymongo"]
 
@@ -167,8 +170,14 @@ class CheckinSettings(
     def _devices_can_be_known(self) -> Self:
         if self.client_cert_header and not self.trusted_proxies:
             raise ValueError("MDM_TRUSTED_PROXIES: is not set, and MDM_CLIENT_CERT_HEADER needs it")
-        if self.client_cert_header:
-            refuse_wide(self.trusted_proxies)
+        for network in self.trusted_proxies if self.client_cert_header else ():
+            widest = WIDEST[network.version]
+            if network.prefixlen < widest:
+                raise ValueError(
+                    f"MDM_TRUSTED_PROXIES: {network} is wider than /{widest}, and with "
+                    "MDM_CLIENT_CERT_HEADER each address in it may speak for any device; list the "
+                    "addresses of your proxies"
+                )
         return self
 
 

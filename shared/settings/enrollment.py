@@ -1,9 +1,9 @@
 """Settings of enrollment: what the profiles say, where identities come from, who may ask for one."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
 from shared.settings.values import File, HttpUrl, Names
 
@@ -37,17 +37,15 @@ def _identifier(value: str) -> str:
     return value
 
 
-def read_subject(text: str) -> tuple[tuple[str, str], ...]:
-    """`/O=Example/CN=Some name` as pairs; raises ValueError."""
-    pairs = [part.partition("=") for part in text.split("/") if part]
+Subject = tuple[tuple[str, str], ...]
+"""Pairs of attribute and value."""
+
+
+def _subject(value: Any) -> Subject:
+    pairs = [part.partition("=") for part in str(value).split("/") if part]
     if not pairs or not all(key.strip() and value.strip() for key, _, value in pairs):
         raise ValueError("must be a subject such as /O=Example/CN=Device identity")
     return tuple((key.strip(), value.strip()) for key, _, value in pairs)
-
-
-def _subject(value: str) -> str:
-    read_subject(value)
-    return value
 
 
 PushCertificateFiles = Annotated[
@@ -92,7 +90,7 @@ class EnrollmentSettings(BaseModel):
     scep_url: HttpUrl | None = Field(
         None, description="URL of a SCEP server to use instead of ours; its CA: MDM_DEVICE_CA."
     )
-    scep_subject: Annotated[str, AfterValidator(_subject)] | None = Field(
+    scep_subject: Annotated[Subject, BeforeValidator(_subject)] | None = Field(
         None,
         description="Subject that devices ask for; default "
         "`/O=ORGANIZATION/CN=ORGANIZATION Identity (%ComputerName%)`.",
@@ -116,12 +114,10 @@ class EnrollmentSettings(BaseModel):
     push_cert: PushCertificateFiles = ()
 
     @property
-    def subject(self) -> tuple[tuple[str, str], ...]:
-        """The subject that devices ask for, as pairs of attribute and value."""
-        if self.scep_subject is not None:
-            return read_subject(self.scep_subject)
+    def subject(self) -> Subject:
+        """The subject that devices ask for."""
         name = self.organization
-        return (("O", name), ("CN", f"{name} Identity (%ComputerName%)"))
+        return self.scep_subject or (("O", name), ("CN", f"{name} Identity (%ComputerName%)"))
 
     @property
     def gives_identities(self) -> bool:

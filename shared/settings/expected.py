@@ -1,37 +1,35 @@
 """The errors of pydantic in the words of this server: each fits behind "expected"."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shared.domain.errors import BadRequest, Fault
 
-Words = Callable[[Mapping[str, Any]], str]
-
-_WORDS: dict[str, Words] = {
-    "bool_parsing": lambda _: "true or false",
-    "bool_type": lambda _: "true or false",
-    "expected": lambda context: str(context["text"]),
-    "extra_forbidden": lambda _: "no such key",
-    "finite_number": lambda _: "a number",
-    "float_parsing": lambda _: "a number",
-    "float_type": lambda _: "a number",
-    "greater_than": lambda context: f"a number above {context['gt']}",
-    "greater_than_equal": lambda context: f"a number that is not below {context['ge']}",
-    "int_from_float": lambda _: "a whole number",
-    "int_parsing": lambda _: "a whole number",
-    "int_parsing_size": lambda _: "a smaller number",
-    "int_type": lambda _: "a whole number",
-    "less_than": lambda context: f"a number below {context['lt']}",
-    "less_than_equal": lambda context: f"a number that is not above {context['le']}",
-    "list_type": lambda _: "a list",
-    "literal_error": lambda context: f"one of {context['expected']}",
-    "missing": lambda _: "a value",
-    "path_type": lambda _: "the path of a file or folder",
-    "string_pattern_mismatch": lambda context: f"text that matches {context['pattern']}",
-    "string_too_long": lambda context: f"at most {context['max_length']} characters",
-    "string_too_short": lambda context: f"at least {context['min_length']} characters",
-    "string_type": lambda _: "text",
-    "too_long": lambda context: f"at most {context['max_length']} entries",
+_WORDS = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "expected": "{text}",
+    "extra_forbidden": "no such key",
+    "finite_number": "a number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number that is not below {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number that is not above {le}",
+    "list_type": "a list",
+    "literal_error": "one of {expected}",
+    "missing": "a value",
+    "path_type": "the path of a file or folder",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} characters",
+    "string_type": "text",
+    "too_long": "at most {max_length} entries",
 }
 
 
@@ -41,8 +39,7 @@ def expected(error: Mapping[str, Any]) -> str | None:
     kind = error["type"]
     if kind in ("value_error", "assertion_error"):
         return None
-    words = _WORDS.get(kind)
-    return words(error.get("ctx", {})) if words else "another value"
+    return _WORDS.get(kind, "another value").format_map(error.get("ctx", {}))
 
 
 def message(error: Mapping[str, Any]) -> str:

@@ -12,13 +12,6 @@ LARGEST_BODY = 11 * 1024**2
 message of RabbitMQ 4 and a document of MongoDB. Each has 16 MiB at most."""
 LEAST_BUDGET = 24 * 1024**2
 """Room for the largest request: a command of 15 MiB, in JSON."""
-LEAST_EVENTS = 8 * 1024**2
-"""The least that MDM_WEBHOOK_BODY_BUDGET may be."""
-
-EventBudget = Annotated[
-    Size,
-    within(LEAST_EVENTS, None, "must not be below 8 MiB: events would be delivered one by one"),
-]
 
 
 class BodySettings(BaseModel):

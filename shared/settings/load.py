@@ -5,7 +5,7 @@ A setting is looked for under its own name (MDM_API_KEY), for secrets in a mount
 Empty variables count as not set, except the API key: an empty key is a mistake that must show.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +56,7 @@ def load(cls: type[Settings], environ: Mapping[str, str]) -> Settings:
 
 def warnings_about(settings: ServiceSettings, environ: Mapping[str, str]) -> list[str]:
     """Warnings: usable settings that are probably not meant."""
-    found = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    found = list(_unknown(environ))
     if isinstance(settings, ApiSettings) and any(
         len(key.get_secret_value()) < SHORT_KEY for key in settings.api_keys
     ):
@@ -119,22 +119,17 @@ def _one_line(error: ValidationError, names: Mapping[str, str]) -> str:
     return " ".join(f"{names.get(field, variable(field))}: {said}".split())
 
 
-def _known_names() -> Iterable[str]:
-    for cls in SERVICES:
-        for field, declared in cls.model_fields.items():
-            yield variable(field)
-            if is_secret(declared):
-                yield f"{variable(field)}_FILE"
+_KNOWN = frozenset(
+    variable(field) + end
+    for cls in SERVICES
+    for field, declared in cls.model_fields.items()
+    for end in (("", "_FILE") if is_secret(declared) else ("",))
+)
 
 
-_KNOWN = frozenset(_known_names())
-
-
-def _is_unknown(name: str) -> bool:
-    return name.startswith("MDM_") and not name.startswith(_TEST_PREFIX) and name not in _KNOWN
-
-
-def _unknown(name: str) -> str:
-    near = nearest(name, _KNOWN)
-    hint = f"; did you mean {near}?" if near else ""
-    return f"{name}: no service has this setting{hint}"
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(environ):
+        if name.startswith("MDM_") and not name.startswith(_TEST_PREFIX) and name not in _KNOWN:
+            near = nearest(name, _KNOWN)
+            hint = f"; did you mean {near}?" if near else ""
+            yield f"{name}: no service has this setting{hint}"

@@ -6,6 +6,7 @@ Every validator raises ValueError with words that fit behind the variable's name
 
 import ipaddress
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -102,14 +103,11 @@ def secret_text(value: Any) -> str:
 def _url(value: Any, *, schemes: tuple[str, ...]) -> str:
     url = secret_text(value).strip()
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
-        has_host = bool(parts.netloc)
-    except ValueError:
-        raise ValueError(f"must be a URL that begins with {wanted}") from None
-    if parts.scheme not in schemes or not has_host:
-        raise ValueError(f"must be a URL that begins with {wanted}")
-    return url
+        if parts.scheme in schemes and parts.netloc:
+            return url
+    raise ValueError(f"must be a URL that begins with {wanted}")
 
 
 def _api_key(value: Any) -> str:

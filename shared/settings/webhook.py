@@ -1,12 +1,12 @@
 """Settings of the webhook: its receiver, its topics, its retries."""
 
 from datetime import timedelta
+from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator
 
 from shared.domain.event import EXTRA_TOPICS
-from shared.settings.limits import EventBudget
-from shared.settings.values import Durations, File, Names, SecretHttpUrl
+from shared.settings.values import Durations, File, Names, SecretHttpUrl, Size, within
 
 RETRY_SCHEDULE = tuple(
     timedelta(seconds=seconds)
@@ -38,7 +38,10 @@ class DeliverySettings(BaseModel):
         description="Waits between the attempts of a delivery; an event that is refused while others "
         "are taken holds up its device for the first five only.",
     )
-    webhook_body_budget: EventBudget = Field(
+    webhook_body_budget: Annotated[
+        Size,
+        within(8 * 1024**2, None, "must not be below 8 MiB: events would be delivered one by one"),
+    ] = Field(
         128 * 1024**2,
         description="Most bytes of event bodies that one process holds at once, as `128 MiB`, at least "
         "8 MiB; the bodies of events beyond it are read back from the journal when their turn comes.",

@@ -50,12 +50,7 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
 
 def source_of(address: str) -> str:
     """The address by which a client is counted. An IPv6 /64 is one customer's and counts as one."""
-    if ":" not in address:
-        return address[:64]
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+    parsed = _parsed(address) if ":" in address else None
+    if isinstance(parsed, IPv6Address):
         return str(ip_network((parsed.packed[:8] + bytes(8), 64)))
-    return address
+    return address[:64]

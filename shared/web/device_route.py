@@ -36,21 +36,16 @@ def device_status(error: MdmError) -> int:
     return 400 if isinstance(error, Refused) else 503
 
 
-def _reason(error: MdmError) -> Reason:
-    """The metric's label: a service that refuses a device may say more than the error's kind."""
-    reason = getattr(error, "reason", None)
-    return reason if isinstance(reason, Reason) else status_of(error)[1]
-
-
 def _answer(request: Request, error: MdmError) -> Response:
-    status, reason = device_status(error), _reason(error)
+    status = device_status(error)
+    reason = getattr(error, "reason", None)  # it may say more than the error's kind
+    if not isinstance(reason, Reason):
+        reason = status_of(error)[1]
     count_refused(request, reason)
     note_refused: NoteRefused | None = getattr(request.app.state, "note_refused", None)
     if note_refused is not None:
         note_refused(request, status, reason, str(error))
-    return Response(
-        status_code=status, headers={"Retry-After": RETRY_AFTER} if status == 503 else {}
-    )
+    return Response(None, status, {"Retry-After": RETRY_AFTER} if status == 503 else {})
 
 
 def _for_device(handle: Handler) -> Handler:

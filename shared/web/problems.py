@@ -137,23 +137,17 @@ def answer_error(request: Request, error: MdmError) -> JsonAnswer:
     if status >= 500:
         log.warning("request_failed", path=request.url.path, status=status, error=detail)
     faults = error.faults if isinstance(error, BadRequest) else ()
-    return problem(status, detail, faults=faults, headers=_headers(status, error))
-
-
-def _headers(status: int, error: MdmError) -> dict[str, str] | None:
+    headers = {401: {"WWW-Authenticate": CHALLENGE}, 503: {"Retry-After": RETRY_AFTER}}.get(status)
     if isinstance(error, TooManyRequests):
-        return {"Retry-After": str(max(1, ceil(error.retry_after.total_seconds())))}
-    headers = {401: {"WWW-Authenticate": CHALLENGE}, 503: {"Retry-After": RETRY_AFTER}}
-    return headers.get(status)
+        headers = {"Retry-After": str(max(1, ceil(error.retry_after.total_seconds())))}
+    return problem(status, detail, faults=faults, headers=headers)
 
 
-async def _on_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, MdmError)
+async def _on_error(request: Request, exc: MdmError) -> Response:
     return answer_error(request, exc)
 
 
-async def _on_http_exception(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)
+async def _on_http_exception(request: Request, exc: HTTPException) -> Response:
     if isinstance(exc.__cause__, MdmError):  # FastAPI wraps what reading the body raised
         return answer_error(request, exc.__cause__)
     headers = dict(exc.headers or {})
@@ -164,21 +158,18 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     return problem(exc.status_code, str(exc.detail), headers=headers)
 
 
-async def _on_unusable_parameters(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RequestValidationError)
+async def _on_unusable_parameters(request: Request, exc: RequestValidationError) -> Response:
     # The first step says where a parameter is, such as `query`.
-    return answer_error(
-        request, refusal({**error, "loc": error["loc"][1:]} for error in exc.errors())
-    )
+    errors = ({**error, "loc": error["loc"][1:]} for error in exc.errors())
+    return answer_error(request, refusal(errors))
 
 
 async def on_bug(request: Request, exc: Exception) -> Response:
-    """The answer where we have a fault of our own."""
-    # The framework logs the exception itself; a client learns nothing of our insides.
+    """Answer a fault of ours. The framework logs the exception; a client learns nothing of our insides."""
     return problem(500, "internal error")
 
 
-_HANDLERS: tuple[tuple[type[Exception], Callable[[Request, Exception], Any]], ...] = (
+_HANDLERS: tuple[tuple[type[Exception], Callable[[Request, Any], Any]], ...] = (
     (MdmError, _on_error),
     (HTTPException, _on_http_exception),
     (RequestValidationError, _on_unusable_parameters),

@@ -30,11 +30,4 @@ router = APIRouter(tags=["server"])
 
 @router.get("/version", summary="Which version runs here", responses={200: _ANSWER})
 async def version() -> dict[str, str]:
-    return {
-        "version": VERSION,
-        "branch": "",
-        "revision": "",
-        "go_version": f"python{platform.python_version()}",
-        "build_date": "",
-        "build_user": "",
-    }
+    return {**_EXAMPLE, "go_version": f"python{platform.python_version()}"}

@@ -182,18 +182,17 @@ def device_details(
         "retired_certificates_sha256": list(enrollment.retired_certificates),
         "unreadable": enrollment.unreadable,
         "refusals": [refusal_out(each) for each in enrollment.refusals],
-        "users": [_user(user) for user in users],
+        "users": [
+            {
+                "id": user.id,
+                "user": user.key.user,
+                "status": user.status.value,
+                "last_seen": rfc3339_or_null(user.last_seen),
+                "push": _push(user),
+            }
+            for user in users
+        ],
         "next_cursor": next_cursor,
-    }
-
-
-def _user(user: Enrollment) -> UserOut:
-    return {
-        "id": user.id,
-        "user": user.key.user,
-        "status": user.status.value,
-        "last_seen": rfc3339_or_null(user.last_seen),
-        "push": _push(user),
     }
 
 

@@ -46,9 +46,7 @@ class DeviceInventory:
             return await self.enrollments.devices(query)
         found = {device.id: device for device in await _named(self.enrollments, query)}
         devices = [found[id_] for id_ in sorted(found)]
-        if not query.per_page:
-            return devices
-        return devices[query.page * query.per_page :][: query.per_page]
+        return devices[query.page * query.per_page :][: query.per_page or None]
 
     async def page(self, query: DeviceFilter) -> Page:
         """The next page; its cursor is there only if something follows."""
@@ -94,17 +92,13 @@ class DeviceInventory:
             query = DeviceQuery(serial_numbers=sorted(set(serial_numbers)))
             devices |= {found.device for found in await _named(self.enrollments, query)}
         for some in chunked(sorted(devices), TOGETHER):
-            await self._remove(set(some))
-
-    async def _remove(self, devices: set[str]) -> None:
-        known = await self.targets.devices(devices)
-        devices -= {id_ for id_, found in known.items() if not found.key.is_device_channel}
-        if not devices:
-            return
-        await self.queue.cancel_devices(devices)
-        removed = await self.enrollments.remove(devices)
-        await self.queue.cancel_devices(devices)
-        log.info("devices_removed", enrollments=removed)
+            known = await self.targets.devices(some)
+            users = {id_ for id_, found in known.items() if not found.key.is_device_channel}
+            if those := set(some) - users:
+                await self.queue.cancel_devices(those)
+                removed = await self.enrollments.remove(those)
+                await self.queue.cancel_devices(those)
+                log.info("devices_removed", enrollments=removed)
 
     async def block(self, name: str, *, blocked: bool) -> None:
         """Block or unblock a device; raises NotFound where there is none of that name."""
@@ -127,13 +121,10 @@ def _page(found: list[Enrollment], limit: int) -> Page:
 async def _named(enrollments: Enrollments, query: DeviceQuery) -> list[Enrollment]:
     """All that match, read in parts of the names: by UDID if both kinds of names are given."""
     found: list[Enrollment] = []
-    if query.udids is None:
-        for some in chunked(query.serial_numbers or (), TOGETHER):
-            found += await enrollments.devices(DeviceQuery(serial_numbers=some))
-        return found
-    for some in chunked(query.udids, TOGETHER):
-        found += await enrollments.devices(DeviceQuery(udids=some))
-    if query.serial_numbers is None:
+    for some in chunked(query.udids or query.serial_numbers or (), TOGETHER):
+        part = DeviceQuery(udids=some) if query.udids else DeviceQuery(serial_numbers=some)
+        found += await enrollments.devices(part)
+    if not query.udids or not query.serial_numbers:
         return found
     wanted = set(query.serial_numbers)
     return [each for each in found if each.inventory.serial_number in wanted]

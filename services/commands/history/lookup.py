@@ -47,9 +47,6 @@ class CommandLookup:
     targets: Targets
     reconciler: Reconciler
 
-    async def one(self, name: str, command_uuid: str) -> CommandOut:
-        return await self.show(await self.entry(name, command_uuid))
-
     async def entry(self, name: str, command_uuid: str) -> QueueEntry:
         """Its entry as it is now."""
         target = await self.targets.one(name)

@@ -83,7 +83,9 @@ def history_routes(
                 entry = await lookup.entry(udid, command_uuid)
                 if not entry.state.is_final:
                     await poll.final(entry.id, within, partial(until_gone, request))
-        return JsonAnswer(shown_to(caller, await lookup.one(udid, command_uuid)))
+        return JsonAnswer(
+            shown_to(caller, await lookup.show(await lookup.entry(udid, command_uuid)))
+        )
 
     @routes.delete(
         "/v1/commands/{udid}/{command_uuid}",

@@ -14,7 +14,7 @@ from shared.apple.plist import read as plist
 from shared.apple.plist.to_json import TooLargeToShow, as_json
 from shared.apple.request.terms import CLIENTS_OWN
 from shared.domain.access import Caller, Scope
-from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
+from shared.domain.command import Command, EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
 from shared.domain.errors import BadRequest
 from shared.domain.event import Event
@@ -203,12 +203,28 @@ def command_out(
 ) -> CommandOut:
     """A command with the last push of its enrollment and its device's last answer; `late` is the
     event of an answer that came after the end, `refusal` of a message while it was not answered."""
+    late_answer = entry.late_answer
     return {
         **entry_out(entry),
-        "pushes": None if push is None else _push(push),
+        "pushes": None
+        if push is None
+        else {
+            "attempts": push.attempts,
+            "last_at": rfc3339_or_null(push.tried_at),
+            "pushed_at": rfc3339_or_null(push.pushed_at),
+            "error": push.error,
+            "next_at": rfc3339_or_null(push.next_at),
+        },
         "answer": None if answer is None else _answer(answer),
         "last_refusal": None if refusal is None else refusal_out(refusal),
-        "late_answer": None if entry.late_answer is None else _late(entry.late_answer, late),
+        "late_answer": None
+        if late_answer is None
+        else {
+            "state": late_answer.state.value,
+            "at": rfc3339_or_null(late_answer.at),
+            "event_id": late_answer.event_id,
+            "answer": None if late is None else _answer(late),
+        },
     }
 
 
@@ -231,16 +247,6 @@ def _bare(answer: AnswerOut | None) -> AnswerOut | None:
     return {**answer, "response": None, "response_error": None, "raw": None}
 
 
-def _push(push: PushRecord) -> PushesOut:
-    return {
-        "attempts": push.attempts,
-        "last_at": rfc3339_or_null(push.tried_at),
-        "pushed_at": rfc3339_or_null(push.pushed_at),
-        "error": push.error,
-        "next_at": rfc3339_or_null(push.next_at),
-    }
-
-
 def refusal_out(refusal: Refusal) -> RefusalOut:
     return {
         "at": rfc3339(refusal.at),
@@ -248,15 +254,6 @@ def refusal_out(refusal: Refusal) -> RefusalOut:
         "detail": refusal.detail,
         "path": refusal.path,
         "count": refusal.count,
-    }
-
-
-def _late(late: LateAnswer, event: Event | None) -> LateAnswerOut:
-    return {
-        "state": late.state.value,
-        "at": rfc3339_or_null(late.at),
-        "event_id": late.event_id,
-        "answer": None if event is None else _answer(event),
     }
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.commands.queue.submission import Queued
-from shared.domain.command import QueueEntry
 from shared.domain.errors import MdmError
 from shared.domain.job import JobPart, Progress, RefusedTarget, WarningCount
 
@@ -43,7 +42,9 @@ class Tally:
                 self.refused += 1
                 self.refusals.append(RefusedTarget(target, short(str(outcome))))
                 continue
-            is_ours = outcome.is_new or _is_since(outcome.entry, since)
+            at = outcome.entry.accepted_at
+            # Since then an earlier pass of this very job may have queued it.
+            is_ours = outcome.is_new or (at is not None and at >= since)
             self.queued += is_ours
             self.already_queued += not is_ours
             for text in outcome.warnings:
@@ -75,8 +76,3 @@ class Tally:
 def short(reason: str) -> str:
     """A reason, fit to be kept thousands of times."""
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."
-
-
-def _is_since(entry: QueueEntry, since: datetime) -> bool:
-    """True if an earlier pass of this very job queued it."""
-    return entry.accepted_at is not None and entry.accepted_at >= since

@@ -164,17 +164,14 @@ class JobWorker:
         except Unavailable:
             raise
         except MdmError as exc:
-            await self._fail(job, short(str(exc)))
+            error, (known, _) = short(str(exc)), await self._so_far(job)
+            refused = job.total - known.queued - known.already_queued
+            progress = replace(known.progress, refused=refused)
+            await self._jobs.finish(job.id, progress, to_milliseconds(self._clock.now()), error)
+            self._metrics.jobs_failed.inc()
+            log.error("job_failed", error=error, queued=progress.queued, refused=refused)
         finally:
             self._busy.discard(job.id)
-
-    async def _fail(self, job: Job, error: str) -> None:
-        known, _ = await self._so_far(job)
-        refused = job.total - known.queued - known.already_queued
-        progress = replace(known.progress, refused=refused)
-        await self._jobs.finish(job.id, progress, to_milliseconds(self._clock.now()), error)
-        self._metrics.jobs_failed.inc()
-        log.error("job_failed", error=error, queued=progress.queued, refused=refused)
 
     async def _carry_on(self, job: Job, prepared: PreparedCommand | None) -> None:
         """Do the parts that are not done. Returns early when the job has another owner."""
@@ -264,9 +261,8 @@ class JobWorker:
     async def _adopt(self) -> None:
         """Take the jobs without a worker. One of ours among them was stored without our knowledge."""
         for job in self._left(await self._jobs.running(), self._clock.monotonic()):
-            if self._is_stopping or (job.owner == self._owner and job.id in self._working):
-                continue
-            if await self._jobs.take(job, self._owner):
+            is_at_work = job.owner == self._owner and job.id in self._working
+            if not self._is_stopping and not is_at_work and await self._jobs.take(job, self._owner):
                 log.info("job_adopted", job=job.id)
                 self._waiting_work.put_nowait((job, None))
 

@@ -161,13 +161,10 @@ class EntryResolver:
 
     def _is_fresh(self, existing: QueueEntry, since: datetime | None) -> bool:
         """True if the device ended it so soon after its acceptance that this can only be a retry."""
-        at = existing.accepted_at
-        if at is None:
+        if (at := existing.accepted_at) is None:
             return False
-        if since is not None and at >= since:
-            return True
         is_recent = self._clock.now() - at <= self.rules.retry_window
-        return is_recent and existing.state.is_device_final
+        return (since is not None and at >= since) or (is_recent and existing.state.is_device_final)
 
 
 MOST = 10

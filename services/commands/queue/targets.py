@@ -72,15 +72,11 @@ class Targets:
 def _target(
     name: str, found: list[Enrollment] | None, known: Mapping[str, Enrollment]
 ) -> Target | Conflict:
-    if not found:
-        removed = known.get(name)
-        if removed is None:
-            return Target(key_of_unknown(name), None, is_known=False)
-        device = known.get(removed.device)
-        return Target(removed.key, device.generation if device else None, is_known=False)
-    if len(found) > 1:
+    if found and len(found) > 1:
         return Conflict(ambiguity(name, found))
-    key, device = found[0].key, known.get(found[0].device)
-    if device is None:
-        return Target(key, None, is_known=True)
-    return Target(key, device.generation, is_known=True, inventory=device.inventory)
+    record = found[0] if found else known.get(name)  # a removed one
+    if record is None:
+        return Target(key_of_unknown(name), None, is_known=False)
+    device = known.get(record.device)
+    inventory = device.inventory if device and found else UNKNOWN_INVENTORY
+    return Target(record.key, device.generation if device else None, bool(found), inventory)

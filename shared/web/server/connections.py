@@ -34,7 +34,9 @@ class Connections:
         self._of.setdefault(source_of(address), {})[connection] = None
         self._count += 1
         if self._count > self._most:
-            self._one_too_many(connection).give_way()
+            # The oldest of the largest group that waits; the newest of all where none does.
+            largest = max(self._of.values(), key=len)
+            next((each for each in largest if each.waits_for_client), connection).give_way()
 
     def leave(self, connection: Connection, address: str) -> None:
         source = source_of(address)
@@ -44,11 +46,6 @@ class Connections:
             self._count -= 1
             if not found:
                 del self._of[source]
-
-    def _one_too_many(self, newest: Connection) -> Connection:
-        """Pick the oldest connection of the largest group that waits; the newest of all where none does."""
-        largest = max(self._of.values(), key=len)
-        return next((each for each in largest if each.waits_for_client), newest)
 
 
 def most_connections() -> int:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
 
 from shared.web import version
 from shared.web.answers import JsonAnswer
@@ -28,7 +27,7 @@ def document_of(services: Sequence[Service], webhooks: APIRouter) -> Schema:
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": "/", "description": "The server that serves this document."}],
         default_response_class=JsonAnswer,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,
         openapi_tags=[
             *(dict(tag) for service in services for tag in service.openapi_tags),
             version.TAG,
@@ -39,11 +38,6 @@ def document_of(services: Sequence[Service], webhooks: APIRouter) -> Schema:
         app.include_router(router)
     app.webhooks.include_router(webhooks)
     return with_tokens(_finished(app.openapi()))
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Named for the clients that are generated from the document."""
-    return route.name
 
 
 def _finished(document: Schema) -> Schema:

@@ -34,24 +34,20 @@ class Readiness:
     async def reasons(self) -> list[str]:
         if self.stopping:
             return ["stopping"]
-        if self.starting is not None:
-            return [self.starting, *await self.of_services()]
-        return await self.of_services()
+        starting = [] if self.starting is None else [self.starting]
+        return starting + await self.of_services()
 
     async def of_services(self) -> list[str]:
         """Only what the services say."""
         found: list[str] = []
         for service in self.services:
-            found += [f"{service.name}: {reason}" for reason in await _asked(service)]
+            try:
+                async with asyncio.timeout(READY_DEADLINE.total_seconds()):
+                    reasons = await service.ready()
+            except TimeoutError:
+                reasons = ["does not say whether it is ready"]
+            found += [f"{service.name}: {reason}" for reason in reasons]
         return found
-
-
-async def _asked(service: Service) -> list[str]:
-    try:
-        async with asyncio.timeout(READY_DEADLINE.total_seconds()):
-            return await service.ready()
-    except TimeoutError:
-        return ["does not say whether it is ready"]
 
 
 class OpsApp:

@@ -37,10 +37,6 @@ async def _forever_ready() -> list[str]:
     return []
 
 
-def _nobody_waits() -> None:
-    return None
-
-
 async def _nothing_to_drain() -> None:
     return None
 
@@ -62,7 +58,7 @@ class Service:
     run: Callable[[], Coroutine[Any, Any, None]]
     ready: Callable[[], Awaitable[list[str]]] = _forever_ready
     drain: Callable[[], Awaitable[None]] = _nothing_to_drain
-    release: Callable[[], None] = _nobody_waits
+    release: Callable[[], None] = lambda: None
     max_body: int = 0
     """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
     direct: Mapping[tuple[str, str], ASGIApp] = field(default_factory=dict)

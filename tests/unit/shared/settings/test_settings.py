@@ -19,8 +19,8 @@ from shared.settings import (
     warnings_about,
 )
 from shared.settings.__main__ import main as write_table
+from shared.settings.__main__ import table
 from shared.settings.load import SERVICES, variable
-from shared.settings.table import table
 from shared.web.version import VERSION
 
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
