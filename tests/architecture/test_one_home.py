@@ -24,7 +24,7 @@ HOMES = {
     r"\.scan\(": {
         "shared/storage/maintenance/copying.py",
         "shared/storage/maintenance/reencryption.py",
-        "shared/storage/remote/operations.py",
+        "shared/storage/remote/server.py",
     },
     r"message_id_delivery_tag|write_queue|\.confirmations|connection_tune|ChannelFrame": {
         "shared/messaging/rabbit/fast_channel.py"
