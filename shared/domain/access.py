@@ -34,8 +34,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """A filter of entries; None matches all. `since` is included, `until` is not; `cursor` is the `next` of
-    the page before."""
+    """`since` is included, `until` is not; None matches all; `cursor` is the `next` of the page before."""
 
     since: datetime
     until: datetime
@@ -98,8 +97,7 @@ _RESERVED = re.compile(r"api-key.*|command-line|device", re.IGNORECASE)
 
 
 def is_token_name(name: str) -> bool:
-    """True for a name that the audit log may show for a token; those of callers without one are
-    reserved."""
+    """False also for the names by which the audit log shows callers without a token."""
     return _NAME.fullmatch(name) is not None and _RESERVED.fullmatch(name) is None
 
 

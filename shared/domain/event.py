@@ -1,5 +1,4 @@
-"""Events: one for each journaled message of a device, and one for each fact of ours that subscribers may
-want."""
+"""Events: one for each journaled message of a device, and one for each fact of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

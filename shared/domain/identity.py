@@ -19,8 +19,7 @@ class BoundBy(StrEnum):
 
 
 class QuarantineReason(StrEnum):
-    """Its certificate has expired; it presents another than the bound one; an administrator reset its
-    binding."""
+    """The certificate has expired, is not the bound one, or lost its binding to an administrator."""
 
     EXPIRED = "expired"
     OTHER_CERTIFICATE = "other_certificate"

@@ -74,8 +74,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobPart:
-    """Some of a job's targets, and their results once it is done; `targets` and `refusals` may not have
-    been read."""
+    """Some of a job's targets, and their results; `targets` and `refusals` may be left out of a read."""
 
     job: str
     number: int

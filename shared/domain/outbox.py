@@ -13,8 +13,7 @@ Fact = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """Kept in the record of its device until it is published. `created_at` is in nanoseconds since the
-    epoch."""
+    """In the record of its device until it is published. `created_at`: nanoseconds since the epoch."""
 
     id: str
     topic: Topic

@@ -12,8 +12,7 @@ CONFIG_SUBSCRIPTION = "config"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One receiver of MicroMDM's topics, and of ours in `extra_topics`. The URL may hold credentials: no
-    repr has it."""
+    """A receiver of MicroMDM's topics and `extra_topics`. The URL may hold credentials: no repr has it."""
 
     id: str
     url: str = field(repr=False)

@@ -43,8 +43,7 @@ class Challenges(Protocol):
         again. None: it is unknown, expired, or used by another transaction."""
 
     async def take(self, challenge: Challenge, by: str) -> bool:
-        """`use` for a challenge that is not stored, and of which the caller knows that it has not
-        expired."""
+        """`use` for a challenge that is not stored; the caller knows that it has not expired."""
 
     async def user_of(self, digest: str) -> str | None:
         """The transaction that used it, also after it expired; None: unused or unknown."""
@@ -108,8 +107,7 @@ class TopicVersion:
 
 @dataclass(frozen=True, slots=True)
 class InstalledTopic:
-    """`before` is there until the first push that APNs took with `newest`. A revision is never used
-    twice."""
+    """`before` is there until APNs took a first push with `newest`. A revision is never used twice."""
 
     version: TopicVersion
     newest: InstalledPair

@@ -14,8 +14,7 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Numbers of the pending deliveries of a queue, and its oldest event. `is_asked`: for an attempt
-    now."""
+    """Numbers of the pending deliveries of a queue, and its oldest event. `is_asked`: by an operator."""
 
     lowest: int
     highest: int

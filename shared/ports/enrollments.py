@@ -75,8 +75,7 @@ class Enrollments(Protocol):
         """The enrollments of these ids (removed ones too), read from the primary."""
 
     async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
-        """Enrollments by any name that an API client may use (`shared.domain.names`); several: it is
-        ambiguous."""
+        """Enrollments by any name of `shared.domain.names`. More than one: the name is ambiguous."""
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         """certificate -> id of the device for which it is reserved, for ever: bound to it, now or once, or

@@ -109,8 +109,7 @@ class Journal(Protocol):
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
 
-    async def stored(self, ids: Collection[str]) -> set[str]:
-        """The ids of these events that are in the journal."""
+    async def stored(self, ids: Collection[str]) -> set[str]: ...
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         """The first `limit` events of a device with since <= created_at <= upto, of all writers, by time;
@@ -125,8 +124,8 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WriterRecord:
-    """One process start. `watermark`: up to this number every event is done (rule 6);
-    `leases` counts how often it was taken over."""
+    """One process start. Up to `watermark` every event is done (rule 6). `leases`: times it was taken
+    over."""
 
     id: str
     watermark: int

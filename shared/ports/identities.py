@@ -23,11 +23,8 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The result of a look at a certificate that must be renewed, on condition that `certificate` is bound
-    and `seen` are the earlier attempts.
-
-    `look_at`: the time of the next look; None: not until another certificate is bound.
-    """
+    """The result of a look at a certificate, on condition that it is bound and `seen` are the earlier
+    attempts. `look_at`: the time of the next look; None: not until another certificate is bound."""
 
     device: str
     certificate: str
@@ -63,8 +60,6 @@ class Identities(Protocol):
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
         """Store, each on its condition. False: overtaken."""
 
-    async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:
-        """The outbox events of these partitions that are not published."""
+    async def outbox(self, partitions: Collection[int]) -> list[Outgoing]: ...
 
-    async def published(self, outgoing: Sequence[Outgoing]) -> None:
-        """Remove outbox events that are published."""
+    async def published(self, outgoing: Sequence[Outgoing]) -> None: ...

@@ -6,21 +6,16 @@ from typing import Protocol
 
 
 class Keyring(Protocol):
-    """Keys that encrypt and decrypt secrets at rest; `shared.security.encryption.AesKeyring` is one.
-
-    `context` is the location of the value, "collection/id/field". A value can be decrypted only under the
-    context of its encryption, so that it cannot be moved to another record.
-    """
+    """Encrypts secrets at rest. `context` is the location of the value, "collection/id/field": it can be
+    decrypted only under the context of its encryption, so that it cannot be moved to another record."""
 
     def encrypt(self, plain: bytes, context: str) -> bytes:
         """The value to store: encrypted with the first key, differently each time; or unchanged, where
         nothing is encrypted (`current` is None)."""
 
     def decrypt(self, encrypted: bytes, context: str) -> bytes:
-        """The value in clear, also where an earlier version stored it in clear.
-
-        Raises CannotDecrypt where it was encrypted with a key that we lack, altered, or moved.
-        """
+        """The value in clear, also where an earlier version stored it so. Raises CannotDecrypt where it was
+        altered, moved, or encrypted with a key that we lack."""
 
     def key_of(self, encrypted: bytes) -> str | None:
         """The id of the key that encrypted it, None for a value in clear."""
@@ -40,8 +35,7 @@ class EncryptedValues(Protocol):
         """The id of the key that encrypts; None: values are stored in clear."""
 
     @property
-    def collections(self) -> Sequence[str]:
-        """The collections that have encrypted fields."""
+    def collections(self) -> Sequence[str]: ...
 
     def batches(self, collection: str) -> AsyncIterator[list[str]]:
         """The ids of documents that may hold encrypted values, a bounded number at a time."""
@@ -50,5 +44,4 @@ class EncryptedValues(Protocol):
         """Re-encrypt with the current key the values of these documents under another key, or in clear; the
         number of them. Values that change meanwhile are read again; those that cannot be decrypted stay."""
 
-    async def count(self, collection: str, ids: Sequence[str]) -> KeyCount:
-        """Count the values of these documents by their keys."""
+    async def count(self, collection: str, ids: Sequence[str]) -> KeyCount: ...

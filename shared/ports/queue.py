@@ -12,8 +12,7 @@ from shared.domain.job import Job, JobPart, Progress
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A device's answer to a command: ends or defers its entry on rule 5's conditions, also one of
-    generation None."""
+    """A device's answer to a command: ends or defers its entry, on the conditions of rule 5."""
 
     enrollment: str
     command_uuid: str
@@ -76,8 +75,7 @@ class CommandQueue(Protocol):
         """Queue again in the place of `seen`, on condition that this final state is unchanged."""
 
     async def drop(self, entry: QueueEntry) -> QueueEntry | None:
-        """End an open entry of the past generation that was seen as DROPPED_REENROLLED; returns the entry
-        after that."""
+        """End an entry as DROPPED_REENROLLED while it has the generation seen; the entry after that."""
 
     async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
         """All open entries of an enrollment, of any generation, in queue order."""
@@ -149,8 +147,7 @@ class CommandQueue(Protocol):
         moved. An entry with a collapse key can then be superseded again, at once where a newer one waits."""
 
     async def end_generation(self, device: str, generation: str) -> int:
-        """End the open entries of the generation that an Authenticate replaced, and those of generation
-        None."""
+        """End the open entries of the generation that an Authenticate replaced, or of none."""
 
     async def commands(self, hashes: Collection[str]) -> dict[str, Command]:
         """The stored commands. One that cannot be decrypted says so, and fails no other."""
@@ -160,15 +157,14 @@ class StoredCommands(Protocol):
     """The commands themselves, for the janitor (rule 13)."""
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
-        """hash -> `touched` of commands not touched since then, whose hash begins with `prefix` (lower-case
+        """hash -> `touched` of commands not touched since `before`, of hashes that begin so (lower-case
         hex)."""
 
     async def in_use(self, hashes: Collection[str]) -> set[str]:
         """The hashes of these commands that have an entry, open or finished."""
 
     async def forget(self, commands: Mapping[str, datetime]) -> int:
-        """Delete commands (hash -> `touched` as read), each while `touched` is unchanged; the number of
-        deletions."""
+        """Delete commands (hash -> `touched`), each while `touched` is as read; the number of deletions."""
 
 
 class Jobs(Protocol):
@@ -214,8 +210,7 @@ class Jobs(Protocol):
 
 
 class Expiries(Protocol):
-    def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]:
-        """Pages of open entries that have expired."""
+    def overdue(self, at: datetime) -> AsyncIterator[list[QueueEntry]]: ...
 
     async def expire(self, entries: Sequence[QueueEntry], at: datetime) -> dict[str, QueueEntry]:
         """End entries as EXPIRED, each on condition that it is open, of an order seen, and overdue; the
@@ -225,8 +220,7 @@ class Expiries(Protocol):
         """Pages of entries that expired, or were superseded, before a time and whose event is not safe."""
 
     async def is_unpublished(self, entry: QueueEntry) -> bool:
-        """True where it expired or was superseded, was not queued again since, and its event is not
-        safe."""
+        """True where it expired or was superseded, is not queued again, and its event is not safe."""
 
     async def published(self, entries: Sequence[QueueEntry]) -> None:
         """Note that their events are safe."""

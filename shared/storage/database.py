@@ -71,8 +71,7 @@ class Collection(Protocol):
     def scan(
         self, query: Query, fields: Fields | None = None, *, batch: int = 100
     ) -> AsyncIterator[list[Document]]:
-        """The match set a batch at a time, in no order, for as long as it takes. What is written
-        meanwhile may come or not."""
+        """The match set in batches, in no order; what is written meanwhile may come or not."""
 
     async def insert_one(self, document: Document) -> bool:
         """False: a document with that unique key is there already."""
@@ -106,8 +105,7 @@ class Database(Protocol):
 
     def collection(self, name: str) -> Collection: ...
 
-    async def names(self) -> list[str]:
-        """The collections that are there."""
+    async def names(self) -> list[str]: ...
 
     async def ensure(self, indexes: Sequence[Index]) -> None:
         """Make missing indexes. An index whose options changed (a retention, say) is changed or rebuilt;

@@ -1,5 +1,4 @@
-"""Writes of device messages: one conditional update of the enrollment for each change, binding and
-refusal."""
+"""Writes of device messages: one conditional update of an enrollment for each change, binding, refusal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

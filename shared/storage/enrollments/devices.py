@@ -1,5 +1,4 @@
-"""Reads of `enrollments` for API clients. A page is a range of `_id`, the index that every collection
-has."""
+"""Reads of `enrollments` for API clients. A page is a range of `_id`, which every collection indexes."""
 
 from collections import Counter
 

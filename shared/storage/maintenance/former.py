@@ -50,8 +50,8 @@ os.execv(command[0], command)
 
 @asynccontextmanager
 async def former_store(folder: Path) -> AsyncIterator[str]:
-    """The URL of the store in this folder, until the context ends. Misconfigured: it cannot run here,
-    and why."""
+    """The URL of the store in this folder, until the context ends. Misconfigured where it cannot run
+    here."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("the former store must be started from the main thread")
     program = _program()

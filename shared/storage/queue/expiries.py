@@ -1,7 +1,4 @@
-"""Expired entries of collection `queue`: the janitor ends them and publishes an event of each.
-
-Owner: commands.
-"""
+"""Expired entries of `queue`: the janitor ends them and publishes an event of each. Owner: commands."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime

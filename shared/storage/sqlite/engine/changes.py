@@ -69,8 +69,7 @@ def change(
     connection: sqlite3.Connection,
     limit: int,
 ) -> list[Done | None]:
-    """Apply changes; the result of each change, None for a duplicate key. IsLarge before anything large is
-    read."""
+    """The result of each change, None for a duplicate key. IsLarge before anything large is read."""
     ids = list({column_value(id_): None for each in changes for id_ in each.ids})
     marks = ", ".join("?" * len(ids))
     # The length of a document is known without reading it.

@@ -150,8 +150,7 @@ def _worth(plan: ReadPlan) -> tuple[int, bool, int, bool]:
 
 
 def _by_index(known: StoredIndex, conditions: Sequence[Condition], sort: Sort) -> ReadPlan | None:
-    """Equalities with its first fields, a list among them, then a range of the next one; None: it is of
-    no use."""
+    """Equalities with its first fields, a list among them, then a range of the next one; None: useless."""
     exact: list[int] = []
     many: int | None = None
     fixed = 0

@@ -55,8 +55,7 @@ class Submitted:
 
 
 class Worker:
-    """Does one job after the other. A daemon: a disk that never answers must not keep the process from
-    ending."""
+    """Does one job after the other. A daemon: a disk that never answers must not keep the process alive."""
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()

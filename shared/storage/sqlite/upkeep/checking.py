@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Checked, Say
@@ -75,15 +74,15 @@ class Check:
         collection = _Collection(connection, name)
         before = said = self._documents
         try:
-            async for step in _steps(collection.documents):
-                self._documents += step.rows
-                self._fault(*step.faults)
+            async for rows, faults in _steps(collection.documents):
+                self._documents += rows
+                self._fault(*faults)
                 if self._documents - said >= SAID_DOCUMENTS:
                     said = self._documents
                     self._say(f"{name}: {said - before} documents looked at ...")
             for known in collection.arrays():
-                async for step in _steps(partial(collection.elements, known)):
-                    self._fault(*step.faults)
+                async for _, faults in _steps(partial(collection.elements, known)):
+                    self._fault(*faults)
         except sqlite3.Error as exc:
             self._fault(f"{name}: {exc}")
 
@@ -92,24 +91,16 @@ class Check:
         self._faults += faults[: max(0, MOST_FAULTS - len(self._faults))]
 
 
-class _Step(NamedTuple):
-    """A few rows that were looked at; the next step goes on after the last of them."""
-
-    after: Columns
-    is_last: bool
-    rows: int
-    faults: list[str]
+_Step = tuple[Columns | None, int, list[str]]
+"""The row behind which the next step goes on (None: it was the last), rows looked at, and their faults."""
 
 
-async def _steps(step: Callable[[Columns], _Step]) -> AsyncIterator[_Step]:
-    after: Columns = ()
-    while True:
+async def _steps(step: Callable[[Columns], _Step]) -> AsyncIterator[tuple[int, list[str]]]:
+    after: Columns | None = ()
+    while after is not None:
         began = perf_counter()
-        done = step(after)
-        yield done
-        if done.is_last:
-            return
-        after = done.after
+        after, rows, faults = step(after)
+        yield rows, faults
         await asyncio.sleep(perf_counter() - began)
 
 
@@ -121,7 +112,6 @@ class _Collection:
         self._name = name
 
     def arrays(self) -> list[StoredIndex]:
-        """The indexes that have tables of their own."""
         with self._moment() as table:
             return _arrays(table)
 
@@ -139,7 +129,7 @@ class _Collection:
         """Look whether each row of an array's index is of a document that has it."""
         with self._moment() as table:
             if known.index.name not in {each.index.name for each in _arrays(table)}:
-                return _Step((), True, 0, [])  # it is being rebuilt
+                return None, 0, []  # it is being rebuilt
             keys = [f"k{number}" for number in range(len(known.paths))] + ["r"]
             listed = ", ".join(f"s.{key}" for key in keys)
             marks = ", ".join("?" * len(keys))
@@ -174,10 +164,10 @@ class _Collection:
                 after = row[:width]
                 faults += look(row)
                 if perf_counter() > until:
-                    return _Step(after, False, rows, faults)
+                    return after, rows, faults
         finally:
             cursor.close()
-        return _Step(after, rows < _STEP_ROWS, rows, faults)
+        return (after if rows == _STEP_ROWS else None), rows, faults
 
     def _document(self, table: Table, found: Columns) -> Iterator[str]:
         number, key, blob, *columns = found
@@ -188,9 +178,8 @@ class _Collection:
             return
         if row.id != key:
             yield f"{where}: its document has another _id"
-        unfilled = {
-            path for known in table.indexes.values() if not known.is_ready for path in known.paths
-        }
+        building = [known for known in table.indexes.values() if not known.is_ready]
+        unfilled = {path for known in building for path in known.paths}
         for path, stands, wanted in zip(table.columns, columns, row.columns, strict=True):
             if stands != wanted and path not in unfilled:
                 yield f"{where}: the column {path} says something else than its document"

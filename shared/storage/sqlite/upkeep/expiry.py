@@ -1,5 +1,4 @@
-"""Documents whose time is over leave by themselves (the TTL of an index), a few at a time between other
-writes, as fast as they come."""
+"""Documents whose time is over (the TTL of an index) leave, a few at a time between other writes."""
 
 import sqlite3
 from datetime import datetime, timedelta
