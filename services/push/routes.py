@@ -57,8 +57,6 @@ RESPONSES = ok(Pushed, "APNs took the push.") | errors(
 
 
 class PushRoutes:
-    """Makes the router; every route needs the scope `push`."""
-
     def __init__(self, enrollments: Enrollments, pusher: Pusher, auth: ApiAuth) -> None:
         self._enrollments = enrollments
         self._pusher = pusher

@@ -51,8 +51,6 @@ class Served:
 
 
 class Partitions:
-    """Keeps the partitions of this replica's share open."""
-
     def __init__(
         self,
         consumer: PartitionConsumer,
@@ -82,7 +80,7 @@ class Partitions:
 
     @property
     def oldest(self) -> str | None:
-        """Id of the oldest event that waits in one of our partitions, as of their latest reads."""
+        """Id of the oldest event that waits here, as of the latest reads."""
         return min((x.oldest for x in self._served.values() if x.oldest), default=None)
 
     @property
@@ -238,7 +236,6 @@ class Partitions:
             raise BaseExceptionGroup("partitions whose lanes could not be read", failed)
 
     async def _read(self, served: Served) -> None:
-        """Learn what is blocked in a partition."""
         # No deadline over all of it: each page that the store reads has its own.
         backlogs = await self._deliveries.blocked(served.partition)
         served.queues.learn(backlogs)

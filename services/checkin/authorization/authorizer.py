@@ -227,7 +227,6 @@ def _awaits_certificate(exchange: DeviceExchange) -> bool:
 
 
 def _brings_binding(exchange: DeviceExchange) -> bool:
-    """True if a request writes a binding before it is journaled."""
     bound = exchange.device and exchange.device.certificate
     if bound == exchange.certificate.fingerprint:
         return False

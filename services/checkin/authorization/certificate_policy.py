@@ -35,8 +35,6 @@ PRESENT = (EnrollmentStatus.AUTHENTICATED, EnrollmentStatus.ENROLLED)
 
 @dataclass(frozen=True, slots=True)
 class BindingRules:
-    """The operator's decisions."""
-
     only_meant: bool = False
     """An Authenticate binds another certificate only if our SCEP issued it for this device
     (MDM_REENROLLMENT=bound)."""
@@ -54,7 +52,6 @@ class Known:
     long_retired: frozenset[str] = frozenset()
 
     def beside(self, other: "Known") -> "Known":
-        """Both together."""
         return Known(
             {**self.holders, **other.holders},
             {**self.issued, **other.issued},

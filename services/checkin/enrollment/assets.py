@@ -30,8 +30,6 @@ from shared.settings.values import read_file
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentFiles:
-    """The content of the files that the settings name."""
-
     rules: EnrollmentRules
     topic: str | None
     apple: AppleDevices

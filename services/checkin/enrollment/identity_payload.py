@@ -56,11 +56,8 @@ class OtherScep:
 
 @dataclass(frozen=True, slots=True)
 class OtherAcme:
-    """An ACME server of the operator's (MDM_ACME_DIRECTORY_URL).
-
-    The client identifier is the serial number where it is known for sure, and otherwise new: the
-    server learns from the attestation who it is.
-    """
+    """An ACME server of the operator's (MDM_ACME_DIRECTORY_URL). A client identifier that is not the proven
+    serial number is new: the server learns from the attestation who it is."""
 
     directory_url: str
     subject: Subject

@@ -36,8 +36,6 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """The statement of a device about itself, and its signer."""
-
     device: VouchedDevice
     challenge: str = field(repr=False)
     signer: Signer
@@ -70,10 +68,8 @@ class OverTheAir:
         self._work = work
 
     async def vouched_device(self, body: bytes) -> VouchedDevice:
-        """The device that Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo).
-
-        Any client may fetch that profile, so a body that says nothing for sure is no reason to refuse.
-        """
+        """The device that Apple's certificate vouches for in a POST of /mdm/enroll (Apple: MachineInfo). Any
+        client may fetch that profile, so a body that says nothing for sure is no reason to refuse."""
         if not body or not self._apple.are_known:
             return ANY_DEVICE
         return await self._work.do(_vouched_device, body, self._apple)

@@ -80,8 +80,7 @@ class EnrollmentProfiles:
 
     async def enrollment(self, parameters: Mapping[str, str], device: VouchedDevice) -> bytes:
         """The profile that enrolls a device: identity and MDM payload, and CAs to trust."""
-        stored = await self._replacement(Reserved.ENROLL)
-        if stored is not None:
+        if (stored := await self._replacement(Reserved.ENROLL)) is not None:
             return stored
         look = self._look("enroll")
         identity = await self._identities.make(look, self._ids.new(), device, IDENTITY)
@@ -90,7 +89,18 @@ class EnrollmentProfiles:
     async def _enrollment(
         self, look: Look, identity: Payload, parameters: Mapping[str, str]
     ) -> bytes:
-        payloads = [identity, await self._mdm(look, identity["PayloadUUID"], parameters)]
+        topic = await self._topics.current()
+        if topic is None:
+            log.warning("enrollment_without_topic", reason="there is no push certificate")
+        mdm = Mdm(
+            server_url=with_parameters(f"{self._rules.server_url}/mdm/connect", parameters),
+            check_in_url=with_parameters(f"{self._rules.server_url}/mdm/checkin", parameters),
+            topic=topic or "",
+            identity=identity["PayloadUUID"],
+            access_rights=self._rules.access_rights,
+            check_out_when_removed=self._rules.check_out_when_removed,
+        )
+        payloads = [identity, mdm_payload(look, self._ids.new(), mdm)]
         for number, der in enumerate(self._rules.trusted):
             payloads.append(authority_payload(look, self._ids.new(), der, number))
         profile = configuration(look, self._ids.new(), self._rules.name, payloads)
@@ -129,8 +139,7 @@ class EnrollmentProfiles:
 
     async def profile_service(self, parameters: Mapping[str, str]) -> bytes:
         """The first profile of over-the-air enrollment, with a one-time challenge."""
-        stored = await self._replacement(Reserved.OTA)
-        if stored is not None:
+        if (stored := await self._replacement(Reserved.OTA)) is not None:
             return stored
         url = with_parameters(f"{self._rules.server_url}/ota/phase23", parameters)
         challenge = await self._challenges.issue_once()
@@ -139,8 +148,7 @@ class EnrollmentProfiles:
 
     async def ota_identity(self, device: VouchedDevice) -> bytes:
         """The second profile of over-the-air enrollment: an identity and nothing else."""
-        stored = await self._replacement(Reserved.OTA_PHASE_2)
-        if stored is not None:
+        if (stored := await self._replacement(Reserved.OTA_PHASE_2)) is not None:
             return stored
         look = self._look("ota.phase2")
         identity = await self._identities.make(look, self._ids.new(), device, OTA_IDENTITY)
@@ -150,20 +158,6 @@ class EnrollmentProfiles:
     async def _replacement(self, identifier: Reserved) -> bytes | None:
         found = await self._stored.get(identifier)
         return None if found is None else self._signed(found.mobileconfig)
-
-    async def _mdm(self, look: Look, identity: str, parameters: Mapping[str, str]) -> Payload:
-        topic = await self._topics.current()
-        if topic is None:
-            log.warning("enrollment_without_topic", reason="there is no push certificate")
-        mdm = Mdm(
-            server_url=with_parameters(f"{self._rules.server_url}/mdm/connect", parameters),
-            check_in_url=with_parameters(f"{self._rules.server_url}/mdm/checkin", parameters),
-            topic=topic or "",
-            identity=identity,
-            access_rights=self._rules.access_rights,
-            check_out_when_removed=self._rules.check_out_when_removed,
-        )
-        return mdm_payload(look, self._ids.new(), mdm)
 
     def _look(self, name: str) -> Look:
         look = self._rules.look

@@ -1,5 +1,7 @@
 """Wires the journal's side of check-in: the writer of this process, and the workers that publish."""
 
+from functools import partial
+
 import structlog
 
 from services.checkin.journal.outbox import Outbox
@@ -8,7 +10,6 @@ from services.checkin.journal.takeover import TakeOver
 from services.checkin.journal.writer import Marks, Writer
 from services.runtime.adapters import Adapters
 from shared.concurrency.partitions import PartitionShare
-from shared.concurrency.periodic import Loops
 from shared.domain.errors import Unavailable
 from shared.web.server.service import Feature
 
@@ -16,8 +17,7 @@ log = structlog.get_logger()
 
 
 async def journal_feature(adapters: Adapters) -> tuple[Writer, PartitionShare, Feature]:
-    """The registered writer, and the share of the partitions that the relay keeps. Raises
-    StoreUnavailable."""
+    """The registered writer, and the relay's share of the partitions. Raises StoreUnavailable."""
     stores, clock, metrics = adapters.stores, adapters.clock, adapters.metrics
     marks = Marks(stores.enrollments, metrics)
     writer = Writer(stores.writers, stores.journal, marks, clock, adapters.ids)
@@ -30,14 +30,11 @@ async def journal_feature(adapters: Adapters) -> tuple[Writer, PartitionShare, F
         await takeover.take_all(writer.id)
     await writer.register()
 
-    async def take_over(loops: Loops) -> None:
-        await takeover.run(writer.id, loops)
-
     async def leave() -> None:
         try:
             await writer.leave()
         except (Unavailable, TimeoutError):
             log.warning("writer_left_silently", writer=writer.id)
 
-    workers = (take_over, writer.run, relay.run, outbox.run)
+    workers = (partial(takeover.run, writer.id), writer.run, relay.run, outbox.run)
     return writer, share, Feature(workers=workers, drain=leave)

@@ -1,5 +1,4 @@
-"""The last contact of each enrollment and the last refusals of each device, kept in memory and written in
-batches (rule 15)."""
+"""The last contact of each enrollment and the last refusals of each device, written in batches (rule 15)."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -24,8 +23,7 @@ MOST_REFUSED = 4096
 
 
 class LastSeen:
-    """Collects the latest time of each enrollment, and the latest refusals of each device. What a crash loses
-    of the times, the next contact brings."""
+    """What a crash loses of the times, the next contact brings."""
 
     def __init__(self, enrollments: Enrollments, refusals: Refusals, clock: Clock) -> None:
         self._enrollments = enrollments

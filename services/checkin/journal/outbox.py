@@ -5,7 +5,6 @@ always with the same id and the same bytes, until the broker or the relay has it
 Every replica works on its share of the partitions; if two do the same for a moment, subscribers see one
 event twice."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import orjson
@@ -18,7 +17,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher, Journal
-from shared.ports.identities import Identities, Outgoing
+from shared.ports.identities import Identities
 
 PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
 CHUNK = 32
@@ -53,22 +52,19 @@ class Outbox:
             return
         outgoing = await self._identities.outbox(partitions)
         for chunk in chunked(outgoing, CHUNK):
-            await self._publish(chunk)
-
-    async def _publish(self, outgoing: Sequence[Outgoing]) -> None:
-        events = [
-            Event(
-                id=each.outbox_event.id,
-                topic=each.outbox_event.topic,
-                key=each.device.key,
-                created_at=each.outbox_event.created_at,
-                raw_payload=orjson.dumps(dict(each.outbox_event.facts)),
-                writer=WRITER,
-                number=each.outbox_event.created_at,
-            )
-            for each in outgoing
-        ]
-        if not all(await self._journal.append(events)):
-            raise StoreUnavailable("the journal did not take the notices")
-        safe = await publish_where_possible(self._publisher, events)
-        await self._identities.published([e for e in outgoing if e.outbox_event.id in safe])
+            events = [
+                Event(
+                    id=each.outbox_event.id,
+                    topic=each.outbox_event.topic,
+                    key=each.device.key,
+                    created_at=each.outbox_event.created_at,
+                    raw_payload=orjson.dumps(dict(each.outbox_event.facts)),
+                    writer=WRITER,
+                    number=each.outbox_event.created_at,
+                )
+                for each in chunk
+            ]
+            if not all(await self._journal.append(events)):
+                raise StoreUnavailable("the journal did not take the notices")
+            safe = await publish_where_possible(self._publisher, events)
+            await self._identities.published([e for e in chunk if e.outbox_event.id in safe])

@@ -43,8 +43,7 @@ ROUNDS = 100
 
 
 class Backoff:
-    """The devices whose backlog cannot be published (an event is of a newer version, say, or the broker
-    refuses it), each with its pause.
+    """The devices whose backlog cannot be published (the broker refuses an event, say), and their pauses.
 
     Promise: such a device is tried less and less often, and after all others; however many of them there are,
     no other waits. A new message of the device changes nothing of that: it is behind what cannot be
@@ -66,7 +65,6 @@ class Backoff:
         return [*fresh, *(device for _, device in failed)]
 
     def failed(self, device: str) -> None:
-        """Twice as long a pause as the last time."""
         _, last = self._pauses.get(device, (0.0, FIRST_PAUSE / 2))
         length = min(last * 2, LONGEST_PAUSE)
         self._pauses[device] = (self._clock.monotonic() + length.total_seconds(), length)
@@ -76,8 +74,6 @@ class Backoff:
 
 
 class Relay:
-    """Works through the devices whose record says that events wait."""
-
     def __init__(
         self,
         enrollments: Enrollments,

@@ -58,8 +58,6 @@ class Marks:
 
 
 class Writer:
-    """Numbers events and keeps the watermark of this process."""
-
     def __init__(
         self, writers: Writers, journal: Journal, marks: Marks, clock: Clock, ids: Ids
     ) -> None:
@@ -108,7 +106,13 @@ class Writer:
         await loops.keep_doing("writer", self.raise_heartbeat, PACE, waits="writer_cannot_beat")
 
     async def raise_heartbeat(self) -> None:
-        await self._resolve()
+        if unknown := dict(islice(self._unknown.items(), 200)):
+            stored = await self._journal.stored(unknown)
+            # What cannot be marked is passed over: its message was not answered.
+            await self._marks.set([unknown[event][1] for event in stored])
+            for event, (number, _) in unknown.items():
+                self._unknown.pop(event, None)
+                self._mark_done(number)
         if self._has_left:
             return
         await self._writers.raise_heartbeat(self.id, self._watermark)
@@ -116,17 +120,6 @@ class Writer:
         if now - self._heartbeat_at > SILENCE.total_seconds():
             log.info("writer_beats_again")
         self._heartbeat_at = now
-
-    async def _resolve(self) -> None:
-        unknown = dict(islice(self._unknown.items(), 200))
-        if not unknown:
-            return
-        stored = await self._journal.stored(unknown)
-        # What cannot be marked is passed over: its message was not answered.
-        await self._marks.set([unknown[event][1] for event in stored])
-        for event, (number, _) in unknown.items():
-            self._unknown.pop(event, None)
-            self._mark_done(number)
 
     async def leave(self) -> None:
         """Note the end of this process; a writer with nothing left is forgotten."""

@@ -27,8 +27,6 @@ from shared.telemetry.metrics import Metrics
 
 
 class DeviceBatch:
-    """The steps; `handle` is the handler of `shared.concurrency.batching.BatchExecutor`."""
-
     def __init__(
         self,
         authorizer: Authorizer,
@@ -88,8 +86,7 @@ class DeviceBatch:
         )
 
     async def _apply(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """From here on an error costs its request the 200, but its event is in the journal and is
-        published."""
+        """From here on an error costs its request the 200, but its event is published."""
         connects = _connects(exchanges)
         try:
             await _side_by_side(

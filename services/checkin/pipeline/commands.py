@@ -189,8 +189,7 @@ def _report_of(exchange: DeviceExchange) -> Report | None:
 
 
 def _is_unanswered(exchange: DeviceExchange, entry: QueueEntry) -> bool:
-    """True if the device got this entry before and did not answer it: it is Idle, or reports on a command
-    that it got later."""
+    """True if the device did not answer this entry: it is Idle, or reports on a later command."""
     if not entry.is_unanswered or _connect_of(exchange).status is Status.IDLE:
         return entry.is_unanswered
     reported = exchange.reported and exchange.reported.handed_at

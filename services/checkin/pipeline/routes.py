@@ -166,7 +166,6 @@ def refusal_listener(
 
 
 def _headers_of(request: Request) -> dict[str, list[str]]:
-    """All values of each header, by its name in lower case."""
     headers: dict[str, list[str]] = {}
     for name, value in request.scope["headers"]:
         headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))

@@ -105,11 +105,17 @@ class RefusalLog:
     def note(
         self, sender: RefusedSender, status: int, reason: Reason, detail: str, path: str
     ) -> None:
-        """This sender was refused just now, with this status. A 503 is no fault of the device: it does not
-        come into its record."""
+        """A 503 is no fault of the device: it does not come into its record."""
         detail, path = plain(detail, LONGEST_DETAIL), plain(path, LONGEST_DETAIL)
         refusal = Refusal(self._clock.now(), reason.value, detail, path)
-        held = self._hold(sender, refusal, status)
+        held = self._held.get(sender.key)
+        if held is None and len(self._held) < (MOST_HELD if sender.is_proven else MOST_HELD // 2):
+            held = self._held[sender.key] = _Held(sender, refusal, status)
+        if held is None:
+            self._unlogged += 1
+        else:
+            held.sender, held.last, held.status = sender, refusal, status
+            held.count += 1
         if status >= 500:
             return
         device = self._device_of(sender)
@@ -117,17 +123,6 @@ class RefusalLog:
             self._seen.refused(device, refusal)
         elif held is not None and sender.is_proven:
             held.of_record = counted_refusals(held.of_record, [refusal])
-
-    def _hold(self, sender: RefusedSender, refusal: Refusal, status: int) -> _Held | None:
-        held = self._held.get(sender.key)
-        if held is None:
-            if len(self._held) >= (MOST_HELD if sender.is_proven else MOST_HELD // 2):
-                self._unlogged += 1
-                return None
-            held = self._held[sender.key] = _Held(sender, refusal, status)
-        held.sender, held.last, held.status = sender, refusal, status
-        held.count += 1
-        return held
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("refusals", self.flush, PACE, waits="refusals_wait")

@@ -39,7 +39,7 @@ moment may add one."""
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """The signer of a request: its certificate, the fingerprint, and the hash of its key."""
+    """The signer of a request."""
 
     certificate: x509.Certificate
     fingerprint: str
@@ -48,8 +48,6 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The answer to a request, and how it came to be."""
-
     issued: IssuedCertificate
     how: ScepIssue
 
@@ -133,7 +131,7 @@ class Issuing:
                     return Given(made, ScepIssue.RENEWAL)
                 found = await self._others(transaction)
         _refuse_another_key(found, request.key_hash)
-        if not self._is_valid(found):
+        if found.not_after <= self._clock.now():
             raise ScepRefused(ScepRefusal.TRANSACTION, "the transaction's certificate has expired")
         return await self._repeated(found, status.device)
 
@@ -208,16 +206,13 @@ class Issuing:
             raise Overtaken("the certificate could not be recorded")
         return found
 
-    def _is_valid(self, issued: IssuedCertificate) -> bool:
-        return issued.not_after > self._clock.now()
-
     async def _is_good(self, found: IssuedCertificate) -> bool:
         """True if a repeated request gets this one. A one-time challenge has the certificate that it
         has; the static one gives a new one once the old one has expired or was replaced."""
         if found.challenge is not None:
             return True
         status = await self._statuses.of(found.fingerprint)
-        return self._is_valid(found) and not status.is_replaced
+        return found.not_after > self._clock.now() and not status.is_replaced
 
     async def _status_of(self, asker: Asker) -> CertificateStatus:
         """Only a certificate of ours renews: valid now, for clients, and still its device's."""

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.checkin.scep.issuing import Asker, Given, Issuing
+from services.checkin.scep.issuing import Asker, Issuing
 from shared.concurrency.heavy_work import HeavyWork
 from shared.security.authority import Authority
 from shared.security.identity import fingerprint_of
@@ -59,12 +59,10 @@ class ScepServer:
         self._allow_legacy = allow_legacy
 
     def capabilities(self) -> str:
-        """The answer to GetCACaps, one word a line."""
         dropped = frozenset() if self._allow_legacy else _LEGACY_CAPABILITIES
         return "".join(f"{word}\n" for word in _CAPABILITIES if word not in dropped)
 
     def ca_certificate(self) -> bytes:
-        """The answer to GetCACert: our CA's certificate (DER)."""
         return self._authority.certificate.public_bytes(Encoding.DER)
 
     async def operate(self, encoded: bytes) -> bytes:
@@ -74,7 +72,12 @@ class ScepServer:
             if isinstance(opened, ScepRefused):
                 raise opened
             asker, request = opened
-            given = await self._decide(message, asker, request)
+            if request is None:
+                given = await self._issuing.poll(message.transaction_id, asker)
+            elif message.kind == MessageType.RENEWAL_REQ:
+                given = await self._issuing.renew(message.transaction_id, request, asker)
+            else:
+                given = await self._issuing.enroll(message.transaction_id, request)
         except ScepRefused as refused:
             self._metrics.scep_refused.labels(refused.refusal).inc()
             log.info("scep_refused", reason=refused.refusal.value, why=str(refused))
@@ -123,15 +126,6 @@ class ScepServer:
         if request.subject == self._authority.certificate.subject:
             raise ScepRefused(ScepRefusal.REQUEST, "the subject is that of the CA")
         return asker, request
-
-    async def _decide(
-        self, message: PkiMessage, asker: Asker, request: CertificateRequest | None
-    ) -> Given:
-        if request is None:
-            return await self._issuing.poll(message.transaction_id, asker)
-        if message.kind == MessageType.RENEWAL_REQ:
-            return await self._issuing.renew(message.transaction_id, request, asker)
-        return await self._issuing.enroll(message.transaction_id, request)
 
 
 def _asker(der: bytes) -> Asker:

@@ -95,8 +95,7 @@ class Installation:
         raise Overtaken("others change the push certificates at the same time")
 
     async def shown(self, topic: str | None) -> PushCertificate:
-        """The newest certificate of a topic, or of the one that devices are to enroll under.
-        Raises NotFound."""
+        """The newest certificate of a topic; None: of the default one. Raises NotFound."""
         await self._rotation.look()
         name = topic or self._certificates.default
         if name is None or not self._certificates.ranked(name):
@@ -141,14 +140,11 @@ class Installation:
 
     def _before(self, stored: InstalledTopic | None, pair: PushCertificate) -> InstalledPair | None:
         """The pair in use now: the newest, or the one before it while the newest is not proven."""
-        if stored is None:
-            return None
         now = self._clock.now()
-        for each in (stored.before, stored.newest):
+        for each in (stored.before, stored.newest) if stored else ():
             known = None if each is None else _parsed(each)
-            if known is None or known.fingerprint == pair.fingerprint or known.has_expired(now):
-                continue
-            return each
+            if known and known.fingerprint != pair.fingerprint and not known.has_expired(now):
+                return each
         return None
 
     async def _version(self, topic: str) -> TopicVersion | None:

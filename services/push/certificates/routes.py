@@ -74,8 +74,6 @@ Forced = Annotated[
 
 
 class CertificateRoutes:
-    """Makes the router; every route needs the scope `admin`."""
-
     def __init__(self, installation: Installation, auth: ApiAuth) -> None:
         self._installation = installation
         self._parsing = Parsing()

@@ -135,8 +135,6 @@ class ApnsConnections(Protocol):
 
 
 class CertifiedSender:
-    """Pushes with the first certificate of the topic that APNs takes."""
-
     def __init__(self, apns: ApnsConnections, certificates: CertificateStore) -> None:
         self._apns = apns
         self._certificates = certificates

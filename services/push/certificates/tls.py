@@ -25,10 +25,7 @@ from shared.settings.values import read_file
 def load_certificates(
     pairs: Iterable[tuple[Path, Path]], now: datetime
 ) -> dict[str, PushCertificate]:
-    """The push certificates by topic, of files of MDM_PUSH_CERT and MDM_PUSH_KEY.
-
-    Raises Misconfigured, naming the setting at fault.
-    """
+    """By topic, of MDM_PUSH_CERT and MDM_PUSH_KEY. Raises Misconfigured, naming the setting at fault."""
     found: dict[str, PushCertificate] = {}
     for certificate_file, key_file in pairs:
         certificate_pem = read_file("MDM_PUSH_CERT", certificate_file)
@@ -55,10 +52,7 @@ def apns_tls(trusted: Path | None) -> ssl.SSLContext:
 
 
 def client_context(certificate: PushCertificate, trusted: Path | None) -> ssl.SSLContext:
-    """TLS towards APNs as the owner of this certificate.
-
-    Raises BadRequest for a certificate that TLS does not take, Misconfigured for the CAs.
-    """
+    """Raises BadRequest for a certificate that TLS does not take, Misconfigured for the CAs."""
     context = apns_tls(trusted)
     with _as_file(certificate.certificate_pem) as chain, _as_file(certificate.key_pem) as key:
         try:

@@ -49,8 +49,6 @@ BROKEN = (httpx.HTTPError, H2Error, OSError, KeyError)
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One request to APNs."""
-
     topic: str
     token: bytes = field(repr=False)
     magic: str = field(repr=False)

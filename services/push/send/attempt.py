@@ -43,8 +43,6 @@ class PushSender(Protocol):
 
 
 class PushAttempts:
-    """Pushes to enrollments whose target is known."""
-
     def __init__(
         self,
         apns: PushSender,

@@ -100,7 +100,6 @@ Outcome = Accepted | Failure
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
-    """The outcome of an HTTP answer of APNs."""
     if status == 200:
         return Accepted(headers.get("apns-id", ""))
     answer = _object(body)

@@ -56,8 +56,6 @@ class _Line:
 
 
 class Pusher:
-    """Turns push requests into pushes and records how they ended."""
-
     def __init__(
         self,
         attempts: PushAttempts,

@@ -31,8 +31,7 @@ class NoCertificate(TopicRefused):
 
 
 class Stops:
-    """Names that APNs refuses: one push tries each again every quarter of an hour. `show` takes their
-    number."""
+    """Names that APNs refuses; `show` takes their number."""
 
     def __init__(self, clock: Clock, show: Callable[[float], None]) -> None:
         self._clock = clock
@@ -62,7 +61,6 @@ class Stops:
         return was_stopped
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget all others."""
         self._stops = {name: stop for name, stop in self._stops.items() if name in names}
         self._show(len(self._stops))
 

@@ -54,8 +54,6 @@ class Room:
 
 
 class Bodies:
-    """The budget of one process."""
-
     def __init__(
         self,
         budget: int,
@@ -92,7 +90,6 @@ class Account:
         self._is_closed = False
 
     def hold(self, event_id: str, size: int) -> bool:
-        """True if a body of this size may wait in memory."""
         bodies = self._bodies
         fits = bodies.held + size <= bodies.limit or event_id in bodies.wanted
         if self._is_closed or not fits:

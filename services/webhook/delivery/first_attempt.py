@@ -88,7 +88,6 @@ class PartitionQueues:
         return sum(queue.blocked for queue in self.queues.values() if not queue.key.aside)
 
     def take(self, received: Received) -> None:
-        """Handle an event in the order of the queue."""
         if not self.is_live:
             return
         arrival = Arrival(received)
@@ -174,17 +173,16 @@ class PartitionQueues:
     async def _work(self, queue: DeliveryQueue, subscription: Subscription) -> None:
         try:
             while self.is_live and queue.arrivals:
+                event_id = queue.arrivals[0].received.event_id
                 try:
                     await self._settle(queue, queue.arrivals[0], subscription)
-                except (Unavailable, TimeoutError) as exc:
-                    event_id = queue.arrivals[0].received.event_id
-                    log.warning("body_not_read_back", event_id=event_id, error=str(exc))
-                    await self._clock.sleep(_AFTER_A_FAULT)
-                except Exception:  # an event never leaves its delivery queue
-                    log.exception("event_not_handled", event_id=queue.arrivals[0].received.event_id)
-                    await self._clock.sleep(_AFTER_A_FAULT)
-                else:
                     queue.arrivals.popleft()
+                    continue
+                except (Unavailable, TimeoutError) as exc:
+                    log.warning("body_not_read_back", event_id=event_id, error=str(exc))
+                except Exception:  # an event never leaves its delivery queue
+                    log.exception("event_not_handled", event_id=event_id)
+                await self._clock.sleep(_AFTER_A_FAULT)
         finally:
             queue.is_working = False
             self.forget(queue)
@@ -192,7 +190,6 @@ class PartitionQueues:
     async def _settle(
         self, queue: DeliveryQueue, arrival: Arrival, subscription: Subscription
     ) -> None:
-        """Deliver or store one event, then let go of it."""
         outcome = None
         if not queue.blocked:
             async with self._body(arrival) as body:
@@ -260,7 +257,6 @@ class PartitionQueues:
             self._retry_plan.plan(self, queue, wait)
 
     def _tried(self, queue: DeliveryQueue, delivery: Delivery, outcome: AttemptOutcome) -> Delivery:
-        """A delivery after its first attempt."""
         delivery = replace(delivery, last_error=outcome.reason)
         if not outcome.counts:
             return delivery

@@ -1,5 +1,4 @@
-"""The state of one delivery queue while its partition is served here: which part of it waits in the
-queue, which in the store, and what must not be concluded from a read that is older than a change."""
+"""The state of one delivery queue while its partition is served here."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -138,7 +137,6 @@ class SetAside:
         return sum(map(len, self._queues.values()))
 
     def add(self, queue: DeliveryQueue) -> None:
-        """Remember a delivery queue, if it is one of these."""
         if queue.key.aside:
             self._queues.setdefault(_device_queue(queue), {})[queue] = None
 
@@ -150,8 +148,7 @@ class SetAside:
             self._queues.pop(device_queue, None)
 
     def takes(self, queue: DeliveryQueue, outcome: AttemptOutcome, attempts: int) -> bool:
-        """True if the head of a delivery queue, which failed just now for the `attempts`th time, has to
-        leave it."""
+        """True if the head, which failed just now for the `attempts`th time, has to leave."""
         if queue.key.aside or not outcome.is_about_event:
             return False
         if aside := self._queues.get(queue.key):

@@ -28,15 +28,12 @@ _SOON = timedelta(milliseconds=100)
 _LEASED = timedelta(seconds=1)
 _NO_SUBSCRIBER = timedelta(seconds=60)
 
-
 JITTER_PERCENT = 20
 """Spreads each wait, so that what failed together does not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """The waits of the schedule, and the source of their jitter."""
-
     waits: Sequence[timedelta]
     random: Callable[[], float]
     """In [0, 1)."""
@@ -60,8 +57,6 @@ class RetryPolicy:
 
 
 class QueueRetry:
-    """One run over a blocked delivery queue."""
-
     def __init__(
         self,
         store: DeliveryStore,
@@ -79,8 +74,7 @@ class QueueRetry:
         self._metrics = metrics
 
     async def advance(self, queues: PartitionQueues, queue: DeliveryQueue) -> timedelta | None:
-        """Work on a delivery queue from its head on; how long to wait then, None: the delivery queue is
-        free."""
+        """Work on it from its head on; how long to wait then, None: the delivery queue is free."""
         is_hurried, queue.is_hurried = queue.is_hurried, False
         while queues.is_live:
             if queue.is_attempting:

@@ -1,10 +1,9 @@
-"""Schedule blocked delivery queues: each by the schedule of its head, or sooner once its subscriber
-is back.
+"""Schedule blocked delivery queues: each by that of its head, or sooner once its subscriber is back.
 
 Promises: a blocked delivery queue waits here once, however often it is planned; thousands of them share a
 bounded number of runs, few while their subscriber is down. When a subscriber recovers, its delivery queues
 are hurried, except those where that failed lately. One delivery queue's fault does not end the retries
-of the others. What a run does with a delivery queue is decided in `queue_retry`."""
+of the others."""
 
 import heapq
 from collections import deque
@@ -127,6 +126,5 @@ class Retries:
 
 
 def _counts(entry: Entry) -> bool:
-    """True if an entry of the plan still has an effect."""
     due, _, queues, queue = entry
     return queues.is_live and queue.due == due

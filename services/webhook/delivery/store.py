@@ -31,8 +31,6 @@ _LONGEST_PAUSE = timedelta(seconds=5)
 
 
 class DeliveryStore:
-    """Stored deliveries, and the events themselves."""
-
     def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, ids: Ids) -> None:
         self._deliveries = deliveries
         self._journal = journal
@@ -81,7 +79,6 @@ class DeliveryStore:
             return await self._deliveries.body(delivery.id)
 
     async def drain(self) -> None:
-        """Wait for what is under way."""
         for batches in (self._stores, self._leases, self._removals, self._events):
             await batches.drain()
 

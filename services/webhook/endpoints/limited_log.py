@@ -1,4 +1,4 @@
-"""Warnings that an outage would repeat by the thousand: a few a minute, and how many were left out."""
+"""Warnings that an outage would repeat by the thousand: a few a minute."""
 
 from datetime import timedelta
 
@@ -13,8 +13,7 @@ MOST = 10
 
 
 class LimitedLog:
-    """Warnings of one event: at most `MOST` in a minute. The next one after that says how many were left out
-    (`left_out`)."""
+    """At most `MOST` warnings of one event in a minute; `left_out` of the next one counts the others."""
 
     def __init__(self, event: str, clock: Clock) -> None:
         self._event = event

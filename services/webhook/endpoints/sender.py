@@ -161,8 +161,7 @@ class HttpSender:
 
 
 def wait_asked(value: str, now: datetime) -> timedelta:
-    """The wait that a `Retry-After` asks for, in seconds or as a date, from zero to `LONGEST_WAIT`. Raises
-    ValueError where it cannot be read."""
+    """The wait of a `Retry-After` (seconds, or a date), up to `LONGEST_WAIT`. Raises ValueError."""
     value = value.strip()
     if value.isascii() and value.isdigit():
         return min(timedelta(seconds=min(int(value), 2**31)), LONGEST_WAIT)
@@ -175,9 +174,8 @@ def wait_asked(value: str, now: datetime) -> timedelta:
 
 
 async def _finish(response: aiohttp.ClientResponse) -> None:
-    """Read a short answer to its end, so that its connection can be used again; leave a long one.
-
-    The status decides, so nothing that happens here makes a delivery fail."""
+    """Read a short answer to its end, so that its connection can be used again. Nothing here makes a delivery
+    fail: the status decides."""
     try:
         async with asyncio.timeout(_ANSWER_PATIENCE.total_seconds()):
             left = _ANSWER_LIMIT

@@ -97,12 +97,10 @@ class Endpoint:
             self._probe_at = self._clock.monotonic()
 
     def took_another(self, device: str, since: float) -> bool:
-        """True if it took an event of another device after `since` (monotonic), as far as this process
-        knows."""
+        """True if, as this process knows, it took another device's event after `since` (monotonic)."""
         return any(other != device and at > since for other, at in self._takes)
 
     def heard(self, outcome: AttemptOutcome, device: str) -> None:
-        """An attempt has ended."""
         if outcome.reason is None:
             self._succeeded(device)
             return
@@ -145,8 +143,6 @@ class Endpoint:
 
 
 class Subscribers:
-    """First attempts and retries, each in its own bounds, per subscriber."""
-
     def __init__(
         self,
         subscriptions: Subscriptions,
@@ -167,7 +163,6 @@ class Subscribers:
         self._set_aside = LimitedLog("delivery_set_aside", clock)
 
     async def run(self, loops: Loops) -> None:
-        """Read the subscriptions every few seconds."""
         await loops.keep_doing("subscribers", self.read, PACE, waits="subscriptions_not_read")
 
     async def read(self) -> None:
@@ -184,7 +179,6 @@ class Subscribers:
 
     @property
     def paused_count(self) -> int:
-        """The number of paused subscriptions."""
         return sum(endpoint.is_paused for endpoint in self._endpoints.values())
 
     def endpoint(self, subscription: str) -> Endpoint:
@@ -193,8 +187,7 @@ class Subscribers:
         return self._endpoints[subscription]
 
     async def first(self, subscription: Subscription, device: str, body: bytes) -> AttemptOutcome:
-        """The first attempt of an event of a device. It does not count where the subscriber is too busy, or
-        paused."""
+        """An event's first attempt. It does not count where the subscriber is too busy, or paused."""
         endpoint = self.endpoint(subscription.id)
         if endpoint.pause_left:
             return PAUSED
