@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
 from services.cli.opening import command_settings, opened_stores
@@ -41,14 +42,12 @@ async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         await command.run(f"{given.action} blocked" if given.blocked else given.action, given.ids)
 
 
+@dataclass(frozen=True, slots=True)
 class DeliveriesCommand:
-    """One run of the command."""
-
-    def __init__(self, deliveries: Deliveries, journal: Journal, clock: Clock, out: TextIO) -> None:
-        self._deliveries = deliveries
-        self._journal = journal
-        self._clock = clock
-        self._out = out
+    deliveries: Deliveries
+    journal: Journal
+    clock: Clock
+    out: TextIO
 
     async def run(self, action: str, ids: Sequence[str]) -> None:
         """`action` is `list`, `list blocked`, `retry` or `skip`. Raises BadRequest for ids that it cannot
@@ -56,13 +55,12 @@ class DeliveriesCommand:
         if action.startswith("list"):
             if ids:
                 raise BadRequest("deliveries list: takes no ids")
-            deliveries = self._deliveries
             if action == "list":
-                await self._list(deliveries.dead_lettered, _line, "nothing was given up on")
+                await self._list(self.deliveries.dead_lettered, _line, "nothing was given up on")
             else:
-                await self._list(deliveries.heads, _blocked_line, "nothing waits")
+                await self._list(self.deliveries.heads, _blocked_line, "nothing waits")
         elif action == "retry":
-            self._say(await self._deliveries.retry(ids or None, self._clock.now()), "tried again")
+            self._say(await self.deliveries.retry(ids or None, self.clock.now()), "tried again")
         elif action == "skip":
             if not ids:
                 raise BadRequest(
@@ -81,25 +79,25 @@ class DeliveriesCommand:
         count = 0
         for partition in range(PARTITIONS):  # each for itself: there may be very many
             found = await read(partition)
-            self._out.writelines(f"{line(each)}\n" for each in found)
+            self.out.writelines(f"{line(each)}\n" for each in found)
             count += len(found)
         if not count:
-            self._out.write(f"{nothing}\n")
+            self.out.write(f"{nothing}\n")
 
     async def _skip(self, delivery_id: str) -> bool:
         """Keep the body as a subscriber would get it, for the time when the journal has forgotten it."""
         event_id = delivery_id.rpartition(":")[2]
         body = None
         with suppress(CannotDecrypt, OfNewerVersion):
-            if event := (await self._journal.read([event_id])).get(event_id):
+            if event := (await self.journal.read([event_id])).get(event_id):
                 body = event_json(event)
         try:
-            return await self._deliveries.skip(delivery_id, body)
+            return await self.deliveries.skip(delivery_id, body)
         except TooLarge:
-            return await self._deliveries.skip(delivery_id, None)
+            return await self.deliveries.skip(delivery_id, None)
 
     def _say(self, count: int, what: str) -> None:
-        self._out.write(f"{count} {'delivery' if count == 1 else 'deliveries'} will be {what}\n")
+        self.out.write(f"{count} {'delivery' if count == 1 else 'deliveries'} will be {what}\n")
 
 
 def _line(delivery: Delivery) -> str:

@@ -134,8 +134,6 @@ async def _opened(location: Location, *, is_former: bool = False) -> AsyncIterat
 
 
 class _Progress:
-    """Says how far a copy is, every few seconds."""
-
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._next = monotonic() + SAYS_EVERY.total_seconds()

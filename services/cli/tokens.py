@@ -41,72 +41,58 @@ async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         await database.ensure(INDEXES)
         tokens = ApiTokens(MongoTokens(database), clock, ids)
         command = TokenCommand(tokens, MongoAuditLog(database), clock, ids, sys.stdout)
-        await command.run(Asked(given.action, given.names, given.scope, given.days))
+        await command.run(given.action, given.names, given.scope, given.days)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The arguments of the command."""
-
-    action: str
-    names: Sequence[str]
-    scopes: Sequence[str] = ()
-    days: int | None = None
-
-
 class TokenCommand:
-    def __init__(
-        self, tokens: ApiTokens, audit_log: AuditLog, clock: Clock, ids: Ids, out: TextIO
+    tokens: ApiTokens
+    audit_log: AuditLog
+    clock: Clock
+    ids: Ids
+    out: TextIO
+
+    async def run(
+        self, action: str, names: Sequence[str], scopes: Sequence[str] = (), days: int | None = None
     ) -> None:
-        self._tokens = tokens
-        self._log = audit_log
-        self._clock = clock
-        self._ids = ids
-        self._out = out
-
-    async def run(self, asked: Asked) -> None:
         """Raises BadRequest, Conflict or NotFound with words for a person."""
-        if asked.action == "list":
+        if action == "list":
             await self._list()
-        elif not asked.names:
-            raise BadRequest(f"token {asked.action}: expected a name")
-        elif asked.action == "create":
-            await self._create(asked)
+        elif not names:
+            raise BadRequest(f"token {action}: expected a name")
+        elif action == "create":
+            await self._create(names, scopes, days)
         else:
-            await self._revoke(asked.names)
+            for name in names:
+                token = await self.tokens.revoke(name)
+                await self._record("token.revoke", token)
+                self.out.write(f"revoked {token.name}\n")
 
-    async def _create(self, asked: Asked) -> None:
-        days = asked.days
-        if len(asked.names) > 1:
+    async def _create(self, names: Sequence[str], scopes: Sequence[str], days: int | None) -> None:
+        if len(names) > 1:
             raise BadRequest("token create: expected one name")
         if days is not None and not 0 < days < 36_500:
             raise BadRequest("--days: expected a number from 1 on")
-        expires_at = None if days is None else self._clock.now() + timedelta(days=days)
-        token, secret = await self._tokens.create(
-            asked.names[0], asked.scopes, created_by=CALLER, expires_at=expires_at
+        expires_at = None if days is None else self.clock.now() + timedelta(days=days)
+        token, secret = await self.tokens.create(
+            names[0], scopes, created_by=CALLER, expires_at=expires_at
         )
         await self._record("token.create", token)
-        self._out.write(f"{secret}\n")
+        self.out.write(f"{secret}\n")
 
     async def _list(self) -> None:
-        for token in await self._tokens.list():
+        for token in await self.tokens.list():
             state = "revoked" if token.revoked_at else "expired"
-            if token.is_good(self._clock.now()):
+            if token.is_good(self.clock.now()):
                 state = f"until {rfc3339_or_null(token.expires_at)}" if token.expires_at else "good"
             used = rfc3339_or_null(token.last_used_at) or "never"
             scopes = ",".join(sorted(token.scopes))
-            self._out.write(f"{token.id}  {token.name}  {scopes}  {state}  last used {used}\n")
-
-    async def _revoke(self, names: Sequence[str]) -> None:
-        for name in names:
-            token = await self._tokens.revoke(name)
-            await self._record("token.revoke", token)
-            self._out.write(f"revoked {token.name}\n")
+            self.out.write(f"{token.id}  {token.name}  {scopes}  {state}  last used {used}\n")
 
     async def _record(self, action: str, token: Token) -> None:
         entry = AuditEntry(
-            id=self._ids.new(),
-            at=to_milliseconds(self._clock.now()),
+            id=self.ids.new(),
+            at=to_milliseconds(self.clock.now()),
             caller=CALLER,
             address="local",
             route="services token",
@@ -115,4 +101,4 @@ class TokenCommand:
             targets=(token.name,),
             detail=f"scopes {' '.join(sorted(token.scopes))}",
         )
-        await self._log.record([entry])
+        await self.audit_log.record([entry])

@@ -8,8 +8,6 @@ from shared.settings.values import ApiKey, Duration, Networks
 
 
 class ProxySettings(BaseModel):
-    """Settings of the proxies before a service."""
-
     trusted_proxies: Networks = Field(
         (),
         description="Addresses and networks of proxies, separated by commas; their X-Forwarded-For "
@@ -19,8 +17,6 @@ class ProxySettings(BaseModel):
 
 
 class AccessSettings(ProxySettings):
-    """Settings of the callers of an API."""
-
     api_key: ApiKey | None = Field(
         None,
         description="Password of the API (user `micromdm`); several keys separated by spaces are "

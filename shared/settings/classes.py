@@ -58,8 +58,6 @@ def _ops_http(port: int) -> Any:
 
 
 class ServiceSettings(BodySettings, EncryptionSettings):
-    """Settings of every service."""
-
     model_config = ConfigDict(
         frozen=True, hide_input_in_errors=True, extra="forbid", arbitrary_types_allowed=True
     )
@@ -248,8 +246,6 @@ class WebhookSettings(DeliverySettings, ApiSettings):
 
 
 class AllSettings(CheckinSettings, CommandsSettings, PushSettings, WebhookSettings):
-    """The four services in one process."""
-
     service: ClassVar[str] = "all"
     required: ClassVar[frozenset[str]] = frozenset()
 

@@ -54,8 +54,6 @@ SecretKey = Annotated[SecretStr, BeforeValidator(_secret_key)]
 
 
 class EncryptionSettings(BaseModel):
-    """Settings of encryption, in every service."""
-
     secret_key: SecretKey | None = Field(
         None,
         description="Key with which secrets are encrypted in the store: 32 random bytes in base64. "

@@ -58,8 +58,6 @@ PushCertificateFiles = Annotated[
 
 
 class EnrollmentSettings(BaseModel):
-    """Settings of enrollment, for check-in."""
-
     organization: Annotated[str, AfterValidator(_printable)] = Field(
         "MacroMDM", description="Name of the organization in enrollment profiles."
     )

@@ -15,8 +15,6 @@ LEAST_BUDGET = 24 * 1024**2
 
 
 class BodySettings(BaseModel):
-    """Limits of the bodies that clients and devices send."""
-
     max_body: Annotated[Size, AfterValidator(lambda size: min(size, LARGEST_BODY))] = Field(
         10 * 1024**2,
         description="Largest message of a device, in bytes or as `10 MiB`; more than 11 MiB counts as "
@@ -45,8 +43,6 @@ Count = Annotated[int, BeforeValidator(_whole_number), within(1, None, "must be 
 
 
 class LimitSettings(BaseModel):
-    """Limits of the clients of the commands service."""
-
     max_command_size: Annotated[
         Size,
         within(

@@ -23,8 +23,6 @@ def _challenge(value: SecretStr) -> SecretStr:
 
 
 class ChallengeSettings(BaseModel):
-    """Settings of the services that make challenges."""
-
     scep_challenge: Annotated[SecretStr, AfterValidator(_challenge)] | None = Field(
         None,
         description="A static SCEP challenge: good for everybody who knows it, as often as they like; "
@@ -37,8 +35,6 @@ class ChallengeSettings(BaseModel):
 
 
 class ScepSettings(ChallengeSettings):
-    """Settings of our SCEP server."""
-
     scep_validity: Annotated[
         Duration, within(timedelta(hours=1), LONGEST_VALIDITY, "must be 1 h to 3650 d")
     ] = Field(timedelta(days=365), description="How long the certificates of devices are valid.")
@@ -50,8 +46,6 @@ class ScepSettings(ChallengeSettings):
 
 
 class BindingSettings(BaseModel):
-    """Settings of check-in."""
-
     reenrollment: Reenrollment = Field(
         "open",
         description="Who may enroll a device again that has a certificate already: `open`: every holder of "

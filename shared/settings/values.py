@@ -68,12 +68,10 @@ def _duration(value: Any) -> timedelta:
 
 
 def _durations(value: Any) -> tuple[timedelta, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(_duration(each) for each in value)
-    steps = tuple(_duration(each) for each in _items(value))
+    steps = value if isinstance(value, list | tuple) else _items(value)
     if not steps:
         raise ValueError("must be a list of durations such as 1 s, 5 s, 30 s")
-    return steps
+    return tuple(map(_duration, steps))
 
 
 def _items(value: Any) -> tuple[str, ...]:

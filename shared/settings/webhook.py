@@ -15,8 +15,6 @@ RETRY_SCHEDULE = tuple(
 
 
 class DeliverySettings(BaseModel):
-    """The receiver of events, and the way to it."""
-
     webhook_url: SecretHttpUrl | None = Field(
         None,
         description="Where events are posted.",

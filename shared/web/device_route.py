@@ -49,8 +49,6 @@ def _answer(request: Request, error: MdmError) -> Response:
 
 
 def _for_device(handle: Handler) -> Handler:
-    """The handler, with answers that a device may get."""
-
     async def handle_for_device(request: Request) -> Response:
         try:
             return await handle(request)
@@ -67,8 +65,6 @@ def _for_device(handle: Handler) -> Handler:
 
 
 class DeviceRoute(APIRoute):
-    """A route with answers that a device may get."""
-
     def get_route_handler(self) -> Handler:
         return _for_device(super().get_route_handler())
 

@@ -11,8 +11,6 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Section(Enum):
-    """The part of a request that the parser reads."""
-
     BETWEEN = auto()
     HEADERS = auto()
     BODY = auto()

@@ -125,7 +125,6 @@ def device_behind(cursor: str | None) -> str | None:
     """The id behind which a page begins. Raises BadRequest."""
     if not cursor:
         return None
-    device = read_cursor(cursor)
-    if not device:
-        raise unfit("cursor", EXPECTED)
-    return device
+    if device := read_cursor(cursor):
+        return device
+    raise unfit("cursor", EXPECTED)

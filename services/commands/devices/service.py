@@ -33,8 +33,6 @@ Page = tuple[list[Enrollment], str | None]
 
 @dataclass(frozen=True, slots=True)
 class DeviceInventory:
-    """Device channels, as API clients see them."""
-
     enrollments: Enrollments
     devices: Devices
     queue: CommandQueue

@@ -110,9 +110,7 @@ class LongPoll:
         try:
             yield
         finally:
-            self._taken[caller] -= 1
-            if not self._taken[caller]:
-                del self._taken[caller]
+            self._taken -= Counter((caller,))  # forgets who holds none
 
     async def final(
         self, entry_id: str, within: timedelta, gone: Callable[[], Awaitable[None]]

@@ -70,7 +70,6 @@ class CommandLookup:
         return command_out(entry, answer, push, late, await self._last_refusal(entry))
 
     async def _last_answer(self, entry: QueueEntry) -> Event | None:
-        """The event of the answer at `answered_at`."""
         if entry.answered_at is None:
             return None
         at, status = nanoseconds(entry.answered_at), _STATUS.get(entry.state)

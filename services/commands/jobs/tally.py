@@ -20,8 +20,6 @@ MORE = "more warnings of other kinds"
 
 
 class Tally:
-    """A sum that grows."""
-
     def __init__(self) -> None:
         self.queued = 0
         self.already_queued = 0

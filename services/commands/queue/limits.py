@@ -37,8 +37,6 @@ class _Estimate:
 
 
 class OpenLimit:
-    """Decides which entries may be queued."""
-
     def __init__(
         self, queue: CommandQueue, clock: Clock, limit: int, most_known: int = MOST_KNOWN
     ) -> None:

@@ -24,8 +24,6 @@ async def no_wait() -> None:
 
 
 class Priority:
-    """The commands under way in one process."""
-
     def __init__(self) -> None:
         self._interactive: set[asyncio.Future[None]] = set()
 

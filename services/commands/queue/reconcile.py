@@ -16,8 +16,6 @@ from shared.ports.queue import CommandQueue, Expiries
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Ends what is over among the entries that a reader has read."""
-
     queue: CommandQueue
     expiries: Expiries
     targets: Targets

@@ -37,8 +37,6 @@ PublishEnd = Callable[[QueueEntry], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """The operator's decisions."""
-
     retry_window: timedelta = timedelta(hours=1)
     accept_unknown_devices: bool = False
     max_open: int = 10_000
@@ -174,8 +172,6 @@ REMEMBERED = 16_384
 
 
 class Guesses:
-    """Counts mismatches by CommandUUID."""
-
     def __init__(self, clock: Clock) -> None:
         self._mismatches = CountingWindow(clock, WINDOW, REMEMBERED)
 

@@ -54,8 +54,6 @@ Advise = Callable[[PreparedCommand, Recipient], Advice]
 
 
 class QueueService:
-    """Puts commands into queues."""
-
     def __init__(
         self,
         queue: CommandQueue,
@@ -124,8 +122,7 @@ class QueueService:
         expiry = terms.expiry(now)
         path = "ttl" if terms.expires_at is None else "expires_at"
         if expiry is not None and expiry <= max(now, terms.not_before or now):
-            expected = "a time that is still to come, and after not_before"
-            raise unfit(path, expected)
+            raise unfit(path, "a time that is still to come, and after not_before")
 
     async def drain(self) -> None:
         await self._batches.drain()

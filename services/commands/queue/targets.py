@@ -41,20 +41,18 @@ def key_of_unknown(name: str) -> EnrollmentKey:
     return EnrollmentKey(name, device, udid=device, user=user if colon else None)
 
 
+@dataclass(frozen=True, slots=True)
 class Targets:
-    """Finds enrollments by the names that API clients use."""
-
-    def __init__(self, enrollments: Enrollments) -> None:
-        self._enrollments = enrollments
+    enrollments: Enrollments
 
     async def resolve(self, names: Collection[str]) -> dict[str, Target | Conflict]:
         """Name -> its target, or the error. UDIDs, which most names are, cost one read."""
-        meant = await self._enrollments.find(names)
+        meant = await self.enrollments.find(names)
         records = [record for found in meant.values() for record in found]
         known = {record.id: record for record in records if record.key.is_device_channel}
         wanted = {record.device for record in records} | {n for n in names if n not in meant}
         if missing := wanted - known.keys():
-            known |= await self._enrollments.load(missing)
+            known |= await self.enrollments.load(missing)
         return {name: _target(name, meant.get(name), known) for name in names}
 
     async def one(self, name: str) -> Target:
@@ -66,7 +64,7 @@ class Targets:
 
     async def devices(self, devices: Collection[str]) -> dict[str, Enrollment]:
         """The present records of these devices, removed ones included."""
-        return await self._enrollments.load(devices)
+        return await self.enrollments.load(devices)
 
 
 def _target(

@@ -23,8 +23,6 @@ _KEY, _IN_JSON = "UnlockToken", "unlock_token"
 
 @dataclass(frozen=True, slots=True)
 class StoredUnlockToken:
-    """Completes requests that leave the token out."""
-
     devices: Devices
     targets: Targets
 

@@ -42,9 +42,6 @@ CHUNK = 32
 WRITER = "commands"
 """The writer of these events. It journals no device messages, so it is never taken over (rule 7)."""
 
-_MILLISECOND = 10**6
-"""In nanoseconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
@@ -108,17 +105,16 @@ class Expiry:
         events = await self._journaled(entries)
         safe = await publish_where_possible(self.publisher, events)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
-        await self.expiries.published(
-            [each for each in entries if (each.enrollment, each.command_uuid) not in late]
-        )
+        published = [each for each in entries if (each.enrollment, each.command_uuid) not in late]
+        await self.expiries.published(published)
 
     async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:
         known = await self.enrollments.load({entry.enrollment for entry in entries})
-        events = []
-        for entry in entries:
-            id_ = entry.enrollment
-            key = known[id_].key if id_ in known else key_of_unknown(id_)
-            events.append(ended_event(entry, key))
+        keys = {id_: found.key for id_, found in known.items()}
+        events = [
+            ended_event(each, keys.get(each.enrollment) or key_of_unknown(each.enrollment))
+            for each in entries
+        ]
         if not all(await self.journal.append(events)):
             raise StoreUnavailable("the journal did not take the events of commands that ended")
         # What is there may be what another replica wrote when more, or less, was known of the device.
@@ -131,12 +127,12 @@ def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:
     has the shape of a UUIDv7, with bits of a hash in place of random ones."""
     assert entry.finished_at is not None
     seed = hashlib.sha256(f"{entry.id}\0{entry.order}".encode()).digest()
-    milliseconds = nanoseconds(entry.finished_at) // _MILLISECOND
+    milliseconds = nanoseconds(entry.finished_at) // 10**6
     number = milliseconds << 80 | int.from_bytes(seed[:10], "big")
     number = number & ~(0xF << 76) | 7 << 76
     number = number & ~(0x3 << 62) | 0x2 << 62
     # Different for entries that ended in the same millisecond: the relay reads by this time.
-    created_at = milliseconds * _MILLISECOND + int.from_bytes(seed[16:24], "big") % _MILLISECOND
+    created_at = milliseconds * 10**6 + int.from_bytes(seed[16:24], "big") % 10**6
     if entry.state is EntryState.SUPERSEDED:
         topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": entry.superseded_by}
     else:

@@ -57,11 +57,8 @@ class Janitor:
     async def run(self, loops: Loops) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for name, work in (
-                    ("janitor_commands", self.forget_commands),
-                    ("janitor_places", self.end_past_generations),
-                ):
-                    group.create_task(self._forever(loops, name, work))
+                group.create_task(self._forever(loops, "janitor_commands", self.forget_commands))
+                group.create_task(self._forever(loops, "janitor_places", self.end_past_generations))
         finally:
             # Other replicas take over at once. Not before: a heartbeat that is under way would make us a
             # member again.
@@ -74,7 +71,6 @@ class Janitor:
     async def _forever(
         self, loops: Loops, name: str, work: Callable[[], AsyncGenerator[None, None]]
     ) -> None:
-        """Do all pieces of a work again and again, at the janitor's pace."""
         pieces = work()
 
         async def piece() -> None:
@@ -87,25 +83,20 @@ class Janitor:
 
         await loops.keep_doing(name, piece, PACE, waits="janitor_waits")
 
-    # --- stored commands
-
     async def forget_commands(self) -> AsyncGenerator[None, None]:
-        """One pass over the stored commands; yields after each piece."""
-        for piece in self._pieces():
-            await self._forget(f"{piece:0{PREFIX_DIGITS}x}")
-            yield
+        """One pass over the stored commands; yields after each piece.
 
-    async def _forget(self, prefix: str) -> None:
-        """`touched` is read first, then the entries: a command that gets an entry was touched before
+        `touched` is read first, then the entries: a command that gets an entry was touched before
         it, so either we see the entry, or the condition does not hold any more."""
-        touched = await self.commands.untouched(prefix, self.clock.now() - UNTOUCHED)
-        for chunk in chunked(sorted(touched), CHUNK):
-            used = await self.commands.in_use(chunk)
-            unused = {each: touched[each] for each in chunk if each not in used}
-            if unused and (forgotten := await self.commands.forget(unused)):
-                log.info("commands_forgotten", count=forgotten)
-
-    # --- entries of past generations
+        for piece in self._pieces():
+            prefix = f"{piece:0{PREFIX_DIGITS}x}"
+            touched = await self.commands.untouched(prefix, self.clock.now() - UNTOUCHED)
+            for chunk in chunked(sorted(touched), CHUNK):
+                used = await self.commands.in_use(chunk)
+                unused = {each: touched[each] for each in chunk if each not in used}
+                if unused and (forgotten := await self.commands.forget(unused)):
+                    log.info("commands_forgotten", count=forgotten)
+            yield
 
     async def end_past_generations(self) -> AsyncGenerator[None, None]:
         """One pass over the open entries; yields after each piece.
@@ -127,8 +118,6 @@ class Janitor:
             left = sum(entry.state.is_open for entry in await self.reconciler.current(those))
             if ended := len(those) - left:
                 log.info("stale_places_ended", count=ended)
-
-    # --- both
 
     def _pieces(self) -> Iterator[int]:
         """Our share of a pass. The time says where it begins, so that a process that often restarts

@@ -61,8 +61,6 @@ def create_app(
 
 
 class Edge:
-    """The edge that every request passes before its route."""
-
     most_under_way = MOST_UNDER_WAY
 
     def __init__(

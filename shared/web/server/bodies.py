@@ -115,8 +115,6 @@ TOO_MANY = "too many requests at once"
 
 @dataclass(slots=True)
 class UnderWay:
-    """Counts the requests that are worked on."""
-
     most: int
     count: int = 0
 

@@ -8,6 +8,7 @@ document, and a proxy without any replica would answer in our stead. /metrics: f
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -50,12 +51,10 @@ class Readiness:
         return found
 
 
+@dataclass(frozen=True, slots=True)
 class OpsApp:
-    """The ASGI app of the operators' listener."""
-
-    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
-        self._readiness = readiness
-        self._metrics = metrics
+    readiness: Readiness
+    metrics: Metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -67,12 +66,12 @@ class OpsApp:
             case "/healthz":
                 return JsonAnswer({"status": "alive"})
             case "/readyz":
-                reasons = await self._readiness.reasons()
-                failing = self._readiness.failing()
+                reasons = await self.readiness.reasons()
+                failing = self.readiness.failing()
                 said = {"ready": not reasons, "reasons": reasons, "failing": failing}
                 return JsonAnswer(said, 503 if reasons else 200)
             case "/metrics":
-                content = generate_latest(self._metrics.registry)
+                content = generate_latest(self.metrics.registry)
                 return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
             case _:
                 return JsonAnswer({"error": "not found"}, 404)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.cli.tokens import Asked, TokenCommand
+from services.cli.tokens import TokenCommand
 from services.commands.access.tokens import ApiTokens
 from shared.domain.access import token_digest
 from shared.domain.errors import BadRequest, Conflict, NotFound, StoreUnavailable
@@ -30,7 +30,7 @@ class Line:
         """What it writes."""
         self.out.seek(0)
         self.out.truncate()
-        await self.command.run(Asked(action, names, scopes, days))
+        await self.command.run(action, names, scopes, days)
         return self.out.getvalue()
 
 
