@@ -71,7 +71,8 @@ def token_routes(tokens: ApiTokens, auth: ApiAuth) -> APIRouter:
         "/v1/tokens/{id}",
         dependencies=[auth.needs(Scope.ADMIN, audit="token.revoke")],
         summary="Revoke a token",
-        responses=ok(TokenOut, "Revoked.", revoked_at="2026-02-02T03:04:05Z") | errors(404),
+        responses=ok(TokenOut, "Revoked.", revoked_at="2026-02-02T03:04:05Z")
+        | errors(404, said={404: ("No such token.", "there is no token backup")}),
     )
     async def revoke_token(request: Request, id: str) -> JsonAnswer:
         """By its id or its name. It is refused everywhere within five seconds, and stays in the

@@ -10,7 +10,7 @@ from shared.domain.errors import NotFound
 from shared.ports.queue import Jobs
 from shared.web.answers import JsonAnswer
 from shared.web.api.auth import ApiAuth
-from shared.web.api.openapi import errors, ok
+from shared.web.api.openapi import UUID, errors, ok
 
 TAG = {
     "name": "jobs",
@@ -35,7 +35,8 @@ def job_routes(jobs: Jobs, auth: ApiAuth) -> APIRouter:
         "/v1/jobs/{id}",
         dependencies=[auth.needs(Scope.READ)],
         summary="One job",
-        responses=ok(JobDetails, "How far it is; `refused` is one page.") | errors(400, 404),
+        responses=ok(JobDetails, "How far it is; `refused` is one page.")
+        | errors(400, 404, said={404: ("No such job.", f"job: there is no job {UUID}")}),
     )
     async def get_job(id: str, page: Annotated[Page, Query()]) -> JsonAnswer:
         """Its progress, and the targets it was refused for. The counts may lag by a second."""

@@ -56,7 +56,9 @@ def profile_routes(profiles: Profiles, auth: ApiAuth) -> APIRouter:
         dependencies=[auth.needs(Scope.ADMIN, audit="profile.read")],
         summary="List profiles",
         responses=ok(ProfilePage, "By identifier; `next_cursor` is there where more follow.")
-        | errors(400, 404, 413),
+        | errors(
+            400, 404, 413, said={404: ("No such profile.", "id: no profile org.example is stored")}
+        ),
         openapi_extra=body(ListProfilesRequest),
     )
     async def list_profiles(request: Request) -> JsonAnswer:

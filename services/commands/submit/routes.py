@@ -42,11 +42,14 @@ from shared.ports.clock import Ids
 from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
-from shared.web.api.openapi import Responses, errors, ok
+from shared.web.api.openapi import Responses, Said, errors, ok
 from shared.web.api.requests import SMALL, Parsing
 from shared.web.body import read_body, until_gone
 
 TAG = {"name": "commands", "description": "Queue commands for devices, see and clear their queues."}
+_NO_SUCH_COMMAND: Said = {
+    404: ("No such command.", "request_type: no command has this name (nearest: DeviceLock)")
+}
 
 
 def submit_routes(
@@ -170,7 +173,7 @@ def _add_catalogue(routes: APIRouter, catalogue: CommandCatalogue, auth: ApiAuth
         "/v1/request_types/{name}",
         dependencies=[auth.needs(Scope.READ)],
         summary="One command: its keys, an example, its schema",
-        responses=ok(RequestTypeOut, text) | errors(400, 404),
+        responses=ok(RequestTypeOut, text) | errors(400, 404, said=_NO_SUCH_COMMAND),
     )
     async def get_request_type(name: str) -> JsonAnswer:
         """`name` of a key is the spelling of answers, `apple_name` Apple's; both are understood."""

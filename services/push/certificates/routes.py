@@ -84,16 +84,31 @@ class CertificateRoutes:
         router.put(
             ONE,
             name="put_push_certificate",
+            summary="Install or renew a push certificate",
             dependencies=put,
             responses=PUT,
             openapi_extra=body(InstallRequest),
         )(self.install)
-        router.get(ONE, name="get_push_certificate", dependencies=read, responses=GET)(self.show)
-        router.get(ALL, name="list_push_certificates", dependencies=read, responses=LISTED)(
-            self.list
-        )
+        router.get(
+            ONE,
+            name="get_push_certificate",
+            summary="A push certificate",
+            dependencies=read,
+            responses=GET,
+        )(self.show)
+        router.get(
+            ALL,
+            name="list_push_certificates",
+            summary="All push certificates",
+            dependencies=read,
+            responses=LISTED,
+        )(self.list)
         router.delete(
-            ALL + "/{topic}", name="remove_push_certificate", dependencies=remove, responses=REMOVED
+            ALL + "/{topic}",
+            name="remove_push_certificate",
+            summary="Remove the push certificates of a topic",
+            dependencies=remove,
+            responses=REMOVED,
         )(self.remove)
 
     async def install(self, request: Request, force_topic: Forced = None) -> JsonAnswer:
