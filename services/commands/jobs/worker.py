@@ -164,7 +164,8 @@ class JobWorker:
         except Unavailable:
             raise
         except MdmError as exc:
-            error, (known, _) = short(str(exc)), await self._so_far(job)
+            error = short(str(exc))
+            known, _ = await self._so_far(job)
             refused = job.total - known.queued - known.already_queued
             progress = replace(known.progress, refused=refused)
             await self._jobs.finish(job.id, progress, to_milliseconds(self._clock.now()), error)
