@@ -29,7 +29,7 @@ DRIVER = str(ROOT / "shared" / "storage" / "sqlite")
 """Ours too, but in the place of a database driver."""
 LOOPS = str(ROOT / "shared" / "concurrency" / "periodic.py")
 """Runs what works beside the requests."""
-MOST_SWITCHES = {"command": 107, "connect": 94}
+MOST_SWITCHES = {"command": 98, "connect": 94}
 UDID = "A0000000-0000-4000-8000-000000000001"
 REPEATED = 5
 """Of so many walks the shortest counts: the loops of the server work beside them."""
