@@ -13,7 +13,7 @@ Fact = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """In the record of its device until it is published. `created_at`: nanoseconds since the epoch."""
+    """In the record of its device until it is safe. `created_at`: nanoseconds since the epoch."""
 
     id: str
     topic: Topic

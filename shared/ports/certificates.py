@@ -43,7 +43,8 @@ class Challenges(Protocol):
         again. None: it is unknown, expired, or used by another transaction."""
 
     async def take(self, challenge: Challenge, by: str) -> bool:
-        """`use` for a challenge that is not stored; the caller knows that it has not expired."""
+        """`use` for a challenge that is not stored: store it as used by `by`. The caller knows that it has
+        not expired."""
 
     async def user_of(self, digest: str) -> str | None:
         """The transaction that used it, also after it expired; None: unused or unknown."""

@@ -62,4 +62,5 @@ class Identities(Protocol):
 
     async def outbox(self, partitions: Collection[int]) -> list[Outgoing]: ...
 
-    async def published(self, outgoing: Sequence[Outgoing]) -> None: ...
+    async def published(self, outgoing: Sequence[Outgoing]) -> None:
+        """Remove outbox events that are safe."""

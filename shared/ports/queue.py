@@ -12,7 +12,8 @@ from shared.domain.job import Job, JobPart, Progress
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A device's answer to a command: ends or defers its entry, on the conditions of rule 5."""
+    """A device's answer to a command: ends or defers its entry, on the conditions of rule 5. An entry of
+    generation None counts as of this one."""
 
     enrollment: str
     command_uuid: str
@@ -75,7 +76,8 @@ class CommandQueue(Protocol):
         """Queue again in the place of `seen`, on condition that this final state is unchanged."""
 
     async def drop(self, entry: QueueEntry) -> QueueEntry | None:
-        """End an entry as DROPPED_REENROLLED while it has the generation seen; the entry after that."""
+        """End an entry as DROPPED_REENROLLED while it is open and has the generation seen; the entry after
+        that."""
 
     async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
         """All open entries of an enrollment, of any generation, in queue order."""
@@ -129,8 +131,8 @@ class CommandQueue(Protocol):
         closed entries."""
 
     async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
-        """device -> open entries of all its channels, in queue order; None: too many, ask for the next one.
-        The cost does not depend on the length of a queue."""
+        """device -> open entries of all its channels, fit for `mark_sent`, in queue order; None: too many,
+        ask for the next one. The cost does not depend on the length of a queue."""
 
     async def next_of(self, wanted: Sequence[Wanted], at: datetime) -> list[QueueEntry | None]:
         """Per queue the first entry, in queue order, that may be sent now. Of more than 32 whose `not_before`

@@ -53,9 +53,9 @@ class AppleDevices:
 
 def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     key = authority.public_key()
-    if isinstance(leaf.signature_algorithm_parameters, padding.PSS):  # Apple's CA signs none
-        return False
     try:
+        if isinstance(leaf.signature_algorithm_parameters, padding.PSS):  # Apple's CA signs none
+            return False
         check_signed(leaf, leaf.tbs_certificate_bytes, key)
         return leaf.public_key() != key  # a CA is no device, though it may have signed itself
     except (InvalidSignature, *UNREADABLE):

@@ -56,7 +56,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         PAGE: (
             "_id between, status != by _id",
             "_id >, status !=, user is null by _id",
-            "_id >, status =, user is null by _id",
+            "_id > by _id",
             "blocked !=, status !=, user is null by _id",
             "blocked =, status !=, user is null by _id",
             "inventory.model =, inventory.os_version =, status !=, user is null by _id",

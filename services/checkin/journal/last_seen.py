@@ -47,7 +47,9 @@ class LastSeen:
         """Write what was noted up to now; what cannot be written is kept, unless newer was noted. A record
         that cannot hold its time costs no other record its own."""
         for times in chunked(list(self._times.items()), BATCH):
-            await verdicts(self._write_times, times)
+            for verdict in await verdicts(self._write_times, times):
+                if isinstance(verdict, Refused):
+                    log.error("last_seen_not_kept", error=str(verdict))
             for enrollment, at in times:
                 if self._times.get(enrollment) == at:
                     del self._times[enrollment]

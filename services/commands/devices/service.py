@@ -119,10 +119,11 @@ def _page(found: list[Enrollment], limit: int) -> Page:
 async def _named(enrollments: Enrollments, query: DeviceQuery) -> list[Enrollment]:
     """All that match, read in parts of the names: by UDID if both kinds of names are given."""
     found: list[Enrollment] = []
-    for some in chunked(query.udids or query.serial_numbers or (), TOGETHER):
-        part = DeviceQuery(udids=some) if query.udids else DeviceQuery(serial_numbers=some)
+    by_udid = query.udids is not None
+    for some in chunked((query.udids if by_udid else query.serial_numbers) or (), TOGETHER):
+        part = DeviceQuery(udids=some) if by_udid else DeviceQuery(serial_numbers=some)
         found += await enrollments.devices(part)
-    if not query.udids or not query.serial_numbers:
+    if not by_udid or query.serial_numbers is None:
         return found
     wanted = set(query.serial_numbers)
     return [each for each in found if each.inventory.serial_number in wanted]

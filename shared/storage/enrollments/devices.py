@@ -59,16 +59,14 @@ class MongoEnrolledTopics:
     async def count(self) -> dict[str, int]:
         topics: Counter[str] = Counter()
         found: list[Document] = [{"_id": ""}]
-        while found:  # a page at a time: each has the deadline of a request
-            enrolled = {
-                "status": EnrollmentStatus.ENROLLED.value,
-                "user": None,
-                "_id": {"$gt": found[-1]["_id"]},
-            }
-            found = await self._enrollments.find(
-                enrolled, {"push.topic": 1}, sort=[("_id", 1)], limit=TOGETHER
-            )
-            topics.update(filter(None, (each.get("push", {}).get("topic") for each in found)))
+        fields = {"status": 1, "user": 1, "push.topic": 1}
+        while found:  # pages of all records, so that none takes longer than a request may
+            above = {"_id": {"$gt": found[-1]["_id"]}}
+            found = await self._enrollments.find(above, fields, sort=[("_id", 1)], limit=TOGETHER)
+            for each in found:
+                topic = each.get("push", {}).get("topic")
+                if topic and each["status"] == EnrollmentStatus.ENROLLED and not each.get("user"):
+                    topics[topic] += 1
         return dict(topics)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
+import structlog
 
 from services.checkin.journal.last_seen import BATCH, LastSeen
 from shared.domain.enrollment import Refusal
@@ -47,8 +48,10 @@ async def test_a_record_that_cannot_hold_its_contact_costs_no_other_its_own() ->
         seen.note(enrollment, NOW)
     seen.refused("D1", Refusal(NOW, "plist", "broken", "/mdm/checkin"))
 
-    await seen.flush()
+    with structlog.testing.capture_logs() as lines:
+        await seen.flush()
 
+    assert [line["event"] for line in lines] == ["last_seen_not_kept"]
     assert enrollments.written.keys() == set(others)
     assert refusals.added.keys() == {"D1"}
     enrollments.written.clear()
