@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from services.runtime.adapters import PartsOfProcess
+from services.runtime.key_files import keyring_of
 from services.runtime.program import ALL_SERVICES
 from services.runtime.stores import Stores
 from shared.domain.errors import StoreUnavailable
@@ -82,9 +83,8 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
     switch = Switch()
     parts = PartsOfProcess(settings, Metrics())
     adapters = await parts.open()
-    stores = adapters.stores
-    away: Database = Away(stores._database, switch)  # type: ignore[assignment]
-    adapters = replace(adapters, stores=Stores(away, stores._keyring))
+    away: Database = Away(adapters.stores._database, switch)  # type: ignore[assignment]
+    adapters = replace(adapters, stores=Stores(away, keyring_of(settings)))
     services = [
         await import_module(f"services.{name}.app").build(settings, adapters)
         for name in ALL_SERVICES
