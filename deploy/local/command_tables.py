@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from generated import below, write_or_check  # noqa: E402 - beside this script
+
 from shared.apple.catalogue.catalogue import CommandCatalogue  # noqa: E402 - after the path to it
 from shared.apple.catalogue.description import TYPES  # noqa: E402
 from shared.apple.catalogue.example import command_example  # noqa: E402
@@ -138,15 +140,8 @@ def _tells(facts: object) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    by_hand = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    page = by_hand + MARK + "".join(tables(CommandCatalogue.load()))
-    if "--check" not in arguments:
-        PAGE.write_text(page, encoding="utf-8")
-        return 0
-    if PAGE.read_text(encoding="utf-8") == page:
-        return 0
-    sys.stderr.write(f"{PAGE.name} is not current: run `python deploy/local/command_tables.py`\n")
-    return 1
+    page = below(PAGE, MARK, "".join(tables(CommandCatalogue.load())))
+    return write_or_check({PAGE: page}, arguments, "command_tables.py")
 
 
 if __name__ == "__main__":

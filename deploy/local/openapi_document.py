@@ -20,6 +20,8 @@ from urllib.parse import urlencode
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from generated import below, write_or_check  # noqa: E402 - beside this script
+
 from services.runtime.program import ALL_SERVICES, ServicesProgram  # noqa: E402 - after the path to it
 from services.webhook.routes import webhooks  # noqa: E402
 from shared.settings import AllSettings, load  # noqa: E402
@@ -122,22 +124,11 @@ def _code(language: str, text: object) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     made = asyncio.run(document())
-    by_hand = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    written = {
+    files = {
         DOCUMENT: json.dumps(made, indent=1, ensure_ascii=False) + "\n",
-        PAGE: by_hand + MARK + "".join(page(made)),
+        PAGE: below(PAGE, MARK, "".join(page(made))),
     }
-    if "--check" not in arguments:
-        for file, text in written.items():
-            file.write_text(text, encoding="utf-8")
-        return 0
-    old = [file.name for file, text in written.items() if file.read_text(encoding="utf-8") != text]
-    if not old:
-        return 0
-    sys.stderr.write(
-        f"{', '.join(old)}: not current, run `python deploy/local/openapi_document.py`\n"
-    )
-    return 1
+    return write_or_check(files, arguments, "openapi_document.py")
 
 
 if __name__ == "__main__":

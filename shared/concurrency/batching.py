@@ -37,6 +37,20 @@ async def verdicts(
     return [*await verdicts(write, items[:middle]), *await verdicts(write, items[middle:])]
 
 
+async def refused(
+    write: Callable[[Sequence[Item]], Awaitable[None]], items: Sequence[Item]
+) -> list[tuple[Item, Refused]]:
+    """Write items, and return those that the store refuses, with the reasons; as in `verdicts`."""
+
+    async def written(some: Sequence[Item]) -> list[None]:
+        await write(some)
+        return [None] * len(some)
+
+    outcomes = await verdicts(written, items)
+    pairs = zip(items, outcomes, strict=True)
+    return [(item, each) for item, each in pairs if isinstance(each, Refused)]
+
+
 @dataclass(slots=True, eq=False)
 class _Submitted(Generic[Item, Result]):
     item: Item

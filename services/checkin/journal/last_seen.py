@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from shared.chunks import chunked
-from shared.concurrency.batching import verdicts
+from shared.concurrency.batching import refused
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.enrollment import Refusal, counted_refusals
-from shared.domain.errors import Refused, Unavailable
+from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import Refusals
@@ -47,32 +47,22 @@ class LastSeen:
         """Write what was noted up to now; what cannot be written is kept, unless newer was noted. A record
         that cannot hold its time costs no other record its own."""
         for times in chunked(list(self._times.items()), BATCH):
-            for verdict in await verdicts(self._write_times, times):
-                if isinstance(verdict, Refused):
-                    log.error("last_seen_not_kept", error=str(verdict))
+            for _, why in await refused(lambda some: self._enrollments.seen(dict(some)), times):
+                log.error("last_seen_not_kept", error=str(why))
             for enrollment, at in times:
                 if self._times.get(enrollment) == at:
                     del self._times[enrollment]
         for devices in chunked(list(self._refusals), BATCH):
             await self._write_refusals(devices)
 
-    async def _write_times(self, times: Sequence[tuple[str, datetime]]) -> list[None]:
-        await self._enrollments.seen(dict(times))
-        return [None] * len(times)
-
     async def _write_refusals(self, devices: Sequence[str]) -> None:
         noted = [(each, self._refusals.pop(each)) for each in devices if each in self._refusals]
         try:
-            written = await verdicts(self._add, noted)
+            lost = await refused(lambda some: self._stored_refusals.add(dict(some)), noted)
         except Unavailable:
             for device, refusals in noted:
                 newer = self._refusals.get(device, ())
                 self._refusals[device] = counted_refusals(refusals, reversed(newer))
             raise
-        for (device, _), verdict in zip(noted, written, strict=True):
-            if isinstance(verdict, Refused):  # of this device alone: its record cannot grow
-                log.error("refusals_not_kept", device=device, error=str(verdict))
-
-    async def _add(self, noted: Sequence[tuple[str, tuple[Refusal, ...]]]) -> list[None]:
-        await self._stored_refusals.add(dict(noted))
-        return [None] * len(noted)
+        for (device, _), why in lost:  # of this device alone: its record cannot grow
+            log.error("refusals_not_kept", device=device, error=str(why))

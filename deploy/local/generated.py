@@ -1,0 +1,23 @@
+"""Files that scripts write: written, or compared with what they should be."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def below(page: Path, mark: str, text: str) -> str:
+    """The page with this text below the mark; what stands above it is written by hand."""
+    return page.read_text(encoding="utf-8").partition(mark)[0] + mark + text
+
+
+def write_or_check(files: Mapping[Path, str], arguments: Sequence[str], script: str) -> int:
+    """Write the files; with `--check` name those that are not current instead. The exit code."""
+    if "--check" not in arguments:
+        for file, text in files.items():
+            file.write_text(text, encoding="utf-8")
+        return 0
+    old = [file.name for file, text in files.items() if file.read_text(encoding="utf-8") != text]
+    if not old:
+        return 0
+    sys.stderr.write(f"{', '.join(old)}: not current, run `python deploy/local/{script}`\n")
+    return 1
