@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
-from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -61,35 +60,29 @@ def page(document: Document) -> Iterator[str]:
 def _route(document: Document, method: str, path: str, operation: Document) -> Iterator[str]:
     yield f"\n### {method} {path}\n\n{operation['summary']}.\n"
     is_webhook = path in document["webhooks"]
-    request = _example(document, operation.get("requestBody", {}))
+    request = _example(operation.get("requestBody", {}))
     if is_webhook:
         yield _code("json", request)
     elif path.startswith(OF_DEVICES):
         yield "\nDevices call it.\n"
     else:
         yield _code("sh", _curl(method, path, operation, request))
-        yield from _answer(document, operation)
+        yield from _answer(operation)
 
 
 def _curl(method: str, path: str, operation: Document, request: object) -> str:
-    given = {
-        each["name"]: str(each.get("example", next(iter(each["schema"].get("examples", [])), "")))
-        for each in operation.get("parameters", ())
-        if each["in"] == "query" and each.get("required")
-    }
-    query = f"?{urlencode(given)}" if given else ""
     key = ' -u "micromdm:$MDM_API_KEY"' if operation.get("security") else ""
     verb = "" if method == "GET" else f" -X {method}"
     body = "" if request is None else f" \\\n  -d {quote(_compact(request))}"
     path = re.sub(r"{(\w+)}", lambda found: f"${found[1].upper()}", path)
-    return f'curl{verb}{key} "$SERVER{path}{query}"{body}'
+    return f'curl{verb}{key} "$SERVER{path}"{body}'
 
 
-def _answer(document: Document, operation: Document) -> Iterator[str]:
+def _answer(operation: Document) -> Iterator[str]:
     responses = operation["responses"]
     status = "201" if "201" in responses else min(responses)
     answer = responses[status]
-    example = _example(document, answer)
+    example = _example(answer)
     yield f"\n{status}: {answer['description']}\n"
     if example is not None:
         text = json.dumps(example, indent=2, ensure_ascii=False)
@@ -98,19 +91,10 @@ def _answer(document: Document, operation: Document) -> Iterator[str]:
         )
 
 
-def _example(document: Document, described: Document) -> Any:
-    """The first example of a body or answer; None where it has none in JSON."""
-    for content in described.get("content", {}).values():
-        schema = content.get("schema", {})
-        if "$ref" in schema:
-            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-        if "example" in content:
-            return content["example"]
-        for examples in (content.get("examples"), schema.get("examples")):
-            if examples:
-                first = next(iter(examples.values() if isinstance(examples, dict) else examples))
-                return first.get("value", first) if isinstance(examples, dict) else first
-    return None
+def _example(described: Document) -> Any:
+    """The example of a body or answer; None where it has none."""
+    contents = described.get("content", {}).values()
+    return next((content["example"] for content in contents if "example" in content), None)
 
 
 def _compact(value: object) -> str:

@@ -53,6 +53,20 @@ async def pages(
             where = {**query, field: left}
 
 
+async def pages_by_id(
+    collection: Collection, query: Query, fields: Fields, size: int = PAGE
+) -> AsyncIterator[list[Document]]:
+    """The match set in pages, in the order of `_id`, on which `query` has no condition."""
+    last = ""
+    while True:
+        above = {**query, "_id": {"$gt": last}}
+        found = await collection.find(above, fields, sort=[("_id", 1)], limit=size)
+        yield found
+        if len(found) < size:
+            return
+        last = found[-1]["_id"]
+
+
 class CurrentReads:
     """Checks of reads that decide something by what they did not find, without a conditional write.
 

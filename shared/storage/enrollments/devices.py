@@ -15,6 +15,7 @@ from shared.storage.enrollments.documents import (
     decrypted,
     ids_of_users,
 )
+from shared.storage.reads import pages_by_id
 from shared.storage.records import given
 
 _THERE = {"$ne": GONE}
@@ -58,11 +59,9 @@ class MongoEnrolledTopics:
 
     async def count(self) -> dict[str, int]:
         topics: Counter[str] = Counter()
-        found: list[Document] = [{"_id": ""}]
         fields = {"status": 1, "user": 1, "push.topic": 1}
-        while found:  # pages of all records, so that none takes longer than a request may
-            above = {"_id": {"$gt": found[-1]["_id"]}}
-            found = await self._enrollments.find(above, fields, sort=[("_id", 1)], limit=TOGETHER)
+        # Of all records, so that no page takes longer than a request may.
+        async for found in pages_by_id(self._enrollments, {}, fields, TOGETHER):
             for each in found:
                 topic = each.get("push", {}).get("topic")
                 if topic and each["status"] == EnrollmentStatus.ENROLLED and not each.get("user"):

@@ -28,7 +28,7 @@ from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.indexes import Index
-from shared.storage.reads import CurrentReads, find_by_id
+from shared.storage.reads import CurrentReads, find_by_id, pages_by_id
 from shared.storage.records import EncryptedFields, encryption_context, record
 from shared.times import EPOCH
 
@@ -111,19 +111,10 @@ class MongoDeliveries:
         return sorted(heads.values(), key=lambda each: (each.head.queue.device, each.head.id))
 
     async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:
-        last = ""
-        while True:
-            found = await self._documents.find(
-                {"partition": partition, "_id": {"$gt": last}},
-                projection,
-                sort=[("_id", 1)],
-                limit=self._page,
-            )
+        query = {"partition": partition}
+        async for found in pages_by_id(self._documents, query, projection, self._page):
             for document in found:
-                last = document["_id"]
                 yield document
-            if len(found) < self._page:
-                return
 
     async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
         term = self._database.term
