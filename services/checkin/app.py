@@ -14,7 +14,6 @@ from shared.security.certificates.lenient import AnyCertificate
 from shared.security.challenges import KEY_SIZE, PURPOSE, ChallengeTokens, ScepChallenges
 from shared.security.identity import DeviceIdentities, WeakKeys, load_trust
 from shared.settings import CheckinSettings
-from shared.web.device_route import direct_routes
 from shared.web.server.bodies import MOST_UNDER_WAY
 from shared.web.server.service import Service
 
@@ -45,7 +44,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         tokens=ChallengeTokens(authority.derived_key(PURPOSE, KEY_SIZE)),
     )
     writer, share, journal = await journal_feature(adapters)
-    routes, note_refused, pipeline = pipeline_feature(settings, adapters, writer, identities, work)
+    note_refused, pipeline = pipeline_feature(settings, adapters, writer, identities, work)
     profiles, enrollment = enrollment_feature(
         settings, adapters, files, challenges, identities, work
     )
@@ -55,7 +54,6 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         "checkin",
         [journal, pipeline, enrollment, scep, renewal],
         adapters.loops,
-        direct=direct_routes(routes),
         note_refused=note_refused,
     )
 

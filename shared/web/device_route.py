@@ -10,7 +10,7 @@ device is the one exception.
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared.domain.errors import BadRequest, Blocked, MdmError, Refused, TooLarge
 from shared.telemetry.metrics import Reason
 from shared.web.answers import RETRY_AFTER
+from shared.web.direct import DirectRoute
 from shared.web.problems import count_refused, on_bug, status_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -69,12 +70,10 @@ class DeviceRoute(APIRoute):
         return _for_device(super().get_route_handler())
 
 
-class DirectDeviceRoute(DeviceRoute):
-    """A route whose endpoint takes the request and nothing else: the edge calls it without FastAPI, which
-    would cost a third of a small request (docs/adr/0017). FastAPI describes it, and answers other methods."""
+class DirectDeviceRoute(DirectRoute, DeviceRoute):
+    """FastAPI would cost a third of a small request (docs/adr/0017)."""
 
     def direct(self) -> ASGIApp:
-        """The endpoint as plain ASGI."""
         handle = _for_device(self.endpoint)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,14 +81,3 @@ class DirectDeviceRoute(DeviceRoute):
             await response(scope, receive, send)
 
         return ServerErrorMiddleware(answer, handler=on_bug)
-
-
-def direct_routes(router: APIRouter) -> dict[tuple[str, str], ASGIApp]:
-    """The routes of a router that the edge calls itself, by method and path."""
-    return {
-        (method, route.path): app
-        for route in router.routes
-        if isinstance(route, DirectDeviceRoute)
-        for app in [route.direct()]
-        for method in route.methods or ()
-    }

@@ -1,6 +1,8 @@
 """The routes of commands, devices and jobs, on the fakes of a `World`."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from fastapi import APIRouter
 
@@ -13,13 +15,16 @@ from services.commands.jobs.routes import job_routes
 from services.commands.jobs.worker import JobWorker
 from services.commands.submit.routes import submit_routes
 from services.commands.submit.service import SubmitService
+from shared.concurrency.periodic import Loops
 from shared.web.api.auth import ApiAuth
+from shared.web.server.service import Feature, Service
 from tests.support.commands_world import CATALOGUE, World
 from tests.support.fakes.jobs import FakeJobs
 from tests.support.fakes.journal import FakeJournal
 from tests.support.fakes.pushes import FakePushes
 
 MEBIBYTE = 1024**2
+Tag = Mapping[str, Any]
 
 
 class PostingWorld:
@@ -46,15 +51,17 @@ class PostingWorld:
             world.queue_service, self.lookup, self.poll, self.worker, self.jobs, max_size
         )
 
-    def routes(self, auth: ApiAuth) -> APIRouter:
-        world, routes = self.world, APIRouter()
+    def service(self, auth: ApiAuth, *others: APIRouter, tags: Sequence[Tag] = ()) -> Service:
+        """The service of these routes and others, without its background work."""
+        world = self.world
         listing = EntryList(world.queue, world.reconciler, world.clock)
-        for each in (
+        routers = (
             submit_routes(CATALOGUE, self.submitting, world.ids, world.unlock, auth),
             list_routes(listing, world.targets, auth),
             history_routes(self.lookup, world.open_commands, self.poll, auth),
             device_routes(world.inventory, auth),
             job_routes(self.jobs, auth),
-        ):
-            routes.include_router(each)
-        return routes
+            *others,
+        )
+        feature = Feature(routers=routers, openapi_tags=tags)
+        return Service.of("commands", [feature], Loops(world.clock))

@@ -2,8 +2,6 @@
 
 from contextlib import suppress
 
-from fastapi import APIRouter
-
 from services.checkin.answers import Answer
 from services.checkin.authorization.authorizer import Authorizer
 from services.checkin.authorization.certificate_policy import BindingRules
@@ -41,8 +39,8 @@ def pipeline_feature(
     writer: Writer,
     identities: DeviceIdentities,
     work: HeavyWork,
-) -> tuple[APIRouter, NoteRefused, Feature]:
-    """The routes of devices, and the listener of requests that are refused."""
+) -> tuple[NoteRefused, Feature]:
+    """The feature, and the listener of requests that are refused."""
     stores, clock, ids, metrics = adapters.stores, adapters.clock, adapters.ids, adapters.metrics
     enrollments, queue, journal = stores.enrollments, stores.queue, stores.journal
     seen = LastSeen(enrollments, stores.refusals, clock)
@@ -84,4 +82,4 @@ def pipeline_feature(
         openapi_tags=(TAG,),
     )
     addresses = ClientAddresses(settings.trusted_proxies)
-    return routes, refusal_listener(refusals, devices, addresses), feature
+    return refusal_listener(refusals, devices, addresses), feature

@@ -44,6 +44,7 @@ from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import Responses, Said, errors, ok
 from shared.web.api.requests import SMALL, Parsing
+from shared.web.api.route import DirectApiRoute
 from shared.web.body import read_body, until_gone
 
 TAG = {"name": "commands", "description": "Queue commands for devices, see and clear their queues."}
@@ -68,14 +69,6 @@ def submit_routes(
         job={"state": "running", "queued": 0, "finished_at": None},
     )
 
-    @routes.post(
-        "/v1/commands",
-        dependencies=[auth.needs(Scope.COMMANDS, audit="command.queue")],
-        status_code=201,
-        summary="Queue a command",
-        responses=_queued(QueuedCommand) | job,
-        openapi_extra=command_body(catalogue.openapi_schema()),
-    )
     async def post_command(request: Request) -> JsonAnswer:
         """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
         `command_uuid` of your own, or an `Idempotency-Key`, makes the request safe to repeat. With
@@ -99,6 +92,18 @@ def submit_routes(
             return await _submit(service, request, without_token(command))
         finally:
             describe(request, command.targets, AUDITED)
+
+    routes.add_api_route(
+        "/v1/commands",
+        post_command,
+        methods=["POST"],
+        dependencies=[auth.needs(Scope.COMMANDS, audit="command.queue")],
+        status_code=201,
+        summary="Queue a command",
+        responses=_queued(QueuedCommand) | job,
+        openapi_extra=command_body(catalogue.openapi_schema()),
+        route_class_override=DirectApiRoute,
+    )
 
     async def post_raw(request: Request, udid: str) -> JsonAnswer:
         """A property list with `CommandUUID` and `Command`; it is delivered byte for byte. Its

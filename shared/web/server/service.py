@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from shared.concurrency.periodic import Loops
 from shared.web.device_route import NoteRefused
+from shared.web.direct import direct_routes
 
 Worker = Callable[[Loops], Coroutine[Any, Any, None]]
 """Work in the background: runs until it is cancelled."""
@@ -72,8 +73,10 @@ class Service:
         """The sum of features. Their drains run one after the other, the last feature's first; `rest` are
         further fields of the service."""
         router = APIRouter()
+        direct: dict[tuple[str, str], ASGIApp] = {}
         for routes in chain.from_iterable(each.routers for each in features):
             router.include_router(routes)
+            direct |= direct_routes(routes)
         workers = list(chain.from_iterable(each.workers for each in features))
         releases = [each.release for each in features if each.release is not None]
         drains = [each.drain for each in reversed(features) if each.drain is not None]
@@ -92,4 +95,13 @@ class Service:
                 await each()
 
         tags = [tag for feature in features for tag in feature.openapi_tags]
-        return cls(name, router, run, drain=drain, release=release, openapi_tags=tags, **rest)
+        return cls(
+            name,
+            router,
+            run,
+            drain=drain,
+            release=release,
+            direct=direct,
+            openapi_tags=tags,
+            **rest,
+        )

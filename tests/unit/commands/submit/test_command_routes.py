@@ -21,7 +21,6 @@ from shared.domain.command import EntryState
 from shared.domain.enrollment import EnrollmentStatus
 from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
-from shared.web.server.service import Service
 from tests.support.commands_world import ANNA_ON_PAD, FIRST_UUID, MAC, World, enrolled
 from tests.support.posting_world import PostingWorld
 
@@ -35,12 +34,8 @@ class Client:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        routes = PostingWorld(world).routes(ApiAuth([SecretStr(KEY)]))
-
-        async def run() -> None:
-            return None
-
-        service = Service("commands", routes, run, openapi_tags=[TAG, DEVICES_TAG])
+        auth = ApiAuth([SecretStr(KEY)])
+        service = PostingWorld(world).service(auth, tags=(TAG, DEVICES_TAG))
         app = create_app([service], max_body=LARGEST_REQUEST, metrics=world.metrics)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app),

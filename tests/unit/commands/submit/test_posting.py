@@ -20,7 +20,6 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.job import PART_SIZE
 from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
-from shared.web.server.service import Service
 from tests.support.commands_world import FIRST_UUID, World, enrolled
 from tests.support.fakes.clock import settle
 from tests.support.posting_world import MEBIBYTE, PostingWorld
@@ -45,12 +44,7 @@ class Client:
         self.world = World(rules=rules)
         self.process = PostingWorld(self.world, most_waiting=most_waiting, max_size=plist_limit)
         auth = ApiAuth([SecretStr(key) for key in KEYS])
-        routes = self.process.routes(auth)
-
-        async def run() -> None:
-            return None
-
-        app = create_app([Service("commands", routes, run)], max_body=2**25, metrics=None)
+        app = create_app([self.process.service(auth)], max_body=2**25, metrics=None)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://server"
         )

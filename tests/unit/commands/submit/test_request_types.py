@@ -10,7 +10,6 @@ from pydantic import SecretStr
 
 from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
-from shared.web.server.service import Service
 from tests.support.command_requests import CATALOGUE
 from tests.support.commands_world import World
 from tests.support.posting_world import PostingWorld
@@ -18,15 +17,10 @@ from tests.support.posting_world import PostingWorld
 KEY = "secret"
 
 
-async def nothing() -> None:
-    return None
-
-
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     auth = ApiAuth([SecretStr(KEY)])
-    routes = PostingWorld(World()).routes(auth)
-    app = create_app([Service("commands", routes, nothing)], max_body=1000, metrics=None)
+    app = create_app([PostingWorld(World()).service(auth)], max_body=1000, metrics=None)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://server", auth=("micromdm", KEY)

@@ -74,16 +74,13 @@ class Api:
     def _service(self, auth: ApiAuth) -> Service:
         world = self.world
         self.process = PostingWorld(world)
-        routes = self.process.routes(auth)
         tokens = ApiTokens(self.tokens, self.clock, world.ids)
-        routes.include_router(token_routes(tokens, auth))
-        routes.include_router(audit_routes(self.audit, self.clock, auth))
-        routes.include_router(own_routes(auth))
-
-        async def run() -> None:
-            return None
-
-        return Service("commands", routes, run)
+        return self.process.service(
+            auth,
+            token_routes(tokens, auth),
+            audit_routes(self.audit, self.clock, auth),
+            own_routes(auth),
+        )
 
     async def call(
         self, method: str, path: str, body: object = None, **options: Any
