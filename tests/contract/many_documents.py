@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shared.storage.database import DeleteOne, Document, UpdateOne
 from tests.contract.store_operations import UPDATES, Step
 
-COUNT = 300
+COUNT = 600
 NOON = datetime(1970, 1, 1, 12, tzinfo=UTC)
 IDS = [f"many{number:03d}" for number in range(COUNT)]
 SERIALS = [f"serial{number}" for number in range(COUNT)]

@@ -6,11 +6,10 @@ comes from the primary, and no cancellation is lost in a driver.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import pymongo
-from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.errors import BulkWriteError, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -18,6 +17,7 @@ from pymongo.topology_description import TopologyDescription
 from pymongo.uri_parser import parse_uri
 
 from shared.domain.errors import Misconfigured, StoreUnavailable
+from shared.storage.codec import OPTIONS
 from shared.storage.database import (
     OPERATION_TIMEOUT,
     SCAN_DEADLINE,
@@ -149,7 +149,6 @@ class Mongo:
             "serverSelectionTimeoutMS": 5_000,
             "connectTimeoutMS": 5_000,
             "timeoutMS": int(OPERATION_TIMEOUT.total_seconds() * 1000),
-            "tz_aware": True,
             "appname": "macromdm",
         }
         try:
@@ -159,7 +158,7 @@ class Mongo:
             raise Misconfigured("MDM_MONGODB_URL is not a usable MongoDB URL") from exc
         self._database = self._client.get_database(
             name,
-            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            codec_options=OPTIONS,
             read_preference=ReadPreference.PRIMARY,
             write_concern=WriteConcern(w="majority", j=True),
             read_concern=ReadConcern("local"),

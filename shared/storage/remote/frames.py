@@ -12,9 +12,10 @@ from datetime import timedelta
 import bson
 
 from shared.domain.errors import BadRequest, Misconfigured, StoreUnavailable, TooLarge
+from shared.storage.codec import OPTIONS
 from shared.storage.database import Document
 from shared.storage.indexes import Index
-from shared.storage.sqlite.engine.documents import OPTIONS, as_bson
+from shared.storage.sqlite.engine.documents import as_bson
 
 MOST = 48 * 1024 * 1024
 """Bytes of a frame: a document of the largest size, its change, and what goes around them."""

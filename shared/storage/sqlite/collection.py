@@ -87,11 +87,14 @@ class SqliteCollection(Collection):
         shown: Projection | None = None,
     ) -> list[Document]:
         """The matching documents in their order: as many as are wanted, or more."""
+        documents: list[Document] = []
+        is_sorted = True
         first = self._reads.first(self._table, conditions, sort, most)
-        if first is not None:
+        # What cannot suffice is not decoded.
+        if first is not None and (first.is_all or (most and first.is_sorted)):
             documents, is_sorted = self._matching(first, shown), first.is_sorted
         if first is None or not (first.is_all or _is_enough(documents, most, is_sorted)):
-            documents, is_sorted = [], True
+            documents = []
             async for found in self._reads.rows(self._table, conditions, sort):
                 documents += self._matching(found, shown)
                 is_sorted = found.is_sorted

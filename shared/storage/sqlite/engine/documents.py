@@ -1,16 +1,13 @@
 """Documents as bytes: BSON, as MongoDB has them, so that both stores hold the same."""
 
-from datetime import UTC
-
 import bson
-from bson.codec_options import CodecOptions
 from bson.errors import InvalidBSON, InvalidDocument
 
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
+from shared.storage.codec import OPTIONS
 from shared.storage.database import Document
 from shared.storage.sqlite.engine.connections import damage
 
-OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 LARGEST = 16 * 1024 * 1024
 """Bytes of a document, as in MongoDB."""
 

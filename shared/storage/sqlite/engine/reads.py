@@ -40,6 +40,8 @@ from shared.storage.sqlite.query.values import column_value, value_kind
 Rows = list[tuple[int, bytes]]
 
 STEP_ROWS = 128
+SHORT_ROWS = 256
+"""Rows of a read that is done in one step: the open entries of a batch of devices, say."""
 STEP_BYTES = 1_000_000
 LISTED_TOGETHER = 64
 """Values of one list in a statement; longer lists are looked up in several."""
@@ -98,7 +100,7 @@ class Reads:
             return None
         statement = self._checked(table, plan, conditions)
         # One more, so that it is known whether these are all.
-        count = min(STEP_ROWS, most + 1) if most and plan.is_sorted else STEP_ROWS
+        count = min(SHORT_ROWS, most + 1) if most and plan.is_sorted else SHORT_ROWS
         rows, is_all = self._guarded(self._reader, statement.sql, statement.values, count)
         return Found(_once(plan, rows, set()), statement.rest, plan.is_sorted, is_all)
 
