@@ -1,17 +1,13 @@
 """`make bench`: how fast the whole system serves devices and API clients, and what it weighs.
 
-RabbitMQ, the store, each service in a process of its own (or, with `--all`, one process with the
-in-process broker), a webhook receiver, and this driver share the machine. All messages are signed
-before a clock starts. Every number is of a bounded run; the last lines are figures, not verdicts.
-`--against DIR` does the same with the build of another checkout, by turns.
+RabbitMQ, the store, each service in a process of its own (and once more everything in one process, as
+`make run` does), a webhook receiver, and this driver share the machine. All messages are signed before a
+clock starts. Every number is of a bounded run. Figures with their targets, no verdicts.
 """
 
 import argparse
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.load import (
@@ -25,74 +21,96 @@ from tests.load import (
     bench_store,
     bench_strangers,
 )
-from tests.load.machine import Build, measured
+from tests.load.elsewhere import KEY_VARIABLE, Access, measured_at
+from tests.load.environment import ROOT
+from tests.load.figures import MANY, Figures, median_known, median_of
+from tests.load.machine import Build, bare_route, measured
+from tests.load.pages import figures_text, write
 from tests.load.scenarios import CONNECTIONS, Size, say
-from tests.support.harness.processes import free_port, spawn
+
+OF_PLOTS = (1, 8, 64, 128)
+"""Connections beside those of the table."""
+ALONE = {
+    "convert": (bench_convert.main, "requests that become commands, on one core"),
+    "bodies": (bench_bodies.main, "holds of the event loop by large bodies"),
+    "fleet": (bench_fleet.main, "one command for 10,000 devices; the cost of a long history"),
+    "queue": (bench_queue.main, "connects beside a long queue"),
+    "scep": (bench_scep.main, "SCEP enrollments"),
+    "store": (bench_store.main, "holds of the event loop by the store"),
+    "strangers": (bench_strangers.main, "the most expensive requests of strangers"),
+}
 
 
-def bare_route() -> float | None:
-    """What a bare FastAPI route that reads its body answers to wrk here: the machine's yardstick."""
-    if shutil.which("wrk") is None:
-        say("wrk is not installed, so there is no yardstick: apt-get install wrk")
-        return None
-    port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
-    command = [sys.executable, "-m", "tests.load.bare_route", str(port)]
-    server = spawn(command, {"PATH": "/usr/bin"}, folder / "bare.log")
-    try:
-        time.sleep(2)
-        script = Path(__file__).with_name("put.lua")
-        load = ["wrk", "-t1", f"-c{CONNECTIONS}", "-d5", "-s", str(script)]
-        done = subprocess.run(
-            [*load, f"http://127.0.0.1:{port}/"], capture_output=True, timeout=30, check=True
-        )
-        [line] = [x for x in done.stdout.decode().splitlines() if x.startswith("Requests/sec")]
-        return float(line.split(":")[1])
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    made.add_argument("--all", action="store_true", help="only the four services in one process")
+    made.add_argument("--services", action="store_true", help="only the separate services")
+    made.add_argument("--driver", choices=["motor", "pymongo"], default="motor")
+    made.add_argument("--devices", type=int, default=Size.devices)
+    made.add_argument("--rounds", type=int, help="medians of so many; 3 by turns, otherwise 1")
+    made.add_argument(
+        "--write", action="store_true", help="figures and plots into docs/, at more connections"
+    )
+    made.add_argument("--against", metavar="DIR|URL", help="another checkout, or a running server")
+    url = made.add_argument_group("--against URL", f"API key: {KEY_VARIABLE} or --api-key-file")
+    url.add_argument("--api-key-file", type=Path)
+    url.add_argument("--ca", type=Path, default=ROOT / ".run" / "bench-ca", help="folder")
+    url.add_argument("--sink", metavar="HOST:PORT", help="receive the server's webhooks there")
+    url.add_argument("--pid", type=int, help="its process, where it is on this machine")
+    large = made.add_argument_group("--large")
+    large.add_argument("--large", action="store_true", help="beside a large fleet, by turns")
+    large.add_argument("--enrollments", type=int, default=bench_large.ENROLLMENTS)
+    large.add_argument("--commands", type=int, default=bench_large.COMMANDS)
+    large.add_argument("--folder", type=Path, help="with room for 10 GB; default: a temporary one")
+    alone = made.add_argument_group("these, and nothing else").add_mutually_exclusive_group()
+    for name, (_, about) in ALONE.items():
+        alone.add_argument(f"--{name}", action="store_true", help=about)
+    return made
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true", help="the four services in one process")
-    parser.add_argument("--driver", choices=["motor", "pymongo"], default="motor")
-    parser.add_argument("--devices", type=int, default=Size.devices)
-    parser.add_argument("--scep", action="store_true", help="SCEP enrollments, and nothing else")
-    parser.add_argument("--large", action="store_true", help="a million devices, and nothing else")
-    parser.add_argument("--queue", action="store_true", help="connects beside a long queue")
-    parser.add_argument("--store", action="store_true", help="holds of the event loop by the store")
-    parser.add_argument("--strangers", action="store_true", help="attacks, and nothing else")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="compare with another checkout")
-    parser.add_argument("--rounds", type=int, default=3, help="of --against")
-    given = parser.parse_args()
-    build = Build(given.all, given.driver)
-    size = Size(devices=given.devices)
-    if given.against:
-        bench_against.main(build, given.against, size, given.rounds)
-        return
-    alone = {
-        "scep": bench_scep.main,
-        "large": bench_large.main,
-        "queue": bench_queue.main,
-        "store": bench_store.main,
-        "strangers": bench_strangers.main,
-    }
-    for name, run in alone.items():
+def builds(given: argparse.Namespace) -> list[Build]:
+    both = given.all == given.services
+    return [Build(is_all, given.driver) for is_all in (True, False) if both or given.all == is_all]
+
+
+def median_figures(build: Build, size: Size, rounds: int, *, is_for_plots: bool) -> Figures:
+    """The medians of some rounds, each beside the yardstick of its minute. One has the connections of the
+    plots too."""
+    found, yardsticks = [], [bare_route()]
+    for number in range(rounds):
+        more = OF_PLOTS if is_for_plots and number == 0 else ()
+        found.append(measured(build, size, (CONNECTIONS, MANY, *more)))
+        yardsticks.append(bare_route())
+    return replace(median_of(found), yardstick=median_known(yardsticks))
+
+
+def main(arguments: list[str]) -> None:
+    given = parser().parse_args(arguments)
+    for name, (run, _) in ALONE.items():
         if getattr(given, name):
             run()
             return
-    bench_convert.main()
-    bench_bodies.main()
-    bench_fleet.main()
-    yardstick = bare_route()
-    figures = measured(build, size)
-    if yardstick is not None:
-        say(f"bare FastAPI route on this machine: {yardstick:.0f}/s")
-        for name in ("enroll", "idle", "queue", "drain"):
-            say(f"  {name}: {figures.rates[name] / yardstick:.3f} of it")
+    size = Size(devices=given.devices)
+    if given.large:
+        fleet = bench_large.Fleet(given.enrollments, given.commands)
+        bench_large.main(fleet, size, given.rounds or 3, given.folder, is_written=given.write)
+    elif given.against and "://" in given.against:
+        access = Access(given.against, given.api_key_file, given.ca, given.sink, given.pid)
+        figures = measured_at(access, size, (CONNECTIONS, MANY), given.rounds or 1)
+        say(figures_text([figures]))
+    elif given.against:
+        for build in builds(given):
+            bench_against.main(build, Path(given.against), size, given.rounds or 3)
+    else:
+        servers = [
+            median_figures(build, size, given.rounds or 1, is_for_plots=given.write)
+            for build in builds(given)
+        ]
+        text = figures_text(servers)
+        say(text)
+        if given.write:
+            write(servers, text)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

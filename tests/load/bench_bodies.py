@@ -1,7 +1,7 @@
 """How long requests with large bodies keep the event loop from everybody else.
 
 The commands service on fakes, behind the edge, in this process: one client sends the body, and meanwhile a
-clock in the loop notes how late it is. Figures, no verdicts. Part of `make bench`; alone:
+clock in the loop notes how late it is. Figures, no verdicts. `make bench ARGS=--bodies`, or
 
     python -m tests.load.bench_bodies
 """

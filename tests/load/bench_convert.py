@@ -1,7 +1,7 @@
 """How fast requests become commands, on one core: the bytes of a request to what is stored.
 
 Counted is the processor's time, so that neighbours on the machine disturb little. Figures with their targets
-beside them, no verdicts. Part of `make bench`; alone:
+beside them, no verdicts. `make bench ARGS=--convert`, or
 
     python -m tests.load.bench_convert
 """

@@ -1,234 +1,145 @@
-"""Cost of single requests beside a large fleet: 1,600, 200,000 and 1,000,000 enrollments in the store.
+"""`make bench ARGS=--large`: the scenarios beside a large fleet, and on an empty store, by turns.
 
-Single operations by their CPU, in batches of 16: on pages that were used before, and once after the
-pages were dropped from memory. Then whole requests of devices that enroll anew. `make bench ARGS=--large`.
+The large store has a million enrollments and five million finished commands, written through the store's own
+tables. One process, since that store is for one.
 """
 
-import argparse
-import asyncio
-import base64
-import logging
-import os
-import shutil
-import sys
+import hashlib
+import sqlite3
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 
-import structlog
 import uvloop
 
-from shared.concurrency.clock import SystemClock, SystemIds
-from shared.domain.enrollment import EnrollmentKey, PushTarget
-from shared.domain.event import Event, Topic
-from shared.ports.enrollments import Change
+from shared.apple.request.plist import encode_command
+from shared.domain.command import Command, EntryState, QueueEntry
 from shared.security.encryption import AesKeyring
-from shared.storage.enrollments import documents as enrollment_documents
-from shared.storage.enrollments import identities
-from shared.storage.enrollments import store as enrollments
-from shared.storage.enrollments.store import MongoEnrollments
-from shared.storage.events import journal
-from shared.storage.events.journal import MongoJournal
-from shared.storage.queue import documents as entry_documents
-from shared.storage.sqlite import FILE, SqliteDatabase, open_database
-from tests.load.bench_fleet import KEYRING, record, serial_of
-from tests.load.scenarios import Load, Ports, Size, say
-from tests.support.harness.identities import FleetAuthority
-from tests.support.harness.system import ServiceProcess, cpu_seconds
+from shared.storage.database import Document
+from shared.storage.enrollments import documents as enrollments
+from shared.storage.queue import documents as queue
+from shared.storage.queue.commands import command_document
+from shared.storage.sqlite import FILE
+from shared.storage.sqlite.engine.documents import encoded
+from shared.storage.sqlite.engine.tables import Tables
+from tests.load.bench_against import by_turns
+from tests.load.bench_fleet import KEYRING, record
+from tests.load.environment import described
+from tests.load.figures import MEMORY_TARGET, comparison_table
+from tests.load.machine import Build, machine, measure, measured
+from tests.load.pages import write_block
+from tests.load.scenarios import Size, say, show
 
-SIZES = (1_600, 200_000, 1_000_000)
-TARGET, MEMORY_TARGET = 1.5, 1.2
-SAMPLE = 1_600
-TOGETHER = 16
-PASSES = 5
-ROUNDS = 3
-FILLED_TOGETHER = 2_000
-MONTH = timedelta(days=30)
-
-Figures = dict[str, float]
-
-
-def name_of(number: int) -> str:
-    return f"00008030-{number:016X}"
+ENROLLMENTS, COMMANDS = 1_000_000, 5_000_000
+TARGET = 1.3
+SAID_EVERY = 500_000
+TABLES = Size(devices=8, idles=8)
+"""A load by which a server makes all tables."""
+QUESTION = {"Queries": ["OSVersion"]}
+SINCE = timedelta(days=20)
+"""The time of the oldest command: younger than finished commands get."""
 
 
-async def opened(folder: Path) -> SqliteDatabase:
-    database = open_database(folder, SystemClock())
-    queue = entry_documents.indexes(MONTH)
-    await database.ensure(
-        [*enrollments.INDEXES, *identities.INDEXES, *journal.indexes(MONTH), *queue]
+@dataclass(frozen=True)
+class Fleet:
+    """How much is in the large store."""
+
+    enrollments: int
+    commands: int
+
+    @property
+    def documents(self) -> int:
+        """Those that they take, with certificates and stored commands."""
+        return 2 * (self.enrollments + self.commands)
+
+    def name(self, number: int) -> str:
+        """A device's name. Names that follow each other are far apart in the store, as real ones are."""
+        return hashlib.md5(
+            str(number % self.enrollments).encode(), usedforsecurity=False
+        ).hexdigest()
+
+
+def fleet_documents(fleet: Fleet, keyring: AesKeyring) -> Iterator[tuple[str, Document]]:
+    """Each document of the fleet with its collection: enrollments, then commands in the order of their
+    times. Each entry has a command of its own, as single calls of the API make them."""
+    for number in range(fleet.enrollments):
+        name = fleet.name(number)
+        yield enrollments.NAME, record(name, keyring)
+        certificate = hashlib.sha256(name.encode()).hexdigest()
+        yield enrollments.CERTIFICATES, {"_id": certificate, "device": name}
+    begin, each = datetime.now(UTC) - SINCE, SINCE / (fleet.commands + 1)
+    for number in range(fleet.commands):
+        at = begin + number * each
+        command = encode_command(f"finished-{number}", "DeviceInformation", QUESTION)
+        yield queue.COMMANDS, command_document(command, at, keyring)
+        yield queue.NAME, finished_entry(fleet.name(number), f"{number:026}", command, at)
+
+
+def finished_entry(name: str, order: str, command: Command, at: datetime) -> Document:
+    """An entry that its device answered a minute later."""
+    entry = QueueEntry(
+        enrollment=name,
+        device=name,
+        command_uuid=command.uuid,
+        command_hash=command.hash,
+        request_type=command.request_type,
+        generation=f"generation-{name}",
+        order=order,
+        accepted_at=at,
     )
-    return database
+    answered = at + timedelta(minutes=1)
+    times = dict.fromkeys(("handed_at", "answered_at", "finished_at"), answered)
+    document = queue.encode_entry(entry)
+    del document["open_device"]
+    return document | {"state": EntryState.ACKNOWLEDGED.value, "handed_by": "earlier", **times}
 
 
-async def fill(folder: Path, since: int, until: int) -> None:
-    """Enrolled devices, each with its certificate."""
-    keyring = AesKeyring([KEYRING])
-    database, start = await opened(folder), time.perf_counter()
-    try:
-        records = database.collection(enrollment_documents.NAME)
-        certificates = database.collection(enrollment_documents.CERTIFICATES)
-        for first in range(since, until, FILLED_TOGETHER):
-            names = [name_of(n) for n in range(first, min(first + FILLED_TOGETHER, until))]
-            await records.insert_many([record(name, keyring) for name in names])
-            await certificates.insert_many([{"_id": f"{n:>064}", "device": n} for n in names])
-            if first // 100_000 != (first - FILLED_TOGETHER) // 100_000:
-                say(f"  {first} of {until} devices, {time.perf_counter() - start:.0f} s")
-    finally:
-        await database.close()
-
-
-class Operations:
-    """Single operations on a sample of the fleet."""
-
-    def __init__(self, database: SqliteDatabase, count: int) -> None:
-        keyring = AesKeyring([KEYRING])
-        self._records = MongoEnrollments(database, keyring)
-        self._journal = MongoJournal(database, keyring)
-        self._ids = SystemIds()
-        self._changed_by: dict[str, str] = {}
-        step = count // SAMPLE
-        self._names = [name_of(number * step) for number in range(SAMPLE)]
-
-    def all(self) -> dict[str, Callable[[Sequence[str]], Awaitable[object]]]:
-        return {
-            "read by id": self._load,
-            "read by serial number": self._find,
-            "journal": self._append,
-            "change": self._change,
-        }
-
-    async def measure(self, operation: Callable[[Sequence[str]], Awaitable[object]]) -> float:
-        """CPU of one item, in microseconds, over the whole sample."""
-        start = time.process_time()
-        for first in range(0, SAMPLE, TOGETHER):
-            await operation(self._names[first : first + TOGETHER])
-        return (time.process_time() - start) / SAMPLE * 1e6
-
-    async def _load(self, names: Sequence[str]) -> None:
-        if len(await self._records.load(names)) != len(names):
-            raise SystemExit("a device was not found by its id")
-
-    async def _find(self, names: Sequence[str]) -> None:
-        if len(await self._records.find([serial_of(name) for name in names])) != len(names):
-            raise SystemExit("a device was not found by its serial number")
-
-    async def _append(self, names: Sequence[str]) -> None:
-        events = [
-            Event(
-                self._ids.new(), Topic.CONNECT, EnrollmentKey(name, name, udid=name),
-                time.time_ns(), b"x" * 600, writer="bench", number=number, status="Idle",
-            )
-            for number, name in enumerate(names)
-        ]  # fmt: skip
-        if not all(await self._journal.append(events)):
-            raise SystemExit("an event was not journaled")
-
-    async def _change(self, names: Sequence[str]) -> None:
-        now = datetime.now(UTC)
-        changes = [
-            Change(
-                EnrollmentKey(name, name, udid=name), self._ids.new(), f"generation-{name}",
-                Topic.TOKEN_UPDATE, now, push=PushTarget("topic", b"t" * 32, "magic"),
-                expected_change=self._changed_by.get(name),
-            )
-            for name in names
-        ]  # fmt: skip
-        self._changed_by |= {change.key.id: change.by for change in changes}
-        if not all(await self._records.apply(changes)):
-            raise SystemExit("a change was not applied")
-
-
-async def operations(folder: Path, count: int) -> tuple[Figures, Figures]:
-    """CPU of each operation in microseconds: on pages in memory, and on cold ones."""
-    warm: Figures = {}
-    cold: Figures = {}
-    for name in ("read by id", "read by serial number", "journal", "change"):
-        drop_pages(folder / FILE)
-        database = await opened(folder)
-        try:
-            sample = Operations(database, count)
-            operation = sample.all()[name]
-            cold[name] = await sample.measure(operation)
-            warm[name] = median([await sample.measure(operation) for _ in range(PASSES)])
-        finally:
-            await database.close()
-    return warm, cold
-
-
-def drop_pages(file: Path) -> None:
-    """Take the file out of the memory of the operating system."""
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(handle)
-
-
-async def requests(folder: Path, devices: int) -> Figures:
-    """CPU of whole requests in microseconds, and memory in MB after them: the medians of some rounds."""
-    found: dict[str, list[float]] = {}
-    authority = FleetAuthority()
-    (folder / "ca.pem").write_bytes(authority.pem)
-    key = base64.b64encode(KEYRING).decode()
-    for _ in range(ROUNDS):
-        service = ServiceProcess(
-            "all", folder, {"MDM_SECRET_KEY": key, "MDM_DEVICE_CA": str(folder / "ca.pem")}
-        )
-        try:
-            await asyncio.to_thread(service.start)
-            ports = Ports(service.port, service.port)
-            load = Load(ports, authority, Size(devices, devices * 6))
-            for phase in (load.enroll, load.idle, load.queue, load.drain):
-                start = cpu_seconds(service.pid)
-                done = await phase()
-                used = (cpu_seconds(service.pid) - start) / done * 1e6
-                found.setdefault(phase.__name__, []).append(used)
-            found.setdefault("memory", []).append(service.resident_megabytes())
-            service.terminate()
-        finally:
-            service.close()
-    return {name: median(values) for name, values in found.items()}
-
-
-async def measure(sizes: Sequence[int], devices: int, entry: str | None) -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-", dir=entry))
-    first: Figures = {}
-    filled = 0
-    try:
-        for count in sizes:
-            await fill(folder / "data", filled, count)
-            filled = count
-            size = (folder / "data" / FILE).stat().st_size / 1e6
-            say(f"{count} enrollments, {size:.0f} MB")
-            warm, cold = await operations(folder / "data", count)
-            whole = await requests(folder, devices)
-            first = first or {**warm, **whole}
-            for name, value in {**warm, **whole}.items():
-                unit, target = ("MB", MEMORY_TARGET) if name == "memory" else ("us", TARGET)
-                times = value / first[name]
-                behind = f"; on cold pages {cold[name]:.0f} {unit}" if name in cold else ""
-                say(
-                    f"  {name:22} {value:7.1f} {unit}, {times:.2f} times (target {target:g}){behind}"
+def fill(file: Path, fleet: Fleet) -> None:
+    """Fill the store of a server that has made its tables and ended."""
+    start, tables, keyring = time.perf_counter(), Tables(), AesKeyring([KEYRING])
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-4000000"):
+            connection.execute(f"PRAGMA {pragma}")
+        tables.load(connection)
+        connection.execute("BEGIN")
+        for count, (name, document) in enumerate(fleet_documents(fleet, keyring), start=1):
+            table = tables[name]
+            if table.insert(connection, table.row_of(document, encoded(document))) is None:
+                raise SystemExit(f"{name} has {document['_id']} already")
+            if count % SAID_EVERY == 0:
+                show(
+                    f"{count:,} of {fleet.documents:,} documents, {time.perf_counter() - start:.0f} s"
                 )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
-def main(entry: str | None = None) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(SIZES, 300, entry))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--devices", type=int, default=300)
-    parser.add_argument("--place", help="a folder with room for 3 GB; default: a temporary one")
-    given = parser.parse_args()
-    sys.exit(uvloop.run(measure(given.sizes, given.devices, given.entry)))
+def main(
+    fleet: Fleet, size: Size, rounds: int, folder: Path | None = None, *, is_written: bool = False
+) -> None:
+    build, start = Build(is_all=True), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="macromdm-bench-", dir=folder) as large:
+        with machine(build, Path(large)) as running:
+            uvloop.run(measure(running, TABLES))
+        file = Path(large, "all", "data", FILE)
+        fill(file, fleet)
+        gigabytes, seconds = file.stat().st_size / 1e9, time.perf_counter() - start
+        folders = {"empty": None, "large": Path(large)}
+        empty, full = by_turns(
+            [*folders], rounds, lambda name: measured(build, size, folder=folders[name])
+        )
+    heads = ("empty", "large", f"ratio (target {TARGET}; of requests/s {1 / TARGET:.2f})")
+    text = (
+        f"{described()}.\n\n"
+        f"{fleet.enrollments:,} enrollments and {fleet.commands:,} finished commands: {gigabytes:.1f} GB of "
+        f"disk, filled in {seconds:.0f} s; medians of {rounds} rounds, {size.devices} more devices in each; "
+        f"target of memory {MEMORY_TARGET} MB.\n\n"
+        f"{comparison_table(heads, empty, full)}"
+    )
+    say(text)
+    if is_written:
+        write_block("large", text)

@@ -7,8 +7,6 @@ Figures, no verdicts; the target stands beside them. `make bench ARGS=--queue`.
 """
 
 import asyncio
-import base64
-import shutil
 import tempfile
 import time
 from dataclasses import replace
@@ -26,11 +24,11 @@ from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.store import MongoCommandQueue
 from shared.storage.sqlite import open_database
 from tests.load.bench_fleet import KEYRING
-from tests.load.scenarios import expect, say, spread
+from tests.load.scenarios import Address, expect, say, spread
 from tests.support.harness.device import SimulatedDevice
 from tests.support.harness.http1 import Connection
 from tests.support.harness.identities import FleetAuthority
-from tests.support.harness.system import ServiceProcess, cpu_seconds
+from tests.support.harness.system import SECRET_KEY, ServiceProcess, cpu_seconds
 
 LENGTHS = (1, 1_000, 10_000)
 DEVICES = 64
@@ -62,18 +60,14 @@ class Bench:
 
     async def served(self, requests: list[list[bytes]]) -> list[tuple[float, float]]:
         """CPU and time of one request of each list, in milliseconds."""
-        key = base64.b64encode(KEYRING).decode()
-        service = ServiceProcess(
-            "all",
-            self._folder,
-            {"MDM_SECRET_KEY": key, "MDM_DEVICE_CA": str(self._folder / "ca.pem")},
-        )
+        settings = {"MDM_SECRET_KEY": SECRET_KEY, "MDM_DEVICE_CA": str(self._folder / "ca.pem")}
+        service = ServiceProcess("all", self._folder, settings)
         try:
             await asyncio.to_thread(service.start)
             found = []
             for each in requests:
                 cpu, start = cpu_seconds(service.pid), time.perf_counter()
-                done = await spread(each, send, service.port)
+                done = await spread(each, send, Address(service.port))
                 used = cpu_seconds(service.pid) - cpu, time.perf_counter() - start
                 found.append((used[0] / done * 1000, used[1] / done * 1000))
             service.terminate()
@@ -122,10 +116,9 @@ class Bench:
         return (await self.served([warm, fleet, idles[:1] * ALONE]))[1:]
 
 
-async def measure(entry: str | None = None) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-", dir=entry))
-    try:
-        bench = Bench(folder)
+async def measure() -> None:
+    with tempfile.TemporaryDirectory(prefix="macromdm-bench-") as folder:
+        bench = Bench(Path(folder))
         await bench.enroll()
         for name, crowd in CROWDS.items():
             first: list[tuple[float, float]] = []
@@ -139,13 +132,10 @@ async def measure(entry: str | None = None) -> None:
                         f"{length:6} commands that are {name:22} {whose:10}: CPU {cpu:5.2f} ms, "
                         f"{cpu / cpu_1:4.2f} times (target {TARGET}); {took:5.2f} ms a request"
                     )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(entry: str | None = None) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(entry))
+def main() -> None:
+    uvloop.run(measure())
 
 
 if __name__ == "__main__":

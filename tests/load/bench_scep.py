@@ -28,7 +28,7 @@ from shared.security.scep.answer import success
 from shared.security.scep.envelope import open_envelope
 from shared.security.scep.message import read_pki_message, signer_certificate
 from shared.security.scep.request import hash_of, read_certificate_request
-from tests.load.scenarios import say
+from tests.load.scenarios import CONNECTIONS, Address, expect, say, spread
 from tests.support.harness.http1 import Connection, request_bytes
 from tests.support.harness.scep import Client, Shape, csr, key_number
 from tests.support.harness.servers import Rabbit, Store
@@ -36,7 +36,6 @@ from tests.support.harness.system import ServiceProcess, cpu_seconds
 
 ALONE = 200
 ENROLLMENTS = 1_000
-CONNECTIONS = 32
 KEYS = 4
 CHALLENGE = "a-static-challenge"
 VALIDITY = timedelta(days=365)
@@ -137,7 +136,7 @@ async def over_http(process: ServiceProcess, store: Store) -> None:
         ]
         before = [cpu_seconds(each.pid) for each in (process, store)]
         began = time.perf_counter()
-        await _spread(prepared, process.port)
+        await spread(prepared, _send, Address(process.port))
         seconds = time.perf_counter() - began
         used = [
             (cpu_seconds(each.pid) - cpu) / ENROLLMENTS
@@ -151,19 +150,9 @@ async def over_http(process: ServiceProcess, store: Store) -> None:
     say(f"issued   {sum(float(line.split()[-1]) for line in issued):.0f} certificates")
 
 
-async def _spread(prepared: list[bytes], port: int) -> None:
-    left = iter(prepared)
-
-    async def worker() -> None:
-        async with Connection("127.0.0.1", port) as connection:
-            for request in left:
-                answer = await connection.send(request)
-                if answer.status != 200:
-                    raise SystemExit(f"expected 200, got {answer.status}")
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(CONNECTIONS):
-            group.create_task(worker())
+async def _send(connection: Connection, request: bytes) -> int:
+    expect(await connection.send(request), 200)
+    return 1
 
 
 def main() -> None:

@@ -12,8 +12,6 @@ import asyncio
 import base64
 import os
 import plistlib
-import shutil
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -25,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.security.asn1 import der
+from tests.load.scenarios import CONNECTIONS, say
 from tests.support.harness.device import SimulatedDevice
 from tests.support.harness.http1 import Connection, request_bytes
 from tests.support.harness.identities import FleetAuthority
@@ -44,7 +43,6 @@ from tests.support.harness.system import ServiceProcess, cpu_seconds
 MIB = 1024 * 1024
 LARGEST = 4 * MIB - 64
 EACH = 20
-CONNECTIONS = 32
 SECONDS = 20.0
 PATIENCE = 120.0
 """Seconds for one answer beside 31 others."""
@@ -52,11 +50,6 @@ PATH = "/mdm/connect"
 AUTHORITY_NAME = "Fleet CA"
 AUTHORITY = FleetAuthority(AUTHORITY_NAME)
 VERSION = request_bytes("GET", "/version", "", b"")
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 @dataclass(frozen=True)
@@ -309,20 +302,19 @@ async def attacks(process: ServiceProcess) -> AsyncIterator[Attack]:
 
 def main(seconds: float = SECONDS, only: str = "") -> None:
     say(f"{os.cpu_count()} cores; {EACH} requests of each kind, then {CONNECTIONS} connections")
-    folder = Path(tempfile.mkdtemp(prefix="macromdm-bench-"))
-    (folder / "ca.pem").write_bytes(AUTHORITY.pem)
-    settings = {"MDM_DEVICE_CA": str(folder / "ca.pem")}
-    process = ServiceProcess("all", folder / "all", settings)
-    timed = TimedProcess(folder / "timed", settings)
-    try:
-        process.start()
-        timed.start()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(measure(process, timed, seconds, only))
-    finally:
-        for each in (process, timed):
-            each.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="macromdm-bench-") as name:
+        folder = Path(name)
+        (folder / "ca.pem").write_bytes(AUTHORITY.pem)
+        settings = {"MDM_DEVICE_CA": str(folder / "ca.pem")}
+        process = ServiceProcess("all", folder / "all", settings)
+        timed = TimedProcess(folder / "timed", settings)
+        try:
+            process.start()
+            timed.start()
+            uvloop.run(measure(process, timed, seconds, only))
+        finally:
+            for each in (process, timed):
+                each.close()
 
 
 if __name__ == "__main__":

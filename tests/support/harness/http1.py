@@ -5,6 +5,7 @@ Content-Length (our services send no others) and nothing more.
 """
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -59,8 +60,11 @@ def request_bytes(method: str, path: str, headers: str, body: bytes, *, host: st
 class Connection:
     """Connects again by itself after a loss; each loss is told to its caller once."""
 
-    def __init__(self, host: str, port: int, *, within: float = 30.0) -> None:
+    def __init__(
+        self, host: str, port: int, *, within: float = 30.0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = (host, port)
+        self._tls = tls
         self._within = within
         self._protocol: _Protocol | None = None
         self._transport: asyncio.Transport | None = None
@@ -70,7 +74,7 @@ class Connection:
         protocol = self._protocol
         if protocol is None or protocol.is_lost:
             self._transport, protocol = await asyncio.get_running_loop().create_connection(
-                _Protocol, *self._address
+                _Protocol, *self._address, ssl=self._tls
             )
             self._protocol = protocol
         assert self._transport is not None

@@ -70,9 +70,9 @@ class Sink:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/webhook"
 
-    async def start(self, port: int = 0) -> Self:
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Link(self), "127.0.0.1", port)
+        self._server = await loop.create_server(lambda: Link(self), host, port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -193,12 +193,12 @@ def read_record(lines: str) -> list[Arrival]:
     return arrivals
 
 
-async def _serve_process(port: int, record: TextIO) -> None:
+async def _serve_process(host: str, port: int, record: TextIO) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    sink = await Sink(record=record).start(port)
+    sink = await Sink(record=record).start(port, host)
     print(sink.url, flush=True)
     await stopping.wait()
     await sink.stop()
@@ -206,11 +206,12 @@ async def _serve_process(port: int, record: TextIO) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.harness.sink")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--record", required=True, help="file to append one line per request to")
     given = parser.parse_args(arguments)
     with open(given.record, "a", encoding="utf-8") as record:
-        asyncio.run(_serve_process(given.port, record))
+        asyncio.run(_serve_process(given.host, given.port, record))
     return 0
 
 

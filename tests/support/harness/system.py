@@ -38,6 +38,12 @@ def cpu_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def resident_megabytes(pid: int) -> float:
+    """Of a process and its descendants."""
+    pages = sum(int(stat[21]) for stat in process_tree(pid).values())
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 class ServiceProcess(Server):
     """One replica of a service (or `all`)."""
 
@@ -85,9 +91,7 @@ class ServiceProcess(Server):
             return str(got.read().decode())
 
     def resident_megabytes(self) -> float:
-        """Of the process and its descendants."""
-        pages = sum(int(stat[21]) for stat in process_tree(self.pid).values())
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return resident_megabytes(self.pid)
 
     def launch(self) -> None:
         """Start without waiting until it serves."""
