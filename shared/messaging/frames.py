@@ -1,4 +1,4 @@
-"""AMQP frames of what we send most: messages.
+"""AMQP frames of what we send most: messages and acks.
 
 Promises: the same bytes that the general encoder of the AMQP library would give, at a fifth of its
 cost; encoding was the larger half of what publishing an event costs in CPU.
@@ -12,7 +12,7 @@ from functools import lru_cache
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
 _BASIC = 60
-_PUBLISH = 40
+_PUBLISH, _ACK = 40, 80
 _MANDATORY = 1
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 7
 _FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID
@@ -43,6 +43,11 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
     for start in range(0, len(message.body), room):
         parts.append(_frame(_BODY, channel, message.body[start : start + room]))
     return b"".join(parts)
+
+
+def ack_frame(channel: int, tag: int) -> bytes:
+    """The frame that acks one message."""
+    return _frame(_METHOD, channel, struct.pack(">HHQB", _BASIC, _ACK, tag, 0))
 
 
 @lru_cache(maxsize=1024)

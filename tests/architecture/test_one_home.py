@@ -26,9 +26,8 @@ HOMES = {
         "shared/storage/maintenance/reencryption.py",
         "shared/storage/remote/server.py",
     },
-    r"message_id_delivery_tag|write_queue|\.confirmations|connection_tune|ChannelFrame": {
-        "shared/messaging/rabbit/fast_channel.py"
-    },
+    r"connection_tune": {"shared/messaging/rabbit/fast_channel.py"},
+    r"set_protocol": {"shared/messaging/rabbit/connection.py"},
 }
 """Patterns of code, and the only files that may have them."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from aiormq.abc import AbstractConnection, ChannelFrame
+from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 from pamqp import commands
@@ -51,16 +51,7 @@ CYCLE_ATTRIBUTES = (
     "transport",
 )
 SERVER_METHODS = {"startup": ("sockets",), "shutdown": ("sockets",), "on_tick": ("counter",)}
-CHANNEL_ATTRIBUTES = (
-    "confirmations",
-    "connection",
-    "delivery_tag",
-    "loop",
-    "message_id_delivery_tag",
-    "number",
-    "on_consumer_cancel_callbacks",
-    "write_queue",
-)
+CHANNEL_ATTRIBUTES = ("closing", "is_closed", "number", "on_consumer_cancel_callbacks")
 
 
 async def app(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -137,10 +128,6 @@ async def test_aiormqs_channel_has_the_attributes_that_ours_uses() -> None:
     channel = Channel(connection(), 1)
     try:
         assert lacks("aiormq", channel, CHANNEL_ATTRIBUTES) == []
-        assert isinstance(channel.confirmations, dict)
-        assert isinstance(channel.message_id_delivery_tag, dict)
-        assert channel.delivery_tag == 0
-        assert isinstance(channel.write_queue, asyncio.Queue)
     finally:
         await channel.close()
 
@@ -150,20 +137,14 @@ async def test_aiormqs_connection_knows_its_channels_and_the_size_of_a_frame() -
 
     assert made.channels == {}
     assert made.connection_tune.frame_max == 131_072
-    assert lacks("aiormq", made, ("closing", "connected", "write_queue")) == []
-
-
-async def test_aiormqs_writer_takes_bytes_that_are_frames_already() -> None:
-    frame = ChannelFrame(payload=b"frames", should_close=False)
-
-    assert (frame.payload, frame.should_drain) == (b"frames", False)
+    assert lacks("aiormq", made, ("closing", "connected")) == []
 
 
 @pytest.mark.parametrize(
     ("method", "used"),
     [
         (AbstractConnection.channel, {"channel_number", "publisher_confirms", "kwargs"}),
-        (Channel.__init__, {"publisher_confirms", "on_return_raises"}),
+        (Channel.__init__, {"publisher_confirms"}),
         (Channel.basic_consume, {"queue", "consumer_callback"}),
         (Channel.basic_nack, {"delivery_tag", "wait"}),
         (Channel.close, {"exc"}),

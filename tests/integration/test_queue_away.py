@@ -17,7 +17,6 @@ from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event
 from shared.messaging.envelope import event_json, size_in_journal
 from shared.messaging.rabbit.broker import RabbitBroker
-from shared.messaging.rabbit.consume import text_headers
 from shared.messaging.topology import PUSH_QUEUE, partition_queue
 from shared.ports.events import Received
 from shared.telemetry.metrics import Metrics
@@ -61,6 +60,11 @@ async def suspended(server: Rabbit, partition: int = STUCK) -> AsyncIterator[Non
         yield
     finally:
         await run(server, f"sys:resume({queue}).")
+
+
+def text_headers(message: DeliveredMessage) -> dict[str, str]:
+    headers = message.header.properties.headers or {}
+    return {name: each for name, each in headers.items() if isinstance(each, str)}
 
 
 async def consumed(server: Rabbit, partition: int, last: Event) -> list[DeliveredMessage]:

@@ -11,10 +11,8 @@ import logging
 from contextlib import suppress
 from datetime import timedelta
 
-from aiormq.abc import AbstractConnection
-
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging.rabbit.connection import Ends, Link
+from shared.messaging.rabbit.connection import Ends, FilteredConnection, Link
 from shared.messaging.rabbit.consume import DeadLetters
 from shared.messaging.rabbit.declare import Topology
 from shared.messaging.rabbit.event_publisher import RabbitPublisher
@@ -122,10 +120,10 @@ class RabbitBroker:
             tasks.create_task(self._consuming.run())
             tasks.create_task(self._push_requests.keep_flushing(self._push_requests.send))
 
-    async def _set_up_publishing(self, connection: AbstractConnection) -> Ends:
+    async def _set_up_publishing(self, connection: FilteredConnection) -> Ends:
         await self._topology.declare()
         return await self._channel.attach(connection)
 
-    async def _set_up_consuming(self, _connection: AbstractConnection) -> Ends:
+    async def _set_up_consuming(self, _connection: FilteredConnection) -> Ends:
         await self._topology.declare()
         return ()

@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
-from aiormq.abc import AbstractConnection
-from aiormq.exceptions import PublishError
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.frames import Message
 from shared.messaging.rabbit.breaker import Breaker
-from shared.messaging.rabbit.fast_channel import FastChannel, publish
+from shared.messaging.rabbit.connection import FilteredConnection
+from shared.messaging.rabbit.fast_channel import BrokerAnswer, FastChannel, publish
 from shared.messaging.topology import EVENTS_EXCHANGE
 
 log = structlog.get_logger()
@@ -73,21 +72,18 @@ class Batch:
 
     def write(self, shares: Mapping[FastChannel, Sequence[int]]) -> None:
         """Publish messages, by index, and wait for their answers from now on."""
-        counts = publish(self.messages, shares, self._answer)
-        self._missing = {channel: missing for channel, missing in counts.items() if missing}
+        self._missing = publish(self.messages, shares, self._answer)
         self.settled = asyncio.get_running_loop().create_future()
         self._settle_if_done()
 
-    def _answer(self, channel: FastChannel, index: int, answer: "asyncio.Future[object]") -> None:
-        error = None if answer.cancelled() else answer.exception()  # else asyncio logs it as lost
+    def _answer(self, channel: FastChannel, index: int, answer: BrokerAnswer) -> None:
         if channel not in self._missing:  # too late: no caller counts on it any more
             return
-        if not answer.cancelled():
-            if isinstance(error, PublishError):
-                self.returned.append(index)
-            elif error is None:
-                self.taken[index] = True
-                self.on_confirm(self.messages[index])
+        if answer is BrokerAnswer.RETURNED:
+            self.returned.append(index)
+        elif answer is BrokerAnswer.TAKEN:
+            self.taken[index] = True
+            self.on_confirm(self.messages[index])
         self._missing[channel] -= 1
         if not self._missing[channel]:
             del self._missing[channel]
@@ -107,7 +103,7 @@ class LiveConnection:
     """A connection that publishes, and a channel for probes that ask the broker as a whole whether
     it answers, independent of any single queue."""
 
-    def __init__(self, connection: AbstractConnection, channel: FastChannel) -> None:
+    def __init__(self, connection: FilteredConnection, channel: FastChannel) -> None:
         self.connection = connection
         self.closing = channel.channel.closing
         """Ends with the channel of the probes."""
@@ -116,7 +112,7 @@ class LiveConnection:
         self._heard_at = 0.0
 
     @classmethod
-    async def probed(cls, connection: AbstractConnection) -> "LiveConnection":
+    async def probed(cls, connection: FilteredConnection) -> "LiveConnection":
         """The connection once a probe is answered on it. Raises what the library raises, and
         BrokerUnavailable when the channel ends first; no timeout of its own."""
         live = cls(connection, await FastChannel.open(connection, confirms=True))
@@ -133,7 +129,7 @@ class LiveConnection:
         batch.asked_at = asyncio.get_running_loop().time()
         if self._question is None or self._question.settled.done():
             self._question = question = Batch([_PROBE])
-            question.write({self._channel: [0]})  # not without room: then it has no answer
+            question.write({self._channel: [0]})
             question.settled.add_done_callback(lambda _: self._hear(question))
 
     def has_answered(self, batch: Batch) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
-from aiormq.abc import AbstractConnection
 from aiormq.connection import (
     Connection,
     TCPTransportFactory,
@@ -34,6 +33,7 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from shared.domain.errors import BrokerUnavailable, Misconfigured
+from shared.messaging.frame_filter import FrameFilter
 from shared.network.connection_failures import Peer, reason_of
 from shared.ports.clock import Clock
 
@@ -107,7 +107,7 @@ class Link:
         url: str,
         name: str,
         clock: Clock,
-        set_up: Callable[[AbstractConnection], Awaitable[Ends]],
+        set_up: Callable[["FilteredConnection"], Awaitable[Ends]],
         on_down: Callable[[], None],
     ) -> None:
         self._url = checked_url(url, name)
@@ -115,7 +115,7 @@ class Link:
         self._clock = clock
         self._set_up = set_up
         self._on_down = on_down
-        self._connection: AbstractConnection | None = None
+        self._connection: FilteredConnection | None = None
         self._up = asyncio.Event()
         self._wanted = asyncio.Event()
         self._dropped: asyncio.Future[None] | None = None
@@ -124,7 +124,7 @@ class Link:
     def is_missing(self) -> bool:
         return self._wanted.is_set() and not self._up.is_set()
 
-    async def connection(self, patience: timedelta) -> AbstractConnection:
+    async def connection(self, patience: timedelta) -> "FilteredConnection":
         """The connection, once it is up; raises BrokerUnavailable when that takes too long. The first call
         lets `run` connect."""
         self._wanted.set()
@@ -187,6 +187,14 @@ class Link:
             await single.end(orderly)
 
 
+class FilteredConnection(Connection):
+    """A connection of the library whose incoming frames pass our filter first. Both are set before the
+    library writes its first byte."""
+
+    frames: FrameFilter
+    transport: asyncio.WriteTransport
+
+
 class SingleConnection(TransportFactory):
     """A connection that is made once, and ends with what it was made for. `url` is a checked one.
 
@@ -194,7 +202,7 @@ class SingleConnection(TransportFactory):
 
     def __init__(self, url: str) -> None:
         self._writer: asyncio.StreamWriter | None = None
-        self._connection = Connection(url, transport_factory=self)
+        self._connection = FilteredConnection(url, transport_factory=self)
 
     async def create(
         self, url: URL, **kwargs: Any
@@ -202,9 +210,15 @@ class SingleConnection(TransportFactory):
         secure = url.scheme == "amqps"
         factory = TLSTransportFactory() if secure else TCPTransportFactory()
         reader, self._writer = await factory.create(url, **kwargs)
+        self._connection.transport = transport = self._writer.transport
+        library = transport.get_protocol()
+        if not isinstance(library, asyncio.Protocol):
+            raise TypeError("the connection has an unknown kind of protocol")
+        self._connection.frames = FrameFilter(library)
+        transport.set_protocol(self._connection.frames)
         return reader, self._writer
 
-    async def connection(self, patience: timedelta) -> Connection:
+    async def connection(self, patience: timedelta) -> FilteredConnection:
         """Connect; raises BrokerUnavailable when that fails or takes too long."""
         # The library waits for an orderly end of the transport even when the peer is frozen, so the
         # transport is cut shortly before the timeout that ends the wait.

@@ -11,10 +11,10 @@ from datetime import timedelta
 from hashlib import sha256
 
 import structlog
-from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPChannelError, ChannelClosed
 
 from shared.domain.errors import BrokerUnavailable
+from shared.messaging.frame_filter import ReceivedMessage
 from shared.messaging.frames import Message
 from shared.messaging.rabbit.connection import Link, SingleConnection, translated
 from shared.messaging.rabbit.fast_channel import FastChannel
@@ -28,12 +28,6 @@ log = structlog.get_logger()
 OPEN_TIMEOUT = timedelta(seconds=5)
 CLOSE_TIMEOUT = timedelta(seconds=2)
 RETRY = timedelta(seconds=1)
-
-
-def text_headers(message: DeliveredMessage) -> dict[str, str]:
-    """The headers that are texts; the broker adds others of its own."""
-    headers = message.header.properties.headers or {}
-    return {name: each for name, each in headers.items() if isinstance(each, str)}
 
 
 Line = Link | SingleConnection
@@ -84,10 +78,10 @@ class DeadLetters:
         self._clock = clock
         self._metrics = metrics
 
-    async def put(self, message: DeliveredMessage, queue: str, reason: str, **more: str) -> None:
+    async def put(self, message: ReceivedMessage, queue: str, reason: str, **more: str) -> None:
         """Raises BrokerUnavailable when the broker did not take it."""
-        headers = {**text_headers(message), **more, "queue": queue, "reason": reason}
-        name = message.header.properties.message_id or sha256(message.body).hexdigest()
+        headers = {**message.headers, **more, "queue": queue, "reason": reason}
+        name = message.message_id or sha256(message.body).hexdigest()
         copy = Message("", DEAD_LETTER_QUEUE, name, headers, message.body)
         if not (await self._publishing.send([copy]))[0]:
             raise BrokerUnavailable("RabbitMQ: could not park a message")
@@ -95,7 +89,7 @@ class DeadLetters:
         log.error("message_parked", queue=queue, message_id=name, reason=reason)
 
     async def put_surely(
-        self, message: DeliveredMessage, queue: str, reason: str, channel: FastChannel
+        self, message: ReceivedMessage, queue: str, reason: str, channel: FastChannel
     ) -> None:
         """Until it is dead-lettered, then acked; ends with its channel, when the message comes again."""
         while True:

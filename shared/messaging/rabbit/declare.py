@@ -17,7 +17,7 @@ from aiormq.exceptions import AMQPChannelError, ChannelClosed
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.rabbit.connection import SingleConnection, checked_url, translated
-from shared.messaging.rabbit.fast_channel import FastChannel
+from shared.messaging.rabbit.fast_channel import open_channel
 from shared.messaging.topology import EVENTS_EXCHANGE, QUEUES
 from shared.ports.clock import Clock
 
@@ -96,7 +96,7 @@ class _Declaring:
     @asynccontextmanager
     async def part_of(self, name: str) -> AsyncIterator[Channel]:
         if self.channel is None:
-            self.channel = (await FastChannel.open(self._connection, confirms=False)).channel
+            self.channel = await open_channel(self._connection, confirms=False)
         try:
             yield self.channel
         except (AMQPChannelError, ChannelClosed) as exc:

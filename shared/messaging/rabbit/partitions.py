@@ -13,11 +13,11 @@ from weakref import WeakSet
 
 import orjson
 import structlog
-from aiormq.abc import DeliveredMessage
 
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.envelope import headers_without_body, size_in_journal
+from shared.messaging.frame_filter import ReceivedMessage
 from shared.messaging.rabbit.breaker import LONGEST_PAUSE as LONGEST_REST
 from shared.messaging.rabbit.breaker import Breaker
 from shared.messaging.rabbit.connection import LONGEST_PAUSE, SingleConnection, checked_url
@@ -26,7 +26,6 @@ from shared.messaging.rabbit.consume import (
     Redeclare,
     close_channel,
     opened_channel,
-    text_headers,
 )
 from shared.messaging.rabbit.fast_channel import FastChannel
 from shared.messaging.topology import partition_queue
@@ -58,9 +57,8 @@ class _Delivered:
         "topic",
     )
 
-    def __init__(self, partition: "_Partition", message: DeliveredMessage) -> None:
-        headers = text_headers(message)
-        event_id = message.header.properties.message_id
+    def __init__(self, partition: "_Partition", message: ReceivedMessage) -> None:
+        headers, event_id = message.headers, message.message_id
         if not event_id:
             raise Unintelligible("no message_id")
         if not NEEDED <= headers.keys():
@@ -133,19 +131,22 @@ class _Partition:
         self._single = single
         self.is_lost = False
         self._farewell: asyncio.Task[None] | None = None
+        self._unintelligible: set[asyncio.Task[None]] = set()
         channel.channel.closing.add_done_callback(lambda _: self._lost())
         # The broker ends a consumer whose queue was deleted, or moves.
         channel.channel.on_consumer_cancel_callbacks.add(lambda _: self._lost())
 
-    async def deliver(self, message: DeliveredMessage) -> None:
+    def deliver(self, message: ReceivedMessage) -> None:
         if self.is_lost:
             return
         try:
             event = _Delivered(self, message)
         except Unintelligible as exc:
-            await self.dead_letters.put_surely(message, self.queue, str(exc), self.channel)
+            putting = self.dead_letters.put_surely(message, self.queue, str(exc), self.channel)
+            task = asyncio.create_task(putting)
+            self._unintelligible.add(task)
+            task.add_done_callback(self._unintelligible.discard)
             return
-        # No await before this line: deliveries run side by side, and they start in order.
         try:
             self._on_event(event)
         except Exception:
@@ -155,15 +156,20 @@ class _Partition:
         """First the channel, so that the last acks arrive; then its connection."""
         if self.is_lost:
             return
-        self.is_lost = True
+        self._end()
         await close_channel(self.channel, self._single)
         await self._single.end(orderly=True)
 
     def _lost(self) -> None:
         if not self.is_lost:
-            self.is_lost = True
+            self._end()
             self._farewell = asyncio.create_task(self._single.end(orderly=False))
             self.on_lost()
+
+    def _end(self) -> None:
+        self.is_lost = True
+        for task in self._unintelligible:  # its message comes again
+            task.cancel()
 
 
 class RabbitPartitions:
@@ -198,7 +204,7 @@ class RabbitPartitions:
         try:
             async with opened_channel(single, self._prefetch, self._redeclare) as channel:
                 opened = _Partition(queue, channel, single, self._dead_letters, on_event)
-                await channel.channel.basic_consume(queue, opened.deliver)
+                await channel.consume(queue, opened.deliver)
             if opened.is_lost:
                 raise BrokerUnavailable("RabbitMQ: channel lost")
         except BaseException as exc:

@@ -10,14 +10,13 @@ from datetime import timedelta
 from functools import partial
 
 import structlog
-from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity
 
 from shared.domain.errors import BrokerUnavailable
 from shared.messaging.frames import Message
 from shared.messaging.rabbit.breaker import Breaker
 from shared.messaging.rabbit.confirms import Batch, Confirmed, LiveConnection, QueueChannel, ignore
-from shared.messaging.rabbit.connection import Ends, translated
+from shared.messaging.rabbit.connection import Ends, FilteredConnection, translated
 from shared.messaging.rabbit.fast_channel import FastChannel
 from shared.messaging.rabbit.refusals import MessageRefused, Suspects, Unroutable
 from shared.messaging.topology import queue_of
@@ -69,7 +68,7 @@ class PublishChannel:
         """The queues to which nothing is published for now."""
         return frozenset(name for name, queue in self._queues.items() if queue.breaker.refuses)
 
-    async def attach(self, connection: AbstractConnection) -> Ends:
+    async def attach(self, connection: FilteredConnection) -> Ends:
         """Use the connection once a probe is answered on it; else raises BrokerUnavailable."""
         with translated():
             async with asyncio.timeout(self._deadline):
@@ -241,7 +240,5 @@ async def _write_all(batch: Batch, shares: Shares) -> None:
     """Write, and wait for the answers, so many messages at once as a queue may have under way."""
     longest = max(len(share) for share in shares.values())
     for start in range(0, longest, AT_ONCE):
-        if (first := next((q.channel for q in shares if q.channel), None)) is not None:
-            await first.room()
         batch.write({q.channel: s[start : start + AT_ONCE] for q, s in shares.items() if q.channel})
         await batch.settled

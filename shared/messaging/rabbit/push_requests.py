@@ -11,9 +11,9 @@ from itertools import count
 
 import orjson
 import structlog
-from aiormq.abc import DeliveredMessage
 
 from shared.domain.errors import BrokerUnavailable, Unavailable
+from shared.messaging.frame_filter import ReceivedMessage
 from shared.messaging.frames import Message
 from shared.messaging.push_requests import AGAIN, LIMIT, WaitingRequests
 from shared.messaging.rabbit.connection import Link, translated
@@ -90,9 +90,9 @@ class RabbitPushRequestConsumer:
         self, on_requests: Callable[[Sequence[str]], Awaitable[None]]
     ) -> None:
         """Consume until the channel breaks."""
-        messages: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+        messages: asyncio.Queue[ReceivedMessage | None] = asyncio.Queue()
         async with opened_channel(self._link, PREFETCH, self._redeclare) as channel:
-            await channel.channel.basic_consume(PUSH_QUEUE, messages.put)
+            await channel.consume(PUSH_QUEUE, messages.put_nowait)
         channel.channel.closing.add_done_callback(lambda _: messages.put_nowait(None))
         try:
             while not channel.channel.is_closed:
@@ -105,7 +105,7 @@ class RabbitPushRequestConsumer:
 
     async def _handle(
         self,
-        batch: Sequence[DeliveredMessage],
+        batch: Sequence[ReceivedMessage],
         on_requests: Callable[[Sequence[str]], Awaitable[None]],
         channel: FastChannel,
     ) -> None:
@@ -127,7 +127,7 @@ class RabbitPushRequestConsumer:
             await self._clock.sleep(AGAIN)
             with translated():
                 for message in good:
-                    await channel.channel.basic_nack(message.delivery_tag or 0, wait=False)
+                    await channel.channel.basic_nack(message.tag, wait=False)
         else:
             for message in good:
                 channel.ack(message)

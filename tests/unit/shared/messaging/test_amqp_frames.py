@@ -1,17 +1,12 @@
 """Our own encoding of AMQP frames against the general encoder of the library."""
 
-from types import SimpleNamespace
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from shared.domain.errors import Misconfigured
-from shared.messaging.frames import Message, publish_frames
-from shared.messaging.rabbit.fast_channel import check_library
+from shared.messaging.frames import Message, ack_frame, publish_frames
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
     lambda text: len(text.encode()) <= 255
@@ -68,8 +63,5 @@ def test_a_name_that_amqp_cannot_carry_is_cut_and_breaks_no_frame() -> None:
     assert isinstance(method, commands.Basic.Publish)
 
 
-def test_an_amqp_library_that_lacks_what_we_use_is_named_before_anything_is_published() -> None:
-    channel = SimpleNamespace(message_id_delivery_tag={}, delivery_tag=0, write_queue=None)
-
-    with pytest.raises(Misconfigured, match=r"aiormq has no Channel\.confirmations"):
-        check_library(channel)
+def test_an_ack_has_the_bytes_that_the_library_would_send() -> None:
+    assert ack_frame(7, 2**40) == frame.marshal(commands.Basic.Ack(2**40), 7)
