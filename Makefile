@@ -28,7 +28,7 @@ down: ## end what `make up` started
 demo: ## a simulated fleet against `make up`, with a live table
 	@$(LOCAL)/demo.sh $(ARGS)
 
-bench: ## measure requests per second and memory
+bench: ## measure requests per second, latency, CPU and memory, here or at another server
 	@$(LOCAL)/dev.sh tests.load.bench $(ARGS)
 
 catalogue: ## CHECKOUT=path: make the catalogue of commands anew from Apple's schema

@@ -96,9 +96,9 @@ class Load:
         self.events = 0
         """Events that the messages so far must have caused."""
         host = server.checkin.host
-        self._devices = [
-            SimulatedDevice(server.authority.issue(), host=host) for _ in range(size.devices)
-        ]
+        # A device has one request under way at a time.
+        count = max(size.devices, connections)
+        self._devices = [SimulatedDevice(server.authority.issue(), host=host) for _ in range(count)]
         self._enrolls = [(d.authenticate(), d.token_update()) for d in self._devices]
         self._idles = [(device, device.idle()) for device in self._devices]
         self._queued: dict[str, SimulatedDevice] = {}
