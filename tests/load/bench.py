@@ -7,7 +7,9 @@ clock starts. Every number is of a bounded run. Figures with their targets, no v
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tests.load import (
@@ -27,6 +29,9 @@ from tests.load.figures import MANY, Figures, median_known, median_of
 from tests.load.machine import Build, bare_route, measured
 from tests.load.pages import figures_text, write
 from tests.load.scenarios import CONNECTIONS, Size, say
+
+Run = Callable[[Sequence[int]], Figures]
+"""A run of all scenarios on some numbers of connections."""
 
 OF_PLOTS = (1, 8, 64, 128)
 """Connections beside those of the table."""
@@ -73,13 +78,12 @@ def builds(given: argparse.Namespace) -> list[Build]:
     return [Build(is_all, given.driver) for is_all in (True, False) if both or given.all == is_all]
 
 
-def median_figures(build: Build, size: Size, rounds: int, *, is_for_plots: bool) -> Figures:
-    """The medians of some rounds, each beside the yardstick of its minute. One has the connections of the
-    plots too."""
+def median_figures(run: Run, rounds: int, more: Sequence[int] = ()) -> Figures:
+    """The medians of some rounds, each beside the yardstick of its minute; the first one has `more`
+    connections too."""
     found, yardsticks = [], [bare_route()]
     for number in range(rounds):
-        more = OF_PLOTS if is_for_plots and number == 0 else ()
-        found.append(measured(build, size, (CONNECTIONS, MANY, *more)))
+        found.append(run((CONNECTIONS, MANY, *(more if number == 0 else ()))))
         yardsticks.append(bare_route())
     return replace(median_of(found), yardstick=median_known(yardsticks))
 
@@ -96,14 +100,15 @@ def main(arguments: list[str]) -> None:
         bench_large.main(fleet, size, given.rounds or 3, given.folder, is_written=given.write)
     elif given.against and "://" in given.against:
         access = Access(given.against, given.api_key_file, given.ca, given.sink, given.pid)
-        figures = measured_at(access, size, (CONNECTIONS, MANY), given.rounds or 1)
-        say(figures_text([figures]))
+        elsewhere = partial(measured_at, access, size)
+        say(figures_text([median_figures(elsewhere, given.rounds or 1)]))
     elif given.against:
         for build in builds(given):
             bench_against.main(build, Path(given.against), size, given.rounds or 3)
     else:
+        more = OF_PLOTS if given.write else ()
         servers = [
-            median_figures(build, size, given.rounds or 1, is_for_plots=given.write)
+            median_figures(partial(measured, build, size), given.rounds or 1, more)
             for build in builds(given)
         ]
         text = figures_text(servers)

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from tests.load.figures import Figures, median_of
-from tests.load.machine import Receiver, bare_route, delivered, measure
+from tests.load.figures import Figures
+from tests.load.machine import Receiver, delivered, measure
 from tests.load.scenarios import Address, Size, show
 from tests.support.harness.device import ApiClient, SimulatedDevice
 from tests.support.harness.http1 import Connection
@@ -142,13 +142,12 @@ class Access:
     pid: int | None
 
 
-def measured_at(access: Access, size: Size, connections: Sequence[int], rounds: int) -> Figures:
-    """The medians of some rounds, with the yardstick of this machine."""
+def measured_at(access: Access, size: Size, connections: Sequence[int]) -> Figures:
+    """One run on a server that someone else runs."""
     address = address_of(access.url)
     authority, key = authority_in(access.ca), api_key_of(access.api_key_file)
     with receiver_at(access.sink) as receiver:
         remote = Remote(address, authority, key, receiver, access.pid)
         uvloop.run(remote.check())
-        found = [uvloop.run(measure(remote, size, connections)) for _ in range(rounds)]
-    title = f"{address.host}:{address.port}"
-    return replace(median_of(found), title=title, yardstick=bare_route())
+        figures = uvloop.run(measure(remote, size, connections))
+    return replace(figures, title=f"{address.host}:{address.port}")

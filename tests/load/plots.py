@@ -11,8 +11,8 @@ from math import ceil, floor, log10
 from tests.load.figures import ONE_PROCESS, SHARES, Figures
 from tests.load.scenarios import SCENARIOS
 
-WIDTH, HEIGHT = 760, 300
-PANEL, LEFT, TOP, BOTTOM = 290, 60, 56, 248
+WIDTH, HEIGHT = 760, 330
+PANEL, LEFT, TOP, BOTTOM = 290, 60, 88, 278
 """The width of a panel, its left margin, and where its axes begin and end."""
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #6e7781 }
@@ -48,7 +48,8 @@ def plot(name: str, servers: Sequence[Figures]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(SCENARIOS[name])}: requests per second and latency by connections</title>",
         f"<style>{STYLE}</style>",
-        *_panel(LEFT, f"{SCENARIOS[name]}: requests per second", rates, target),
+        _text(LEFT - 44, 20, SCENARIOS[name], "title"),
+        *_panel(LEFT, "requests per second", rates, target),
         *_panel(LEFT + PANEL + 90, "ms until the answer: p99, and p50 dotted", times, is_log=True),
         "</svg>",
     ]
@@ -75,7 +76,7 @@ def _panel(
         share = log10(value / low) / log10(high / low) if is_log else value / high
         return BOTTOM - (BOTTOM - TOP) * share
 
-    yield _text(left - 44, 22, title, "title")
+    yield _text(left - 44, 44, title, "title")
     for tick in ticks:
         yield f'<path class="grid" d="M{left} {y(tick):.1f}h{PANEL}"/>'
         yield _text(left - 8, y(tick) + 4, f"{tick:,g}", anchor="end")
@@ -87,7 +88,7 @@ def _panel(
         yield _text(left + 4, y(target) - 5, f"target {target:,.0f}")
     for place, (name, kind, points) in enumerate(curves):
         yield _text(
-            left + PANEL * place / len(curves), 42, f"● {name}" if name else "", f"word {kind}"
+            left + PANEL * place / len(curves), 66, f"● {name}" if name else "", f"word {kind}"
         )
         path = "L".join(f"{x(number):.1f} {y(value):.1f}" for number, value in points)
         yield f'<path class="line {kind}" d="M{path}"/>'
