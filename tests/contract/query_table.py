@@ -123,10 +123,9 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "accepted_at between, enrollment = by enrollment backwards, accepted_at backwards",
             "accepted_at between, enrollment =, request_type =, state in",
         ),
-        "open_device_1": (
+        "open_device_1_collapse_key_1": (
             "collapse in, open_device in",
             "collapse_key in, open_device in",
-            "enrollment in, open_device in, state in",
             "generation in or null, open_device =, state in",
             "open_device in, state in",
             "open_device in",
@@ -138,6 +137,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "enrollment =, not_before <=, open_device =, state in by not_before",
             "enrollment =, not_before is null, open_device =, state in",
             "enrollment =, open_device =",
+            "enrollment in, open_device in, state in",
         ),
         "timer_1__id_1": (
             "_id >, expires_at <=, state in, timer = by timer, _id",

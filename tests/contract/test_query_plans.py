@@ -13,12 +13,13 @@ import pytest
 from shared.concurrency.clock import SystemClock
 from shared.storage.queue.documents import QUEUE_ORDER
 from shared.storage.sqlite import open_database
-from shared.storage.sqlite.engine.plans import Way
+from shared.storage.sqlite.engine.plans import LISTED_TOGETHER, Way
 from tests.contract.query_plans import Plans, Watched, all_indexes, plans
 from tests.contract.query_table import MARK_SENT, QUERIES
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RANGE = {"$gte": NOW, "$lte": NOW}
+RIVALS = "open_device_1_collapse_key_1"
 
 
 @pytest.fixture
@@ -38,8 +39,9 @@ def index_of(of_all: Plans, collection: str, query: dict[str, Any]) -> str:
         # open entries, not the history of the enrollment or of the command
         ("queue", {"open_device": "d", "enrollment": "e"}, MARK_SENT),
         ("queue", {"enrollment": "e", "open_device": "d"}, MARK_SENT),
-        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, "open_device_1"),
-        ("queue", {"command": "c", "open_device": "d"}, "open_device_1"),
+        ("queue", {"enrollment": {"$in": ["e"]}, "open_device": {"$in": ["d"]}}, MARK_SENT),
+        ("queue", {"command": "c", "open_device": "d"}, RIVALS),
+        ("queue", {"open_device": {"$in": ["d"]}, "collapse_key": {"$in": ["c"]}}, RIVALS),
         ("queue", {"timer": RANGE, "accepted_at": RANGE}, "timer_1__id_1"),
         # what expired and is not told of, not all that finished
         (
@@ -62,6 +64,25 @@ def test_of_two_indexes_the_one_with_fewer_rows_is_taken(
     of_all: Plans, collection: str, query: dict[str, Any], expected: str
 ) -> None:
     assert index_of(of_all, collection, query) == expected
+
+
+def test_two_lists_are_sought_in_an_index_of_both(of_all: Plans) -> None:
+    rivals = {"open_device": {"$in": ["d", "e", "f"]}, "collapse_key": {"$in": ["c", "g"]}}
+
+    _, statement, steps = of_all.plan("queue", rivals)
+
+    assert steps == [f"SEARCH queue USING INDEX queue.{RIVALS} (open_device=? AND collapse_key=?)"]
+    assert not statement.rest
+
+
+def test_a_second_list_is_sought_where_it_is_short(of_all: Plans) -> None:
+    keys = [str(number) for number in range(LISTED_TOGETHER + 1)]
+    rivals = {"open_device": {"$in": ["d", "e"]}, "collapse_key": {"$in": keys}}
+
+    _, statement, steps = of_all.plan("queue", rivals)
+
+    assert steps == [f"SEARCH queue USING INDEX queue.{RIVALS} (open_device=?)"]
+    assert [each.path for each in statement.rest] == ["collapse_key"]
 
 
 def test_the_next_entry_is_sought_by_all_that_tells_it_apart(of_all: Plans) -> None:

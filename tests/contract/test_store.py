@@ -225,6 +225,25 @@ async def test_an_index_goes_once_the_one_that_replaces_it_is_made(
     assert [each["_id"] for each in found] == [3, 2, 1, 0, 7]
 
 
+@pytest.mark.parametrize(
+    "keys", [["b"], ["b", "c", "b"], [None, "b"], [5, "b"], [str(n) for n in range(70)]]
+)
+async def test_two_lists_find_each_value_of_the_one_with_each_of_the_other(
+    store: Database, things: Collection, keys: list[object]
+) -> None:
+    await store.ensure([Index("things", [("a", 1), ("k", 1)], partial=True)])
+    values = ["b", "c", "d", None, 5, "7", "69", "70"]
+    made = [{"_id": f"{a}{k}", "a": a, "k": k} for a in range(70) for k in values]
+    await things.insert_many([*made, {"_id": "no k", "a": 3}, {"_id": "no a", "k": "b"}])
+    wanted: list[object] = [3, 3, 69, 71, *range(4, 67)]
+
+    found = await things.find({"a": {"$in": wanted}, "k": {"$in": keys}})
+
+    expected = {each["_id"] for each in made if each["a"] in wanted and each["k"] in keys}
+    expected |= {"no k"} if None in keys else set()
+    assert sorted(each["_id"] for each in found) == sorted(expected)
+
+
 @pytest.mark.parametrize("size", [1, 3, 4, 100])
 async def test_what_is_read_in_pages_comes_once_and_in_order(
     store: Database, things: Collection, size: int

@@ -17,6 +17,8 @@ from shared.storage.sqlite.engine.tables import StoredIndex, Table, quoted
 from shared.storage.sqlite.query.filters import Condition
 from shared.storage.sqlite.query.values import column_value
 
+LISTED_TOGETHER = 64
+"""Values of one list in a statement; longer lists are looked up in several."""
 DIRECTIONS = {1: "", -1: " DESC"}
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
@@ -33,12 +35,14 @@ class Way(Enum):
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
     """The way of all queries of one shape. `exact`, `many`, `ranges`: the positions of the conditions that
-    it decides by equality, by a list, and by a range."""
+    it decides by equality, by a list, and by a range. `paired`: that of a second list, each value of which
+    is sought beside each one of the first."""
 
     way: Way
     known: StoredIndex | None = None
     exact: tuple[int, ...] = ()
     many: int | None = None
+    paired: int | None = None
     ranges: tuple[int, ...] = ()
     order: str = ""
     is_sorted: bool = True
@@ -143,16 +147,18 @@ def _worth(plan: ReadPlan) -> tuple[int, bool, int, bool]:
     """Rank a plan by how few rows it reads: more equalities, an index that leaves most documents out, or a
     range with two ends."""
     assert plan.known is not None
-    equal = len(plan.exact) + (plan.many is not None)
+    equal = len(plan.exact) + (plan.many is not None) + (plan.paired is not None)
     is_one = plan.known.index.unique and equal == len(plan.known.paths)
     is_small = plan.known.index.leaves_out
     return equal + 10 * is_one, is_small, len(plan.ranges), plan.is_sorted
 
 
 def _by_index(known: StoredIndex, conditions: Sequence[Condition], sort: Sort) -> ReadPlan | None:
-    """Equalities with its first fields, a list among them, then a range of the next one; None: useless."""
+    """Equalities with its first fields, a list among them, or two where no order is asked for, then a range
+    of the next one; None: useless."""
     exact: list[int] = []
     many: int | None = None
+    paired: int | None = None
     fixed = 0
     ranges: tuple[int, ...] = ()
     for number, path in enumerate(known.paths):
@@ -166,6 +172,8 @@ def _by_index(known: StoredIndex, conditions: Sequence[Condition], sort: Sort) -
             fixed += many is None
         elif decided and many is None:
             many = decided[0]
+        elif decided and paired is None and not sort:
+            paired = decided[0]
         else:
             if number or not known.index.of_array:
                 ranges = tuple(n for n in here if conditions[n].operator in _RANGES)
@@ -178,6 +186,7 @@ def _by_index(known: StoredIndex, conditions: Sequence[Condition], sort: Sort) -
         known,
         tuple(exact),
         many,
+        paired,
         ranges,
         order or "",
         is_sorted=not sort or order is not None,
@@ -206,7 +215,8 @@ def _columns(known: StoredIndex) -> dict[str, str]:
 
 
 def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) -> Statement:
-    """The statement of one query; its list is not empty."""
+    """The statement of one query. Its first list is one part of a longer one; a second list that is longer
+    is left to the conditions."""
     where: list[str] = []
     values: list[Any] = []
     decided: set[int] = set()
@@ -216,14 +226,16 @@ def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) 
         where.append(f"{columns[path]} {'IS NULL' if operand is None else '= ?'}")
         values += [] if operand is None else [column_value(operand)]
         decided |= _decided(number, [operand])
-    if plan.many is not None:
-        path, _, operands = conditions[plan.many]
+    for listed in (plan.many, plan.paired):
+        if listed is None or len(conditions[listed].operand) > LISTED_TOGETHER:
+            continue
+        path, _, operands = conditions[listed]
         wanted = list(dict.fromkeys(map(column_value, operands)))
         # Lists have few lengths, so that few statements are compiled; the last value is repeated.
         wanted += wanted[-1:] * ((1 << max(0, len(wanted) - 1).bit_length()) - len(wanted))
         where.append(f"{columns[path]} IN ({', '.join('?' * len(wanted))})")
         values += wanted
-        decided |= _decided(plan.many, operands)
+        decided |= _decided(listed, operands)
     for number in plan.ranges:
         path, operator, operand = conditions[number]
         where.append(f"{columns[path]} {_RANGES[operator]} ?")

@@ -26,6 +26,7 @@ from shared.storage.sqlite.engine.connections import (
     connect_reader,
 )
 from shared.storage.sqlite.engine.plans import (
+    LISTED_TOGETHER,
     ReadPlan,
     Statement,
     Way,
@@ -43,8 +44,6 @@ STEP_ROWS = 128
 SHORT_ROWS = 256
 """Rows of a read that is done in one step: the open entries of a batch of devices, say."""
 STEP_BYTES = 1_000_000
-LISTED_TOGETHER = 64
-"""Values of one list in a statement; longer lists are looked up in several."""
 LONG_READ_DEADLINE = timedelta(minutes=1)
 """The deadline of a read along an index that takes many steps, and pins what it reads meanwhile."""
 SCANNERS = 4
