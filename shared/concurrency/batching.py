@@ -72,11 +72,15 @@ class BatchExecutor(Generic[Item, Result]):
         self._workers: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item, key: Hashable | None = None) -> Result:
-        """The handler's result for `item`; raises the error that it gave for it.
+        """The handler's result for `item`; raises the error that it gave for it."""
+        return await self.enqueue(item, key)
+
+    def enqueue(self, item: Item, key: Hashable | None = None) -> "asyncio.Future[Result]":
+        """The same for a caller that does not wait itself.
 
         Items of the same key never share a batch and are taken in the order of their submission.
-        A submitter that is cancelled before its batch begins takes its item back; after that, the
-        item goes on without it."""
+        A submitter that cancels it before its batch begins takes its item back; after that, the item
+        goes on without it."""
         loop = asyncio.get_running_loop()
         submitted = _Submitted[Item, Result](item, key, loop.create_future())
         self._gathered.append(submitted)
@@ -86,7 +90,7 @@ class BatchExecutor(Generic[Item, Result]):
             worker = loop.create_task(self._work(), context=Context())
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
-        return await submitted.outcome
+        return submitted.outcome
 
     async def drain(self) -> None:
         """Wait until nothing is gathered and nothing is under way."""

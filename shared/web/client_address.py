@@ -7,7 +7,8 @@ proxies wrote it; from other peers it is ignored.
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 Network = IPv4Network | IPv6Network
 UNKNOWN = "unknown"
@@ -17,14 +18,15 @@ class ClientAddresses:
     def __init__(self, trusted_proxies: Sequence[Network] = ()) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
 
-    def address(self, request: Request) -> str:
+    def address(self, scope: Scope) -> str:
         """Of the client, else of the nearest proxy that we do not know; `unknown` behind a Unix
         socket."""
-        peer = request.client.host if request.client else ""
+        peer: str = scope["client"][0] if scope.get("client") else ""
         if not self._trusted_proxies or not self._trusts(peer):
             return peer or UNKNOWN
         # Each proxy adds the address it was called from on the right.
-        for given in reversed(",".join(request.headers.getlist("x-forwarded-for")).split(",")):
+        forwarded = Headers(scope=scope).getlist("x-forwarded-for")
+        for given in reversed(",".join(forwarded).split(",")):
             hop = _parsed(given.strip())
             if hop is None:
                 break

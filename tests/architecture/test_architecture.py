@@ -32,6 +32,7 @@ CATCH_ALL = {
     "shared/concurrency/batching.py": "hands the error of a batch to each of its submitters",
     "shared/storage/sqlite/engine/submission.py": "hands the error of a write to its submitter",
     "shared/web/api/route.py": "around a handler of requests",
+    "shared/web/server/whole.py": "around a handler of requests",
     "shared/web/server/server.py": "the end of a process, which ends every part, whatever fails",
     "shared/storage/remote/server.py": "around a handler of requests",
     "shared/storage/remote/frames.py": "bytes from outside",

@@ -30,6 +30,7 @@ PROTOCOL_METHODS = {
     "resume_writing": (),
     "timeout_keep_alive_handler": (),
     "send_400_response": ("msg",),
+    "_start_asgi_task": ("cycle", "app"),
 }
 PROTOCOL_ATTRIBUTES = (
     "client",
@@ -43,12 +44,19 @@ PROTOCOL_ATTRIBUTES = (
     "transport",
 )
 CYCLE_ATTRIBUTES = (
+    "body",
+    "default_headers",
     "disconnected",
+    "flow",
     "keep_alive",
     "message_event",
+    "more_body",
+    "on_response",
     "response_complete",
     "response_started",
+    "scope",
     "transport",
+    "waiting_for_100_continue",
 )
 SERVER_METHODS = {"startup": ("sockets",), "shutdown": ("sockets",), "on_tick": ("counter",)}
 CHANNEL_ATTRIBUTES = ("closing", "is_closed", "number", "on_consumer_cancel_callbacks")

@@ -4,8 +4,8 @@ Promise: a request that may take more than five milliseconds to judge is judged 
 certificates that are known, or that came alone, are not, as nearly all are.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 
@@ -50,16 +50,27 @@ class DeviceAuthentication:
     ) -> tuple[DeviceCertificate, datetime | None]:
         """A certificate of a trusted CA, maybe one whose time is over, and the time of the signature, if
         known. Raises DeviceRefused, Unavailable."""
-        try:
-            signer = await self._signer(headers, peer, body)
-        except BadRequest as exc:
-            raise DeviceRefused(Reason.SIGNATURE, str(exc)) from exc
+        with _refusing(Reason.SIGNATURE):
+            signer = self._signer_at_once(headers, peer, body)
+            if signer is None:
+                signature = _signature(headers)
+                signer = await self._work.do(signer_of, signature, body)
         examine = partial(self._identities.examine, signer.certificate, signer.others)
-        try:
+        with _refusing(Reason.CERTIFICATE):
             is_short = self._is_short(signer.certificate, signer.others)
             certificate = examine() if is_short else await self._work.do(examine)
-        except BadRequest as exc:
-            raise DeviceRefused(Reason.CERTIFICATE, str(exc)) from exc
+        return certificate, signer.signed_at
+
+    def prove_at_once(
+        self, headers: Headers, peer: str | None, body: bytes
+    ) -> tuple[DeviceCertificate, datetime | None] | None:
+        """The same; None for a request that `prove` judges in a thread."""
+        with _refusing(Reason.SIGNATURE):
+            signer = self._signer_at_once(headers, peer, body)
+        if signer is None or not self._is_short(signer.certificate, signer.others):
+            return None
+        with _refusing(Reason.CERTIFICATE):
+            certificate = self._identities.examine(signer.certificate, signer.others)
         return certificate, signer.signed_at
 
     def claimed(self, headers: Headers, peer: str | None) -> tuple[DeviceCertificate | None, bool]:
@@ -88,14 +99,26 @@ class DeviceAuthentication:
             return ()
         return self._proxies.read(headers.get(self._proxy_header, ()), peer)
 
-    async def _signer(self, headers: Headers, peer: str | None, body: bytes) -> Signer:
+    def _signer_at_once(self, headers: Headers, peer: str | None, body: bytes) -> Signer | None:
+        """None where a thread must look for it."""
         found = self._from_proxy(headers, peer)
         if found:
             return Signer(found[0], found[1:])
-        signatures = headers.get(SIGNATURE_HEADER, [])
-        if len(signatures) > 1:
-            raise BadRequest("Mdm-Signature: there is more than one")
-        signature = signatures[0] if signatures else ""
-        if len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY:
-            return signer_of(signature, body)
-        return await self._work.do(signer_of, signature, body)
+        signature = _signature(headers)
+        is_small = len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY
+        return signer_of(signature, body) if is_small else None
+
+
+def _signature(headers: Headers) -> str:
+    signatures = headers.get(SIGNATURE_HEADER, ())
+    if len(signatures) > 1:
+        raise BadRequest("Mdm-Signature: there is more than one")
+    return signatures[0] if signatures else ""
+
+
+@contextmanager
+def _refusing(reason: Reason) -> Iterator[None]:
+    try:
+        yield
+    except BadRequest as exc:
+        raise DeviceRefused(reason, str(exc)) from exc

@@ -13,6 +13,7 @@ from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.device_auth import DeviceAuthentication
+from services.checkin.pipeline.requests import DeviceRequests
 from services.checkin.pipeline.routes import TAG, refusal_listener, router
 from services.checkin.refusals.record import RefusalLog
 from services.checkin.refusals.senders import Senders
@@ -66,7 +67,8 @@ def pipeline_feature(
         proxy_header=settings.client_cert_header,
         proxies=ClientCertificateHeader(settings.trusted_proxies),
     )
-    routes = router(batches, devices, work, settings.max_body)
+    requests = DeviceRequests(batches, devices, work, settings.max_body)
+    routes = router(requests)
 
     async def drain() -> None:
         await batches.drain()

@@ -1,32 +1,26 @@
-"""Routes of devices: /mdm/checkin and /mdm/connect; /mdm and /checkin where NanoMDM enrolled them.
+"""Routes of devices: /mdm/checkin and /mdm/connect; /mdm and /checkin where NanoMDM enrolled them."""
 
-Order for bytes from outside: size limit, signature, certificate, and only then the plist.
-"""
-
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from services.checkin.answers import Answer, DeviceRefused
-from services.checkin.exchange import DeviceExchange
-from services.checkin.messages import HANDLERS
-from services.checkin.pipeline.device_auth import SMALL_BODY, DeviceAuthentication
+from services.checkin.pipeline.device_auth import DeviceAuthentication
+from services.checkin.pipeline.requests import DeviceRequests, Parse, headers_of, peer_of
 from services.checkin.refusals.record import RefusalLog, RefusedSender
-from shared.apple.messages.checkin import CheckinMessage, parse_checkin
-from shared.apple.messages.connect import Connect, parse_connect, parse_either
-from shared.concurrency.batching import BatchExecutor
-from shared.concurrency.heavy_work import HeavyWork
-from shared.domain.errors import BadRequest
+from shared.apple.messages.checkin import parse_checkin
+from shared.apple.messages.connect import parse_connect, parse_either
 from shared.telemetry.metrics import Reason
 from shared.web.body import read_body
 from shared.web.client_address import ClientAddresses
-from shared.web.device_route import DirectDeviceRoute, NoteRefused
+from shared.web.device_route import (
+    DirectDeviceRoute,
+    NoteRefused,
+    begun_by,
+    response_of,
+)
 
-PLIST = "application/xml; charset=utf-8"
 TAG = {"name": "mdm", "description": "What enrolled devices call (Apple's MDM protocol)."}
-MAX_URL_PARAMS = 100
-
 _PLIST_CONTENT = {"application/xml": {"schema": {"type": "string", "format": "binary"}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "Accepted and journaled. Empty, or a plist.", "content": _PLIST_CONTENT},
@@ -65,41 +59,17 @@ _CONNECT_EXAMPLE = (
 )
 
 
-def router(
-    batches: BatchExecutor[DeviceExchange, Answer],
-    devices: DeviceAuthentication,
-    work: HeavyWork,
-    max_body: int,
-) -> APIRouter:
-    """The routes of the check-in service; `work` reads large bodies."""
+def router(requests: DeviceRequests) -> APIRouter:
+    """The routes of devices."""
     routes = APIRouter(route_class=DirectDeviceRoute, tags=["mdm"])
 
-    async def serve(
-        request: Request, parse: Callable[[bytes], CheckinMessage | Connect]
-    ) -> Response:
-        headers, peer = _headers_of(request), _peer_of(request)
-        body = await read_body(request, max_body)
-        certificate, signed_at = await devices.prove(headers, peer, body)
-        request.state.proven = certificate
-        try:
-            message = parse(body) if len(body) <= SMALL_BODY else await work.do(parse, body)
-        except BadRequest as exc:
-            raise DeviceRefused(Reason.PLIST, str(exc)) from exc
+    async def serve(parse: Parse, request: Request) -> Response:
+        body = await read_body(request, requests.max_body)
 
         async def is_connected() -> bool:
             return not await request.is_disconnected()
 
-        exchange = DeviceExchange(
-            message,
-            HANDLERS[type(message)],
-            certificate,
-            body,
-            _url_params(request),
-            is_connected,
-            signed_at,
-        )
-        answer = await batches.submit(exchange, key=message.key.device)
-        return Response(answer.body, answer.status, media_type=PLIST if answer.body else None)
+        return response_of(await requests.serve(parse, request.scope, body, is_connected))
 
     @routes.put(
         "/mdm/checkin",
@@ -108,8 +78,9 @@ def router(
         responses={**_RESPONSES, 410: _USER_AUTHENTICATE},
         openapi_extra=_openapi(_CHECKIN_EXAMPLE),
     )
+    @begun_by(partial(requests.begin, parse_checkin))
     async def checkin(request: Request) -> Response:
-        return await serve(request, parse_checkin)
+        return await serve(parse_checkin, request)
 
     @routes.put(
         "/mdm/connect",
@@ -118,11 +89,13 @@ def router(
         responses={**_RESPONSES, 401: _BLOCKED},
         openapi_extra=_openapi(_CONNECT_EXAMPLE),
     )
+    @begun_by(partial(requests.begin, parse_connect))
     async def connect(request: Request) -> Response:
-        return await serve(request, parse_connect)
+        return await serve(parse_connect, request)
 
+    @begun_by(partial(requests.begin, parse_either))
     async def either(request: Request) -> Response:
-        return await serve(request, parse_either)
+        return await serve(parse_either, request)
 
     for path, example in (("/mdm", _CONNECT_EXAMPLE), ("/checkin", _CHECKIN_EXAMPLE)):
         routes.put(
@@ -138,18 +111,6 @@ def router(
     return routes
 
 
-def _url_params(request: Request) -> dict[str, str] | None:
-    """The first value of each name in the query string; None where there is none."""
-    if not request.scope["query_string"]:
-        return None
-    params: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        params.setdefault(name, value)
-    if len(params) > MAX_URL_PARAMS:
-        raise DeviceRefused(Reason.MESSAGE, f"more than {MAX_URL_PARAMS} URL parameters")
-    return params or None
-
-
 def refusal_listener(
     refusals: RefusalLog, devices: DeviceAuthentication, addresses: ClientAddresses
 ) -> NoteRefused:
@@ -158,19 +119,11 @@ def refusal_listener(
     def note(request: Request, status: int, reason: Reason, detail: str) -> None:
         certificate, is_proven = getattr(request.state, "proven", None), True
         if certificate is None and refusals.may_read_claim():
-            certificate, is_proven = devices.claimed(_headers_of(request), _peer_of(request))
-        sender = RefusedSender.of(addresses.address(request), certificate, is_proven=is_proven)
+            scope = request.scope
+            certificate, is_proven = devices.claimed(headers_of(scope), peer_of(scope))
+        sender = RefusedSender.of(
+            addresses.address(request.scope), certificate, is_proven=is_proven
+        )
         refusals.note(sender, status, reason, detail, request.scope["path"])
 
     return note
-
-
-def _headers_of(request: Request) -> dict[str, list[str]]:
-    headers: dict[str, list[str]] = {}
-    for name, value in request.scope["headers"]:
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-    return headers
-
-
-def _peer_of(request: Request) -> str | None:
-    return request.client.host if request.client else None

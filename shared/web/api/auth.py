@@ -67,7 +67,7 @@ class ApiAuth:
         caller = await self._caller(request)
         request.state.caller = caller
         if action is not None and self._trail is not None:
-            address = self._addresses.address(request)
+            address = self._addresses.address(request.scope)
             request.state.audit = AuditContext(caller.name, action, address, trail=self._trail)
         if not caller.may(scope):
             raise Forbidden(f"this needs the scope {scope}")
@@ -82,7 +82,7 @@ class ApiAuth:
         if caller is not None:
             return caller
         failures = self._failures
-        wait = failures.note(self._addresses.address(request)) if failures else None
+        wait = failures.note(self._addresses.address(request.scope)) if failures else None
         if wait is not None:
             raise TooManyRequests("too many failed authentications from this address", wait)
         raise Unauthenticated("the API key or token is wrong")

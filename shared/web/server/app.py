@@ -7,7 +7,7 @@ while too many requests are under way or their bodies are too many bytes.
 
 from collections.abc import Sequence
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.telemetry.metrics import Metrics
@@ -25,7 +25,9 @@ from shared.web.server.bodies import (
     UnderWay,
 )
 from shared.web.server.docs import add_docs
+from shared.web.server.protocol import TakeWhole
 from shared.web.server.service import Service
+from shared.web.server.whole import WholeRequests
 
 
 def create_app(
@@ -54,9 +56,12 @@ def create_app(
     if metrics is not None:
         metrics.watch(metrics.request_body_bytes, lambda: budget.held)
     largest = max(max_body, *(service.max_body for service in services))
-    edge = Edge(app, max_body=largest, budget=budget, addresses=ClientAddresses(proxies))
+    addresses = ClientAddresses(proxies)
+    edge = Edge(app, max_body=largest, budget=budget, addresses=addresses)
+    whole = WholeRequests(budget, edge.under_way, addresses, app)
     for service in services:
         edge.direct |= service.direct
+        edge.whole |= whole.of(service.direct)
     return edge
 
 
@@ -69,16 +74,18 @@ class Edge:
         self.app = app
         self._inner: ASGIApp = app
         self._max_body = max_body
-        self._budget = budget
+        self.budget = budget
         self._addresses = addresses
-        self._under_way = UnderWay(self.most_under_way)
+        self.under_way = UnderWay(self.most_under_way)
         self.direct: dict[tuple[str, str], ASGIApp] = {}
         """Routes that are called without FastAPI, by method and path."""
+        self.whole: dict[tuple[str, bytes], TakeWhole] = {}
+        """The same for requests that came in one piece: these are not given to the edge."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if self._under_way.count >= self._under_way.most:
+        if self.under_way.count >= self.under_way.most:
             await unavailable(TOO_MANY)(scope, receive, send)
             return
         raw_path = scope["raw_path"]
@@ -86,18 +93,18 @@ class Edge:
             scope["path"] = routed(raw_path)
         inner = self.direct.get((scope["method"], scope["path"]), self._inner)
         scope["app"] = self.app
-        self._under_way.count += 1
+        self.under_way.count += 1
         try:
             if has_body(scope["headers"]):
                 await self._with_body(inner, scope, receive, send)
             else:
                 await inner(scope, receive, send)
         finally:
-            self._under_way.count -= 1
+            self.under_way.count -= 1
 
     async def _with_body(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        held = self._budget.open(source_of(self._addresses.address(Request(scope))))
-        body = IncomingBody(receive, held, self._under_way, self._max_body)
+        held = self.budget.open(source_of(self._addresses.address(scope)))
+        body = IncomingBody(receive, held, self.under_way, self._max_body)
         body.declared = declared_length(scope["headers"]) or 0
         try:
             await inner(scope, body.receive, send)

@@ -46,6 +46,10 @@ class BodyBudget:
         share.unfinished[body] = None
         return body
 
+    def has_room(self, size: int) -> bool:
+        """True if so many bytes more displace none."""
+        return self.held + size <= self._limit
+
     def make_room(self, asking: "HeldBody") -> None:
         """Refuse the newest body of the largest share that is not whole, so that older ones end. Raises
         BodiesShort when the body that asks is refused: where its own share is the largest, or nothing can be

@@ -1,11 +1,13 @@
-"""Limits of the connections that one listener holds.
+"""Limits of the connections that one listener holds, and how the last answer of one is sent.
 
 Promises: descriptors are left for the store and the broker, however many connect; while there is room,
 none is cut off; when there is none, the address with the most connections gives way with one that
 waits for its client, so that no address keeps the others out.
 """
 
+import asyncio
 import resource
+from collections.abc import Callable
 from typing import Protocol
 
 from shared.web.client_address import source_of
@@ -13,6 +15,19 @@ from shared.web.client_address import source_of
 RESERVED = 512
 """Descriptors for everything but the connections of clients."""
 MOST_DESCRIPTORS = 65_536
+
+
+class GentleEnd(asyncio.Transport):
+    """The transport of the last answer: a close at once, with bytes unread, could lose the answer."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        super().__init__()
+        self._end = end
+        self.write = transport.write  # type: ignore[method-assign]
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self._end()
 
 
 class Connection(Protocol):

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from shared.domain.errors import Misconfigured
 from shared.settings import Address
 from shared.web.server.connections import Connections
-from shared.web.server.protocol import BoundedHttpProtocol
+from shared.web.server.protocol import BoundedHttpProtocol, TakeWhole
 
 KEEP_ALIVE = timedelta(seconds=75)
 
@@ -83,9 +83,13 @@ class Listener:
         self, app: ASGIApp, sockets: list[socket.socket], most: int, tls: Tls | None = None
     ) -> None:
         """`most`: connections at once."""
+        taken: dict[tuple[str, bytes], TakeWhole] = {}
+        self.whole = taken
+        """Takes from `app` requests that came in one piece, by method and raw path."""
 
         class ProtocolOfListener(BoundedHttpProtocol):
             crowd = Connections(most)
+            whole = taken
 
         self._sockets = sockets
         self._server = uvicorn.Server(

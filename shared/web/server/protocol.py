@@ -13,14 +13,15 @@ closes.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.web.framing import FramingRefused, Section, check_framing
-from shared.web.server.connections import Connections
+from shared.web.server.connections import Connections, GentleEnd
 
 HEADER_LIMIT = 128 * 1024
 """Also of what reaches no callback of the parser, such as a chunk extension."""
@@ -29,21 +30,14 @@ LEAST_OF_A_BODY = 10 * 1024
 LINGER = timedelta(seconds=1)
 
 
+StartTask = Callable[[RequestResponseCycle, Any], None]
+"""Answers a request by an app of ASGI, in a task."""
+TakeWhole = Callable[[RequestResponseCycle, StartTask], bool]
+"""Begins a request whose body is there. False: it must be started as any other, and nothing was done."""
+
+
 class HeadersTooLarge(Exception):
     """Ends the parsing of a request from within a callback of the parser."""
-
-
-class GentleEnd(asyncio.Transport):
-    """The transport of the last answer: a close at once, with bytes unread, could lose the answer."""
-
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
-        super().__init__()
-        self._end = end
-        self.write = transport.write  # type: ignore[method-assign]
-        self.is_closing = transport.is_closing  # type: ignore[method-assign]
-
-    def close(self) -> None:
-        self._end()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -56,6 +50,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     crowd: Connections
     """The connections of its listener."""
 
+    whole: Mapping[tuple[str, bytes], TakeWhole] = {}
+    """Begins requests that came in one piece, by method and raw path."""
+
     _deadline: asyncio.TimerHandle | None = None
     _answer_watch: asyncio.TimerHandle | None = None
     _header_bytes = 0
@@ -64,6 +61,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _body_time = timedelta()
     _section = Section.BETWEEN
     _was_heard = False
+    _ends_headers = False
+    _begun: RequestResponseCycle | None = None
+    """The request whose headers came last, until it is begun."""
     _is_refused = False
     _refusal_behind_answers: int | None = None
 
@@ -99,6 +99,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._was_heard = False
         super().data_received(data)
+        if self._begun is not None:
+            self._begin(self._begun)
         if self._is_refused:
             return
         # One endless header, trailer or chunk extension reaches no callback of the parser.
@@ -107,6 +109,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(400 if self._section is Section.BODY else 431)
         else:
             self._watch()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._ends_headers:
+            self._begun = cycle  # what came with its headers is read first: it may be all of it
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle) -> None:
+        self._begun = None
+        take = self.whole.get((cycle.scope["method"], cycle.scope["raw_path"]))
+        is_whole = not (cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue)
+        if take is None or not is_whole or not take(cycle, self._start_asgi_task):
+            self._start_asgi_task(cycle, self.app)
 
     def _watch(self) -> None:
         """Set a deadline while it is the client who must go on, and none while it is us."""
@@ -169,7 +184,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         check_framing(
             self.parser.get_http_version(), self.headers, upgrades=self.parser.should_upgrade()
         )
-        super().on_headers_complete()
+        self._ends_headers = True
+        try:
+            super().on_headers_complete()
+        finally:
+            self._ends_headers = False
         self._section = Section.BODY
         self._body_bytes, self._body_time = 0, timedelta()
         self._expect(None)

@@ -149,13 +149,14 @@ class Server:
         # A service that no client calls knows of no proxies.
         settings = self._settings
         proxies = settings.trusted_proxies if isinstance(settings, ProxySettings) else ()
-        self._gate.app = create_app(
+        edge = self._gate.app = create_app(
             services,
             max_body=settings.max_body,
             metrics=self._metrics,
             body_budget=settings.body_budget,
             proxies=proxies,
         )
+        self.main.whole.update(edge.whole)
         self.readiness.services = services
         if self.main.is_open:
             self.readiness.starting = None

@@ -329,7 +329,7 @@ async def test_too_many_requests_are_refused_as_by_fastapi() -> None:
     processes = both()
     for process in processes:
         process.app.most_under_way = 0
-        process.app._under_way.most = 0
+        process.app.under_way.most = 0
     assert await alike(*processes, USUAL) == [503]
 
 

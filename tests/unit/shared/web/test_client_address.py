@@ -3,7 +3,6 @@
 from ipaddress import ip_network
 
 import pytest
-from fastapi import Request
 
 from shared.web.client_address import UNKNOWN, ClientAddresses
 
@@ -16,7 +15,7 @@ def address(peer: str | None, *forwarded: str, trusted: bool = True) -> str:
         "client": (peer, 1) if peer else None,
         "headers": [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded],
     }
-    return ClientAddresses(PROXIES if trusted else ()).address(Request(scope))
+    return ClientAddresses(PROXIES if trusted else ()).address(scope)
 
 
 @pytest.mark.parametrize(
