@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     large.add_argument("--large", action="store_true", help="beside a large fleet, by turns")
     large.add_argument("--enrollments", type=int, default=bench_large.ENROLLMENTS)
     large.add_argument("--commands", type=int, default=bench_large.COMMANDS)
-    large.add_argument("--folder", type=Path, help="with room for 10 GB; default: a temporary one")
+    large.add_argument("--folder", type=Path, help="keep the large store there for the next run")
     alone = made.add_argument_group("these, and nothing else").add_mutually_exclusive_group()
     for name, (_, about) in ALONE.items():
         alone.add_argument(f"--{name}", action="store_true", help=about)
