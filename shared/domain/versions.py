@@ -6,7 +6,7 @@ known member, and it is shown and written back unchanged.
 """
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Member = TypeVar("Member", bound=StrEnum)
 
@@ -16,8 +16,9 @@ UNKNOWN = "(of a newer version)"
 
 def known(kind: type[Member], value: str) -> Member:
     """The member of a set with this value; an unknown one where this version has none."""
-    if value in kind._value2member_map_:
-        return kind(value)
+    # Not `kind(value)`, which takes several times as long.
+    if (member := kind._value2member_map_.get(value)) is not None:
+        return cast(Member, member)
     unknown = str.__new__(kind, value)
     unknown._name_, unknown._value_ = UNKNOWN, value
     return unknown

@@ -2,7 +2,8 @@
 as pairs, since a key may hold characters that a field name may not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
 from types import NoneType, UnionType
@@ -44,6 +45,8 @@ STORED_AS: dict[type, dict[str, str]] = {
 Record = TypeVar("Record")
 Decode = Callable[[Any], Any]
 
+_AS_THEY_ARE = {str, int, float, bool, bytes, datetime, NoneType}
+
 
 def given(values: Mapping[str, Any]) -> Document:
     """The values that are not None: an absent field costs nothing and is in no sparse index."""
@@ -51,10 +54,12 @@ def given(values: Mapping[str, Any]) -> Document:
 
 
 def fields_of(value: Any) -> Document:
-    return {stored: _encoded(getattr(value, name)) for name, stored, _ in _plan(type(value))}
+    return {stored: _encoded(getattr(value, name)) for name, stored in _names(type(value)).items()}
 
 
 def _encoded(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, tuple | list):
@@ -69,21 +74,49 @@ def _encoded(value: Any) -> Any:
 def record(kind: type[Record], document: Mapping[str, Any], **values: Any) -> Record:
     """A dataclass with `values`, and the other fields from the document. Unknown fields of the document are
     ignored; a field that it lacks has its default; a value of a newer version is `known` as such."""
-    for name, stored, decode in _plan(kind):
-        if stored in document and name not in values:
-            value = document[stored]
-            values[name] = value if decode is None or value is None else decode(value)
-    return kind(**values)
+    made: Record = _reader(kind, tuple(values))(document, *values.values())
+    return made
 
 
-def _planned(kind: Any) -> tuple[tuple[str, str, Decode | None], ...]:
-    """Name, name in the document and decoder of each field."""
-    hints, renamed = get_type_hints(kind), STORED_AS.get(kind, {})
-    names = [each.name for each in fields(kind)]
-    return tuple((name, renamed.get(name, name), _decoder(hints[name])) for name in names)
+def _stored_names(kind: Any) -> dict[str, str]:
+    """The names in the document, by those of the fields."""
+    renamed = STORED_AS.get(kind, {})
+    return {each.name: renamed.get(each.name, each.name) for each in fields(kind)}
 
 
-_plan: Callable[[type], tuple[tuple[str, str, Decode | None], ...]] = cache(_planned)
+def _reader_of(kind: Any, given: tuple[str, ...]) -> Callable[..., Any]:
+    """A function that makes records of one kind, from a document and the values of the given fields."""
+    hints, stored = get_type_hints(kind), _names(kind)
+    read = [each for each in fields(kind) if each.name not in given]
+    of_required = [each.name for each in read if each.default is MISSING]
+    of_optional = {each.name: each.default for each in read if each.default is not MISSING}
+    order = [*given, *of_required, *of_optional]
+    decoders = [
+        (order.index(each.name), decode, of_optional.get(each.name))
+        for each in read
+        if (decode := _decoder(hints[each.name])) is not None
+    ]
+    required, optional = ([stored[name] for name in of] for of in (of_required, of_optional))
+    defaults = [*of_optional.values()]
+    # Has the same slots and is not frozen: in a frozen dataclass, each field costs a function call.
+    draft = make_dataclass(kind.__name__, order, slots=True)
+
+    def read_record(document: Mapping[str, Any], *values: Any) -> Any:
+        get = document.get
+        found = [*values, *map(document.__getitem__, required), *map(get, optional, defaults)]
+        for position, decode, default in decoders:
+            value = found[position]
+            if value is not default and value is not None:
+                found[position] = decode(value)
+        made = draft(*found)
+        made.__class__ = kind
+        return made
+
+    return read_record
+
+
+_names: Callable[[type], dict[str, str]] = cache(_stored_names)
+_reader: Callable[[type, tuple[str, ...]], Callable[..., Any]] = cache(_reader_of)
 
 
 def _decoder(hint: Any) -> Decode | None:
@@ -100,7 +133,7 @@ def _decoder(hint: Any) -> Decode | None:
     if hint is bytes:
         return bytes
     if isinstance(hint, type) and is_dataclass(hint):
-        return partial(record, hint)
+        return _reader(hint, ())
     return partial(known, hint) if isinstance(hint, type) and issubclass(hint, StrEnum) else None
 
 

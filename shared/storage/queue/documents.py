@@ -141,7 +141,7 @@ def entries_of(documents: Iterable[Document]) -> list[QueueEntry]:
 
 def only_open(documents: Iterable[Document]) -> list[QueueEntry]:
     """The entries in an open state; an entry in a state of a newer version is left to that version."""
-    return [entry for entry in entries_of(documents) if entry.state.is_open]
+    return entries_of(document for document in documents if document["state"] in OPEN)
 
 
 def in_queue_order(documents: Iterable[Document]) -> list[QueueEntry]:
