@@ -210,7 +210,7 @@ def _change(operation: Operation) -> RowChange:
 
 def _named(conditions: Sequence[Condition]) -> Sequence[Any] | None:
     """The ids that a condition lists, where one does."""
-    for path, operator, operand in conditions:
+    for path, operator, operand, _ in conditions:
         if path == "_id" and operator == "$eq":
             return [operand]
         if path == "_id" and operator == "$in":

@@ -222,14 +222,14 @@ def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) 
     decided: set[int] = set()
     columns = _columns(plan.known) if plan.known is not None else {"_id": "_id"}
     for number in plan.exact:
-        path, _, operand = conditions[number]
+        path, operand = conditions[number].path, conditions[number].operand
         where.append(f"{columns[path]} {'IS NULL' if operand is None else '= ?'}")
         values += [] if operand is None else [column_value(operand)]
         decided |= _decided(number, [operand])
     for listed in (plan.many, plan.paired):
         if listed is None or len(conditions[listed].operand) > LISTED_TOGETHER:
             continue
-        path, _, operands = conditions[listed]
+        path, operands = conditions[listed].path, conditions[listed].operand
         wanted = list(dict.fromkeys(map(column_value, operands)))
         # Lists have few lengths, so that few statements are compiled; the last value is repeated.
         wanted += wanted[-1:] * ((1 << max(0, len(wanted) - 1).bit_length()) - len(wanted))
@@ -237,7 +237,7 @@ def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) 
         values += wanted
         decided |= _decided(listed, operands)
     for number in plan.ranges:
-        path, operator, operand = conditions[number]
+        path, operator, operand, _ = conditions[number]
         where.append(f"{columns[path]} {_RANGES[operator]} ?")
         values.append(column_value(operand))
     sql = _from(table, plan)

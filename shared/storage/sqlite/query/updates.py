@@ -63,7 +63,7 @@ def updated(document: Document, update: Query, now: datetime) -> None:
 def upserted(conditions: Iterable[Condition], update: Query, now: datetime) -> Document:
     """The document that an upsert inserts: what the conditions say is equal, then the update."""
     document: Document = {}
-    for path, operator, operand in conditions:
+    for path, operator, operand, _ in conditions:
         if operator == "$eq":
             inner, name = _holder(document, path, makes=True)
             assert inner is not None
