@@ -20,6 +20,7 @@ from shared.concurrency.clock import SystemClock
 from shared.storage.database import Document, Operation, Query
 from shared.storage.indexes import Index
 from shared.storage.sqlite import FILE, SqliteDatabase, open_database
+from shared.storage.sqlite.engine.catalogue import Tables
 from shared.storage.sqlite.engine.plans import (
     ReadPlan,
     Sort,
@@ -29,7 +30,6 @@ from shared.storage.sqlite.engine.plans import (
     read_plan_of,
     statement_of,
 )
-from shared.storage.sqlite.engine.tables import Tables
 from shared.storage.sqlite.query.filters import Condition, conditions_of
 from tests.contract.query_table import QUERIES, Whole
 
@@ -123,7 +123,7 @@ def shape_of(conditions: Sequence[Condition], sort: Sort = ()) -> str:
 
 
 def _part(condition: Condition) -> str:
-    path, operator, operand = condition
+    path, operator, operand, _ = condition
     if operator == "$exists":
         return f"{path} {'exists' if operand else 'is missing'}"
     if operand is None:

@@ -20,6 +20,7 @@ from shared.storage.database import Checked, Say
 from shared.storage.indexes import Index
 from shared.storage.sqlite.collection import SqliteCollection
 from shared.storage.sqlite.engine.building import Building
+from shared.storage.sqlite.engine.catalogue import Tables
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.connections import (
     FILE,
@@ -30,7 +31,6 @@ from shared.storage.sqlite.engine.connections import (
     store_error,
 )
 from shared.storage.sqlite.engine.reads import Reads
-from shared.storage.sqlite.engine.tables import Tables
 from shared.storage.sqlite.engine.wal import USUAL, CommitBounds
 from shared.storage.sqlite.upkeep.backup import write_backup
 from shared.storage.sqlite.upkeep.checking import Check

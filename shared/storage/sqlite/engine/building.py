@@ -16,10 +16,11 @@ import structlog
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.indexes import Index
+from shared.storage.sqlite.engine.catalogue import CATALOGUE, Tables, note
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.documents import decoded
 from shared.storage.sqlite.engine.plans import DIRECTIONS
-from shared.storage.sqlite.engine.tables import CATALOGUE, StoredIndex, Table, Tables, note, quoted
+from shared.storage.sqlite.engine.tables import StoredIndex, Table, quoted
 
 log = structlog.get_logger()
 

@@ -12,9 +12,9 @@ from shared.ports.clock import Clock
 from shared.storage.database import Document, Query
 from shared.storage.sqlite.engine.documents import decoded, encoded
 from shared.storage.sqlite.engine.submission import IsLarge
-from shared.storage.sqlite.engine.tables import Table, quoted
+from shared.storage.sqlite.engine.tables import Columns, Table, change_elements, elements_of
 from shared.storage.sqlite.query.filters import Condition, matches
-from shared.storage.sqlite.query.updates import updated, upserted
+from shared.storage.sqlite.query.updates import steps_of, updated, upserted
 from shared.storage.sqlite.query.values import column_value
 
 
@@ -44,6 +44,7 @@ class _Held:
     number: int
     blob: bytes
     document: Document | None
+    columns: Columns
 
 
 class _KeyTaken(Exception):
@@ -72,15 +73,10 @@ def change(
     """The result of each change, None for a duplicate key. IsLarge before anything large is read."""
     ids = list({column_value(id_): None for each in changes for id_ in each.ids})
     marks = ", ".join("?" * len(ids))
-    # The length of a document is known without reading it.
-    rows = connection.execute(
-        "SELECT _id, _row, length(_document), iif(length(_document) <= ?, _document, NULL) "
-        f"FROM {quoted(table.name)} WHERE _id IN ({marks})",
-        (limit, *ids),
-    ).fetchall()
+    rows = connection.execute(f"{table.held_sql}({marks})", (limit, *ids)).fetchall()
     if sum(row[2] for row in rows) > limit:
         raise IsLarge
-    held = {key: _Held(number, blob, decoded(blob)) for key, number, _, blob in rows}
+    held = {row[0]: _Held(row[1], row[3], decoded(row[3]), row[4:]) for row in rows}
     return [_changed(table, connection, each, held, clock) for each in changes]
 
 
@@ -92,12 +88,17 @@ def _changed(
     clock: Clock,
 ) -> Done | None:
     hits = 0
+    update = None if change.update is None else _Update(table, change.update, clock)
     try:
         for key in map(column_value, change.ids):
             row = held.get(key)
             if row is None or row.document is None or not matches(row.document, change.conditions):
                 continue
-            _apply(table, connection, change, row, clock)
+            if update is None:
+                table.delete(connection, row.number, table.row_of(row.document, b""))
+                row.document = None
+            else:
+                update.apply(connection, row)
             hits += 1
             if change.is_single:
                 break
@@ -109,23 +110,29 @@ def _changed(
     return Done(hits)
 
 
-def _apply(
-    table: Table, connection: sqlite3.Connection, change: RowChange, row: _Held, clock: Clock
-) -> None:
-    assert row.document is not None
-    if change.update is None:
-        table.delete(connection, row.number, table.row_of(row.document, b""))
-        row.document = None
-        return
-    old = table.row_of(row.document, row.blob)
-    updated(row.document, change.update, clock.now())
-    new = table.row_of(row.document, encoded(row.document))
-    if new.blob == old.blob:
-        return
-    if not table.replace(connection, row.number, old, new):
-        row.document = decoded(old.blob)
-        raise _KeyTaken
-    row.blob = new.blob
+class _Update:
+    """One update of some rows: what is the same for all of them is worked out once."""
+
+    def __init__(self, table: Table, update: Query, clock: Clock) -> None:
+        self._table = table
+        self._steps = steps_of(update, clock.now())
+        self._touched = table.touched_by(path for fields in update.values() for path in fields)
+
+    def apply(self, connection: sqlite3.Connection, row: _Held) -> None:
+        assert row.document is not None
+        positions, arrays = self._touched
+        before = elements_of(row.document, arrays)
+        updated(row.document, self._steps)
+        blob = encoded(row.document)
+        if blob == row.blob:
+            return
+        columns = self._table.columns_of(row.document, row.columns, positions)
+        after = elements_of(row.document, arrays)
+        if not self._table.replace(connection, row.number, blob, row.columns, columns):
+            row.document = decoded(row.blob)
+            raise _KeyTaken
+        change_elements(connection, row.number, arrays, before, after)
+        row.blob, row.columns = blob, columns
 
 
 def _inserted(
@@ -137,4 +144,4 @@ def _inserted(
     number = table.insert(connection, row)
     if number is None:
         raise _KeyTaken
-    return _Held(number, row.blob, document)
+    return _Held(number, row.blob, document, row.columns)

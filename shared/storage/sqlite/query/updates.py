@@ -1,9 +1,9 @@
 """Updates of a document in memory."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import gt, lt
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Document, Query
@@ -49,15 +49,41 @@ def _takes(operator: str, operand: Any) -> bool:
     return True
 
 
-def updated(document: Document, update: Query, now: datetime) -> None:
-    """Apply an update that was checked to a document, in place. StoreUnavailable where MongoDB refuses the
-    write: the field has a value of another kind."""
-    for operator, fields in update.items():
-        change = _CHANGES[operator]
-        for path, operand in fields.items():
-            inner, name = _holder(document, path, makes=operator != "$unset")
-            if inner is not None:
-                change(inner, name, as_stored(now if operator == "$currentDate" else operand))
+class Step(NamedTuple):
+    """The change of one field by an update."""
+
+    change: Callable[[Document, str, Any], None]
+    outer: Sequence[str]
+    """The names on the way to the document that holds the field."""
+    name: str
+    operand: Any
+    makes: bool
+    """What is missing on the way is made."""
+
+
+def steps_of(update: Query, now: datetime) -> list[Step]:
+    """An update that was checked, for any number of documents."""
+    return [
+        _step(operator, path, now if operator == "$currentDate" else operand)
+        for operator, fields in update.items()
+        for path, operand in fields.items()
+    ]
+
+
+def _step(operator: str, path: str, operand: Any) -> Step:
+    *outer, name = path.split(".")
+    return Step(_CHANGES[operator], outer, name, as_stored(operand), operator != "$unset")
+
+
+def updated(document: Document, steps: Iterable[Step]) -> None:
+    """Change a document in place. StoreUnavailable where MongoDB refuses the write: the field has a value of
+    another kind."""
+    for change, outer, name, operand, makes in steps:
+        inner = _holder(document, outer, makes=makes) if outer else document
+        if inner is not None:
+            # Each document has lists of its own.
+            is_list = type(operand) in (list, dict)
+            change(inner, name, as_stored(operand) if is_list else operand)
 
 
 def upserted(conditions: Iterable[Condition], update: Query, now: datetime) -> Document:
@@ -65,30 +91,28 @@ def upserted(conditions: Iterable[Condition], update: Query, now: datetime) -> D
     document: Document = {}
     for path, operator, operand, _ in conditions:
         if operator == "$eq":
-            inner, name = _holder(document, path, makes=True)
-            assert inner is not None
-            inner[name] = operand
-    updated(document, update, now)
+            updated(document, [_step("$set", path, operand)])
+    updated(document, steps_of(update, now))
     return document
 
 
-def _holder(document: Document, path: str, *, makes: bool) -> tuple[Document | None, str]:
-    """The document that holds the last name of a path; made on the way, or None where there is none."""
-    *outer, last = path.split(".")
-    inner: Any = document
-    for name in outer:
+def _holder(document: Document, names: Iterable[str], *, makes: bool) -> Document | None:
+    """The document that these names lead to; made on the way, or None where there is none."""
+    inner = document
+    for name in names:
         if name not in inner:
             if not makes:
-                return None, last
+                return None
             inner[name] = {}
-        inner = inner[name]
-        if isinstance(inner, list):
-            raise NotImplementedError(f"the path {path} through an array")
-        if not isinstance(inner, dict):
+        value = inner[name]
+        if isinstance(value, list):
+            raise NotImplementedError(f"a path through the array {name}")
+        if not isinstance(value, dict):
             if makes:
-                raise StoreUnavailable(f"the store cannot make {path} inside a value")
-            return None, last
-    return inner, last
+                raise StoreUnavailable(f"the store cannot make a field inside the value of {name}")
+            return None
+        inner = value
+    return inner
 
 
 def _increase(inner: Document, name: str, operand: Any) -> None:

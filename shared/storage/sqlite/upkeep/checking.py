@@ -15,9 +15,10 @@ from time import perf_counter
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.database import Checked, Say
+from shared.storage.sqlite.engine.catalogue import Tables
 from shared.storage.sqlite.engine.connections import SCANNER_CACHE_KIB, connect_reader
 from shared.storage.sqlite.engine.documents import decoded
-from shared.storage.sqlite.engine.tables import Columns, Row, StoredIndex, Table, Tables, quoted
+from shared.storage.sqlite.engine.tables import Columns, Row, StoredIndex, Table, quoted
 from shared.storage.sqlite.upkeep.long_work import LongReaders, in_thread, was_interrupted
 
 MOST_FAULTS = 10

@@ -6,10 +6,11 @@ from functools import partial
 
 from shared.concurrency.periodic import Loops, Pace
 from shared.ports.clock import Clock
+from shared.storage.sqlite.engine.catalogue import Tables
 from shared.storage.sqlite.engine.commits import LARGE, Commits
 from shared.storage.sqlite.engine.documents import decoded
 from shared.storage.sqlite.engine.submission import IsLarge
-from shared.storage.sqlite.engine.tables import StoredIndex, Table, Tables, quoted
+from shared.storage.sqlite.engine.tables import StoredIndex, Table, quoted
 from shared.storage.sqlite.query.values import column_value
 
 EVERY = timedelta(seconds=10)

@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.errors import StoreUnavailable
 from shared.storage.sqlite.query.filters import conditions_of
-from shared.storage.sqlite.query.updates import check, updated, upserted
+from shared.storage.sqlite.query.updates import check, steps_of, updated, upserted
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, 123_456, UTC)
 CUT = NOW.replace(microsecond=123_000)
@@ -22,7 +22,7 @@ class Colour(StrEnum):
 def after(document: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     check(update)
     changed = deepcopy(document)
-    updated(changed, update, NOW)
+    updated(changed, steps_of(update, NOW))
     return changed
 
 
