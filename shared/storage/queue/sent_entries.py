@@ -23,8 +23,12 @@ class SentEntries:
     _entries: Collection
 
     async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
-        alike = groupby(sorted(claims, key=_kind), key=_kind)
-        writes = (self._mark_sent(list(same), by, at) for _, same in alike)
+        alike = [list(same) for _, same in groupby(sorted(claims, key=_kind), key=_kind)]
+        if (
+            len(alike) == 1
+        ):  # at once, not in a task: the write joins a commit that is about to begin
+            return await self._mark_sent(alike[0], by, at)
+        writes = (self._mark_sent(same, by, at) for same in alike)
         won: set[str] = set()
         for outcome in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(outcome, BaseException):  # only now: no write may still be under way

@@ -131,12 +131,11 @@ class SqliteCollection(Collection):
     async def insert_many(self, documents: Sequence[Document]) -> set[int]:
         if documents and not self._table.exists:
             await self._building.make_table(self._table.name)
-        numbered = (((number, each), document_size(each)) for number, each in enumerate(documents))
+        numbered = ((number, each, encoded(each)) for number, each in enumerate(documents))
         met: set[int] = set()
-        for piece in sized_pieces(numbered, TOGETHER):
-            prepared = [(number, each, encoded(each)) for number, each in piece]
-            size = sum(len(blob) for _, _, blob in prepared)
-            met |= await self._commits.submit(partial(insert, self._table, prepared), size)
+        for piece in sized_pieces(((each, len(each[2])) for each in numbered), TOGETHER):
+            size = sum(len(blob) for _, _, blob in piece)
+            met |= await self._commits.submit(partial(insert, self._table, piece), size)
         return met
 
     async def update_one(self, query: Query, update: Query, *, upsert: bool = False) -> int:

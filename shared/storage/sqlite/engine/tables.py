@@ -99,8 +99,8 @@ class Table:
         self._refuse_gaps(columns)
         return Row(key, blob, columns, elements_of(document, self._arrays))
 
-    def _refuse_gaps(self, columns: Columns) -> None:
-        if any(columns[position] is None for position in self._needed):
+    def _refuse_gaps(self, columns: Sequence[Any]) -> None:
+        if self._needed and any(columns[position] is None for position in self._needed):
             # SQLite takes any number of them under a unique index, MongoDB one.
             self._refuse()
 
@@ -124,8 +124,7 @@ class Table:
         columns = list(before)
         for position in positions:
             columns[position] = column_value(value_at(document, self.columns[position]))
-        if self._needed:
-            self._refuse_gaps(tuple(columns))
+        self._refuse_gaps(columns)
         return tuple(columns)
 
     def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:

@@ -112,9 +112,10 @@ def value_at(document: Document, path: str) -> Any:
 def column_value(value: Any) -> Any:
     """A value as a column of an index holds it: times as milliseconds since 1970, a missing one as NULL.
     Values of one field are of one kind, so columns sort as MongoDB does. Raises NotImplementedError."""
-    if type(value) is str:
+    kind = type(value)
+    if kind is str or value is None or (kind is int and -_LARGEST <= value < _LARGEST):
         return value
-    if value is MISSING or value is None:
+    if value is MISSING:
         return None
     if isinstance(value, datetime):
         return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // _MILLISECOND
