@@ -6,8 +6,8 @@ document. The statement names the index for SQLite, whose plan is checked once f
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import product
 from typing import Any
@@ -47,6 +47,8 @@ class ReadPlan:
     order: str = ""
     is_sorted: bool = True
     """The rows come in the order that was asked for."""
+    texts: dict[tuple[int, ...], str] = field(default_factory=dict, compare=False)
+    """The texts of statements, by the lengths of their lists."""
 
     @property
     def is_onwards(self) -> bool:
@@ -65,8 +67,16 @@ class Statement:
 
 
 def read_plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan:
-    """The way for these conditions, remembered by their shape. NotImplementedError for an order that no
-    index gives: it would have to look at everything first."""
+    """The way for these conditions. NotImplementedError for an order that no index gives: it would have to
+    look at everything first."""
+    plan = _plan_of(table, conditions, sort)
+    if plan is None:
+        raise NotImplementedError(f"{table.name}: no index gives the order {list(sort)}")
+    return plan
+
+
+def _plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan | None:
+    """The way, remembered by the shape of the conditions; None: there is none."""
     shape = (
         tuple(sort),
         *[
@@ -74,9 +84,9 @@ def read_plan_of(table: Table, conditions: Sequence[Condition], sort: Sort) -> R
             for each in conditions
         ],
     )
-    plan: ReadPlan | None = table.plans.get(shape)
-    if plan is None:
-        plan = table.plans[shape] = _chosen(table, conditions, sort)
+    if shape not in table.plans:
+        table.plans[shape] = _chosen(table, conditions, sort)
+    plan: ReadPlan | None = table.plans[shape]
     return plan
 
 
@@ -86,25 +96,21 @@ def alternatives(
     """The conditions once for each choice from their lists, where an index gives the order only then:
     what is found by all of them is the match set. One alternative in any other case."""
     lists = [n for n, each in enumerate(conditions) if each.operator == "$in"]
-    if not sort or not lists:
+    if not sort or not lists or _plan_of(table, conditions, sort) is not None:
         return [conditions]
-    try:
-        read_plan_of(table, conditions, sort)
-    except NotImplementedError:
-        choices = []
-        for operands in product(*(conditions[n].operand for n in lists)):
-            choice = list(conditions)
-            for n, operand in zip(lists, operands, strict=True):
-                choice[n] = Condition(choice[n].path, "$eq", operand)
-            choices.append(choice)
-        return choices
-    return [conditions]
+    choices = []
+    for operands in product(*(conditions[n].operand for n in lists)):
+        choice = list(conditions)
+        for n, operand in zip(lists, operands, strict=True):
+            choice[n] = Condition(choice[n].path, "$eq", operand)
+        choices.append(choice)
+    return choices
 
 
 def _can_decide(condition: Condition) -> bool:
     """A column can decide it, or at least leave out what does not match."""
     if condition.operator == "$in":
-        return None not in condition.operand
+        return None not in (condition.choices or condition.operand)
     return condition.operator == "$eq"
 
 
@@ -113,7 +119,7 @@ def _can_seek(condition: Condition) -> bool:
     return _can_decide(condition) and condition.operand is not None
 
 
-def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan:
+def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPlan | None:
     by_id = [n for n, each in enumerate(conditions) if each.path == "_id" and _can_seek(each)]
     is_by_id = list(sort) in ([], [("_id", 1)], [("_id", -1)])
     if by_id and is_by_id:
@@ -133,7 +139,7 @@ def _chosen(table: Table, conditions: Sequence[Condition], sort: Sort) -> ReadPl
     if usable:
         return max(usable, key=_worth)
     if not is_by_id:
-        raise NotImplementedError(f"{table.name}: no index gives the order {list(sort)}")
+        return None
     ranges = tuple(
         n for n, each in enumerate(conditions) if each.path == "_id" and each.operator in _RANGES
     )
@@ -217,41 +223,51 @@ def _columns(known: StoredIndex) -> dict[str, str]:
 def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) -> Statement:
     """The statement of one query. Its first list is one part of a longer one; a second list that is longer
     is left to the conditions."""
-    where: list[str] = []
     values: list[Any] = []
+    lengths: dict[int, int] = {}
     decided: set[int] = set()
-    columns = _columns(plan.known) if plan.known is not None else {"_id": "_id"}
     for number in plan.exact:
-        path, operand = conditions[number].path, conditions[number].operand
-        where.append(f"{columns[path]} {'IS NULL' if operand is None else '= ?'}")
-        values += [] if operand is None else [column_value(operand)]
-        decided |= _decided(number, [operand])
+        operand = conditions[number].operand
+        if operand is not None:
+            values.append(column_value(operand))
+        if operand is None or isinstance(operand, str):
+            decided.add(number)
     for listed in (plan.many, plan.paired):
         if listed is None or len(conditions[listed].operand) > LISTED_TOGETHER:
             continue
-        path, operands = conditions[listed].path, conditions[listed].operand
-        wanted = list(dict.fromkeys(map(column_value, operands)))
+        wanted = list(dict.fromkeys(map(column_value, conditions[listed].operand)))
         # Lists have few lengths, so that few statements are compiled; the last value is repeated.
-        wanted += wanted[-1:] * ((1 << max(0, len(wanted) - 1).bit_length()) - len(wanted))
-        where.append(f"{columns[path]} IN ({', '.join('?' * len(wanted))})")
-        values += wanted
-        decided |= _decided(listed, operands)
-    for number in plan.ranges:
-        path, operator, operand, _ = conditions[number]
-        where.append(f"{columns[path]} {_RANGES[operator]} ?")
-        values.append(column_value(operand))
-    sql = _from(table, plan)
-    if where:
-        sql += " WHERE " + " AND ".join(where)
-    if plan.order:
-        sql += f" ORDER BY {plan.order}"
+        lengths[listed] = 1 << max(0, len(wanted) - 1).bit_length()
+        values += wanted + wanted[-1:] * (lengths[listed] - len(wanted))
+        if conditions[listed].choices is not None:
+            decided.add(listed)
+    values += [column_value(conditions[number].operand) for number in plan.ranges]
+    key = (*lengths.values(),)
+    sql = plan.texts.get(key)
+    if sql is None:
+        sql = plan.texts[key] = _text(table, plan, conditions, lengths)
+    # Texts and null compare as in MongoDB; a column does not distinguish a number from a time.
     rest = [each for number, each in enumerate(conditions) if number not in decided]
     return Statement(sql, tuple(values), rest)
 
 
-def _decided(number: int, operands: Sequence[Any]) -> set[int]:
-    """Texts compare as in MongoDB; among other kinds a column does not distinguish a number from a time."""
-    return {number} if all(isinstance(operand, str) for operand in operands) else set()
+def _text(
+    table: Table, plan: ReadPlan, conditions: Sequence[Condition], lengths: Mapping[int, int]
+) -> str:
+    """The text of a statement, which is the same for all queries of one shape with lists of these lengths."""
+    columns = _columns(plan.known) if plan.known is not None else {"_id": "_id"}
+    where = []
+    for number in plan.exact:
+        path, _, operand, _ = conditions[number]
+        where.append(f"{columns[path]} {'IS NULL' if operand is None else '= ?'}")
+    for number, length in lengths.items():
+        where.append(f"{columns[conditions[number].path]} IN ({', '.join('?' * length)})")
+    for number in plan.ranges:
+        where.append(f"{columns[conditions[number].path]} {_RANGES[conditions[number].operator]} ?")
+    sql = _from(table, plan)
+    if where:
+        sql += " WHERE " + " AND ".join(where)
+    return f"{sql} ORDER BY {plan.order}" if plan.order else sql
 
 
 def _from(table: Table, plan: ReadPlan) -> str:
