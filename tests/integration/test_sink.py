@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-import aiohttp
+import httpx
 
 from tests.support.harness.sink import read_record
 
@@ -20,12 +20,12 @@ async def test_a_sink_process_records_what_came_and_how_it_was_answered(tmp_path
     )
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()
-    async with aiohttp.ClientSession() as session:
-        await session.put(url.replace("/webhook", "/behaviour"), data=b'{"status": 503}')
-        refused = (await session.post(url, data=BODY)).status
-        await session.put(url.replace("/webhook", "/behaviour"), data=b'{"status": 200}')
-        taken = (await session.post(url, data=BODY)).status
-        stats = await (await session.get(url.replace("/webhook", "/stats"))).json(content_type=None)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        await client.put(url.replace("/webhook", "/behaviour"), content=b'{"status": 503}')
+        refused = (await client.post(url, content=BODY)).status_code
+        await client.put(url.replace("/webhook", "/behaviour"), content=b'{"status": 200}')
+        taken = (await client.post(url, content=BODY)).status_code
+        stats = (await client.get(url.replace("/webhook", "/stats"))).json()
     process.terminate()
     ended = await process.wait()
 

@@ -6,7 +6,6 @@ credentials in the URL become Basic authentication and never show in an error; a
 not an exception.
 """
 
-import asyncio
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass, replace
@@ -14,9 +13,16 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Protocol, Self
 
-import aiohttp
 from yarl import URL
 
+from services.webhook.endpoints.http_client import (
+    CannotConnect,
+    Closed,
+    HttpAnswer,
+    HttpClient,
+    HttpFailure,
+    HttpTarget,
+)
 from services.webhook.endpoints.limited_log import LimitedLog
 from shared.domain.subscription import Subscription
 from shared.network.connection_failures import Peer, closed
@@ -26,12 +32,7 @@ from shared.web.version import USER_AGENT
 
 TIMEOUT = timedelta(seconds=30)
 CONTENT_TYPE = "application/json; charset=utf-8"
-_ANSWER_LIMIT = 4096
 _SHOWN = 40  # characters of a header that cannot be read
-_ANSWER_PATIENCE = timedelta(seconds=2)
-"""For the rest of an answer whose status is known."""
-_KEEPALIVE = timedelta(seconds=4)
-"""Below the idle timeout of common servers, so that we rarely post on a connection that is closing."""
 
 GONE = 410
 BUSY = frozenset({429, 503})
@@ -68,6 +69,9 @@ class AttemptOutcome:
         return status == 500 or (400 <= status < 500 and status not in _ABOUT_THE_RECEIVER)
 
 
+DELIVERED = AttemptOutcome()
+
+
 class EventSender(Protocol):
     async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome: ...
 
@@ -84,63 +88,46 @@ class HttpSender:
         self._tls = tls
         self._peers = PeerCertificates(clock)
         self._unreadable = LimitedLog("retry_after_ignored", clock)
-        self._session: aiohttp.ClientSession | None = None
-        self._targets: dict[str, tuple[URL, dict[str, str]]] = {}
+        self._client: HttpClient | None = None
+        self._targets: dict[str, HttpTarget] = {}
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=_KEEPALIVE.total_seconds(), ssl=self._tls or True
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self._timeout.total_seconds()),
-            auto_decompress=False,
-            trust_env=False,
-            headers={"User-Agent": USER_AGENT, "Content-Type": CONTENT_TYPE},
-        )
+        self._client = HttpClient(self._tls, self._timeout)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
-        if self._session is None:
+        if self._client is None:
             raise RuntimeError("the sender is not open")
-        url, headers = self._target(subscription.url)
         try:
-            async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                await _finish(response)
-                if 200 <= response.status < 300:
-                    return AttemptOutcome()
-                return AttemptOutcome(
-                    f"answered {response.status}",
-                    status=response.status,
-                    asked=self._asked(subscription, response),
-                )
+            target = self._targets.get(subscription.url) or self._target(subscription.url)
+            answer = await self._client.post(target, body)
         except TimeoutError:
             return AttemptOutcome(f"no answer within {self._timeout.total_seconds():g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return AttemptOutcome(await self._reason(exc, url))
+        except HttpFailure as exc:
+            return AttemptOutcome(await self._reason(exc, target))
+        except ValueError:
+            return AttemptOutcome(f"{_WITH_TLS.url} cannot be used")
+        if 200 <= answer.status < 300:
+            return DELIVERED
+        asked = self._asked(subscription, answer)
+        return AttemptOutcome(f"answered {answer.status}", status=answer.status, asked=asked)
 
-    async def _reason(self, error: Exception, url: URL) -> str:
-        target = _WITH_TLS if url.scheme == "https" else _PLAIN
-        found = await self._peers.reason_of(error, target, (url.host or "", url.port or 443))
-        if isinstance(error, aiohttp.ClientConnectorError):
+    async def _reason(self, error: HttpFailure, target: HttpTarget) -> str:
+        peer = _PLAIN if target.server_name is None else _WITH_TLS
+        found = await self._peers.reason_of(error, peer, (target.host, target.port))
+        if isinstance(error, CannotConnect):
             return f"cannot connect: {found or 'no details'}"
-        if found:
-            return found
-        if isinstance(error, aiohttp.ServerDisconnectedError):
-            return closed(target)
-        if isinstance(error, aiohttp.InvalidURL):
-            return f"{target.url} cannot be used"
+        if isinstance(error, Closed):
+            return found or closed(peer)
         return "the answer is no HTTP, or breaks off"
 
-    def _asked(self, subscription: Subscription, response: aiohttp.ClientResponse) -> timedelta:
-        value = response.headers.get("Retry-After")
-        if value is None or response.status not in BUSY:
+    def _asked(self, subscription: Subscription, answer: HttpAnswer) -> timedelta:
+        value = answer.retry_after
+        if value is None or answer.status not in BUSY:
             return timedelta()
         try:
             return wait_asked(value, self._clock.now())
@@ -148,16 +135,26 @@ class HttpSender:
             self._unreadable.warning(subscription=subscription.id, value=value[:_SHOWN])
             return timedelta()
 
-    def _target(self, url: str) -> tuple[URL, dict[str, str]]:
-        """The URL without credentials, and the header that carries them."""
-        if url not in self._targets:
-            parsed = URL(url)
-            headers = {}
-            if parsed.user is not None or parsed.password is not None:
-                credentials = f"{parsed.user or ''}:{parsed.password or ''}"
-                headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
-            self._targets[url] = (parsed.with_user(None), headers)
-        return self._targets[url]
+    def _target(self, url: str) -> HttpTarget:
+        """Raises ValueError for what is no URL of HTTP."""
+        parsed = URL(url)
+        host, port = parsed.raw_host, parsed.port
+        if not host or port is None:
+            raise ValueError("no URL of HTTP")
+        lines = [
+            f"POST {parsed.raw_path_qs} HTTP/1.1",
+            f"Host: {parsed.host_port_subcomponent}",
+            f"User-Agent: {USER_AGENT}",
+            f"Content-Type: {CONTENT_TYPE}",
+            "Accept: */*",
+        ]
+        if parsed.user is not None or parsed.password is not None:
+            credentials = f"{parsed.user or ''}:{parsed.password or ''}"
+            lines.append(f"Authorization: Basic {b64encode(credentials.encode()).decode()}")
+        server_name = host.rstrip(".") if parsed.scheme == "https" else None
+        head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
+        self._targets[url] = target = HttpTarget(host, port, server_name, head)
+        return target
 
 
 def wait_asked(value: str, now: datetime) -> timedelta:
@@ -171,17 +168,3 @@ def wait_asked(value: str, now: datetime) -> timedelta:
     except (TypeError, IndexError, OverflowError) as exc:
         raise ValueError("no date of HTTP") from exc
     return min(max(left, timedelta()), LONGEST_WAIT)
-
-
-async def _finish(response: aiohttp.ClientResponse) -> None:
-    """Read a short answer to its end, so that its connection can be used again. Nothing here makes a delivery
-    fail: the status decides."""
-    try:
-        async with asyncio.timeout(_ANSWER_PATIENCE.total_seconds()):
-            left = _ANSWER_LIMIT
-            while left > 0 and (chunk := await response.content.read(left)):
-                left -= len(chunk)
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        left = 0
-    if left <= 0:
-        response.close()

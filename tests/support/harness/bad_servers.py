@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -132,9 +133,8 @@ class _Says(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._server.links.append(transport)
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.links.append(self._transport)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None

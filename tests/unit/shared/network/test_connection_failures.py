@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-import aiohttp
 import aiormq.exceptions
 import h2.exceptions
 import httpx
 import pymongo.errors
 import pytest
-from yarl import URL
 
 from services.push.send.apns import BROKE_OFF, BROKEN
+from services.webhook.endpoints import http_client
 from services.webhook.endpoints.sender import HttpSender
 from shared.domain.errors import BrokerUnavailable, MdmError
 from shared.messaging.rabbit.connection import translated as of_broker
@@ -66,8 +65,9 @@ async def test_no_exception_of_the_store_s_library_shows_its_class() -> None:
 
 async def test_no_exception_of_the_webhook_s_library_shows_its_class() -> None:
     sender = HttpSender(FakeClock())
-    for error in instances(aiohttp.client_exceptions, aiohttp.ClientError):
-        must_be_words(await sender._reason(error, URL("http://user:secret@host:1/")), error)
+    target = http_client.HttpTarget("host", 1, None, b"Authorization: Basic secret")
+    for error in instances(http_client, http_client.HttpFailure):
+        must_be_words(await sender._reason(error, target), error)
 
 
 async def test_no_exception_of_apns_libraries_shows_its_class() -> None:

@@ -1,0 +1,247 @@
+"""A client of HTTP/1.1 that only posts, on connections that it keeps open.
+
+Promises: a connection carries one post at a time, and is closed after anything that nobody asked for, so each
+answer belongs to its post; a post is sent once, never again on another connection; the first final status
+decides, whatever follows it; a head is read up to `HEAD_LIMIT`, a body up to `BODY_LIMIT`; nothing takes
+longer than the timeout. Redirects are not followed, proxies and cookies unknown.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from socket import AI_ADDRCONFIG, SOCK_STREAM
+from typing import Any, NamedTuple, cast
+
+from aiohappyeyeballs import start_connection
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+HEAD_LIMIT = 64 * 1024
+"""For the headers of an answer and of the interim answers before it."""
+BODY_LIMIT = 4096
+"""A connection whose answer is longer is not kept."""
+_BODY_PATIENCE = timedelta(seconds=2)
+"""For the rest of an answer whose status is known."""
+_KEPT_FOR = timedelta(seconds=4)
+"""Below the idle timeout of common servers, so that we rarely post on a connection that is closing."""
+_ADDRESSES_KEPT_FOR = timedelta(seconds=10)
+_ATTEMPT_DELAY = timedelta(milliseconds=250)  # of RFC 8305
+
+
+class HttpFailure(Exception):
+    """There is no answer."""
+
+
+class CannotConnect(HttpFailure):
+    """There is no connection, so nothing was sent."""
+
+
+class Closed(HttpFailure):
+    """The connection ended before the answer."""
+
+
+class NotHttp(HttpFailure):
+    """What came is no answer of HTTP/1."""
+
+
+class HttpAnswer(NamedTuple):
+    status: int
+    retry_after: str | None
+
+
+@dataclass(slots=True, eq=False)
+class HttpTarget:
+    """Where posts go. `server_name`: what its certificate must be for, None: no TLS. `head` is the request up
+    to the value of Content-Length, its last header."""
+
+    host: str
+    port: int
+    server_name: str | None
+    head: bytes
+    idle: "list[_Connection]" = field(default_factory=list)
+    addresses: list[Any] = field(default_factory=list)
+    addresses_until: float = float("-inf")
+
+
+class HttpClient:
+    """Made on the event loop that it uses."""
+
+    def __init__(self, tls: ssl.SSLContext | None, timeout: timedelta) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tls = tls or True
+        self._timeout = timeout.total_seconds()
+        self._open: set[_Connection] = set()
+
+    async def close(self) -> None:
+        """End all connections, also those in use."""
+        for connection in list(self._open):
+            connection.end(Closed())
+        await asyncio.sleep(0)  # the loop closes their sockets
+
+    async def post(self, target: HttpTarget, body: bytes) -> HttpAnswer:
+        """Raises HttpFailure, TimeoutError, and ValueError where the host cannot be a name."""
+        deadline = self._loop.time() + self._timeout
+        if target.idle:
+            connection = target.idle.pop()
+        else:
+            async with asyncio.timeout_at(deadline):
+                connection = await self._connect(target)
+        return await connection.post(target.head, body, deadline)
+
+    async def _connect(self, target: HttpTarget) -> "_Connection":
+        new = partial(_Connection, self._loop, target.idle, self._open)
+        name, delay = target.server_name, _ATTEMPT_DELAY.total_seconds()
+        try:
+            left = await self._addresses(target)
+            while True:
+                link = await start_connection(left, happy_eyeballs_delay=delay)
+                try:
+                    _, connection = await self._loop.create_connection(
+                        new, sock=link, ssl=self._tls if name else None, server_hostname=name
+                    )
+                    return connection
+                except OSError:  # it speaks no TLS, or its certificate is refused
+                    left = left[1:]
+                    if not left:
+                        raise
+        except (OSError, RuntimeError) as exc:  # the latter by uvloop, for some addresses
+            target.addresses_until = float("-inf")
+            raise CannotConnect from exc
+
+    async def _addresses(self, target: HttpTarget) -> list[Any]:
+        """As getaddrinfo returns them; each time another one is the first, so that all are used."""
+        if self._loop.time() >= target.addresses_until:
+            host = target.host
+            is_literal = ":" in host or not host.strip("0123456789.")
+            flags = 0 if is_literal else AI_ADDRCONFIG
+            look_up = partial(self._loop.getaddrinfo, type=SOCK_STREAM, flags=flags)
+            target.addresses = await look_up(host, target.port)
+            target.addresses_until = self._loop.time() + _ADDRESSES_KEPT_FOR.total_seconds()
+        addresses = target.addresses
+        target.addresses = addresses[1:] + addresses[:1]
+        return addresses
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. Its only timer is for the post that it carries, and for its rest in `idle`; one that is
+    early enough stays, so that there is less than one for each post."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, idle: "list[_Connection]", opened: "set[_Connection]"
+    ) -> None:
+        self._loop = loop
+        self._idle, self._opened = idle, opened
+        self._parser = HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(  # those of common clients: only the status counts
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
+        self._post: asyncio.Future[HttpAnswer] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = self._deadline = 0.0
+
+    async def post(self, head: bytes, body: bytes, deadline: float) -> HttpAnswer:
+        post: asyncio.Future[HttpAnswer] = self._loop.create_future()
+        self._post = post
+        self._answer: HttpAnswer | None = None
+        self._retry_after: str | None = None
+        self._left = HEAD_LIMIT
+        self._is_complete = self._may_be_kept = False
+        self._end_by(deadline)
+        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        try:
+            return await post
+        finally:
+            if self._post is post:  # its caller was cancelled
+                self.end(Closed())
+
+    def end(self, error: Exception) -> None:
+        """Close it. The post that it carries fails by `error`, unless its status is known."""
+        self._transport.abort()
+        if self in self._idle:
+            self._idle.remove(self)
+        post, self._post = self._post, None
+        if post is None or post.done():
+            return
+        if self._answer is not None:
+            post.set_result(self._answer)
+        else:
+            post.set_exception(error)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._opened.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._post is None:
+            self.end(Closed())
+            return
+        self._left -= len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self.end(NotHttp())
+            return
+        if self._is_complete:
+            self._finish(self._post)
+        elif self._left <= 0:
+            self.end(NotHttp())
+        elif self._answer is not None:
+            patience = self._loop.time() + _BODY_PATIENCE.total_seconds()
+            self._end_by(min(self._deadline, patience))
+
+    def eof_received(self) -> None:
+        self.end(Closed())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._opened.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        closed = Closed()
+        closed.__cause__ = exc
+        self.end(closed)
+
+    def on_message_begin(self) -> None:
+        self._may_be_kept = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self._retry_after = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._answer is None and (status >= 200 or status == 101):  # 101 has no other behind it
+            self._answer = HttpAnswer(status, self._retry_after)
+            self._left = BODY_LIMIT
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and not self._is_complete:
+            self._is_complete = True
+            self._may_be_kept = self._parser.should_keep_alive()
+
+    def _finish(self, post: "asyncio.Future[HttpAnswer]") -> None:
+        if self._transport.get_write_buffer_size() or not self._may_be_kept:
+            self.end(Closed())
+            return
+        self._post = None
+        self._idle.append(self)
+        self._end_by(self._loop.time() + _KEPT_FOR.total_seconds())
+        if not post.done():
+            post.set_result(cast(HttpAnswer, self._answer))
+
+    def _end_by(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._timer is None or deadline < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._loop.call_at(deadline, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._deadline > self._timer_at:
+            self._end_by(self._deadline)
+        else:
+            self.end(TimeoutError())

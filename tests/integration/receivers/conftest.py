@@ -1,0 +1,30 @@
+"""Each test here runs on asyncio's loop and on uvloop, which the services use."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from services.webhook.endpoints.sender import HttpSender
+from shared.concurrency.clock import SystemClock
+from tests.support.harness.bad_servers import Trust
+
+TIMEOUT = timedelta(milliseconds=700)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[HttpSender]:
+    async with HttpSender(SystemClock(), timeout=TIMEOUT) as sender:
+        yield sender
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> Trust:
+    return Trust(tmp_path)
