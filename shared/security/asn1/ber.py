@@ -14,6 +14,10 @@ SEQUENCE, SET, UTC_TIME, GENERALIZED_TIME = (0, 16), (0, 17), (0, 23), (0, 24)
 MOST_CHILDREN = 64
 """Values in one of a certificate, which has ten fields and up to twenty extensions."""
 
+_CONSTRUCTED, _TAG = 0x20, 0x1F
+_INDEFINITE = 0x80
+_KINDS = {class_ << 6 | tag: (class_, tag) for class_ in range(4) for tag in range(_TAG)}
+"""By the first byte of a value, without the bit that says whether it is constructed."""
 _PADDED = re.compile(rb"[\x00-\x7f]\x80")
 """An arc of an object identifier that begins with a zero."""
 
@@ -33,17 +37,36 @@ class Element(NamedTuple):
 
 def split(encoded: bytes, most: int) -> Iterator[Element]:
     """Consecutive values of any form; raises Unreadable, also for more than `most` of them."""
-    at = count = 0
-    while at < len(encoded):
-        if count == most:
-            raise Unreadable(f"over {most} values stand in a row")
-        try:
-            class_, is_constructed, tag, header, content, trailer = parser.parse(encoded[at:])
-        except ValueError:
-            raise Unreadable("a value has no end, or no beginning") from None
-        end = at + len(header) + len(content) + len(trailer)
-        yield Element((class_, tag), bool(is_constructed), encoded[at:end], content)
-        at, count = end, count + 1
+    at, size = 0, len(encoded)
+    for _ in range(most):
+        if at == size:
+            return
+        first, inside = encoded[at], at + 2
+        end = inside + encoded[at + 1] if inside <= size else size + 1
+        if end > inside + _INDEFINITE:  # the length of the length
+            end -= _INDEFINITE
+            inside, end = end, end + int.from_bytes(encoded[inside:end], "big")
+        elif end == inside + _INDEFINITE:
+            end = size + 1
+        if end > size or first & _TAG == _TAG:
+            yield (element := _unusual(encoded[at:]))
+            at += len(element.raw)
+            continue
+        kind = _KINDS[first & ~_CONSTRUCTED]
+        yield Element(kind, bool(first & _CONSTRUCTED), encoded[at:end], encoded[inside:end])
+        at = end
+    if at < size:
+        raise Unreadable(f"over {most} values stand in a row")
+
+
+def _unusual(encoded: bytes) -> Element:
+    """The first of these values: of a large tag, of an indefinite length, or broken."""
+    try:
+        class_, is_constructed, tag, header, content, trailer = parser.parse(encoded)
+    except ValueError:
+        raise Unreadable("a value has no end, or no beginning") from None
+    end = len(header) + len(content) + len(trailer)
+    return Element((class_, tag), bool(is_constructed), encoded[:end], content)
 
 
 def elements(encoded: bytes) -> list[Element]:

@@ -6,14 +6,11 @@ signers whose signature was good, and none that is large.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-from asn1crypto import core
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest
-from shared.security.asn1.ber import split
 from shared.security.asn1.der import SEQUENCE
 from shared.security.certificates.lenient import (
     issuer_of,
@@ -22,8 +19,8 @@ from shared.security.certificates.lenient import (
     public_key_of,
 )
 from shared.security.certificates.public_keys import LARGEST_CERTIFICATE, objection
+from shared.security.signature.cms_forms import SignerId
 
-MAX_CERTIFICATES = 10
 LONGEST_KEY = 64
 """Bytes of a key identifier; ordinary ones have 20 or 32."""
 _KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
@@ -67,28 +64,19 @@ class EmbeddedCertificate:
 _signers: BoundedCache[bytes, EmbeddedCertificate] = BoundedCache(REMEMBERED)
 
 
-def embedded(signed_data: Any) -> list[EmbeddedCertificate]:
-    """All certificates of a SignedData; raises BadRequest where there is none, or too many."""
-    choices = signed_data["certificates"]
-    if isinstance(choices, core.Void) or len(choices) == 0:
-        raise BadRequest("Mdm-Signature: holds no certificate")
-    if len(choices) > MAX_CERTIFICATES:
-        raise BadRequest("Mdm-Signature: too many certificates")
-    # The very bytes that came: asn1crypto would write an indefinite length in another form.
-    found = (each.raw for each in split(choices.contents, MAX_CERTIFICATES))
-    return [_signers.get(der) or EmbeddedCertificate(der) for der in found if der[0] == SEQUENCE]
+def embedded(encoded: Sequence[bytes]) -> list[EmbeddedCertificate]:
+    """The certificates among the encoded ones of a SignedData, which may be of other kinds too."""
+    return [_signers.get(der) or EmbeddedCertificate(der) for der in encoded if der[0] == SEQUENCE]
 
 
-def signer_among(inside: Sequence[EmbeddedCertificate], sid: Any) -> EmbeddedCertificate:
-    """The one that a SignerIdentifier names; raises BadRequest."""
-    chosen = sid.chosen
+def signer_among(inside: Sequence[EmbeddedCertificate], named: SignerId) -> EmbeddedCertificate:
+    """The one that is named; raises BadRequest."""
     certificates = [each for each in inside if len(each.der) <= LARGEST_CERTIFICATE]
-    if sid.name == "issuer_and_serial_number":
-        issuer, serial = chosen["issuer"].dump(), chosen["serial_number"].native
-        found = [c for c in certificates if c.certificate.serial_number == serial]
-        found = [c for c in found if c.issuer == issuer]
+    if named.key is None:
+        found = [c for c in certificates if c.certificate.serial_number == named.serial]
+        found = [c for c in found if c.issuer == named.issuer]
     else:
-        found = _of_key(certificates, chosen.native)
+        found = _of_key(certificates, named.key)
     if len({c.der for c in found}) != 1:
         raise BadRequest("Mdm-Signature: the signer's certificate is not inside")
     return found[0]

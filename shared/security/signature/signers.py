@@ -12,19 +12,20 @@ certificate is inside.
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from asn1crypto import core
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.errors import BadRequest
 from shared.security.asn1.ber import Unreadable
 from shared.security.certificates.public_keys import SignatureCheck, signature_check
-from shared.security.signature.cms import content_of, is_bulky, only_signer, signed_data_of
+from shared.security.signature.cms import content_of, is_bulky
+from shared.security.signature.cms_forms import Attributes, read_signed_data
 from shared.security.signature.embedded_certificates import (
     EmbeddedCertificate,
     embedded,
@@ -35,8 +36,6 @@ from shared.security.signature.embedded_certificates import (
 MAX_HEADER = 64 * 1024
 MAX_CMS = MAX_HEADER * 3 // 4
 """Bytes of a CMS with its content; its attributes take a few hundred."""
-MOST_ATTRIBUTES = 32
-"""Signed attributes; devices send three to five, SCEP clients up to nine."""
 
 _SIGNATURE_HEADERS = {b"\x04\x82" + n.to_bytes(2, "big"): n for n in (256, 384, 512)}
 _MESSAGE_DIGEST = bytes.fromhex("06092a864886f70d010904")
@@ -70,7 +69,7 @@ class _Envelope:
     signature: bytes
     content: bytes | None
     content_type: str
-    attributes: Any
+    attributes: Callable[[], Attributes] | None
 
 
 # What was read is remembered once a signature was found good, so that a device costs little for years
@@ -88,12 +87,13 @@ def verify_cms(encoded: bytes, body: bytes) -> Signer:
     try:
         rest, signature = _split(encoded)
         envelope = (_envelopes.get(rest) if signature else None) or _read(rest)
-        _check(envelope, signature or envelope.signature, body)
+        attributes = None if envelope.attributes is None else envelope.attributes()
+        _check(envelope, attributes, signature or envelope.signature, body)
         if signature:
             _envelopes.put(rest, envelope)
         else:
             remember(envelope.signer)
-        signed_at = _signing_time(envelope.attributes)
+        signed_at = _signing_time(attributes)
         return Signer(envelope.signer.der, envelope.others, signed_at)
     except BadRequest:
         raise
@@ -162,44 +162,34 @@ def _split(encoded: bytes) -> tuple[bytes, bytes]:
     return encoded, b""
 
 
-def _check(envelope: _Envelope, signature: bytes, body: bytes) -> None:
+def _check(
+    envelope: _Envelope, attributes: Attributes | None, signature: bytes, body: bytes
+) -> None:
     # Detached means none inside. Streaming signers (openssl's -indef) leave a copy: harmless.
     if envelope.content and envelope.content != body:
         raise BadRequest("Mdm-Signature: holds another content than the body")
-    attributes = envelope.attributes
     if attributes is None:
         envelope.verify(signature, body)
         return
     # The signature covers the attributes; two of them tie the attributes to the body.
-    if len(attributes) > MOST_ATTRIBUTES:
-        raise BadRequest("Mdm-Signature: too many signed attributes")
-    digests, types = _values(attributes, "message_digest", "content_type")
-    if digests != [hashlib.new(envelope.digest, body).digest()]:
+    if attributes.digests != [hashlib.new(envelope.digest, body).digest()]:
         raise BadRequest("Mdm-Signature: the digest is not that of the body")
-    if types != [envelope.content_type]:
+    if attributes.types != [envelope.content_type]:
         raise BadRequest("Mdm-Signature: the content type is not the one that was signed")
-    received = attributes.dump()
-    if received[1] != 0x80:  # an indefinite length is never what was signed
+    if attributes.received is not None:
         with suppress(InvalidSignature):
-            envelope.verify(signature, b"\x31" + received[1:])  # in the order received, as openssl
+            envelope.verify(signature, attributes.received)  # as openssl does
             return
-    envelope.verify(signature, attributes.untag().dump(force=True))  # in DER's order
+    in_order = attributes.in_order()
+    if in_order == attributes.received:
+        raise InvalidSignature
+    envelope.verify(signature, in_order)
 
 
-def _values(attributes: Any, *names: str) -> list[list[Any]]:
-    """All values of each of these attributes."""
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    for attribute in attributes:
-        name = attribute["type"].native
-        if name in found:
-            found[name].extend(attribute["values"].native)
-    return list(found.values())
-
-
-def _signing_time(attributes: Any) -> datetime | None:
+def _signing_time(attributes: Attributes | None) -> datetime | None:
     """Read after the signature was found good; an unreadable time is none."""
     try:
-        [times] = _values(attributes or (), "signing_time")
+        times = [] if attributes is None else attributes.times()
     except ValueError:
         return None
     is_clear = len(times) == 1 and isinstance(times[0], datetime) and times[0].tzinfo is not None
@@ -207,20 +197,16 @@ def _signing_time(attributes: Any) -> datetime | None:
 
 
 def _read(encoded: bytes) -> _Envelope:
-    signed_data = signed_data_of(encoded, "Mdm-Signature")
-    signer_info = only_signer(signed_data, "Mdm-Signature")
-    certificates = embedded(signed_data)
-    signer = signer_among(certificates, signer_info["sid"])
-    digest = signer_info["digest_algorithm"]["algorithm"].native
-    encapsulated = signed_data["encap_content_info"]
-    attributes = signer_info["signed_attrs"]
+    data = read_signed_data(encoded)
+    certificates = embedded(data.certificates)
+    signer = signer_among(certificates, data.signer)
     return _Envelope(
         signer=signer,
         others=tuple(c.der for c in certificates if c is not signer),
-        digest=digest,
-        verify=signature_check(signer.public_key, signer_info["signature_algorithm"], digest),
-        signature=signer_info["signature"].native,
-        content=encapsulated["content"].native,
-        content_type=encapsulated["content_type"].native,
-        attributes=None if isinstance(attributes, core.Void) else attributes,
+        digest=data.digest,
+        verify=signature_check(signer.public_key, data.algorithm, data.digest),
+        signature=data.signature,
+        content=data.content,
+        content_type=data.content_type,
+        attributes=data.attributes,
     )

@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import BadRequest
-from shared.security.signature.signers import MAX_HEADER, MOST_ATTRIBUTES, signer_of
+from shared.security.signature.cms_forms import MOST_ATTRIBUTES
+from shared.security.signature.signers import MAX_HEADER, signer_of
 from tests.support.harness.identities import (
     EPOCH,
     DeviceIdentity,
