@@ -76,17 +76,28 @@ class WholeRequests:
         start: StartTask,
         done: asyncio.Future[DeviceAnswer],
     ) -> None:
-        held.close()
-        self._under_way.count -= 1
-        error = Unavailable("the process ends") if done.cancelled() else done.exception()
-        if cycle.disconnected:
-            return
-        if error is not None:
-            start(cycle, route.failed(error))
-        elif cycle.flow.write_paused:
-            start(cycle, response_of(done.result()))
-        else:
-            _write(cycle, done.result())
+        try:
+            _answer(cycle, route, start, done)
+        finally:
+            held.close()
+            self._under_way.count -= 1
+
+
+def _answer(
+    cycle: RequestResponseCycle,
+    route: DirectApp,
+    start: StartTask,
+    done: asyncio.Future[DeviceAnswer],
+) -> None:
+    error = Unavailable("the process ends") if done.cancelled() else done.exception()
+    if cycle.disconnected:
+        return
+    if error is not None:
+        start(cycle, route.failed(error))
+    elif cycle.flow.write_paused:
+        start(cycle, response_of(done.result()))
+    else:
+        _write(cycle, done.result())
 
 
 def _write(cycle: RequestResponseCycle, answer: DeviceAnswer) -> None:
