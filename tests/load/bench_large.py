@@ -25,8 +25,8 @@ from shared.storage.enrollments import documents as enrollments
 from shared.storage.queue import documents as queue
 from shared.storage.queue.commands import command_document
 from shared.storage.sqlite import FILE
+from shared.storage.sqlite.engine.catalogue import Tables
 from shared.storage.sqlite.engine.documents import encoded
-from shared.storage.sqlite.engine.tables import Tables
 from tests.load.bench_against import by_turns
 from tests.load.bench_fleet import KEYRING, record
 from tests.load.environment import described
