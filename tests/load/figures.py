@@ -18,6 +18,8 @@ CPU_TARGETS = {
     ("commands", "queue"): 0.6 * 681,
 }
 """Targets of separate services, in microseconds of a request."""
+IDLE_TARGET = 450 * 11_000
+"""Microseconds of CPU of an Idle in one process, times the yardstick."""
 P99_TARGET, MANY_TARGET, MEMORY_TARGET = 60, 0.9, 130
 
 Rows = list[Sequence[str]]
@@ -169,6 +171,8 @@ def _notes(servers: Sequence[Figures]) -> Iterator[str]:
     for figures in servers:
         if figures.yardstick is not None:
             yield f"The yardstick of {figures.title} was {figures.yardstick:,.0f} requests per second."
+        if figures.yardstick is not None and figures.title == ONE_PROCESS:
+            yield f"An Idle may take {IDLE_TARGET / figures.yardstick:.0f} µs of CPU beside it."
     samples = [each for figures in servers for each in figures.samples[CONNECTIONS].values()]
     busiest = max(each.load_cpu for each in samples)
     yield f"The load itself, webhook receiver included, took {busiest:.0f} µs of CPU per request at most."

@@ -67,6 +67,10 @@ def test_only_one_process_has_targets_of_shares() -> None:
     assert cells(line)[3] == ""
 
 
+def test_the_cpu_of_an_idle_has_a_target_by_the_yardstick() -> None:
+    assert "An Idle may take 495 µs" in report([figures()])
+
+
 def test_what_is_not_known_of_a_server_is_left_out() -> None:
     only_few = {32: {name: Sample(1, 1.0, 1.0, 1.0) for name in SCENARIOS}}
     text = report([Figures("host:8080", None, only_few)])
