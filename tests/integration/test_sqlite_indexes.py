@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from time import sleep
@@ -11,7 +12,7 @@ import pytest
 from shared.concurrency.clock import SystemClock
 from shared.domain.errors import StoreUnavailable
 from shared.storage.indexes import Index
-from shared.storage.sqlite import open_database
+from shared.storage.sqlite import FILE, open_database
 from shared.storage.sqlite.engine.wal import CommitBounds
 
 INDEX = Index("things", [("kind", 1)])
@@ -90,3 +91,52 @@ async def test_reads_beside_a_new_index_of_an_empty_collection_are_answered(tmp_
         assert await things.find({"kind": "a"}) == []
         await asyncio.sleep(0)
     await database.close()
+
+
+async def test_a_column_of_a_build_that_was_cut_short_is_filled_in_by_the_next_one(
+    tmp_path: Path,
+) -> None:
+    database = open_database(tmp_path, SystemClock())
+    await database.ensure([INDEX])
+    things = database.collection("things")
+    await things.insert_many([{"_id": str(n), "kind": "a", "size": n % 2} for n in range(600)])
+    both = Index("things", [("kind", 1), ("size", 1)])
+    building = asyncio.create_task(database.ensure([both]))
+    while await rows_with_size(tmp_path) == 0:
+        await asyncio.sleep(0)
+    building.cancel()
+    await asyncio.gather(building, return_exceptions=True)
+    await database.close()
+    database = open_database(tmp_path, SystemClock())
+    await database.ensure([both])
+    found = await database.collection("things").find({"kind": "a", "size": 1})
+    await database.close()
+    assert len(found) == 300
+    assert await rows_with_size(tmp_path) == 600
+
+
+async def rows_with_size(folder: Path) -> int:
+    """The rows whose column `size` is filled in; 0 where there is no such column yet."""
+    with closing(sqlite3.connect(folder / FILE)) as reader:
+        if not reader.execute(
+            "SELECT 1 FROM pragma_table_info('things') WHERE name = 'size'"
+        ).fetchall():
+            return 0
+        [(count,)] = reader.execute('SELECT count("size") FROM things').fetchall()
+        return int(count)
+
+
+async def test_a_build_writes_only_rows_that_have_what_it_adds(tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    await database.ensure([INDEX])
+    things = database.collection("things")
+    await things.insert_many([{"_id": str(n), "kind": "a", "text": "x" * 2000} for n in range(600)])
+    await things.insert_one({"_id": "sized", "kind": "a", "size": 1})
+    log = tmp_path / f"{FILE}-wal"
+    before = log.stat().st_size
+    await database.ensure([Index("things", [("kind", 1), ("size", 1)])])
+    grown = log.stat().st_size - before
+    found = await database.collection("things").find({"kind": "a", "size": 1})
+    await database.close()
+    assert [each["_id"] for each in found] == ["sized"]
+    assert grown < 600 * 2000 // 2

@@ -78,10 +78,12 @@ class Building:
             await self._drop(table, replaced)
 
     async def _build(self, table: Table, index: Index) -> None:
-        # An array has a separate table.
-        of_row = index.keys[1:] if index.of_array else index.keys
-        new = [path for path, _ in of_row if path not in {"_id", *table.columns}]
         known = StoredIndex.of(index, is_ready=True)
+        of_row = [path for path in _of_row(known) if path != "_id"]
+        new = [path for path in of_row if path not in table.columns]
+        # One that no index goes by may be there from a build that was cut short.
+        filled = {p for other in table.indexes.values() if other.is_ready for p in _of_row(other)}
+        missing = [path for path in of_row if path not in filled or index.unique]
 
         def begin(connection: sqlite3.Connection, limit: int) -> int:
             """The last row that has not the new columns, 0 where there is none and the index is made."""
@@ -101,15 +103,17 @@ class Building:
             return int(last)
 
         if last := await self._commits.submit(begin):
-            await self._fill_and_make(table, known, last)
+            await self._fill_and_make(table, known, missing, last)
         await self._renew(table.name)
 
-    async def _fill_and_make(self, table: Table, known: StoredIndex, last: int) -> None:
-        """With the columns and elements of all documents that were there before."""
+    async def _fill_and_make(
+        self, table: Table, known: StoredIndex, missing: Sequence[str], last: int
+    ) -> None:
+        """With the missing columns, and elements, of all documents that were there before."""
         log.info("index_build_begins", collection=table.name, index=known.index.name)
         after, done = 0, 0
-        while after < last:
-            fill = partial(_fill, table, after, last)
+        while after < last and (missing or known.index.of_array):
+            fill = partial(_fill, table, known, missing, after, last)
             after, count = await self._commits.submit(fill, _IN_THE_THREAD)
             done += count
             if done // _SAID_EVERY != (done - count) // _SAID_EVERY:
@@ -144,8 +148,19 @@ class Building:
         await self._commits.submit(lambda connection, _: self._tables.renew(connection, name))
 
 
+def _of_row(known: StoredIndex) -> Sequence[str]:
+    """The fields that have columns: an array has a separate table."""
+    return known.paths[1:] if known.index.of_array else known.paths
+
+
 def _fill(
-    table: Table, after: int, last: int, connection: sqlite3.Connection, limit: int
+    table: Table,
+    known: StoredIndex,
+    missing: Sequence[str],
+    after: int,
+    last: int,
+    connection: sqlite3.Connection,
+    limit: int,
 ) -> tuple[int, int]:
     """Fill the next piece; returns its last row, and how many it has."""
     found: list[tuple[int, bytes]] = []
@@ -161,7 +176,7 @@ def _fill(
             if size > WRITTEN_TOGETHER:
                 break
     for number, blob in found:
-        table.refill(connection, number, decoded(blob))
+        table.refill(connection, number, decoded(blob), known, missing)
     return (found[-1][0] if found else last), len(found)
 
 

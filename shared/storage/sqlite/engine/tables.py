@@ -159,14 +159,27 @@ class Table:
         connection.execute(f"DELETE FROM {quoted(self.name)} WHERE _row = ?", (number,))
         change_elements(connection, number, self._arrays, old.elements, _none(old.elements))
 
-    def refill(self, connection: sqlite3.Connection, number: int, document: Document) -> None:
-        """Rewrite the columns and elements of a row, for an index that is being built."""
-        row = self.row_of(document, b"")
-        if self.columns:
-            names = ", ".join(f"{quoted(name)} = ?" for name in self.columns)
-            sql = f"UPDATE {quoted(self.name)} SET {names} WHERE _row = ?"
-            connection.execute(sql, (*row.columns, number))
-        change_elements(connection, number, self._arrays, _none(row.elements), row.elements)
+    def refill(
+        self,
+        connection: sqlite3.Connection,
+        number: int,
+        document: Document,
+        known: StoredIndex,
+        paths: Sequence[str],
+    ) -> None:
+        """Write some columns of a row, and its elements, for an index that is being built."""
+        values = [column_value(value_at(document, path)) for path in paths]
+        if known.index.unique and not known.index.sparse and None in values:
+            self._refuse()
+        if paths:
+            columns = [quoted(path) for path in paths]
+            names = ", ".join(f"{column} = ?" for column in columns)
+            differs = " OR ".join(f"{column} IS NOT ?" for column in columns)
+            sql = f"UPDATE {quoted(self.name)} SET {names} WHERE _row = ? AND ({differs})"
+            connection.execute(sql, (*values, number, *values))
+        if known.index.of_array:
+            elements = elements_of(document, [known])
+            change_elements(connection, number, [known], _none(elements), elements)
 
     @property
     def has_arrays(self) -> bool:
