@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -29,6 +30,38 @@ PIECE = 250
 _SAID_EVERY = 50_000
 """Documents between two lines about the progress."""
 _IN_THE_THREAD = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Columns and elements for one index, of the documents up to the row `last`."""
+
+    table: Table
+    known: StoredIndex
+    missing: Sequence[str]
+    last: int
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self.missing) or self.known.index.of_array
+
+    def fill(self, after: int, connection: sqlite3.Connection, limit: int) -> tuple[int, int]:
+        """Fill the next piece; returns its last row, and how many it has."""
+        found: list[tuple[int, bytes]] = []
+        size = 0
+        sql = (
+            f"SELECT _row, _document FROM {quoted(self.table.name)} "
+            "WHERE _row > ? AND _row <= ? ORDER BY _row LIMIT ?"
+        )
+        with closing(connection.execute(sql, (after, self.last, PIECE))) as rows:
+            for row in rows:
+                found.append(row)
+                size += len(row[1])
+                if size > WRITTEN_TOGETHER:
+                    break
+        for number, blob in found:
+            self.table.refill(connection, number, decoded(blob), self.known, self.missing)
+        return (found[-1][0] if found else self.last), len(found)
 
 
 class Building:
@@ -103,23 +136,20 @@ class Building:
             return int(last)
 
         if last := await self._commits.submit(begin):
-            await self._fill_and_make(table, known, missing, last)
+            await self._fill_and_make(_Filling(table, known, missing, last))
         await self._renew(table.name)
 
-    async def _fill_and_make(
-        self, table: Table, known: StoredIndex, missing: Sequence[str], last: int
-    ) -> None:
-        """With the missing columns, and elements, of all documents that were there before."""
-        log.info("index_build_begins", collection=table.name, index=known.index.name)
+    async def _fill_and_make(self, filling: _Filling) -> None:
+        name, index = filling.table.name, filling.known.index.name
+        log.info("index_build_begins", collection=name, index=index)
         after, done = 0, 0
-        while after < last and (missing or known.index.of_array):
-            fill = partial(_fill, table, known, missing, after, last)
-            after, count = await self._commits.submit(fill, _IN_THE_THREAD)
+        while after < filling.last and filling.is_needed:
+            after, count = await self._commits.submit(partial(filling.fill, after), _IN_THE_THREAD)
             done += count
             if done // _SAID_EVERY != (done - count) // _SAID_EVERY:
-                log.info("index_build_goes_on", collection=table.name, documents=done)
-        await self._commits.submit(partial(_make, known), _IN_THE_THREAD)
-        log.info("index_built", collection=table.name, index=known.index.name)
+                log.info("index_build_goes_on", collection=name, documents=done)
+        await self._commits.submit(partial(_make, filling.known), _IN_THE_THREAD)
+        log.info("index_built", collection=name, index=index)
 
     async def _drop(self, table: Table, known: StoredIndex) -> None:
         await self._note(table, known.index, ready=False)  # no query goes by it any more
@@ -151,33 +181,6 @@ class Building:
 def _of_row(known: StoredIndex) -> Sequence[str]:
     """The fields that have columns: an array has a separate table."""
     return known.paths[1:] if known.index.of_array else known.paths
-
-
-def _fill(
-    table: Table,
-    known: StoredIndex,
-    missing: Sequence[str],
-    after: int,
-    last: int,
-    connection: sqlite3.Connection,
-    limit: int,
-) -> tuple[int, int]:
-    """Fill the next piece; returns its last row, and how many it has."""
-    found: list[tuple[int, bytes]] = []
-    size = 0
-    sql = (
-        f"SELECT _row, _document FROM {quoted(table.name)} "
-        "WHERE _row > ? AND _row <= ? ORDER BY _row LIMIT ?"
-    )
-    with closing(connection.execute(sql, (after, last, PIECE))) as rows:
-        for row in rows:
-            found.append(row)
-            size += len(row[1])
-            if size > WRITTEN_TOGETHER:
-                break
-    for number, blob in found:
-        table.refill(connection, number, decoded(blob), known, missing)
-    return (found[-1][0] if found else last), len(found)
 
 
 def _make(known: StoredIndex, connection: sqlite3.Connection, limit: int) -> None:
