@@ -151,7 +151,8 @@ class _Partition:
             return False
         event, settled = self._unacked.pop(received)
         self._queue.room.give(event)
-        self.wake()
+        if self._queue.waiting:
+            self.wake()
         if settled is not None:
             settled(event)
         return True
@@ -220,27 +221,27 @@ class LocalBroker:
     async def publish(
         self, events: Sequence[Event], *, settled: Settled | None = None
     ) -> list[bool]:
-        taken: list[bool] = []
-        try:
-            async with asyncio.timeout(self._deadline.total_seconds()):
-                for event in events:
-                    if not await self._make_room(event):
-                        break
-                    self._queues[event.key.partition].put((event, settled))
-                    taken.append(True)
-        except TimeoutError:
-            # As with a frozen broker: after one missed deadline no call waits (rule 9).
-            self._is_jammed = True
-            log.warning("local_broker_full", events=len(events) - len(taken))
-        return taken + [False] * (len(events) - len(taken))
+        taken = self._put(events, settled)
+        if taken < len(events) and not self._is_jammed:
+            try:
+                async with asyncio.timeout(self._deadline.total_seconds()):
+                    while taken < len(events) and not self._is_jammed:
+                        await self._room.freed.wait()
+                        taken += self._put(events[taken:], settled)
+            except TimeoutError:
+                # As with a frozen broker: after one missed deadline no call waits (rule 9).
+                self._is_jammed = True
+                log.warning("local_broker_full", events=len(events) - taken)
+        return [True] * taken + [False] * (len(events) - taken)
 
-    async def _make_room(self, event: Event) -> bool:
-        while not self._room.take(event):
-            if self._is_jammed:
-                return False
-            await self._room.freed.wait()
-        self._is_jammed = False
-        return True
+    def _put(self, events: Sequence[Event], settled: Settled | None) -> int:
+        """Put them into their queues while there is room; how many there were."""
+        for number, event in enumerate(events):
+            if not self._room.take(event):
+                return number
+            self._is_jammed = False
+            self._queues[event.key.partition].put((event, settled))
+        return len(events)
 
     async def open(
         self,
