@@ -68,8 +68,10 @@ class Loops:
 
     async def attempt(self, name: str, step: Step, waits: str) -> None:
         """Do a step once. Its failure ends there."""
-        with self._loop(name, ONCE, waits) as loop:
-            await loop.attempt(step)
+        try:
+            await step()
+        except Exception as exc:  # noqa: BLE001 - it ends here, and is logged
+            _Loop(name, ONCE, waits, self._clock, self._count).failed(exc)
 
     def failing(self) -> list[str]:
         """The loops that have failed for FAILING_AFTER without a success, except by outages."""
@@ -113,14 +115,14 @@ class _Loop:
         try:
             await step()
         except Exception as exc:  # noqa: BLE001 - the loop goes on, and logs the error
-            self._failed(exc)
+            self.failed(exc)
             return False
         self.failing_since, self.pause = float("inf"), self._pace.every
         self._is_away = False
         self._said.clear()
         return True
 
-    def _failed(self, exc: Exception) -> None:
+    def failed(self, exc: Exception) -> None:
         errors = list(_errors(exc))
         if any(isinstance(each, Misconfigured) for each in errors):
             raise exc

@@ -8,8 +8,8 @@ event that has its body waits for no other one; so all of them get on.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from services.webhook.delivery.store import DeliveryStore
 from shared.domain.event import Event
@@ -29,28 +29,50 @@ class Room:
         self._used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def of(self, size: int) -> AsyncIterator[None]:
+    def of(self, size: int) -> "_Share":
+        return _Share(self, size)
+
+    async def take(self, size: int) -> None:
+        if not self._waiting and self._fits(size):
+            self._used += size
+            return
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.append((size, admitted))
-        self._let_in()
         try:
             await admitted
-            yield
-        finally:
-            if not admitted.cancelled():
-                self._used -= size
-            self._let_in()
+        except asyncio.CancelledError:
+            self.give(0 if admitted.cancelled() else size)
+            raise
 
-    def _let_in(self) -> None:
+    def give(self, size: int) -> None:
+        self._used -= size
         while self._waiting:
-            size, admitted = self._waiting[0]
+            wanted, admitted = self._waiting[0]
             if not admitted.cancelled():
-                if self._used and self._used + size > self._limit:
+                if not self._fits(wanted):
                     return
-                self._used += size
+                self._used += wanted
                 admitted.set_result(None)
             self._waiting.popleft()
+
+    def _fits(self, size: int) -> bool:
+        return not self._used or self._used + size <= self._limit
+
+
+class _Share(AbstractAsyncContextManager[None]):
+    """A part of a room for a while. A class, since each event passes here and a generator costs more."""
+
+    __slots__ = ("_room", "_size")
+
+    def __init__(self, room: Room, size: int) -> None:
+        self._room = room
+        self._size = size
+
+    async def __aenter__(self) -> None:
+        await self._room.take(self._size)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._room.give(self._size)
 
 
 class Bodies:

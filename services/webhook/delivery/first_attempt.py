@@ -10,8 +10,7 @@ comes; while that cannot be, the event stays the first of its delivery queue, an
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -192,16 +191,13 @@ class PartitionQueues:
     ) -> None:
         outcome = None
         if not queue.blocked:
-            async with self._body(arrival) as body:
-                # Reading it back takes time: the delivery queue may be blocked by now, or no longer ours.
-                if body is not None and self.is_live and not queue.blocked:
-                    queue.is_attempting = True
-                    try:
-                        outcome = await self._subscribers.first(
-                            subscription, queue.key.device, body
-                        )
-                    finally:
-                        queue.is_attempting = False
+            received = arrival.received
+            if arrival.is_held:
+                outcome = await self._attempt(queue, received.body, subscription)
+            else:
+                async with self._bodies.in_use(received.size):
+                    body = received.body or await self._read_back(arrival)
+                    outcome = await self._attempt(queue, body, subscription)
         if outcome is None or not outcome.delivered:
             if not self.is_live:
                 return
@@ -213,18 +209,21 @@ class PartitionQueues:
         if arrival.owed == 0:
             await self._let_go(arrival)
 
-    @asynccontextmanager
-    async def _body(self, arrival: Arrival) -> AsyncIterator[bytes | None]:
-        """The body of an event whose turn has come; None: it is nowhere any more."""
-        received = arrival.received
-        if arrival.is_held:
-            yield received.body
-        else:
-            async with self._bodies.in_use(received.size):
-                yield received.body or await self._read_back(arrival)
+    async def _attempt(
+        self, queue: DeliveryQueue, body: bytes | None, subscription: Subscription
+    ) -> AttemptOutcome | None:
+        # Reading it back takes time: the delivery queue may be blocked by now, or no longer ours.
+        if body is None or not self.is_live or queue.blocked:
+            return None
+        queue.is_attempting = True
+        try:
+            return await self._subscribers.first(subscription, queue.key.device, body)
+        finally:
+            queue.is_attempting = False
 
     async def _read_back(self, arrival: Arrival) -> bytes | None:
-        """Raises Unavailable while it cannot be read."""
+        """The body from the journal; None: it is nowhere any more. Raises Unavailable while it cannot be
+        read."""
         try:
             body = await self._bodies.read(arrival.received.event_id)
         except (CannotDecrypt, OfNewerVersion):

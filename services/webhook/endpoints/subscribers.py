@@ -85,9 +85,9 @@ class Endpoint:
 
     def may_ask(self) -> bool:
         """True if an attempt may be made. While it is paused, the next one waits for the end of this one."""
-        if self.pause_left:
-            return False
         if self.is_paused:
+            if self.pause_left:
+                return False
             self._pause(PROBE_PATIENCE)
         return True
 
@@ -189,7 +189,7 @@ class Subscribers:
     async def first(self, subscription: Subscription, device: str, body: bytes) -> AttemptOutcome:
         """An event's first attempt. It does not count where the subscriber is too busy, or paused."""
         endpoint = self.endpoint(subscription.id)
-        if endpoint.pause_left:
+        if endpoint.is_paused and endpoint.pause_left:
             return PAUSED
         if not await self._has_slot(endpoint):
             return BUSY
@@ -208,7 +208,8 @@ class Subscribers:
         endpoint.heard(outcome, device)
         if outcome.delivered:
             self._delivered.inc()
-        return replace(outcome, counts=outcome.delivered or not endpoint.is_paused)
+            return outcome
+        return replace(outcome, counts=not endpoint.is_paused)
 
     def note_first_failure(self, delivery: Delivery) -> None:
         """Log that a delivery queue begins to wait for this delivery."""
@@ -219,7 +220,9 @@ class Subscribers:
         self._set_aside.warning(**_described(delivery))
 
     async def _has_slot(self, endpoint: Endpoint) -> bool:
-        if endpoint.slots.locked() and (endpoint.is_stuck or endpoint.is_down):
+        if not endpoint.slots.locked():
+            return await endpoint.slots.acquire()  # it does not wait, so it needs no timer
+        if endpoint.is_stuck or endpoint.is_down:
             return False
         try:
             async with asyncio.timeout(self._patience):
