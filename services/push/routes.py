@@ -106,11 +106,13 @@ class PushRoutes:
 
     async def _find(self, name: str) -> Enrollment:
         matches = (await self._enrollments.find([name])).get(name, [])
-        if not matches:
-            raise NotFound(f"no device {name[:100]} is known")
         if len(matches) > 1:
             raise Conflict(ambiguity(name, matches))
-        return matches[0]
+        records = await self._enrollments.load([each.id for each in matches])
+        if not records:
+            raise NotFound(f"no device {name[:100]} is known")
+        [found] = records.values()
+        return found
 
 
 def _expires_at(text: str | None) -> datetime | None:

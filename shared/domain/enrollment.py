@@ -134,6 +134,24 @@ def counted_refusals(known: Iterable[Refusal], more: Iterable[Refusal]) -> tuple
 
 
 @dataclass(frozen=True, slots=True)
+class EnrollmentSummary:
+    """The fields of a record by which an enrollment is named, and by which commands are queued for it."""
+
+    key: EnrollmentKey
+    status: EnrollmentStatus
+    generation: str | None = None
+    inventory: Inventory = Inventory()
+
+    @property
+    def id(self) -> str:
+        return self.key.id
+
+    @property
+    def device(self) -> str:
+        return self.key.device
+
+
+@dataclass(frozen=True, slots=True)
 class Enrollment:
     """The record of one enrollment.
 

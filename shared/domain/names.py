@@ -8,10 +8,12 @@ names all of them. A serial number counts as it is now: earlier ones name nothin
 import re
 from collections.abc import Sequence
 
-from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.enrollment import Enrollment, EnrollmentStatus, EnrollmentSummary
 
 MOST_TOLD = 10
 """Enrollments that a refusal lists."""
+
+Record = Enrollment | EnrollmentSummary
 
 _UDID = re.compile(
     r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|[0-9A-Fa-f]{8}-[0-9A-Fa-f]{16}|[0-9A-Fa-f]{40}"
@@ -23,17 +25,17 @@ def is_like_id(name: str) -> bool:
     return _UDID.fullmatch(name.partition(":")[0]) is not None
 
 
-def is_settled(name: str, exact: Enrollment | None) -> bool:
+def is_settled(name: str, exact: Record | None) -> bool:
     """True where the enrollment with exactly this id, if any, decides what the name means."""
     return exact is not None and (not is_there(exact) or is_like_id(name))
 
 
-def is_there(enrollment: Enrollment | None) -> bool:
+def is_there(enrollment: Record | None) -> bool:
     """True for an enrollment that is known and was not removed."""
     return enrollment is not None and enrollment.status is not EnrollmentStatus.REMOVED
 
 
-def fitting_names(enrollment: Enrollment) -> set[str]:
+def fitting_names(enrollment: Record) -> set[str]:
     """Names that fit an enrollment. A device chooses its serial number freely: it is no name where it has
     the form of an id."""
     if enrollment.key.user is not None:
@@ -44,7 +46,7 @@ def fitting_names(enrollment: Enrollment) -> set[str]:
     return {enrollment.id, serial_number}
 
 
-def ambiguity(name: str, found: Sequence[Enrollment]) -> str:
+def ambiguity(name: str, found: Sequence[Record]) -> str:
     """Say which enrollments a name fits."""
     ids = sorted(enrollment.id for enrollment in found)
     more = f" and {len(ids) - MOST_TOLD} more" if len(ids) > MOST_TOLD else ""

@@ -6,7 +6,14 @@ from datetime import datetime
 from typing import Protocol
 
 from shared.domain.binding import Binding
-from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory, PushTarget, Waiting
+from shared.domain.enrollment import (
+    Enrollment,
+    EnrollmentKey,
+    EnrollmentSummary,
+    Inventory,
+    PushTarget,
+    Waiting,
+)
 from shared.domain.event import Topic
 from shared.domain.identity import Identity
 
@@ -74,7 +81,10 @@ class Enrollments(Protocol):
     async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
         """The enrollments of these ids (removed ones too), read from the primary."""
 
-    async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
+    async def summaries(self, ids: Collection[str]) -> dict[str, EnrollmentSummary]:
+        """Of the same enrollments what queueing needs, at less cost."""
+
+    async def find(self, names: Collection[str]) -> dict[str, list[EnrollmentSummary]]:
         """Enrollments by any name of `shared.domain.names`. More than one: the name is ambiguous."""
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:

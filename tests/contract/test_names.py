@@ -1,12 +1,12 @@
 """What a name means (`Enrollments.find`), held by the fake and by all stores."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 import pytest
 
-from shared.domain.enrollment import EnrollmentKey, Inventory
+from shared.domain.enrollment import EnrollmentKey, EnrollmentSummary, Inventory
 from shared.domain.event import Topic
 from shared.ports.enrollments import Change, Enrollments
 from shared.storage.database import Database, Document
@@ -71,6 +71,24 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
 
     async with open_store(request) as database:
         yield Store(MongoEnrollments(database, KEYRING), database)
+
+
+async def test_a_summary_says_what_the_record_says(store: Store) -> None:
+    await store.authenticate("MAC", "C02")
+    await store.user("MAC", "anna")
+    await store.authenticate("GONE", "C03")
+    await store.enrollments.remove({"GONE"})
+    ids = {"MAC", "MAC:anna", "GONE", "NOBODY"}
+
+    summaries = await store.enrollments.summaries(ids)
+
+    parts = [field.name for field in fields(EnrollmentSummary)]
+    for id_, whole in (await store.enrollments.load(ids)).items():
+        assert [getattr(summaries[id_], part) for part in parts] == [
+            getattr(whole, part) for part in parts
+        ]
+    assert summaries.keys() == ids - {"NOBODY"}
+    assert await store.enrollments.summaries([]) == {}
 
 
 def only_stores() -> pytest.MarkDecorator:

@@ -67,7 +67,7 @@ class DeviceInventory:
     async def one(self, name: str) -> Enrollment:
         """Raises what `id_of` raises."""
         id_ = await self.id_of(name)
-        device = (await self.targets.devices([id_])).get(id_)
+        device = (await self.enrollments.load([id_])).get(id_)
         if device is None:
             raise _not_enrolled(name)
         return device

@@ -90,6 +90,6 @@ class CommandLookup:
         since = entry.first_handed_at
         if since is None:
             return None
-        device = (await self.targets.devices([entry.device])).get(entry.device)
+        device = (await self.targets.enrollments.load([entry.device])).get(entry.device)
         refusals = device.refusals if device else ()
         return next((each for each in refusals if each.at >= since), None)

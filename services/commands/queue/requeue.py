@@ -19,7 +19,7 @@ from services.commands.queue.submission import QueueOutcome, Submission
 from services.commands.queue.targets import Targets
 from shared.concurrency.counting_window import CountingWindow
 from shared.domain.command import ANNOUNCED_STATES, QueueEntry, order_behind
-from shared.domain.enrollment import Enrollment
+from shared.domain.enrollment import EnrollmentSummary
 from shared.domain.errors import MdmError, OfNewerVersion, Overtaken, TooManyRequests
 from shared.domain.names import is_there
 from shared.domain.versions import is_known
@@ -82,7 +82,7 @@ class EntryResolver:
             each.entry = replace(each.entry, order=order)
             highest[key] = order
 
-    def is_current(self, entry: QueueEntry, devices: Mapping[str, Enrollment]) -> bool:
+    def is_current(self, entry: QueueEntry, devices: Mapping[str, EnrollmentSummary]) -> bool:
         """True if the entry needs nothing more: its device is there, in that generation."""
         device = devices.get(entry.device)
         if not is_there(device) and not self.rules.accept_unknown_devices:
@@ -93,7 +93,7 @@ class EntryResolver:
         self,
         submission: Submission,
         existing: QueueEntry | None,
-        devices: Mapping[str, Enrollment],
+        devices: Mapping[str, EnrollmentSummary],
     ) -> None:
         """Decide about a CommandUUID that the queue has already; without an `existing` entry, adapt the one
         that was written beside an Authenticate, or beside a DELETE of the device."""
@@ -113,7 +113,9 @@ class EntryResolver:
         except MdmError as exc:
             submission.outcome = exc
 
-    async def _follow(self, submission: Submission, devices: Mapping[str, Enrollment]) -> None:
+    async def _follow(
+        self, submission: Submission, devices: Mapping[str, EnrollmentSummary]
+    ) -> None:
         entry = submission.entry
         device = devices.get(entry.device)
         if not is_there(device) and not self.rules.accept_unknown_devices:
@@ -129,7 +131,7 @@ class EntryResolver:
         submission.outcome = QueueOutcome.QUEUED
 
     async def _decide(
-        self, submission: Submission, existing: QueueEntry, devices: Mapping[str, Enrollment]
+        self, submission: Submission, existing: QueueEntry, devices: Mapping[str, EnrollmentSummary]
     ) -> QueueOutcome:
         """The outcome beside this entry. Raises the refusal."""
         uuid = submission.entry.command_uuid

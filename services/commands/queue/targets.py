@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from shared.domain.command import QueueEntry
-from shared.domain.enrollment import Enrollment, EnrollmentKey, Inventory
+from shared.domain.enrollment import EnrollmentKey, EnrollmentSummary, Inventory
 from shared.domain.errors import Conflict
 from shared.domain.names import ambiguity
 from shared.ports.enrollments import Enrollments
@@ -52,7 +52,7 @@ class Targets:
         known = {record.id: record for record in records if record.key.is_device_channel}
         wanted = {record.device for record in records} | {n for n in names if n not in meant}
         if missing := wanted - known.keys():
-            known |= await self.enrollments.load(missing)
+            known |= await self.enrollments.summaries(missing)
         return {name: _target(name, meant.get(name), known) for name in names}
 
     async def one(self, name: str) -> Target:
@@ -62,13 +62,13 @@ class Targets:
             raise target
         return target
 
-    async def devices(self, devices: Collection[str]) -> dict[str, Enrollment]:
-        """The present records of these devices, removed ones included."""
-        return await self.enrollments.load(devices)
+    async def devices(self, devices: Collection[str]) -> dict[str, EnrollmentSummary]:
+        """These devices as they are now, removed ones included."""
+        return await self.enrollments.summaries(devices)
 
 
 def _target(
-    name: str, found: list[Enrollment] | None, known: Mapping[str, Enrollment]
+    name: str, found: list[EnrollmentSummary] | None, known: Mapping[str, EnrollmentSummary]
 ) -> Target | Conflict:
     if found and len(found) > 1:
         return Conflict(ambiguity(name, found))

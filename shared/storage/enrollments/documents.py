@@ -13,6 +13,7 @@ from shared.domain.enrollment import (
     Enrollment,
     EnrollmentKey,
     EnrollmentStatus,
+    EnrollmentSummary,
     Inventory,
     PushTarget,
     partition_of,
@@ -128,6 +129,17 @@ def decrypted(document: Document, name: str, keyring: Keyring) -> bytes | None:
     if encrypted is None:
         return None
     return keyring.decrypt(bytes(encrypted), encryption_context(NAME, document["_id"], name))
+
+
+OF_SUMMARY = dict.fromkeys(
+    ("device", "user", "udid", "enrollment_id", "status", "generation", "inventory"), 1
+)
+"""The fields of an `EnrollmentSummary`."""
+
+
+def decode_summary(document: Document) -> EnrollmentSummary:
+    key = record(EnrollmentKey, document, id=document["_id"])
+    return record(EnrollmentSummary, document, key=key)
 
 
 def decode_enrollment(document: Document, keyring: Keyring) -> Enrollment:

@@ -10,7 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from shared.domain.binding import Binding
-from shared.domain.enrollment import Enrollment, EnrollmentStatus, Waiting, partition_of
+from shared.domain.enrollment import (
+    Enrollment,
+    EnrollmentStatus,
+    EnrollmentSummary,
+    Waiting,
+    partition_of,
+)
 from shared.domain.event import Topic
 from shared.domain.names import fitting_names, is_settled, is_there
 from shared.ports.enrollments import Change, DeviceQuery, Mark
@@ -21,7 +27,9 @@ from shared.storage.enrollments.documents import (
     CERTIFICATES,
     GONE,
     NAME,
+    OF_SUMMARY,
     decode_enrollment,
+    decode_summary,
     ids_of_users,
     users_of,
 )
@@ -52,21 +60,25 @@ class MongoEnrollments:
         found = await find_by_id(self._documents, ids)
         return {id_: decode_enrollment(each, self._keyring) for id_, each in found.items()}
 
-    async def find(self, names: Names[str]) -> dict[str, list[Enrollment]]:
+    async def summaries(self, ids: Names[str]) -> dict[str, EnrollmentSummary]:
+        found = await find_by_id(self._documents, ids, OF_SUMMARY)
+        return {id_: decode_summary(each) for id_, each in found.items()}
+
+    async def find(self, names: Names[str]) -> dict[str, list[EnrollmentSummary]]:
         if not names:
             return {}
-        exact = await self.load(names)
+        exact = await self.summaries(names)
         unsettled = {name for name in names if not is_settled(name, exact.get(name))}
         result = {n: [each] for n, each in exact.items() if n not in unsettled and is_there(each)}
         if not unsettled:
             return result
         # The index also holds former names and other values: records of earlier versions collected all that
         # their devices ever sent. The record as it is now decides.
-        found = await self._documents.find({"names": {"$in": list(unsettled)}})
+        found = await self._documents.find({"names": {"$in": list(unsettled)}}, OF_SUMMARY)
         for document in found:
             if document["status"] == GONE:
                 continue
-            enrollment = decode_enrollment(document, self._keyring)
+            enrollment = decode_summary(document)
             for name in unsettled & fitting_names(enrollment):
                 result.setdefault(name, []).append(enrollment)
         return result

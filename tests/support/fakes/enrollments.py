@@ -13,6 +13,7 @@ from shared.domain.binding import MOST_RETIRED, Binding
 from shared.domain.enrollment import (
     Enrollment,
     EnrollmentStatus,
+    EnrollmentSummary,
     Inventory,
     Waiting,
     partition_of,
@@ -30,6 +31,10 @@ STATUS_AFTER = {
     Topic.TOKEN_UPDATE: EnrollmentStatus.ENROLLED,
     Topic.CHECK_OUT: EnrollmentStatus.CHECKED_OUT,
 }
+
+
+def _summary_of(record: Enrollment) -> EnrollmentSummary:
+    return EnrollmentSummary(record.key, record.status, record.generation, record.inventory)
 
 
 class FakeEnrollments:
@@ -79,16 +84,21 @@ class FakeEnrollments:
         await self.before("load")
         return {i: self.records[i] for i in ids if i in self.records}
 
-    async def find(self, names: Collection[str]) -> dict[str, list[Enrollment]]:
+    async def summaries(self, ids: Collection[str]) -> dict[str, EnrollmentSummary]:
+        found = await self.load(ids)
+        return {id_: _summary_of(record) for id_, record in found.items()}
+
+    async def find(self, names: Collection[str]) -> dict[str, list[EnrollmentSummary]]:
         await self.before("find")
         found = {name: self._find(name) for name in names}
         return {name: enrollments for name, enrollments in found.items() if enrollments}
 
-    def _find(self, name: str) -> list[Enrollment]:
+    def _find(self, name: str) -> list[EnrollmentSummary]:
         exact = self.records.get(name)
         if exact is not None and is_settled(name, exact):
-            return [exact] if is_there(exact) else []
-        return [r for r in self.records.values() if is_there(r) and name in fitting_names(r)]
+            return [_summary_of(exact)] if is_there(exact) else []
+        fitting = [r for r in self.records.values() if is_there(r) and name in fitting_names(r)]
+        return [_summary_of(record) for record in fitting]
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         await self.before("holders")
