@@ -47,6 +47,18 @@ class Index:
     def leaves_out(self) -> bool:
         return self.sparse or self.partial
 
+    def begins_with(self, other: "Index") -> bool:
+        """True where it has further keys, and finds all that the other one does, in the same order."""
+        is_plain = not (other.unique or other.of_array or other.expire_after or self.of_array)
+        keys, of_other = list(self.keys), list(other.keys)
+        return (
+            is_plain
+            and self.collection == other.collection
+            and self.leaves_out == other.leaves_out
+            and len(keys) > len(of_other)
+            and keys[: len(of_other)] == of_other
+        )
+
     @property
     def name(self) -> str:
         return "_".join(f"{field}_{direction}" for field, direction in self.keys)

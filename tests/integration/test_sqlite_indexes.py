@@ -140,3 +140,22 @@ async def test_a_build_writes_only_rows_that_have_what_it_adds(tmp_path: Path) -
     await database.close()
     assert [each["_id"] for each in found] == ["sized"]
     assert grown < 600 * 2000 // 2
+
+
+async def test_an_index_with_which_another_one_begins_is_not_made(tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    short = Index("things", [("kind", 1)], sparse=True)
+    long = Index("things", [("kind", 1), ("size", 1)], partial=True)
+    of_all = Index("things", [("size", 1)])
+    await database.ensure([short, of_all])
+    await database.collection("things").insert_one({"_id": "one", "kind": "a", "size": 2})
+    await database.ensure([short, long, of_all])
+    found = await database.collection("things").find({"kind": "a"})
+    await database.close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as reader:
+        names = reader.execute("SELECT name FROM sqlite_schema WHERE type = 'index'").fetchall()
+    assert len(found) == 1
+    assert {name for (name,) in names if not name.startswith("sqlite")} == {
+        "things.kind_1_size_1",
+        "things.size_1",
+    }

@@ -86,12 +86,17 @@ class Building:
         await self._renew(name)
 
     async def ensure(self, indexes: Sequence[Index]) -> None:
-        """Raises StoreUnavailable, also where documents break a rule of a unique index."""
-        for index in indexes:
+        """An index with which another one begins is not made: that one serves its queries. Raises
+        StoreUnavailable, also where documents break a rule of a unique index."""
+        spared = [index for index in indexes if any(each.begins_with(index) for each in indexes)]
+        for index in [*(each for each in indexes if each not in spared), *spared]:
             table = self._tables[index.collection]
             # Services that share a collection ask at the same time: the second one finds what is there.
             async with self._locks[table.name]:
-                await self._ensure(table, index)
+                if index not in spared:
+                    await self._ensure(table, index)
+                elif (known := table.indexes.get(index.name)) is not None:
+                    await self._drop(table, known)
 
     async def _ensure(self, table: Table, index: Index) -> None:
         if not table.exists:
