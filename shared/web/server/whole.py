@@ -57,18 +57,20 @@ class WholeRequests:
         try:
             answer = route.begin(scope, bytes(cycle.body), lambda: cycle.disconnected)
         except Exception as exc:  # noqa: BLE001 - the route answers it, as it answers all that fails
+            cycle.body = bytearray()
             start(cycle, route.failed(exc))
             return True
         if answer is None:
             return False
+        cycle.body = bytearray()  # the connection, which may rest for long, keeps the cycle
         held = self._budget.open(source_of(self._addresses.address(scope)))
         held.add(size)
         held.finish()
         self._under_way.count += 1
-        answer.add_done_callback(partial(self._end, cycle, held, route, start))
+        answer.add_done_callback(partial(self._answered, cycle, held, route, start))
         return True
 
-    def _end(
+    def _answered(
         self,
         cycle: RequestResponseCycle,
         held: HeldBody,
@@ -90,10 +92,10 @@ def _answer(
     done: asyncio.Future[DeviceAnswer],
 ) -> None:
     error = Unavailable("the process ends") if done.cancelled() else done.exception()
-    if cycle.disconnected:
-        return
     if error is not None:
-        start(cycle, route.failed(error))
+        start(cycle, route.failed(error))  # noted and logged also where the device is gone
+    elif cycle.disconnected:
+        return
     elif cycle.flow.write_paused:
         start(cycle, response_of(done.result()))
     else:

@@ -269,6 +269,16 @@ async def test_a_request_counts_until_it_is_answered(world: World):
     assert world.is_at_rest
 
 
+@pytest.mark.parametrize("outcome", [Given(), BadRequest("no")])
+async def test_a_connection_keeps_no_bytes_that_no_budget_counts(outcome: Given | Exception):
+    world = World(outcome=outcome)
+
+    world.protocol.data_received(request())
+
+    assert world.ways == ["whole"]
+    assert world.protocol.cycle.body == b""
+
+
 async def test_a_device_that_hangs_up_gets_nothing_and_is_said_to_be_gone(world: World):
     world.protocol.data_received(request())
     [is_gone] = world.are_gone
@@ -277,8 +287,29 @@ async def test_a_device_that_hangs_up_gets_nothing_and_is_said_to_be_gone(world:
     world.protocol.connection_lost(None)
 
     assert is_gone()
-    assert await world.serve(answer=StoreUnavailable("away")) == b""
+    assert await world.serve() == b""
     assert world.is_at_rest
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), Blocked("no"), ValueError("a bug")])
+async def test_an_error_is_noted_though_its_device_is_gone(
+    error: Exception, caplog: pytest.LogCaptureFixture
+):
+    refusals, bugs = [], []
+    for needs_task in (True, False):
+        world = World(needs_task=needs_task)
+        world.protocol.data_received(request())
+        await settle()
+        world.protocol.connection_lost(None)
+        caplog.clear()
+        assert await world.serve(answer=error) == b""
+        refusals.append(world.refused)
+        bugs.append([str(record.exc_info and record.exc_info[1]) for record in caplog.records])
+        assert world.is_at_rest
+
+    assert refusals[0] == refusals[1]
+    assert bugs[0] == bugs[1]
+    assert len(refusals[0]) + len(bugs[0]) == 1
 
 
 async def test_an_answer_waits_until_its_client_reads(world: World):
