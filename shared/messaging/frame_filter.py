@@ -44,7 +44,7 @@ class ReceivedMessage:
     body: bytes
 
 
-class ChannelFrames(Protocol):
+class ChannelListener(Protocol):
     """One channel of ours. Its methods must not raise: that ends the connection."""
 
     def on_message(self, message: ReceivedMessage) -> None: ...
@@ -74,7 +74,7 @@ class FrameFilter(asyncio.Protocol):
     """Takes the place of the library's protocol on its transport, and hands it what is not for us."""
 
     def __init__(self, library: asyncio.Protocol) -> None:
-        self.channels: dict[int, ChannelFrames] = {}
+        self.channels: dict[int, ChannelListener] = {}
         """By their numbers."""
         self._library = library
         self._contents: dict[int, _Content] = {}
@@ -145,7 +145,7 @@ class FrameFilter(asyncio.Protocol):
             self._library.data_received(_ALIVE)
         return at
 
-    def _take(self, listener: ChannelFrames, number: int, whole: bytes) -> bool:
+    def _take(self, listener: ChannelListener, number: int, whole: bytes) -> bool:
         """False: the frame is the library's."""
         kind = whole[0]
         if kind == _METHOD:
@@ -169,7 +169,7 @@ class FrameFilter(asyncio.Protocol):
                 )
         return True
 
-    def _take_method(self, listener: ChannelFrames, number: int, whole: bytes) -> bool:
+    def _take_method(self, listener: ChannelListener, number: int, whole: bytes) -> bool:
         method = whole[7:11]
         if method == _DELIVER:  # behind the consumer's name
             self._contents[number] = _Content(_TAG.unpack_from(whole, 12 + whole[11])[0])

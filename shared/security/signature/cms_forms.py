@@ -180,7 +180,7 @@ def read_usual(encoded: bytes) -> SignedData:
         raise Unusual
     _, sid, digest, algorithm, signature = fields
     hashed, signed = _DIGEST_ALGORITHMS.get(digest.raw), _SIGNATURE_ALGORITHMS.get(algorithm.raw)
-    if hashed is None or signed is None or not _is_text(signature):
+    if hashed is None or signed is None or not _is_octets(signature):
         raise Unusual
     return SignedData(
         certificates=[each.raw for each in _all_parts(certificates.content, MAX_CERTIFICATES)],
@@ -210,7 +210,7 @@ def _parts(encoded: bytes, *kinds: ber.Kind) -> list[Element]:
     return found
 
 
-def _is_text(element: Element) -> bool:
+def _is_octets(element: Element) -> bool:
     return element.kind == ber.OCTET_STRING and not element.is_constructed
 
 
@@ -221,7 +221,7 @@ def _content(encapsulated: Element) -> bytes | None:
     if not rest:
         return None
     [content] = _all_parts(rest[0].content)
-    if rest[0].kind != _CONTEXT_0 or not rest[0].is_constructed or not _is_text(content):
+    if rest[0].kind != _CONTEXT_0 or not rest[0].is_constructed or not _is_octets(content):
         raise Unusual
     return content.content
 
@@ -244,11 +244,11 @@ def _usual_attributes(attributes: Element, encoded: bytes) -> Attributes:
         if attribute.raw[0] != 0x30 or kind.raw in values:
             raise Unusual
         values[kind.raw] = among
-    [digest] = _all_parts(values.pop(_MESSAGE_DIGEST, _NONE).content)
-    [type_] = _all_parts(values.pop(_CONTENT_TYPE, _NONE).content)
+    [digest] = _all_parts(values.pop(_MESSAGE_DIGEST, _NO_VALUES).content)
+    [type_] = _all_parts(values.pop(_CONTENT_TYPE, _NO_VALUES).content)
     times = [_time(values.pop(_SIGNING_TIME))] if _SIGNING_TIME in values else []
     values.pop(_CAPABILITIES, None)
-    if values or type_.raw != _DATA or not _is_text(digest):
+    if values or type_.raw != _DATA or not _is_octets(digest):
         raise Unusual
     return Attributes(
         digests=[digest.content],
@@ -259,7 +259,7 @@ def _usual_attributes(attributes: Element, encoded: bytes) -> Attributes:
     )
 
 
-_NONE = Element(ber.SET, True, b"", b"")
+_NO_VALUES = Element(ber.SET, True, b"", b"")
 
 
 def _time(among: Element) -> datetime:
