@@ -66,6 +66,23 @@ async def test_a_unique_index_that_cannot_be_fails_no_other_write(tmp_path: Path
     assert failed == 0
 
 
+async def test_updates_beside_a_new_unique_index_are_done(tmp_path: Path) -> None:
+    database = open_database(tmp_path, SystemClock())
+    things = database.collection("things")
+    await things.insert_many([{"_id": str(n), "kind": f"k{n}", "count": 0} for n in range(900)])
+    building = asyncio.create_task(database.ensure([UNIQUE]))
+    number = 0
+    while not building.done():
+        await things.update_one({"_id": "899"}, {"$inc": {"count": 1}})  # filled in last
+        number += 1
+    await building
+    [found] = await things.find({"kind": "k899"})
+    with pytest.raises(NotImplementedError):
+        await things.update_one({"_id": "899"}, {"$unset": {"kind": ""}})
+    await database.close()
+    assert found["count"] == number > 0
+
+
 async def test_an_index_is_built_in_the_end_beside_steady_insertions(tmp_path: Path) -> None:
     database = open_database(tmp_path, SystemClock())
     things = database.collection("things")

@@ -96,15 +96,12 @@ class Table:
         key = column_value(document.get("_id"))
         if key is None:
             self._refuse()
-        self._refuse_gaps(columns)
+        if self._needed and any(columns[position] is None for position in self._needed):
+            self._refuse()
         return Row(key, blob, columns, elements_of(document, self._arrays))
 
-    def _refuse_gaps(self, columns: Sequence[Any]) -> None:
-        if self._needed and any(columns[position] is None for position in self._needed):
-            # SQLite takes any number of them under a unique index, MongoDB one.
-            self._refuse()
-
     def _refuse(self) -> NoReturn:
+        # SQLite takes any number of them under a unique index, MongoDB one.
         raise NotImplementedError(f"{self.name}: a document without one of its unique keys")
 
     def touched_by(self, paths: Iterable[str]) -> "Touched":
@@ -123,8 +120,10 @@ class Table:
         NotImplementedError as of `row_of`."""
         columns = list(before)
         for position in positions:
-            columns[position] = column_value(value_at(document, self.columns[position]))
-        self._refuse_gaps(columns)
+            value = columns[position] = column_value(value_at(document, self.columns[position]))
+            # Only here: an index in the making has not filled in its columns everywhere yet.
+            if value is None and position in self._needed:
+                self._refuse()
         return tuple(columns)
 
     def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:
