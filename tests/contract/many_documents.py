@@ -48,6 +48,9 @@ QUERIES: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"tags": _span(SERIALS).map(lambda tags: {"$in": ["a", *tags]})}),
     st.fixed_dictionaries({"tags": _span(SERIALS).map(lambda tags: {"$in": tags})}),
     st.fixed_dictionaries({"s": _span(IDS).map(lambda texts: {"$in": [*texts, "b", "c"]})}),
+    st.fixed_dictionaries(
+        {"s": st.just({"$in": ["a", "b"]}), "in.x": _span(IDS).map(lambda texts: {"$in": ["x", *texts]})}
+    ),
     st.fixed_dictionaries({"n": st.integers(0, 7)}, optional={"count": st.just({"$gt": 150})}),
     st.fixed_dictionaries({"s": _LETTERS, "n": st.just({"$gte": 2, "$lte": 5})}),
     st.fixed_dictionaries({"in.x": st.sampled_from("xyz")}),

@@ -35,6 +35,8 @@ ANY = st.recursive(
     ),
     max_leaves=4,
 )
+ODD = st.sampled_from([0.5, 1.0, ["a"], [1], {"x": 1}])
+"""Values that no column of an index holds."""
 TAGS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3)
 
 INDEXES: dict[str, tuple[tuple[tuple[tuple[str, int], ...], dict[str, bool]], ...]] = {
@@ -48,6 +50,7 @@ INDEXES: dict[str, tuple[tuple[tuple[tuple[str, int], ...], dict[str, bool]], ..
     "array": (((("tags", 1),), {"of_array": True}),),
     "array with _id": (((("tags", 1), ("_id", 1)), {"of_array": True}),),
     "dotted": (((("in.x", 1),), {}), ((("in.x", 1), ("n", 1)), {"sparse": True})),
+    "texts": (((("s", 1), ("in.x", 1)), {"partial": True}),),
 }
 
 
@@ -263,6 +266,26 @@ def _one_or_some(
     return values | some.map(lambda listed: {"$in": listed})
 
 
+def _listed_finds(kind: str) -> list[st.SearchStrategy[Step]]:
+    """By a list for each field of an index of two. What no column holds may be in the second one, unless an
+    index begins with that field."""
+    begun = {keys[0][0] for keys, _ in INDEXES[kind]}
+    found = []
+    for keys, options in INDEXES[kind]:
+        if len(keys) == 2 and "of_array" not in options:
+            (first, _), (second, _) = keys
+            values = _COMPARED[second] if second in begun else _COMPARED[second] | ODD
+            found.append(st.builds(Step, st.just("find"), _lists(first, second, values)))
+    return found
+
+
+def _lists(
+    first: str, second: str, values: st.SearchStrategy[Any]
+) -> st.SearchStrategy[tuple[dict[str, Any]]]:
+    lists = st.tuples(st.lists(_COMPARED[first], max_size=3), st.lists(values, max_size=3))
+    return lists.map(lambda of: ({first: {"$in": of[0]}, second: {"$in": of[1]}},))
+
+
 def _bulk(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
     return st.lists(one, max_size=5).map(lambda operations: Step("bulk_write", (operations,)))
 
@@ -285,5 +308,5 @@ WRITES = st.one_of(
 def steps(kind: str) -> st.SearchStrategy[list[Step]]:
     finds = st.builds(lambda query, fields: Step("find", (query, fields)), QUERIES, PROJECTIONS)
     scans = st.builds(lambda query, fields: Step("scan", (query, fields)), QUERIES, PROJECTIONS)
-    reads = st.one_of(finds, finds, _sorted_finds(kind), scans)
+    reads = st.one_of(finds, finds, _sorted_finds(kind), *_listed_finds(kind), scans)
     return st.lists(st.one_of(WRITES, reads), min_size=2, max_size=12)

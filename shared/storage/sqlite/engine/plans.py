@@ -221,8 +221,7 @@ def _columns(known: StoredIndex) -> dict[str, str]:
 
 
 def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) -> Statement:
-    """The statement of one query. Its first list is one part of a longer one; a second list that is longer
-    is left to the conditions."""
+    """The statement of one query. Its first list is one part of a longer one."""
     values: list[Any] = []
     lengths: dict[int, int] = {}
     decided: set[int] = set()
@@ -232,9 +231,7 @@ def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) 
             values.append(column_value(operand))
         if operand is None or isinstance(operand, str):
             decided.add(number)
-    for listed in (plan.many, plan.paired):
-        if listed is None or len(conditions[listed].operand) > LISTED_TOGETHER:
-            continue
+    for listed in _sought(plan, conditions):
         wanted = list(dict.fromkeys(map(column_value, conditions[listed].operand)))
         # Lists have few lengths, so that few statements are compiled; the last value is repeated.
         lengths[listed] = 1 << max(0, len(wanted) - 1).bit_length()
@@ -249,6 +246,15 @@ def statement_of(table: Table, plan: ReadPlan, conditions: Sequence[Condition]) 
     # Texts and null compare as in MongoDB; a column does not distinguish a number from a time.
     rest = [each for number, each in enumerate(conditions) if number not in decided]
     return Statement(sql, tuple(values), rest)
+
+
+def _sought(plan: ReadPlan, conditions: Sequence[Condition]) -> Sequence[int]:
+    """Its lists, without a second one that is long, empty, or not of texts only: it may hold what no column
+    holds, and is left to the conditions."""
+    if plan.many is None or plan.paired is None:
+        return () if plan.many is None else (plan.many,)
+    is_short = 0 < len(conditions[plan.paired].choices or ()) <= LISTED_TOGETHER
+    return (plan.many, plan.paired) if is_short else (plan.many,)
 
 
 def _text(
