@@ -88,9 +88,16 @@ def _reader_of(kind: Any, given: tuple[str, ...]) -> Callable[..., Any]:
     """A function that makes records of one kind, from a document and the values of the given fields."""
     hints, stored = get_type_hints(kind), _names(kind)
     read = [each for each in fields(kind) if each.name not in given]
-    of_required = [each.name for each in read if each.default is MISSING]
-    of_optional = {each.name: each.default for each in read if each.default is not MISSING}
+    of_required = [
+        each.name for each in read if each.default is MISSING and each.default_factory is MISSING
+    ]
+    of_optional = {each.name: each.default for each in read if each.name not in of_required}
     order = [*given, *of_required, *of_optional]
+    makers = [
+        (order.index(each.name), each.default_factory)
+        for each in read
+        if each.default_factory is not MISSING
+    ]
     decoders = [
         (order.index(each.name), decode, of_optional.get(each.name))
         for each in read
@@ -108,6 +115,9 @@ def _reader_of(kind: Any, given: tuple[str, ...]) -> Callable[..., Any]:
             value = found[position]
             if value is not default and value is not None:
                 found[position] = decode(value)
+        for position, make in makers:
+            if found[position] is MISSING:
+                found[position] = make()
         made = draft(*found)
         made.__class__ = kind
         return made

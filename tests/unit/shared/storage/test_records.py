@@ -8,6 +8,7 @@ import pytest
 from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory, Waiting
 from shared.domain.identity import BoundBy, DeviceCertificate, Identity
+from shared.domain.job import Progress
 from shared.domain.versions import is_known
 from shared.storage.records import STORED_AS, fields_of, record
 
@@ -26,6 +27,13 @@ STORED = {
 
 def test_a_field_that_is_missing_has_its_default() -> None:
     assert record(QueueEntry, STORED | {"unknown": 1}) == ENTRY
+
+
+def test_a_default_that_is_made_is_made_for_each_record() -> None:
+    one, other = record(Progress, {"queued": 2}), record(Progress, {"queued": 2})
+
+    assert one == other == Progress(queued=2)
+    assert one.warnings is not other.warnings
 
 
 def test_values_are_decoded_by_the_types_of_their_fields() -> None:
