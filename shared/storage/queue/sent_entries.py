@@ -1,7 +1,7 @@
 """Queue entries that are sent, that move back (rule 5), and that a newer command supersedes.
 
 Promise: a send is one write, the counting of attempts included. Entries with the same collapse key are found
-by the open entries of their devices: an index of their own would make every write dearer.
+by device and key, among the open entries only.
 """
 
 import asyncio
