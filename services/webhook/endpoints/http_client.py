@@ -1,9 +1,9 @@
 """A client of HTTP/1.1 that only posts, on connections that it keeps open.
 
-Promises: a connection carries one post at a time, and is closed after anything that nobody asked for, so each
-answer belongs to its post; a post is sent once, never again on another connection; the first final status
-decides, whatever follows it; a head is read up to `HEAD_LIMIT`, a body up to `BODY_LIMIT`; nothing takes
-longer than the timeout. Redirects are not followed, proxies and cookies unknown.
+Promises: a connection carries one post at a time, and no other once anything came between two posts; a post
+is sent once, never again on another connection; the first final status decides, whatever follows it; a head
+is read up to `HEAD_LIMIT`, a body up to `BODY_LIMIT`; nothing takes longer than the timeout. Redirects are
+not followed, proxies and cookies unknown.
 """
 
 import asyncio
@@ -11,11 +11,12 @@ import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from socket import AI_ADDRCONFIG, SOCK_STREAM
-from typing import Any, NamedTuple, cast
+from select import POLLIN, POLLOUT, poll
+from typing import NamedTuple, cast
 
-from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from services.webhook.endpoints.connecting import Host
 
 HEAD_LIMIT = 64 * 1024
 """For the headers of an answer and of the interim answers before it."""
@@ -25,8 +26,6 @@ _BODY_PATIENCE = timedelta(seconds=2)
 """For the rest of an answer whose status is known."""
 _KEPT_FOR = timedelta(seconds=4)
 """Below the idle timeout of common servers, so that we rarely post on a connection that is closing."""
-_ADDRESSES_KEPT_FOR = timedelta(seconds=10)
-_ATTEMPT_DELAY = timedelta(milliseconds=250)  # of RFC 8305
 
 
 class HttpFailure(Exception):
@@ -60,8 +59,10 @@ class HttpTarget:
     server_name: str | None
     head: bytes
     idle: "list[_Connection]" = field(default_factory=list)
-    addresses: list[Any] = field(default_factory=list)
-    addresses_until: float = float("-inf")
+    peer: Host = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.peer = Host(self.host, self.port, self.server_name)
 
 
 class HttpClient:
@@ -72,9 +73,11 @@ class HttpClient:
         self._tls = tls or True
         self._timeout = timeout.total_seconds()
         self._open: set[_Connection] = set()
+        self._is_closed = False
 
     async def close(self) -> None:
-        """End all connections, also those in use."""
+        """End all connections, also those in use, and those that are being made once they are."""
+        self._is_closed = True
         for connection in list(self._open):
             connection.end(Closed())
         await asyncio.sleep(0)  # the loop closes their sockets
@@ -82,8 +85,11 @@ class HttpClient:
     async def post(self, target: HttpTarget, body: bytes) -> HttpAnswer:
         """Raises HttpFailure, TimeoutError, and ValueError where the host cannot be a name."""
         deadline = self._loop.time() + self._timeout
-        if target.idle:
+        while target.idle:
             connection = target.idle.pop()
+            if connection.is_usable():
+                break
+            connection.end(Closed())
         else:
             async with asyncio.timeout_at(deadline):
                 connection = await self._connect(target)
@@ -91,36 +97,14 @@ class HttpClient:
 
     async def _connect(self, target: HttpTarget) -> "_Connection":
         new = partial(_Connection, self._loop, target.idle, self._open)
-        name, delay = target.server_name, _ATTEMPT_DELAY.total_seconds()
         try:
-            left = await self._addresses(target)
-            while True:
-                link = await start_connection(left, happy_eyeballs_delay=delay)
-                try:
-                    _, connection = await self._loop.create_connection(
-                        new, sock=link, ssl=self._tls if name else None, server_hostname=name
-                    )
-                    return connection
-                except OSError:  # it speaks no TLS, or its certificate is refused
-                    left = left[1:]
-                    if not left:
-                        raise
-        except (OSError, RuntimeError) as exc:  # the latter by uvloop, for some addresses
-            target.addresses_until = float("-inf")
+            connection = await target.peer.connect(new, self._tls)
+        except (OSError, RuntimeError) as exc:
             raise CannotConnect from exc
-
-    async def _addresses(self, target: HttpTarget) -> list[Any]:
-        """As getaddrinfo returns them; each time another one is the first, so that all are used."""
-        if self._loop.time() >= target.addresses_until:
-            host = target.host
-            is_literal = ":" in host or not host.strip("0123456789.")
-            flags = 0 if is_literal else AI_ADDRCONFIG
-            look_up = partial(self._loop.getaddrinfo, type=SOCK_STREAM, flags=flags)
-            target.addresses = await look_up(host, target.port)
-            target.addresses_until = self._loop.time() + _ADDRESSES_KEPT_FOR.total_seconds()
-        addresses = target.addresses
-        target.addresses = addresses[1:] + addresses[:1]
-        return addresses
+        if self._is_closed:
+            connection.end(Closed())
+            raise CannotConnect
+        return connection
 
 
 class _Connection(asyncio.Protocol):
@@ -146,7 +130,6 @@ class _Connection(asyncio.Protocol):
         post: asyncio.Future[HttpAnswer] = self._loop.create_future()
         self._post = post
         self._answer: HttpAnswer | None = None
-        self._retry_after: str | None = None
         self._left = HEAD_LIMIT
         self._is_complete = self._may_be_kept = False
         self._end_by(deadline)
@@ -156,6 +139,12 @@ class _Connection(asyncio.Protocol):
         finally:
             if self._post is post:  # its caller was cancelled
                 self.end(Closed())
+
+    def is_usable(self) -> bool:
+        """False if there is anything to read, which the loop may not have done yet, or no room to write: over
+        TLS, whose transport hides the buffer beneath it, the sign of a body that was not taken."""
+        seen = [event for _, event in self._poll.poll(0)]
+        return seen == [POLLOUT] and not self._transport.is_closing()
 
     def end(self, error: Exception) -> None:
         """Close it. The post that it carries fails by `error`, unless its status is known."""
@@ -173,6 +162,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._opened.add(self)
+        self._poll = poll()
+        self._poll.register(transport.get_extra_info("socket"), POLLIN | POLLOUT)
 
     def data_received(self, data: bytes) -> None:
         if self._post is None:
@@ -205,6 +196,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._may_be_kept = False
+        self._retry_after: str | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"retry-after":

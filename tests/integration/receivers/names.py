@@ -10,9 +10,13 @@ import pytest
 class Names:
     """Answers look-ups of the running loop from a table."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, table: dict[str, list[str]]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, table: dict[str, list[str]], seconds: float = 0
+    ) -> None:
+        """A look-up takes `seconds`."""
         self.asked: list[str] = []
         self._table = table
+        self._seconds = seconds
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._look_up)
 
     async def _look_up(self, host: str | bytes, port: int, **_: object) -> list[Any]:
@@ -21,6 +25,7 @@ class Names:
             self._table[name] = [name]
         else:
             self.asked.append(name)
+            await asyncio.sleep(self._seconds)
         if name not in self._table:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [

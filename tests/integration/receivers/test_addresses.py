@@ -142,6 +142,38 @@ async def test_a_name_is_not_looked_up_for_each_connection(
     assert len(names.asked) == 1
 
 
+async def test_posts_side_by_side_share_one_look_up(
+    sender: HttpSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch, {"hooks.example": ["127.0.0.1"]}, seconds=0.05)
+    async with RawReceiver(saying(OK)) as receiver:
+        url = receiver.url.replace("127.0.0.1", "hooks.example")
+        posts = [asyncio.ensure_future(send(sender, url)) for _ in range(8)]
+        await asyncio.sleep(0.02)
+        posts[0].cancel()
+        outcomes = await asyncio.gather(*posts[1:])
+
+        assert {outcome.reason for outcome in outcomes} == {None}
+    assert len(names.asked) == 1
+
+
+async def test_a_look_up_that_failed_is_made_again(
+    sender: HttpSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table: dict[str, list[str]] = {}
+    names = Names(monkeypatch, table, seconds=0.05)
+    async with RawReceiver(saying(OK)) as receiver:
+        url = receiver.url.replace("127.0.0.1", "hooks.example")
+        failed = await asyncio.gather(*(send(sender, url) for _ in range(8)))
+        table["hooks.example"] = ["127.0.0.1"]
+        then = await send(sender, url)
+
+    [reason] = {outcome.reason for outcome in failed}
+    assert (reason or "").startswith("cannot connect: ")
+    assert then.delivered
+    assert len(names.asked) == 2
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_url_without_a_port_means_the_scheme_s(
     sender: HttpSender, monkeypatch: pytest.MonkeyPatch, scheme: str

@@ -140,6 +140,17 @@ async def test_retry_after_is_found_by_any_spelling_of_its_name(sender: HttpSend
     assert outcome.asked == timedelta(seconds=7)
 
 
+async def test_retry_after_of_an_interim_answer_does_not_count(sender: HttpSender) -> None:
+    answer = (
+        b"HTTP/1.1 103 Early Hints\r\nRetry-After: 3000\r\n\r\n"
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+    )
+    async with RawReceiver(saying(answer)) as receiver:
+        outcome = await send(sender, receiver.url)
+
+    assert outcome == AttemptOutcome("answered 503", status=503)
+
+
 NO_ANSWERS = {
     "garbage": (b"\x00\x01garbage\r\n\r\n", False, NO_HTTP),
     "another protocol": (b"220 mail.example ESMTP\r\n", False, NO_HTTP),

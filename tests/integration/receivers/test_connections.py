@@ -1,13 +1,15 @@
 """Which posts share a connection, and what becomes of it."""
 
 import asyncio
+import os
 
 import pytest
 
 from services.webhook.endpoints.sender import AttemptOutcome, HttpSender
 from shared.concurrency.clock import SystemClock
+from tests.integration.receivers.names import Names
 from tests.integration.receivers.posting import CLOSED, OK, send
-from tests.support.harness.raw_receiver import Link, RawReceiver, saying
+from tests.support.harness.raw_receiver import Answer, Link, RawReceiver, saying
 
 
 async def test_a_connection_that_its_receiver_closed_is_not_used_again(sender: HttpSender) -> None:
@@ -39,6 +41,33 @@ async def test_a_connection_closed_just_as_we_post_is_a_failure_and_the_next_pos
 
         assert outcomes == [AttemptOutcome(), AttemptOutcome(CLOSED), AttemptOutcome()]
         assert [request.connection for request in receiver.requests] == [0, 0, 1]
+
+
+async def unasked_answer(link: Link) -> None:
+    os.write(link.writer.get_extra_info("socket").fileno(), OK)
+
+
+async def end(link: Link) -> None:
+    link.writer.write_eof()
+    await asyncio.sleep(0)  # uvloop shuts down at the end of its turn
+
+
+@pytest.mark.parametrize("act", [unasked_answer, end], ids=["answer", "end"])
+async def test_a_connection_with_something_to_read_is_not_used_again(
+    sender: HttpSender, act: Answer
+) -> None:
+    """Even if the loop has had no turn to read it."""
+
+    async def say(link: Link) -> None:
+        await link.say(OK if link.number == 0 else b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+
+    async with RawReceiver(say) as receiver:
+        first = await send(sender, receiver.url)
+        await act(receiver.links[0])
+        second = await send(sender, receiver.url)
+
+        assert (first.status, second.status) == (None, 500)
+        assert [request.connection for request in receiver.requests] == [0, 1]
 
 
 async def test_posts_side_by_side_each_get_their_own_answer(sender: HttpSender) -> None:
@@ -83,6 +112,22 @@ async def test_a_sender_that_ends_leaves_no_connection() -> None:
         await asyncio.sleep(0.05)
 
         assert receiver.ended == receiver.connections == 5
+
+
+async def test_a_sender_that_ends_ends_connections_that_are_being_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Names(monkeypatch, {"hooks.example": ["127.0.0.1"]}, seconds=0.1)
+    async with RawReceiver(saying(OK)) as receiver:
+        async with HttpSender(SystemClock()) as sender:
+            url = receiver.url.replace("127.0.0.1", "hooks.example")
+            post = asyncio.ensure_future(send(sender, url))
+            await asyncio.sleep(0.02)
+        outcome = await post
+        await asyncio.sleep(0.05)
+
+        assert outcome.reason == "cannot connect: no details"
+        assert (receiver.requests, receiver.ended) == ([], receiver.connections)
 
 
 async def test_a_connection_without_use_is_closed_before_common_servers_do() -> None:

@@ -9,6 +9,7 @@ import pytest
 from services.webhook.endpoints.sender import AttemptOutcome, HttpSender
 from shared.concurrency.clock import SystemClock
 from shared.network.trusted_cas import client_tls
+from tests.integration.receivers.conftest import TIMEOUT
 from tests.integration.receivers.names import Names
 from tests.integration.receivers.posting import OK, send
 from tests.integration.test_connection_failures import TABLE, webhook
@@ -31,6 +32,27 @@ async def test_over_tls_all_is_as_without(trust: Trust, version: ssl.TLSVersion)
         assert outcomes == [AttemptOutcome()] * 3
         assert [request.body == body for request in receiver.requests] == [True] * 3
         assert receiver.connections == 1
+
+
+async def test_over_tls_too_a_connection_whose_body_was_not_taken_is_not_used_again(
+    trust: Trust,
+) -> None:
+    async def refuse(link: Link) -> None:
+        await link.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.sleep(9)
+
+    tls = client_tls("MDM_WEBHOOK_CA", trust.file)
+    async with (
+        HttpSender(SystemClock(), tls, timeout=TIMEOUT) as sender,
+        RawReceiver(refuse, trust.server(Kind.STRANGE), reads_bodies=False) as receiver,
+    ):
+        outcomes = []
+        for _ in range(2):
+            outcomes.append(await send(sender, receiver.url, bytes(16 * 1024**2)))
+            await asyncio.sleep(0.05)
+
+        assert [outcome.reason for outcome in outcomes] == ["answered 413"] * 2
+        assert receiver.connections == 2
 
 
 TLS_ENDS = {
