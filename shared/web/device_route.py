@@ -32,7 +32,8 @@ NoteRefused = Callable[[Request, int, Reason, str], None]
 
 
 class DeviceAnswer(Protocol):
-    """The answer to a device: a property list, or nothing."""
+    """The answer to a device: a property list, or nothing. Its status is never 204, which forbids the
+    Content-Length that an empty answer gets."""
 
     @property
     def status(self) -> int: ...
@@ -42,8 +43,8 @@ class DeviceAnswer(Protocol):
 
 Begin = Callable[[Scope, bytes, Callable[[], bool]], "asyncio.Future[Any] | None"]
 """Takes a request, its small body, and a function that says whether its device is gone. Returns the
-DeviceAnswer to be; None, before anything was done, for a request that must be served by a task. Raises
-MdmError."""
+DeviceAnswer to be; None for a request that must be served by a task, of which nothing but the state of its
+scope may have changed. Raises MdmError."""
 
 
 def device_status(error: MdmError) -> int:

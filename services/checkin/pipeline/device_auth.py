@@ -7,7 +7,6 @@ certificates that are known, or that came alone, are not, as nearly all are.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import partial
 
 from services.checkin.answers import DeviceRefused
 from shared.concurrency.heavy_work import HeavyWork
@@ -29,6 +28,8 @@ SMALL_BODY = 64 * 1024
 
 Headers = Mapping[str, Sequence[str]]
 """All values of each header, by its name in lower case."""
+Proof = tuple[DeviceCertificate, datetime | None]
+"""A certificate of a trusted CA, maybe one whose time is over, and the time of the signature, if known."""
 
 
 class DeviceAuthentication:
@@ -46,28 +47,35 @@ class DeviceAuthentication:
         self._proxies = proxies
 
     async def prove(
-        self, headers: Headers, peer: str | None, body: bytes
-    ) -> tuple[DeviceCertificate, datetime | None]:
-        """A certificate of a trusted CA, maybe one whose time is over, and the time of the signature, if
-        known. Raises DeviceRefused, Unavailable."""
-        with _refusing(Reason.SIGNATURE):
-            signer = self._signer_at_once(headers, peer, body)
-            if signer is None:
-                signature = _signature(headers)
-                signer = await self._work.do(signer_of, signature, body)
-        examine = partial(self._identities.examine, signer.certificate, signer.others)
+        self, headers: Headers, peer: str | None, body: bytes, signer: Signer | None = None
+    ) -> Proof:
+        """`signer` is what `signer_at_once` found, so that no signature is verified twice. Raises
+        DeviceRefused, Unavailable."""
+        signer = signer or self.signer_at_once(headers, peer, body)
+        if signer is None:
+            with _refusing(Reason.SIGNATURE):
+                signer = await self._work.do(signer_of, _signature(headers), body)
+        proof = self.prove_at_once(signer)
+        if proof is not None:
+            return proof
         with _refusing(Reason.CERTIFICATE):
-            is_short = self._is_short(signer.certificate, signer.others)
-            certificate = examine() if is_short else await self._work.do(examine)
+            examine = self._identities.examine
+            certificate = await self._work.do(examine, signer.certificate, signer.others)
         return certificate, signer.signed_at
 
-    def prove_at_once(
-        self, headers: Headers, peer: str | None, body: bytes
-    ) -> tuple[DeviceCertificate, datetime | None] | None:
-        """The same; None for a request that `prove` judges in a thread."""
+    def signer_at_once(self, headers: Headers, peer: str | None, body: bytes) -> Signer | None:
+        """Who signed the request; None where a thread must verify it. Raises DeviceRefused."""
         with _refusing(Reason.SIGNATURE):
-            signer = self._signer_at_once(headers, peer, body)
-        if signer is None or not self._is_short(signer.certificate, signer.others):
+            found = self._from_proxy(headers, peer)
+            if found:
+                return Signer(found[0], found[1:])
+            signature = _signature(headers)
+            is_small = len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY
+            return signer_of(signature, body) if is_small else None
+
+    def prove_at_once(self, signer: Signer) -> Proof | None:
+        """None where a thread must examine the certificate. Raises DeviceRefused."""
+        if not self._is_short(signer.certificate, signer.others):
             return None
         with _refusing(Reason.CERTIFICATE):
             certificate = self._identities.examine(signer.certificate, signer.others)
@@ -98,15 +106,6 @@ class DeviceAuthentication:
         if self._proxies is None or self._proxy_header is None:
             return ()
         return self._proxies.read(headers.get(self._proxy_header, ()), peer)
-
-    def _signer_at_once(self, headers: Headers, peer: str | None, body: bytes) -> Signer | None:
-        """None where a thread must look for it."""
-        found = self._from_proxy(headers, peer)
-        if found:
-            return Signer(found[0], found[1:])
-        signature = _signature(headers)
-        is_small = len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY
-        return signer_of(signature, body) if is_small else None
 
 
 def _signature(headers: Headers) -> str:

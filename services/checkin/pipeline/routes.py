@@ -6,7 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.checkin.pipeline.device_auth import DeviceAuthentication
-from services.checkin.pipeline.requests import DeviceRequests, Parse, headers_of, peer_of
+from services.checkin.pipeline.requests import (
+    DeviceRequests,
+    Parse,
+    headers_of,
+    peer_of,
+    see_who_hung_up,
+)
 from services.checkin.refusals.record import RefusalLog, RefusedSender
 from shared.apple.messages.checkin import parse_checkin
 from shared.apple.messages.connect import parse_connect, parse_either
@@ -67,6 +73,7 @@ def router(requests: DeviceRequests) -> APIRouter:
         body = await read_body(request, requests.max_body)
 
         async def is_connected() -> bool:
+            await see_who_hung_up()
             return not await request.is_disconnected()
 
         return response_of(await requests.serve(parse, request.scope, body, is_connected))
