@@ -1,8 +1,10 @@
 """Answer a small request of a device that came whole, in one piece with its headers, without a task.
 
-Promise: nothing but the cost differs from the way through ASGI. Whatever is unusual takes that way: a body
-that is still under way, or large; too many requests or bytes at once; a refusal; an answer that its client
-does not read.
+Promise: until the process ends, a client sees no difference from the way through ASGI, and errors are
+counted, noted and logged as there. Whatever is unusual takes that way: a body that is still under way, or
+large; too many requests or bytes at once; a refusal; an answer that its client does not read. A process that
+ends cancels tasks after its graceful timeout. These requests have none: they are answered while the services
+drain.
 """
 
 import asyncio
