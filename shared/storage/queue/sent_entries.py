@@ -24,9 +24,8 @@ class SentEntries:
 
     async def mark_sent(self, claims: Sequence[SendClaim], by: str, at: datetime) -> set[str]:
         alike = [list(same) for _, same in groupby(sorted(claims, key=_kind), key=_kind)]
-        if (
-            len(alike) == 1
-        ):  # at once, not in a task: the write joins a commit that is about to begin
+        if len(alike) == 1:
+            # At once, not in a task: the write joins a commit that is about to begin.
             return await self._mark_sent(alike[0], by, at)
         writes = (self._mark_sent(same, by, at) for same in alike)
         won: set[str] = set()
