@@ -15,20 +15,29 @@ from typing import Protocol
 from pamqp import frame
 from pamqp.header import ContentHeader
 
-_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
-_KINDS = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
-_END = 0xCE
-_OVERHEAD = 8
+from shared.messaging.frames import (
+    BASIC_ACK,
+    BASIC_CLASS,
+    BODY_FRAME,
+    FRAME_END,
+    FRAME_OVERHEAD,
+    HEADER_FRAME,
+    METHOD_FRAME,
+    PROPERTIES,
+)
+
+_HEARTBEAT = 8
+_KINDS = frozenset({METHOD_FRAME, HEADER_FRAME, BODY_FRAME, _HEARTBEAT})
+_END = FRAME_END[0]
 _START = struct.Struct(">BHI")
 _CONFIRM = struct.Struct(">QB")
 _TAG = struct.Struct(">Q")
 _LENGTH = struct.Struct(">I")
 _CONTENT = struct.Struct(">HHQH")
-_DELIVER, _RETURN, _ACK, _NACK = (struct.pack(">HH", 60, each) for each in (60, 50, 80, 120))
+_DELIVER, _RETURN, _ACK, _NACK = (
+    struct.pack(">HH", BASIC_CLASS, each) for each in (60, 50, BASIC_ACK, 120)
+)
 _MULTIPLE = 1
-
-_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 7
-_USUAL = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID
 
 _ALIVE = bytes([_HEARTBEAT, 0, 0, 0, 0, 0, 0, _END])
 _ALIVE_EVERY = timedelta(seconds=1)
@@ -120,10 +129,10 @@ class FrameFilter(asyncio.Protocol):
         at = passed = 0
         taken = False
         size = len(data)
-        self._needed = _OVERHEAD
-        while size - at >= _OVERHEAD:
+        self._needed = FRAME_OVERHEAD
+        while size - at >= FRAME_OVERHEAD:
             kind, number, length = _START.unpack_from(data, at)
-            end = at + length + _OVERHEAD
+            end = at + length + FRAME_OVERHEAD
             if kind not in _KINDS or (end <= size and data[end - 1] != _END):
                 self._is_foreign = True
                 break
@@ -148,16 +157,16 @@ class FrameFilter(asyncio.Protocol):
     def _take(self, listener: ChannelListener, number: int, whole: bytes) -> bool:
         """False: the frame is the library's."""
         kind = whole[0]
-        if kind == _METHOD:
+        if kind == METHOD_FRAME:
             return self._take_method(listener, number, whole)
         content = self._contents.get(number)
         if content is None:
             return False
-        if kind == _HEADER:
+        if kind == HEADER_FRAME:
             content.message_id, content.headers, content.left = _read_header(whole)
         elif content.left is not None:
             content.parts.append(whole[7:-1])
-            content.left -= len(whole) - _OVERHEAD
+            content.left -= len(whole) - FRAME_OVERHEAD
         if content.left == 0:
             del self._contents[number]
             if content.tag is None:
@@ -200,7 +209,7 @@ def _read_usual(whole: bytes) -> tuple[str, dict[str, str], int]:
     """The same of a header as `shared.messaging.frames` writes it. ValueError, struct.error or IndexError:
     it is another one."""
     _, _, size, flags = _CONTENT.unpack_from(whole, 7)
-    if flags != _USUAL:
+    if flags != PROPERTIES:
         raise ValueError("other properties")
     at = 21
     at += 1 + whole[at]
