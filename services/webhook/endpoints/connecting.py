@@ -23,14 +23,14 @@ class Host:
     """One host and port. `server_name`: what its certificate must be for, None: no TLS."""
 
     def __init__(self, name: str, port: int, server_name: str | None) -> None:
-        self._name, self._port, self._server_name = name, port, server_name
+        self.name, self.port, self.server_name = name, port, server_name
         self._look_up: asyncio.Task[list[Any]] | None = None
         self._until = float("-inf")
 
     async def connect(self, new: Callable[[], P], tls: ssl.SSLContext | bool) -> P:
         """Raises OSError, RuntimeError (by uvloop, for some addresses), and UnicodeError where the name
         cannot be one."""
-        delay, name = _ATTEMPT_DELAY.total_seconds(), self._server_name
+        delay, name = _ATTEMPT_DELAY.total_seconds(), self.server_name
         try:
             left = await self._addresses()
             while True:
@@ -53,10 +53,10 @@ class Host:
         loop = asyncio.get_running_loop()
         look_up = self._look_up
         if look_up is None or (look_up.done() and loop.time() >= self._until):
-            is_literal = ":" in self._name or not self._name.strip("0123456789.")
+            is_literal = ":" in self.name or not self.name.strip("0123456789.")
             flags = 0 if is_literal else AI_ADDRCONFIG
             look_up = self._look_up = loop.create_task(
-                loop.getaddrinfo(self._name, self._port, type=SOCK_STREAM, flags=flags)
+                loop.getaddrinfo(self.name, self.port, type=SOCK_STREAM, flags=flags)
             )
             look_up.add_done_callback(_retrieve)
             self._until = loop.time() + _KEPT_FOR.total_seconds()

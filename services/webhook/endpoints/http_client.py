@@ -51,18 +51,12 @@ class HttpAnswer(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class HttpTarget:
-    """Where posts go. `server_name`: what its certificate must be for, None: no TLS. `head` is the request up
-    to the value of Content-Length, its last header."""
+    """Where posts go. `head` is the request up to the value of Content-Length, its last header; it may hold
+    credentials."""
 
-    host: str
-    port: int
-    server_name: str | None
-    head: bytes
-    idle: "list[_Connection]" = field(default_factory=list)
-    peer: Host = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.peer = Host(self.host, self.port, self.server_name)
+    host: Host
+    head: bytes = field(repr=False)
+    idle: "list[_Connection]" = field(default_factory=list, repr=False)
 
 
 class HttpClient:
@@ -98,7 +92,7 @@ class HttpClient:
     async def _connect(self, target: HttpTarget) -> "_Connection":
         new = partial(_Connection, self._loop, target.idle, self._open)
         try:
-            connection = await target.peer.connect(new, self._tls)
+            connection = await target.host.connect(new, self._tls)
         except (OSError, RuntimeError) as exc:
             raise CannotConnect from exc
         if self._is_closed:

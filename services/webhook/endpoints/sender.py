@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from yarl import URL
 
+from services.webhook.endpoints.connecting import Host
 from services.webhook.endpoints.http_client import (
     CannotConnect,
     Closed,
@@ -117,8 +118,9 @@ class HttpSender:
         return AttemptOutcome(f"answered {answer.status}", status=answer.status, asked=asked)
 
     async def _reason(self, error: HttpFailure, target: HttpTarget) -> str:
-        peer = _PLAIN if target.server_name is None else _WITH_TLS
-        found = await self._peers.reason_of(error, peer, (target.host, target.port))
+        host = target.host
+        peer = _PLAIN if host.server_name is None else _WITH_TLS
+        found = await self._peers.reason_of(error, peer, (host.name, host.port))
         if isinstance(error, CannotConnect):
             return f"cannot connect: {found or 'no details'}"
         if isinstance(error, Closed):
@@ -153,7 +155,7 @@ class HttpSender:
             lines.append(f"Authorization: Basic {b64encode(credentials.encode()).decode()}")
         server_name = host.rstrip(".") if parsed.scheme == "https" else None
         head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
-        self._targets[url] = target = HttpTarget(host, port, server_name, head)
+        self._targets[url] = target = HttpTarget(Host(host, port, server_name), head)
         return target
 
 

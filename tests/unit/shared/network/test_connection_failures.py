@@ -16,6 +16,7 @@ import pytest
 
 from services.push.send.apns import BROKE_OFF, BROKEN
 from services.webhook.endpoints import http_client
+from services.webhook.endpoints.connecting import Host
 from services.webhook.endpoints.sender import HttpSender
 from shared.domain.errors import BrokerUnavailable, MdmError
 from shared.messaging.rabbit.connection import translated as of_broker
@@ -65,7 +66,8 @@ async def test_no_exception_of_the_store_s_library_shows_its_class() -> None:
 
 async def test_no_exception_of_the_webhook_s_library_shows_its_class() -> None:
     sender = HttpSender(FakeClock())
-    target = http_client.HttpTarget("host", 1, None, b"Authorization: Basic secret")
+    target = http_client.HttpTarget(Host("host", 1, None), b"Authorization: Basic secret")
+    assert "secret" not in repr(target)
     for error in instances(http_client, http_client.HttpFailure):
         must_be_words(await sender._reason(error, target), error)
 
