@@ -85,6 +85,8 @@ class LooseCertificate:
         if kind == _RSA:
             numbers = _exactly(children(only(bits_of(encoded), ber.SEQUENCE)), 2)
             modulus, exponent = map(integer_of, numbers)
+            if min(modulus, exponent) < 0:
+                raise Unreadable("its key has a number below zero")
             return rsa.RSAPublicNumbers(exponent, modulus).public_key()
         curve = _CURVES.get(ber.oid_of(parameters[0])) if kind == _EC and parameters else None
         if curve is None:

@@ -195,13 +195,23 @@ REFUSED: dict[str, tuple[Odd, str]] = {
         "its serial number has over 64 bytes",
     ),
     "a padded serial": (Odd(serial=b"\x02\x02\0\x01"), "a number is empty or padded"),
+    "an RSA exponent below zero": (
+        Odd(public=KEY.public.replace(b"\x02\x03\1\0\1", b"\x02\x03\x81\0\1"), key=KEY),
+        "its key has a number below zero",
+    ),
     "over 64 extensions": (
         Odd(extensions=[extension(f"1.2.3.{n}", b"", FALSE) for n in range(65)]),
         "over 64 values stand in a row",
     ),
     "another key": (Odd(in_sequence=long_form, issuer=name("Nobody")), "not one of a trusted CA"),
 }
-ON_PURPOSE = {"a CA", "a version that does not exist", "a serial of 65 bytes", "over 64 extensions"}
+ON_PURPOSE = {
+    "a CA",
+    "a version that does not exist",
+    "a serial of 65 bytes",
+    "an RSA exponent below zero",
+    "over 64 extensions",
+}
 """What OpenSSL takes all the same."""
 
 
