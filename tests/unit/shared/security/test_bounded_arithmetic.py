@@ -280,6 +280,16 @@ def test_ways_between_certificates_of_one_name_are_bounded(count: int) -> None:
     assert seconds < SECONDS
 
 
+def test_a_good_certificate_that_came_alone_costs_one_check() -> None:
+    device = OURS.issue().der
+
+    def enroll() -> None:
+        DeviceIdentities([OURS.certificate], FakeClock()).identify(device)
+        raise BadRequest("done")
+
+    assert checks_of(enroll) == 1
+
+
 def checks_of(attack: Callable[[], object]) -> int:
     """Signature checks that a refused request makes in our own code."""
     counted = 0
@@ -308,6 +318,17 @@ def test_a_refusal_of_arithmetic_is_remembered_with_all_certificates_that_came_t
     assert checks_of(lambda: judge.examine(forged.der, chain)) == 0
     assert checks_of(lambda: judge.examine(device.der, [])) == 0
     assert judge.identify(device.der, chain)  # with its intermediate it is another request
+
+
+@pytest.mark.parametrize(("of_our_name", "checks"), [(1, 2), (3, 6), (4, 4)])
+def test_a_forged_certificate_that_came_alone_costs_two_checks_for_each_of_three_cas(
+    of_our_name: int, checks: int
+) -> None:
+    """Below more CAs of its issuer's name, one check each."""
+    trust = [FleetAuthority("Our CA").certificate for _ in range(of_our_name)]
+    forged = chain_of(CurveKey(), "Our CA", 0)[0]
+
+    assert checks_of(lambda: DeviceIdentities(trust, FakeClock()).examine(forged.der)) == checks
 
 
 def test_a_refusal_for_its_time_is_not_remembered() -> None:
