@@ -61,6 +61,17 @@ class EntryWindow:
     states: frozenset[EntryState] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """An open entry with a collapse key. `can_lose`: it was never sent, or moved back."""
+
+    enrollment: str
+    command_uuid: str
+    collapse_key: str
+    order: str
+    can_lose: bool
+
+
 class CommandQueue(Protocol):
     # for the command API
     async def store(self, commands: Sequence[Command], at: datetime) -> None:
@@ -68,6 +79,17 @@ class CommandQueue(Protocol):
 
     async def insert(self, entries: Sequence[QueueEntry]) -> list[QueueEntry | None]:
         """Insert entries. Per entry: None if it was inserted now, else the one that is there."""
+
+    async def put(
+        self,
+        commands: Sequence[Command],
+        entries: Sequence[QueueEntry],
+        rivals: Sequence[Rival],
+        at: datetime,
+    ) -> tuple[list[QueueEntry | None], int]:
+        """`store`, `insert` and, for the rivals that were read, `supersede`, in this order and as one write
+        where the store can. Where an entry is there already, no rival needs to end. Returns what `insert`
+        does, and the number of ended rivals."""
 
     async def stamp(self, entry: QueueEntry, generation: str | None) -> None:
         """Give an entry another generation, on condition that it is open."""
@@ -96,9 +118,9 @@ class CommandQueue(Protocol):
     async def entries_of(self, ids: Collection[str]) -> dict[str, QueueEntry]:
         """Entries by id, open and finished."""
 
-    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
-        """(enrollment, collapse key) -> the highest order among its open entries, also those that were
-        sent. `entries` have a collapse key and may be stored or not."""
+    async def rivals(self, entries: Sequence[QueueEntry]) -> list[Rival]:
+        """The open entries of the same enrollments and collapse keys, also those that were sent. `entries`
+        have a collapse key and may be stored or not."""
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> int:
         """End as SUPERSEDED the entries that the newest one of the same enrollment and collapse key replaces:

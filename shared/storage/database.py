@@ -49,6 +49,19 @@ class DeleteOne:
 Operation = UpdateOne | DeleteOne
 
 
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Documents to insert into a collection, or operations on others of it."""
+
+    collection: str
+    inserts: Sequence[Document] = ()
+    operations: Sequence[Operation] = ()
+
+
+BulkResult = tuple[int, set[int]]
+"""The number of documents inserted, matched or upserted, and the indexes with a duplicate key."""
+
+
 class Collection(Protocol):
     """One collection, the base class of all implementations. Raises StoreUnavailable, TooLarge for a document
     over 16 MiB, and BadRequest for one with a value that the store has no type for."""
@@ -86,8 +99,8 @@ class Collection(Protocol):
     async def update_many(self, query: Query, update: Query) -> int:
         """Returns how many documents matched."""
 
-    async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
-        """Write in no order; the number of matched or upserted ones, and the indexes with a duplicate key."""
+    async def bulk_write(self, operations: Sequence[Operation]) -> BulkResult:
+        """Write in no order; deletions are not counted."""
 
     async def delete_one(self, query: Query) -> int: ...
 
@@ -95,7 +108,7 @@ class Collection(Protocol):
 
 
 class Database(Protocol):
-    """All collections of one installation."""
+    """All collections of one installation; the base class of all implementations."""
 
     @property
     def term(self) -> object:
@@ -104,6 +117,21 @@ class Database(Protocol):
         after a write that follows: a server that was deposed goes on reading for a while."""
 
     def collection(self, name: str) -> Collection: ...
+
+    async def write_in_order(self, bulks: Sequence[Bulk]) -> list[BulkResult]:
+        """Write one bulk after the other, the last one being the first that meets a duplicate key; the
+        results of those that were written. Nothing of a bulk is durable without all bulks before it."""
+        results: list[BulkResult] = []
+        for bulk in bulks:
+            collection = self.collection(bulk.collection)
+            if bulk.inserts:
+                met = await collection.insert_many(bulk.inserts)
+                results.append((len(bulk.inserts) - len(met), met))
+            else:
+                results.append(await collection.bulk_write(bulk.operations))
+            if results[-1][1]:
+                break
+        return results
 
     async def names(self) -> list[str]: ...
 

@@ -18,7 +18,6 @@ HOMES = {
         # These need the position itself: of bytes, of what is left, of what an outcome belongs to.
         "shared/apple/plist/binary_form.py",
         "shared/messaging/frames.py",
-        "shared/storage/sqlite/collection.py",
     },
     # Its deadline is an hour, and a batch of it may hold the event loop: for commands, never for requests.
     r"\.scan\(": {

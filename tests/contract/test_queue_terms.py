@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.command import EntryState, QueueEntry
-from shared.ports.queue import CommandQueue, EntryWindow, Expiries, SendClaim
+from shared.ports.queue import CommandQueue, EntryWindow, Expiries, Rival, SendClaim
 from shared.storage.queue import documents
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
@@ -290,7 +290,7 @@ async def test_what_is_superseded_and_queued_anew_is_not_to_be_announced(kept: K
     assert await listed(kept.expiries.unpublished(ended.finished_at + MINUTE)) == []
 
 
-async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_entries(
+async def test_the_rivals_of_an_entry_are_all_open_ones_of_its_collapse_key(
     queue: CommandQueue,
 ) -> None:
     sent, waits = entry("c3", collapse_key="k"), entry("c1", collapse_key="k")
@@ -299,9 +299,12 @@ async def test_the_highest_order_of_a_collapse_key_is_that_of_all_its_open_entri
     await mark_sent(queue, sent)
     await finished(queue, EntryState.CANCELLED, entry("c9", collapse_key="k"))
 
-    asked = [entry("new", collapse_key="k"), entry("new", PAD, collapse_key="k")]
+    asked = [entry("new", collapse_key="k"), entry("new", PAD, collapse_key="other")]
 
-    assert await queue.highest_orders(asked) == {("MAC", "k"): sent.order}
+    assert {each.command_uuid: each for each in await queue.rivals(asked)} == {
+        "c3": Rival("MAC", "c3", "k", sent.order, can_lose=False),
+        "c1": Rival("MAC", "c1", "k", waits.order, can_lose=True),
+    }
 
 
 async def test_other_keys_and_other_enrollments_are_not_superseded(queue: CommandQueue) -> None:

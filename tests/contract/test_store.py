@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.domain.errors import BadRequest, StoreUnavailable, TooLarge
-from shared.storage.database import Collection, Database, DeleteOne, UpdateOne
+from shared.storage.database import Bulk, Collection, Database, DeleteOne, UpdateOne
 from shared.storage.indexes import Index
 from shared.storage.mongo import driver_errors
 from shared.storage.reads import pages, up_to
@@ -78,6 +78,52 @@ async def test_a_document_that_is_too_large_is_refused(things: Collection, size:
 async def test_what_the_store_has_no_type_for_is_refused(things: Collection) -> None:
     with pytest.raises(BadRequest):
         await things.insert_one({"_id": 1, "value": {1, 2}})
+
+
+# --- bulks in order
+
+
+async def test_bulks_are_written_up_to_the_first_that_meets_a_key(store: Database) -> None:
+    things, others = store.collection("things"), store.collection("things_too")
+    await things.insert_many([{"_id": 1, "n": 0}, {"_id": 2, "n": 0}])
+    bulks = [
+        Bulk("things_too", [{"_id": 1}]),
+        Bulk("things", operations=[UpdateOne({"_id": n}, {"$set": {"n": 1}}) for n in (1, 9)]),
+        Bulk("things", operations=[DeleteOne({"_id": 2})]),
+        Bulk("things", [{"_id": 3}, {"_id": 1}]),
+        Bulk("things_too", [{"_id": 2}]),
+    ]
+
+    assert await store.write_in_order(bulks) == [(1, set()), (1, set()), (0, set()), (1, {1})]
+
+    assert await others.find({}) == [{"_id": 1}]
+    assert await things.find({}, sort=[("_id", 1)]) == [{"_id": 1, "n": 1}, {"_id": 3}]
+
+
+@pytest.mark.parametrize(("count", "size"), [(200, 10), (3, 6_000_000), (2, 300_000)])
+async def test_many_or_large_bulks_are_written_in_order_too(
+    store: Database, things: Collection, count: int, size: int
+) -> None:
+    await things.insert_one({"_id": 0, "value": "x" * size})
+    added = [{"_id": number, "value": "x" * size} for number in range(1, count + 1)]
+    changed = [UpdateOne({"_id": number}, {"$set": {"n": 1}}) for number in range(count + 1)]
+
+    done = await store.write_in_order([Bulk("things", added), Bulk("things", operations=changed)])
+
+    assert done == [(count, set()), (count + 1, set())]
+    assert len(await things.find({"n": 1}, {"_id": 1})) == count + 1
+
+
+async def test_nothing_is_written_behind_a_bulk_that_cannot_be(
+    store: Database, things: Collection
+) -> None:
+    with pytest.raises(TooLarge):
+        await store.write_in_order(
+            [Bulk("things", [{"_id": 1, "value": HUGE}]), Bulk("things_too", [{"_id": 1}])]
+        )
+
+    assert await things.find({}) == []
+    assert await store.collection("things_too").find({}) == []
 
 
 # --- keys that are taken

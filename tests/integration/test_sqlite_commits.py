@@ -1,11 +1,12 @@
 """Writes that belong to one answer share a commit of the embedded store."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from shared.concurrency.clock import SystemClock
-from shared.domain.command import EntryState, QueueEntry
+from shared.domain.command import Command, EntryState, QueueEntry
 from shared.ports.queue import Report, SendClaim
 from shared.security.encryption import AesKeyring
 from shared.storage.queue.documents import indexes
@@ -35,6 +36,25 @@ async def test_a_report_and_the_next_command_are_one_commit(tmp_path: Path) -> N
     )
 
     assert (closed, won) == (1, {entry("2").id})
+    assert commits(meddler) == before + 1
+    await database.close()
+
+
+async def test_commands_their_entries_and_the_end_of_older_ones_are_one_commit(
+    tmp_path: Path,
+) -> None:
+    meddler = Meddler()
+    database = open_database(tmp_path, SystemClock(), factory=meddler.kind)
+    await database.ensure(indexes(timedelta(days=30)))
+    queue = MongoCommandQueue(database, AesKeyring([b"a secret key for tests: 32 bytes"]))
+    older, newer = (replace(entry(uuid), collapse_key="k") for uuid in "12")
+    commands = [Command(uuid * 64, uuid, "DeviceInformation", b"<plist/>") for uuid in "12"]
+    await queue.put(commands[:1], [older], [], NOW)
+    rivals = await queue.rivals([newer])
+    before = commits(meddler)
+
+    assert await queue.put(commands[1:], [newer], rivals, NOW) == ([None], 1)
+
     assert commits(meddler) == before + 1
     await database.close()
 

@@ -1,9 +1,9 @@
 """Commands of one collapse key in one queue: the newest wins, whatever the clocks say.
 
 Clients post commands to replicas whose clocks differ; a client may repeat a post whose answer it did not
-get, under the same CommandUUID. A post reads the order of the open rivals, sent or not, inserts its
-entry above it, ends what is below the newest of them and was not sent, and answers. The device may be
-handed an entry at any time.
+get, under the same CommandUUID. A post reads the open rivals, sent or not, inserts its entry above them, and
+ends those of them that were not sent; a post whose entry is there already ends none. Then it looks again,
+ends what is below the newest and was not sent, and answers. The device may be handed an entry at any time.
 
 Promises: no entry is superseded by a command that was answered before it was posted; of what was
 answered and not sent, something stays open; after all posts one place is open at most.
@@ -16,20 +16,20 @@ from typing import NamedTuple
 Order = tuple[int, int]
 
 
-class Post(NamedTuple):
-    command: int
-    replica: int
-    at: str
-    floor: int
-    older: frozenset[int]
-    """Commands that it read as older than the newest."""
-
-
 class QueueEntry(NamedTuple):
     command: int
     order: Order
     state: str
     """`open`, `sent`, or `superseded`."""
+
+
+class Post(NamedTuple):
+    command: int
+    replica: int
+    at: str
+    floor: int
+    older: frozenset[QueueEntry]
+    """Entries that it read as open, and as older than another one."""
 
 
 class State(NamedTuple):
@@ -105,23 +105,26 @@ class CollapseKeys:
             states = ("open", "handed out") if self.is_above_all else ("open",)
             rivals = [e.order[0] for e in s.entries if e.state in states and e.command != p.command]
             floor = max(rivals, default=0) if self.order == "above" else 0
-            yield f"{name}: the open rivals are up to {floor}", _go(s, p, at="insert", floor=floor)
+            older = frozenset(e for e in s.entries if e.state == "open" and e.command != p.command)
+            left = _go(s, p, at="insert", floor=floor, older=older)
+            yield f"{name}: the open rivals are up to {floor}", left
         elif p.at == "insert":
             yield self._insert(s, p, name)
         elif p.at == "look":
             yield self._look(s, p, name)
-        elif p.at == "end":
+        elif p.at in ("end what was read", "end"):
             yield self._end(s, p, name)
         else:
             left = s._replace(posts=s.posts - {p}, answered=s.answered | {p.command})
             yield f"{name}: answered", left
 
     def _insert(self, s: State, p: Post, name: str) -> tuple[str, State]:
-        left = _go(s, p, at="look")
         if any(each.command == p.command for each in s.entries):
-            return f"{name}: is queued already", left
+            return f"{name}: is queued already", _go(s, p, at="look")
         time = max(2 * s.tick + self.clocks[p.replica], p.floor + 1)
         entry = QueueEntry(p.command, (time, p.command), "open")
+        older = frozenset(each for each in p.older if each.order < entry.order)
+        left = _go(s, p, at="end what was read", older=older)
         left = left._replace(entries=s.entries | {entry}, tick=s.tick + 1)
         return f"{name}: is queued with order {time}", left
 
@@ -129,16 +132,19 @@ class CollapseKeys:
         rivals = [each for each in s.entries if each.state != "superseded"]
         newest = max((each.order for each in rivals), default=(0, 0))
         waiting = [each for each in rivals if each.state == "open"]
-        older = frozenset(each.command for each in waiting if each.order < newest)
+        older = frozenset(each for each in waiting if each.order < newest)
         left = _go(s, p, at="end", older=older)
-        return f"{name}: reads that {sorted(older)} are older than {newest}", left
+        named = sorted(each.command for each in older)
+        return f"{name}: reads that {named} are older than {newest}", left
 
     def _end(self, s: State, p: Post, name: str) -> tuple[str, State]:
-        left = _go(s, p, at="answer")
+        left = _go(s, p, at="answer" if p.at == "end" else "look")
+        read = {each.command: each for each in p.older}
         for each in s.entries:
-            if each.command in p.older and (each.state == "open" or self.ends == "blind"):
+            is_as_read = each == read.get(each.command)
+            if is_as_read or (each.command in read and self.ends == "blind"):
                 left = _superseded(left, each)
-        return f"{name}: ends them", left
+        return f"{name}: ends {sorted(read)}", left
 
     def fault(self, s: State) -> str | None:
         if s.wrong:

@@ -76,8 +76,7 @@ class RenewalCommands:
             collapse_key=RENEWAL_KEY,
             accepted_at=now,
         )
-        await self._queue.store([command], now)
-        [there] = await self._queue.insert([entry])
+        [there], _ = await self._queue.put([command], [entry], [], now)
         if there is None:
             known = (await self._enrollments.load({device.id})).get(device.id)
             if known is not None and known.generation != entry.generation:

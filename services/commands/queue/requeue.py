@@ -24,7 +24,7 @@ from shared.domain.errors import MdmError, OfNewerVersion, Overtaken, TooManyReq
 from shared.domain.names import is_there
 from shared.domain.versions import is_known
 from shared.ports.clock import Clock
-from shared.ports.queue import CommandQueue
+from shared.ports.queue import CommandQueue, Rival
 
 log = structlog.get_logger()
 
@@ -63,24 +63,29 @@ class EntryResolver:
         self.rules = rules
         self._guesses = Guesses(clock)
 
-    async def supersede(self, entries: Sequence[QueueEntry]) -> None:
-        """End the older open entries of the same collapse keys."""
+    async def supersede(self, entries: Sequence[QueueEntry], ended: int = 0) -> None:
+        """End the older open entries of the same collapse keys; so many ended already."""
         with_key = [entry for entry in entries if entry.collapse_key is not None]
-        if with_key and (ended := await self._queue.supersede(with_key)):
-            log.info("commands_superseded", count=ended)
+        if with_key and (count := ended + await self._queue.supersede(with_key)):
+            log.info("commands_superseded", count=count)
 
-    async def put_behind_rivals(self, submissions: Sequence[Submission]) -> None:
+    async def put_behind_rivals(self, submissions: Sequence[Submission]) -> list[Rival]:
         """Before they are stored, make each the newest of its collapse key, although other clocks made the
-        orders of the open ones."""
+        orders of the open ones, which are returned."""
         with_key = [each for each in submissions if each.entry.collapse_key is not None]
         if not with_key:
-            return
-        highest = await self._queue.highest_orders([each.entry for each in with_key])
+            return []
+        rivals = await self._queue.rivals([each.entry for each in with_key])
+        highest: dict[tuple[str, str], str] = {}
+        for rival in rivals:
+            key = rival.enrollment, rival.collapse_key
+            highest[key] = max(rival.order, highest.get(key, ""))
         for each in with_key:
             key = each.entry.enrollment, each.entry.collapse_key or ""
             order = order_behind(each.entry.order, highest.get(key, ""))
             each.entry = replace(each.entry, order=order)
             highest[key] = order
+        return rivals
 
     def is_current(self, entry: QueueEntry, devices: Mapping[str, EnrollmentSummary]) -> bool:
         """True if the entry needs nothing more: its device is there, in that generation."""

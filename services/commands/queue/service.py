@@ -74,7 +74,7 @@ class QueueService:
         self._advise = advise
         self._resolver = resolver
         self._limit = OpenLimit(queue, clock, resolver.rules.max_open)
-        self._command_store = CommandStore(queue, clock)
+        self._touched = TouchedCommands()
         self._batches: BatchExecutor[Submission, Queued] = BatchExecutor(
             self._flush, BATCH_LIMIT, IN_FLIGHT
         )
@@ -171,14 +171,16 @@ class QueueService:
 
     async def _queue_up(self, going: list[Submission], between: Step) -> None:
         touched_at = self._clock.monotonic()
-        await self._command_store.store(going)
-        await self._resolver.put_behind_rivals(going)
-        there = await self._queue.insert([s.entry for s in going])
+        rivals = await self._resolver.put_behind_rivals(going)
+        commands = self._touched.missing_of(going, touched_at)
+        entries = [submission.entry for submission in going]
+        there, ended = await self._queue.put(commands, entries, rivals, self._clock.now())
+        self._touched.note(going, commands, touched_at)
         await between()
         # After the entries: a device that enrolled again in between has a new generation here.
         devices, _ = await asyncio.gather(
-            self._targets.devices({s.entry.device for s in going}),
-            self._resolver.supersede([s.entry for s in going]),
+            self._targets.devices({entry.device for entry in entries}),
+            self._resolver.supersede(entries, ended),
         )
         async with asyncio.TaskGroup() as rare:
             for submission, existing in zip(going, there, strict=True):
@@ -209,27 +211,25 @@ TOUCHED_FOR = timedelta(minutes=10)
 MOST_TOUCHED = 100
 
 
-class CommandStore:
-    """Stores and touches commands. A command for many devices, which may be large, is not stored again for
-    each piece of them."""
+class TouchedCommands:
+    """The commands for many devices that were stored lately: one, which may be large, is not stored again for
+    each piece of them. Times are those of the monotonic clock, in seconds."""
 
-    def __init__(self, queue: CommandQueue, clock: Clock) -> None:
-        self._queue = queue
-        self._clock = clock
+    def __init__(self) -> None:
         self._touched: BoundedCache[str, float] = BoundedCache(MOST_TOUCHED)
 
-    async def store(self, submissions: Sequence[Submission]) -> None:
-        """Store the commands, unless they were touched lately."""
-        now = self._clock.monotonic()
-        wanted: dict[str, Command] = {}
+    def missing_of(self, submissions: Sequence[Submission], now: float) -> list[Command]:
+        """The commands to store with these submissions."""
+        missing: dict[str, Command] = {}
         for submission in submissions:
             command = submission.prepared.command
             touched = None if submission.since is None else self._touched.get(command.hash)
             if touched is None or now - touched >= TOUCHED_FOR.total_seconds():
-                wanted[command.hash] = command
-        if not wanted:
-            return
-        await self._queue.store(list(wanted.values()), self._clock.now())
+                missing[command.hash] = command
+        return list(missing.values())
+
+    def note(self, submissions: Sequence[Submission], stored: Sequence[Command], at: float) -> None:
+        hashes = {command.hash for command in stored}
         for submission in submissions:
-            if submission.since is not None and submission.prepared.command.hash in wanted:
-                self._touched.put(submission.prepared.command.hash, now)
+            if submission.since is not None and submission.prepared.command.hash in hashes:
+                self._touched.put(submission.prepared.command.hash, at)

@@ -22,6 +22,7 @@ from shared.storage.database import (
     OPERATION_TIMEOUT,
     SCAN_DEADLINE,
     Collection,
+    Database,
     DeleteOne,
     Document,
     Fields,
@@ -140,7 +141,7 @@ class MongoCollection(Collection):
         return int(done.deleted_count)
 
 
-class Mongo:
+class Mongo(Database):
     """Implements `shared.storage.database.Database`: one client, one database, the one that the URL names,
     else `macromdm`."""
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from operator import attrgetter
 
 from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
-from shared.ports.queue import EntryWindow
+from shared.ports.queue import EntryWindow, Rival
 from shared.storage.database import Document
 from shared.storage.indexes import Index
 from shared.storage.records import given, record
@@ -87,7 +87,7 @@ OPTIONAL = (
 """Fields that an entry may lack; an entry that is queued again keeps none of them."""
 
 
-def collapse_name(entry: QueueEntry) -> str:
+def collapse_name(entry: QueueEntry | Rival) -> str:
     """The name that rivals share: entries of one enrollment and collapse key, of which the newest wins."""
     return f"{entry.enrollment}\0{entry.collapse_key}"
 

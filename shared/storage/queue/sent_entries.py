@@ -5,12 +5,12 @@ by device and key, among the open entries only.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from shared.domain.command import EntryState, QueueEntry
-from shared.ports.queue import SendClaim
+from shared.domain.command import EntryState, QueueEntry, entry_id
+from shared.ports.queue import Rival, SendClaim
 from shared.storage.database import Collection, Document, Query, UpdateOne
 from shared.storage.queue.documents import OPEN, collapse_name, superseding
 
@@ -92,40 +92,54 @@ class SentEntries:
             if await self._entries.update_one(_about_to_move(entry), update)
         }
 
-    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
+    async def rivals(self, entries: Sequence[QueueEntry]) -> list[Rival]:
         wanted = {(entry.enrollment, entry.collapse_key) for entry in entries}
         found = await self._entries.find(
-            _with_keys_of(entries), {"enrollment": 1, "collapse_key": 1, "order": 1}
+            _with_keys_of(entries),
+            {"enrollment": 1, "command_uuid": 1, "collapse_key": 1, "collapse": 1, "order": 1},
         )
-        highest: dict[tuple[str, str], str] = {}
-        for each in found:
-            if (key := _key(each)) in wanted:
-                highest[key] = max(each["order"], highest.get(key, ""))
-        return highest
+        return [
+            Rival(
+                each["enrollment"],
+                each["command_uuid"],
+                each["collapse_key"],
+                each["order"],
+                # An entry that was sent has no `collapse`, unless it moved back.
+                can_lose="collapse" in each,
+            )
+            for each in found
+            if (each["enrollment"], each["collapse_key"]) in wanted
+        ]
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> int:
         if not entries:
             return 0
-        rivals = await self._entries.find(
-            _with_keys_of(entries),
-            {"enrollment": 1, "collapse_key": 1, "collapse": 1, "order": 1, "command_uuid": 1},
-        )
-        # An entry that was sent cannot lose, but an older one that moved back loses to it.
-        newest = {_key(each): each for each in sorted(rivals, key=lambda each: each["order"])}
-        # One that was sent meanwhile, or queued again as the newest, has another `collapse` now.
-        endings = [
-            UpdateOne(
-                {
-                    **{name: each[name] for name in ("_id", "order", "collapse")},
-                    "state": {"$in": OPEN},
-                },
-                superseding(by["command_uuid"]),
-            )
-            for each in rivals
-            if "collapse" in each and each["order"] < (by := newest[_key(each)])["order"]
-        ]
-        ended, _ = await self._entries.bulk_write(endings)
+        rivals = await self.rivals(entries)
+        ended, _ = await self._entries.bulk_write(endings(rivals, rivals))
         return ended
+
+
+def endings(rivals: Iterable[Rival], among: Iterable[Rival | QueueEntry]) -> list[UpdateOne]:
+    """The updates that end each rival for the newest one of its collapse key among these."""
+    newest = {
+        (each.enrollment, each.collapse_key): each
+        for each in sorted(among, key=lambda each: each.order)
+    }
+    pairs = ((rival, newest.get((rival.enrollment, rival.collapse_key))) for rival in rivals)
+    return [
+        UpdateOne(
+            # One that was sent meanwhile, or queued again as the newest, is another one now.
+            {
+                "_id": entry_id(rival.enrollment, rival.command_uuid),
+                "order": rival.order,
+                "collapse": collapse_name(rival),
+                "state": {"$in": OPEN},
+            },
+            superseding(by.command_uuid),
+        )
+        for rival, by in pairs
+        if rival.can_lose and by is not None and rival.order < by.order
+    ]
 
 
 def _about_to_move(entry: QueueEntry) -> Document:
@@ -142,7 +156,3 @@ def _with_keys_of(entries: Sequence[QueueEntry]) -> Query:
         "open_device": {"$in": sorted({entry.device for entry in entries})},
         "collapse_key": {"$in": sorted({entry.collapse_key or "" for entry in entries})},
     }
-
-
-def _key(document: Document) -> tuple[str, str]:
-    return document["enrollment"], document["collapse_key"]

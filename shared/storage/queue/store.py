@@ -14,8 +14,8 @@ from shared.domain.command import Command, EntryState, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import StoreUnavailable
 from shared.ports.keyring import Keyring
-from shared.ports.queue import EntryWindow, Report
-from shared.storage.database import Database, Query, UpdateOne
+from shared.ports.queue import EntryWindow, Report, Rival
+from shared.storage.database import Bulk, Database, Query, UpdateOne
 from shared.storage.queue.commands import command_document, command_of
 from shared.storage.queue.documents import (
     COMMANDS,
@@ -33,7 +33,7 @@ from shared.storage.queue.documents import (
     only_open,
 )
 from shared.storage.queue.open_entries import OpenEntries
-from shared.storage.queue.sent_entries import SentEntries
+from shared.storage.queue.sent_entries import SentEntries, endings
 from shared.storage.reads import find_by_id, pages, up_to
 from shared.storage.records import record
 
@@ -45,6 +45,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
     """Implements `shared.ports.queue.CommandQueue`."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._database = database
         self._keyring = keyring
         self._commands = database.collection(COMMANDS)
         self._entries = database.collection(NAME)
@@ -69,21 +70,48 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         raise StoreUnavailable("stored commands are deleted while they are queued")
 
     async def insert(self, entries: Sequence[QueueEntry]) -> list[QueueEntry | None]:
+        taken = await self._entries.insert_many([encode_entry(entry) for entry in entries])
+        return await self._there(entries, taken)
+
+    async def _there(
+        self, entries: Sequence[QueueEntry], taken: set[int]
+    ) -> list[QueueEntry | None]:
+        """The outcome of an insertion that met entries: these are read."""
         there: list[QueueEntry | None] = [None] * len(entries)
-        missing = list(range(len(entries)))
         for _ in range(ATTEMPTS):
-            taken = await self._entries.insert_many([encode_entry(entries[i]) for i in missing])
-            taken_entries = [missing[index] for index in sorted(taken)]
-            if not taken_entries:
-                return there
-            found = await self.entries_of([entries[index].id for index in taken_entries])
-            for index in taken_entries:
+            found = await self.entries_of([entries[index].id for index in taken])
+            for index in taken:
                 there[index] = found.get(entries[index].id)
             # An entry that was present and is gone has expired meanwhile: its name is free again.
-            missing = [index for index in taken_entries if there[index] is None]
+            missing = [index for index in taken if there[index] is None]
             if not missing:
                 return there
+            met = await self._entries.insert_many([encode_entry(entries[i]) for i in missing])
+            taken = {missing[index] for index in met}
         raise StoreUnavailable("entries expire while they are queued again")
+
+    async def put(
+        self,
+        commands: Sequence[Command],
+        entries: Sequence[QueueEntry],
+        rivals: Sequence[Rival],
+        at: datetime,
+    ) -> tuple[list[QueueEntry | None], int]:
+        documents = [
+            command_document(command, at, self._keyring)
+            for command in {command.hash: command for command in commands}.values()
+        ]
+        bulks = [Bulk(COMMANDS, documents)] if documents else []
+        before = len(bulks)
+        bulks.append(Bulk(NAME, [encode_entry(entry) for entry in entries]))
+        if ends := endings(rivals, entries):
+            bulks.append(Bulk(NAME, operations=ends))
+        done = await self._database.write_in_order(bulks)
+        if len(done) == before:  # a command is stored already, and is touched before its entry
+            await self.store(commands, at)
+            return await self.insert(entries), 0
+        ended = done[-1][0] if len(done) > before + 1 else 0
+        return await self._there(entries, done[before][1]), ended
 
     async def entries_of(self, ids: Names[str]) -> dict[str, QueueEntry]:
         found = await find_by_id(self._entries, ids)

@@ -19,6 +19,7 @@ from shared.storage.database import (
     Collection,
     Document,
     Fields,
+    FolderDatabase,
     Operation,
     Query,
     Say,
@@ -186,7 +187,7 @@ class RemoteCollection(Collection):
         return int(await self._link.result("delete_many", self._name, query=query))
 
 
-class RemoteDatabase:
+class RemoteDatabase(FolderDatabase):
     """Implements `shared.storage.database.FolderDatabase`."""
 
     def __init__(self, folder: Path) -> None:

@@ -10,6 +10,8 @@ from shared.chunks import chunked
 from shared.domain.errors import StoreUnavailable
 from shared.ports.clock import Clock
 from shared.storage.database import (
+    Bulk,
+    BulkResult,
     Collection,
     DeleteOne,
     Document,
@@ -22,11 +24,20 @@ from shared.storage.database import (
     sized_pieces,
 )
 from shared.storage.sqlite.engine.building import Building
-from shared.storage.sqlite.engine.changes import Done, RowChange, change, insert
+from shared.storage.sqlite.engine.changes import (
+    Done,
+    RowChange,
+    change,
+    change_part,
+    counted,
+    insert,
+    insert_part,
+)
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.documents import decoded, encoded
 from shared.storage.sqlite.engine.plans import alternatives
 from shared.storage.sqlite.engine.reads import Found, Reads
+from shared.storage.sqlite.engine.submission import Write
 from shared.storage.sqlite.engine.tables import Table
 from shared.storage.sqlite.query.filters import (
     Condition,
@@ -167,17 +178,12 @@ class SqliteCollection(Collection):
             hits += self._matched(await self._submit([RowChange(chunk, conditions, update)]))
         return hits
 
-    async def bulk_write(self, operations: Sequence[Operation]) -> tuple[int, set[int]]:
-        hits, met = 0, set()
+    async def bulk_write(self, operations: Sequence[Operation]) -> BulkResult:
         changes = [_change(each) for each in operations]  # before the first one is done
-        for start in range(0, len(changes), TOGETHER):
-            done = await self._submit(changes[start : start + TOGETHER])
-            for number, each in enumerate(done, start):
-                if each is None:
-                    met.add(number)
-                elif changes[number].update is not None:
-                    hits += each.matched + each.upserted
-        return hits, met
+        done: list[Done | None] = []
+        for piece in chunked(changes, TOGETHER):
+            done += await self._submit(piece)
+        return counted(changes, done)
 
     async def delete_one(self, query: Query) -> int:
         return self._matched(await self._submit([_change(DeleteOne(query))]))
@@ -187,10 +193,24 @@ class SqliteCollection(Collection):
             if not any(each.upserts for each in changes):
                 return [Done(0)] * len(changes)
             await self._building.make_table(self._table.name)
-        size = sum(CHANGE_SIZE * len(each.ids) for each in changes)
-        updates = [fields for each in changes for fields in (each.update or {}).values()]
-        size += sum(document_size(dict(fields)) for fields in updates)
-        return await self._commits.submit(partial(change, self._table, changes, self._clock), size)
+        write = partial(change, self._table, changes, self._clock)
+        return await self._commits.submit(write, _size(changes))
+
+    async def part(self, bulk: Bulk) -> tuple[Write[BulkResult], int]:
+        """A bulk as a part of a larger write, and about how many bytes it has."""
+        if not self._table.exists:
+            await self._building.make_table(self._table.name)
+        if bulk.inserts:
+            rows = [(number, each, encoded(each)) for number, each in enumerate(bulk.inserts)]
+            return partial(insert_part, self._table, rows), sum(len(row[2]) for row in rows)
+        changes = [_change(each) for each in bulk.operations]
+        return partial(change_part, self._table, changes, self._clock), _size(changes)
+
+
+def _size(changes: Sequence[RowChange]) -> int:
+    size = sum(CHANGE_SIZE * len(each.ids) for each in changes)
+    updates = [fields for each in changes for fields in (each.update or {}).values()]
+    return size + sum(document_size(dict(fields)) for fields in updates)
 
 
 def _change(operation: Operation) -> RowChange:

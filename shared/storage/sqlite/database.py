@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,11 +17,19 @@ import structlog
 from shared.concurrency.periodic import Loops
 from shared.domain.errors import Misconfigured
 from shared.ports.clock import Clock
-from shared.storage.database import Checked, Say
+from shared.storage.database import (
+    WRITTEN_TOGETHER,
+    Bulk,
+    BulkResult,
+    Checked,
+    FolderDatabase,
+    Say,
+)
 from shared.storage.indexes import Index
-from shared.storage.sqlite.collection import SqliteCollection
+from shared.storage.sqlite.collection import TOGETHER, SqliteCollection
 from shared.storage.sqlite.engine.building import Building
 from shared.storage.sqlite.engine.catalogue import Tables
+from shared.storage.sqlite.engine.changes import in_order
 from shared.storage.sqlite.engine.commits import Commits
 from shared.storage.sqlite.engine.connections import (
     FILE,
@@ -39,7 +48,7 @@ from shared.storage.sqlite.upkeep.expiry import DocumentExpiry
 log = structlog.get_logger()
 
 
-class SqliteDatabase:
+class SqliteDatabase(FolderDatabase):
     """Implements `shared.storage.database.FolderDatabase`. Made by `open_database`."""
 
     def __init__(
@@ -66,6 +75,15 @@ class SqliteDatabase:
                 self._tables[name], self._commits, self._reads, self._building, self._clock
             )
         return self._collections[name]
+
+    async def write_in_order(self, bulks: Sequence[Bulk]) -> list[BulkResult]:
+        """All in one commit, unless there is so much that others go between."""
+        parts = [await self.collection(bulk.collection).part(bulk) for bulk in bulks]
+        size = sum(each for _, each in parts)
+        is_long = any(len(bulk.inserts) + len(bulk.operations) > TOGETHER for bulk in bulks)
+        if is_long or size > WRITTEN_TOGETHER:
+            return await super().write_in_order(bulks)
+        return await self._commits.submit(partial(in_order, [part for part, _ in parts]), size)
 
     async def names(self) -> list[str]:
         return self._tables.names()

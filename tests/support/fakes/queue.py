@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry
+from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import EntryWindow, Report, SendClaim, Wanted
+from shared.ports.queue import EntryWindow, Report, Rival, SendClaim, Wanted
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
@@ -169,24 +169,51 @@ class FakeCommandQueue:
         await self.before("entries_of")
         return {id_: self.entries[id_] for id_ in ids if id_ in self.entries}
 
-    async def highest_orders(self, entries: Sequence[QueueEntry]) -> dict[tuple[str, str], str]:
-        await self.before("highest_orders")
-        wanted = {(entry.enrollment, entry.collapse_key) for entry in entries}
-        highest: dict[tuple[str, str], str] = {}
-        for rival in self._open(lambda entry: (entry.enrollment, entry.collapse_key) in wanted):
-            key = rival.enrollment, rival.collapse_key or ""
-            highest[key] = max(rival.order, highest.get(key, ""))
-        return highest
+    async def put(
+        self,
+        commands: Sequence[Command],
+        entries: Sequence[QueueEntry],
+        rivals: Sequence[Rival],
+        at: datetime,
+    ) -> tuple[list[QueueEntry | None], int]:
+        await self.store(commands, at)
+        there = await self.insert(entries)
+        if any(there):
+            return there, 0
+        seen = {entry_id(rival.enrollment, rival.command_uuid): rival.order for rival in rivals}
+        with_key = [entry for entry in entries if entry.collapse_key is not None]
+        return there, self._supersede(
+            with_key, lambda rival: seen.get(rival.id) == rival.order or rival in entries
+        )
+
+    async def rivals(self, entries: Sequence[QueueEntry]) -> list[Rival]:
+        await self.before("rivals")
+        return [
+            Rival(
+                each.enrollment,
+                each.command_uuid,
+                each.collapse_key,
+                each.order,
+                can_lose=each.handed_by is None or each.moved is not None,
+            )
+            for each in self._rivals(entries)
+            if each.collapse_key is not None
+        ]
+
+    def _rivals(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+        wanted = {(each.enrollment, each.collapse_key) for each in entries}
+        return self._open(lambda each: (each.enrollment, each.collapse_key) in wanted)
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> int:
         await self.before("supersede")
+        return self._supersede(entries, lambda _: True)
+
+    def _supersede(
+        self, entries: Sequence[QueueEntry], is_meant: Callable[[QueueEntry], bool]
+    ) -> int:
         ended = 0
         for entry in entries:
-            rivals = self._open(
-                lambda p, entry=entry: (  # type: ignore[misc]  # bound now
-                    (p.enrollment, p.collapse_key) == (entry.enrollment, entry.collapse_key)
-                )
-            )
+            rivals = [each for each in self._rivals([entry]) if is_meant(each)]
             newest = max(rivals, key=lambda rival: rival.order, default=entry)
             for rival in rivals:
                 was_given = rival.handed_by is not None and rival.moved is None
@@ -440,8 +467,8 @@ class FakeCommandQueue:
 
     async def _end(self, match: Callable[[QueueEntry], bool], state: EntryState) -> int:
         ended = 0
-        for entry_id in [entry.id for entry in self._open(match)]:
-            current = self.entries.get(entry_id)
+        for id_ in [entry.id for entry in self._open(match)]:
+            current = self.entries.get(id_)
             if current is not None and current.state.is_open and match(current):
                 self._finish(current, state, None)
                 ended += 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from shared.ports.clock import Clock
-from shared.storage.database import Document, Query
+from shared.storage.database import BulkResult, Document, Query
 from shared.storage.sqlite.engine.documents import decoded, encoded
-from shared.storage.sqlite.engine.submission import IsLarge
+from shared.storage.sqlite.engine.submission import NO_LIMIT, IsLarge, Write
 from shared.storage.sqlite.engine.tables import Columns, Table, change_elements, elements_of
 from shared.storage.sqlite.query.filters import Condition, matches
 from shared.storage.sqlite.query.updates import steps_of, updated, upserted
@@ -78,6 +78,48 @@ def change(
         raise IsLarge
     held = {row[0]: _Held(row[1], row[3], decoded(row[3]), row[4:]) for row in rows}
     return [_changed(table, connection, each, held, clock) for each in changes]
+
+
+def counted(changes: Sequence[RowChange], done: Sequence[Done | None]) -> BulkResult:
+    """The result of changes, of which deletions are not counted."""
+    pairs = zip(changes, done, strict=True)
+    hits = sum(d.matched + d.upserted for c, d in pairs if d is not None and c.update is not None)
+    return hits, {number for number, each in enumerate(done) if each is None}
+
+
+def insert_part(
+    table: Table,
+    documents: Sequence[tuple[int, Document, bytes]],
+    connection: sqlite3.Connection,
+    limit: int,
+) -> BulkResult:
+    """`insert` as a part of `in_order`."""
+    met = insert(table, documents, connection, limit)
+    return len(documents) - len(met), met
+
+
+def change_part(
+    table: Table,
+    changes: Sequence[RowChange],
+    clock: Clock,
+    connection: sqlite3.Connection,
+    limit: int,
+) -> BulkResult:
+    """`change` as a part of `in_order`."""
+    return counted(changes, change(table, changes, clock, connection, limit))
+
+
+def in_order(
+    parts: Sequence[Write[BulkResult]], connection: sqlite3.Connection, limit: int
+) -> list[BulkResult]:
+    """Do one part after the other; one that meets a duplicate key is the last."""
+    results: list[BulkResult] = []
+    for part in parts:
+        # Without a limit: a part that is refused as large would leave those before it done.
+        results.append(part(connection, NO_LIMIT))
+        if results[-1][1]:
+            break
+    return results
 
 
 def _changed(

@@ -26,6 +26,7 @@ from shared.storage.database import WRITTEN_TOGETHER
 from shared.storage.sqlite.engine.connections import PAGE_SIZE, Damaged, store_error
 from shared.storage.sqlite.engine.submission import (
     FAILURES,
+    NO_LIMIT,
     IsLarge,
     Submitted,
     Worker,
@@ -42,7 +43,6 @@ SLICE = timedelta(milliseconds=4)
 """The time on the event loop after which a transaction takes no more writes."""
 LARGE = 500_000
 """Bytes from which on a write runs in the thread: about a millisecond for each megabyte."""
-_NO_LIMIT = 1 << 40
 _ENDED_WITHIN = timedelta(seconds=1)
 """The time for which the thread waits for the event loop to end long reads."""
 
@@ -263,7 +263,7 @@ class Commits:
         failure: sqlite3.Error | MemoryError | None = None
         try:
             for each in large:
-                each.run(self._connection, _NO_LIMIT)
+                each.run(self._connection, NO_LIMIT)
             self._connection.execute("COMMIT")
         except FAILURES as exc:
             failure = exc

@@ -17,6 +17,8 @@ IsLarge, before it changes anything, when they are more. Any other error except 
 fault, and raised to its submitter alone; it has changed nothing of the document at hand by then."""
 
 
+NO_LIMIT = 1 << 40
+"""The limit of a write that runs in the thread."""
 FAILURES = (sqlite3.Error, MemoryError)
 """Errors of SQLite, the second one where it has no memory. They concern the whole transaction."""
 

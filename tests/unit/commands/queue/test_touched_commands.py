@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from services.commands.queue.service import TOUCHED_FOR, CommandStore
+from services.commands.queue.service import TOUCHED_FOR, TouchedCommands
 from services.commands.queue.submission import Submission
 from shared.apple.request.plist import PreparedCommand, encode_command
 from tests.support.fakes.clock import START, FakeClock
@@ -10,24 +10,26 @@ from tests.support.fakes.queue import FakeCommandQueue
 
 
 class Desk:
-    """Counts how often something was sent to the store."""
+    """Stores what is missing, and counts how often."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.stored = 0
-        self.queue = FakeCommandQueue(self._count)
-        self.command_store = CommandStore(self.queue, self.clock)
-
-    async def _count(self, operation: str) -> None:
-        self.stored += operation == "store"
+        self.queue = FakeCommandQueue()
+        self.touched = TouchedCommands()
 
     async def store(self, *uuids: str, is_bulk: bool, uuid: str = "c-1") -> None:
         """The command `uuid` twice, and others of `uuids` beside it."""
         commands = [encode_command(each, "ProfileList", {}) for each in (uuid, uuid, *uuids)]
         since = START if is_bulk else None
-        await self.command_store.store(
-            [Submission(PreparedCommand(("D",), each, {}), "D", "1", since) for each in commands]
-        )
+        submissions = [
+            Submission(PreparedCommand(("D",), each, {}), "D", "1", since) for each in commands
+        ]
+        now = self.clock.monotonic()
+        missing = self.touched.missing_of(submissions, now)
+        await self.queue.store(missing, self.clock.now())
+        self.touched.note(submissions, missing, now)
+        self.stored += bool(missing)
 
 
 async def test_a_command_for_one_device_is_stored_each_time() -> None:
