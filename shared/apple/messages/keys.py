@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.apple.plist import binary_form as plist_binary
 from shared.apple.plist import read as plist
-from shared.apple.plist.xml_form import MAX_TOKEN, XmlOutline
+from shared.apple.plist.xml_form import APPLES_HEAD, MAX_TOKEN, XmlOutline
 from shared.domain.enrollment import SHARED_IPAD_USER, EnrollmentKey
 from shared.domain.errors import BadRequest
 
@@ -52,6 +52,8 @@ def read_message(body: bytes) -> dict[str, Any]:
 
 def _in_utf8(body: bytes) -> bytes | None:
     """The text of an XML property list; None where it is in an encoding that no device writes."""
+    if body.startswith(APPLES_HEAD):
+        return body
     if b"\0" in body[:4]:
         order = "utf-16-be" if body[:1] == b"\0" else "utf-16-le"
         encoding = "utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else order

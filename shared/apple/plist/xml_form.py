@@ -40,6 +40,12 @@ def _element(name: bytes) -> bytes:
 
 
 _PASSED = rb"<(?:%b)" % b"|".join(_element(name) for name in (*_LEAVES, b"array", b"dict"))
+APPLES_HEAD = b"""\
+<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<plist version="1.0">
+<dict>"""
+"""The head that Apple's writers make, up to the first key."""
 _HEAD = re.compile(
     rb"(?:\xef\xbb\xbf)?+%b(?:<!DOCTYPE[^<>\[]{0,1024}+>%b)?+(?:<(plist)%b>)?+%b<dict%b(/?)>"
     % (_GAP, _GAP, _ATTRIBUTES, _GAP, _ATTRIBUTES)
@@ -81,15 +87,22 @@ class XmlOutline:
         self._next = re.compile(
             rb"(?:[ \t\r\n]++|%b|%b)*+(?:%b|(</dict%b>))" % (_ASIDE, passed, _KEY, _SPACE)
         )
+        # Wanted pairs as nearly all are: text that is built as it is, found in one match.
+        self._plain = re.compile(
+            rb"%b<key>(%b)</key>%b<string>([^<&\r]*+)</string>" % (_SPACE, names or rb"<", _SPACE)
+        )
 
     def read(self, body: bytes) -> tuple[list[tuple[str, Any]], int]:
         """The wanted pairs in their order, doubled ones too, and the first byte behind the document.
         Raises BadRequest. `body` is in UTF-8, or nearly so."""
-        head = _HEAD.match(body)
-        if head is None:
-            raise BadRequest("plist: is no property list with a dictionary")
-        at, pairs = head.end(), list[tuple[str, Any]]()
-        while not head[2]:
+        at, has_plist, is_empty = _head(body)
+        pairs = list[tuple[str, Any]]()
+        while not is_empty:
+            plain = self._plain.match(body, at)
+            if plain is not None:
+                pairs.append((plain[1].decode(), plain[2].decode("utf-8", "surrogateescape")))
+                at = plain.end()
+                continue
             found = self._next.match(body, at)
             if found is None:
                 raise _broken(body, at)
@@ -100,12 +113,22 @@ class XmlOutline:
             value, at = _value(body, at, key if key in self._wanted else None)
             if key in self._wanted:
                 pairs.append((key, value))
-        if head[1]:
+        if has_plist:
             end = _END_OF_PLIST.match(body, at)
             if end is None:
                 raise _broken(body, at)
             at = end.end()
         return pairs, at
+
+
+def _head(body: bytes) -> tuple[int, bool, bool]:
+    """The end of the dictionary's opening tag; whether that is inside `plist`, and is the closing one too."""
+    if body.startswith(APPLES_HEAD):
+        return len(APPLES_HEAD), True, False
+    head = _HEAD.match(body)
+    if head is None:
+        raise BadRequest("plist: is no property list with a dictionary")
+    return head.end(), bool(head[1]), bool(head[2])
 
 
 _BLANK = re.compile(rb"(?:\xef\xbb\xbf)?+[ \t\r\n]*+")

@@ -8,7 +8,7 @@ import pytest
 from shared.apple.messages.connect import Connect, Status, parse_connect
 from shared.apple.messages.keys import read_message
 from shared.apple.plist import read as plist
-from shared.apple.plist.xml_form import MAX_DEPTH, MAX_TOKEN
+from shared.apple.plist.xml_form import APPLES_HEAD, MAX_DEPTH, MAX_TOKEN
 from shared.domain.errors import BadRequest
 from tests.support.harness.apple_lists import BEHIND, DATES, INTEGERS, REALS, TEXTS, binary
 from tests.unit.shared.apple.plist.test_plist import REFUSED, nested_xml, xml
@@ -183,3 +183,43 @@ def test_values_of_a_check_in_are_read_as_plistlib_reads_them() -> None:
 
     for form in plistlib.PlistFormat:
         assert read_message(plistlib.dumps(message, fmt=form)) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"plain",
+        b"",
+        b" \t a \n b ",
+        "\u00fc\u2028".encode(),
+        b"\xff\xfe",
+        b"\x00\x01",
+        b"one\r\ntwo\rthree",
+        b"a &amp; &#66;",
+        b"a<!-- aside -->b",
+        b"<![CDATA[a<b]]>",
+        b"a > b",
+    ],
+)
+@pytest.mark.parametrize("key", [b"DeviceName", b"Status", b"Unknown"])
+def test_a_message_is_the_same_however_its_writer_sets_its_pairs(key: bytes, text: bytes) -> None:
+    pair = b"\n\t<key>" + key + b"</key>%b\n\t<string>" + text + b"</string>"
+    inner = b"\n\t<key>UDID</key>%b\n\t<string>A</string>" + pair
+    end = b"\n\t<key>CommandUUID</key>%b\n\t<string>B</string>\n</dict>\n</plist>\n"
+    apples = APPLES_HEAD + inner.replace(b"%b", b"") + end.replace(b"%b", b"")
+    others = APPLES_HEAD + b"\n" + (inner + end).replace(b"%b", b"<!-- aside -->")
+
+    outcomes = []
+    for body in (apples, others, b"\n" + apples, b"\n" + others):
+        try:
+            outcomes.append(read_message(body))
+        except BadRequest as exc:
+            outcomes.append(str(exc))
+
+    assert outcomes[0] == outcomes[1] == outcomes[2] == outcomes[3]
+
+
+@pytest.mark.parametrize("end", [b"", b"</plist>", b"</dict>", b"<key>UDID</key>", b"<string>A"])
+def test_behind_apples_head_a_message_must_go_on_as_one(end: bytes) -> None:
+    with pytest.raises(BadRequest, match="broken off"):
+        read_message(APPLES_HEAD + end)
