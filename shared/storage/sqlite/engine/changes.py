@@ -12,7 +12,7 @@ from shared.ports.clock import Clock
 from shared.storage.database import BulkResult, Document, Query
 from shared.storage.sqlite.engine.documents import decoded, encoded
 from shared.storage.sqlite.engine.submission import NO_LIMIT, IsLarge, Write
-from shared.storage.sqlite.engine.tables import Columns, Table, change_elements, elements_of
+from shared.storage.sqlite.engine.tables import Table, change_elements, elements_of
 from shared.storage.sqlite.query.filters import Condition, matches
 from shared.storage.sqlite.query.updates import steps_of, updated, upserted
 from shared.storage.sqlite.query.values import column_value
@@ -44,7 +44,7 @@ class _Held:
     number: int
     blob: bytes
     document: Document | None
-    columns: Columns
+    columns: list[Any]
 
 
 class _KeyTaken(Exception):
@@ -76,7 +76,7 @@ def change(
     rows = connection.execute(f"{table.held_sql}({marks})", (limit, *ids)).fetchall()
     if sum(row[2] for row in rows) > limit:
         raise IsLarge
-    held = {row[0]: _Held(row[1], row[3], decoded(row[3]), row[4:]) for row in rows}
+    held = {row[0]: _Held(row[1], row[3], decoded(row[3]), [*row[4:]]) for row in rows}
     return [_changed(table, connection, each, held, clock) for each in changes]
 
 
@@ -168,13 +168,15 @@ class _Update:
         blob = encoded(row.document)
         if blob == row.blob:
             return
-        columns = self._table.columns_of(row.document, row.columns, positions)
+        changed = self._table.changed_columns(row.document, row.columns, positions)
         after = elements_of(row.document, arrays)
-        if not self._table.replace(connection, row.number, blob, row.columns, columns):
+        if not self._table.replace(connection, row.number, blob, changed):
             row.document = decoded(row.blob)
             raise _KeyTaken
         change_elements(connection, row.number, arrays, before, after)
-        row.blob, row.columns = blob, columns
+        row.blob = blob
+        for position, value in changed.items():
+            row.columns[position] = value
 
 
 def _inserted(
@@ -186,4 +188,4 @@ def _inserted(
     number = table.insert(connection, row)
     if number is None:
         raise _KeyTaken
-    return _Held(number, row.blob, document, row.columns)
+    return _Held(number, row.blob, document, [*row.columns])

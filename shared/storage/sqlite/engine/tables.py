@@ -5,7 +5,7 @@ its path. An index of an array has a separate table, with a row for each element
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -115,16 +115,20 @@ class Table:
         ]
         return Touched(positions, arrays)
 
-    def columns_of(self, document: Document, before: Columns, positions: Sequence[int]) -> Columns:
-        """The columns of a document that had others before, of which these may have changed.
-        NotImplementedError as of `row_of`."""
-        columns = list(before)
+    def changed_columns(
+        self, document: Document, before: Sequence[Any], positions: Sequence[int]
+    ) -> dict[int, Any]:
+        """By their numbers, those of these columns that were others before. NotImplementedError as of
+        `row_of`."""
+        changed = {}
         for position in positions:
-            value = columns[position] = column_value(value_at(document, self.columns[position]))
+            value = column_value(value_at(document, self.columns[position]))
             # Only here: an index in the making has not filled in its columns everywhere yet.
             if value is None and position in self._needed:
                 self._refuse()
-        return tuple(columns)
+            if value != before[position]:
+                changed[position] = value
+        return changed
 
     def insert(self, connection: sqlite3.Connection, row: "Row") -> int | None:
         """The number of the new row; None: another document has one of its unique keys."""
@@ -137,21 +141,16 @@ class Table:
         return number
 
     def replace(
-        self,
-        connection: sqlite3.Connection,
-        number: int,
-        blob: bytes,
-        before: Columns,
-        columns: Columns,
+        self, connection: sqlite3.Connection, number: int, blob: bytes, changed: Mapping[int, Any]
     ) -> bool:
         """Write a document and what changed of its columns. False: another one has one of its unique keys."""
-        changed = tuple([n for n, value in enumerate(columns) if value != before[n]])
-        sql = self._update_sql.get(changed)
+        key = (*changed,)
+        sql = self._update_sql.get(key)
         if sql is None:
             names = "".join(f", {quoted(self.columns[n])} = ?" for n in changed)
             sql = f"UPDATE OR IGNORE {quoted(self.name)} SET _document = ?{names} WHERE _row = ?"
-            self._update_sql[changed] = sql
-        done = connection.execute(sql, (blob, *[columns[n] for n in changed], number))
+            self._update_sql[key] = sql
+        done = connection.execute(sql, (blob, *changed.values(), number))
         return done.rowcount != 0
 
     def delete(self, connection: sqlite3.Connection, number: int, old: "Row") -> None:
