@@ -1,6 +1,6 @@
 """A device's request, and its way through the steps of its batch."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -60,7 +60,7 @@ class DeviceExchange:
     """The event is confirmed, covered by its device's mark, or left to the writer to find out."""
 
     # the next command
-    entries: Sequence[QueueEntry] | None = field(default=(), init=False)
+    entries: Collection[QueueEntry] | None = field(default=(), init=False)
     """The open entries of the device; None: too many to read."""
     next: QueueEntry | None = field(default=None, init=False)
     command: Command | None = field(default=None, init=False)

@@ -78,8 +78,9 @@ class Mark:
 
 
 class Enrollments(Protocol):
-    async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
-        """The enrollments of these ids (removed ones too), read from the primary."""
+    async def load(self, ids: Collection[str], *, secrets: bool = True) -> dict[str, Enrollment]:
+        """The enrollments of these ids (removed ones too), read from the primary. Without their secrets
+        nothing is decrypted: `push`, `bootstrap_token` and `unreadable` are None."""
 
     async def summaries(self, ids: Collection[str]) -> dict[str, EnrollmentSummary]:
         """Of the same enrollments what queueing needs, at less cost."""

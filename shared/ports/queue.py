@@ -152,7 +152,9 @@ class CommandQueue(Protocol):
         there as the late answer; any other, such as a repetition, changes nothing. Returns the number of
         closed entries."""
 
-    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
+    async def open_of_devices(
+        self, devices: Collection[str]
+    ) -> dict[str, Collection[QueueEntry] | None]:
         """device -> open entries of all its channels, fit for `mark_sent`, in queue order; None: too many,
         ask for the next one. The cost does not depend on the length of a queue."""
 

@@ -204,6 +204,17 @@ async def test_a_record_that_cannot_be_opened_says_so_and_its_neighbours_are_rea
     assert "enrollments/PAD/push.magic" in (found["PAD"].unreadable or "")
 
 
+async def test_a_record_is_read_without_its_secrets_and_without_their_key(store: Store) -> None:
+    await store.fill(AesKeyring([OLD]))
+    whole = await load(store.enrollments(AesKeyring([OLD])))
+    lost = store.enrollments(AesKeyring([NEW]))
+
+    found = await lost.load({"MAC"}, secrets=False)
+
+    assert found == {"MAC": replace(whole, push=None, bootstrap_token=None)}
+    assert (await load(lost)).unreadable is not None
+
+
 async def test_a_command_that_cannot_be_opened_says_so_and_its_neighbours_are_read(
     store: Store,
 ) -> None:

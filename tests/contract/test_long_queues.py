@@ -71,7 +71,10 @@ async def test_a_device_with_many_open_entries_is_named_and_its_neighbours_are_r
 
     found = await queue.open_of_devices({"MAC", "NOBODY", *(key.device for key in pads)})
 
-    assert found == {"MAC": None, **{key.device: [entry("p", key)] for key in pads}}
+    assert found.pop("MAC", ()) is None
+    assert {device: [*(those or ())] for device, those in found.items()} == {
+        key.device: [entry("p", key)] for key in pads
+    }
 
 
 async def test_every_one_of_many_devices_is_read_or_named(queue: CommandQueue) -> None:
@@ -169,7 +172,10 @@ async def test_cancelling_devices_ends_all_that_is_open_of_all_their_channels(
 
     assert await queue.cancel_devices({"MAC", "NOBODY"}) == MANY + 1
 
-    assert await queue.open_of_devices({"MAC", "PAD"}) == {"PAD": [entry("e", PAD)]}
+    left = await queue.open_of_devices({"MAC", "PAD"})
+    assert {device: [*(those or ())] for device, those in left.items()} == {
+        "PAD": [entry("e", PAD)]
+    }
 
 
 # --- cost

@@ -142,8 +142,12 @@ def decode_summary(document: Document) -> EnrollmentSummary:
     return record(EnrollmentSummary, document, key=key)
 
 
-def decode_enrollment(document: Document, keyring: Keyring) -> Enrollment:
+def decode_enrollment(document: Document, keyring: Keyring | None) -> Enrollment:
+    """The enrollment, without its secrets where there is no keyring."""
+    key = record(EnrollmentKey, document, id=document["_id"])
     secrets: dict[str, Any] = {"push": None, "bootstrap_token": None}
+    if keyring is None:
+        return record(Enrollment, document, key=key, **secrets)
     try:
         secrets = {
             "push": _push_of(document, keyring),
@@ -152,7 +156,6 @@ def decode_enrollment(document: Document, keyring: Keyring) -> Enrollment:
     except CannotDecrypt as exc:  # it must not stop the others that are read with it
         log.error("secret_cannot_be_opened", reason=str(exc))
         secrets["unreadable"] = str(exc)
-    key = record(EnrollmentKey, document, id=document["_id"])
     return record(Enrollment, document, key=key, **secrets)
 
 

@@ -56,9 +56,9 @@ class MongoEnrollments:
         self._documents = database.collection(NAME)
         self._certificates = database.collection(CERTIFICATES)
 
-    async def load(self, ids: Names[str]) -> dict[str, Enrollment]:
-        found = await find_by_id(self._documents, ids)
-        return {id_: decode_enrollment(each, self._keyring) for id_, each in found.items()}
+    async def load(self, ids: Names[str], *, secrets: bool = True) -> dict[str, Enrollment]:
+        found, keyring = await find_by_id(self._documents, ids), self._keyring if secrets else None
+        return {id_: decode_enrollment(each, keyring) for id_, each in found.items()}
 
     async def summaries(self, ids: Names[str]) -> dict[str, EnrollmentSummary]:
         found = await find_by_id(self._documents, ids, OF_SUMMARY)

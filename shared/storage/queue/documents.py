@@ -1,10 +1,16 @@
 """Documents and indexes of collection `queue`: only add fields, ignore unknown ones."""
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
 from operator import attrgetter
 
-from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
+from shared.domain.command import (
+    NEVER_MOVED,
+    NORMAL_PRIORITY,
+    OPEN_STATES,
+    EntryState,
+    QueueEntry,
+)
 from shared.ports.queue import EntryWindow, Rival
 from shared.storage.database import Document
 from shared.storage.indexes import Index
@@ -130,6 +136,31 @@ def newest_first(window: EntryWindow) -> list[tuple[str, int]]:
     """The order of the index that serves the window, backwards, so that the store sorts nothing."""
     prefix = [] if window.enrollment is None else [("enrollment", -1)]
     return [*prefix, ("accepted_at", -1)]
+
+
+class EntriesOnDemand(Collection[QueueEntry]):
+    """The entries in an open state, in the order in which they are sent. Each becomes a record when it is
+    its turn: whoever looks for the first that fits makes one or two of many."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = sorted(
+            (document for document in documents if document["state"] in OPEN), key=_queue_order
+        )
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __iter__(self) -> Iterator[QueueEntry]:
+        return (record(QueueEntry, document) for document in self._documents)
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry == each for each in self)
+
+
+def _queue_order(document: Document) -> tuple[datetime, int, str]:
+    """`QueueEntry.queue_order` of a document."""
+    priority = document.get("priority", NORMAL_PRIORITY)
+    return document.get("moved") or NEVER_MOVED, priority, document["order"]
 
 
 def entries_of(documents: Iterable[Document]) -> list[QueueEntry]:

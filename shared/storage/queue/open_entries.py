@@ -13,7 +13,7 @@ from shared.domain.command import OPEN_STATES, EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import Wanted
 from shared.storage.database import Collection, Document, Fields, Query
-from shared.storage.queue.documents import OPEN, QUEUE_ORDER, entries_of, in_queue_order
+from shared.storage.queue.documents import OPEN, QUEUE_ORDER, EntriesOnDemand, entries_of
 
 EACH, SPARE = 4, 8
 """Entries in one read: for each device, and in addition."""
@@ -35,10 +35,10 @@ class OpenEntries:
 
     _entries: Collection
 
-    async def open_of_devices(self, devices: Names[str]) -> dict[str, list[QueueEntry] | None]:
+    async def open_of_devices(self, devices: Names[str]) -> dict[str, Names[QueueEntry] | None]:
         found = await self._read_devices(devices, None)
         return {
-            device: None if those is None else in_queue_order(those)
+            device: None if those is None else EntriesOnDemand(those)
             for device, those in found.items()
         }
 

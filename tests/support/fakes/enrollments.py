@@ -37,6 +37,10 @@ def _summary_of(record: Enrollment) -> EnrollmentSummary:
     return EnrollmentSummary(record.key, record.status, record.generation, record.inventory)
 
 
+def _without_secrets(record: Enrollment) -> Enrollment:
+    return replace(record, push=None, bootstrap_token=None, unreadable=None)
+
+
 class FakeEnrollments:
     """`Enrollments` on dictionaries."""
 
@@ -79,10 +83,11 @@ class FakeEnrollments:
         if not self.full.isdisjoint(records):
             raise TooLarge("the document is too large for the store")
 
-    async def load(self, ids: Collection[str]) -> dict[str, Enrollment]:
+    async def load(self, ids: Collection[str], *, secrets: bool = True) -> dict[str, Enrollment]:
         self.asked.append(len(ids))
         await self.before("load")
-        return {i: self.records[i] for i in ids if i in self.records}
+        found = {i: self.records[i] for i in ids if i in self.records}
+        return found if secrets else {i: _without_secrets(each) for i, each in found.items()}
 
     async def summaries(self, ids: Collection[str]) -> dict[str, EnrollmentSummary]:
         found = await self.load(ids)

@@ -301,7 +301,9 @@ class FakeCommandQueue:
             return True
         return False
 
-    async def open_of_devices(self, devices: Collection[str]) -> dict[str, list[QueueEntry] | None]:
+    async def open_of_devices(
+        self, devices: Collection[str]
+    ) -> dict[str, Collection[QueueEntry] | None]:
         await self.before("open_of_devices")
         found: dict[str, list[QueueEntry]] = {}
         for entry in self._open(lambda entry: entry.device in devices):
