@@ -9,6 +9,7 @@ from services.commands.migration.feature import migration_feature
 from services.commands.profiles.feature import profiles_feature
 from services.commands.profiles.schemas import LARGEST_REQUEST
 from services.commands.queue.feature import queue_feature
+from services.commands.queue.priority import Priority
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Targets
 from services.commands.submit.feature import submit_feature
@@ -38,12 +39,13 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         queue=settings.command_retention,
     )
     catalogue = CommandCatalogue.load()
-    auth = api_auth(settings, adapters)
+    priority = Priority()
+    auth = api_auth(settings, adapters, priority.interactive)
     targets = Targets(stores.enrollments)
     reconciler = Reconciler(stores.queue, stores.expiries, targets, adapters.clock)
-    expiry, upkeep = upkeep_feature(adapters, reconciler)
+    expiry, upkeep = upkeep_feature(adapters, reconciler, priority)
     queue_service, queue = queue_feature(
-        settings, adapters, targets, reconciler, expiry.hand_over, catalogue.advise
+        settings, adapters, targets, reconciler, expiry.hand_over, catalogue.advise, priority
     )
     lookup, poll, history = history_feature(settings, adapters, targets, reconciler, auth)
     worker, jobs = jobs_feature(adapters, queue_service, auth)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from services.commands.devices.service import DeviceInventory
 from services.commands.history.cancel import OpenCommands
+from services.commands.queue.priority import Priority
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.requeue import EntryResolver, QueueRules
 from services.commands.queue.service import QueueService
@@ -93,6 +94,7 @@ class World:
     at_store: Barrier = field(default_factory=Barrier)
     push_requests: FakePushRequests = field(default_factory=FakePushRequests)
     metrics: Metrics = field(default_factory=Metrics)
+    priority: Priority = field(default_factory=Priority)
 
     def __post_init__(self) -> None:
         self.queue = FakeCommandQueue(self.at_store)
@@ -122,6 +124,7 @@ class World:
             self.publisher,
             Share(*partitions),
             self.clock,
+            self.priority.yield_to_interactive,
         )
 
     def replica(self) -> QueueService:
@@ -137,11 +140,11 @@ class World:
             self.queue,
             self.targets,
             self.push_requests,
-            self.clock,
             self.ids,
             self.metrics,
             CATALOGUE.advise,
             resolver,
+            self.priority,
         )
 
     # --- the API client

@@ -1,5 +1,6 @@
 """Wires the queueing of commands."""
 
+from services.commands.queue.priority import Priority
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.requeue import EntryResolver, PublishEnd, QueueRules
 from services.commands.queue.service import Advise, QueueService
@@ -16,6 +17,7 @@ def queue_feature(
     reconciler: Reconciler,
     publish_end: PublishEnd,
     advise: Advise,
+    priority: Priority,
 ) -> tuple[QueueService, Feature]:
     queue, clock = adapters.stores.queue, adapters.clock
     rules = QueueRules(
@@ -25,10 +27,10 @@ def queue_feature(
         queue,
         targets,
         adapters.push_requests,
-        clock,
         adapters.ids,
         adapters.metrics,
         advise,
         EntryResolver(queue, targets, reconciler, publish_end, clock, rules),
+        priority,
     )
     return service, Feature(drain=service.drain)

@@ -59,7 +59,7 @@ class EntryResolver:
         self._targets = targets
         self._reconciler = reconciler
         self._publish_end = publish_end
-        self._clock = clock
+        self.clock = clock
         self.rules = rules
         self._guesses = Guesses(clock)
 
@@ -154,7 +154,7 @@ class EntryResolver:
         if there.state.is_open or self._is_fresh(there, submission.since):
             submission.entry = there
             return QueueOutcome.RETRY
-        accepted_at = submission.accepted(self._clock.now())
+        accepted_at = submission.accepted(self.clock.now())
         entry = replace(submission.entry, generation=generation, accepted_at=accepted_at)
         submission.entry = entry
         if there.state in ANNOUNCED_STATES:
@@ -168,7 +168,7 @@ class EntryResolver:
         """True if the device ended it so soon after its acceptance that this can only be a retry."""
         if (at := existing.accepted_at) is None:
             return False
-        is_recent = self._clock.now() - at <= self.rules.retry_window
+        is_recent = self.clock.now() - at <= self.rules.retry_window
         return (since is not None and at >= since) or (is_recent and existing.state.is_device_final)
 
 

@@ -37,7 +37,7 @@ from shared.domain.errors import (
     Unavailable,
     unfit,
 )
-from shared.ports.clock import Clock, Ids
+from shared.ports.clock import Ids
 from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
 from shared.telemetry.metrics import Metrics
@@ -59,16 +59,16 @@ class QueueService:
         queue: CommandQueue,
         targets: Targets,
         push_requests: PushRequests,
-        clock: Clock,
         ids: Ids,
         metrics: Metrics,
         advise: Advise,
         resolver: EntryResolver,
+        priority: Priority,
     ) -> None:
         self._queue = queue
         self._targets = targets
         self._push_requests = push_requests
-        self._clock = clock
+        self._clock = clock = resolver.clock
         self._ids = ids
         self._metrics = metrics
         self._advise = advise
@@ -78,7 +78,7 @@ class QueueService:
         self._batches: BatchExecutor[Submission, Queued] = BatchExecutor(
             self._flush, BATCH_LIMIT, IN_FLIGHT
         )
-        self._priority = Priority()
+        self._priority = priority
         self._pieces = BatchExecutor(self._flush_piece, PIECE_LIMIT, PIECES_IN_FLIGHT)
 
     async def enqueue(self, prepared: PreparedCommand) -> Queued:

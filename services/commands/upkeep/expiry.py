@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from services.commands.queue.priority import Step, no_wait
 from services.commands.queue.targets import key_of_unknown
 from shared.chunks import chunked
 from shared.concurrency.partitions import Share
@@ -45,7 +46,8 @@ WRITER = "commands"
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """Runs in every replica of commands, for its share of the partitions, which the janitor keeps."""
+    """Runs in every replica of commands, for its share of the partitions, which the janitor keeps. `between`
+    runs before each step."""
 
     expiries: Expiries
     enrollments: Enrollments
@@ -53,6 +55,7 @@ class Expiry:
     publisher: EventPublisher
     share: Share
     clock: Clock
+    between: Step = no_wait
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("expiry", self.look, PACE, waits="expiry_waits")
@@ -65,6 +68,7 @@ class Expiry:
         count = 0
         async for page in self.expiries.overdue(now):
             for chunk in chunked(self._ours(page), CHUNK):
+                await self.between()
                 there = (await self.expiries.expire(chunk, now)).values()
                 expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
                 count += len(expired)
@@ -102,10 +106,13 @@ class Expiry:
 
     async def _publish(self, entries: Sequence[QueueEntry]) -> None:
         """A later pass finds the entries of a partition that is away."""
+        await self.between()
         events = await self._journaled(entries)
+        await self.between()
         safe = await publish_where_possible(self.publisher, events)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
         published = [each for each in entries if (each.enrollment, each.command_uuid) not in late]
+        await self.between()
         await self.expiries.published(published)
 
     async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:

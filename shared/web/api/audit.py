@@ -6,7 +6,8 @@ that was refused or failed is in the log where the log can be written; requests 
 are recorded together.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import structlog
@@ -56,12 +57,20 @@ def describe(request: Request, targets: Iterable[str] = (), detail: str | None =
 
 
 class AuditTrail:
-    """Makes entries of deeds and writes them in batches."""
+    """Makes entries of deeds and writes them in batches. `interactive`: held around each, since a client
+    waits for it."""
 
-    def __init__(self, audit_log: AuditLog, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        audit_log: AuditLog,
+        clock: Clock,
+        ids: Ids,
+        interactive: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._log = audit_log
         self._clock = clock
         self._ids = ids
+        self._interactive = interactive
         self._batches: BatchExecutor[AuditEntry, None] = BatchExecutor(
             self._write, BATCH_LIMIT, in_flight=1
         )
@@ -70,7 +79,8 @@ class AuditTrail:
         """Raises StoreUnavailable when a success could not be recorded."""
         entry = self._entry(request, context, status)
         try:
-            await self._batches.submit(entry)
+            with self._interactive():
+                await self._batches.submit(entry)
         except StoreUnavailable as exc:
             log.warning(
                 "audit_not_recorded",

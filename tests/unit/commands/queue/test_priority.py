@@ -30,6 +30,34 @@ async def test_a_piece_waits_for_those_that_are_under_way_and_no_longer() -> Non
     await asyncio.gather(first, later)
 
 
+async def test_a_piece_waits_once_more_for_the_requests_that_it_waited_for() -> None:
+    """Their entries of the audit log, before which no client is answered."""
+    priority = Priority()
+    ends = [asyncio.Event() for _ in range(4)]
+
+    async def request(*steps: asyncio.Event) -> None:
+        for end in steps:
+            with priority.interactive():
+                await end.wait()
+
+    first = asyncio.create_task(request(*ends[:3]))
+    await settle()
+    piece = asyncio.create_task(priority.yield_to_interactive())
+    await settle()
+    later = asyncio.create_task(request(ends[3]))
+    ends[0].set()
+    await settle()
+    assert not piece.done()
+
+    ends[1].set()
+    await settle()
+
+    assert piece.done() and not first.done() and not later.done()
+    ends[2].set()
+    ends[3].set()
+    await asyncio.gather(first, later)
+
+
 async def test_a_piece_waits_for_nobody_when_nobody_is_there() -> None:
     async with asyncio.timeout(1):
         await Priority().yield_to_interactive()

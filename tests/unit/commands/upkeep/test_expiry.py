@@ -77,6 +77,20 @@ async def replicas() -> AsyncIterator[Replicas]:
     yield Replicas()
 
 
+async def test_ended_commands_are_told_of_behind_a_command_that_a_client_waits_for(
+    replicas: Replicas,
+) -> None:
+    await replicas.overdue()
+
+    with replicas.world.priority.interactive():
+        looking = asyncio.create_task(replicas.one().look())
+        await settle()
+        assert replicas.at.steps == ["overdue"]
+    await looking
+
+    assert len(replicas.published) == 1
+
+
 async def test_an_overdue_command_expires_and_its_event_is_published_and_safe(
     replicas: Replicas,
 ) -> None:

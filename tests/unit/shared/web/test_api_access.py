@@ -25,6 +25,7 @@ from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.commands_world import World
 from tests.support.fakes.audit import FakeAuditLog
+from tests.support.fakes.clock import settle
 from tests.support.fakes.tokens import FakeTokens
 from tests.support.posting_world import PostingWorld
 
@@ -65,7 +66,9 @@ class Api:
             [SecretStr(KEY), SecretStr(NEXT_KEY)],
             tokens=self.book,
             failures=FailedAttempts(self.clock),
-            trail=AuditTrail(self.audit, self.clock, self.world.ids),
+            trail=AuditTrail(
+                self.audit, self.clock, self.world.ids, self.world.priority.interactive
+            ),
         )
         app = create_app([self._service(auth)], max_body=1_000_000, metrics=None)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -383,6 +386,24 @@ async def test_every_change_is_in_the_log_before_its_answer(
     assert entry.status == answer.status_code
     assert entry.route.split()[0] == method
     assert entry.at == api.clock.now()
+
+
+async def test_a_piece_of_a_job_waits_until_a_command_beside_it_is_in_the_log(api: Api) -> None:
+    stored = api.world.at_store.stop("insert")
+    posting = asyncio.create_task(api.call("POST", "/v1/commands", QUEUE))
+    await api.world.at_store.reached("insert")
+    in_log: list[int] = []
+
+    async def piece() -> None:
+        await api.world.priority.yield_to_interactive()
+        in_log.append(len(api.audit.entries))
+
+    waiting = asyncio.create_task(piece())
+    await settle()
+    stored.set()
+    await asyncio.gather(posting, waiting)
+
+    assert in_log == [1]
 
 
 async def test_reading_leaves_no_trace(api: Api) -> None:
