@@ -7,26 +7,22 @@ with Retry-After for what we cannot do now. 401 or 403 can make a device unenrol
 device is the one exception.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.domain.errors import BadRequest, Blocked, MdmError, Refused, TooLarge
 from shared.telemetry.metrics import Reason
 from shared.web.answers import RETRY_AFTER
-from shared.web.direct import DirectRoute
-from shared.web.problems import count_refused, on_bug, status_of
+from shared.web.direct import Begin, DirectApp, DirectRoute, Handler
+from shared.web.problems import count_refused, status_of
 
 PLIST = "application/xml; charset=utf-8"
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 NoteRefused = Callable[[Request, int, Reason, str], None]
 """Takes a request that is refused, the status and the reason, and what the log may say of it."""
 
@@ -39,12 +35,6 @@ class DeviceAnswer(Protocol):
     def status(self) -> int: ...
     @property
     def body(self) -> bytes: ...
-
-
-Begin = Callable[[Scope, bytes, Callable[[], bool]], "asyncio.Future[Any] | None"]
-"""Takes a request, its small body, and a function that says whether its device is gone. Returns the
-DeviceAnswer to be; None for a request that must be served by a task, of which nothing but the state of its
-scope may have changed. Raises MdmError."""
 
 
 def device_status(error: MdmError) -> int:
@@ -106,35 +96,6 @@ def begun_by(begin: Begin) -> Callable[[Handler], Handler]:
 class DirectDeviceRoute(DirectRoute, DeviceRoute):
     """FastAPI would cost a third of a small request (docs/adr/0017)."""
 
-    def direct(self) -> ASGIApp:
+    def direct(self) -> DirectApp:
         begin: Begin | None = self.endpoint.__dict__.get("begin")
-        return _plain(self.endpoint) if begin is None else DirectApp(self.endpoint, begin)
-
-
-class DirectApp:
-    """A route as plain ASGI, whose `begin` serves small requests that came whole."""
-
-    def __init__(self, endpoint: Handler, begin: Begin) -> None:
-        self._app = _plain(endpoint)
-        self.begin = begin
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
-
-    def failed(self, error: BaseException) -> ASGIApp:
-        """The answer to a request that ended with this error."""
-
-        async def fail(_request: Request) -> Response:
-            raise error
-
-        return _plain(fail)
-
-
-def _plain(endpoint: Handler) -> ASGIApp:
-    handle = _for_device(endpoint)
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await handle(Request(scope, receive, send))
-        await response(scope, receive, send)
-
-    return ServerErrorMiddleware(answer, handler=on_bug)
+        return DirectApp(self.endpoint, _for_device, begin)

@@ -24,10 +24,14 @@ def check_framing(version: str, headers: Headers, *, upgrades: bool) -> None:
     """Raises FramingRefused. `upgrades`: the client asks for another protocol."""
     if version not in ("1.0", "1.1"):
         raise FramingRefused(f"HTTP/{version}")
-    hosts = sum(name == b"host" for name, _ in headers)
+    hosts, codings = 0, []
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            codings.append(value.lower())
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise FramingRefused(f"{hosts} Host headers")
-    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     if codings and (codings != [b"chunked"] or version == "1.0"):
         raise FramingRefused("a transfer coding that one of us may not know")
     if upgrades and has_body(headers):

@@ -145,7 +145,9 @@ async def _read(request: Request, limit: int) -> bytes:
 
 async def _submit(service: SubmitService, request: Request, command: PreparedCommand) -> JsonAnswer:
     describe(request, command.targets, command.command.request_type)
-    wait, gone = request.query_params.get(WAIT), partial(until_gone, request)
+    # Most requests have no query, and to read none costs as much as a key's check.
+    wait = request.query_params.get(WAIT) if request.scope["query_string"] else None
+    gone = partial(until_gone, request)
     return JsonAnswer(*await service.submit(command, request.state.caller, wait, gone))
 
 

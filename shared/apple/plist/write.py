@@ -33,6 +33,8 @@ def write(root: Mapping[str, object]) -> bytes:
 
 
 def _escaped(text: str) -> str:
+    if text.isalnum():  # as most names are
+        return text
     return (
         text.replace("&", "&amp;")
         .replace("<", "&lt;")

@@ -9,7 +9,6 @@ pointless: the same profile again, or the same question again.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from shared.apple.profiles.read import payload_identifier
 from shared.apple.request.terms import AskedTerms
@@ -57,13 +56,12 @@ def with_defaults(
     asked: AskedTerms, request_type: str, keys: Mapping[str, object], reading: Reading
 ) -> Terms:
     """The terms, filled up for a command of these keys (Apple's names, types of a property list)."""
-    terms = asked.terms
-    if terms.priority is None:
-        priority = FIRST if request_type in URGENT else NORMAL_PRIORITY
-        terms = replace(terms, priority=priority)
+    terms = dict(asked.stated)
+    if terms.get("priority") is None:
+        terms["priority"] = FIRST if request_type in URGENT else NORMAL_PRIORITY
     if asked.supersede:
-        terms = replace(terms, collapse_key=_own_key(asked.supersede, request_type, keys, reading))
-    return terms
+        terms["collapse_key"] = _own_key(asked.supersede, request_type, keys, reading)
+    return Terms(**terms)
 
 
 def _own_key(

@@ -6,7 +6,7 @@ that the server makes.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,10 +34,10 @@ NO_TERMS = Terms()
 
 @dataclass(frozen=True, slots=True)
 class AskedTerms:
-    """The terms that a client asks for. `supersede` is its name for that term where it wants the collapse
-    key of the command's type, and empty where it does not."""
+    """The terms that a client asks for: `stated` has those fields of `Terms`. `supersede` is its name for
+    that term where it wants the collapse key of the command's type, and empty where it does not."""
 
-    terms: Terms = NO_TERMS
+    stated: Mapping[str, Any] = field(default_factory=dict)
     supersede: str = ""
 
 
@@ -49,17 +49,17 @@ def read_terms(given: Given, reading: Reading) -> AskedTerms:
     if not given:
         return AskedTerms()
     names = {term: display_name(name) for term, (name, _) in given.items()}
-    found: dict[str, Any] = {
+    stated: dict[str, Any] = {
         term: read(given[term][1], names[term], reading)
         for term, read in _READERS.items()
         if term in given
     }
-    terms = Terms(**found)
     if "expires_at" in given and "ttl" in given:
         reading.fault(names["ttl"], f"one of the two only, {names['expires_at']} is given too")
-    if terms.expires_at and terms.not_before and terms.not_before >= terms.expires_at:
+    begin, end = stated.get("not_before"), stated.get("expires_at")
+    if begin and end and begin >= end:
         reading.fault(names["not_before"], f"a date before that of {names['expires_at']}")
-    return AskedTerms(terms, _supersede(given, names, reading))
+    return AskedTerms(stated, _supersede(given, names, reading))
 
 
 def _supersede(given: Given, names: Mapping[str, str], reading: Reading) -> str:

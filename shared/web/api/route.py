@@ -5,7 +5,7 @@ be made. A GET route of ours refuses query parameters that it does not know: a f
 of a typo would mean "all", and the next line of a script erases what it got.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,19 +15,14 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as AsgiScope
 
 from shared.domain.access import Scope
 from shared.domain.errors import BadRequest, Fault, MdmError
 from shared.nearest import nearest
 from shared.web.api.audit import AuditContext
 from shared.web.api.paths import parameter
-from shared.web.direct import DirectRoute
-from shared.web.problems import answer_error, on_bug, status_of
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+from shared.web.direct import DirectApp, DirectRoute, Handler
+from shared.web.problems import answer_error, status_of
 
 
 class Needs(SecurityBase):
@@ -63,7 +58,7 @@ class ApiRoute(APIRoute):
         return self._recorded(super().get_route_handler())
 
     def _recorded(self, handle: Handler) -> Handler:
-        async def handle_for_client(request: Request) -> Response:
+        async def handle_and_record(request: Request) -> Response:
             parameters = request.scope["path_params"]
             request.scope["path_params"] = {k: parameter(v) for k, v in parameters.items()}
             try:
@@ -77,7 +72,7 @@ class ApiRoute(APIRoute):
             await _record(request, response.status_code)
             return response
 
-        return handle_for_client
+        return handle_and_record
 
 
 class DirectApiRoute(DirectRoute, ApiRoute):
@@ -89,24 +84,29 @@ class DirectApiRoute(DirectRoute, ApiRoute):
         if self.dependant.request_param_name is None or len(self.dependencies) != 1 or _asks(self):
             raise TypeError(f"{self.path}: an endpoint of the request alone can be called directly")
 
-    def direct(self) -> ASGIApp:
+    def direct(self) -> DirectApp:
         async def admitted(request: Request) -> Response:
             await self.needs(request)
             response: Response = await self.endpoint(request)
             return response
 
-        handle = self._recorded(admitted)
+        recorded = self._recorded(admitted)
 
-        async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
-            scope["route"], scope["path_params"] = self, {}
-            request = Request(scope, receive, send)
-            try:
-                response = await handle(request)
-            except MdmError as exc:
-                response = answer_error(request, exc)
-            await response(scope, receive, send)
+        def handle(request: Request) -> Coroutine[Any, Any, Response]:
+            request.scope["route"], request.scope["path_params"] = self, {}
+            return recorded(request)
 
-        return ServerErrorMiddleware(answer, handler=on_bug)
+        return DirectApp(handle, _for_client)
+
+
+def _for_client(handle: Handler) -> Handler:
+    async def handle_for_client(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except MdmError as exc:
+            return answer_error(request, exc)
+
+    return handle_for_client
 
 
 def _asks(route: APIRoute) -> bool:

@@ -58,7 +58,7 @@ def create_app(
     largest = max(max_body, *(service.max_body for service in services))
     addresses = ClientAddresses(proxies)
     edge = Edge(app, max_body=largest, budget=budget, addresses=addresses)
-    whole = WholeRequests(budget, edge.under_way, addresses, app)
+    whole = WholeRequests(budget, edge.under_way, addresses, app, largest)
     for service in services:
         edge.direct |= service.direct
         edge.whole |= whole.of(service.direct)

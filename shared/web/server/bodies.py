@@ -46,6 +46,13 @@ class BodyBudget:
         share.unfinished[body] = None
         return body
 
+    def hold(self, source: str, size: int) -> "HeldBody":
+        """A body that is there; `has_room` for it."""
+        body = self.open(source)
+        body.add(size)
+        body.finish()
+        return body
+
     def has_room(self, size: int) -> bool:
         """True if so many bytes more displace none."""
         return self.held + size <= self._limit

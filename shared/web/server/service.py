@@ -10,11 +10,10 @@ from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.types import ASGIApp
 
 from shared.concurrency.periodic import Loops
 from shared.web.device_route import NoteRefused
-from shared.web.direct import direct_routes
+from shared.web.direct import DirectApp, direct_routes
 
 Worker = Callable[[Loops], Coroutine[Any, Any, None]]
 """Work in the background: runs until it is cancelled."""
@@ -62,7 +61,7 @@ class Service:
     release: Callable[[], None] = lambda: None
     max_body: int = 0
     """Largest body that its routes read, where that is more than MDM_MAX_BODY."""
-    direct: Mapping[tuple[str, str], ASGIApp] = field(default_factory=dict)
+    direct: Mapping[tuple[str, str], DirectApp] = field(default_factory=dict)
     """Routes of the router that the edge calls without FastAPI, by method and path."""
     note_refused: NoteRefused | None = None
     """Takes each request of a device that is refused."""
@@ -73,7 +72,7 @@ class Service:
         """The sum of features. Their drains run one after the other, the last feature's first; `rest` are
         further fields of the service."""
         router = APIRouter()
-        direct: dict[tuple[str, str], ASGIApp] = {}
+        direct: dict[tuple[str, str], DirectApp] = {}
         for routes in chain.from_iterable(each.routers for each in features):
             router.include_router(routes)
             direct |= direct_routes(routes)

@@ -34,13 +34,14 @@ class Given:
 
 
 class Transport(asyncio.Transport):
-    def __init__(self) -> None:
+    def __init__(self, client: tuple[str, int] | None = ("192.0.2.1", 4000)) -> None:
         super().__init__()
+        self.client = client
         self.sent = bytearray()
         self.is_closed = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("192.0.2.1", 4000), "sockname": ("192.0.2.2", 80)}.get(name, default)
+        return {"peername": self.client, "sockname": ("192.0.2.2", 80)}.get(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
