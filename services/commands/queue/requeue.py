@@ -83,7 +83,8 @@ class EntryResolver:
         for each in with_key:
             key = each.entry.enrollment, each.entry.collapse_key or ""
             order = order_behind(each.entry.order, highest.get(key, ""))
-            each.entry = replace(each.entry, order=order)
+            if order != each.entry.order:
+                each.entry = replace(each.entry, order=order)
             highest[key] = order
         return rivals
 
