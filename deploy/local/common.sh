@@ -54,6 +54,8 @@ make_venv() {
         "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
         return
     fi
+    # To make it anew would empty what it leads to.
+    [ ! -L "$VENV" ] || die "$VENV is a link to another place's environment: remove it, and start again"
     python=$(find_python) || exit 1
     say "making a virtual environment in $VENV ($("$python" --version))"
     "$python" -m venv --clear "$VENV" || die "could not make $VENV"
