@@ -14,6 +14,7 @@ from itertools import chain, pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 
 from shared.domain.errors import BadRequest
@@ -39,6 +40,8 @@ from shared.security.chain_rules import Unproven, algorithm_of, fault_of
 
 MOST_FOREIGN = 3
 """Intermediates of a message on the way up; all others are left unread."""
+USUAL_CERTIFICATE = 2048
+"""Bytes of a device's certificate at most, as CAs make them."""
 MOST_CHECKS = 10
 """Signature checks of one chain. With two of the message's own signature
 (`shared.security.signature.signers`) and four of Apple's CAs (`shared.security.apple_device`) a request
@@ -121,8 +124,10 @@ class Chains:
         """The chain, from the leaf to a trusted CA, all valid at that moment; raises NotTrusted."""
         bottom, checks, is_final, fault = _Link(leaf), _Checks(), True, None
         # The library's verifier proves the signature too, so it judges a certificate that came alone first,
-        # where the ways are few enough for three checks each: its two, and our own where it refuses.
-        is_alone = not others and 3 * len(self._by_subject.get(bottom.issuer, ())) <= MOST_CHECKS
+        # where the ways are few enough for three checks each: its two, and our own where it refuses. Its
+        # refusal repeats the subject, which may be long.
+        is_usual = not others and len(leaf.public_bytes(Encoding.DER)) <= USUAL_CERTIFICATE
+        is_alone = is_usual and 3 * len(self._by_subject.get(bottom.issuer, ())) <= MOST_CHECKS
         for way in self._ways(bottom, others):
             links = [bottom, *way]
             above = [link.certificate for link in way]

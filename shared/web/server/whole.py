@@ -147,9 +147,10 @@ def _answer(
 
 
 def _is_plain(response: ASGIApp) -> TypeGuard[JsonAnswer]:
-    """True for JSON without headers of its own."""
+    """True for a small answer in JSON without headers of its own."""
     return (
         type(response) is JsonAnswer
+        and len(response.body) <= LARGEST
         and len(response.raw_headers) == _PLAIN_HEADERS
         and response.background is None
     )
