@@ -1,9 +1,10 @@
 """The document store as adapters see it: those of MongoDB's operations that they use.
 
 Promises of every implementation (MongoDB by `shared.storage.mongo`, SQLite by `shared.storage.sqlite`): a
-write that was answered is durable; a read that follows it sees it; each document changes as a whole, and
-nothing is promised of several together; every operation has a deadline. An operator that is not listed
-here is refused (`NotImplementedError`) by SQLite, so do not use it before it is there.
+write that was answered is durable; a read that follows it sees it; each document changes as a whole, and of
+several together only the order of `Database.write_in_order` is promised; every operation has a deadline. An
+operator that is not listed here is refused (`NotImplementedError`) by SQLite, so do not use it before it is
+there.
 
 Conditions: equality, `$eq`, `$ne`, `$in`, `$gt`, `$gte`, `$lt`, `$lte`, `$exists`. Updates: `$set`, `$unset`,
 `$inc`, `$min`, `$max`, `$addToSet` (with `$each`), `$currentDate`. A sort goes along an index, or by `_id`.

@@ -89,3 +89,31 @@ async def test_what_is_put_touches_a_command_that_is_stored(kept: Kept) -> None:
     assert put == ([None], 0)
     touched = await kept.commands.untouched("", NOW + 2 * MINUTE)
     assert touched == {command("a").hash: NOW + MINUTE, command("b").hash: NOW + MINUTE}
+
+
+async def test_what_is_put_ends_no_rival_that_was_not_read(queue: CommandQueue) -> None:
+    older, newer = entry("c1", collapse_key="k"), entry("c9", collapse_key="k")
+
+    assert await queue.put([], [older, newer], [], NOW) == ([None, None], 0)
+
+    assert set(await states(queue, older, newer)) == {EntryState.QUEUED}
+
+
+async def test_what_is_put_ends_no_newer_rival(queue: CommandQueue) -> None:
+    newer, older = entry("c9", collapse_key="k"), entry("c1", collapse_key="k")
+    await queue.insert([newer])
+
+    assert await queue.put([], [older], await queue.rivals([older]), NOW) == ([None], 0)
+
+    assert set(await states(queue, older, newer)) == {EntryState.QUEUED}
+
+
+async def test_rivals_end_though_the_command_was_stored_before(queue: CommandQueue) -> None:
+    waits, newest = entry("c1", collapse_key="k"), entry("c9", collapse_key="k")
+    await queue.insert([waits])
+    await queue.store([command("a")], NOW)
+
+    put = await queue.put([command("a"), command("b")], [newest], await queue.rivals([newest]), NOW)
+
+    assert put == ([None], 1)
+    assert await states(queue, waits, newest) == [EntryState.SUPERSEDED, EntryState.QUEUED]

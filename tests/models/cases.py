@@ -206,6 +206,11 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         Verdict.UNSAFE,
         "superseded by an older command",
     ),
+    "collapse keys: no look after the insertion": (
+        CollapseKeys(looks_again=False),
+        Verdict.UNSAFE,
+        "two places are open",
+    ),
     "collapse keys: an end without a condition": (
         CollapseKeys(ends="blind"),
         Verdict.UNSAFE,

@@ -57,6 +57,8 @@ class CollapseKeys:
     """A post's order is above that of what was sent too."""
     ends: str = "conditional"
     """`conditional` on being open; or `blind`, on what was read."""
+    looks_again: bool = True
+    """After its insertion a post ends what came meanwhile, too."""
 
     def start(self) -> State:
         none: frozenset[int] = frozenset()
@@ -138,7 +140,8 @@ class CollapseKeys:
         return f"{name}: reads that {named} are older than {newest}", left
 
     def _end(self, s: State, p: Post, name: str) -> tuple[str, State]:
-        left = _go(s, p, at="answer" if p.at == "end" else "look")
+        is_last = p.at == "end" or not self.looks_again
+        left = _go(s, p, at="answer" if is_last else "look")
         read = {each.command: each for each in p.older}
         for each in s.entries:
             is_as_read = each == read.get(each.command)

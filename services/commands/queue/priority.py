@@ -31,14 +31,16 @@ class Priority:
 
     @contextmanager
     def interactive(self) -> Iterator[None]:
-        """Hold this around each step of a request that a client waits for; not around another one."""
+        """Hold this around each step of a request that a client waits for; of one that holds
+        another one, only the inner one is waited for."""
         request = asyncio.current_task() or object()
         ended = self._interactive[request] = asyncio.get_running_loop().create_future()
         try:
             yield
         finally:
-            del self._interactive[request]
             ended.set_result(None)
+            if self._interactive.get(request) is ended:
+                del self._interactive[request]
 
     async def yield_to_interactive(self) -> None:
         """Wait for the requests that are under way now: for this step of each, and for the next one where

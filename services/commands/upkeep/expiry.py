@@ -8,9 +8,10 @@ expired by the store's clock is not sent in any case.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import orjson
@@ -47,7 +48,7 @@ WRITER = "commands"
 @dataclass(frozen=True, slots=True)
 class Expiry:
     """Runs in every replica of commands, for its share of the partitions, which the janitor keeps. `between`
-    runs before each step."""
+    runs before each step but the reading of a page."""
 
     expiries: Expiries
     enrollments: Enrollments
@@ -66,31 +67,38 @@ class Expiry:
         now = self.clock.now()
         ended: list[QueueEntry] = []
         count = 0
-        async for page in self.expiries.overdue(now):
-            for chunk in chunked(self._ours(page), CHUNK):
-                await self.between()
-                there = (await self.expiries.expire(chunk, now)).values()
-                expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
-                count += len(expired)
-                ended += expired[: PUBLISHED_AT_ONCE - len(ended)]
+        async for chunk in self._ours(self.expiries.overdue(now)):
+            await self.between()
+            there = (await self.expiries.expire(chunk, now)).values()
+            expired = [entry for entry in there if entry.state is EntryState.EXPIRED]
+            count += len(expired)
+            ended += expired[: PUBLISHED_AT_ONCE - len(ended)]
         if count:
             log.info("commands_expired", count=count)
-        for chunk in chunked(ended, CHUNK):
+        for published in chunked(ended, CHUNK):
+            await self._publish(published)
+        is_left = partial(_is_left, before=now - FORGOTTEN_AFTER)
+        async for chunk in self._ours(self.expiries.unpublished(now), is_left):
             await self._publish(chunk)
-        async for page in self.expiries.unpublished(now):
-            # Who ends an overdue entry publishes its event; who supersedes one does not.
-            left = [
-                each
-                for each in self._ours(page)
-                if each.state is EntryState.SUPERSEDED
-                or (each.finished_at is not None and each.finished_at < now - FORGOTTEN_AFTER)
-            ]
-            for chunk in chunked(left, CHUNK):
-                await self._publish(chunk)
 
-    def _ours(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
-        partitions = self.share.partitions
-        return [entry for entry in entries if partition_of(entry.device) in partitions]
+    async def _ours(
+        self,
+        pages: AsyncIterator[list[QueueEntry]],
+        is_wanted: Callable[[QueueEntry], bool] = lambda _: True,
+    ) -> AsyncIterator[list[QueueEntry]]:
+        """The wanted entries of our partitions, in full chunks, and the rest at last."""
+        gathered: list[QueueEntry] = []
+        async for page in pages:
+            gathered += [
+                each
+                for each in page
+                if partition_of(each.device) in self.share.partitions and is_wanted(each)
+            ]
+            while len(gathered) >= CHUNK:
+                yield gathered[:CHUNK]
+                gathered = gathered[CHUNK:]
+        if gathered:
+            yield gathered
 
     async def hand_over(self, entry: QueueEntry) -> None:
         """Journal the event of an entry that expired or was superseded, before it is queued again, which
@@ -116,7 +124,7 @@ class Expiry:
         await self.expiries.published(published)
 
     async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:
-        known = await self.enrollments.load({entry.enrollment for entry in entries})
+        known = await self.enrollments.summaries({entry.enrollment for entry in entries})
         keys = {id_: found.key for id_, found in known.items()}
         events = [
             ended_event(each, keys.get(each.enrollment) or key_of_unknown(each.enrollment))
@@ -127,6 +135,13 @@ class Expiry:
         # What is there may be what another replica wrote when more, or less, was known of the device.
         journaled = await self.journal.read([event.id for event in events])
         return list(journaled.values())
+
+
+def _is_left(entry: QueueEntry, before: datetime) -> bool:
+    """Who ends an overdue entry publishes its event, if it lives; who supersedes one does not."""
+    if entry.state is EntryState.SUPERSEDED:
+        return True
+    return entry.finished_at is not None and entry.finished_at < before
 
 
 def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:

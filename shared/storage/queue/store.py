@@ -88,6 +88,8 @@ class MongoCommandQueue(OpenEntries, SentEntries):
                 return there
             met = await self._entries.insert_many([encode_entry(entries[i]) for i in missing])
             taken = {missing[index] for index in met}
+            if not taken:
+                return there
         raise StoreUnavailable("entries expire while they are queued again")
 
     async def put(
@@ -97,21 +99,19 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         rivals: Sequence[Rival],
         at: datetime,
     ) -> tuple[list[QueueEntry | None], int]:
-        documents = [
-            command_document(command, at, self._keyring)
-            for command in {command.hash: command for command in commands}.values()
-        ]
-        bulks = [Bulk(COMMANDS, documents)] if documents else []
-        before = len(bulks)
-        bulks.append(Bulk(NAME, [encode_entry(entry) for entry in entries]))
+        missing = list({command.hash: command for command in commands}.values())
+        stored = [Bulk(COMMANDS, [command_document(each, at, self._keyring) for each in missing])]
+        bulks = [Bulk(NAME, [encode_entry(entry) for entry in entries])]
         if ends := endings(rivals, entries):
             bulks.append(Bulk(NAME, operations=ends))
-        done = await self._database.write_in_order(bulks)
-        if len(done) == before:  # a command is stored already, and is touched before its entry
-            await self.store(commands, at)
-            return await self.insert(entries), 0
-        ended = done[-1][0] if len(done) > before + 1 else 0
-        return await self._there(entries, done[before][1]), ended
+        done = await self._database.write_in_order([*stored, *bulks] if missing else bulks)
+        if missing:
+            (_, known), *done = done
+            if known:  # they are touched before their entries
+                await self.store([missing[index] for index in known], at)
+                done = await self._database.write_in_order(bulks)
+        (_, taken), *ended = done
+        return await self._there(entries, taken), sum(count for count, _ in ended)
 
     async def entries_of(self, ids: Names[str]) -> dict[str, QueueEntry]:
         found = await find_by_id(self._entries, ids)

@@ -61,9 +61,10 @@ DRAIN_DEADLINE = timedelta(seconds=4)
 CANCEL_DEADLINE = timedelta(seconds=2)
 BUILD_RETRY = timedelta(seconds=1)
 OPS_CONNECTIONS = 128
-YOUNG_OBJECTS, YOUNG_TOGETHER, OLD_AFTER = 10_000, 2, 50
-"""New objects after which the garbage collector looks at them; few are in cycles (docs/adr/0030). What is
-left of two such lots is looked at once more: ten lots held the event loop for 30 ms."""
+YOUNG_OBJECTS, YOUNG_TOGETHER, OLD_AFTER = 10_000, 1, 50
+"""The thresholds of the garbage collector: new objects after which it looks at them, of which few are in
+cycles (docs/adr/0030), and after how many more of such looks it looks at what was left of them once more.
+Ten of them held the event loop for 30 ms (docs/adr/0038)."""
 READY_POLL = timedelta(milliseconds=50)
 
 

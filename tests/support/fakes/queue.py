@@ -176,15 +176,22 @@ class FakeCommandQueue:
         rivals: Sequence[Rival],
         at: datetime,
     ) -> tuple[list[QueueEntry | None], int]:
-        await self.store(commands, at)
+        if commands:
+            await self.store(commands, at)
         there = await self.insert(entries)
-        if any(there):
+        if any(there) or not rivals:
             return there, 0
-        seen = {entry_id(rival.enrollment, rival.command_uuid): rival.order for rival in rivals}
-        with_key = [entry for entry in entries if entry.collapse_key is not None]
-        return there, self._supersede(
-            with_key, lambda rival: seen.get(rival.id) == rival.order or rival in entries
-        )
+        await self.before("end")
+        newest = {(each.enrollment, each.collapse_key): each for each in entries}
+        ended = 0
+        for rival in rivals:
+            by = newest.get((rival.enrollment, rival.collapse_key))
+            current = self.entries.get(entry_id(rival.enrollment, rival.command_uuid))
+            if by is None or current is None or current.order != rival.order:
+                continue
+            if current.state.is_open and rival.order < by.order:
+                ended += self._end_for(by, current)
+        return there, ended
 
     async def rivals(self, entries: Sequence[QueueEntry]) -> list[Rival]:
         await self.before("rivals")
@@ -206,23 +213,22 @@ class FakeCommandQueue:
 
     async def supersede(self, entries: Sequence[QueueEntry]) -> int:
         await self.before("supersede")
-        return self._supersede(entries, lambda _: True)
-
-    def _supersede(
-        self, entries: Sequence[QueueEntry], is_meant: Callable[[QueueEntry], bool]
-    ) -> int:
         ended = 0
         for entry in entries:
-            rivals = [each for each in self._rivals([entry]) if is_meant(each)]
+            rivals = self._rivals([entry])
             newest = max(rivals, key=lambda rival: rival.order, default=entry)
-            for rival in rivals:
-                was_given = rival.handed_by is not None and rival.moved is None
-                if rival.order < newest.order and not was_given:
-                    by = replace(rival, superseded_by=newest.command_uuid)
-                    self._finish(by, EntryState.SUPERSEDED, None)
-                    self.unsafe.add(rival.id)
-                    ended += 1
+            ended += sum(
+                self._end_for(newest, each) for each in rivals if each.order < newest.order
+            )
         return ended
+
+    def _end_for(self, newer: QueueEntry, older: QueueEntry) -> bool:
+        if older.handed_by is not None and older.moved is None:
+            return False
+        by = replace(older, superseded_by=newer.command_uuid)
+        self._finish(by, EntryState.SUPERSEDED, None)
+        self.unsafe.add(older.id)
+        return True
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         await self.before("count_open")

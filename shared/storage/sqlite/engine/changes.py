@@ -115,8 +115,8 @@ def in_order(
     """Do one part after the other; one that meets a duplicate key is the last."""
     results: list[BulkResult] = []
     for part in parts:
-        # Without a limit: a part that is refused as large would leave those before it done.
-        results.append(part(connection, NO_LIMIT))
+        # Refused as large, a later one would leave those before it done.
+        results.append(part(connection, NO_LIMIT if results else limit))
         if results[-1][1]:
             break
     return results

@@ -18,7 +18,7 @@ fault, and raised to its submitter alone; it has changed nothing of the document
 
 
 NO_LIMIT = 1 << 40
-"""The limit of a write that runs in the thread."""
+"""The limit of a write that runs in the thread, or that must not be refused as large."""
 FAILURES = (sqlite3.Error, MemoryError)
 """Errors of SQLite, the second one where it has no memory. They concern the whole transaction."""
 

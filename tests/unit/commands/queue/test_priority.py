@@ -58,6 +58,25 @@ async def test_a_piece_waits_once_more_for_the_requests_that_it_waited_for() -> 
     await asyncio.gather(first, later)
 
 
+async def test_a_request_that_holds_it_twice_holds_nobody_up() -> None:
+    priority = Priority()
+    end = asyncio.Event()
+
+    async def request() -> None:
+        with priority.interactive():
+            await end.wait()
+            with priority.interactive():
+                pass
+
+    single = asyncio.create_task(request())
+    await settle()
+    piece = asyncio.create_task(priority.yield_to_interactive())
+    await settle()
+    end.set()
+
+    await asyncio.wait_for(asyncio.gather(single, piece), 1)
+
+
 async def test_a_piece_waits_for_nobody_when_nobody_is_there() -> None:
     async with asyncio.timeout(1):
         await Priority().yield_to_interactive()

@@ -1,5 +1,6 @@
 """Terms of commands as they are queued: times, priorities, collapse keys, warnings, many targets."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,9 +18,11 @@ from tests.support.commands_world import (
     FIRST_UUID,
     MAC,
     MINUTE,
+    Barrier,
     World,
     enrolled,
 )
+from tests.support.fakes.clock import settle
 
 SECOND_UUID = "0198f1d2-0000-7000-8000-000000000002"
 
@@ -129,13 +132,14 @@ async def test_what_the_former_version_accepted_with_the_key_of_its_type_is_supe
     assert world.entry().superseded_by == "3"
 
 
-async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
+@pytest.mark.parametrize("step", ["end", "supersede"])
+async def test_a_superseding_that_was_cut_off_is_done_by_the_retry(step: str) -> None:
     world = World()
     terms = Terms(collapse_key="k")
     await world.queue_service.enqueue(prepared(terms))
 
     async def fails_once(operation: str) -> None:
-        if operation == "supersede":
+        if operation == step:
             world.queue.before = world.at_store
             raise StoreUnavailable("away")
 
@@ -147,6 +151,45 @@ async def test_a_superseding_that_was_cut_off_is_done_by_the_retry() -> None:
 
     assert not again.is_new
     assert open_uuids(world) == [SECOND_UUID]
+
+
+async def test_of_two_that_are_queued_at_once_by_two_replicas_one_stays_open() -> None:
+    """Neither knew of the other when it was written."""
+    barrier = Barrier()
+    world = World(at_store=barrier)
+    inserts = [barrier.stop("insert"), barrier.stop("insert")]
+    terms = Terms(collapse_key="k")
+    both = [
+        asyncio.create_task(replica.enqueue(prepared(terms, uuid)))
+        for replica, uuid in ((world.queue_service, FIRST_UUID), (world.replica(), SECOND_UUID))
+    ]
+    await settle()
+
+    for each in inserts:
+        each.set()
+    await asyncio.gather(*both)
+
+    assert len(open_uuids(world)) == 1
+
+
+async def test_a_job_stores_its_command_again_if_it_was_not_stored() -> None:
+    world = World()
+    calls: list[str] = []
+
+    async def fails_once(operation: str) -> None:
+        calls.append(operation)
+        if operation == "store" and calls.count("store") == 1:
+            raise StoreUnavailable("away")
+
+    world.queue.before = fails_once
+    since = world.clock.now()
+    with pytest.raises(StoreUnavailable):
+        await world.queue_service.enqueue_for(prepared(Terms()), ["MAC"], since)
+
+    await world.queue_service.enqueue_for(prepared(Terms()), ["MAC"], since)
+    await world.queue_service.enqueue_for(prepared(Terms()), ["PAD"], since)
+
+    assert calls.count("store") == 2
 
 
 async def test_what_the_device_has_is_not_superseded() -> None:
