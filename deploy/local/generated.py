@@ -27,6 +27,7 @@ def write_or_check(files: Mapping[Path, str], arguments: Sequence[str], script: 
     """Write the files; with `--check` name those that are not current instead. The exit code."""
     if "--check" not in arguments:
         for file, text in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
         return 0
     old = [file.name for file, text in files.items() if file.read_text(encoding="utf-8") != text]

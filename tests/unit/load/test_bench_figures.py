@@ -139,10 +139,10 @@ def test_figures_are_written_with_a_plot_for_each_scenario(tmp_path: Path) -> No
     page = tmp_path / "page.md"
     page.write_text(MARKS)
 
-    write([figures()], "the table\n", page, tmp_path)
+    write([figures()], "the table\n", page, plots := tmp_path / "plots")
 
     assert "the table" in page.read_text()
-    assert {each.stem for each in tmp_path.glob("*.svg")} == SCENARIOS.keys()
+    assert {each.stem for each in plots.glob("*.svg")} == SCENARIOS.keys()
 
 
 def test_the_page_has_marks_for_both_blocks_and_the_plots_that_it_shows() -> None:
