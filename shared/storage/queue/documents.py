@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
-from operator import attrgetter
 
 from shared.domain.command import (
     NEVER_MOVED,
@@ -170,8 +169,3 @@ def entries_of(documents: Iterable[Document]) -> list[QueueEntry]:
 def only_open(documents: Iterable[Document]) -> list[QueueEntry]:
     """The entries in an open state; an entry in a state of a newer version is left to that version."""
     return entries_of(document for document in documents if document["state"] in OPEN)
-
-
-def in_queue_order(documents: Iterable[Document]) -> list[QueueEntry]:
-    """The entries in an open state, in the order in which they are sent."""
-    return sorted(only_open(documents), key=attrgetter("queue_order"))

@@ -24,11 +24,11 @@ from shared.storage.queue.documents import (
     OPEN,
     OPTIONAL,
     WHILE_OPEN,
+    EntriesOnDemand,
     condition_of,
     encode_entry,
     ending,
     entries_of,
-    in_queue_order,
     newest_first,
     only_open,
 )
@@ -147,7 +147,7 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         found = await self._entries.find(
             {"open_device": enrollment.device, "enrollment": enrollment.id}
         )
-        return in_queue_order(found)
+        return [*EntriesOnDemand(found)]
 
     async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
         return await self._end(

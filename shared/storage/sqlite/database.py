@@ -78,10 +78,10 @@ class SqliteDatabase(FolderDatabase):
 
     async def write_in_order(self, bulks: Sequence[Bulk]) -> list[BulkResult]:
         """All in one commit, unless there is so much that others go between."""
+        if any(len(bulk.inserts) + len(bulk.operations) > TOGETHER for bulk in bulks):
+            return await super().write_in_order(bulks)
         parts = [await self.collection(bulk.collection).part(bulk) for bulk in bulks]
-        size = sum(each for _, each in parts)
-        is_long = any(len(bulk.inserts) + len(bulk.operations) > TOGETHER for bulk in bulks)
-        if is_long or size > WRITTEN_TOGETHER:
+        if (size := sum(each for _, each in parts)) > WRITTEN_TOGETHER:
             return await super().write_in_order(bulks)
         return await self._commits.submit(partial(in_order, [part for part, _ in parts]), size)
 

@@ -28,6 +28,7 @@ from tests.unit.commands.submit.test_direct_posting import (
     Process,
     Seen,
     Sent,
+    alike,
     basic,
     command,
     failing,
@@ -121,20 +122,9 @@ def both() -> tuple[Connected, Connected]:
     return Connected(takes_whole=True), Connected(takes_whole=False)
 
 
-async def same(whole: Connected, by_asgi: Connected, *requests: Sent) -> list[int]:
-    """Send both the same; the statuses of the answers."""
-    statuses = []
-    for sent in requests:
-        seen = await whole.answer(sent)
-        assert seen == await by_asgi.answer(sent)
-        statuses.append(seen.messages[0]["status"])
-    assert whole.outside() == by_asgi.outside()
-    return statuses
-
-
 @pytest.mark.parametrize("words", BY_WORDS)
 async def test_a_request_that_came_whole_is_answered_as_by_asgi(words: str) -> None:
-    await same(*both(), *BY_WORDS[words])
+    await alike(*both(), *BY_WORDS[words])
 
 
 @pytest.mark.parametrize(
@@ -157,7 +147,7 @@ async def test_only_what_is_whole_and_small_is_spared_asgi(
 ) -> None:
     whole, by_asgi = both()
 
-    assert await same(whole, by_asgi, sent) == [status]
+    assert await alike(whole, by_asgi, sent) == [status]
     assert (whole.by_asgi, by_asgi.by_asgi) == (0 if is_whole else 1, 1)
 
 
@@ -168,7 +158,7 @@ async def test_outages_are_answered_as_by_asgi(what: str) -> None:
         getattr(process, what).is_away = True
     away = ANONYMOUS.header(b"authorization", b"bearer mdm_guess") if what == "tokens" else USUAL
 
-    assert (await same(*processes, away, USUAL.body(b"{")))[0] == 503
+    assert (await alike(*processes, away, USUAL.body(b"{")))[0] == 503
 
 
 @pytest.mark.parametrize("short", ["requests", "bytes"])
@@ -180,7 +170,7 @@ async def test_a_process_that_is_full_answers_as_by_asgi(short: str) -> None:
         else:
             process.app.budget._limit = 10
 
-    assert await same(*processes, USUAL) == [503]
+    assert await alike(*processes, USUAL) == [503]
     assert processes[0].by_asgi == 1
 
 
@@ -203,7 +193,7 @@ async def test_errors_of_an_endpoint_are_answered_as_by_asgi(error: Exception | 
         process.app = create_app([service], max_body=LIMIT, metrics=process.metrics)
     sent = replace(USUAL, path=b"/v1/fail")
 
-    await same(*processes, sent, sent)
+    await alike(*processes, sent, sent)
     assert [process.by_asgi for process in processes] == [0, 2]
 
 
