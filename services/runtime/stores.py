@@ -33,8 +33,9 @@ from shared.storage.enrollments.devices import MongoDevices, MongoEnrolledTopics
 from shared.storage.enrollments.identities import MongoIdentities
 from shared.storage.enrollments.imports import MongoMigration
 from shared.storage.enrollments.store import MongoEnrollments
-from shared.storage.events.deliveries import MongoDeliveries, MongoSubscriptions
+from shared.storage.events.deliveries import MongoDeliveries
 from shared.storage.events.journal import MongoJournal
+from shared.storage.events.subscriptions import MongoSubscriptions
 from shared.storage.heartbeats import MongoMembers, MongoWriters
 from shared.storage.indexes import indexes_of
 from shared.storage.maintenance.reencryption import MongoEncryptedValues
@@ -50,6 +51,7 @@ class Stores:
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
+        self._keyring = keyring
         self.audit: AuditLog = MongoAuditLog(database)
         self.authority: AuthorityStore = MongoAuthorityStore(database, keyring)
         self.challenges: Challenges = MongoChallenges(database)
@@ -83,6 +85,6 @@ class Stores:
         )
 
     def subscriptions(
-        self, configured_url: str | None, extra_topics: Collection[str]
+        self, configured_url: str | None = None, extra_topics: Collection[str] = ()
     ) -> Subscriptions:
-        return MongoSubscriptions(self._database, configured_url, extra_topics)
+        return MongoSubscriptions(self._database, self._keyring, configured_url, extra_topics)

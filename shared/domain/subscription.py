@@ -1,26 +1,124 @@
 """Subscriptions to events, and the deliveries that are due to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-
-from shared.domain.event import OWN_PREFIX
 
 CONFIG_SUBSCRIPTION = "config"
 """The id of the subscription that MDM_WEBHOOK_URL makes."""
+MICROMDM_TOPICS = "mdm.*"
+"""The pattern of MicroMDM's topics."""
+
+
+class SubscriptionState(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """By an API client. Events wait."""
+    DISABLED = "disabled"
+    """By the server: it failed for days, or answered 410. Events wait."""
+    PREPARING = "preparing"
+    """The history that it begins with is being stored. Events wait."""
+    DELETED = "deleted"
+    """It gets nothing any more, and leaves once its deliveries are removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilters:
+    """An event must match each of these that is not empty. An event that has no such value, as a check-in
+    message has no status, does not match.
+
+    `enrollments`: a device's id stands for all its channels. `request_types`: of the command that an event
+    is about."""
+
+    enrollments: frozenset[str] = frozenset()
+    serial_numbers: frozenset[str] = frozenset()
+    request_types: frozenset[str] = frozenset()
+    statuses: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.enrollments or self.serial_numbers or self.request_types or self.statuses)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyForm:
+    """The form of its requests; by default MicroMDM's, one event in each. `batch`: the most events of a
+    request."""
+
+    extra_keys: frozenset[str] = frozenset()
+    is_redacted: bool = False
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLimits:
+    """`concurrency`: requests at once, of each replica. `rate`: requests a second, of all replicas together;
+    None: any. `retry_schedule`: None is that of the settings."""
+
+    timeout: timedelta = timedelta(seconds=30)
+    concurrency: int = 64
+    rate: float | None = None
+    retry_schedule: tuple[timedelta, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningSecret:
+    """A secret of Standard Webhooks, `whsec_` and base64. It signs until `expires_at`; None: no end."""
+
+    value: str = field(repr=False)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSecrets:
+    """What authenticates its requests. `authorization`: the value of that header. `hmac_key`: for NanoMDM's
+    X-Hmac-Signature."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    signing: tuple[SigningSecret, ...] = ()
+    hmac_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A receiver of MicroMDM's topics and `extra_topics`. The URL may hold credentials: no repr has it."""
+    """A receiver of events. The URL may hold credentials: no repr has it. `ca`: PEM, the CAs to trust instead
+    of the system's.
+
+    `revision` changes with every change. `state_reason` says why it is disabled. `starts_at` (nanoseconds):
+    it begins with the events since then; while it is PREPARING these are being stored."""
 
     id: str
     url: str = field(repr=False)
     extra_topics: frozenset[str] = frozenset()
+    topics: frozenset[str] = frozenset({MICROMDM_TOPICS})
+    name: str = ""
+    filters: EventFilters = EventFilters()
+    form: BodyForm = BodyForm()
+    limits: DeliveryLimits = DeliveryLimits()
+    secrets: RequestSecrets = field(default=RequestSecrets(), repr=False)
+    ca: str | None = None
+    state: SubscriptionState = SubscriptionState.ACTIVE
+    state_reason: str | None = None
+    revision: str = ""
+    created_at: datetime | None = None
+    changed_at: datetime | None = None
+    starts_at: int | None = None
+
+    @property
+    def is_configured(self) -> bool:
+        """It is MDM_WEBHOOK_URL's: the operator's word, and not to be changed by API."""
+        return self.id == CONFIG_SUBSCRIPTION
+
+    @property
+    def all_topics(self) -> frozenset[str]:
+        """Exact topics and patterns."""
+        return self.topics | self.extra_topics
 
     def wants(self, topic: str) -> bool:
-        """False for a topic that only a newer version knows, unless it was asked for."""
-        return not topic.startswith(OWN_PREFIX) or topic in self.extra_topics
+        """By its topics alone. A pattern such as `mdm.*` matches topics that only a newer version knows."""
+        wanted = self.all_topics
+        return topic in wanted or f"{topic.partition('.')[0]}.*" in wanted
 
 
 class DeliveryState(StrEnum):

@@ -1,4 +1,5 @@
-"""Subscriptions, and the deliveries that are due to them (owner: webhook)."""
+"""Subscriptions (every service that makes events of ours reads their topics), and the deliveries that are due
+to them (owner: webhook)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,25 @@ from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
 
 
 class Subscriptions(Protocol):
-    async def all(self) -> list[Subscription]: ...
+    async def all(self) -> list[Subscription]:
+        """The one of MDM_WEBHOOK_URL, where that is set, then the others by id; deleted ones too, until they
+        are removed."""
+
+    async def get(self, id: str) -> Subscription | None: ...
+
+    async def add(self, subscription: Subscription) -> None:
+        """Safe to repeat."""
+
+    async def change(self, wanted: Subscription, revision: str) -> bool:
+        """Put `wanted` in the place of the one with its id, on condition that this has `revision` still."""
+
+    async def remove(self, id: str) -> None: ...
+
+    async def note_configured(self) -> None:
+        """Let the other services know the topics that the settings ask for."""
+
+    async def topics(self) -> frozenset[str]:
+        """The topics and patterns that any subscription asks for, but for deleted ones: one cheap read."""
 
 
 @dataclass(frozen=True, slots=True)

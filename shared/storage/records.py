@@ -1,9 +1,9 @@
 """Dataclasses as documents: a field is stored under its own name, or the one in `STORED_AS`, and a mapping
-as pairs, since a key may hold characters that a field name may not."""
+as pairs, since a key may hold characters that a field name may not. A duration is in milliseconds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache, partial
 from types import NoneType, UnionType
@@ -46,6 +46,10 @@ Record = TypeVar("Record")
 Decode = Callable[[Any], Any]
 
 _AS_THEY_ARE = {str, int, float, bool, bytes, datetime, NoneType}
+_DECODED_BY: dict[Any, Decode] = {
+    bytes: bytes,
+    timedelta: lambda milliseconds: timedelta(milliseconds=milliseconds),
+}
 
 
 def given(values: Mapping[str, Any]) -> Document:
@@ -62,10 +66,11 @@ def _encoded(value: Any) -> Any:
         return value
     if isinstance(value, StrEnum):
         return value.value
-    if isinstance(value, tuple | list):
-        return [_encoded(each) for each in value]
-    if isinstance(value, frozenset):
-        return sorted(map(_encoded, value))
+    if isinstance(value, timedelta):
+        return value // timedelta(milliseconds=1)
+    if isinstance(value, tuple | list | frozenset):
+        encoded = [_encoded(each) for each in value]
+        return sorted(encoded) if isinstance(value, frozenset) else encoded
     if isinstance(value, Mapping):
         return [[name, _encoded(each)] for name, each in value.items()]
     return fields_of(value) if is_dataclass(value) else value
@@ -140,8 +145,8 @@ def _decoder(hint: Any) -> Decode | None:
         return kind if decode is None else lambda values: kind(map(decode, values))
     if kind is Mapping:
         return dict
-    if hint is bytes:
-        return bytes
+    if hint in _DECODED_BY:
+        return _DECODED_BY[hint]
     if isinstance(hint, type) and is_dataclass(hint):
         return _reader(hint, ())
     return partial(known, hint) if isinstance(hint, type) and issubclass(hint, StrEnum) else None

@@ -151,6 +151,12 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
     "tokens": {
         FEW: ("everything by _id",),
     },
+    "webhooks": {
+        FEW: (
+            "_id != by _id",
+            "everything",
+        ),
+    },
     "writers": {
         FEW: ("everything",),
     },

@@ -15,7 +15,13 @@ from shared.domain.command import Command
 from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
 from shared.domain.errors import CannotDecrypt, Misconfigured
 from shared.domain.event import Event, Topic
-from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
+from shared.domain.subscription import (
+    Delivery,
+    DeliveryQueueKey,
+    DeliveryState,
+    RequestSecrets,
+    Subscription,
+)
 from shared.ports.certificates import InstalledPair, InstalledTopic, StoredAuthority, TopicVersion
 from shared.ports.enrollments import Change
 from shared.ports.keyring import Keyring
@@ -27,6 +33,7 @@ from shared.storage.database import Database, Operation
 from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events.deliveries import MongoDeliveries
 from shared.storage.events.journal import MongoJournal
+from shared.storage.events.subscriptions import MongoSubscriptions
 from shared.storage.maintenance.reencryption import MongoEncryptedValues
 from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import DRIVERS, open_store
@@ -42,7 +49,20 @@ KEY_PEM = b"-----BEGIN PRIVATE KEY----- of the CA"
 BODY = b"<plist>" + PUSH.magic.encode() + UNLOCK + BOOTSTRAP + b"</plist>"
 DELIVERY = Delivery(DeliveryQueueKey("config", "MAC"), "event", 1)
 COMMAND = Command("c" * 64, "uuid", "ClearPasscode", b"<plist>" + UNLOCK + b"</plist>")
-SECRETS = (PUSH.magic.encode(), UNLOCK, BOOTSTRAP, KEY_PEM)
+TOKEN_IN_URL, BEARER = "a-token-in-a-url", "Bearer a-bearer-token"
+SUBSCRIPTION = Subscription(
+    "webhook",
+    f"https://receiver.example/{TOKEN_IN_URL}",
+    secrets=RequestSecrets(authorization=BEARER),
+)
+SECRETS = (
+    PUSH.magic.encode(),
+    UNLOCK,
+    BOOTSTRAP,
+    KEY_PEM,
+    TOKEN_IN_URL.encode(),
+    BEARER.encode(),
+)
 
 
 @dataclass
@@ -65,6 +85,7 @@ class Store:
         assert await deliveries.lease([DELIVERY], "holder", NOW, NOW) == {DELIVERY.id}
         dead_lettered = replace(DELIVERY, state=DeliveryState.DEAD_LETTERED)
         await deliveries.failed(dead_lettered, "holder", b'{"raw_payload": "' + BODY + b'"}')
+        await MongoSubscriptions(self.mongo, keyring).add(SUBSCRIPTION)
         await MongoAuthorityStore(self.mongo, keyring).create(StoredAuthority(b"a cert", KEY_PEM))
         await MongoCommandQueue(self.mongo, keyring).store([COMMAND], NOW)
         push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))
@@ -142,6 +163,7 @@ async def assert_all_opens(store: Store, keyring: Keyring) -> None:
     assert BODY in kept
     found_commands = await MongoCommandQueue(store.mongo, keyring).commands({COMMAND.hash})
     assert found_commands == {COMMAND.hash: COMMAND}
+    assert await MongoSubscriptions(store.mongo, keyring).all() == [SUBSCRIPTION]
     authority = await MongoAuthorityStore(store.mongo, keyring).load()
     assert authority is not None
     assert authority.key_pem == KEY_PEM
@@ -275,6 +297,7 @@ ALL_OF_IT = {
     "deliveries": 1,
     "events": 2,
     "push_certificates": 1,
+    "webhooks": 2,
 }
 
 
@@ -283,12 +306,12 @@ async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
 ) -> None:
     await store.fill(AesKeyring([OLD]))
     both = AesKeyring([NEW, OLD])
-    assert await counted(store, both) == {key_id(OLD): 12}
+    assert await counted(store, both) == {key_id(OLD): 14}
 
     assert await reencrypt(store, both) == ALL_OF_IT
     assert await reencrypt(store, both) == dict.fromkeys(ALL_OF_IT, 0)
 
-    assert await counted(store, both) == {key_id(NEW): 12}
+    assert await counted(store, both) == {key_id(NEW): 14}
     await assert_all_opens(store, AesKeyring([NEW]))
 
 
@@ -308,7 +331,7 @@ async def test_rotation_can_lead_back_to_a_version_that_knows_no_encrypts(store:
 
     assert await reencrypt(store, clear) == ALL_OF_IT
 
-    assert await counted(store, clear) == {None: 12}
+    assert await counted(store, clear) == {None: 14}
     document = await store.document("enrollments", "MAC")
     assert document["push"]["magic"] == PUSH.magic
     assert (document["unlock_token"], document["bootstrap_token"]) == (UNLOCK, BOOTSTRAP)
@@ -323,7 +346,7 @@ async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -
 
     assert (await reencrypt(store, both))["enrollments"] == 5
 
-    assert await counted(store, both) == {key_id(NEW): 11, key_id(b"\x03" * 32): 1}
+    assert await counted(store, both) == {key_id(NEW): 13, key_id(b"\x03" * 32): 1}
 
 
 class Meddler:

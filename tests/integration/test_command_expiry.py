@@ -18,6 +18,7 @@ from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import PARTITIONS, EnrollmentKey
 from shared.domain.event import Event, Topic
+from shared.domain.subscription import Subscription
 from shared.messaging.envelope import event_json
 from shared.messaging.memory.broker import LocalBroker
 from shared.messaging.rabbit.broker import RabbitBroker
@@ -28,6 +29,7 @@ from shared.storage.enrollments import store as enrollments
 from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events import journal
 from shared.storage.events.journal import MongoJournal
+from shared.storage.events.subscriptions import MongoSubscriptions
 from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.expiries import MongoExpiries
 from shared.storage.queue.store import MongoCommandQueue
@@ -150,7 +152,7 @@ async def world(database: Database, broker: Broker) -> AsyncIterator[World]:
     indexes = (*entry_documents.indexes(MONTH), *journal.indexes(MONTH), *enrollments.INDEXES)
     await database.ensure(indexes)
     async with Sink() as asked, Sink() as plain:
-        await database.collection("subscriptions").insert_one({"_id": "plain", "url": plain.url})
+        await MongoSubscriptions(database, KEYRING).add(Subscription("plain", plain.url))
         async with webhook(database, broker, asked.url):
             yield World(database, broker, asked, plain, FakeClock(CLOCK.now()))
 

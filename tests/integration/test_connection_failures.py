@@ -15,6 +15,7 @@ from services.push.certificates.tls import client_context, load_certificates
 from services.push.send.apns import Apns, Push
 from services.push.send.outcomes import Unanswered, Unreachable
 from services.runtime.store_health import StorePulse
+from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import HttpSender
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.clock import SystemClock
@@ -32,6 +33,7 @@ from tests.support.harness.bad_servers import Kind, Trust, bad_server
 from tests.support.harness.push_certificates import TOPIC, PushAuthority
 
 PATIENCE = timedelta(seconds=1)
+REQUEST = single("e1", "mdm.Connect", b"{}")
 
 Try = Callable[[str, Trust], Awaitable[str]]
 """Connects to a host and port; returns the reason why it failed."""
@@ -49,7 +51,7 @@ async def webhook(address: str, trust: Trust) -> str:
 async def posted(url: str, trust: Trust) -> str:
     tls = client_tls("MDM_WEBHOOK_CA", trust.file)
     async with HttpSender(SystemClock(), tls, PATIENCE) as sender:
-        outcome = await sender.send(Subscription("config", url), b"{}")
+        outcome = await sender.send(Subscription("config", url), REQUEST)
     return outcome.reason or ""
 
 
@@ -155,10 +157,10 @@ async def test_a_receiver_of_a_ca_in_ssl_cert_file_gets_its_events(
 ) -> None:
     async with receiver(trust) as url:
         async with HttpSender(SystemClock(), client_tls("MDM_WEBHOOK_CA", None)) as sender:
-            before = await sender.send(Subscription("config", url), b"{}")
+            before = await sender.send(Subscription("config", url), REQUEST)
         monkeypatch.setenv("SSL_CERT_FILE", str(trust.file))
         async with HttpSender(SystemClock(), client_tls("MDM_WEBHOOK_CA", None)) as sender:
-            after = await sender.send(Subscription("config", url), b"{}")
+            after = await sender.send(Subscription("config", url), REQUEST)
 
     assert "is not trusted" in (before.reason or "")
     assert after.delivered
@@ -220,10 +222,10 @@ async def test_a_refused_certificate_is_looked_at_once_a_minute(trust: Trust) ->
         HttpSender(clock, tls, PATIENCE) as sender,
     ):
         receiver = Subscription("config", f"https://127.0.0.1:{server.port}/")
-        reasons = {(await sender.send(receiver, b"{}")).reason for _ in range(5)}
+        reasons = {(await sender.send(receiver, REQUEST)).reason for _ in range(5)}
         after_a_burst = len(server.links)
         clock.advance(KEPT)
-        await sender.send(receiver, b"{}")
+        await sender.send(receiver, REQUEST)
 
         assert len(reasons) == 1
         assert after_a_burst == 5 + 1
@@ -249,7 +251,7 @@ async def test_the_log_says_why_a_subscriber_fails(trust: Trust) -> None:
         receiver = Subscription("config", f"https://user:secret@127.0.0.1:{server.port}/")
         with structlog.testing.capture_logs() as logged:
             for _ in range(4):
-                await subscribers.first(receiver, "MAC", b"{}")
+                await subscribers.first(receiver, "MAC", REQUEST)
                 clock.advance(timedelta(seconds=6))
 
     [line] = logged

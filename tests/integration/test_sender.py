@@ -9,6 +9,7 @@ from email.utils import format_datetime
 import pytest
 from structlog.testing import capture_logs
 
+from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import CONTENT_TYPE, AttemptOutcome, HttpSender
 from shared.concurrency.clock import SystemClock
 from shared.domain.subscription import Subscription
@@ -34,7 +35,7 @@ async def sender() -> AsyncIterator[HttpSender]:
 
 
 async def send(sender: HttpSender, url: str) -> AttemptOutcome:
-    return await sender.send(Subscription("config", url), BODY)
+    return await sender.send(Subscription("config", url), single("e1", "mdm.Connect", BODY))
 
 
 async def test_the_body_arrives_byte_for_byte_under_the_documented_content_type(

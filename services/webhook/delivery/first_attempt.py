@@ -21,6 +21,7 @@ import structlog
 from services.webhook.delivery.bodies import Account, Bodies
 from services.webhook.delivery.queue_state import Arrival, DeliveryQueue, SetAside
 from services.webhook.delivery.store import DeliveryStore
+from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Step
@@ -193,11 +194,11 @@ class PartitionQueues:
         if not queue.blocked:
             received = arrival.received
             if arrival.is_held:
-                outcome = await self._attempt(queue, received.body, subscription)
+                outcome = await self._attempt(queue, received, received.body, subscription)
             else:
                 async with self._bodies.in_use(received.size):
                     body = received.body or await self._read_back(arrival)
-                    outcome = await self._attempt(queue, body, subscription)
+                    outcome = await self._attempt(queue, received, body, subscription)
         if outcome is None or not outcome.delivered:
             if not self.is_live:
                 return
@@ -210,14 +211,19 @@ class PartitionQueues:
             await self._let_go(arrival)
 
     async def _attempt(
-        self, queue: DeliveryQueue, body: bytes | None, subscription: Subscription
+        self,
+        queue: DeliveryQueue,
+        received: Received,
+        body: bytes | None,
+        subscription: Subscription,
     ) -> AttemptOutcome | None:
         # Reading it back takes time: the delivery queue may be blocked by now, or no longer ours.
         if body is None or not self.is_live or queue.blocked:
             return None
         queue.is_attempting = True
         try:
-            return await self._subscribers.first(subscription, queue.key.device, body)
+            request = single(received.event_id, received.topic, body)
+            return await self._subscribers.first(subscription, queue.key.device, request)
         finally:
             queue.is_attempting = False
 

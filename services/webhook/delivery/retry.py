@@ -16,6 +16,7 @@ from services.webhook.delivery.bodies import Bodies
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.queue_state import EVERYTHING, DeliveryQueue
 from services.webhook.delivery.store import DeliveryStore
+from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import LONGEST_WAIT, AttemptOutcome
 from services.webhook.endpoints.subscribers import PAUSED, Endpoint, Subscribers
 from shared.domain.subscription import Delivery, DeliveryState
@@ -157,7 +158,8 @@ class QueueRetry:
                 reason = "the journal no longer holds this event"
                 await self._give_up(queue, replace(delivery, last_error=reason), holder, None)
                 return None
-            outcome = await self._subscribers.again(subscription, delivery.queue.device, body)
+            request = single(delivery.event_id, delivery.topic, body, delivery.attempts + 1)
+            outcome = await self._subscribers.again(subscription, delivery.queue.device, request)
             if outcome.delivered:
                 await self._store.delivered(delivery)
                 return None

@@ -25,6 +25,7 @@ from services.webhook.endpoints.http_client import (
     HttpTarget,
 )
 from services.webhook.endpoints.limited_log import LimitedLog
+from services.webhook.endpoints.request import EventRequest
 from shared.domain.subscription import Subscription
 from shared.network.connection_failures import Peer, closed
 from shared.network.peer_certificates import PeerCertificates
@@ -74,7 +75,7 @@ DELIVERED = AttemptOutcome()
 
 
 class EventSender(Protocol):
-    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome: ...
+    async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome: ...
 
 
 class HttpSender:
@@ -100,12 +101,12 @@ class HttpSender:
         if self._client is not None:
             await self._client.close()
 
-    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
+    async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
         if self._client is None:
             raise RuntimeError("the sender is not open")
         try:
             target = self._targets.get(subscription.url) or self._target(subscription.url)
-            answer = await self._client.post(target, body)
+            answer = await self._client.post(target, request.events[0].body)
         except TimeoutError:
             return AttemptOutcome(f"no answer within {self._timeout.total_seconds():g} s")
         except HttpFailure as exc:

@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 
 from services.webhook.endpoints.limited_log import LimitedLog
+from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.sender import GONE, AttemptOutcome, EventSender
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.subscription import Delivery, Subscription
@@ -186,7 +187,9 @@ class Subscribers:
             self._endpoints[subscription] = Endpoint(subscription, self._clock)
         return self._endpoints[subscription]
 
-    async def first(self, subscription: Subscription, device: str, body: bytes) -> AttemptOutcome:
+    async def first(
+        self, subscription: Subscription, device: str, request: EventRequest
+    ) -> AttemptOutcome:
         """An event's first attempt. It does not count where the subscriber is too busy, or paused."""
         endpoint = self.endpoint(subscription.id)
         if endpoint.is_paused and endpoint.pause_left:
@@ -194,17 +197,19 @@ class Subscribers:
         if not await self._has_slot(endpoint):
             return BUSY
         try:
-            return await self.again(subscription, device, body)
+            return await self.again(subscription, device, request)
         finally:
             endpoint.is_stuck = False
             endpoint.slots.release()
 
-    async def again(self, subscription: Subscription, device: str, body: bytes) -> AttemptOutcome:
+    async def again(
+        self, subscription: Subscription, device: str, request: EventRequest
+    ) -> AttemptOutcome:
         """A retry; the caller keeps to `has_room`. It does not count while the subscriber is paused."""
         endpoint = self.endpoint(subscription.id)
         if not endpoint.may_ask():
             return PAUSED
-        outcome = await self._sender.send(subscription, body)
+        outcome = await self._sender.send(subscription, request)
         endpoint.heard(outcome, device)
         if outcome.delivered:
             self._delivered.inc()

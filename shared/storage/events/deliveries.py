@@ -1,13 +1,11 @@
-"""Collections `deliveries` and `subscriptions` (owner: webhook).
+"""Collection `deliveries` (owner: webhook).
 
 A delivery is deleted once it is delivered. A pending one has `lane`, `partition` and `lease_until`, a
 dead-lettered one `given_up` (its partition), so an index has exactly the documents of each query. Its
 `body` is kept, encrypted, since its event leaves the journal. `asked` is its partition while an operator
 waits for an attempt. The `lane` of a delivery that is set aside is that of its device, and its event behind
 it: earlier versions take that for another device's, and retry it by its schedule.
-
-The subscription `config`, of MDM_WEBHOOK_URL, is not stored: a changed setting counts from the next start
-on."""
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Names
@@ -17,13 +15,7 @@ from typing import Any
 
 from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
-from shared.domain.subscription import (
-    CONFIG_SUBSCRIPTION,
-    Delivery,
-    DeliveryQueueKey,
-    DeliveryState,
-    Subscription,
-)
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
@@ -204,22 +196,6 @@ class MongoDeliveries:
         for chunk in chunked([_tried_again(each, now) for each in deliveries], _BATCH):
             matched += (await self._documents.bulk_write(chunk))[0]
         return matched
-
-
-class MongoSubscriptions:
-    """Implements `shared.ports.deliveries.Subscriptions`."""
-
-    def __init__(
-        self, database: Database, configured_url: str | None, extra_topics: Names[str] = ()
-    ) -> None:
-        self._documents = database.collection("subscriptions")
-        config = Subscription(CONFIG_SUBSCRIPTION, configured_url or "", frozenset(extra_topics))
-        self._configured = [config] if configured_url else []
-
-    async def all(self) -> list[Subscription]:
-        found = await self._documents.find({"_id": {"$ne": CONFIG_SUBSCRIPTION}})
-        stored = [record(Subscription, each) for each in found]
-        return [*self._configured, *sorted(stored, key=lambda subscription: subscription.id)]
 
 
 def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:

@@ -1,5 +1,6 @@
 """A post to a receiver, and what many tests expect of it."""
 
+from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import AttemptOutcome, HttpSender
 from shared.domain.subscription import Subscription
 
@@ -10,4 +11,4 @@ CLOSED = "the connection was closed without an answer; if it speaks TLS, MDM_WEB
 
 
 async def send(sender: HttpSender, url: str, body: bytes = BODY) -> AttemptOutcome:
-    return await sender.send(Subscription("config", url), body)
+    return await sender.send(Subscription("config", url), single("e1", "mdm.Connect", body))

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BadRequest, TooLarge
-from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.ports.deliveries import Backlog, BlockedQueue
 from shared.times import EPOCH
 from tests.support.fakes.queue import Hook, undisturbed
@@ -196,16 +196,6 @@ class FakeDeliveries:
         )
         owed.body = body if body is not None else owed.body
         return True
-
-
-class FakeSubscriptions:
-    """`Subscriptions` of a fixed list."""
-
-    def __init__(self, *subscriptions: Subscription) -> None:
-        self.subscriptions = list(subscriptions)
-
-    async def all(self) -> list[Subscription]:
-        return list(self.subscriptions)
 
 
 def _queue_after(stored: Delivery, written: Delivery) -> DeliveryQueueKey:

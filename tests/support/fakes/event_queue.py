@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome
 from shared.domain.subscription import Subscription
 from shared.ports.events import OpenPartition, Received
@@ -184,8 +185,9 @@ class FakeReceiver:
         """Events in the order of their first arrival."""
         return list(dict.fromkeys(self.arrivals))
 
-    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
-        event_id = body.decode().split('"')[3]
+    async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
+        [(event_id, _, body)] = request.events
+        assert event_id == body.decode().split('"')[3]
         self.attempts.append(event_id)
         if event_id in self.held:
             await self.held[event_id].wait()

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from structlog.testing import capture_logs
 
+from services.webhook.endpoints.request import EventRequest, single
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.subscribers import (
     DOWN_AFTER,
@@ -20,6 +21,7 @@ from tests.support.delivery_rig import FixedSubscriptions
 from tests.support.fakes.clock import FakeClock, settle
 
 SUBSCRIBER = Subscription("config", "http://anna:secret@receiver.invalid/")
+REQUEST = single("e1", "mdm.Connect", b"")
 SHORT = timedelta(milliseconds=20)
 
 
@@ -29,7 +31,7 @@ class HangingSender:
     def __init__(self) -> None:
         self.under_way: list[asyncio.Future[AttemptOutcome]] = []
 
-    async def send(self, subscription: Subscription, body: bytes) -> AttemptOutcome:
+    async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
         self.under_way.append(asyncio.get_running_loop().create_future())
         return await self.under_way[-1]
 
@@ -38,7 +40,7 @@ async def full(sender: HangingSender, patience: timedelta = SHORT) -> Subscriber
     """A subscriber of which every slot is taken."""
     subscribers = Subscribers(FixedSubscriptions(), sender, FakeClock(), Metrics(), patience)
     for _ in range(SLOTS):
-        asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))  # noqa: RUF006 - ends with the loop
+        asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", REQUEST))  # noqa: RUF006 - ends with the loop
     await settle()
     return subscribers
 
@@ -54,7 +56,7 @@ async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None
     sender = HangingSender()
     subscribers = await full(sender)
 
-    outcome = await subscribers.first(SUBSCRIBER, "MAC", b"")
+    outcome = await subscribers.first(SUBSCRIBER, "MAC", REQUEST)
 
     assert not outcome.counts
     assert len(sender.under_way) == SLOTS
@@ -64,9 +66,9 @@ async def test_who_waits_behind_a_subscriber_that_hangs_is_turned_away() -> None
 async def test_once_it_hangs_nobody_waits_any_more() -> None:
     sender = HangingSender()
     subscribers = await full(sender)
-    await subscribers.first(SUBSCRIBER, "MAC", b"")
+    await subscribers.first(SUBSCRIBER, "MAC", REQUEST)
 
-    next_one = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
+    next_one = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", REQUEST))
     await settle()
 
     assert next_one.done()
@@ -76,7 +78,7 @@ async def test_once_it_hangs_nobody_waits_any_more() -> None:
 async def test_an_entry_that_is_left_goes_to_who_waits() -> None:
     sender = HangingSender()
     subscribers = await full(sender, timedelta(seconds=10))
-    waiting = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
+    waiting = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", REQUEST))
     await settle()
 
     sender.under_way[0].set_result(AttemptOutcome())
@@ -90,14 +92,14 @@ async def test_an_entry_that_is_left_goes_to_who_waits() -> None:
 async def test_one_who_stops_waiting_leaves_the_entry_to_others() -> None:
     sender = HangingSender()
     subscribers = await full(sender, timedelta(seconds=10))
-    waiting = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
+    waiting = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", REQUEST))
     await settle()
     waiting.cancel()
     await asyncio.wait([waiting])
 
     sender.under_way[0].set_result(AttemptOutcome())
     await settle()
-    another = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
+    another = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", REQUEST))
     await settle()
 
     assert len(sender.under_way) == SLOTS + 1
@@ -175,11 +177,11 @@ async def test_a_probe_of_a_paused_subscriber_that_is_cut_short_is_made_again_so
     endpoint = subscribers.endpoint(SUBSCRIBER.id)
     endpoint.heard(AttemptOutcome("answered 410", status=410), "MAC")
     clock.advance(timedelta(hours=1))
-    probe = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", b""))
+    probe = asyncio.ensure_future(subscribers.first(SUBSCRIBER, "MAC", REQUEST))
     await settle()
     probe.cancel()
     await settle()
-    during = await subscribers.first(SUBSCRIBER, "MAC", b"")
+    during = await subscribers.first(SUBSCRIBER, "MAC", REQUEST)
     clock.advance(timedelta(minutes=1))
 
     assert (during.counts, len(sender.under_way)) == (False, 1)
