@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from shared.network.address_guard import AddressGuard
 from shared.settings.access import AccessSettings, ProxySettings
 from shared.settings.encryption import NEEDS_SECRET_KEY, EncryptionSettings
 from shared.settings.enrollment import EnrollmentSettings, PushCertificateFiles
@@ -233,6 +234,12 @@ class WebhookSettings(DeliverySettings, ApiSettings):
 
     http: AddressValue = _http(8084)
     ops_http: AddressValue = _ops_http(9084)
+
+    @property
+    def address_guard(self) -> AddressGuard:
+        """Where the receivers of subscriptions made by API may be. The embedded store serves one machine,
+        whose receivers may be on it."""
+        return AddressGuard(self.webhook_allowed_networks, self.mongodb_url is None)
 
     @model_validator(mode="after")
     def _events_outlive_their_retries(self) -> Self:

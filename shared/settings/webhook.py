@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from shared.domain.event import EXTRA_TOPICS
-from shared.settings.values import Durations, File, Names, SecretHttpUrl, Size, within
+from shared.settings.values import Durations, File, Names, Networks, SecretHttpUrl, Size, within
 
 RETRY_SCHEDULE = tuple(
     timedelta(seconds=seconds)
@@ -43,6 +43,11 @@ class DeliverySettings(BaseModel):
         128 * 1024**2,
         description="Most bytes of event bodies that one process holds at once, as `128 MiB`, at least "
         "8 MiB; the bodies of events beyond it are read back from the journal when their turn comes.",
+    )
+    webhook_allowed_networks: Networks = Field(
+        (),
+        description="Private networks in which a subscription made by API may have its receiver, separated "
+        "by commas, such as `10.20.0.0/16`; MDM_WEBHOOK_URL may be anywhere.",
     )
 
     @field_validator("webhook_extra_topics")

@@ -395,3 +395,17 @@ def test_a_size_that_is_too_large_is_no_unknown_unit():
 def test_one_of_several_words_is_said_with_those_words():
     said = refusal(AllSettings, {"MDM_LOG_FORMAT": "yaml"})
     assert said == "MDM_LOG_FORMAT: expected one of 'auto', 'json' or 'console'"
+
+
+def test_receivers_may_be_on_this_machine_only_beside_the_embedded_store():
+    served = {"MDM_MONGODB_URL": "mongodb://db", "MDM_SECRET_KEY": SECRET_KEY}
+
+    assert load(AllSettings, {}).address_guard.refusal("127.0.0.1") is None
+    assert load(AllSettings, served).address_guard.refusal("127.0.0.1") == "is a loopback address"
+
+
+def test_receivers_may_be_in_the_private_networks_that_are_listed():
+    guard = load(AllSettings, {"MDM_WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/16"}).address_guard
+
+    assert guard.refusal("10.0.1.1") is None
+    assert guard.refusal("10.1.0.1")
