@@ -60,8 +60,9 @@ class Deliveries(Protocol):
     async def heads(self, partition: int) -> list[BlockedQueue]:
         """The same delivery queues, each with its first delivery, by device."""
 
-    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
-        """The pending deliveries of a delivery queue with first <= number <= last, by number."""
+    async def waiting(self, queue: DeliveryQueueKey, limit: int) -> list[Delivery]:
+        """The first `limit` pending deliveries of a delivery queue, by number and event id. Those of one
+        number stay together: they may be fewer, or more where all have the same."""
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime

@@ -32,7 +32,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
     "deliveries": {
         "asked_1": ("asked =",),
         "given_up_1": ("given_up =",),
-        "lane_1_number_1": ("lane =, number between",),
+        "lane_1_number_1": ("lane = by number",),
         "partition_1__id_1_lane_1_number_1": ("_id >, partition = by _id",),
     },
     "enrollments": {

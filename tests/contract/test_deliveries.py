@@ -33,7 +33,7 @@ async def deliveries(request: pytest.FixtureRequest) -> AsyncIterator[Deliveries
 
 
 async def waiting(deliveries: Deliveries, queue: DeliveryQueueKey = MAC) -> list[Delivery]:
-    return await deliveries.waiting(queue, 0, 2**62)
+    return await deliveries.waiting(queue, 1000)
 
 
 async def blocked(deliveries: Deliveries, device: str = "MAC") -> dict[DeliveryQueueKey, Backlog]:
@@ -53,13 +53,28 @@ async def test_what_is_stored_waits_in_the_order_of_its_numbers(deliveries: Deli
     assert [delivery.event_id for delivery in found] == ["b", "a", "c"]
 
 
-async def test_a_part_of_a_queue_can_be_read_by_its_numbers(deliveries: Deliveries) -> None:
-    for number in range(1, 6):
+async def test_the_first_ones_of_a_queue_are_read_however_far_apart_their_numbers_are(
+    deliveries: Deliveries,
+) -> None:
+    for number in (3 * 10**18, 7, 1_790_000_000_000_000_000, 5):
         await deliveries.store([owed(f"e{number}", number)])
+    await deliveries.store([owed("of another queue", 1, OTHER)])
 
-    found = await deliveries.waiting(MAC, 2, 4)
+    found = await deliveries.waiting(MAC, 4)
 
-    assert [delivery.number for delivery in found] == [2, 3, 4]
+    assert [delivery.number for delivery in found] == [5, 7, 1_790_000_000_000_000_000]
+
+
+async def test_deliveries_of_one_number_are_read_together_by_event(deliveries: Deliveries) -> None:
+    for event, number in (("z", 1), ("d", 2), ("c", 2), ("b", 2), ("a", 3)):
+        await deliveries.store([owed(event, number)])
+
+    at_the_cut = await deliveries.waiting(MAC, 3)
+    await deliveries.delivered(at_the_cut)
+    alone = await deliveries.waiting(MAC, 2)
+
+    assert [delivery.event_id for delivery in at_the_cut] == ["z"]
+    assert [delivery.event_id for delivery in alone] == ["b", "c", "d"]
 
 
 async def test_a_delivery_comes_back_as_it_was_stored(deliveries: Deliveries) -> None:

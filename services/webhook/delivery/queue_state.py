@@ -10,9 +10,6 @@ from shared.domain.subscription import DeliveryQueueKey
 from shared.ports.deliveries import Backlog
 from shared.ports.events import Received
 
-EVERYTHING = (0, 2**62)
-"""Every number that a delivery queue can hold."""
-_READ_AT_ONCE = 100
 _FIRST_HURRY_PAUSE = timedelta(minutes=1)
 FIRST_WAITS = 5
 """So many waits of the schedule an event holds up its delivery queue."""
@@ -67,13 +64,6 @@ class DeliveryQueue:
     @property
     def is_idle(self) -> bool:
         return not (self.blocked or self.arrivals or self.is_working or self.is_retrying)
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """First and last number to read at once: everything, unless it is a lot."""
-        if self.highest - self.head < _READ_AT_ONCE:
-            return EVERYTHING
-        return self.head, self.head + _READ_AT_ONCE
 
     def begin_store(self, now: float) -> int:
         """Block the delivery queue and take the number of the delivery that is about to be stored."""

@@ -14,7 +14,7 @@ import structlog
 
 from services.webhook.delivery.bodies import Bodies
 from services.webhook.delivery.first_attempt import PartitionQueues
-from services.webhook.delivery.queue_state import EVERYTHING, DeliveryQueue
+from services.webhook.delivery.queue_state import DeliveryQueue
 from services.webhook.delivery.store import DeliveryStore
 from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import LONGEST_WAIT, AttemptOutcome
@@ -84,10 +84,7 @@ class QueueRetry:
                 return pause
             queue.is_stale = False
             changes, was_storing = queue.changes, queue.is_storing
-            reach = queue.reach
-            waiting = await self._store.waiting(queue.key, *reach)
-            if not waiting and reach != EVERYTHING:
-                waiting = await self._store.waiting(queue.key, *EVERYTHING)
+            waiting = await self._store.waiting(queue.key)
             if not waiting:
                 if was_storing or changes != queue.changes:
                     return _SOON

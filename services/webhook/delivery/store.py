@@ -25,6 +25,8 @@ Done = TypeVar("Done")
 
 LEASE = timedelta(seconds=35)
 """Longer than an attempt may take."""
+READ_AT_ONCE = 100
+"""So many deliveries of a delivery queue."""
 _DEADLINE = timedelta(seconds=15)
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)
@@ -48,10 +50,10 @@ class DeliveryStore:
     async def delivered(self, delivery: Delivery) -> None:
         await self._until_done(lambda: self._removals.submit(delivery))
 
-    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
-        """The pending deliveries of a delivery queue with these numbers, in order."""
+    async def waiting(self, queue: DeliveryQueueKey) -> list[Delivery]:
+        """The first pending deliveries of a delivery queue, in order."""
         async with asyncio.timeout(_DEADLINE.total_seconds()):
-            return await self._deliveries.waiting(queue, first, last)
+            return await self._deliveries.waiting(queue, READ_AT_ONCE)
 
     async def lease(self, delivery: Delivery) -> str | None:
         """The holder under which it is leased now; None: another process has it, or it is gone."""

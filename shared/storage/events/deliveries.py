@@ -108,13 +108,17 @@ class MongoDeliveries:
             for document in found:
                 yield document
 
-    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+    async def waiting(self, queue: DeliveryQueueKey, limit: int) -> list[Delivery]:
         term = self._database.term
-        found = await self._documents.find(
-            {"lane": _queue_key(queue), "number": {"$gte": first, "$lte": last}}, {"body": 0}
-        )
+        query = {"lane": _queue_key(queue)}
+        found = await self._documents.find(query, {"body": 0}, sort=[("number", 1)], limit=limit)
         if not found:  # what is found must be leased, which no deposed server does
             await self._current.check(term)
+        if len(found) == limit:  # more may have the last number, and an earlier event id
+            last = found[-1]["number"]
+            found = [document for document in found if document["number"] != last]
+            if not found:
+                return await self.waiting(queue, 2 * limit)
         return sorted((_from_document(document) for document in found), key=_order)
 
     async def lease(

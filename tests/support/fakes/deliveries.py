@@ -100,18 +100,16 @@ class FakeDeliveries:
         found = [BlockedQueue(min(queue, key=_order), len(queue) - 1) for queue in queues.values()]
         return sorted(found, key=lambda each: (each.head.queue.device, each.head.id))
 
-    async def waiting(self, queue: DeliveryQueueKey, first: int, last: int) -> list[Delivery]:
+    async def waiting(self, queue: DeliveryQueueKey, limit: int) -> list[Delivery]:
         await self.before("waiting")
-        found = [
-            owed.delivery
-            for owed in self.records.values()
-            if owed.is_pending
-            and owed.delivery.queue == queue
-            and first <= owed.delivery.number <= last
-        ]
+        pending = [owed.delivery for owed in self.records.values() if owed.is_pending]
+        found = sorted((each for each in pending if each.queue == queue), key=_order)
+        if len(found) >= limit:
+            cut = found[limit - 1].number
+            found = [d for d in found if d.number < cut] or [d for d in found if d.number == cut]
         self.read_counts.append(len(found))
         await self.after_read("waiting")
-        return sorted(found, key=_order)
+        return found
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime

@@ -84,12 +84,12 @@ async def test_rule_11_a_deposed_primary_tells_nobody_which_queues_are_blocked(
 async def test_rule_11_a_deposed_primary_frees_no_queue(
     primary: Primary, stored: MongoDeliveries
 ) -> None:
-    assert await stored.waiting(QUEUE, 0, 9) == []
+    assert await stored.waiting(QUEUE, 9) == []
 
     primary.is_deposed = True
 
     with pytest.raises(StoreUnavailable):
-        await stored.waiting(QUEUE, 0, 9)
+        await stored.waiting(QUEUE, 9)
 
 
 async def test_rule_11_a_read_before_an_election_and_a_write_after_it_say_nothing(
@@ -112,12 +112,12 @@ async def test_what_a_deposed_primary_shows_in_a_queue_is_left_to_the_lease(
     await stored.store([Delivery(QUEUE, "a", 1)])
     primary.is_deposed = True
 
-    assert [each.event_id for each in await stored.waiting(QUEUE, 0, 9)] == ["a"]
+    assert [each.event_id for each in await stored.waiting(QUEUE, 9)] == ["a"]
 
 
 async def test_many_empty_queues_cost_few_writes(primary: Primary, stored: MongoDeliveries) -> None:
     primary.may_write.clear()
-    reading = [asyncio.create_task(stored.waiting(QUEUE, 0, number)) for number in range(200)]
+    reading = [asyncio.create_task(stored.waiting(QUEUE, 9)) for _ in range(200)]
     while primary.reads < len(reading):
         await asyncio.sleep(0.001)
     primary.may_write.set()
@@ -132,6 +132,6 @@ async def test_a_store_without_elections_writes_nothing(
     primary.term = None
 
     await stored.blocked(PARTITION)
-    await stored.waiting(QUEUE, 0, 9)
+    await stored.waiting(QUEUE, 9)
 
     assert primary.updates == 0
