@@ -47,11 +47,12 @@ _OF_SYSTEM = {
 @dataclass(frozen=True, slots=True)
 class Peer:
     """The other end, as an operator names it. `url`: the setting that says where it is; `trust`: where its CA
-    is named; `tls`: how the URL asks for TLS, empty where it does."""
+    is named, and `ca` by what; `tls`: how the URL asks for TLS, empty where it does."""
 
     url: str
     trust: str
     tls: str = ""
+    ca: str = "the file of its CA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _of_certificate(details: str, peer: Peer, shown: Shown | None) -> str:
         return _of_other_name(details, peer, shown)
     if _NOT_TRUSTED.search(details):
         said = f"its certificate is not trusted ({origin or details})"
-        return f"{said}: name the file of its CA in {peer.trust}"
+        return f"{said}: name {peer.ca} in {peer.trust}"
     if "expired" in details:
         said = "its certificate has expired: renew it, or its CA's, there"
         origin = f"valid until {shown.not_after:%Y-%m-%d}, {origin}" if shown else ""

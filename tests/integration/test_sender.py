@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.webhook.endpoints.request import single
-from services.webhook.endpoints.sender import CONTENT_TYPE, AttemptOutcome, HttpSender
+from services.webhook.endpoints.sender import AttemptOutcome, HttpSender
+from services.webhook.endpoints.target import CONTENT_TYPE
 from shared.concurrency.clock import SystemClock
 from shared.domain.subscription import Subscription
 from shared.web.version import USER_AGENT

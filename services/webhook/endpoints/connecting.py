@@ -27,7 +27,7 @@ class Host:
         self._look_up: asyncio.Task[list[Any]] | None = None
         self._until = float("-inf")
 
-    async def connect(self, new: Callable[[], P], tls: ssl.SSLContext | bool) -> P:
+    async def connect(self, new: Callable[[], P], tls: ssl.SSLContext | None) -> P:
         """Raises OSError, RuntimeError (by uvloop, for some addresses), and UnicodeError where the name
         cannot be one."""
         delay, name = _ATTEMPT_DELAY.total_seconds(), self.server_name
@@ -37,7 +37,7 @@ class Host:
                 link = await start_connection(left, happy_eyeballs_delay=delay)
                 try:
                     _, connection = await asyncio.get_running_loop().create_connection(
-                        new, sock=link, ssl=tls if name else None, server_hostname=name
+                        new, sock=link, ssl=tls, server_hostname=name
                     )
                     return connection
                 except OSError:  # it speaks no TLS, or its certificate is refused

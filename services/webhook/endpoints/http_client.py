@@ -22,6 +22,8 @@ HEAD_LIMIT = 64 * 1024
 """For the headers of an answer and of the interim answers before it."""
 BODY_LIMIT = 4096
 """A connection whose answer is longer is not kept."""
+ANSWER_LIMIT = 1024
+"""So much of a failed answer's body is kept."""
 _BODY_PATIENCE = timedelta(seconds=2)
 """For the rest of an answer whose status is known."""
 _KEPT_FOR = timedelta(seconds=4)
@@ -45,27 +47,37 @@ class NotHttp(HttpFailure):
 
 
 class HttpAnswer(NamedTuple):
+    """`text` is how the body of a failure begins."""
+
     status: int
     retry_after: str | None
+    text: str | None = None
 
 
 @dataclass(slots=True, eq=False)
 class HttpTarget:
-    """Where posts go. `head` is the request up to the value of Content-Length, its last header; it may hold
-    credentials."""
+    """Where posts go. `head` is the first line and the headers that all of them have, each with its line end;
+    it may hold credentials. `timeout`: of one post."""
 
     host: Host
     head: bytes = field(repr=False)
+    tls: ssl.SSLContext | None
+    timeout: timedelta
     idle: "list[_Connection]" = field(default_factory=list, repr=False)
+    is_retired: bool = False
+
+    def retire(self) -> None:
+        """No connection is kept any more: those in use end with their post."""
+        self.is_retired = True
+        for connection in list(self.idle):
+            connection.end(Closed())
 
 
 class HttpClient:
     """Made on the event loop that it uses."""
 
-    def __init__(self, tls: ssl.SSLContext | None, timeout: timedelta) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tls = tls or True
-        self._timeout = timeout.total_seconds()
         self._open: set[_Connection] = set()
         self._is_closed = False
 
@@ -76,9 +88,11 @@ class HttpClient:
             connection.end(Closed())
         await asyncio.sleep(0)  # the loop closes their sockets
 
-    async def post(self, target: HttpTarget, body: bytes) -> HttpAnswer:
-        """Raises HttpFailure, TimeoutError, and ValueError where the host cannot be a name."""
-        deadline = self._loop.time() + self._timeout
+    async def post(self, target: HttpTarget, headers: bytes, body: bytes) -> HttpAnswer:
+        """`headers`: those of this post alone, each with its line end.
+
+        Raises HttpFailure, TimeoutError, and ValueError where the host cannot be a name."""
+        deadline = self._loop.time() + target.timeout.total_seconds()
         while target.idle:
             connection = target.idle.pop()
             if connection.is_usable():
@@ -87,12 +101,12 @@ class HttpClient:
         else:
             async with asyncio.timeout_at(deadline):
                 connection = await self._connect(target)
-        return await connection.post(target.head, body, deadline)
+        return await connection.post(headers, body, deadline)
 
     async def _connect(self, target: HttpTarget) -> "_Connection":
-        new = partial(_Connection, self._loop, target.idle, self._open)
+        new = partial(_Connection, self._loop, target, self._open)
         try:
-            connection = await target.host.connect(new, self._tls)
+            connection = await target.host.connect(new, target.tls)
         except (OSError, RuntimeError) as exc:
             raise CannotConnect from exc
         if self._is_closed:
@@ -106,10 +120,10 @@ class _Connection(asyncio.Protocol):
     early enough stays, so that there is less than one for each post."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, idle: "list[_Connection]", opened: "set[_Connection]"
+        self, loop: asyncio.AbstractEventLoop, target: HttpTarget, opened: "set[_Connection]"
     ) -> None:
         self._loop = loop
-        self._idle, self._opened = idle, opened
+        self._target, self._opened = target, opened
         self._parser = HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(  # those of common clients: only the status counts
             lenient_headers=True,
@@ -120,14 +134,17 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = 0.0
 
-    async def post(self, head: bytes, body: bytes, deadline: float) -> HttpAnswer:
+    async def post(self, headers: bytes, body: bytes, deadline: float) -> HttpAnswer:
         post: asyncio.Future[HttpAnswer] = self._loop.create_future()
         self._post = post
         self._answer: HttpAnswer | None = None
+        self._text = b""
         self._left = HEAD_LIMIT
         self._is_complete = self._may_be_kept = False
         self._end_by(deadline)
-        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        self._transport.write(
+            b"%b%bContent-Length: %d\r\n\r\n%b" % (self._target.head, headers, len(body), body)
+        )
         try:
             return await post
         finally:
@@ -143,13 +160,13 @@ class _Connection(asyncio.Protocol):
     def end(self, error: Exception) -> None:
         """Close it. The post that it carries fails by `error`, unless its status is known."""
         self._transport.abort()
-        if self in self._idle:
-            self._idle.remove(self)
+        if self in self._target.idle:
+            self._target.idle.remove(self)
         post, self._post = self._post, None
         if post is None or post.done():
             return
         if self._answer is not None:
-            post.set_result(self._answer)
+            post.set_result(self._whole(self._answer))
         else:
             post.set_exception(error)
 
@@ -202,20 +219,30 @@ class _Connection(asyncio.Protocol):
             self._answer = HttpAnswer(status, self._retry_after)
             self._left = BODY_LIMIT
 
+    def on_body(self, data: bytes) -> None:
+        if self._answer is not None and self._answer.status >= 300 and not self._is_complete:
+            self._text = (self._text + data)[:ANSWER_LIMIT]
+
     def on_message_complete(self) -> None:
         if self._answer is not None and not self._is_complete:
             self._is_complete = True
             self._may_be_kept = self._parser.should_keep_alive()
 
     def _finish(self, post: "asyncio.Future[HttpAnswer]") -> None:
-        if self._transport.get_write_buffer_size() or not self._may_be_kept:
+        is_kept = self._may_be_kept and not self._target.is_retired
+        if self._transport.get_write_buffer_size() or not is_kept:
             self.end(Closed())
             return
         self._post = None
-        self._idle.append(self)
+        self._target.idle.append(self)
         self._end_by(self._loop.time() + _KEPT_FOR.total_seconds())
         if not post.done():
-            post.set_result(cast(HttpAnswer, self._answer))
+            post.set_result(self._whole(cast(HttpAnswer, self._answer)))
+
+    def _whole(self, answer: HttpAnswer) -> HttpAnswer:
+        if not self._text:
+            return answer
+        return answer._replace(text=self._text.decode("utf-8", "replace"))
 
     def _end_by(self, deadline: float) -> None:
         self._deadline = deadline

@@ -1,39 +1,36 @@
-"""Posts one event to one subscriber and says what became of it.
+"""Posts one request to one subscriber and says what became of it.
 
 Promises: 2xx, and nothing else, is a delivery; never longer than the timeout, but for a look at a
 certificate that was refused; redirects are not followed; at most a few KB of the answer are read;
-credentials in the URL become Basic authentication and never show in an error; a failure is an outcome,
-not an exception.
+credentials never show in an error; a failure is an outcome, not an exception; a subscription that was
+changed is posted to as it is now, on connections of its own.
 """
 
 import ssl
-from base64 import b64encode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Protocol, Self
 
-from yarl import URL
-
-from services.webhook.endpoints.connecting import Host
 from services.webhook.endpoints.http_client import (
     CannotConnect,
     Closed,
     HttpAnswer,
     HttpClient,
     HttpFailure,
-    HttpTarget,
 )
 from services.webhook.endpoints.limited_log import LimitedLog
 from services.webhook.endpoints.request import EventRequest
+from services.webhook.endpoints.target import RequestTarget, target_of, unusable
 from shared.domain.subscription import Subscription
-from shared.network.connection_failures import Peer, closed
+from shared.network.connection_failures import closed
 from shared.network.peer_certificates import PeerCertificates
+from shared.network.trusted_cas import client_tls
 from shared.ports.clock import Clock
-from shared.web.version import USER_AGENT
 
 TIMEOUT = timedelta(seconds=30)
-CONTENT_TYPE = "application/json; charset=utf-8"
+MOST_TARGETS = 256
+"""More than there may be subscriptions: what was removed is forgotten some time."""
 _SHOWN = 40  # characters of a header that cannot be read
 
 GONE = 410
@@ -43,9 +40,6 @@ LONGEST_WAIT = timedelta(hours=1)
 """So far ahead a subscriber may put its next attempt."""
 _ABOUT_THE_RECEIVER = frozenset({401, 403, 404, 408, GONE, 425, 429})
 
-_WITH_TLS = Peer("MDM_WEBHOOK_URL", "MDM_WEBHOOK_CA")
-_PLAIN = replace(_WITH_TLS, tls="https://")
-
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
@@ -53,12 +47,15 @@ class AttemptOutcome:
 
     `counts` is False when it uses up no attempt of the event: the subscriber was too busy to be asked at
     all, or is paused. `status` is that of the answer, if there was one; `asked` is how long the subscriber
-    asks to be left alone."""
+    asks to be left alone; `answer` is how its text begins, which may hold anything: it is kept for the
+    history, and shown nowhere else. `latency`: until the answer, or the failure."""
 
     reason: str | None = None
     counts: bool = True
     status: int | None = None
     asked: timedelta = timedelta()
+    answer: str | None = field(default=None, repr=False, compare=False)
+    latency: timedelta | None = field(default=None, compare=False)
 
     @property
     def delivered(self) -> bool:
@@ -71,9 +68,6 @@ class AttemptOutcome:
         return status == 500 or (400 <= status < 500 and status not in _ABOUT_THE_RECEIVER)
 
 
-DELIVERED = AttemptOutcome()
-
-
 class EventSender(Protocol):
     async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome: ...
 
@@ -84,17 +78,19 @@ class HttpSender:
     def __init__(
         self, clock: Clock, tls: ssl.SSLContext | None = None, timeout: timedelta = TIMEOUT
     ) -> None:
-        """`tls` is for subscribers with https; by default it trusts the system's CAs."""
+        """`tls` is for MDM_WEBHOOK_URL; by default, and for the others, the system's CAs are trusted. No
+        attempt takes longer than `timeout`."""
         self._clock = clock
         self._timeout = timeout
         self._tls = tls
+        self._system: ssl.SSLContext | None = None
         self._peers = PeerCertificates(clock)
         self._unreadable = LimitedLog("retry_after_ignored", clock)
         self._client: HttpClient | None = None
-        self._targets: dict[str, HttpTarget] = {}
+        self._targets: dict[str, RequestTarget] = {}
 
     async def __aenter__(self) -> Self:
-        self._client = HttpClient(self._tls, self._timeout)
+        self._client = HttpClient()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -104,23 +100,31 @@ class HttpSender:
     async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
         if self._client is None:
             raise RuntimeError("the sender is not open")
+        began = self._clock.monotonic()
         try:
-            target = self._targets.get(subscription.url) or self._target(subscription.url)
-            answer = await self._client.post(target, request.events[0].body)
+            target = self._target(subscription)
+            body, headers = request.events[0].body, b""
+            if target.signer is not None:
+                headers = target.signer.headers(request, body, self._clock.now())
+            answer = await self._client.post(target.http, headers, body)
+            outcome = self._answered(subscription, answer)
         except TimeoutError:
-            return AttemptOutcome(f"no answer within {self._timeout.total_seconds():g} s")
+            seconds = target.http.timeout.total_seconds()
+            outcome = AttemptOutcome(f"no answer within {seconds:g} s")
         except HttpFailure as exc:
-            return AttemptOutcome(await self._reason(exc, target))
+            outcome = AttemptOutcome(await self._reason(exc, target))
         except ValueError:
-            return AttemptOutcome(f"{_WITH_TLS.url} cannot be used")
-        if 200 <= answer.status < 300:
-            return DELIVERED
-        asked = self._asked(subscription, answer)
-        return AttemptOutcome(f"answered {answer.status}", status=answer.status, asked=asked)
+            outcome = AttemptOutcome(unusable(subscription))
+        return replace(outcome, latency=timedelta(seconds=self._clock.monotonic() - began))
 
-    async def _reason(self, error: HttpFailure, target: HttpTarget) -> str:
-        host = target.host
-        peer = _PLAIN if host.server_name is None else _WITH_TLS
+    def _answered(self, subscription: Subscription, answer: HttpAnswer) -> AttemptOutcome:
+        if 200 <= answer.status < 300:
+            return AttemptOutcome()
+        reason, asked = f"answered {answer.status}", self._asked(subscription, answer)
+        return AttemptOutcome(reason, status=answer.status, asked=asked, answer=answer.text)
+
+    async def _reason(self, error: HttpFailure, target: RequestTarget) -> str:
+        host, peer = target.http.host, target.peer
         found = await self._peers.reason_of(error, peer, (host.name, host.port))
         if isinstance(error, CannotConnect):
             return f"cannot connect: {found or 'no details'}"
@@ -138,26 +142,27 @@ class HttpSender:
             self._unreadable.warning(subscription=subscription.id, value=value[:_SHOWN])
             return timedelta()
 
-    def _target(self, url: str) -> HttpTarget:
-        """Raises ValueError for what is no URL of HTTP."""
-        parsed = URL(url)
-        host, port = parsed.raw_host, parsed.port
-        if not host or port is None:
-            raise ValueError("no URL of HTTP")
-        lines = [
-            f"POST {parsed.raw_path_qs} HTTP/1.1",
-            f"Host: {parsed.host_port_subcomponent}",
-            f"User-Agent: {USER_AGENT}",
-            f"Content-Type: {CONTENT_TYPE}",
-            "Accept: */*",
-        ]
-        if parsed.user is not None or parsed.password is not None:
-            credentials = f"{parsed.user or ''}:{parsed.password or ''}"
-            lines.append(f"Authorization: Basic {b64encode(credentials.encode()).decode()}")
-        server_name = host.rstrip(".") if parsed.scheme == "https" else None
-        head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
-        self._targets[url] = target = HttpTarget(Host(host, port, server_name), head)
+    def _target(self, subscription: Subscription) -> RequestTarget:
+        """Raises ValueError where the subscription cannot be posted to."""
+        former = self._targets.get(subscription.id)
+        if former is not None and (
+            former.subscription is subscription or former.subscription == subscription
+        ):
+            return former
+        target = target_of(subscription, self._trusted, self._timeout)
+        if former is None and len(self._targets) == MOST_TARGETS:
+            former = self._targets.pop(next(iter(self._targets)))
+        if former is not None:
+            former.http.retire()
+        self._targets[subscription.id] = target
         return target
+
+    def _trusted(self, subscription: Subscription) -> ssl.SSLContext:
+        """For one without CAs of its own. To load the system's takes 50 ms."""
+        if subscription.is_configured and self._tls is not None:
+            return self._tls
+        self._system = self._system or client_tls("SSL_CERT_FILE", None)
+        return self._system
 
 
 def wait_asked(value: str, now: datetime) -> timedelta:
