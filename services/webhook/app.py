@@ -41,7 +41,8 @@ def check(settings: WebhookSettings, clock: Clock) -> None:
 async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     stores, loops = adapters.stores, adapters.loops
     url = settings.webhook_url.get_secret_value() if settings.webhook_url else None
-    sender = HttpSender(adapters.clock, client_tls("MDM_WEBHOOK_CA", settings.webhook_ca))
+    tls = client_tls("MDM_WEBHOOK_CA", settings.webhook_ca)
+    sender = HttpSender(adapters.clock, tls, guard=settings.address_guard)
     subscriptions = stores.subscriptions(url, settings.webhook_extra_topics)
     subscribers = Subscribers(subscriptions, sender, adapters.clock, adapters.metrics)
     new_queues, delivery = delivery_feature(settings, adapters, subscribers)

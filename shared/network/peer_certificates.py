@@ -28,33 +28,40 @@ class PeerCertificates:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._known: dict[tuple[str, int], tuple[float, Shown | None]] = {}
+        self._known: dict[tuple[str, int, str], tuple[float, Shown | None]] = {}
 
     async def reason_of(
-        self, error: BaseException, peer: Peer, address: tuple[str, int]
+        self,
+        error: BaseException,
+        peer: Peer,
+        address: tuple[str, int],
+        server_name: str | None = None,
     ) -> str | None:
         """The reason of a failure to reach this host and port, as `shared.network.connection_failures` has
-        it."""
-        shown = await self._look_up(address) if is_about_certificate(error) else None
-        return reason_of(error, peer, shown)
+        it. `server_name`: the name that the server was asked for, if not this host."""
+        if not is_about_certificate(error):
+            return reason_of(error, peer)
+        return reason_of(error, peer, await self._look_up(*address, server_name or address[0]))
 
-    async def _look_up(self, address: tuple[str, int]) -> Shown | None:
+    async def _look_up(self, host: str, port: int, name: str) -> Shown | None:
         async with self._lock:
-            at, shown = self._known.get(address, (float("-inf"), None))
             now = self._clock.monotonic()
-            if now - at >= KEPT.total_seconds():
-                shown = await _shown(*address)
-                self._known[address] = now, shown
-            return shown
+            for server, (at, _) in list(self._known.items()):
+                if now - at >= KEPT.total_seconds():
+                    del self._known[server]
+            server = (host, port, name)
+            if server not in self._known:
+                self._known[server] = now, await _shown(host, port, name)
+            return self._known[server][1]
 
 
-async def _shown(host: str, port: int) -> Shown | None:
+async def _shown(host: str, port: int, name: str) -> Shown | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's CAs: 50 ms to load
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
         async with asyncio.timeout(PATIENCE.total_seconds()):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
             certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             writer.transport.abort()
             return read(certificate)

@@ -1,7 +1,8 @@
 """Connects to a host by its name: to whichever of its addresses takes us.
 
-Promises: a name is looked up once for all who wait for it, and for `_KEPT_FOR`, unless no address was good;
-the addresses take turns; one that is silent or has a bad certificate does not hold up the others.
+Promises: a guarded host is connected to at addresses that the guard lets pass, whatever its name means a
+moment later; a name is looked up once for all who wait for it, and for `_KEPT_FOR`, unless no address was
+good; the addresses take turns; one that is silent or has a bad certificate does not hold up the others.
 """
 
 import asyncio
@@ -13,28 +14,40 @@ from typing import Any, TypeVar
 
 from aiohappyeyeballs import start_connection
 
+from shared.network.address_guard import AddressGuard
+
 P = TypeVar("P", bound=asyncio.Protocol)
 
 _KEPT_FOR = timedelta(seconds=10)
 _ATTEMPT_DELAY = timedelta(milliseconds=250)  # of RFC 8305
 
 
+class AddressRefused(OSError):
+    """Its text says why nothing may connect to any address of the host."""
+
+
 class Host:
     """One host and port. `server_name`: what its certificate must be for, None: no TLS."""
 
-    def __init__(self, name: str, port: int, server_name: str | None) -> None:
+    def __init__(
+        self, name: str, port: int, server_name: str | None, guard: AddressGuard | None = None
+    ) -> None:
         self.name, self.port, self.server_name = name, port, server_name
+        self.reached = ""
+        """The address that a connection was made to last."""
+        self._guard = guard
         self._look_up: asyncio.Task[list[Any]] | None = None
         self._until = float("-inf")
 
     async def connect(self, new: Callable[[], P], tls: ssl.SSLContext | None) -> P:
-        """Raises OSError, RuntimeError (by uvloop, for some addresses), and UnicodeError where the name
-        cannot be one."""
+        """Raises OSError (AddressRefused by the guard), RuntimeError (by uvloop, for some addresses), and
+        UnicodeError where the name cannot be one."""
         delay, name = _ATTEMPT_DELAY.total_seconds(), self.server_name
         try:
-            left = await self._addresses()
+            left = self._allowed(await self._addresses())
             while True:
                 link = await start_connection(left, happy_eyeballs_delay=delay)
+                self.reached = link.getpeername()[0]
                 try:
                     _, connection = await asyncio.get_running_loop().create_connection(
                         new, sock=link, ssl=tls, server_hostname=name
@@ -47,6 +60,15 @@ class Host:
         except (OSError, RuntimeError):
             self._until = float("-inf")
             raise
+
+    def _allowed(self, addresses: list[Any]) -> list[Any]:
+        if self._guard is None:
+            return addresses
+        found = [(each, self._guard.refusal(each[4][0])) for each in addresses]
+        allowed = [each for each, refusal in found if refusal is None]
+        if not allowed:
+            raise AddressRefused(f"{found[0][0][4][0]} {found[0][1]}")
+        return allowed
 
     async def _addresses(self) -> list[Any]:
         """As getaddrinfo returns them; each time another one is the first, so that all are used."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Protocol, Self
 
+from services.webhook.endpoints.connecting import AddressRefused
 from services.webhook.endpoints.http_client import (
     CannotConnect,
     Closed,
@@ -23,6 +24,7 @@ from services.webhook.endpoints.limited_log import LimitedLog
 from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.target import RequestTarget, target_of, unusable
 from shared.domain.subscription import Subscription
+from shared.network.address_guard import AddressGuard
 from shared.network.connection_failures import closed
 from shared.network.peer_certificates import PeerCertificates
 from shared.network.trusted_cas import client_tls
@@ -76,13 +78,18 @@ class HttpSender:
     """Keeps connections open and uses them again; an async context manager."""
 
     def __init__(
-        self, clock: Clock, tls: ssl.SSLContext | None = None, timeout: timedelta = TIMEOUT
+        self,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        timeout: timedelta = TIMEOUT,
+        guard: AddressGuard | None = None,
     ) -> None:
         """`tls` is for MDM_WEBHOOK_URL; by default, and for the others, the system's CAs are trusted. No
-        attempt takes longer than `timeout`."""
+        attempt takes longer than `timeout`. `guard`: for the others; by default one that allows nothing."""
         self._clock = clock
         self._timeout = timeout
         self._tls = tls
+        self._guard = guard or AddressGuard()
         self._system: ssl.SSLContext | None = None
         self._peers = PeerCertificates(clock)
         self._unreadable = LimitedLog("retry_after_ignored", clock)
@@ -124,8 +131,11 @@ class HttpSender:
         return AttemptOutcome(reason, status=answer.status, asked=asked, answer=answer.text)
 
     async def _reason(self, error: HttpFailure, target: RequestTarget) -> str:
+        if isinstance(error.__cause__, AddressRefused):
+            return f"cannot connect: {error.__cause__}"
         host, peer = target.http.host, target.peer
-        found = await self._peers.reason_of(error, peer, (host.name, host.port))
+        address = (host.reached, host.port)
+        found = await self._peers.reason_of(error, peer, address, host.server_name)
         if isinstance(error, CannotConnect):
             return f"cannot connect: {found or 'no details'}"
         if isinstance(error, Closed):
@@ -149,7 +159,7 @@ class HttpSender:
             former.subscription is subscription or former.subscription == subscription
         ):
             return former
-        target = target_of(subscription, self._trusted, self._timeout)
+        target = target_of(subscription, self._trusted, self._guard, self._timeout)
         if former is None and len(self._targets) == MOST_TARGETS:
             former = self._targets.pop(next(iter(self._targets)))
         if former is not None:

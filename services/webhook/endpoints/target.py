@@ -16,6 +16,7 @@ from services.webhook.endpoints.connecting import Host
 from services.webhook.endpoints.http_client import HttpTarget
 from services.webhook.endpoints.signing import RequestSigner
 from shared.domain.subscription import Subscription
+from shared.network.address_guard import AddressGuard
 from shared.network.connection_failures import Peer
 from shared.web.version import USER_AGENT
 
@@ -50,9 +51,11 @@ def unusable(subscription: Subscription) -> str:
 def target_of(
     subscription: Subscription,
     trusted: Callable[[Subscription], ssl.SSLContext],
+    guard: AddressGuard,
     longest: timedelta,
 ) -> RequestTarget:
-    """`trusted`: TLS for a subscription without CAs of its own; `longest`: the most that its timeout may be.
+    """`trusted`: TLS for a subscription without CAs of its own; `guard`: for all but MDM_WEBHOOK_URL,
+    which is the operator's word; `longest`: the most that its timeout may be.
 
     Raises ValueError for what is no URL of HTTP, a header that would be two, and CAs or secrets that cannot
     be read."""
@@ -68,8 +71,9 @@ def target_of(
     tls = None
     if url.scheme == "https":
         tls = _tls(subscription.ca) if subscription.ca else trusted(subscription)
+    server_name = host.rstrip(".") if tls else None
     http = HttpTarget(
-        Host(host, port, host.rstrip(".") if tls else None),
+        Host(host, port, server_name, None if subscription.is_configured else guard),
         "\r\n".join([*lines, ""]).encode("ascii"),
         tls,
         min(subscription.limits.timeout, longest),

@@ -10,9 +10,11 @@ import uvloop
 
 from services.webhook.endpoints.sender import HttpSender
 from shared.concurrency.clock import SystemClock
+from shared.network.address_guard import AddressGuard
 from tests.support.harness.bad_servers import Trust
 
 TIMEOUT = timedelta(milliseconds=700)
+EVERY_LOOPBACK = AddressGuard(is_loopback_allowed=True)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -21,7 +23,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 @pytest.fixture
 async def sender() -> AsyncIterator[HttpSender]:
-    async with HttpSender(SystemClock(), timeout=TIMEOUT) as sender:
+    async with HttpSender(SystemClock(), None, TIMEOUT, EVERY_LOOPBACK) as sender:
         yield sender
 
 

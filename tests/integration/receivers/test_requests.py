@@ -20,6 +20,7 @@ from shared.domain.subscription import (
     Subscription,
 )
 from shared.web.version import USER_AGENT
+from tests.integration.receivers.conftest import EVERY_LOOPBACK
 from tests.integration.receivers.posting import BODY, OK
 from tests.support.harness.bad_servers import Kind, Trust
 from tests.support.harness.raw_receiver import Link, RawReceiver, Request, saying
@@ -210,7 +211,10 @@ async def test_the_timeout_is_the_subscriptions() -> None:
     async def wait(link: Link) -> None:
         await asyncio.sleep(9)
 
-    async with HttpSender(SystemClock()) as sender, RawReceiver(wait) as receiver:
+    async with (
+        HttpSender(SystemClock(), guard=EVERY_LOOPBACK) as sender,
+        RawReceiver(wait) as receiver,
+    ):
         limits = DeliveryLimits(timeout=timedelta(milliseconds=200))
         outcome = await sender.send(made(receiver.url, limits=limits), REQUEST)
 
@@ -236,7 +240,7 @@ async def test_cas_of_its_own_are_trusted_for_that_subscription_alone(
 async def test_the_configured_cas_are_not_for_subscriptions_of_the_api(trust: Trust) -> None:
     async with RawReceiver(saying(OK), trust.server(Kind.STRANGE)) as receiver:
         tls = ssl.create_default_context(cafile=trust.file)
-        async with HttpSender(SystemClock(), tls) as sender:
+        async with HttpSender(SystemClock(), tls, guard=EVERY_LOOPBACK) as sender:
             configured = await sender.send(Subscription("config", receiver.url), REQUEST)
             by_api = await sender.send(made(receiver.url), REQUEST)
 
