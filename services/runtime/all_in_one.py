@@ -6,13 +6,13 @@ in-process broker. The port opens when everything can serve, and only then is sa
 
 import secrets
 import sys
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
 from services.runtime.key_files import API_KEY_FILE, kept_key
 from services.runtime.program import ALL_SERVICES, ServicesProgram
 from shared.settings import Address, AllSettings
+from shared.settings.values import without_credentials
 from shared.telemetry.metrics import Metrics
 from shared.web.server.server import Server
 
@@ -67,10 +67,3 @@ def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> li
     if key_is_kept and shows_key:
         lines.insert(3, f"                     {settings.api_keys[0].get_secret_value()}")
     return lines
-
-
-def without_credentials(url: str) -> str:
-    """A URL that may be shown: user, password and query may hold secrets."""
-    parts = urlsplit(url)
-    query = "..." if parts.query else ""
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))

@@ -18,6 +18,7 @@ from services.webhook.delivery.feature import NewQueues, delivery_feature
 from services.webhook.endpoints.sender import HttpSender
 from services.webhook.endpoints.subscribers import Subscribers
 from services.webhook.partitions import Partitions
+from services.webhook.subscriptions.feature import subscriptions_feature
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
 from shared.network.trusted_cas import client_tls
@@ -52,6 +53,7 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
 
     async def prepare() -> None:
         await stores.prepare("deliveries")
+        await subscriptions.note_configured()
         prepared.set()
 
     async def ready() -> list[str]:
@@ -64,7 +66,8 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
             reasons.append(f"{partitions.untried} partitions are not open yet")
         return reasons
 
-    features = [Feature(workers=(subscribers.run,)), delivery, serving]
+    api = subscriptions_feature(settings, adapters, subscriptions)
+    features = [api, Feature(workers=(subscribers.run,)), delivery, serving]
     service = Service.of(ROLE, features, loops, ready=ready)
 
     async def run() -> None:

@@ -241,6 +241,11 @@ class WebhookSettings(DeliverySettings, ApiSettings):
         whose receivers may be on it."""
         return AddressGuard(self.webhook_allowed_networks, self.mongodb_url is None)
 
+    @property
+    def longest_schedule(self) -> timedelta:
+        """The most that the waits of a retry schedule may be together."""
+        return self.event_retention - MARGIN
+
     @model_validator(mode="after")
     def _events_outlive_their_retries(self) -> Self:
         least = sum(self.webhook_retry_schedule, MARGIN)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
@@ -106,6 +106,13 @@ def _url(value: Any, *, schemes: tuple[str, ...]) -> str:
         if parts.scheme in schemes and parts.netloc:
             return url
     raise ValueError(f"must be a URL that begins with {wanted}")
+
+
+def without_credentials(url: str) -> str:
+    """A URL that may be shown: user, password and query may hold secrets."""
+    parts = urlsplit(url)
+    query = "..." if parts.query else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 def _api_key(value: Any) -> str:

@@ -189,13 +189,15 @@ def called(tree: ast.AST) -> Iterator[str]:
 
 def test_names_on_the_broker_stand_in_the_topology_only() -> None:
     names = {EVENTS_EXCHANGE, DEAD_LETTER_QUEUE}
-    prefixes = (partition_queue(7).removesuffix("07"), f"{EVENTS_EXCHANGE}.", "x-queue-", "x-dead-")
+    queue = re.compile(re.escape(partition_queue(7).removesuffix("07")) + r"(\d|$)")
+    prefixes = (f"{EVENTS_EXCHANGE}.", "x-queue-", "x-dead-")
     found = {
         f"{relative(path)}:{node.lineno}"
         for path in SOURCES
         if relative(path) != "shared/messaging/topology.py"
         for node in texts_of_code(tree_of(path))
-        if node.value in names or str(node.value).startswith(prefixes)
+        for text in [str(node.value)]
+        if text in names or text.startswith(prefixes) or queue.match(text)
     }
 
     assert not found

@@ -54,7 +54,12 @@ LAYERS = {
         {"queue"},
     ],
     "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send"}],
-    "services.webhook": [{"app", "routes"}, {"partitions"}, {"delivery"}, {"endpoints"}],
+    "services.webhook": [
+        {"app", "routes"},
+        {"partitions", "subscriptions"},
+        {"delivery"},
+        {"endpoints"},
+    ],
 }
 
 

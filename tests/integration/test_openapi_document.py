@@ -81,6 +81,16 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/config/certificate"): {"400", "401", "403", "404", "429", "503"},
     ("GET", "/v1/config/certificates"): {"400", "401", "403", "429", "503"},
     ("DELETE", "/v1/config/certificates/{topic}"): {"401", "403", "404", "409", "429", "503"},
+    ("GET", "/v1/webhooks"): {"400", "401", "403", "429", "503"},
+    ("POST", "/v1/webhooks"): {"400", "401", "403", "409", "413", "429", "503"},
+    ("GET", "/v1/webhooks/{id}"): {"400", "401", "403", "404", "429", "503"},
+    ("PATCH", "/v1/webhooks/{id}"): {"400", "401", "403", "404", "409", "413", "429", "503"},
+    ("DELETE", "/v1/webhooks/{id}"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/webhooks/{id}/pause"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/webhooks/{id}/resume"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/webhooks/{id}/secret"): {
+        *("400", "401", "403", "404", "409", "413", "429", "503")
+    },
     ("GET", "/version"): set(),
 }
 """Every route with the errors that it can answer."""
@@ -105,6 +115,9 @@ BODIES = {
     ("DELETE", "/v1/profiles"),
     ("POST", "/v1/tokens"),
     ("PUT", "/v1/config/certificate"),
+    ("POST", "/v1/webhooks"),
+    ("PATCH", "/v1/webhooks/{id}"),
+    ("POST", "/v1/webhooks/{id}/secret"),
 }
 OF_DEVICES = ("/mdm", "/checkin", "/ota/", "/scep")
 """Routes that devices call: no key, and answers that are not in JSON."""

@@ -104,6 +104,7 @@ async def tour(whole: Whole) -> Tour:
     await _migrate(made)
     await _access(made)
     await _push(made)
+    await _webhooks(made)
     await _remove(made, mac)
     return made
 
@@ -320,6 +321,37 @@ async def _push(made: Tour) -> None:
     await made.api("GET", "/v1/config/certificates", "all")
     at = {"topic": "com.apple.mgmt.External.tour"}
     await made.api("DELETE", "/v1/config/certificates/{topic}", "one", at=at)
+
+
+async def _webhooks(made: Tour) -> None:
+    """A subscription to which no event of the tour goes."""
+    url, secret = (
+        "https://93.184.216.34/events?key=0",
+        f"whsec_{base64.b64encode(bytes(24)).decode()}",
+    )
+    body: dict[str, Any] = {"name": "tour", "url": url, "topics": ["macromdm.RenewalFailed"]}
+    all_of_it = {
+        "secret": secret,
+        "headers": {"X-A": "1"},
+        "authorization": {"type": "basic", "user": "u", "password": "p"},
+        "filters": {"serial_numbers": ["none"]},
+        "retry_schedule": ["1 s", "1 min"],
+        "include": {"topics": ["macromdm.CommandExpired"], "keys": ["payload"]},
+    }
+    await made.api("POST", "/v1/webhooks", "make", body)
+    await made.api("POST", "/v1/webhooks", "inside", {**body, "url": "http://127.0.0.1/"})
+    await made.api("POST", "/v1/webhooks", "an unknown key", {**body, "retries": 1})
+    made_one = await made.api("POST", "/v1/webhooks", "with all of it", body | all_of_it)
+    path, at = "/v1/webhooks/{id}", {"id": made_one.json()["id"]}
+    await made.api("GET", "/v1/webhooks", "all")
+    await made.api("GET", path, "one", at=at)
+    await made.api("GET", path, "none", at={"id": "nothing"})
+    await made.api("PATCH", path, "one", {"batch": 10, "headers": None}, at=at)
+    await made.api("PATCH", path, "of the settings", {"batch": 10}, at={"id": "config"})
+    await made.api("POST", f"{path}/pause", "one", at=at)
+    await made.api("POST", f"{path}/resume", "one", at=at)
+    await made.api("POST", f"{path}/secret", "another", {"keep_former_for": "1 h"}, at=at)
+    await made.api("DELETE", path, "one", at=at)
 
 
 async def _remove(made: Tour, mac: Device) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.all_in_one import greeting, with_api_key, without_credentials
+from services.runtime.all_in_one import greeting, with_api_key
 from services.runtime.key_files import API_KEY_FILE
 from shared.domain.errors import Misconfigured
 from shared.settings import AllSettings
+from shared.settings.values import without_credentials
 
 
 def test_the_first_start_makes_a_key_that_only_its_owner_can_read(tmp_path: Path):
