@@ -46,7 +46,7 @@ COMMANDS = {
     "rotate-secrets": CommandModule(
         "rotate_secrets", "encrypt the store's secrets with the first key of MDM_SECRET_KEY"
     ),
-    "store": CommandModule("store", "the store as a whole: backup, check, copy"),
+    "store": CommandModule("store", "the store as a whole: backup, check, copy, prepare"),
 }
 
 

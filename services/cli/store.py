@@ -1,7 +1,7 @@
-"""`python -m services store`: back up the store of a data folder, check it, or copy it.
+"""`python -m services store`: back up the store of a data folder, check it, copy it, or prepare it.
 
 Promises: backup and check work beside a running server, which goes on, and without one; neither makes a
-store where there is none.
+store where there is none. Prepare may run twice, and beside services of this version and the one before.
 """
 
 import argparse
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from services.cli.opening import command_settings, opened_folder
+from services.cli.opening import command_settings, opened_folder, opened_stores
 from services.cli.store_copy import copy_store
 from shared.domain.errors import Misconfigured, StoreUnavailable
 from shared.settings import AllSettings
+from shared.storage.indexes import PORTS
 from shared.storage.sqlite import FILE, DamagedFile
 
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     actions.add_parser("check", help="look whether the data folder's store is whole: 0 or 1")
     copy = actions.add_parser("copy", help="all that one store has into another one")
+    actions.add_parser("prepare", help="make the indexes of this version before its services start")
     location = "FOLDER|MONGODB_URL"
     copy.add_argument("--from", required=True, dest="source", metavar=location)
     copy.add_argument("--to", required=True, dest="target", metavar=location)
@@ -34,10 +36,26 @@ async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
     settings = command_settings(environ)
     if given.action == "copy":
         await copy_store(given.source, given.target, sys.stdout)
+    elif given.action == "prepare":
+        await prepare(settings, sys.stdout)
     elif given.action == "backup":
         await backup(settings, given.file.absolute(), sys.stdout)
     else:
         await check(settings, sys.stdout)
+
+
+async def prepare(settings: AllSettings, out: TextIO) -> None:
+    """Make the indexes of all services, with the retentions of the settings. Raises StoreUnavailable."""
+    retentions = {
+        "audit": settings.audit_retention,
+        "jobs": settings.command_retention,
+        "journal": settings.event_retention,
+        "queue": settings.command_retention,
+    }
+    _say(out, "making the indexes of this version, which takes minutes on a large store")
+    async with opened_stores(settings) as stores:
+        await stores.prepare(*(port for port in PORTS if port not in retentions), **retentions)
+    _say(out, "the store is prepared")
 
 
 async def backup(settings: AllSettings, target: Path, out: TextIO) -> None:

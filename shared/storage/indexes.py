@@ -26,6 +26,8 @@ _DECLARED_IN = {
 """The module of `shared.storage` that declares the indexes behind a port: as `INDEXES`, or as
 `indexes(retention)` where a setting decides how long documents stay."""
 
+PORTS = tuple(_DECLARED_IN)
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
