@@ -1,6 +1,8 @@
 """`GET /version`, with the keys that MicroMDM's clients know; no authentication."""
 
 import platform
+from functools import cache
+from pathlib import Path
 
 from fastapi import APIRouter
 
@@ -25,9 +27,19 @@ _ANSWER = {
     "content": {"application/json": {"example": _EXAMPLE}},
 }
 
+_REVISION = Path(__file__).with_name("revision")
+"""A file that the build of the image writes: the commit."""
+
 router = APIRouter(tags=["server"])
 
 
 @router.get("/version", summary="Which version runs here", responses={200: _ANSWER})
 async def version() -> dict[str, str]:
-    return {**_EXAMPLE, "go_version": f"python{platform.python_version()}"}
+    python = f"python{platform.python_version()}"
+    return {**_EXAMPLE, "revision": revision(), "go_version": python}
+
+
+@cache
+def revision(file: Path = _REVISION) -> str:
+    """The commit of an image, or "" where it runs from a checkout."""
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
