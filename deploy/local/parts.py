@@ -132,11 +132,21 @@ def service(name: str, settings: Mapping[str, str]) -> Part:
 
 
 def routes(listen: str, client_cert_header: str) -> str:
-    """The route configuration with every name filled in."""
-    names = {f"{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in SERVICES.items()}
-    names["LISTEN"] = listen
-    names["CLIENT_CERT_HEADER"] = client_cert_header or "Client-Cert"
-    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: names[match[1]], TEMPLATE.read_text())
+    """The route configuration with every name filled in: here the services have fixed ports."""
+    upstreams = "".join(
+        f"upstream {name} {{ server 127.0.0.1:{port}; keepalive 32; }}\n"
+        for name, port in SERVICES.items()
+    )
+    names = {f"{name.upper()}_ADDRESS": name for name in SERVICES}
+    return upstreams + filled_in(listen, client_cert_header, names)
+
+
+def filled_in(listen: str, client_cert_header: str, names: Mapping[str, str]) -> str:
+    """The template of the routes: `names` are the addresses of the services and, where these are hosts, the
+    RESOLVER."""
+    own = {"LISTEN": listen, "CLIENT_CERT_HEADER": client_cert_header or "Client-Cert"}
+    given = {"RESOLVER": "", **own, **names}
+    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: given[match[1]], TEMPLATE.read_text())
 
 
 def proxy(folder: Path, listen: str, client_cert_header: str = "") -> Part:

@@ -6,7 +6,6 @@ Needs Debian's nginx; .ci/run installs it.
 import http.client
 import importlib.util
 import json
-import re
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from types import ModuleType
 import pytest
 
 from shared.settings.limits import LARGEST_BODY
+from shared.web.problems import problem_of
 
 LOCAL = Path(__file__).resolve().parents[2] / "deploy" / "local"
 
@@ -165,7 +165,20 @@ def test_a_service_that_is_away_is_503_with_retry_after_and_json(proxy: int, pat
     assert answer.status == 503
     assert answer.headers["Retry-After"] == "5"
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
-    assert "error" in body
+    assert body == problem_of(503, "the service is starting or away; try again")
+
+
+def test_a_body_that_is_larger_than_any_may_be_is_413_and_json(proxy: int) -> None:
+    link = http.client.HTTPConnection("127.0.0.1", proxy, timeout=10)
+    try:
+        link.request("PUT", "/mdm/connect", headers={"Content-Length": str(2 * LARGEST_BODY)})
+        answer = link.getresponse()
+        body = json.loads(answer.read())
+    finally:
+        link.close()
+
+    assert answer.status == 413
+    assert body == problem_of(413, "the request body is too large")
 
 
 def test_headers_that_prove_something_are_not_taken_from_outside(proxy: int) -> None:
@@ -201,14 +214,6 @@ def test_a_message_of_the_largest_size_passes(proxy: int, path: str) -> None:
         link.close()
 
     assert len(heard["body"]) == LARGEST_BODY
-
-
-def test_the_ingress_lets_a_message_of_the_largest_size_pass() -> None:
-    ingress = LOCAL.parent / "k8s" / "base" / "ingress.yaml"
-
-    [most] = re.findall(r'proxy-body-size: "(\d+)m"', ingress.read_text())
-
-    assert int(most) * 1024**2 > LARGEST_BODY
 
 
 def test_a_signature_of_the_size_of_a_certificate_chain_passes(proxy: int) -> None:
