@@ -4,7 +4,7 @@
 LOCAL := bash deploy/local
 ARGS ?=
 
-.PHONY: help run test check up down demo bench catalogue clean
+.PHONY: help run test check up down against demo bench catalogue lock image clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,9 @@ run: ## all services in one process on http://127.0.0.1:8080, data in ./data
 
 test: ## every test, on a private RabbitMQ node and store
 	@$(LOCAL)/test.sh $(ARGS)
+
+against: ## MONGODB=image RABBITMQ=image [REPLICA_SET=name]: every test, on those in containers
+	@$(LOCAL)/against.sh $(ARGS)
 
 check: ## format, lint, types, import contracts, documentation, deployment files
 	@$(LOCAL)/check.sh
@@ -33,6 +36,12 @@ bench: ## measure requests per second, latency, CPU and memory, here or at anoth
 
 catalogue: ## CHECKOUT=path: make the catalogue of commands anew from Apple's schema
 	@$(LOCAL)/dev.sh shared.apple.catalogue.make $(ARGS) $(CHECKOUT)
+
+lock: ## the exact versions of the image (ARGS=--upgrade: the newest)
+	@$(LOCAL)/lock.sh $(ARGS)
+
+image: ## IMAGE=name:tag: the container image of this revision, by docker or podman
+	@$(LOCAL)/image.sh $(IMAGE)
 
 clean: ## remove what was made here, except the data folder
 	rm -rf .venv .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -28,6 +28,8 @@ check "tables of commands" "$bin/python" deploy/local/command_tables.py --check
 check "OpenAPI document" "$bin/python" deploy/local/openapi_document.py --check
 check "OpenAPI is valid" "$bin/openapi-spec-validator" docs/openapi.json
 check "links in the documentation" "$bin/python" deploy/local/check_links.py
+check "locked packages" "$bin/python" deploy/local/lock.py --check
+check "workflows" "$bin/python" deploy/local/check_workflows.py
 check "compose file, proxy and manifests" "$bin/python" deploy/local/check_deploy.py
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,12 +1,11 @@
-"""Do the deployment files hold together? For `make check`; needs no daemon and no cluster.
+"""Do the deployment files hold together? For `make check`; needs no daemon and no cluster, but kustomize.
 
 Promises: every document parses; whatever a file names (another file, a service, a port, a setting)
-exists; the routes of the proxy and of the ingress are the same table; what is installed here
-(nginx, kubectl) is asked too.
+exists; the routes of the proxy and of the ingresses are the same table; a service has the same command,
+ports and settings by docker-compose.yml as in Kubernetes. nginx is asked where it is installed.
 """
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,12 +14,16 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-import parts
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-BASE = ROOT / "deploy" / "k8s" / "base"
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+import check_k8s  # noqa: E402
+import manifest_pods  # noqa: E402
+import parts  # noqa: E402
+from go_tools import NoTool  # noqa: E402
+from renders import NotRendered, renders  # noqa: E402
+
 COMPOSE = ROOT / "docker-compose.yml"
 
 Document = dict[str, Any]
@@ -57,6 +60,8 @@ def compose_faults() -> Iterator[str]:
     yield from template_faults(set(services["proxy"]["environment"]))
     yield from port_faults(services)
     yield from trust_faults(compose)
+    yield from image_faults(compose)
+    yield from log_faults(compose)
 
 
 def trust_faults(compose: Document) -> Iterator[str]:
@@ -96,87 +101,48 @@ def template_faults(given: set[str]) -> Iterator[str]:
         yield f"{parts.TEMPLATE.name}: nobody fills {name} in"
 
 
-def manifests() -> Iterator[tuple[Path, Document]]:
-    for path in sorted(BASE.glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            yield path, document
+def image_faults(compose: Document) -> Iterator[str]:
+    """Images have a version of their own: `mongo:8` would be another program after a pull."""
+    for name, service in compose["services"].items():
+        if not re.search(r":\d+\.\d+\.\d+$", service["image"]):
+            yield f"{COMPOSE.name}: {name}: {service['image']} has no exact version"
+
+
+def log_faults(compose: Document) -> Iterator[str]:
+    for name, service in compose["services"].items():
+        if "max-size" not in service.get("logging", {}).get("options", {}):
+            yield f"{COMPOSE.name}: {name}: its log grows without end"
+
+
+def manifest_faults(compose: Document, deployments: list[Document]) -> Iterator[str]:
+    """Each service has the command, ports and settings that it has in Kubernetes; further settings are in
+    .env."""
+    for deployment in deployments:
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        name = container["args"][0]
+        service = compose["services"][name]
+        environ = service["environment"]
+        if service["command"] != container["args"]:
+            yield f"{COMPOSE.name}: {name}: has another command than in deploy/k8s"
+        for each in container["env"]:
+            setting = each["name"].removesuffix("_FILE")
+            if setting not in environ:
+                yield f"{COMPOSE.name}: {name}: has no {setting}, which it has in deploy/k8s"
+            elif setting == each["name"] and environ[setting] != each["value"]:
+                yield f"{COMPOSE.name}: {name}: {setting} is {each['value']} in deploy/k8s"
+        if service.get("env_file") != ".env":
+            yield f"{COMPOSE.name}: {name}: does not get the settings in .env"
 
 
 def kubernetes_faults() -> Iterator[str]:
-    documents = list(manifests())
-    of_kind: dict[str, dict[str, Document]] = {}
-    for path, document in documents:
-        if not {"apiVersion", "kind"} <= document.keys():
-            yield f"{path.name}: a document without apiVersion or kind"
-            continue
-        name = document.get("metadata", {}).get("name", "")
-        of_kind.setdefault(document["kind"], {})[name] = document
-    resources = of_kind["Kustomization"][""]["resources"]
-    for path in {path for path, _ in documents}:
-        belongs = path.name in resources
-        if not belongs and path.name != "kustomization.yaml" and ".example." not in path.name:
-            yield f"kustomization.yaml: leaves {path.name} out"
-    for resource in resources:
-        if not (BASE / resource).is_file():
-            yield f"kustomization.yaml: {resource} does not exist"
-    for name in parts.SERVICES:
-        yield from deployment_faults(name, of_kind)
-        yield from outage_faults(name, of_kind)
-    yield from unknown(of_kind["ConfigMap"]["macromdm"]["data"], "settings.yaml")
-    yield from unknown(of_kind["Secret"]["macromdm"]["stringData"], "secret.example.yaml")
-    yield from route_faults(of_kind)
-
-
-def deployment_faults(name: str, of_kind: dict[str, dict[str, Document]]) -> Iterator[str]:
-    deployment = of_kind["Deployment"].get(f"macromdm-{name}")
-    service = of_kind["Service"].get(f"macromdm-{name}")
-    if deployment is None or service is None:
-        yield f"{name}.yaml: the Deployment or the Service is missing"
-        return
-    template = deployment["spec"]["template"]
-    container = template["spec"]["containers"][0]
-    labels = template["metadata"]["labels"]
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    if container["args"] != [name] or ports["http"] != parts.SERVICES[name]:
-        yield f"{name}.yaml: runs another service, or on another port"
-    for probe in ("livenessProbe", "readinessProbe"):
-        if container.get(probe, {}).get("httpGet", {}).get("port") != "ops":
-            yield f"{name}.yaml: the {probe} does not ask the ops port"
-    if not deployment["spec"]["selector"]["matchLabels"].items() <= labels.items():
-        yield f"{name}.yaml: the Deployment does not select its pods"
-    if not service["spec"]["selector"].items() <= labels.items():
-        yield f"{name}.yaml: the Service does not select the pods"
-    yield from unknown({each["name"]: 0 for each in container["env"]}, f"{name}.yaml")
-
-
-def outage_faults(name: str, of_kind: dict[str, dict[str, Document]]) -> Iterator[str]:
-    """A drain or a lost node leaves a replica of each service."""
-    deployment = of_kind["Deployment"][f"macromdm-{name}"]["spec"]
-    labels = deployment["template"]["metadata"]["labels"]
-    budget = of_kind["PodDisruptionBudget"].get(f"macromdm-{name}", {}).get("spec", {})
-    if budget.get("maxUnavailable") != 1 or budget["selector"]["matchLabels"] != labels:
-        yield f"{name}.yaml: no PodDisruptionBudget keeps all replicas but one"
-    spread = deployment["template"]["spec"].get("topologySpreadConstraints", ())
-    over_nodes = [each for each in spread if each["topologyKey"] == "kubernetes.io/hostname"]
-    if not any(each["labelSelector"]["matchLabels"] == labels for each in over_nodes):
-        yield f"{name}.yaml: its replicas are not spread over nodes"
-    if deployment["replicas"] < 2:
-        yield f"{name}.yaml: has no second replica"
-
-
-def route_faults(of_kind: dict[str, dict[str, Document]]) -> Iterator[str]:
-    rules = of_kind["Ingress"]["macromdm"]["spec"]["rules"]
-    ingress = {
-        (path["path"], path["backend"]["service"]["name"].removeprefix("macromdm-"))
-        for rule in rules
-        for path in rule["http"]["paths"]
-    }
-    found = re.findall(
-        r"location (?:= )?(/\S*) \{ proxy_pass http://(\w+);", parts.TEMPLATE.read_text()
-    )
-    proxy = {(path.rstrip("/") or "/", service) for path, service in found}
-    for path, service in sorted(proxy ^ ingress):
-        yield f"ingress.yaml and the proxy disagree about {path} ({service})"
+    compose: Document = yaml.safe_load(COMPOSE.read_text())
+    try:
+        for name, documents in renders():
+            if name == "base":
+                yield from manifest_faults(compose, manifest_pods.deployments(documents))
+            yield from (f"deploy/k8s: {name}: {fault}" for fault in check_k8s.faults(documents))
+    except (NotRendered, NoTool) as exc:
+        yield f"deploy/k8s: {exc}"
 
 
 def dockerfile_faults() -> Iterator[str]:
@@ -208,8 +174,6 @@ def installed_tools() -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             proxy = parts.proxy(Path(folder), "127.0.0.1:8080")
             yield from told_by("nginx", *proxy.command, "-t")
-    if shutil.which("kubectl"):
-        yield from told_by("kubectl kustomize", "kubectl", "kustomize", str(BASE))
 
 
 def main() -> int:

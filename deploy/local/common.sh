@@ -33,17 +33,20 @@ sys.exit(1) if not (3, 11) <= sys.version_info[:2] <= (3, $newest) else print('%
     die "Python 3.11 or newer is missing; install: apt-get install python3 python3-venv"
 }
 
+LOCK=deploy/image/requirements.lock
+
 # install_venv NAME [EXTRAS]: .venv with the project and these extras. A stamp remembers what
-# pyproject.toml said at the last install, so that the next start installs nothing; `dev` has all.
+# pyproject.toml and the lock said at the last install, so that the next start installs nothing; `dev` has all.
 install_venv() {
-    local stamp=$VENV/.installed-$1 extras=${2:-}
+    local stamp=$VENV/.installed-$1 extras=${2:-} wanted=$VENV/.wanted
     make_venv
-    if cmp -s pyproject.toml "$stamp" || cmp -s pyproject.toml "$VENV/.installed-dev"; then
+    cat pyproject.toml "$LOCK" >"$wanted"
+    if cmp -s "$wanted" "$stamp" || cmp -s "$wanted" "$VENV/.installed-dev"; then
         return
     fi
     say "installing what the project needs into $VENV (the first time takes a minute or two)"
     pip_install "$extras"
-    cp pyproject.toml "$stamp"
+    cp "$wanted" "$stamp"
     say "installed"
 }
 
@@ -62,10 +65,12 @@ make_venv() {
     printf '%s' "$PWD" >"$VENV/.place"
 }
 
+# In the versions of the image, so that what is tested is what runs there.
 pip_install() {
     local output
+    sed -E -n 's/^([A-Za-z0-9._-]+==[^ ;\\]+( ;[^\\]*)?).*/\1/p' "$LOCK" >"$VENV/constraints.txt"
     if output=$("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --editable ".${1:+[$1]}" 2>&1); then
+        --constraint "$VENV/constraints.txt" --editable ".${1:+[$1]}" 2>&1); then
         return
     fi
     case $output in

@@ -130,15 +130,7 @@ class Stack:
         if not mongodb:
             mongodb = f"mongodb://127.0.0.1:{ports['store']}/macromdm"
             first.append(parts.store(RUN / "store", ports["store"]))
-        settings = {
-            "MDM_SERVER_URL": f"http://{listen.replace('0.0.0.0', '127.0.0.1')}",
-            **{k: v for k, v in os.environ.items() if k.startswith("MDM_")},
-            "MDM_MONGODB_URL": mongodb,
-            "MDM_AMQP_URL": amqp,
-            "MDM_TRUSTED_PROXIES": parts.PROXY_ADDRESS,
-            "MDM_API_KEY_FILE": str(API_KEY),
-            "MDM_SECRET_KEY_FILE": os.environ.get("MDM_SECRET_KEY_FILE") or str(SECRET_KEY),
-        }
+        settings = service_settings(listen, mongodb, amqp)
         leave_private(ENVIRONMENT, "".join(f"{k}='{v}'\n" for k, v in settings.items()))
         for part in first:
             self._add([part])
@@ -187,6 +179,19 @@ class Stack:
             for child in self._children
         }
         PIDS.write_text(json.dumps(known, indent=1))
+
+
+def service_settings(listen: str, mongodb: str, amqp: str) -> dict[str, str]:
+    """What all four services are told: as in Kubernetes, keys in files, and the proxy alone is trusted."""
+    return {
+        "MDM_SERVER_URL": f"http://{listen.replace('0.0.0.0', '127.0.0.1')}",
+        **{k: v for k, v in os.environ.items() if k.startswith("MDM_")},
+        "MDM_MONGODB_URL": mongodb,
+        "MDM_AMQP_URL": amqp,
+        "MDM_TRUSTED_PROXIES": parts.PROXY_ADDRESS,
+        "MDM_API_KEY_FILE": str(API_KEY),
+        "MDM_SECRET_KEY_FILE": os.environ.get("MDM_SECRET_KEY_FILE") or str(SECRET_KEY),
+    }
 
 
 def remembered_ports() -> dict[str, int]:

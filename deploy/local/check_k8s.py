@@ -1,0 +1,72 @@
+"""Do rendered Kubernetes manifests hold together?
+
+Promises: the documents are what Kubernetes 1.34, or the operator, takes; whatever a document names (a Secret
+and its key, a service, a port, a pod, a metric, a queue, a setting) exists; each service has what lets it be
+rolled, drained and scaled, gets the secrets that it reads and no other, and could start with its settings;
+the ingresses have the routes of the proxy.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+import manifest_pods  # noqa: E402
+import manifest_routes  # noqa: E402
+import manifest_settings  # noqa: E402
+from renders import K8S, Document  # noqa: E402
+
+VERSION = "1.34"
+
+
+def closed(schema: object) -> object:
+    """The same, with objects that have no other properties than those listed."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        found = {"additionalProperties": False, "type": "object", **found}
+    return found
+
+
+def schemas() -> dict[str, object]:
+    ours: dict[str, object] = yaml.safe_load((K8S / "schemas.yaml").read_text())
+    return {kind: closed(spec) for kind, spec in ours.items()}
+
+
+def schema_faults(documents: list[Document]) -> Iterator[str]:
+    ours = schemas()
+    for document in documents:
+        kind = f"{document['apiVersion']} {document['kind']}"
+        name = f"{document['kind']} {document['metadata']['name']}"
+        if kind in ours:
+            spec = Draft202012Validator(ours[kind])
+            for error in spec.iter_errors(document["spec"]):
+                yield f"{name}: {error.json_path}: {error.message}"
+            continue
+        try:
+            kubernetes_validate.validate(document, VERSION, strict=True)
+        except kubernetes_validate.ValidationError as exc:
+            yield f"{name}: {'.'.join(map(str, exc.path))}: {exc.message}"
+        except kubernetes_validate.SchemaNotFoundError:
+            yield f"{name}: there is no schema for {kind} (deploy/k8s/schemas.yaml)"
+
+
+CHECKS: tuple[Callable[[list[Document]], Iterator[str]], ...] = (
+    schema_faults,
+    *manifest_pods.CHECKS,
+    *manifest_routes.CHECKS,
+    *manifest_settings.CHECKS,
+)
+
+
+def faults(documents: list[Document]) -> Iterator[str]:
+    for check in CHECKS:
+        yield from check(documents)

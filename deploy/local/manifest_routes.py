@@ -1,0 +1,128 @@
+"""Of rendered manifests: the routes of the ingresses or of the Gateway API, and what alerts look at."""
+
+import re
+from collections.abc import Iterator
+
+import parts
+from manifest_pods import named, of_kind
+from renders import Document
+
+from shared.settings.limits import LARGEST_BODY
+from shared.telemetry.metrics import Metrics
+
+LONGEST_WAIT = 120
+"""The default of MDM_MAX_WAIT, in seconds."""
+
+Route = tuple[str, str]
+
+
+def proxy_routes() -> set[Route]:
+    """Path and service, as the proxy has them."""
+    found = re.findall(
+        r"location (?:= )?(/\S*) \{ proxy_pass http://\$(\w+);", parts.TEMPLATE.read_text()
+    )
+    return {(path.rstrip("/") or "/", service) for path, service in found}
+
+
+def ingress_routes(ingress: Document) -> set[tuple[str, str, str | int]]:
+    """Path, service and its port."""
+    return {
+        (
+            path["path"],
+            path["backend"]["service"]["name"],
+            path["backend"]["service"]["port"]["name"],
+        )
+        for rule in ingress["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    }
+
+
+def gateway_routes(route: Document) -> set[tuple[str, str, str | int]]:
+    return {
+        (match["path"]["value"], backend["name"], backend["port"])
+        for rule in route["spec"]["rules"]
+        for match in rule["matches"]
+        for backend in rule["backendRefs"]
+    }
+
+
+def route_faults(documents: list[Document]) -> Iterator[str]:
+    """Devices and API clients together have the routes of the proxy, and neither has the other's."""
+    ingresses, gateway = of_kind(documents, "Ingress"), of_kind(documents, "HTTPRoute")
+    if not ingresses and not gateway:
+        return
+    if ingresses and gateway:
+        yield "an Ingress stayed beside the routes of the Gateway API"
+        return
+    tables = {each["metadata"]["name"]: ingress_routes(each) for each in ingresses}
+    tables |= {each["metadata"]["name"]: gateway_routes(each) for each in gateway}
+    for name, table in tables.items():
+        is_for_devices = name == "macromdm-devices"
+        for path, target, port in table:
+            service = named(documents, "Service", target)
+            ports = [] if service is None else service["spec"]["ports"]
+            if port not in [value for each in ports for value in (each["name"], each["port"])]:
+                yield f"{name}: {path} leads to {target}:{port}, which does not exist"
+            if (target == "macromdm-checkin") != is_for_devices:
+                yield f"{name}: {path} is not for it"
+    found = {
+        (path, to.removeprefix("macromdm-")) for table in tables.values() for path, to, _ in table
+    }
+    for path, to in sorted(proxy_routes() ^ found):
+        yield f"the ingresses and the proxy disagree about {path} ({to})"
+
+
+def limit_faults(documents: list[Document]) -> Iterator[str]:
+    """Bodies of the largest size pass ingress-nginx, and calls that wait."""
+    prefix = "nginx.ingress.kubernetes.io/proxy-"
+    for ingress in of_kind(documents, "Ingress"):
+        name, notes = ingress["metadata"]["name"], ingress["metadata"].get("annotations", {})
+        if not notes:
+            continue
+        size = re.fullmatch(r"(\d+)m", notes.get(f"{prefix}body-size", ""))
+        if size is None or int(size[1]) * 1024**2 <= LARGEST_BODY:
+            yield f"{name}: lets no body of the largest size pass"
+        if int(notes.get(f"{prefix}read-timeout", "60")) <= LONGEST_WAIT:
+            yield f"{name}: does not wait as long as a call may"
+    for route in of_kind(documents, "HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            given = int(rule.get("timeouts", {}).get("request", "0s").removesuffix("s"))
+            if route["metadata"]["name"] == "macromdm-api" and given <= LONGEST_WAIT:
+                yield "macromdm-api: does not wait as long as a call may"
+
+
+def alert_faults(documents: list[Document]) -> Iterator[str]:
+    """Alerts look at metrics and labels that exist."""
+    metrics = Metrics()
+    families = {family.name: family for family in metrics.registry.collect()}
+    known = {name + end for name in families for end in ("", "_total", "_bucket", "_count", "_sum")}
+    for rule_document in of_kind(documents, "PrometheusRule"):
+        for group in rule_document["spec"]["groups"]:
+            for rule in group["rules"]:
+                for metric in re.findall(r"\bmacromdm_\w+", rule["expr"]):
+                    if metric not in known:
+                        yield f"{rule['alert']}: there is no metric {metric}"
+
+
+def monitor_faults(documents: list[Document]) -> Iterator[str]:
+    for monitor in of_kind(documents, "PodMonitor"):
+        ports = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
+        if ports != {"ops"}:
+            yield "PodMonitor: asks another port than ops"
+
+
+def tls_faults(documents: list[Document]) -> Iterator[str]:
+    """Where certificates are made, each host of an ingress has one."""
+    made = {
+        (each["spec"]["secretName"], host)
+        for each in of_kind(documents, "Certificate")
+        for host in each["spec"]["dnsNames"]
+    }
+    for ingress in of_kind(documents, "Ingress") if made else ():
+        for tls in ingress["spec"]["tls"]:
+            for host in tls["hosts"]:
+                if (tls["secretName"], host) not in made:
+                    yield f"{ingress['metadata']['name']}: no certificate is made for {host}"
+
+
+CHECKS = (route_faults, limit_faults, alert_faults, monitor_faults, tls_faults)

@@ -1,0 +1,183 @@
+"""Of rendered manifests: settings and secrets. Each service gets what it reads, and could start with it."""
+
+import base64
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from manifest_pods import COMPONENT, labels, named, of_kind, workloads
+from renders import Document
+
+from shared.domain.errors import Misconfigured
+from shared.settings import AllSettings
+from shared.settings.load import SERVICES, is_secret, load, variable
+
+CLASSES = {cls.service: cls for cls in SERVICES}
+SECRETS_AT = "/secrets/"
+
+
+def secret_names() -> set[str]:
+    return {
+        variable(field)
+        for field, declared in AllSettings.model_fields.items()
+        if is_secret(declared)
+    }
+
+
+def read_by(workload: Document) -> set[str]:
+    """The settings that a process reads; the Job's command takes those of all services."""
+    cls = CLASSES.get(labels(workload)[COMPONENT], AllSettings)
+    return {variable(field) for field in cls.model_fields}
+
+
+def given(documents: list[Document], workload: Document) -> dict[str, str]:
+    """The environment of a container."""
+    [container] = workload["spec"]["template"]["spec"]["containers"]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", ()):
+        settings = named(documents, "ConfigMap", source["configMapRef"]["name"])
+        found |= {} if settings is None else settings["data"]
+    return found | {each["name"]: each["value"] for each in container["env"]}
+
+
+def mounted(workload: Document) -> dict[str, tuple[str, str]]:
+    """Paths in /secrets, each with its Secret and key."""
+    return {
+        SECRETS_AT + item["path"]: (source["secret"]["name"], item["key"])
+        for volume in workload["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "secrets"
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+
+
+def secret_content(documents: list[Document], name: str, key: str) -> str | None:
+    secret = named(documents, "Secret", name)
+    if secret is None or key not in secret.get("data", {}):
+        return None
+    return base64.b64decode(secret["data"][key]).decode()
+
+
+def setting_faults(documents: list[Document]) -> Iterator[str]:
+    """What a container is told exists, and no secret is in its environment."""
+    known = {variable(field) for cls in SERVICES for field in cls.model_fields}
+    secret = secret_names()
+    for workload in workloads(documents):
+        name, files = workload["metadata"]["name"], mounted(workload)
+        for setting, value in given(documents, workload).items():
+            plain = setting.removesuffix("_FILE")
+            if setting in secret:
+                yield f"{name}: {setting} is a secret and not a file"
+            elif setting not in known and plain not in secret:
+                yield f"{name}: {setting} is no setting"
+            elif plain in secret and value not in files:
+                yield f"{name}: {setting} names {value}, which is not mounted"
+
+
+def secret_faults(documents: list[Document]) -> Iterator[str]:
+    """Each process gets the secrets that it reads, and no other."""
+    for workload in workloads(documents):
+        name, environ = workload["metadata"]["name"], given(documents, workload)
+        for path in mounted(workload):
+            setting = path.removeprefix(SECRETS_AT)
+            if setting not in read_by(workload):
+                yield f"{name}: gets {setting}, which it does not read"
+            if environ.get(f"{setting}_FILE") != path:
+                yield f"{name}: gets {setting}, and nothing tells it so"
+
+
+def start_faults(documents: list[Document]) -> Iterator[str]:
+    """Each service could start with its settings and secrets; for those that an operator makes, others stand
+    in."""
+    stand_in = {
+        "MDM_MONGODB_URL": "mongodb://user:password@mongodb/macromdm",
+        "MDM_AMQP_URL": "amqp://user:password@rabbitmq/",
+        "MDM_API_KEY": "a" * 64,
+        "MDM_SECRET_KEY": base64.b64encode(bytes(range(32))).decode(),
+        "MDM_WEBHOOK_URL": "https://listener.example.org/",
+        "MDM_ENROLL_TOKEN": "a-token",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for workload in workloads(documents):
+            environ = given(documents, workload)
+            for path, (secret, key) in mounted(workload).items():
+                setting = path.removeprefix(SECRETS_AT)
+                content = secret_content(documents, secret, key) or stand_in[setting]
+                Path(folder, setting).write_text(content)
+                environ[f"{setting}_FILE"] = str(Path(folder, setting))
+            try:
+                load(CLASSES.get(labels(workload)[COMPONENT], AllSettings), environ)
+            except Misconfigured as exc:
+                yield f"{workload['metadata']['name']}: cannot start: {exc}"
+
+
+def required_faults(documents: list[Document]) -> Iterator[str]:
+    """What a service needs in a cluster, though it starts without some of it."""
+    always = ("MDM_MONGODB_URL", "MDM_SECRET_KEY", "MDM_SERVER_URL")
+    for workload in workloads(documents):
+        component, environ = labels(workload)[COMPONENT], given(documents, workload)
+        needed = list(always)
+        if component != "prepare":
+            needed += ["MDM_AMQP_URL", "MDM_HTTP", "MDM_OPS_HTTP"]
+        if component in ("commands", "push", "webhook"):
+            needed.append("MDM_API_KEY")
+        for setting in needed:
+            if not environ.get(setting, environ.get(f"{setting}_FILE")):
+                yield f"{workload['metadata']['name']}: has no {setting}"
+
+
+def reference_faults(documents: list[Document]) -> Iterator[str]:
+    """Where Secrets are made here, those that are named exist and have the key."""
+    if not of_kind(documents, "Secret"):
+        return
+    named_here = [
+        (workload["metadata"]["name"], *each)
+        for workload in workloads(documents)
+        for each in mounted(workload).values()
+    ]
+    named_here += [
+        (document["kind"], each["name"], each["key"])
+        for document in of_kind(documents, "TriggerAuthentication")
+        for each in document["spec"]["secretTargetRef"]
+    ]
+    for where, secret, key in named_here:
+        if secret_content(documents, secret, key) is None:
+            yield f"{where}: {key} of the Secret {secret} does not exist"
+
+
+def rolling_faults(documents: list[Document]) -> Iterator[str]:
+    """A changed Secret or ConfigMap has another name, and what uses it is replaced."""
+    for document in of_kind(documents, "Secret", "ConfigMap"):
+        if not re.search(r"-[a-z0-9]{10}$", document["metadata"]["name"]):
+            yield f"{document['kind']} {document['metadata']['name']}: a change of it rolls nothing"
+    for workload in workloads(documents):
+        for source in workload["spec"]["template"]["spec"]["containers"][0]["envFrom"]:
+            if named(documents, "ConfigMap", source["configMapRef"]["name"]) is None:
+                yield f"{workload['metadata']['name']}: its ConfigMap does not exist"
+
+
+def external_faults(documents: list[Document]) -> Iterator[str]:
+    """External Secrets make what is mounted."""
+    external = of_kind(documents, "ExternalSecret")
+    made = {
+        (each["spec"]["target"]["name"], item["secretKey"])
+        for each in external
+        for item in each["spec"]["data"]
+    }
+    of_operators = ("macromdm-mongodb-url", "macromdm-rabbitmq-default-user")
+    for workload in workloads(documents) if external else ():
+        for secret, key in mounted(workload).values():
+            if (secret, key) not in made and secret not in of_operators:
+                yield f"{workload['metadata']['name']}: no ExternalSecret makes {key} of {secret}"
+
+
+CHECKS = (
+    setting_faults,
+    secret_faults,
+    start_faults,
+    required_faults,
+    reference_faults,
+    rolling_faults,
+    external_faults,
+)

@@ -1,0 +1,384 @@
+"""The checks of the deployment files can fail: each mistake in a manifest, the compose file, a lock or a
+workflow is named."""
+
+import copy
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = ROOT / "deploy" / "local"
+
+Document = dict[str, Any]
+Documents = list[Document]
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Callable[[str], Any]]:
+    """Imports a module of deploy/local."""
+    sys.path.insert(0, str(LOCAL))
+    yield importlib.import_module
+    sys.path.remove(str(LOCAL))
+
+
+@pytest.fixture(scope="module")
+def rendered(local: Callable[[str], Any]) -> dict[str, Documents]:
+    return dict(local("renders").renders())
+
+
+def find(documents: Documents, kind: str, name: str) -> Document:
+    [found] = [d for d in documents if d["kind"] == kind and d["metadata"]["name"].startswith(name)]
+    return found
+
+
+def pod(documents: Documents, name: str = "checkin") -> Document:
+    spec: Document = find(documents, "Deployment", f"macromdm-{name}")["spec"]["template"]["spec"]
+    return spec
+
+
+def container(documents: Documents, name: str = "checkin") -> Document:
+    found: Document = pod(documents, name)["containers"][0]
+    return found
+
+
+def sources(documents: Documents, name: str = "checkin") -> list[Document]:
+    [volume] = [each for each in pod(documents, name)["volumes"] if each["name"] == "secrets"]
+    found: list[Document] = volume["projected"]["sources"]
+    return found
+
+
+def without(documents: Documents, kind: str, name: str) -> None:
+    documents.remove(find(documents, kind, name))
+
+
+def setting(name: str, value: str) -> Callable[[Documents], None]:
+    return lambda documents: container(documents)["env"].append({"name": name, "value": value})
+
+
+def first_path(documents: Documents, ingress: str) -> Document:
+    found: Document = find(documents, "Ingress", ingress)["spec"]["rules"][0]["http"]["paths"][0]
+    return found
+
+
+def limits(documents: Documents, **changed: str) -> None:
+    notes = find(documents, "Ingress", "macromdm-api")["metadata"]["annotations"]
+    notes |= {f"nginx.ingress.kubernetes.io/proxy-{name}": v for name, v in changed.items()}
+
+
+def trigger(documents: Documents) -> Document:
+    found: Document = find(documents, "ScaledObject", "macromdm-webhook")["spec"]["triggers"][0]
+    return found["metadata"]
+
+
+def alert(documents: Documents) -> Document:
+    found: Document = find(documents, "PrometheusRule", "macromdm")["spec"]["groups"][0]["rules"][1]
+    return found
+
+
+def other_secret(documents: Documents) -> None:
+    sources(documents).append(
+        {"secret": {"name": "x", "items": [{"key": "MDM_API_KEY", "path": "MDM_API_KEY"}]}}
+    )
+
+
+PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
+    # --- schemas
+    "a misspelt field": (lambda d: pod(d).update(containres=[]), "containres"),
+    "a wrong type": (lambda d: container(d).update(args="checkin"), "is not of type 'array'"),
+    "an unknown kind": (
+        lambda d: d.append({"apiVersion": "x/v1", "kind": "Y", "metadata": {"name": "z"}}),
+        "no schema for x/v1 Y",
+    ),
+    "a misspelt field of an operator's": (
+        lambda d: find(d, "ScaledObject", "macromdm-push")["spec"].update(minReplicas=2),
+        "minReplicas",
+    ),
+    # --- pods
+    "another command": (lambda d: container(d).update(args=["push"]), "runs another service"),
+    "a lost ops port": (
+        lambda d: find(d, "Service", "macromdm-push")["spec"]["ports"].pop(),
+        "the Service has other ports",
+    ),
+    "a Service of nobody": (
+        lambda d: find(d, "Service", "macromdm-push")["spec"]["selector"].update(x="y"),
+        "the Service does not select the pods",
+    ),
+    "a writable root": (
+        lambda d: container(d)["securityContext"].update(readOnlyRootFilesystem=False),
+        "security context",
+    ),
+    "root": (lambda d: pod(d)["securityContext"].pop("runAsNonRoot"), "security context"),
+    "a token": (lambda d: pod(d).pop("automountServiceAccountToken"), "gets a token"),
+    "no limit": (lambda d: container(d)["resources"].pop("limits"), "no limit of memory"),
+    "no startup": (lambda d: container(d).pop("startupProbe"), "the startupProbe does not ask"),
+    "readiness by health": (
+        lambda d: container(d)["readinessProbe"]["httpGet"].update(path="/healthz"),
+        "the readinessProbe does not ask /readyz",
+    ),
+    "no pause": (lambda d: container(d).pop("lifecycle"), "before the endpoints forget it"),
+    "a short grace": (
+        lambda d: pod(d).update(terminationGracePeriodSeconds=19),
+        "may be killed before its 19 s",
+    ),
+    "no zones": (lambda d: pod(d)["topologySpreadConstraints"].pop(), "not spread by topology"),
+    "no account": (
+        lambda d: without(d, "ServiceAccount", "macromdm-checkin"),
+        "has no ServiceAccount",
+    ),
+    "no budget": (
+        lambda d: without(d, "PodDisruptionBudget", "macromdm-checkin"),
+        "no PodDisruptionBudget",
+    ),
+    "two masters of a number": (
+        lambda d: find(d, "Deployment", "macromdm-checkin")["spec"].update(replicas=2),
+        "has a number of replicas of its own",
+    ),
+    "no number": (
+        lambda d: without(d, "HorizontalPodAutoscaler", "macromdm-checkin"),
+        "neither a number of replicas nor",
+    ),
+    "a queue of nobody": (
+        lambda d: trigger(d).update(queueName="hooks"),
+        "does not name its queues",
+    ),
+    "another queue": (lambda d: trigger(d).update(queueName=".*"), "does not name its queues"),
+    # --- network
+    "nothing denied": (lambda d: without(d, "NetworkPolicy", "macromdm-deny"), "nothing denies"),
+    "a policy of nobody": (
+        lambda d: find(d, "NetworkPolicy", "macromdm-apns")["spec"]["podSelector"][
+            "matchLabels"
+        ].update(x="y"),
+        "is about no pod",
+    ),
+    "check-in reaches out": (
+        lambda d: find(d, "NetworkPolicy", "macromdm-apns")["spec"].update(
+            podSelector={"matchLabels": {"app.kubernetes.io/name": "macromdm"}}
+        ),
+        "may reach the ports",
+    ),
+    # --- routes
+    "a lost route": (
+        lambda d: first_path(d, "macromdm-devices").update(path="/mdn"),
+        "disagree about /mdm (checkin)",
+    ),
+    "the API in public": (
+        lambda d: first_path(d, "macromdm-devices")["backend"]["service"].update(
+            name="macromdm-commands"
+        ),
+        "is not for it",
+    ),
+    "a port of nobody": (
+        lambda d: first_path(d, "macromdm-api")["backend"]["service"]["port"].update(name="web"),
+        "which does not exist",
+    ),
+    "small bodies": (lambda d: limits(d, **{"body-size": "8m"}), "no body of the largest size"),
+    "short waits": (lambda d: limits(d, **{"read-timeout": "60"}), "as long as a call may"),
+    "no certificate": (
+        lambda d: without(d, "Certificate", "macromdm-api"),
+        "no certificate is made",
+    ),
+    # --- alerts
+    "a metric of nobody": (
+        lambda d: alert(d).update(expr="macromdm_store_down > 0"),
+        "no metric macromdm_store_down",
+    ),
+    "another port of metrics": (
+        lambda d: find(d, "PodMonitor", "macromdm")["spec"]["podMetricsEndpoints"][0].update(
+            port="http"
+        ),
+        "another port than ops",
+    ),
+    # --- settings and secrets
+    "an unknown setting": (setting("MDM_SERVER_ULR", "x"), "MDM_SERVER_ULR is no setting"),
+    "a secret in clear": (setting("MDM_ENROLL_TOKEN", "x"), "is a secret and not a file"),
+    "a file of nobody": (setting("MDM_SCEP_CHALLENGE_FILE", "/secrets/x"), "is not mounted"),
+    "a setting that cannot be": (setting("MDM_REENROLLMENT", "never"), "cannot start: MDM_REENR"),
+    "a secret too many": (other_secret, "gets MDM_API_KEY, which it does not read"),
+    "a required one less": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].pop("MDM_SERVER_URL"),
+        "has no MDM_SERVER_URL",
+    ),
+    "a lost secret": (lambda d: without(d, "Secret", "macromdm-api"), "does not exist"),
+    "a lost key": (
+        lambda d: find(d, "Secret", "macromdm-rabbitmq")["data"].pop("MANAGEMENT_URL"),
+        "TriggerAuthentication: MANAGEMENT_URL",
+    ),
+    "a fixed name": (
+        lambda d: find(d, "ConfigMap", "macromdm")["metadata"].update(name="macromdm"),
+        "a change of it rolls nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mistake", "said"), PRODUCTION.values(), ids=PRODUCTION)
+def test_a_mistake_in_a_manifest_is_named(
+    rendered: dict[str, Documents],
+    local: Callable[[str], Any],
+    mistake: Callable[[Documents], object],
+    said: str,
+) -> None:
+    documents = copy.deepcopy(rendered["production"])
+
+    mistake(documents)
+
+    assert any(said in fault for fault in local("check_k8s").faults(documents))
+
+
+def test_what_external_secrets_do_not_make_is_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["external-secrets"])
+    without(documents, "ExternalSecret", "macromdm-api")
+
+    faults = list(local("check_k8s").faults(documents))
+
+    assert "macromdm-push: no ExternalSecret makes MDM_API_KEY of macromdm-api" in faults
+
+
+def test_a_gateway_that_cuts_calls_that_wait_is_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["gateway-api"])
+    find(documents, "HTTPRoute", "macromdm-api")["spec"]["rules"][2]["timeouts"]["request"] = "60s"
+
+    faults = list(local("check_k8s").faults(documents))
+
+    assert faults == ["macromdm-api: does not wait as long as a call may"]
+
+
+def test_every_overlay_and_component_is_rendered(rendered: dict[str, Documents]) -> None:
+    folders = (ROOT / "deploy" / "k8s").glob("*/*/kustomization.yaml")
+
+    expected = {path.parent.name for path in folders if path.parent.name != "services"}
+
+    assert rendered.keys() == {"base", "all components"} | expected
+    assert {"development", "production", "cert-manager", "keda", "gateway-api"} <= expected
+
+
+def test_what_does_not_render_is_a_fault(local: Callable[[str], Any], tmp_path: Path) -> None:
+    renders = local("renders")
+    (tmp_path / "kustomization.yaml").write_text("resources: [away.yaml]\n")
+
+    with pytest.raises(renders.NotRendered, match=r"away\.yaml"):
+        renders.build(tmp_path)
+
+
+def test_a_tool_that_cannot_be_built_is_a_failure(
+    local: Callable[[str], Any], tmp_path: Path
+) -> None:
+    tools = local("go_tools")
+
+    with pytest.raises(tools.NoTool, match="failed"):
+        tools.run(["false"])
+
+
+def test_a_changed_setting_replaces_the_pods(local: Callable[[str], Any], tmp_path: Path) -> None:
+    renders = local("renders")
+    names = set()
+    for text in ("A=1\n", "A=2\n"):
+        (tmp_path / "settings.env").write_text(text)
+        (tmp_path / "kustomization.yaml").write_text(
+            "configMapGenerator: [{name: macromdm, envs: [settings.env]}]\n"
+        )
+        names.add(renders.build(tmp_path)[0]["metadata"]["name"])
+
+    assert len(names) == 2
+
+
+# --- the compose file ---------------------------------------------------------------------------------
+
+COMPOSE: dict[str, tuple[Callable[[Document], object], str]] = {
+    "another command": (lambda c: c["push"].update(command=["webhook"]), "another command"),
+    "another port": (
+        lambda c: c["push"]["environment"].update(MDM_HTTP=":8080"),
+        "MDM_HTTP is :8083 in deploy/k8s",
+    ),
+    "a setting less": (
+        lambda c: c["push"]["environment"].pop("MDM_API_KEY"),
+        "push: has no MDM_API_KEY",
+    ),
+    "no .env": (lambda c: c["push"].pop("env_file"), "does not get the settings in .env"),
+}
+
+
+@pytest.mark.parametrize(("mistake", "said"), COMPOSE.values(), ids=COMPOSE)
+def test_what_differs_between_compose_and_kubernetes_is_named(
+    rendered: dict[str, Documents],
+    local: Callable[[str], Any],
+    mistake: Callable[[Document], object],
+    said: str,
+) -> None:
+    check = local("check_deploy")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    deployments = local("manifest_pods").deployments(rendered["base"])
+    assert list(check.manifest_faults(compose, deployments)) == []
+
+    mistake(compose["services"])
+
+    assert any(said in fault for fault in check.manifest_faults(compose, deployments))
+
+
+def test_a_moving_tag_and_an_endless_log_are_named(local: Callable[[str], Any]) -> None:
+    check = local("check_deploy")
+    compose = {"services": {"mongodb": {"image": "mongo:8"}}}
+
+    assert list(check.image_faults(compose)) == [
+        "docker-compose.yml: mongodb: mongo:8 has no exact version"
+    ]
+    assert list(check.log_faults(compose)) == [
+        "docker-compose.yml: mongodb: its log grows without end"
+    ]
+
+
+def test_make_up_runs_the_commands_and_settings_of_the_manifests(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    parts, supervisor = local("parts"), local("supervisor")
+    shared = supervisor.service_settings("127.0.0.1:8080", "mongodb://x/y", "amqp://x")
+    [entry] = re.findall(r"^ENTRYPOINT \[(.*)\]$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for name in parts.SERVICES:
+        part = parts.service(name, shared)
+        kubernetes = container(rendered["base"], name)
+
+        assert part.command[1:] == [*yaml.safe_load(f"[{entry}]")[1:], *kubernetes["args"]]
+        wanted = {each["name"].removesuffix("_FILE") for each in kubernetes["env"]}
+        wanted |= find(rendered["base"], "ConfigMap", "macromdm")["data"].keys()
+        given = {each.removesuffix("_FILE") for each in part.environment}
+        assert wanted - given == {"MDM_LOG_FORMAT"}
+
+
+# --- the image's packages, and workflows -------------------------------------------------------------
+
+LOCK = "six==1.17.0 \\\n    --hash=sha256:" + "a" * 64 + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "said"),
+    [
+        (LOCK, ["six>=1,<2"], []),
+        (LOCK, ["six>=2"], ["has six 1.17.0, and pyproject.toml asks for >=2"]),
+        (LOCK, ["six", "h2>=4"], ["has h2 not at all, and pyproject.toml asks for >=4"]),
+        ("six==1.17.0\n", ["six"], ["six has no hash"]),
+        ("", [], ["is no lock"]),
+    ],
+    ids=["as it should be", "too old", "lost", "no hash", "empty"],
+)
+def test_a_lock_that_differs_from_pyproject_is_named(
+    local: Callable[[str], Any], text: str, wanted: list[str], said: list[str]
+) -> None:
+    assert list(local("lock").faults(text, wanted)) == said
+
+
+@pytest.mark.parametrize("command", ["pytest", "make tset", "make test && curl x", "make"])
+def test_a_workflow_calls_targets_only(local: Callable[[str], Any], command: str) -> None:
+    workflow = {"jobs": {"check": {"steps": [{"uses": "x"}, {"run": command}]}}}
+
+    assert list(local("check_workflows").target_faults(workflow, {"test"})) == [
+        f"check: `{command}` is no target of the Makefile"
+    ]
