@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -22,6 +23,7 @@ import check_k8s  # noqa: E402
 import manifest_pods  # noqa: E402
 import parts  # noqa: E402
 from go_tools import NoTool  # noqa: E402
+from lock import PYTHON  # noqa: E402
 from renders import NotRendered, renders  # noqa: E402
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -145,22 +147,46 @@ def kubernetes_faults() -> Iterator[str]:
         yield f"deploy/k8s: {exc}"
 
 
+INSTRUCTIONS = {"FROM", "WORKDIR", "RUN", "COPY", "ENV", "USER", "EXPOSE", "ENTRYPOINT", "CMD"}
+INSTRUCTIONS |= {"ARG", "LABEL"}
+LABELS = ("title", "description", "version", "licenses", "revision", "source")
+
+
 def dockerfile_faults() -> Iterator[str]:
-    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
-    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    known = {"FROM", "WORKDIR", "RUN", "COPY", "ENV", "USER", "EXPOSE", "ENTRYPOINT", "CMD"}
+    text = (ROOT / "Dockerfile").read_text()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    yield from (f"Dockerfile: {fault}" for fault in image_file_faults(text, version))
+
+
+def image_file_faults(text: str, version: str) -> Iterator[str]:
+    """Of the text of a Dockerfile, for this version of ours."""
+    joined = text.replace("\\\n", " ")
+    lines = [line.split() for line in joined.splitlines() if line and not line.startswith("#")]
     for words in lines:
-        if words[0] not in known:
-            yield f"Dockerfile: {words[0]} is no instruction"
+        if words[0] not in INSTRUCTIONS:
+            yield f"{words[0]} is no instruction"
         if words[0] == "COPY" and not words[1].startswith("--from"):
-            yield from (
-                f"Dockerfile: copies {source}, which does not exist"
-                for source in words[1:-1]
-                if not (ROOT / source).exists()
-            )
-    last_stage = lines[max(i for i, words in enumerate(lines) if words[0] == "FROM") :]
-    if not any(words[0] == "USER" and words[1] not in {"root", "0"} for words in last_stage):
-        yield "Dockerfile: the last stage runs as root"
+            away = (source for source in words[1:-1] if not (ROOT / source).exists())
+            yield from (f"copies {source}, which does not exist" for source in away)
+    stages = [words[1] for words in lines if words[0] == "FROM"]
+    if len(set(stages)) != 1 or not re.match(rf"python:{PYTHON}\.\d+-slim-", stages[-1]):
+        yield f"its stages are {stages}, and the locks are for Python {PYTHON}"
+    yield from last_stage_faults(joined.rpartition("FROM ")[2], version)
+    for line in re.findall(r"pip[^&]* install [^&]*\.lock", joined):
+        if "--require-hashes" not in line or "--only-binary :all:" not in line:
+            yield "installs packages without their hashes, or compiles them"
+
+
+def last_stage_faults(stage: str, version: str) -> Iterator[str]:
+    if not re.search(r"^USER (?!root|0)\S+", stage, re.MULTILINE):
+        yield "the last stage runs as root"
+    if re.search(r"apt-get|\bgcc\b|pip install", stage):
+        yield "the last stage installs something"
+    for label in LABELS:
+        if f"org.opencontainers.image.{label}=" not in stage:
+            yield f"has no label {label}"
+    if f'image.version="{version}"' not in stage:
+        yield f"its label is of another version than {version}"
 
 
 def told_by(name: str, *command: str) -> Iterator[str]:

@@ -355,6 +355,30 @@ def test_make_up_runs_the_commands_and_settings_of_the_manifests(
 
 # --- the image's packages, and workflows -------------------------------------------------------------
 
+DOCKERFILE = {
+    "another Python": ("python:3.11", "python:3.13", "its stages are"),
+    "a moving tag": ("FROM python:3.11.14-slim-bookworm\n", "FROM python:3\n", "its stages are"),
+    "root": ("USER 10001:10001", "USER root", "runs as root"),
+    "a compiler": ("RUN useradd", "RUN apt-get install gcc && useradd", "installs something"),
+    "no hashes": ("--require-hashes", "", "without their hashes"),
+    "an old label": ('version="0.1.0"', 'version="0.0.9"', "of another version than 0.1.0"),
+    "a lost label": ("org.opencontainers.image.revision", "revision", "has no label revision"),
+    "a lost file": ("COPY shared shared", "COPY shard shared", "copies shard"),
+    "a typo": ("EXPOSE", "EXPOES", "EXPOES is no instruction"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "said"), DOCKERFILE.values(), ids=DOCKERFILE)
+def test_a_mistake_in_the_dockerfile_is_named(
+    local: Callable[[str], Any], old: str, new: str, said: str
+) -> None:
+    check, text = local("check_deploy"), (ROOT / "Dockerfile").read_text()
+    assert old in text
+    assert list(check.image_file_faults(text, "0.1.0")) == []
+
+    assert any(said in fault for fault in check.image_file_faults(text.replace(old, new), "0.1.0"))
+
+
 LOCK = "six==1.17.0 \\\n    --hash=sha256:" + "a" * 64 + "\n"
 
 
