@@ -44,6 +44,7 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
         tokens=ChallengeTokens(authority.derived_key(PURPOSE, KEY_SIZE)),
     )
     writer, share, journal = await journal_feature(adapters)
+    await adapters.wanted.refresh()
     note_refused, pipeline = pipeline_feature(settings, adapters, writer, identities, work)
     profiles, enrollment = enrollment_feature(
         settings, adapters, files, challenges, identities, work

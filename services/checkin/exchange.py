@@ -56,8 +56,9 @@ class DeviceExchange:
 
     # journal and broker
     event: Event | None = field(default=None, init=False)
-    is_safe: bool = field(default=False, init=False)
-    """The event is confirmed, covered by its device's mark, or left to the writer to find out."""
+    unsafe: list[Event] = field(default_factory=list, init=False)
+    """The event, and those that follow from it, until each is confirmed, covered by its device's mark, or
+    left to the writer to find out; in their order."""
 
     # the next command
     entries: Collection[QueueEntry] | None = field(default=(), init=False)
@@ -67,6 +68,8 @@ class DeviceExchange:
     """The command of `next`."""
     unusable: set[str] = field(default_factory=set, init=False)
     """Ids of entries whose command is missing or cannot be decrypted."""
+    sent_by: str | None = field(default=None, init=False)
+    """The name of the send of `next`; None: it was not sent."""
     reported: QueueEntry | None = field(default=None, init=False)
     """The entry on which the device reports."""
 

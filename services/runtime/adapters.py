@@ -17,6 +17,7 @@ from services.runtime.single_process import Alone, held_folder
 from services.runtime.store_folder import check_folder
 from services.runtime.store_health import StorePulse
 from services.runtime.stores import Stores
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.ports.clock import Clock, Ids
@@ -61,6 +62,7 @@ class Adapters:
     ids: Ids
     metrics: Metrics
     loops: Loops
+    wanted: WantedTopics
     is_alone: bool = False
 
 
@@ -110,6 +112,8 @@ class PartsOfProcess:
         pulse = StorePulse(database.ping, self._clock)
         self._metrics.watch(self._metrics.store_up, lambda: pulse.is_up)
         self._watched.append(partial(pulse.run, self.loops))
+        wanted = WantedTopics(stores.subscriptions())
+        self._watched.append(partial(wanted.run, self.loops))
         broker = await self._broker()
         return Adapters(
             stores=stores,
@@ -122,6 +126,7 @@ class PartsOfProcess:
             ids=self._ids,
             metrics=self._metrics,
             loops=self.loops,
+            wanted=wanted,
             is_alone=is_alone,
         )
 

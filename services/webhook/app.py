@@ -54,6 +54,7 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     async def prepare() -> None:
         await stores.prepare("deliveries")
         await subscriptions.note_configured()
+        await adapters.wanted.refresh()  # the other services of this process know it at once
         prepared.set()
 
     async def ready() -> list[str]:

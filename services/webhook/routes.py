@@ -7,6 +7,7 @@ from typing import Annotated, Any, NotRequired
 from fastapi import APIRouter
 from typing_extensions import TypedDict
 
+from shared.domain.command import EntryState
 from shared.domain.event import Topic
 from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, about, like, one_of
 
@@ -18,6 +19,7 @@ UserId = Annotated[str, about("Of a user's channel.")]
 UrlParams = Annotated[
     Mapping[str, str] | None, about("The query of the URL that the device called.", {"site": "1"})
 ]
+Version = Annotated[int, about("Of the facts beside it; a later one only adds some.", 1)]
 RawPayload = Annotated[Base64, about("The property list that the device sent.", "PHBsaXN0Lz4=")]
 
 
@@ -42,32 +44,58 @@ class AcknowledgeEvent(TypedDict):
 
 
 class CommandEvent(TypedDict):
-    """The end of a command without an answer."""
+    """A step of a command, or its end."""
 
     udid: NotRequired[Udid]
     enrollment_id: NotRequired[EnrollmentId]
     user_id: NotRequired[UserId]
     command_uuid: Annotated[str, like(UUID)]
     request_type: Annotated[str, like("DeviceInformation")]
-    state: Annotated[str, one_of(("expired", "superseded")), like("expired")]
+    version: NotRequired[Version]
+    state: NotRequired[
+        Annotated[
+            str,
+            one_of(state.value for state in EntryState),
+            about("What became of it; not of `macromdm.CommandSent`.", "expired"),
+        ]
+    ]
+    attempt: NotRequired[
+        Annotated[int, about("Of `macromdm.CommandSent`: how often it was sent.", 1)]
+    ]
+    status: NotRequired[Annotated[str, about("Of an answer, as the device gave it.", "Error")]]
+    answer: NotRequired[
+        Annotated[
+            dict[str, Any] | None,
+            about("Of an answer: its property list, up to 256 KiB. null: see `answer_url`.", {}),
+        ]
+    ]
+    answer_url: NotRequired[
+        Annotated[NoText, about("Of an answer that is larger, or cannot be read: where it is.")]
+    ]
     expires_at: NotRequired[Annotated[NoTime, about("Of `macromdm.CommandExpired`.")]]
     superseded_by: NotRequired[Annotated[NoText, about("Of `macromdm.CommandSuperseded`.")]]
 
 
 class DeviceEvent(TypedDict):
-    """A fact about the certificate of a device."""
+    """A fact about a device, or its certificate."""
 
     udid: NotRequired[Udid]
     enrollment_id: NotRequired[EnrollmentId]
     user_id: NotRequired[UserId]
-    certificate: Annotated[str, about("SHA-256 of the certificate, in hex.")]
-    subject: str
-    serial: str
-    not_after: NoTime
+    version: NotRequired[Version]
+    serial_number: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
+    model: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
+    os_version: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
+    certificate: NotRequired[Annotated[str, about("SHA-256 of the certificate, in hex.")]]
+    subject: NotRequired[str]
+    serial: NotRequired[str]
+    not_after: NotRequired[NoTime]
     replaced_certificate: NotRequired[Annotated[str, about("Of `macromdm.CertificateRebound`.")]]
     how: NotRequired[Annotated[str, about("Of `macromdm.CertificateRebound`.")]]
     bound_certificate: NotRequired[Annotated[NoText, about("Of `macromdm.DeviceQuarantined`.")]]
-    reason: NotRequired[Annotated[str, about("Why it is not served, or was not renewed.")]]
+    reason: NotRequired[
+        Annotated[str, about("Why it is not served, was not renewed, or is removed.")]
+    ]
     attempts: NotRequired[Annotated[int, about("Of `macromdm.RenewalFailed`.")]]
 
 

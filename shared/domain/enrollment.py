@@ -196,6 +196,8 @@ class Enrollment:
     """The certificate that came by renewal, and with which the device has authenticated since."""
     renewed: str | None = None
     """The certificate of which the renewal is over: an Authenticate with it begins a new enrollment."""
+    was_enrolled: bool = False
+    """It was enrolled before this generation."""
 
     @property
     def id(self) -> str:

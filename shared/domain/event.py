@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
+from uuid import UUID
 
 from shared.domain.enrollment import EnrollmentKey
 
@@ -25,13 +27,32 @@ class Topic(StrEnum):
     CERTIFICATE_REBOUND = "macromdm.CertificateRebound"
     DEVICE_QUARANTINED = "macromdm.DeviceQuarantined"
     RENEWAL_FAILED = "macromdm.RenewalFailed"
+    COMMAND_SENT = "macromdm.CommandSent"
+    COMMAND_ACKNOWLEDGED = "macromdm.CommandAcknowledged"
+    COMMAND_FAILED = "macromdm.CommandFailed"
+    COMMAND_NOT_NOW = "macromdm.CommandNotNow"
+    DEVICE_ENROLLED = "macromdm.DeviceEnrolled"
+    DEVICE_REENROLLED = "macromdm.DeviceReenrolled"
+    DEVICE_REMOVED = "macromdm.DeviceRemoved"
 
     @property
     def carries_secrets(self) -> bool:
-        """The bodies of such events are encrypted at rest."""
-        return self in (Topic.TOKEN_UPDATE, Topic.SET_BOOTSTRAP_TOKEN)
+        """The bodies of such events are encrypted at rest. Answers to commands may hold anything."""
+        return self in _SECRET
 
 
+_SECRET = frozenset(
+    {
+        Topic.TOKEN_UPDATE,
+        Topic.SET_BOOTSTRAP_TOKEN,
+        Topic.COMMAND_ACKNOWLEDGED,
+        Topic.COMMAND_FAILED,
+    }
+)
+
+
+FACTS_VERSION = 1
+"""The `version` in the facts of events that follow from others."""
 EXTRA_TOPICS = frozenset(topic for topic in Topic if topic.startswith(OWN_PREFIX))
 """Only for subscribers that ask for them."""
 
@@ -54,3 +75,17 @@ class Event:
     url_params: Mapping[str, str] | None = None
     status: str | None = None
     command_uuid: str | None = None
+
+
+def derived_id(cause: str, milliseconds: int) -> str:
+    """The id of an event that follows from `cause`, the same whoever makes it: the shape of a UUIDv7 of this
+    time (since the epoch), with bits of a hash in place of random ones."""
+    number = milliseconds << 80 | int.from_bytes(sha256(cause.encode()).digest()[:10], "big")
+    number = number & ~(0xF << 76) | 7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return str(UUID(int=number))
+
+
+def milliseconds_of(id_: str) -> int:
+    """The time in a UUIDv7, since the epoch."""
+    return UUID(id_).int >> 80

@@ -1,6 +1,6 @@
 """Subscriptions to events, and the deliveries that are due to them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -116,9 +116,14 @@ class Subscription:
         return self.topics | self.extra_topics
 
     def wants(self, topic: str) -> bool:
-        """By its topics alone. A pattern such as `mdm.*` matches topics that only a newer version knows."""
-        wanted = self.all_topics
-        return topic in wanted or f"{topic.partition('.')[0]}.*" in wanted
+        """By its topics alone."""
+        return is_asked_for(self.all_topics, topic)
+
+
+def is_asked_for(wanted: Collection[str], topic: str) -> bool:
+    """Whether one of these topics and patterns is the topic, or matches it. A pattern such as `mdm.*` matches
+    topics that only a newer version knows."""
+    return topic in wanted or f"{topic.partition('.')[0]}.*" in wanted
 
 
 class DeliveryState(StrEnum):

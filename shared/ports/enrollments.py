@@ -47,6 +47,8 @@ class Change:
     """Facts of the certificate, for a new record."""
     signed_at: datetime | None = None
     """The signing time of the message; the record keeps the latest."""
+    was_enrolled: bool = False
+    """The device was enrolled before."""
     known_serial_number: str | None = None
     """The serial number of the record as read."""
 
@@ -71,10 +73,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """`waiting` to set on a device's record (rule 8): its event of this time is not confirmed."""
+    """`waiting` to set on a device's record (rule 8): its event of this time is not confirmed, nor are those
+    that follow it up to `upto`."""
 
     device: str
     created_at: int
+    upto: int = 0
 
 
 class Enrollments(Protocol):

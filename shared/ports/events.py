@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from shared.domain.command import QueueEntry
@@ -98,14 +99,23 @@ class Journaled:
     size: int | None = None
 
 
+class Appended(IntEnum):
+    """The outcome of an append; false where it is not known that the event is in the journal."""
+
+    UNKNOWN = 0
+    STORED = 1
+    THERE = 2
+    """An event of this id was there, and stays as it is."""
+
+
 class Journal(Protocol):
     @property
     def term(self) -> object:
         """Changes when another server answers the store's reads and writes (rule 8)."""
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events. False, per event: its outcome is unknown; never answer 200. Raises Refused where the
-        store cannot hold one of them; the others may be stored, and all may be appended again."""
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
+        """Store events. Never answer 200 where the outcome is unknown. Raises Refused where the store cannot
+        hold one of them; the others may be stored, and all may be appended again."""
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
 

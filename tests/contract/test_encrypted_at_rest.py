@@ -24,6 +24,7 @@ from shared.domain.subscription import (
 )
 from shared.ports.certificates import InstalledPair, InstalledTopic, StoredAuthority, TopicVersion
 from shared.ports.enrollments import Change
+from shared.ports.events import Appended
 from shared.ports.keyring import Keyring
 from shared.security.authority import open_authority
 from shared.security.encryption import AesKeyring, key_id
@@ -79,7 +80,7 @@ class Store:
         for key in (MAC, PAD):
             await enroll(enrollments, key)
         events = [event(Topic.TOKEN_UPDATE), event(Topic.SET_BOOTSTRAP_TOKEN)]
-        assert await MongoJournal(self.mongo, keyring).append(events) == [True, True]
+        assert await MongoJournal(self.mongo, keyring).append(events) == [Appended.STORED] * 2
         deliveries = MongoDeliveries(self.mongo, keyring)
         await deliveries.store([DELIVERY])
         assert await deliveries.lease([DELIVERY], "holder", NOW, NOW) == {DELIVERY.id}

@@ -11,7 +11,7 @@ from shared.domain.command import QueueEntry
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
-from shared.ports.events import Journal, Journaled, Writers
+from shared.ports.events import Appended, Journal, Journaled, Writers
 from shared.ports.members import Members
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.journal import FakeJournal, FakeMembers, FakeWriters
@@ -66,7 +66,7 @@ async def test_an_event_is_read_back_as_it_was_appended(ports: Ports) -> None:
     )
     other = replace(event(2, PRIVATE), topic=Topic.AUTHENTICATE, status=None)
 
-    assert await ports.journal.append([stored, other]) == [True, True]
+    assert await ports.journal.append([stored, other]) == [Appended.STORED] * 2
 
     assert await ports.journal.read([stored.id, other.id, "nobody"]) == {
         stored.id: stored,
@@ -77,7 +77,10 @@ async def test_an_event_is_read_back_as_it_was_appended(ports: Ports) -> None:
 async def test_appending_an_event_again_keeps_one(ports: Ports) -> None:
     await ports.journal.append([event(1)])
 
-    assert await ports.journal.append([event(1), event(2)]) == [True, True]
+    assert await ports.journal.append([event(1), event(2)]) == [
+        Appended.THERE,
+        Appended.STORED,
+    ]
 
     assert await ports.journal.of_writer("w1", 0, 10) == [numbered(event(1)), numbered(event(2))]
 

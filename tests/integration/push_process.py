@@ -11,6 +11,7 @@ import httpx
 from services.push.app import build
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.binding import Binding
@@ -27,6 +28,7 @@ from shared.telemetry.metrics import Metrics
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.contract.stores import KEYRING
+from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.harness.apns import FakeApns
 from tests.support.harness.push_certificates import TOPIC
 from tests.support.harness.system import SECRET_KEY
@@ -87,6 +89,7 @@ async def process(chosen: PushSettings, database: Database) -> AsyncIterator[Pro
         push_request_consumer=broker.push_request_consumer,
         clock=clock,
         loops=Loops(clock),
+        wanted=WantedTopics(FakeSubscriptions()),
         ids=SystemIds(),
         metrics=metrics,
     )

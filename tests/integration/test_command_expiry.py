@@ -12,6 +12,7 @@ import pytest
 from services.commands.upkeep.expiry import FORGOTTEN_AFTER, Expiry
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
+from services.runtime.wanted_topics import WantedTopics
 from services.webhook.app import build
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
@@ -37,6 +38,7 @@ from shared.telemetry.metrics import Metrics
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING
 from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.harness.sink import Sink
 
 TOPIC = Topic.COMMAND_EXPIRED.value
@@ -169,6 +171,7 @@ async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator
         push_request_consumer=broker.push_request_consumer,
         clock=CLOCK,
         loops=Loops(CLOCK),
+        wanted=WantedTopics(FakeSubscriptions()),
         ids=IDS,
         metrics=Metrics(),
     )

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from services.commands.app import build
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
 from shared.domain.binding import Binding
@@ -32,6 +33,7 @@ from shared.telemetry.metrics import Metrics
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.contract.stores import KEYRING
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 KEY = "a-key-of-a-test"
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
@@ -104,6 +106,7 @@ async def system(database: Database) -> AsyncIterator[System]:
         push_request_consumer=nobody,
         clock=clock,
         loops=Loops(clock),
+        wanted=WantedTopics(FakeSubscriptions()),
         ids=ids,
         metrics=Metrics(),
     )

@@ -12,6 +12,7 @@ import pytest
 
 from services.runtime.adapters import Adapters
 from services.runtime.stores import Stores
+from services.runtime.wanted_topics import WantedTopics
 from services.webhook.app import build
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.concurrency.periodic import Loops
@@ -29,6 +30,7 @@ from shared.web.server.service import Service
 from shared.web.version import VERSION
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING
+from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.harness.sink import Behaviour, Kind, Sink
 
 DELIVERED = "macromdm_deliveries_delivered_total"
@@ -78,6 +80,7 @@ async def running(database: Database, broker: Broker, url: str | None) -> AsyncI
         push_request_consumer=broker.push_request_consumer,
         clock=CLOCK,
         loops=Loops(CLOCK),
+        wanted=WantedTopics(FakeSubscriptions()),
         ids=IDS,
         metrics=metrics,
     )

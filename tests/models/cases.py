@@ -28,6 +28,13 @@ HOLDS: dict[str, Model] = {
     "a device gives up": Journal((2,), Budget(impatience=1), **ONE_RELAY),
     "a clock is ahead beside another device": Journal((2, 1), Budget(bad=1), **ONE_RELAY),
     "a partition is away": Journal((1, 2), Budget(bad=1), **AWAY),
+    "a confirm is lost, events follow": Journal((2,), Budget(bad=1), followers=True),
+    "a replica is killed, events follow": Journal(
+        (2,), Budget(bad=1, kills=1), followers=True, **ONE_RELAY
+    ),
+    "a writer is taken over, events follow": Journal(
+        (2,), Budget(bad=1, takeovers=1), followers=True, **ONE_RELAY
+    ),
     "tokens, a device gives up": TokenUpdates(),
     "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
     "renewal, then a new enrollment": Renewals(
@@ -133,6 +140,16 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         Journal((2, 1), Budget(bad=1), time_follows_mark=True, **ONE_RELAY),
         Verdict.UNSAFE,
         "the clock of another replica",
+    ),
+    "rule 8: what follows does not wait for its cause": (
+        Journal((1,), Budget(bad=1), followers=True, follower_waits=False, **ONE_RELAY),
+        Verdict.UNSAFE,
+        "published out of order",
+    ),
+    "rule 8: a mark of the cause alone": (
+        Journal((1,), Budget(bad=1), followers=True, mark="first", **ONE_RELAY),
+        Verdict.UNSAFE,
+        "nobody will publish it",
     ),
     "rule 9: the relay stays with what is not taken": (
         Journal((1, 2), Budget(bad=1), relay_insists=True, **AWAY),

@@ -3,7 +3,8 @@
 Two check-in replicas with a relay each. Devices send a message, wait for its 200, and may give up: then
 the request goes on by itself, and the device repeats the message at any replica. Reads and writes of the
 store, publishes and answers are steps of their own. A publish is confirmed, not taken, taken without a
-confirm, or taken long after its deadline. Each device has a partition of its own.
+confirm, or taken long after its deadline. Each device has a partition of its own. With `followers` another
+event follows from each message, and is journaled beside it.
 
 Promises: of a device's answered messages the first publications are in order; each of them is published,
 or its device's mark covers it; in the end all are published, but for those whose partition is away; a
@@ -46,13 +47,16 @@ class Journal:
     away: frozenset[int] = frozenset()
     """Devices whose partition takes nothing, ever."""
     mark: str = "counted"
-    """`counted`; `widened` without a count; `set` to the last event."""
+    """`counted`; `widened` without a count; `set` to the last event; `first` without what follows it."""
     events_first: bool = False
     """The relay reads the events before the mark."""
     time_follows_mark: bool = False
     """A writer's own time goes up with the mark of one device."""
     relay_insists: bool = False
     """The relay does not leave a device whose event is not taken."""
+    followers: bool = False
+    follower_waits: bool = True
+    """What follows is published once the event before it is taken."""
 
     def start(self) -> State:
         count = len(self.messages)
@@ -110,7 +114,7 @@ class Journal:
         elif device.message < self.messages[number]:
             devices = put(s.devices, number, device._replace(waits=True))
             for replica in REPLICAS:
-                request = Request(number, device.message, device.attempt, replica, "admit", 0, None)
+                request = Request(number, device.message, device.attempt, replica, "admit", 0)
                 yield (
                     f"device {number} sends m{device.message} to {replica}",
                     s._replace(devices=devices, requests=s.requests | {request}),
@@ -127,40 +131,46 @@ class Journal:
             own = max(now, last + 1)
             time = max(own, r.upto + 1) if r.upto else own
             event = Event(time, r.device, r.message, r.attempt, writer)
-            kept = time if self.time_follows_mark else own
+            events = (event, event._replace(time=time + 1, follows=True))[: 1 + self.followers]
+            kept = (time if self.time_follows_mark else own) + self.followers
             left = s._replace(writers=put(s.writers, r.replica, (writer, kept)), tick=s.tick + 1)
             if not r.upto and not self.clocks_jump and time > now + s.tick:
                 left = left._replace(wrong="the clock of another replica moved an event's time")
-            yield f"{name_of(r)}: time {time}", go_on(left, r, at="journal", event=event)
+            yield (
+                f"{name_of(r)}: time {time}",
+                go_on(left, r, at="journal", events=events, left=events),
+            )
 
     def _journal(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
-        assert r.event is not None
-        stored = s._replace(journal=s.journal | {r.event})
+        stored = s._replace(journal=s.journal | set(r.events))
         yield f"{name_of(r)}: journaled", go_on(stored, r, at="mark" if r.upto else "publish")
         if s.budget.unknown:
             left = spent(s, "unknown")
-            left = left._replace(requests=s.requests - {r}, late=s.late | {("insert", r.event)})
+            late = {("insert", event) for event in r.events}
+            left = left._replace(requests=s.requests - {r}, late=s.late | late)
             yield f"{name_of(r)}: its insert is under way, 503", not_answered(left, r)
 
     def _publish(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
-        assert r.event is not None
+        event, *later = r.left
         if (r.replica, r.device) in s.open_breakers:
             yield f"{name_of(r)}: not taken, the breaker is open", go_on(s, r, at="mark")
             return
-        for label, left, confirmed in self._outcomes(s, r.replica, r.event):
-            yield f"{name_of(r)}: {label}", go_on(left, r, at="answer" if confirmed else "mark")
+        for label, after, confirmed in self._outcomes(s, r.replica, event):
+            rest = tuple(later) if confirmed else r.left
+            at = ("publish" if rest else "answer") if confirmed else "mark"
+            is_early = later and not confirmed and not self.follower_waits
+            left = taken(after, later[0]) if is_early else after
+            yield f"{name_of(r)}: {label}", go_on(left, r, at=at, left=rest)
 
     def _mark(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
-        assert r.event is not None
-        left = self._marked(s, r.event)
+        left = self._marked(s, *r.left)
         yield f"{name_of(r)}: sets mark {left.marks[r.device]}", go_on(left, r, at="answer")
 
     def _answer(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
-        assert r.event is not None
         left = s._replace(requests=s.requests - {r})
         device = s.devices[r.device]
         if device == (r.message, r.attempt, True):
-            told = (*s.answered[r.device], r.event)
+            told = (*s.answered[r.device], *r.events)
             left = left._replace(
                 devices=put(s.devices, r.device, Device(r.message + 1, 0, False)),
                 answered=put(s.answered, r.device, told),
@@ -190,12 +200,14 @@ class Journal:
             return f"{event} is stored late", left._replace(journal=s.journal | {event})
         return f"{event} is taken late", taken(left, event)
 
-    def _marked(self, s: State, event: Event) -> State:
+    def _marked(self, s: State, event: Event, *later: Event) -> State:
         old = s.marks[event.device]
         since = min(old.since, event.time) if old.since else event.time
-        widened = Mark(since, max(old.upto, event.time), 0)
+        last = event if self.mark == "first" or not later else later[-1]
+        widened = Mark(since, max(old.upto, last.time), 0)
         new = {
             "counted": widened._replace(count=old.count + 1),
+            "first": widened._replace(count=old.count + 1),
             "widened": widened,
             "set": Mark(event.time, event.time, 0),
         }[self.mark]

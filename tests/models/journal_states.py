@@ -9,6 +9,8 @@ class Event(NamedTuple):
     message: int
     attempt: int
     writer: int
+    follows: bool = False
+    """It was made from the event of its message."""
 
 
 class Device(NamedTuple):
@@ -24,7 +26,10 @@ class Request(NamedTuple):
     replica: int
     at: str
     upto: int
-    event: Event | None
+    events: tuple[Event, ...] = ()
+    """The event of its message, and the one that follows from it."""
+    left: tuple[Event, ...] = ()
+    """Those of them that are not confirmed."""
 
 
 class Mark(NamedTuple):

@@ -22,7 +22,7 @@ from tests.support.harness.servers import HasUrl
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Document = dict[str, Any]
-UNSEEN_TOPICS = {Topic.RENEWAL_FAILED}
+UNSEEN_TOPICS = {Topic.RENEWAL_FAILED, Topic.DEVICE_REENROLLED}
 """A renewal is due after a day at the earliest."""
 
 

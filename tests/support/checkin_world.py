@@ -23,9 +23,12 @@ from services.checkin.messages import HANDLERS
 from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
+from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.refusals.senders import Senders
+from services.runtime.wanted_topics import WantedTopics
 from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
 from shared.apple.messages.connect import Connect, Status
+from shared.concurrency.heavy_work import HeavyWork
 from shared.concurrency.partitions import PartitionShare
 from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, Inventory
@@ -40,6 +43,7 @@ from tests.support.fakes.journal import FakeJournal, FakeMembers, FakePublisher,
 from tests.support.fakes.push_requests import FakePushRequests
 from tests.support.fakes.queue import FakeCommandQueue
 from tests.support.fakes.refusals import FakeRefusals
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 
 class Killed(BaseException):
@@ -66,6 +70,8 @@ class Step(StrEnum):
     APPLIED = "applied"
     PUBLISHED = "published"
     MARKED = "marked"
+    SENT = "sent"
+    """The events of sent commands are journaled."""
 
 
 Reached = Callable[[Step], Awaitable[None]]
@@ -99,6 +105,10 @@ class SteppedEvents(DeviceEvents):
         await self.reached(Step.PUBLISHED)
         return waiting
 
+    async def journal_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
+        await super().journal_sent(exchanges)
+        await self.reached(Step.SENT)
+
     async def mark(self, exchanges: Sequence[DeviceExchange]) -> None:
         await super().mark(exchanges)
         await self.reached(Step.MARKED)
@@ -122,10 +132,12 @@ class World:
         self.members = FakeMembers()
         self.push_requests = FakePushRequests()
         self.audit = FakeAuditLog()
+        self.subscriptions = FakeSubscriptions()
 
     async def replica(self) -> "Replica":
         replica = Replica(self)
         await replica.writer.register()
+        await replica.wanted.refresh()
         return replica
 
     async def enqueue(
@@ -162,6 +174,7 @@ class Replica:
         self.seen = LastSeen(world.enrollments, world.refusals, world.clock)
         self.senders = Senders(world.enrollments)
         self.quarantine = QuarantineRecorder(world.identities, world.clock, world.ids, self.metrics)
+        self.wanted = WantedTopics(world.subscriptions)
         self.batch = self._batch(world)
         self.share = PartitionShare(world.members, world.clock, "relay", self.writer.id)
         self.relay = Relay(
@@ -189,8 +202,9 @@ class Replica:
             ids,
             metrics,
         )
+        derived = DerivedEvents(self.wanted, world.queue, self.writer, HeavyWork("large answers"))
         events = SteppedEvents(
-            world.journal, self.writer, world.publisher, world.enrollments, ids, metrics
+            world.journal, self.writer, world.publisher, world.enrollments, derived, ids, metrics
         )
         batch = SteppedBatch(
             authorizer,

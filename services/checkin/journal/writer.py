@@ -70,7 +70,8 @@ class Writer:
         self._time = 0
         self._done: set[int] = set()
         self._watermark = 0
-        self._unknown: dict[str, tuple[int, Mark]] = {}
+        self._unknown: dict[int, tuple[str, Mark]] = {}
+        """By number: an event that follows from a message has the same id when that is repeated."""
         self._has_left = False
         self._heartbeat_at = clock.monotonic()
 
@@ -100,18 +101,18 @@ class Writer:
     def mark_unknown(self, event: Event) -> None:
         """The event may be stored, or its mark could not be set: find out later.
         Its message must not be answered 200."""
-        self._unknown[event.id] = (event.number, Mark(event.key.device, event.created_at))
+        self._unknown[event.number] = event.id, Mark(event.key.device, event.created_at)
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("writer", self.raise_heartbeat, PACE, waits="writer_cannot_beat")
 
     async def raise_heartbeat(self) -> None:
         if unknown := dict(islice(self._unknown.items(), 200)):
-            stored = await self._journal.stored(unknown)
+            stored = await self._journal.stored({event for event, _ in unknown.values()})
             # What cannot be marked is passed over: its message was not answered.
-            await self._marks.set([unknown[event][1] for event in stored])
-            for event, (number, _) in unknown.items():
-                self._unknown.pop(event, None)
+            await self._marks.set([mark for event, mark in unknown.values() if event in stored])
+            for number in unknown:
+                self._unknown.pop(number, None)
                 self._mark_done(number)
         if self._has_left:
             return

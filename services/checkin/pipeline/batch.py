@@ -7,7 +7,8 @@ another one; one bad request never fails its neighbours.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from itertools import islice
 
 from services.checkin.answers import Answer
 from services.checkin.authorization.authorizer import Authorizer
@@ -16,13 +17,14 @@ from services.checkin.journal.last_seen import LastSeen
 from services.checkin.journal.writer import Writer
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
+from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.refusals.senders import Senders
 from shared.concurrency.batching import verdicts
 from shared.domain.errors import Refused, StoreUnavailable, Unavailable
 from shared.domain.event import Event
 from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments, Mark
-from shared.ports.events import EventPublisher, Journal
+from shared.ports.events import Appended, EventPublisher, Journal
 from shared.telemetry.metrics import Metrics
 
 
@@ -57,6 +59,7 @@ class DeviceBatch:
             await self._journal([each for each in exchanges if each.error is None], term)
             journaled = [each for each in exchanges if each.event is not None]
             await self._apply([each for each in journaled if each.error is None])
+            await self._events.journal_sent(journaled)
             await self._events.mark(await self._events.publish(journaled))
         finally:
             self._events.give_up(exchanges)
@@ -70,9 +73,10 @@ class DeviceBatch:
 
     async def _authorize(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Everything that can refuse a request. The open entries are read beside it."""
-        await asyncio.gather(
-            self._authorizer.authorize(exchanges), self._commands.look(_connects(exchanges))
-        )
+        connects = _connects(exchanges)
+        await asyncio.gather(self._authorizer.authorize(exchanges), self._commands.look(connects))
+        if self._events.derived.wanted.now:
+            await self._events.derived.look(connects)
         self._senders.learn(exchanges)
         for exchange in exchanges:
             if exchange.message.event is None:
@@ -111,6 +115,7 @@ class DeviceEvents:
         writer: Writer,
         publisher: EventPublisher,
         enrollments: Enrollments,
+        derived: DerivedEvents,
         ids: Ids,
         metrics: Metrics,
     ) -> None:
@@ -118,6 +123,7 @@ class DeviceEvents:
         self._writer = writer
         self._publisher = publisher
         self._enrollments = enrollments
+        self.derived = derived
         self._ids = ids
         self._metrics = metrics
 
@@ -128,25 +134,76 @@ class DeviceEvents:
         return self._journal.term
 
     async def journal(self, exchanges: Sequence[DeviceExchange], term: object) -> None:
-        """Make and store the events. `term` is that of the time before the marks were read."""
-        events = []
+        """Make and store the events, each beside those that follow from it. `term` is that of the time before
+        the marks were read."""
         for exchange in exchanges:
             exchange.event = self._event_of(exchange)
             if exchange.event is not None:
-                events.append((exchange, exchange.event))
-        if not events:
-            return
-        stored = await verdicts(self._journal.append, [event for _, event in events])
-        is_same = self._journal.term == term
-        for (exchange, event), verdict in zip(events, stored, strict=True):
-            if verdict is True and is_same:
-                self._metrics.events_journaled.inc()
-                continue
-            exchange.error = StoreUnavailable("the journal does not answer, or its primary changed")
-            if isinstance(verdict, Refused):
-                exchange.error = not_stored(exchange, "its message", verdict)
+                exchange.unsafe.append(exchange.event)
+                if self.derived.wanted.now:
+                    exchange.unsafe += await self.derived.of(exchange, exchange.event)
+        new = {exchange: list(exchange.unsafe) for exchange in exchanges if exchange.unsafe}
+        failed = await self._store(new, term)
+        for exchange in failed:
             exchange.event = None
-            self._writer.mark_unknown(event)  # it may be stored all the same
+
+    async def journal_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Store the events of the commands that are about to be sent."""
+        new = {}
+        for exchange in exchanges if self.derived.wanted.now else ():
+            event = self.derived.sent(exchange) if exchange.error is None else None
+            if event is not None:
+                exchange.unsafe.append(event)
+                new[exchange] = [event]
+        if new:
+            await self._store(new, self._journal.term)
+
+    async def _store(
+        self, new: Mapping[DeviceExchange, list[Event]], term: object
+    ) -> list[DeviceExchange]:
+        """Append the events of each exchange; returns those that failed, each with its error."""
+        appended = [event for events in new.values() for event in events]
+        outcomes = iter(await verdicts(self._journal.append, appended) if appended else ())
+        is_same = self._journal.term == term
+        failed = []
+        for exchange, events in new.items():
+            found = list(islice(outcomes, len(events)))
+            if is_same and found.count(Appended.STORED) == len(found):
+                self._metrics.events_journaled.inc(len(found))
+            elif not is_same or not await self._is_stored(exchange, events, found):
+                failed.append(exchange)
+                self._not_stored(exchange, events, found)
+        return failed
+
+    async def _is_stored(
+        self, exchange: DeviceExchange, events: list[Event], found: list[Appended | Refused]
+    ) -> bool:
+        """True where all are in the journal, by this request or by an earlier one, whose writer publishes
+        them."""
+        if not all(isinstance(each, Appended) and each for each in found):
+            return False
+        for event, each in zip(events, found, strict=True):
+            if each is Appended.THERE and not await self._is_own(event):
+                exchange.unsafe.remove(event)
+                self._writer.mark_done(event)
+        return True
+
+    def _not_stored(
+        self, exchange: DeviceExchange, events: list[Event], found: list[Appended | Refused]
+    ) -> None:
+        exchange.error = StoreUnavailable("the journal does not answer, or its primary changed")
+        for event, each in zip(events, found, strict=True):
+            if isinstance(each, Refused):
+                exchange.error = not_stored(exchange, "its message", each)
+            exchange.unsafe.remove(event)
+            if isinstance(found[0], Refused) and event is not events[0]:
+                self._writer.mark_done(event)  # nothing follows from a message that is not there
+            else:
+                self._writer.mark_unknown(event)  # it may be stored all the same
+
+    async def _is_own(self, event: Event) -> bool:
+        found = await self._journal.of_writer(event.writer, event.number - 1, 1)
+        return [number for number, _ in found] == [event.number]
 
     def _event_of(self, exchange: DeviceExchange) -> Event | None:
         message, device = exchange.message, exchange.device
@@ -169,35 +226,42 @@ class DeviceEvents:
         )
 
     async def publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
-        """Publish the events of devices of which no earlier event waits; returns the exchanges whose event
-        was not confirmed or had to stay behind (rule 8)."""
-        free = [
+        """Publish the events of devices of which no earlier event waits, those of one exchange one after the
+        other; returns the exchanges of which some are not confirmed or had to stay behind (rule 8)."""
+        going = [
             exchange
             for exchange in exchanges
-            if exchange.device is None or exchange.device.waiting.since is None
+            if exchange.unsafe
+            and (exchange.device is None or exchange.device.waiting.since is None)
         ]
-        events = [exchange.event for exchange in free if exchange.event is not None]
-        taken = await self._publisher.publish(events, settled=self._writer.mark_done)
-        self._metrics.events_published.inc(sum(taken))
-        for exchange, is_taken in zip(free, taken, strict=True):
-            exchange.is_safe = is_taken
-        return [exchange for exchange in exchanges if not exchange.is_safe]
+        while going:
+            events = [exchange.unsafe[0] for exchange in going]
+            taken = await self._publisher.publish(events, settled=self._writer.mark_done)
+            self._metrics.events_published.inc(sum(taken))
+            published, going = going, []
+            for exchange, is_taken in zip(published, taken, strict=True):
+                if is_taken:
+                    del exchange.unsafe[0]
+                    if exchange.unsafe:
+                        going.append(exchange)
+        return [exchange for exchange in exchanges if exchange.unsafe]
 
     async def mark(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Leave the events to the relay by a mark on their device's record."""
-        events = [exchange.event for exchange in exchanges if exchange.event is not None]
-        if not events:
+        if not exchanges:
             return
-        marks = [Mark(event.key.device, event.created_at) for event in events]
+        spans = [(exchange.unsafe[0], exchange.unsafe[-1]) for exchange in exchanges]
+        marks = [Mark(e.key.device, e.created_at, last.created_at) for e, last in spans]
         try:
             marked = await verdicts(self._enrollments.mark_waiting, marks)
         except Unavailable:
-            marked = [False] * len(events)
-        for exchange, event, verdict in zip(exchanges, events, marked, strict=True):
+            marked = [False] * len(marks)
+        for exchange, verdict in zip(exchanges, marked, strict=True):
             if verdict is True:
-                exchange.is_safe = True
-                self._metrics.events_unpublished.inc()
-                self._writer.mark_done(event)
+                self._metrics.events_unpublished.inc(len(exchange.unsafe))
+                for event in exchange.unsafe:
+                    self._writer.mark_done(event)
+                exchange.unsafe.clear()
             else:
                 exchange.settle(StoreUnavailable("the event could not be made safe"))
 
@@ -205,8 +269,8 @@ class DeviceEvents:
         """Let the writer find out about the events that are not safe: a number that stays open would hold
         the watermark for ever."""
         for exchange in exchanges:
-            if exchange.event is not None and not exchange.is_safe:
-                self._writer.mark_unknown(exchange.event)
+            for event in exchange.unsafe:
+                self._writer.mark_unknown(event)
 
 
 async def _side_by_side(*steps: Awaitable[None]) -> None:

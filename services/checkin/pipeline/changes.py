@@ -14,6 +14,8 @@ from shared.ports.enrollments import Change, Enrollments
 from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
 
+_ENROLLED_ONCE = frozenset(EnrollmentStatus) - {EnrollmentStatus.AUTHENTICATED}
+
 
 class EnrollmentChanges:
     def __init__(
@@ -111,6 +113,7 @@ def _changes_of(exchanges: Sequence[DeviceExchange], at: datetime) -> dict[Devic
             renewing=certificate if exchange.renews else None,
             renewed=certificate if ends_renewal(exchange) else None,
             makes_record=device is None,
+            was_enrolled=device is not None and device.status in _ENROLLED_ONCE,
             identity=None if exchange.binding is None else exchange.binding.identity,
             known_serial_number=None if device is None else device.inventory.serial_number,
             signed_at=None if signed_at is None else min(signed_at, at),

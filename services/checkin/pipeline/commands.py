@@ -24,7 +24,7 @@ LOOKS = 3
 """Choices of one exchange whose entry another process moved. After that the device gets an empty answer; a
 client that queued a command meanwhile has requested a push."""
 
-_STATES = {
+STATES = {
     Status.ACKNOWLEDGED: EntryState.ACKNOWLEDGED,
     Status.ERROR: EntryState.ERROR,
     Status.COMMAND_FORMAT_ERROR: EntryState.FORMAT_ERROR,
@@ -154,7 +154,7 @@ class NextCommands:
                 SendClaim(entry, exchange.generation, counts=_is_unanswered(exchange, entry))
                 for exchange, entry in claims.items()
             ],
-            by=self._ids.new(),
+            by=(by := self._ids.new()),
             at=now,
         )
         self._metrics.commands_sent.inc(len(won))
@@ -162,6 +162,7 @@ class NextCommands:
         for exchange in exchanges:
             if exchange.next and exchange.next.id in won and exchange.command:
                 exchange.answer = Answer(exchange.command.plist)
+                exchange.sent_by = by
                 continue
             lost.append(exchange)
             if exchange.next and exchange.next.expires_at is not None:
@@ -176,7 +177,7 @@ def _connect_of(exchange: DeviceExchange) -> Connect:
 
 def _report_of(exchange: DeviceExchange) -> Report | None:
     message = _connect_of(exchange)
-    state = _STATES.get(message.status)
+    state = STATES.get(message.status)
     if state is None or message.command_uuid is None or exchange.event is None:
         return None
     return Report(

@@ -12,6 +12,7 @@ from services.checkin.journal.writer import Writer
 from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
+from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.pipeline.device_auth import DeviceAuthentication
 from services.checkin.pipeline.requests import DeviceRequests
 from services.checkin.pipeline.routes import TAG, refusal_listener, router
@@ -54,7 +55,8 @@ def pipeline_feature(
     authorizer = Authorizer(
         enrollments, stores.issued, stores.audit, quarantine, rules, clock, ids, metrics
     )
-    events = DeviceEvents(journal, writer, adapters.publisher, enrollments, ids, metrics)
+    derived = DerivedEvents(adapters.wanted, queue, writer, work)
+    events = DeviceEvents(journal, writer, adapters.publisher, enrollments, derived, ids, metrics)
     changes = EnrollmentChanges(enrollments, queue, adapters.push_requests, authorizer, clock)
     commands = NextCommands(queue, clock, ids, metrics)
     batch = DeviceBatch(authorizer, events, changes, commands, seen, senders, clock, metrics)

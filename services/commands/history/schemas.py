@@ -3,20 +3,17 @@
 Promises: every name is always there, null where there is nothing to say; times are RFC 3339 in UTC.
 """
 
-import re
 from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from shared.apple.plist import read as plist
-from shared.apple.plist.to_json import TooLargeToShow, as_json
+from shared.apple.plist.to_json import message_as_json
 from shared.apple.request.terms import CLIENTS_OWN
 from shared.domain.access import Caller, Scope
 from shared.domain.command import Command, EntryState, QueueEntry
 from shared.domain.enrollment import Refusal
-from shared.domain.errors import BadRequest
 from shared.domain.event import Event
 from shared.ports.pushes import PushRecord
 from shared.times import rfc3339, rfc3339_or_null
@@ -31,8 +28,6 @@ ANSWER_IS_SECRET = frozenset(
 )
 """Request types whose answers are for the scope `admin`. The recovery keys in those to RotateFileVaultKey and
 SecurityInfo are encrypted for the operator's own certificate."""
-
-_DATES = re.compile(rb"<date>(-?[0-9]{4,6}-[0-9TZ:-]{1,20})</date>")
 
 State = Annotated[str, one_of(EntryState)]
 
@@ -258,7 +253,7 @@ def refusal_out(refusal: Refusal) -> RefusalOut:
 
 
 def _answer(event: Event) -> AnswerOut:
-    response, error = _response(event.raw_payload)
+    response, error = message_as_json(event.raw_payload)
     chain = response.get("ErrorChain") if response else None
     return {
         "event_id": event.id,
@@ -269,19 +264,3 @@ def _answer(event: Event) -> AnswerOut:
         "response_error": error,
         "raw": b64encode(event.raw_payload).decode("ascii"),
     }
-
-
-def _response(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
-    """The answer as JSON, or None and why not. Dates that Python has not are read as text."""
-    try:
-        try:
-            parsed = plist.parse(raw)
-        except BadRequest:
-            if not _DATES.search(raw):
-                raise
-            parsed = plist.parse(_DATES.sub(rb"<string>\1</string>", raw))
-        return as_json(parsed), None
-    except BadRequest as exc:
-        return None, str(exc)
-    except TooLargeToShow:
-        return None, "plist: too large to show as JSON"

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from uuid import UUID
 
 import orjson
 import structlog
@@ -26,7 +25,7 @@ from shared.concurrency.publishing import publish_safely, publish_where_possible
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable
-from shared.domain.event import Event, Topic
+from shared.domain.event import Event, Topic, derived_id
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher, Journal
@@ -145,23 +144,20 @@ def _is_left(entry: QueueEntry, before: datetime) -> bool:
 
 
 def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:
-    """The event of an entry that expired or was superseded. Every replica makes the same, at any time; its id
-    has the shape of a UUIDv7, with bits of a hash in place of random ones."""
+    """The event of an entry that expired or was superseded. Every replica makes the same, at any time."""
     assert entry.finished_at is not None
-    seed = hashlib.sha256(f"{entry.id}\0{entry.order}".encode()).digest()
+    cause = f"{entry.id}\0{entry.order}"
     milliseconds = nanoseconds(entry.finished_at) // 10**6
-    number = milliseconds << 80 | int.from_bytes(seed[:10], "big")
-    number = number & ~(0xF << 76) | 7 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
     # Different for entries that ended in the same millisecond: the relay reads by this time.
-    created_at = milliseconds * 10**6 + int.from_bytes(seed[16:24], "big") % 10**6
+    rest = int.from_bytes(hashlib.sha256(cause.encode()).digest()[16:24], "big") % 10**6
+    created_at = milliseconds * 10**6 + rest
     if entry.state is EntryState.SUPERSEDED:
         topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": entry.superseded_by}
     else:
         topic, why = Topic.COMMAND_EXPIRED, {"expires_at": rfc3339_or_null(entry.expires_at)}
     facts = {"request_type": entry.request_type, "state": entry.state.value, **why}
     return Event(
-        id=str(UUID(int=number)),
+        id=derived_id(cause, milliseconds),
         topic=topic,
         key=key,
         created_at=created_at,

@@ -6,6 +6,7 @@ it was sent, because a long string that is there once may be meant a thousand ti
 """
 
 import math
+import re
 from base64 import b64encode
 from datetime import datetime
 from plistlib import UID
@@ -13,11 +14,14 @@ from typing import Any
 
 import orjson
 
+from shared.apple.plist.read import parse
+from shared.domain.errors import BadRequest
 from shared.times import rfc3339
 
 MOST_CHARACTERS = 8 * 1024**2
 """Characters of all texts in one result; as many as four times the largest answers of a usual fleet."""
 
+_DATES = re.compile(rb"<date>(-?[0-9]{4,6}-[0-9TZ:-]{1,20})</date>")
 _LEAST, _MOST = -(2**63), 2**64 - 1
 
 
@@ -28,6 +32,24 @@ class TooLargeToShow(Exception):
 def as_json(value: Any, limit: int = MOST_CHARACTERS) -> Any:
     """A parsed property list, or a part of it, as JSON. Raises TooLargeToShow."""
     return _Showing(limit).shown(value)
+
+
+def message_as_json(
+    raw: bytes, limit: int = MOST_CHARACTERS
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The message of a device as JSON, or None and why not. Dates that Python has not are read as text."""
+    try:
+        try:
+            parsed = parse(raw)
+        except BadRequest:
+            if not _DATES.search(raw):
+                raise
+            parsed = parse(_DATES.sub(rb"<string>\1</string>", raw))
+        return as_json(parsed, limit), None
+    except BadRequest as exc:
+        return None, str(exc)
+    except TooLargeToShow:
+        return None, "plist: too large to show as JSON"
 
 
 class _Showing:

@@ -70,7 +70,9 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
     if change.push is not None:
         fields["token_updated_at"] = change.at
     if change.begins_generation:
-        fields["generation"] = change.by
+        fields |= {"generation": change.by} | (
+            {"was_enrolled": True} if change.was_enrolled else {}
+        )
     if not change.key.is_device_channel:
         fields |= {**identity_fields(change.key), "generation": change.generation}
         fields.setdefault("status", EnrollmentStatus.ENROLLED.value)

@@ -189,7 +189,7 @@ class MongoEnrollments:
                 {"_id": mark.device},
                 {
                     "$min": {"waiting.since": mark.created_at},
-                    "$max": {"waiting.upto": mark.created_at},
+                    "$max": {"waiting.upto": max(mark.created_at, mark.upto)},
                     "$inc": {"waiting.count": 1},
                     "$set": {"waiting_in": partition_of(mark.device)},
                 },

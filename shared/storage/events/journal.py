@@ -12,7 +12,7 @@ from shared.domain.errors import OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.domain.versions import is_known, known
 from shared.ports.enrollments import Mark
-from shared.ports.events import Journaled
+from shared.ports.events import Appended, Journaled
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.enrollments.documents import identity_fields
@@ -49,15 +49,16 @@ class MongoJournal:
     def term(self) -> object:
         return self._database.term
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
         try:
-            # An id is made once: an event that is there already is this one, written twice.
-            await self._documents.insert_many(
+            there = await self._documents.insert_many(
                 [encode_event(event, self._keyring) for event in events]
             )
         except StoreUnavailable:
-            return [False] * len(events)
-        return [True] * len(events)
+            return [Appended.UNKNOWN] * len(events)
+        return [
+            Appended.THERE if index in there else Appended.STORED for index in range(len(events))
+        ]
 
     async def read(self, ids: Names[str]) -> dict[str, Event]:
         found = await find_by_id(self._documents, ids)

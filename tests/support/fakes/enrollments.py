@@ -217,6 +217,7 @@ class FakeEnrollments:
             return record
         self.unlock_tokens.pop(record.id, None)
         record = replace(record, generation=change.by, push=None, bootstrap_token=None)
+        record = replace(record, was_enrolled=record.was_enrolled or change.was_enrolled)
         return replace(record, token_updated_at=None)
 
     async def _end_user_channels(self, change: Change) -> None:
@@ -253,7 +254,7 @@ class FakeEnrollments:
             record = self.records.get(mark.device)
             marked.append(record is not None)
             if record is not None:
-                waiting = _marked(record.waiting, mark.created_at)
+                waiting = _marked(record.waiting, mark)
                 self.records[mark.device] = replace(record, waiting=waiting)
             await asyncio.sleep(0)
         return marked
@@ -327,10 +328,11 @@ class FakeEnrollments:
         return True
 
 
-def _marked(waiting: Waiting, at: int) -> Waiting:
+def _marked(waiting: Waiting, mark: Mark) -> Waiting:
+    at, upto = mark.created_at, max(mark.created_at, mark.upto)
     return Waiting(
         since=at if waiting.since is None else min(waiting.since, at),
-        upto=at if waiting.upto is None else max(waiting.upto, at),
+        upto=upto if waiting.upto is None else max(waiting.upto, upto),
         count=waiting.count + 1,
     )
 

@@ -8,7 +8,7 @@ from shared.domain.command import QueueEntry
 from shared.domain.errors import TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
-from shared.ports.events import Journaled, WriterRecord
+from shared.ports.events import Appended, Journaled, WriterRecord
 from tests.support.fakes.queue import Hook, undisturbed
 
 MOST_BYTES = 16_000_000
@@ -22,13 +22,14 @@ class FakeJournal:
         self.events: dict[str, Event] = {}
         self.term: object = "first"
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
         await self.before("append")
         if any(len(event.raw_payload) > MOST_BYTES for event in events):
             raise TooLarge("the document is too large for the store")
+        there = [event.id in self.events for event in events]
         for event in events:
             self.events.setdefault(event.id, event)
-        return [True] * len(events)
+        return [Appended.THERE if is_there else Appended.STORED for is_there in there]
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]:
         await self.before("read")

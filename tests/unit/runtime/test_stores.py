@@ -1,5 +1,6 @@
 from services.push.app import build
 from services.runtime.adapters import Adapters
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.periodic import Loops
 from shared.messaging.memory.broker import LocalBroker
 from shared.settings import AllSettings
@@ -11,6 +12,7 @@ from tests.support.fakes.push_certificates import FakeEnrolledTopics, FakePushCe
 from tests.support.fakes.pushes import FakePushes
 from tests.support.fakes.queue import FakeCommandQueue
 from tests.support.fakes.stores import FakeStores
+from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.fakes.tokens import FakeTokens
 
 
@@ -38,6 +40,7 @@ async def test_a_service_is_built_from_fakes_of_its_ports() -> None:
         ids=FakeIds(),
         metrics=metrics,
         loops=Loops(clock),
+        wanted=WantedTopics(FakeSubscriptions()),
     )
 
     service = await build(AllSettings.model_validate({}), adapters)

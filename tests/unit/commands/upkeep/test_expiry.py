@@ -17,6 +17,7 @@ from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
+from shared.ports.events import Appended
 from tests.support.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World, enrolled
 from tests.support.fakes.clock import START, settle
 from tests.support.fakes.journal import Confirm, FakeJournal, FakePublisher
@@ -282,8 +283,8 @@ async def test_without_a_broker_commands_expire_all_the_same_and_are_told_later(
 
 async def test_a_journal_that_takes_nothing_means_no_event(replicas: Replicas) -> None:
     class Away(FakeJournal):
-        async def append(self, events: object) -> list[bool]:
-            return [False]
+        async def append(self, events: object) -> list[Appended]:
+            return [Appended.UNKNOWN]
 
     await replicas.overdue()
     replicas.journal = Away()

@@ -1,0 +1,599 @@
+"""Events that follow from the messages of devices: docs/rules.md, rules 1, 6 and 8, as they hold for them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from services.checkin.answers import Answer, DeviceRefused
+from services.checkin.exchange import DeviceExchange
+from services.checkin.journal.takeover import STALE_AFTER
+from services.checkin.pipeline.derived import LARGEST_ANSWER, LARGEST_READ
+from shared.apple.messages.connect import Status
+from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Event, Topic, derived_id, milliseconds_of
+from shared.domain.subscription import Subscription
+from shared.messaging.envelope import event_json
+from shared.ports.events import Appended
+from tests.support.checkin_world import Device, Killed, Replica, Step, World
+from tests.support.fakes.journal import MOST_BYTES, Confirm
+
+OURS = "macromdm.*"
+
+
+def asking(*topics: str) -> World:
+    world = World()
+    world.subscriptions.stored["1"] = Subscription(
+        "1", "https://x.example/", topics=frozenset(topics)
+    )
+    return world
+
+
+def plist(text: str) -> bytes:
+    return f"<plist><dict><key>Text</key><string>{text}</string></dict></plist>".encode()
+
+
+def facts(event: Event) -> dict[str, Any]:
+    return dict(orjson.loads(event.raw_payload))
+
+
+def published(world: World, *topics: Topic) -> list[Event]:
+    """First publications, in their order."""
+    firsts = {event.id: event for event in reversed(world.publisher.published)}
+    order = list(dict.fromkeys(event.id for event in world.publisher.published))
+    return [firsts[id_] for id_ in order if firsts[id_].topic in topics]
+
+
+async def take_over(world: World, replica: Replica) -> None:
+    """All other writers are dead: what they left is published."""
+    await replica.takeover.look(replica.writer.id)
+    world.clock.advance(STALE_AFTER + timedelta(seconds=1))
+    await replica.takeover.look(replica.writer.id)
+    await replica.relay_all()
+
+
+async def answered(world: World, replica: Replica, device: Device) -> DeviceExchange:
+    """The device has got command c1, and reports on it."""
+    await world.enqueue(device.key, "c1")
+    assert await replica.serve(device.idle()) == [Answer(b"plist-c1")]
+    return replace(device.reports(Status.ACKNOWLEDGED, "c1"), body=plist("yes"))
+
+
+# --- nobody asks
+
+
+async def test_without_a_subscriber_nothing_is_made_or_read() -> None:
+    world = asking("mdm.*")
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    reads: list[str] = []
+
+    async def note(operation: str) -> None:
+        reads.append(operation)
+
+    world.queue.before = note
+    await replica.serve(report)
+
+    assert not [event for event in world.journal.events.values() if event.topic.startswith("mac")]
+    assert "entries_of" not in reads
+
+
+async def test_only_what_is_asked_for_is_made() -> None:
+    world = asking("mdm.*", Topic.COMMAND_SENT)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await replica.serve(await answered(world, replica, device))
+
+    topics = {event.topic for event in world.journal.events.values()}
+    assert {topic for topic in topics if topic.startswith("mac")} == {Topic.COMMAND_SENT}
+
+
+async def test_a_new_subscriber_is_known_after_the_next_read() -> None:
+    world = asking("mdm.*")
+    replica = await world.replica()
+    world.subscriptions.stored["2"] = Subscription("2", "https://y.example/", frozenset({OURS}))
+
+    await replica.wanted.refresh()
+    await Device().enroll(replica)
+
+    assert published(world, Topic.DEVICE_ENROLLED)
+
+
+# --- commands
+
+
+@pytest.mark.parametrize(
+    ("status", "topic", "state"),
+    [
+        (Status.ACKNOWLEDGED, Topic.COMMAND_ACKNOWLEDGED, "acknowledged"),
+        (Status.ERROR, Topic.COMMAND_FAILED, "error"),
+        (Status.COMMAND_FORMAT_ERROR, Topic.COMMAND_FAILED, "format_error"),
+        (Status.NOT_NOW, Topic.COMMAND_NOT_NOW, "not_now"),
+    ],
+)
+async def test_an_answer_is_told_behind_its_message(
+    status: Status, topic: Topic, state: str
+) -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await answered(world, replica, device)
+
+    await replica.serve(replace(device.reports(status, "c1"), body=plist("yes")))
+
+    *_, cause, event = world.publisher.published
+    assert (cause.topic, event.topic) == (Topic.CONNECT, topic)
+    assert event.created_at > cause.created_at
+    assert orjson.loads(event_json(event))["command_event"] == {
+        "udid": "MAC",
+        "command_uuid": "c1",
+        "version": 1,
+        "request_type": "DeviceInformation",
+        "state": state,
+        "status": status.value,
+        "answer": {"Text": "yes"},
+        "answer_url": None,
+    }
+
+
+async def test_a_command_is_told_each_time_it_is_sent() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enqueue(device.key, "c1")
+
+    await replica.serve(device.idle())
+    await replica.serve(device.idle())
+
+    first, second = published(world, Topic.COMMAND_SENT)
+    assert [facts(each)["attempt"] for each in (first, second)] == [1, 2]
+    assert first.id != second.id
+    assert first.command_uuid == "c1"
+
+
+async def test_an_answer_and_the_next_command_come_in_order() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await world.enqueue(device.key, "c2")
+
+    await replica.serve(report)
+
+    last = world.publisher.published[-3:]
+    assert [event.topic for event in last] == [
+        Topic.CONNECT,
+        Topic.COMMAND_ACKNOWLEDGED,
+        Topic.COMMAND_SENT,
+    ]
+    assert sorted(last, key=lambda event: event.created_at) == last
+
+
+async def test_what_the_device_did_not_get_is_not_told() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enqueue(device.key, "c1")
+
+    await replica.serve(device.reports(Status.ACKNOWLEDGED, "c1"))
+    await replica.serve(device.reports(Status.ACKNOWLEDGED, "unknown"))
+
+    assert not published(world, Topic.COMMAND_ACKNOWLEDGED)
+
+
+async def test_an_answer_to_a_command_of_the_enrollment_before_is_not_told() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await device.enroll(replica)
+
+    await replica.serve(report)
+
+    assert not published(world, Topic.COMMAND_ACKNOWLEDGED)
+
+
+async def test_an_answer_after_the_end_says_how_it_ended() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await world.queue.cancel([device.key])
+
+    await replica.serve(report)
+    await replica.serve(report)
+
+    [event] = published(world, Topic.COMMAND_ACKNOWLEDGED)
+    assert (facts(event)["state"], facts(event)["status"]) == ("cancelled", "Acknowledged")
+    assert world.publisher.published.count(event) == 1
+
+
+async def test_a_repeated_answer_is_not_told_again() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+
+    await replica.serve(report)
+    await replica.serve(report)
+
+    events = [e for e in world.publisher.published if e.topic is Topic.COMMAND_ACKNOWLEDGED]
+    assert len(events) == 1
+
+
+async def test_a_command_that_is_queued_again_has_another_event() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await replica.serve(await answered(world, replica, device))
+    world.queue.entries.clear()
+
+    await replica.serve(await answered(world, replica, device))
+
+    assert len(published(world, Topic.COMMAND_ACKNOWLEDGED)) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        plist("x" * (LARGEST_ANSWER + 1)),
+        plist("<" * 5),
+        plist("x" * 70_000).replace(b"<dict>", b"<dict>" + b" " * LARGEST_READ),
+        b"no plist",
+    ],
+    ids=["large", "broken", "long", "none"],
+)
+async def test_what_cannot_be_shown_in_an_event_has_a_link(body: bytes) -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await answered(world, replica, device)
+
+    await replica.serve(replace(device.reports(Status.ACKNOWLEDGED, "c1"), body=body))
+
+    [event] = published(world, Topic.COMMAND_ACKNOWLEDGED)
+    assert facts(event)["answer"] is None
+    assert facts(event)["answer_url"] == "/v1/commands/MAC/c1"
+
+
+async def test_an_answer_that_just_fits_is_there() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await answered(world, replica, device)
+    text = "x" * (LARGEST_ANSWER - len('{"Text":""}'))
+
+    await replica.serve(replace(device.reports(Status.ACKNOWLEDGED, "c1"), body=plist(text)))
+
+    [event] = published(world, Topic.COMMAND_ACKNOWLEDGED)
+    assert facts(event)["answer"] == {"Text": text}
+
+
+# --- enrollments
+
+
+async def test_an_enrollment_is_told_once_by_its_first_token_update() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+
+    await device.enroll(replica)
+    await replica.serve(device.token_update(token=b"other"))
+    await replica.serve(device.token_update(device.user("anna")))
+
+    [event] = published(world, Topic.DEVICE_ENROLLED)
+    assert orjson.loads(event_json(event))["device_event"] == {
+        "udid": "MAC",
+        "version": 1,
+        "serial_number": "S-MAC",
+        "model": None,
+        "os_version": None,
+    }
+    assert not published(world, Topic.DEVICE_REENROLLED)
+
+
+async def test_a_device_that_enrolls_again_is_told_as_such() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+
+    await device.enroll(replica)
+    await device.enroll(replica)
+
+    enrolled, *again = published(world, Topic.DEVICE_ENROLLED, Topic.DEVICE_REENROLLED)
+    assert enrolled.topic is Topic.DEVICE_ENROLLED
+    assert [event.topic for event in again] == [Topic.DEVICE_REENROLLED] * 2
+    assert len({event.id for event in (enrolled, *again)}) == 3
+
+
+async def test_an_authenticate_that_was_repeated_is_no_earlier_enrollment() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await replica.serve(device.authenticate())
+
+    await device.enroll(replica)
+
+    assert published(world, Topic.DEVICE_ENROLLED)
+    assert not published(world, Topic.DEVICE_REENROLLED)
+
+
+async def test_an_enrollment_after_an_unfinished_one_remembers_the_first() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await replica.serve(device.authenticate())
+
+    await device.enroll(replica)
+
+    assert published(world, Topic.DEVICE_REENROLLED)
+
+
+async def test_a_device_that_checks_out_is_told_once() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+
+    await replica.serve(device.check_out())
+    await replica.serve(device.check_out())
+
+    [event] = published(world, Topic.DEVICE_REMOVED)
+    assert facts(event) == {"version": 1, "reason": "check_out"}
+
+
+# --- rules 1, 6 and 8
+
+
+Message = Callable[[World, Replica, Device], Any]
+
+
+async def _token_update(world: World, replica: Replica, device: Device) -> DeviceExchange:
+    await replica.serve(device.authenticate())
+    return device.token_update()
+
+
+async def _report(world: World, replica: Replica, device: Device) -> DeviceExchange:
+    await device.enroll(replica)
+    return await answered(world, replica, device)
+
+
+async def _not_now(world: World, replica: Replica, device: Device) -> DeviceExchange:
+    await _report(world, replica, device)
+    return device.reports(Status.NOT_NOW, "c1")
+
+
+@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize(
+    ("message", "topic"),
+    [
+        (_token_update, Topic.DEVICE_ENROLLED),
+        (_report, Topic.COMMAND_ACKNOWLEDGED),
+        (_not_now, Topic.COMMAND_NOT_NOW),
+    ],
+)
+async def test_rule_01_a_kill_between_any_two_steps_leaves_one_event_of_one_id(
+    step: Step, message: Message, topic: Topic
+) -> None:
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    request = await message(world, first, device)
+    first.kill(step)
+    with pytest.raises(Killed):
+        await first.serve(request)
+    world.clock.advance(timedelta(seconds=1))
+
+    assert isinstance((await second.serve(request))[0], Answer)
+    await take_over(world, second)
+
+    events = [event for event in world.publisher.published if event.topic is topic]
+    assert len({event.id for event in events}) == 1
+    assert len({event_json(event) for event in events}) == 1
+    assert {event_json(event) for event in events} == {
+        event_json(world.journal.events[events[0].id])
+    }
+
+
+@pytest.mark.parametrize("step", [step for step in Step if step is not Step.AUTHORIZED])
+async def test_rule_01_a_kill_during_a_check_out_leaves_its_event(step: Step) -> None:
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    first.kill(step)
+    with pytest.raises(Killed):
+        await first.serve(device.check_out())
+
+    await take_over(world, second)
+
+    *_, cause, event = published(world, *Topic)
+    assert (cause.topic, event.topic) == (Topic.CHECK_OUT, Topic.DEVICE_REMOVED)
+
+
+@pytest.mark.parametrize("step", list(Step))
+async def test_rule_01_a_kill_leaves_no_command_that_was_sent_and_not_told(step: Step) -> None:
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    await world.enqueue(device.key, "c1")
+    first.kill(step)
+    with pytest.raises(Killed):
+        await first.serve(device.idle())
+
+    assert await second.serve(device.idle()) == [Answer(b"plist-c1")]
+    await take_over(world, second)
+
+    stored = {e.id for e in world.journal.events.values() if e.topic is Topic.COMMAND_SENT}
+    assert stored == {event.id for event in published(world, Topic.COMMAND_SENT)}
+    assert stored
+
+
+async def test_rule_08_without_a_confirm_all_of_a_message_waits_in_its_order() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await world.enqueue(device.key, "c2")
+    world.publisher.outcome = lambda event: (
+        Confirm.LOST if event.topic is Topic.COMMAND_ACKNOWLEDGED else Confirm.CONFIRMED
+    )
+
+    assert await replica.serve(report) == [Answer(b"plist-c2")]
+    assert not published(world, Topic.COMMAND_ACKNOWLEDGED)
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    await replica.serve(device.idle())
+    await replica.relay_all()
+
+    order = [world.journal.events[id_] for id_ in world.publisher.firsts("MAC")]
+    assert order == sorted(order, key=lambda event: event.created_at)
+    assert {event.id for event in order} == world.journal.events.keys()
+    assert world.enrollments.records["MAC"].waiting.since is None
+
+
+async def test_rule_08_behind_a_backlog_nothing_of_a_message_is_published() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    world.publisher.outcome = lambda _: Confirm.LOST
+    await replica.serve(device.idle())
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    before = len(world.publisher.published)
+
+    await replica.serve(report)
+
+    assert len(world.publisher.published) == before
+    waiting = world.enrollments.records["MAC"].waiting
+    assert waiting.upto == max(event.created_at for event in world.journal.events.values())
+
+
+async def test_rule_06_the_watermark_waits_for_all_of_a_message() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await replica.writer.raise_heartbeat()
+    before = world.writers.records[replica.writer.id].watermark
+    held = replica.hold(Step.APPLIED)
+    serving = asyncio.create_task(replica.serve(report))
+    await held.reached.wait()
+
+    await replica.writer.raise_heartbeat()
+    assert world.writers.records[replica.writer.id].watermark == before
+    held.released.set()
+    await serving
+    await replica.writer.raise_heartbeat()
+
+    assert world.writers.records[replica.writer.id].watermark == before + 2
+
+
+async def test_rule_06_an_event_that_is_there_from_a_dead_process_is_left_to_its_writer() -> None:
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    report = await answered(world, first, device)
+    first.kill(Step.JOURNALED)
+    with pytest.raises(Killed):
+        await first.serve(report)
+
+    await second.serve(report)
+    await second.writer.raise_heartbeat()
+
+    assert not published(world, Topic.COMMAND_ACKNOWLEDGED)
+    assert world.writers.records[second.writer.id].watermark == 2
+    await take_over(world, second)
+    assert published(world, Topic.COMMAND_ACKNOWLEDGED)
+
+
+async def test_rule_06_of_two_failures_of_one_message_no_number_stays_open() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    append = world.journal.append
+
+    async def unknown(events: Any) -> list[Appended]:
+        return [Appended.UNKNOWN] * len(events)
+
+    world.journal.append = unknown  # type: ignore[method-assign]
+    for _ in range(2):
+        [answer] = await replica.serve(report)
+        assert isinstance(answer, StoreUnavailable)
+    world.journal.append = append  # type: ignore[method-assign]
+    [answer] = await replica.serve(report)
+    await replica.writer.raise_heartbeat()
+
+    stamped = replica.writer.stamp(after=0)[0] - 1
+    assert world.writers.records[replica.writer.id].watermark == stamped
+
+
+async def test_a_command_whose_event_is_not_journaled_is_not_sent() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enqueue(device.key, "c1")
+    append = world.journal.append
+
+    async def only_messages(events: Any) -> list[Appended]:
+        if events[0].topic is Topic.COMMAND_SENT:
+            return [Appended.UNKNOWN]
+        return await append(events)
+
+    world.journal.append = only_messages  # type: ignore[method-assign]
+    [answer] = await replica.serve(device.idle())
+
+    assert isinstance(answer, StoreUnavailable)
+    assert world.publisher.published[-1].topic is Topic.CONNECT
+
+
+def test_an_id_follows_from_its_cause_and_has_its_time() -> None:
+    first = derived_id("cause", 1_767_323_045_678)
+
+    assert first == derived_id("cause", 1_767_323_045_678)
+    assert first != derived_id("other", 1_767_323_045_678)
+    assert milliseconds_of(first) == 1_767_323_045_678
+    assert (first[14], first[19] in "89ab") == ("7", True)
+
+
+async def test_nothing_follows_from_a_message_that_the_journal_cannot_hold() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+
+    [answer] = await replica.serve(replace(report, body=b"x" * (MOST_BYTES + 1)))
+    await replica.writer.raise_heartbeat()
+    await replica.relay_all()
+
+    assert isinstance(answer, DeviceRefused)
+    assert not published(world, Topic.COMMAND_ACKNOWLEDGED)
+    stamped = replica.writer.stamp(after=0)[0] - 1
+    assert world.writers.records[replica.writer.id].watermark == stamped
