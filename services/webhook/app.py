@@ -15,12 +15,14 @@ import structlog
 
 from services.runtime.adapters import Adapters
 from services.webhook.delivery.feature import NewQueues, delivery_feature
+from services.webhook.endpoints.disabling import Disabling
 from services.webhook.endpoints.sender import HttpSender
 from services.webhook.endpoints.subscribers import Subscribers
 from services.webhook.partitions import Partitions
 from services.webhook.subscriptions.feature import subscriptions_feature
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
+from shared.domain.enrollment import PARTITIONS
 from shared.network.trusted_cas import client_tls
 from shared.ports.clock import Clock
 from shared.settings.classes import WebhookSettings
@@ -45,9 +47,17 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     tls = client_tls("MDM_WEBHOOK_CA", settings.webhook_ca)
     sender = HttpSender(adapters.clock, tls, guard=settings.address_guard)
     subscriptions = stores.subscriptions(url, settings.webhook_extra_topics)
-    subscribers = Subscribers(subscriptions, sender, adapters.clock, adapters.metrics)
+    share = PartitionShare(stores.members, adapters.clock, ROLE, adapters.ids.new())
+    subscribers = Subscribers(
+        subscriptions,
+        sender,
+        adapters.clock,
+        adapters.metrics,
+        portion=lambda: len(share.partitions) / PARTITIONS,
+        verdicts=Disabling(subscriptions, adapters.clock, adapters.ids),
+    )
     new_queues, delivery = delivery_feature(settings, adapters, subscribers)
-    partitions, serving = _partitions_feature(adapters, subscribers, new_queues)
+    partitions, serving = _partitions_feature(adapters, share, subscribers, new_queues)
     _show_what_waits(adapters, subscribers, partitions)
     prepared = asyncio.Event()
 
@@ -85,12 +95,15 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
 
 
 def _partitions_feature(
-    adapters: Adapters, subscribers: Subscribers, new_queues: NewQueues
+    adapters: Adapters, share: PartitionShare, subscribers: Subscribers, new_queues: NewQueues
 ) -> tuple[Partitions, Feature]:
-    stores, clock = adapters.stores, adapters.clock
-    share = PartitionShare(stores.members, clock, ROLE, adapters.ids.new())
     partitions = Partitions(
-        adapters.partitions, share, stores.deliveries, clock, adapters.loops, new_queues
+        adapters.partitions,
+        share,
+        adapters.stores.deliveries,
+        adapters.clock,
+        adapters.loops,
+        new_queues,
     )
 
     async def serve(_: Loops) -> None:

@@ -133,7 +133,7 @@ class Partitions:
                 self._drop(served)
         mine = self._share.partitions
         self._away &= mine
-        spent = {n for n, served in self._served.items() if served.queues.is_spent}
+        spent = {n for n, served in self._served.items() if served.queues.inbox.is_spent}
         for partition in (self._served.keys() - mine) | spent:
             self._spawn(partial(self._give_up, partition, GRACE))
         for partition in mine - self._served.keys():
@@ -225,7 +225,9 @@ class Partitions:
         failed: list[BaseException] = []
         for served in list(self._served.values()):
             began = self._clock.monotonic()
-            if served.channel is None or not served.queues.is_live or began < served.read_at:
+            if served.channel is None or not served.queues.is_live:
+                continue
+            if began < served.read_at and not served.queues.is_behind:
                 continue
             [outcome] = await asyncio.gather(self._read(served), return_exceptions=True)
             failed += [outcome] if outcome else []
@@ -237,6 +239,8 @@ class Partitions:
 
     async def _read(self, served: Served) -> None:
         # No deadline over all of it: each page that the store reads has its own.
+        began = self._clock.monotonic()
         backlogs = await self._deliveries.blocked(served.partition)
         served.queues.learn(backlogs)
+        served.queues.read_at = began
         served.oldest = min((backlog.oldest for backlog in backlogs.values()), default=None)

@@ -9,6 +9,9 @@ CONFIG_SUBSCRIPTION = "config"
 """The id of the subscription that MDM_WEBHOOK_URL makes."""
 MICROMDM_TOPICS = "mdm.*"
 """The pattern of MicroMDM's topics."""
+LIVE_FROM = 3 * 10**18
+"""The numbers of deliveries that are stored while their subscription's history is: beyond any event's time in
+nanoseconds, which is the number of what belongs to that history."""
 
 
 class SubscriptionState(StrEnum):
@@ -86,7 +89,8 @@ class Subscription:
     of the system's.
 
     `revision` changes with every change. `state_reason` says why it is disabled. `starts_at` (nanoseconds):
-    it begins with the events since then; while it is PREPARING these are being stored."""
+    it begins with the events since then; while it is PREPARING these are being stored. `failing_since`: noted
+    of an outage that lasts, so that a restart does not forget it."""
 
     id: str
     url: str = field(repr=False)
@@ -104,11 +108,17 @@ class Subscription:
     created_at: datetime | None = None
     changed_at: datetime | None = None
     starts_at: int | None = None
+    failing_since: datetime | None = None
 
     @property
     def is_configured(self) -> bool:
         """It is MDM_WEBHOOK_URL's: the operator's word, and not to be changed by API."""
         return self.id == CONFIG_SUBSCRIPTION
+
+    @property
+    def is_held(self) -> bool:
+        """All its events are stored, and none is sent, until it is active again."""
+        return self.state not in (SubscriptionState.ACTIVE, SubscriptionState.DELETED)
 
     @property
     def all_topics(self) -> frozenset[str]:
@@ -134,11 +144,18 @@ class DeliveryState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DeliveryQueueKey:
     """Deliveries of one device to one subscription, strictly in order. `aside` names an event that has a
-    separate delivery queue: the subscriber refused it, so the others of the device do not wait for it."""
+    separate delivery queue: the subscriber refused it, so the others of the device do not wait for it. Or a
+    replay, as `replay.` and its id: neither waits for the other."""
 
     subscription: str
     device: str
     aside: str | None = None
+
+    @property
+    def replay(self) -> str | None:
+        """The id of its replay."""
+        kind, _, replay = (self.aside or "").partition(".")
+        return replay if kind == "replay" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,10 @@ HOLDS: dict[str, Model] = {
     "lane, set aside by one that was stopped": DeliveryQueues(
         (1, 2), DeliveryQueueBudget(bad=2, aside=1, leases=1)
     ),
+    "lane, a subscription is paused": DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, pauses=1)),
+    "lane, a subscription with history": DeliveryQueues(
+        (2, 3), DeliveryQueueBudget(), history=(1,)
+    ),
     "in-process broker": LocalBroker(),
     "janitor": Janitor(),
 }
@@ -95,6 +99,15 @@ LARGER: dict[str, Model] = {
     "command, enrolling twice": CommandQueue(QueueBudget(impatience=1, enrollments=2)),
     "lane, a replica is cut off": DeliveryQueues(
         (1, 2), DeliveryQueueBudget(bad=2, cuts=1, leases=1)
+    ),
+    "lane, paused beside a kill": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=1, pauses=1, kills=1)
+    ),
+    "lane, history while a partition moves": DeliveryQueues(
+        (2, 3), DeliveryQueueBudget(bad=1, moves=1), history=(1,)
+    ),
+    "lane, history beside a kill": DeliveryQueues(
+        (2,), DeliveryQueueBudget(bad=1, kills=1, leases=1), history=(1,)
     ),
     "lane, killed and cut off": DeliveryQueues((1, 2), DeliveryQueueBudget(bad=1, cuts=1, kills=1)),
     "lane, set aside while a partition moves": DeliveryQueues(
@@ -329,6 +342,16 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         DeliveryQueues((1,), DeliveryQueueBudget(bad=1, cuts=1), looks_again=False),
         Verdict.STUCK,
         "",
+    ),
+    "rule 11: history and live events are counted together": (
+        DeliveryQueues((2, 3), DeliveryQueueBudget(), history=(1,), has_floor=False),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: history is not read before a live event": (
+        DeliveryQueues((2, 3), DeliveryQueueBudget(), history=(1,), reads_history=False),
+        Verdict.UNSAFE,
+        "out of order",
     ),
     "rule 11: set aside by two writes": (
         DeliveryQueues(

@@ -33,6 +33,10 @@ class Replica(NamedTuple):
     retry: Retry | None
     beside: Retry | None = None
     """The retry of an event that was set aside."""
+    holds: bool = False
+    """It knows the subscription as one that sends nothing for now."""
+    is_current: bool = True
+    """It has read what is stored since it knows that the history is."""
 
 
 class Stored(NamedTuple):
@@ -55,6 +59,8 @@ class Budget(NamedTuple):
     late: int = 0
     aside: int = 0
     """An event is set aside, since its receiver cannot take it."""
+    pauses: int = 0
+    """The subscription is paused."""
 
 
 class State(NamedTuple):
@@ -69,6 +75,10 @@ class State(NamedTuple):
     budget: Budget
     aside: frozenset[int] = frozenset()
     """Events that were ever set aside: they may come late."""
+    is_held: bool = False
+    """The subscription sends nothing for now."""
+    history: tuple[int, ...] = ()
+    """Events of before, which are stored while the subscription is prepared."""
 
 
 def with_replica(s: State, which: int, **changes: object) -> State:

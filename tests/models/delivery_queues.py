@@ -5,7 +5,9 @@ is gone; acks of a dead channel are lost, and a replica that was cut off goes on
 attempt succeeds, fails, arrives and looks failed, or arrives after it timed out. A stopped replica is one
 that takes no step; a lease may end under it.
 
-A receiver may refuse an event: that one is set aside beside the delivery queue, and retried by itself.
+A receiver may refuse an event: that one is set aside beside the delivery queue, and retried by itself. A
+subscription may be paused, and may begin with history: then another process stores events of before while it
+is held, and new ones are stored behind them; a replica knows late that it is held, or active again.
 
 Promises: each event is delivered, the first deliveries are in the order of the queue, but for events that
 were set aside, and nothing is left in the queue, unacked or stored.
@@ -37,6 +39,8 @@ TIMES = {1: 20, 2: 10, 3: 30}
 """Of the events, by clocks that differ."""
 REPLICAS = (0, 1)
 PREFETCH = 2
+FLOOR = 100
+"""Live events have numbers from here on while history is stored; an event of the history has its own."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,25 @@ class DeliveryQueues:
     reads_again: bool = True
     """A delivery queue is read again after its head was set aside: that write may have come too late."""
 
+    history: tuple[int, ...] = ()
+    """It is prepared with these events, which were before the others."""
+    has_floor: bool = True
+    """While it is prepared, live events are stored with numbers beyond those of its history."""
+    reads_history: bool = True
+    """Once it is active, what is stored is read before an event is sent at once."""
+
     def start(self) -> State:
-        idle = Replica("idle", 0, (), False, 1, None, None)
+        is_held = bool(self.history)
+        idle = Replica("idle", 0, (), False, 1, None, None, holds=is_held)
         nobody, nothing = (NOBODY, 0), frozenset[Stored]()
-        return State(
+        state = State(
             self.queue, ((), ()), nobody, (idle, idle), nothing, (), frozenset(), self.budget
         )
+        return state._replace(is_held=is_held, history=self.history)
 
     def steps(self, s: State) -> Iterator[tuple[str, State]]:
         yield from self._broker(s)
+        yield from self._subscription(s)
         for event in s.late:
             yield f"e{event} arrives late", arrived(s._replace(late=s.late - {event}), event)
         for r in REPLICAS:
@@ -112,6 +126,32 @@ class DeliveryQueues:
             return f"{r} cancels its consumer", s._replace(active=(NOBODY, s.active[1]))
         return f"{r} closes its channel", forgotten(channel_gone(s, r), r)
 
+    # --- the subscription is held, and active again
+
+    def _subscription(self, s: State) -> Iterator[tuple[str, State]]:
+        if s.budget.pauses and not s.is_held:
+            yield "it is paused", spent(s, "pauses")._replace(is_held=True)
+        if s.history:
+            event = s.history[0]
+            stored = s.stored | {Stored(event, event, NOBODY)}
+            yield f"e{event} is stored", s._replace(stored=stored, history=s.history[1:])
+        elif s.is_held:
+            yield "it is active again", s._replace(is_held=False)
+        for r in REPLICAS:
+            if s.replicas[r].holds != s.is_held:
+                is_current = s.is_held or not (self.history and self.reads_history)
+                left = with_replica(s, r, holds=s.is_held, is_current=is_current)
+                yield f"{r} sees that it is {'held' if s.is_held else 'active'}", left
+
+    def _stores(self, replica: Replica) -> bool:
+        """It sends no event at once."""
+        return replica.blocked or replica.holds or not replica.is_current
+
+    def _number(self, replica: Replica) -> int:
+        """That of the next event that it stores."""
+        behind = self.has_floor and self.history and (replica.holds or not replica.is_current)
+        return max(replica.number, FLOOR) if behind else replica.number
+
     # --- a replica becomes the consumer, and ends to be
 
     def _role(self, s: State, r: int) -> Iterator[tuple[str, State]]:
@@ -125,13 +165,17 @@ class DeliveryQueues:
             left = with_replica(
                 s, r, role="serving", blocked=bool(delivery_queue), number=highest + 1
             )
+            left = with_replica(left, r, is_current=not replica.holds or replica.is_current)
             yield f"{r} loads its blocked lanes", left
         elif replica.role == "active":
             yield f"{r} serves", with_replica(s, r, role="serving")
         may_look = replica.role == "serving" and self.looks_again and replica.attempt is None
-        if may_look and delivery_queue and not replica.blocked:
+        is_news = bool(delivery_queue) and not replica.blocked
+        if may_look and (is_news or not (replica.is_current or replica.holds)):
             number = max(replica.number, highest + 1)
-            yield f"{r} looks again", with_replica(s, r, blocked=True, number=number)
+            blocked = replica.blocked or bool(delivery_queue)
+            left = with_replica(s, r, blocked=blocked, number=number, is_current=True)
+            yield f"{r} looks again", left
 
     # --- what handles events
 
@@ -155,14 +199,15 @@ class DeliveryQueues:
     def _begun(self, s: State, r: int) -> tuple[str, State]:
         replica = s.replicas[r]
         event, rest = replica.buffer[0], replica.buffer[1:]
-        attempt = Attempt("send", event, replica.epoch, replica.number)
-        if not replica.blocked:
+        attempt = Attempt("send", event, replica.epoch, self._number(replica))
+        if not self._stores(replica):
             return f"{r} begins with e{event}", with_replica(s, r, attempt=attempt, buffer=rest)
         left = with_replica(
             s,
             r,
             attempt=attempt._replace(at="store"),
-            number=replica.number + 1,
+            blocked=True,
+            number=attempt.number + 1,
             buffer=rest,
             retry=self._after_store_began(replica.retry),
         )
@@ -184,13 +229,13 @@ class DeliveryQueues:
     def _blocked(self, s: State, r: int, attempt: Attempt) -> tuple[str, State]:
         replica = s.replicas[r]
         is_same = replica.epoch == attempt.epoch
-        number = replica.number if is_same else attempt.number
+        number = self._number(replica) if is_same else attempt.number
         left = with_replica(
             s,
             r,
             attempt=attempt._replace(at="store", number=number),
             blocked=replica.blocked or is_same,
-            number=replica.number + is_same,
+            number=number + 1 if is_same else replica.number,
             retry=self._after_store_began(replica.retry),
         )
         return f"{r} blocks the lane", left
@@ -219,7 +264,7 @@ class DeliveryQueues:
             yield from self._retried(s, r, "retry", replica.retry)
         if replica.beside is not None:
             yield from self._retried(s, r, "beside", replica.beside)
-        elif replica.role == "serving" and self.looks_beside:
+        elif replica.role == "serving" and self.looks_beside and not replica.holds:
             for each in s.stored:
                 if each.is_aside:
                     beside = Retry("lease", each.event)
@@ -243,7 +288,7 @@ class DeliveryQueues:
     def _timer_reads(self, s: State, r: int) -> Iterator[tuple[str, State]]:
         replica, attempt = s.replicas[r], s.replicas[r].attempt
         at = attempt.at if attempt else ""
-        if replica.role != "serving" or not replica.blocked or at == "block":
+        if replica.role != "serving" or not replica.blocked or at == "block" or replica.holds:
             return
         if delivery_queue := stored_in_order(s):
             head = Retry("lease", delivery_queue[0].event)
@@ -296,10 +341,10 @@ class DeliveryQueues:
 
     def fault(self, s: State) -> str | None:
         firsts = [event for event in s.delivered if event not in s.aside]
-        if firsts != sorted(set(self.queue) - s.aside)[: len(firsts)]:
+        if firsts != sorted({*self.queue, *self.history} - s.aside)[: len(firsts)]:
             return f"delivered out of order: {firsts}"
         return None
 
     def is_goal(self, s: State) -> bool:
         is_empty = not s.ready and not s.stored and s.unacked == ((), ())
-        return is_empty and set(s.delivered) == set(self.queue)
+        return is_empty and set(s.delivered) == {*self.queue, *self.history}

@@ -8,10 +8,12 @@ from typing import Self
 
 from services.webhook.delivery.bodies import Bodies
 from services.webhook.delivery.first_attempt import PartitionQueues
-from services.webhook.delivery.retry import QueueRetry, RetryPolicy
+from services.webhook.delivery.retry import QueueRetry
+from services.webhook.delivery.schedule import RetryPolicy
 from services.webhook.delivery.scheduler import Retries
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.subscribers import PATIENCE, Subscribers
+from services.webhook.endpoints.slots import PATIENCE
+from services.webhook.endpoints.subscribers import Subscribers
 from services.webhook.partitions import Partitions
 from shared.concurrency.periodic import Loops, Step
 from shared.domain.enrollment import EnrollmentKey, partition_of
@@ -127,6 +129,12 @@ class World:
     async def run(self, seconds: float) -> None:
         await self.clock.run(timedelta(seconds=seconds))
 
+    async def run_beside(self, seconds: int) -> None:
+        """Time passes, and every second the subscriber takes an event of another device."""
+        for _ in range(seconds):
+            self.publish(f"good at {self.clock.monotonic()}", device="good")
+            await self.run(1)
+
     async def jump(self, seconds: float) -> None:
         """A long time passes at once; what is due then has three seconds to be done."""
         await settle()
@@ -203,6 +211,7 @@ class Replica:
     async def __aenter__(self) -> Self:
         await self.subscribers.read()
         self._tasks = [
+            asyncio.ensure_future(self.subscribers.run(self.loops)),
             asyncio.ensure_future(self.retries.run(self.loops)),
             asyncio.ensure_future(self.partitions.run()),
         ]

@@ -7,7 +7,8 @@ from random import SystemRandom
 from services.runtime.adapters import Adapters
 from services.webhook.delivery.bodies import Bodies
 from services.webhook.delivery.first_attempt import PartitionQueues, Spawn
-from services.webhook.delivery.retry import QueueRetry, RetryPolicy
+from services.webhook.delivery.retry import QueueRetry
+from services.webhook.delivery.schedule import RetryPolicy
 from services.webhook.delivery.scheduler import Retries
 from services.webhook.delivery.store import DeliveryStore
 from services.webhook.endpoints.subscribers import Subscribers

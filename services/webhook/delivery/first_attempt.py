@@ -10,7 +10,7 @@ comes; while that cannot be, the event stays the first of its delivery queue, an
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,21 +18,16 @@ from typing import Protocol
 
 import structlog
 
-from services.webhook.delivery.bodies import Account, Bodies
-from services.webhook.delivery.queue_state import Arrival, DeliveryQueue, SetAside
+from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.inbox import Arrival, Inbox
+from services.webhook.delivery.queue_state import DeliveryQueue, SetAside
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.request import single
+from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Step
-from shared.domain.errors import (
-    CannotDecrypt,
-    OfNewerVersion,
-    Refused,
-    StoreUnavailable,
-    Unavailable,
-)
-from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
+from shared.domain.errors import Refused, Unavailable
+from shared.domain.subscription import LIVE_FROM, Delivery, DeliveryQueueKey, Subscription
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Backlog
 from shared.ports.events import Received
@@ -41,6 +36,9 @@ log = structlog.get_logger()
 
 Spawn = Callable[[Step], "asyncio.Task[None]"]
 """Starts a step in the background; its failure ends there."""
+
+NextAttempt = Callable[[Subscription, int, datetime, timedelta], datetime | None]
+"""When the attempt after the n-th one is made; None: there is none."""
 
 _AFTER_A_FAULT = timedelta(seconds=1)
 
@@ -59,7 +57,7 @@ class PartitionQueues:
         store: DeliveryStore,
         bodies: Bodies,
         retries: RetryPlan,
-        next_attempt: Callable[[int, datetime, timedelta], datetime | None],
+        next_attempt: NextAttempt,
         clock: Clock,
         spawn: Spawn,
         on_first_event: Callable[[], object],
@@ -74,14 +72,21 @@ class PartitionQueues:
         self._on_first_event = on_first_event
         self.queues: dict[DeliveryQueueKey, DeliveryQueue] = {}
         self._early: list[Arrival] = []
-        self._account = Account(bodies)
+        self.inbox = Inbox(bodies, self._waiting)
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self.aside = SetAside(subscribers)
         self.is_loaded = False
         self.is_live = True
-        self.is_spent = False
-        """It must be opened again: only the broker's messages have the bodies that were dropped."""
+        self.read_at = float("-inf")
+        """When the latest read of what is stored here began."""
+
+    @property
+    def is_behind(self) -> bool:
+        """The history of a subscription that is active now may be missing in what was read."""
+        return any(
+            not each.is_held and self._misses_history(each) for each in self._subscribers.current()
+        )
 
     @property
     def blocked_count(self) -> int:
@@ -90,10 +95,7 @@ class PartitionQueues:
     def take(self, received: Received) -> None:
         if not self.is_live:
             return
-        arrival = Arrival(received)
-        if received.held:
-            arrival.is_held = self._account.hold(received.event_id, received.held)
-            arrival.is_dropped = not arrival.is_held and received.drop_body()
+        arrival = self.inbox.admit(received)
         if self.is_loaded:
             self._route(arrival)
             return
@@ -142,7 +144,7 @@ class PartitionQueues:
     def abandon(self) -> None:
         """The channel is gone, or grace is over: what is not acked comes again."""
         self.is_live = False
-        self._account.close()
+        self.inbox.close()
         for task in self._tasks:
             task.cancel()
 
@@ -157,26 +159,28 @@ class PartitionQueues:
             self.aside.add(self.queues[key])
         return self.queues[key]
 
+    def _waiting(self) -> Iterator[Arrival]:
+        return (each for queue in self.queues.values() for each in queue.arrivals)
+
     def _route(self, arrival: Arrival) -> None:
         received = arrival.received
         subscribers = [s for s in self._subscribers.current() if s.wants(received.topic)]
         arrival.owed = len(subscribers)
         if not subscribers:
-            self._start(partial(self._let_go, arrival), self._tasks)
+            self._start(partial(self.inbox.done, arrival), self._tasks)
         for subscription in subscribers:
             queue = self._queue(DeliveryQueueKey(subscription.id, received.device))
             queue.arrivals.append(arrival)
             if not queue.is_working:
                 queue.is_working = True
-                self._start(partial(self._work, queue, subscription), self._tasks)
+                self._start(partial(self._work, queue), self._tasks)
 
-    async def _work(self, queue: DeliveryQueue, subscription: Subscription) -> None:
+    async def _work(self, queue: DeliveryQueue) -> None:
         try:
             while self.is_live and queue.arrivals:
                 event_id = queue.arrivals[0].received.event_id
                 try:
-                    await self._settle(queue, queue.arrivals[0], subscription)
-                    queue.arrivals.popleft()
+                    await self._settle(queue)
                     continue
                 except (Unavailable, TimeoutError) as exc:
                     log.warning("body_not_read_back", event_id=event_id, error=str(exc))
@@ -187,71 +191,74 @@ class PartitionQueues:
             queue.is_working = False
             self.forget(queue)
 
-    async def _settle(
-        self, queue: DeliveryQueue, arrival: Arrival, subscription: Subscription
-    ) -> None:
+    async def _settle(self, queue: DeliveryQueue) -> None:
+        """Deliver or store the first arrivals of a delivery queue."""
+        subscription = self._subscribers.get(queue.key.subscription)
+        if subscription is None:
+            await self._leave(queue)
+            return
+        run = queue.run(subscription.form.batch)
         outcome = None
-        if not queue.blocked:
-            received = arrival.received
-            if arrival.is_held:
-                outcome = await self._attempt(queue, received, received.body, subscription)
-            else:
-                async with self._bodies.in_use(received.size):
-                    body = received.body or await self._read_back(arrival)
-                    outcome = await self._attempt(queue, received, body, subscription)
-        if outcome is None or not outcome.delivered:
-            if not self.is_live:
-                return
-            try:
-                await self._store_behind(queue, arrival, outcome)
-            except Refused as exc:
-                arrival.refusal = str(exc)
-        arrival.owed -= 1
-        if arrival.owed == 0:
-            await self._let_go(arrival)
+        if self._may_try(queue, subscription):
+            outcome = await self._try(queue, subscription, run)
+        for arrival in run:
+            if outcome is None or not outcome.delivered:
+                if not self.is_live:
+                    return
+                try:
+                    await self._store_behind(queue, arrival, outcome, subscription)
+                except Refused as exc:
+                    arrival.refusal = str(exc)
+            await self._leave(queue)
+
+    async def _leave(self, queue: DeliveryQueue) -> None:
+        """The first arrival of a delivery queue is delivered or stored, or not for its subscription."""
+        arrival = queue.arrivals.popleft()
+        await self.inbox.done(arrival)
+
+    async def _try(
+        self, queue: DeliveryQueue, subscription: Subscription, run: Sequence[Arrival]
+    ) -> AttemptOutcome | None:
+        if run[0].is_held:
+            held = [_event_of(arrival, arrival.received.body or b"") for arrival in run]
+            return await self._attempt(queue, subscription, held)
+        async with self._bodies.in_use(run[0].received.size):
+            body = await self.inbox.body(run[0])
+            # That took time: the delivery queue may be blocked by now, or no longer ours.
+            if body is None or not self.is_live or not self._may_try(queue, subscription):
+                return None
+            return await self._attempt(queue, subscription, [_event_of(run[0], body)])
+
+    def _may_try(self, queue: DeliveryQueue, subscription: Subscription) -> bool:
+        return not (queue.blocked or subscription.is_held or self._misses_history(subscription))
+
+    def _misses_history(self, subscription: Subscription) -> bool:
+        return self._subscribers.endpoint(subscription.id).history_at >= self.read_at
 
     async def _attempt(
-        self,
-        queue: DeliveryQueue,
-        received: Received,
-        body: bytes | None,
-        subscription: Subscription,
-    ) -> AttemptOutcome | None:
-        # Reading it back takes time: the delivery queue may be blocked by now, or no longer ours.
-        if body is None or not self.is_live or queue.blocked:
-            return None
+        self, queue: DeliveryQueue, subscription: Subscription, events: Sequence[EventBody]
+    ) -> AttemptOutcome:
         queue.is_attempting = True
         try:
-            request = single(received.event_id, received.topic, body)
+            request = EventRequest(tuple(events))
             return await self._subscribers.first(subscription, queue.key.device, request)
         finally:
             queue.is_attempting = False
 
-    async def _read_back(self, arrival: Arrival) -> bytes | None:
-        """The body from the journal; None: it is nowhere any more. Raises Unavailable while it cannot be
-        read."""
-        try:
-            body = await self._bodies.read(arrival.received.event_id)
-        except (CannotDecrypt, OfNewerVersion):
-            if not arrival.is_dropped:
-                raise
-            body = None
-        if body is None and arrival.is_dropped:
-            # All that waits comes once more, and the bodies that were dropped are kept then.
-            arrivals = (each for queue in self.queues.values() for each in queue.arrivals)
-            self._bodies.wanted.update(a.received.event_id for a in arrivals if a.is_dropped)
-            self.is_spent = True
-            raise StoreUnavailable("the journal does not give this event: its message comes again")
-        return body
-
     async def _store_behind(
-        self, queue: DeliveryQueue, arrival: Arrival, outcome: AttemptOutcome | None
+        self,
+        queue: DeliveryQueue,
+        arrival: Arrival,
+        outcome: AttemptOutcome | None,
+        subscription: Subscription,
     ) -> None:
         """Store the event as the last one of its delivery queue, which is blocked from now on."""
-        event, number = arrival.received, queue.begin_store(self._clock.monotonic())
+        event = arrival.received
+        floor = LIVE_FROM if self._misses_history(subscription) else 0
+        number = queue.begin_store(self._clock.monotonic(), floor)
         delivery = Delivery(queue.key, event.event_id, number, size=event.size, topic=event.topic)
         if outcome is not None:
-            delivery = self._tried(queue, delivery, outcome)
+            delivery = self._tried(queue, subscription, delivery, outcome)
         wait = timedelta() if queue.refused else self._wait(delivery)
         stored = delivery.number
         try:
@@ -261,11 +268,17 @@ class PartitionQueues:
             # Even if nothing was stored: the delivery queue is blocked now, and only a read frees it.
             self._retry_plan.plan(self, queue, wait)
 
-    def _tried(self, queue: DeliveryQueue, delivery: Delivery, outcome: AttemptOutcome) -> Delivery:
+    def _tried(
+        self,
+        queue: DeliveryQueue,
+        subscription: Subscription,
+        delivery: Delivery,
+        outcome: AttemptOutcome,
+    ) -> Delivery:
         delivery = replace(delivery, last_error=outcome.reason)
         if not outcome.counts:
             return delivery
-        at = self._next_attempt(1, self._clock.now(), outcome.asked)
+        at = self._next_attempt(subscription, 1, self._clock.now(), outcome.asked)
         delivery = replace(delivery, attempts=1, next_attempt_at=at)
         self._subscribers.note_first_failure(delivery)
         queue.rest(self._clock.monotonic(), outcome.asked)
@@ -277,18 +290,6 @@ class PartitionQueues:
         now = self._clock.now()
         return (delivery.next_attempt_at or now) - now
 
-    async def _let_go(self, arrival: Arrival) -> None:
-        """Ack it, or put it aside for an operator where it cannot be kept for a subscriber."""
-        received = arrival.received
-        if arrival.is_held:
-            self._account.release(received.held)
-        try:
-            if arrival.refusal is None:
-                await received.ack()
-            else:
-                log.error("event_refused", event_id=received.event_id, reason=arrival.refusal)
-                await received.dead_letter(arrival.refusal)
-            self._bodies.wanted.discard(received.event_id)
-        except Unavailable as exc:
-            # It is not lost: it comes again, with the same id.
-            log.warning("event_not_acked", event_id=received.event_id, error=str(exc))
+
+def _event_of(arrival: Arrival, body: bytes) -> EventBody:
+    return EventBody(arrival.received.event_id, arrival.received.topic, body)

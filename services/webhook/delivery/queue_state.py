@@ -3,30 +3,18 @@
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 
+from services.webhook.delivery.inbox import Arrival
 from services.webhook.endpoints.sender import AttemptOutcome
+from services.webhook.endpoints.slots import LARGEST_BATCH
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.domain.subscription import DeliveryQueueKey
 from shared.ports.deliveries import Backlog
-from shared.ports.events import Received
 
 _FIRST_HURRY_PAUSE = timedelta(minutes=1)
 FIRST_WAITS = 5
 """So many waits of the schedule an event holds up its delivery queue."""
-
-
-@dataclass(slots=True, eq=False)
-class Arrival:
-    """An event from the queue, and how many delivery queues it still waits for."""
-
-    received: Received
-    owed: int = 0
-    is_held: bool = False
-    """Its body waits in memory."""
-    is_dropped: bool = False
-    """Its body was in the message, and has to be read back from the journal."""
-    refusal: str | None = None
-    """Why it can never be stored."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,17 +47,34 @@ class DeliveryQueue:
     is_hurried: bool = False
     hurry_from: float = 0.0
     """The earliest time to hurry it again, later and later while it fails."""
+    rests_until: float = 0.0
+    """Its subscriber asked to be left alone until then."""
+    probed_at: float = 0.0
+    """When it last asked whether its subscriber is back."""
     hurry_pause: timedelta = _FIRST_HURRY_PAUSE
 
     @property
     def is_idle(self) -> bool:
         return not (self.blocked or self.arrivals or self.is_working or self.is_retrying)
 
-    def begin_store(self, now: float) -> int:
-        """Block the delivery queue and take the number of the delivery that is about to be stored."""
+    def run(self, limit: int) -> list[Arrival]:
+        """The first arrivals, so many at most, that fit into one request. One whose body is not in memory
+        goes alone."""
+        run = [self.arrivals[0]]
+        size = run[0].received.size
+        for arrival in islice(self.arrivals, 1, limit):
+            size += arrival.received.size
+            if not (run[0].is_held and arrival.is_held) or size > LARGEST_BATCH:
+                break
+            run.append(arrival)
+        return run
+
+    def begin_store(self, now: float, floor: int = 0) -> int:
+        """Block the delivery queue and take the number of the delivery that is about to be stored: above
+        `floor`, and above all that is known."""
         self.is_storing = True
         self.changes += 1
-        self.highest += 1
+        self.highest = max(self.highest, floor) + 1
         if not self.blocked:
             self.head = self.highest
             self.failing_since = now
@@ -103,7 +108,10 @@ class DeliveryQueue:
 
     def rest(self, now: float, asked: timedelta) -> None:
         """Its subscriber asks to be left alone for so long: it is not hurried before."""
-        self.hurry_from = max(self.hurry_from, now + asked.total_seconds())
+        self.rests_until = now + asked.total_seconds()
+
+    def may_hurry(self, now: float) -> bool:
+        return max(self.hurry_from, self.rests_until) <= now
 
     def hurry_failed(self, now: float) -> None:
         self.hurry_from = max(self.hurry_from, now + self.hurry_pause.total_seconds())
@@ -127,7 +135,7 @@ class SetAside:
         return sum(map(len, self._queues.values()))
 
     def add(self, queue: DeliveryQueue) -> None:
-        if queue.key.aside:
+        if queue.key.aside and not queue.key.replay:
             self._queues.setdefault(_device_queue(queue), {})[queue] = None
 
     def drop(self, queue: DeliveryQueue) -> None:

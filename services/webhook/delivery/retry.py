@@ -1,25 +1,31 @@
 """Retry a blocked delivery queue: the head when it is due, and the rest right behind it.
 
-Promises (docs/rules.md, rule 11): every retry leases its delivery first; the rest of a delivery queue moves
+Promises (docs/rules.md, rule 11): every retry leases its deliveries first; the rest of a delivery queue moves
 only after its head is delivered or dead-lettered; a delivery queue is free when a read found it empty and no
-store into it began since that read. What the schedule dead-letters is kept, with its body. A head that its
-subscriber cannot take is set aside, and the delivery queue read again. A subscriber that is paused is not
-asked."""
+store into it began since that read. A failure uses up an attempt only while the subscriber takes other
+events; what the schedule dead-letters then is kept, with its body. A head that its subscriber cannot take is
+set aside, and the delivery queue read again. Deliveries that have not failed twice share a request as far as
+their subscription's batches allow."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import NamedTuple
 
 import structlog
 
-from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.bodies import USUAL_SIZE, Bodies
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.queue_state import DeliveryQueue
+from services.webhook.delivery.schedule import SHARED_ATTEMPTS, RetryPolicy
 from services.webhook.delivery.store import DeliveryStore
-from services.webhook.endpoints.request import single
-from services.webhook.endpoints.sender import LONGEST_WAIT, AttemptOutcome
-from services.webhook.endpoints.subscribers import PAUSED, Endpoint, Subscribers
-from shared.domain.subscription import Delivery, DeliveryState
+from services.webhook.endpoints.endpoint import PAUSED
+from services.webhook.endpoints.request import EventBody, EventRequest
+from services.webhook.endpoints.sender import AttemptOutcome
+from services.webhook.endpoints.slots import LARGEST_BATCH
+from services.webhook.endpoints.subscribers import Subscribers
+from shared.domain.subscription import Delivery, DeliveryState, Subscription
 from shared.ports.clock import Clock
 from shared.telemetry.metrics import Metrics
 
@@ -29,32 +35,21 @@ _SOON = timedelta(milliseconds=100)
 _LEASED = timedelta(seconds=1)
 _NO_SUBSCRIBER = timedelta(seconds=60)
 
-JITTER_PERCENT = 20
-"""Spreads each wait, so that what failed together does not come back together."""
-
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    waits: Sequence[timedelta]
-    random: Callable[[], float]
-    """In [0, 1)."""
+class _Job:
+    """A delivery queue that is worked on. `is_hurried`: ahead of its schedule."""
 
-    def next_attempt(
-        self, attempts: int, now: datetime, asked: timedelta = timedelta()
-    ) -> datetime | None:
-        """The n-th attempt is followed by the n-th wait, or by the one that the subscriber `asked` for if
-        that is longer; without any attempt made it is now. None: the schedule is used up."""
-        if attempts > len(self.waits):
-            return None
-        jitter = JITTER_PERCENT / 100 * (2 * self.random() - 1)
-        wait = self.waits[attempts - 1] * (1 + jitter) if attempts else timedelta()
-        return now + max(wait, asked)
+    queues: PartitionQueues
+    queue: DeliveryQueue
+    subscription: Subscription
+    is_hurried: bool
 
-    def time_left(self, delivery: Delivery, now: datetime) -> timedelta:
-        """The time until it is due; zero when it is, or when no right clock can have set its time."""
-        left = (delivery.next_attempt_at or now) - now
-        longest = max([LONGEST_WAIT, *self.waits]) * (1 + JITTER_PERCENT / 100)
-        return left if timedelta() < left <= longest else timedelta()
+
+class _Leased(NamedTuple):
+    delivery: Delivery
+    holder: str
+    body: bytes
 
 
 class QueueRetry:
@@ -78,10 +73,10 @@ class QueueRetry:
         """Work on it from its head on; how long to wait then, None: the delivery queue is free."""
         is_hurried, queue.is_hurried = queue.is_hurried, False
         while queues.is_live:
-            if queue.is_attempting:
+            subscription = self._subscribers.get(queue.key.subscription)
+            is_away = subscription is not None and self._is_away(subscription)
+            if queue.is_attempting or is_away:
                 return _SOON
-            if pause := self._endpoint(queue).pause_left:
-                return pause
             queue.is_stale = False
             changes, was_storing = queue.changes, queue.is_storing
             waiting = await self._store.waiting(queue.key)
@@ -91,122 +86,170 @@ class QueueRetry:
                 queue.blocked = False
                 return None
             queue.move_head(waiting[0].number)
-            wait = await self._deliver(queues, queue, waiting, is_hurried)
+            if subscription is None:
+                return _NO_SUBSCRIBER
+            job = _Job(queues, queue, subscription, is_hurried)
+            wait = await self._deliver(job, waiting)
             if wait is not None:
                 return wait
         return None
 
-    async def _deliver(
-        self,
-        queues: PartitionQueues,
-        queue: DeliveryQueue,
-        waiting: Sequence[Delivery],
-        is_hurried: bool,
-    ) -> timedelta | None:
-        """One after the other; how long to wait before the next, None: read the delivery queue again."""
-        for delivery in waiting:
-            if queue.is_stale or not queues.is_live:
+    def _is_away(self, subscription: Subscription) -> bool:
+        endpoint = self._subscribers.endpoint(subscription.id)
+        return subscription.is_held or endpoint.away(is_first=False) is not None
+
+    async def _deliver(self, job: _Job, waiting: Sequence[Delivery]) -> timedelta | None:
+        """One request after the other; how long to wait before the next, None: read the delivery queue
+        again."""
+        queue, done = job.queue, 0
+        while done < len(waiting):
+            if queue.is_stale or not job.queues.is_live:
                 return None
-            wait = None
-            if delivery.event_id == queue.refused:
-                # Its first attempt has shown already that it leaves the delivery queue.
-                queue.refused = None
-                holder = await self._store.lease(delivery)
-                if holder is None:
-                    return _LEASED
-                await self._set_aside(queues, queue, delivery, holder)
-            else:
-                wait = await self._try(queues, queue, delivery, is_hurried)
+            wait, taken = await self._try(job, waiting[done:])
             if wait is not None:
                 return wait
-            queue.move_head(delivery.number + 1)
+            done += taken
+            queue.move_head(waiting[done - 1].number + 1)
         return None
 
-    async def _try(
-        self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery, is_hurried: bool
-    ) -> timedelta | None:
-        """None: it is out of the way, delivered, dead-lettered or set aside."""
-        if delivery.last_error == PAUSED.reason:
-            self._endpoint(queue).was_paused()
-        early = self._policy.time_left(delivery, self._clock.now())
-        if early and not is_hurried:
-            return early
-        wait = await self._attempt(queues, queue, delivery, is_early=bool(early))
-        if wait is not None and early:
-            queue.hurry_failed(self._clock.monotonic())
-        return wait
+    async def _try(self, job: _Job, waiting: Sequence[Delivery]) -> tuple[timedelta | None, int]:
+        """No time, and how many are out of the way: delivered, dead-lettered or set aside; or the time to
+        wait."""
+        head = waiting[0]
+        if head.event_id == job.queue.refused:
+            # Its first attempt has shown already that it leaves the delivery queue.
+            job.queue.refused = None
+            holder = await self._store.lease(head)
+            if holder is None:
+                return _LEASED, 0
+            await self._set_aside(job, head, holder)
+            return None, 1
+        endpoint = self._subscribers.endpoint(job.subscription.id)
+        if head.last_error == PAUSED.reason:
+            endpoint.was_paused()
+        early = self._time_left(job, head)
+        if early and not job.is_hurried:
+            return early, 0
+        run = self._run(job, waiting[: job.subscription.form.batch])
+        wait, taken = await self._attempt(job, run, is_early=bool(early))
+        if early and wait is not None and not endpoint.is_resting:
+            job.queue.hurry_failed(self._clock.monotonic())
+        return wait, taken
 
-    def _endpoint(self, queue: DeliveryQueue) -> Endpoint:
-        return self._subscribers.endpoint(queue.key.subscription)
+    def _time_left(self, job: _Job, delivery: Delivery) -> timedelta:
+        return self._policy.time_left(job.subscription, delivery, self._clock.now())
+
+    def _run(self, job: _Job, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """The first ones that share a request."""
+        size = 0
+        for number, delivery in enumerate(deliveries):
+            size += USUAL_SIZE if delivery.size is None else delivery.size
+            is_alone = delivery.attempts >= SHARED_ATTEMPTS or size > LARGEST_BATCH
+            is_early = self._time_left(job, delivery) and not job.is_hurried
+            if is_alone or is_early or delivery.event_id == job.queue.refused:
+                return deliveries[: max(number, 1)]
+        return deliveries
 
     async def _attempt(
-        self, queues: PartitionQueues, queue: DeliveryQueue, delivery: Delivery, is_early: bool
-    ) -> timedelta | None:
-        subscription = self._subscribers.get(delivery.queue.subscription)
-        if subscription is None:
-            return _NO_SUBSCRIBER
-        async with self._bodies.in_use(delivery.size):
-            body = await self._bodies.read(delivery.event_id)
-            body = body or await self._store.body(delivery)
-            holder = await self._store.lease(delivery)
-            if holder is None:
-                return _LEASED
-            if body is None:
+        self, job: _Job, run: Sequence[Delivery], is_early: bool
+    ) -> tuple[timedelta | None, int]:
+        size = sum(delivery.size or 0 for delivery in run) or run[0].size
+        async with self._bodies.in_use(size):
+            bodies = await asyncio.gather(*map(self._body, run))
+            leases = await asyncio.gather(*map(self._store.lease, run))
+            if leases[0] is None:
+                return _LEASED, 0
+            if bodies[0] is None:
                 reason = "the journal no longer holds this event"
-                await self._give_up(queue, replace(delivery, last_error=reason), holder, None)
-                return None
-            request = single(delivery.event_id, delivery.topic, body, delivery.attempts + 1)
-            outcome = await self._subscribers.again(subscription, delivery.queue.device, request)
+                await self._give_up(job, replace(run[0], last_error=reason), leases[0], None)
+                return None, 1
+            leased = [
+                _Leased(delivery, holder, body)
+                for delivery, holder, body in zip(run, leases, bodies, strict=True)
+                if holder is not None and body is not None
+            ]
+            # One that is missing ends the request: those behind it must not overtake it.
+            leased = [
+                each
+                for each, expected in zip(leased, run, strict=False)
+                if each.delivery is expected
+            ]
+            outcome = await self._ask(job, leased)
             if outcome.delivered:
-                await self._store.delivered(delivery)
-                return None
-            queue.rest(self._clock.monotonic(), outcome.asked)
-            counts = outcome.counts and not is_early
-            failed = self._failed(queue, delivery, outcome, counts)
-            if counts and failed.next_attempt_at is None:
-                await self._give_up(queue, failed, holder, body)
-            elif counts and queues.aside.takes(queue, outcome, failed.attempts):
-                await self._set_aside(queues, queue, failed, holder)
-            else:
-                wait = self._policy.time_left(failed, self._clock.now())
-                await self._store.failed(failed, holder)
-                self._metrics.deliveries_retried.inc()
-                return max(wait, _SOON)
-            return None
+                await asyncio.gather(*(self._store.delivered(each.delivery) for each in leased))
+                return None, len(leased)
+            job.queue.rest(self._clock.monotonic(), outcome.asked)
+            outcome = replace(outcome, counts=outcome.counts and not is_early)
+            if len(leased) == 1:
+                return await self._failed_alone(job, leased[0], outcome), 1
+            failed = [self._failed(job, each.delivery, outcome) for each in leased]
+            holders = [each.holder for each in leased]
+            await asyncio.gather(*map(self._store.failed, failed, holders))
+            self._metrics.deliveries_retried.inc(len(failed))
+            return max(self._time_left(job, failed[0]), _SOON), 0
 
-    def _failed(
-        self, queue: DeliveryQueue, delivery: Delivery, outcome: AttemptOutcome, counts: bool
-    ) -> Delivery:
-        now, due = self._clock.now(), delivery.next_attempt_at
-        if not counts:  # ahead of the schedule, or of a subscriber that is paused
-            if outcome.asked:
-                due = max(due or now, now + outcome.asked)
-            return replace(delivery, next_attempt_at=due, last_error=outcome.reason)
-        attempts = delivery.attempts + 1
-        due = self._policy.next_attempt(attempts, now, outcome.asked)
+    async def _body(self, delivery: Delivery) -> bytes | None:
+        return await self._bodies.read(delivery.event_id) or await self._store.body(delivery)
+
+    async def _ask(self, job: _Job, leased: Sequence[_Leased]) -> AttemptOutcome:
+        events = tuple(
+            EventBody(each.delivery.event_id, each.delivery.topic, each.body) for each in leased
+        )
+        attempts = max(each.delivery.attempts for each in leased)
+        request = EventRequest(events, attempts + 1, job.queue.key.replay)
+        is_alone = attempts >= SHARED_ATTEMPTS
+        return await self._subscribers.again(
+            job.subscription, job.queue.key.device, request, is_alone
+        )
+
+    async def _failed_alone(
+        self, job: _Job, leased: _Leased, outcome: AttemptOutcome
+    ) -> timedelta | None:
+        failed = self._failed(job, leased.delivery, outcome)
+        is_counted = failed.attempts > leased.delivery.attempts
+        if is_counted and failed.next_attempt_at is None:
+            await self._give_up(job, failed, leased.holder, leased.body)
+        elif is_counted and job.queues.aside.takes(job.queue, outcome, failed.attempts):
+            await self._set_aside(job, failed, leased.holder)
+        else:
+            await self._store.failed(failed, leased.holder)
+            self._metrics.deliveries_retried.inc()
+            return max(self._time_left(job, failed), _SOON)
+        return None
+
+    def _failed(self, job: _Job, delivery: Delivery, outcome: AttemptOutcome) -> Delivery:
+        now, due, attempts = self._clock.now(), delivery.next_attempt_at, delivery.attempts
+        if outcome.counts:
+            attempts += 1 if self._uses_up(job, attempts + 1) else 0
+            due = self._policy.next_attempt(job.subscription, attempts, now, outcome.asked)
+        elif outcome.asked:
+            due = max(due or now, now + outcome.asked)
         failed = replace(
             delivery, attempts=attempts, next_attempt_at=due, last_error=outcome.reason
         )
-        if attempts == 1:
-            queue.failing_since = self._clock.monotonic()
+        if attempts == 1 and not delivery.attempts:
+            job.queue.failing_since = self._clock.monotonic()
             self._subscribers.note_first_failure(failed)
         return failed
 
-    async def _set_aside(
-        self, queues: PartitionQueues, queue: DeliveryQueue, failed: Delivery, holder: str
-    ) -> None:
+    def _uses_up(self, job: _Job, attempts: int) -> bool:
+        """True if a failure is one of the event's `attempts`: it is among the first, or the subscriber took
+        another one since the event began to fail."""
+        if attempts <= self._policy.free_attempts(job.subscription):
+            return True
+        return self._subscribers.endpoint(job.subscription.id).took(job.queue.failing_since)
+
+    async def _set_aside(self, job: _Job, failed: Delivery, holder: str) -> None:
         beside = replace(failed, queue=replace(failed.queue, aside=failed.event_id))
-        queue.is_stale = True
+        job.queue.is_stale = True
         await self._store.failed(beside, holder)
         self._metrics.deliveries_set_aside.inc()
         self._subscribers.note_set_aside(beside)
-        queues.set_aside(queue, beside)
+        job.queues.set_aside(job.queue, beside)
 
-    async def _give_up(
-        self, queue: DeliveryQueue, failed: Delivery, holder: str, body: bytes | None
-    ) -> None:
+    async def _give_up(self, job: _Job, failed: Delivery, holder: str, body: bytes | None) -> None:
         dead_lettered = replace(failed, state=DeliveryState.DEAD_LETTERED, next_attempt_at=None)
-        queue.is_stale = True
+        job.queue.is_stale = True
         await self._store.dead_lettered(dead_lettered, holder, body)
         self._metrics.deliveries_dead_lettered.inc()
         log.error(

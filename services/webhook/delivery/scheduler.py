@@ -1,8 +1,8 @@
 """Schedule blocked delivery queues: each by that of its head, or sooner once its subscriber is back.
 
 Promises: a blocked delivery queue waits here once, however often it is planned; thousands of them share a
-bounded number of runs, few while their subscriber is down. When a subscriber recovers, its delivery queues
-are hurried, except those where that failed lately. One delivery queue's fault does not end the retries
+bounded number of runs, one while their subscriber is down or paused. When a subscriber recovers, its delivery
+queues are hurried, except those where that failed lately. One delivery queue's fault does not end the retries
 of the others."""
 
 import heapq
@@ -16,7 +16,8 @@ import structlog
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.queue_state import DeliveryQueue
 from services.webhook.delivery.retry import QueueRetry
-from services.webhook.endpoints.subscribers import Endpoint, Subscribers
+from services.webhook.endpoints.endpoint import Endpoint
+from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
 from shared.ports.clock import Clock
@@ -25,8 +26,8 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(milliseconds=50), after_failure=timedelta(seconds=1))
 _STORE_AWAY = timedelta(seconds=2)
-_PAUSE_WHILE_DOWN = timedelta(milliseconds=50)
 _FEW = 1000
+_FEW_READY = 50
 
 Entry = tuple[float, int, PartitionQueues, DeliveryQueue]
 """Due at that time; the number orders those of the same time."""
@@ -59,19 +60,28 @@ class Retries:
         await loops.keep_doing("retries", self._tick, PACE, waits="retries_wait")
 
     async def _tick(self) -> None:
+        self._subscribers.tick()
         now = self._clock.monotonic()
         while self._planned and self._planned[0][0] <= now:
             entry = heapq.heappop(self._planned)
             if _counts(entry):
                 self._make_ready(*entry[2:])
         for subscription in list(self._ready):
-            endpoint = self._subscribers.endpoint(subscription)
-            if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
-                self._hurried_at[subscription] = endpoint.recovered_at
-                for entry in list(self._planned):
-                    if entry[3].key.subscription == subscription and _counts(entry):
-                        self._hurry(*entry[2:])
-            self._start(subscription, endpoint)
+            self._look_after(subscription, now)
+
+    def _look_after(self, subscription: str, now: float) -> None:
+        endpoint = self._subscribers.endpoint(subscription)
+        if endpoint.recovered_at > self._hurried_at.get(subscription, float("-inf")):
+            self._hurried_at[subscription] = endpoint.recovered_at
+            for _, queue in self._ready[subscription]:
+                queue.is_hurried = queue.may_hurry(now)
+            for entry in list(self._planned):
+                if entry[3].key.subscription == subscription and _counts(entry):
+                    self._hurry(*entry[2:])
+        if endpoint.is_resting and endpoint.has_room and not self._ready[subscription]:
+            self._probe(subscription, now)
+        self._start(subscription, endpoint)
+        self._tidy(subscription)
 
     def _plan(self, queues: PartitionQueues, queue: DeliveryQueue, wait: timedelta) -> None:
         queue.due = self._clock.monotonic() + wait.total_seconds()
@@ -88,17 +98,37 @@ class Retries:
         self._ready[queue.key.subscription].append((queues, queue))
 
     def _hurry(self, queues: PartitionQueues, queue: DeliveryQueue) -> None:
-        if queue.hurry_from <= self._clock.monotonic():
+        if queue.may_hurry(self._clock.monotonic()):
             queue.is_hurried = True
             self._make_ready(queues, queue)
 
+    def _probe(self, subscription: str, now: float) -> None:
+        """Ask whether a subscriber is back, though nothing is due: by each of its delivery queues in turn."""
+        entries = (each for each in self._planned if each[3].key.subscription == subscription)
+        able = (each for each in entries if _counts(each) and each[3].rests_until <= now)
+        if chosen := min(able, key=lambda each: each[3].probed_at, default=None):
+            _, _, queues, queue = chosen
+            queue.probed_at, queue.is_hurried = now, True
+            self._make_ready(queues, queue)
+
     def _start(self, subscription: str, endpoint: Endpoint) -> None:
-        ready = self._ready[subscription]
+        ready = self._ready.get(subscription, deque())
         while ready and endpoint.has_room:
             queues, queue = ready.popleft()
             if queues.is_live:
                 endpoint.retrying += 1
                 queues.spawn_retry(partial(self._run, queues, queue, endpoint))
+
+    def _tidy(self, subscription: str) -> None:
+        """Forget, a few at a time, what waits for room and is not ours any more."""
+        ready = self._ready[subscription]
+        for _ in range(min(_FEW_READY, len(ready))):
+            queues, queue = ready.popleft()
+            if queues.is_live:
+                ready.append((queues, queue))
+        if not (ready or self._planned) and self._subscribers.get(subscription) is None:
+            del self._ready[subscription]
+            self._hurried_at.pop(subscription, None)
 
     async def _run(self, queues: PartitionQueues, queue: DeliveryQueue, endpoint: Endpoint) -> None:
         began = self._clock.monotonic()
@@ -110,8 +140,6 @@ class Retries:
                 log.warning("retry_put_off", lane=queue.key, error=str(exc))
             except Exception:
                 log.exception("retry_failed", lane=queue.key)
-            if wait is not None and endpoint.is_down:
-                await self._clock.sleep(_PAUSE_WHILE_DOWN)
         finally:
             endpoint.retrying -= 1
             queue.is_retrying = False

@@ -23,8 +23,8 @@ log = structlog.get_logger()
 
 Done = TypeVar("Done")
 
-LEASE = timedelta(seconds=35)
-"""Longer than an attempt may take."""
+LEASE = timedelta(seconds=40)
+"""Longer than an attempt may take, with its wait for a slot."""
 READ_AT_ONCE = 100
 """So many deliveries of a delivery queue."""
 _DEADLINE = timedelta(seconds=15)

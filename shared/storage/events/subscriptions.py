@@ -18,6 +18,7 @@ from shared.domain.subscription import (
 )
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
+from shared.storage.reads import find_by_id
 from shared.storage.records import EncryptedFields, encryption_context, fields_of, record
 from shared.times import parse_rfc3339, rfc3339_or_null
 
@@ -46,10 +47,22 @@ class MongoSubscriptions:
             name="MDM_WEBHOOK_URL",
         )
         self._configured = [config] if configured_url else []
+        self._read: dict[str, Subscription] = {}
+        """As of the latest read: one that did not change since is not decrypted again."""
 
     async def all(self) -> list[Subscription]:
-        found = await self._documents.find({"_id": {"$ne": CONFIG_SUBSCRIPTION}}, sort=[("_id", 1)])
-        return [*self._configured, *map(self._decode, found)]
+        revisions = await self._documents.find(
+            {"_id": {"$ne": CONFIG_SUBSCRIPTION}}, {"revision": 1}, sort=[("_id", 1)]
+        )
+        same = {
+            each["_id"]: self._read[each["_id"]]
+            for each in revisions
+            if each["_id"] in self._read and self._read[each["_id"]].revision == each["revision"]
+        }
+        changed = [each["_id"] for each in revisions if each["_id"] not in same]
+        found = await find_by_id(self._documents, changed)
+        self._read = same | {id: self._decode(document) for id, document in found.items()}
+        return [*self._configured, *(self._read[id] for id in sorted(self._read))]
 
     async def get(self, id: str) -> Subscription | None:
         if id == CONFIG_SUBSCRIPTION:

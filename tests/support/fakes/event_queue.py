@@ -177,6 +177,10 @@ class FakeReceiver:
         self.attempts: list[str] = []
         self.script: dict[str, list[str]] = {}
         self.is_down = False
+        self.down: set[str] = set()
+        """Subscriptions that fail."""
+        self.requests: list[tuple[str, list[str]]] = []
+        self.arrivals_of: dict[str, list[str]] = {}
         self.answers: str | None = None
         self.held: dict[str, asyncio.Event] = {}
 
@@ -186,17 +190,27 @@ class FakeReceiver:
         return list(dict.fromkeys(self.arrivals))
 
     async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
-        [(event_id, _, body)] = request.events
-        assert event_id == body.decode().split('"')[3]
-        self.attempts.append(event_id)
-        if event_id in self.held:
-            await self.held[event_id].wait()
+        names = [event_id for event_id, _, _ in request.events]
+        self.requests.append((subscription.id, names))
+        self.attempts += names
+        for name in names:
+            if name in self.held:
+                await self.held[name].wait()
         await asyncio.sleep(0)
-        steps = self.script.get(event_id, [])
-        step = "fail" if self.is_down else self.answers or (steps.pop(0) if steps else "take")
+        step = self._step(subscription, names)
         if step[0].isdigit():
             return _answered(step)
         if step != "fail":
-            self.arrivals.append(event_id)
-            self.bodies.setdefault(event_id, set()).add(body)
+            for event_id, _, body in request.events:
+                assert event_id == body.decode().split('"')[3]
+                self.arrivals.append(event_id)
+                self.bodies.setdefault(event_id, set()).add(body)
+                self.arrivals_of.setdefault(subscription.id, []).append(event_id)
         return AttemptOutcome() if step == "take" else AttemptOutcome("answered 500")
+
+    def _step(self, subscription: Subscription, names: list[str]) -> str:
+        """The worst of what is to become of the events of a request."""
+        if self.is_down or subscription.id in self.down:
+            return "fail"
+        steps = [self.script[name].pop(0) for name in names if self.script.get(name)]
+        return self.answers or next((step for step in steps if step != "take"), "take")

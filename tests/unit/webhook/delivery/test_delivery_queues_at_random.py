@@ -98,6 +98,10 @@ class Play:
         for replica in self.replicas:
             replica.share.partitions = frozenset([PARTITION])
         await self.world.run(150)
+        for _ in range(
+            30
+        ):  # where nothing but refused events waits, they are asked for once a minute
+            await self.world.jump(61)
 
     async def end(self) -> None:
         for replica in self.replicas:

