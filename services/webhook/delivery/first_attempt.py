@@ -109,6 +109,8 @@ class PartitionQueues:
         for key, backlog in backlogs.items():
             queue = self._queue(key)
             queue.learn(backlog, self._clock.monotonic())
+            if backlog.is_asked:
+                self._subscribers.endpoint(key.subscription).ask_now()
             self._retry_plan.plan(self, queue, timedelta())
 
     def loaded(self) -> None:

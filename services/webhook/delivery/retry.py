@@ -156,24 +156,20 @@ class QueueRetry:
         size = sum(delivery.size or 0 for delivery in run) or run[0].size
         async with self._bodies.in_use(size):
             bodies = await asyncio.gather(*map(self._body, run))
-            leases = await asyncio.gather(*map(self._store.lease, run))
+            # One that is missing ends the request: those behind it must not overtake it.
+            count = bodies.index(None) if None in bodies else len(run)
+            leases = await asyncio.gather(*map(self._store.lease, run[: max(count, 1)]))
             if leases[0] is None:
                 return _LEASED, 0
             if bodies[0] is None:
                 reason = "the journal no longer holds this event"
                 await self._give_up(job, replace(run[0], last_error=reason), leases[0], None)
                 return None, 1
-            leased = [
-                _Leased(delivery, holder, body)
-                for delivery, holder, body in zip(run, leases, bodies, strict=True)
-                if holder is not None and body is not None
-            ]
-            # One that is missing ends the request: those behind it must not overtake it.
-            leased = [
-                each
-                for each, expected in zip(leased, run, strict=False)
-                if each.delivery is expected
-            ]
+            leased = []
+            for delivery, holder, body in zip(run, leases, bodies, strict=False):
+                if holder is None or body is None:
+                    break
+                leased.append(_Leased(delivery, holder, body))
             outcome = await self._ask(job, leased)
             if outcome.delivered:
                 await asyncio.gather(*(self._store.delivered(each.delivery) for each in leased))

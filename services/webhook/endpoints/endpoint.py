@@ -107,6 +107,10 @@ class Endpoint:
         if self.is_resting:
             self._probed_until = now + PROBE_PATIENCE.total_seconds()
 
+    def ask_now(self) -> None:
+        """An operator wants an attempt: its pause is over."""
+        self._ask_at = self._clock.monotonic()
+
     def was_paused(self) -> None:
         """An earlier process stored its 410: unless this one knows better, one attempt goes first."""
         if not (self._was_heard or self.is_paused):

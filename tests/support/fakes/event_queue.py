@@ -180,6 +180,7 @@ class FakeReceiver:
         self.down: set[str] = set()
         """Subscriptions that fail."""
         self.requests: list[tuple[str, list[str]]] = []
+        self.replays: dict[str, str | None] = {}
         self.arrivals_of: dict[str, list[str]] = {}
         self.answers: str | None = None
         self.held: dict[str, asyncio.Event] = {}
@@ -192,6 +193,7 @@ class FakeReceiver:
     async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
         names = [event_id for event_id, _, _ in request.events]
         self.requests.append((subscription.id, names))
+        self.replays |= dict.fromkeys(names, request.replay)
         self.attempts += names
         for name in names:
             if name in self.held:

@@ -306,6 +306,18 @@ async def test_rule_11_each_waiting_queue_asks_in_turn_though_nothing_is_due(wor
     assert sorted(world.receiver.attempts[before:][:4]) == ["e0", "e1", "e2", "e3"]
 
 
+async def test_what_an_operator_asks_for_is_tried_at_once_in_an_outage_too(world: World) -> None:
+    async with Replica(world, waits=SHORT):
+        world.receiver.is_down = True
+        world.publish("e1")
+        await world.run(300)
+        before = len(world.receiver.attempts)
+        await world.store.retry(["config:e1"], world.clock.now())
+        await world.run(5)
+
+    assert len(world.receiver.attempts) == before + 1
+
+
 async def test_rule_11_only_what_it_cannot_take_is_dead_lettered(world: World) -> None:
     world.receiver.script["e1"] = ["fail"] * 500
     async with Replica(world, waits=SHORT):

@@ -1,0 +1,172 @@
+"""Batches: which events share a request, in which order, and what one failure means for them."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shared.domain.subscription import BodyForm, Delivery, DeliveryQueueKey, Subscription
+from tests.support.delivery_rig import DEVICE, Replica, World
+from tests.support.fakes.clock import settle
+from tests.support.fakes.deliveries import Owed
+
+BATCHES = Subscription("made", "http://made.invalid/", form=BodyForm(batch=3))
+QUEUE = DeliveryQueueKey("made", DEVICE)
+SHORT = [timedelta(seconds=1)] * 6
+
+
+@pytest.fixture
+def world() -> World:
+    return World(prefetch=200)
+
+
+def requests(world: World) -> list[list[str]]:
+    return [names for _, names in world.receiver.requests]
+
+
+def owe(world: World, *names: str, queue: DeliveryQueueKey = QUEUE) -> None:
+    """Events that are stored, as if by an earlier process."""
+    world.publish(*names, device=queue.device)
+    world.queue.ready.clear()
+    for number, name in enumerate(names, start=1):
+        world.records[f"made:{name}"] = Owed(Delivery(queue, name, number, size=20))
+
+
+async def test_what_came_behind_an_attempt_under_way_goes_with_the_next_request(
+    world: World,
+) -> None:
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world) as replica:
+        await replica.subscribe(BATCHES)
+        world.publish("e1", "e2", "e3", "e4", "e5")
+        await settle()
+        world.receiver.held["e1"].set()
+        await settle()
+
+    assert requests(world) == [["e1", "e2", "e3"], ["e4", "e5"]] or requests(world) == [
+        ["e1"],
+        ["e2", "e3", "e4"],
+        ["e5"],
+    ]
+    assert world.is_settled
+
+
+async def test_one_failure_stores_all_events_of_the_request_and_they_go_together_again(
+    world: World,
+) -> None:
+    world.receiver.script["e1"] = ["500"]
+    async with Replica(world, waits=SHORT) as replica:
+        await replica.subscribe(BATCHES)
+        world.publish("e1", "e2", "e3", "e4")
+        await settle()
+        stored = {name: owed.delivery.attempts for name, owed in world.records.items()}
+        await world.run(2)
+
+    assert stored["made:e1"] == 1
+    assert world.receiver.firsts == ["e1", "e2", "e3", "e4"]
+    assert ["e1", "e2", "e3"] in requests(world)
+    assert world.is_settled
+
+
+async def test_an_event_that_failed_twice_goes_alone_and_its_neighbours_are_not_dead_lettered(
+    world: World,
+) -> None:
+    owe(world, "e1", "e2", "e3", "e4")
+    world.receiver.script["e2"] = ["500"] * 99
+    replica = Replica(world, waits=SHORT)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run_beside(30)
+        await world.jump(60)
+
+    sent = [names for names in requests(world) if not names[0].startswith("good")]
+    assert sent[:4] == [["e1", "e2", "e3"], ["e1", "e2", "e3"], ["e1"], ["e2"]]
+    assert all("e2" not in names or names == ["e2"] for names in sent[2:])
+    arrived = [name for name in world.receiver.firsts if name[0] == "e"]
+    assert arrived == ["e1", "e3", "e4"]
+
+
+async def test_of_a_schedule_of_one_wait_no_neighbour_is_dead_lettered(world: World) -> None:
+    owe(world, "e1", "e2", "e3")
+    world.receiver.script["e2"] = ["500"] * 99
+    replica = Replica(world, waits=SHORT[:1])
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run_beside(30)
+
+    assert [each.event_id for each in world.store.all_dead_lettered] == ["e2"]
+    assert [name for name in world.receiver.firsts if name[0] == "e"] == ["e1", "e3"]
+
+
+async def test_delivery_queues_that_wait_for_a_slot_share_a_request(world: World) -> None:
+    one_slot = replace(BATCHES, limits=replace(BATCHES.limits, concurrency=1))
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world) as replica:
+        await replica.subscribe(one_slot)
+        for number in range(1, 6):
+            world.publish(f"e{number}", device=f"device {number}")
+        await settle()
+        world.receiver.held["e1"].set()
+        await settle()
+
+    assert requests(world) == [["e1"], ["e2", "e3", "e4"], ["e5"]]
+    assert world.is_settled
+
+
+async def test_what_waits_goes_in_batches_and_in_order(world: World) -> None:
+    owe(world, *(f"e{number:03d}" for number in range(250)))
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(10)
+
+    assert world.receiver.arrivals == [f"e{number:03d}" for number in range(250)]
+    assert max(map(len, requests(world))) == 3
+    assert len(requests(world)) <= 250 / 3 + 4
+    assert world.is_settled
+
+
+async def test_what_the_journal_forgot_is_dead_lettered_and_its_neighbours_are_not(
+    world: World,
+) -> None:
+    owe(world, "e1", "e2", "e3")
+    del world.journal.events["e2"]
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(60)
+
+    assert [each.event_id for each in world.store.all_dead_lettered] == ["e2"]
+    assert world.receiver.arrivals == ["e1", "e3"]
+
+
+async def test_a_lease_of_another_on_one_event_keeps_those_behind_it_waiting(world: World) -> None:
+    owe(world, "e1", "e2", "e3")
+    until = world.clock.now() + timedelta(seconds=20)
+    world.records["made:e2"].lease_by, world.records["made:e2"].lease_until = "another", until
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(10)
+        before = list(world.receiver.arrivals)
+        await world.run(60)
+
+    assert before == ["e1"]
+    assert world.receiver.arrivals == ["e1", "e2", "e3"]
+
+
+async def test_events_of_a_replay_say_so_and_hold_up_nothing(world: World) -> None:
+    replayed = DeliveryQueueKey("made", DEVICE, aside="replay.r1")
+    owe(world, "old1", "old2", queue=replayed)
+    world.receiver.script["old1"] = ["503"] * 3
+    replica = Replica(world, waits=SHORT)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(0.5)
+        world.publish("live")
+        await world.run(20)
+
+    assert world.receiver.firsts == ["live", "old1", "old2"]
+    assert dict(world.receiver.replays) == {"old1": "r1", "old2": "r1", "live": None}
+    assert world.is_settled
