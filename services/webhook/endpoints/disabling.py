@@ -1,7 +1,7 @@
 """Disables subscriptions made by API whose subscriber is gone (410), or has taken nothing for days.
 
 Promises: a subscription is disabled once, by a conditional change of its record, and never MDM_WEBHOOK_URL's.
-An outage is noted in the record after an hour, so a restart does not begin its count anew; any replica whose
+An outage is noted in the record after an hour, so its count goes on after a restart; any replica whose
 subscriber takes an event after its beginning ends it. A replica notes an outage once an hour at most.
 """
 
@@ -24,7 +24,7 @@ NOTED_AFTER = timedelta(hours=1)
 NOTHING_TAKEN = "took no event for 5 days"
 
 OnDisabled = Callable[[Subscription], Awaitable[None]]
-"""Tells of a subscription that was disabled just now."""
+"""Called with a subscription that was disabled just now."""
 
 
 async def tell_nobody(subscription: Subscription) -> None:

@@ -50,7 +50,7 @@ class Endpoint:
         self._was_heard = False
         self._pause = FIRST_PAUSE
         self._asked_at = self._ask_at = self._probed_until = _NEVER
-        """When it was asked last, is to be asked next, and when a probe that is under way is given up."""
+        """When it was asked last, when it may be asked next, and when a probe under way is given up."""
         self._takes = [("", _NEVER)] * 2
         """The devices whose events it took last, and when: two different ones."""
 
@@ -70,7 +70,7 @@ class Endpoint:
 
     @property
     def is_gone(self) -> bool:
-        """This process heard its 410, and nothing else since."""
+        """Its latest answer to this process was 410."""
         return self.is_paused and self._was_heard
 
     @property

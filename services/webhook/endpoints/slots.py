@@ -23,7 +23,7 @@ LEASED_PATIENCE = timedelta(seconds=4)
 LARGEST_BATCH = 4 * 1024**2
 """Bytes of the events of a request; a larger event goes alone."""
 _CATCH_UP = timedelta(milliseconds=100)
-"""What a rate allowed and nobody used is used later, if no longer ago."""
+"""What a rate allowed and was not used may be used so much later."""
 
 BUSY = AttemptOutcome("the subscriber is too slow: not tried yet", counts=False)
 
