@@ -96,6 +96,7 @@ class Ledger:
         self._api_ports = ports["commands"]
         self.devices = [LedgerDevice(device, Link(ports["checkin"], chance)) for device in devices]
         self.accepted: dict[str, list[str]] = defaultdict(list)
+        self._links = [device.link for device in self.devices]
         self._over = asyncio.Event()
 
     async def enroll(self) -> None:
@@ -121,6 +122,7 @@ class Ledger:
 
     async def _queue_commands(self) -> None:
         link, api = Link(self._api_ports, self._random), ApiClient(API_KEY)
+        self._links.append(link)
         while not self._over.is_set():
             device = self._random.choice(self.devices).device
             command = str(uuid.uuid4())
@@ -195,6 +197,11 @@ class Ledger:
             answered = set(device.answered)
             in_order = [number for number in firsts if number in answered]
             assert in_order == sorted(in_order), f"{device.device.udid}: out of order: {in_order}"
+
+    @property
+    def failed(self) -> int:
+        """Requests of devices and clients that were not answered, or with a 503."""
+        return sum(link.lost + link.unavailable for link in self._links)
 
     @property
     def figures(self) -> str:
