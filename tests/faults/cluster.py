@@ -1,5 +1,5 @@
-"""Services that come and go as in a cluster, behind the proxy: a replica is found once it is ready, and not any
-more when it ends, as a pod's preStop sees to.
+"""Services that come and go as in a cluster, behind the proxy: a replica is found once it is ready, and not
+any more when it ends, as a pod's preStop sees to.
 
 Each replica has an address of its own (127.0.1.1, 127.0.1.2, ...), all of a service have the same port.
 """
