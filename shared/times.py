@@ -38,3 +38,9 @@ def parse_rfc3339(value: object) -> datetime | None:
         except (ValueError, OverflowError):
             pass
     return None
+
+
+def event_ids_from(moment: datetime) -> str:
+    """The first part of the ids (UUIDv7) of events since a time: earlier ones sort before it."""
+    milliseconds = max(0, (moment - EPOCH) // timedelta(milliseconds=1))
+    return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}"

@@ -11,7 +11,7 @@ from shared.ports.certificates import (
     IssuedCertificates,
     PushCertificates,
 )
-from shared.ports.deliveries import Deliveries, Subscriptions
+from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords, Replays, Subscriptions
 from shared.ports.devices import Devices, Migration
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import Journal, Refusals, Writers
@@ -36,6 +36,11 @@ from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events.deliveries import MongoDeliveries
 from shared.storage.events.journal import MongoJournal
 from shared.storage.events.subscriptions import MongoSubscriptions
+from shared.storage.events.webhook_history import (
+    MongoActivities,
+    MongoDeliveryRecords,
+    MongoReplays,
+)
 from shared.storage.heartbeats import MongoMembers, MongoWriters
 from shared.storage.indexes import indexes_of
 from shared.storage.maintenance.reencryption import MongoEncryptedValues
@@ -52,10 +57,12 @@ class Stores:
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
         self._keyring = keyring
+        self.activities: Activities = MongoActivities(database, keyring)
         self.audit: AuditLog = MongoAuditLog(database)
         self.authority: AuthorityStore = MongoAuthorityStore(database, keyring)
         self.challenges: Challenges = MongoChallenges(database)
         self.deliveries: Deliveries = MongoDeliveries(database, keyring)
+        self.delivery_records: DeliveryRecords = MongoDeliveryRecords(database)
         self.devices: Devices = MongoDevices(database, keyring)
         self.encrypted_values: EncryptedValues = MongoEncryptedValues(database, keyring)
         self.enrolled_topics: EnrolledTopics = MongoEnrolledTopics(database)
@@ -72,6 +79,7 @@ class Stores:
         self.pushes: Pushes = MongoPushes(database)
         self.queue: CommandQueue = MongoCommandQueue(database, keyring)
         self.refusals: Refusals = MongoRefusals(database)
+        self.replays: Replays = MongoReplays(database)
         self.stored_commands: StoredCommands = MongoStoredCommands(database)
         self.tokens: Tokens = MongoTokens(database)
         self.writers: Writers = MongoWriters(database)

@@ -15,11 +15,13 @@ import structlog
 
 from services.runtime.adapters import Adapters
 from services.webhook.delivery.feature import NewQueues, delivery_feature
+from services.webhook.endpoints.activity import RecordedSender
 from services.webhook.endpoints.disabling import Disabling
 from services.webhook.endpoints.sender import HttpSender
 from services.webhook.endpoints.subscribers import Subscribers
 from services.webhook.partitions import Partitions
 from services.webhook.subscriptions.feature import subscriptions_feature
+from services.webhook.upkeep.feature import cleanup_feature
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.enrollment import PARTITIONS
@@ -47,10 +49,11 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     tls = client_tls("MDM_WEBHOOK_CA", settings.webhook_ca)
     sender = HttpSender(adapters.clock, tls, guard=settings.address_guard)
     subscriptions = stores.subscriptions(url, settings.webhook_extra_topics)
+    recorded = RecordedSender(sender, stores.activities, adapters.clock, adapters.ids.new())
     share = PartitionShare(stores.members, adapters.clock, ROLE, adapters.ids.new())
     subscribers = Subscribers(
         subscriptions,
-        sender,
+        recorded,
         adapters.clock,
         adapters.metrics,
         portion=lambda: len(share.partitions) / PARTITIONS,
@@ -62,7 +65,7 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     prepared = asyncio.Event()
 
     async def prepare() -> None:
-        await stores.prepare("deliveries")
+        await stores.prepare("deliveries", webhook_history=settings.event_retention)
         await subscriptions.note_configured()
         await adapters.wanted.refresh()  # the other services of this process know it at once
         prepared.set()
@@ -78,7 +81,10 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
         return reasons
 
     api = subscriptions_feature(settings, adapters, subscriptions)
-    features = [api, Feature(workers=(subscribers.run,)), delivery, serving]
+    retention = settings.event_retention
+    upkeep = cleanup_feature(adapters, subscriptions, retention, recorded.forget)
+    reading = Feature(workers=(subscribers.run, recorded.run))
+    features = [api, upkeep, reading, delivery, serving]
     service = Service.of(ROLE, features, loops, ready=ready)
 
     async def run() -> None:

@@ -178,3 +178,86 @@ class Delivery:
     @property
     def id(self) -> str:
         return f"{self.queue.subscription}:{self.event_id}"
+
+
+REPLAY_PREFIX = "replay."
+"""Begins `aside` of the delivery queues of a replay; its id follows."""
+START = "start"
+"""The id of the replay that prepares a subscription with a start in the past."""
+
+
+class ReplayState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    """All events of it are stored as deliveries."""
+    CANCELLED = "cancelled"
+    """Its subscription was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayChoice:
+    """The events of a replay: these, or those with since <= created_at < until (nanoseconds) that fit all
+    of the rest. `has_failed`: those that are dead letters of the subscription; they are tried again."""
+
+    event_ids: tuple[str, ...] = ()
+    since: int = 0
+    until: int = 0
+    topics: frozenset[str] = frozenset()
+    device: str | None = None
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A job. `position`: how far it has come, an event id or a time in nanoseconds. `owner`: the
+    process that works on it, which raises `heartbeats`."""
+
+    id: str
+    subscription: str
+    choice: ReplayChoice
+    created_at: datetime
+    created_by: str = ""
+    state: ReplayState = ReplayState.RUNNING
+    position: str = ""
+    stored: int = 0
+    finished_at: datetime | None = None
+    owner: str = ""
+    heartbeats: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its id among the replays of all subscriptions."""
+        return f"{self.subscription}:{self.id}"
+
+    @property
+    def aside(self) -> str | None:
+        """Of its delivery queues; None: the ordinary ones."""
+        return None if self.id == START else REPLAY_PREFIX + self.id
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt. `events`: how many it carried, the first of which is `event_id`. `answer`: how the text of
+    a failed one begins; it may hold anything."""
+
+    event_id: str
+    at: datetime
+    attempt: int = 1
+    events: int = 1
+    status: int | None = None
+    latency: timedelta | None = None
+    reason: str | None = None
+    answer: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Attempts of one process at one subscription, since its start. `failures`: the latest ones, by time."""
+
+    subscription: str
+    process: str
+    at: datetime
+    delivered: int = 0
+    failed: int = 0
+    last_success: AttemptRecord | None = None
+    failures: tuple[AttemptRecord, ...] = ()

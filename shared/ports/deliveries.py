@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
+from shared.domain.subscription import (
+    Activity,
+    Delivery,
+    DeliveryQueueKey,
+    Replay,
+    Subscription,
+)
 
 
 class Subscriptions(Protocol):
@@ -91,3 +97,42 @@ class Deliveries(Protocol):
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:
         """Dead-letter a pending delivery, despite any lease, and keep `body` with it. False: it is not
         pending. Raises TooLarge where the store cannot hold that body."""
+
+
+class DeliveryRecords(Protocol):
+    async def page(
+        self, subscription: str, after: str, limit: int, before: str | None = None
+    ) -> list[Delivery]:
+        """The first `limit` deliveries of a subscription with after < event id < before, pending or
+        dead-lettered, by event id: about by time, since ids of events are UUIDv7."""
+
+    async def forget(self, ids: Collection[str], *, pending: bool = False) -> int:
+        """Remove deliveries, `pending`: those alone that still are; the number of those removed."""
+
+
+class Replays(Protocol):
+    async def add(self, replay: Replay) -> None:
+        """Safe to repeat: one that is there stays as it is."""
+
+    async def get(self, subscription: str, id: str) -> Replay | None: ...
+
+    async def of(self, subscription: str) -> list[Replay]:
+        """By id. They leave some time after their end."""
+
+    async def running(self) -> list[Replay]:
+        """Of all subscriptions, by key."""
+
+    async def advance(self, wanted: Replay, former: Replay) -> bool:
+        """Put `wanted` in the place of `former`, on condition that owner and heartbeat are still as there."""
+
+    async def remove(self, keys: Collection[str]) -> None: ...
+
+
+class Activities(Protocol):
+    async def note(self, activities: Sequence[Activity]) -> None:
+        """Put each in the place of an earlier one of its process and subscription."""
+
+    async def of(self, subscription: str) -> list[Activity]:
+        """Of all processes; one leaves some time after the last attempt of its process."""
+
+    async def remove(self, subscription: str) -> None: ...

@@ -92,11 +92,13 @@ class Refusals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Journaled:
-    """An event in the journal. `size`: the bytes of its body; None where an earlier version wrote it."""
+    """An event in the journal. `size`: the bytes of its body; None where an earlier version wrote it.
+    `topic`: None where it was not read."""
 
     id: str
     created_at: int
     size: int | None = None
+    topic: str | None = None
 
 
 class Appended(IntEnum):
@@ -124,6 +126,10 @@ class Journal(Protocol):
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         """The first `limit` events of a device with since <= created_at <= upto, of all writers, by time;
         without their bodies."""
+
+    async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
+        """The first `limit` events with after < id < before, by id: about by time, since ids are UUIDv7.
+        With their topics, without their bodies."""
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         """The reports of its device on a command with since <= created_at <= upto, by time."""

@@ -22,6 +22,7 @@ _DECLARED_IN = {
     "pushes": "queue.pushes",
     "queue": "queue.documents",
     "tokens": "access.tokens",
+    "webhook_history": "events.webhook_history",
 }
 """The module of `shared.storage` that declares the indexes behind a port: as `INDEXES`, or as
 `indexes(retention)` where a setting decides how long documents stay."""

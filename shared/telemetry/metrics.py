@@ -155,6 +155,9 @@ class Metrics:
     deliveries_dead_lettered = _counter(
         "Deliveries past their retry schedule, kept for the operator", name="deliveries_given_up"
     )
+    deliveries_expired = _counter(
+        "Events removed from a paused or disabled subscription once the journal forgot them"
+    )
     deliveries_set_aside = _counter(
         "Events that their subscriber cannot take: those of the device behind it go on"
     )

@@ -56,7 +56,7 @@ LAYERS = {
     "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send"}],
     "services.webhook": [
         {"app", "routes"},
-        {"partitions", "subscriptions"},
+        {"partitions", "subscriptions", "upkeep"},
         {"delivery"},
         {"endpoints"},
     ],

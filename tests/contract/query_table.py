@@ -16,6 +16,7 @@ class Whole:
 PAGE = Whole("a page, cut by its limit: in the order of `_id` from where the page before ended")
 IN_A_RANGE = Whole("a range of `_id`: as many as stand in it, which the janitor keeps small")
 COUNTED = Whole("counted every minute or less; an index would cost every check-in more")
+OF_ONE = Whole("a range of `_id`: what one subscription has, a few dozen at the most")
 FEW = Whole("a handful of documents, all of which are wanted")
 
 MARK_SENT = (
@@ -23,6 +24,12 @@ MARK_SENT = (
 )
 
 QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
+    "activities": {
+        OF_ONE: (
+            "_id between",
+            "_id between by _id",
+        ),
+    },
     "audit": {
         "keys_1__id_1": ("_id between, keys = by _id backwards",),
     },
@@ -34,6 +41,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
         "given_up_1": ("given_up =",),
         "lane_1_number_1": ("lane = by number",),
         "partition_1__id_1_lane_1_number_1": ("_id >, partition = by _id",),
+        PAGE: ("_id between by _id",),
     },
     "enrollments": {
         "names_1": (
@@ -78,6 +86,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "created_at between, device = by created_at",
         ),
         "writer_1_number_1": ("number >, writer = by number",),
+        PAGE: ("_id between by _id",),
     },
     "issued": {
         "fingerprint_1": ("fingerprint in",),
@@ -147,6 +156,10 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "finished_at <, state in, timer between by timer, _id",
             "not_before between, timer between by timer, _id",
         ),
+    },
+    "replays": {
+        "running_1": ("running =",),
+        OF_ONE: ("_id between by _id",),
     },
     "tokens": {
         FEW: ("everything by _id",),

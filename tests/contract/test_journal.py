@@ -96,6 +96,18 @@ async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) 
     assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300, 2) == found[:2]
 
 
+async def test_events_between_two_ids_come_by_id_with_their_topics(ports: Ports) -> None:
+    events = sorted((event(n) for n in range(1, 6)), key=lambda each: each.id)
+    await ports.journal.append(events)
+    ids = [each.id for each in events]
+
+    found = await ports.journal.between(ids[0], ids[4], 10)
+
+    assert found == [Journaled(e.id, e.created_at, 10, e.topic.value) for e in events[1:4]]
+    assert await ports.journal.between(ids[0], ids[4], 2) == found[:2]
+    assert await ports.journal.between(ids[4], ids[4], 2) == []
+
+
 async def test_the_size_of_an_event_of_an_earlier_version_is_not_known(
     ports: Ports,
 ) -> None:

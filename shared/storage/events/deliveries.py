@@ -96,7 +96,7 @@ class MongoDeliveries:
     async def heads(self, partition: int) -> list[BlockedQueue]:
         heads: dict[DeliveryQueueKey, BlockedQueue] = {}
         async for document in self._pending(partition, {"body": 0}):
-            delivery = _from_document(document)
+            delivery = decode_delivery(document)
             seen = heads.get(delivery.queue)
             head = min(seen.head, delivery, key=_order) if seen else delivery
             heads[delivery.queue] = BlockedQueue(head, seen.behind + 1 if seen else 0)
@@ -119,7 +119,7 @@ class MongoDeliveries:
             found = [document for document in found if document["number"] != last]
             if not found:
                 return await self.waiting(queue, 2 * limit)
-        return sorted((_from_document(document) for document in found), key=_order)
+        return sorted((decode_delivery(document) for document in found), key=_order)
 
     async def lease(
         self, deliveries: Sequence[Delivery], holder: str, until: datetime, now: datetime
@@ -172,12 +172,12 @@ class MongoDeliveries:
 
     async def dead_lettered(self, partition: int) -> list[Delivery]:
         found = await self._documents.find({"given_up": partition}, {"body": 0})
-        return sorted(map(_from_document, found), key=lambda delivery: delivery.id)
+        return sorted(map(decode_delivery, found), key=lambda delivery: delivery.id)
 
     async def retry(self, ids: Names[str] | None, now: datetime) -> int:
         if ids is not None:
             found = await find_by_id(self._documents, ids, {"body": 0})
-            return await self._revive([*map(_from_document, found.values())], now)
+            return await self._revive([*map(decode_delivery, found.values())], now)
         matched = 0
         for partition in range(PARTITIONS):
             matched += await self._revive(await self.dead_lettered(partition), now)
@@ -243,7 +243,7 @@ def _order(delivery: Delivery) -> tuple[int, str]:
     return delivery.number, delivery.event_id
 
 
-def _from_document(document: Document) -> Delivery:
+def decode_delivery(document: Document) -> Delivery:
     key = document.get("lane")
     queue = _queue_of(key) if key else record(DeliveryQueueKey, document)
     is_dead = "given_up" in document

@@ -76,6 +76,15 @@ class MongoJournal:
         )
         return [record(Journaled, each) for each in found]
 
+    async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
+        found = await self._documents.find(
+            {"_id": {"$gt": after, "$lt": before}},
+            {"created_at": 1, "size": 1, "topic": 1},
+            sort=[("_id", 1)],
+            limit=limit,
+        )
+        return [record(Journaled, each) for each in found]
+
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         found = await self._documents.find(
             {

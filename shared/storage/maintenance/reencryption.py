@@ -15,7 +15,7 @@ from shared.storage.certificates import authority
 from shared.storage.certificates import push as push_certificates
 from shared.storage.database import Database, UpdateOne
 from shared.storage.enrollments import documents as enrollment_documents
-from shared.storage.events import deliveries, journal, subscriptions
+from shared.storage.events import deliveries, journal, subscriptions, webhook_history
 from shared.storage.queue import commands as stored_commands
 from shared.storage.records import EncryptedFields, encryption_context
 from shared.storage.sqlite.query.values import MISSING, value_at
@@ -24,6 +24,7 @@ ALL: tuple[EncryptedFields, ...] = (
     authority.ENCRYPTED,
     enrollment_documents.ENCRYPTED,
     deliveries.ENCRYPTED,
+    webhook_history.ENCRYPTED,
     journal.ENCRYPTED,
     push_certificates.ENCRYPTED,
     subscriptions.ENCRYPTED,

@@ -49,6 +49,13 @@ class FakeJournal:
         found.sort(key=lambda event: event.created_at)
         return [Journaled(e.id, e.created_at, len(e.raw_payload)) for e in found[:limit]]
 
+    async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
+        await self.before("between")
+        found = [event for id, event in sorted(self.events.items()) if after < id < before]
+        return [
+            Journaled(e.id, e.created_at, len(e.raw_payload), e.topic.value) for e in found[:limit]
+        ]
+
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         await self.before("answers")
         named = (Topic.CONNECT, entry.enrollment, entry.command_uuid)
