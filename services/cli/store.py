@@ -51,6 +51,7 @@ async def prepare(settings: AllSettings, out: TextIO) -> None:
         "jobs": settings.command_retention,
         "journal": settings.event_retention,
         "queue": settings.command_retention,
+        "webhook_history": settings.event_retention,
     }
     _say(out, "making the indexes of this version, which takes minutes on a large store")
     async with opened_stores(settings) as stores:

@@ -16,6 +16,8 @@ from shared.domain.enrollment import Enrollment, EnrollmentKey, PushTarget
 from shared.domain.errors import CannotDecrypt, Misconfigured
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import (
+    Activity,
+    AttemptRecord,
     Delivery,
     DeliveryQueueKey,
     DeliveryState,
@@ -35,6 +37,7 @@ from shared.storage.enrollments.store import MongoEnrollments
 from shared.storage.events.deliveries import MongoDeliveries
 from shared.storage.events.journal import MongoJournal
 from shared.storage.events.subscriptions import MongoSubscriptions
+from shared.storage.events.webhook_history import MongoActivities
 from shared.storage.maintenance.reencryption import MongoEncryptedValues
 from shared.storage.queue.store import MongoCommandQueue
 from tests.contract.stores import DRIVERS, open_store
@@ -87,6 +90,9 @@ class Store:
         dead_lettered = replace(DELIVERY, state=DeliveryState.DEAD_LETTERED)
         await deliveries.failed(dead_lettered, "holder", b'{"raw_payload": "' + BODY + b'"}')
         await MongoSubscriptions(self.mongo, keyring).add(SUBSCRIPTION)
+        failure = AttemptRecord("e", NOW, reason="answered 500", answer=BODY.decode())
+        activity = Activity("1", "p", NOW, failures=(failure,))
+        await MongoActivities(self.mongo, keyring).note([activity])
         await MongoAuthorityStore(self.mongo, keyring).create(StoredAuthority(b"a cert", KEY_PEM))
         await MongoCommandQueue(self.mongo, keyring).store([COMMAND], NOW)
         push = InstalledTopic(TopicVersion("topic", "1"), InstalledPair(b"a cert", KEY_PEM, NOW))
@@ -292,6 +298,7 @@ async def counted(store: Store, keyring: Keyring) -> dict[str | None, int]:
 
 
 ALL_OF_IT = {
+    "activities": 1,
     "authority": 1,
     "commands": 1,
     "enrollments": 6,
@@ -307,12 +314,12 @@ async def test_rotation_brings_everything_under_the_new_key_and_may_be_repeated(
 ) -> None:
     await store.fill(AesKeyring([OLD]))
     both = AesKeyring([NEW, OLD])
-    assert await counted(store, both) == {key_id(OLD): 14}
+    assert await counted(store, both) == {key_id(OLD): 15}
 
     assert await reencrypt(store, both) == ALL_OF_IT
     assert await reencrypt(store, both) == dict.fromkeys(ALL_OF_IT, 0)
 
-    assert await counted(store, both) == {key_id(NEW): 14}
+    assert await counted(store, both) == {key_id(NEW): 15}
     await assert_all_opens(store, AesKeyring([NEW]))
 
 
@@ -332,7 +339,7 @@ async def test_rotation_can_lead_back_to_a_version_that_knows_no_encrypts(store:
 
     assert await reencrypt(store, clear) == ALL_OF_IT
 
-    assert await counted(store, clear) == {None: 14}
+    assert await counted(store, clear) == {None: 15}
     document = await store.document("enrollments", "MAC")
     assert document["push"]["magic"] == PUSH.magic
     assert (document["unlock_token"], document["bootstrap_token"]) == (UNLOCK, BOOTSTRAP)
@@ -347,7 +354,7 @@ async def test_rotation_leaves_what_it_cannot_open_and_counts_it(store: Store) -
 
     assert (await reencrypt(store, both))["enrollments"] == 5
 
-    assert await counted(store, both) == {key_id(NEW): 13, key_id(b"\x03" * 32): 1}
+    assert await counted(store, both) == {key_id(NEW): 14, key_id(b"\x03" * 32): 1}
 
 
 class Meddler:
