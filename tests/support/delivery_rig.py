@@ -7,6 +7,7 @@ from functools import partial
 from typing import Self
 
 from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.filters import Filters
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.retry import QueueRetry
 from services.webhook.delivery.schedule import RetryPolicy
@@ -22,6 +23,7 @@ from shared.domain.subscription import Subscription
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.clock import FakeClock, FakeIds, settle
 from tests.support.fakes.deliveries import FakeDeliveries, Owed
+from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.event_queue import (
     FakeChannel,
     FakeConsumer,
@@ -31,6 +33,7 @@ from tests.support.fakes.event_queue import (
     body_of,
 )
 from tests.support.fakes.journal import FakeJournal
+from tests.support.fakes.queue import FakeCommandQueue
 
 DEVICE = "MAC"
 PARTITION = partition_of(DEVICE)
@@ -103,6 +106,8 @@ class World:
         self.store = FakeDeliveries(self.records)
         self.journal = FakeJournal()
         self.receiver = FakeReceiver()
+        self.enrollments = FakeEnrollments()
+        self.commands = FakeCommandQueue()
 
     def publish(
         self,
@@ -176,6 +181,7 @@ class Replica:
             store, self.subscribers, self.bodies, policy, world.clock, self.metrics
         )
         self.retries = Retries(queue_retry, self.subscribers, world.clock)
+        filters = Filters(store.event, world.enrollments, world.commands)
         self.consumer = consumer or FakeConsumer(world.queue, PARTITION)
         self._tasks: list[asyncio.Task[None]] = []
         self.partitions = Partitions(
@@ -189,8 +195,8 @@ class Replica:
                 self.subscribers,
                 store,
                 self.bodies,
+                filters.pass_id,
                 self.retries,
-                policy.next_attempt,
                 world.clock,
             ),
         )

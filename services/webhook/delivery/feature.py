@@ -6,6 +6,7 @@ from random import SystemRandom
 
 from services.runtime.adapters import Adapters
 from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.filters import Filters
 from services.webhook.delivery.first_attempt import PartitionQueues, Spawn
 from services.webhook.delivery.retry import QueueRetry
 from services.webhook.delivery.schedule import RetryPolicy
@@ -30,7 +31,8 @@ def delivery_feature(
     retries = Retries(
         QueueRetry(store, subscribers, bodies, policy, clock, metrics), subscribers, clock
     )
+    filters = Filters(store.event, stores.enrollments, stores.queue)
     new_queues = partial(
-        PartitionQueues, subscribers, store, bodies, retries, policy.next_attempt, clock
+        PartitionQueues, subscribers, store, bodies, filters.pass_id, retries, clock
     )
     return new_queues, Feature(workers=(retries.run,), drain=store.drain)

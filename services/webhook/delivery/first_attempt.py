@@ -1,6 +1,6 @@
 """First deliveries of one partition: side by side between delivery queues, strictly in order within one.
 
-Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want its topic, and is acked once
+Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want it, and is acked once
 each of its delivery queues has delivered it or stored it; a delivery queue with something stored makes no
 attempt before that is gone; the order of what is stored is a number, one more than the highest known in the
 delivery queue, and where the event is stored already, the stored number counts. Nothing is handled before
@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from services.webhook.delivery.bodies import Bodies
+from services.webhook.delivery.filters import Passes
 from services.webhook.delivery.inbox import Arrival, Inbox
 from services.webhook.delivery.queue_state import DeliveryQueue, SetAside
 from services.webhook.delivery.store import DeliveryStore
@@ -37,15 +38,17 @@ log = structlog.get_logger()
 Spawn = Callable[[Step], "asyncio.Task[None]"]
 """Starts a step in the background; its failure ends there."""
 
-NextAttempt = Callable[[Subscription, int, datetime, timedelta], datetime | None]
-"""When the attempt after the n-th one is made; None: there is none."""
-
 _AFTER_A_FAULT = timedelta(seconds=1)
 
 
 class RetryPlan(Protocol):
     def plan(self, queues: "PartitionQueues", queue: DeliveryQueue, wait: timedelta) -> None:
         """See to a blocked delivery queue after `wait`, unless that is planned already."""
+
+    def next_attempt(
+        self, subscription: Subscription, attempts: int, now: datetime, asked: timedelta
+    ) -> datetime | None:
+        """When the attempt after the n-th one is made; None: there is none."""
 
 
 class PartitionQueues:
@@ -56,8 +59,8 @@ class PartitionQueues:
         subscribers: Subscribers,
         store: DeliveryStore,
         bodies: Bodies,
+        passes: Passes,
         retries: RetryPlan,
-        next_attempt: NextAttempt,
         clock: Clock,
         spawn: Spawn,
         on_first_event: Callable[[], object],
@@ -66,7 +69,7 @@ class PartitionQueues:
         self._store = store
         self._bodies = bodies
         self._retry_plan = retries
-        self._next_attempt = next_attempt
+        self._passes = passes
         self._clock = clock
         self._spawn = spawn
         self._on_first_event = on_first_event
@@ -199,10 +202,10 @@ class PartitionQueues:
         if subscription is None:
             await self._leave(queue)
             return
-        run = queue.run(subscription.form.batch)
-        outcome = None
-        if self._may_try(queue, subscription):
-            outcome = await self._try(queue, subscription, run)
+        await queue.sift(subscription, self._passes, self.inbox.done)
+        run = queue.run(subscription)
+        may_try = run and self._may_try(queue, subscription)
+        outcome = await self._try(queue, subscription, run) if may_try else None
         for arrival in run:
             if outcome is None or not outcome.delivered:
                 if not self.is_live:
@@ -216,20 +219,21 @@ class PartitionQueues:
     async def _leave(self, queue: DeliveryQueue) -> None:
         """The first arrival of a delivery queue is delivered or stored, or not for its subscription."""
         arrival = queue.arrivals.popleft()
+        queue.passed = max(queue.passed - 1, 0)
         await self.inbox.done(arrival)
 
     async def _try(
         self, queue: DeliveryQueue, subscription: Subscription, run: Sequence[Arrival]
     ) -> AttemptOutcome | None:
         if run[0].is_held:
-            held = [_event_of(arrival, arrival.received.body or b"") for arrival in run]
+            held = [arrival.event(arrival.received.body or b"") for arrival in run]
             return await self._attempt(queue, subscription, held)
         async with self._bodies.in_use(run[0].received.size):
             body = await self.inbox.body(run[0])
             # That took time: the delivery queue may be blocked by now, or no longer ours.
             if body is None or not self.is_live or not self._may_try(queue, subscription):
                 return None
-            return await self._attempt(queue, subscription, [_event_of(run[0], body)])
+            return await self._attempt(queue, subscription, [run[0].event(body)])
 
     def _may_try(self, queue: DeliveryQueue, subscription: Subscription) -> bool:
         return not (queue.blocked or subscription.is_held or self._misses_history(subscription))
@@ -280,7 +284,7 @@ class PartitionQueues:
         delivery = replace(delivery, last_error=outcome.reason)
         if not outcome.counts:
             return delivery
-        at = self._next_attempt(subscription, 1, self._clock.now(), outcome.asked)
+        at = self._retry_plan.next_attempt(subscription, 1, self._clock.now(), outcome.asked)
         delivery = replace(delivery, attempts=1, next_attempt_at=at)
         self._subscribers.note_first_failure(delivery)
         queue.rest(self._clock.monotonic(), outcome.asked)
@@ -291,7 +295,3 @@ class PartitionQueues:
     def _wait(self, delivery: Delivery) -> timedelta:
         now = self._clock.now()
         return (delivery.next_attempt_at or now) - now
-
-
-def _event_of(arrival: Arrival, body: bytes) -> EventBody:
-    return EventBody(arrival.received.event_id, arrival.received.topic, body)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.webhook.delivery.bodies import Account, Bodies
+from services.webhook.endpoints.request import EventBody
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable, Unavailable
 from shared.ports.events import Received
 
@@ -30,6 +31,9 @@ class Arrival:
     """Its body was in the message, and has to be read back from the journal."""
     refusal: str | None = None
     """Why it can never be stored."""
+
+    def event(self, body: bytes) -> EventBody:
+        return EventBody(self.received.event_id, self.received.topic, body)
 
 
 class Inbox:

@@ -1,15 +1,17 @@
 """The state of one delivery queue while its partition is served here."""
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
+from services.webhook.delivery.filters import Passes
 from services.webhook.delivery.inbox import Arrival
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.slots import LARGEST_BATCH
 from services.webhook.endpoints.subscribers import Subscribers
-from shared.domain.subscription import DeliveryQueueKey
+from shared.domain.subscription import DeliveryQueueKey, Subscription
 from shared.ports.deliveries import Backlog
 
 _FIRST_HURRY_PAUSE = timedelta(minutes=1)
@@ -23,6 +25,8 @@ class DeliveryQueue:
 
     key: DeliveryQueueKey
     arrivals: deque[Arrival] = field(default_factory=deque)
+    passed: int = 0
+    """So many of the first arrivals have passed the filters, if there are any."""
     blocked: bool = False
     head: int = 0
     """Nothing with a lower number is known to wait in the store."""
@@ -57,17 +61,35 @@ class DeliveryQueue:
     def is_idle(self) -> bool:
         return not (self.blocked or self.arrivals or self.is_working or self.is_retrying)
 
-    def run(self, limit: int) -> list[Arrival]:
-        """The first arrivals, so many at most, that fit into one request. One whose body is not in memory
-        goes alone."""
-        run = [self.arrivals[0]]
-        size = run[0].received.size
-        for arrival in islice(self.arrivals, 1, limit):
+    def run(self, subscription: Subscription) -> list[Arrival]:
+        """The first arrivals that fit into one request. One whose body is not in memory goes alone."""
+        limit = self.passed if subscription.filters else subscription.form.batch
+        run: list[Arrival] = []
+        size = 0
+        for arrival in islice(self.arrivals, limit):
             size += arrival.received.size
-            if not (run[0].is_held and arrival.is_held) or size > LARGEST_BATCH:
+            if run and not (run[0].is_held and arrival.is_held and size <= LARGEST_BATCH):
                 break
             run.append(arrival)
         return run
+
+    async def sift(
+        self,
+        subscription: Subscription,
+        passes: Passes,
+        done: Callable[[Arrival], Awaitable[None]],
+    ) -> None:
+        """Take those out of the first arrivals that its filters keep out, and be `done` with them."""
+        if not subscription.filters:
+            return
+        while self.passed < min(subscription.form.batch, len(self.arrivals)):
+            arrival = self.arrivals[self.passed]
+            event_id = arrival.received.event_id
+            if await passes(subscription.filters, event_id, self.key.device):
+                self.passed += 1
+            else:
+                del self.arrivals[self.passed]
+                await done(arrival)
 
     def begin_store(self, now: float, floor: int = 0) -> int:
         """Block the delivery queue and take the number of the delivery that is about to be stored: above

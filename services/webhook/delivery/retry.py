@@ -65,7 +65,7 @@ class QueueRetry:
         self._store = store
         self._subscribers = subscribers
         self._bodies = bodies
-        self._policy = policy
+        self.policy = policy
         self._clock = clock
         self._metrics = metrics
 
@@ -137,7 +137,7 @@ class QueueRetry:
         return wait, taken
 
     def _time_left(self, job: _Job, delivery: Delivery) -> timedelta:
-        return self._policy.time_left(job.subscription, delivery, self._clock.now())
+        return self.policy.time_left(job.subscription, delivery, self._clock.now())
 
     def _run(self, job: _Job, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """The first ones that share a request."""
@@ -217,7 +217,7 @@ class QueueRetry:
         now, due, attempts = self._clock.now(), delivery.next_attempt_at, delivery.attempts
         if outcome.counts:
             attempts += 1 if self._uses_up(job, attempts + 1) else 0
-            due = self._policy.next_attempt(job.subscription, attempts, now, outcome.asked)
+            due = self.policy.next_attempt(job.subscription, attempts, now, outcome.asked)
         elif outcome.asked:
             due = max(due or now, now + outcome.asked)
         failed = replace(
@@ -231,7 +231,7 @@ class QueueRetry:
     def _uses_up(self, job: _Job, attempts: int) -> bool:
         """True if a failure is one of the event's `attempts`: it is among the first, or the subscriber took
         another one since the event began to fail."""
-        if attempts <= self._policy.free_attempts(job.subscription):
+        if attempts <= self.policy.free_attempts(job.subscription):
             return True
         return self._subscribers.endpoint(job.subscription.id).took(job.queue.failing_since)
 

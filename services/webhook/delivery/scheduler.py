@@ -7,7 +7,7 @@ of the others."""
 
 import heapq
 from collections import deque
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 
@@ -20,6 +20,7 @@ from services.webhook.endpoints.endpoint import Endpoint
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.errors import Unavailable
+from shared.domain.subscription import Subscription
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -55,6 +56,12 @@ class Retries:
         """See to a blocked delivery queue after `wait`, unless that is planned already."""
         if queue.due is None and not queue.is_retrying:
             self._plan(queues, queue, wait)
+
+    def next_attempt(
+        self, subscription: Subscription, attempts: int, now: datetime, asked: timedelta
+    ) -> datetime | None:
+        """When the attempt after the n-th one is made; None: there is none."""
+        return self._queue_retry.policy.next_attempt(subscription, attempts, now, asked)
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("retries", self._tick, PACE, waits="retries_wait")
