@@ -59,6 +59,7 @@ LAYERS = {
         {"partitions", "subscriptions", "upkeep"},
         {"delivery"},
         {"endpoints"},
+        {"forms"},
     ],
 }
 

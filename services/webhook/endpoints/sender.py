@@ -23,7 +23,9 @@ from services.webhook.endpoints.http_client import (
 from services.webhook.endpoints.limited_log import LimitedLog
 from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.target import RequestTarget, target_of, unusable
-from shared.domain.subscription import Subscription
+from services.webhook.forms.form import is_heavy, shaped
+from shared.concurrency.heavy_work import HeavyWork
+from shared.domain.subscription import BodyForm, Subscription
 from shared.network.address_guard import AddressGuard
 from shared.network.connection_failures import closed
 from shared.network.peer_certificates import PeerCertificates
@@ -33,6 +35,7 @@ from shared.ports.clock import Clock
 TIMEOUT = timedelta(seconds=30)
 MOST_TARGETS = 256
 """More than there may be subscriptions: what was removed is forgotten some time."""
+_UNBOUNDED = 2**31  # the requests under way are bounded already
 _SHOWN = 40  # characters of a header that cannot be read
 
 GONE = 410
@@ -93,6 +96,7 @@ class HttpSender:
         self._system: ssl.SSLContext | None = None
         self._peers = PeerCertificates(clock)
         self._unreadable = LimitedLog("retry_after_ignored", clock)
+        self._heavy = HeavyWork("bodies", threads=1, most_waiting=_UNBOUNDED)
         self._client: HttpClient | None = None
         self._targets: dict[str, RequestTarget] = {}
 
@@ -110,7 +114,8 @@ class HttpSender:
         began = self._clock.monotonic()
         try:
             target = self._target(subscription)
-            body, headers = request.events[0].body, b""
+            body = await self._body(subscription.form, [event.body for event in request.events])
+            headers = b""
             if target.signer is not None:
                 headers = target.signer.headers(request, body, self._clock.now())
             answer = await self._client.post(target.http, headers, body)
@@ -123,6 +128,11 @@ class HttpSender:
         except ValueError:
             outcome = AttemptOutcome(unusable(subscription))
         return replace(outcome, latency=timedelta(seconds=self._clock.monotonic() - began))
+
+    async def _body(self, form: BodyForm, events: list[bytes]) -> bytes:
+        if is_heavy(form, events):
+            return await self._heavy.do(shaped, form, events)
+        return shaped(form, events)
 
     def _answered(self, subscription: Subscription, answer: HttpAnswer) -> AttemptOutcome:
         if 200 <= answer.status < 300:

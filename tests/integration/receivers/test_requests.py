@@ -2,6 +2,8 @@
 
 import asyncio
 import hmac
+import json
+import plistlib
 import ssl
 from base64 import b64decode, b64encode
 from dataclasses import replace
@@ -14,6 +16,7 @@ from services.webhook.endpoints.request import EventBody, EventRequest, single
 from services.webhook.endpoints.sender import HttpSender
 from shared.concurrency.clock import SystemClock
 from shared.domain.subscription import (
+    BodyForm,
     DeliveryLimits,
     RequestSecrets,
     SigningSecret,
@@ -305,3 +308,23 @@ async def test_the_beginning_of_a_failed_answer_is_kept_and_nothing_of_a_good_on
     assert good.answer is None
     assert bad.answer == "no: \N{REPLACEMENT CHARACTER}" + "x" * (1024 - 5)
     assert "xxx" not in repr(bad)
+
+
+def connect(raw: bytes) -> bytes:
+    content = {"udid": "MAC", "status": "Idle", "raw_payload": b64encode(raw).decode()}
+    return json.dumps({"topic": "mdm.Connect", "acknowledge_event": content}).encode()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 100_000], ids=["small", "large"])
+async def test_a_body_has_the_form_that_its_subscription_asks_for_and_is_signed_in_it(
+    sender: HttpSender, name: str
+) -> None:
+    raw = plistlib.dumps({"DeviceName": name, "PushMagic": "s3cret"})
+    form = BodyForm(is_redacted=True, batch=2)
+    request = await posted(
+        sender, made("", SigningSecret(SECRET), form=form), single("e1", None, connect(raw))
+    )
+
+    [event] = json.loads(request.body)["events"]
+    assert event["acknowledge_event"]["payload"] == {"DeviceName": name}
+    Webhook(SECRET).verify(request.body, headers(request))
