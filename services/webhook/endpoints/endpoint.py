@@ -7,7 +7,7 @@ fail and once when it is back.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -41,6 +41,7 @@ class Endpoint:
         self.is_paused = False
         """It answered 410."""
         self._is_held = False
+        self._known: tuple[SubscriptionState, datetime | None] | None = None
         self._name = name
         self._clock = clock
         self._failures = 0
@@ -56,10 +57,13 @@ class Endpoint:
 
     def follow(self, subscription: Subscription, portion: float) -> None:
         """Keep to its state and its limits from now on; of its rate, to this portion."""
-        was_held, self._is_held = self._is_held, subscription.is_held
-        if was_held and not self._is_held:
-            self.recovered_at = self._clock.monotonic()
+        known = (subscription.state, subscription.changed_at)
+        if self._known not in (None, known):
+            # A client changed it: what was seen before says nothing of it now.
             self.is_paused, self._failures = False, 0
+            self.recovered_at = self._clock.monotonic()
+        self._known = known
+        self._is_held = subscription.is_held
         if subscription.state is SubscriptionState.PREPARING:
             self.history_at = self._clock.monotonic()
         self.slots.follow(subscription, portion)

@@ -173,6 +173,18 @@ async def test_of_two_replicas_one_disables(world: World) -> None:
     assert len(world.told) == 1
 
 
+async def test_a_410_of_before_a_change_does_not_disable_again(world: World) -> None:
+    """It is active again before this replica saw that it was disabled."""
+    process = Process(world)
+    process.endpoint.heard(GONE, ["MAC"])
+    now = world.clock.now()
+    world.subscriptions.stored["s"] = replace(SUBSCRIPTION, revision="r2", changed_at=now)
+    await process.look()
+
+    assert world.stored.state is SubscriptionState.ACTIVE
+    assert not process.endpoint.is_resting
+
+
 async def test_a_change_by_api_is_never_undone(world: World) -> None:
     process = Process(world)
     as_read = world.stored
