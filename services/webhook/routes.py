@@ -4,7 +4,8 @@ body is made by `event_json` of shared/messaging/envelope.py."""
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from shared.domain.command import EntryState
@@ -20,27 +21,41 @@ UrlParams = Annotated[
     Mapping[str, str] | None, about("The query of the URL that the device called.", {"site": "1"})
 ]
 Version = Annotated[int, about("Of the facts beside it; a later one only adds some.", 1)]
-RawPayload = Annotated[Base64, about("The property list that the device sent.", "PHBsaXN0Lz4=")]
+RawPayload = Annotated[
+    Base64 | None,
+    about("The property list that the device sent; null where it is redacted.", "PHBsaXN0Lz4="),
+]
+Redacted = Annotated[bool, about("True where the subscription is redacted.", True)]
 
 
-class CheckinEvent(TypedDict):
+class ReceivedEvent(TypedDict):
+    udid: NotRequired[Udid]
+    enrollment_id: NotRequired[EnrollmentId]
+    url_params: UrlParams
+    raw_payload: RawPayload
+    payload: NotRequired[
+        Annotated[
+            dict[str, Any] | None,
+            about(
+                "The property list as JSON, for subscriptions with the key `payload`; for redacted ones "
+                "what may be read of it. null: it cannot be read.",
+                {"Status": "Acknowledged"},
+            ),
+        ]
+    ]
+    payload_too_large: NotRequired[Annotated[bool, about("`payload` is above 256 KiB.", True)]]
+    redacted: NotRequired[Redacted]
+
+
+class CheckinEvent(ReceivedEvent):
     """A check-in message, in MicroMDM's form."""
 
-    udid: NotRequired[Udid]
-    enrollment_id: NotRequired[EnrollmentId]
-    url_params: UrlParams
-    raw_payload: RawPayload
 
-
-class AcknowledgeEvent(TypedDict):
+class AcknowledgeEvent(ReceivedEvent):
     """A device's request for a command, or its answer to one, in MicroMDM's form."""
 
-    udid: NotRequired[Udid]
-    enrollment_id: NotRequired[EnrollmentId]
     status: Annotated[str, like("Acknowledged")]
     command_uuid: NotRequired[Annotated[str, about("Missing with the status `Idle`.", UUID)]]
-    url_params: UrlParams
-    raw_payload: RawPayload
 
 
 class CommandEvent(TypedDict):
@@ -51,6 +66,7 @@ class CommandEvent(TypedDict):
     user_id: NotRequired[UserId]
     command_uuid: Annotated[str, like(UUID)]
     request_type: Annotated[str, like("DeviceInformation")]
+    redacted: NotRequired[Redacted]
     version: NotRequired[Version]
     state: NotRequired[
         Annotated[
@@ -82,6 +98,7 @@ class DeviceEvent(TypedDict):
     udid: NotRequired[Udid]
     enrollment_id: NotRequired[EnrollmentId]
     user_id: NotRequired[UserId]
+    redacted: NotRequired[Redacted]
     version: NotRequired[Version]
     serial_number: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
     model: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
@@ -124,15 +141,58 @@ class WebhookEvent(TypedDict):
     device_event: NotRequired[DeviceEvent]
 
 
+class EventBatch(TypedDict):
+    """The body for a subscription with `batch` above 1, even for one event."""
+
+    events: Annotated[list[WebhookEvent], about("1 to `batch` events, in order for each device.")]
+
+
+class RequestHeaders(BaseModel):
+    """Those of requests to subscriptions made by API; MDM_WEBHOOK_URL gets none of them."""
+
+    webhook_id: Annotated[
+        str, about("The event's id; of a batch an id that follows from its events.", UUID)
+    ]
+    webhook_timestamp: Annotated[int, about("Seconds since 1970, of this attempt.", 1767323045)]
+    webhook_signature: Annotated[
+        str | None,
+        about(
+            "Of a subscription with a secret: `v1,` and the HMAC-SHA256 of id, time and body in base64, "
+            "one for each valid secret, with spaces between (Standard Webhooks).",
+            "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+        ),
+    ] = None
+    x_hmac_signature: Annotated[
+        str | None, about("Of one with a `nanomdm_hmac_key`: the HMAC-SHA256 of the body, base64.")
+    ] = None
+    x_macromdm_topic: Annotated[str | None, about("Of a single event.", Topic.CONNECT.value)] = None
+    x_macromdm_attempt: Annotated[int, about("1: the first one.", 1)]
+    x_macromdm_replay: Annotated[str | None, about("Only on a replay: its id.")] = None
+
+
 webhooks = APIRouter()
+_TAKEN: dict[int | str, Any] = {200: {"description": "Any 2xx takes it; else it is sent again."}}
 
 
 @webhooks.post(
     "event",
     operation_id="receive_event",
-    summary="An event, sent to MDM_WEBHOOK_URL",
+    summary="An event, sent to MDM_WEBHOOK_URL and to subscriptions",
     tags=["webhook"],
-    responses={200: {"description": "Any 2xx takes the event; else it is sent again."}},
+    responses=_TAKEN,
 )
-async def receive_event(event: WebhookEvent) -> Any:
+async def receive_event(
+    event: WebhookEvent, headers: Annotated[RequestHeaders | None, Header()] = None
+) -> Any:
     """MicroMDM's topics come to every receiver, `macromdm.` ones to those that ask for them."""
+
+
+@webhooks.post(
+    "events",
+    operation_id="receive_events",
+    summary="Several events, sent to a subscription that asks for batches",
+    tags=["webhook"],
+    responses=_TAKEN,
+)
+async def receive_events(batch: EventBatch, headers: Annotated[RequestHeaders, Header()]) -> Any:
+    """One answer is for all of them."""

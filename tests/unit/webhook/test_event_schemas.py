@@ -1,0 +1,98 @@
+"""The schemas of what receivers get, in docs/openapi.json, against recorded events and those that we make."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from services.webhook.endpoints.request import EventBody, EventRequest
+from services.webhook.endpoints.signing import RequestSigner
+from services.webhook.forms.form import shaped
+from shared.domain.event import Topic
+from shared.domain.subscription import BodyForm, RequestSecrets, SigningSecret
+from tests.support.fakes.clock import START
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))
+SCHEMAS = DOCUMENT["components"]["schemas"]
+SNAPSHOT = ROOT / "tests" / "outside" / "snapshots" / "events.txt"
+"""Events of a running server, one in a line; ids and times are replaced."""
+RECORDED = {
+    file.stem: file.read_bytes()
+    for file in sorted((ROOT / "tests" / "contract" / "samples").glob("guide_*.json"))
+} | {
+    f"{number}: {json.loads(line)['topic']}": line.encode()
+    for number, line in enumerate(SNAPSHOT.read_text(encoding="utf-8").splitlines())
+    if line.startswith("{")
+}
+FORMS = {
+    "MicroMDM's": BodyForm(),
+    "with payload": BodyForm(frozenset({"payload"})),
+    "redacted": BodyForm(is_redacted=True),
+}
+
+
+def faults(name: str, value: Any) -> list[str]:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    return [fault.message for fault in Draft202012Validator(schema).iter_errors(value)]
+
+
+def undocumented(event: dict[str, Any]) -> set[str]:
+    """Keys that the schema does not name."""
+    objects = {"WebhookEvent": event}
+    for name, value in event.items():
+        if isinstance(value, dict):
+            reference = json.dumps(SCHEMAS["WebhookEvent"]["properties"][name])
+            objects[reference.partition("schemas/")[2].partition('"')[0]] = value
+    return {
+        f"{schema}.{key}"
+        for schema, value in objects.items()
+        for key in value.keys() - SCHEMAS[schema]["properties"].keys()
+    }
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("recorded", RECORDED.values(), ids=RECORDED)
+def test_recorded_events_are_as_the_schema_says_in_each_form(
+    recorded: bytes, form: BodyForm
+) -> None:
+    event = json.loads(shaped(form, [recorded]))
+    batch = json.loads(shaped(replace(form, batch=9), [recorded] * 2))
+
+    assert not faults("WebhookEvent", event)
+    assert not undocumented(event)
+    assert not faults("EventBatch", batch)
+
+
+@pytest.mark.parametrize("name", ["topic", "event_id", "created_at"])
+def test_the_schema_misses_what_every_event_has(name: str) -> None:
+    event = json.loads(RECORDED["guide_connect"])
+    del event[name]
+
+    assert faults("WebhookEvent", event)
+
+
+def test_the_schema_names_every_topic() -> None:
+    assert set(SCHEMAS["WebhookEvent"]["properties"]["topic"]["enum"]) == {*Topic}
+
+
+def test_an_event_of_every_kind_was_recorded() -> None:
+    kinds = {name for event in RECORDED.values() for name in json.loads(event)}
+
+    assert {
+        name for name in SCHEMAS["WebhookEvent"]["properties"] if name.endswith("_event")
+    } <= kinds
+
+
+@pytest.mark.parametrize("webhook", ["event", "events"])
+def test_every_header_of_a_request_is_described(webhook: str) -> None:
+    secrets = RequestSecrets(signing=(SigningSecret("whsec_c2VjcmV0"),), hmac_key="k")
+    request = EventRequest((EventBody("e1", "mdm.Connect", b"{}"),), replay="r1")
+    lines = RequestSigner(secrets).headers(request, b"{}", START).decode().splitlines()
+    sent = {line.partition(":")[0].lower() for line in lines}
+    described = DOCUMENT["webhooks"][webhook]["post"]["parameters"]
+
+    assert {each["name"] for each in described if each["in"] == "header"} == sent
