@@ -64,6 +64,7 @@ def compose_faults() -> Iterator[str]:
     yield from trust_faults(compose)
     yield from image_faults(compose)
     yield from log_faults(compose)
+    yield from example_faults((ROOT / ".env.example").read_text(), COMPOSE.read_text())
 
 
 def trust_faults(compose: Document) -> Iterator[str]:
@@ -101,6 +102,14 @@ def mount_faults(service: Document, compose: Document, where: str) -> Iterator[s
 def template_faults(given: set[str]) -> Iterator[str]:
     for name in set(re.findall(r"\$\{([A-Z_]+)\}", parts.TEMPLATE.read_text())) - given:
         yield f"{parts.TEMPLATE.name}: nobody fills {name} in"
+
+
+def example_faults(example: str, compose: str) -> Iterator[str]:
+    """.env.example has what the compose file needs, and no setting that does not exist."""
+    given = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    yield from unknown(dict.fromkeys(sorted(given)), ".env.example")
+    for name in sorted(set(re.findall(r"\$\{([A-Z_]+):\?", compose)) - given):
+        yield f".env.example: has no {name}, which {COMPOSE.name} needs"
 
 
 def image_faults(compose: Document) -> Iterator[str]:

@@ -336,6 +336,19 @@ def test_a_moving_tag_and_an_endless_log_are_named(local: Callable[[str], Any]) 
     ]
 
 
+def test_an_example_that_lacks_something_or_names_what_is_not_is_named(
+    local: Callable[[str], Any],
+) -> None:
+    compose = "a: ${MDM_API_KEY:?put one in}\nb: ${MONGODB_PASSWORD:?}\nc: ${REVISION:-}\n"
+
+    faults = list(local("check_deploy").example_faults("MDM_API_KEY=x\n#MDM_PUSH_CRET=\n", compose))
+
+    assert faults == [
+        ".env.example: MDM_PUSH_CRET is no setting",
+        ".env.example: has no MONGODB_PASSWORD, which docker-compose.yml needs",
+    ]
+
+
 def test_make_up_runs_the_commands_and_settings_of_the_manifests(
     rendered: dict[str, Documents], local: Callable[[str], Any]
 ) -> None:
