@@ -3,7 +3,8 @@
 Promises: no exception of a step ends a loop, except Misconfigured (an unusable setting, or a second process
 on an in-process broker: rule 10), which ends the process. An outage is logged once when it begins. Any other
 exception is a bug, or an unforeseen document: its kind and stack are logged once until a success, it is
-counted, and the pauses grow. `failing` names the loops that have failed so for five minutes.
+counted, and the pauses grow. `failing` names the loops that have failed so for five minutes, and those that
+have been in one step for half an hour: each await in a step has a deadline, so a step that hangs is a bug.
 """
 
 import traceback
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 Step = Callable[[], Awaitable[object]]
 
 FAILING_AFTER = timedelta(minutes=5)
+STALLED_AFTER = timedelta(minutes=30)
 LONGEST_PAUSE = timedelta(minutes=1)
 """The longest pause between two tries of a step that fails by a bug."""
 
@@ -74,13 +76,19 @@ class Loops:
             _Loop(name, ONCE, waits, self._clock, self._count).failed(exc)
 
     def failing(self) -> list[str]:
-        """The loops that have failed for FAILING_AFTER without a success, except by outages."""
+        """The loops that have failed for FAILING_AFTER without a success, except by outages, and those in one
+        step since STALLED_AFTER."""
         now = self._clock.monotonic()
         found = {
             loop.name: f"{loop.name} has failed for {(now - loop.failing_since) / 60:.0f} minutes, at "
             f"last with {loop.error}: look for loop_failed in the log, and report it"
             for loop in self._running
             if now - loop.failing_since >= FAILING_AFTER.total_seconds()
+        }
+        found |= {
+            loop.name: f"{loop.name} has been in one step for {(now - loop.in_step_since) / 60:.0f} minutes"
+            for loop in self._running
+            if now - loop.in_step_since >= STALLED_AFTER.total_seconds()
         }
         return sorted(found.values())
 
@@ -103,6 +111,7 @@ class _Loop:
         self.name = name
         self.error = ""
         self.failing_since = float("inf")
+        self.in_step_since = float("inf")
         self.pause = pace.every
         self._pace = pace
         self._waits = waits
@@ -112,11 +121,14 @@ class _Loop:
         self._said: set[str] = set()
 
     async def attempt(self, step: Step) -> bool:
+        self.in_step_since = self._clock.monotonic()
         try:
             await step()
         except Exception as exc:  # noqa: BLE001 - the loop goes on, and logs the error
             self.failed(exc)
             return False
+        finally:
+            self.in_step_since = float("inf")
         self.failing_since, self.pause = float("inf"), self._pace.every
         self._is_away = False
         self._said.clear()

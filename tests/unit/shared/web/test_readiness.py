@@ -6,7 +6,7 @@ from datetime import timedelta
 import httpx
 from fastapi import APIRouter
 
-from shared.concurrency.periodic import FAILING_AFTER, Loops, Pace
+from shared.concurrency.periodic import FAILING_AFTER, STALLED_AFTER, Loops, Pace
 from shared.telemetry.metrics import Metrics
 from shared.web.server.health import OpsApp, Readiness
 from shared.web.server.service import Service
@@ -83,3 +83,22 @@ async def test_a_loop_that_has_failed_for_five_minutes_is_named_and_takes_no_req
     [said] = after.json()["failing"]
     assert said.startswith("janitor has failed for 5 minutes, at last with KeyError: ")
     assert "secret" not in said
+
+
+async def test_a_loop_that_hangs_in_a_step_is_named_until_the_step_ends() -> None:
+    clock, over = FakeClock(), asyncio.Event()
+    loops = Loops(clock)
+    pace = Pace(timedelta(hours=9), timedelta(seconds=1))
+    looping = asyncio.create_task(loops.keep_doing("relay", over.wait, pace, waits="waits"))
+    await clock.run(STALLED_AFTER - timedelta(seconds=1))
+    before = loops.failing()
+    await clock.run(timedelta(seconds=1))
+    stalled = loops.failing()
+    over.set()
+    await clock.run(STALLED_AFTER)
+    after = loops.failing()
+    looping.cancel()
+
+    assert before == []
+    assert stalled == ["relay has been in one step for 30 minutes"]
+    assert after == []
