@@ -38,6 +38,7 @@ async def build(settings: CommandsSettings, adapters: Adapters) -> Service:
         journal=settings.event_retention,
         queue=settings.command_retention,
     )
+    await adapters.wanted.refresh()
     catalogue = CommandCatalogue.load()
     priority = Priority()
     auth = api_auth(settings, adapters, priority.interactive)

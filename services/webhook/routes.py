@@ -78,6 +78,9 @@ class CommandEvent(TypedDict):
     attempt: NotRequired[
         Annotated[int, about("Of `macromdm.CommandSent`: how often it was sent.", 1)]
     ]
+    handed_out: NotRequired[
+        Annotated[bool, about("Of `macromdm.CommandCancelled`: whether the device has had it.")]
+    ]
     status: NotRequired[Annotated[str, about("Of an answer, as the device gave it.", "Error")]]
     answer: NotRequired[
         Annotated[

@@ -61,8 +61,8 @@ DEVICE_FINAL_STATES = frozenset(
     {EntryState.ACKNOWLEDGED, EntryState.ERROR, EntryState.FORMAT_ERROR}
 )
 
-ANNOUNCED_STATES = frozenset({EntryState.EXPIRED, EntryState.SUPERSEDED})
-"""Final states that no request and no device asked for: each has an event."""
+ANNOUNCED_STATES = frozenset({EntryState.EXPIRED, EntryState.SUPERSEDED, EntryState.CANCELLED})
+"""Final states that no device asked for: each has an event; a cancelling only where a subscriber wants it."""
 
 NEVER_MOVED = datetime.min.replace(tzinfo=UTC)
 """Before every time at which an entry moved back."""

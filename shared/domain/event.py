@@ -31,6 +31,7 @@ class Topic(StrEnum):
     COMMAND_ACKNOWLEDGED = "macromdm.CommandAcknowledged"
     COMMAND_FAILED = "macromdm.CommandFailed"
     COMMAND_NOT_NOW = "macromdm.CommandNotNow"
+    COMMAND_CANCELLED = "macromdm.CommandCancelled"
     DEVICE_ENROLLED = "macromdm.DeviceEnrolled"
     DEVICE_REENROLLED = "macromdm.DeviceReenrolled"
     DEVICE_REMOVED = "macromdm.DeviceRemoved"
@@ -78,7 +79,7 @@ class Event:
 
 
 def derived_id(cause: str, milliseconds: int) -> str:
-    """The id of an event that follows from `cause`, the same whoever makes it: the shape of a UUIDv7 of this
+    """The id of an event that follows from `cause`, the same in every process: the shape of a UUIDv7 of this
     time (since the epoch), with bits of a hash in place of random ones."""
     number = milliseconds << 80 | int.from_bytes(sha256(cause.encode()).digest()[:10], "big")
     number = number & ~(0xF << 76) | 7 << 76

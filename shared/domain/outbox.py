@@ -1,10 +1,10 @@
-"""Events about a device's binding. Promise: all that an event says comes from its outbox event, so that its
-bytes are the same in every publication, by any process."""
+"""Events that are stored with the change of a device that they report. Promise: all that an event says comes
+from its outbox event, so that its bytes are the same in every publication, by any process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.domain.event import Topic
+from shared.domain.event import FACTS_VERSION, Topic
 from shared.domain.identity import DeviceCertificate, Identity, Quarantine, RenewalFailure
 from shared.times import rfc3339_or_null
 
@@ -42,6 +42,13 @@ def renewal_failed(
     """The certificate of a device will not be renewed, or was not in spite of these attempts."""
     facts = _facts(identity.certificate) | {"reason": reason.value, "attempts": attempts}
     return OutboxEvent(id_, Topic.RENEWAL_FAILED, at, facts)
+
+
+def removed_by_client(id_: str, at: int) -> OutboxEvent:
+    """An API client removed a device."""
+    return OutboxEvent(
+        id_, Topic.DEVICE_REMOVED, at, {"version": FACTS_VERSION, "reason": "deleted"}
+    )
 
 
 def _facts(certificate: DeviceCertificate) -> dict[str, Fact]:

@@ -16,6 +16,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.event import Topic
 from shared.domain.identity import Identity
+from shared.domain.outbox import OutboxEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,11 @@ class Enrollments(Protocol):
     async def block(self, device: str, blocked: bool) -> bool:
         """False: no such device."""
 
-    async def remove(self, devices: Collection[str]) -> list[str]:
-        """Turn devices and their user channels into stubs; returns the enrollment ids removed."""
+    async def remove(
+        self, devices: Collection[str], events: Mapping[str, OutboxEvent] | None = None
+    ) -> list[str]:
+        """Turn devices and their user channels into stubs; returns the enrollment ids removed. The stub of a
+        device keeps its outbox event of `events`, unless it was a stub before."""
 
     async def devices(self, query: "DeviceQuery") -> list[Enrollment]:
         """Device channels that are not removed, by id."""

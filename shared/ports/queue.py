@@ -104,14 +104,22 @@ class CommandQueue(Protocol):
     async def open_entries(self, enrollment: EnrollmentKey) -> list[QueueEntry]:
         """All open entries of an enrollment, of any generation, in queue order."""
 
-    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
-        """End all their open entries as CANCELLED; the number of them."""
+    async def cancel(
+        self, enrollments: Sequence[EnrollmentKey], *, with_event: bool = False
+    ) -> int:
+        """End all their open entries as CANCELLED; the number of them. `with_event`: each has an event,
+        and is `unpublished` from then on."""
 
-    async def cancel_devices(self, devices: Collection[str]) -> int:
+    async def cancel_devices(self, devices: Collection[str], *, with_event: bool = False) -> int:
         """`cancel` for all channels of these devices."""
 
     async def cancel_one(
-        self, enrollment: str, command_uuid: str, order: str | None = None
+        self,
+        enrollment: str,
+        command_uuid: str,
+        order: str | None = None,
+        *,
+        with_event: bool = False,
     ) -> bool:
         """End an open entry (of this order, where one is given) as CANCELLED. False: there is no such one."""
 
@@ -243,10 +251,11 @@ class Expiries(Protocol):
         entries after that, by id. The ended ones are `unpublished` from then on."""
 
     def unpublished(self, before: datetime) -> AsyncIterator[list[QueueEntry]]:
-        """Pages of entries that expired, or were superseded, before a time and whose event is not safe."""
+        """Pages of entries that ended in one of ANNOUNCED_STATES before a time, and whose event
+        is not safe."""
 
     async def is_unpublished(self, entry: QueueEntry) -> bool:
-        """True where it expired or was superseded, is not queued again, and its event is not safe."""
+        """True where it is `unpublished`, and not queued again."""
 
     async def published(self, entries: Sequence[QueueEntry]) -> None:
         """Note that their events are safe."""

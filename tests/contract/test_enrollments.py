@@ -1008,3 +1008,23 @@ async def test_rule_12_what_apns_says_of_an_earlier_token_does_not_count(
     assert await enrollments.mark_token("PAD", PUSH.token, dead=True) is False
 
     assert await load(enrollments, MAC) == before
+
+
+async def test_that_a_device_was_enrolled_before_is_kept(enrollments: Enrollments) -> None:
+    assert not (await authenticated(enrollments, MAC)).was_enrolled
+    again = change(MAC, Topic.AUTHENTICATE, "gen-2", "gen-1", was_enrolled=True)
+    assert await apply(enrollments, again) == [True]
+    assert (await load(enrollments, MAC)).was_enrolled
+
+    await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-3", "gen-2"))
+    await enrollments.remove({"MAC"})
+
+    assert (await load(enrollments, MAC)).was_enrolled
+
+
+async def test_a_mark_may_span_several_events(enrollments: Enrollments) -> None:
+    await enrolled(enrollments, MAC)
+
+    assert await enrollments.mark_waiting([Mark("MAC", 5, 8)]) == [True]
+
+    assert await enrollments.read_waiting("MAC") == Waiting(5, 8, 1)

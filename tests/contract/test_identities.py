@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.binding import rebinding
-from shared.domain.enrollment import PARTITIONS, Enrollment, EnrollmentKey
+from shared.domain.enrollment import PARTITIONS, Enrollment, EnrollmentKey, EnrollmentStatus
 from shared.domain.event import Topic
 from shared.domain.identity import (
     LOOK_BEFORE,
@@ -20,7 +20,7 @@ from shared.domain.identity import (
     Renewal,
     RenewalFailure,
 )
-from shared.domain.outbox import OutboxEvent, quarantined, renewal_failed
+from shared.domain.outbox import OutboxEvent, quarantined, removed_by_client, renewal_failed
 from shared.ports.enrollments import Change, Enrollments
 from shared.ports.identities import Attempt, Identities
 from tests.contract.stores import KEYRING, STORES, open_store
@@ -315,3 +315,15 @@ async def test_outbox_events_are_given_by_time_until_they_are_announced(kept: Ke
     assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["later"]
     await kept.identities.published([first, second])
     assert await kept.identities.outbox(OURS) == []
+
+
+async def test_a_removal_keeps_an_outbox_event_of_each_device_that_was_there(kept: Kept) -> None:
+    await enrolled(kept)
+    told = {"MAC": removed_by_client("1", 7), "NOBODY": removed_by_client("2", 7)}
+
+    assert await kept.enrollments.remove({"MAC", "NOBODY"}, told) == ["MAC"]
+    assert await kept.enrollments.remove({"MAC"}, {"MAC": removed_by_client("3", 8)}) == []
+
+    [outgoing] = await kept.identities.outbox(OURS)
+    assert (outgoing.outbox_event, outgoing.device.id) == (told["MAC"], "MAC")
+    assert (await kept.record()).status is EnrollmentStatus.REMOVED

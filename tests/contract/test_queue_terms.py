@@ -467,3 +467,33 @@ def test_a_list_is_a_closed_range_of_an_index_in_the_order_of_that_index(
     *equal, last = (field for field, _ in backwards)
     assert all(isinstance(condition[field], str) for field in equal)
     assert set(condition[last]) == {"$gte", "$lte"}
+
+
+@pytest.mark.parametrize("how", ["one", "enrollment", "device"])
+async def test_what_is_cancelled_waits_to_be_announced_where_that_is_asked(
+    kept: Kept, how: str
+) -> None:
+    async def cancel(*, with_event: bool) -> None:
+        if how == "one":
+            await kept.queue.cancel_one("MAC", "c1", with_event=with_event)
+        elif how == "enrollment":
+            await kept.queue.cancel([MAC], with_event=with_event)
+        else:
+            await kept.queue.cancel_devices({"MAC"}, with_event=with_event)
+
+    await kept.queue.insert([entry("c1", expires_at=FAR)])
+    await cancel(with_event=True)
+    await kept.queue.insert([entry("c1")])
+    ended = await stored(kept.queue, entry("c1"))
+    assert ended.state is EntryState.CANCELLED
+    assert ended.finished_at is not None
+    after = ended.finished_at + MINUTE
+
+    assert [each.id for each in await listed(kept.expiries.unpublished(after))] == [ended.id]
+    assert await kept.expiries.is_unpublished(ended)
+    await kept.expiries.published([ended])
+    assert not await kept.expiries.is_unpublished(ended)
+
+    assert await kept.queue.requeue(entry("c1", order="order-9"), ended)
+    await cancel(with_event=False)
+    assert await listed(kept.expiries.unpublished(after + MINUTE)) == []

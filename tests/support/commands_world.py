@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from services.commands.devices.service import DeviceInventory
+from services.commands.devices.service import DeviceInventory, DeviceRemoval
 from services.commands.history.cancel import OpenCommands
 from services.commands.queue.priority import Priority
 from services.commands.queue.reconcile import Reconciler
@@ -14,6 +14,7 @@ from services.commands.queue.service import QueueService
 from services.commands.queue.targets import Targets
 from services.commands.submit.stored_unlock import StoredUnlockToken
 from services.commands.upkeep.expiry import Expiry
+from services.runtime.wanted_topics import WantedTopics
 from shared.apple.catalogue.catalogue import CommandCatalogue
 from shared.apple.request.plist import PreparedCommand, encode_command
 from shared.domain.command import EntryState, QueueEntry
@@ -34,6 +35,7 @@ from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.journal import FakeJournal, FakePublisher
 from tests.support.fakes.push_requests import FakePushRequests
 from tests.support.fakes.queue import FakeCommandQueue, undisturbed
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
 PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
@@ -101,9 +103,12 @@ class World:
         self.enrollments = FakeEnrollments(self.at_store)
         self.targets = Targets(self.enrollments)
         self.reconciler = Reconciler(self.queue, self.queue, self.targets, self.clock)
-        self.open_commands = OpenCommands(self.queue, self.targets, self.reconciler)
+        self.subscriptions = FakeSubscriptions()
+        self.wanted = WantedTopics(self.subscriptions)
+        self.open_commands = OpenCommands(self.queue, self.targets, self.reconciler, self.wanted)
         devices = FakeDevices(self.enrollments)
-        self.inventory = DeviceInventory(self.enrollments, devices, self.queue, self.targets)
+        removal = DeviceRemoval(self.enrollments, self.queue, self.wanted, self.ids, self.clock)
+        self.inventory = DeviceInventory(self.enrollments, devices, self.targets, removal)
         self.unlock = StoredUnlockToken(devices, self.targets)
         self.journal = FakeJournal(self.at_store)
         self.publisher = FakePublisher()

@@ -52,7 +52,7 @@ class DerivedEvents:
         self._work = work
 
     async def look(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Read the entries on which these connects report, where somebody asks for that."""
+        """Read the entries on which these connects report, where a subscription asks for that."""
         if self.wanted.now.isdisjoint(_ANSWERED.values()):
             return
         ids = {}
@@ -91,7 +91,7 @@ class DerivedEvents:
         return self._made(id_, Topic.COMMAND_SENT, exchange.unsafe[-1], facts, entry.command_uuid)
 
     def _enrolled(self, device: Enrollment, cause: Event) -> list[Event]:
-        """The first TokenUpdate of an enrollment tells of it, under an id of the enrollment."""
+        """The first TokenUpdate of an enrollment reports it, under an id of the enrollment."""
         topic = Topic.DEVICE_REENROLLED if device.was_enrolled else Topic.DEVICE_ENROLLED
         is_first = device.status is EnrollmentStatus.AUTHENTICATED
         if topic not in self.wanted.now or not is_first or device.generation is None:

@@ -1,7 +1,7 @@
 """Wires devices."""
 
 from services.commands.devices.routes import TAG, device_routes
-from services.commands.devices.service import DeviceInventory
+from services.commands.devices.service import DeviceInventory, DeviceRemoval
 from services.commands.queue.targets import Targets
 from services.runtime.adapters import Adapters
 from shared.web.api.auth import ApiAuth
@@ -10,5 +10,8 @@ from shared.web.server.service import Feature
 
 def devices_feature(adapters: Adapters, targets: Targets, auth: ApiAuth) -> Feature:
     stores = adapters.stores
-    inventory = DeviceInventory(stores.enrollments, stores.devices, stores.queue, targets)
+    removal = DeviceRemoval(
+        stores.enrollments, stores.queue, adapters.wanted, adapters.ids, adapters.clock
+    )
+    inventory = DeviceInventory(stores.enrollments, stores.devices, targets, removal)
     return Feature(routers=(device_routes(inventory, auth),), openapi_tags=(TAG,))

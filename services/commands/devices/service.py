@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 import structlog
 
 from services.commands.queue.targets import Targets
+from services.runtime.wanted_topics import WantedTopics
 from shared.chunks import chunked
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import NotFound
+from shared.domain.event import Topic
+from shared.domain.outbox import removed_by_client
+from shared.ports.clock import Clock, Ids
 from shared.ports.devices import DeviceFilter, Devices
 from shared.ports.enrollments import DeviceQuery, Enrollments
 from shared.ports.queue import CommandQueue
@@ -35,8 +39,8 @@ Page = tuple[list[Enrollment], str | None]
 class DeviceInventory:
     enrollments: Enrollments
     devices: Devices
-    queue: CommandQueue
     targets: Targets
+    removal: "DeviceRemoval"
 
     async def list(self, query: DeviceQuery) -> list[Enrollment]:
         """The devices that match, by id."""
@@ -80,11 +84,7 @@ class DeviceInventory:
         return secret
 
     async def remove(self, udids: Collection[str], serial_numbers: Collection[str]) -> None:
-        """Remove these devices; who is unknown, or a user channel, is no error and stays.
-
-        Their commands end before the records go, so that a crash leaves nothing open that has no name any
-        more (a stub has no serial number), and once more after it, because a command may have been queued in
-        between. Later ones find the device removed."""
+        """Remove these devices; who is unknown, or a user channel, is no error and stays."""
         devices = set(udids)
         if serial_numbers:
             query = DeviceQuery(serial_numbers=sorted(set(serial_numbers)))
@@ -93,10 +93,7 @@ class DeviceInventory:
             known = await self.targets.devices(some)
             users = {id_ for id_, found in known.items() if not found.key.is_device_channel}
             if those := set(some) - users:
-                await self.queue.cancel_devices(those)
-                removed = await self.enrollments.remove(those)
-                await self.queue.cancel_devices(those)
-                log.info("devices_removed", enrollments=removed)
+                await self.removal.remove(those)
 
     async def block(self, name: str, *, blocked: bool) -> None:
         """Block or unblock a device; raises NotFound where there is none of that name."""
@@ -105,6 +102,29 @@ class DeviceInventory:
         if not is_device or not await self.enrollments.block(target.key.device, blocked):
             raise _not_enrolled(name)
         log.info("device_block_changed", device=target.key.device, blocked=blocked)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRemoval:
+    enrollments: Enrollments
+    queue: CommandQueue
+    wanted: WantedTopics
+    ids: Ids
+    clock: Clock
+
+    async def remove(self, devices: Collection[str]) -> None:
+        """Their commands end before the records go, so that a crash leaves nothing open that has no name any
+        more (a stub has no serial number), and once more after it, because a command may have been queued in
+        between. Later ones find the device removed. The write that removes a record keeps its event."""
+        is_asked = Topic.COMMAND_CANCELLED in self.wanted.now
+        await self.queue.cancel_devices(devices, with_event=is_asked)
+        events = {}
+        if Topic.DEVICE_REMOVED in self.wanted.now:
+            at = self.clock.time_ns()
+            events = {device: removed_by_client(self.ids.new(), at) for device in devices}
+        removed = await self.enrollments.remove(devices, events)
+        await self.queue.cancel_devices(devices, with_event=is_asked)
+        log.info("devices_removed", enrollments=removed)
 
 
 def _not_enrolled(name: str) -> NotFound:

@@ -11,8 +11,10 @@ import structlog
 
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Targets
+from services.runtime.wanted_topics import WantedTopics
 from shared.domain.command import RENEWAL_KEY, Command, EntryState, QueueEntry
 from shared.domain.errors import Conflict, NotFound, OfNewerVersion, Overtaken
+from shared.domain.event import Topic
 from shared.domain.versions import is_known
 from shared.ports.queue import CommandQueue
 
@@ -30,6 +32,7 @@ class OpenCommands:
     queue: CommandQueue
     targets: Targets
     reconciler: Reconciler
+    wanted: WantedTopics
 
     async def of(self, name: str) -> list[Command]:
         """The open commands in queue order, none of an unknown enrollment. A command that renews the device's
@@ -44,10 +47,14 @@ class OpenCommands:
             if (command := commands.get(entry.command_hash)) is not None
         ]
 
+    @property
+    def _is_asked(self) -> bool:
+        return Topic.COMMAND_CANCELLED in self.wanted.now
+
     async def clear(self, name: str) -> int:
         """End all open commands of an enrollment, those sent and not answered included."""
         target = await self.targets.one(name)
-        ended = await self.queue.cancel([target.key])
+        ended = await self.queue.cancel([target.key], with_event=self._is_asked)
         log.info("queue_cleared", enrollment=target.key.id, commands=ended)
         return ended
 
@@ -66,7 +73,9 @@ class OpenCommands:
                 raise OfNewerVersion(f"{name} is {there.state}, of a newer version")
             if not there.state.is_open:
                 raise Conflict(f"{name} has ended already: {there.state.value}")
-            is_cancelled = await self.queue.cancel_one(entry.enrollment, entry.command_uuid)
+            is_cancelled = await self.queue.cancel_one(
+                entry.enrollment, entry.command_uuid, with_event=self._is_asked
+            )
             there = (await self.queue.entries_of([entry.id])).get(entry.id)
             if is_cancelled and there is not None:
                 log.info(

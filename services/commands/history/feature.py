@@ -23,7 +23,7 @@ def history_feature(
     stores, queue, clock = adapters.stores, adapters.stores.queue, adapters.clock
     lookup = CommandLookup(queue, stores.pushes, stores.journal, targets, reconciler)
     poll = LongPoll(queue, clock, settings.max_wait, settings.max_waiting)
-    open_commands = OpenCommands(queue, targets, reconciler)
+    open_commands = OpenCommands(queue, targets, reconciler, adapters.wanted)
     routers = (
         list_routes(EntryList(queue, reconciler, clock), targets, auth),
         history_routes(lookup, open_commands, poll, auth),

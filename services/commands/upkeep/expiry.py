@@ -1,4 +1,5 @@
-"""End the commands whose time is over, and publish the events of commands that expired or were superseded.
+"""End the commands whose time is over, and publish the events of commands that expired or were
+superseded or cancelled.
 
 Promises: an overdue command ends within seconds (a minute where a replica was killed), though its event
 cannot be published now; the event of an ended command is journaled first and then published until it is safe,
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import orjson
 import structlog
@@ -25,7 +27,7 @@ from shared.concurrency.publishing import publish_safely, publish_where_possible
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable
-from shared.domain.event import Event, Topic, derived_id
+from shared.domain.event import FACTS_VERSION, Event, Topic, derived_id
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import EventPublisher, Journal
@@ -100,8 +102,8 @@ class Expiry:
             yield gathered
 
     async def hand_over(self, entry: QueueEntry) -> None:
-        """Journal the event of an entry that expired or was superseded, before it is queued again, which
-        forgets that end; the relay publishes it, since its device is behind it from then on (rule 8).
+        """Journal the event of an `unpublished` entry before it is queued again, which forgets that end; the
+        relay publishes it, since its device is behind it from then on (rule 8).
 
         Raises Unavailable where that could not be written."""
         if not await self.expiries.is_unpublished(entry):
@@ -137,25 +139,28 @@ class Expiry:
 
 
 def _is_left(entry: QueueEntry, before: datetime) -> bool:
-    """Who ends an overdue entry publishes its event, if it lives; who supersedes one does not."""
-    if entry.state is EntryState.SUPERSEDED:
+    """Who ends an overdue entry publishes its event, if it lives; who supersedes or cancels one does not."""
+    if entry.state is not EntryState.EXPIRED:
         return True
     return entry.finished_at is not None and entry.finished_at < before
 
 
 def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:
-    """The event of an entry that expired or was superseded. Every replica makes the same, at any time."""
+    """The event of an entry in one of ANNOUNCED_STATES. Every replica makes the same, at any time."""
     assert entry.finished_at is not None
     cause = f"{entry.id}\0{entry.order}"
     milliseconds = nanoseconds(entry.finished_at) // 10**6
     # Different for entries that ended in the same millisecond: the relay reads by this time.
     rest = int.from_bytes(hashlib.sha256(cause.encode()).digest()[16:24], "big") % 10**6
     created_at = milliseconds * 10**6 + rest
+    facts: dict[str, Any] = {"request_type": entry.request_type, "state": entry.state.value}
     if entry.state is EntryState.SUPERSEDED:
-        topic, why = Topic.COMMAND_SUPERSEDED, {"superseded_by": entry.superseded_by}
+        topic, facts["superseded_by"] = Topic.COMMAND_SUPERSEDED, entry.superseded_by
+    elif entry.state is EntryState.CANCELLED:
+        topic, facts["version"] = Topic.COMMAND_CANCELLED, FACTS_VERSION
+        facts["handed_out"] = entry.handed_by is not None
     else:
-        topic, why = Topic.COMMAND_EXPIRED, {"expires_at": rfc3339_or_null(entry.expires_at)}
-    facts = {"request_type": entry.request_type, "state": entry.state.value, **why}
+        topic, facts["expires_at"] = Topic.COMMAND_EXPIRED, rfc3339_or_null(entry.expires_at)
     return Event(
         id=derived_id(cause, milliseconds),
         topic=topic,

@@ -19,6 +19,7 @@ from shared.domain.enrollment import (
 )
 from shared.domain.event import Topic
 from shared.domain.names import fitting_names, is_settled, is_there
+from shared.domain.outbox import OutboxEvent
 from shared.ports.enrollments import Change, DeviceQuery, Mark
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
@@ -31,6 +32,7 @@ from shared.storage.enrollments.documents import (
     decode_enrollment,
     decode_summary,
     ids_of_users,
+    outbox_fields,
     users_of,
 )
 from shared.storage.indexes import Index
@@ -233,17 +235,28 @@ class MongoEnrollments:
             {"_id": device, "status": _THERE}, {"$set": {"blocked": blocked}}
         )
 
-    async def remove(self, devices: Names[str]) -> list[str]:
+    async def remove(
+        self, devices: Names[str], events: Mapping[str, OutboxEvent] | None = None
+    ) -> list[str]:
         those, names = {"$in": list(devices)}, {"$in": [users_of(device) for device in devices]}
         ids = [
             document["_id"]
             for query in ({"_id": those}, {"names": names, "device": those})
             for document in await self._documents.find({**query, "status": _THERE}, {"_id": 1})
         ]
+        gone: Document = {"$unset": dict.fromkeys(_NOT_OF_STUBS, "")}
+        with_event = [
+            UpdateOne(
+                {"_id": id_, "status": _THERE},
+                {"$set": {"status": GONE, **outbox_fields(id_, (events or {})[id_])}, **gone},
+            )
+            for id_ in ids
+            if id_ in (events or {})
+        ]
+        await self._documents.bulk_write(with_event)
         if ids:
             await self._documents.update_many(
-                {"_id": {"$in": ids}},
-                {"$set": {"status": GONE}, "$unset": dict.fromkeys(_NOT_OF_STUBS, "")},
+                {"_id": {"$in": ids}}, {"$set": {"status": GONE}, **gone}
             )
         return ids
 

@@ -60,22 +60,21 @@ UNTIL_ENDED = {name: "" for name in WHILE_OPEN if name != "timer"}
 """Fields that leave an entry whose end must be published."""
 
 
-def ending(state: EntryState) -> Document:
-    """The update that ends an entry, at a time of the store's own clock."""
+def ending(state: EntryState, *, with_event: bool = False) -> Document:
+    """The update that ends an entry, at a time of the store's own clock. `with_event`: that must be
+    published, so its timer begins with its end."""
     return {
         "$set": {"state": state.value},
-        "$currentDate": {"finished_at": True},
-        "$unset": WHILE_OPEN,
+        "$currentDate": {"finished_at": True} | ({"timer": True} if with_event else {}),
+        "$unset": UNTIL_ENDED if with_event else WHILE_OPEN,
     }
 
 
 def superseding(by: str) -> Document:
-    """The update that ends an entry for a newer command; its timer begins with its end."""
-    return {
-        "$set": {"state": EntryState.SUPERSEDED.value, "superseded_by": by},
-        "$currentDate": {"finished_at": True, "timer": True},
-        "$unset": UNTIL_ENDED,
-    }
+    """The update that ends an entry for a newer command."""
+    update = ending(EntryState.SUPERSEDED, with_event=True)
+    update["$set"]["superseded_by"] = by
+    return update
 
 
 FORGOTTEN = dict.fromkeys(("first_handed_at", "unanswered", "counted", "moved", "collapse"), "")

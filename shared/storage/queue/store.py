@@ -149,29 +149,39 @@ class MongoCommandQueue(OpenEntries, SentEntries):
         )
         return [*EntriesOnDemand(found)]
 
-    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
+    async def cancel(
+        self, enrollments: Sequence[EnrollmentKey], *, with_event: bool = False
+    ) -> int:
         return await self._end(
             {
                 "open_device": {"$in": sorted({key.device for key in enrollments})},
                 "enrollment": {"$in": [key.id for key in enrollments]},
             },
             EntryState.CANCELLED,
+            with_event=with_event,
         )
 
-    async def cancel_devices(self, devices: Names[str]) -> int:
-        return await self._end({"open_device": {"$in": sorted(devices)}}, EntryState.CANCELLED)
+    async def cancel_devices(self, devices: Names[str], *, with_event: bool = False) -> int:
+        condition = {"open_device": {"$in": sorted(devices)}}
+        return await self._end(condition, EntryState.CANCELLED, with_event=with_event)
 
     async def cancel_one(
-        self, enrollment: str, command_uuid: str, order: str | None = None
+        self,
+        enrollment: str,
+        command_uuid: str,
+        order: str | None = None,
+        *,
+        with_event: bool = False,
     ) -> bool:
         named = {"_id": entry_id(enrollment, command_uuid)}
         condition = named if order is None else {**named, "order": order}
-        return 1 == await self._end(condition, EntryState.CANCELLED)
+        return 1 == await self._end(condition, EntryState.CANCELLED, with_event=with_event)
 
-    async def _end(self, condition: Query, state: EntryState) -> int:
+    async def _end(self, condition: Query, state: EntryState, *, with_event: bool = False) -> int:
         """End the open entries that match, once, at a time of the store's own clock. An entry in a state of a
         newer version is left to that version."""
-        return await self._entries.update_many({"state": {"$in": OPEN}, **condition}, ending(state))
+        update = ending(state, with_event=with_event)
+        return await self._entries.update_many({"state": {"$in": OPEN}, **condition}, update)
 
     async def count_open(self, enrollment: EnrollmentKey) -> int:
         found = await self._entries.find(

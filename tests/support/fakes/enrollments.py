@@ -296,7 +296,9 @@ class FakeEnrollments:
         self.records[device] = replace(record, blocked=blocked)
         return True
 
-    async def remove(self, devices: Collection[str]) -> list[str]:
+    async def remove(
+        self, devices: Collection[str], events: Mapping[str, OutboxEvent] | None = None
+    ) -> list[str]:
         self.asked.append(len(devices))
         await self.before("remove")
         removed = []
@@ -304,6 +306,8 @@ class FakeEnrollments:
             if record.device in devices and record.status is not EnrollmentStatus.REMOVED:
                 self.unlock_tokens.pop(record.id, None)
                 self.records[record.id] = _stub(self.records[record.id])
+                if events and record.id in events:
+                    self.keep(record.id, events[record.id])
                 removed.append(record.id)
                 await asyncio.sleep(0)
         return removed
@@ -370,6 +374,7 @@ def _stub(record: Enrollment) -> Enrollment:
         quarantine=record.quarantine,
         renewal=record.renewal,
         renewing=record.renewing,
+        was_enrolled=record.was_enrolled,
         renewed=record.renewed,
     )
 

@@ -143,17 +143,28 @@ class FakeCommandQueue:
         await self.before("open_entries")
         return self._open(lambda entry: entry.enrollment == enrollment.id)
 
-    async def cancel(self, enrollments: Sequence[EnrollmentKey]) -> int:
+    async def cancel(
+        self, enrollments: Sequence[EnrollmentKey], *, with_event: bool = False
+    ) -> int:
         await self.before("cancel")
         ids = {enrollment.id for enrollment in enrollments}
-        return await self._end(lambda entry: entry.enrollment in ids, EntryState.CANCELLED)
+        return await self._end(
+            lambda each: each.enrollment in ids, EntryState.CANCELLED, with_event=with_event
+        )
 
-    async def cancel_devices(self, devices: Collection[str]) -> int:
+    async def cancel_devices(self, devices: Collection[str], *, with_event: bool = False) -> int:
         await self.before("cancel_devices")
-        return await self._end(lambda entry: entry.device in devices, EntryState.CANCELLED)
+        return await self._end(
+            lambda each: each.device in devices, EntryState.CANCELLED, with_event=with_event
+        )
 
     async def cancel_one(
-        self, enrollment: str, command_uuid: str, order: str | None = None
+        self,
+        enrollment: str,
+        command_uuid: str,
+        order: str | None = None,
+        *,
+        with_event: bool = False,
     ) -> bool:
         await self.before("cancel_one")
         named = (enrollment, command_uuid)
@@ -162,6 +173,7 @@ class FakeCommandQueue:
                 (entry.enrollment, entry.command_uuid) == named and order in (None, entry.order)
             ),
             EntryState.CANCELLED,
+            with_event=with_event,
         )
         return ended == 1
 
@@ -473,12 +485,16 @@ class FakeCommandQueue:
         self.entries[entry.id] = finished
         return finished
 
-    async def _end(self, match: Callable[[QueueEntry], bool], state: EntryState) -> int:
+    async def _end(
+        self, match: Callable[[QueueEntry], bool], state: EntryState, *, with_event: bool = False
+    ) -> int:
         ended = 0
         for id_ in [entry.id for entry in self._open(match)]:
             current = self.entries.get(id_)
             if current is not None and current.state.is_open and match(current):
                 self._finish(current, state, None)
+                if with_event:
+                    self.unsafe.add(id_)
                 ended += 1
             await asyncio.sleep(0)
         return ended

@@ -27,6 +27,7 @@ from services.checkin.renewal.worker import ASKED_AT_ONCE, Renewals
 from services.commands.history.cancel import OpenCommands
 from services.commands.queue.reconcile import Reconciler
 from services.commands.queue.targets import Targets
+from services.runtime.wanted_topics import WantedTopics
 from shared.apple.messages.connect import Status
 from shared.apple.profiles.payloads import Look
 from shared.domain.command import EntryState, QueueEntry
@@ -43,6 +44,7 @@ from tests.support.checkin_world import Device, Replica, World
 from tests.support.fakes.challenges import FakeChallenges
 from tests.support.fakes.clock import START
 from tests.support.fakes.profiles import FakeProfiles, FakePushTopics
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 URL = "https://mdm.example.com"
 RULES = EnrollmentRules(
@@ -202,7 +204,9 @@ async def test_whoever_reads_the_queue_does_not_see_the_challenge() -> None:
     targets = Targets(world.enrollments)
     reconciler = Reconciler(world.queue, world.queue, targets, world.clock)
 
-    [command] = await OpenCommands(world.queue, targets, reconciler).of("MAC")
+    [command] = await OpenCommands(
+        world.queue, targets, reconciler, WantedTopics(FakeSubscriptions())
+    ).of("MAC")
 
     assert command.plist == b""
 

@@ -11,10 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from services.commands.devices.routes import device_routes
-from services.commands.devices.service import USERS_TOGETHER, DeviceInventory
+from services.commands.devices.service import USERS_TOGETHER, DeviceInventory, DeviceRemoval
 from services.commands.migration.routes import TAG, migration_routes
 from services.commands.migration.service import Migrations
 from services.commands.queue.targets import Targets
+from services.runtime.wanted_topics import WantedTopics
 from shared.domain.access import AuditEntry
 from shared.domain.enrollment import (
     Enrollment,
@@ -40,6 +41,7 @@ from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.devices import FakeDevices, FakeMigration
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.queue import FakeCommandQueue
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 KEY = "secret"
 WINDOW = timedelta(days=3)
@@ -58,12 +60,10 @@ class Client:
         self.enrollments = FakeEnrollments()
         trail = AuditTrail(self.audit, self.clock, FakeIds())
         auth = ApiAuth([SecretStr(KEY)], trail=trail)
-        inventory = DeviceInventory(
-            self.enrollments,
-            FakeDevices(self.enrollments),
-            FakeCommandQueue(),
-            Targets(self.enrollments),
-        )
+        wanted = WantedTopics(FakeSubscriptions())
+        removal = DeviceRemoval(self.enrollments, FakeCommandQueue(), wanted, FakeIds(), self.clock)
+        devices = FakeDevices(self.enrollments)
+        inventory = DeviceInventory(self.enrollments, devices, Targets(self.enrollments), removal)
         routes = device_routes(inventory, auth)
         store = FakeMigration(self.enrollments)
         migrations = Migrations(store, self.clock, FakeIds(), WINDOW)
