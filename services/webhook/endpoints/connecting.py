@@ -1,8 +1,8 @@
 """Connects to a host by its name: to whichever of its addresses takes us.
 
-Promises: a guarded host is connected to at addresses that the guard lets pass, whatever its name means a
-moment later; a name is looked up once for all who wait for it, and for `_KEPT_FOR`, unless no address was
-good; the addresses take turns; one that is silent or has a bad certificate does not hold up the others.
+Promises: a guarded host is connected to at addresses that the guard let pass, as one look-up returned them; a
+name is looked up once for all who wait for it, and for `_KEPT_FOR`, unless no address was good; the addresses
+take turns; one that is silent or has a bad certificate does not hold up the others.
 """
 
 import asyncio

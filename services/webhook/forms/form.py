@@ -1,7 +1,7 @@
 """The body of a request: its events in the form that their subscription asks for.
 
 Promises: the default form is MicroMDM's bytes, untouched; one event and one form give the same bytes at all
-times; what a device sent is never built anew as a property list; whatever it sent, the work is bounded.
+times; what a device sent is never written as a property list again; the work is bounded for any message.
 """
 
 from base64 import b64decode

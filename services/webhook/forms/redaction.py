@@ -3,7 +3,7 @@
 Promises: of a device's message only keys are left that Apple documents as names, versions, settings and
 states, each with a value of its documented type; never data, tokens, keys, passcodes or places, wherever in
 the message they are; of anything else the ids and the status. `readable.json` holds those keys, of release
-27.0 of Apple's schema; `*` stands for any key, and a list is as its items.
+27.0 of Apple's schema; `*` means any key, and a list is as its items.
 """
 
 import re
