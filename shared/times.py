@@ -20,6 +20,11 @@ def nanoseconds(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1) * 1000
 
 
+def from_nanoseconds(at: int) -> datetime:
+    """Back from `nanoseconds`."""
+    return EPOCH + timedelta(microseconds=at // 1000)
+
+
 def rfc3339(moment: datetime) -> str:
     """Write a time in UTC. One without an offset, as in property lists, is in UTC."""
     known = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -44,3 +49,11 @@ def event_ids_from(moment: datetime) -> str:
     """The first part of the ids (UUIDv7) of events since a time: earlier ones sort before it."""
     milliseconds = max(0, (moment - EPOCH) // timedelta(milliseconds=1))
     return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}"
+
+
+def time_of_event(event_id: str) -> datetime | None:
+    """The time in the id (UUIDv7) of an event; None where it is no such id."""
+    try:
+        return EPOCH + timedelta(milliseconds=int(event_id.replace("-", "")[:12], 16))
+    except (ValueError, OverflowError):
+        return None

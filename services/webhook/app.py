@@ -14,11 +14,13 @@ from uuid import UUID
 import structlog
 
 from services.runtime.adapters import Adapters
+from services.runtime.api_access import api_auth
 from services.webhook.delivery.feature import NewQueues, delivery_feature
 from services.webhook.endpoints.activity import RecordedSender
 from services.webhook.endpoints.disabling import Disabling
 from services.webhook.endpoints.sender import HttpSender
 from services.webhook.endpoints.subscribers import Subscribers
+from services.webhook.history.feature import webhook_history_feature
 from services.webhook.partitions import Partitions
 from services.webhook.subscriptions.feature import subscriptions_feature
 from services.webhook.upkeep.feature import cleanup_feature
@@ -80,11 +82,13 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
             reasons.append(f"{partitions.untried} partitions are not open yet")
         return reasons
 
-    api = subscriptions_feature(settings, adapters, subscriptions)
+    auth = api_auth(settings, adapters)
+    known, api = subscriptions_feature(settings, adapters, subscriptions, auth)
+    history = webhook_history_feature(adapters, known, auth, recorded)
     retention = settings.event_retention
     upkeep = cleanup_feature(adapters, subscriptions, retention, recorded.forget)
     reading = Feature(workers=(subscribers.run, recorded.run))
-    features = [api, upkeep, reading, delivery, serving]
+    features = [api, history, upkeep, reading, delivery, serving]
     service = Service.of(ROLE, features, loops, ready=ready)
 
     async def run() -> None:

@@ -180,8 +180,6 @@ class Delivery:
         return f"{self.queue.subscription}:{self.event_id}"
 
 
-REPLAY_PREFIX = "replay."
-"""Begins `aside` of the delivery queues of a replay; its id follows."""
 START = "start"
 """The id of the replay that prepares a subscription with a start in the past."""
 
@@ -232,7 +230,7 @@ class Replay:
     @property
     def aside(self) -> str | None:
         """Of its delivery queues; None: the ordinary ones."""
-        return None if self.id == START else REPLAY_PREFIX + self.id
+        return None if self.id == START else f"replay.{self.id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,12 +93,13 @@ class Refusals(Protocol):
 @dataclass(frozen=True, slots=True)
 class Journaled:
     """An event in the journal. `size`: the bytes of its body; None where an earlier version wrote it.
-    `topic`: None where it was not read."""
+    `topic` and `device`: None where they were not read."""
 
     id: str
     created_at: int
     size: int | None = None
     topic: str | None = None
+    device: str | None = None
 
 
 class Appended(IntEnum):
@@ -129,7 +130,7 @@ class Journal(Protocol):
 
     async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
         """The first `limit` events with after < id < before, by id: about by time, since ids are UUIDv7.
-        With their topics, without their bodies."""
+        With their topics and devices, without their bodies."""
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         """The reports of its device on a command with since <= created_at <= upto, by time."""

@@ -56,6 +56,7 @@ LAYERS = {
     "services.push": [{"app"}, {"routes", "sweep", "intake", "certificates"}, {"send"}],
     "services.webhook": [
         {"app", "routes"},
+        {"history"},
         {"partitions", "subscriptions", "upkeep"},
         {"delivery"},
         {"endpoints"},

@@ -103,7 +103,9 @@ async def test_events_between_two_ids_come_by_id_with_their_topics(ports: Ports)
 
     found = await ports.journal.between(ids[0], ids[4], 10)
 
-    assert found == [Journaled(e.id, e.created_at, 10, e.topic.value) for e in events[1:4]]
+    assert found == [
+        Journaled(e.id, e.created_at, 10, e.topic.value, e.key.device) for e in events[1:4]
+    ]
     assert await ports.journal.between(ids[0], ids[4], 2) == found[:2]
     assert await ports.journal.between(ids[4], ids[4], 2) == []
 

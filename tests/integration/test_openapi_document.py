@@ -84,6 +84,19 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/webhooks"): {"400", "401", "403", "429", "503"},
     ("POST", "/v1/webhooks"): {"400", "401", "403", "409", "413", "429", "503"},
     ("GET", "/v1/webhooks/{id}"): {"400", "401", "403", "404", "429", "503"},
+    ("GET", "/v1/webhooks/{id}/deliveries"): {"400", "401", "403", "404", "429", "503"},
+    ("POST", "/v1/webhooks/{id}/deliveries/retry"): {
+        *("400", "401", "403", "404", "413", "429", "503")
+    },
+    ("POST", "/v1/webhooks/{id}/deliveries/skip"): {
+        *("400", "401", "403", "404", "413", "429", "503")
+    },
+    ("POST", "/v1/webhooks/{id}/test"): {"401", "403", "404", "409", "429", "503"},
+    ("POST", "/v1/webhooks/{id}/replay"): {
+        *("400", "401", "403", "404", "409", "413", "429", "503")
+    },
+    ("GET", "/v1/webhooks/{id}/replays"): {"400", "401", "403", "404", "429", "503"},
+    ("GET", "/v1/webhooks/{id}/replays/{replay}"): {"400", "401", "403", "404", "429", "503"},
     ("PATCH", "/v1/webhooks/{id}"): {"400", "401", "403", "404", "409", "413", "429", "503"},
     ("DELETE", "/v1/webhooks/{id}"): {"401", "403", "404", "409", "429", "503"},
     ("POST", "/v1/webhooks/{id}/pause"): {"401", "403", "404", "409", "429", "503"},
@@ -118,6 +131,9 @@ BODIES = {
     ("POST", "/v1/webhooks"),
     ("PATCH", "/v1/webhooks/{id}"),
     ("POST", "/v1/webhooks/{id}/secret"),
+    ("POST", "/v1/webhooks/{id}/deliveries/retry"),
+    ("POST", "/v1/webhooks/{id}/deliveries/skip"),
+    ("POST", "/v1/webhooks/{id}/replay"),
 }
 OF_DEVICES = ("/mdm", "/checkin", "/ota/", "/scep")
 """Routes that devices call: no key, and answers that are not in JSON."""

@@ -351,6 +351,20 @@ async def _webhooks(made: Tour) -> None:
     await made.api("POST", f"{path}/pause", "one", at=at)
     await made.api("POST", f"{path}/resume", "one", at=at)
     await made.api("POST", f"{path}/secret", "another", {"keep_former_for": "1 h"}, at=at)
+    await made.api("GET", f"{path}/deliveries", "none", at=at)
+    await made.api("POST", f"{path}/deliveries/retry", "all", at=at)
+    await made.api("POST", f"{path}/deliveries/skip", "none", {"event_ids": ["x"]}, at=at)
+    await made.api("POST", f"{path}/test", "of the settings", at={"id": "config"})
+    replay = await made.api("POST", f"{path}/replay", "dead letters", {"failed": True}, at=at)
+    await made.api("POST", f"{path}/replay", "not clear", {"device": MAC}, at=at)
+    at_replay = {**at, "replay": replay.json()["id"]}
+    async with asyncio.timeout(30):
+        while (await made.whole.api("GET", f"/v1/webhooks/{at['id']}/replays")).json()["replays"][
+            0
+        ]["state"] == "running":
+            await asyncio.sleep(0.2)
+    await made.api("GET", f"{path}/replays", "one", at=at)
+    await made.api("GET", f"{path}/replays/{{replay}}", "one", at=at_replay)
     await made.api("DELETE", path, "one", at=at)
 
 

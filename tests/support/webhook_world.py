@@ -6,6 +6,12 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from services.webhook.endpoints.request import EventRequest
+from services.webhook.endpoints.sender import AttemptOutcome
+from services.webhook.history.replay_routes import ReplayService, replay_routes
+from services.webhook.history.routes import action_routes, delivery_routes
+from services.webhook.history.service import DeliveryHistory
+from services.webhook.history.worker import ReplayWorker
 from services.webhook.subscriptions.receivers import Receivers
 from services.webhook.subscriptions.routes import state_routes, subscription_routes
 from services.webhook.subscriptions.service import SubscriptionService
@@ -19,7 +25,10 @@ from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.fakes.audit import FakeAuditLog
 from tests.support.fakes.clock import FakeClock, FakeIds
+from tests.support.fakes.deliveries import FakeDeliveries
+from tests.support.fakes.journal import FakeJournal
 from tests.support.fakes.subscriptions import FakeSubscriptions
+from tests.support.fakes.webhook_history import FakeActivities, FakeDeliveryRecords, FakeReplays
 
 KEY = "secret"
 URL = "https://receiver.example/events"
@@ -41,23 +50,64 @@ class Names:
         return found
 
 
+class Receiver:
+    """Takes test events, or fails as a test says."""
+
+    def __init__(self) -> None:
+        self.outcome = AttemptOutcome()
+        self.requests: list[EventRequest] = []
+
+    async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
+        self.requests.append(request)
+        return self.outcome
+
+
 class WebhookApi:
     def __init__(self, *stored: Subscription, configured: Subscription | None = None) -> None:
         self.clock, self.ids, self.audit = FakeClock(), FakeIds(), FakeAuditLog()
-        self.names = Names()
+        self.names, self.receiver = Names(), Receiver()
+        self.journal, self.deliveries = FakeJournal(), FakeDeliveries()
+        self.replays, self.activities = FakeReplays(), FakeActivities()
         self.subscriptions = FakeSubscriptions(*stored, configured=configured)
         self.service = SubscriptionService(
             self.subscriptions,
             Receivers(AddressGuard(), self.names.look_up),
+            self.journal,
             self.clock,
             self.ids,
             longest_schedule=AllSettings().longest_schedule,
+            retention=AllSettings().event_retention,
         )
+        records = FakeDeliveryRecords(self.deliveries.records)
+        history = DeliveryHistory(
+            self.deliveries,
+            records,
+            self.activities,
+            self.journal,
+            self.receiver,
+            self.clock,
+            self.ids,
+        )
+        self.worker = ReplayWorker(
+            self.replays,
+            self.subscriptions,
+            self.deliveries,
+            records,
+            self.journal,
+            self.clock,
+            self.ids,
+            "p",
+        )
+        replays = ReplayService(self.replays, self.clock, self.ids)
         auth = ApiAuth([SecretStr(KEY)], trail=AuditTrail(self.audit, self.clock, self.ids))
-        services = [
-            Service("webhook", routes(self.service, auth), self._run)
-            for routes in (subscription_routes, state_routes)
+        routers = [
+            subscription_routes(self.service, auth),
+            state_routes(self.service, auth),
+            delivery_routes(self.service, history, auth),
+            action_routes(self.service, history, auth),
+            replay_routes(self.service, replays, auth),
         ]
+        services = [Service("webhook", router, self._run) for router in routers]
         app = create_app(services, max_body=1024**2, metrics=Metrics())
         transport = httpx.ASGITransport(app=app)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://test")

@@ -172,9 +172,11 @@ class NewSubscription(SubscriptionPatch):
         fields.Secret | None,
         about("Signs its requests. Without it one is made, and shown this once; null: unsigned."),
     ] = None
-    start: Annotated[Literal["now"], Expected(NOW), about("The first event that it gets.", NOW)] = (
-        "now"
-    )
+    start: Annotated[
+        str,
+        Expected("now, an event id, or a time (RFC 3339)"),
+        about("The first event that it gets: `now`, an event id, or a time.", NOW),
+    ] = NOW
 
 
 class SecretRotation(Patch):

@@ -71,16 +71,6 @@ def subscription_routes(service: SubscriptionService, auth: ApiAuth) -> APIRoute
         """Without their secrets."""
         return JsonAnswer({"webhooks": list(map(subscription_out, await service.list()))})
 
-    @routes.get(
-        "/v1/webhooks/{id}",
-        dependencies=[auth.needs(Scope.ADMIN)],
-        summary="A subscription",
-        responses=_SHOWN | errors(400, 404, said=_NOT_FOUND),
-    )
-    async def get_webhook(id: str) -> JsonAnswer:
-        """Without its secrets."""
-        return JsonAnswer(subscription_out(await service.get(id)))
-
     @routes.patch(
         "/v1/webhooks/{id}",
         dependencies=[auth.needs(Scope.ADMIN, audit="webhook.change")],

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from shared.domain.subscription import Subscription, SubscriptionState
 from shared.settings.values import format_duration, without_credentials
-from shared.times import rfc3339_or_null
+from shared.times import from_nanoseconds, rfc3339_or_null
 from shared.web.api.openapi import UUID, NoText, NoTime, Time, about, like, one_of
 
 API, CONFIGURATION = "api", "configuration"
@@ -64,6 +64,7 @@ class SubscriptionOut(TypedDict):
     batch: Annotated[int, like(1)]
     redact: Annotated[bool, like(False)]
     include: IncludeOut
+    starts_at: Annotated[NoTime, about("It began with the events since then.")]
     created_at: Time | None
     changed_at: Time | None
 
@@ -83,6 +84,7 @@ class SubscriptionList(TypedDict):
 def subscription_out(subscription: Subscription) -> SubscriptionOut:
     limits, form, filters = subscription.limits, subscription.form, subscription.filters
     secrets, schedule = subscription.secrets, limits.retry_schedule
+    starts_at = subscription.starts_at
     return {
         "id": subscription.id,
         "origin": CONFIGURATION if subscription.is_configured else API,
@@ -112,6 +114,7 @@ def subscription_out(subscription: Subscription) -> SubscriptionOut:
             "topics": sorted(subscription.extra_topics),
             "keys": sorted(form.extra_keys),
         },
+        "starts_at": rfc3339_or_null(None if starts_at is None else from_nanoseconds(starts_at)),
         "created_at": rfc3339_or_null(subscription.created_at),
         "changed_at": rfc3339_or_null(subscription.changed_at),
     }

@@ -15,6 +15,7 @@ import structlog
 from services.webhook.subscriptions.fields import SECRET_PREFIX
 from services.webhook.subscriptions.receivers import Receivers
 from services.webhook.subscriptions.requests import (
+    NOW,
     NewSubscription,
     SecretRotation,
     SubscriptionPatch,
@@ -28,8 +29,9 @@ from shared.domain.subscription import (
 )
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Subscriptions
+from shared.ports.events import Journal
 from shared.settings.values import format_duration
-from shared.times import to_milliseconds
+from shared.times import nanoseconds, parse_rfc3339, to_milliseconds
 
 log = structlog.get_logger()
 
@@ -43,13 +45,16 @@ Edit = Callable[[Subscription], Subscription]
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionService:
-    """`longest_schedule`: the most that the waits of a retry schedule may be together (rule 14)."""
+    """`longest_schedule`: the most that the waits of a retry schedule may be together (rule 14). `retention`:
+    the journal keeps events for so long."""
 
     subscriptions: Subscriptions
     receivers: Receivers
+    journal: Journal
     clock: Clock
     ids: Ids
     longest_schedule: timedelta
+    retention: timedelta
 
     async def list(self) -> list[Subscription]:
         """The one of MDM_WEBHOOK_URL first."""
@@ -78,6 +83,9 @@ class SubscriptionService:
             changed_at=now,
         )
         new = asked.applied(new)
+        if asked.start != NOW:
+            starts_at = await self._start(new, asked.start)
+            new = replace(new, state=SubscriptionState.PREPARING, starts_at=starts_at)
         await self._check(asked)
         await self.subscriptions.add(new)
         log.info("webhook_created", subscription=new.id, name=new.name)
@@ -155,6 +163,22 @@ class SubscriptionService:
             if await self.subscriptions.change(wanted, found.revision):
                 return wanted
         raise Conflict("others change this webhook at the same time: repeat the request")
+
+    async def _start(self, new: Subscription, start: str) -> int:
+        """The time, in nanoseconds, of the first event that it gets. Raises BadRequest."""
+        if new.filters.serial_numbers or new.filters.request_types:
+            expected = "now, with filters by serial number or request type: the journal has neither"
+            raise unfit("start", expected)
+        now = self.clock.now()
+        if moment := parse_rfc3339(start):
+            if not now - self.retention <= moment <= now:
+                days = format_duration(self.retention)
+                raise unfit("start", f"a time within the last {days} (MDM_EVENT_RETENTION)")
+            return nanoseconds(moment)
+        event = (await self.journal.read([start])).get(start) if len(start) <= 64 else None
+        if event is None:
+            raise unfit("start", "now, the id of an event in the journal, or a time (RFC 3339)")
+        return event.created_at
 
     async def _check(self, asked: SubscriptionPatch) -> None:
         """Raises BadRequest for what only this server knows to be unfit."""

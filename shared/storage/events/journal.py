@@ -79,7 +79,7 @@ class MongoJournal:
     async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
         found = await self._documents.find(
             {"_id": {"$gt": after, "$lt": before}},
-            {"created_at": 1, "size": 1, "topic": 1},
+            {"created_at": 1, "size": 1, "topic": 1, "device": 1},
             sort=[("_id", 1)],
             limit=limit,
         )

@@ -53,7 +53,8 @@ class FakeJournal:
         await self.before("between")
         found = [event for id, event in sorted(self.events.items()) if after < id < before]
         return [
-            Journaled(e.id, e.created_at, len(e.raw_payload), e.topic.value) for e in found[:limit]
+            Journaled(e.id, e.created_at, len(e.raw_payload), e.topic.value, e.key.device)
+            for e in found[:limit]
         ]
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:

@@ -1,0 +1,170 @@
+"""What became of the events of a subscription: read, tried again, skipped, tested.
+
+Promises: a request reads a bounded number of deliveries, however many wait; a test event goes to its one
+subscription, is stored nowhere and is never tried again.
+"""
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import orjson
+
+from services.webhook.endpoints.request import single
+from services.webhook.endpoints.sender import AttemptOutcome, EventSender
+from shared.chunks import chunked
+from shared.domain.errors import CannotDecrypt, Conflict, OfNewerVersion, TooLarge, Unavailable
+from shared.domain.event import OWN_PREFIX
+from shared.domain.subscription import (
+    Activity,
+    AttemptRecord,
+    Delivery,
+    DeliveryState,
+    Subscription,
+)
+from shared.messaging.envelope import event_json
+from shared.ports.clock import Clock, Ids
+from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords
+from shared.ports.events import Journal
+from shared.times import rfc3339, time_of_event
+
+TEST_TOPIC = f"{OWN_PREFIX}Test"
+PAGE = 1000
+MOST_PAGES = 10
+MOST_DEVICES = 100
+_TOGETHER = 100
+
+
+@dataclass(slots=True)
+class ReceiverStatus:
+    """Counts of what is stored; `is_complete` is False where only the oldest part was counted. `devices`:
+    the first of those whose events wait."""
+
+    waiting: int = 0
+    dead_letters: int = 0
+    devices: list[str] = field(default_factory=list)
+    oldest: datetime | None = None
+    is_complete: bool = True
+    delivered: int = 0
+    failed: int = 0
+    last_success: AttemptRecord | None = None
+    last_failure: AttemptRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    state: DeliveryState | None = None
+    device: str | None = None
+
+    def holds(self, delivery: Delivery) -> bool:
+        is_of_device = self.device in (None, delivery.queue.device)
+        return is_of_device and self.state in (None, delivery.state)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryHistory:
+    deliveries: Deliveries
+    records: DeliveryRecords
+    activities: Activities
+    journal: Journal
+    sender: EventSender
+    clock: Clock
+    ids: Ids
+
+    async def status(self, subscription: str) -> ReceiverStatus:
+        status, devices, after = ReceiverStatus(), dict[str, None](), ""
+        for _ in range(MOST_PAGES):
+            page = await self.records.page(subscription, after, PAGE)
+            pending = [each for each in page if each.state is DeliveryState.PENDING]
+            devices |= dict.fromkeys(each.queue.device for each in pending)
+            status.waiting += len(pending)
+            status.dead_letters += len(page) - len(pending)
+            if pending and status.oldest is None:
+                status.oldest = time_of_event(pending[0].event_id)
+            if len(page) < PAGE:
+                break
+            after = page[-1].event_id
+        else:
+            status.is_complete = False
+        status.devices = list(devices)[:MOST_DEVICES]
+        _add(status, await self.activities.of(subscription))
+        return status
+
+    async def page(
+        self, subscription: str, wanted: DeliveryFilter, after: str, limit: int
+    ) -> tuple[list[Delivery], str | None]:
+        """Deliveries behind an event id, and the one behind which the next page begins; None: there is none.
+        A page may have fewer than `limit` though others follow."""
+        found: list[Delivery] = []
+        for _ in range(MOST_PAGES):
+            page = await self.records.page(subscription, after, PAGE)
+            for delivery in page:
+                if len(found) == limit:
+                    return found, after
+                found += [delivery] if wanted.holds(delivery) else []
+                after = delivery.event_id
+            if len(page) < PAGE:
+                return found, None
+        return found, after
+
+    async def attempts(self, subscription: str) -> dict[str, AttemptRecord]:
+        """The latest failures, by the first event of each."""
+        activities = await self.activities.of(subscription)
+        failures = [failure for activity in activities for failure in activity.failures]
+        return {each.event_id: each for each in sorted(failures, key=lambda failure: failure.at)}
+
+    async def retry(self, subscription: str, events: Collection[str] | None) -> int:
+        """Try these again, None: all dead letters; how many will be."""
+        now = self.clock.now()
+        if events is not None:
+            return await self.deliveries.retry([f"{subscription}:{each}" for each in events], now)
+        count, after = 0, ""
+        while page := await self.records.page(subscription, after, PAGE):
+            after = page[-1].event_id
+            dead = [each.id for each in page if each.state is DeliveryState.DEAD_LETTERED]
+            count += await self.deliveries.retry(dead, now) if dead else 0
+        return count
+
+    async def skip(self, subscription: str, events: Collection[str]) -> int:
+        """Make dead letters of these waiting ones, and keep their bodies; how many were."""
+        count = 0
+        for chunk in chunked(list(events), _TOGETHER):
+            count += sum([await self._skip(f"{subscription}:{each}", each) for each in chunk])
+        return count
+
+    async def _skip(self, delivery_id: str, event_id: str) -> bool:
+        body = None
+        with suppress(CannotDecrypt, OfNewerVersion):
+            if event := (await self.journal.read([event_id])).get(event_id):
+                body = event_json(event)
+        try:
+            return await self.deliveries.skip(delivery_id, body)
+        except TooLarge:
+            return await self.deliveries.skip(delivery_id, None)
+
+    async def test(self, subscription: Subscription) -> tuple[str, AttemptOutcome]:
+        """Send one event of the topic for tests; its id, and what became of it."""
+        if subscription.is_configured:
+            raise Conflict("receivers of MDM_WEBHOOK_URL get MicroMDM's events, and no test events")
+        event_id = self.ids.new()
+        document = {
+            "topic": TEST_TOPIC,
+            "event_id": event_id,
+            "created_at": rfc3339(self.clock.now()),
+            "webhook_event": {"version": 1, "webhook": subscription.id, "name": subscription.name},
+        }
+        try:
+            request = single(event_id, TEST_TOPIC, orjson.dumps(document))
+            return event_id, await self.sender.send(subscription, request)
+        except RuntimeError as exc:  # it is opened once the store was reached
+            raise Unavailable("the service is starting") from exc
+
+
+def _add(status: ReceiverStatus, activities: Sequence[Activity]) -> None:
+    status.delivered = sum(each.delivered for each in activities)
+    status.failed = sum(each.failed for each in activities)
+    successes = [each.last_success for each in activities if each.last_success]
+    failures = [failure for each in activities for failure in each.failures]
+    status.last_success = max(successes, key=lambda attempt: attempt.at, default=None)
+    status.last_failure = max(failures, key=lambda attempt: attempt.at, default=None)

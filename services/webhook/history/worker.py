@@ -1,0 +1,254 @@
+"""Stores journaled events as deliveries again: for replays, and for subscriptions with a start in the past.
+
+Promises: a replay goes on in another process where its own died; what is stored twice is stored once; in each
+delivery queue the events of one page are stored in their order, and their number is their time. The last
+events are looked at once every process has surely journaled them. A subscription that was being prepared is
+active once all of its history is stored.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import structlog
+
+from shared.chunks import chunked
+from shared.concurrency.periodic import Loops, Pace
+from shared.domain.event import Event
+from shared.domain.subscription import (
+    START,
+    Delivery,
+    DeliveryQueueKey,
+    DeliveryState,
+    Replay,
+    ReplayChoice,
+    ReplayState,
+    Subscription,
+    SubscriptionState,
+)
+from shared.ports.clock import Clock, Ids
+from shared.ports.deliveries import Deliveries, DeliveryRecords, Replays, Subscriptions
+from shared.ports.events import Journal, Journaled
+from shared.times import EPOCH, event_ids_from, from_nanoseconds, nanoseconds, to_milliseconds
+
+log = structlog.get_logger()
+
+PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=5))
+STALE_AFTER = timedelta(seconds=15)
+"""A running replay without a heartbeat for so long has no worker."""
+SETTLED = timedelta(seconds=10)
+"""An event is in the journal so long after its id was made; all replicas know a new subscription by then."""
+_BEFORE = timedelta(minutes=10)
+"""An id may be so much older than the time of its event."""
+PAGE = 500
+FEW = 20
+"""Events that are read with their bodies at once."""
+MOST_ROUNDS = 20
+_STORED_TOGETHER = 64
+
+
+@dataclass(slots=True)
+class _Step:
+    """A part of a replay. `is_last`: there is no more, and none can come."""
+
+    position: str
+    events: Sequence[Event | Journaled] = ()
+    is_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayWorker:
+    replays: Replays
+    subscriptions: Subscriptions
+    deliveries: Deliveries
+    records: DeliveryRecords
+    journal: Journal
+    clock: Clock
+    ids: Ids
+    process: str
+    _seen: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    """Owner and heartbeats of each running replay, and since when they are so by our clock."""
+
+    async def run(self, loops: Loops) -> None:
+        await loops.keep_doing("webhook_replays", self.look, PACE, waits="webhook_replays_wait")
+
+    async def look(self) -> None:
+        """Work on each replay that has no other worker."""
+        known = {each.id: each for each in await self.subscriptions.all()}
+        for each in known.values():
+            if each.state is SubscriptionState.PREPARING:
+                await self.replays.add(_preparation(each))
+        running = [each for each in await self.replays.running() if self._is_free(each)]
+        for _ in range(MOST_ROUNDS):
+            stepped = [await self._step(each, known.get(each.subscription)) for each in running]
+            running = [each for each in stepped if each is not None]
+            if not running:
+                return
+
+    def _is_free(self, replay: Replay) -> bool:
+        now = self.clock.monotonic()
+        owner, heartbeats, since = self._seen.get(replay.key, ("", -1, now))
+        if (owner, heartbeats) != (replay.owner, replay.heartbeats):
+            since = now
+        self._seen[replay.key] = (replay.owner, replay.heartbeats, since)
+        is_stale = now - since >= STALE_AFTER.total_seconds()
+        return replay.owner in ("", self.process) or is_stale
+
+    async def _step(self, replay: Replay, subscription: Subscription | None) -> Replay | None:
+        """The replay with a part more of it done; None: there is nothing to do now."""
+        if subscription is None or subscription.state is SubscriptionState.DELETED:
+            await self._end(replay, ReplayState.CANCELLED)
+            return None
+        if replay.choice.has_failed:
+            step, count = await self._retry(replay)
+        else:
+            step = await self._next(replay, subscription)
+            count = await self._store(replay, subscription, step.events)
+        if step.is_last:
+            if replay.id == START:
+                await self._activate(replay.subscription)
+            await self._end(replace(replay, stored=replay.stored + count), ReplayState.DONE)
+            return None
+        moved = replace(replay, position=step.position, stored=replay.stored + count)
+        advanced = await self._advance(moved, replay)
+        return advanced if step.position != replay.position else None
+
+    async def _advance(self, wanted: Replay, former: Replay) -> Replay | None:
+        """None: another process works on it."""
+        mine = replace(wanted, owner=self.process, heartbeats=former.heartbeats + 1)
+        return mine if await self.replays.advance(mine, former) else None
+
+    async def _end(self, replay: Replay, state: ReplayState) -> None:
+        ended = replace(replay, state=state, finished_at=to_milliseconds(self.clock.now()))
+        if await self._advance(ended, replay):
+            self._seen.pop(replay.key, None)
+            log.info(
+                "webhook_replay_ended",
+                subscription=replay.subscription,
+                replay=replay.id,
+                state=state.value,
+                events=replay.stored,
+            )
+
+    async def _retry(self, replay: Replay) -> tuple[_Step, int]:
+        page = await self.records.page(replay.subscription, replay.position, PAGE)
+        dead = [each.id for each in page if each.state is DeliveryState.DEAD_LETTERED]
+        count = await self.deliveries.retry(dead, self.clock.now()) if dead else 0
+        if len(page) < PAGE:
+            return _Step(replay.position, is_last=True), count
+        return _Step(page[-1].event_id), count
+
+    async def _next(self, replay: Replay, subscription: Subscription) -> _Step:
+        choice = replay.choice
+        if choice.event_ids:
+            done = int(replay.position or 0)
+            ids = choice.event_ids[done : done + FEW]
+            events = list((await self.journal.read(ids)).values())
+            return _Step(str(done + FEW), events, is_last=done + FEW >= len(choice.event_ids))
+        if choice.device is not None:
+            return await self._next_of_device(choice, int(replay.position or choice.since))
+        after = replay.position or event_ids_from(from_nanoseconds(choice.since) - _BEFORE)
+        end = from_nanoseconds(choice.until) + SETTLED
+        settled = self.clock.now() - SETTLED
+        page = await self.journal.between(after, event_ids_from(min(end, settled)), PAGE)
+        chosen = [
+            each
+            for each in page
+            if choice.since <= each.created_at < choice.until
+            and _is_wanted(choice, subscription, each.topic or "")
+        ]
+        with_bodies = await self._read(chosen) if subscription.filters else ()
+        position = page[-1].id if page else after
+        return _Step(position, with_bodies or chosen, is_last=len(page) < PAGE and settled >= end)
+
+    async def _next_of_device(self, choice: ReplayChoice, since: int) -> _Step:
+        device = choice.device or ""
+        page = await self.journal.of_device(device, since, choice.until - 1, FEW)
+        events = await self._read(page)
+        is_settled = self.clock.now() >= from_nanoseconds(choice.until) + SETTLED
+        is_last = len(page) < FEW and is_settled
+        return _Step(str(page[-1].created_at + 1 if page else since), events, is_last)
+
+    async def _read(self, journaled: Sequence[Journaled]) -> list[Event]:
+        found: list[Event] = []
+        for chunk in chunked([each.id for each in journaled], FEW):
+            found += (await self.journal.read(chunk)).values()
+        return found
+
+    async def _store(
+        self, replay: Replay, subscription: Subscription, events: Sequence[Event | Journaled]
+    ) -> int:
+        """Each queue's in order, one after the other; many queues' together."""
+        queues: dict[DeliveryQueueKey, list[Delivery]] = defaultdict(list)
+        now = to_milliseconds(self.clock.now())
+        for event in sorted(events, key=lambda each: each.created_at):
+            if isinstance(event, Event) and not _fits(replay.choice, subscription, event):
+                continue
+            device = event.key.device if isinstance(event, Event) else event.device or ""
+            size = len(event.raw_payload) if isinstance(event, Event) else event.size
+            queue = DeliveryQueueKey(subscription.id, device, replay.aside)
+            queues[queue].append(
+                Delivery(
+                    queue,
+                    event.id,
+                    event.created_at,
+                    next_attempt_at=now,
+                    size=size,
+                    topic=event.topic and str(event.topic),
+                )
+            )
+        count = sum(map(len, queues.values()))
+        while queues:
+            firsts = [waiting.pop(0) for waiting in queues.values()]
+            for chunk in chunked(firsts, _STORED_TOGETHER):
+                await self.deliveries.store(chunk)
+            queues = defaultdict(list, {key: left for key, left in queues.items() if left})
+        return count
+
+    async def _activate(self, id: str) -> None:
+        while True:
+            found = await self.subscriptions.get(id)
+            if found is None or found.state is not SubscriptionState.PREPARING:
+                return
+            active = replace(found, state=SubscriptionState.ACTIVE, revision=self.ids.new())
+            if await self.subscriptions.change(active, found.revision):
+                return
+
+
+def progress_of(replay: Replay) -> float:
+    """About how much of it is done, from 0 to 1."""
+    choice = replay.choice
+    if replay.state is ReplayState.DONE:
+        return 1.0
+    if not replay.position or choice.has_failed:
+        return 0.0
+    if choice.event_ids:
+        return min(1.0, int(replay.position) / len(choice.event_ids))
+    at = int(replay.position) if choice.device else _time_in(replay.position)
+    return round(min(1.0, max(0.0, (at - choice.since) / max(1, choice.until - choice.since))), 3)
+
+
+def _preparation(subscription: Subscription) -> Replay:
+    """All replicas store what comes later behind it."""
+    created = subscription.created_at or EPOCH
+    choice = ReplayChoice(since=subscription.starts_at or 0, until=nanoseconds(created + SETTLED))
+    return Replay(START, subscription.id, choice, created)
+
+
+def _is_wanted(choice: ReplayChoice, subscription: Subscription, topic: str) -> bool:
+    return subscription.wants(topic) and (not choice.topics or topic in choice.topics)
+
+
+def _fits(choice: ReplayChoice, subscription: Subscription, event: Event) -> bool:
+    filters = subscription.filters
+    of = {event.key.id, event.key.device}
+    return (
+        _is_wanted(choice, subscription, event.topic.value)
+        and (not filters.enrollments or bool(filters.enrollments & of))
+        and (not filters.statuses or event.status in filters.statuses)
+    )
+
+
+def _time_in(position: str) -> int:
+    return int(position.replace("-", "")[:12], 16) * 10**6
