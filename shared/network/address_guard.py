@@ -72,7 +72,7 @@ class AddressGuard:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """The IPv4 addresses that an IPv6 address stands for, or else itself."""
+    """The IPv4 addresses inside an IPv6 address, or else itself."""
     if isinstance(address, IPv4Address):
         yield address
     elif address.ipv4_mapped:

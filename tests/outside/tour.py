@@ -355,7 +355,7 @@ async def _webhooks(made: Tour) -> None:
     await made.api("POST", f"{path}/deliveries/retry", "all", at=at)
     await made.api("POST", f"{path}/deliveries/skip", "none", {"event_ids": ["x"]}, at=at)
     await made.api("POST", f"{path}/test", "of the settings", at={"id": "config"})
-    replay = await made.api("POST", f"{path}/replay", "dead letters", {"failed": True}, at=at)
+    replay = await made.api("POST", f"{path}/replay", "no such event", {"event_ids": ["x"]}, at=at)
     await made.api("POST", f"{path}/replay", "not clear", {"device": MAC}, at=at)
     at_replay = {**at, "replay": replay.json()["id"]}
     async with asyncio.timeout(30):

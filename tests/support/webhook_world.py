@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from services.webhook.delivery.filters import Filters
 from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.history.replay_routes import ReplayService, replay_routes
@@ -15,6 +16,7 @@ from services.webhook.history.worker import ReplayWorker
 from services.webhook.subscriptions.receivers import Receivers
 from services.webhook.subscriptions.routes import state_routes, subscription_routes
 from services.webhook.subscriptions.service import SubscriptionService
+from shared.domain.event import Event
 from shared.domain.subscription import Subscription
 from shared.network.address_guard import AddressGuard
 from shared.settings.classes import AllSettings
@@ -26,7 +28,9 @@ from shared.web.server.service import Service
 from tests.support.fakes.audit import FakeAuditLog
 from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.deliveries import FakeDeliveries
+from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.journal import FakeJournal
+from tests.support.fakes.queue import FakeCommandQueue
 from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.fakes.webhook_history import FakeActivities, FakeDeliveryRecords, FakeReplays
 
@@ -67,6 +71,7 @@ class WebhookApi:
         self.clock, self.ids, self.audit = FakeClock(), FakeIds(), FakeAuditLog()
         self.names, self.receiver = Names(), Receiver()
         self.journal, self.deliveries = FakeJournal(), FakeDeliveries()
+        self.enrollments = FakeEnrollments()
         self.replays, self.activities = FakeReplays(), FakeActivities()
         self.subscriptions = FakeSubscriptions(*stored, configured=configured)
         self.service = SubscriptionService(
@@ -94,6 +99,7 @@ class WebhookApi:
             self.deliveries,
             records,
             self.journal,
+            Filters(self._read, self.enrollments, FakeCommandQueue()),
             self.clock,
             self.ids,
             "p",
@@ -136,6 +142,9 @@ class WebhookApi:
         assert status == 400, answer
         assert self.subscriptions.stored == {}
         return answer["error"]  # type: ignore[no-any-return]
+
+    async def _read(self, event_id: str) -> Event | None:
+        return (await self.journal.read([event_id])).get(event_id)
 
     async def _run(self) -> None:
         """No work in the background."""

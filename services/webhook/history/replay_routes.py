@@ -29,7 +29,7 @@ MOST_RUNNING = 10
 _RUNNING = {
     **NOT_FOUND,
     409: (
-        "Too many run, it is the one of MDM_WEBHOOK_URL, or it filters by what the journal has not.",
+        "Too many run, or it is the one of MDM_WEBHOOK_URL.",
         f"{MOST_RUNNING} replays of this webhook run: wait until one of them ends",
     ),
 }
@@ -84,11 +84,6 @@ class ReplayService:
         """Raises Conflict."""
         if subscription.is_configured:
             raise Conflict("receivers of MDM_WEBHOOK_URL get each event once, and no replays")
-        filters = subscription.filters
-        if not asked.failed and (filters.serial_numbers or filters.request_types):
-            raise Conflict(
-                "it filters by serial numbers or request types, which the journal has not"
-            )
         running = [each for each in await self.replays.of(subscription.id) if not each.finished_at]
         if len(running) >= MOST_RUNNING:
             raise Conflict(

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import structlog
 
+from services.webhook.delivery.filters import Filters
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.event import Event
@@ -64,6 +65,7 @@ class ReplayWorker:
     deliveries: Deliveries
     records: DeliveryRecords
     journal: Journal
+    filters: Filters
     clock: Clock
     ids: Ids
     process: str
@@ -183,7 +185,9 @@ class ReplayWorker:
         queues: dict[DeliveryQueueKey, list[Delivery]] = defaultdict(list)
         now = to_milliseconds(self.clock.now())
         for event in sorted(events, key=lambda each: each.created_at):
-            if isinstance(event, Event) and not _fits(replay.choice, subscription, event):
+            if isinstance(event, Event) and not await self._fits(
+                replay.choice, subscription, event
+            ):
                 continue
             device = event.key.device if isinstance(event, Event) else event.device or ""
             size = len(event.raw_payload) if isinstance(event, Event) else event.size
@@ -205,6 +209,10 @@ class ReplayWorker:
                 await self.deliveries.store(chunk)
             queues = defaultdict(list, {key: left for key, left in queues.items() if left})
         return count
+
+    async def _fits(self, choice: ReplayChoice, subscription: Subscription, event: Event) -> bool:
+        is_wanted = _is_wanted(choice, subscription, event.topic.value)
+        return is_wanted and await self.filters.pass_event(subscription.filters, event)
 
     async def _activate(self, id: str) -> None:
         while True:
@@ -238,16 +246,6 @@ def _preparation(subscription: Subscription) -> Replay:
 
 def _is_wanted(choice: ReplayChoice, subscription: Subscription, topic: str) -> bool:
     return subscription.wants(topic) and (not choice.topics or topic in choice.topics)
-
-
-def _fits(choice: ReplayChoice, subscription: Subscription, event: Event) -> bool:
-    filters = subscription.filters
-    of = {event.key.id, event.key.device}
-    return (
-        _is_wanted(choice, subscription, event.topic.value)
-        and (not filters.enrollments or bool(filters.enrollments & of))
-        and (not filters.statuses or event.status in filters.statuses)
-    )
 
 
 def _time_in(position: str) -> int:

@@ -84,7 +84,7 @@ def _headers(given: dict[str, str | None]) -> dict[str, str | None]:
         if value is not None and not (len(value) <= LONGEST_VALUE and _VISIBLE.fullmatch(value)):
             raise unlike(f"{name} of 1 to {LONGEST_VALUE} printable ASCII characters")
     if len({name.lower() for name in given}) != len(given):
-        raise unlike("each header once, whatever the case of its letters")
+        raise unlike("each header once: letter case does not matter")
     return given
 
 

@@ -58,7 +58,7 @@ class Patch(Body):
 
 class FiltersPatch(Patch):
     enrollment_ids: Annotated[
-        fields.Filtered | None, about("A device's id stands for its users too.", [UDID])
+        fields.Filtered | None, about("The id of a device has its users too.", [UDID])
     ] = None
     serial_numbers: fields.Filtered | None = None
     request_types: Annotated[

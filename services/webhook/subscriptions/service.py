@@ -84,7 +84,7 @@ class SubscriptionService:
         )
         new = asked.applied(new)
         if asked.start != NOW:
-            starts_at = await self._start(new, asked.start)
+            starts_at = await self._start(asked.start)
             new = replace(new, state=SubscriptionState.PREPARING, starts_at=starts_at)
         await self._check(asked)
         await self.subscriptions.add(new)
@@ -164,11 +164,8 @@ class SubscriptionService:
                 return wanted
         raise Conflict("others change this webhook at the same time: repeat the request")
 
-    async def _start(self, new: Subscription, start: str) -> int:
+    async def _start(self, start: str) -> int:
         """The time, in nanoseconds, of the first event that it gets. Raises BadRequest."""
-        if new.filters.serial_numbers or new.filters.request_types:
-            expected = "now, with filters by serial number or request type: the journal has neither"
-            raise unfit("start", expected)
         now = self.clock.now()
         if moment := parse_rfc3339(start):
             if not now - self.retention <= moment <= now:

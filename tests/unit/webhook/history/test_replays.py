@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.webhook.history.worker import FEW, PAGE, SETTLED, STALE_AFTER
-from shared.domain.enrollment import EnrollmentKey
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import (
     Delivery,
@@ -158,9 +158,11 @@ async def test_a_replay_of_failures_tries_dead_letters_again() -> None:
     assert await world.state(replay) == ("done", 2, 1.0)
 
 
-async def test_filters_by_enrollment_and_status_hold_for_a_replay() -> None:
-    filters = EventFilters(enrollments=frozenset({"MAC"}), statuses=frozenset({"Error"}))
+async def test_the_filters_of_a_subscription_hold_for_its_replays() -> None:
+    filters = EventFilters(serial_numbers=frozenset({"C02"}), statuses=frozenset({"Error"}))
     world = World(replace(STORED, filters=filters))
+    enrolled = Enrollment(MAC, EnrollmentStatus.ENROLLED, inventory=Inventory(serial_number="C02"))
+    world.enrollments.add(enrolled)
     wanted = await world.event(status="Error")
     await world.event(status="Idle")
     await world.event(key=PAD, status="Error")

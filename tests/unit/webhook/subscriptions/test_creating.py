@@ -282,10 +282,6 @@ async def test_there_is_a_most_of_subscriptions() -> None:
             "start: expected a time within the last 30 d (MDM_EVENT_RETENTION)",
         ),
         ({"start": "2026-01-02T03:04:06Z"}, "start: expected a time within the last 30 d"),
-        (
-            {"start": "2026-01-02T03:04:04Z", "filters": {"serial_numbers": ["C02"]}},
-            "start: expected now, with filters by serial number or request type",
-        ),
     ],
 )
 async def test_what_cannot_be_used_is_refused_by_the_name_of_its_field(
