@@ -160,9 +160,11 @@ class ReplayWorker:
             if choice.since <= each.created_at < choice.until
             and _is_wanted(choice, subscription, each.topic or "")
         ]
-        with_bodies = await self._read(chosen) if subscription.filters else ()
+        found: Sequence[Event | Journaled] = chosen
+        if subscription.filters:
+            found = await self._read(chosen)
         position = page[-1].id if page else after
-        return _Step(position, with_bodies or chosen, is_last=len(page) < PAGE and settled >= end)
+        return _Step(position, found, is_last=len(page) < PAGE and settled >= end)
 
     async def _next_of_device(self, choice: ReplayChoice, since: int) -> _Step:
         device = choice.device or ""

@@ -173,6 +173,18 @@ async def test_the_filters_of_a_subscription_hold_for_its_replays() -> None:
     assert world.events() == [wanted]
 
 
+async def test_an_event_that_leaves_the_journal_meanwhile_passes_no_filter() -> None:
+    world = World(replace(STORED, filters=EventFilters(statuses=frozenset({"Error"}))))
+    await world.event(status="Idle")
+    read = world.journal.read
+    world.journal.read = lambda ids: read([])  # type: ignore[method-assign]
+
+    await world.replay(since=ago(world, HOUR))
+    await world.finish()
+
+    assert world.events() == []
+
+
 async def test_an_event_that_waits_already_stays_where_it_is() -> None:
     world = World()
     event = await world.event()
