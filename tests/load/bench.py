@@ -22,6 +22,7 @@ from tests.load import (
     bench_scep,
     bench_store,
     bench_strangers,
+    bench_webhooks,
 )
 from tests.load.elsewhere import KEY_VARIABLE, Access, measured_at
 from tests.load.environment import ROOT
@@ -42,6 +43,7 @@ ALONE = {
     "queue": (bench_queue.main, "connects beside a long queue"),
     "scep": (bench_scep.main, "SCEP enrollments"),
     "store": (bench_store.main, "holds of the event loop by the store"),
+    "webhooks": (bench_webhooks.main, "events a second to receivers, some of which hang"),
     "strangers": (bench_strangers.main, "the most expensive requests of strangers"),
 }
 
