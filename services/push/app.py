@@ -76,7 +76,15 @@ def _requests_feature(
     adapters: Adapters, sender: CertifiedSender, topics: Topics
 ) -> tuple[Pusher, Feature]:
     stores, clock = adapters.stores, adapters.clock
-    attempts = PushAttempts(sender, stores.enrollments, topics, clock, SystemRandom().random)
+    attempts = PushAttempts(
+        sender,
+        stores.enrollments,
+        topics,
+        clock,
+        SystemRandom().random,
+        adapters.wanted,
+        adapters.ids,
+    )
     pusher = Pusher(
         attempts, stores.enrollments, stores.queue, stores.pushes, clock, adapters.metrics
     )

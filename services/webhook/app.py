@@ -23,7 +23,7 @@ from services.webhook.endpoints.subscribers import Subscribers
 from services.webhook.history.feature import webhook_history_feature
 from services.webhook.partitions import Partitions
 from services.webhook.subscriptions.feature import subscriptions_feature
-from services.webhook.upkeep.feature import cleanup_feature
+from services.webhook.upkeep.feature import cleanup_feature, disabled_feature
 from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.enrollment import PARTITIONS
@@ -88,7 +88,8 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     retention = settings.event_retention
     upkeep = cleanup_feature(adapters, subscriptions, retention, recorded.forget)
     reading = Feature(workers=(subscribers.run, recorded.run))
-    features = [api, history, upkeep, reading, delivery, serving]
+    disabled = disabled_feature(adapters, subscriptions, share)
+    features = [api, history, upkeep, disabled, reading, delivery, serving]
     service = Service.of(ROLE, features, loops, ready=ready)
 
     async def run() -> None:

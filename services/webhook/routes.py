@@ -119,6 +119,15 @@ class DeviceEvent(TypedDict):
     attempts: NotRequired[Annotated[int, about("Of `macromdm.RenewalFailed`.")]]
 
 
+class SubscriptionEvent(TypedDict):
+    """A fact about a subscription."""
+
+    version: Version
+    id: Annotated[str, about("Of the subscription.", UUID)]
+    name: Annotated[str, like("inventory")]
+    reason: Annotated[NoText, about("Why the server disabled it.")]
+
+
 _ACKNOWLEDGE = {
     "udid": UDID,
     "status": "Acknowledged",
@@ -142,6 +151,7 @@ class WebhookEvent(TypedDict):
     ]
     command_event: NotRequired[CommandEvent]
     device_event: NotRequired[DeviceEvent]
+    webhook_event: NotRequired[SubscriptionEvent]
 
 
 class EventBatch(TypedDict):

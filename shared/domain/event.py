@@ -35,6 +35,8 @@ class Topic(StrEnum):
     DEVICE_ENROLLED = "macromdm.DeviceEnrolled"
     DEVICE_REENROLLED = "macromdm.DeviceReenrolled"
     DEVICE_REMOVED = "macromdm.DeviceRemoved"
+    PUSH_TOKEN_INVALID = "macromdm.PushTokenInvalid"
+    WEBHOOK_DISABLED = "macromdm.WebhookDisabled"
 
     @property
     def carries_secrets(self) -> bool:

@@ -51,6 +51,13 @@ def removed_by_client(id_: str, at: int) -> OutboxEvent:
     )
 
 
+def token_invalid(id_: str, at: int, reason: str) -> OutboxEvent:
+    """APNs says that the push token of an enrollment is not in use."""
+    return OutboxEvent(
+        id_, Topic.PUSH_TOKEN_INVALID, at, {"version": FACTS_VERSION, "reason": reason}
+    )
+
+
 def _facts(certificate: DeviceCertificate) -> dict[str, Fact]:
     return {
         "certificate": certificate.fingerprint,

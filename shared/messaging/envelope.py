@@ -53,10 +53,12 @@ def event_json(event: Event) -> bytes:
 
 def _own(event: Event) -> dict[str, Any]:
     """An event of ours, about a command or a device: its facts are in the payload, as JSON."""
+    facts = orjson.loads(event.raw_payload)
+    if event.topic is Topic.WEBHOOK_DISABLED:  # of no device
+        return {"webhook_event": facts}
     document = _sender(event.key)
     if event.key.user is not None:
         document["user_id"] = event.key.user
-    facts = orjson.loads(event.raw_payload)
     if event.command_uuid is None:
         return {"device_event": {**document, **facts}}
     return {"command_event": {**document, "command_uuid": event.command_uuid, **facts}}

@@ -139,8 +139,11 @@ class Enrollments(Protocol):
     async def devices(self, query: "DeviceQuery") -> list[Enrollment]:
         """Device channels that are not removed, by id."""
 
-    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
-        """Mark the push token dead or alive on condition that it is still the one we hold."""
+    async def mark_token(
+        self, enrollment: str, token: bytes, *, dead: bool, event: OutboxEvent | None = None
+    ) -> bool:
+        """Mark the push token dead or alive on condition that it is still the one we hold. The record keeps
+        the outbox event of a token that was not marked so before."""
 
 
 @dataclass(frozen=True, slots=True)

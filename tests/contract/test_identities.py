@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.binding import rebinding
-from shared.domain.enrollment import PARTITIONS, Enrollment, EnrollmentKey, EnrollmentStatus
+from shared.domain.enrollment import (
+    PARTITIONS,
+    Enrollment,
+    EnrollmentKey,
+    EnrollmentStatus,
+    PushTarget,
+)
 from shared.domain.event import Topic
 from shared.domain.identity import (
     LOOK_BEFORE,
@@ -20,7 +26,13 @@ from shared.domain.identity import (
     Renewal,
     RenewalFailure,
 )
-from shared.domain.outbox import OutboxEvent, quarantined, removed_by_client, renewal_failed
+from shared.domain.outbox import (
+    OutboxEvent,
+    quarantined,
+    removed_by_client,
+    renewal_failed,
+    token_invalid,
+)
 from shared.ports.enrollments import Change, Enrollments
 from shared.ports.identities import Attempt, Identities
 from tests.contract.stores import KEYRING, STORES, open_store
@@ -327,3 +339,20 @@ async def test_a_removal_keeps_an_outbox_event_of_each_device_that_was_there(kep
     [outgoing] = await kept.identities.outbox(OURS)
     assert (outgoing.outbox_event, outgoing.device.id) == (told["MAC"], "MAC")
     assert (await kept.record()).status is EnrollmentStatus.REMOVED
+
+
+async def test_a_token_that_dies_keeps_an_outbox_event_once(kept: Kept) -> None:
+    device = await enrolled(kept)
+    push = PushTarget("topic", b"token", "magic")
+    told = Change(MAC, "tok", device.generation, Topic.TOKEN_UPDATE, NOW, push=push)
+    assert await kept.enrollments.apply([replace(told, expected_change=device.changed_by)]) == [
+        True
+    ]
+
+    for number in "12":
+        event = token_invalid(number, 7, "410")
+        assert await kept.enrollments.mark_token("MAC", b"token", dead=True, event=event)
+    other = token_invalid("3", 7, "410")
+    assert not await kept.enrollments.mark_token("MAC", b"another", dead=True, event=other)
+
+    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["1"]

@@ -27,11 +27,13 @@ from services.push.send.outcomes import (
     Unreachable,
 )
 from services.push.send.topics import Topics
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.web.version import USER_AGENT
-from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.enrollments import FakeEnrollments
+from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.harness.apns import (
     Breaks,
     FakeApns,
@@ -261,7 +263,15 @@ class OfTopic:
 async def tried(apns: Apns, enrollments: FakeEnrollments, *devices: Enrollment) -> list[Outcome]:
     """Push to the end, with its repetitions; their pauses are real and as short as they can be."""
     topics = Topics([TOPIC], SystemClock(), lambda _: None)
-    attempts = PushAttempts(OfTopic(apns), enrollments, topics, SystemClock(), lambda: 0.0)
+    attempts = PushAttempts(
+        OfTopic(apns),
+        enrollments,
+        topics,
+        SystemClock(),
+        lambda: 0.0,
+        WantedTopics(FakeSubscriptions()),
+        FakeIds(),
+    )
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(attempts.push(device, device.push))

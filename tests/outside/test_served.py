@@ -22,7 +22,12 @@ from tests.support.harness.servers import HasUrl
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Document = dict[str, Any]
-UNSEEN_TOPICS = {Topic.RENEWAL_FAILED, Topic.DEVICE_REENROLLED}
+UNSEEN_TOPICS = {
+    Topic.RENEWAL_FAILED,
+    Topic.DEVICE_REENROLLED,
+    Topic.PUSH_TOKEN_INVALID,
+    Topic.WEBHOOK_DISABLED,
+}
 """A renewal is due after a day at the earliest."""
 
 

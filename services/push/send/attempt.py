@@ -22,8 +22,11 @@ from services.push.send.outcomes import (
     Unreachable,
 )
 from services.push.send.topics import Topics
+from services.runtime.wanted_topics import WantedTopics
 from shared.domain.enrollment import Enrollment, PushTarget
-from shared.ports.clock import Clock
+from shared.domain.event import Topic
+from shared.domain.outbox import token_invalid
+from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments
 
 log = structlog.get_logger()
@@ -50,12 +53,16 @@ class PushAttempts:
         topics: Topics,
         clock: Clock,
         random: Callable[[], float],
+        wanted: WantedTopics,
+        ids: Ids,
     ) -> None:
         self._apns = apns
         self._enrollments = enrollments
         self._topics = topics
         self._clock = clock
         self.random = random
+        self._wanted = wanted
+        self._ids = ids
 
     async def push(
         self,
@@ -96,7 +103,10 @@ class PushAttempts:
         if verdict.since is not None and updated is not None and updated >= verdict.since:
             # APNs speaks of the time before the device registered again.
             return verdict
-        if await self._enrollments.mark_token(enrollment.id, target.token, dead=True):
+        event = None
+        if Topic.PUSH_TOKEN_INVALID in self._wanted.now:
+            event = token_invalid(self._ids.new(), self._clock.time_ns(), verdict.reason)
+        if await self._enrollments.mark_token(enrollment.id, target.token, dead=True, event=event):
             if not target.dead:
                 log.info("push_token_dead", enrollment=enrollment.id, reason=verdict.reason)
             return verdict

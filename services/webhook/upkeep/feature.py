@@ -5,6 +5,8 @@ from datetime import timedelta
 
 from services.runtime.adapters import Adapters
 from services.webhook.upkeep.cleanup import Cleanup
+from services.webhook.upkeep.disabled import DisabledEvents
+from shared.concurrency.partitions import Share
 from shared.ports.deliveries import Subscriptions
 from shared.web.server.service import Feature
 
@@ -27,3 +29,11 @@ def cleanup_feature(
         forgotten,
     )
     return Feature(workers=(cleanup.run,))
+
+
+def disabled_feature(adapters: Adapters, subscriptions: Subscriptions, share: Share) -> Feature:
+    journal, publisher = adapters.stores.journal, adapters.publisher
+    events = DisabledEvents(
+        subscriptions, journal, publisher, adapters.wanted, share, adapters.clock
+    )
+    return Feature(workers=(events.run,))

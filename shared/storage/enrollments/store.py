@@ -276,7 +276,18 @@ class MongoEnrollments:
         )
         return [decode_enrollment(document, self._keyring) for document in found]
 
-    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
+    async def mark_token(
+        self, enrollment: str, token: bytes, *, dead: bool, event: OutboxEvent | None = None
+    ) -> bool:
+        if event is not None:
+            # A user channel's id is `DEVICE:USER`.
+            kept = outbox_fields(enrollment.partition(":")[0], event)
+            is_news = await self._documents.update_one(
+                {"_id": enrollment, "push.token": token, "push.dead": {"$ne": dead}},
+                {"$set": {"push.dead": dead, **kept}},
+            )
+            if is_news:
+                return True
         return 1 == await self._documents.update_one(
             {"_id": enrollment, "push.token": token}, {"$set": {"push.dead": dead}}
         )

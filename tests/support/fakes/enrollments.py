@@ -323,11 +323,15 @@ class FakeEnrollments:
             return found
         return found[query.page * query.per_page :][: query.per_page]
 
-    async def mark_token(self, enrollment: str, token: bytes, *, dead: bool) -> bool:
+    async def mark_token(
+        self, enrollment: str, token: bytes, *, dead: bool, event: OutboxEvent | None = None
+    ) -> bool:
         await self.before("mark_token")
         record = self.records.get(enrollment)
         if record is None or record.push is None or record.push.token != token:
             return False
+        if record.push.dead != dead:
+            self.keep(enrollment, event)
         self.records[enrollment] = replace(record, push=replace(record.push, dead=dead))
         return True
 

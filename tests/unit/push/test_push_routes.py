@@ -12,6 +12,7 @@ from services.push.send.attempt import EXPIRES_AFTER, PushAttempts
 from services.push.send.outcomes import Outcome, Rejected, TokenDead, TopicRefused
 from services.push.send.pusher import Pusher
 from services.push.send.topics import Topics
+from services.runtime.wanted_topics import WantedTopics
 from shared.domain.enrollment import (
     Enrollment,
     EnrollmentKey,
@@ -25,10 +26,11 @@ from shared.web.api.auth import ApiAuth
 from shared.web.server.app import create_app
 from shared.web.server.service import Service
 from tests.support.fakes.apns import FakeApnsSender
-from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.pushes import FakePushes
 from tests.support.fakes.queue import FakeCommandQueue
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 TOPIC = "com.apple.mgmt.External.test"
 TARGET = PushTarget(TOPIC, b"token", "magic")
@@ -45,7 +47,15 @@ class Served:
         self.enrollments = FakeEnrollments()
         self.pushes = FakePushes()
         topics = Topics([TOPIC], self.clock, lambda _: None)
-        attempts = PushAttempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
+        attempts = PushAttempts(
+            self.apns,
+            self.enrollments,
+            topics,
+            self.clock,
+            lambda: 0.0,
+            WantedTopics(FakeSubscriptions()),
+            FakeIds(),
+        )
         pusher = Pusher(
             attempts, self.enrollments, FakeCommandQueue(), self.pushes, self.clock, Metrics()
         )

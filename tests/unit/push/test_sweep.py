@@ -13,6 +13,7 @@ from services.push.send.outcomes import TopicRefused
 from services.push.send.pusher import Pusher, key_of
 from services.push.send.topics import Topics
 from services.push.sweep import INTERVAL, Sweep
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.partitions import assigned
 from shared.concurrency.periodic import Loops
 from shared.domain.command import EntryState, QueueEntry
@@ -28,10 +29,11 @@ from shared.domain.errors import StoreUnavailable
 from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.apns import FakeApnsSender
-from tests.support.fakes.clock import FakeClock, settle
+from tests.support.fakes.clock import FakeClock, FakeIds, settle
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.pushes import FakePushes
 from tests.support.fakes.queue import FakeCommandQueue
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 TOPIC = "com.apple.mgmt.External.test"
 SECOND = timedelta(seconds=1)
@@ -70,7 +72,15 @@ class World:
     def process(self, share: FixedShare | None = None) -> Sweep:
         """A process of push, just started."""
         topics = Topics([TOPIC], self.clock, lambda _: None)
-        attempts = PushAttempts(self.apns, self.enrollments, topics, self.clock, lambda: 0.0)
+        attempts = PushAttempts(
+            self.apns,
+            self.enrollments,
+            topics,
+            self.clock,
+            lambda: 0.0,
+            WantedTopics(FakeSubscriptions()),
+            FakeIds(),
+        )
         pusher = Pusher(attempts, self.enrollments, self.queue, self.pushes, self.clock, Metrics())
         return Sweep(self.queue, self.pushes, pusher, share or FixedShare(), self.clock)
 

@@ -23,17 +23,21 @@ from services.push.send.outcomes import (
 )
 from services.push.send.pusher import Pusher
 from services.push.send.topics import Topics
+from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.periodic import Loops
 from shared.domain.command import QueueEntry
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Topic
+from shared.domain.subscription import Subscription
 from shared.ports.pushes import PushRecord
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.apns import FakeApnsSender
-from tests.support.fakes.clock import FakeClock, settle
+from tests.support.fakes.clock import FakeClock, FakeIds, settle
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.pushes import FakePushes
 from tests.support.fakes.queue import FakeCommandQueue
+from tests.support.fakes.subscriptions import FakeSubscriptions
 
 TOPIC = "com.apple.mgmt.External.test"
 SECOND = timedelta(seconds=1)
@@ -51,7 +55,17 @@ class Bench:
         self.metrics = Metrics()
         self.stopped: list[float] = []
         self.topics = Topics([TOPIC], self.clock, self.stopped.append)
-        attempts = PushAttempts(self.apns, self.enrollments, self.topics, self.clock, lambda: 0.0)
+        self.subscriptions = FakeSubscriptions()
+        self.wanted = WantedTopics(self.subscriptions)
+        attempts = PushAttempts(
+            self.apns,
+            self.enrollments,
+            self.topics,
+            self.clock,
+            lambda: 0.0,
+            self.wanted,
+            FakeIds(),
+        )
         self.queue = FakeCommandQueue()
         self.pusher = Pusher(
             attempts, self.enrollments, self.queue, self.pushes, self.clock, self.metrics
@@ -731,3 +745,28 @@ async def test_an_outcome_for_an_api_client_is_what_apns_said(bench: Bench) -> N
     assert refused == Rejected("413 PayloadTooLarge")
     assert taken == Accepted("apns-2")
     assert bench.apns.pushes[1].expires_at == bench.clock.now() + MINUTE
+
+
+async def test_a_dead_token_is_reported_once_where_a_subscription_asks(bench: Bench) -> None:
+    asking = Subscription("1", "https://x.example/", topics=frozenset({"macromdm.*"}))
+    bench.subscriptions.stored["1"] = asking
+    await bench.wanted.refresh()
+    bench.enroll("MAC")
+    bench.apns.by_token[b"MAC"] = TokenDead("410 Unregistered", None)
+
+    for _ in range(2):
+        await bench.pusher.push_requests(["MAC"])
+        bench.clock.advance(MINUTE)
+
+    [event] = bench.enrollments.kept_outbox["MAC"]
+    assert event.topic is Topic.PUSH_TOKEN_INVALID
+    assert event.facts == {"version": 1, "reason": "410 Unregistered"}
+
+
+async def test_without_such_a_subscription_a_dead_token_is_not_reported(bench: Bench) -> None:
+    bench.enroll("MAC")
+    bench.apns.by_token[b"MAC"] = TokenDead("410 Unregistered", None)
+
+    await bench.pusher.push_requests(["MAC"])
+
+    assert not bench.enrollments.kept_outbox
