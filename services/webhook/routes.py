@@ -126,6 +126,7 @@ class SubscriptionEvent(TypedDict):
     id: Annotated[str, about("Of the subscription.", UUID)]
     name: Annotated[str, like("inventory")]
     reason: Annotated[NoText, about("Why the server disabled it.")]
+    redacted: NotRequired[Redacted]
 
 
 _ACKNOWLEDGE = {

@@ -11,8 +11,10 @@ from jsonschema import Draft202012Validator
 from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.signing import RequestSigner
 from services.webhook.forms.form import shaped
+from services.webhook.upkeep.disabled import disabled_event
 from shared.domain.event import Topic
-from shared.domain.subscription import BodyForm, RequestSecrets, SigningSecret
+from shared.domain.subscription import BodyForm, RequestSecrets, SigningSecret, Subscription
+from shared.messaging.envelope import event_json
 from tests.support.fakes.clock import START
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +30,9 @@ RECORDED = {
     for number, line in enumerate(SNAPSHOT.read_text(encoding="utf-8").splitlines())
     if line.startswith("{")
 }
+RECORDED["of no device"] = event_json(
+    disabled_event(Subscription("1", "https://x.example/", state_reason="410", changed_at=START))
+)
 FORMS = {
     "MicroMDM's": BodyForm(),
     "with payload": BodyForm(frozenset({"payload"})),
