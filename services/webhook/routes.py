@@ -123,9 +123,11 @@ class SubscriptionEvent(TypedDict):
     """A fact about a subscription."""
 
     version: Version
-    id: Annotated[str, about("Of the subscription.", UUID)]
+    webhook: Annotated[str, about("The id of the subscription.", UUID)]
     name: Annotated[str, like("inventory")]
-    reason: Annotated[NoText, about("Why the server disabled it.")]
+    reason: NotRequired[
+        Annotated[NoText, about("Of `macromdm.WebhookDisabled`: why the server disabled it.")]
+    ]
     redacted: NotRequired[Redacted]
 
 

@@ -67,7 +67,7 @@ def disabled_event(subscription: Subscription) -> Event:
     name = f"webhook:{subscription.id}"
     facts = {
         "version": FACTS_VERSION,
-        "id": subscription.id,
+        "webhook": subscription.id,
         "name": subscription.name,
         "reason": subscription.state_reason,
     }

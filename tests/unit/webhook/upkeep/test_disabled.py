@@ -56,7 +56,7 @@ async def test_it_is_reported_once_by_each_process() -> None:
     [event] = rig.journal.events.values()
     assert json.loads(event_json(event))["webhook_event"] == {
         "version": 1,
-        "id": "2",
+        "webhook": "2",
         "name": "inventory",
         "reason": "answered 410",
     }
