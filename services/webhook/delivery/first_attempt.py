@@ -98,7 +98,9 @@ class PartitionQueues:
     def take(self, received: Received) -> None:
         if not self.is_live:
             return
-        arrival = self.inbox.admit(received)
+        arrival = Arrival(received)
+        if received.held:
+            self.inbox.hold(arrival)
         if self.is_loaded:
             self._route(arrival)
             return

@@ -46,12 +46,11 @@ class Inbox:
         self.is_spent = False
         """It must be opened again: only the broker's messages have the bodies that were dropped."""
 
-    def admit(self, received: Received) -> Arrival:
-        arrival = Arrival(received)
-        if received.held:
-            arrival.is_held = self._account.hold(received.event_id, received.held)
-            arrival.is_dropped = not arrival.is_held and received.drop_body()
-        return arrival
+    def hold(self, arrival: Arrival) -> None:
+        """Keep the body that came with it, where there is room."""
+        received = arrival.received
+        arrival.is_held = self._account.hold(received.event_id, received.held)
+        arrival.is_dropped = not arrival.is_held and received.drop_body()
 
     async def body(self, arrival: Arrival) -> bytes | None:
         """Of one that is not held; None: it is nowhere any more. Raises Unavailable while it cannot be
