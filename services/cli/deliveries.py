@@ -7,16 +7,15 @@ seconds."""
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
 from services.cli.opening import command_settings, opened_stores
+from services.webhook.delivery.store import skip
 from shared.concurrency.clock import SystemClock
 from shared.domain.enrollment import PARTITIONS
-from shared.domain.errors import BadRequest, CannotDecrypt, OfNewerVersion, TooLarge
+from shared.domain.errors import BadRequest
 from shared.domain.subscription import Delivery
-from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock
 from shared.ports.deliveries import BlockedQueue, Deliveries
 from shared.ports.events import Journal
@@ -66,7 +65,8 @@ class DeliveriesCommand:
                 raise BadRequest(
                     "deliveries skip: name the deliveries, as `list --blocked` shows them"
                 )
-            self._say(sum([await self._skip(each) for each in ids]), "kept for a retry, not tried")
+            skipped = [await skip(self.deliveries, self.journal, each) for each in ids]
+            self._say(sum(skipped), "kept for a retry, not tried")
         else:
             raise BadRequest(f"deliveries {action}: takes no --blocked")
 
@@ -83,18 +83,6 @@ class DeliveriesCommand:
             count += len(found)
         if not count:
             self.out.write(f"{nothing}\n")
-
-    async def _skip(self, delivery_id: str) -> bool:
-        """Keep the body as a subscriber would get it, for the time when the journal has forgotten it."""
-        event_id = delivery_id.rpartition(":")[2]
-        body = None
-        with suppress(CannotDecrypt, OfNewerVersion):
-            if event := (await self.journal.read([event_id])).get(event_id):
-                body = event_json(event)
-        try:
-            return await self.deliveries.skip(delivery_id, body)
-        except TooLarge:
-            return await self.deliveries.skip(delivery_id, None)
 
     def _say(self, count: int, what: str) -> None:
         self.out.write(f"{count} {'delivery' if count == 1 else 'deliveries'} will be {what}\n")

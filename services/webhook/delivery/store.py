@@ -6,6 +6,7 @@ breaks nothing for those beside it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from shared.concurrency.batching import BatchExecutor
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
 from shared.domain.subscription import Delivery, DeliveryQueueKey
+from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Deliveries
 from shared.ports.events import Journal
@@ -130,3 +132,17 @@ class DeliveryStore:
                 return [exc]
             return [(await self._load_all([event_id]))[0] for event_id in ids]
         return [found.get(event_id) for event_id in ids]
+
+
+async def skip(deliveries: Deliveries, journal: Journal, delivery_id: str) -> bool:
+    """Make a dead letter of a pending delivery, and keep its body for when the journal has forgotten
+    it. False: it is not pending."""
+    event_id = delivery_id.rpartition(":")[2]
+    body = None
+    with suppress(CannotDecrypt, OfNewerVersion):
+        if event := (await journal.read([event_id])).get(event_id):
+            body = event_json(event)
+    try:
+        return await deliveries.skip(delivery_id, body)
+    except TooLarge:
+        return await deliveries.skip(delivery_id, None)

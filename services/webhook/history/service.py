@@ -5,16 +5,16 @@ subscription, is stored nowhere and is never tried again.
 """
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import orjson
 
+from services.webhook.delivery.store import skip
 from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import AttemptOutcome, EventSender
 from shared.chunks import chunked
-from shared.domain.errors import CannotDecrypt, Conflict, OfNewerVersion, TooLarge, Unavailable
+from shared.domain.errors import Conflict, Unavailable
 from shared.domain.event import OWN_PREFIX
 from shared.domain.subscription import (
     Activity,
@@ -23,7 +23,6 @@ from shared.domain.subscription import (
     DeliveryState,
     Subscription,
 )
-from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords
 from shared.ports.events import Journal
@@ -130,18 +129,9 @@ class DeliveryHistory:
         """Make dead letters of these waiting ones, and keep their bodies; how many were."""
         count = 0
         for chunk in chunked(list(events), _TOGETHER):
-            count += sum([await self._skip(f"{subscription}:{each}", each) for each in chunk])
+            for each in chunk:
+                count += await skip(self.deliveries, self.journal, f"{subscription}:{each}")
         return count
-
-    async def _skip(self, delivery_id: str, event_id: str) -> bool:
-        body = None
-        with suppress(CannotDecrypt, OfNewerVersion):
-            if event := (await self.journal.read([event_id])).get(event_id):
-                body = event_json(event)
-        try:
-            return await self.deliveries.skip(delivery_id, body)
-        except TooLarge:
-            return await self.deliveries.skip(delivery_id, None)
 
     async def test(self, subscription: Subscription) -> tuple[str, AttemptOutcome]:
         """Send one event of the topic for tests; its id, and what became of it."""
