@@ -35,6 +35,12 @@ HOLDS: dict[str, Model] = {
     "a writer is taken over, events follow": Journal(
         (2,), Budget(bad=1, takeovers=1), followers=True, **ONE_RELAY
     ),
+    "a device gives up, events follow": Journal(
+        (2,), Budget(impatience=1), followers=True, **ONE_RELAY
+    ),
+    "an insert is late, events follow": Journal(
+        (2,), Budget(bad=1, unknown=1), followers=True, **ONE_RELAY
+    ),
     "tokens, a device gives up": TokenUpdates(),
     "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
     "renewal, then a new enrollment": Renewals(
@@ -146,6 +152,11 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
     ),
     "rule 8: DELETE takes the mark away": (
         Journal((2,), Budget(bad=1, deletions=1), **ONE_RELAY),
+        Verdict.UNSAFE,
+        "nobody will publish it",
+    ),
+    "rule 6: what is there already is left to its writer": (
+        Journal((1,), Budget(unknown=1), followers=True, there_is_marked=False, **ONE_RELAY),
         Verdict.UNSAFE,
         "nobody will publish it",
     ),

@@ -4,7 +4,8 @@ Two check-in replicas with a relay each. Devices send a message, wait for its 20
 the request goes on by itself, and the device repeats the message at any replica. Reads and writes of the
 store, publishes and answers are steps of their own. A publish is confirmed, not taken, taken without a
 confirm, or taken long after its deadline. Each device has a partition of its own. With `followers` another
-event follows from each message, and is journaled beside it.
+event follows from each message, and is journaled beside it; a repetition of the message gives it the same id,
+and the first one that is stored stays.
 
 Promises: of a device's answered messages the first publications are in order; each of them is published,
 or its device's mark covers it; in the end all are published, but for those whose partition is away; a
@@ -57,6 +58,8 @@ class Journal:
     followers: bool = False
     follower_waits: bool = True
     """What follows is published once the event before it is taken."""
+    there_is_marked: bool = True
+    """What is in the journal from an earlier request goes under the mark before the answer."""
 
     def start(self) -> State:
         count = len(self.messages)
@@ -142,13 +145,25 @@ class Journal:
             )
 
     def _journal(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
-        stored = s._replace(journal=s.journal | set(r.events))
-        yield f"{name_of(r)}: journaled", go_on(stored, r, at="mark" if r.upto else "publish")
+        event, *later = r.events
+        there = _there(s, later[0]) if later else None
+        if there is None:
+            stored = s._replace(journal=s.journal | set(r.events))
+            yield f"{name_of(r)}: journaled", go_on(stored, r, at="mark" if r.upto else "publish")
+        else:
+            stored = s._replace(journal=s.journal | {event})
+            own = {"events": (event,), "left": (event,), "there": there}
+            yield f"{name_of(r)}: finds {there}", go_on(stored, r, at="there", **own)
         if s.budget.unknown:
             left = spent(s, "unknown")
             late = {("insert", event) for event in r.events}
             left = left._replace(requests=s.requests - {r}, late=s.late | late)
             yield f"{name_of(r)}: its insert is under way, 503", not_answered(left, r)
+
+    def _there(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
+        assert r.there is not None
+        left = self._marked(s, r.there) if self.there_is_marked else s
+        yield f"{name_of(r)}: {r.there} is safe", go_on(left, r, at="mark" if r.upto else "publish")
 
     def _publish(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
         event, *later = r.left
@@ -170,7 +185,7 @@ class Journal:
         left = s._replace(requests=s.requests - {r})
         device = s.devices[r.device]
         if device == (r.message, r.attempt, True):
-            told = (*s.answered[r.device], *r.events)
+            told = (*s.answered[r.device], *r.events, *filter(None, [r.there]))
             left = left._replace(
                 devices=put(s.devices, r.device, Device(r.message + 1, 0, False)),
                 answered=put(s.answered, r.device, told),
@@ -197,7 +212,8 @@ class Journal:
     def _arrives(self, s: State, kind: str, event: Event) -> tuple[str, State]:
         left = s._replace(late=s.late - {(kind, event)})
         if kind == "insert":
-            return f"{event} is stored late", left._replace(journal=s.journal | {event})
+            new = {event} if _there(s, event) is None else set()
+            return f"{event} is stored late", left._replace(journal=s.journal | new)
         return f"{event} is taken late", taken(left, event)
 
     def _marked(self, s: State, event: Event, *later: Event) -> State:
@@ -291,10 +307,13 @@ class Journal:
     def fault(self, s: State) -> str | None:
         for device in range(len(self.messages)):
             order = [e for e in s.taken[device] if e in s.answered[device]]
-            if order != list(s.answered[device][: len(order)]):
+            repeated = {e.message for e in s.journal if e.device == device and e.attempt}
+            if not _is_in_order(order, s.answered[device], repeated):
                 return f"device {device}: published out of order"
             mark = s.marks[device]
-            for event in s.answered[device][len(order) :]:
+            for event in s.answered[device]:
+                if event in order:
+                    continue
                 if not mark.since or not mark.since <= event.time <= mark.upto:
                     return (
                         f"device {device}: m{event.message} is answered and nobody will publish it"
@@ -307,3 +326,22 @@ class Journal:
             and (device in self.away or set(s.answered[device]) <= set(s.taken[device]))
             for device, count in enumerate(self.messages)
         )
+
+
+def _there(s: State, event: Event) -> Event | None:
+    """The event with the id of this one, which follows from its message, in the journal."""
+    same = (event.device, event.message, True)
+    found = (e for e in s.journal if (e.device, e.message, e.follows) == same)
+    return next(found, None) if event.follows else None
+
+
+def _is_in_order(order: list[Event], answered: tuple[Event, ...], repeated: set[int]) -> bool:
+    """Message by message, and an event before what follows from it, if its message came once."""
+    if [e.message for e in order] != [e.message for e in answered[: len(order)]]:
+        return False
+    for place, event in enumerate(order):
+        cause = event._replace(time=event.time - 1, follows=False)
+        is_alone = event.follows and event.message not in repeated
+        if is_alone and cause in answered and cause not in order[:place]:
+            return False
+    return True

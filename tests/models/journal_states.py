@@ -30,6 +30,8 @@ class Request(NamedTuple):
     """The event of its message, and the one that follows from it."""
     left: tuple[Event, ...] = ()
     """Those of them that are not confirmed."""
+    there: Event | None = None
+    """What follows, as an earlier request of the same message has journaled it."""
 
 
 class Mark(NamedTuple):

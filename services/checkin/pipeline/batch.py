@@ -20,7 +20,13 @@ from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.refusals.senders import Senders
 from shared.concurrency.batching import verdicts
-from shared.domain.errors import Refused, StoreUnavailable, Unavailable
+from shared.domain.errors import (
+    CannotDecrypt,
+    OfNewerVersion,
+    Refused,
+    StoreUnavailable,
+    Unavailable,
+)
 from shared.domain.event import Event
 from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments, Mark
@@ -178,14 +184,23 @@ class DeviceEvents:
     async def _is_stored(
         self, exchange: DeviceExchange, events: list[Event], found: list[Appended | Refused]
     ) -> bool:
-        """True where all are in the journal, by this request or by an earlier one, whose writer publishes
-        them."""
+        """True where all are in the journal. Those of an earlier request are under their device's mark then:
+        their writer may have passed them over (rule 6)."""
         if not all(isinstance(each, Appended) and each for each in found):
             return False
-        for event, each in zip(events, found, strict=True):
-            if each is Appended.THERE and not await self._is_own(event):
-                exchange.unsafe.remove(event)
-                self._writer.mark_done(event)
+        there = [event for event, each in zip(events, found, strict=True) if each is Appended.THERE]
+        try:
+            stored = await self._journal.read([event.id for event in there])
+            former = [event for event in there if not _is_same(event, stored[event.id])]
+            marks = [Mark(e.key.device, stored[e.id].created_at) for e in former]
+            marked = await verdicts(self._enrollments.mark_waiting, marks) if marks else []
+        except (Unavailable, CannotDecrypt, OfNewerVersion, KeyError):  # it may leave meanwhile
+            return False
+        if any(each is not True for each in marked):
+            return False
+        for event in former:
+            exchange.unsafe.remove(event)
+            self._writer.mark_done(event)
         return True
 
     def _not_stored(
@@ -200,10 +215,6 @@ class DeviceEvents:
                 self._writer.mark_done(event)  # nothing follows from a message that is not there
             else:
                 self._writer.mark_unknown(event)  # it may be stored all the same
-
-    async def _is_own(self, event: Event) -> bool:
-        found = await self._journal.of_writer(event.writer, event.number - 1, 1)
-        return [number for number, _ in found] == [event.number]
 
     def _event_of(self, exchange: DeviceExchange) -> Event | None:
         message, device = exchange.message, exchange.device
@@ -271,6 +282,10 @@ class DeviceEvents:
         for exchange in exchanges:
             for event in exchange.unsafe:
                 self._writer.mark_unknown(event)
+
+
+def _is_same(event: Event, stored: Event) -> bool:
+    return (event.writer, event.number) == (stored.writer, stored.number)
 
 
 async def _side_by_side(*steps: Awaitable[None]) -> None:

@@ -553,6 +553,74 @@ async def test_rule_06_of_two_failures_of_one_message_no_number_stays_open() -> 
     assert world.writers.records[replica.writer.id].watermark == stamped
 
 
+@pytest.mark.parametrize("is_same_replica", [True, False])
+async def test_rule_06_what_follows_is_published_though_it_was_stored_late(
+    is_same_replica: bool,
+) -> None:
+    """Its writer finds nothing and passes over it, the insert arrives, the device repeats its message."""
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    report = await answered(world, first, device)
+    append = world.journal.append
+    late = await not_stored_yet(world, first, report)
+    await append(late)
+    replica = first if is_same_replica else second
+
+    assert isinstance((await replica.serve(report))[0], Answer)
+
+    await replica.relay_all()
+    [event] = published(world, Topic.COMMAND_ACKNOWLEDGED)
+    assert event in late
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_rule_06_what_is_there_and_cannot_be_marked_costs_the_200(is_refused: bool) -> None:
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    report = await answered(world, first, device)
+    append = world.journal.append
+    await append(await not_stored_yet(world, first, report))
+    mark = world.enrollments.mark_waiting
+
+    async def no_mark(marks: Any) -> list[bool]:
+        if is_refused:
+            return [False] * len(marks)
+        raise StoreUnavailable("away")
+
+    world.enrollments.mark_waiting = no_mark  # type: ignore[method-assign]
+    [answer] = await second.serve(report)
+    assert isinstance(answer, StoreUnavailable)
+    world.enrollments.mark_waiting = mark  # type: ignore[method-assign]
+
+    assert isinstance((await second.serve(report))[0], Answer)
+    await second.relay_all()
+    await second.writer.raise_heartbeat()
+
+    assert published(world, Topic.COMMAND_ACKNOWLEDGED)
+    stamped = second.writer.stamp(after=0)[0] - 1
+    assert world.writers.records[second.writer.id].watermark == stamped
+
+
+async def not_stored_yet(world: World, replica: Replica, report: DeviceExchange) -> list[Event]:
+    """The events of a request that is answered 503, and which its writer has passed over."""
+    append, late = world.journal.append, list[Event]()
+
+    async def slow(events: Any) -> list[Appended]:
+        late.extend(events)
+        return [Appended.UNKNOWN] * len(events)
+
+    world.journal.append = slow  # type: ignore[method-assign]
+    [answer] = await replica.serve(report)
+    assert isinstance(answer, StoreUnavailable)
+    await replica.writer.raise_heartbeat()
+    world.journal.append = append  # type: ignore[method-assign]
+    return late
+
+
 async def test_a_command_whose_event_is_not_journaled_is_not_sent() -> None:
     world = asking(OURS)
     replica = await world.replica()
