@@ -103,7 +103,8 @@ class QueueRetry:
         again."""
         queue, done = job.queue, 0
         while done < len(waiting):
-            if queue.is_stale or not job.queues.is_live:
+            is_changed = self._subscribers.get(queue.key.subscription) is not job.subscription
+            if queue.is_stale or is_changed or not job.queues.is_live:
                 return None
             wait, taken = await self._try(job, waiting[done:])
             if wait is not None:
@@ -155,8 +156,11 @@ class QueueRetry:
     ) -> tuple[timedelta | None, int]:
         size = sum(delivery.size or 0 for delivery in run) or run[0].size
         async with self._bodies.in_use(size):
-            bodies = await asyncio.gather(*map(self._body, run))
+            found = await asyncio.gather(*map(self._body, run), return_exceptions=True)
+            if isinstance(found[0], BaseException):
+                raise found[0]
             # One that is missing ends the request: those behind it must not overtake it.
+            bodies = [None if isinstance(each, BaseException) else each for each in found]
             count = bodies.index(None) if None in bodies else len(run)
             leases = await asyncio.gather(*map(self._store.lease, run[: max(count, 1)]))
             if leases[0] is None:
@@ -176,7 +180,7 @@ class QueueRetry:
                 return None, len(leased)
             job.queue.rest(self._clock.monotonic(), outcome.asked)
             outcome = replace(outcome, counts=outcome.counts and not is_early)
-            if len(leased) == 1:
+            if len(leased) == 1 and not outcome.is_shared:
                 return await self._failed_alone(job, leased[0], outcome), 1
             failed = [self._failed(job, each.delivery, outcome) for each in leased]
             holders = [each.holder for each in leased]

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 DISABLED_AFTER = timedelta(days=5)
 NOTED_AFTER = timedelta(hours=1)
+_NOTED_AT_MOST = 2 * NOTED_AFTER
 NOTHING_TAKEN = "took no event for 5 days"
 
 OnDisabled = Callable[[Subscription], Awaitable[None]]
@@ -54,7 +55,8 @@ class Disabling:
             await self._disable(subscription, PAUSED.reason or "")
         elif since is None:
             if endpoint.is_down and endpoint.failing_for >= NOTED_AFTER:
-                await self._note(subscription, now - endpoint.failing_for)
+                # No longer ago: another replica may have delivered all the while.
+                await self._note(subscription, now - min(endpoint.failing_for, _NOTED_AT_MOST))
         elif endpoint.took(self._clock.monotonic() - (now - since).total_seconds()):
             await self._change(subscription, failing_since=None)
         elif endpoint.is_down and now - since >= DISABLED_AFTER:

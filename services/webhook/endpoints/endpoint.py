@@ -28,7 +28,7 @@ PROBE_PATIENCE = timedelta(minutes=1)
 
 PAUSED = AttemptOutcome(f"answered {GONE}", counts=False)
 DOWN = AttemptOutcome("the subscriber is down: not tried yet", counts=False)
-_NEVER = float("-inf")
+_NEVER, _ALWAYS = float("-inf"), float("inf")
 
 
 class Endpoint:
@@ -36,7 +36,7 @@ class Endpoint:
         self.slots = Slots(clock, patience)
         self.recovered_at = _NEVER
         self.history_at = _NEVER
-        """When its history was last known to be incomplete in the store."""
+        """When its history was last known to be incomplete in the store: always, while it is PREPARING."""
         self.retrying = 0
         self.is_paused = False
         """It answered 410."""
@@ -65,6 +65,8 @@ class Endpoint:
         self._known = known
         self._is_held = subscription.is_held
         if subscription.state is SubscriptionState.PREPARING:
+            self.history_at = _ALWAYS
+        elif self.history_at == _ALWAYS:
             self.history_at = self._clock.monotonic()
         self.slots.follow(subscription, portion)
 

@@ -53,7 +53,8 @@ class AttemptOutcome:
     `counts` is False when it uses up no attempt of the event: the subscriber was too busy to be asked at
     all, or is paused. `status` is that of the answer, if there was one; `asked` is how long the subscriber
     asks to be left alone; `answer` is how its text begins, which may hold anything: it is kept for the
-    history, and shown nowhere else. `latency`: until the answer, or the failure."""
+    history, and shown nowhere else. `latency`: until the answer, or the failure. `is_shared`: the request
+    held other events too."""
 
     reason: str | None = None
     counts: bool = True
@@ -61,6 +62,7 @@ class AttemptOutcome:
     asked: timedelta = timedelta()
     answer: str | None = field(default=None, repr=False, compare=False)
     latency: timedelta | None = field(default=None, compare=False)
+    is_shared: bool = False
 
     @property
     def delivered(self) -> bool:
@@ -70,7 +72,8 @@ class AttemptOutcome:
     def is_about_event(self) -> bool:
         """True if the subscriber may have refused this event, and not all of them."""
         status = self.status or 0
-        return status == 500 or (400 <= status < 500 and status not in _ABOUT_THE_RECEIVER)
+        is_refusal = 400 <= status < 500 and status not in _ABOUT_THE_RECEIVER
+        return not self.is_shared and (status == 500 or is_refusal)
 
 
 class EventSender(Protocol):

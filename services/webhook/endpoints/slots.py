@@ -62,6 +62,9 @@ class Slots:
         limits = subscription.limits
         self._limit, self._batch = limits.concurrency, subscription.form.batch
         self._pace = 1 / (limits.rate * portion) if limits.rate and portion else None
+        if self._pace is not None:
+            # A former, lower rate does not count any more.
+            self._next_at = min(self._next_at, self._clock.monotonic() + self._pace)
         self._give_out()
 
     @property

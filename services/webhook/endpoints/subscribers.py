@@ -1,8 +1,8 @@
 """The subscriptions as they are now, and all attempts at delivery to them, bounded and counted.
 
-Promises: a change of a subscription is followed within 2 s, and one that is gone leaves nothing behind; a
-subscriber that hangs holds only its own slots and stalls no other one; a failure uses up an attempt of its
-events only while the subscriber is neither down nor paused.
+Promises: a change of a subscription is followed within 2 s, by what waits for a slot or in a delivery queue
+too, and one that is gone leaves nothing behind; a subscriber that hangs holds only its own slots and stalls no
+other one; a failure uses up an attempt of its events only while the subscriber is neither down nor paused.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 _DEADLINE = timedelta(seconds=15)
 
 _CUT_SHORT = AttemptOutcome("the attempt was cut short", counts=False)
+_CHANGED = AttemptOutcome("the subscription was changed: not tried yet", counts=False)
 
 Verdicts = Callable[[Subscription, Endpoint], Awaitable[None]]
 """Looks at each subscription after it was read, and at how its subscriber behaves."""
@@ -138,8 +139,12 @@ class Subscribers:
             return given
         outcome = _CUT_SHORT
         try:
-            # It may have gone down while the item waited.
-            outcome = endpoint.away(is_first) or await self._post(subscription, endpoint, given)
+            # It may have gone down, or have been changed, while the item waited.
+            now = self.get(subscription.id)
+            if now is None or now.is_held or sum(map(_count, given)) > now.form.batch:
+                outcome = _CHANGED
+            else:
+                outcome = endpoint.away(is_first) or await self._post(now, endpoint, given)
         finally:
             for other in given[1:]:
                 if other.answer is not None and not other.answer.done():
@@ -161,7 +166,12 @@ class Subscribers:
         if outcome.delivered:
             self._delivered.inc(len(request.events))
             return outcome
-        return replace(outcome, counts=not endpoint.is_resting)
+        is_shared = len(request.events) > 1
+        return replace(outcome, counts=not endpoint.is_resting, is_shared=is_shared)
+
+
+def _count(item: Item) -> int:
+    return len(item.request.events)
 
 
 def _described(delivery: Delivery) -> dict[str, object]:

@@ -160,6 +160,8 @@ class SubscriptionService:
                 return found
             now = to_milliseconds(self.clock.now())
             wanted = replace(wanted, revision=self.ids.new(), changed_at=now)
+            if (wanted.state, wanted.url) != (found.state, found.url):
+                wanted = replace(wanted, failing_since=None)
             if await self.subscriptions.change(wanted, found.revision):
                 return wanted
         raise Conflict("others change this webhook at the same time: repeat the request")

@@ -1,19 +1,25 @@
 """Batches: which events share a request, in which order, and what one failure means for them."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from shared.domain.enrollment import partition_of
+from shared.domain.errors import CannotDecrypt
+from shared.domain.event import Event
 from shared.domain.subscription import BodyForm, Delivery, DeliveryQueueKey, Subscription
-from tests.support.delivery_rig import DEVICE, Replica, World
+from tests.support.delivery_rig import DEVICE, PARTITION, Replica, World
 from tests.support.fakes.clock import settle
 from tests.support.fakes.deliveries import Owed
 
 BATCHES = Subscription("made", "http://made.invalid/", form=BodyForm(batch=3))
 QUEUE = DeliveryQueueKey("made", DEVICE)
 SHORT = [timedelta(seconds=1)] * 6
+MINE = [name for name in map(str, range(3000)) if partition_of(name) == PARTITION][:3]
+"""Other devices of the same partition."""
 
 
 @pytest.fixture
@@ -170,3 +176,66 @@ async def test_events_of_a_replay_say_so_and_hold_up_nothing(world: World) -> No
     assert world.receiver.firsts == ["live", "old1", "old2"]
     assert dict(world.receiver.replays) == {"old1": "r1", "old2": "r1", "live": None}
     assert world.is_settled
+
+
+async def test_a_good_event_that_shares_a_bad_ones_requests_is_not_dead_lettered(
+    world: World,
+) -> None:
+    one_slot = replace(BATCHES, limits=replace(BATCHES.limits, concurrency=1))
+    owe(world, "x1", queue=DeliveryQueueKey("made", MINE[0]))
+    owe(world, "y1", queue=DeliveryQueueKey("made", MINE[1]))
+    world.receiver.script["y1"] = ["500"] * 99
+    replica = Replica(world, waits=SHORT[:1])
+    replica.subscriptions.subscriptions = [one_slot]
+    async with replica:
+        await world.run_beside(40)
+
+    assert [each.event_id for each in world.store.all_dead_lettered] == ["y1"]
+    assert "x1" in world.receiver.arrivals
+
+
+async def test_rule_11_a_good_event_that_shares_a_bad_ones_request_is_not_set_aside(
+    world: World,
+) -> None:
+    """Its device has one aside already, so a failure of its own would set it aside at once."""
+    one_slot = replace(BATCHES, limits=replace(BATCHES.limits, concurrency=1))
+    x, y, z = MINE
+    world.receiver.script |= {"x0": ["500"] * 99, "y1": ["500"] * 99}
+    world.receiver.held["hold"] = asyncio.Event()
+    async with Replica(world, waits=[*SHORT[:5], *[timedelta(hours=1)] * 3]) as replica:
+        await replica.subscribe(one_slot)
+        world.publish("x0", device=x)
+        await world.run_beside(8)
+        assert replica.metric("deliveries_set_aside") == 1
+        world.publish("hold", device=z)
+        await settle()
+        world.publish("x1", device=x)
+        world.publish("y1", device=y)
+        await settle()
+        world.receiver.held["hold"].set()
+        await settle()
+        world.publish("x2", device=x)
+        await world.run_beside(6)
+
+    assert ["x1", "y1"] in requests(world)
+    assert [name for name in world.receiver.firsts if name[0] == "x"] == ["x1", "x2"]
+
+
+async def test_one_that_cannot_be_read_does_not_hold_up_those_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owe(world, "e1", "e2", "e3")
+    read = world.journal.read
+
+    async def fails(ids: Collection[str]) -> dict[str, Event]:
+        if "e2" in ids:
+            raise CannotDecrypt("no key")
+        return await read(ids)
+
+    monkeypatch.setattr(world.journal, "read", fails)
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(30)
+
+    assert world.receiver.arrivals == ["e1"]

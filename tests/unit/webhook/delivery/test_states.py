@@ -1,5 +1,6 @@
 """Rule 11: subscriptions that send nothing for now, and receivers that fail as a whole."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -369,3 +370,35 @@ async def test_of_a_schedule_of_one_wait_nothing_is_dead_lettered_in_an_outage(
         await world.run(30)
 
         assert world.records["config:e1"].delivery.state is DeliveryState.PENDING
+
+
+@pytest.mark.parametrize("state", [SubscriptionState.PAUSED, SubscriptionState.DELETED])
+async def test_a_change_is_followed_in_the_middle_of_a_backlog(
+    world: World, state: SubscriptionState
+) -> None:
+    store_history(world, "e1", "e2", "e3")
+    world.receiver.held["e1"] = asyncio.Event()
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [MADE]
+    async with replica:
+        await world.run(4)
+        await replica.subscribe(made(state))
+        world.receiver.held["e1"].set()
+        await world.run(10)
+
+    assert world.receiver.attempts == ["e1"]
+
+
+async def test_rule_11_live_events_are_stored_behind_the_history_after_a_read_too(
+    world: World,
+) -> None:
+    async with Replica(world) as replica:
+        await replica.subscribe(SUBSCRIPTION)
+        world.publish("other", device="other")
+        await settle()
+        await replica.subscribe(made(SubscriptionState.PREPARING))
+        await world.run(8)
+        world.publish("live1")
+        await settle()
+
+        assert world.records["made:live1"].delivery.number > LIVE_FROM

@@ -212,3 +212,14 @@ async def test_one_that_was_paused_by_api_stays_as_it_is(world: World) -> None:
     await process.hear(GONE)
 
     assert world.stored.state is SubscriptionState.PAUSED
+
+
+async def test_a_replica_that_alone_is_cut_off_for_days_disables_nothing(world: World) -> None:
+    cut_off, other = Process(world), Process(world)
+    for _ in range(24 * 6):
+        await other.hear(TAKEN)
+        await cut_off.hear(REFUSED)
+        await cut_off.look()
+        world.clock.advance(HOUR)
+
+    assert world.told == []

@@ -212,3 +212,18 @@ def test_one_that_is_active_again_begins_without_its_past() -> None:
     assert endpoint.has_room
     assert not endpoint.is_resting
     assert endpoint.recovered_at == clock.monotonic()
+
+
+def test_its_history_is_incomplete_until_it_is_prepared() -> None:
+    clock = FakeClock()
+    endpoint = Endpoint("s", clock)
+    endpoint.follow(replace(SUBSCRIPTION, state=SubscriptionState.PREPARING), 1.0)
+    clock.advance(MOMENT)
+    during = endpoint.history_at
+    endpoint.follow(SUBSCRIPTION, 1.0)
+    active_at = clock.monotonic()
+    clock.advance(MOMENT)
+    endpoint.follow(SUBSCRIPTION, 1.0)
+
+    assert during > active_at
+    assert endpoint.history_at == active_at

@@ -36,11 +36,13 @@ class HangingSender:
         self.under_way: list[asyncio.Future[AttemptOutcome]] = []
         self.posted: list[list[str]] = []
         self.attempts: list[int] = []
+        self.urls: list[str] = []
 
     async def send(self, subscription: Subscription, request: EventRequest) -> AttemptOutcome:
         self.under_way.append(asyncio.get_running_loop().create_future())
         self.posted.append([event.event_id for event in request.events])
         self.attempts.append(request.attempt)
+        self.urls.append(subscription.url)
         return await self.under_way[-1]
 
 
@@ -238,7 +240,7 @@ async def test_one_failure_is_the_outcome_of_all_in_the_request(desk: Desk) -> N
     refused = AttemptOutcome("answered 500", status=500)
     await desk.answer(1, refused)
 
-    assert desk.outcome("b") == desk.outcome("c") == refused
+    assert desk.outcome("b") == desk.outcome("c") == replace(refused, is_shared=True)
 
 
 async def test_a_request_that_is_cut_short_is_so_for_all_and_costs_nothing(desk: Desk) -> None:
@@ -347,3 +349,53 @@ async def test_who_waits_for_a_slot_is_turned_away_when_the_subscriber_is_gone(d
     await desk.answer(0, GONE)
 
     assert desk.outcome("c") == PAUSED
+
+
+async def test_a_raised_rate_counts_at_once(desk: Desk) -> None:
+    slow = replace(SUBSCRIBER, limits=DeliveryLimits(rate=0.001))
+    await desk.follow(slow)
+    await desk.first("e1", "e2", subscription=slow)
+    await desk.follow(replace(slow, limits=DeliveryLimits(rate=1.0)))
+    await desk.wait(timedelta(seconds=1))
+
+    assert desk.sender.posted == [["e1"], ["e2"]]
+
+
+@pytest.mark.parametrize("state", [SubscriptionState.PAUSED, SubscriptionState.DELETED])
+async def test_who_waits_for_a_slot_is_not_posted_to_one_that_is_not_active_any_more(
+    desk: Desk, state: SubscriptionState
+) -> None:
+    await desk.first("e1", "e2", "e3")
+    await desk.follow(replace(SUBSCRIBER, state=state))
+    await desk.answer(0)
+
+    assert desk.sender.posted == [["e1"], ["e2"]]
+    outcome = desk.outcome("e3")
+    assert outcome is not None
+    assert not outcome.delivered
+    assert not outcome.counts
+
+
+async def test_who_waits_for_a_slot_is_posted_to_the_new_url(desk: Desk) -> None:
+    await desk.first("e1", "e2", "e3")
+    changed = replace(SUBSCRIBER, url="http://new.invalid/")
+    await desk.follow(changed)
+    await desk.answer(0)
+
+    assert desk.sender.urls == [SUBSCRIBER.url, SUBSCRIBER.url, changed.url]
+
+
+async def test_a_run_that_waits_for_a_slot_is_no_batch_where_none_are_asked_for_any_more(
+    desk: Desk,
+) -> None:
+    await desk.follow(BATCHES)
+    await desk.first("e1", subscription=BATCHES)
+    run = EventRequest((EventBody("e2", None, b""), EventBody("e3", None, b"")))
+    await desk.ask("e2", asyncio.ensure_future(desk.subscribers.first(BATCHES, "e2", run)))
+    await desk.follow(replace(BATCHES, form=BodyForm()))
+    await desk.answer(0)
+
+    assert desk.sender.posted == [["e1"]]
+    outcome = desk.outcome("e2")
+    assert outcome is not None
+    assert not outcome.counts

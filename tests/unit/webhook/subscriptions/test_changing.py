@@ -367,3 +367,21 @@ async def test_a_rotation_that_cannot_be_made_is_refused(body: object, error: st
 
     assert status == 400
     assert answer["error"].startswith(error)
+
+
+@pytest.mark.parametrize("how", ["pause", "url", "name"])
+async def test_an_outage_ends_with_a_change_of_state_or_url_and_no_other(how: str) -> None:
+    api = WebhookApi()
+    made = await api.create()
+    at = api.clock.now()
+    api.subscriptions.stored[made["id"]] = replace(
+        api.subscriptions.stored[made["id"]], failing_since=at
+    )
+    if how == "pause":
+        await api.ask("POST", f"/{made['id']}/pause")
+    else:
+        value = "https://receiver.example/new" if how == "url" else "other"
+        await api.change(made["id"], **{how: value})
+
+    expected = at if how == "name" else None
+    assert api.subscriptions.stored[made["id"]].failing_since == expected
