@@ -5,7 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 
+from shared.domain.errors import CannotDecrypt
 from shared.domain.subscription import (
     BodyForm,
     DeliveryLimits,
@@ -16,6 +18,7 @@ from shared.domain.subscription import (
     SubscriptionState,
 )
 from shared.ports.deliveries import Subscriptions
+from shared.security.encryption import AesKeyring
 from shared.storage.database import Database
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.subscriptions import FakeSubscriptions
@@ -162,3 +165,32 @@ def test_a_pattern_stands_for_the_topics_of_its_prefix(topics: set[str], wanted:
     subscription = Subscription("1", "", topics=frozenset(topics))
 
     assert {topic for topic in every if subscription.wants(topic)} == wanted
+
+
+@pytest.mark.parametrize("state", [SubscriptionState.ACTIVE, SubscriptionState.DELETED])
+async def test_one_whose_key_is_missing_is_held_and_stops_no_other(
+    request: pytest.FixtureRequest, state: SubscriptionState
+) -> None:
+    from shared.concurrency.clock import SystemClock
+    from shared.storage.events.subscriptions import MongoSubscriptions
+    from shared.storage.sqlite import open_database
+
+    database = open_database(request.getfixturevalue("tmp_path"), SystemClock())
+    try:
+        former = AesKeyring([b"b secret key for tests: 32 bytes"])
+        await MongoSubscriptions(database, former).add(replace(FULL, state=state))
+        subscriptions = of(database)
+        await subscriptions.add(PLAIN)
+        with structlog.testing.capture_logs() as logged:
+            found = await subscriptions.all()
+            assert await subscriptions.all() == found
+
+        assert found[:2] == [CONFIGURED, PLAIN]
+        assert (found[2].url, found[2].secrets) == ("", RequestSecrets())
+        is_held = state is SubscriptionState.ACTIVE
+        assert found[2].state is (SubscriptionState.PAUSED if is_held else state)
+        assert [each["subscription"] for each in logged if each["event"] == "webhook_held"] == ["2"]
+        with pytest.raises(CannotDecrypt):
+            await subscriptions.get("2")
+    finally:
+        await database.close()

@@ -2,7 +2,7 @@
 
 Promises: a subscription without filters costs nothing, and one that names devices only costs no read; what
 other filters ask for is read from the journal, the records of devices and the queue, and what does not change
-is kept. An event that the journal does not have passes.
+is kept. An event that the journal does not have passes, and so does one that cannot be read there.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,6 +11,7 @@ import orjson
 
 from shared.concurrency.bounded_cache import BoundedCache
 from shared.domain.command import entry_id
+from shared.domain.errors import CannotDecrypt, OfNewerVersion
 from shared.domain.event import EXTRA_TOPICS, Event
 from shared.domain.subscription import EventFilters
 from shared.ports.enrollments import Enrollments
@@ -42,8 +43,12 @@ class Filters:
             return False
         if is_named and not (filters.statuses or filters.request_types):
             return True
-        event = await self._read(event_id)
-        return event is None or await self.pass_event(filters, event)
+        try:
+            event = await self._read(event_id)
+            return event is None or await self.pass_event(filters, event)
+        except (CannotDecrypt, OfNewerVersion):
+            # To wait for what may never be readable would hold up everybody's events.
+            return True
 
     async def pass_event(self, filters: EventFilters, event: Event) -> bool:
         """The same of an event that was read."""

@@ -63,7 +63,8 @@ class DeliveryQueue:
 
     def run(self, subscription: Subscription) -> list[Arrival]:
         """The first arrivals that fit into one request. One whose body is not in memory goes alone."""
-        limit = self.passed if subscription.filters else subscription.form.batch
+        batch = subscription.form.batch
+        limit = min(self.passed, batch) if subscription.filters else batch
         run: list[Arrival] = []
         size = 0
         for arrival in islice(self.arrivals, limit):

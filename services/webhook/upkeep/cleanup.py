@@ -48,7 +48,10 @@ class Cleanup:
 
     async def clean(self) -> None:
         """One round."""
-        for subscription in await self.subscriptions.all():
+        found = await self.subscriptions.all()
+        for id in self._quiet_since.keys() - {each.id for each in found}:
+            self._forget(id)  # another replica has removed it
+        for subscription in found:
             if subscription.state is SubscriptionState.DELETED:
                 await self._remove(subscription.id)
             elif subscription.state in _HOLDS:
@@ -68,9 +71,12 @@ class Cleanup:
         await self.replays.remove([replay.key for replay in await self.replays.of(id)])
         await self.activities.remove(id)
         await self.subscriptions.remove(id)
-        self.forgotten(id)
-        del self._quiet_since[id]
+        self._forget(id)
         log.info("webhook_removed", subscription=id)
+
+    def _forget(self, id: str) -> None:
+        del self._quiet_since[id]
+        self.forgotten(id)
 
     async def _expire(self, subscription: Subscription) -> None:
         before = event_ids_from(self.clock.now() - self.retention)

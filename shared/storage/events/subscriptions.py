@@ -5,10 +5,13 @@ The subscription `config`, of MDM_WEBHOOK_URL, is not stored: a changed setting 
 on. Former versions read another collection, `subscriptions`, which nothing ever filled."""
 
 from collections.abc import Collection as Names
+from dataclasses import replace
 from typing import Any
 
 import orjson
+import structlog
 
+from shared.domain.errors import CannotDecrypt
 from shared.domain.subscription import (
     CONFIG_SUBSCRIPTION,
     RequestSecrets,
@@ -21,6 +24,8 @@ from shared.storage.database import Database, Document
 from shared.storage.reads import find_by_id
 from shared.storage.records import EncryptedFields, encryption_context, fields_of, record
 from shared.times import parse_rfc3339, rfc3339_or_null
+
+log = structlog.get_logger()
 
 NAME = "webhooks"
 URL, SECRETS = "url", "secrets"
@@ -61,7 +66,7 @@ class MongoSubscriptions:
         }
         changed = [each["_id"] for each in revisions if each["_id"] not in same]
         found = await find_by_id(self._documents, changed)
-        self._read = same | {id: self._decode(document) for id, document in found.items()}
+        self._read = same | {id: self._decode_or_hold(document) for id, document in found.items()}
         return [*self._configured, *(self._read[id] for id in sorted(self._read))]
 
     async def get(self, id: str) -> Subscription | None:
@@ -117,6 +122,17 @@ class MongoSubscriptions:
         )
         url = self._decrypted(document, URL).decode()
         return record(Subscription, document, url=url, secrets=secrets)
+
+    def _decode_or_hold(self, document: Document) -> Subscription:
+        """One whose key is missing keeps its events until the key is back, and stops no other one."""
+        try:
+            return self._decode(document)
+        except CannotDecrypt as exc:
+            log.error("webhook_held", subscription=document["_id"], reason=str(exc))
+            held = record(Subscription, document, url="", secrets=RequestSecrets())
+            if held.state is not SubscriptionState.ACTIVE:
+                return held
+            return replace(held, state=SubscriptionState.PAUSED, state_reason=str(exc))
 
     def _encrypted(self, id: str, name: str, value: bytes) -> bytes:
         return self._keyring.encrypt(value, encryption_context(NAME, id, name))

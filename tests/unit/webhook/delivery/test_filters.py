@@ -1,5 +1,6 @@
 """Promises of filters: what passes, what is read for it, and that the rest is acked and holds up nothing."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 from services.webhook.delivery.filters import Filters
 from shared.domain.command import QueueEntry, entry_id
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, Inventory
-from shared.domain.errors import StoreUnavailable
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import BodyForm, EventFilters, Subscription, SubscriptionState
 from tests.support.delivery_rig import DEVICE, SUBSCRIPTION, Replica, World
@@ -197,3 +198,31 @@ async def test_while_the_store_is_away_an_event_waits_for_its_filter() -> None:
     assert before == []
     assert world.receiver.arrivals == ["1 Error", "2 Error"]
     assert world.is_settled
+
+
+@pytest.mark.parametrize("error", [CannotDecrypt, OfNewerVersion])
+async def test_an_event_that_cannot_be_read_passes(error: type[Exception]) -> None:
+    async def fails(event_id: str) -> Event | None:
+        raise error("cannot be read")
+
+    filters = Filters(fails, FakeEnrollments(), FakeCommandQueue())
+
+    assert await filters.pass_id(only(statuses=["Idle"]), "e", "MAC")
+    assert not await filters.pass_id(only(enrollments=["PAD"]), "e", "MAC")
+
+
+async def test_of_a_smaller_batch_no_more_events_share_a_request() -> None:
+    world = World()
+    sub = replace(FILTERED, form=BodyForm(batch=3), filters=only(enrollments=[DEVICE]))
+    world.receiver.held["big"] = asyncio.Event()
+    async with Replica(world) as replica:
+        await replica.subscribe(sub)
+        world.publish("big", has_body=False)
+        world.publish("e3", "e4", "e5", "e6", "e7")
+        await settle()
+        await replica.subscribe(replace(sub, form=BodyForm()))
+        world.receiver.held["big"].set()
+        await world.run(5)
+
+    assert world.receiver.arrivals == ["big", "e3", "e4", "e5", "e6", "e7"]
+    assert {len(names) for _, names in world.receiver.requests} == {1}

@@ -149,3 +149,13 @@ def test_ids_of_events_are_cut_by_their_time() -> None:
 
     assert event_ids_from(moment) == f"{uuid[:8]}-{uuid[8:]}"
     assert event_ids_from(datetime(1960, 1, 1, tzinfo=UTC)) == "00000000-0000"
+
+
+async def test_what_another_replica_removed_is_forgotten_too() -> None:
+    world = World(GONE)
+    await world.cleanup.clean()
+    await world.subscriptions.remove("gone")
+    await world.cleanup.clean()
+    await world.cleanup.clean()
+
+    assert world.forgotten == ["gone"]
