@@ -1,8 +1,8 @@
 """The subscriptions as they are now, and all attempts at delivery to them, bounded and counted.
 
 Promises: a change of a subscription is followed within 2 s, by what waits for a slot or in a delivery queue
-too, and one that is gone leaves nothing behind; a subscriber that hangs holds only its own slots and stalls no
-other one; a failure uses up an attempt of its events only while the subscriber is neither down nor paused.
+too, and one that is gone leaves nothing behind; a subscriber that hangs holds only its own slots and stalls
+no other one; a failure uses up an attempt of its events only while the subscriber is neither down nor paused.
 """
 
 import asyncio
