@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Protocol
 
@@ -128,9 +129,12 @@ class Journal(Protocol):
         """The first `limit` events of a device with since <= created_at <= upto, of all writers, by time;
         without their bodies."""
 
-    async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
-        """The first `limit` events with after < id < before, by id: about by time, since ids are UUIDv7.
-        With their topics and devices, without their bodies."""
+    async def between(
+        self, since: datetime, before: datetime, limit: int
+    ) -> tuple[list[Journaled], datetime]:
+        """The first `limit` events with since <= time < before (in whole milliseconds), and all others of the
+        last one's millisecond; by time. With their topics and devices, without their bodies. Also the time at
+        which the next page begins, `since` where there are none."""
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         """The reports of its device on a command with since <= created_at <= upto, by time."""

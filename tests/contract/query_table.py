@@ -85,8 +85,8 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "command_uuid =, created_at between, device =, enrollment =, topic = by created_at",
             "created_at between, device = by created_at",
         ),
+        "at_1": ("at between by at",),
         "writer_1_number_1": ("number >, writer = by number",),
-        PAGE: ("_id between by _id",),
     },
     "issued": {
         "fingerprint_1": ("fingerprint in",),

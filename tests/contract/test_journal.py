@@ -13,6 +13,7 @@ from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.events import Appended, Journal, Journaled, Writers
 from shared.ports.members import Members
+from shared.times import from_nanoseconds
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.journal import FakeJournal, FakeMembers, FakeWriters
 
@@ -96,18 +97,38 @@ async def test_events_of_a_device_come_by_time_whoever_wrote_them(ports: Ports) 
     assert await ports.journal.of_device("MAC", NOW + 100, NOW + 300, 2) == found[:2]
 
 
-async def test_events_between_two_ids_come_by_id_with_their_topics(ports: Ports) -> None:
-    events = sorted((event(n) for n in range(1, 6)), key=lambda each: each.id)
+async def test_events_of_a_time_come_by_time_with_their_topics_whatever_their_ids(
+    ports: Ports,
+) -> None:
+    start = NOW // 10**6 * 10**6
+    at = [from_nanoseconds(start + n * 10**6) for n in range(6)]
+    events = [event(9 - n, at=start + n * 10**6) for n in range(5)]
     await ports.journal.append(events)
-    ids = [each.id for each in events]
 
-    found = await ports.journal.between(ids[0], ids[4], 10)
+    found, following = await ports.journal.between(at[1], at[4], 10)
 
     assert found == [
         Journaled(e.id, e.created_at, 10, e.topic.value, e.key.device) for e in events[1:4]
     ]
-    assert await ports.journal.between(ids[0], ids[4], 2) == found[:2]
-    assert await ports.journal.between(ids[4], ids[4], 2) == []
+    assert following == at[4]
+    assert await ports.journal.between(at[1], at[4], 2) == (found[:2], at[3])
+    assert await ports.journal.between(at[3], at[4], 2) == (found[2:], at[4])
+    assert await ports.journal.between(at[5], at[5], 2) == ([], at[5])
+
+
+async def test_events_of_one_millisecond_come_together(ports: Ports) -> None:
+    start = NOW // 10**6 * 10**6
+    moment = from_nanoseconds(start)
+    millisecond = timedelta(milliseconds=1)
+    same = [event(n, at=start + n * 10_000) for n in range(1, 6)]
+    await ports.journal.append([*same, event(6, at=start + 10**6)])
+
+    found, following = await ports.journal.between(moment, moment + 9 * millisecond, 2)
+
+    assert sorted(each.id for each in found) == sorted(each.id for each in same)
+    assert following == moment + millisecond
+    [last], _ = await ports.journal.between(following, moment + 9 * millisecond, 2)
+    assert last.id == "w1-6"
 
 
 async def test_the_size_of_an_event_of_an_earlier_version_is_not_known(

@@ -31,7 +31,7 @@ from shared.domain.subscription import (
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Deliveries, DeliveryRecords, Replays, Subscriptions
 from shared.ports.events import Journal, Journaled
-from shared.times import EPOCH, event_ids_from, from_nanoseconds, nanoseconds, to_milliseconds
+from shared.times import EPOCH, from_nanoseconds, nanoseconds, to_milliseconds
 
 log = structlog.get_logger()
 
@@ -39,9 +39,7 @@ PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=5))
 STALE_AFTER = timedelta(seconds=15)
 """A running replay without a heartbeat for so long has no worker."""
 SETTLED = timedelta(seconds=10)
-"""An event is in the journal so long after its id was made; all replicas know a new subscription by then."""
-_BEFORE = timedelta(minutes=10)
-"""An id may be so much older than the time of its event."""
+"""An event is in the journal so long after its time; all replicas know a new subscription by then."""
 PAGE = 500
 FEW = 20
 """Events that are read with their bodies at once."""
@@ -150,10 +148,10 @@ class ReplayWorker:
             return _Step(str(done + FEW), events, is_last=done + FEW >= len(choice.event_ids))
         if choice.device is not None:
             return await self._next_of_device(choice, int(replay.position or choice.since))
-        after = replay.position or event_ids_from(from_nanoseconds(choice.since) - _BEFORE)
+        since = from_nanoseconds(int(replay.position or choice.since))
         end = from_nanoseconds(choice.until) + SETTLED
         settled = self.clock.now() - SETTLED
-        page = await self.journal.between(after, event_ids_from(min(end, settled)), PAGE)
+        page, following = await self.journal.between(since, min(end, settled), PAGE)
         chosen = [
             each
             for each in page
@@ -163,8 +161,8 @@ class ReplayWorker:
         found: Sequence[Event | Journaled] = chosen
         if subscription.filters:
             found = await self._read(chosen)
-        position = page[-1].id if page else after
-        return _Step(position, found, is_last=len(page) < PAGE and settled >= end)
+        is_last = len(page) < PAGE and settled >= end
+        return _Step(str(nanoseconds(following)), found, is_last)
 
     async def _next_of_device(self, choice: ReplayChoice, since: int) -> _Step:
         device = choice.device or ""
@@ -235,8 +233,8 @@ def progress_of(replay: Replay) -> float:
         return 0.0
     if choice.event_ids:
         return min(1.0, int(replay.position) / len(choice.event_ids))
-    at = int(replay.position) if choice.device else _time_in(replay.position)
-    return round(min(1.0, max(0.0, (at - choice.since) / max(1, choice.until - choice.since))), 3)
+    done = int(replay.position) - choice.since
+    return round(min(1.0, max(0.0, done / max(1, choice.until - choice.since))), 3)
 
 
 def _preparation(subscription: Subscription) -> Replay:
@@ -248,7 +246,3 @@ def _preparation(subscription: Subscription) -> Replay:
 
 def _is_wanted(choice: ReplayChoice, subscription: Subscription, topic: str) -> bool:
     return subscription.wants(topic) and (not choice.topics or topic in choice.topics)
-
-
-def _time_in(position: str) -> int:
-    return int(position.replace("-", "")[:12], 16) * 10**6

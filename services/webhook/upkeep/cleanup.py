@@ -16,6 +16,7 @@ from shared.concurrency.periodic import Loops, Pace
 from shared.domain.subscription import DeliveryState, Subscription, SubscriptionState
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Activities, DeliveryRecords, Replays, Subscriptions
+from shared.ports.events import Journal
 from shared.telemetry.metrics import Metrics
 from shared.times import event_ids_from
 
@@ -37,6 +38,7 @@ class Cleanup:
     deliveries: DeliveryRecords
     replays: Replays
     activities: Activities
+    journal: Journal
     clock: Clock
     metrics: Metrics
     retention: timedelta
@@ -83,8 +85,11 @@ class Cleanup:
         after, expired = "", 0
         for _ in range(MOST_PAGES):
             page = await self.deliveries.page(subscription.id, after, PAGE, before)
-            pending = [each.id for each in page if each.state is DeliveryState.PENDING]
-            expired += await self.deliveries.forget(pending, pending=True) if pending else 0
+            pending = [each for each in page if each.state is DeliveryState.PENDING]
+            # One that follows from another may be younger than the time in its id.
+            kept = await self.journal.stored([each.event_id for each in pending])
+            gone = [each.id for each in pending if each.event_id not in kept]
+            expired += await self.deliveries.forget(gone, pending=True) if gone else 0
             if len(page) < PAGE:
                 break
             after = page[-1].event_id

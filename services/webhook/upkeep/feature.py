@@ -23,6 +23,7 @@ def cleanup_feature(
         stores.delivery_records,
         stores.replays,
         stores.activities,
+        stores.journal,
         adapters.clock,
         adapters.metrics,
         retention,

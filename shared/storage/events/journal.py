@@ -19,6 +19,7 @@ from shared.storage.enrollments.documents import identity_fields
 from shared.storage.indexes import Index
 from shared.storage.reads import find_by_id
 from shared.storage.records import EncryptedFields, encryption_context, given, record
+from shared.times import to_milliseconds
 
 NAME = "events"
 BODY = "raw_payload"
@@ -76,14 +77,26 @@ class MongoJournal:
         )
         return [record(Journaled, each) for each in found]
 
-    async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
-        found = await self._documents.find(
-            {"_id": {"$gt": after, "$lt": before}},
-            {"created_at": 1, "size": 1, "topic": 1, "device": 1},
-            sort=[("_id", 1)],
+    async def between(
+        self, since: datetime, before: datetime, limit: int
+    ) -> tuple[list[Journaled], datetime]:
+        found = await self._in_time(to_milliseconds(since), to_milliseconds(before), limit)
+        if not found:
+            return [], since
+        last = to_milliseconds(found[-1]["at"])
+        end = last + timedelta(milliseconds=1)
+        if len(found) == limit:
+            whole = await self._in_time(last, end)
+            found = [each for each in found if each["at"] < last] + whole
+        return [record(Journaled, each) for each in found], end
+
+    async def _in_time(self, since: datetime, before: datetime, limit: int = 0) -> list[Document]:
+        return await self._documents.find(
+            {"at": {"$gte": since, "$lt": before}},
+            {"at": 1, "created_at": 1, "size": 1, "topic": 1, "device": 1},
+            sort=[("at", 1)],
             limit=limit,
         )
-        return [record(Journaled, each) for each in found]
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         found = await self._documents.find(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 from enum import Enum
 
 from shared.domain.command import QueueEntry
@@ -9,6 +10,7 @@ from shared.domain.errors import TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.events import Appended, Journaled, WriterRecord
+from shared.times import from_nanoseconds, nanoseconds, to_milliseconds
 from tests.support.fakes.queue import Hook, undisturbed
 
 MOST_BYTES = 16_000_000
@@ -49,13 +51,21 @@ class FakeJournal:
         found.sort(key=lambda event: event.created_at)
         return [Journaled(e.id, e.created_at, len(e.raw_payload)) for e in found[:limit]]
 
-    async def between(self, after: str, before: str, limit: int) -> list[Journaled]:
+    async def between(
+        self, since: datetime, before: datetime, limit: int
+    ) -> tuple[list[Journaled], datetime]:
         await self.before("between")
-        found = [event for id, event in sorted(self.events.items()) if after < id < before]
+        low, high = nanoseconds(to_milliseconds(since)), nanoseconds(to_milliseconds(before))
+        found = [event for event in self.events.values() if low <= event.created_at < high]
+        found.sort(key=lambda event: event.created_at)
+        if not found:
+            return [], since
+        end = found[:limit][-1].created_at // 10**6 * 10**6 + 10**6
         return [
             Journaled(e.id, e.created_at, len(e.raw_payload), e.topic.value, e.key.device)
-            for e in found[:limit]
-        ]
+            for e in found
+            if e.created_at < end
+        ], from_nanoseconds(end)
 
     async def answers(self, entry: QueueEntry, since: int, upto: int) -> list[Event]:
         await self.before("answers")

@@ -107,6 +107,20 @@ async def test_a_replay_of_many_events_goes_through_all_pages() -> None:
     assert await world.state(replay) == ("done", 3 * PAGE, 1.0)
 
 
+async def test_a_replay_has_the_events_of_its_time_though_their_ids_are_of_another() -> None:
+    world = World()
+    for age, time in ((20 * HOUR, HOUR / 2), (HOUR / 2, 2 * HOUR)):
+        at = world.start - time
+        id = f"{event_ids_from(world.start - age)}-7000-8000-000000000000"
+        event = Event(id, Topic.CONNECT, MAC, nanoseconds(at), b"{}", "w", 1)
+        await world.journal.append([event])
+
+    await world.replay(since=ago(world, HOUR))
+    await world.finish()
+
+    assert [each.number for each in world.stored()] == [nanoseconds(world.start - HOUR / 2)]
+
+
 async def test_a_replay_may_be_of_topics_that_the_subscription_asks_for() -> None:
     world = World()
     wanted = await world.event(topic=Topic.CHECK_OUT)

@@ -7,6 +7,8 @@ import pytest
 import structlog
 
 from services.webhook.upkeep.cleanup import MOST_PAGES, PAGE, Cleanup
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.event import Event, Topic
 from shared.domain.subscription import (
     Activity,
     Delivery,
@@ -17,9 +19,10 @@ from shared.domain.subscription import (
     SubscriptionState,
 )
 from shared.telemetry.metrics import Metrics
-from shared.times import event_ids_from
+from shared.times import event_ids_from, nanoseconds
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.deliveries import FakeDeliveries
+from tests.support.fakes.journal import FakeJournal
 from tests.support.fakes.subscriptions import FakeSubscriptions
 from tests.support.fakes.webhook_history import FakeActivities, FakeDeliveryRecords, FakeReplays
 
@@ -33,12 +36,14 @@ class World:
         self.subscriptions = FakeSubscriptions(*subscriptions)
         self.deliveries = FakeDeliveries()
         self.replays, self.activities = FakeReplays(), FakeActivities()
+        self.journal = FakeJournal()
         self.forgotten: list[str] = []
         self.cleanup = Cleanup(
             self.subscriptions,
             FakeDeliveryRecords(self.deliveries.records),
             self.replays,
             self.activities,
+            self.journal,
             self.clock,
             self.metrics,
             RETENTION,
@@ -127,6 +132,22 @@ async def test_an_event_that_waits_leaves_with_its_event_in_the_journal(
     noted = [each for each in logs if each["event"] == "deliveries_expired"]
     assert [each["count"] for each in noted] == ([1] if is_removed else [])
     assert world.metrics.deliveries_expired._value.get() == len(noted)
+
+
+async def test_an_event_that_is_younger_than_its_id_waits_on() -> None:
+    world = World(replace(GONE, state=SubscriptionState.PAUSED))
+    now = world.clock.now()
+    id = event_ids_from(now - 2 * RETENTION) + "-7000"
+    key = EnrollmentKey("MAC", device="MAC", udid="MAC")
+    event = Event(id, Topic.COMMAND_ACKNOWLEDGED, key, nanoseconds(now), b"{}", "w", 1)
+    await world.journal.append([event])
+    await world.store("gone", id)
+
+    await world.cleanup.clean()
+    assert world.left() == [f"gone:{id}"]
+    world.journal.events.clear()
+    await world.cleanup.clean()
+    assert world.left() == []
 
 
 async def test_dead_letters_do_not_hide_the_expired_events_behind_them() -> None:
