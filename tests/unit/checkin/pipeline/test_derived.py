@@ -18,6 +18,7 @@ from shared.domain.errors import StoreUnavailable
 from shared.domain.event import Event, Topic, derived_id, milliseconds_of
 from shared.domain.subscription import Subscription
 from shared.messaging.envelope import event_json
+from shared.ports.enrollments import Mark
 from shared.ports.events import Appended
 from tests.support.checkin_world import Device, Killed, Replica, Step, World
 from tests.support.fakes.journal import MOST_BYTES, Confirm
@@ -142,6 +143,28 @@ async def test_an_answer_is_told_behind_its_message(
         "answer": {"Text": "yes"},
         "answer_url": None,
     }
+
+
+async def test_behind_the_mark_of_a_clock_that_is_ahead_answer_and_send_keep_their_order() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await world.enqueue(device.key, "c2")
+    await world.enrollments.mark_waiting([Mark("MAC", world.clock.time_ns() + 10**12)])
+    before = len(world.publisher.published)
+
+    await replica.serve(report)
+    await replica.relay_all()
+
+    events = world.publisher.published[before:]
+    assert [event.topic for event in events] == [
+        Topic.CONNECT,
+        Topic.COMMAND_ACKNOWLEDGED,
+        Topic.COMMAND_SENT,
+    ]
+    assert len({event.created_at for event in events}) == 3
 
 
 async def test_a_command_is_told_each_time_it_is_sent() -> None:
