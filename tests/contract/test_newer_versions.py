@@ -28,6 +28,13 @@ from shared.domain.identity import (
 )
 from shared.domain.job import Job, JobState, Progress
 from shared.domain.outbox import quarantined, renewal_failed
+from shared.domain.subscription import (
+    Replay,
+    ReplayChoice,
+    ReplayState,
+    Subscription,
+    SubscriptionState,
+)
 from shared.domain.versions import is_known, known
 from shared.ports.devices import DeviceFilter
 from shared.ports.enrollments import Change, DeviceQuery
@@ -37,7 +44,8 @@ from shared.storage.access import tokens
 from shared.storage.database import Database
 from shared.storage.enrollments import devices, identities
 from shared.storage.enrollments.store import MongoEnrollments
-from shared.storage.events import journal
+from shared.storage.events import journal, webhook_history
+from shared.storage.events.subscriptions import MongoSubscriptions
 from shared.storage.queue import jobs
 from shared.storage.queue.expiries import MongoExpiries
 from shared.storage.queue.store import MongoCommandQueue
@@ -65,6 +73,8 @@ class Store:
         self.jobs = jobs.MongoJobs(self.database)
         self.journal = journal.MongoJournal(self.database, KEYRING)
         self.tokens = tokens.MongoTokens(self.database)
+        self.subscriptions = MongoSubscriptions(self.database, KEYRING)
+        self.replays = webhook_history.MongoReplays(self.database)
 
     async def write(self, collection: str, id_: str, path: str, value: Any = NEWER) -> None:
         """As a newer version would."""
@@ -88,6 +98,9 @@ class Store:
             "jobs": [each.id for each in await self.jobs.newest(None, 9)],
             "running": [each.id for each in await self.jobs.running()],
             "tokens": [each.id for each in await self.tokens.all()],
+            "webhooks": [each.id for each in await self.subscriptions.all()],
+            "replays": [each.id for name in ("OLD", "NEW") for each in await self.replays.of(name)],
+            "replaying": [each.id for each in await self.replays.running()],
         }
         return {name: sorted(set(ids)) for name, ids in reads.items()}
 
@@ -103,6 +116,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
             identities.INDEXES,
             tokens.INDEXES,
             jobs.indexes(HOUR),
+            webhook_history.indexes(HOUR),
             journal.indexes(timedelta(days=3650)),
         ):
             await database.ensure(indexes)
@@ -141,6 +155,8 @@ async def fill(store: Store, key: EnrollmentKey) -> None:
         Job(key.id, "c", "hash", "ProfileList", Terms(), True, "ci", total=1, created_at=NOW)
     )
     await store.journal.append([event(key)])
+    await store.subscriptions.add(Subscription(key.id, "https://receiver.example/"))
+    await store.replays.add(Replay(key.id, key.id, ReplayChoice(), NOW))
     scopes = frozenset({Scope.READ, Scope.COMMANDS})
     assert await store.tokens.add(Token(key.id, key.id, key.id, scopes, NOW, "key"))
 
@@ -185,6 +201,17 @@ async def job_state(store: Store) -> StrEnum | None:
     return None if job is None else job.state
 
 
+async def webhook_state(store: Store) -> StrEnum | None:
+    subscription = await store.subscriptions.get("NEW")
+    assert subscription is None or subscription.is_held  # its events wait for the newer version
+    return None if subscription is None else subscription.state
+
+
+async def replay_state(store: Store) -> StrEnum | None:
+    replay = await store.replays.get("NEW", "NEW")
+    return None if replay is None else replay.state
+
+
 async def nothing(_: Store) -> StrEnum | None:
     """What is of a newer version is left out, so there is nothing to show."""
     return None
@@ -206,6 +233,8 @@ VALUES: dict[str, tuple[type[StrEnum], tuple[str, str, str, Any], Read, set[str]
     "late answer": (EntryState, ("queue", ENTRY, "late_answer", LATE), late_answer, set()),
     "job": (JobState, ("jobs", "NEW", "state", NEWER), job_state, {"running"}),
     "scope": (Scope, ("tokens", "NEW", "scopes", ["read", NEWER]), nothing, set()),
+    "webhook": (SubscriptionState, ("webhooks", "NEW", "state", NEWER), webhook_state, set()),
+    "replay": (ReplayState, ("replays", "NEW:NEW", "state", NEWER), replay_state, {"replaying"}),
     "topic": (Topic, ("events", "event-NEW", "topic", NEWER), nothing, set()),
 }
 """What a newer version may write: of which set, where, how it is read, and which lists leave it out."""

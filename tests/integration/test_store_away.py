@@ -38,8 +38,10 @@ REFUSED_BEFORE = {
     "POST /ota/phase23": 400,
     "POST /scep": 400,
     "PUT /v1/config/certificate": 400,
+    "PATCH /v1/webhooks/{id}": 400,
 }
-"""What the test sends lacks a signature, or a certificate; test_start_order.py sends a device's message."""
+"""What the test sends lacks a signature or a certificate, or has an unknown key; test_start_order.py sends a
+device's message."""
 
 
 class Switch:

@@ -4,7 +4,7 @@ import inspect
 import socket
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,9 @@ from services.push.send.apns import BROKE_OFF, BROKEN
 from services.webhook.endpoints import http_client
 from services.webhook.endpoints.connecting import Host
 from services.webhook.endpoints.sender import HttpSender
+from services.webhook.endpoints.target import RequestTarget
 from shared.domain.errors import BrokerUnavailable, MdmError
+from shared.domain.subscription import Subscription
 from shared.messaging.rabbit.connection import translated as of_broker
 from shared.network.connection_failures import Peer, Shown, is_about_certificate, reason_of
 from shared.network.peer_certificates import PeerCertificates
@@ -66,7 +68,9 @@ async def test_no_exception_of_the_store_s_library_shows_its_class() -> None:
 
 async def test_no_exception_of_the_webhook_s_library_shows_its_class() -> None:
     sender = HttpSender(FakeClock())
-    target = http_client.HttpTarget(Host("host", 1, None), b"Authorization: Basic secret")
+    head = b"Authorization: Basic secret"
+    http = http_client.HttpTarget(Host("host", 1, None), head, None, timedelta(seconds=1))
+    target = RequestTarget(Subscription("config", "http://host:1/"), http, None)
     assert "secret" not in repr(target)
     for error in instances(http_client, http_client.HttpFailure):
         must_be_words(await sender._reason(error, target), error)
