@@ -247,8 +247,9 @@ async def test_the_log_says_why_a_subscriber_fails(trust: Trust) -> None:
         bad_server(Kind.SELF_SIGNED, trust) as server,
         HttpSender(clock, tls, PATIENCE) as sender,
     ):
-        subscribers = Subscribers(FixedSubscriptions(), sender, clock, Metrics())
         receiver = Subscription("config", f"https://user:secret@127.0.0.1:{server.port}/")
+        subscribers = Subscribers(FixedSubscriptions(receiver), sender, clock, Metrics())
+        await subscribers.read()
         with structlog.testing.capture_logs() as logged:
             for _ in range(4):
                 await subscribers.first(receiver, "MAC", REQUEST)
