@@ -52,7 +52,7 @@ async def other(whole: Whole) -> AsyncIterator[Device]:
 
 
 async def state(device: Device) -> dict[str, Any]:
-    """All that API clients and the device itself can see of it, but for what a loop writes every five seconds:
+    """All that API clients and the device itself can see of it, but for what a loop writes every 5 seconds:
     when it was seen, and the quarantine that a strange certificate of an earlier test leads to."""
     listed = await device.whole.api("POST", "/v1/devices", {"filter_udid": [device.id]})
     [found] = listed.json()["devices"]
