@@ -9,7 +9,6 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
 
 import structlog
 
@@ -30,6 +29,7 @@ from shared.domain.enrollment import PARTITIONS
 from shared.network.trusted_cas import client_tls
 from shared.ports.clock import Clock
 from shared.settings.classes import WebhookSettings
+from shared.times import time_of_event
 from shared.web.server.service import Feature, Service
 
 log = structlog.get_logger()
@@ -131,10 +131,8 @@ def _show_what_waits(adapters: Adapters, subscribers: Subscribers, partitions: P
 
     def oldest_age() -> float:
         """Age in seconds of the oldest event that waits, by the time in its UUIDv7."""
-        if partitions.oldest is None:
-            return 0.0
-        milliseconds = UUID(partitions.oldest).int >> 80
-        return max(0.0, adapters.clock.now().timestamp() - milliseconds / 1000)
+        since = time_of_event(partitions.oldest) if partitions.oldest else None
+        return 0.0 if since is None else max(0.0, (adapters.clock.now() - since).total_seconds())
 
     metrics.watch(metrics.partitions_served, lambda: len(partitions.open))
     metrics.watch(metrics.queues_blocked, lambda: sum(q.blocked_count for q in partitions.served))

@@ -7,7 +7,7 @@ breaks nothing for those beside it."""
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from shared.concurrency.batching import BatchExecutor
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
-from shared.domain.subscription import Delivery, DeliveryQueueKey
+from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
 from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Deliveries
@@ -132,6 +132,14 @@ class DeliveryStore:
                 return [exc]
             return [(await self._load_all([event_id]))[0] for event_id in ids]
         return [found.get(event_id) for event_id in ids]
+
+
+async def retry_dead_letters(
+    deliveries: Deliveries, page: Sequence[Delivery], now: datetime
+) -> int:
+    """Make the dead letters among these pending again; how many there were."""
+    dead = [each.id for each in page if each.state is DeliveryState.DEAD_LETTERED]
+    return await deliveries.retry(dead, now) if dead else 0
 
 
 async def skip(deliveries: Deliveries, journal: Journal, delivery_id: str) -> bool:

@@ -10,12 +10,11 @@ from datetime import datetime
 
 import orjson
 
-from services.webhook.delivery.store import skip
+from services.webhook.delivery.store import retry_dead_letters, skip
 from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import AttemptOutcome, EventSender
-from shared.chunks import chunked
 from shared.domain.errors import Conflict, Unavailable
-from shared.domain.event import OWN_PREFIX
+from shared.domain.event import FACTS_VERSION, OWN_PREFIX
 from shared.domain.subscription import (
     Activity,
     AttemptRecord,
@@ -32,7 +31,6 @@ TEST_TOPIC = f"{OWN_PREFIX}Test"
 PAGE = 1000
 MOST_PAGES = 10
 MOST_DEVICES = 100
-_TOGETHER = 100
 
 
 @dataclass(slots=True)
@@ -121,17 +119,13 @@ class DeliveryHistory:
         count, after = 0, ""
         while page := await self.records.page(subscription, after, PAGE):
             after = page[-1].event_id
-            dead = [each.id for each in page if each.state is DeliveryState.DEAD_LETTERED]
-            count += await self.deliveries.retry(dead, now) if dead else 0
+            count += await retry_dead_letters(self.deliveries, page, now)
         return count
 
     async def skip(self, subscription: str, events: Collection[str]) -> int:
         """Make dead letters of these waiting ones, and keep their bodies; how many were."""
-        count = 0
-        for chunk in chunked(list(events), _TOGETHER):
-            for each in chunk:
-                count += await skip(self.deliveries, self.journal, f"{subscription}:{each}")
-        return count
+        ids = [f"{subscription}:{each}" for each in events]
+        return sum([await skip(self.deliveries, self.journal, each) for each in ids])
 
     async def test(self, subscription: Subscription) -> tuple[str, AttemptOutcome]:
         """Send one event of the topic for tests; its id, and what became of it."""
@@ -142,7 +136,11 @@ class DeliveryHistory:
             "topic": TEST_TOPIC,
             "event_id": event_id,
             "created_at": rfc3339(self.clock.now()),
-            "webhook_event": {"version": 1, "webhook": subscription.id, "name": subscription.name},
+            "webhook_event": {
+                "version": FACTS_VERSION,
+                "webhook": subscription.id,
+                "name": subscription.name,
+            },
         }
         try:
             request = single(event_id, TEST_TOPIC, orjson.dumps(document))

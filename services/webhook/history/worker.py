@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 
 from services.webhook.delivery.filters import Filters
+from services.webhook.delivery.store import retry_dead_letters
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.event import Event
@@ -21,7 +22,6 @@ from shared.domain.subscription import (
     START,
     Delivery,
     DeliveryQueueKey,
-    DeliveryState,
     Replay,
     ReplayChoice,
     ReplayState,
@@ -133,8 +133,7 @@ class ReplayWorker:
 
     async def _retry(self, replay: Replay) -> tuple[_Step, int]:
         page = await self.records.page(replay.subscription, replay.position, PAGE)
-        dead = [each.id for each in page if each.state is DeliveryState.DEAD_LETTERED]
-        count = await self.deliveries.retry(dead, self.clock.now()) if dead else 0
+        count = await retry_dead_letters(self.deliveries, page, self.clock.now())
         if len(page) < PAGE:
             return _Step(replay.position, is_last=True), count
         return _Step(page[-1].event_id), count

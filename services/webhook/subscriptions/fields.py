@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, WithJsonSchema
 from yarl import URL
 
+from services.webhook.endpoints.signing import SECRET_PREFIX
 from shared.domain.errors import display_name
 from shared.domain.event import OWN_PREFIX, Topic
 from shared.domain.subscription import MICROMDM_TOPICS
@@ -28,7 +29,6 @@ MOST_WAITS = 50
 MOST_CONCURRENT = 256
 MOST_OF_BATCH = 100
 FASTEST = 100_000
-SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = range(24, 65)
 
 OWN_TOPICS = f"{OWN_PREFIX}*"

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from services.webhook.subscriptions.fields import SECRET_PREFIX
+from services.webhook.endpoints.signing import SECRET_PREFIX
 from services.webhook.subscriptions.receivers import Receivers
 from services.webhook.subscriptions.requests import (
     NOW,
