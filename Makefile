@@ -4,7 +4,7 @@
 LOCAL := bash deploy/local
 ARGS ?=
 
-.PHONY: help run test check up down against demo bench catalogue lock image clean
+.PHONY: help run test check up down against demo bench catalogue readable lock image clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,9 @@ bench: ## measure requests per second, latency, CPU and memory, here or at anoth
 
 catalogue: ## CHECKOUT=path: make the catalogue of commands anew from Apple's schema
 	@$(LOCAL)/dev.sh shared.apple.catalogue.make $(ARGS) $(CHECKOUT)
+
+readable: ## CHECKOUT=path: make the list of what redacted events keep anew from Apple's schema
+	@$(LOCAL)/dev.sh services.webhook.forms.make $(CHECKOUT)
 
 lock: ## the exact versions of the image (ARGS=--upgrade: the newest)
 	@$(LOCAL)/lock.sh $(ARGS)

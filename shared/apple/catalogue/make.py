@@ -91,7 +91,7 @@ def read_commands(checkout: Path) -> dict[str, Facts]:
 def read_facts(path: Path) -> dict[str, Facts]:
     """All commands of a file of facts, by request type."""
     return {
-        name: _entry(name, map(_as_schema, facts["keys"]), facts.get("supportedOS"))
+        name: _entry(name, map(schema_key, facts["keys"]), facts.get("supportedOS"))
         for name, facts in json.loads(path.read_text(encoding="utf-8")).items()
     }
 
@@ -101,14 +101,14 @@ def _entry(name: str, keys: Iterable[Facts], supported: Facts | None) -> Facts:
     return {"keys": [_key(key, name) for key in keys]} | ({"systems": systems} if systems else {})
 
 
-def _as_schema(key: Mapping[str, Any]) -> Facts:
+def schema_key(key: Mapping[str, Any]) -> Facts:
     """A key of a file of facts, as the schema writes it: all that is inside of it is in `subkeys`."""
     named = {f: v for f, v in key.items() if f not in FACTS_ONLY}
     inner = [each for field in INNER for each in key.get(field, ())]
     if "any_key" in key:
         inner.append({"key": "ANY", **key["any_key"]})
     if inner:
-        named["subkeys"] = [_as_schema(each) for each in inner]
+        named["subkeys"] = [schema_key(each) for each in inner]
     return named
 
 
