@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.webhook.forms.make import HARMLESS, READABLE, readable_text, main, readable_keys
+from services.webhook.forms.make import HARMLESS, READABLE, main, readable_keys, readable_text
 from services.webhook.forms.redaction import known_keys
 from shared.apple.catalogue.make import SchemaSurprise
 
