@@ -10,6 +10,7 @@ from tests.models.janitor import Janitor
 from tests.models.journal import Journal
 from tests.models.journal_states import Budget
 from tests.models.local_broker import LocalBroker
+from tests.models.own_events import OwnEvents
 from tests.models.renewals import Budget as RenewalBudget
 from tests.models.renewals import Renewals
 from tests.models.token_updates import TokenUpdates
@@ -41,6 +42,8 @@ HOLDS: dict[str, Model] = {
     "an insert is late, events follow": Journal(
         (2,), Budget(bad=1, unknown=1), followers=True, **ONE_RELAY
     ),
+    "an event of ours, a confirm is lost": OwnEvents((2,), Budget(bad=1), **ONE_RELAY),
+    "an event of ours, the pass is killed": OwnEvents((1,), Budget(bad=1, kills=1), **ONE_RELAY),
     "tokens, a device gives up": TokenUpdates(),
     "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
     "renewal, then a new enrollment": Renewals(
@@ -154,6 +157,21 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         Journal((2,), Budget(bad=1, deletions=1), **ONE_RELAY),
         Verdict.UNSAFE,
         "nobody will publish it",
+    ),
+    "rule 8: an event of ours does not wait": (
+        OwnEvents((1,), Budget(bad=1), stays_behind=False, **ONE_RELAY),
+        Verdict.UNSAFE,
+        "an event of ours overtook",
+    ),
+    "rule 8: an event of ours has its own time": (
+        OwnEvents((1,), Budget(bad=1), clocks=(0, 11), is_later=False, **ONE_RELAY),
+        Verdict.UNSAFE,
+        "an event of ours overtook",
+    ),
+    "rule 8: an event of ours is forgotten without a mark": (
+        OwnEvents((1,), Budget(bad=1), is_marked=False, **ONE_RELAY),
+        Verdict.STUCK,
+        "",
     ),
     "rule 6: what is there already is left to its writer": (
         Journal((1,), Budget(unknown=1), followers=True, there_is_marked=False, **ONE_RELAY),

@@ -186,7 +186,7 @@ class Replica:
             self.metrics,
         )
         self.outbox = Outbox(
-            world.identities, world.journal, world.publisher, self.share, world.clock
+            world.identities, world.enrollments, world.journal, world.publisher, self.share
         )
         self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)
 

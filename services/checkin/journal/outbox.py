@@ -1,10 +1,10 @@
-"""Publish the outbox: events about the bindings of devices.
+"""Publish the outbox: events that are stored with the change of a device that they report.
 
-An outbox event is stored in the same write as its change, so none is lost. It is journaled and published,
-always with the same id and the same bytes, until the broker or the relay has it, and removed only then.
-Every replica works on its share of the partitions; if two do the same for a moment, subscribers see one
-event twice."""
+None of them is lost. Each is journaled, behind what waits of its device, and published, always with the same
+id and the same bytes, until the broker or the relay has it, and removed only then. Every replica works on its
+share of the partitions; if two do the same for a moment, subscribers see one event twice."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import orjson
@@ -12,12 +12,11 @@ import orjson
 from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
-from shared.concurrency.publishing import publish_where_possible
-from shared.domain.errors import StoreUnavailable
+from shared.concurrency.publishing import journal_behind, publish_behind
 from shared.domain.event import Event
-from shared.ports.clock import Clock
+from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher, Journal
-from shared.ports.identities import Identities
+from shared.ports.identities import Identities, Outgoing
 
 PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
 CHUNK = 32
@@ -31,16 +30,16 @@ class Outbox:
     def __init__(
         self,
         identities: Identities,
+        enrollments: Enrollments,
         journal: Journal,
         publisher: EventPublisher,
         share: Share,
-        clock: Clock,
     ) -> None:
         self._identities = identities
+        self._enrollments = enrollments
         self._journal = journal
         self._publisher = publisher
         self._share = share
-        self._clock = clock
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
@@ -50,21 +49,27 @@ class Outbox:
         partitions = self._share.partitions
         if not partitions:
             return
-        outgoing = await self._identities.outbox(partitions)
-        for chunk in chunked(outgoing, CHUNK):
-            events = [
-                Event(
-                    id=each.outbox_event.id,
-                    topic=each.outbox_event.topic,
-                    key=each.device.key,
-                    created_at=each.outbox_event.created_at,
-                    raw_payload=orjson.dumps(dict(each.outbox_event.facts)),
-                    writer=WRITER,
-                    number=each.outbox_event.created_at,
-                )
-                for each in chunk
-            ]
-            if not all(await self._journal.append(events)):
-                raise StoreUnavailable("the journal did not take the notices")
-            safe = await publish_where_possible(self._publisher, events)
+        for chunk in chunked(await self._identities.outbox(partitions), CHUNK):
+            safe = await self._publish(chunk)
             await self._identities.published([e for e in chunk if e.outbox_event.id in safe])
+
+    async def _publish(self, outgoing: Sequence[Outgoing]) -> set[str]:
+        """Returns the ids of the events that are safe."""
+        term = self._journal.term
+        devices = {each.device.id for each in outgoing}
+        records = await self._enrollments.load(devices, secrets=False)
+        backlogs = {id_: record.waiting for id_, record in records.items()}
+        events = [
+            Event(
+                id=each.outbox_event.id,
+                topic=each.outbox_event.topic,
+                key=each.device.key,
+                created_at=each.outbox_event.created_at,
+                raw_payload=orjson.dumps(dict(each.outbox_event.facts)),
+                writer=WRITER,
+                number=each.outbox_event.created_at,
+            )
+            for each in outgoing
+        ]
+        journaled = await journal_behind(self._journal, events, backlogs, term)
+        return await publish_behind(self._publisher, self._enrollments, journaled, backlogs)

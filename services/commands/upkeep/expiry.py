@@ -23,10 +23,9 @@ from services.commands.queue.targets import key_of_unknown
 from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
-from shared.concurrency.publishing import publish_safely, publish_where_possible
+from shared.concurrency.publishing import Backlogs, journal_behind, publish_behind, publish_safely
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import EnrollmentKey, partition_of
-from shared.domain.errors import StoreUnavailable
 from shared.domain.event import FACTS_VERSION, Event, Topic, derived_id
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments, Mark
@@ -108,34 +107,33 @@ class Expiry:
         Raises Unavailable where that could not be written."""
         if not await self.expiries.is_unpublished(entry):
             return
-        [event] = await self._journaled([entry])
+        [event], _ = await self._journaled([entry])
         marked = await self.enrollments.mark_waiting([Mark(entry.device, event.created_at)])
         if not all(marked):  # its device is unknown, so no relay looks after it
             await publish_safely(self.publisher, [event])
 
     async def _publish(self, entries: Sequence[QueueEntry]) -> None:
-        """A later pass finds the entries of a partition that is away."""
+        """A later pass finds the entries of unknown devices in a partition that is away."""
         await self.between()
-        events = await self._journaled(entries)
+        events, backlogs = await self._journaled(entries)
         await self.between()
-        safe = await publish_where_possible(self.publisher, events)
+        safe = await publish_behind(self.publisher, self.enrollments, events, backlogs)
         late = {(event.key.id, event.command_uuid) for event in events if event.id not in safe}
         published = [each for each in entries if (each.enrollment, each.command_uuid) not in late]
         await self.between()
         await self.expiries.published(published)
 
-    async def _journaled(self, entries: Sequence[QueueEntry]) -> list[Event]:
-        known = await self.enrollments.summaries({entry.enrollment for entry in entries})
+    async def _journaled(self, entries: Sequence[QueueEntry]) -> tuple[list[Event], Backlogs]:
+        term = self.journal.term
+        ids = {id_ for entry in entries for id_ in (entry.enrollment, entry.device)}
+        known = await self.enrollments.load(ids, secrets=False)
         keys = {id_: found.key for id_, found in known.items()}
         events = [
             ended_event(each, keys.get(each.enrollment) or key_of_unknown(each.enrollment))
             for each in entries
         ]
-        if not all(await self.journal.append(events)):
-            raise StoreUnavailable("the journal did not take the events of commands that ended")
-        # What is there may be what another replica wrote when more, or less, was known of the device.
-        journaled = await self.journal.read([event.id for event in events])
-        return list(journaled.values())
+        backlogs = {id_: found.waiting for id_, found in known.items()}
+        return await journal_behind(self.journal, events, backlogs, term), backlogs
 
 
 def _is_left(entry: QueueEntry, before: datetime) -> bool:
@@ -146,7 +144,8 @@ def _is_left(entry: QueueEntry, before: datetime) -> bool:
 
 
 def ended_event(entry: QueueEntry, key: EnrollmentKey) -> Event:
-    """The event of an entry in one of ANNOUNCED_STATES. Every replica makes the same, at any time."""
+    """The event of an entry in one of ANNOUNCED_STATES. Every replica makes the same, at any time; it is
+    journaled with a later time where events of its device wait."""
     assert entry.finished_at is not None
     cause = f"{entry.id}\0{entry.order}"
     milliseconds = nanoseconds(entry.finished_at) // 10**6

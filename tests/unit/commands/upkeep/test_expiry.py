@@ -17,7 +17,9 @@ from shared.domain.enrollment import PARTITIONS, EnrollmentKey, EnrollmentStatus
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import Event, Topic
 from shared.messaging.envelope import event_json
+from shared.ports.enrollments import Mark
 from shared.ports.events import Appended
+from shared.times import nanoseconds
 from tests.support.commands_world import ANNA, FIRST_UUID, MAC, MINUTE, Barrier, World, enrolled
 from tests.support.fakes.clock import START, settle
 from tests.support.fakes.journal import Confirm, FakeJournal, FakePublisher
@@ -264,21 +266,57 @@ async def test_each_replica_sees_to_its_own_partitions(replicas: Replicas) -> No
 
 
 @pytest.mark.parametrize("outcome", [Confirm.LOST, Confirm.TAKEN_UNCONFIRMED])
-async def test_without_a_broker_commands_expire_all_the_same_and_are_told_later(
+async def test_without_a_broker_commands_expire_all_the_same_and_are_left_to_the_relay(
     replicas: Replicas, outcome: Confirm
 ) -> None:
     await replicas.overdue()
     replicas.publisher.outcome = lambda _: outcome
 
+    await replicas.one().look()
+
+    assert replicas.world.entry().state is EntryState.EXPIRED
+    assert replicas.world.queue.unsafe == set()
+    assert await backlog(replicas.world) == list(replicas.journal.events.values())
+
+
+async def test_without_a_broker_a_command_of_an_unknown_device_is_told_later(
+    replicas: Replicas,
+) -> None:
+    await replicas.overdue()
+    replicas.world.enrollments.records.clear()
+    replicas.publisher.outcome = lambda _: Confirm.LOST
+
     with pytest.raises(BrokerUnavailable):
         await replicas.one().look()
 
-    assert replicas.world.entry().state is EntryState.EXPIRED
     assert replicas.world.queue.unsafe == {replicas.world.entry().id}
     replicas.publisher.outcome = lambda _: Confirm.CONFIRMED
     replicas.world.clock.advance(FORGOTTEN_AFTER + PACE.every)
     await replicas.one().look()
     assert replicas.world.queue.unsafe == set()
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+async def test_rule_08_the_events_of_ended_commands_stay_behind_the_backlog_of_their_device(
+    replicas: Replicas, is_ahead: bool
+) -> None:
+    """Two commands of the device and one of a user on it; the backlog is of a clock that is ahead, or not."""
+    world = replicas.world
+    for target, uuid in (("MAC", "one"), ("MAC", "two"), ("anna", "three")):
+        await world.post(target, uuid=uuid)
+    for entry in list(world.queue.entries.values()):
+        world.queue.entries[entry.id] = replace(entry, expires_at=START)
+    waits = nanoseconds(world.clock.now()) + (10**12 if is_ahead else -(10**12))
+    await world.enrollments.mark_waiting([Mark("MAC", waits)])
+
+    await replicas.one().look()
+
+    assert replicas.published == []
+    assert world.queue.unsafe == set()
+    told = await backlog(world)
+    assert [event.topic for event in told] == [Topic.COMMAND_EXPIRED] * 3
+    assert len({event.created_at for event in told}) == 3
+    assert min(event.created_at for event in told) > waits
 
 
 async def test_a_journal_that_takes_nothing_means_no_event(replicas: Replicas) -> None:
@@ -313,7 +351,7 @@ async def test_many_expire_in_one_pass_with_an_id_and_a_time_of_their_own(
     assert world.queue.unsafe == set()
 
 
-async def test_what_expires_in_a_partition_that_is_away_is_told_later_and_holds_up_no_other(
+async def test_what_expires_in_a_partition_that_is_away_is_left_to_the_relay_and_holds_up_no_other(
     replicas: Replicas,
 ) -> None:
     world = replicas.world
@@ -330,11 +368,8 @@ async def test_what_expires_in_a_partition_that_is_away_is_told_later_and_holds_
 
     assert {entry.state for entry in world.queue.entries.values()} == {EntryState.EXPIRED}
     assert [event.key.device for event in replicas.published] == [other] * (CHUNK + 1)
-    assert len(world.queue.unsafe) == CHUNK + 1
-    replicas.publisher.away = frozenset()
-    world.clock.advance(FORGOTTEN_AFTER + PACE.every)
-    await replicas.one().look()
     assert world.queue.unsafe == set()
+    assert len(await backlog(world)) == CHUNK + 1
 
 
 async def test_the_id_is_a_uuid_of_version_7_with_the_time_of_the_end() -> None:
@@ -430,5 +465,5 @@ async def backlog(world: World) -> list[Event]:
     mark = (await world.enrollments.waiting(range(PARTITIONS))).get("MAC")
     if mark is None or mark.since is None or mark.upto is None:
         return []
-    found = await world.journal.of_device("MAC", mark.since, mark.upto, 10)
+    found = await world.journal.of_device("MAC", mark.since, mark.upto, 100)
     return list((await world.journal.read([each.id for each in found])).values())

@@ -8,7 +8,6 @@ import pytest
 from services.commands.upkeep.expiry import FORGOTTEN_AFTER, PACE, ended_event
 from shared.domain.command import EntryState, Terms
 from shared.domain.enrollment import PARTITIONS, partition_of
-from shared.domain.errors import BrokerUnavailable
 from shared.messaging.envelope import event_json
 from tests.support.commands_world import FIRST_UUID, MAC
 from tests.support.fakes.journal import Confirm
@@ -93,17 +92,14 @@ async def test_each_replica_tells_of_its_own_partitions(replicas: Replicas) -> N
     assert (before, len(replicas.published)) == ([], 1)
 
 
-async def test_without_a_broker_it_is_told_later(replicas: Replicas) -> None:
+async def test_without_a_broker_it_is_left_to_the_relay(replicas: Replicas) -> None:
     await superseded(replicas)
     replicas.publisher.outcome = lambda _: Confirm.LOST
-    with pytest.raises(BrokerUnavailable):
-        await replicas.one().look()
-    assert replicas.world.queue.unsafe == {replicas.world.entry().id}
 
-    replicas.publisher.outcome = lambda _: Confirm.CONFIRMED
     await replicas.one().look()
 
     assert replicas.world.queue.unsafe == set()
+    assert await backlog(replicas.world) == [ended_event(replicas.world.entry(), MAC)]
 
 
 async def test_it_is_told_though_its_command_is_queued_anew(replicas: Replicas) -> None:
@@ -118,5 +114,6 @@ async def test_it_is_told_though_its_command_is_queued_anew(replicas: Replicas) 
 
     assert again.is_new
     assert relayed == [ended_event(ended, MAC)]
-    by_uuid = {event.command_uuid for event in replicas.published}
-    assert by_uuid == {SECOND_UUID}, "which the repetition superseded in its turn"
+    by_uuid = [event.command_uuid for event in await backlog(replicas.world)]
+    assert by_uuid == [FIRST_UUID, SECOND_UUID], "which the repetition superseded in its turn"
+    assert replicas.published == [], "behind the first one"
