@@ -58,7 +58,9 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     service = Service.of(ROLE, [api, certificates, sweeping, requests], loops, ready=ready)
 
     async def run() -> None:
-        await loops.until_done("push_start", prepare, PACE, waits="push_waits_for_the_store")
+        await loops.until_done(
+            "push_start", prepare, PACE, waits="push_waits_for_the_store", may_wait=True
+        )
         if not topics.certified:
             log.warning("push_disabled", reason="there is no push certificate: no device is pushed")
         await service.run()

@@ -51,7 +51,7 @@ class Intake:
     async def run(self, loops: Loops) -> None:
         async with asyncio.TaskGroup() as group:
             consume = partial(self._consumer.consume, partial(self._take, group))
-            await loops.until_done("intake", consume, PACE, waits="wishes_wait")
+            await loops.until_done("intake", consume, PACE, "wishes_wait", may_wait=True)
 
     async def drain(self, grace: timedelta = GRACE) -> None:
         self._is_stopping = True

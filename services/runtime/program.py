@@ -57,5 +57,8 @@ class ServicesProgram:
     def failing(self) -> list[str]:
         return self._parts.loops.failing()
 
+    def stalled(self) -> list[str]:
+        return self._parts.loops.stalled()
+
     async def close(self) -> None:
         await self._parts.close()

@@ -93,7 +93,9 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     service = Service.of(ROLE, features, loops, ready=ready)
 
     async def run() -> None:
-        await loops.until_done("webhook_start", prepare, _PACE, "webhook_waits_for_the_store")
+        await loops.until_done(
+            "webhook_start", prepare, _PACE, "webhook_waits_for_the_store", may_wait=True
+        )
         async with sender:
             await service.run()
 

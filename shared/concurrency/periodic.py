@@ -3,15 +3,20 @@
 Promises: no exception of a step ends a loop, except Misconfigured (an unusable setting, or a second process
 on an in-process broker: rule 10), which ends the process. An outage is logged once when it begins. Any other
 exception is a bug, or an unforeseen document: its kind and stack are logged once until a success, it is
-counted, and the pauses grow. `failing` names the loops that have failed so for five minutes, and those that
-have been in one step for half an hour: each await in a step has a deadline, so a step that hangs is a bug.
+counted, and the pauses grow. `failing` names the loops that have failed so for five minutes.
+
+A step that hangs is a bug, since each of its awaits has a deadline, and a short one: an outage hangs nothing.
+`failing` names its loop after five minutes in which the step did not go on, however long the step is;
+`stalled` after half an hour, when only a restart can help.
 """
 
+import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -43,6 +48,8 @@ ONCE = Pace(timedelta(), timedelta())
 class Loops:
     """The background work of one process. `count` gets the name of a loop at each failure except outages."""
 
+    stalled_after = STALLED_AFTER
+
     def __init__(self, clock: Clock, count: Callable[[str], None] = lambda name: None) -> None:
         self._clock = clock
         self._count = count
@@ -62,10 +69,13 @@ class Loops:
                 await loop.attempt(step)
                 await self._clock.sleep(loop.pause)
 
-    async def until_done(self, name: str, step: Step, pace: Pace, waits: str) -> None:
-        """Do a step again and again until it succeeds."""
+    async def until_done(
+        self, name: str, step: Step, pace: Pace, waits: str, *, may_wait: bool = False
+    ) -> None:
+        """Do a step again and again until it succeeds. `may_wait`: it may take any time, as it waits for
+        messages or for an index."""
         with self._loop(name, pace, waits) as loop:
-            while not await loop.attempt(step):
+            while not await loop.attempt(step, may_wait=may_wait):
                 await self._clock.sleep(loop.pause)
 
     async def attempt(self, name: str, step: Step, waits: str) -> None:
@@ -76,8 +86,8 @@ class Loops:
             _Loop(name, ONCE, waits, self._clock, self._count).failed(exc)
 
     def failing(self) -> list[str]:
-        """The loops that have failed for FAILING_AFTER without a success, except by outages, and those in one
-        step since STALLED_AFTER."""
+        """The loops that have failed for FAILING_AFTER without a success, except by outages, and those whose
+        step has not gone on for as long."""
         now = self._clock.monotonic()
         found = {
             loop.name: f"{loop.name} has failed for {(now - loop.failing_since) / 60:.0f} minutes, at "
@@ -85,12 +95,19 @@ class Loops:
             for loop in self._running
             if now - loop.failing_since >= FAILING_AFTER.total_seconds()
         }
-        found |= {
-            loop.name: f"{loop.name} has been in one step for {(now - loop.in_step_since) / 60:.0f} minutes"
+        return sorted({**found, **self._hanging(FAILING_AFTER)}.values())
+
+    def stalled(self) -> list[str]:
+        """The loops whose step has not gone on for STALLED_AFTER."""
+        return sorted(self._hanging(self.stalled_after).values())
+
+    def _hanging(self, since: timedelta) -> dict[str, str]:
+        now = self._clock.monotonic()
+        return {
+            loop.name: f"{loop.name} has hung in a step for {(now - loop.went_on_at) / 60:.0f} minutes"
             for loop in self._running
-            if now - loop.in_step_since >= STALLED_AFTER.total_seconds()
+            if now - loop.went_on_at >= since.total_seconds()
         }
-        return sorted(found.values())
 
     @contextmanager
     def _loop(self, name: str, pace: Pace, waits: str) -> Iterator["_Loop"]:
@@ -111,7 +128,8 @@ class _Loop:
         self.name = name
         self.error = ""
         self.failing_since = float("inf")
-        self.in_step_since = float("inf")
+        self.went_on_at = float("inf")
+        """When the step under way last went on."""
         self.pause = pace.every
         self._pace = pace
         self._waits = waits
@@ -120,19 +138,28 @@ class _Loop:
         self._is_away = False
         self._said: set[str] = set()
 
-    async def attempt(self, step: Step) -> bool:
-        self.in_step_since = self._clock.monotonic()
+    async def attempt(self, step: Step, *, may_wait: bool = False) -> bool:
         try:
-            await step()
+            await (step() if may_wait else _Watched(step(), self._goes_on))
+        except asyncio.CancelledError as exc:
+            if _is_cancelled():
+                raise
+            self._failed_by_bug(
+                exc
+            )  # somebody cancelled what the step waited for, and not the loop
+            return False
         except Exception as exc:  # noqa: BLE001 - the loop goes on, and logs the error
             self.failed(exc)
             return False
         finally:
-            self.in_step_since = float("inf")
+            self.went_on_at = float("inf")
         self.failing_since, self.pause = float("inf"), self._pace.every
         self._is_away = False
         self._said.clear()
         return True
+
+    def _goes_on(self) -> None:
+        self.went_on_at = self._clock.monotonic()
 
     def failed(self, exc: Exception) -> None:
         errors = list(_errors(exc))
@@ -150,7 +177,7 @@ class _Loop:
             log.warning(self._waits, error=str(errors[0]) or NO_ANSWER)
         self._is_away = True
 
-    def _failed_by_bug(self, error: Exception) -> None:
+    def _failed_by_bug(self, error: BaseException) -> None:
         longer = self.pause * 2 if self._said else self._pace.after_failure
         self.pause = min(longer, max(LONGEST_PAUSE, self._pace.after_failure))
         self.failing_since = min(self.failing_since, self._clock.monotonic())
@@ -159,6 +186,30 @@ class _Loop:
         if self.error not in self._said:
             log.error("loop_failed", loop=self.name, error=self.error, stack=_stack(error))
         self._said.add(self.error)
+
+
+class _Watched(Generator[Any, Any, object]):
+    """A step to await. Calls `goes_on` when it begins, and each time that what it waited for is there."""
+
+    def __init__(self, step: Awaitable[object], goes_on: Callable[[], None]) -> None:
+        self._step = step.__await__()
+        self._goes_on = goes_on
+
+    def __await__(self) -> "_Watched":
+        return self
+
+    def send(self, value: Any) -> Any:
+        self._goes_on()
+        return self._step.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        self._goes_on()
+        return self._step.throw(*error)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _errors(exc: Exception) -> Iterator[Exception]:

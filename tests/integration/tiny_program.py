@@ -121,6 +121,9 @@ class TinyProgram:
     def failing(self) -> list[str]:
         return []
 
+    def stalled(self) -> list[str]:
+        return []
+
     async def close(self) -> None:
         if "frozen_close" in self._faults:
             await asyncio.sleep(3600)

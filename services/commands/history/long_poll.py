@@ -27,6 +27,8 @@ EACH = timedelta(milliseconds=2)
 """Between two looks: two milliseconds for each entry that is waited for, and never less than the
 quickest. A look costs the store 0.1 ms each, so all of them a twentieth of its time."""
 
+SILENCE = timedelta(minutes=1)
+"""Without calls the loop goes on so often, to show that it does not hang."""
 PACE = Pace(every=timedelta(), after_failure=QUICKEST)
 CHUNK = 32
 MOST_IN_ALL = 1000
@@ -56,11 +58,11 @@ def settle(outcome: "asyncio.Future[Outcome]", result: Outcome) -> None:
 
 
 async def first(
-    outcome: "asyncio.Future[Outcome | None]", *ends: Awaitable[None]
+    outcome: "asyncio.Future[Outcome | None]", *ends: Awaitable[object]
 ) -> Outcome | None:
     """The outcome; None once one of `ends` has come before it."""
 
-    async def end(event: Awaitable[None]) -> None:
+    async def end(event: Awaitable[object]) -> None:
         await event
         settle(outcome, None)
 
@@ -143,7 +145,8 @@ class LongPoll:
     async def _look(self) -> None:
         if not self._calls:
             self._some.clear()
-            await self._some.wait()
+            nothing = asyncio.get_running_loop().create_future()
+            await first(nothing, self._some.wait(), self._clock.sleep(SILENCE))
         await self._clock.sleep(max(QUICKEST, EACH * len(self._calls)))
         # A call that comes later must not get what was read before it.
         wanted = {entry_id: list(calls) for entry_id, calls in self._calls.items()}

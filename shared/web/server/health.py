@@ -1,9 +1,11 @@
 """Health, readiness and metrics for operators and Kubernetes, on a listener of its own that no ingress
 reaches.
 
-/healthz: the process is alive. /readyz: it can be sent requests, or the reasons why it cannot; and what
-of its work in the background fails, which does not make it unready: each replica would fail at the same
-document, and a proxy without any replica would answer in our stead. /metrics: for Prometheus.
+/healthz: the process is alive; 503 once a loop in the background has hung for half an hour, since only a
+restart ends that. It asks no other server, since no restart brings back what is away. /readyz: the process
+can be sent requests, or the reasons why it cannot; and what of its work in the background fails, which does
+not make it unready: each replica would fail at the same document, and a proxy without any replica would
+answer in our stead. /metrics: for Prometheus.
 """
 
 import asyncio
@@ -29,6 +31,8 @@ class Readiness:
         self.services: Sequence[Service] = ()
         self.failing: Callable[[], list[str]] = list
         """Loops in the background that have failed for minutes."""
+        self.stalled: Callable[[], list[str]] = list
+        """Loops that hang."""
         self.starting: str | None = "starting"
         self.stopping = False
 
@@ -64,6 +68,8 @@ class OpsApp:
     async def _answer(self, path: str) -> Response:
         match path:
             case "/healthz":
+                if stalled := self.readiness.stalled():
+                    return JsonAnswer({"status": "stalled", "stalled": stalled}, 503)
                 return JsonAnswer({"status": "alive"})
             case "/readyz":
                 reasons = await self.readiness.reasons()

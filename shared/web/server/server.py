@@ -80,6 +80,9 @@ class Program(Protocol):
     def failing(self) -> list[str]:
         """The loops in the background that have failed for minutes."""
 
+    def stalled(self) -> list[str]:
+        """Those that hang, which only a restart ends."""
+
     async def close(self) -> None:
         """Close what `build` opened, also after it failed."""
 
@@ -115,6 +118,7 @@ class Server:
         self._gate = Gate()
         self.readiness = Readiness()
         self.readiness.failing = program.failing
+        self.readiness.stalled = program.stalled
         self.ops = Listener(
             OpsApp(self.readiness, metrics),
             bind(settings.ops_http, "MDM_OPS_HTTP"),

@@ -41,6 +41,12 @@ async def _nothing_to_drain() -> None:
     return None
 
 
+async def _keep(name: str, work: Coroutine[Any, Any, None], ending: asyncio.Event) -> None:
+    await work
+    if not ending.is_set():
+        raise RuntimeError(f"a worker of {name} ended by itself")
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One service, built and not yet started.
@@ -70,7 +76,7 @@ class Service:
     @classmethod
     def of(cls, name: str, features: Sequence[Feature], loops: Loops, **rest: Any) -> "Service":
         """The sum of features. Their drains run one after the other, the last feature's first; `rest` are
-        further fields of the service."""
+        further fields of the service. A worker that ends by itself, before that, ends the process."""
         router = APIRouter()
         direct: dict[tuple[str, str], DirectApp] = {}
         for routes in chain.from_iterable(each.routers for each in features):
@@ -79,17 +85,20 @@ class Service:
         workers = list(chain.from_iterable(each.workers for each in features))
         releases = [each.release for each in features if each.release is not None]
         drains = [each.drain for each in reversed(features) if each.drain is not None]
+        ending = asyncio.Event()
 
         async def run() -> None:
             async with asyncio.TaskGroup() as group:
                 for work in workers:
-                    group.create_task(work(loops))
+                    group.create_task(_keep(name, work(loops), ending))
 
         def release() -> None:
+            ending.set()
             for each in releases:
                 each()
 
         async def drain() -> None:
+            ending.set()
             for each in drains:
                 await each()
 

@@ -105,6 +105,19 @@ async def test_no_exception_ends_it_and_it_tries_again_ever_less_often(
     await ended(running)
 
 
+async def test_a_cancellation_that_is_not_its_own_does_not_end_it(work: Work) -> None:
+    work.error = asyncio.CancelledError()
+
+    running = await work.run(300)
+
+    assert not running.done()
+    assert work.failed == ["it"] * len(work.times)
+    [said] = work.loops.failing()
+    assert "CancelledError" in said
+    await ended(running)
+    assert running.cancelled()
+
+
 async def test_an_exception_is_logged_once_with_its_stack_and_without_its_text(work: Work) -> None:
     work.error = ValueError(SECRET)
 

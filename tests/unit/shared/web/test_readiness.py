@@ -1,15 +1,17 @@
 """Readiness: no reason left, and the port open."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import httpx
+import pytest
 from fastapi import APIRouter
 
 from shared.concurrency.periodic import FAILING_AFTER, STALLED_AFTER, Loops, Pace
 from shared.telemetry.metrics import Metrics
 from shared.web.server.health import OpsApp, Readiness
-from shared.web.server.service import Service
+from shared.web.server.service import Feature, Service
 from tests.support.fakes.clock import FakeClock
 
 
@@ -85,20 +87,105 @@ async def test_a_loop_that_has_failed_for_five_minutes_is_named_and_takes_no_req
     assert "secret" not in said
 
 
+PACE = Pace(timedelta(hours=9), timedelta(seconds=1))
+SECOND = timedelta(seconds=1)
+
+
 async def test_a_loop_that_hangs_in_a_step_is_named_until_the_step_ends() -> None:
     clock, over = FakeClock(), asyncio.Event()
     loops = Loops(clock)
-    pace = Pace(timedelta(hours=9), timedelta(seconds=1))
-    looping = asyncio.create_task(loops.keep_doing("relay", over.wait, pace, waits="waits"))
-    await clock.run(STALLED_AFTER - timedelta(seconds=1))
+    looping = asyncio.create_task(loops.keep_doing("relay", over.wait, PACE, waits="waits"))
+    await clock.run(FAILING_AFTER - SECOND)
     before = loops.failing()
-    await clock.run(timedelta(seconds=1))
-    stalled = loops.failing()
+    await clock.run(SECOND)
+    hanging = loops.failing()
     over.set()
     await clock.run(STALLED_AFTER)
-    after = loops.failing()
+    after = loops.failing(), loops.stalled()
     looping.cancel()
 
     assert before == []
-    assert stalled == ["relay has been in one step for 30 minutes"]
-    assert after == []
+    assert hanging == ["relay has hung in a step for 5 minutes"]
+    assert after == ([], [])
+
+
+async def test_a_process_whose_loop_hangs_for_half_an_hour_is_not_alive() -> None:
+    clock, readiness = FakeClock(), Readiness()
+    loops = Loops(clock)
+    readiness.starting, readiness.stalled = None, loops.stalled
+    operators = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=OpsApp(readiness, Metrics())), base_url="http://ops"
+    )
+    looping = asyncio.create_task(
+        loops.keep_doing("relay", asyncio.Event().wait, PACE, waits="waits")
+    )
+    await clock.run(STALLED_AFTER - SECOND)
+    before = await operators.get("/healthz")
+    await clock.run(SECOND)
+    after, ready = await operators.get("/healthz"), await operators.get("/readyz")
+    looping.cancel()
+    await operators.aclose()
+
+    assert (before.status_code, before.json()) == (200, {"status": "alive"})
+    said = {"status": "stalled", "stalled": ["relay has hung in a step for 30 minutes"]}
+    assert (after.status_code, after.json()) == (503, said)
+    # Until it is restarted it serves.
+    assert ready.status_code == 200
+
+
+async def test_a_long_step_that_goes_on_hangs_not_nor_does_one_that_waits_for_messages() -> None:
+    clock = FakeClock()
+    loops = Loops(clock)
+
+    async def long() -> None:
+        while True:
+            with suppress(ValueError):
+                await failing_now_and_then()
+
+    async def failing_now_and_then() -> None:
+        await clock.sleep(FAILING_AFTER - SECOND)
+        await asyncio.wait_for(raising(), 1)
+
+    async def raising() -> None:
+        raise ValueError
+
+    looping = [
+        asyncio.create_task(loops.keep_doing("relay", long, PACE, waits="waits")),
+        asyncio.create_task(
+            loops.until_done("intake", asyncio.Event().wait, PACE, "waits", may_wait=True)
+        ),
+    ]
+    await clock.run(2 * STALLED_AFTER)
+    said = loops.failing(), loops.stalled()
+    for each in looping:
+        each.cancel()
+
+    assert said == ([], [])
+
+
+async def test_a_worker_that_ends_by_itself_ends_the_service() -> None:
+    over, loops = asyncio.Event(), Loops(FakeClock())
+    feature = Feature(workers=(lambda _: over.wait(), lambda _: asyncio.Event().wait()))
+    running = asyncio.create_task(Service.of("checkin", [feature], loops).run())
+    await asyncio.sleep(0)
+    over.set()
+
+    [done], _ = await asyncio.wait({running}, timeout=5)
+
+    error = done.exception()
+    assert isinstance(error, ExceptionGroup)
+    assert str(error.exceptions[0]) == "a worker of checkin ended by itself"
+
+
+@pytest.mark.parametrize("end", ["release", "drain"])
+async def test_a_worker_ends_when_its_service_does(end: str) -> None:
+    over = asyncio.Event()
+    service = Service.of("checkin", [Feature(workers=(lambda _: over.wait(),))], Loops(FakeClock()))
+    running = asyncio.create_task(service.run())
+    if end == "release":
+        service.release()
+    else:
+        await service.drain()
+    over.set()
+
+    await running
