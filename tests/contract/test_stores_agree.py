@@ -8,10 +8,11 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pymongo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,11 +22,15 @@ from shared.domain.errors import MdmError
 from shared.storage.database import Collection, Database, UpdateOne
 from shared.storage.mongo import Mongo
 from shared.storage.sqlite import open_database
+from shared.storage.sqlite.engine.wal import CommitBounds
 from tests.contract import many_documents
 from tests.contract.store_operations import DOCUMENTS, INDEXES, Step, indexes_of, steps
 
 EXAMPLES = int(os.environ.get("MDM_TEST_EXAMPLES", "250"))
 pytestmark = pytest.mark.timeout(60 + EXAMPLES)
+PATIENCE = timedelta(minutes=4)
+"""In place of the deadlines of both stores: where the machine stands still for some seconds, one of them
+would be away, and the other one not."""
 RECENT = datetime(2020, 1, 1, tzinfo=UTC)
 CASES = st.sampled_from(sorted(INDEXES)).flatmap(lambda kind: st.tuples(st.just(kind), steps(kind)))
 bounded = settings(
@@ -43,10 +48,17 @@ class Both:
         self.sqlite, self.mongo = self.run(self._opened(folder, url))
 
     async def _opened(self, folder: Path, url: str) -> tuple[Database, Database]:
-        return open_database(folder, SystemClock()), Mongo(url, driver="pymongo")
+        sqlite = open_database(folder, SystemClock(), CommitBounds(deadline=PATIENCE))
+        # A heartbeat without an answer for five seconds would end the operation that is under way.
+        seldom = f"heartbeatFrequencyMS={PATIENCE // timedelta(milliseconds=1)}"
+        return sqlite, Mongo(f"{url}{'&' if '?' in url else '?'}{seldom}", driver="pymongo")
 
     def run(self, work: Any) -> Any:
-        return self._runner.run(work)
+        return self._runner.run(self._patiently(work))
+
+    async def _patiently(self, work: Any) -> Any:
+        with pymongo.timeout(PATIENCE.total_seconds()):
+            return await work
 
     async def emptied(self, kind: str) -> list[Collection]:
         """A collection of each store without documents, with indexes of this kind."""
